@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class GovernanceConfig(AppConfig):
+    """Departments, people, keys, policy, quotas, reviews, audit. Knows no model."""
+
+    name = "governance"
+    default_auto_field = "django.db.models.BigAutoField"

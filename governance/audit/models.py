@@ -1,0 +1,76 @@
+"""The transparency log's two tables: events, and signed checkpoints over them."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+
+class AuditEvent(models.Model):
+    """One append-only record, inserted in the transaction of the change that it records.
+
+    `canonical` holds the exact bytes that `leaf_hash` was computed over; the other columns repeat
+    what is in them, for search. `sequence` is the leaf's index in the Merkle tree (0-based,
+    gapless), given by the sealer; null until then. A database trigger forbids every other UPDATE,
+    every DELETE and TRUNCATE.
+    """
+
+    sequence = models.BigIntegerField(null=True, blank=True)
+    occurred_at = models.DateTimeField()
+    actor_kind = models.CharField(max_length=12)
+    actor_id = models.CharField(max_length=64)
+    actor_name = models.CharField(max_length=200)
+    department = models.CharField(max_length=40, blank=True)
+    action = models.CharField(max_length=60)
+    outcome = models.CharField(max_length=12)
+    subject_type = models.CharField(max_length=40)
+    subject_id = models.CharField(max_length=80)
+    subject_name = models.CharField(max_length=200)
+    reason = models.CharField(max_length=2000, blank=True)
+    request_id = models.CharField(max_length=64, blank=True)
+    policy_version = models.PositiveIntegerField(null=True, blank=True)
+    canonical = models.BinaryField()
+    leaf_hash = models.BinaryField(max_length=32)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(fields=("sequence",), name="one_event_per_sequence_number"),
+            models.CheckConstraint(
+                name="sequence_is_not_negative",
+                condition=Q(sequence__isnull=True) | Q(sequence__gte=0),
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=("id",), condition=Q(sequence__isnull=True), name="audit_unsealed_events"
+            ),
+            models.Index(fields=("department", "-id"), name="audit_by_department"),
+            models.Index(fields=("subject_type", "subject_id", "-id"), name="audit_by_subject"),
+            models.Index(fields=("actor_kind", "actor_id", "-id"), name="audit_by_actor"),
+            models.Index(fields=("action", "-id"), name="audit_by_action"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.subject_type} {self.subject_id}"
+
+
+class AuditCheckpoint(models.Model):
+    """A signed tree head: `note` is the C2SP checkpoint as published.
+
+    `frontier` is the concatenation of the 32-byte roots of the tree's perfect subtrees, largest
+    first, which is what the sealer needs to append.
+    """
+
+    tree_size = models.BigIntegerField(unique=True)
+    root_hash = models.BinaryField(max_length=32)
+    frontier = models.BinaryField()
+    note = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    published_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-tree_size",)
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.tree_size}"

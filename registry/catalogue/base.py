@@ -1,0 +1,53 @@
+"""What one task of the catalogue states. API, portal, docs, demo and tests are drawn from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured number: `higher_is_better` decides which way a gate looks."""
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One kind of work that a model does.
+
+    `engine`, `trainer`, `evaluator` and `converter` are dotted names that only workers import.
+    `row` is the schema of one dataset row; `hyperparameters` that of a fine-tuning request;
+    `methods` maps a fine-tuning method (`full`, `lora`) to the kind of version it makes.
+    `endpoint` is the path that applications call; `sample` a request body that works.
+    """
+
+    name: str
+    title: str
+    modality: str
+    endpoint: str
+    engine: str
+    evaluator: str
+    trainer: str
+    row: type[BaseModel]
+    hyperparameters: type[BaseModel]
+    methods: dict[str, str]
+    metrics: tuple[Metric, ...]
+    primary_metric: str
+    sample: dict[str, Any]
+    default_gates: tuple[tuple[str, str, float], ...] = ()
+    description: str = ""
+    evaluation_settings: dict[str, Any] = field(default_factory=dict)
+
+    def metric(self, name: str) -> Metric:
+        """Raises KeyError when the task measures no such thing."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(name)

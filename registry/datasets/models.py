@@ -1,0 +1,66 @@
+"""Data with an owner, a classification and a licence; its versions carry a digest."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+
+class Classification(models.TextChoices):
+    """How sensitive the data is, from least to most."""
+
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    RESTRICTED = "restricted"
+
+
+class Dataset(models.Model):
+    """A named line of dataset versions, owned by a department."""
+
+    name = models.SlugField(max_length=80, unique=True)
+    department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
+    task = models.CharField(max_length=40)
+    classification = models.CharField(max_length=15, choices=Classification.choices)
+    licence = models.CharField(max_length=120)
+    description = models.CharField(max_length=500, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DatasetVersion(models.Model):
+    """One immutable version: canonical JSON lines in the artefact store, one row a record.
+
+    `profile` holds what the checks found: label counts, duplicates, lengths in characters.
+    """
+
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    digest = models.CharField(max_length=64, db_index=True)
+    rows = models.PositiveIntegerField()
+    size_bytes = models.BigIntegerField()
+    schema = models.JSONField()
+    profile = models.JSONField(default=dict)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("dataset", "number"), name="dataset_version_number_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name} v{self.number}"

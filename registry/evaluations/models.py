@@ -1,0 +1,94 @@
+"""Measured results, and the thresholds that were set before they were measured."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+
+class Comparator(models.TextChoices):
+    """Which side of the threshold passes."""
+
+    AT_LEAST = ">="
+    AT_MOST = "<="
+
+
+class Gate(models.Model):
+    """A pre-set threshold on one metric of one model measured on one dataset."""
+
+    model = models.ForeignKey("registry.Model", on_delete=models.PROTECT, related_name="gates")
+    dataset = models.ForeignKey("registry.Dataset", on_delete=models.PROTECT, related_name="gates")
+    metric = models.CharField(max_length=60)
+    comparator = models.CharField(max_length=2, choices=Comparator.choices)
+    threshold = models.FloatField()
+    why = models.CharField(max_length=300, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("model", "dataset", "metric", "comparator"), name="one_gate_per_metric"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.comparator} {self.threshold:g}"
+
+
+class Evaluation(models.Model):
+    """One version measured on one dataset version.
+
+    `metrics` and `baseline` map a metric's name to its value, for the version and for what it must
+    beat (majority class, or the untuned base); `details` holds what is drawn: confusion matrix,
+    per-class scores, sample outputs. `started_at` decides which gates were set beforehand.
+    """
+
+    version = models.ForeignKey(
+        "registry.ModelVersion", on_delete=models.PROTECT, related_name="evaluations"
+    )
+    dataset_version = models.ForeignKey(
+        "registry.DatasetVersion", on_delete=models.PROTECT, related_name="evaluations"
+    )
+    metrics = models.JSONField()
+    baseline = models.JSONField(default=dict)
+    baseline_name = models.CharField(max_length=60, blank=True)
+    details = models.JSONField(default=dict)
+    sample_size = models.PositiveIntegerField()
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the results, canonical JSON.")
+    job_id = models.UUIDField(unique=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    started_at = models.DateTimeField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"evaluation {self.pk} of {self.version}"
+
+
+class GateResult(models.Model):
+    """Whether an evaluation met a gate, with the threshold as it stood."""
+
+    evaluation = models.ForeignKey(
+        Evaluation, on_delete=models.CASCADE, related_name="gate_results"
+    )
+    gate = models.ForeignKey(Gate, on_delete=models.PROTECT, related_name="results")
+    threshold = models.FloatField()
+    value = models.FloatField()
+    passed = models.BooleanField()
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(fields=("evaluation", "gate"), name="gate_decided_once"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.gate}: {'pass' if self.passed else 'fail'}"

@@ -1,0 +1,64 @@
+"""How bytes enter: quarantine, checks, then trusted or rejected."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+
+class IntakeState(models.TextChoices):
+    """`awaiting_sign_off`: every check passed; a second person must sign before it is trusted."""
+
+    QUARANTINED = "quarantined"
+    CHECKING = "checking"
+    AWAITING_SIGN_OFF = "awaiting_sign_off", "awaiting sign-off"
+    TRUSTED = "trusted"
+    REJECTED = "rejected"
+
+
+class Intake(models.Model):
+    """One delivery of files for a new base version.
+
+    `findings` is a list of {check, passed, detail}; `reason` says why it was rejected.
+    """
+
+    model = models.ForeignKey("registry.Model", on_delete=models.PROTECT, related_name="intakes")
+    state = models.CharField(
+        max_length=20, choices=IntakeState.choices, default=IntakeState.QUARANTINED
+    )
+    source = models.CharField(max_length=300, help_text="Where the files came from.")
+    licence = models.CharField(max_length=60)
+    files = models.JSONField(default=list, help_text="Name, size and SHA-256 as delivered.")
+    findings = models.JSONField(default=list)
+    reason = models.CharField(max_length=1000, blank=True)
+    manifest = models.JSONField(null=True, blank=True)
+    digest = models.CharField(max_length=64, blank=True)
+    job_id = models.UUIDField(null=True, blank=True, unique=True)
+    version = models.OneToOneField(
+        "registry.ModelVersion",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="intake",
+    )
+    submitted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    signed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                name="intake_signed_by_another",
+                condition=models.Q(signed_by__isnull=True)
+                | ~models.Q(signed_by=models.F("submitted_by")),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"intake {self.pk} of {self.model.name}"

@@ -1,0 +1,87 @@
+"""The request to run one version in one environment for stated departments and purposes."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+
+class ReleaseState(models.TextChoices):
+    """`approved` is the only state that may serve, and only until `expires_at`."""
+
+    IN_REVIEW = "in_review", "in review"
+    CHANGES_REQUESTED = "changes_requested", "changes requested"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+    RECALLED = "recalled"
+
+
+class Environment(models.TextChoices):
+    """Where it is to run."""
+
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class Visibility(models.TextChoices):
+    """Who may know that its deployment exists; using it is a matter of `departments`."""
+
+    DEPARTMENT = "department"
+    ORGANISATION = "organisation"
+
+
+class Release(models.Model):
+    """One version, one environment, one deployment name; with the dossier it is decided on.
+
+    `dossier_digest` is the SHA-256 of `dossier` in canonical JSON, and is what approvals name.
+    """
+
+    version = models.ForeignKey(
+        "registry.ModelVersion", on_delete=models.PROTECT, related_name="releases"
+    )
+    department = models.ForeignKey(
+        "governance.Department", on_delete=models.PROTECT, related_name="releases"
+    )
+    environment = models.CharField(max_length=12, choices=Environment.choices)
+    deployment_name = models.SlugField(max_length=80)
+    departments = models.ManyToManyField(
+        "governance.Department", related_name="usable_releases", help_text="Who may use it."
+    )
+    visibility = models.CharField(
+        max_length=12, choices=Visibility.choices, default=Visibility.DEPARTMENT
+    )
+    purpose = models.CharField(max_length=1000)
+    risk_answers = models.JSONField(default=dict)
+    tier = models.CharField(max_length=20, default="limited")
+    state = models.CharField(
+        max_length=20, choices=ReleaseState.choices, default=ReleaseState.IN_REVIEW, db_index=True
+    )
+    dossier = models.JSONField()
+    dossier_digest = models.CharField(max_length=64)
+    submitted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    approved_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                name="approved_release_expires",
+                condition=~Q(state=ReleaseState.APPROVED)
+                | Q(approved_at__isnull=False, expires_at__isnull=False),
+            ),
+            models.UniqueConstraint(
+                fields=("version", "environment", "deployment_name"),
+                condition=Q(state__in=("in_review", "changes_requested")),
+                name="one_open_release_per_version",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"release {self.pk}"

@@ -1,0 +1,98 @@
+"""Registered models and their immutable versions."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+
+class Model(models.Model):
+    """A named line of versions, owned by a department, for one task of the catalogue."""
+
+    name = models.SlugField(max_length=80, unique=True)
+    department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
+    task = models.CharField(max_length=40)
+    description = models.CharField(max_length=500, blank=True)
+    shared = models.BooleanField(
+        default=False, help_text="Other departments may see it and adapt it, as a base."
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class VersionKind(models.TextChoices):
+    """How a version relates to its base."""
+
+    BASE = "base"
+    FULL = "full"
+    ADAPTER = "adapter"
+    PROMPT = "prompt"
+
+
+class VersionState(models.TextChoices):
+    """`trusted` may be released; `recalled` never serves again."""
+
+    TRUSTED = "trusted"
+    RECALLED = "recalled"
+
+
+class ModelVersion(models.Model):
+    """One immutable version: exactly the files of `manifest`, whose digest is `digest`.
+
+    The files lie in the artefact store under the digest. `job_id` is unique: a job that is reported
+    twice registers once.
+    """
+
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    kind = models.CharField(max_length=10, choices=VersionKind.choices)
+    state = models.CharField(
+        max_length=10, choices=VersionState.choices, default=VersionState.TRUSTED
+    )
+    base = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="adaptations"
+    )
+    dataset_version = models.ForeignKey(
+        "registry.DatasetVersion",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="trained_versions",
+    )
+    digest = models.CharField(max_length=64, db_index=True)
+    manifest = models.JSONField()
+    size_bytes = models.BigIntegerField()
+    parameters = models.JSONField(default=dict, help_text="Hyper-parameters and settings.")
+    metrics = models.JSONField(default=dict, help_text="Measured while training.")
+    licence = models.CharField(max_length=60, blank=True)
+    card = models.TextField(blank=True, help_text="The model card, in Markdown.")
+    mlflow_run_id = models.CharField(max_length=64, blank=True)
+    mlflow_version = models.CharField(max_length=20, blank=True)
+    job_id = models.UUIDField(null=True, blank=True, unique=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(fields=("model", "number"), name="version_number_once"),
+            models.CheckConstraint(
+                name="adaptation_names_its_base",
+                condition=Q(kind=VersionKind.BASE, base__isnull=True)
+                | (~Q(kind=VersionKind.BASE) & Q(base__isnull=False)),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.model.name} v{self.number}"

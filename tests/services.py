@@ -1,0 +1,51 @@
+"""Real PostgreSQL and Valkey for every test; a pytest plugin (`-p tests.services` in `pyproject.toml`),
+so that both run before pytest-django reads the settings.
+
+`DATABASE_URL` and `REDIS_URL` from the environment win, so the same tests run against other servers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import redis as redis_module
+
+_scratch = Path(tempfile.mkdtemp(prefix="assay-test-"))
+_scratch.chmod(0o755)  # noqa: S103 (the embedded server runs as its own user when started by root)
+atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+
+os.environ.setdefault("ASSAY_ENV", "test")
+os.environ["ASSAY_DATA_DIR"] = str(_scratch / "data")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
+
+if "DATABASE_URL" not in os.environ:
+    from assay.local.services import Postgres
+
+    os.environ["DATABASE_URL"] = Postgres(_scratch / "postgres").url("postgres")
+if "REDIS_URL" not in os.environ:
+    from assay.local.services import Valkey
+
+    _valkey = Valkey()
+    atexit.register(_valkey.stop)
+    os.environ["REDIS_URL"] = _valkey.url
+
+
+@pytest.fixture
+def redis() -> Iterator[redis_module.Redis]:
+    """A client of an empty Valkey."""
+    import redis as redis_module
+
+    client = redis_module.Redis.from_url(os.environ["REDIS_URL"])
+    client.flushall()
+    yield client
+    client.flushall()
+    client.close()

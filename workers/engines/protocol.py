@@ -1,0 +1,66 @@
+"""What an engine is: files and typed requests in, events out. Knows no Django.
+
+An engine holds one base model, and for text generation any number of LoRA adapters on it, and
+answers many requests at once. `submit` returns at once; the events reach `sink` from the engine's
+own thread, and the last one is always `Done` or `Failed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from workers.wire import Event
+
+Sink = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One request. `adapter` names a loaded adapter; None means the base as it is.
+
+    `inputs` and `sampling` are as in `workers.wire.InferenceRequest`.
+    """
+
+    request_id: str
+    inputs: dict[str, Any]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    adapter: str | None = None
+
+
+class RequestRefused(Exception):
+    """The request does not fit this engine: unknown adapter, prompt too long, bad sampling.
+
+    Attributes:
+        code: OpenAI's error code, such as `context_length_exceeded`.
+        status: The HTTP status that fits.
+    """
+
+    def __init__(self, message: str, *, code: str = "invalid_request", status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class Engine(Protocol):
+    """One base model in memory and the thread that drives it."""
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Load a LoRA adapter under a name. Raises ValueError where the engine takes none."""
+
+    def remove_adapter(self, name: str) -> None:
+        """Unload an adapter; requests that run on it fail with `adapter_unloaded`."""
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        """Queue a request. Raises RequestRefused at once when it cannot be run."""
+
+    def cancel(self, request_id: str) -> None:
+        """End a request at the next step; its sink gets `Done(finish_reason="cancelled")`."""
+
+    def stats(self) -> dict[str, float]:
+        """`running`, `waiting`, `tokens_total`, `steps_total`."""
+
+    def close(self) -> None:
+        """Fail what is running, stop the thread, free the memory."""

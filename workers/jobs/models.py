@@ -1,0 +1,98 @@
+"""Durable work on the compute plane. The row is the truth; the message carries only its id."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+
+class JobKind(models.TextChoices):
+    """What a job does."""
+
+    INTAKE = "intake"
+    FINE_TUNE = "fine_tune", "fine-tune"
+    EVALUATE = "evaluate"
+
+
+class JobState(models.TextChoices):
+    """`finishing`: the worker has delivered; the control plane is registering the result."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+
+class Job(models.Model):
+    """One piece of work, held by at most one worker at a time under a lease.
+
+    A claim bumps `fence` and `attempt` and sets `lease_until`; every later write says which fence it
+    holds, so that a worker that lost its lease changes nothing. `spec` is what was asked, `result`
+    what came out, `progress` {step, total, phase} for display.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=20, choices=JobKind.choices)
+    state = models.CharField(max_length=12, choices=JobState.choices, default=JobState.QUEUED)
+    department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
+    title = models.CharField(max_length=200)
+    spec = models.JSONField()
+    result = models.JSONField(null=True, blank=True)
+    error = models.CharField(max_length=2000, blank=True)
+    progress = models.JSONField(default=dict)
+    fence = models.PositiveIntegerField(default=0)
+    attempt = models.PositiveIntegerField(default=0)
+    worker = models.CharField(max_length=120, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    dispatch_after = models.DateTimeField(auto_now_add=True)
+    cancel_requested = models.BooleanField(default=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+        constraints = (
+            models.CheckConstraint(
+                name="running_job_has_a_lease",
+                condition=~Q(state=JobState.RUNNING) | Q(lease_until__isnull=False),
+            ),
+        )
+        indexes = (
+            models.Index(fields=("department", "-created_at"), name="jobs_by_department"),
+            models.Index(
+                fields=("state", "lease_until"),
+                condition=Q(state__in=("queued", "running", "finishing")),
+                name="jobs_in_flight",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class JobEvent(models.Model):
+    """One line of a job's log, or one point of its curves. `data` maps a metric to its value."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
+    attempt = models.PositiveIntegerField()
+    at = models.DateTimeField(auto_now_add=True)
+    step = models.PositiveIntegerField(null=True, blank=True)
+    message = models.CharField(max_length=1000, blank=True)
+    data = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (models.Index(fields=("job", "id"), name="job_events_in_order"),)
+
+    def __str__(self) -> str:
+        return self.message or str(self.data)

@@ -1,0 +1,83 @@
+"""What trainers and evaluators are: files and typed requests in, results and progress out.
+
+They know no Django, no job and no MLflow, so that they can be tested and benchmarked alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Cancelled(Exception):
+    """`Progress.should_stop` said so; nothing was delivered."""
+
+
+class BadMaterial(Exception):
+    """The files or settings cannot be used; the message says what and why, for a person."""
+
+
+class Progress(Protocol):
+    """Where a run reports to, from the thread that runs it."""
+
+    def log(self, message: str) -> None:
+        """One line for a person."""
+
+    def metric(self, step: int, total: int, values: dict[str, float]) -> None:
+        """One point of the curves, such as {"loss": 1.9, "learning_rate": 5e-5}."""
+
+    def should_stop(self) -> bool:
+        """Whether to raise `Cancelled` now: asked at least every second of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """One fine-tuning run.
+
+    `base` is a folder with verified files; `train_file` is JSON lines in the dataset schema of the
+    task; the trainer holds out its own validation split from it. `checkpoints` survives a restart
+    of the job: a trainer resumes from the newest complete checkpoint there. `output` is empty and
+    holds exactly the version's files afterwards.
+    """
+
+    task: str
+    method: str  # "full" or "lora"
+    base: Path
+    train_file: Path
+    output: Path
+    checkpoints: Path
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    seed: int = 17
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What came out: `metrics` measured on the validation split, `parameters` as really used."""
+
+    metrics: dict[str, float]
+    parameters: dict[str, Any]
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """One evaluation. For an adapter `base` is its base's folder, else None."""
+
+    task: str
+    version: Path
+    base: Path | None
+    data_file: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 17
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """`baseline` is measured in the same run on the same rows: majority class, or untuned base."""
+
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    baseline_name: str
+    sample_size: int
+    details: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,116 @@
+"""What crosses the broker between gateway and engine workers. Knows neither Django nor torch.
+
+A request travels as a Celery message on the queue of its deployment. Answers travel on one Redis
+Stream per gateway process (`reply_stream`), each entry with the fields `id` (the request's id) and
+`event` (JSON of one of the events below), so that a gateway reads all of its requests' answers over
+one connection. A request is cancelled by publishing its id on `CANCEL_CHANNEL`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+INFERENCE_TASK = "workers.tasks.inference.run"
+JOB_TASK = "workers.tasks.jobs.run"
+JOB_QUEUE = "compute"
+CANCEL_CHANNEL = "assay:cancel"
+SNAPSHOT_CHANNEL = "assay:snapshot"  # published to when keys, policy, releases or deployments change
+DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes the engine workers' reconcilers
+USAGE_STREAM = "assay:usage"  # usage records and refused attempts, on their way to the ledger
+REPLY_MAXLEN = 100_000
+REPLY_TTL_S = 600
+
+
+def deployment_queue(deployment_id: int) -> str:
+    """The Celery queue that every replica of a deployment reads."""
+    return f"deployment.{deployment_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """One validated request for one deployment.
+
+    `task` is a task of the catalogue; `inputs` its validated body: for `text-generation`
+    {"messages": [...]} or {"prompt": str}, with `sampling` {max_tokens, temperature, top_p, stop,
+    seed}; for `text-classification` and `embeddings` {"input": [str, …]}. `digest` is the manifest
+    digest that the approved release names; a worker whose loaded digest differs refuses.
+    `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment after
+    which nobody waits for the answer.
+    """
+
+    request_id: str
+    deployment_id: int
+    deployment: str
+    digest: str
+    task: str
+    reply_stream: str
+    inputs: dict[str, Any]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    enqueued_at: float = 0.0
+    deadline: float = 0.0
+    expires_at: float = 0.0
+
+    def to_message(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> InferenceRequest:
+        """Raises TypeError on unknown or missing fields."""
+        return cls(**message)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text; `tokens` is how many tokens it stands for."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end. `finish_reason` is OpenAI's `stop` or `length`, or `cancelled`.
+
+    `results` carries the whole answer of tasks that do not stream: for `embeddings` one list of
+    floats per input; for `text-classification` one list of {label, score} per input, best first.
+    `queue_ms` is the time between enqueueing and the start of computing.
+    """
+
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    queue_ms: int = 0
+    results: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Refused or broken: `status` is the HTTP status that fits, `message` is for the caller."""
+
+    code: str
+    message: str
+    status: int = 500
+
+
+Event = Delta | Done | Failed
+_KINDS: dict[str, type[Delta] | type[Done] | type[Failed]] = {
+    "delta": Delta,
+    "done": Done,
+    "failed": Failed,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def encode_event(event: Event) -> str:
+    """The event as JSON with its kind in `type`."""
+    body = {name: getattr(event, name) for name in event.__slots__}
+    return json.dumps({"type": _NAMES[type(event)], **body}, ensure_ascii=False)
+
+
+def decode_event(data: str | bytes) -> Event:
+    """Raises KeyError, TypeError or ValueError when it is not an event."""
+    body = json.loads(data)
+    return _KINDS[body.pop("type")](**body)
