@@ -6,6 +6,11 @@ shape; nothing else may reach a caller, so that a stack trace never does.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from governance.audit.services import Attempt
+
 
 class DomainError(Exception):
     """Something was refused. Says what, why, and what mends it.
@@ -14,6 +19,8 @@ class DomainError(Exception):
         message: A whole sentence that names the object, its state and what was refused.
         hint: What the caller can do about it; empty when there is nothing to do.
         fields: For invalid input, a sentence for each field that is wrong.
+        retry_after: Seconds after which trying again may help.
+        attempt: Who tried what on what; the surface audits it once the transaction is rolled back.
     """
 
     code = "refused"
@@ -28,8 +35,10 @@ class DomainError(Exception):
         hint: str = "",
         fields: dict[str, list[str]] | None = None,
         retry_after: float | None = None,
+        attempt: Attempt | None = None,
     ) -> None:
         super().__init__(message)
+        self.attempt = attempt
         self.message = message
         self.hint = hint
         self.fields = fields or {}

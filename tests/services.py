@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import redis as redis_module
 
 _scratch = Path(tempfile.mkdtemp(prefix="assay-test-"))
-_scratch.chmod(0o755)  # noqa: S103 (the embedded server runs as its own user when started by root)
+_scratch.chmod(0o755)
 atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 
 os.environ.setdefault("ASSAY_ENV", "test")

@@ -16,9 +16,10 @@ INFERENCE_TASK = "workers.tasks.inference.run"
 JOB_TASK = "workers.tasks.jobs.run"
 JOB_QUEUE = "compute"
 CANCEL_CHANNEL = "assay:cancel"
-SNAPSHOT_CHANNEL = "assay:snapshot"  # published to when keys, policy, releases or deployments change
+SNAPSHOT_CHANNEL = (
+    "assay:snapshot"  # published to when keys, policy, releases or deployments change
+)
 DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes the engine workers' reconcilers
-USAGE_STREAM = "assay:usage"  # usage records and refused attempts, on their way to the ledger
 REPLY_MAXLEN = 100_000
 REPLY_TTL_S = 600
 

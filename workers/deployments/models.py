@@ -72,9 +72,7 @@ class Replica(models.Model):
     class Meta:
         ordering = ("id",)
         constraints = (
-            models.UniqueConstraint(
-                fields=("deployment", "worker"), name="one_replica_per_worker"
-            ),
+            models.UniqueConstraint(fields=("deployment", "worker"), name="one_replica_per_worker"),
         )
 
     def __str__(self) -> str:

@@ -1,0 +1,52 @@
+"""What the gateway hands to the ledger. Knows no Django, so that the gateway can import it.
+
+Entries travel on one durable Redis Stream, `USAGE_STREAM`, field `entry`, JSON. Reading twice is
+harmless: `request_id` is unique in the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+USAGE_STREAM = "assay:usage"
+USAGE_GROUP = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEntry:
+    """One settled or refused request. `occurred_at` in seconds since the epoch, times in ms.
+
+    `outcome` is `ok`, `cancelled`, `failed`, or for a request that was refused before it ran the
+    refusal's code (`policy_denied`, `quota_exceeded`, `invalid_key`, …); `reason` is the sentence.
+    A refused request becomes an audit event only; a run one a usage record and an audit event.
+    """
+
+    request_id: str
+    occurred_at: float
+    outcome: str
+    endpoint: str
+    department: str = ""
+    key_public_id: str = ""
+    key_name: str = ""
+    deployment: str = ""
+    release: int | None = None
+    version_digest: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    queue_ms: int = 0
+    total_ms: int = 0
+    streamed: bool = False
+    policy_version: int | None = None
+    rules: list[str] = field(default_factory=list)
+    reason: str = ""
+    client_address: str = ""
+    ran: bool = True
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> UsageEntry:
+        """Raises TypeError or ValueError when it is not an entry."""
+        return cls(**json.loads(text))
