@@ -1,0 +1,82 @@
+"""Text generation: a causal language model that answers messages, adapted by LoRA."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from registry.catalogue.base import Metric, Task
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(min_length=1, max_length=100_000)
+
+
+class TextGenerationRow(BaseModel):
+    """One conversation; its last message is the answer to learn."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    messages: list[Message] = Field(min_length=2, max_length=100)
+
+    @model_validator(mode="after")
+    def _ends_with_the_answer(self) -> TextGenerationRow:
+        if self.messages[-1].role != "assistant":
+            raise ValueError("the last message must be the assistant's")
+        return self
+
+
+class TextGenerationHyperparameters(BaseModel):
+    """How adapters are tuned. `learning_rate` is the peak; lengths are in tokens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int = Field(default=2, ge=1, le=50)
+    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
+    batch_size: int = Field(default=8, ge=1, le=512)
+    gradient_accumulation: int = Field(default=1, ge=1, le=256)
+    max_length: int = Field(default=256, ge=16, le=32_768)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    lora_rank: int = Field(default=8, ge=1, le=256)
+    lora_alpha: int = Field(default=16, ge=1, le=1024)
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    max_steps: int | None = Field(default=None, ge=1, le=1_000_000)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+TASK = Task(
+    name="text-generation",
+    title="Text generation",
+    modality="text",
+    endpoint="/v1/chat/completions",
+    engine="workers.engines.generation:GenerationEngine",
+    evaluator="workers.trainers.evaluate_generation:evaluate",
+    trainer="workers.trainers.lora:train",
+    row=TextGenerationRow,
+    hyperparameters=TextGenerationHyperparameters,
+    methods={"lora": "adapter"},
+    metrics=(
+        Metric("perplexity", "Perplexity", higher_is_better=False),
+        Metric("chrf", "chrF"),
+    ),
+    primary_metric="perplexity",
+    sample={
+        "messages": [
+            {
+                "role": "user",
+                "content": "Write the one-line docstring.\n\ndef add(a, b):\n    return a + b",
+            }
+        ],
+        "max_tokens": 48,
+    },
+    default_gates=(("perplexity", "<=", 30.0),),
+    description="Continues a conversation, token by token.",
+)

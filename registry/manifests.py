@@ -1,0 +1,290 @@
+"""Manifests: every file of a version, sorted, and the digest that stands for all of them.
+
+Pure: files and bytes only, no Django and no database, so that a worker can verify what it loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from governance.errors import DomainError, InvalidInput
+from registry.canonical import json_digest
+
+CHUNK_BYTES = 1024 * 1024
+MAX_PATH_CHARACTERS = 240
+MAX_FILES = 10_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ManifestMismatch(DomainError):
+    """The bytes on disk are not the ones that the manifest names (409). `path` is the file."""
+
+    code = "digest_mismatch"
+    status = 409
+    title = "Bytes differ from the manifest"
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(
+            message, hint="Take the version in again from its source; do not use these files."
+        )
+        self.path = path
+
+
+def check_path(path: str) -> str:
+    """`path` itself, when it is a safe relative POSIX path in Unicode form NFC.
+
+    Raises:
+        InvalidInput: absolute, empty, a step upwards, a backslash, a control character, too long.
+    """
+    reason = ""
+    if not path or len(path) > MAX_PATH_CHARACTERS:
+        reason = f"must have 1 to {MAX_PATH_CHARACTERS} characters"
+    elif any(unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in path):
+        reason = "holds a control character"
+    elif "\\" in path:
+        reason = "holds a backslash"
+    elif path.startswith("/") or re.match(r"[A-Za-z]:", path):
+        reason = "is absolute"
+    elif any(part in {"", ".", ".."} for part in path.split("/")):
+        reason = "steps out of its folder or has an empty part"
+    elif unicodedata.normalize("NFC", path) != path:
+        reason = "is not in Unicode form NFC"
+    if reason:
+        raise InvalidInput(
+            f"The file name {path[:MAX_PATH_CHARACTERS]!r} {reason}; it was refused.",
+            code="unsafe_path",
+            hint="Use plain relative names such as tokenizer/vocab.json.",
+        )
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """One file: its relative POSIX path, size in bytes, and SHA-256 in hexadecimal."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Every file of one version; for an adaptation, also the digest of what it stands on.
+
+    Files are kept sorted by path whatever order they are given in.
+
+    Raises:
+        InvalidInput: an unsafe or repeated path, a malformed digest, a negative size, no file.
+    """
+
+    files: tuple[ManifestFile, ...]
+    base_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.files, key=lambda file: file.path))
+        object.__setattr__(self, "files", ordered)
+        if not 1 <= len(ordered) <= MAX_FILES:
+            raise InvalidInput(f"A manifest names 1 to {MAX_FILES} files; this has {len(ordered)}.")
+        if len({file.path for file in ordered}) != len(ordered):
+            raise InvalidInput("A manifest names each file once; a path is repeated.")
+        for file in ordered:
+            check_path(file.path)
+            if file.size < 0 or not _SHA256.fullmatch(file.sha256):
+                raise InvalidInput(f"The manifest's entry for {file.path} is malformed.")
+        if self.base_digest is not None and not _SHA256.fullmatch(self.base_digest):
+            raise InvalidInput("The manifest's base digest is not 64 hexadecimal digits.")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form of `to_json()`, 64 hexadecimal digits."""
+        return json_digest(self.to_json())
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """{"base": digest or None, "files": [{"path", "sha256", "size"}, …]}."""
+        return {
+            "base": self.base_digest,
+            "files": [
+                {"path": file.path, "sha256": file.sha256, "size": file.size} for file in self.files
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Manifest:
+        """Raises InvalidInput for anything that `to_json` would not have written."""
+        try:
+            files = tuple(
+                ManifestFile(path=entry["path"], size=entry["size"], sha256=entry["sha256"])
+                for entry in data["files"]
+            )
+            base = data["base"]
+            typed = all(
+                isinstance(file.path, str)
+                and isinstance(file.sha256, str)
+                and type(file.size) is int
+                for file in files
+            )
+        except (KeyError, TypeError) as error:
+            raise InvalidInput(f"This is not a manifest: {error!r}.") from error
+        if not typed or not (base is None or isinstance(base, str)):
+            raise InvalidInput("This is not a manifest: a field has the wrong type.")
+        return cls(files=files, base_digest=base)
+
+
+def walk_files(folder: Path) -> Iterator[str]:
+    """Relative POSIX paths of every file below `folder`, following no link.
+
+    Raises:
+        InvalidInput: a symbolic link, a device or a socket, or an unsafe name.
+    """
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                path = check_path(f"{prefix}{entry.name}")
+                if entry.is_symlink():
+                    raise InvalidInput(
+                        f"{path} is a symbolic link; it was refused.", code="symbolic_link"
+                    )
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{path}/")
+                elif entry.is_file(follow_symlinks=False):
+                    yield path
+                else:
+                    raise InvalidInput(
+                        f"{path} is neither a file nor a folder; it was refused.",
+                        code="special_file",
+                    )
+
+
+@contextlib.contextmanager
+def open_beneath(folder: Path, path: str) -> Iterator[BinaryIO]:
+    """`folder`/`path` opened for reading, refusing a symbolic link at every step below `folder`.
+
+    Raises:
+        OSError: it does not exist, or a step is a link.
+    """
+    *steps, name = check_path(path).split("/")
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for step in steps:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            below = os.open(step, flags, dir_fd=at)
+            os.close(at)
+            at = below
+        descriptor = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at
+        )
+    finally:
+        os.close(at)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is not a plain file")
+        yield file
+
+
+def _hash(source: BinaryIO, target: BinaryIO | None = None) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(CHUNK_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
+        if target is not None:
+            target.write(chunk)
+    return size, digest.hexdigest()
+
+
+def build_manifest(folder: Path, base_digest: str | None = None) -> Manifest:
+    """The manifest of every file that lies below `folder` now.
+
+    Raises:
+        InvalidInput: a link, an unsafe name, or no file at all.
+    """
+    files = []
+    for path in walk_files(folder):
+        with open_beneath(folder, path) as source:
+            size, sha256 = _hash(source)
+        files.append(ManifestFile(path=path, size=size, sha256=sha256))
+    return Manifest(files=tuple(files), base_digest=base_digest)
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    try:
+        present = set(walk_files(folder))
+    except FileNotFoundError as error:
+        raise ManifestMismatch(f"The folder {folder.name} does not exist.", path="") from error
+    except InvalidInput as error:
+        raise ManifestMismatch(error.message, path="") from error
+    named = {file.path for file in manifest.files}
+    if extra := sorted(present - named):
+        raise ManifestMismatch(
+            f"{extra[0]} is not in the manifest {manifest.digest[:12]}.", path=extra[0]
+        )
+    if missing := sorted(named - present):
+        raise ManifestMismatch(
+            f"{missing[0]} is in the manifest {manifest.digest[:12]} but is missing.",
+            path=missing[0],
+        )
+
+
+def _check_file(folder: Path, expected: ManifestFile, target: BinaryIO | None = None) -> None:
+    try:
+        with open_beneath(folder, expected.path) as source:
+            size, sha256 = _hash(source, target)
+    except OSError as error:
+        raise ManifestMismatch(
+            f"{expected.path} cannot be read: {error.strerror or error}.", path=expected.path
+        ) from error
+    if (size, sha256) != (expected.size, expected.sha256):
+        raise ManifestMismatch(
+            f"{expected.path} has SHA-256 {sha256[:12]}… and {size} bytes; the manifest says "
+            f"{expected.sha256[:12]}… and {expected.size} bytes.",
+            path=expected.path,
+        )
+
+
+def verify_folder(folder: Path, manifest: Manifest) -> None:
+    """Return when `folder` holds exactly the files of `manifest`.
+
+    Raises:
+        ManifestMismatch: names the first file that is missing, extra or different.
+    """
+    _check_names(folder, manifest)
+    for file in manifest.files:
+        _check_file(folder, file)
+
+
+def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
+    """Copy `source` to the new folder `target`, hashing the very bytes that are written.
+
+    What is loaded from `target` afterwards is what was hashed, whatever happens to `source`. On a
+    mismatch `target` is removed.
+
+    Raises:
+        ManifestMismatch: names the first file that is missing, extra or different.
+        FileExistsError: `target` exists.
+    """
+    _check_names(source, manifest)
+    target.mkdir(parents=True)
+    try:
+        for file in manifest.files:
+            copy = target / file.path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with copy.open("xb") as output:
+                _check_file(source, file, output)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
