@@ -9,13 +9,14 @@ class IdempotencyRecord(models.Model):
     """The answer to a POST that carried an `Idempotency-Key`, kept for a day.
 
     `fingerprint` is the SHA-256 of method, path and body: the same key with another request is a
-    conflict. `status` is null while the first request is still under way.
+    conflict. Written in the transaction of the work that it answers for; while that is under way an
+    advisory lock holds the key.
     """
 
     principal = models.CharField(max_length=80)
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)
-    status = models.PositiveSmallIntegerField(null=True)
+    status = models.PositiveSmallIntegerField()
     body = models.JSONField(null=True)
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 

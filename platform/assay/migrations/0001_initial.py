@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 ('principal', models.CharField(max_length=80)),
                 ('key', models.CharField(max_length=255)),
                 ('fingerprint', models.CharField(max_length=64)),
-                ('status', models.PositiveSmallIntegerField(null=True)),
+                ('status', models.PositiveSmallIntegerField()),
                 ('body', models.JSONField(null=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True, db_index=True)),
             ],

@@ -1,0 +1,92 @@
+"""Who is calling: a bearer token (API key or personal access token), or the portal's session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication, CSRFCheck
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from governance.errors import NotAuthenticated, NotPermitted
+from governance.keys.selectors import principal_for_token
+from governance.principals import Principal, PrincipalKind
+
+MAX_TOKEN_CHARACTERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What DRF calls the user: nothing but the principal."""
+
+    principal: Principal
+    is_authenticated: bool = True
+
+
+class TokenAuthentication(BaseAuthentication):
+    """`Authorization: Bearer assay_…`."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, None] | None:
+        """Raises NotAuthenticated for a header that is there but no good."""
+        header = request.headers.get("Authorization", "")
+        if not header:
+            return None
+        scheme, _, token = header.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_CHARACTERS:
+            raise NotAuthenticated(
+                "The Authorization header is not a bearer token.",
+                hint="Send `Authorization: Bearer assay_…`.",
+            )
+        principal = principal_for_token(token)
+        request._request.principal = principal
+        return Caller(principal), None
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="assay"'
+
+
+class SessionAuthentication(BaseAuthentication):
+    """The portal's session cookie; unsafe methods need its CSRF token too."""
+
+    def authenticate(self, request: Request) -> tuple[Caller, None] | None:
+        """Raises NotPermitted when the CSRF token is missing or wrong."""
+        principal: Principal | None = getattr(request._request, "principal", None)
+        if principal is None or principal.kind == PrincipalKind.ANONYMOUS:
+            return None
+        self.enforce_csrf(request._request)
+        return Caller(principal), None
+
+    @staticmethod
+    def enforce_csrf(request: HttpRequest) -> None:
+        """DRF exempts its views from Django's check; this makes up for it."""
+
+        def unused(_request: HttpRequest) -> Any:
+            raise AssertionError("the check never calls the view")
+
+        check = CSRFCheck(unused)
+        check.process_request(request)
+        reason = check.process_view(request, unused, (), {})
+        if reason:
+            raise NotPermitted(
+                f"The request was refused: {str(reason).rstrip('.')}.",
+                code="csrf_failed",
+                hint="Send the CSRF token in X-CSRFToken, or use a bearer token.",
+            )
+
+
+class HasPrincipal(BasePermission):
+    """Somebody is calling; what they may do is the services' to decide."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Raises NotAuthenticated when nobody is."""
+        if not isinstance(request.user, Caller):
+            raise NotAuthenticated(
+                "This needs a credential.",
+                hint="Send `Authorization: Bearer assay_…`; `assay login` or POST "
+                "/api/v1/auth/token gets one.",
+            )
+        return True

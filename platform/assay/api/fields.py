@@ -1,0 +1,180 @@
+"""Strict input: a field takes its own JSON type and nothing that could be read as it, within bounds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+from rest_framework import serializers
+from rest_framework.exceptions import ParseError, ValidationError
+
+from assay.api.parsers import parse_json
+
+# Control characters, line separators, and marks that turn the reading direction around.
+NOT_ON_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+NOT_IN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+MAX_IDENTIFIER = 2**63 - 1
+MAX_OBJECT_CHARACTERS = 32_768
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses members that it does not declare, and names them."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = [str(name) for name in data if name not in self.fields]
+            if unknown:
+                known = ", ".join(self.fields) or "none"
+                raise ValidationError(
+                    {name: [f"Unknown field. Known fields: {known}."] for name in unknown[:20]}
+                )
+        return super().to_internal_value(data)
+
+
+class Line(serializers.CharField):
+    """One line of text: no control characters."""
+
+    default_error_messages = {  # noqa: RUF012 (DRF's own class attribute)
+        "not_text": "Not a string.",
+        "control": "Control characters are not allowed here.",
+    }
+    refused = NOT_ON_A_LINE
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("not_text")
+        value = super().to_internal_value(data)
+        if self.refused.search(value):
+            self.fail("control")
+        return value
+
+
+class Paragraphs(Line):
+    """Text of several lines."""
+
+    refused = NOT_IN_TEXT
+
+
+class Password(serializers.CharField):
+    """A secret as typed: nothing is trimmed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=256, trim_whitespace=False, write_only=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise ValidationError("Not a string.")
+        return super().to_internal_value(data)
+
+
+class Slug(Line):
+    """A name in addresses: small letters, digits, hyphens, dots and underscores."""
+
+    default_error_messages = {  # noqa: RUF012
+        "slug": "Use small letters, digits and - . _, beginning with a letter or a digit."
+    }
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", value):
+            self.fail("slug")
+        return value
+
+
+class Whole(serializers.IntegerField):
+    """A whole number, written as a number."""
+
+    def __init__(self, *, min_value: int = 0, max_value: int = MAX_IDENTIFIER, **kw: Any) -> None:
+        super().__init__(min_value=min_value, max_value=max_value, **kw)
+
+    def to_internal_value(self, data: Any) -> int:
+        if type(data) is not int:
+            raise ValidationError("Not a whole number.")
+        return data
+
+
+class Identifier(Whole):
+    """The id of a row."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=1, **kwargs)
+
+
+class Number(serializers.FloatField):
+    """A finite number, written as a number."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, (int, float)):
+            raise ValidationError("Not a number.")
+        value = float(data)
+        if not math.isfinite(value):
+            raise ValidationError("Not a finite number.")
+        return value
+
+
+class Truth(serializers.BooleanField):
+    """`true` or `false`."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise ValidationError("Neither true nor false.")
+        return data
+
+
+class Choice(serializers.ChoiceField):
+    """One of a few words."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            raise ValidationError("Not a string.")
+        return super().to_internal_value(data)
+
+
+class Moment(serializers.DateTimeField):
+    """An ISO 8601 date and time that names its offset from UTC."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        try:
+            moment = parse_datetime(value) if isinstance(value, str) and len(value) <= 40 else None
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None or not 1970 < moment.year < 9999:
+            raise ValidationError("Not an ISO 8601 date and time with an offset from UTC.")
+        return moment
+
+
+class Object(serializers.DictField):
+    """A JSON object whose members something else validates; bounded in size."""
+
+    def __init__(self, *, max_members: int = 64, **kwargs: Any) -> None:
+        self.max_members = max_members
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, Mapping):
+            raise ValidationError("Not an object.")
+        if len(data) > self.max_members or len(str(data)) > MAX_OBJECT_CHARACTERS:
+            raise ValidationError(f"More than {self.max_members} members, or too long.")
+        return dict(super().to_internal_value(dict(data)))
+
+
+class ObjectText(Line):
+    """A flat JSON object of strings, written as text in a multipart field."""
+
+    refused = NOT_IN_TEXT
+
+    def to_internal_value(self, data: Any) -> Any:
+        text = super().to_internal_value(data)
+        try:
+            value = parse_json(text)
+        except ParseError as error:
+            raise ValidationError(str(error.detail)) from None
+        if not isinstance(value, dict) or len(value) > 64:
+            raise ValidationError("Not a JSON object.")
+        if not all(isinstance(inner, str) and len(inner) <= 120 for inner in value.values()):
+            raise ValidationError("Every member must be a string.")
+        return value

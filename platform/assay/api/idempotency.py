@@ -1,0 +1,144 @@
+"""`Idempotency-Key`: a POST that starts work, sent twice, starts it once.
+
+The key's record is written in the transaction of the work itself, so that either both stand or
+neither does: a crash leaves no key that is taken and no work that is not recorded. A refused
+request changed nothing and is not stored; sending it again asks again. Answers that carry a secret
+(keys, tokens) are never stored, so their endpoints do not take the header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import wraps
+from typing import Any
+
+from django.core.files.uploadedfile import UploadedFile
+from django.db import connection, transaction
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.models import IdempotencyRecord
+from governance.errors import InvalidInput, WrongState
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+KEPT_FOR = timedelta(days=1)
+CLEARED_AT_ONCE = 200
+
+Handler = Callable[..., HttpResponseBase]
+
+
+def fingerprint(request: Request) -> str:
+    """SHA-256 of method, path and parsed body; of files their names and sizes, not their bytes."""
+    digest = hashlib.sha256(f"{request.method} {request.get_full_path()}\n".encode())
+    for part in _parts(request.data):
+        digest.update(part.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def _parts(data: Any) -> Iterable[str]:
+    if not hasattr(data, "lists"):
+        yield json.dumps(data, sort_keys=True, ensure_ascii=False)
+        return
+    for name, values in sorted(data.lists()):
+        for value in values:
+            is_file = isinstance(value, UploadedFile)
+            yield json.dumps([name, f"{value.name}:{value.size}" if is_file else str(value)])
+
+
+def checked_key(request: Request) -> str | None:
+    """The header, None when it is not there.
+
+    Raises:
+        InvalidInput: it is empty, longer than 255 characters or not printable ASCII.
+    """
+    key = request.headers.get(HEADER)
+    if key is None:
+        return None
+    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        sentence = "1 to 255 printable ASCII characters without spaces."
+        raise InvalidInput(f"{HEADER} is not valid: {sentence}", fields={HEADER: [sentence]})
+    return key
+
+
+def idempotent(handler: Handler) -> Handler:
+    """Make a view's `post` answer a repeated `Idempotency-Key` with the first answer."""
+
+    @wraps(handler)
+    def wrapper(view: Any, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        key = checked_key(request)
+        if key is None:
+            return handler(view, request, *args, **kwargs)
+        caller = f"{view.actor.kind}:{view.actor.id}"
+        print_ = fingerprint(request)
+        with transaction.atomic():
+            _hold(caller, key)
+            if (record := _find(caller, key)) is not None:
+                return _replay(record, print_)
+            response = handler(view, request, *args, **kwargs)
+            _keep(caller, key, print_, response)
+        return response
+
+    wrapper.takes_idempotency_key = True  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _hold(caller: str, key: str) -> None:
+    """Take the key until the transaction ends.
+
+    Raises:
+        WrongState: another request holds it now.
+    """
+    digest = hashlib.sha256(f"idempotency\n{caller}\n{key}".encode()).digest()
+    number = int.from_bytes(digest[:8], "big", signed=True)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
+        if cursor.fetchone() == (True,):
+            return
+    raise WrongState(
+        "A request with this Idempotency-Key is still under way.",
+        code="idempotency_in_progress",
+        hint="Wait for its answer, or send this again shortly.",
+        retry_after=1,
+    )
+
+
+def _find(caller: str, key: str) -> IdempotencyRecord | None:
+    oldest = timezone.now() - KEPT_FOR
+    return IdempotencyRecord.objects.filter(
+        principal=caller, key=key, created_at__gte=oldest
+    ).first()
+
+
+def _replay(record: IdempotencyRecord, print_: str) -> Response:
+    if record.fingerprint != print_:
+        raise WrongState(
+            "This Idempotency-Key was used for another request within the last day.",
+            code="idempotency_conflict",
+            hint="Use a new key for a new request.",
+        )
+    return Response(record.body, status=record.status, headers={REPLAYED: "true"})
+
+
+def _keep(caller: str, key: str, print_: str, response: HttpResponseBase) -> None:
+    if not isinstance(response, Response) or response.status_code >= 400:
+        return
+    old = IdempotencyRecord.objects.filter(created_at__lt=timezone.now() - KEPT_FOR)
+    IdempotencyRecord.objects.filter(pk__in=old.values("pk")[:CLEARED_AT_ONCE]).delete()
+    IdempotencyRecord.objects.filter(
+        principal=caller, key=key, created_at__lt=timezone.now() - KEPT_FOR
+    ).delete()
+    IdempotencyRecord.objects.create(
+        principal=caller,
+        key=key,
+        fingerprint=print_,
+        status=response.status_code,
+        body=json.loads(JSONRenderer().render(response.data) or b"null"),
+    )

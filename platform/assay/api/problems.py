@@ -1,0 +1,230 @@
+"""Every error of the management API as an RFC 9457 problem, and nothing but problems.
+
+https://www.rfc-editor.org/rfc/rfc9457. The members beside the standard's: `code` (stable, for
+programs), `hint` (what mends it), `request_id`, and `errors`, one {field, detail} per wrong field.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import (
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    ValidationError,
+)
+from django.db import DataError, IntegrityError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse
+from redis.exceptions import RedisError
+from rest_framework import exceptions as drf
+
+from governance.audit.services import audit_refusal
+from governance.errors import (
+    DomainError,
+    InvalidInput,
+    NotFound,
+    NotPermitted,
+    TooLarge,
+    Unavailable,
+    WrongState,
+)
+from governance.principals import request_context
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+MAX_ERRORS = 50
+MAX_TEXT = 500
+CHALLENGE = 'Bearer realm="assay"'
+
+FieldErrors = list[dict[str, str]]
+
+
+def problem(
+    request: HttpRequest,
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    title: str = "",
+    hint: str = "",
+    errors: Iterable[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JsonResponse:
+    """One problem as a response; `type` is a path under `/problems/`, one for each code."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{code.replace('_', '-')}",
+        "title": title or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.path[:MAX_TEXT],
+        "code": code,
+        "hint": hint,
+        "request_id": request_context.get().request_id,
+        "errors": [dict(error) for error in errors][:MAX_ERRORS],
+    }
+    response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
+    response.headers["Cache-Control"] = "no-store"
+    for name, value in (headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def flatten(detail: Any, field: str = "") -> Iterator[dict[str, str]]:
+    """DRF's nested validation errors as {field, detail}, fields dotted: `files.0`, `quotas.kind`."""
+    if isinstance(detail, Mapping):
+        for name, inner in detail.items():
+            own = "" if name == "non_field_errors" else str(name)[:100]
+            yield from flatten(inner, ".".join(part for part in (field, own) if part))
+    elif isinstance(detail, (list, tuple)):
+        for position, inner in enumerate(detail):
+            nested = isinstance(inner, (Mapping, list, tuple))
+            if inner or not nested:
+                yield from flatten(inner, f"{field}.{position}".strip(".") if nested else field)
+    else:
+        yield {"field": field, "detail": str(detail)[:MAX_TEXT]}
+
+
+def summary(errors: FieldErrors) -> str:
+    """One sentence for a request that has `errors`."""
+    if not errors:
+        return "The request is invalid."
+    first = errors[0]
+    named = f"{first['field']}: {first['detail']}" if first["field"] else first["detail"]
+    more = len(errors) - 1
+    return named if more == 0 else f"{named} (and {more} more)"
+
+
+def from_domain_error(error: DomainError, request: HttpRequest) -> JsonResponse:
+    """A service's refusal, in its own words."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = CHALLENGE
+    return problem(
+        request,
+        status=error.status,
+        code=error.code,
+        title=error.title,
+        detail=error.message,
+        hint=error.hint,
+        errors=[
+            {"field": field, "detail": sentence}
+            for field, sentences in error.fields.items()
+            for sentence in sentences
+        ],
+        headers=headers,
+    )
+
+
+def from_framework_error(error: drf.APIException, request: HttpRequest) -> JsonResponse:
+    """An error that Django REST framework raised while it read or routed the request."""
+    if isinstance(error, drf.ValidationError):
+        errors = list(flatten(error.detail))
+        return problem(
+            request,
+            status=400,
+            code="invalid_input",
+            title="Invalid input",
+            detail=summary(errors),
+            errors=errors,
+        )
+    headers = {}
+    if isinstance(error, drf.Throttled):
+        headers["Retry-After"] = str(max(1, math.ceil(error.wait or 1)))
+    if error.status_code == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = CHALLENGE
+    code = error.get_codes()
+    return problem(
+        request,
+        status=error.status_code,
+        code=code if isinstance(code, str) else error.default_code,
+        detail=str(error.detail)[:MAX_TEXT],
+        headers=headers,
+    )
+
+
+def translate(error: Exception) -> DomainError | None:
+    """The refusal that an error of Django or a store amounts to; None for a fault of our own."""
+    match error:
+        case DomainError():
+            return error
+        case Http404():
+            return NotFound("There is nothing at this address.")
+        case PermissionDenied():
+            return NotPermitted("This is not permitted.")
+        case RequestDataTooBig():
+            return TooLarge("The request body is too large.")
+        case SuspiciousOperation():
+            return InvalidInput("The request is malformed.")
+        case ValidationError():
+            return InvalidInput(" ".join(error.messages)[:MAX_TEXT])
+        case DataError():
+            return InvalidInput("A value is out of bounds.")
+        case IntegrityError():
+            return WrongState(
+                "Something else changed it at the same time, so nothing was changed.",
+                code="conflict",
+                hint="Read it again, then retry.",
+            )
+        case OperationalError() | RedisError():
+            return Unavailable(
+                "A store that this needs does not answer.",
+                hint="Try again shortly; `assay doctor` tells an operator which one it is.",
+                retry_after=5,
+            )
+        case _:
+            return None
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonResponse:
+    """DRF's hook: whatever a view raised, as a problem. An audited refusal goes to the log first."""
+    request: HttpRequest = context["request"]._request
+    if isinstance(error, drf.APIException):
+        response = from_framework_error(error, request)
+        if isinstance(error, drf.MethodNotAllowed):
+            response.headers["Allow"] = ", ".join(context["view"].allowed_methods)
+        return response
+    refusal = translate(error)
+    if refusal is None:
+        return server_error(request, error)
+    if refusal is not error and not isinstance(error, Http404):
+        logger.warning("%s %s was refused", request.method, request.path, exc_info=error)
+    record_refusal(refusal)
+    return from_domain_error(refusal, request)
+
+
+def record_refusal(error: DomainError) -> None:
+    """Audit a refused attempt; the refusal stands even when the log cannot be written."""
+    try:
+        audit_refusal(error)
+    except Exception:
+        logger.exception("A refusal could not be audited: %s", error.message)
+
+
+def server_error(request: HttpRequest, error: BaseException | None = None) -> JsonResponse:
+    """500 without details; the details are logged under the request's id."""
+    identity = request_context.get().request_id
+    logger.error("%s %s failed (%s)", request.method, request.path, identity, exc_info=error)
+    return problem(
+        request,
+        status=500,
+        code="internal_error",
+        detail="Something went wrong on our side; nothing was changed by this request.",
+        hint=f"Give an operator the request id {identity}; the log holds the details.",
+    )
+
+
+def not_found(request: HttpRequest, *_args: object, **_kwargs: object) -> JsonResponse:
+    """404 for every address under `/api/` that is no endpoint."""
+    return from_domain_error(
+        NotFound("There is no such endpoint.", hint="The endpoints are listed at /api/docs/."),
+        request,
+    )
+

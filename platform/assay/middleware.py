@@ -1,0 +1,99 @@
+"""What every Django request carries: an id, the client's address, and who is asking."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.functional import SimpleLazyObject
+
+from governance.people.selectors import principal_for_person
+from governance.principals import ANONYMOUS, Principal, RequestContext, request_context
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID_HEADER = "x-request-id"
+
+GetResponse = Callable[[HttpRequest], Any]
+
+
+def client_address(request: HttpRequest) -> str:
+    """The client's address: the peer's, or what a trusted proxy says in `X-Forwarded-For`.
+
+    The header is read from the right, past every address in `settings.TRUSTED_PROXIES`; what a
+    client puts in front of it is never believed.
+    """
+    address = str(request.META.get("REMOTE_ADDR") or "")
+    trusted = set(getattr(settings, "TRUSTED_PROXIES", ()))
+    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
+    while address in trusted and hops:
+        hop = hops.pop()
+        try:
+            address = str(ip_address(hop))
+        except ValueError:
+            break
+    return address
+
+
+def request_id(request: HttpRequest) -> str:
+    """The caller's own request id when it is a sane one, else a new one."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    return given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+
+
+def session_principal(request: HttpRequest) -> Principal:
+    """Who is signed in to this session; `ANONYMOUS` when nobody is, or the account is inactive."""
+    person = getattr(request, "user", None)
+    if person is None or not person.is_authenticated or not person.is_active:
+        return ANONYMOUS
+    return principal_for_person(cast(Any, person))
+
+
+class RequestContextMiddleware:
+    """Sets `governance.principals.request_context` around the view and `request.principal` on it."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self.call_async(request)
+        context = self.prepare(request)
+        token = request_context.set(context)
+        try:
+            response = cast(HttpResponseBase, self.get_response(request))
+        finally:
+            request_context.reset(token)
+        response.headers[REQUEST_ID_HEADER] = context.request_id
+        return response
+
+    async def call_async(self, request: HttpRequest) -> HttpResponseBase:
+        """The same under ASGI."""
+        context = self.prepare(request)
+        token = request_context.set(context)
+        try:
+            response = cast(HttpResponseBase, await self.get_response(request))
+        finally:
+            request_context.reset(token)
+        response.headers[REQUEST_ID_HEADER] = context.request_id
+        return response
+
+    @staticmethod
+    def prepare(request: HttpRequest) -> RequestContext:
+        """Puts a lazy `principal` on the request; nothing is read from the database yet."""
+        request.principal = SimpleLazyObject(lambda: session_principal(request))  # type: ignore[attr-defined]
+        return RequestContext(
+            request_id=request_id(request), client_address=client_address(request)
+        )
