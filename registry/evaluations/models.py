@@ -74,14 +74,17 @@ class Evaluation(models.Model):
 
 
 class GateResult(models.Model):
-    """Whether an evaluation met a gate, with the threshold as it stood."""
+    """Whether an evaluation met a gate, with the threshold as it stood.
+
+    `value` is empty when the evaluation did not measure the gate's metric; that fails the gate.
+    """
 
     evaluation = models.ForeignKey(
         Evaluation, on_delete=models.CASCADE, related_name="gate_results"
     )
     gate = models.ForeignKey(Gate, on_delete=models.PROTECT, related_name="results")
     threshold = models.FloatField()
-    value = models.FloatField()
+    value = models.FloatField(null=True, blank=True)
     passed = models.BooleanField()
 
     class Meta:

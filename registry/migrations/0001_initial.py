@@ -91,7 +91,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('threshold', models.FloatField()),
-                ('value', models.FloatField()),
+                ('value', models.FloatField(blank=True, null=True)),
                 ('passed', models.BooleanField()),
                 ('evaluation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='gate_results', to='registry.evaluation')),
                 ('gate', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='results', to='registry.gate')),

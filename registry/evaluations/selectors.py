@@ -1,0 +1,41 @@
+"""Reading evaluations and gates."""
+
+from __future__ import annotations
+
+from django.db.models import Prefetch, QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.principals import Principal
+from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.versions.selectors import model_ids_visible_to
+
+
+def evaluations_visible_to(actor: Principal) -> QuerySet[Evaluation]:
+    """Evaluations of models that `actor` may see, with their gate results."""
+    return (
+        Evaluation.objects.filter(
+            version__model__in=model_ids_visible_to(actor, Action.EVALUATION_VIEW)
+        )
+        .select_related(
+            "version__model__department", "dataset_version__dataset__department", "created_by"
+        )
+        .prefetch_related(
+            Prefetch("gate_results", queryset=GateResult.objects.select_related("gate"))
+        )
+    )
+
+
+def evaluation_get(*, actor: Principal, id: int) -> Evaluation:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    evaluation = evaluations_visible_to(actor).filter(pk=id).first()
+    if evaluation is None:
+        raise NotFound(f"There is no evaluation {id} that you may see.")
+    return evaluation
+
+
+def gates_visible_to(actor: Principal) -> QuerySet[Gate]:
+    """Gates on models that `actor` may see."""
+    return Gate.objects.filter(
+        model__in=model_ids_visible_to(actor, Action.MODEL_VIEW)
+    ).select_related("model__department", "dataset__department", "created_by")

@@ -1,0 +1,192 @@
+"""Setting thresholds, and recording what was measured against them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput
+from governance.people.models import Person
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal, service_principal
+from registry.canonical import json_digest
+from registry.catalogue import get_task
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
+from registry.resources import (
+    acting_person,
+    dataset_resource,
+    evaluation_subject,
+    model_resource,
+    model_subject,
+)
+from registry.validation import checked_choice, checked_numbers, checked_text
+from registry.versions.models import Model, ModelVersion
+
+
+def gate_set(
+    *,
+    actor: Principal,
+    model: Model,
+    dataset: Dataset,
+    metric: str,
+    comparator: str,
+    threshold: float,
+    why: str = "",
+) -> Gate:
+    """Set the threshold that evaluations of `model` on `dataset`, started from now on, must meet.
+
+    A changed threshold counts as set anew: it does not bear on an evaluation that is running. One
+    that is set again as it stands keeps its time.
+
+    Raises:
+        InvalidInput: the task measures no such metric, the dataset is for another task, the
+            threshold is not a finite number.
+    """
+    _check_gate(model, dataset, metric, comparator, threshold)
+    why = checked_text(why, field="why", limit=300, required=False)
+    with transaction.atomic():
+        authorize(actor=actor, action=Action.DATASET_VIEW, resource=dataset_resource(dataset))
+        decision = authorize(actor=actor, action=Action.GATE_SET, resource=model_resource(model))
+        gate, created = Gate.objects.select_for_update().get_or_create(
+            model=model,
+            dataset=dataset,
+            metric=metric,
+            comparator=comparator,
+            defaults={"threshold": threshold, "why": why, "created_by": acting_person(actor)},
+        )
+        before = None if created else gate.threshold
+        if before is not None and before != threshold:
+            gate.threshold = threshold
+            gate.created_by = acting_person(actor)
+            gate.created_at = timezone.now()
+        gate.why = why
+        gate.save()
+        audit_record(
+            actor=actor,
+            action=Action.GATE_SET,
+            subject=model_subject(model),
+            department=model.department.slug,
+            data={"gate": str(gate), "dataset": dataset.name, "before": before},
+            policy_version=decision.policy_version,
+        )
+    return gate
+
+
+def _check_gate(
+    model: Model, dataset: Dataset, metric: str, comparator: str, threshold: float
+) -> None:
+    checked_choice(comparator, list(Comparator.values), field="comparator")
+    if isinstance(threshold, bool) or not math.isfinite(threshold):
+        raise InvalidInput(
+            f"The threshold {threshold!r} is not a finite number.",
+            fields={"threshold": ["A finite number."]},
+        )
+    task = get_task(model.task)
+    checked_choice(metric, [measured.name for measured in task.metrics], field="metric")
+    if dataset.task != model.task:
+        raise InvalidInput(
+            f"{dataset.name} is a dataset for {dataset.task}; {model.name} does {model.task}.",
+            fields={"dataset": [f"A dataset for {model.task}."]},
+        )
+
+
+def evaluation_record(
+    *,
+    job_id: UUID,
+    version: ModelVersion,
+    dataset_version: DatasetVersion,
+    metrics: Mapping[str, float],
+    baseline: Mapping[str, float],
+    baseline_name: str,
+    details: Mapping[str, Any],
+    sample_size: int,
+    started_at: datetime,
+    created_by: Person,
+) -> Evaluation:
+    """Record what a finished job measured, and decide every gate that was set before it started.
+
+    For the control plane alone. Idempotent on `job_id`. A gate whose metric was not measured fails.
+
+    Raises:
+        InvalidInput: a metric that is not a finite number, or an empty sample.
+    """
+    measured = checked_numbers(metrics, field="metrics")
+    compared = checked_numbers(baseline, field="baseline")
+    if sample_size < 1:
+        raise InvalidInput(f"An evaluation of {version} on {sample_size} rows shows nothing.")
+    with transaction.atomic():
+        evaluation, created = Evaluation.objects.get_or_create(
+            job_id=job_id,
+            defaults={
+                "version": version,
+                "dataset_version": dataset_version,
+                "metrics": measured,
+                "baseline": compared,
+                "baseline_name": baseline_name[:60],
+                "details": dict(details),
+                "sample_size": sample_size,
+                "digest": json_digest(
+                    {
+                        "version": version.digest,
+                        "dataset": dataset_version.digest,
+                        "metrics": measured,
+                        "baseline": compared,
+                        "details": dict(details),
+                        "sample_size": sample_size,
+                    }
+                ),
+                "started_at": started_at,
+                "created_by": created_by,
+            },
+        )
+        if not created:
+            return evaluation
+        results = _decide_gates(evaluation)
+        audit_record(
+            actor=service_principal("controller"),
+            action="evaluation:record",
+            subject=evaluation_subject(evaluation),
+            department=version.model.department.slug,
+            data={
+                "version": version.digest,
+                "dataset": dataset_version.digest,
+                "metrics": measured,
+                "gates": {str(result.gate): result.passed for result in results},
+                "job": str(job_id),
+                "created_by": created_by.name,
+            },
+        )
+    return evaluation
+
+
+def _decide_gates(evaluation: Evaluation) -> list[GateResult]:
+    gates = Gate.objects.filter(
+        model=evaluation.version.model,
+        dataset=evaluation.dataset_version.dataset,
+        created_at__lt=evaluation.started_at,
+    )
+    return GateResult.objects.bulk_create(
+        [
+            GateResult(
+                evaluation=evaluation,
+                gate=gate,
+                threshold=gate.threshold,
+                value=(value := evaluation.metrics.get(gate.metric)),
+                passed=value is not None and _passes(value, gate.comparator, gate.threshold),
+            )
+            for gate in gates
+        ]
+    )
+
+
+def _passes(value: float, comparator: str, threshold: float) -> bool:
+    return value >= threshold if comparator == Comparator.AT_LEAST else value <= threshold

@@ -1,0 +1,42 @@
+"""Reading releases."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from governance.reviews.models import Review
+from registry.releases.models import Release
+
+
+def releases_visible_to(actor: Principal) -> QuerySet[Release]:
+    """Releases that `actor` may see, with what a list shows of them."""
+    rows = Release.objects.select_related(
+        "version__model__department", "department", "submitted_by"
+    ).prefetch_related("departments")
+    visible: QuerySet[Release] = visible_to(
+        actor, Action.RELEASE_VIEW, rows, resource_type="release"
+    )
+    return visible
+
+
+def release_get(*, actor: Principal, id: int) -> Release:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    release = releases_visible_to(actor).filter(pk=id).first()
+    if release is None:
+        raise NotFound(f"There is no release {id} that you may see.")
+    return release
+
+
+def release_review(release: Release) -> Review | None:
+    """The newest review of `release`, with its decisions and checklist."""
+    return (
+        Review.objects.filter(subject_type="release", subject_id=str(release.pk))
+        .select_related("department", "opened_by")
+        .prefetch_related("decisions__person", "checklist__attested_by")
+        .order_by("-pk")
+        .first()
+    )

@@ -1,0 +1,112 @@
+"""What policy decisions and audit events see of this context's objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from governance.audit.services import Subject
+from governance.errors import NotPermitted
+from governance.people.models import Department, Person
+from governance.policy.engine import Resource
+from governance.principals import Principal
+
+if TYPE_CHECKING:
+    from registry.datasets.models import Dataset, DatasetVersion
+    from registry.evaluations.models import Evaluation
+    from registry.intake.models import Intake
+    from registry.releases.models import Release
+    from registry.versions.models import Model, ModelVersion
+
+
+def acting_person(actor: Principal) -> Person:
+    """The human being behind `actor`.
+
+    Raises:
+        NotPermitted: it is a department's key or a service, which own nothing.
+    """
+    person = Person.objects.filter(pk=actor.person_id).first() if actor.person_id else None
+    if person is None:
+        raise NotPermitted(
+            f"{actor.name} is not a person; only a person may do this.",
+            code="person_required",
+            hint="Sign in, or use a personal access token.",
+        )
+    return person
+
+
+def department_resource(kind: str, department: Department, name: str = "") -> Resource:
+    """Something of `kind` that is about to be made in `department`."""
+    return Resource(type=kind, name=name, department=department.slug)
+
+
+def model_resource(model: Model) -> Resource:
+    return Resource(
+        type="model",
+        id=str(model.pk),
+        name=model.name,
+        department=model.department.slug,
+        attributes={"shared": model.shared, "task": model.task},
+    )
+
+
+def dataset_resource(dataset: Dataset) -> Resource:
+    return Resource(
+        type="dataset",
+        id=str(dataset.pk),
+        name=dataset.name,
+        department=dataset.department.slug,
+        attributes={"classification": dataset.classification, "task": dataset.task},
+    )
+
+
+def intake_resource(intake: Intake) -> Resource:
+    return Resource(
+        type="intake",
+        id=str(intake.pk),
+        name=str(intake),
+        department=intake.model.department.slug,
+        attributes={"state": intake.state},
+    )
+
+
+def release_resource(release: Release) -> Resource:
+    return Resource(
+        type="release",
+        id=str(release.pk),
+        name=str(release),
+        department=release.department.slug,
+        attributes={
+            "state": release.state,
+            "tier": release.tier,
+            "environment": release.environment,
+            "visibility": release.visibility,
+        },
+    )
+
+
+def model_subject(model: Model) -> Subject:
+    return Subject(type="model", id=str(model.pk), name=model.name)
+
+
+def version_subject(version: ModelVersion) -> Subject:
+    return Subject(type="version", id=str(version.pk), name=str(version))
+
+
+def dataset_subject(dataset: Dataset) -> Subject:
+    return Subject(type="dataset", id=str(dataset.pk), name=dataset.name)
+
+
+def dataset_version_subject(version: DatasetVersion) -> Subject:
+    return Subject(type="dataset_version", id=str(version.pk), name=str(version))
+
+
+def evaluation_subject(evaluation: Evaluation) -> Subject:
+    return Subject(type="evaluation", id=str(evaluation.pk), name=str(evaluation))
+
+
+def intake_subject(intake: Intake) -> Subject:
+    return Subject(type="intake", id=str(intake.pk), name=str(intake))
+
+
+def release_subject(release: Release) -> Subject:
+    return Subject(type="release", id=str(release.pk), name=str(release))

@@ -1,0 +1,87 @@
+"""Bounds on what people type, in one place."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from governance.errors import InvalidInput
+
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,78}[a-z0-9])?")
+
+
+def checked_name(value: str, *, field: str = "name") -> str:
+    """`value` as a name of 1 to 80 lower-case letters, digits and hyphens.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise InvalidInput(
+            f"{str(value)[:80]!r} is not a usable {field.replace('_', ' ')}.",
+            hint="Use 1 to 80 lower-case letters, digits and hyphens, such as docstring-writer.",
+            fields={field: ["1 to 80 lower-case letters, digits and hyphens."]},
+        )
+    return value
+
+
+def checked_text(value: str, *, field: str, limit: int, required: bool = True) -> str:
+    """`value` without surrounding space, at most `limit` characters, no NUL.
+
+    Raises:
+        InvalidInput: empty although required, too long, or with a NUL.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    title = field.replace("_", " ")
+    reason = ""
+    if not isinstance(value, str):
+        reason = f"The {title} must be text."
+    elif required and not text:
+        reason = f"The {title} is empty."
+    elif len(text) > limit:
+        reason = f"The {title} has {len(text)} characters; at most {limit} are allowed."
+    elif "\0" in text:
+        reason = f"The {title} holds a NUL character."
+    if reason:
+        raise InvalidInput(reason, fields={field: [reason]})
+    return text
+
+
+def checked_choice(value: str, choices: Mapping[str, Any] | list[str], *, field: str) -> str:
+    """`value` when it is one of `choices`.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if value not in choices:
+        listed = ", ".join(choices)
+        title = field.replace("_", " ")
+        raise InvalidInput(
+            f"{str(value)[:60]!r} is not a {title}.",
+            hint=f"Choose one of {listed}.",
+            fields={field: [f"One of {listed}."]},
+        )
+    return value
+
+
+def checked_numbers(values: Mapping[str, Any], *, field: str) -> dict[str, float]:
+    """`values` as finite numbers by name.
+
+    Raises:
+        InvalidInput: NaN, infinity or something that is no number.
+    """
+    checked: dict[str, float] = {}
+    for name, value in values.items():
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            reason = f"{name} is {value!r}, which is not a finite number."
+            raise InvalidInput(
+                f"The {field} cannot be recorded: {reason}", fields={field: [reason]}
+            )
+        checked[str(name)] = float(value)
+    return checked

@@ -1,0 +1,117 @@
+"""Reading models and versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count, QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from registry.releases.models import Release
+from registry.releases.selectors import releases_visible_to
+from registry.versions.models import Model, ModelVersion
+
+
+def models_visible_to(actor: Principal) -> QuerySet[Model]:
+    """Models that `actor` may see, with their department and `version_count`."""
+    rows = Model.objects.select_related("department", "created_by")
+    visible: QuerySet[Model] = visible_to(actor, Action.MODEL_VIEW, rows, resource_type="model")
+    return visible.annotate(version_count=Count("versions", distinct=True))
+
+
+def model_ids_visible_to(actor: Principal, action: Action) -> QuerySet[Model, dict[str, int]]:
+    """A subquery of the models on which `actor` may do `action`; what hangs on a model uses it."""
+    visible: QuerySet[Model] = visible_to(
+        actor, action, Model.objects.order_by(), resource_type="model"
+    )
+    return visible.values("pk")
+
+
+def model_get(*, actor: Principal, name: str) -> Model:
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    model = models_visible_to(actor).filter(name=name).first()
+    if model is None:
+        raise NotFound(f"There is no model {name[:80]!r} that you may see.")
+    return model
+
+
+def versions_visible_to(actor: Principal) -> QuerySet[ModelVersion]:
+    """Versions of the models that `actor` may see, with what a list shows of them."""
+    return ModelVersion.objects.filter(
+        model__in=model_ids_visible_to(actor, Action.MODEL_VIEW)
+    ).select_related(
+        "model__department",
+        "base__model__department",
+        "dataset_version__dataset__department",
+        "created_by",
+    )
+
+
+def version_get(*, actor: Principal, id: int) -> ModelVersion:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    version = versions_visible_to(actor).filter(pk=id).first()
+    if version is None:
+        raise NotFound(f"There is no version {id} that you may see.")
+    return version
+
+
+def base_chain(version: ModelVersion) -> list[ModelVersion]:
+    """What `version` stands on, nearest first."""
+    chain: list[ModelVersion] = []
+    base_id = version.base_id
+    while base_id is not None:
+        base = ModelVersion.objects.select_related("model__department").get(pk=base_id)
+        chain.append(base)
+        base_id = base.base_id
+    return chain
+
+
+def lineage(version: ModelVersion, *, actor: Principal | None = None) -> dict[str, Any]:
+    """The graph around `version`: nodes {id, type, name, state, digest}, and edges {from, to}.
+
+    Bases, training data, adaptations below it and releases of all of these; deployments belong to
+    the context above. With `actor`, adaptations and releases that it may not see are left out;
+    without, the graph is whole, for the platform's own use.
+    """
+    below = _descendants(version, actor)
+    versions = [*base_chain(version), version, *below]
+    nodes: dict[str, dict[str, Any]] = {}
+    edges: list[dict[str, str]] = []
+    for each in versions:
+        nodes[f"version:{each.pk}"] = _node("version", each.pk, str(each), each.state, each.digest)
+        if each.base_id is not None:
+            edges.append({"from": f"version:{each.base_id}", "to": f"version:{each.pk}"})
+        if (data := each.dataset_version) is not None:
+            nodes[f"dataset_version:{data.pk}"] = _node(
+                "dataset_version", data.pk, str(data), "", data.digest
+            )
+            edges.append({"from": f"dataset_version:{data.pk}", "to": f"version:{each.pk}"})
+    releases = releases_visible_to(actor) if actor is not None else Release.objects.all()
+    for release in releases.filter(version__in=[version, *below]).order_by("pk"):
+        nodes[f"release:{release.pk}"] = _node(
+            "release", release.pk, str(release), release.state, release.dossier_digest
+        )
+        edges.append({"from": f"version:{release.version_id}", "to": f"release:{release.pk}"})
+    return {"nodes": list(nodes.values()), "edges": edges}
+
+
+def _node(kind: str, pk: int, name: str, state: str, digest: str) -> dict[str, Any]:
+    return {"id": f"{kind}:{pk}", "type": kind, "name": name, "state": state, "digest": digest}
+
+
+def _descendants(version: ModelVersion, actor: Principal | None) -> list[ModelVersion]:
+    rows = (
+        versions_visible_to(actor)
+        if actor is not None
+        else ModelVersion.objects.select_related("model", "dataset_version__dataset")
+    )
+    found: list[ModelVersion] = []
+    level = [version.pk]
+    while level:
+        children = list(rows.filter(base_id__in=level).order_by("pk"))
+        found.extend(children)
+        level = [child.pk for child in children]
+    return found

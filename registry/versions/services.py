@@ -1,0 +1,198 @@
+"""Making models, and registering their immutable versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Max
+
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput, WrongState
+from governance.people.models import Department, Person
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from registry import mlflow_adapter, store
+from registry.catalogue import get_task
+from registry.datasets.models import DatasetVersion
+from registry.manifests import Manifest
+from registry.resources import (
+    acting_person,
+    department_resource,
+    model_subject,
+    version_subject,
+)
+from registry.validation import checked_choice, checked_name, checked_numbers, checked_text
+from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+
+
+def model_create(
+    *,
+    actor: Principal,
+    name: str,
+    department: Department,
+    task: str,
+    description: str = "",
+    shared: bool = False,
+) -> Model:
+    """Make an empty line of versions in `department`.
+
+    Raises:
+        InvalidInput: a malformed name, an unknown task.
+        WrongState: the name is taken.
+    """
+    checked_name(name)
+    get_task(task)
+    description = checked_text(description, field="description", limit=500, required=False)
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor,
+            action=Action.MODEL_CREATE,
+            resource=department_resource("model", department, name),
+        )
+        model, created = Model.objects.get_or_create(
+            name=name,
+            defaults={
+                "department": department,
+                "task": task,
+                "description": description,
+                "shared": shared,
+                "created_by": acting_person(actor),
+            },
+        )
+        if not created:
+            raise WrongState(
+                f"A model named {name} exists already; a second one was not made.",
+                code="already_exists",
+                hint="Choose another name, or add a version to the model that is there.",
+            )
+        audit_record(
+            actor=actor,
+            action=Action.MODEL_CREATE,
+            subject=model_subject(model),
+            department=department.slug,
+            data={"task": task, "shared": shared},
+            policy_version=decision.policy_version,
+        )
+    return model
+
+
+def version_register(
+    *,
+    actor: Principal,
+    model: Model,
+    kind: str,
+    manifest: Manifest,
+    base: ModelVersion | None,
+    dataset_version: DatasetVersion | None,
+    parameters: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    history: Sequence[Mapping[str, Any]],
+    licence: str,
+    card: str,
+    job_id: UUID,
+    created_by: Person,
+) -> ModelVersion:
+    """Register the files that the store holds under `manifest` as the next version of `model`.
+
+    For the control plane alone, which has authorized the request that led here. Idempotent on
+    `job_id`: what is reported twice is registered once, in MLflow and here. `history` is a list of
+    {"step": int, "values": {metric: value}}; `metrics` are measured while training.
+
+    Raises:
+        InvalidInput: kind, base and manifest do not fit together.
+        WrongState: the base is recalled, or the store does not hold the files.
+        Unavailable: MLflow does not answer; nothing was registered, and trying again is safe.
+    """
+    if (found := _registered(job_id)) is not None:
+        return found
+    checked_choice(kind, list(VersionKind.values), field="kind")
+    checked_text(licence, field="licence", limit=60)
+    checked_text(card, field="card", limit=100_000, required=False)
+    numbers = checked_numbers(metrics, field="metrics")
+    _check_base(model, kind, manifest, base)
+    digest = manifest.digest
+    if not store.version_folder(digest).is_dir():
+        raise WrongState(
+            f"The artefact store holds no files for digest {digest[:12]}; "
+            f"a version of {model.name} was not registered.",
+            hint="Adopt the folder into the store first.",
+        )
+    run = mlflow_adapter.register_version(
+        job_id=str(job_id),
+        model=model.name,
+        department=model.department.slug,
+        task=model.task,
+        kind=kind,
+        digest=digest,
+        source=store.artifact_uri(digest),
+        base=f"{base} {base.digest}" if base else "",
+        dataset=f"{dataset_version} {dataset_version.digest}" if dataset_version else "",
+        parameters=parameters,
+        metrics=numbers,
+        history=history,
+    )
+    with transaction.atomic():
+        Model.objects.select_for_update().get(pk=model.pk)
+        if (found := _registered(job_id)) is not None:
+            return found
+        last = model.versions.aggregate(last=Max("number"))["last"] or 0
+        version = ModelVersion.objects.create(
+            model=model,
+            number=last + 1,
+            kind=kind,
+            base=base,
+            dataset_version=dataset_version,
+            digest=digest,
+            manifest=manifest.to_json(),
+            size_bytes=manifest.size_bytes,
+            parameters=dict(parameters),
+            metrics=numbers,
+            licence=licence.strip(),
+            card=card,
+            mlflow_run_id=run.run_id,
+            mlflow_version=run.version,
+            job_id=job_id,
+            created_by=created_by,
+        )
+        audit_record(
+            actor=actor,
+            action="version:register",
+            subject=version_subject(version),
+            department=model.department.slug,
+            data={
+                "digest": digest,
+                "kind": kind,
+                "base": base.digest if base else None,
+                "dataset": dataset_version.digest if dataset_version else None,
+                "job": str(job_id),
+                "created_by": created_by.name,
+            },
+        )
+    return version
+
+
+def _registered(job_id: UUID) -> ModelVersion | None:
+    return ModelVersion.objects.select_related("model").filter(job_id=job_id).first()
+
+
+def _check_base(model: Model, kind: str, manifest: Manifest, base: ModelVersion | None) -> None:
+    if kind == VersionKind.BASE:
+        if base is not None or manifest.base_digest is not None:
+            raise InvalidInput(f"A base version of {model.name} stands on no other version.")
+        return
+    if base is None:
+        raise InvalidInput(f"A version of kind {kind} names the version that it stands on.")
+    # Only fully tuned weights stand alone; everything else is meaningless without its base.
+    if manifest.base_digest != base.digest and not (
+        kind == VersionKind.FULL and manifest.base_digest is None
+    ):
+        raise InvalidInput(
+            f"The manifest names the base digest {str(manifest.base_digest)[:12]}; "
+            f"{base} has {base.digest[:12]}."
+        )
+    if base.state != VersionState.TRUSTED:
+        raise WrongState(f"{base} is {base.state}; nothing may be registered on it.")
