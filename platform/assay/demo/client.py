@@ -1,0 +1,104 @@
+"""A small client of the management API, as a customer would write one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+TERMINAL = {"succeeded", "failed", "cancelled", "dead"}
+
+
+class Refused(Exception):
+    """The API refused; carries the RFC 9457 problem."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        self.status = status
+        self.problem = problem
+        self.detail = str(problem.get("detail", problem))
+        hint = problem.get("hint")
+        super().__init__(f"{status}: {self.detail}" + (f" {hint}" if hint else ""))
+
+
+class Api:
+    """One person's or one key's view of `/api/v1/`."""
+
+    def __init__(self, base_url: str, token: str | None = None) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(
+            base_url=f"{base_url}/api/v1/", headers=headers, timeout=httpx.Timeout(60, write=300)
+        )
+
+    @classmethod
+    def sign_in(cls, base_url: str, email: str, password: str) -> Api:
+        """Exchange a password for an access token."""
+        token = cls(base_url).post("auth/token", email=email, password=password)["token"]
+        return cls(base_url, token)
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._answer(self._http.get(path, params=params))
+
+    def post(self, path: str, *, idempotency_key: str | None = None, **body: Any) -> Any:
+        headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
+        return self._answer(self._http.post(path, json=body, headers=headers))
+
+    def upload(self, path: str, *, fields: dict[str, str], files: list[tuple[str, Path]]) -> Any:
+        """POST multipart form data, streaming each file from the disk."""
+        handles = [(field, (file.name, file.open("rb"))) for field, file in files]
+        try:
+            return self._answer(self._http.post(path, data=fields, files=handles))
+        finally:
+            for _, (_, handle) in handles:
+                handle.close()
+
+    def text(self, path: str) -> str:
+        response = self._http.get(path)
+        if response.is_error:
+            self._answer(response)
+        return response.text
+
+    def all(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page by page."""
+        page = self.get(path, **params)
+        while True:
+            yield from page["results"]
+            if not page.get("next"):
+                return
+            page = self._answer(self._http.get(page["next"]))
+
+    def find(self, path: str, **wanted: Any) -> dict[str, Any] | None:
+        """The first item of a list whose fields equal `wanted`."""
+        for item in self.all(path):
+            if all(item.get(name) == value for name, value in wanted.items()):
+                return item
+        return None
+
+    def watch_job(
+        self, job_id: str, on_change: Callable[[dict[str, Any]], None], timeout_s: float = 600
+    ) -> dict[str, Any]:
+        """Poll a job until it ends, calling `on_change` with each state seen.
+
+        Raises:
+            TimeoutError: it did not end within `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            job: dict[str, Any] = self.get(f"jobs/{job_id}")
+            on_change(job)
+            if job["state"] in TERMINAL:
+                return job
+            time.sleep(0.5)
+        raise TimeoutError(f"Job {job_id} did not end within {timeout_s:.0f} s.")
+
+    @staticmethod
+    def _answer(response: httpx.Response) -> Any:
+        if response.is_error:
+            try:
+                problem = response.json()
+            except ValueError:
+                problem = {"detail": response.text[:500]}
+            raise Refused(response.status_code, problem)
+        return response.json() if response.content else None

@@ -1,0 +1,81 @@
+"""The company of the story: departments, people, roles.
+
+Passwords are random and kept on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.demo.client import Api
+
+
+@dataclass(frozen=True)
+class Persona:
+    """One person of the story. `roles` are (role, department, speciality)."""
+
+    handle: str
+    name: str
+    roles: tuple[tuple[str, str, str], ...]
+
+    @property
+    def email(self) -> str:
+        return f"{self.handle}@assay.example"
+
+
+DEPARTMENTS = {"clinical": "Clinical", "engineering": "Engineering", "finance": "Finance"}
+ADMIN = Persona("ada", "Ada Admin", (("admin", "", ""),))
+PEOPLE = (
+    Persona("omar", "Omar Operator", (("operator", "", ""),)),
+    Persona("asha", "Asha Auditor", (("auditor", "", ""),)),
+    Persona("carla", "Carla Compliance", (("reviewer", "", "compliance"),)),
+    Persona("milo", "Milo Model-Risk", (("reviewer", "", "model-risk"),)),
+    Persona("sana", "Sana Security", (("reviewer", "", "security"),)),
+    Persona("clara", "Clara Clinical", (("lead", "clinical", ""),)),
+    Persona("enzo", "Enzo Engineering", (("lead", "engineering", ""),)),
+    Persona("devi", "Devi Developer", (("developer", "engineering", ""),)),
+    Persona("fay", "Fay Finance", (("lead", "finance", ""),)),
+)
+EVERYONE = (ADMIN, *PEOPLE)
+
+
+class Passwords:
+    """Random passwords by handle, in one file that only this user may read."""
+
+    def __init__(self, file: Path) -> None:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            passwords = {person.handle: secrets.token_urlsafe(18) for person in EVERYONE}
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as handle:
+                json.dump(passwords, handle)
+        self._passwords: dict[str, str] = json.loads(file.read_text())
+
+    def __getitem__(self, handle: str) -> str:
+        return self._passwords[handle]
+
+
+def found_company(admin: Api, passwords: Passwords) -> None:
+    """Create the departments, people and roles that are missing."""
+    departments = {item["slug"] for item in admin.all("departments")}
+    for slug, name in DEPARTMENTS.items():
+        if slug not in departments:
+            admin.post("departments", slug=slug, name=name)
+    people = {item["email"]: item for item in admin.all("people")}
+    for person in PEOPLE:
+        if person.email in people:
+            continue
+        made = admin.post(
+            "people", email=person.email, name=person.name, password=passwords[person.handle]
+        )
+        for role, department, speciality in person.roles:
+            body = {"role": role}
+            if department:
+                body["department"] = department
+            if speciality:
+                body["speciality"] = speciality
+            admin.post(f"people/{made['id']}/roles", **body)

@@ -1,0 +1,120 @@
+"""What every step of the story stands on: the people's clients, the materials, the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from assay.demo.client import Api, Refused
+from assay.local.stack import Stack
+
+
+T = TypeVar("T")
+
+
+class StepFailed(Exception):
+    """What was promised did not happen."""
+
+
+@dataclass
+class Stage:
+    """The running story. `facts` carries what one step leaves for the next."""
+
+    console: Console
+    stack: Stack
+    folder: Path
+    materials: dict[str, Path]
+    people: dict[str, Api] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, handle: str) -> Api:
+        """The API as one person sees it."""
+        return self.people[handle]
+
+    def say(self, text: str) -> None:
+        """One result."""
+        self.console.print(f"  [green]✓[/] {text}")
+
+    def refused(self, text: str, error: Refused) -> None:
+        """One refusal that was meant to happen."""
+        self.console.print(f"  [yellow]✗[/] {text} [dim]({error.status})[/]")
+        self.console.print(f"    [italic]{error.detail}[/]")
+
+    def expect(self, condition: bool, promise: str) -> None:
+        """Raise StepFailed with `promise` unless it holds."""
+        if not condition:
+            raise StepFailed(promise)
+
+    def found(self, value: T | None, promise: str) -> T:
+        """`value`; raises StepFailed with `promise` when it is None."""
+        if value is None:
+            raise StepFailed(promise)
+        return value
+
+    def expect_refusal(self, status: int, promise: str, call: Any) -> Refused:
+        """Call what must be refused with `status`; returns the refusal."""
+        try:
+            call()
+        except Refused as error:
+            self.expect(
+                error.status == status, f"{promise}: expected {status}, got {error.status} {error}"
+            )
+            self.refused(promise, error)
+            return error
+        raise StepFailed(f"{promise}: it was not refused.")
+
+    def watch(self, api: Api, job: dict[str, Any], label: str) -> dict[str, Any]:
+        """Follow a job with a progress bar; returns it once it has succeeded."""
+        columns = (
+            TextColumn("  [progress.description]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            bar = progress.add_task(label, total=None, note="queued")
+
+            def show(state: dict[str, Any]) -> None:
+                at = state.get("progress") or {}
+                values = ", ".join(
+                    f"{name} {value:.3g}"
+                    for name, value in (at.get("values") or {}).items()
+                    if isinstance(value, int | float)
+                )
+                progress.update(
+                    bar,
+                    total=at.get("total") or None,
+                    completed=at.get("step") or 0,
+                    note=values or at.get("phase") or state["state"],
+                )
+
+            ended = api.watch_job(job["id"], show)
+        self.expect(
+            ended["state"] == "succeeded", f"{label} ended {ended['state']}: {ended.get('error')}"
+        )
+        return ended
+
+    def wait_for(self, promise: str, probe: Any, timeout_s: float = 90) -> Any:
+        """Poll `probe` until it returns something true; returns that."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.stack.check_alive()
+            if found := probe():
+                return found
+            time.sleep(0.3)
+        raise StepFailed(f"{promise}: not within {timeout_s:.0f} s.")
+
+    @contextmanager
+    def chapter(self, title: str) -> Iterator[None]:
+        """Print a heading, and how long what is under it took."""
+        self.console.print(f"\n[bold cyan]{title}[/]")
+        started = time.monotonic()
+        yield
+        self.console.print(f"  [dim]{time.monotonic() - started:.0f} s[/]")

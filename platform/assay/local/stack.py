@@ -1,0 +1,196 @@
+"""A whole Assay on one machine: stores, web server, controller and both kinds of worker."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from assay.local.services import MLflow, Postgres, Valkey, free_port, stop_process_group
+
+ROOT = Path(__file__).resolve().parents[3]
+Say = Callable[[str], None]
+
+
+class Stack:
+    """Everything that runs, started in order and stopped in reverse.
+
+    Args:
+        folder: Where data, logs and secrets are kept; a second start finds the first's work there.
+        demo: Whether the portal offers one-click personas on loopback.
+        port: The web server's port; None takes a free one.
+    """
+
+    def __init__(self, folder: Path, *, demo: bool = False, port: int | None = None) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.port = port or free_port()
+        self._demo = demo
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stops: list[Callable[[], None]] = []
+        self.environment: dict[str, str] = {}
+        self.mlflow: MLflow | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, say: Say, *, workers: bool = True) -> None:
+        """Start everything; returns when the portal answers (MLflow may still be starting).
+
+        Raises:
+            RuntimeError: a part did not come up; names it and its log.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        postgres = Postgres(self.folder / "postgres")
+        self._stops.append(postgres.stop)
+        for database in ("assay", "mlflow"):
+            postgres.create_database(database)
+        valkey = Valkey(self.folder / "valkey")
+        self._stops.append(valkey.stop)
+        data = self.folder / "data"
+        self.mlflow = MLflow(postgres.url("mlflow"), data / "artifacts", self.logs / "mlflow.log")
+        self._stops.append(self.mlflow.stop)
+        self.environment = {
+            **os.environ,
+            "ASSAY_ENV": "development",
+            "ASSAY_DEMO": "1" if self._demo else "0",
+            "ASSAY_DATA_DIR": str(data),
+            "ASSAY_SECRET_KEY": self._secret("secret-key"),
+            "ASSAY_KEY_PEPPER": self._secret("key-pepper"),
+            "DATABASE_URL": postgres.url("assay"),
+            "REDIS_URL": valkey.url,
+            "MLFLOW_TRACKING_URI": self.mlflow.url,
+            "DJANGO_SETTINGS_MODULE": "assay.settings",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+        say("PostgreSQL and Valkey are up; MLflow is starting")
+        self.manage("migrate", "--verbosity", "0")
+        self._web()
+        self._spawn("controller", sys.executable, "manage.py", "run_controller")
+        if workers:
+            self._workers()
+        self.wait_for_web()
+
+    def _web(self) -> None:
+        self._spawn(
+            "web", sys.executable, "-m", "uvicorn", "assay.asgi:application",
+            "--host", "127.0.0.1", "--port", str(self.port), "--no-access-log",
+            "--no-server-header", "--timeout-graceful-shutdown", "3",
+        )  # fmt: skip
+
+    def _workers(self) -> None:
+        celery = (sys.executable, "-m", "celery", "-A", "workers.app", "worker")
+        quiet = ("--loglevel", "INFO", "--without-mingle", "--without-gossip")
+        self._spawn(
+            "compute-worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
+            "-P", "prefork", "-c", "1", "-n", "compute@%h", *quiet,
+        )  # fmt: skip
+        self._spawn(
+            "engine-worker", *celery, "-I", "workers.tasks.inference", "-Q", "engine.none",
+            "-P", "threads", "-c", "64", "-n", "engine@%h", *quiet,
+        )  # fmt: skip
+
+    def manage(self, *arguments: str, **extra: str) -> str:
+        """Run a management command to its end.
+
+        Raises:
+            RuntimeError: it failed; carries its output.
+        """
+        finished = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env={**self.environment, **extra},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode:
+            raise RuntimeError(
+                f"manage.py {arguments[0]} failed:\n{finished.stdout}{finished.stderr}"
+            )
+        return finished.stdout
+
+    def wait_for_web(self, timeout_s: float = 60.0) -> None:
+        """Return once the web server answers."""
+        self._wait_until(self._web_answers, "web", timeout_s)
+
+    def wait_for_mlflow(self) -> None:
+        """Return once MLflow answers."""
+        if self.mlflow is not None:
+            self.mlflow.wait()
+
+    def _web_answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _wait_until(self, ready: Callable[[], bool], name: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"{name} is not ready after {timeout_s:.0f} s; its log is "
+                    f"{self.logs / (name + '.log')}."
+                )
+            time.sleep(0.1)
+
+    def check_alive(self) -> None:
+        """Raise RuntimeError naming the first process that has ended by itself."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                log = self.logs / f"{name}.log"
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise RuntimeError(f"{name} ended with {process.returncode} ({log}):\n{tail}")
+
+    def kill(self, name: str) -> None:
+        """Kill one process and its children at once, as a power cut would."""
+        stop_process_group(self._processes.pop(name), grace_s=0)
+
+    def restart_workers(self) -> None:
+        """Start the workers again, after a `kill`."""
+        for name in ("compute-worker", "engine-worker"):
+            if name in self._processes:
+                self.kill(name)
+        self._workers()
+
+    def stop(self) -> None:
+        """Stop all that was started, last first."""
+        for name in reversed(list(self._processes)):
+            self._processes[name].terminate()
+        for name in reversed(list(self._processes)):
+            stop_process_group(self._processes.pop(name))
+        while self._stops:
+            self._stops.pop()()
+
+    def _spawn(self, name: str, *command: str) -> None:
+        with (self.logs / f"{name}.log").open("ab") as output:
+            self._processes[name] = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _secret(self, name: str) -> str:
+        """A random secret, made once and kept for the next start."""
+        file = self.folder / "secrets" / name
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not file.exists():
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as handle:
+                handle.write(secrets.token_urlsafe(48))
+        return file.read_text()
