@@ -1,0 +1,58 @@
+"""Load models and tokenizers from a folder: allowed architectures, safetensors, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from workers.engines.architectures import CAUSAL, architecture_of, read_json
+
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The named device, else CUDA where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def checkpoint_dtype(folder: Path) -> torch.dtype:
+    """The dtype that the checkpoint was saved in, by its config; float32 when it says nothing."""
+    config = read_json(folder / "config.json")
+    return DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+
+
+def load_model(
+    folder: Path,
+    allowed: tuple[str, ...] = CAUSAL,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    **settings: Any,
+) -> Any:
+    """The model in evaluation mode. Raises UnsupportedModel when the config is not allowed."""
+    architecture = getattr(transformers, architecture_of(folder, allowed))
+    model = architecture.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=dtype or checkpoint_dtype(folder),
+        **settings,
+    )
+    return model.to(device or torch.device("cpu")).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a folder, with a padding token (the end token, where there is none)."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

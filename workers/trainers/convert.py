@@ -1,0 +1,173 @@
+"""Make what entered into what is served: safetensors, a config, a tokenizer.
+
+A GGUF delivery is dequantised into bfloat16; a safetensors delivery is copied byte for byte, and
+nothing of it is loaded. torch is imported for GGUF only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from workers.engines.architectures import (
+    GGUF_ARCHITECTURES,
+    UnsupportedModel,
+    architecture_of,
+)
+from workers.trainers.protocol import BadMaterial, Cancelled, Progress
+
+MAX_HEADER_BYTES = 100 * 1024 * 1024  # the limit of the safetensors library itself
+MAX_CONTEXT = 1_000_000
+
+
+def convert(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+    """Fill `output`, which is empty or missing, from the delivery in `source`.
+
+    Returns:
+        `architecture`, `parameters` (count), `dtype`, `source_format` and `notes`.
+
+    Raises:
+        BadMaterial: Neither or both formats, an architecture not allowed, or a broken file.
+        Cancelled: `progress` said so between two steps.
+    """
+    files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
+    ggufs = [path for path in files if path.suffix.lower() == ".gguf"]
+    tensors = [path for path in files if path.suffix.lower() == ".safetensors"]
+    if bool(ggufs) == bool(tensors) or len(ggufs) > 1:
+        raise BadMaterial(
+            f"The delivery holds {len(ggufs)} GGUF and {len(tensors)} safetensors files; "
+            "it must be one GGUF file, or safetensors files alone."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        if ggufs:
+            return _from_gguf(ggufs[0], output, progress)
+        return _copied(source, files, tensors, output, progress)
+    except UnsupportedModel as error:
+        raise BadMaterial(str(error)) from error
+
+
+def _copied(
+    source: Path, files: list[Path], tensors: list[Path], output: Path, progress: Progress
+) -> dict[str, Any]:
+    architecture = architecture_of(source)
+    parameters, dtypes = 0, set()
+    for path in tensors:
+        count, found = safetensors_summary(path)
+        parameters += count
+        dtypes |= found
+    for path in files:
+        _stop_if_asked(progress)
+        target = output / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    progress.log(f"Copied {len(files)} files of a {architecture} as they are.")
+    return {
+        "architecture": architecture,
+        "parameters": parameters,
+        "dtype": ", ".join(sorted(dtypes)),
+        "source_format": "safetensors",
+        "notes": "Copied byte for byte.",
+    }
+
+
+def safetensors_summary(path: Path) -> tuple[int, set[str]]:
+    """How many floating-point parameters a file holds and in which dtypes, from its header alone.
+
+    Raises BadMaterial when the header is malformed or larger than `MAX_HEADER_BYTES`.
+    """
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(MAX_HEADER_BYTES, path.stat().st_size):
+                raise BadMaterial(f"{path.name} states a header of {length} bytes; refused.")
+            header = json.loads(stream.read(length))
+        entries = [value for name, value in header.items() if name != "__metadata__"]
+        floats = [entry for entry in entries if "F" in entry["dtype"]]
+        return sum(prod(entry["shape"]) for entry in floats), {entry["dtype"] for entry in floats}
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadMaterial(f"{path.name} has no valid safetensors header.") from error
+
+
+def _from_gguf(path: Path, output: Path, progress: Progress) -> dict[str, Any]:
+    progress.log(f"Reading {path.name}.")
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    stated = _gguf_config(path, where)
+    name = GGUF_ARCHITECTURES[stated.model_type]
+    _stop_if_asked(progress)
+    progress.log(f"Dequantising it into a {name} in bfloat16.")
+    architecture = getattr(transformers, name)
+    quantised = architecture.from_pretrained(
+        path.parent, config=stated, dtype=torch.float32, **where
+    )
+    _stop_if_asked(progress)
+    # `save_pretrained` refuses a model that was loaded from GGUF, so the weights move to a new one.
+    config = architecture.config_class(**_portable(stated.to_dict()))
+    config.architectures = [name]
+    with torch.device("meta"):
+        fresh = architecture(config).to(torch.bfloat16)
+    weights = {key: value.to(torch.bfloat16) for key, value in quantised.state_dict().items()}
+    fresh.load_state_dict(weights, assign=True)
+    fresh.tie_weights()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **where)
+    _stop_if_asked(progress)
+    _save(fresh, tokenizer, output)
+    parameters = sum(each.numel() for each in fresh.parameters())
+    progress.log(f"Wrote {parameters:,} parameters.")
+    return {
+        "architecture": name,
+        "parameters": parameters,
+        "dtype": "BF16",
+        "source_format": "gguf",
+        "notes": f"Dequantised from {path.name}; tokenizer and chat template taken from it.",
+    }
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the quantisation that is undone and the name of where it came from."""
+    dropped = {"quantization_config", "_name_or_path", "_model_name_or_path"}
+    return {key: value for key, value in config.items() if key not in dropped}
+
+
+def _save(model: Any, tokenizer: Any, output: Path) -> None:
+    import transformers
+
+    tokenizer.model_max_length = min(int(model.config.max_position_embeddings), MAX_CONTEXT)
+    for key in ("local_files_only", "is_local"):
+        tokenizer.init_kwargs.pop(key, None)
+    model.generation_config = transformers.GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def _gguf_config(path: Path, where: dict[str, Any]) -> Any:
+    """The config of a GGUF whose architecture is allowed; raises BadMaterial otherwise."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(path.parent, **where)
+    except (ValueError, KeyError, IndexError, OverflowError, OSError) as error:
+        raise BadMaterial(f"{path.name} is not a GGUF file that can be read: {error}") from error
+    if config.model_type not in GGUF_ARCHITECTURES:
+        raise BadMaterial(
+            f"{path.name} holds the architecture {config.model_type!r}; "
+            f"only {', '.join(sorted(GGUF_ARCHITECTURES))} can be converted."
+        )
+    return config
+
+
+def _stop_if_asked(progress: Progress) -> None:
+    if progress.should_stop():
+        raise Cancelled
