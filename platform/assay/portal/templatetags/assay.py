@@ -2,6 +2,194 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
 from django import template
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from assay.portal.markdown import render_markdown
 
 register = template.Library()
+
+TONES = {
+    "ok": {"approved", "serving", "ready", "succeeded", "trusted", "satisfied", "allowed", "passed"},
+    "bad": {
+        "rejected", "refused", "failed", "dead", "recalled", "denied", "reject", "revoked", "voided",
+    },
+    "warn": {
+        "changes_requested", "awaiting_sign_off", "expired", "request_changes", "high", "withdrawn",
+    },
+    "info": {
+        "open", "in_review", "running", "finishing", "pending", "loading", "checking", "quarantined",
+        "queued", "limited", "comment",
+    },
+}  # fmt: skip
+ICONS = {
+    "ok": "circle-check",
+    "bad": "circle-x",
+    "warn": "alert-triangle",
+    "info": "clock",
+    "": "circle",
+}
+STATE_ICONS = {"running": "activity", "in_review": "eye", "open": "eye", "stopped": "player-stop"}
+
+
+@register.filter
+def tone(state: object) -> str:
+    """`ok`, `bad`, `warn`, `info` or nothing, for a state's colour."""
+    return next((name for name, states in TONES.items() if str(state) in states), "")
+
+
+@register.simple_tag
+def icon(name: str, css: str = "") -> SafeString:
+    """One Tabler icon, hidden from assistive technology: the words beside it say it."""
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
+        css,
+        static("assay/vendor/tabler-icons/icons.svg"),
+        name,
+    )
+
+
+@register.simple_tag
+def state_tag(state: object, label: str = "") -> SafeString:
+    """A state as a coloured tag with an icon and its words."""
+    colour = tone(state)
+    words = label or str(state).replace("_", " ")
+    picture = STATE_ICONS.get(str(state), ICONS[colour])
+    return format_html(
+        '<span class="tag tag-{}">{}{}</span>', colour, icon(picture), words[:1].upper() + words[1:]
+    )
+
+
+@register.simple_tag
+def digest(value: str, length: int = 12) -> SafeString:
+    """A digest cut short, with a button that copies it whole."""
+    if not value:
+        return format_html('<span class="is-muted">none</span>')
+    return format_html(
+        '<span class="digest"><code title="{0}">{1}</code><button type="button" class="copy" '
+        'data-copy="{0}" aria-label="Copy the digest {1}">{2}{3}</button></span>',
+        value,
+        value[:length],
+        icon("copy", "todo"),
+        icon("check", "done is-ok"),
+    )
+
+
+def _distance(delta: timedelta) -> str:
+    seconds = abs(int(delta.total_seconds()))
+    for size, unit in ((86400, "day"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
+    return f"{seconds} s"
+
+
+@register.filter
+def ago(moment: datetime | None) -> SafeString | str:
+    """`5 min ago` or `in 26 h`, with the exact time on hovering."""
+    if moment is None:
+        return "never"
+    delta = timezone.now() - moment
+    words = f"{_distance(delta)} ago" if delta >= timedelta(0) else f"in {_distance(delta)}"
+    if abs(delta) < timedelta(seconds=5):
+        words = "just now"
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{}</time>',
+        moment.isoformat(timespec="seconds"),
+        moment.strftime("%-d %b %Y, %H:%M:%S"),
+        words,
+    )
+
+
+@register.filter
+def span(job: Any) -> str:
+    """How long a job has run or ran."""
+    if not job.started_at:
+        return "–"
+    return _distance((job.finished_at or timezone.now()) - job.started_at)
+
+
+@register.filter
+def is_past(moment: datetime | None) -> bool:
+    return moment is not None and moment < timezone.now()
+
+
+@register.filter
+def measured(value: object) -> str:
+    """A number with as many digits as a reader can use."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–" if value is None else str(value)
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}" if abs(value) >= 1 or value == 0 else f"{value:g}"
+    if abs(value) >= 100:
+        return f"{value:,.1f}"
+    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2e}"
+
+
+@register.filter
+def bytes_size(value: int | None) -> str:
+    """Bytes in the unit a person would use (powers of 1,000)."""
+    size = float(value or 0)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+@register.filter
+def words(value: object) -> str:
+    """`request_changes` as `request changes`."""
+    return str(value).replace("_", " ").replace("-", " ")
+
+
+@register.filter
+def sentence(value: object) -> str:
+    """The same, beginning with a capital."""
+    text = words(value)
+    return text[:1].upper() + text[1:]
+
+
+@register.filter
+def initials(name: str) -> str:
+    parts = [part for part in str(name).split() if part[:1].isalnum()]
+    return "".join(part[0] for part in (parts[:1] + parts[-1:] if len(parts) > 1 else parts)).upper()
+
+
+@register.filter
+def markdown(text: str) -> SafeString:
+    """Markdown as sanitised HTML."""
+    return render_markdown(text)
+
+
+@register.filter
+def pretty_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)
+
+
+@register.filter
+def lookup(mapping: Any, key: object) -> Any:
+    """`mapping[key]`, or None."""
+    return mapping.get(key) if hasattr(mapping, "get") else None
+
+
+@register.simple_tag(takes_context=True)
+def query_with(context: dict[str, Any], **changes: Any) -> str:
+    """The page's query string with some parameters changed."""
+    query = context["request"].GET.copy()
+    for name, value in changes.items():
+        query[name] = value
+    return f"?{query.urlencode()}"
+
+
+@register.inclusion_tag("portal/parts/field.html")
+def field(bound: Any, label: str = "") -> dict[str, Any]:
+    """One form field with its label, help and errors, wired up for assistive technology."""
+    return {"field": bound, "label": label or bound.label, "kind": bound.field.widget.__class__.__name__}

@@ -1,0 +1,60 @@
+"""What the acting person may do, asked beforehand so that a page offers only what would work.
+
+The services decide again; nothing here protects anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.engine import PolicySnapshot, Resource, decide
+from governance.policy.services import active_policy
+from governance.principals import Principal
+
+# A condition on an attribute that is not stated denies; these say "nobody in particular".
+_STATED: dict[str, Any] = {"owner": None, "departments": [], "shared": False, "visibility": ""}
+
+
+def _allowed(
+    snapshot: PolicySnapshot,
+    actor: Principal,
+    action: Action,
+    kind: str,
+    department: str | None,
+    attributes: Mapping[str, Any] | None = None,
+) -> bool:
+    stated = {**_STATED, **(attributes or {})}
+    resource = Resource(type=kind, department=department, attributes=stated)
+    return decide(snapshot, actor, action, resource).allowed
+
+
+def may(
+    actor: Principal,
+    action: Action,
+    *,
+    kind: str,
+    department: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> bool:
+    """Whether the policy in force allows `action` on such a resource."""
+    return _allowed(active_policy(), actor, action, kind, department, attributes)
+
+
+def departments_where(actor: Principal, action: Action, *, kind: str) -> list[Department]:
+    """Every department in which the actor may do `action`."""
+    snapshot = active_policy()
+    return [
+        department
+        for department in Department.objects.all()
+        if _allowed(snapshot, actor, action, kind, department.slug)
+    ]
+
+
+def may_somewhere(actor: Principal, action: Action, *, kind: str) -> bool:
+    """Whether the actor may do `action` platform-wide or in a department of its own."""
+    snapshot = active_policy()
+    places: list[str | None] = [None, *sorted(actor.departments)]
+    return any(_allowed(snapshot, actor, action, kind, place) for place in places)

@@ -1,0 +1,109 @@
+"""The menu, and how many things wait for whoever is signed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from assay.portal.access import may_somewhere
+from assay.portal.http import principal_of
+from assay.portal.reads import reviews_awaiting
+from governance.permissions import Action
+from governance.principals import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the menu; `sections` are the URL names' first words that belong to it."""
+
+    title: str
+    url: str
+    icon: str
+    sections: tuple[str, ...]
+    needs: tuple[Action, str] | None = None
+
+
+MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
+    (
+        "Build",
+        (
+            Entry("Overview", "portal:overview", "layout-dashboard", ("overview",)),
+            Entry("Models", "portal:models", "box", ("model", "version", "intake", "release")),
+            Entry("Datasets", "portal:datasets", "database", ("dataset",)),
+            Entry("Jobs", "portal:jobs", "activity", ("job",)),
+        ),
+    ),
+    (
+        "Govern",
+        (
+            Entry("Reviews", "portal:reviews", "clipboard-check", ("review",)),
+            Entry(
+                "Audit log",
+                "portal:audit",
+                "file-certificate",
+                ("audit",),
+                (Action.AUDIT_VIEW, "audit"),
+            ),
+            Entry(
+                "People & departments",
+                "portal:people",
+                "users",
+                ("people", "person"),
+                (Action.PERSON_CREATE, "person"),
+            ),
+        ),
+    ),
+    (
+        "Use",
+        (
+            Entry("Deployments", "portal:deployments", "rocket", ("deployment",)),
+            Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
+            Entry("API keys", "portal:keys", "key", ("key",), (Action.KEY_VIEW, "key")),
+            Entry("Usage", "portal:usage", "chart-bar", ("usage",)),
+        ),
+    ),
+)
+
+
+def role_words(actor: Principal) -> list[str]:
+    """The person's roles, each in a few words."""
+    said = []
+    for held in sorted(actor.roles, key=lambda r: (r.department or "", r.role, r.speciality)):
+        if held.department:
+            said.append(f"{held.role}, {held.department}")
+        else:
+            said.append(f"{held.speciality.replace('-', ' ')} {held.role}".strip())
+    return said
+
+
+def navigation(request: HttpRequest) -> dict[str, Any]:
+    """Menu, badge and roles for the signed-in person; nothing for anyone else."""
+    if not getattr(request, "user", None) or not request.user.is_authenticated:
+        return {"demo": settings.DEMO}
+    actor = principal_of(request)
+    match = request.resolver_match
+    section = (match.url_name or "").split("_")[0].rstrip("s") if match else ""
+    menu = [
+        (
+            title,
+            [
+                {
+                    "title": entry.title,
+                    "url": entry.url,
+                    "icon": entry.icon,
+                    "here": any(section == name.rstrip("s") for name in entry.sections),
+                    "count": reviews_awaiting(actor).count()
+                    if entry.url == "portal:reviews"
+                    else 0,
+                }
+                for entry in entries
+                if entry.needs is None
+                or may_somewhere(actor, entry.needs[0], kind=entry.needs[1])
+            ],
+        )
+        for title, entries in MENU
+    ]
+    return {"menu": menu, "role_words": role_words(actor), "demo": settings.DEMO, "actor": actor}

@@ -1,0 +1,320 @@
+"""The portal's forms: they shape input; the services judge it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from governance.people.models import DEPARTMENT_ROLES, Role, Speciality
+from registry.catalogue import TASKS
+from registry.datasets.models import Classification
+from registry.evaluations.models import Comparator
+from registry.releases.models import Environment, Visibility
+
+TIERS = (("minimal", "Minimal"), ("limited", "Limited"), ("high", "High"))
+
+
+def _title(choices: Any) -> list[tuple[str, str]]:
+    return [(value, label[:1].upper() + label[1:]) for value, label in choices]
+
+
+class TablerForm(forms.Form):
+    """Gives every widget Tabler's class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            widget = field.widget
+            if isinstance(widget, (forms.CheckboxInput, forms.CheckboxSelectMultiple)):
+                widget.attrs.setdefault("class", "form-check-input")
+            elif isinstance(widget, forms.Select):
+                widget.attrs.setdefault("class", "form-select")
+            else:
+                widget.attrs.setdefault("class", "form-control")
+
+
+class SlugChoice(forms.ModelChoiceField):
+    """A choice of objects that reads as their names."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return getattr(obj, "name", None) or str(obj)
+
+
+class SignInForm(TablerForm):
+    """Who is it?"""
+
+    email = forms.EmailField(
+        label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"})
+    )
+    password = forms.CharField(
+        max_length=256, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
+    )
+
+
+class DepartmentScoped(TablerForm):
+    """A form for something that is made in one of the departments that the actor may choose."""
+
+    department = SlugChoice(queryset=None, empty_label=None)
+
+    def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["department"].queryset = departments  # type: ignore[attr-defined]
+
+
+class ModelForm(DepartmentScoped):
+    """A new line of versions."""
+
+    name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
+    task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
+    description = forms.CharField(
+        max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
+    )
+    shared = forms.BooleanField(
+        required=False, label="Shared: other departments may see it and adapt it"
+    )
+
+
+class GateForm(TablerForm):
+    """A threshold that later evaluations must meet."""
+
+    dataset = SlugChoice(queryset=None, empty_label=None)
+    metric = forms.ChoiceField()
+    comparator = forms.ChoiceField(choices=[(c, "at least" if c == ">=" else "at most") for c in Comparator.values])
+    threshold = forms.FloatField(widget=forms.NumberInput(attrs={"step": "any"}))
+    why = forms.CharField(max_length=300, required=False, label="Why this threshold")
+
+    def __init__(self, *args: Any, datasets: Any, task: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["dataset"].queryset = datasets  # type: ignore[attr-defined]
+        self.fields["metric"].choices = [(m.name, m.title) for m in TASKS[task].metrics]  # type: ignore[attr-defined]
+
+
+class FineTuneForm(TablerForm):
+    """A training run; the hyper-parameters are those of the model's task."""
+
+    base_version = forms.ModelChoiceField(queryset=None, empty_label=None, label="Base version")
+    method = forms.ChoiceField()
+    dataset_version = forms.ModelChoiceField(
+        queryset=None, empty_label=None, label="Training data"
+    )
+
+    def __init__(
+        self, *args: Any, task: str, bases: Any, dataset_versions: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        entry = TASKS[task]
+        self.fields["base_version"].queryset = bases  # type: ignore[attr-defined]
+        self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
+        self.fields["method"].choices = [(m, m.upper() if m == "lora" else m.capitalize()) for m in entry.methods]  # type: ignore[attr-defined]
+        self.hyperparameters = list(entry.hyperparameters.model_fields)
+        for name, info in entry.hyperparameters.model_fields.items():
+            self.fields[f"h_{name}"] = _hyperparameter(name, info)
+
+    def hyperparameter_fields(self) -> list[Any]:
+        """The bound fields of the hyper-parameters, for the template."""
+        return [self[f"h_{name}"] for name in self.hyperparameters]
+
+    def hyperparameter_values(self) -> dict[str, Any]:
+        """Those that were filled in."""
+        values = {name: self.cleaned_data[f"h_{name}"] for name in self.hyperparameters}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _hyperparameter(name: str, info: Any) -> forms.Field:
+    label = name.replace("_", " ").capitalize()
+    initial = None if info.is_required() else info.default
+    field: forms.Field
+    if info.annotation is bool:
+        field = forms.BooleanField(required=False, label=label, initial=initial)
+        field.widget.attrs["class"] = "form-check-input"
+        return field
+    if info.annotation is float:
+        widget = forms.NumberInput(attrs={"step": "any", "class": "form-control"})
+        field = forms.FloatField(required=False, label=label, initial=initial, widget=widget)
+    else:
+        field = forms.IntegerField(required=False, label=label, initial=initial)
+        field.widget.attrs["class"] = "form-control"
+    return field
+
+
+class EvaluateForm(TablerForm):
+    """Which data to measure on."""
+
+    dataset_version = forms.ModelChoiceField(queryset=None, empty_label=None, label="Held-out data")
+
+    def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
+
+
+class ManyFilesInput(forms.ClearableFileInput):
+    """A file input that takes several."""
+
+    allow_multiple_selected = True
+
+
+class ManyFiles(forms.FileField):
+    """Several files."""
+
+    widget = ManyFilesInput
+
+    def clean(self, data: Any, initial: Any = None) -> list[Any]:
+        one = super().clean
+        files = data if isinstance(data, (list, tuple)) else [data]
+        return [one(file, initial) for file in files]
+
+
+class IntakeForm(TablerForm):
+    """Files that want to become a base version."""
+
+    model = SlugChoice(queryset=None, empty_label=None)
+    source = forms.CharField(max_length=300, help_text="Where the files came from: an address, a person.")
+    licence = forms.CharField(max_length=60, help_text="An SPDX identifier, such as Apache-2.0.")
+    files = ManyFiles(
+        help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files."
+    )
+
+    def __init__(self, *args: Any, models: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["model"].queryset = models  # type: ignore[attr-defined]
+        self.fields["files"].widget.attrs["class"] = "form-control"
+
+
+class ReasonForm(TablerForm):
+    """A sentence for the audit log."""
+
+    reason = forms.CharField(
+        max_length=1000,
+        label="Reason (kept in the audit log)",
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+
+class DatasetForm(DepartmentScoped):
+    """A new line of dataset versions."""
+
+    name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
+    task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
+    classification = forms.ChoiceField(choices=_title(Classification.choices))
+    licence = forms.CharField(max_length=120)
+    description = forms.CharField(
+        max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
+    )
+
+
+class DatasetVersionForm(TablerForm):
+    """One file of rows."""
+
+    file = forms.FileField(help_text="TSV, CSV or JSON lines.")
+    columns = forms.CharField(
+        required=False,
+        help_text="For TSV and CSV, which column is which: text=review, label=rating.",
+    )
+
+    def mapping(self) -> dict[str, str] | None:
+        """The columns as given; None when none were."""
+        pairs = (part.split("=", 1) for part in self.cleaned_data["columns"].split(","))
+        found = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+        return found or None
+
+
+class ReleaseForm(TablerForm):
+    """What is asked for: where, for whom, what for, with which risks."""
+
+    environment = forms.ChoiceField(choices=_title(Environment.choices))
+    deployment_name = forms.SlugField(
+        max_length=80, help_text="The name that applications call it by."
+    )
+    departments = forms.ModelMultipleChoiceField(
+        queryset=None, widget=forms.CheckboxSelectMultiple, label="Departments that may use it"
+    )
+    visibility = forms.ChoiceField(
+        choices=(
+            (Visibility.DEPARTMENT, "Only the departments above know of it"),
+            (Visibility.ORGANISATION, "Everyone knows of it; only those above use it"),
+        )
+    )
+    tier = forms.ChoiceField(choices=TIERS, label="Risk tier", initial="limited")
+    purpose = forms.CharField(max_length=1000, widget=forms.Textarea(attrs={"rows": 3}))
+    affected_people = forms.CharField(
+        max_length=500, label="Who is affected by its answers", widget=forms.Textarea(attrs={"rows": 2})
+    )
+    human_oversight = forms.CharField(
+        max_length=500,
+        label="Who oversees it, and how it is stopped",
+        widget=forms.Textarea(attrs={"rows": 2}),
+    )
+    foreseeable_misuse = forms.CharField(
+        max_length=500, label="Foreseeable misuse", widget=forms.Textarea(attrs={"rows": 2})
+    )
+    limitations = forms.CharField(
+        max_length=500, required=False, label="Known limits", widget=forms.Textarea(attrs={"rows": 2})
+    )
+
+    RISK = ("affected_people", "human_oversight", "foreseeable_misuse", "limitations")
+
+    def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["departments"]
+        field.queryset = departments  # type: ignore[attr-defined]
+        field.label_from_instance = lambda department: department.name  # type: ignore[attr-defined]
+
+
+class KeyForm(DepartmentScoped):
+    """A credential for an application."""
+
+    name = forms.CharField(max_length=120, help_text="Which application will hold it.")
+    scopes = forms.MultipleChoiceField(
+        choices=(
+            ("deployment:invoke", "Use deployments"),
+            ("deployment:view", "List deployments"),
+        ),
+        initial=["deployment:invoke", "deployment:view"],
+        widget=forms.CheckboxSelectMultiple,
+    )
+    days = forms.TypedChoiceField(
+        label="Expires",
+        coerce=int,
+        initial=90,
+        choices=((7, "in 7 days"), (30, "in 30 days"), (90, "in 90 days"), (365, "in a year")),
+    )
+
+
+class PersonForm(TablerForm):
+    """A new account."""
+
+    email = forms.EmailField(label="E-mail")
+    name = forms.CharField(max_length=120)
+    password = forms.CharField(
+        required=False,
+        max_length=256,
+        label="First password",
+        help_text="At least 12 characters.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+
+
+class DepartmentForm(TablerForm):
+    """A new tenant."""
+
+    slug = forms.SlugField(max_length=40, label="Short name")
+    name = forms.CharField(max_length=120)
+
+
+class RoleForm(TablerForm):
+    """One role to grant."""
+
+    role = forms.ChoiceField(choices=_title(Role.choices))
+    department = SlugChoice(queryset=None, required=False, empty_label="Platform-wide")
+    speciality = forms.ChoiceField(
+        required=False,
+        choices=[("", "None"), *_title(Speciality.choices)],
+        help_text="For reviewers only.",
+    )
+
+    def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["department"].queryset = departments  # type: ignore[attr-defined]
+        self.fields["role"].help_text = f"{', '.join(DEPARTMENT_ROLES)} belong to a department."

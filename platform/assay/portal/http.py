@@ -1,0 +1,99 @@
+"""What every screen does the same way: sign-in, refusals, pages of a list."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+from django.contrib.auth.views import redirect_to_login
+from django.core.paginator import EmptyPage, Page, PageNotAnInteger, Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.views import View
+
+from governance.audit.services import audit_refusal
+from governance.errors import DomainError, InvalidInput, NotFound
+from governance.principals import Principal
+
+PAGE_SIZE = 25
+
+
+def principal_of(request: HttpRequest) -> Principal:
+    """The acting principal, as `assay.middleware` resolved it."""
+    return cast(Principal, request.principal)  # type: ignore[attr-defined]
+
+
+def page_of(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> Page[Any]:
+    """The page of `rows` that `?page=` asks for; the first when it asks for nonsense."""
+    paginator = Paginator(rows, size)
+    try:
+        return paginator.page(request.GET.get("page", 1))
+    except (PageNotAnInteger, EmptyPage):
+        return paginator.page(1)
+
+
+def refusal_page(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """The page for an error that has no form to go back to."""
+    template = "portal/errors/404.html" if error.status == 404 else "portal/errors/refused.html"
+    return render(request, template, {"error": error}, status=error.status)
+
+
+class Screen(View):
+    """One page. Needs a signed-in person; a `DomainError` becomes a sentence with its status."""
+
+    template_name: ClassVar[str] = ""
+    actor: Principal
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not request.user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        self.actor = principal_of(request)
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except DomainError as error:
+            audit_refusal(error)
+            return refusal_page(request, error)
+
+    def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        return self.page(**kwargs)
+
+    def page(
+        self, *, status: int = 200, error: DomainError | None = None, **kwargs: Any
+    ) -> HttpResponse:
+        """The screen, with the refusal of what was just tried when there is one."""
+        context = self.context(**kwargs)
+        context["error"] = error
+        return render(self.request, self.template_name, context, status=status)
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        """What the template shows."""
+        raise NotImplementedError
+
+
+class ActionScreen(Screen):
+    """A page with a form: `act` calls one service; a refusal shows the page again, and why."""
+
+    def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        try:
+            return self.act(**kwargs)
+        except NotFound:
+            raise
+        except DomainError as error:
+            audit_refusal(error)
+            return self.page(status=error.status, error=error, **kwargs)
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        """Call the service and say where to go next."""
+        raise NotImplementedError
+
+
+def cleaned(form: Any) -> dict[str, Any]:
+    """A form's cleaned values.
+
+    Raises:
+        InvalidInput: with a sentence for each field that is wrong.
+    """
+    if not form.is_valid():
+        fields = {name: [str(e) for e in errors] for name, errors in form.errors.items()}
+        raise InvalidInput("The form is not complete.", hint="See the marked fields.", fields=fields)
+    return cast(dict[str, Any], form.cleaned_data)

@@ -1,0 +1,55 @@
+"""Questions that only the portal asks, over what the contexts' selectors let the actor see."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+
+from governance.principals import Principal
+from governance.reviews.models import Decision, Review, ReviewState, Verdict
+from governance.reviews.selectors import reviews_visible_to
+
+
+def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
+    """Open reviews that need a vote the actor may still give, soonest due first."""
+    if actor.person_id is None or not actor.specialities:
+        return Review.objects.none()
+    voted = Decision.objects.filter(
+        review=OuterRef("pk"), person_id=actor.person_id, round=OuterRef("round")
+    ).exclude(verdict=Verdict.COMMENT)
+    return (
+        reviews_visible_to(actor)
+        .filter(
+            ~Exists(voted),
+            state=ReviewState.OPEN,
+            required_approvals__has_any_keys=sorted(actor.specialities),
+        )
+        .exclude(opened_by_id=actor.person_id)
+        .exclude(excluded_people__contains=[actor.person_id])
+        .order_by("due_at")
+    )
+
+
+def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
+    """Requests and tokens a day for the last `days` days, today last, days without use as 0."""
+    today = timezone.now().date()
+    first = today - timedelta(days=days - 1)
+    rows = (
+        records.filter(occurred_at__date__gte=first)
+        .annotate(day=TruncDate("occurred_at"))
+        .order_by()
+        .values("day")
+        .annotate(
+            requests=Count("id"),
+            tokens=Sum(F("prompt_tokens") + F("completion_tokens")),
+            failed=Count("id", filter=~Q(outcome="ok")),
+        )
+    )
+    found = {row["day"]: row for row in rows}
+    span = [first + timedelta(days=offset) for offset in range(days)]
+    empty = {"requests": 0, "tokens": 0, "failed": 0}
+    return [{**empty, **found.get(day, {}), "day": day} for day in span]

@@ -1,0 +1,178 @@
+/* What htmx does not do: menu, theme, copying, confirmations, charts, following a job. */
+"use strict";
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const announce = (text) => {
+  const region = document.getElementById("announcements");
+  if (region) region.textContent = text;
+};
+
+/* ---- menu, theme, copying, confirmations ---- */
+
+function markTheme() {
+  const choice = document.documentElement.dataset.themeChoice;
+  document.querySelectorAll("[data-theme-choice]").forEach((button) => {
+    if (button !== document.documentElement) {
+      button.setAttribute("aria-pressed", String(button.dataset.themeChoice === choice));
+    }
+  });
+}
+
+async function copy(button) {
+  const target = button.dataset.copyFrom && document.getElementById(button.dataset.copyFrom);
+  const text = target ? target.textContent : button.dataset.copy;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.classList.add("copied");
+    announce("Copied.");
+    setTimeout(() => button.classList.remove("copied"), 1500);
+  } catch {
+    announce("Copying is not allowed here; select the text instead.");
+  }
+}
+
+function confirmFirst(event) {
+  const form = event.target;
+  const dialog = document.getElementById("confirmation");
+  if (!form.dataset.confirm || form.dataset.confirmed || !dialog) return;
+  event.preventDefault();
+  const submitter = event.submitter;
+  dialog.querySelector("[data-confirm-text]").textContent = form.dataset.confirm;
+  const go = dialog.querySelector("[data-confirm-go]");
+  go.textContent = form.dataset.confirmLabel || "Continue";
+  dialog.returnValue = "";
+  dialog.addEventListener(
+    "close",
+    () => {
+      if (dialog.returnValue !== "go") return;
+      form.dataset.confirmed = "yes";
+      form.requestSubmit(submitter);
+    },
+    { once: true }
+  );
+  dialog.showModal();
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.copy !== undefined || button.dataset.copyFrom) copy(button);
+  if (button.dataset.themeChoice) {
+    window.assayTheme.set(button.dataset.themeChoice);
+    markTheme();
+  }
+  if (button.id === "menu-button") {
+    const open = document.body.classList.toggle("menu-open");
+    button.setAttribute("aria-expanded", String(open));
+  }
+});
+document.addEventListener("submit", confirmFirst);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && document.body.classList.contains("menu-open")) {
+    document.getElementById("menu-button").click();
+    document.getElementById("menu-button").focus();
+  }
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
+});
+
+/* ---- charts ---- */
+
+const SERIES = ["--assay-series-1", "--assay-series-2", "--assay-series-3", "--assay-series-4"];
+const charts = new Map();
+
+function chartOptions(spec) {
+  const grid = css("--assay-grid");
+  const axis = { grid: { color: grid }, border: { color: grid }, ticks: { color: css("--assay-muted"), font: { size: 11 } } };
+  const titled = (text) => ({ ...axis, title: { display: Boolean(text), text, color: css("--assay-muted"), font: { size: 11 } } });
+  return {
+    responsive: true,
+    maintainAspectRatio: false,
+    animation: false,
+    interaction: { mode: "index", intersect: false },
+    elements: { point: { radius: spec.points ? 3 : 0, hitRadius: 8 }, line: { borderWidth: 2, tension: spec.smooth ? 0.25 : 0 } },
+    plugins: {
+      legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true } },
+      tooltip: { boxPadding: 4 },
+    },
+    scales: {
+      x: { ...titled(spec.x), stacked: Boolean(spec.stacked), type: spec.linear ? "linear" : "category", grid: { display: false }, ticks: { ...axis.ticks, maxRotation: 0, autoSkip: true, maxTicksLimit: 10 } },
+      y: { ...titled(spec.y), stacked: Boolean(spec.stacked), beginAtZero: Boolean(spec.zero), ticks: { ...axis.ticks, maxTicksLimit: 6 } },
+    },
+  };
+}
+
+function draw(canvas) {
+  const source = document.getElementById(canvas.dataset.chart);
+  if (!source || !window.Chart) return;
+  const spec = JSON.parse(source.textContent);
+  Chart.defaults.font.family = css("--tblr-font-sans-serif") || "sans-serif";
+  charts.get(canvas)?.destroy();
+  const datasets = spec.series.map((series, index) => {
+    const colour = css(SERIES[index % SERIES.length]);
+    return { label: series.name, data: series.data, borderColor: colour, backgroundColor: spec.type === "bar" ? colour : colour + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
+  });
+  const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec) });
+  charts.set(canvas, chart);
+}
+
+function drawAll(scope) {
+  scope.querySelectorAll("canvas[data-chart]").forEach(draw);
+}
+
+/* ---- following a job: curve and log from one JSON endpoint ---- */
+
+function appendPoint(chart, step, values) {
+  for (const [name, value] of Object.entries(values)) {
+    const series = chart.data.datasets.find((candidate) => candidate.label === name);
+    if (series) series.data.push({ x: step, y: value });
+  }
+}
+
+function follow(panel) {
+  const canvas = panel.querySelector("canvas[data-chart]");
+  const log = panel.querySelector("[data-log]");
+  let after = Number(panel.dataset.after);
+  const tick = async () => {
+    let reply;
+    try {
+      const response = await fetch(`${panel.dataset.follow}?after=${after}`, { headers: { Accept: "application/json" } });
+      if (!response.ok) return;
+      reply = await response.json();
+    } catch {
+      setTimeout(tick, 4000);
+      return;
+    }
+    const chart = charts.get(canvas);
+    const known = chart && Object.keys(reply.names).every((name) => chart.data.datasets.some((d) => d.label === name));
+    if (reply.events.some((event) => event.points) && !known) {
+      location.reload();
+      return;
+    }
+    for (const event of reply.events) {
+      after = event.id;
+      if (event.points && chart) appendPoint(chart, event.step, event.points);
+      if (event.message && log) {
+        const atEnd = log.scrollTop + log.clientHeight > log.scrollHeight - 40;
+        log.append(`${event.at}  ${event.message}\n`);
+        if (atEnd) log.scrollTop = log.scrollHeight;
+      }
+    }
+    if (reply.events.length && chart) chart.update("none");
+    if (reply.live) setTimeout(tick, 1500);
+    else location.reload();
+  };
+  if (log) log.scrollTop = log.scrollHeight;
+  if (panel.dataset.live === "yes") setTimeout(tick, 1000);
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  markTheme();
+  drawAll(document);
+  document.querySelectorAll("[data-follow]").forEach(follow);
+  document.querySelectorAll("[data-reveal]").forEach((element) => element.removeAttribute("hidden"));
+  document.querySelector("[data-focus]")?.focus();
+});
+document.addEventListener("assay:theme", () => charts.forEach((_, canvas) => draw(canvas)));
+document.addEventListener("htmx:afterSettle", (event) => drawAll(event.detail.elt));

@@ -1,0 +1,76 @@
+"""The portal's addresses, mounted at the root."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from assay.portal.views import (
+    account,
+    audit,
+    datasets,
+    deployments,
+    intakes,
+    jobs,
+    keys,
+    models,
+    overview,
+    people,
+    playground,
+    releases,
+    reviews,
+    usage,
+    versions,
+)
+
+app_name = "portal"
+urlpatterns = [
+    path("", overview.Overview.as_view(), name="overview"),
+    path("overview/running", overview.Running.as_view(), name="overview_running"),
+    path("sign-in", account.SignIn.as_view(), name="login"),
+    path("sign-out", account.SignOut.as_view(), name="logout"),
+    path("demo/sign-in", account.DemoSignIn.as_view(), name="demo_sign_in"),
+    path("models", models.Models.as_view(), name="models"),
+    path("models/new", models.ModelNew.as_view(), name="model_new"),
+    path("models/<slug:name>", models.ModelPage.as_view(), name="model"),
+    path("models/<slug:name>/gates", models.GateSet.as_view(), name="model_gate"),
+    path("models/<slug:name>/fine-tune", models.FineTune.as_view(), name="model_fine_tune"),
+    path("versions/<int:id>", versions.VersionPage.as_view(), name="version"),
+    path("versions/<int:id>/evaluate", versions.Evaluate.as_view(), name="version_evaluate"),
+    path("versions/<int:id>/release", releases.ReleaseNew.as_view(), name="release_new"),
+    path("releases/<int:id>", releases.ReleasePage.as_view(), name="release"),
+    path("releases/<int:id>/withdraw", releases.ReleaseWithdraw.as_view(), name="release_withdraw"),
+    path("releases/<int:id>/deploy", releases.ReleaseDeploy.as_view(), name="release_deploy"),
+    path("intakes", intakes.Intakes.as_view(), name="intakes"),
+    path("intakes/new", intakes.IntakeNew.as_view(), name="intake_new"),
+    path("intakes/<int:id>", intakes.IntakePage.as_view(), name="intake"),
+    path("datasets", datasets.Datasets.as_view(), name="datasets"),
+    path("datasets/new", datasets.DatasetNew.as_view(), name="dataset_new"),
+    path("datasets/<slug:name>", datasets.DatasetPage.as_view(), name="dataset"),
+    path("jobs", jobs.Jobs.as_view(), name="jobs"),
+    path("jobs/<uuid:id>", jobs.JobPage.as_view(), name="job"),
+    path("jobs/<uuid:id>/progress", jobs.JobProgress.as_view(), name="job_progress"),
+    path("jobs/<uuid:id>/events.json", jobs.JobEvents.as_view(), name="job_events"),
+    path("jobs/<uuid:id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
+    path("reviews", reviews.Reviews.as_view(), name="reviews"),
+    path("reviews/<int:id>", reviews.ReviewPage.as_view(), name="review"),
+    path("reviews/<int:id>/decide", reviews.Decide.as_view(), name="review_decide"),
+    path("reviews/<int:id>/answer", reviews.Answer.as_view(), name="review_answer"),
+    path(
+        "reviews/<int:id>/checklist/<slug:code>", reviews.Attest.as_view(), name="review_checklist"
+    ),
+    path("deployments", deployments.Deployments.as_view(), name="deployments"),
+    path("deployments/<int:id>", deployments.DeploymentPage.as_view(), name="deployment"),
+    path("deployments/<int:id>/stop", deployments.DeploymentStop.as_view(), name="deployment_stop"),
+    path("playground", playground.Playground.as_view(), name="playground"),
+    path("keys", keys.Keys.as_view(), name="keys"),
+    path("keys/<int:id>/revoke", keys.KeyRevoke.as_view(), name="key_revoke"),
+    path("usage", usage.Usage.as_view(), name="usage"),
+    path("audit", audit.AuditLog.as_view(), name="audit"),
+    path("audit/verify", audit.AuditVerify.as_view(), name="audit_verify"),
+    path("audit/export", audit.AuditExport.as_view(), name="audit_export"),
+    path("audit/<int:id>", audit.AuditEventPage.as_view(), name="audit_event"),
+    path("people", people.People.as_view(), name="people"),
+    path("people/departments", people.DepartmentNew.as_view(), name="people_department"),
+    path("people/<int:id>", people.PersonPage.as_view(), name="person"),
+    path("people/<int:id>/roles", people.RoleGrant.as_view(), name="person_role"),
+]

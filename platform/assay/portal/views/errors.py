@@ -1,0 +1,32 @@
+"""Error pages: a sentence, what helps, a way back."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.template.loader import render_to_string
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form came back without its token; Django names this view in `CSRF_FAILURE_VIEW`."""
+    return render(request, "portal/errors/csrf.html", status=403)
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Handler for 400."""
+    return render(request, "portal/errors/400.html", status=400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Handler for 403."""
+    return render(request, "portal/errors/403.html", status=403)
+
+
+def page_not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Handler for 404."""
+    return render(request, "portal/errors/404.html", status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Handler for 500. Rendered without the request: the database may be what failed."""
+    return HttpResponse(render_to_string("portal/errors/500.html"), status=500)
