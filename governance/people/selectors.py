@@ -1,0 +1,97 @@
+"""Who there is, and who they are to the policy."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from governance.errors import NotFound
+from governance.people.models import Department, Person, RoleAssignment
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.selectors import visible_to
+from governance.principals import HeldRole, Principal, PrincipalKind
+
+
+def principal_for_person(
+    person: Person, *, scopes: frozenset[str] | None = None, key_id: int | None = None
+) -> Principal:
+    """The person as an actor, with every role they hold; none when they are inactive.
+
+    `scopes` and `key_id` are given when an access token speaks for them.
+    """
+    roles: frozenset[HeldRole] = frozenset()
+    if person.is_active:
+        held = person.role_assignments.values_list("role", "department__slug", "speciality")
+        roles = frozenset(
+            HeldRole(role=role, department=department, speciality=speciality)
+            for role, department, speciality in held
+        )
+    return Principal(
+        kind=PrincipalKind.PERSON,
+        id=str(person.pk),
+        name=person.name,
+        roles=roles,
+        scopes=scopes,
+        person_id=person.pk,
+        key_id=key_id,
+    )
+
+
+def person_resource(person: Person) -> Resource:
+    """A person as the policy sees them."""
+    slugs = person.role_assignments.filter(department__isnull=False).values_list(
+        "department__slug", flat=True
+    )
+    return Resource(
+        type="person",
+        id=str(person.pk),
+        name=person.name,
+        attributes={"departments": frozenset(slugs), "owner": person.pk},
+    )
+
+
+def department_resource(department: Department) -> Resource:
+    """A department as the policy sees it: it belongs to itself."""
+    return Resource(
+        "department", id=department.slug, name=department.slug, department=department.slug
+    )
+
+
+def departments_visible_to(actor: Principal) -> QuerySet[Department]:
+    """The departments that `actor` may see."""
+    return visible_to(
+        actor, Action.DEPARTMENT_VIEW, Department.objects.all(), resource_type="department"
+    )
+
+
+def people_visible_to(actor: Principal) -> QuerySet[Person]:
+    """The people that `actor` may see: colleagues, or everybody."""
+    return visible_to(actor, Action.PERSON_VIEW, Person.objects.all(), resource_type="person")
+
+
+def department_get(*, slug: str, actor: Principal | None = None) -> Department:
+    """The department of that slug; with an `actor`, only if they may see it.
+
+    Raises:
+        NotFound: there is none, or they may not see it.
+    """
+    departments = Department.objects.all() if actor is None else departments_visible_to(actor)
+    found = departments.filter(slug=slug).first()
+    if found is None:
+        raise NotFound(
+            f"There is no department {slug[:60]}.", hint="Departments are named by their slug."
+        )
+    return found
+
+
+def person_get(*, actor: Principal, person_id: int) -> Person:
+    """Raises NotFound when there is none, or the actor may not see them."""
+    found = people_visible_to(actor).filter(pk=person_id).first()
+    if found is None:
+        raise NotFound(f"There is no person {person_id}.")
+    return found
+
+
+def roles_of(*, person: Person) -> QuerySet[RoleAssignment]:
+    """The roles that a person holds, with departments."""
+    return person.role_assignments.select_related("department", "granted_by")

@@ -1,0 +1,75 @@
+"""Every action that a policy may permit or forbid. Knows no Django."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Action(StrEnum):
+    """`resource:action`, in alphabetical order."""
+
+    AUDIT_EXPORT = "audit:export"
+    AUDIT_VIEW = "audit:view"
+    CHECKLIST_ATTEST = "checklist:attest"
+    DATASET_CREATE = "dataset:create"
+    DATASET_VIEW = "dataset:view"
+    DEPARTMENT_CREATE = "department:create"
+    DEPARTMENT_VIEW = "department:view"
+    DEPLOYMENT_CREATE = "deployment:create"
+    DEPLOYMENT_INVOKE = "deployment:invoke"
+    DEPLOYMENT_STOP = "deployment:stop"
+    DEPLOYMENT_VIEW = "deployment:view"
+    EVALUATION_VIEW = "evaluation:view"
+    GATE_SET = "gate:set"
+    INTAKE_CREATE = "intake:create"
+    INTAKE_SIGN_OFF = "intake:sign_off"
+    INTAKE_VIEW = "intake:view"
+    JOB_CANCEL = "job:cancel"
+    JOB_CREATE = "job:create"
+    JOB_VIEW = "job:view"
+    KEY_CREATE = "key:create"
+    KEY_REVOKE = "key:revoke"
+    KEY_VIEW = "key:view"
+    MODEL_CREATE = "model:create"
+    MODEL_VIEW = "model:view"
+    PERSON_CREATE = "person:create"
+    PERSON_VIEW = "person:view"
+    POLICY_VIEW = "policy:view"
+    QUOTA_SET = "quota:set"
+    QUOTA_VIEW = "quota:view"
+    RELEASE_DECIDE = "release:decide"
+    RELEASE_SUBMIT = "release:submit"
+    RELEASE_VIEW = "release:view"
+    RELEASE_WITHDRAW = "release:withdraw"
+    REVIEW_COMMENT = "review:comment"
+    ROLE_GRANT = "role:grant"
+    USAGE_VIEW = "usage:view"
+
+
+# What one must be allowed to do to know that a resource of this type exists.
+VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
+    {
+        "audit": Action.AUDIT_VIEW,
+        "dataset": Action.DATASET_VIEW,
+        "department": Action.DEPARTMENT_VIEW,
+        "deployment": Action.DEPLOYMENT_VIEW,
+        "evaluation": Action.EVALUATION_VIEW,
+        "gate": Action.EVALUATION_VIEW,
+        "intake": Action.INTAKE_VIEW,
+        "job": Action.JOB_VIEW,
+        "key": Action.KEY_VIEW,
+        "model": Action.MODEL_VIEW,
+        "person": Action.PERSON_VIEW,
+        "policy": Action.POLICY_VIEW,
+        "quota": Action.QUOTA_VIEW,
+        "release": Action.RELEASE_VIEW,
+        "review": Action.RELEASE_VIEW,
+        "usage": Action.USAGE_VIEW,
+        "version": Action.MODEL_VIEW,
+    }
+)
+
+# These make something new inside a department: what may stay hidden is that department.
+CREATING_VERBS = frozenset({"create", "submit"})

@@ -1,0 +1,122 @@
+"""The policy in force, and the one gate that every service passes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from django.db import transaction
+
+from governance.audit.services import Attempt, Subject, audit_record
+from governance.errors import NotFound, NotPermitted
+from governance.notify import notify
+from governance.permissions import Action
+from governance.policy.engine import (
+    NO_POLICY,
+    PolicyDecision,
+    PolicySnapshot,
+    Resource,
+    decide,
+    may_know_of,
+)
+from governance.policy.models import PolicyVersion
+from governance.policy.sentences import resource_words
+from governance.principals import Principal, service_principal
+
+DEFAULT_POLICY = Path(__file__).with_name("default.yaml")
+SNAPSHOT_CHANNEL = "assay:snapshot"
+
+
+def policy_digest(rules: list[dict[str, Any]]) -> str:
+    """SHA-256, hexadecimal, of the rules as canonical JSON."""
+    text = json.dumps(rules, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _snapshot(number: int, digest: str) -> PolicySnapshot:
+    version = PolicyVersion.objects.get(number=number, digest=digest)
+    return PolicySnapshot.from_rules(number, version.rules)
+
+
+def active_policy() -> PolicySnapshot:
+    """The rules in force; `NO_POLICY`, which denies everything, when none are.
+
+    One small query; the parsed rules are kept per process by number and digest.
+    """
+    active = PolicyVersion.objects.filter(active=True).values_list("number", "digest").first()
+    return NO_POLICY if active is None else _snapshot(*active)
+
+
+def authorize(
+    *,
+    actor: Principal,
+    action: Action,
+    resource: Resource,
+    context: Mapping[str, Any] | None = None,
+) -> PolicyDecision:
+    """Let the action through, or refuse it in words.
+
+    Raises:
+        NotFound: the actor may not even know of the resource.
+        NotPermitted: they may see it and not do this. Both carry `.attempt`.
+    """
+    snapshot = active_policy()
+    decision = decide(snapshot, actor, action, resource, context)
+    if decision.allowed:
+        return decision
+    attempt = Attempt(
+        actor=actor,
+        action=action.value,
+        subject=Subject(resource.type, resource.id, resource.name or resource.id),
+        department=resource.department or "",
+        policy_version=decision.policy_version,
+    )
+    verb = action.value.partition(":")[2]
+    named = bool(resource.id or resource.name)
+    if named and verb == "view" and snapshot.version:
+        raise NotFound(f"There is no {resource_words(resource)}.", attempt=attempt)
+    if snapshot.version and not may_know_of(snapshot, actor, action, resource):
+        hidden = resource
+        if not named:
+            hidden = Resource("department", name=resource.department or "")
+        raise NotFound(f"There is no {resource_words(hidden)}.", attempt=attempt)
+    raise NotPermitted(decision.reason, hint=_hint(snapshot), attempt=attempt)
+
+
+def _hint(snapshot: PolicySnapshot) -> str:
+    if snapshot.version == 0:
+        return "An administrator installs the first policy with `manage.py bootstrap`."
+    return "The policy and its rules are at /api/v1/policy; an administrator grants roles."
+
+
+def policy_bootstrap() -> PolicyVersion:
+    """Install the default policy as version 1 and make it active; does nothing when it is there."""
+    document = yaml.safe_load(DEFAULT_POLICY.read_text(encoding="utf-8"))
+    rules: list[dict[str, Any]] = document["rules"]
+    PolicySnapshot.from_rules(1, rules)
+    with transaction.atomic():
+        version, created = PolicyVersion.objects.get_or_create(
+            number=1,
+            defaults={
+                "rules": rules,
+                "digest": policy_digest(rules),
+                "note": document["note"],
+                "active": not PolicyVersion.objects.filter(active=True).exists(),
+            },
+        )
+        if created:
+            audit_record(
+                actor=service_principal("bootstrap"),
+                action="policy:activate",
+                subject=Subject("policy", "1", "policy 1"),
+                data={"digest": version.digest},
+                policy_version=1,
+            )
+            transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    return version
