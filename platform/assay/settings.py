@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 DEVELOPMENT_SECRET = "development-only-not-a-secret"  # noqa: S105 (refused in production)
-BASE_DIR = Path(__file__).resolve().parent.parent.parent
+PACKAGE_DIR = Path(__file__).resolve().parent
 
 
 def env(name: str, default: str | None = None) -> str:
@@ -123,7 +123,7 @@ if PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
     )
 AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
 
-DATA_DIR = Path(env("ASSAY_DATA_DIR", str(BASE_DIR / ".assay" / "data")))
+DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
 # The second place for checkpoints and tiles.
 AUDIT_PUBLISH_DIR = Path(env("ASSAY_AUDIT_PUBLISH_DIR", str(DATA_DIR / "transparency")))
 
@@ -138,6 +138,8 @@ DATABASES = {"default": database(DATABASE_URL)}
 ALLOWED_HOSTS = env_list("ASSAY_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
 if PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ASSAY_ALLOWED_HOSTS is empty; set it to the portal's host names.")
+# Addresses of proxies whose X-Forwarded-For is believed; nobody else can forge a client address.
+TRUSTED_PROXIES = env_list("ASSAY_TRUSTED_PROXIES")
 CSRF_TRUSTED_ORIGINS = env_list("ASSAY_CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
@@ -176,7 +178,7 @@ ASGI_APPLICATION = "assay.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "platform" / "assay" / "portal" / "templates"],
+        "DIRS": [PACKAGE_DIR / "portal" / "templates"],
         "OPTIONS": {
             "context_processors": [
                 "django.template.context_processors.request",
@@ -228,8 +230,8 @@ CONTENT_SECURITY_POLICY = {
 }
 
 STATIC_URL = "static/"
-STATIC_ROOT = Path(env("ASSAY_STATIC_ROOT", str(BASE_DIR / "staticfiles")))
-STATICFILES_DIRS = [("assay", BASE_DIR / "platform" / "assay" / "portal" / "static")]
+STATIC_ROOT = Path(env("ASSAY_STATIC_ROOT", str(Path.cwd() / "staticfiles")))
+STATICFILES_DIRS = [("assay", PACKAGE_DIR / "portal" / "static")]
 WHITENOISE_USE_FINDERS = not PRODUCTION
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -255,6 +257,7 @@ INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
 DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
 GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
+METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")
 GATEWAY_SNAPSHOT_TTL_S = env_int("ASSAY_GATEWAY_SNAPSHOT_TTL_S", 5)
 
 REST_FRAMEWORK = {

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from assay.demo.client import Api, Refused
 from assay.local.stack import Stack
 
-
 T = TypeVar("T")
 
 

@@ -64,7 +64,7 @@ class Postgres:
                 "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
             ).fetchone()
             if found is None:
-                connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+                connection.execute(f'CREATE DATABASE "{name}"')
 
     def stop(self) -> None:
         self._server.cleanup()

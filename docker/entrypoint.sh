@@ -1,0 +1,41 @@
+#!/bin/sh
+# The role is the first argument: web, beat, migrate, worker (ASSAY_WORKER_KIND: compute or engine).
+set -eu
+
+role="${1:-web}"
+[ "$#" -gt 0 ] && shift
+
+case "$role" in
+web)
+    exec uvicorn assay.asgi:application --host 0.0.0.0 --port "${PORT:-8000}" \
+        --workers "${WEB_CONCURRENCY:-2}" --no-access-log --no-server-header \
+        --timeout-graceful-shutdown 30 "$@"
+    ;;
+beat)
+    exec assay manage run_controller "$@"
+    ;;
+migrate)
+    assay manage migrate --no-input
+    exec assay manage bootstrap "$@"
+    ;;
+worker)
+    case "${ASSAY_WORKER_KIND:-compute}" in
+    compute)
+        exec celery -A workers.app worker -I workers.tasks.jobs -Q compute \
+            -P prefork -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" --loglevel INFO "$@"
+        ;;
+    engine)
+        exec celery -A workers.app worker -I workers.tasks.inference -Q engine.none \
+            -P threads -c "${ASSAY_WORKER_CONCURRENCY:-64}" -n "engine@%h" --loglevel INFO "$@"
+        ;;
+    *)
+        echo "ASSAY_WORKER_KIND=${ASSAY_WORKER_KIND} is not known; set it to compute or engine." >&2
+        exit 64
+        ;;
+    esac
+    ;;
+*)
+    echo "Role '$role' is not known; use web, beat, migrate or worker." >&2
+    exit 64
+    ;;
+esac

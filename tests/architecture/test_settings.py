@@ -1,0 +1,77 @@
+"""Production refuses to start on what is missing or made for development; it names the setting."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "s" * 48
+COMPLETE = {
+    "ASSAY_ENV": "production",
+    "ASSAY_SECRET_KEY": SECRET,
+    "ASSAY_KEY_PEPPER": SECRET,
+    "ASSAY_AUDIT_SIGNING_KEY": "ab" * 32,
+    "ASSAY_ALLOWED_HOSTS": "assay.example",
+    "DATABASE_URL": "postgresql://assay@db/assay",
+    "REDIS_URL": "redis://broker:6379/0",
+    "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+}
+
+
+def start(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Import the settings in a fresh interpreter with only this environment."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+    return subprocess.run(
+        [sys.executable, "-c", "import assay.settings"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_production_starts_when_everything_is_set() -> None:
+    finished = start(COMPLETE)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "ASSAY_ENV"])
+def test_production_names_the_setting_that_is_missing(name: str) -> None:
+    finished = start({key: value for key, value in COMPLETE.items() if key != name})
+    assert finished.returncode != 0
+    assert name in finished.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["ASSAY_SECRET_KEY", "ASSAY_KEY_PEPPER"])
+@pytest.mark.parametrize("value", ["development-only-not-a-secret", "short"])
+def test_production_refuses_a_demo_secret(name: str, value: str) -> None:
+    finished = start({**COMPLETE, name: value})
+    assert finished.returncode != 0
+    assert name in finished.stderr.splitlines()[-1]
+
+
+def test_production_refuses_the_demo() -> None:
+    finished = start({**COMPLETE, "ASSAY_DEMO": "1"})
+    assert finished.returncode != 0
+    assert "ASSAY_DEMO" in finished.stderr.splitlines()[-1]
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    environment = {key: value for key, value in COMPLETE.items() if key != "ASSAY_SECRET_KEY"}
+    assert start({**environment, "ASSAY_SECRET_KEY_FILE": str(file)}).returncode == 0
+    missing = start({**environment, "ASSAY_SECRET_KEY_FILE": str(tmp_path / "none")})
+    assert "ASSAY_SECRET_KEY_FILE" in missing.stderr.splitlines()[-1]
+
+
+def test_another_database_is_refused() -> None:
+    finished = start({**COMPLETE, "DATABASE_URL": "sqlite:///assay.db"})
+    assert finished.returncode != 0
+    assert "PostgreSQL only" in finished.stderr.splitlines()[-1]
