@@ -1,0 +1,149 @@
+"""What may come in: an allow-list by name and by content. Pure: a folder in, findings out."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from governance.errors import InvalidInput
+from registry.intake.formats import (
+    Refused,
+    check_json,
+    check_safetensors,
+    check_sentencepiece,
+    check_text,
+    container_kind,
+    is_pickle,
+)
+from registry.intake.gguf import check_gguf
+from registry.manifests import check_path
+
+FORMATS: dict[str, Callable[[Path], str]] = {
+    ".gguf": check_gguf,
+    ".jinja": check_text,
+    ".json": check_json,
+    ".md": check_text,
+    ".model": check_sentencepiece,
+    ".safetensors": check_safetensors,
+    ".txt": check_text,
+}
+# Files that carry no suffix by custom.
+PLAIN_NAMES = {"LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"}
+PICKLE_ADVICE = (
+    "is a Python pickle: loading it can run code. Convert it to safetensors and submit that."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one delivery: `max_bytes` over all files, `max_files` in number."""
+
+    max_bytes: int
+    max_files: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check; `detail` is a sentence for a person."""
+
+    check: str
+    passed: bool
+    detail: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check_delivery(folder: Path, limits: Limits) -> list[Finding]:
+    """Every check on what lies in `folder`; a delivery may go on only when all of them passed."""
+    files, findings = _collect(folder)
+    if not findings:
+        findings.append(Finding("names", True, f"{len(files)} files, each with a plain name."))
+    total = sum((folder / path).stat().st_size for path in files)
+    within = total <= limits.max_bytes and len(files) <= limits.max_files
+    findings.append(
+        Finding(
+            "size",
+            within,
+            f"{len(files)} files of {total} bytes together; at most {limits.max_files} files and "
+            f"{limits.max_bytes} bytes are accepted.",
+        )
+    )
+    if not within:
+        return findings
+    findings.extend(check_file(folder / path, path) for path in files)
+    findings.append(_check_weights(files))
+    return findings
+
+
+def check_names(names: list[str]) -> list[Finding]:
+    """Failed findings for names that are unsafe, or that a filesystem may take for one another."""
+    findings: list[Finding] = []
+    seen: set[str] = set()
+    for name in names:
+        try:
+            check_path(name)
+        except InvalidInput as error:
+            findings.append(Finding("names", False, error.message))
+            continue
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        if folded in seen:
+            findings.append(
+                Finding("names", False, f"{name} comes twice, or differs in letter case alone.")
+            )
+        seen.add(folded)
+    return findings
+
+
+def check_file(file: Path, name: str) -> Finding:
+    """One file by its content first and its name second."""
+    try:
+        if is_pickle(file):
+            return Finding("format", False, f"{name} {PICKLE_ADVICE}")
+        if word := container_kind(file):
+            raise Refused(f"it is {word}")
+        suffix = PurePosixPath(name).suffix.lower()
+        checker = check_text if PurePosixPath(name).name in PLAIN_NAMES else FORMATS.get(suffix)
+        if checker is None:
+            accepted = ", ".join(sorted(FORMATS))
+            raise Refused(f"files of this kind are not accepted; accepted are {accepted}")
+        return Finding("format", True, f"{name}: {checker(file)}.")
+    except Refused as refused:
+        return Finding("format", False, f"{name} was refused: {refused}.")
+
+
+def _collect(folder: Path) -> tuple[list[str], list[Finding]]:
+    """Plain files below `folder` as relative paths, and what is wrong with the rest."""
+    files: list[str] = []
+    findings: list[Finding] = []
+    for at, folders, names in os.walk(folder, followlinks=False):
+        here = Path(at)
+        for name in (*folders, *names):
+            path = here / name
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                findings.append(Finding("links", False, f"{relative} is a symbolic link."))
+            elif path.is_file():
+                files.append(relative)
+            elif not path.is_dir():
+                findings.append(Finding("links", False, f"{relative} is not a plain file."))
+    files.sort()
+    return files, findings + check_names(files)
+
+
+def _check_weights(files: list[str]) -> Finding:
+    suffixes = [PurePosixPath(path).suffix.lower() for path in files]
+    gguf, tensors = suffixes.count(".gguf"), suffixes.count(".safetensors")
+    if gguf == 1 and not tensors:
+        return Finding("weights", True, "One GGUF file; it will be converted to safetensors.")
+    if tensors and not gguf and "config.json" in files:
+        return Finding("weights", True, f"{tensors} safetensors file(s) with a config.json.")
+    return Finding(
+        "weights",
+        False,
+        "A delivery holds either one GGUF file, or safetensors files with their config.json.",
+    )

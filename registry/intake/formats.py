@@ -1,0 +1,181 @@
+"""What a delivered file really is, read with bounds and without loading anything.
+
+Pure. Each reader raises `Refused` with a sentence for a person, and never trusts a length or an
+offset that the file states. Formats: https://github.com/huggingface/safetensors#format and
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MAX_SAFETENSORS_HEADER = 100_000_000
+MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_TEXT_BYTES = 64 * 1024 * 1024
+MAX_TENSORS = 100_000
+MAX_DIMENSIONS = 8
+SAFETENSORS_DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
+    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+# What a config must not say: each makes a loader import code that came with the files.
+FORBIDDEN_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
+
+
+class Refused(Exception):
+    """The file may not come in; the message says why."""
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether it is a Python pickle by its content: bare, or inside a zip as PyTorch writes it."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if len(head) >= 2 and head[0] == 0x80 and 1 <= head[1] <= 5:
+        return True
+    if head[:2] != b"PK":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith((".pkl", ".pickle")) for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
+
+
+def container_kind(path: Path) -> str:
+    """A word for content that is never accepted whatever its name: archive, program; else ""."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    for magic, word in (
+        (b"PK", "a zip archive"),
+        (b"\x1f\x8b", "a gzip archive"),
+        (b"7z\xbc\xaf", "a 7z archive"),
+        (b"\x7fELF", "a program"),
+        (b"MZ", "a program"),
+        (b"#!", "a script"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+    ):
+        if head.startswith(magic):
+            return word
+    return ""
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Refused("an object in its JSON names a key twice")
+    return found
+
+
+def _parse_json(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"its JSON cannot be read: {str(error)[:200]}") from error
+
+
+def check_json(path: Path) -> str:
+    """Raises Refused for JSON that is too large, malformed, or asks a loader to import code."""
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise Refused(f"it is larger than {MAX_JSON_BYTES // 2**20} MiB")
+    pending = [_parse_json(path.read_bytes())]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, dict):
+            for key in FORBIDDEN_KEYS:
+                # A whole number is a token's id in a vocabulary, not a setting.
+                if key in value and type(value[key]) is not int:
+                    raise Refused(
+                        f'it sets "{key}", which makes a loader run code that comes with the model'
+                    )
+            pending.extend(value.values())
+    return "JSON without code references"
+
+
+def check_text(path: Path) -> str:
+    """Raises Refused for text that is too large, not UTF-8, or holds NUL."""
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise Refused(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refused(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if "\0" in text:
+        raise Refused("it holds a NUL character and is not text")
+    return "UTF-8 text"
+
+
+def check_sentencepiece(path: Path) -> str:
+    """Raises Refused when it does not begin as a SentencePiece model does (a protobuf message)."""
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise Refused(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
+    with path.open("rb") as file:
+        if file.read(1) != b"\x0a":
+            raise Refused("it is not a SentencePiece model")
+    return "SentencePiece model"
+
+
+def check_safetensors(path: Path) -> str:
+    """Raises Refused unless the header is well-formed and describes exactly the bytes there are."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise Refused("it is too short for a safetensors file")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > MAX_SAFETENSORS_HEADER or length > size - 8:
+            raise Refused(f"its header claims {length} bytes, more than there may be")
+        text = file.read(length)
+    if not text.startswith(b"{"):
+        raise Refused("its header does not begin with a JSON object")
+    header = _parse_json(text)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise Refused("its __metadata__ is not text by name")
+    if not 1 <= len(header) <= MAX_TENSORS:
+        raise Refused(f"it names {len(header)} tensors; 1 to {MAX_TENSORS} are allowed")
+    spans = sorted(_tensor_span(name, entry) for name, entry in header.items())
+    position = 0
+    for begin, end in spans:
+        if begin != position:
+            raise Refused(f"its tensors overlap or leave a gap at byte {position}")
+        position = end
+    if position != size - 8 - length:
+        raise Refused(f"its tensors end at byte {position} of {size - 8 - length}")
+    return f"safetensors, {len(header)} tensors"
+
+
+def _tensor_span(name: str, entry: Any) -> tuple[int, int]:
+    """Where a tensor's bytes begin and end, once its dtype and shape agree with that."""
+    label = repr(name[:80])
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise Refused(f"its entry for tensor {label} is malformed")
+    width = SAFETENSORS_DTYPE_BYTES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if width is None:
+        raise Refused(f"tensor {label} has the unknown dtype {str(entry['dtype'])[:40]!r}")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not _whole_numbers(shape) or len(shape) > MAX_DIMENSIONS:
+        raise Refused(f"tensor {label} has a malformed shape")
+    if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise Refused(f"tensor {label} has malformed offsets")
+    if math.prod(shape) * width != offsets[1] - offsets[0]:
+        raise Refused(f"tensor {label} does not fill the bytes that it claims")
+    return offsets[0], offsets[1]
+
+
+def _whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
+
+
+def read_exactly(file: BinaryIO, count: int) -> bytes:
+    """`count` bytes. Raises Refused when the file ends before."""
+    data = file.read(count)
+    if len(data) != count:
+        raise Refused("it ends in the middle of its header")
+    return data
