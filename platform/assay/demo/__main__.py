@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress
 
-from assay.demo.client import Api, Refused
-from assay.demo.company import ADMIN, EVERYONE, Passwords, found_company
+from assay.demo.client import Refused
+from assay.demo.company import EVERYONE, open_for_business
 from assay.demo.stage import Stage, StepFailed
 from assay.demo.story import adapt, intake, prove, release, use
 from assay.local import materials
@@ -82,21 +82,8 @@ def _run(
 def _start(stage: Stage) -> None:
     with stage.chapter("0. Start"):
         stage.stack.start(stage.say)
-        passwords = Passwords(stage.folder / "secrets" / "passwords.json")
-        stage.stack.manage(
-            "bootstrap",
-            "--admin",
-            ADMIN.email,
-            "--name",
-            ADMIN.name,
-            ASSAY_BOOTSTRAP_PASSWORD=passwords[ADMIN.handle],
-        )
         stage.say(f"the portal answers: [link={stage.stack.url}]{stage.stack.url}[/link]")
-        found_company(Api.sign_in(stage.stack.url, ADMIN.email, passwords[ADMIN.handle]), passwords)
-        for person in EVERYONE:
-            stage.people[person.handle] = Api.sign_in(
-                stage.stack.url, person.email, passwords[person.handle]
-            )
+        open_for_business(stage)
         stage.say("departments clinical, engineering and finance; people in every role")
         stage.stack.wait_for_mlflow()
         stage.say("MLflow is up, private, behind Assay")

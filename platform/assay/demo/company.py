@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.demo.client import Api
+from assay.demo.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -79,3 +80,20 @@ def found_company(admin: Api, passwords: Passwords) -> None:
             if speciality:
                 body["speciality"] = speciality
             admin.post(f"people/{made['id']}/roles", **body)
+
+
+def open_for_business(stage: Stage) -> None:
+    """Make the first admin, found the company, and sign everyone in. The web server must answer."""
+    passwords = Passwords(stage.folder / "secrets" / "passwords.json")
+    stage.stack.manage(
+        "bootstrap",
+        "--admin",
+        ADMIN.email,
+        "--name",
+        ADMIN.name,
+        ASSAY_BOOTSTRAP_PASSWORD=passwords[ADMIN.handle],
+    )
+    url = stage.stack.url
+    found_company(Api.sign_in(url, ADMIN.email, passwords[ADMIN.handle]), passwords)
+    for person in EVERYONE:
+        stage.people[person.handle] = Api.sign_in(url, person.email, passwords[person.handle])

@@ -22,7 +22,7 @@ def _existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | 
     return None
 
 
-def _submit(
+def submit(
     stage: Stage, owner: str, version: dict[str, Any], name: str, **fields: Any
 ) -> dict[str, Any]:
     """The open or approved release of that name, or a new one."""
@@ -47,7 +47,7 @@ def _submit(
     return made
 
 
-def _attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
+def attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
     """Attest every checklist item that waits for a person."""
     current = stage[reviewer].get(f"releases/{release['id']}")
     for item in current["review"]["checklist"]:
@@ -58,7 +58,7 @@ def _attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
             )
 
 
-def _approve(stage: Stage, reviewer: str, speciality: str, release: dict[str, Any]) -> Any:
+def approve(stage: Stage, reviewer: str, speciality: str, release: dict[str, Any]) -> Any:
     current = stage[reviewer].get(f"releases/{release['id']}")
     return stage[reviewer].post(
         f"releases/{release['id']}/decisions",
@@ -71,7 +71,7 @@ def _approve(stage: Stage, reviewer: str, speciality: str, release: dict[str, An
 
 def review(stage: Stage) -> None:
     with stage.chapter("5. Release and review: nobody approves their own work"):
-        release = _submit(
+        release = submit(
             stage,
             "devi",
             stage.facts[DOCSTRINGS],
@@ -108,12 +108,12 @@ def review(stage: Stage) -> None:
                 },
             ),
         ):
-            other = _submit(stage, owner, version, name, **fields)
+            other = submit(stage, owner, version, name, **fields)
             if other["state"] != "approved":
-                _attest(stage, "carla", other)
+                attest(stage, "carla", other)
                 for reviewer, speciality in (("carla", "compliance"), ("milo", "model-risk")):
                     if other["state"] != "approved":
-                        other = _approve(stage, reviewer, speciality, other)
+                        other = approve(stage, reviewer, speciality, other)
             stage.expect(other["state"] == "approved", f"{name} is approved")
             stage.facts[f"release:{name}"] = other
             stage.say(f"{name}: release {other['id']} approved until {other['expires_at'][:10]}")
@@ -149,10 +149,10 @@ def _the_whole_review(stage: Stage, release: dict[str, Any]) -> None:
         risk_answers=answers,
     )
     stage.say(f"Devi answers; the dossier is now {release['dossier_digest'][:12]}")
-    _attest(stage, "carla", release)
-    release = _approve(stage, "carla", "compliance", release)
+    attest(stage, "carla", release)
+    release = approve(stage, "carla", "compliance", release)
     stage.say(f"Carla approves: {release['state'].replace('_', ' ')}, one role still missing")
-    release = _approve(stage, "milo", "model-risk", release)
+    release = approve(stage, "milo", "model-risk", release)
     stage.expect(release["state"] == "approved", "two roles approve it")
     stage.say(f"Milo (model risk) approves: approved until {release['expires_at'][:10]}")
 
@@ -172,9 +172,9 @@ def deploy(stage: Stage) -> None:
             "docstring-writer has an approved release",
         )
         for name, owner in ((EMBEDDINGS, "enzo"), (SENTIMENT, "clara"), (DOCSTRINGS, "enzo")):
-            _deploy(stage, owner, stage.facts[f"release:{name}"])
+            ensure_deployed(stage, owner, stage.facts[f"release:{name}"])
         for name, owner in ((EMBEDDINGS, "enzo"), (SENTIMENT, "clara"), (DOCSTRINGS, "enzo")):
-            served = _wait_serving(stage, owner, name)
+            served = wait_serving(stage, owner, name)
             replica = served["replicas"][0]
             stage.expect(
                 replica["loaded_digest"] == stage.facts[f"release:{name}"]["version"]["digest"],
@@ -194,13 +194,13 @@ def _live(api: Api, name: str) -> dict[str, Any] | None:
     return None
 
 
-def _deploy(stage: Stage, owner: str, release: dict[str, Any]) -> None:
+def ensure_deployed(stage: Stage, owner: str, release: dict[str, Any]) -> None:
     live = _live(stage[owner], release["deployment_name"])
     if live is None or live["release"] != release["id"]:
         stage[owner].post("deployments", release=release["id"])
 
 
-def _wait_serving(stage: Stage, owner: str, name: str) -> dict[str, Any]:
+def wait_serving(stage: Stage, owner: str, name: str) -> dict[str, Any]:
     def serving() -> dict[str, Any] | None:
         live = _live(stage[owner], name)
         if live is None or live["state"] != "serving":
@@ -216,7 +216,7 @@ def _wait_serving(stage: Stage, owner: str, name: str) -> dict[str, Any]:
 def _tampered_bytes_are_refused(stage: Stage) -> None:
     """Change one byte of an approved artefact on the disk, deploy it, and put the byte back."""
     version = stage.facts[DOCSTRINGS]
-    release = _submit(
+    release = submit(
         stage,
         "devi",
         version,
@@ -228,8 +228,8 @@ def _tampered_bytes_are_refused(stage: Stage) -> None:
         tier="minimal",
     )
     if release["state"] != "approved":
-        _attest(stage, "carla", release)
-        release = _approve(stage, "carla", "compliance", release)
+        attest(stage, "carla", release)
+        release = approve(stage, "carla", "compliance", release)
     file = _weights(stage, version["digest"])
     original = _flip_byte(file)
     try:

@@ -1,0 +1,155 @@
+"""Tokens per second through the whole stack, against `generate` at the same batch in process.
+
+The subject is everything a customer pays for: HTTP, key, policy, quota, broker, engine, streams,
+usage. The reference is transformers alone with the same weights, prompt, number of new tokens and
+torch threads, in this process, while the stack idles. Rounds are interleaved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from assay.demo.company import open_for_business
+from assay.demo.stage import Stage
+from assay.demo.story import intake, release, use
+from assay.local import materials
+from assay.local.stack import ROOT, Stack
+from benchmarks.table import Row, show
+
+NEW_TOKENS = 64
+CONCURRENCY = (1, 8, 32)
+DEPLOYMENT = "bench-smollm2"
+PROMPT = "Explain in a few sentences why a bank audits the models that it uses for its customers."
+
+
+def deploy_base(stage: Stage) -> str:
+    """Intake, review and deployment of the base model, as in the demo; returns an API key."""
+    intake.run(stage)
+    made = release.submit(
+        stage,
+        "devi",
+        stage.facts["smollm2-135m-instruct"],
+        DEPLOYMENT,
+        departments=["engineering"],
+        visibility="department",
+        tier="minimal",
+        purpose="Measure how fast it answers.",
+    )
+    if made["state"] != "approved":
+        release.attest(stage, "carla", made)
+        made = release.approve(stage, "carla", "compliance", made)
+    release.ensure_deployed(stage, "enzo", made)
+    release.wait_serving(stage, "enzo", DEPLOYMENT)
+    key = use.new_key(stage, "enzo", "engineering", "benchmark")
+    return str(key["key"])
+
+
+async def _stream(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
+    tokens = 0
+    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if '"completion_tokens"' in line:
+                tokens = json.loads(line.removeprefix("data: "))["usage"]["completion_tokens"]
+    return tokens
+
+
+async def through_the_stack(url: str, key: str, streams: int) -> float:
+    """Completion tokens per second over `streams` concurrent streams."""
+    body = {
+        "model": DEPLOYMENT,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "max_tokens": NEW_TOKENS,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    headers = {"authorization": f"Bearer {key}"}
+    limits = httpx.Limits(max_connections=streams)
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=300, limits=limits
+    ) as client:
+        started = time.perf_counter()
+        counts = await asyncio.gather(*(_stream(client, body) for _ in range(streams)))
+        return sum(counts) / (time.perf_counter() - started)
+
+
+class Reference:
+    """transformers' `generate`, with the engine's number of threads."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.bfloat16
+        ).eval()
+
+    def tokens_per_second(self, batch: int) -> float:
+        """New tokens per second of one greedy `generate` over `batch` equal prompts."""
+        inputs = self._tokenizer.apply_chat_template(
+            [[{"role": "user", "content": PROMPT}]] * batch,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        width = inputs["input_ids"].shape[1]
+        started = time.perf_counter()
+        with self._torch.inference_mode():
+            output = self._model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        elapsed = time.perf_counter() - started
+        ends = self._model.generation_config.eos_token_id
+        tokens = 0
+        for row in output[:, width:].tolist():
+            tokens += row.index(ends) + 1 if ends in row else len(row)
+        return tokens / elapsed
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """Start a stack of its own, measure, stop it."""
+    console = Console(quiet=True)
+    threads = max(1, (os.cpu_count() or 2) - 1)
+    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        stack = Stack(folder)
+        try:
+            stage = Stage(console, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
+            stack.start(lambda text: None)
+            open_for_business(stage)
+            stack.wait_for_mlflow()
+            key = deploy_base(stage)
+            digest = stage.facts["smollm2-135m-instruct"]["digest"]
+            reference = Reference(folder / "data" / "artifacts" / "versions" / digest, threads)
+            return _measure(stack.url, key, reference, rounds=1 if quick else 3)
+        finally:
+            stack.stop()
+
+
+def _measure(url: str, key: str, reference: Reference, *, rounds: int) -> list[Row]:
+    rows = []
+    for streams in CONCURRENCY:
+        asyncio.run(through_the_stack(url, key, min(streams, 2)))
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(rounds):
+            theirs.append(reference.tokens_per_second(streams))
+            ours.append(asyncio.run(through_the_stack(url, key, streams)))
+        rows.append(Row.of(f"{streams} concurrent streams", "tokens/s", ours, theirs))
+    return rows
+
+
+if __name__ == "__main__":
+    show("Whole stack", "generate, same batch", run())
