@@ -1,0 +1,99 @@
+"""Whose credential it is, and which ones there are."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from governance.errors import NotAuthenticated, NotFound
+from governance.keys.models import ApiKey
+from governance.keys.tokens import parse_token, secret_hmac
+from governance.people.selectors import principal_for_person
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal, PrincipalKind
+
+# `last_used_at` is written at most once in this time, so that reading costs no write.
+LAST_USED_GRAIN = timedelta(minutes=1)
+
+
+def keys_visible_to(actor: Principal) -> QuerySet[ApiKey]:
+    """Keys and access tokens that `actor` may see; secrets are in none of them."""
+    keys = ApiKey.objects.select_related("department", "person", "created_by")
+    return visible_to(actor, Action.KEY_VIEW, keys, resource_type="key")
+
+
+def key_get(*, actor: Principal, key_id: int) -> ApiKey:
+    """Raises NotFound when there is none, or the actor may not see it."""
+    key = keys_visible_to(actor).filter(pk=key_id).first()
+    if key is None:
+        raise NotFound(f"There is no key {key_id}.")
+    return key
+
+
+def principal_for_token(text: str) -> Principal:
+    """Who a token speaks for: its department's application, or its person.
+
+    Raises:
+        NotAuthenticated: mistyped, unknown, revoked, expired, or its person's account is inactive.
+            The secret is never repeated.
+    """
+    try:
+        parsed = parse_token(text)
+    except ValueError as error:
+        raise NotAuthenticated(
+            f"This is not an Assay key: {error}.", hint=_HINT, code="invalid_key"
+        ) from error
+    key = (
+        ApiKey.objects.filter(public_id=parsed.public_id)
+        .select_related("department", "person")
+        .first()
+    )
+    pepper = settings.KEY_PEPPERS.get(key.pepper_version) if key else None
+    # An unknown id costs the same as a wrong secret.
+    actual = secret_hmac(parsed.secret, pepper or b"no such key")
+    if key is None or pepper is None or not hmac.compare_digest(actual, bytes(key.secret_hmac)):
+        raise NotAuthenticated("The key is not known.", hint=_HINT, code="invalid_key")
+    _refuse_dead(key)
+    _touch(key)
+    if key.person is not None:
+        scopes = frozenset(key.scopes) if key.scopes else None
+        return principal_for_person(key.person, scopes=scopes, key_id=key.pk)
+    return Principal(
+        kind=PrincipalKind.KEY,
+        id=str(key.pk),
+        name=key.name,
+        department=key.department.slug if key.department else None,
+        scopes=frozenset(key.scopes),
+        key_id=key.pk,
+    )
+
+
+_HINT = "Ask the lead of your department for a key, or make an access token under your account."
+
+
+def _refuse_dead(key: ApiKey) -> None:
+    what = f"Key {key.name} ({key.public_id})"
+    if key.revoked_at is not None:
+        raise NotAuthenticated(
+            f"{what} was revoked on {key.revoked_at:%Y-%m-%d}.", hint=_HINT, code="invalid_key"
+        )
+    if key.expires_at <= timezone.now():
+        raise NotAuthenticated(
+            f"{what} expired on {key.expires_at:%Y-%m-%d}.", hint=_HINT, code="invalid_key"
+        )
+    if key.person is not None and not key.person.is_active:
+        raise NotAuthenticated(
+            f"{what} is dead: the account of its owner is inactive.", code="invalid_key"
+        )
+
+
+def _touch(key: ApiKey) -> None:
+    now = timezone.now()
+    stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=now - LAST_USED_GRAIN)
+    if key.last_used_at is None or key.last_used_at < now - LAST_USED_GRAIN:
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=now)

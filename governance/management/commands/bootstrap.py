@@ -1,0 +1,47 @@
+"""`manage.py bootstrap`: the first policy, and with `--admin` the first administrator."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from governance.errors import DomainError
+from governance.people.models import Role, RoleAssignment
+from governance.people.services import first_admin_create
+from governance.policy.services import policy_bootstrap
+
+
+class Command(BaseCommand):
+    """Idempotent: what is there already stays as it is."""
+
+    help = (
+        "Install the default policy as version 1. With --admin and --name, make the first "
+        "administrator, whose password stands in ASSAY_BOOTSTRAP_PASSWORD."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--admin", metavar="EMAIL", help="e-mail of the first administrator")
+        parser.add_argument("--name", help="name of the first administrator")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        version = policy_bootstrap()
+        self.stdout.write(f"{version} is installed, digest {version.digest}.")
+        if email := options["admin"]:
+            self._admin(email, options["name"] or email.partition("@")[0])
+
+    def _admin(self, email: str, name: str) -> None:
+        admins = RoleAssignment.objects.filter(role=Role.ADMIN)
+        if admins.filter(person__email=email.strip().lower()).exists():
+            self.stdout.write(f"{email} is an administrator already.")
+            return
+        password = os.environ.get("ASSAY_BOOTSTRAP_PASSWORD")
+        if not password:
+            raise CommandError("Set ASSAY_BOOTSTRAP_PASSWORD to the administrator's password.")
+        try:
+            person = first_admin_create(email=email, name=name, password=password)
+        except DomainError as error:
+            faults = [fault for faults in error.fields.values() for fault in faults]
+            raise CommandError(" ".join([error.message, *faults, error.hint]).strip()) from error
+        self.stdout.write(f"{person.email} is the first administrator.")
