@@ -72,15 +72,15 @@ class Password(serializers.CharField):
 
 
 class Slug(Line):
-    """A name in addresses: small letters, digits, hyphens, dots and underscores."""
+    """A name in addresses: small letters, digits and hyphens."""
 
     default_error_messages = {  # noqa: RUF012
-        "slug": "Use small letters, digits and - . _, beginning with a letter or a digit."
+        "slug": "Use small letters, digits and hyphens, such as docstring-writer."
     }
 
     def to_internal_value(self, data: Any) -> str:
         value = super().to_internal_value(data)
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", value):
+        if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", value):
             self.fail("slug")
         return value
 

@@ -1,0 +1,172 @@
+"""What the OpenAPI description says that code alone does not: errors, headers, tags, credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+
+from assay.api.problems import CONTENT_TYPE
+
+PROBLEM = {
+    "type": "object",
+    "description": "An error: https://www.rfc-editor.org/rfc/rfc9457.",
+    "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What was refused, and why."},
+        "instance": {"type": "string", "format": "uri-reference"},
+        "code": {"type": "string", "description": "Stable; for programs."},
+        "hint": {"type": "string", "description": "What mends it."},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+    },
+    "example": {
+        "type": "/problems/wrong-state",
+        "title": "Wrong state",
+        "status": 409,
+        "detail": "Release 7 is rejected; it cannot be approved.",
+        "instance": "/api/v1/releases/7/decisions",
+        "code": "wrong_state",
+        "hint": "Submit a new release.",
+        "request_id": "req_0123456789abcdef01234567",
+        "errors": [],
+    },
+}
+DESCRIPTIONS = {
+    "400": "The request is malformed or out of bounds.",
+    "401": "No credential, or one that is not valid.",
+    "403": "A policy, a role or separation of duties forbids it.",
+    "404": "It does not exist, or you may not know that it does.",
+    "409": "The object's state does not allow it.",
+    "413": "The body is too large.",
+    "429": "Too often; see Retry-After.",
+    "503": "A store that this needs does not answer; see Retry-After.",
+}
+METHODS = ("get", "post", "put", "patch", "delete")
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    name="Idempotency-Key",
+    type=str,
+    location=OpenApiParameter.HEADER,
+    description="Send the same key again and the first answer is repeated, for a day.",
+)
+PAGE = [
+    OpenApiParameter("cursor", str, description="From `next` or `previous`."),
+    OpenApiParameter("page_size", int, description="1 to 100; 25 unless told."),
+]
+
+Decorator = Callable[[Any], Any]
+
+
+def operation(
+    tag: str,
+    summary: str,
+    *,
+    answer: Any,
+    body: Any = None,
+    query: Any = None,
+    status: int = 200,
+    paged: bool = False,
+    **more: Any,
+) -> Decorator:
+    """The description of one operation. `paged` wraps `answer` in {next, previous, results}."""
+    parameters: list[Any] = list(more.pop("parameters", []))
+    if query is not None:
+        parameters.append(query)
+    if paged:
+        parameters.extend(PAGE)
+    responses = {status: page_of(answer) if paged else answer}
+
+    def decorate(method: Any) -> Any:
+        if getattr(method, "takes_idempotency_key", False):
+            parameters.append(IDEMPOTENCY_KEY)
+        return extend_schema(
+            tags=[tag],
+            summary=summary,
+            request=body,
+            responses=responses,
+            parameters=parameters,
+            **more,
+        )(method)
+
+    return decorate
+
+
+def page_of(serializer_class: Any) -> Any:
+    """The schema of one page of `serializer_class`."""
+    from drf_spectacular.utils import inline_serializer
+    from rest_framework import serializers
+
+    return inline_serializer(
+        name=f"{serializer_class.__name__.removesuffix('Answer')}Page",
+        fields={
+            "next": serializers.CharField(allow_null=True),
+            "previous": serializers.CharField(allow_null=True),
+            "results": serializer_class(many=True),
+        },
+    )
+
+
+class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """`Authorization: Bearer`."""
+
+    target_class = "assay.api.authentication.TokenAuthentication"
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "assay_…",
+            "description": "An API key or a personal access token (POST /api/v1/auth/token).",
+        }
+
+
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The portal's cookie."""
+
+    target_class = "assay.api.authentication.SessionAuthentication"
+    name = "session"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "apiKey", "in": "cookie", "name": "sessionid"}
+
+
+def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """drf-spectacular's post-processing hook: every operation says how it refuses."""
+    result.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM
+    content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, operations in result["paths"].items():
+        for method, described in operations.items():
+            if method in METHODS:
+                for status in _refusals(path, method, described):
+                    described["responses"].setdefault(
+                        status, {"description": DESCRIPTIONS[status], "content": content}
+                    )
+                described["responses"]["default"] = {
+                    "description": "Any other problem.",
+                    "content": content,
+                }
+    return result
+
+
+def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
+    statuses = ["401", "429", "503"] if path.endswith("/auth/token") else ["401", "403", "503"]
+    if described.get("parameters") or described.get("requestBody"):
+        statuses.append("400")
+    if "{" in path or "requestBody" in described:
+        statuses.append("404")
+    if method != "get":
+        statuses.extend(("409", "413"))
+    return sorted(statuses)

@@ -1,0 +1,33 @@
+"""Pieces that several answers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+
+class PersonReference(serializers.Serializer[Any]):
+    """A person, by id and name."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+
+
+def slug(source: str = "department.slug", **kwargs: Any) -> serializers.CharField:
+    """The slug of a department that a row points at."""
+    return serializers.CharField(source=source, **kwargs)
+
+
+class Link(serializers.SerializerMethodField):
+    """A path of this API, made from the row's own fields: `Link("versions/{0.id}")`."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        super().__init__()
+
+    def bind(self, field_name: str, parent: Any) -> None:
+        serializers.Field.bind(self, field_name, parent)
+
+    def to_representation(self, value: Any) -> str:
+        return f"/api/v1/{self.pattern.format(value)}"

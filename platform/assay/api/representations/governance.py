@@ -1,0 +1,178 @@
+"""Departments, people, keys, quotas, policy, usage and the audit log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from assay.api.representations.common import PersonReference, slug
+
+
+class DepartmentAnswer(serializers.Serializer[Any]):
+    """A department."""
+
+    id = serializers.IntegerField()
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class RoleAnswer(serializers.Serializer[Any]):
+    """One role held by a person; `department` is null for a platform-wide one."""
+
+    id = serializers.IntegerField()
+    role = serializers.CharField()
+    department = slug(allow_null=True, default=None)
+    speciality = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class PersonAnswer(serializers.Serializer[Any]):
+    """A person and the roles they hold."""
+
+    id = serializers.IntegerField()
+    email = serializers.CharField()
+    name = serializers.CharField()
+    is_active = serializers.BooleanField()
+    roles = RoleAnswer(many=True, source="role_assignments")
+    created_at = serializers.DateTimeField()
+
+
+class HeldRoleAnswer(serializers.Serializer[Any]):
+    """A role of the caller."""
+
+    role = serializers.CharField()
+    department = serializers.CharField(allow_null=True)
+    speciality = serializers.CharField()
+
+
+class MeAnswer(serializers.Serializer[Any]):
+    """The caller. `scopes` is null when the credential narrows nothing."""
+
+    kind = serializers.CharField()
+    id = serializers.CharField()
+    name = serializers.CharField()
+    department = serializers.CharField(allow_null=True)
+    departments = serializers.SerializerMethodField()
+    roles = serializers.SerializerMethodField()
+    scopes = serializers.SerializerMethodField()
+
+    def get_departments(self, principal: Any) -> list[str]:
+        return sorted(principal.departments)
+
+    def get_roles(self, principal: Any) -> list[dict[str, str | None]]:
+        held = sorted(principal.roles, key=lambda r: (r.role, r.department or "", r.speciality))
+        return [
+            {"role": str(r.role), "department": r.department, "speciality": r.speciality}
+            for r in held
+        ]
+
+    def get_scopes(self, principal: Any) -> list[str] | None:
+        return None if principal.scopes is None else sorted(principal.scopes)
+
+
+class TokenAnswer(serializers.Serializer[Any]):
+    """A personal access token; shown this once."""
+
+    token = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+
+
+class KeyAnswer(serializers.Serializer[Any]):
+    """A department's API key, or a person's access token; never the secret."""
+
+    id = serializers.IntegerField()
+    public_id = serializers.CharField()
+    name = serializers.CharField()
+    department = slug(allow_null=True, default=None)
+    person = PersonReference(allow_null=True)
+    scopes = serializers.ListField(child=serializers.CharField())
+    created_by = PersonReference(allow_null=True)
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    revoked_at = serializers.DateTimeField(allow_null=True)
+    last_used_at = serializers.DateTimeField(allow_null=True)
+
+
+class NewKeyAnswer(KeyAnswer):
+    """A key as it is made: `key` is shown this once."""
+
+    key = serializers.CharField()
+
+
+class QuotaAnswer(serializers.Serializer[Any]):
+    """One limit on a department or a key."""
+
+    id = serializers.IntegerField()
+    kind = serializers.CharField()
+    limit = serializers.IntegerField()
+    department = slug(allow_null=True, default=None)
+    key = serializers.IntegerField(source="api_key_id", allow_null=True)
+
+
+class PolicyAnswer(serializers.Serializer[Any]):
+    """The rules that are in force."""
+
+    version = serializers.IntegerField(source="number")
+    digest = serializers.CharField()
+    note = serializers.CharField()
+    rules = serializers.JSONField()
+    created_at = serializers.DateTimeField()
+
+
+class UsageAnswer(serializers.Serializer[Any]):
+    """One settled request. Times in milliseconds."""
+
+    id = serializers.IntegerField()
+    request_id = serializers.CharField()
+    occurred_at = serializers.DateTimeField()
+    department = serializers.CharField()
+    key = serializers.CharField(source="key_public_id")
+    deployment = serializers.CharField()
+    release = serializers.IntegerField(allow_null=True)
+    version_digest = serializers.CharField()
+    endpoint = serializers.CharField()
+    prompt_tokens = serializers.IntegerField()
+    completion_tokens = serializers.IntegerField()
+    queue_ms = serializers.IntegerField()
+    total_ms = serializers.IntegerField()
+    outcome = serializers.CharField()
+    streamed = serializers.BooleanField()
+    policy_version = serializers.IntegerField(allow_null=True)
+
+
+class ActorAnswer(serializers.Serializer[Any]):
+    """Who did it, as the log wrote it down."""
+
+    kind = serializers.CharField(source="actor_kind")
+    id = serializers.CharField(source="actor_id")
+    name = serializers.CharField(source="actor_name")
+
+
+class SubjectAnswer(serializers.Serializer[Any]):
+    """What it was done to, as the log wrote it down."""
+
+    type = serializers.CharField(source="subject_type")
+    id = serializers.CharField(source="subject_id")
+    name = serializers.CharField(source="subject_name")
+
+
+class AuditEventAnswer(serializers.Serializer[Any]):
+    """One record of the audit log. `sequence` is null until it is sealed."""
+
+    id = serializers.IntegerField()
+    sequence = serializers.IntegerField(allow_null=True)
+    occurred_at = serializers.DateTimeField()
+    action = serializers.CharField()
+    outcome = serializers.CharField()
+    actor = ActorAnswer(source="*")
+    subject = SubjectAnswer(source="*")
+    department = serializers.CharField()
+    reason = serializers.CharField()
+    request_id = serializers.CharField()
+    policy_version = serializers.IntegerField(allow_null=True)
+    leaf_hash = serializers.SerializerMethodField()
+
+    def get_leaf_hash(self, event: Any) -> str:
+        return bytes(event.leaf_hash).hex()

@@ -1,0 +1,229 @@
+"""Models, versions, intakes, datasets, evaluations and gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from assay.api.representations.common import Link, PersonReference, slug
+
+
+class MetricAnswer(serializers.Serializer[Any]):
+    """One number that a task measures."""
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    higher_is_better = serializers.BooleanField()
+    unit = serializers.CharField()
+
+
+class TaskAnswer(serializers.Serializer[Any]):
+    """One task of the catalogue; schemas are JSON Schema."""
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    description = serializers.CharField()
+    modality = serializers.CharField()
+    endpoint = serializers.CharField()
+    methods = serializers.DictField(child=serializers.CharField())
+    metrics = MetricAnswer(many=True)
+    primary_metric = serializers.CharField()
+    row_schema = serializers.SerializerMethodField()
+    hyperparameters_schema = serializers.SerializerMethodField()
+    sample = serializers.DictField()
+
+    def get_row_schema(self, task: Any) -> dict[str, Any]:
+        return dict(task.row.model_json_schema())
+
+    def get_hyperparameters_schema(self, task: Any) -> dict[str, Any]:
+        return dict(task.hyperparameters.model_json_schema())
+
+
+class ModelAnswer(serializers.Serializer[Any]):
+    """A registered model."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    department = slug()
+    task = serializers.CharField()
+    description = serializers.CharField()
+    shared = serializers.BooleanField()
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()
+    versions_url = Link("models/{0.name}/versions")
+
+
+class VersionReference(serializers.Serializer[Any]):
+    """A version, by id and name."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField(source="__str__")
+    digest = serializers.CharField()
+
+
+class DatasetVersionReference(serializers.Serializer[Any]):
+    """A dataset version, by id and name."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField(source="__str__")
+    digest = serializers.CharField()
+
+
+class VersionAnswer(serializers.Serializer[Any]):
+    """One immutable version, without its manifest."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField(source="__str__")
+    model = serializers.CharField(source="model.name")
+    number = serializers.IntegerField()
+    kind = serializers.CharField()
+    state = serializers.CharField()
+    digest = serializers.CharField()
+    size_bytes = serializers.IntegerField()
+    base = VersionReference(allow_null=True)
+    dataset_version = DatasetVersionReference(allow_null=True)
+    metrics = serializers.JSONField()
+    parameters = serializers.JSONField()
+    licence = serializers.CharField()
+    mlflow_run_id = serializers.CharField()
+    mlflow_version = serializers.CharField()
+    job = serializers.UUIDField(source="job_id", allow_null=True)
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()
+    url = Link("versions/{0.id}")
+
+
+class GateAnswer(serializers.Serializer[Any]):
+    """A threshold that was set beforehand."""
+
+    id = serializers.IntegerField()
+    model = serializers.CharField(source="model.name")
+    dataset = serializers.CharField(source="dataset.name")
+    metric = serializers.CharField()
+    comparator = serializers.CharField()
+    threshold = serializers.FloatField()
+    why = serializers.CharField()
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()
+
+
+class GateResultAnswer(serializers.Serializer[Any]):
+    """Whether an evaluation met a gate, with the threshold as it stood."""
+
+    gate = serializers.IntegerField(source="gate_id")
+    metric = serializers.CharField(source="gate.metric")
+    comparator = serializers.CharField(source="gate.comparator")
+    threshold = serializers.FloatField()
+    value = serializers.FloatField(allow_null=True)
+    passed = serializers.BooleanField()
+
+
+class EvaluationSummary(serializers.Serializer[Any]):
+    """One version measured on one dataset version, without details."""
+
+    id = serializers.IntegerField()
+    version = VersionReference()
+    dataset_version = DatasetVersionReference()
+    metrics = serializers.JSONField()
+    baseline = serializers.JSONField()
+    baseline_name = serializers.CharField()
+    sample_size = serializers.IntegerField()
+    digest = serializers.CharField()
+    gates = GateResultAnswer(many=True, source="gate_results")
+    job = serializers.UUIDField(source="job_id")
+    created_by = PersonReference()
+    started_at = serializers.DateTimeField()
+    created_at = serializers.DateTimeField()
+    url = Link("evaluations/{0.id}")
+
+
+class EvaluationAnswer(EvaluationSummary):
+    """With what is drawn: confusion matrix, per-class scores, sample outputs."""
+
+    details = serializers.JSONField()
+
+
+class NodeAnswer(serializers.Serializer[Any]):
+    """One thing in a lineage."""
+
+    id = serializers.CharField()
+    type = serializers.CharField()
+    name = serializers.CharField()
+    state = serializers.CharField()
+    digest = serializers.CharField()
+
+
+class LineageAnswer(serializers.Serializer[Any]):
+    """What a version stands on, and what stands on it; an edge is {from, to}, by node id."""
+
+    nodes = NodeAnswer(many=True)
+    edges = serializers.ListField(child=serializers.DictField(child=serializers.CharField()))
+
+
+class VersionDetail(VersionAnswer):
+    """One immutable version, whole. Made of {version, evaluations, gates, lineage}."""
+
+    manifest = serializers.JSONField()
+    card = serializers.CharField()
+    evaluations = EvaluationSummary(many=True, source="shown_evaluations")
+    gates = GateAnswer(many=True, source="shown_gates")
+    lineage = LineageAnswer(source="shown_lineage")
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        version = instance["version"]
+        for name in ("evaluations", "gates", "lineage"):
+            setattr(version, f"shown_{name}", instance[name])
+        return super().to_representation(version)
+
+
+class IntakeAnswer(serializers.Serializer[Any]):
+    """One delivery of files, and what the checks found."""
+
+    id = serializers.IntegerField()
+    model = serializers.CharField(source="model.name")
+    state = serializers.CharField()
+    source = serializers.CharField()
+    licence = serializers.CharField()
+    files = serializers.JSONField()
+    findings = serializers.JSONField()
+    reason = serializers.CharField()
+    digest = serializers.CharField()
+    job = serializers.UUIDField(source="job_id", allow_null=True)
+    version = serializers.IntegerField(source="version_id", allow_null=True)
+    submitted_by = PersonReference()
+    signed_by = PersonReference(allow_null=True)
+    created_at = serializers.DateTimeField()
+    decided_at = serializers.DateTimeField(allow_null=True)
+    url = Link("intakes/{0.id}")
+
+
+class DatasetAnswer(serializers.Serializer[Any]):
+    """A named line of dataset versions."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    department = slug()
+    task = serializers.CharField()
+    classification = serializers.CharField()
+    licence = serializers.CharField()
+    description = serializers.CharField()
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()
+    versions_url = Link("datasets/{0.name}/versions")
+
+
+class DatasetVersionAnswer(serializers.Serializer[Any]):
+    """One immutable dataset version and what its profile found."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField(source="__str__")
+    dataset = serializers.CharField(source="dataset.name")
+    number = serializers.IntegerField()
+    digest = serializers.CharField()
+    rows = serializers.IntegerField()
+    size_bytes = serializers.IntegerField()
+    schema = serializers.JSONField()
+    profile = serializers.JSONField()
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()

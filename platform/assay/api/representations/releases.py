@@ -1,0 +1,117 @@
+"""Releases, their dossiers, reviews and decisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from assay.api.representations.common import Link, PersonReference, slug
+from assay.api.representations.registry import VersionReference
+
+
+class ReleaseAnswer(serializers.Serializer[Any]):
+    """The request to run one version in one environment, without its dossier and review."""
+
+    id = serializers.IntegerField()
+    state = serializers.CharField()
+    version = VersionReference()
+    model = serializers.CharField(source="version.model.name")
+    department = slug()
+    environment = serializers.CharField()
+    deployment_name = serializers.CharField()
+    departments = serializers.SerializerMethodField()
+    visibility = serializers.CharField()
+    purpose = serializers.CharField()
+    tier = serializers.CharField()
+    dossier_digest = serializers.CharField()
+    submitted_by = PersonReference()
+    created_at = serializers.DateTimeField()
+    approved_at = serializers.DateTimeField(allow_null=True)
+    expires_at = serializers.DateTimeField(allow_null=True)
+    url = Link("releases/{0.id}")
+    dossier_url = Link("releases/{0.id}/dossier")
+
+    def get_departments(self, release: Any) -> list[str]:
+        return [department.slug for department in release.departments.all()]
+
+
+class DecisionAnswer(serializers.Serializer[Any]):
+    """One person's word on one digest."""
+
+    id = serializers.IntegerField()
+    verdict = serializers.CharField()
+    speciality = serializers.CharField()
+    reason = serializers.CharField()
+    digest = serializers.CharField()
+    round = serializers.IntegerField()
+    person = PersonReference()
+    created_at = serializers.DateTimeField()
+
+
+class ChecklistItemAnswer(serializers.Serializer[Any]):
+    """One thing that must hold before approval."""
+
+    code = serializers.CharField()
+    title = serializers.CharField()
+    why = serializers.CharField()
+    automatic = serializers.BooleanField()
+    state = serializers.CharField()
+    note = serializers.CharField()
+    attested_by = PersonReference(allow_null=True)
+    attested_at = serializers.DateTimeField(allow_null=True)
+
+
+class StandingAnswer(serializers.Serializer[Any]):
+    """Approvals by speciality: what is required, given in this round, and still missing."""
+
+    required = serializers.DictField(child=serializers.IntegerField())
+    given = serializers.DictField(child=serializers.IntegerField())
+    missing = serializers.DictField(child=serializers.IntegerField())
+    blocking = serializers.ListField(
+        child=serializers.CharField(), help_text="Codes of the checklist items not yet met."
+    )
+
+
+class ReviewAnswer(serializers.Serializer[Any]):
+    """A review, without its decisions."""
+
+    id = serializers.IntegerField()
+    subject_type = serializers.CharField()
+    subject_id = serializers.CharField()
+    subject_name = serializers.CharField()
+    department = slug()
+    tier = serializers.CharField()
+    digest = serializers.CharField()
+    round = serializers.IntegerField()
+    state = serializers.CharField()
+    required_approvals = serializers.DictField(child=serializers.IntegerField())
+    policy_version = serializers.IntegerField()
+    opened_by = PersonReference()
+    opened_at = serializers.DateTimeField()
+    due_at = serializers.DateTimeField()
+    closed_at = serializers.DateTimeField(allow_null=True)
+
+
+class ReviewDetail(ReviewAnswer):
+    """A review as the caller sees it. `why_not` gives, per verdict, what keeps the caller from it;
+    an empty sentence means that nothing does."""
+
+    standing = StandingAnswer()
+    checklist = ChecklistItemAnswer(many=True)
+    decisions = DecisionAnswer(many=True)
+    why_not = serializers.DictField(child=serializers.CharField(allow_blank=True))
+
+
+class ReleaseDetail(ReleaseAnswer):
+    """A release with its risk answers and its review; `review` is null before one is open."""
+
+    risk_answers = serializers.JSONField()
+    review = ReviewDetail(allow_null=True)
+
+
+class DossierAnswer(serializers.Serializer[Any]):
+    """What reviewers decide on. `digest` is the SHA-256 of `dossier` in canonical JSON."""
+
+    digest = serializers.CharField()
+    dossier = serializers.JSONField()

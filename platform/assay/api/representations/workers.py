@@ -1,0 +1,95 @@
+"""Jobs and deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from assay.api.representations.common import Link, PersonReference, slug
+from assay.api.representations.registry import VersionReference
+
+
+class JobAnswer(serializers.Serializer[Any]):
+    """Durable work. `version` and `evaluation` are the ids of what a finished job made."""
+
+    id = serializers.UUIDField()
+    kind = serializers.CharField()
+    state = serializers.CharField()
+    department = slug()
+    title = serializers.CharField()
+    spec = serializers.JSONField()
+    progress = serializers.JSONField()
+    error = serializers.CharField()
+    attempt = serializers.IntegerField()
+    worker = serializers.CharField()
+    cancel_requested = serializers.BooleanField()
+    version = serializers.SerializerMethodField()
+    evaluation = serializers.SerializerMethodField()
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    url = Link("jobs/{0.id}")
+    events_url = Link("jobs/{0.id}/events")
+
+    def get_version(self, job: Any) -> int | None:
+        return _made(job, "version")
+
+    def get_evaluation(self, job: Any) -> int | None:
+        return _made(job, "evaluation")
+
+
+def _made(job: Any, name: str) -> int | None:
+    result = job.result if isinstance(job.result, dict) else {}
+    made = result.get(name)
+    return made if isinstance(made, int) else None
+
+
+class JobEventAnswer(serializers.Serializer[Any]):
+    """One line of a job's log, or one point of its curves."""
+
+    id = serializers.IntegerField()
+    attempt = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    step = serializers.IntegerField(allow_null=True)
+    message = serializers.CharField()
+    data = serializers.JSONField()
+
+
+class JobEventsAnswer(serializers.Serializer[Any]):
+    """A job's events in order; ask again with `after` set to `last`."""
+
+    results = JobEventAnswer(many=True)
+    last = serializers.IntegerField(help_text="The id of the last event here, or `after`.")
+    state = serializers.CharField(help_text="The job's state when this was read.")
+
+
+class ReplicaAnswer(serializers.Serializer[Any]):
+    """One worker's copy; `loaded_digest` is what was hashed while it loaded."""
+
+    worker = serializers.CharField()
+    state = serializers.CharField()
+    loaded_digest = serializers.CharField()
+    message = serializers.CharField()
+    load_seconds = serializers.FloatField(allow_null=True)
+    started_at = serializers.DateTimeField()
+    heartbeat_at = serializers.DateTimeField()
+
+
+class DeploymentAnswer(serializers.Serializer[Any]):
+    """An approved release under the name that applications call it by."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    department = slug()
+    state = serializers.CharField()
+    message = serializers.CharField()
+    release = serializers.IntegerField(source="release_id")
+    version = VersionReference(source="release.version")
+    task = serializers.CharField(source="release.version.model.task")
+    replicas = ReplicaAnswer(many=True)
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()
+    stopped_at = serializers.DateTimeField(allow_null=True)
+    url = Link("deployments/{0.id}")

@@ -1,0 +1,98 @@
+"""Datasets and their versions."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Line, ObjectText, Paragraphs, Slug, StrictSerializer
+from assay.api.idempotency import idempotent
+from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
+from assay.api.representations.registry import DatasetAnswer, DatasetVersionAnswer
+from governance.people.selectors import department_get
+from registry.datasets.models import Classification
+from registry.datasets.selectors import (
+    dataset_get,
+    dataset_versions_visible_to,
+    datasets_visible_to,
+)
+from registry.datasets.services import dataset_create, dataset_version_add
+
+
+class DatasetBody(StrictSerializer):
+    """A new dataset: who owns it, how sensitive it is, under which licence."""
+
+    name = Slug(max_length=80)
+    department = Slug(max_length=40)
+    task = Line(max_length=40)
+    classification = Choice(choices=Classification.choices)
+    licence = Line(max_length=120)
+    description = Paragraphs(max_length=500, required=False, allow_blank=True)
+
+
+class DatasetsView(Endpoint):
+    """Datasets."""
+
+    @operation("Datasets", "List datasets", answer=DatasetAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(datasets_visible_to(self.actor), DatasetAnswer)
+
+    @operation("Datasets", "Create a dataset", body=DatasetBody, answer=DatasetAnswer, status=201)
+    def post(self, request: Request) -> Response:
+        given = self.body(DatasetBody)
+        department = department_get(slug=given.pop("department"))
+        made = dataset_create(actor=self.actor, department=department, **given)
+        return self.answer(made, DatasetAnswer, status=201)
+
+
+class DatasetView(Endpoint):
+    """One dataset."""
+
+    @operation("Datasets", "One dataset", answer=DatasetAnswer)
+    def get(self, request: Request, name: str) -> Response:
+        self.query()
+        return self.answer(dataset_get(actor=self.actor, name=name), DatasetAnswer)
+
+
+class DatasetVersionBody(StrictSerializer):
+    """TSV, CSV or JSON lines. `columns` maps the task's row fields to the file's columns."""
+
+    file = serializers.FileField(max_length=255)
+    columns = ObjectText(max_length=4000, required=False)
+
+
+class DatasetVersionsView(Endpoint):
+    """Versions of one dataset."""
+
+    parser_classes = (BoundedMultiPartParser, StrictJSONParser)
+
+    @operation(
+        "Datasets", "List a dataset's versions", answer=DatasetVersionAnswer, paged=True
+    )
+    def get(self, request: Request, name: str) -> Response:
+        self.query()
+        dataset = dataset_get(actor=self.actor, name=name)
+        rows = dataset_versions_visible_to(self.actor).filter(dataset=dataset)
+        return self.page(rows, DatasetVersionAnswer)
+
+    @operation(
+        "Datasets",
+        "Add a version",
+        body={"multipart/form-data": DatasetVersionBody},
+        answer=DatasetVersionAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, name: str) -> Response:
+        given = self.body(DatasetVersionBody)
+        made = dataset_version_add(
+            actor=self.actor,
+            dataset=dataset_get(actor=self.actor, name=name),
+            file=given["file"],
+            columns=given.get("columns"),
+        )
+        return self.answer(made, DatasetVersionAnswer, status=201)

@@ -1,0 +1,85 @@
+"""Deployments of approved releases."""
+
+from __future__ import annotations
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Identifier, Line, StrictSerializer
+from assay.api.idempotency import idempotent
+from assay.api.representations.workers import DeploymentAnswer
+from workers.deployments.models import DeploymentState
+from workers.deployments.selectors import deployment_get, deployments_visible_to
+from workers.deployments.services import deployment_create, deployment_stop
+
+
+class DeploymentQuery(StrictSerializer):
+    """Filters of the list."""
+
+    name = Line(max_length=80, required=False)
+    state = Choice(choices=DeploymentState.choices, required=False)
+
+
+class DeploymentBody(StrictSerializer):
+    """Which release to make servable."""
+
+    release = Identifier()
+
+
+class DeploymentsView(Endpoint):
+    """Deployments."""
+
+    @operation(
+        "Deployments",
+        "List deployments",
+        query=DeploymentQuery,
+        answer=DeploymentAnswer,
+        paged=True,
+    )
+    def get(self, request: Request) -> Response:
+        given = self.query(DeploymentQuery)
+        return self.page(deployments_visible_to(self.actor).filter(**given), DeploymentAnswer)
+
+    @operation(
+        "Deployments",
+        "Deploy an approved release",
+        body=DeploymentBody,
+        answer=DeploymentAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given = self.body(DeploymentBody)
+        made = deployment_create(actor=self.actor, release_id=given["release"])
+        return self.answer(made, DeploymentAnswer, status=201)
+
+
+class DeploymentView(Endpoint):
+    """One deployment."""
+
+    @operation("Deployments", "One deployment and its replicas", answer=DeploymentAnswer)
+    def get(self, request: Request, deployment_id: int) -> Response:
+        self.query()
+        found = deployment_get(actor=self.actor, deployment_id=deployment_id)
+        return self.answer(found, DeploymentAnswer)
+
+
+class StopBody(StrictSerializer):
+    """Why it stops."""
+
+    reason = Line(max_length=500)
+
+
+class DeploymentStopView(Endpoint):
+    """Take a deployment out of service."""
+
+    @operation("Deployments", "Stop a deployment", body=StopBody, answer=DeploymentAnswer)
+    @idempotent
+    def post(self, request: Request, deployment_id: int) -> Response:
+        given = self.body(StopBody)
+        stopped = deployment_stop(
+            actor=self.actor, deployment_id=deployment_id, reason=given["reason"]
+        )
+        return self.answer(stopped, DeploymentAnswer)

@@ -1,0 +1,165 @@
+"""Fine-tunes, evaluations and the gates they must pass."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import (
+    Choice,
+    Identifier,
+    Line,
+    Number,
+    Object,
+    Slug,
+    StrictSerializer,
+)
+from assay.api.idempotency import idempotent
+from assay.api.representations.registry import (
+    EvaluationAnswer,
+    EvaluationSummary,
+    GateAnswer,
+)
+from assay.api.representations.workers import JobAnswer
+from registry.datasets.selectors import dataset_get, dataset_version_get
+from registry.evaluations.models import Comparator
+from registry.evaluations.selectors import (
+    evaluation_get,
+    evaluations_visible_to,
+    gates_visible_to,
+)
+from registry.evaluations.services import gate_set
+from registry.versions.selectors import model_get, version_get
+from workers.jobs.requests import evaluate_request, fine_tune_request
+
+
+class GateQuery(StrictSerializer):
+    """Filters of the list."""
+
+    model = Line(max_length=80, required=False)
+
+
+class GateBody(StrictSerializer):
+    """A threshold; setting it again changes it for evaluations that start afterwards."""
+
+    model = Slug(max_length=80)
+    dataset = Slug(max_length=80)
+    metric = Line(max_length=60)
+    comparator = Choice(choices=Comparator.choices)
+    threshold = Number()
+    why = Line(max_length=300, required=False, allow_blank=True)
+
+
+class GatesView(Endpoint):
+    """Thresholds set beforehand."""
+
+    @operation("Evaluations", "List gates", query=GateQuery, answer=GateAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        given = self.query(GateQuery)
+        rows = gates_visible_to(self.actor)
+        if "model" in given:
+            rows = rows.filter(model__name=given["model"])
+        return self.page(rows, GateAnswer)
+
+    @operation("Evaluations", "Set a gate", body=GateBody, answer=GateAnswer, status=201)
+    def post(self, request: Request) -> Response:
+        given = self.body(GateBody)
+        made = gate_set(
+            actor=self.actor,
+            model=model_get(actor=self.actor, name=given.pop("model")),
+            dataset=dataset_get(actor=self.actor, name=given.pop("dataset")),
+            **given,
+        )
+        return self.answer(made, GateAnswer, status=201)
+
+
+class FineTuneBody(StrictSerializer):
+    """What to adapt, how, and on which data; `hyperparameters` as the task's schema says."""
+
+    model = Slug(max_length=80)
+    base_version = Identifier()
+    method = Line(max_length=40)
+    dataset_version = Identifier()
+    hyperparameters = Object(required=False)
+
+
+class FineTunesView(Endpoint):
+    """Adaptations."""
+
+    @operation(
+        "Jobs", "Queue a fine-tune", body=FineTuneBody, answer=JobAnswer, status=201
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given = self.body(FineTuneBody)
+        job = fine_tune_request(
+            actor=self.actor,
+            model=model_get(actor=self.actor, name=given["model"]),
+            base_version=version_get(actor=self.actor, id=given["base_version"]),
+            method=given["method"],
+            dataset_version=dataset_version_get(actor=self.actor, id=given["dataset_version"]),
+            hyperparameters=given.get("hyperparameters", {}),
+        )
+        return self.answer(job, JobAnswer, status=201)
+
+
+class EvaluationQuery(StrictSerializer):
+    """Filters of the list."""
+
+    version = serializers.IntegerField(min_value=1, max_value=2**63 - 1, required=False)
+    model = Line(max_length=80, required=False)
+
+
+class EvaluationBody(StrictSerializer):
+    """What to measure, on which data; `settings` as the task's catalogue entry says."""
+
+    version = Identifier()
+    dataset_version = Identifier()
+    settings = Object(required=False)
+
+
+class EvaluationsView(Endpoint):
+    """Measured results."""
+
+    @operation(
+        "Evaluations",
+        "List evaluations",
+        query=EvaluationQuery,
+        answer=EvaluationSummary,
+        paged=True,
+    )
+    def get(self, request: Request) -> Response:
+        given = self.query(EvaluationQuery)
+        rows = evaluations_visible_to(self.actor)
+        if "version" in given:
+            rows = rows.filter(version_id=given["version"])
+        if "model" in given:
+            rows = rows.filter(version__model__name=given["model"])
+        return self.page(rows, EvaluationSummary)
+
+    @operation(
+        "Evaluations", "Queue an evaluation", body=EvaluationBody, answer=JobAnswer, status=201
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given = self.body(EvaluationBody)
+        job = evaluate_request(
+            actor=self.actor,
+            version=version_get(actor=self.actor, id=given["version"]),
+            dataset_version=dataset_version_get(actor=self.actor, id=given["dataset_version"]),
+            settings=given.get("settings", {}),
+        )
+        return self.answer(job, JobAnswer, status=201)
+
+
+class EvaluationView(Endpoint):
+    """One measured result."""
+
+    @operation("Evaluations", "One evaluation with its details", answer=EvaluationAnswer)
+    def get(self, request: Request, evaluation_id: int) -> Response:
+        self.query()
+        evaluation = evaluation_get(actor=self.actor, id=evaluation_id)
+        return self.answer(evaluation, EvaluationAnswer)

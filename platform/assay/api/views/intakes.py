@@ -1,0 +1,105 @@
+"""How bytes enter: deliveries into quarantine, and the second person's sign-off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Line, Paragraphs, Slug, StrictSerializer, Truth
+from assay.api.idempotency import idempotent
+from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
+from assay.api.representations.registry import IntakeAnswer
+from registry.intake.models import IntakeState
+from registry.intake.selectors import intake_get, intakes_visible_to
+from registry.intake.services import intake_sign_off
+from registry.versions.selectors import model_get
+from workers.jobs.requests import intake_request
+
+MAX_FILES = 64
+
+
+class IntakeQuery(StrictSerializer):
+    """Filters of the list."""
+
+    state = Choice(choices=IntakeState.choices, required=False)
+    model = Line(max_length=80, required=False)
+
+
+class IntakeBody(StrictSerializer):
+    """A delivery: where the files came from, under which licence, and the files."""
+
+    model = Slug(max_length=80)
+    source = Line(max_length=300)
+    licence = Line(max_length=60)
+    files = serializers.ListField(
+        child=serializers.FileField(max_length=255, allow_empty_file=True),
+        min_length=1,
+        max_length=MAX_FILES,
+    )
+
+
+class IntakesView(Endpoint):
+    """Deliveries."""
+
+    parser_classes = (BoundedMultiPartParser, StrictJSONParser)
+
+    @operation("Intake", "List intakes", query=IntakeQuery, answer=IntakeAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        given = self.query(IntakeQuery)
+        rows = intakes_visible_to(self.actor)
+        if "state" in given:
+            rows = rows.filter(state=given["state"])
+        if "model" in given:
+            rows = rows.filter(model__name=given["model"])
+        return self.page(rows, IntakeAnswer)
+
+    @operation(
+        "Intake",
+        "Deliver files into quarantine and queue their checks",
+        body={"multipart/form-data": IntakeBody},
+        answer=IntakeAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given: dict[str, Any] = self.body(IntakeBody)
+        intake, _job = intake_request(
+            actor=self.actor,
+            model=model_get(actor=self.actor, name=given["model"]),
+            source=given["source"],
+            licence=given["licence"],
+            files=given["files"],
+        )
+        return self.answer(intake, IntakeAnswer, status=201)
+
+
+class IntakeView(Endpoint):
+    """One delivery."""
+
+    @operation("Intake", "One intake and its findings", answer=IntakeAnswer)
+    def get(self, request: Request, intake_id: int) -> Response:
+        self.query()
+        return self.answer(intake_get(actor=self.actor, id=intake_id), IntakeAnswer)
+
+
+class SignOffBody(StrictSerializer):
+    """The second person's word."""
+
+    accept = Truth()
+    reason = Paragraphs(max_length=1000)
+
+
+class IntakeSignOffView(Endpoint):
+    """A second person makes it a trusted version, or rejects it."""
+
+    @operation("Intake", "Accept or reject an intake", body=SignOffBody, answer=IntakeAnswer)
+    @idempotent
+    def post(self, request: Request, intake_id: int) -> Response:
+        given = self.body(SignOffBody)
+        intake_sign_off(actor=self.actor, intake_id=intake_id, **given)
+        return self.answer(intake_get(actor=self.actor, id=intake_id), IntakeAnswer)

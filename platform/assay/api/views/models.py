@@ -1,0 +1,116 @@
+"""The catalogue, models and their versions."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Line, Paragraphs, Slug, StrictSerializer, Truth
+from assay.api.representations.registry import (
+    ModelAnswer,
+    TaskAnswer,
+    VersionAnswer,
+    VersionDetail,
+)
+from governance.people.selectors import department_get
+from registry.catalogue import TASKS
+from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
+from registry.versions.selectors import (
+    lineage,
+    model_get,
+    models_visible_to,
+    version_get,
+    versions_visible_to,
+)
+from registry.versions.services import model_create
+
+
+class TasksView(Endpoint):
+    """What models may do here."""
+
+    @operation("Models", "The catalogue of tasks", answer=TaskAnswer(many=True))
+    def get(self, request: Request) -> Response:
+        self.query()
+        return Response(self.rendered(TASKS.values(), TaskAnswer))
+
+
+class ModelQuery(StrictSerializer):
+    """Filters of the list."""
+
+    department = serializers.CharField(max_length=40, required=False)
+    task = serializers.CharField(max_length=40, required=False)
+
+
+class ModelBody(StrictSerializer):
+    """A new model; `shared` lets other departments see and adapt it."""
+
+    name = Slug(max_length=80)
+    department = Slug(max_length=40)
+    task = Line(max_length=40)
+    description = Paragraphs(max_length=500, required=False, allow_blank=True)
+    shared = Truth(required=False)
+
+
+class ModelsView(Endpoint):
+    """Registered models."""
+
+    @operation("Models", "List models", query=ModelQuery, answer=ModelAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        given = self.query(ModelQuery)
+        rows = models_visible_to(self.actor)
+        if "department" in given:
+            rows = rows.filter(department__slug=given["department"])
+        if "task" in given:
+            rows = rows.filter(task=given["task"])
+        return self.page(rows, ModelAnswer)
+
+    @operation("Models", "Create a model", body=ModelBody, answer=ModelAnswer, status=201)
+    def post(self, request: Request) -> Response:
+        given = self.body(ModelBody)
+        department = department_get(slug=given.pop("department"))
+        made = model_create(actor=self.actor, department=department, **given)
+        return self.answer(made, ModelAnswer, status=201)
+
+
+class ModelView(Endpoint):
+    """One model."""
+
+    @operation("Models", "One model", answer=ModelAnswer)
+    def get(self, request: Request, name: str) -> Response:
+        self.query()
+        return self.answer(model_get(actor=self.actor, name=name), ModelAnswer)
+
+
+class ModelVersionsView(Endpoint):
+    """Versions of one model."""
+
+    @operation("Models", "List a model's versions", answer=VersionAnswer, paged=True)
+    def get(self, request: Request, name: str) -> Response:
+        self.query()
+        model = model_get(actor=self.actor, name=name)
+        return self.page(versions_visible_to(self.actor).filter(model=model), VersionAnswer)
+
+
+class VersionView(Endpoint):
+    """One immutable version."""
+
+    @operation(
+        "Models",
+        "One version: manifest, lineage, metrics, evaluations, gates",
+        answer=VersionDetail,
+    )
+    def get(self, request: Request, version_id: int) -> Response:
+        self.query()
+        version = version_get(actor=self.actor, id=version_id)
+        return self.answer(
+            {
+                "version": version,
+                "evaluations": evaluations_visible_to(self.actor).filter(version=version)[:100],
+                "gates": gates_visible_to(self.actor).filter(model=version.model_id)[:100],
+                "lineage": lineage(version, actor=self.actor),
+            },
+            VersionDetail,
+        )

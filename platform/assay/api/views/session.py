@@ -1,0 +1,60 @@
+"""Signing in for programs, and who one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import status
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Line, Password, StrictSerializer
+from assay.api.representations.governance import MeAnswer, TokenAnswer
+from assay.api.throttle import throttle_sign_in
+from governance.keys.services import access_token_create
+from governance.people.services import sign_in
+from governance.principals import request_context
+
+
+class SignInBody(StrictSerializer):
+    """Credentials."""
+
+    email = Line(max_length=254)
+    password = Password()
+
+
+class TokenView(Endpoint):
+    """A password for a personal access token."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)  # type: ignore[assignment]
+
+    @operation(
+        "Session",
+        "Exchange e-mail and password for a personal access token",
+        body=SignInBody,
+        answer=TokenAnswer,
+        status=201,
+        auth=[],
+    )
+    def post(self, request: Request) -> Response:
+        given = self.body(SignInBody)
+        throttle_sign_in(email=given["email"], address=request_context.get().client_address)
+        person = sign_in(email=given["email"], password=given["password"])
+        key, token = access_token_create(person=person, name="Signed in through the API")
+        answer: dict[str, Any] = {"token": token, "expires_at": key.expires_at}
+        response = self.answer(answer, TokenAnswer, status=status.HTTP_201_CREATED)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+class MeView(Endpoint):
+    """The caller."""
+
+    @operation("Session", "Who you are, and the roles you hold", answer=MeAnswer)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.answer(self.actor, MeAnswer)
