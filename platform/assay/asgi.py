@@ -1,0 +1,52 @@
+"""The web process: the gateway and the probes on raw ASGI, everything else through Django."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+# The gateway reads models, and those exist only once Django is set up.
+from assay.gateway.app import Gateway  # noqa: E402
+from assay.gateway.http import Receive, Scope, Send  # noqa: E402
+from assay.gateway.probes import PROBES  # noqa: E402
+
+
+class Application:
+    """Dispatches by path. Each instance has a gateway of its own."""
+
+    def __init__(self) -> None:
+        self.gateway = Gateway()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        path = scope["path"]
+        if path.startswith("/v1/") or path == "/v1":
+            await self.gateway(scope, receive, send)
+        elif probe := PROBES.get(path):
+            await probe(self.gateway, scope, send)
+        else:
+            await django_application(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.gateway.start()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.gateway.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+application = Application()

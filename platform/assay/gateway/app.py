@@ -1,0 +1,208 @@
+"""`/v1/*` on raw ASGI: no Django middleware, no ORM on the way of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from django.conf import settings
+
+from assay.gateway.access import Refused, find_deployment, require_ready, visible_deployments
+from assay.gateway.authentication import KeyRefused, authenticate
+from assay.gateway.call import Call
+from assay.gateway.endpoints import ENDPOINTS, Endpoint
+from assay.gateway.errors import (
+    NoSuchPath,
+    RequestInvalid,
+    WrongMethod,
+    error_headers,
+    error_json,
+    printable,
+)
+from assay.gateway.execution import Execution
+from assay.gateway.http import (
+    ClientGone,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    client_address,
+    header,
+    read_json_body,
+    respond,
+)
+from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
+from assay.gateway.quotas import QuotaStopped
+from assay.gateway.rendering import dumps, encode
+from assay.gateway.runtime import Runtime
+from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
+from governance.errors import DomainError, Unavailable
+from registry.catalogue import get_task
+
+logger = logging.getLogger(__name__)
+
+_MODELS = "/v1/models"
+
+
+class InternalError(DomainError):
+    """A fault of ours (500). The details are in the log under the request's id."""
+
+    code = "internal_error"
+    status = 500
+    title = "Internal error"
+
+
+class Gateway:
+    """The ASGI application. Its runtime starts with the first request or with the lifespan."""
+
+    def __init__(self) -> None:
+        self._runtime: Runtime | None = None
+
+    def start(self) -> Runtime:
+        """The runtime, started on the running event loop if it is not yet."""
+        if self._runtime is None:
+            self._runtime = Runtime()
+            self._runtime.start()
+        return self._runtime
+
+    async def stop(self) -> None:
+        """Settle what is under way and close every connection."""
+        if self._runtime is not None:
+            runtime, self._runtime = self._runtime, None
+            await runtime.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime = self.start()
+        endpoint = _label(scope["path"])
+        call = Call(endpoint=endpoint, client_address=client_address(scope))
+        INFLIGHT.inc()
+        try:
+            await self._answer(runtime, call, scope, receive, send)
+        finally:
+            INFLIGHT.dec()
+            REQUESTS.labels(endpoint, call.outcome).inc()
+            DURATION.labels(endpoint).observe(time.perf_counter() - call.started)
+
+    async def _answer(
+        self, runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await _route(runtime, call, scope, receive, send)
+        except ClientGone:
+            call.outcome = "cancelled"
+        except DomainError as error:
+            await _refuse(runtime, call, error, send)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # Nothing else may reach a caller; it would be a stack trace.
+            logger.exception("Request %s failed.", call.request_id)
+            fault = InternalError(f"Something went wrong on our side ({call.request_id}).")
+            await _refuse(runtime, call, fault, send)
+
+
+def _label(path: str) -> str:
+    if path in ENDPOINTS or path == _MODELS:
+        return path
+    return f"{_MODELS}/{{id}}" if path.startswith(f"{_MODELS}/") else "other"
+
+
+async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+    path, method = scope["path"], scope["method"]
+    endpoint = ENDPOINTS.get(path)
+    if endpoint is None and call.endpoint == "other":
+        raise NoSuchPath(
+            f"Unknown request URL: {method} {printable(path)}.",
+            hint=f"There are {_MODELS}, {', '.join(ENDPOINTS)}.",
+        )
+    allowed = "GET" if endpoint is None else "POST"
+    if method != allowed:
+        raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
+    snapshot = await runtime.refresher.current()
+    call.key = authenticate(snapshot, header(scope, b"authorization"))
+    if endpoint is not None:
+        await _infer(runtime, call, endpoint, snapshot, scope, receive, send)
+    elif path == _MODELS:
+        await _list_models(call, snapshot, call.key, send)
+    else:
+        await _show_model(call, snapshot, call.key, path.removeprefix(f"{_MODELS}/"), send)
+
+
+async def _infer(
+    runtime: Runtime,
+    call: Call,
+    endpoint: Endpoint,
+    snapshot: Snapshot,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    key = call.key
+    assert key is not None  # noqa: S101 (set by the only caller; for the type checker)
+    body = await read_json_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES)
+    plan = endpoint.plan(body, call.request_id)
+    call.asked_for, call.streamed = plan.model, plan.stream
+    call.deployment, call.decision = find_deployment(snapshot, key, plan.model)
+    if call.deployment.task != endpoint.task:
+        right = get_task(call.deployment.task).endpoint
+        raise RequestInvalid(
+            f"Deployment {call.deployment.name} is for {call.deployment.task}; "
+            f"use POST {right} instead of {endpoint.path}.",
+            param="model",
+            code="wrong_endpoint",
+        )
+    require_ready(call.deployment)
+    if runtime.ledger.blocked:
+        raise Unavailable("Usage cannot be recorded, so no request is let through.", retry_after=2)
+    await Execution(runtime, call, plan, key, call.deployment).run(receive, send)
+
+
+async def _list_models(call: Call, snapshot: Snapshot, key: KeyEntry, send: Send) -> None:
+    models = [_model(entry, usable) for entry, usable in visible_deployments(snapshot, key)]
+    body = encode(dumps({"object": "list", "data": models}))
+    await respond(send, 200, body, call.headers())
+
+
+async def _show_model(call: Call, snapshot: Snapshot, key: KeyEntry, name: str, send: Send) -> None:
+    call.asked_for = name
+    for entry, usable in visible_deployments(snapshot, key):
+        if entry.name == name:
+            await respond(send, 200, encode(dumps(_model(entry, usable))), call.headers())
+            return
+    find_deployment(snapshot, key, name)
+
+
+def _model(entry: DeploymentEntry, usable: bool) -> dict[str, object]:
+    return {
+        "id": entry.name,
+        "object": "model",
+        "created": int(entry.created_at),
+        "owned_by": entry.department,
+        "task": entry.task,
+        "endpoint": get_task(entry.task).endpoint,
+        "release": entry.release,
+        "digest": entry.digest,
+        "usable": usable,
+        "ready": entry.ready_until > time.time(),
+    }
+
+
+async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) -> None:
+    """Render the error, and have it recorded unless nothing was decided about anybody."""
+    if isinstance(error, Refused):
+        call.deployment, call.decision = error.deployment, error.decision
+    if isinstance(error, KeyRefused):
+        call.key = error.key
+    if call.outcome == "ok":
+        call.outcome = error.code
+    decided = call.key is not None or isinstance(error, KeyRefused)
+    if decided and not call.recorded and error.code != Unavailable.code:
+        call.recorded = True
+        runtime.ledger.record_refusal(call.entry(error.code, reason=error.message, ran=False))
+    headers: Headers = call.headers() + error_headers(error)
+    if isinstance(error, QuotaStopped):
+        headers += error.headers
+    if error.status in {408, 413}:
+        headers.append((b"connection", b"close"))
+    await respond(send, error.status, error_json(error), headers)

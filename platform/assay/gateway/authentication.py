@@ -1,0 +1,69 @@
+"""Who calls: `Authorization: Bearer assay_…` against the snapshot. Never a query string."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+
+from django.conf import settings
+
+from assay.gateway.snapshot import KeyEntry, Snapshot
+from governance.errors import NotAuthenticated
+from governance.keys.tokens import parse_token, secret_hmac
+
+_BEARER = re.compile(r"bearer +(\S+)\Z", re.IGNORECASE)
+_NO_KEY = bytes(32)
+_UNKNOWN = "Incorrect API key provided."
+
+
+class KeyRefused(NotAuthenticated):
+    """The credential is missing or not valid. `key` is set once its secret has been proved."""
+
+    code = "invalid_api_key"
+
+    def __init__(self, message: str, *, hint: str = "", key: KeyEntry | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
+
+
+def authenticate(snapshot: Snapshot, authorization: bytes | None) -> KeyEntry:
+    """The department's key that the header proves.
+
+    Raises:
+        KeyRefused: none, malformed, unknown, wrong, revoked or expired, or a personal token.
+    """
+    if authorization is None:
+        raise KeyRefused(
+            "You didn't provide an API key.",
+            hint="Send your department's key as `Authorization: Bearer assay_…`.",
+        )
+    presented = _BEARER.match(authorization.decode("latin-1"))
+    if presented is None:
+        raise KeyRefused("The Authorization header does not read `Bearer assay_…`.")
+    try:
+        token = parse_token(presented[1])
+    except ValueError as error:
+        raise KeyRefused(f"This is not a valid API key: {error}.") from None
+    key = snapshot.keys.get(token.public_id)
+    pepper = settings.KEY_PEPPERS.get(1 if key is None else key.pepper_version)
+    computed = secret_hmac(token.secret, pepper or _NO_KEY)
+    matches = hmac.compare_digest(computed, _NO_KEY if key is None else key.secret_hmac)
+    if key is None or pepper is None or not matches:
+        raise KeyRefused(_UNKNOWN)
+    _refuse_dead(key)
+    return key
+
+
+def _refuse_dead(key: KeyEntry) -> None:
+    now = time.time()
+    if key.revoked_at is not None and key.revoked_at <= now:
+        raise KeyRefused(f"API key {key.name} is revoked; it cannot be used any more.", key=key)
+    if key.expires_at <= now:
+        raise KeyRefused(f"API key {key.name} is expired.", hint="Ask for a new one.", key=key)
+    if key.department is None:
+        raise KeyRefused(
+            "A personal access token cannot be used on /v1.",
+            hint="Use a key of your department.",
+            key=key,
+        )

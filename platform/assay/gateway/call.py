@@ -1,0 +1,89 @@
+"""What is known of one request while it is answered, and its entry in the ledger."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from assay.gateway.errors import printable
+from assay.gateway.http import Headers
+from assay.gateway.snapshot import DeploymentEntry, KeyEntry
+from governance.policy.engine import PolicyDecision
+from governance.usage.records import UsageEntry
+
+
+def new_request_id() -> str:
+    """`req_` and 128 random bits."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. Filled in as it is understood; `recorded` once the ledger has its entry."""
+
+    endpoint: str
+    client_address: str
+    request_id: str = field(default_factory=new_request_id)
+    occurred_at: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+    key: KeyEntry | None = None
+    asked_for: str = ""
+    deployment: DeploymentEntry | None = None
+    decision: PolicyDecision | None = None
+    streamed: bool = False
+    recorded: bool = False
+    outcome: str = "ok"
+
+    @property
+    def elapsed_ms(self) -> int:
+        return int((time.perf_counter() - self.started) * 1000)
+
+    def headers(self) -> Headers:
+        """What every answer carries, and once a deployment is found, what answered under what."""
+        headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"openai-processing-ms", str(self.elapsed_ms).encode()),
+        ]
+        if self.deployment is not None:
+            headers.append((b"x-assay-release", str(self.deployment.release).encode()))
+            headers.append((b"x-assay-digest", self.deployment.digest.encode()))
+        if self.decision is not None:
+            version = str(self.decision.policy_version).encode()
+            headers.append((b"x-assay-policy-version", version))
+        return headers
+
+    def entry(
+        self,
+        outcome: str,
+        *,
+        reason: str = "",
+        ran: bool = True,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        queue_ms: int = 0,
+    ) -> UsageEntry:
+        """The ledger's entry for this request as it stands now."""
+        key, deployment, decision = self.key, self.deployment, self.decision
+        return UsageEntry(
+            request_id=self.request_id,
+            occurred_at=self.occurred_at,
+            outcome=outcome,
+            endpoint=self.endpoint,
+            department="" if key is None else key.department or "",
+            key_public_id="" if key is None else key.public_id,
+            key_name="" if key is None else key.name,
+            deployment=printable(self.asked_for, 79) if deployment is None else deployment.name,
+            release=None if deployment is None else deployment.release,
+            version_digest="" if deployment is None else deployment.digest,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            queue_ms=queue_ms,
+            total_ms=self.elapsed_ms,
+            streamed=self.streamed,
+            policy_version=None if decision is None else decision.policy_version,
+            rules=[] if decision is None else list(decision.rules),
+            reason=printable(reason, 1000),
+            client_address=self.client_address,
+            ran=ran,
+        )

@@ -1,0 +1,113 @@
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from governance.errors import DomainError, InvalidInput
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    409: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+# A wait longer than this is not worth a client's automatic retry.
+RETRY_PATIENCE_S = 60.0
+
+
+class RequestInvalid(InvalidInput):
+    """One parameter of the request is wrong (400); `param` is its path, as `messages[0].role`."""
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.param = param
+
+
+class NoSuchPath(DomainError):
+    """Nothing is served under the path (404)."""
+
+    code = "unknown_url"
+    status = 404
+    title = "Not found"
+
+
+class WrongMethod(DomainError):
+    """The path exists for another method (405)."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = "Method not allowed"
+
+
+class WrongContentType(DomainError):
+    """The body is not declared as JSON (415)."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "Unsupported media type"
+
+
+class EngineFailed(DomainError):
+    """The worker refused or broke; the status and the sentence are the worker's."""
+
+    code = "engine_failed"
+    status = 500
+    title = "Engine failed"
+
+    def __init__(self, message: str, *, code: str, status: int) -> None:
+        super().__init__(message, code=code)
+        self.status = status if 400 <= status <= 599 else 500
+
+
+class DeadlinePassed(DomainError):
+    """No answer within the gateway's time limit (504)."""
+
+    code = "timeout"
+    status = 504
+    title = "Timed out"
+
+
+def error_body(error: DomainError) -> dict[str, dict[str, str | None]]:
+    """The error as clients of OpenAI's API read it; the hint follows the sentence."""
+    message = f"{error.message} {error.hint}".strip()
+    return {
+        "error": {
+            "message": message,
+            "type": _TYPES.get(error.status, "api_error"),
+            "param": getattr(error, "param", None),
+            "code": error.code,
+        }
+    }
+
+
+def error_json(error: DomainError) -> bytes:
+    """`error_body` as UTF-8 JSON."""
+    return json.dumps(error_body(error), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
+    """`retry-after` in whole seconds, and `x-should-retry: false` where waiting does not pay."""
+    headers: list[tuple[bytes, bytes]] = []
+    if error.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="assay"'))
+    if error.retry_after is not None and math.isfinite(error.retry_after):
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    if error.status == 429 and (error.retry_after is None or error.retry_after > RETRY_PATIENCE_S):
+        headers.append((b"x-should-retry", b"false"))
+    return headers
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """Text from outside, fit for a sentence, a log line and a database column."""
+    clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
+    return clean if len(clean) <= limit else f"{clean[:limit]}…"

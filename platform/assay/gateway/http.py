@@ -1,0 +1,100 @@
+"""The little of HTTP that the gateway needs, on raw ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from assay.gateway.errors import WrongContentType
+from governance.errors import DomainError, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+BODY_TIMEOUT_S = 30.0
+
+
+class ClientGone(Exception):
+    """The client has hung up; nobody is there to answer."""
+
+
+class BodySlow(DomainError):
+    """The body did not arrive in time (408)."""
+
+    code = "request_timeout"
+    status = 408
+    title = "Request timeout"
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header called `name` (lower case)."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+def client_address(scope: Scope) -> str:
+    """The peer's address, as the server in front reports it; empty on a Unix socket."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+async def read_json_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The request's body, at most `limit` bytes.
+
+    Raises:
+        WrongContentType: it is not declared as plain JSON.
+        TooLarge: it is longer, or says it is.
+        BodySlow: it does not come within `BODY_TIMEOUT_S` seconds.
+        ClientGone: the client hung up first.
+    """
+    kind = (header(scope, b"content-type") or b"").split(b";", 1)[0].strip().lower()
+    if kind != b"application/json":
+        raise WrongContentType("Send the body as JSON, with `Content-Type: application/json`.")
+    if header(scope, b"content-encoding") not in (None, b"identity"):
+        raise WrongContentType("Compressed request bodies are not taken; send plain JSON.")
+    declared = header(scope, b"content-length") or b"0"
+    if not declared.isdigit() or int(declared[:20]) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _collect(receive, limit)
+    except TimeoutError:
+        raise BodySlow(f"The request body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
+
+
+async def _collect(receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"The request body is over the limit of {limit:,} bytes.",
+        hint="Send less in one request.",
+    )
+
+
+async def respond(
+    send: Send, status: int, body: bytes, headers: Headers, kind: bytes = b"application/json"
+) -> None:
+    """One whole response."""
+    fixed = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": fixed + headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,55 @@
+"""What Prometheus scrapes. Labels are bounded: endpoints and outcomes, never keys."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from assay.settings import env
+
+REQUESTS = Counter(
+    "assay_gateway_requests", "Requests by endpoint and outcome.", ("endpoint", "outcome")
+)
+DURATION = Histogram(
+    "assay_gateway_request_duration_seconds",
+    "From the first byte of a request to the last of its answer.",
+    ("endpoint",),
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+TOKENS = Counter("assay_gateway_tokens", "Tokens settled.", ("kind",))
+INFLIGHT = Gauge("assay_gateway_inflight_requests", "Requests being answered now.")
+SNAPSHOT_AGE = Gauge(
+    "assay_gateway_snapshot_age_seconds", "Seconds since keys and policy were read."
+)
+UNRECORDED = Counter(
+    "assay_gateway_unrecorded_refusals",
+    "Refusals beyond the rate at which they are written to the log.",
+)
+HELD = Gauge("assay_gateway_held_settlements", "Settlements that Redis has not taken yet.")
+
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+_BEARER = re.compile(rb"bearer +(\S+)\Z", re.IGNORECASE)
+
+
+def may_scrape(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a request may read the metrics.
+
+    With ASSAY_METRICS_TOKEN set: whoever presents it as a bearer token. Without: only a direct
+    connection from this machine; one that a proxy forwarded is not.
+    """
+    headers = dict(scope["headers"])
+    if token := env("ASSAY_METRICS_TOKEN", ""):
+        presented = _BEARER.match(headers.get(b"authorization", b""))
+        return presented is not None and hmac.compare_digest(presented[1], token.encode())
+    client = scope.get("client")
+    if client is None or any(name in headers for name in _FORWARDED):
+        return False
+    try:
+        return ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False

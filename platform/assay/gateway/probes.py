@@ -1,0 +1,54 @@
+"""`/healthz`: the process answers. `/readyz`: it may be sent requests. `/metrics`: Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import redis
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from assay.gateway.app import Gateway
+from assay.gateway.http import Scope, Send, respond
+from assay.gateway.metrics import may_scrape
+from assay.gateway.rendering import dumps, encode
+from governance.errors import Unavailable
+
+Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
+
+
+async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
+    """200 as long as the event loop turns."""
+    await respond(send, 200, b'{"status":"ok"}', [])
+
+
+async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
+    """200 when database and broker answer and usage is recorded; else 503 and what is amiss.
+
+    The database is judged by the age of the snapshot, which is read from it every few seconds.
+    """
+    runtime = gateway.start()
+    checks = {"database": "ok", "broker": "ok", "usage": "ok"}
+    try:
+        await runtime.refresher.current()
+    except Unavailable:
+        checks["database"] = "does not answer"
+    try:
+        await runtime.client.ping()
+    except (redis.RedisError, OSError):
+        checks["broker"] = "does not answer"
+    if runtime.ledger.blocked:
+        checks["usage"] = "cannot be recorded"
+    ready = all(value == "ok" for value in checks.values())
+    body = {"status": "ok" if ready else "unavailable", **checks}
+    await respond(send, 200 if ready else 503, encode(dumps(body)), [])
+
+
+async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
+    """The metrics of this process, for those who may scrape."""
+    if not may_scrape(scope):
+        await respond(send, 403, b"Metrics need ASSAY_METRICS_TOKEN.\n", [], b"text/plain")
+        return
+    await respond(send, 200, generate_latest(), [], CONTENT_TYPE_LATEST.encode())
+
+
+PROBES: dict[str, Probe] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

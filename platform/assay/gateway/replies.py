@@ -1,0 +1,96 @@
+"""Answers from engine workers: one Redis Stream for this process, one reader, a queue a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from enum import Enum
+from typing import cast
+
+import redis.asyncio
+
+from workers.wire import REPLY_TTL_S, Event, decode_event
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_MS = 1000
+_COUNT = 500
+_TRIM_EVERY_S = 15.0
+_Answer = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
+
+
+class Signal(Enum):
+    """What reaches a request's queue besides the worker's events."""
+
+    DISCONNECTED = "disconnected"
+    DEADLINE = "deadline"
+
+
+Inbox = asyncio.Queue[Event | Signal]
+
+
+class Replies:
+    """Start and stop it on one event loop.
+
+    `client` is its own: a blocking read would hold up everything else on a shared connection.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.stream = f"assay:reply:{uuid.uuid4().hex}"
+        self._client = client
+        self._inboxes: dict[str, Inbox] = {}
+        self._last: str | bytes = "0-0"
+        self._trimmed_at = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._read())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self._client.delete(self.stream)
+        except (redis.RedisError, OSError):
+            logger.warning("Reply stream %s is left to expire.", self.stream)
+
+    def open(self, request_id: str) -> Inbox:
+        """The queue that the answers to `request_id` will arrive in, until `close`."""
+        inbox: Inbox = asyncio.Queue()
+        self._inboxes[request_id] = inbox
+        return inbox
+
+    def close(self, request_id: str) -> None:
+        """Answers to `request_id` that still come are dropped."""
+        self._inboxes.pop(request_id, None)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                await self._read_once()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("Reply stream %s cannot be read: %s", self.stream, error)
+                await asyncio.sleep(0.5)
+
+    async def _read_once(self) -> None:
+        answer = await self._client.xread({self.stream: self._last}, count=_COUNT, block=_BLOCK_MS)
+        for _, entries in cast(_Answer, answer):
+            for identifier, fields in entries:
+                self._last = identifier
+                self._deliver(fields)
+        if time.monotonic() - self._trimmed_at > _TRIM_EVERY_S:
+            self._trimmed_at = time.monotonic()
+            await self._client.xtrim(self.stream, minid=self._last, approximate=False)
+            await self._client.expire(self.stream, REPLY_TTL_S)
+
+    def _deliver(self, fields: dict[bytes, bytes]) -> None:
+        try:
+            inbox = self._inboxes.get(fields[b"id"].decode())
+            if inbox is not None:
+                inbox.put_nowait(decode_event(fields[b"event"]))
+        except (KeyError, TypeError, ValueError):
+            # One bad entry must not cost the other requests their answers.
+            logger.exception("An entry of %s is not an event.", self.stream)

@@ -1,0 +1,63 @@
+"""Everything of one gateway process that lives on its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import redis.asyncio
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from assay.gateway.dispatch import Dispatcher
+from assay.gateway.ledger import Ledger
+from assay.gateway.quotas import Quotas
+from assay.gateway.refresher import Refresher
+from assay.gateway.replies import Replies
+
+logger = logging.getLogger(__name__)
+
+_CONNECTIONS = 64
+
+
+def _client(connections: int, timeout_s: float) -> redis.asyncio.Redis:
+    """Never repeats a command by itself: a reservation sent twice would be charged twice."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.REDIS_URL,
+        max_connections=connections,
+        timeout=2,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return redis.asyncio.Redis(connection_pool=pool)
+
+
+class Runtime:
+    """Made and started on the loop that it serves."""
+
+    def __init__(self) -> None:
+        self.client = _client(_CONNECTIONS, 2)
+        # Blocking reads of one second each, so a longer patience than the other's.
+        self._reader = _client(2, 10)
+        self.quotas = Quotas(self.client)
+        self.ledger = Ledger(self.quotas)
+        self.replies = Replies(self._reader)
+        self.refresher = Refresher(self.client)
+        self.dispatcher = Dispatcher(self.client)
+
+    def start(self) -> None:
+        self.refresher.start()
+        self.replies.start()
+        self.ledger.start()
+
+    async def stop(self) -> None:
+        """Settle what is under way, then let go of everything."""
+        await self.ledger.stop()
+        await self.replies.stop()
+        await self.refresher.stop()
+        await self.dispatcher.stop()
+        await asyncio.gather(self.client.aclose(), self._reader.aclose())
+        for owner in (self.client, self._reader):
+            await owner.connection_pool.disconnect()

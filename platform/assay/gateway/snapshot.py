@@ -1,0 +1,208 @@
+"""What the gateway knows: keys, policy, quotas and deployments, immutable and in memory.
+
+A snapshot says what is true, never what was decided: expiries are compared with the clock at every
+request. It is read again within milliseconds when something publishes on `SNAPSHOT_CHANNEL`, and
+every `GATEWAY_SNAPSHOT_TTL_S` seconds whatever happens; older than three times that, it is not
+used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import close_old_connections, connection
+from django.db.models import Q
+from django.utils import timezone
+
+from assay.gateway.quotas import Limit
+from governance.keys.models import ApiKey
+from governance.policy.engine import PolicySnapshot, Resource
+from governance.policy.services import active_policy
+from governance.principals import Principal, PrincipalKind
+from governance.quotas.selectors import quota_limits
+from registry.releases.models import ReleaseState
+from registry.versions.models import VersionState
+from workers.deployments.models import Deployment, Replica, ReplicaState
+from workers.deployments.selectors import live_deployments
+
+# How long a revoked or expired key is still told why, instead of being unknown.
+_REMEMBERED = timedelta(days=7)
+# A replica whose heartbeat is older than this, in seconds, is not counted on.
+REPLICA_PATIENCE_S = 30.0
+# Columns that are large and not needed here.
+_HEAVY = ("release__dossier", "release__version__manifest", "release__version__card")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """One credential as presented to the gateway. `department` is None for a personal token."""
+
+    public_id: str
+    secret_hmac: bytes
+    pepper_version: int
+    name: str
+    department: str | None
+    expires_at: float
+    revoked_at: float | None
+    principal: Principal
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentEntry:
+    """One live deployment. `obstacle` is empty when its release and version still permit serving.
+
+    `expires_at`, `created_at` and `ready_until` are seconds since the epoch; `ready_until` is when
+    the newest heartbeat of a replica that has loaded exactly `digest` stops counting.
+    """
+
+    id: int
+    name: str
+    department: str
+    release: int
+    digest: str
+    task: str
+    expires_at: float
+    created_at: float
+    ready_until: float
+    obstacle: str
+    resource: Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reading of the database. `read_at` is on the monotonic clock."""
+
+    keys: Mapping[str, KeyEntry]
+    deployments: Mapping[str, DeploymentEntry]
+    policy: PolicySnapshot
+    read_at: float
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.read_at
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is young enough to decide by."""
+        return self.age_s <= 3 * settings.GATEWAY_SNAPSHOT_TTL_S
+
+
+def read_snapshot() -> Snapshot:
+    """Read everything, in six queries. Blocks: call it in a thread.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    read_at = time.monotonic()
+    close_old_connections()
+    try:
+        return Snapshot(
+            policy=active_policy(),
+            keys=_read_keys(_read_limits()),
+            deployments=_read_deployments(),
+            read_at=read_at,
+        )
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _read_limits() -> dict[str, list[Limit]]:
+    """Limits by whom they bind: `key:<public id>` or `department:<slug>`."""
+    found: dict[str, list[Limit]] = {}
+    for row in quota_limits():
+        if row.key_public_id is not None:
+            subject, title = f"key:{row.key_public_id}", f"API key {row.key_public_id}"
+        else:
+            subject, title = f"department:{row.department}", f"Department {row.department}"
+        found.setdefault(subject, []).append(Limit(subject, title, row.kind, row.limit))
+    return found
+
+
+def _read_keys(limits: dict[str, list[Limit]]) -> dict[str, KeyEntry]:
+    since = timezone.now() - _REMEMBERED
+    rows = ApiKey.objects.filter(
+        Q(revoked_at__isnull=True) | Q(revoked_at__gt=since), expires_at__gt=since
+    ).select_related("department")
+    return {row.public_id: _key_entry(row, limits) for row in rows}
+
+
+def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
+    slug = None if row.department is None else row.department.slug
+    applying = (*limits.get(f"key:{row.public_id}", ()), *limits.get(f"department:{slug}", ()))
+    return KeyEntry(
+        public_id=row.public_id,
+        secret_hmac=bytes(row.secret_hmac),
+        pepper_version=row.pepper_version,
+        name=row.name,
+        department=slug,
+        expires_at=row.expires_at.timestamp(),
+        revoked_at=None if row.revoked_at is None else row.revoked_at.timestamp(),
+        principal=Principal(
+            kind=PrincipalKind.KEY,
+            id=str(row.pk),
+            name=row.name,
+            department=slug,
+            scopes=frozenset(row.scopes),
+            key_id=row.pk,
+        ),
+        limits=applying,
+    )
+
+
+def _read_deployments() -> dict[str, DeploymentEntry]:
+    rows = live_deployments().prefetch_related("release__departments", "replicas").defer(*_HEAVY)
+    return {row.name: _deployment_entry(row) for row in rows}
+
+
+def _deployment_entry(row: Deployment) -> DeploymentEntry:
+    release, version = row.release, row.release.version
+    departments = sorted(department.slug for department in release.departments.all())
+    attributes: dict[str, Any] = {
+        "departments": departments,
+        "visibility": release.visibility,
+        "environment": release.environment,
+        "denial_hint": f"its release {release.pk} names {', '.join(departments) or 'nobody'}",
+    }
+    return DeploymentEntry(
+        id=row.pk,
+        name=row.name,
+        department=row.department.slug,
+        release=release.pk,
+        digest=version.digest,
+        task=version.model.task,
+        expires_at=0.0 if release.expires_at is None else release.expires_at.timestamp(),
+        created_at=row.created_at.timestamp(),
+        ready_until=max(
+            (_ready_until(replica, version.digest) for replica in row.replicas.all()), default=0.0
+        ),
+        obstacle=_obstacle(row),
+        resource=Resource(
+            type="deployment",
+            id=str(row.pk),
+            name=row.name,
+            department=row.department.slug,
+            attributes=attributes,
+        ),
+    )
+
+
+def _obstacle(row: Deployment) -> str:
+    release, version = row.release, row.release.version
+    if release.state != ReleaseState.APPROVED:
+        return f"its release {release.pk} is {release.get_state_display()}, not approved"
+    if version.state != VersionState.TRUSTED:
+        return f"version {version} is {version.get_state_display()}"
+    return ""
+
+
+def _ready_until(replica: Replica, digest: str) -> float:
+    if replica.state != ReplicaState.READY or replica.loaded_digest != digest:
+        return 0.0
+    return replica.heartbeat_at.timestamp() + REPLICA_PATIENCE_S
