@@ -63,7 +63,6 @@ def intake_resource(intake: Intake) -> Resource:
     return Resource(
         type="intake",
         id=str(intake.pk),
-        name=str(intake),
         department=intake.model.department.slug,
         attributes={"state": intake.state},
     )
@@ -73,13 +72,13 @@ def release_resource(release: Release) -> Resource:
     return Resource(
         type="release",
         id=str(release.pk),
-        name=str(release),
         department=release.department.slug,
         attributes={
             "state": release.state,
             "tier": release.tier,
             "environment": release.environment,
             "visibility": release.visibility,
+            "departments": [department.slug for department in release.departments.all()],
         },
     )
 

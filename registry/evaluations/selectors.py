@@ -6,24 +6,17 @@ from django.db.models import Prefetch, QuerySet
 
 from governance.errors import NotFound
 from governance.permissions import Action
+from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from registry.evaluations.models import Evaluation, Gate, GateResult
-from registry.versions.selectors import model_ids_visible_to
 
 
 def evaluations_visible_to(actor: Principal) -> QuerySet[Evaluation]:
     """Evaluations of models that `actor` may see, with their gate results."""
-    return (
-        Evaluation.objects.filter(
-            version__model__in=model_ids_visible_to(actor, Action.EVALUATION_VIEW)
-        )
-        .select_related(
-            "version__model__department", "dataset_version__dataset__department", "created_by"
-        )
-        .prefetch_related(
-            Prefetch("gate_results", queryset=GateResult.objects.select_related("gate"))
-        )
-    )
+    rows = Evaluation.objects.select_related(
+        "version__model__department", "dataset_version__dataset__department", "created_by"
+    ).prefetch_related(Prefetch("gate_results", queryset=GateResult.objects.select_related("gate")))
+    return visible_to(actor, Action.EVALUATION_VIEW, rows, resource_type="evaluation")
 
 
 def evaluation_get(*, actor: Principal, id: int) -> Evaluation:  # noqa: A002
@@ -36,6 +29,5 @@ def evaluation_get(*, actor: Principal, id: int) -> Evaluation:  # noqa: A002
 
 def gates_visible_to(actor: Principal) -> QuerySet[Gate]:
     """Gates on models that `actor` may see."""
-    return Gate.objects.filter(
-        model__in=model_ids_visible_to(actor, Action.MODEL_VIEW)
-    ).select_related("model__department", "dataset__department", "created_by")
+    rows = Gate.objects.select_related("model__department", "dataset__department", "created_by")
+    return visible_to(actor, Action.EVALUATION_VIEW, rows, resource_type="gate")

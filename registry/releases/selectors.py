@@ -17,10 +17,7 @@ def releases_visible_to(actor: Principal) -> QuerySet[Release]:
     rows = Release.objects.select_related(
         "version__model__department", "department", "submitted_by"
     ).prefetch_related("departments")
-    visible: QuerySet[Release] = visible_to(
-        actor, Action.RELEASE_VIEW, rows, resource_type="release"
-    )
-    return visible
+    return visible_to(actor, Action.RELEASE_VIEW, rows, resource_type="release")
 
 
 def release_get(*, actor: Principal, id: int) -> Release:  # noqa: A002

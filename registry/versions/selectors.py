@@ -18,16 +18,9 @@ from registry.versions.models import Model, ModelVersion
 def models_visible_to(actor: Principal) -> QuerySet[Model]:
     """Models that `actor` may see, with their department and `version_count`."""
     rows = Model.objects.select_related("department", "created_by")
-    visible: QuerySet[Model] = visible_to(actor, Action.MODEL_VIEW, rows, resource_type="model")
-    return visible.annotate(version_count=Count("versions", distinct=True))
-
-
-def model_ids_visible_to(actor: Principal, action: Action) -> QuerySet[Model, dict[str, int]]:
-    """A subquery of the models on which `actor` may do `action`; what hangs on a model uses it."""
-    visible: QuerySet[Model] = visible_to(
-        actor, action, Model.objects.order_by(), resource_type="model"
+    return visible_to(actor, Action.MODEL_VIEW, rows, resource_type="model").annotate(
+        version_count=Count("versions", distinct=True)
     )
-    return visible.values("pk")
 
 
 def model_get(*, actor: Principal, name: str) -> Model:
@@ -40,14 +33,13 @@ def model_get(*, actor: Principal, name: str) -> Model:
 
 def versions_visible_to(actor: Principal) -> QuerySet[ModelVersion]:
     """Versions of the models that `actor` may see, with what a list shows of them."""
-    return ModelVersion.objects.filter(
-        model__in=model_ids_visible_to(actor, Action.MODEL_VIEW)
-    ).select_related(
+    rows = ModelVersion.objects.select_related(
         "model__department",
         "base__model__department",
         "dataset_version__dataset__department",
         "created_by",
     )
+    return visible_to(actor, Action.MODEL_VIEW, rows, resource_type="version")
 
 
 def version_get(*, actor: Principal, id: int) -> ModelVersion:  # noqa: A002

@@ -1,0 +1,27 @@
+"""Reading intakes."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from registry.intake.models import Intake
+
+
+def intakes_visible_to(actor: Principal) -> QuerySet[Intake]:
+    """Intakes that `actor` may see, with what a list shows of them."""
+    rows = Intake.objects.select_related(
+        "model__department", "version", "submitted_by", "signed_by"
+    )
+    return visible_to(actor, Action.INTAKE_VIEW, rows, resource_type="intake")
+
+
+def intake_get(*, actor: Principal, id: int) -> Intake:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    intake = intakes_visible_to(actor).filter(pk=id).first()
+    if intake is None:
+        raise NotFound(f"There is no intake {id} that you may see.")
+    return intake

@@ -1,0 +1,255 @@
+"""Taking files in: quarantine, checks, a second person's signature, a trusted base version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Attempt, audit_record
+from governance.errors import NotFound, NotPermitted, WrongState
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal, service_principal
+from registry import store
+from registry.intake import quarantine
+from registry.intake.checks import Limits
+from registry.intake.models import Intake, IntakeState
+from registry.intake.states import set_state
+from registry.manifests import Manifest
+from registry.resources import (
+    acting_person,
+    department_resource,
+    intake_resource,
+    intake_subject,
+)
+from registry.validation import checked_text
+from registry.versions.models import Model, VersionKind
+from registry.versions.services import version_register
+
+CONTROLLER = service_principal("controller")
+
+
+def intake_submit(
+    *,
+    actor: Principal,
+    model: Model,
+    source: str,
+    licence: str,
+    files: Sequence[quarantine.DeliveredFile],
+) -> Intake:
+    """Write a delivery into quarantine and check every file by name and content.
+
+    Returns:
+        An intake that is `quarantined`, for a job to convert; or `rejected`, with the reason, when a
+        check failed. A rejected delivery is on record and its bytes are gone.
+
+    Raises:
+        InvalidInput: no file, or a malformed field.
+        TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 64 files.
+    """
+    resource = department_resource("intake", model.department)
+    authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
+    person = acting_person(actor)
+    source = checked_text(source, field="source", limit=300)
+    licence = checked_text(licence, field="licence", limit=60)
+    limits = Limits(max_bytes=settings.INTAKE_MAX_BYTES)
+    with quarantine.quarantined(files, limits) as delivery, transaction.atomic():
+        # Writing may have taken long; what counts is whether it is still allowed.
+        decision = authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
+        refusals = delivery.refusals
+        reason = " ".join(refusals)[:1000]
+        intake = Intake.objects.create(
+            model=model,
+            source=source,
+            licence=licence,
+            files=delivery.files,
+            findings=[finding.to_json() for finding in delivery.findings],
+            reason=reason,
+            state=IntakeState.REJECTED if refusals else IntakeState.QUARANTINED,
+            decided_at=timezone.now() if refusals else None,
+            submitted_by=person,
+        )
+        audit_record(
+            actor=actor,
+            action=Action.INTAKE_CREATE,
+            subject=intake_subject(intake),
+            outcome="denied" if refusals else "allowed",
+            reason=reason,
+            department=model.department.slug,
+            data={"source": source, "licence": licence, "files": delivery.files},
+            policy_version=decision.policy_version,
+        )
+        if not refusals:
+            quarantine.keep(delivery, intake.pk)
+    return intake
+
+
+def intake_checked(
+    *,
+    intake_id: int,
+    manifest: Manifest,
+    findings: Sequence[Mapping[str, Any]],
+    job_id: UUID,
+) -> Intake:
+    """Note what the checking job made of a delivery; from now on it awaits a signature.
+
+    For the control plane alone. The store must hold the converted files. Idempotent on `job_id`.
+    """
+    with transaction.atomic():
+        intake = _locked(intake_id)
+        if intake.state == IntakeState.AWAITING_SIGN_OFF and intake.job_id == job_id:
+            return intake
+        set_state(intake, IntakeState.AWAITING_SIGN_OFF)
+        if not store.version_folder(manifest.digest).is_dir():
+            raise WrongState(
+                f"The artefact store does not hold the converted files of intake {intake_id}."
+            )
+        intake.manifest = manifest.to_json()
+        intake.digest = manifest.digest
+        intake.findings = [dict(finding) for finding in findings]
+        intake.job_id = job_id
+        intake.save()
+        audit_record(
+            actor=CONTROLLER,
+            action="intake:check",
+            subject=intake_subject(intake),
+            department=intake.model.department.slug,
+            data={"digest": intake.digest, "job": str(job_id)},
+        )
+    return intake
+
+
+def intake_reject(
+    *, intake_id: int, findings: Sequence[Mapping[str, Any]], reason: str, job_id: UUID
+) -> Intake:
+    """Note that the checking job refused a delivery. For the control plane alone; idempotent."""
+    with transaction.atomic():
+        intake = _locked(intake_id)
+        if intake.state == IntakeState.REJECTED:
+            return intake
+        intake.job_id = job_id
+        intake.findings = [dict(finding) for finding in findings] or intake.findings
+        _reject(intake, reason)
+        audit_record(
+            actor=CONTROLLER,
+            action="intake:check",
+            subject=intake_subject(intake),
+            outcome="denied",
+            reason=intake.reason,
+            department=intake.model.department.slug,
+            data={"job": str(job_id)},
+        )
+    return intake
+
+
+def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: str = "") -> Intake:
+    """A second person's word: the delivery becomes a trusted base version, or is rejected.
+
+    Raises:
+        NotPermitted: the one who submitted it signs.
+        WrongState: it does not await a signature.
+        Unavailable: MLflow does not answer; nothing changed.
+    """
+    reason = checked_text(reason, field="reason", limit=1000, required=not accept)
+    with transaction.atomic():
+        intake = _locked(intake_id)
+        decision = authorize(
+            actor=actor, action=Action.INTAKE_SIGN_OFF, resource=intake_resource(intake)
+        )
+        person = acting_person(actor)
+        if person.pk == intake.submitted_by_id:
+            raise NotPermitted(
+                f"{actor.name} submitted intake {intake.pk} and may not sign it off.",
+                code="separation_of_duties",
+                hint="Ask an operator or a security reviewer who did not submit it.",
+                attempt=Attempt(
+                    actor=actor,
+                    action=Action.INTAKE_SIGN_OFF,
+                    subject=intake_subject(intake),
+                    department=intake.model.department.slug,
+                    policy_version=decision.policy_version,
+                ),
+            )
+        intake.signed_by = person
+        if accept:
+            _trust(intake, actor)
+        elif intake.state == IntakeState.AWAITING_SIGN_OFF:
+            _reject(intake, reason)
+        else:
+            raise WrongState(
+                f"Intake {intake.pk} is {intake.get_state_display().lower()}; "
+                "only one that awaits a signature can be refused one."
+            )
+        audit_record(
+            actor=actor,
+            action=Action.INTAKE_SIGN_OFF,
+            subject=intake_subject(intake),
+            outcome="allowed" if accept else "denied",
+            reason=reason,
+            department=intake.model.department.slug,
+            data={"digest": intake.digest, "accepted": accept, "version": intake.version_id},
+            policy_version=decision.policy_version,
+        )
+    return intake
+
+
+def _locked(intake_id: int) -> Intake:
+    intake = (
+        Intake.objects.select_for_update(of=("self",))
+        .select_related("model__department", "submitted_by")
+        .filter(pk=intake_id)
+        .first()
+    )
+    if intake is None:
+        raise NotFound(f"There is no intake {intake_id}.")
+    return intake
+
+
+def _reject(intake: Intake, reason: str) -> None:
+    set_state(intake, IntakeState.REJECTED)
+    intake.reason = reason[:1000]
+    intake.decided_at = timezone.now()
+    intake.save()
+    transaction.on_commit(lambda: quarantine.discard(intake.pk))
+
+
+def _trust(intake: Intake, actor: Principal) -> None:
+    set_state(intake, IntakeState.TRUSTED)
+    if intake.job_id is None:
+        raise WrongState(f"Intake {intake.pk} was never checked; it cannot be signed off.")
+    intake.version = version_register(
+        actor=actor,
+        model=intake.model,
+        kind=VersionKind.BASE,
+        manifest=Manifest.from_json(intake.manifest),
+        base=None,
+        dataset_version=None,
+        parameters={"source": intake.source},
+        metrics={},
+        history=[],
+        licence=intake.licence,
+        card=_card(intake),
+        job_id=intake.job_id,
+        created_by=intake.submitted_by,
+    )
+    intake.decided_at = timezone.now()
+    intake.save()
+    transaction.on_commit(lambda: quarantine.discard(intake.pk))
+
+
+def _card(intake: Intake) -> str:
+    """What is known of a base model when it comes in, in Markdown."""
+    delivered = "\n".join(
+        f"| {file['name']} | {file['size']} | `{file['sha256']}` |" for file in intake.files
+    )
+    return (
+        f"# {intake.model.name}\n\n{intake.model.description}\n\n"
+        f"Taken in from {intake.source} under {intake.licence} "
+        f"by {intake.submitted_by.name}.\n\n"
+        f"| delivered file | bytes | SHA-256 |\n|---|---|---|\n{delivered}\n"
+    )
