@@ -12,7 +12,8 @@ class AuditEvent(models.Model):
     `canonical` holds the exact bytes that `leaf_hash` was computed over; the other columns repeat
     what is in them, for search. `sequence` is the leaf's index in the Merkle tree (0-based,
     gapless), given by the sealer; null until then. A database trigger forbids every other UPDATE,
-    every DELETE and TRUNCATE.
+    every DELETE and TRUNCATE. `delivery` is the request id of an event that came over the usage
+    stream, else empty: one that is delivered twice is recorded once.
     """
 
     sequence = models.BigIntegerField(null=True, blank=True)
@@ -29,12 +30,16 @@ class AuditEvent(models.Model):
     reason = models.CharField(max_length=2000, blank=True)
     request_id = models.CharField(max_length=64, blank=True)
     policy_version = models.PositiveIntegerField(null=True, blank=True)
+    delivery = models.CharField(max_length=64, blank=True, default="")
     canonical = models.BinaryField()
     leaf_hash = models.BinaryField(max_length=32)
 
     class Meta:
         ordering = ("-id",)
         constraints = (
+            models.UniqueConstraint(
+                fields=("delivery",), condition=~Q(delivery=""), name="delivered_event_counts_once"
+            ),
             models.UniqueConstraint(fields=("sequence",), name="one_event_per_sequence_number"),
             models.CheckConstraint(
                 name="sequence_is_not_negative",

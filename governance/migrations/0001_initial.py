@@ -74,13 +74,14 @@ class Migration(migrations.Migration):
                 ('reason', models.CharField(blank=True, max_length=2000)),
                 ('request_id', models.CharField(blank=True, max_length=64)),
                 ('policy_version', models.PositiveIntegerField(blank=True, null=True)),
+                ('delivery', models.CharField(blank=True, default='', max_length=64)),
                 ('canonical', models.BinaryField()),
                 ('leaf_hash', models.BinaryField(max_length=32)),
             ],
             options={
                 'ordering': ('-id',),
                 'indexes': [models.Index(condition=models.Q(('sequence__isnull', True)), fields=['id'], name='audit_unsealed_events'), models.Index(fields=['department', '-id'], name='audit_by_department'), models.Index(fields=['subject_type', 'subject_id', '-id'], name='audit_by_subject'), models.Index(fields=['actor_kind', 'actor_id', '-id'], name='audit_by_actor'), models.Index(fields=['action', '-id'], name='audit_by_action')],
-                'constraints': [models.UniqueConstraint(fields=('sequence',), name='one_event_per_sequence_number'), models.CheckConstraint(condition=models.Q(('sequence__isnull', True), ('sequence__gte', 0), _connector='OR'), name='sequence_is_not_negative')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('delivery', ''), _negated=True), fields=('delivery',), name='delivered_event_counts_once'), models.UniqueConstraint(fields=('sequence',), name='one_event_per_sequence_number'), models.CheckConstraint(condition=models.Q(('sequence__isnull', True), ('sequence__gte', 0), _connector='OR'), name='sequence_is_not_negative')],
             },
         ),
         migrations.CreateModel(

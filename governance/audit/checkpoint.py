@@ -1,0 +1,146 @@
+"""Checkpoints: signed tree heads in C2SP's formats tlog-checkpoint and signed-note.
+
+https://c2sp.org/tlog-checkpoint, https://c2sp.org/signed-note. Pure: knows no Django, so that an
+export can be checked anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from governance.audit.merkle import HASH_BYTES
+
+ED25519 = b"\x01"
+MAX_NOTE_BYTES = 64 * 1024
+
+
+class BadCheckpoint(ValueError):
+    """The text is not a checkpoint, or nobody trusted signed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The head of the tree of the log `origin` when it had `size` leaves."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    def text(self) -> str:
+        """What is signed: three lines."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+
+def key_id(name: str, public: bytes) -> bytes:
+    """The first 4 bytes of SHA-256(name || newline || 0x01 || public key)."""
+    return hashlib.sha256(name.encode() + b"\n" + ED25519 + public).digest()[:4]
+
+
+class Signer:
+    """Signs checkpoints as `name` with the Ed25519 key made from a 32-byte `seed`."""
+
+    def __init__(self, name: str, seed: bytes) -> None:
+        if not name or "+" in name or any(c.isspace() for c in name):
+            raise ValueError(f"A log's name must be without spaces and '+'; it is {name!r}.")
+        self.name = name
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._public = self._key.public_key().public_bytes_raw()
+
+    @property
+    def public_key(self) -> str:
+        """The verifier key: `name+hash+base64`."""
+        encoded = base64.b64encode(ED25519 + self._public).decode()
+        return f"{self.name}+{key_id(self.name, self._public).hex()}+{encoded}"
+
+    def sign(self, size: int, root: bytes) -> str:
+        """The signed note over the tree head."""
+        text = Checkpoint(self.name, size, root).text()
+        signature = key_id(self.name, self._public) + self._key.sign(text.encode())
+        return f"{text}\n— {self.name} {base64.b64encode(signature).decode()}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """Opens checkpoints that the owner of one public key signed."""
+
+    name: str
+    key_id: bytes
+    key: Ed25519PublicKey
+
+    @classmethod
+    def from_text(cls, public_key: str) -> Verifier:
+        """Read `name+hash+base64`.
+
+        Raises:
+            BadCheckpoint: it is not an Ed25519 verifier key, or its hash is another key's.
+        """
+        try:
+            name, hash_hex, encoded = public_key.strip().split("+", 2)
+            data = _decode(encoded)
+            claimed = bytes.fromhex(hash_hex)
+        except ValueError as error:
+            raise BadCheckpoint("The public key is not of the form name+hash+base64.") from error
+        if data[:1] != ED25519 or len(data) != 33 or key_id(name, data[1:]) != claimed:
+            raise BadCheckpoint(f"The public key of {name} is not an Ed25519 key, or is damaged.")
+        return cls(name, claimed, Ed25519PublicKey.from_public_bytes(data[1:]))
+
+    def open(self, note: str) -> Checkpoint:
+        """The checkpoint in a note that this key signed.
+
+        Raises:
+            BadCheckpoint: malformed, of another log, or without a valid signature by this key.
+        """
+        text, separator, signatures = note.partition("\n\n")
+        if not separator or len(note) > MAX_NOTE_BYTES:
+            raise BadCheckpoint("The checkpoint is not a signed note.")
+        text += "\n"
+        if not any(self._signed(text, line) for line in signatures.split("\n")):
+            raise BadCheckpoint(f"The checkpoint carries no valid signature by {self.name}.")
+        checkpoint = parse(text)
+        if checkpoint.origin != self.name:
+            raise BadCheckpoint(f"The checkpoint is of {checkpoint.origin}, not of {self.name}.")
+        return checkpoint
+
+    def _signed(self, text: str, line: str) -> bool:
+        prefix = f"— {self.name} "
+        if not line.startswith(prefix):
+            return False
+        try:
+            signature = _decode(line[len(prefix) :])
+            if signature[:4] != self.key_id:
+                return False
+            self.key.verify(signature[4:], text.encode())
+        except (ValueError, InvalidSignature):
+            return False
+        return True
+
+
+def _decode(text: str) -> bytes:
+    """Base64 in its one canonical form; raises ValueError on any other spelling."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data
+
+
+def parse(text: str) -> Checkpoint:
+    """Read the signed text, or a whole note, without checking who signed it.
+
+    Raises:
+        BadCheckpoint: it has no origin, size and root.
+    """
+    lines = text.split("\n")
+    try:
+        origin, size, encoded = lines[:3]
+        root = _decode(encoded)
+        number = int(size)
+    except ValueError as error:
+        raise BadCheckpoint("A checkpoint is three lines: origin, size, root hash.") from error
+    if not origin or str(number) != size or number < 0 or len(root) != HASH_BYTES:
+        raise BadCheckpoint("The checkpoint's origin, size or root hash is malformed.")
+    return Checkpoint(origin, number, root)

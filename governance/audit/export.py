@@ -1,0 +1,46 @@
+"""The whole log as lines that `governance.audit.verify` checks anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from governance.audit.merkle import EMPTY_ROOT
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.signing import audit_signer
+from governance.audit.verify import event_line, header_line
+
+FETCH = 2000
+
+
+def export_lines() -> Iterator[str]:
+    """A header with the latest checkpoint, then one line for each event that it covers, in order.
+
+    Lines come without line ends, and from a cursor, so that the log's size costs no memory.
+    """
+    size, header = export_header()
+    yield header
+    for event in sealed_events(size):
+        yield export_line(event)
+
+
+def export_header() -> tuple[int, str]:
+    """How many events the latest checkpoint covers, and the header line that carries it."""
+    signer = audit_signer()
+    latest = AuditCheckpoint.objects.first()
+    if latest is None:
+        return 0, header_line(public_key=signer.public_key, checkpoint=signer.sign(0, EMPTY_ROOT))
+    return latest.tree_size, header_line(public_key=signer.public_key, checkpoint=latest.note)
+
+
+def sealed_events(size: int) -> Iterator[AuditEvent]:
+    """The first `size` events in order, from a cursor."""
+    events = AuditEvent.objects.filter(sequence__lt=size).order_by("sequence")
+    return events.iterator(chunk_size=FETCH)
+
+
+def export_line(event: AuditEvent) -> str:
+    """One event's line. Bytes that are not UTF-8 are shown replaced, so that verifying names it."""
+    if event.sequence is None:
+        raise ValueError(f"Audit event {event.pk} is not sealed yet; it has no place in an export.")
+    canonical = bytes(event.canonical).decode("utf-8", "replace")
+    return event_line(event.sequence, canonical, bytes(event.leaf_hash))

@@ -1,0 +1,182 @@
+"""Reading the audit log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Min, Q, QuerySet
+from django.utils import timezone
+
+from governance.audit import merkle
+from governance.audit.export import export_header, export_line, sealed_events
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.services import event_columns
+from governance.audit.signing import audit_signer
+from governance.audit.tiles import published_checkpoint
+from governance.audit.verify import VerificationReport, verify_export
+from governance.errors import NotFound, WrongState
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """That an event stands at `sequence` of the tree that `checkpoint` (a signed note) heads."""
+
+    sequence: int
+    tree_size: int
+    leaf_hash: bytes
+    path: list[bytes]
+    checkpoint: str
+
+
+def audit_events_visible_to(
+    actor: Principal,
+    *,
+    action: str | None = None,
+    actor_id: str | None = None,
+    subject_type: str | None = None,
+    subject_id: str | None = None,
+    outcome: str | None = None,
+    department: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    query: str | None = None,
+) -> QuerySet[AuditEvent]:
+    """The events that the policy lets `actor` see, newest first; filters that are empty are off.
+
+    `since` is inclusive, `until` exclusive; `query` is looked for in names, ids and the reason.
+    """
+    events = visible_to(actor, Action.AUDIT_VIEW, AuditEvent.objects.all(), resource_type="audit")
+    filters = {
+        "action": action,
+        "actor_id": actor_id,
+        "subject_type": subject_type,
+        "subject_id": subject_id,
+        "outcome": outcome,
+        "department": department,
+        "occurred_at__gte": since,
+        "occurred_at__lt": until,
+    }
+    events = events.filter(**{name: value for name, value in filters.items() if value})
+    if query:
+        query = query.replace("\x00", "")
+        events = events.filter(
+            Q(actor_name__icontains=query)
+            | Q(subject_name__icontains=query)
+            | Q(reason__icontains=query)
+            | Q(action__icontains=query)
+            | Q(subject_id=query)
+            | Q(request_id=query)
+        )
+    # The canonical bytes are many and a list shows none of them.
+    return events.defer("canonical").order_by("-id")
+
+
+def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (the contract's word)
+    """One event.
+
+    Raises:
+        NotFound: there is none, or the actor may not see it.
+    """
+    event = audit_events_visible_to(actor).defer(None).filter(pk=id).first()
+    if event is None:
+        raise NotFound(f"There is no audit event {id} that you may see.")
+    return event
+
+
+def event_body(event: AuditEvent) -> dict[str, Any]:
+    """What was recorded, as sealed: the decoded canonical bytes."""
+    body: dict[str, Any] = json.loads(bytes(event.canonical))
+    return body
+
+
+def latest_checkpoint() -> AuditCheckpoint | None:
+    """The newest signed head; None before the first event is sealed."""
+    return AuditCheckpoint.objects.first()
+
+
+def sealing_lag_s() -> float:
+    """Seconds that the oldest unsealed event has waited; 0 when all are sealed."""
+    oldest = AuditEvent.objects.filter(sequence__isnull=True).aggregate(at=Min("occurred_at"))["at"]
+    if oldest is None:
+        return 0.0
+    return max(0.0, float((timezone.now() - oldest).total_seconds()))
+
+
+def inclusion_proof(event: AuditEvent) -> InclusionProof:
+    """The proof that the latest checkpoint covers `event`. Reads every leaf hash: 32 bytes each.
+
+    Raises:
+        WrongState: the event is not sealed yet.
+    """
+    checkpoint = latest_checkpoint()
+    if event.sequence is None or checkpoint is None or event.sequence >= checkpoint.tree_size:
+        raise WrongState(
+            f"Audit event {event.pk} is not sealed yet; there is no proof of it.",
+            hint="Events are sealed within a second; try again. If not, the controller is down.",
+            retry_after=1,
+        )
+    rows = AuditEvent.objects.filter(sequence__lt=checkpoint.tree_size).order_by("sequence")
+    leaves = [bytes(leaf) for leaf in rows.values_list("leaf_hash", flat=True).iterator()]
+    return InclusionProof(
+        sequence=event.sequence,
+        tree_size=checkpoint.tree_size,
+        leaf_hash=bytes(event.leaf_hash),
+        path=merkle.inclusion_proof(leaves, event.sequence),
+        checkpoint=checkpoint.note,
+    )
+
+
+def verify_live() -> VerificationReport:
+    """Check the database itself: as `verify_export`, and that each search column repeats its event.
+
+    The published checkpoint and tiles are taken into account when they are there.
+    """
+    folder = settings.AUDIT_PUBLISH_DIR
+    # Before the header: it is published after it is kept, so the header's head is never older.
+    outside = published_checkpoint(folder)
+    found: list[tuple[int, str]] = []
+    report = verify_export(
+        _checked_lines(found),
+        public_key=audit_signer().public_key,
+        checkpoints=[] if outside is None else [outside],
+        tiles=folder,
+    )
+    if found and (report.first_bad is None or found[0][0] <= report.first_bad):
+        sequence, message = found[0]
+        return replace(report, ok=False, first_bad=sequence, message=message)
+    return report
+
+
+def _checked_lines(found: list[tuple[int, str]]) -> Iterator[str]:
+    """The export, noting in `found` the first row whose columns are not what its bytes say."""
+    size, header = export_header()
+    yield header
+    for event in sealed_events(size):
+        yield export_line(event)
+        if not found and (column := _wrong_column(event)):
+            found.append(
+                (
+                    event.sequence or 0,
+                    f"Row {event.sequence} was changed: its column {column} is not what its "
+                    "sealed bytes say.",
+                )
+            )
+
+
+def _wrong_column(event: AuditEvent) -> str:
+    """The first column that disagrees with the canonical bytes; empty when none does."""
+    try:
+        expected = event_columns(event_body(event))
+    except (KeyError, TypeError, ValueError):
+        return "canonical"
+    if event.delivery not in ("", expected["request_id"]):
+        return "delivery"
+    return next((name for name, value in expected.items() if getattr(event, name) != value), "")

@@ -1,0 +1,242 @@
+"""Writing the audit log: in the transaction of the change, or on its own for what was refused."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from governance.audit.merkle import leaf_hash
+from governance.audit.models import AuditEvent
+from governance.errors import DomainError, InvalidInput, TooLarge
+from governance.principals import Principal, RequestContext, request_context
+
+CANONICAL_VERSION = 1
+NONCE_BYTES = 16
+DATA_MAX_BYTES = 64 * 1024
+INSERT_BATCH = 1000
+# canonical's field → the column that repeats it.
+COLUMNS = (
+    "actor_kind",
+    "actor_id",
+    "actor_name",
+    "department",
+    "action",
+    "outcome",
+    "subject_type",
+    "subject_id",
+    "subject_name",
+    "reason",
+    "request_id",
+)
+_WIDTHS: dict[str, int] = {
+    column.name: column.max_length
+    for column in AuditEvent._meta.fields
+    if column.max_length is not None
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was acted on: its type, its id as text, and its name as people know it."""
+
+    type: str
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Who tried what on what; carried by the error that refused it."""
+
+    actor: Principal
+    action: str
+    subject: Subject
+    department: str = ""
+    policy_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One event to be recorded. `context` and `occurred_at` default to the current request and now.
+
+    `delivery` names what must be recorded only once however often it is delivered.
+    """
+
+    actor: Principal
+    action: str
+    subject: Subject
+    outcome: str = "allowed"
+    reason: str = ""
+    department: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    policy_version: int | None = None
+    occurred_at: datetime | None = None
+    context: RequestContext | None = None
+    delivery: str = ""
+
+
+def audit_record(
+    *,
+    actor: Principal,
+    action: str,
+    subject: Subject,
+    outcome: str = "allowed",
+    reason: str = "",
+    department: str = "",
+    data: dict[str, Any] | None = None,
+    policy_version: int | None = None,
+) -> AuditEvent:
+    """Record one event in the caller's transaction, so that it stands or falls with the change.
+
+    Texts longer than their column are cut; `data` is JSON of at most 64 KiB.
+
+    Raises:
+        RuntimeError: there is no transaction to belong to.
+        TooLarge, InvalidInput: `data` is over its bound, or not JSON.
+    """
+    _require_transaction()
+    event = _build(
+        AuditEntry(
+            actor=actor,
+            action=action,
+            subject=subject,
+            outcome=outcome,
+            reason=reason,
+            department=department,
+            data=data or {},
+            policy_version=policy_version,
+        )
+    )
+    event.save(force_insert=True)
+    return event
+
+
+def audit_record_many(entries: Iterable[AuditEntry]) -> int:
+    """Record a batch in the caller's transaction; returns how many entries there were.
+
+    An entry whose `delivery` is already recorded is left out, silently.
+
+    Raises:
+        RuntimeError, TooLarge, InvalidInput: as `audit_record`; then nothing is recorded.
+    """
+    _require_transaction()
+    events = [_build(entry) for entry in entries]
+    AuditEvent.objects.bulk_create(events, batch_size=INSERT_BATCH, ignore_conflicts=True)
+    return len(events)
+
+
+def audit_refusal(error: DomainError) -> None:
+    """Record what `error` refused, in a transaction of its own; nothing when it names no attempt.
+
+    Raises:
+        RuntimeError: called inside a transaction, whose rollback would lose the record.
+    """
+    attempt = error.attempt
+    if attempt is None:
+        return
+    with transaction.atomic(durable=True):
+        audit_record(
+            actor=attempt.actor,
+            action=attempt.action,
+            subject=attempt.subject,
+            outcome="denied",
+            reason=error.message,
+            department=attempt.department,
+            data={"code": error.code, "status": error.status},
+            policy_version=attempt.policy_version,
+        )
+
+
+def event_columns(body: dict[str, Any]) -> dict[str, Any]:
+    """The search columns as canonical `body` says they must be.
+
+    Raises:
+        KeyError, TypeError, ValueError: `body` is not a canonical event.
+    """
+    columns: dict[str, Any] = {name: body[name] for name in COLUMNS}
+    columns["occurred_at"] = datetime.fromisoformat(body["occurred_at"])
+    columns["policy_version"] = body["policy_version"]
+    return columns
+
+
+def _require_transaction() -> None:
+    if not connection.in_atomic_block:
+        raise RuntimeError(
+            "An audit event belongs to the transaction of the change that it records; "
+            "open transaction.atomic() around both."
+        )
+
+
+def _build(entry: AuditEntry) -> AuditEvent:
+    context = entry.context or request_context.get()
+    occurred_at = (entry.occurred_at or timezone.now()).astimezone(UTC)
+    raw = {
+        "actor_kind": entry.actor.kind,
+        "actor_id": entry.actor.id,
+        "actor_name": entry.actor.name,
+        "department": entry.department,
+        "action": entry.action,
+        "outcome": entry.outcome,
+        "subject_type": entry.subject.type,
+        "subject_id": entry.subject.id,
+        "subject_name": entry.subject.name,
+        "reason": entry.reason,
+        "request_id": context.request_id,
+    }
+    columns = {name: _fit(str(text), _WIDTHS[name]) for name, text in raw.items()}
+    body = {
+        "v": CANONICAL_VERSION,
+        **columns,
+        "occurred_at": occurred_at.isoformat(timespec="microseconds"),
+        "client_address": _fit(context.client_address, 64),
+        "policy_version": entry.policy_version,
+        "data": entry.data,
+        "nonce": secrets.token_hex(NONCE_BYTES),
+    }
+    canonical = _canonical(body, entry)
+    return AuditEvent(
+        **columns,
+        occurred_at=occurred_at,
+        policy_version=entry.policy_version,
+        delivery=_fit(entry.delivery, _WIDTHS["delivery"]),
+        canonical=canonical,
+        leaf_hash=leaf_hash(canonical),
+    )
+
+
+def _canonical(body: dict[str, Any], entry: AuditEntry) -> bytes:
+    what = f"{entry.action} on {entry.subject.type} {entry.subject.id}"
+    try:
+        if len(_encode(body["data"])) > DATA_MAX_BYTES:
+            raise TooLarge(
+                f"The audit event of {what} carries more than {DATA_MAX_BYTES} bytes of data; "
+                "it was not recorded.",
+                hint="Record digests and ids, and keep the documents elsewhere.",
+            )
+        return _encode(body)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"The audit event of {what} carries data that is not JSON ({error}); "
+            "it was not recorded."
+        ) from error
+
+
+def _encode(value: Any) -> bytes:
+    """Sorted keys, compact, UTF-8; what cannot be encoded (lone surrogates) becomes '?'."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode("utf-8", "replace")
+
+
+def _fit(text: str, width: int) -> str:
+    """`text` as PostgreSQL can hold it in `width` characters: no NUL, no lone surrogate."""
+    clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return clean if len(clean) <= width else clean[: width - 1] + "…"

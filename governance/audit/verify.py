@@ -1,0 +1,235 @@
+"""Checks an exported audit log against signed checkpoints. Knows no Django: runs anywhere, offline.
+
+What each check shows, and alone can show:
+
+- each row's leaf hash: a row whose bytes were changed;
+- sequence numbers: a row taken out, put in or exchanged;
+- the root over all leaf hashes: a row replaced together with its leaf hash;
+- a checkpoint or tiles from *outside* (published before): the end cut off, or all of it rewritten
+  and signed again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier
+from governance.audit.merkle import HASH_BYTES, Frontier, leaf_hash
+from governance.audit.tiles import WIDTH, read_tile
+
+FORMAT = "assay-audit-export/1"
+_LEAF = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """The outcome: `message` is one sentence; `first_bad` is the sequence number it names, if one.
+
+    `events` is how many rows were found good; `root` the Merkle root over them, in hexadecimal.
+    """
+
+    ok: bool
+    events: int
+    first_bad: int | None
+    message: str
+    root: str
+
+
+class _Bad(Exception):
+    """A check failed. `sequence` is the first bad row, when the check can tell."""
+
+    def __init__(self, message: str, sequence: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.sequence = sequence
+
+
+def header_line(*, public_key: str, checkpoint: str) -> str:
+    """The first line of an export."""
+    log = public_key.split("+", 1)[0]
+    return _compact(
+        {"format": FORMAT, "log": log, "public_key": public_key, "checkpoint": checkpoint}
+    )
+
+
+def event_line(sequence: int, canonical: str, leaf: bytes) -> str:
+    """The line of one event."""
+    return _compact({"sequence": sequence, "canonical": canonical, "leaf_hash": leaf.hex()})
+
+
+def verify_export(
+    lines: Iterable[str],
+    *,
+    public_key: str,
+    checkpoints: Sequence[str] = (),
+    tiles: Path | None = None,
+) -> VerificationReport:
+    """Recompute everything an export claims; reads it once, in order, whatever its size.
+
+    Args:
+        lines: The export, with or without line ends.
+        public_key: The log's verifier key, `name+hash+base64`, known from elsewhere.
+        checkpoints: Signed notes kept outside the database, such as the published one.
+        tiles: A folder of published tiles; with it a replaced row is named, not only noticed.
+    """
+    run = _Run(tiles)
+    try:
+        run.check(iter(lines), public_key, checkpoints)
+    except _Bad as bad:
+        return run.report(bad.message, bad.sequence, ok=False)
+    except BadCheckpoint as error:
+        return run.report(str(error), None, ok=False)
+    size = run.frontier.size
+    outside = f" and {len(checkpoints)} outside" if checkpoints else ""
+    return run.report(
+        f"All {size} events are as they were sealed: every leaf hash, the Merkle root and the "
+        f"signed checkpoint{outside} agree.",
+        None,
+        ok=True,
+    )
+
+
+def verify_file(
+    path: Path, *, public_key: str, checkpoints: Sequence[str] = (), tiles: Path | None = None
+) -> VerificationReport:
+    """`verify_export` of a file; bytes that are not UTF-8 count against the row they stand in.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        return verify_export(lines, public_key=public_key, checkpoints=checkpoints, tiles=tiles)
+
+
+class _Run:
+    """One pass over an export."""
+
+    def __init__(self, tiles: Path | None) -> None:
+        self.frontier = Frontier()
+        self._tiles = tiles
+        self._tile = b""
+
+    def report(self, message: str, first_bad: int | None, *, ok: bool) -> VerificationReport:
+        return VerificationReport(
+            ok=ok,
+            events=self.frontier.size,
+            first_bad=first_bad,
+            message=message,
+            root=self.frontier.root().hex(),
+        )
+
+    def check(self, lines: Iterable[str], public_key: str, notes: Sequence[str]) -> None:
+        verifier = Verifier.from_text(public_key)
+        source = iter(lines)
+        own = verifier.open(_header(next(source, ""), public_key.strip()))
+        outside = [verifier.open(note) for note in notes]
+        wanted = {head.size for head in (own, *outside)}
+        roots = {0: self.frontier.root()}
+        for line in source:
+            self._add(line, own.size)
+            if self.frontier.size in wanted:
+                roots[self.frontier.size] = self.frontier.root()
+        self._compare(own, outside, roots)
+
+    def _add(self, line: str, size: int) -> None:
+        expected = self.frontier.size
+        canonical, leaf = _row(line.removesuffix("\n"), expected)
+        if expected >= size:
+            raise _Bad(
+                f"Row {expected} was added: the checkpoint covers {size} events only.", expected
+            )
+        if leaf_hash(canonical.encode()) != leaf:
+            raise _Bad(
+                f"Row {expected} was changed: its bytes no longer give its leaf hash "
+                f"{leaf.hex()[:16]}….",
+                expected,
+            )
+        if self._tiles is not None and self._published_leaf(expected) not in (leaf, b""):
+            raise _Bad(
+                f"Row {expected} was replaced together with its leaf hash: the published tile "
+                "holds another.",
+                expected,
+            )
+        self.frontier.append(leaf)
+
+    def _published_leaf(self, sequence: int) -> bytes:
+        """The leaf hash in the published tiles; empty beyond them."""
+        index, offset = divmod(sequence, WIDTH)
+        if offset == 0 and self._tiles is not None:
+            self._tile = read_tile(self._tiles, 0, index, WIDTH) or b""
+        return self._tile[offset * HASH_BYTES : (offset + 1) * HASH_BYTES]
+
+    def _compare(
+        self, own: Checkpoint, outside: Sequence[Checkpoint], roots: dict[int, bytes]
+    ) -> None:
+        found = self.frontier.size
+        longest = max((own, *outside), key=lambda head: head.size)
+        if found < longest.size:
+            whose = "its own checkpoint" if longest is own else "a checkpoint kept outside"
+            raise _Bad(
+                f"The end is cut off: row {found} is missing; {whose} covers {longest.size} "
+                f"events, {found} are here.",
+                found,
+            )
+        heads = sorted((own, *outside), key=lambda head: head.size)
+        good = 0
+        for head in heads:
+            if roots[head.size] != head.root:
+                raise _Bad(
+                    f"The log was rewritten: the root over the first {head.size} events differs "
+                    f"from the signed checkpoint's. Every row agrees with its own leaf hash, so a "
+                    f"row between {good} and {head.size - 1} was replaced together with its hash; "
+                    "the published tiles name it."
+                )
+            good = head.size
+
+
+def _header(line: str, public_key: str) -> str:
+    """The checkpoint in the header, which must be written exactly as it is exported."""
+    line = line.removesuffix("\n")
+    body = _parse(line)
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise _Bad(f"The first line is not the header of an export ({FORMAT}).")
+    note = body.get("checkpoint")
+    if not isinstance(note, str):
+        raise _Bad("The header of the export carries no checkpoint.")
+    if body.get("public_key") != public_key:
+        raise _Bad("The export names another public key than the one it is checked with.")
+    if line != header_line(public_key=public_key, checkpoint=note):
+        raise _Bad("The header of the export was changed: it is not written as exported.")
+    return note
+
+
+def _row(line: str, expected: int) -> tuple[str, bytes]:
+    """Canonical text and leaf hash of the row that must be number `expected`.
+
+    A row must be written in exactly one way, so that no bit of it is without meaning.
+    """
+    body = _parse(line)
+    if not isinstance(body, dict) or body.keys() != {"sequence", "canonical", "leaf_hash"}:
+        raise _Bad(f"Row {expected} is damaged: it is not an exported event.", expected)
+    sequence, canonical, leaf = body["sequence"], body["canonical"], body["leaf_hash"]
+    if type(sequence) is not int or not isinstance(canonical, str) or not isinstance(leaf, str):
+        raise _Bad(f"Row {expected} is damaged: a field has the wrong type.", expected)
+    if sequence != expected:
+        what = "is missing" if sequence > expected else "was put in or exchanged"
+        raise _Bad(f"Row {expected} {what}: row {sequence} stands in its place.", expected)
+    if not _LEAF.fullmatch(leaf) or _compact(body) != line:
+        raise _Bad(f"Row {expected} was changed: it is not written as exported.", expected)
+    return canonical, bytes.fromhex(leaf)
+
+
+def _parse(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _compact(body: dict[str, Any]) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

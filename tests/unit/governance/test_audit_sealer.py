@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import connection, transaction
+
+from governance.audit import tiles
+from governance.audit.checkpoint import Verifier
+from governance.audit.merkle import tree_root, verify_inclusion
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.sealer import run, seal_once
+from governance.audit.selectors import inclusion_proof, latest_checkpoint, sealing_lag_s
+from governance.audit.services import AuditEntry, Subject, audit_record_many
+from governance.audit.signing import audit_signer
+from governance.errors import WrongState
+from governance.principals import service_principal
+
+ACTOR = service_principal("tester")
+
+
+@pytest.fixture(autouse=True)
+def folder(settings, tmp_path):
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
+    return settings.AUDIT_PUBLISH_DIR
+
+
+def record(count: int) -> None:
+    with transaction.atomic():
+        audit_record_many(
+            AuditEntry(ACTOR, "model:create", Subject("model", str(i), "m")) for i in range(count)
+        )
+
+
+def sealed_leaves() -> list[bytes]:
+    events = AuditEvent.objects.filter(sequence__isnull=False).order_by("sequence")
+    assert list(events.values_list("sequence", flat=True)) == list(range(len(events)))
+    return [bytes(event.leaf_hash) for event in events]
+
+
+@pytest.mark.django_db
+def test_sealing_numbers_events_without_gaps_and_signs_the_root_over_them():
+    assert seal_once() == 0
+    assert latest_checkpoint() is None
+    record(5)
+    assert sealing_lag_s() > 0
+    assert [seal_once(batch=3), seal_once(batch=3), seal_once(batch=3)] == [3, 2, 0]
+    assert sealing_lag_s() == 0
+    for checkpoint in AuditCheckpoint.objects.all():
+        opened = Verifier.from_text(audit_signer().public_key).open(checkpoint.note)
+        assert opened.size == checkpoint.tree_size
+        assert opened.root == tree_root(sealed_leaves()[: opened.size])
+        assert checkpoint.published_at is not None
+
+
+@pytest.mark.django_db
+def test_an_event_that_appears_late_is_sealed_after_those_already_sealed():
+    record(3)
+    middle = AuditEvent.objects.order_by("id")[1]
+    late = AuditEvent.objects.filter(pk=middle.pk)
+    with connection.cursor() as cursor:
+        # As another transaction's: its id is drawn, and it cannot be seen yet.
+        cursor.execute("ALTER TABLE governance_auditevent DISABLE TRIGGER USER")
+        late.delete()
+        cursor.execute("ALTER TABLE governance_auditevent ENABLE TRIGGER USER")
+    assert seal_once() == 2
+    middle.save(force_insert=True)
+    assert seal_once() == 1
+    assert late.get().sequence == 2
+    sealed_leaves()
+
+
+@pytest.mark.django_db
+def test_an_inclusion_proof_of_each_event_verifies_and_an_unsealed_event_has_none():
+    record(7)
+    with pytest.raises(WrongState, match="not sealed yet"):
+        inclusion_proof(AuditEvent.objects.first())
+    seal_once()
+    for event in AuditEvent.objects.all():
+        proof = inclusion_proof(event)
+        head = Verifier.from_text(audit_signer().public_key).open(proof.checkpoint)
+        assert verify_inclusion(
+            proof.leaf_hash, proof.sequence, proof.tree_size, proof.path, head.root
+        )
+
+
+@pytest.mark.django_db
+def test_sealing_inside_a_transaction_is_refused():
+    with transaction.atomic(), pytest.raises(RuntimeError):
+        seal_once()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_sealers_at_once_leave_no_gap_and_no_fork():
+    stop = threading.Event()
+    sealers = [threading.Thread(target=run, args=(stop, 0.001)) for _ in range(2)]
+    writers = [threading.Thread(target=write_and_close, args=(20,)) for _ in range(3)]
+    for thread in (*sealers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in sealers:
+        thread.join()
+    while seal_once():
+        pass
+    leaves = sealed_leaves()
+    assert len(leaves) == 60 * 3
+    for checkpoint in AuditCheckpoint.objects.all():
+        assert bytes(checkpoint.root_hash) == tree_root(leaves[: checkpoint.tree_size])
+
+
+def write_and_close(times: int) -> None:
+    try:
+        for _ in range(times):
+            record(3)
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db
+def test_tiles_and_checkpoint_are_published_in_the_layout_of_the_specification(folder):
+    for count in (300, 213, 600):
+        record(count)
+        seal_once()
+    leaves = sealed_leaves()
+    assert len(leaves) == 1113
+    for index in range(4):
+        expected = b"".join(leaves[index * 256 : (index + 1) * 256])
+        assert (folder / f"tile/0/{index:03d}").read_bytes() == expected
+        assert not (folder / f"tile/0/{index:03d}.p").exists()
+    assert (folder / "tile/0/004.p/89").read_bytes() == b"".join(leaves[1024:])
+    roots = b"".join(tree_root(leaves[i : i + 256]) for i in range(0, 1024, 256))
+    assert (folder / "tile/1/000.p/4").read_bytes() == roots
+    assert tiles.published_checkpoint(folder) == latest_checkpoint().note
+    assert not list(folder.rglob(".draft-*"))
+
+
+def test_tile_paths_group_digits_by_three():
+    assert tiles.tile_path(0, 1234067) == "tile/0/x001/x234/067"
+    assert tiles.tile_path(2, 5, 7) == "tile/2/005.p/7"
+
+
+@pytest.mark.django_db
+def test_a_second_place_that_cannot_be_written_is_caught_up_later(settings, tmp_path, folder):
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "file"
+    settings.AUDIT_PUBLISH_DIR.write_text("not a folder")
+    record(2)
+    assert seal_once() == 2
+    assert latest_checkpoint().published_at is None
+    settings.AUDIT_PUBLISH_DIR = folder
+    record(1)
+    assert seal_once() == 1
+    assert not AuditCheckpoint.objects.filter(published_at__isnull=True).exists()
+    assert (folder / "tile/0/000.p/3").read_bytes() == b"".join(sealed_leaves())
+
+
+@pytest.mark.django_db
+def test_outside_evidence_is_not_overwritten_by_a_history_that_it_contradicts(folder, caplog):
+    signer = audit_signer()
+    evidence = signer.sign(2, b"\x07" * 32)
+    tiles.publish_checkpoint(folder, evidence)
+    record(3)
+    assert seal_once() == 3
+    assert tiles.published_checkpoint(folder) == evidence
+    assert latest_checkpoint().published_at is None
+    assert "contradict" in caplog.text
+    tiles.publish_checkpoint(folder, signer.sign(50, b"\x07" * 32))
+    seal_once()
+    assert "50 events were published, the database has sealed 3" in caplog.text
+
+
+def test_the_local_key_is_made_once_and_only_its_owner_reads_it(settings, tmp_path):
+    settings.DATA_DIR = tmp_path / "data"
+    settings.AUDIT_SIGNING_KEY = ""
+    made = audit_signer().public_key
+    assert audit_signer().public_key == made
+    files = list(settings.DATA_DIR.iterdir())
+    assert [file.name for file in files] == ["audit-signing-key"]
+    assert files[0].stat().st_mode & 0o777 == 0o600
