@@ -20,6 +20,7 @@ SNAPSHOT_CHANNEL = (
     "assay:snapshot"  # published to when keys, policy, releases or deployments change
 )
 DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes the engine workers' reconcilers
+CONTROLLER_CHANNEL = "assay:controller"  # wakes the controller: a job was queued or delivered
 REPLY_MAXLEN = 100_000
 REPLY_TTL_S = 600
 

@@ -7,6 +7,7 @@ import uuid
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 
 class JobKind(models.TextChoices):
@@ -18,7 +19,8 @@ class JobKind(models.TextChoices):
 
 
 class JobState(models.TextChoices):
-    """`finishing`: the worker has delivered; the control plane is registering the result."""
+    """`finishing`: the worker has delivered; the control plane is registering the result. `dead`:
+    every attempt ended without a result."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -32,9 +34,11 @@ class JobState(models.TextChoices):
 class Job(models.Model):
     """One piece of work, held by at most one worker at a time under a lease.
 
-    A claim bumps `fence` and `attempt` and sets `lease_until`; every later write says which fence it
-    holds, so that a worker that lost its lease changes nothing. `spec` is what was asked, `result`
-    what came out, `progress` {step, total, phase} for display.
+    A claim bumps `fence` and `attempt` and sets `lease_until`; every later write says which fence
+    it holds, so that a worker that lost its lease changes nothing. `spec` is what was asked,
+    `result` what came out, `progress` {step, total, phase} for display. `dispatches` counts how
+    often a message was sent, or registering the result was tried, in the present state; the next
+    one is due at `dispatch_after`.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -50,7 +54,8 @@ class Job(models.Model):
     attempt = models.PositiveIntegerField(default=0)
     worker = models.CharField(max_length=120, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
-    dispatch_after = models.DateTimeField(auto_now_add=True)
+    dispatches = models.PositiveIntegerField(default=0)
+    dispatch_after = models.DateTimeField(default=timezone.now)
     cancel_requested = models.BooleanField(default=False)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"

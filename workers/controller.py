@@ -1,0 +1,109 @@
+"""The control plane's own loops: seal the audit log, collect usage, sweep and finish jobs, expire
+releases and silent replicas. One process runs them all; a second one standing by does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+import redis
+from django.conf import settings
+from django.db import close_old_connections, connections
+
+from governance.audit import sealer
+from governance.usage.collector import collect_once
+from registry.releases.services import releases_expire_due
+from workers.deployments.services import deployments_stop_unservable, replicas_expire
+from workers.jobs.services import job_sweep
+from workers.listening import listener
+from workers.wire import CONTROLLER_CHANNEL
+
+logger = logging.getLogger(__name__)
+SWEEP_S = 1.0
+WATCH_S = 2.0
+RESTART_FIRST_S = 0.5
+RESTART_LONGEST_S = 30.0
+
+Loop = Callable[[threading.Event], None]
+
+
+class Controller:
+    """The loops as threads. `start`, then `close`."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._woken = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        loops: dict[str, Loop] = {
+            "sealer": sealer.run,
+            "usage": _collect_usage,
+            "jobs": self._sweep_jobs,
+            "releases": _watch_releases,
+        }
+        for name, loop in loops.items():
+            thread = threading.Thread(
+                target=guarded, args=(name, loop, self._stop), name=f"assay-{name}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+        handlers = {CONTROLLER_CHANNEL: lambda _message: self._woken.set()}
+        self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
+        logger.info("The controller runs: %s", ", ".join(loops))
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """End every loop after the step it is at."""
+        self._stop.set()
+        self._woken.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+        logger.info("The controller has ended")
+
+    def _sweep_jobs(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            close_old_connections()
+            job_sweep()
+            self._woken.wait(SWEEP_S)
+            self._woken.clear()
+
+
+def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
+    """Run `loop` until `stop`; when it breaks, say so and start it again, ever more slowly."""
+    wait = RESTART_FIRST_S
+    while not stop.is_set():
+        close_old_connections()
+        try:
+            loop(stop)
+            wait = RESTART_FIRST_S
+        except Exception:
+            logger.exception("The loop %s broke; it starts again in %.1f s", name, wait)
+        finally:
+            connections.close_all()
+        if stop.wait(wait):
+            return
+        wait = min(wait * 2, RESTART_LONGEST_S)
+
+
+def _collect_usage(stop: threading.Event) -> None:
+    client = redis.Redis.from_url(settings.REDIS_URL)
+    consumer = f"{socket.gethostname()}:{os.getpid()}"
+    try:
+        while not stop.is_set():
+            close_old_connections()
+            collect_once(client, consumer=consumer)
+    finally:
+        client.close()
+
+
+def _watch_releases(stop: threading.Event) -> None:
+    while not stop.is_set():
+        close_old_connections()
+        releases_expire_due()
+        deployments_stop_unservable()
+        replicas_expire()
+        stop.wait(WATCH_S)

@@ -1,0 +1,72 @@
+"""Reads of deployments."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from workers.deployments.models import Deployment
+from workers.deployments.states import LIVE
+
+_RELATED = (
+    "department",
+    "created_by",
+    "release__department",
+    "release__version__model",
+    "release__version__base__model",
+)
+
+
+def deployments_visible_to(actor: Principal) -> QuerySet[Deployment]:
+    """Deployments that the actor may see, live or not, with release, version and replicas."""
+    deployments = Deployment.objects.select_related(*_RELATED).prefetch_related(
+        "replicas", "release__departments"
+    )
+    return visible_to(actor, Action.DEPLOYMENT_VIEW, deployments, resource_type="deployment")
+
+
+def deployment_get(*, actor: Principal, deployment_id: int) -> Deployment:
+    """One deployment.
+
+    Raises:
+        NotFound: it does not exist, or the actor may not see it.
+    """
+    found = deployments_visible_to(actor).filter(pk=deployment_id).first()
+    if found is None:
+        raise NotFound(f"There is no deployment {deployment_id} that you may see.")
+    return found
+
+
+def live_deployments() -> QuerySet[Deployment]:
+    """Pending and serving ones: what engine workers are to hold, for the platform's own use."""
+    return Deployment.objects.filter(state__in=LIVE).select_related(*_RELATED).order_by("pk")
+
+
+def serving_deployments() -> QuerySet[Deployment]:
+    """What gateways may send to, for the platform's own use; the release says for whom."""
+    return (
+        Deployment.objects.filter(state="serving")
+        .select_related(*_RELATED)
+        .prefetch_related("release__departments")
+        .order_by("pk")
+    )
+
+
+def deployment_resource(deployment: Deployment) -> Resource:
+    """The deployment as policy sees it."""
+    release = deployment.release
+    return Resource(
+        type="deployment",
+        id=str(deployment.pk),
+        name=deployment.name,
+        department=deployment.department.slug,
+        attributes={
+            "departments": sorted(release.departments.values_list("slug", flat=True)),
+            "visibility": release.visibility,
+            "environment": release.environment,
+        },
+    )

@@ -1,0 +1,268 @@
+"""Making approved releases servable, and taking them out again."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from governance.audit.services import Attempt, audit_record
+from governance.errors import DomainError, NotPermitted, WrongState
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal, service_principal
+from registry.releases.models import Release
+from registry.releases.selectors import release_get
+from registry.releases.services import release_servable
+from registry.resources import release_subject
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.selectors import deployment_get, deployment_resource, live_deployments
+from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
+from workers.dispatch import wake_engines
+
+REPLICA_SILENCE_S = 15
+_CONTROLLER = service_principal("controller")
+ENGINE_WORKER = service_principal("engine-worker")
+_ALIVE = (ReplicaState.LOADING, ReplicaState.READY)
+
+
+@transaction.atomic
+def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
+    """Deploy an approved release under its name; what served under that name is stopped with it.
+
+    Raises:
+        NotFound: the release does not exist, or the actor may not see it.
+        NotPermitted: the policy denies it.
+        WrongState: the release may not serve (and why), or the name is another department's.
+    """
+    release = release_get(actor=actor, id=release_id)
+    release = (
+        Release.objects.select_for_update(of=("self",))
+        .select_related("department", "version__model")
+        .get(pk=release.pk)
+    )
+    decision = authorize(
+        actor=actor, action=Action.DEPLOYMENT_CREATE, resource=_new_resource(release)
+    )
+    attempt = Attempt(
+        actor=actor,
+        action=Action.DEPLOYMENT_CREATE,
+        subject=release_subject(release),
+        department=release.department.slug,
+        policy_version=decision.policy_version,
+    )
+    if actor.person_id is None:
+        raise NotPermitted(
+            f"{actor.name} is not a person; a deployment names who answers for it.",
+            hint="Sign in, or use a personal access token.",
+            attempt=attempt,
+        )
+    try:
+        release_servable(release)
+        _replace_live(actor, release)
+    except DomainError as error:
+        error.attempt = error.attempt or attempt
+        raise
+    deployment = _insert(actor.person_id, release)
+    audit_record(
+        actor=actor,
+        action=Action.DEPLOYMENT_CREATE,
+        subject=deployment_subject(deployment),
+        department=release.department.slug,
+        data={"release": release.pk, "digest": release.version.digest},
+        policy_version=decision.policy_version,
+    )
+    transaction.on_commit(wake_engines)
+    return deployment
+
+
+def _new_resource(release: Release) -> Resource:
+    return Resource(
+        type="deployment",
+        name=release.deployment_name,
+        department=release.department.slug,
+        attributes={
+            "departments": sorted(release.departments.values_list("slug", flat=True)),
+            "visibility": release.visibility,
+            "environment": release.environment,
+        },
+    )
+
+
+def _replace_live(actor: Principal, release: Release) -> None:
+    live = (
+        Deployment.objects.select_for_update(of=("self",))
+        .filter(name=release.deployment_name, state__in=LIVE)
+        .select_related("department")
+        .first()
+    )
+    if live is None:
+        return
+    if live.department_id != release.department_id:
+        raise WrongState(
+            f"The name {live.name} serves for another department; release {release.pk} was not "
+            "deployed under it.",
+            hint="Submit a release under another deployment name.",
+        )
+    if live.release_id == release.pk:
+        raise WrongState(
+            f"Release {release.pk} is deployed as {live.name} already; it is {live.state}."
+        )
+    deployment_move(
+        deployment_id=live.pk,
+        to=DeploymentState.STOPPED,
+        actor=actor,
+        message=f"Replaced by release {release.pk}.",
+    )
+
+
+def _insert(person_id: int, release: Release) -> Deployment:
+    try:
+        with transaction.atomic():
+            return Deployment.objects.create(
+                name=release.deployment_name,
+                release=release,
+                department=release.department,
+                created_by_id=person_id,
+            )
+    except IntegrityError as error:
+        raise WrongState(
+            f"{release.deployment_name} was deployed by someone else at the same moment; "
+            f"release {release.pk} was not.",
+            hint="Look at the deployment that is there, and try again.",
+        ) from error
+
+
+@transaction.atomic
+def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -> Deployment:
+    """Take a deployment out of service; engine workers unload it within seconds.
+
+    Raises:
+        NotFound: it does not exist, or the actor may not see it.
+        NotPermitted: the policy denies it.
+        WrongState: it is stopped already.
+    """
+    seen = deployment_get(actor=actor, deployment_id=deployment_id)
+    decision = authorize(
+        actor=actor, action=Action.DEPLOYMENT_STOP, resource=deployment_resource(seen)
+    )
+    return deployment_move(
+        deployment_id=seen.pk,
+        to=DeploymentState.STOPPED,
+        actor=actor,
+        message=(reason or f"Stopped by {actor.name}.")[:1000],
+        policy_version=decision.policy_version,
+    )
+
+
+@transaction.atomic
+def replica_report(
+    *,
+    deployment_id: int,
+    worker: str,
+    state: ReplicaState,
+    loaded_digest: str = "",
+    message: str = "",
+    load_seconds: float | None = None,
+) -> Replica:
+    """What one engine worker says of its copy. The first ready one makes the deployment serve.
+
+    `loaded_digest` is what was hashed while loading; a ready replica of any other bytes than the
+    release names refuses the deployment.
+
+    Raises:
+        WrongState: the deployment is not live any more; a ready copy must be unloaded.
+    """
+    deployment = deployment_lock(deployment_id)
+    digest = deployment.release.version.digest
+    if state is ReplicaState.READY and deployment.state not in LIVE:
+        raise WrongState(
+            f"Deployment {deployment.name} is {deployment.state}; it must not be served."
+        )
+    if state is ReplicaState.READY and loaded_digest != digest:
+        state = ReplicaState.REFUSED
+        message = f"{worker} loaded {loaded_digest[:12]}…; the release names {digest[:12]}…."
+    values: dict[str, object] = {"state": state, "heartbeat_at": timezone.now(), "message": message}
+    if state in {ReplicaState.LOADING, ReplicaState.READY}:
+        values |= {"loaded_digest": loaded_digest}
+    if load_seconds is not None:
+        values |= {"load_seconds": load_seconds}
+    replica, _ = Replica.objects.update_or_create(
+        deployment=deployment, worker=worker[:120], defaults=values
+    )
+    if state is ReplicaState.READY and deployment.state == DeploymentState.PENDING:
+        deployment_move(
+            deployment_id=deployment_id, to=DeploymentState.SERVING, actor=ENGINE_WORKER
+        )
+    if state is ReplicaState.REFUSED and deployment.state in LIVE:
+        deployment_move(
+            deployment_id=deployment_id,
+            to=DeploymentState.REFUSED,
+            actor=ENGINE_WORKER,
+            message=message,
+            outcome="denied",
+        )
+    return replica
+
+
+def replicas_heartbeat(*, worker: str) -> int:
+    """Every copy that `worker` holds or loads is alive; returns how many."""
+    return Replica.objects.filter(worker=worker, state__in=_ALIVE).update(
+        heartbeat_at=timezone.now()
+    )
+
+
+def replicas_stop(*, worker: str) -> None:
+    """`worker` has started anew or ends: it holds nothing."""
+    with transaction.atomic():
+        Replica.objects.filter(worker=worker, state__in=_ALIVE).update(
+            state=ReplicaState.STOPPED, message="The worker ended."
+        )
+        _await_replicas()
+
+
+def replicas_expire() -> int:
+    """Stop replicas that were silent for 15 s; a deployment without any is pending again."""
+    silent = timezone.now() - timedelta(seconds=REPLICA_SILENCE_S)
+    with transaction.atomic():
+        stopped = Replica.objects.filter(state__in=_ALIVE, heartbeat_at__lt=silent).update(
+            state=ReplicaState.STOPPED,
+            message=f"No heartbeat for {REPLICA_SILENCE_S} s.",
+        )
+        _await_replicas()
+    return stopped
+
+
+def _await_replicas() -> None:
+    deserted = Deployment.objects.filter(state=DeploymentState.SERVING).exclude(
+        replicas__state=ReplicaState.READY
+    )
+    for deployment in deserted.select_for_update(skip_locked=True, of=("self",)):
+        deployment_move(
+            deployment_id=deployment.pk,
+            to=DeploymentState.PENDING,
+            actor=_CONTROLLER,
+            message="Waiting for an engine worker to load it.",
+        )
+
+
+def deployments_stop_unservable() -> int:
+    """Stop what its release no longer covers: expired, withdrawn, recalled. Returns how many."""
+    stopped = 0
+    for deployment in live_deployments():
+        try:
+            release_servable(deployment.release)
+        except WrongState as error:
+            # Somebody else may have stopped it in between, which is as good.
+            with contextlib.suppress(WrongState):
+                deployment_move(
+                    deployment_id=deployment.pk,
+                    to=DeploymentState.STOPPED,
+                    actor=_CONTROLLER,
+                    message=error.message,
+                )
+                stopped += 1
+    return stopped

@@ -1,0 +1,95 @@
+"""The state machine of a deployment: one table, and the one function that moves it."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound, WrongState
+from governance.principals import Principal
+from workers.deployments.models import Deployment, DeploymentState
+from workers.dispatch import wake_engines
+
+ALLOWED_TRANSITIONS: dict[DeploymentState, frozenset[DeploymentState]] = {
+    DeploymentState.PENDING: frozenset(
+        {DeploymentState.SERVING, DeploymentState.REFUSED, DeploymentState.STOPPED}
+    ),
+    # Back to pending: its last replica is gone, and another worker may load it.
+    DeploymentState.SERVING: frozenset(
+        {DeploymentState.PENDING, DeploymentState.REFUSED, DeploymentState.STOPPED}
+    ),
+    DeploymentState.REFUSED: frozenset({DeploymentState.STOPPED}),
+    DeploymentState.STOPPED: frozenset(),
+}
+LIVE = frozenset({DeploymentState.PENDING, DeploymentState.SERVING})
+_VERBS: dict[DeploymentState, str] = {
+    DeploymentState.PENDING: "await",
+    DeploymentState.SERVING: "serve",
+    DeploymentState.REFUSED: "load",
+    DeploymentState.STOPPED: "stop",
+}
+
+
+def deployment_subject(deployment: Deployment) -> Subject:
+    """The deployment as the audit log names it."""
+    return Subject(type="deployment", id=str(deployment.pk), name=deployment.name)
+
+
+def deployment_lock(deployment_id: int) -> Deployment:
+    """The deployment, locked until the transaction ends.
+
+    Raises:
+        NotFound: no such deployment.
+    """
+    found = (
+        Deployment.objects.select_for_update(of=("self",))
+        .select_related("department", "release__version")
+        .filter(pk=deployment_id)
+        .first()
+    )
+    if found is None:
+        raise NotFound(f"There is no deployment {deployment_id}.")
+    return found
+
+
+@transaction.atomic
+def deployment_move(
+    *,
+    deployment_id: int,
+    to: DeploymentState,
+    actor: Principal,
+    message: str = "",
+    outcome: str = "allowed",
+    policy_version: int | None = None,
+) -> Deployment:
+    """Lock, re-check, set `to`, audit; after the commit engines and gateways look again.
+
+    Raises:
+        NotFound: no such deployment.
+        WrongState: its state does not lead to `to`.
+    """
+    deployment = deployment_lock(deployment_id)
+    state = DeploymentState(deployment.state)
+    if to not in ALLOWED_TRANSITIONS[state]:
+        raise WrongState(
+            f"Deployment {deployment.name} is {state.value}; it cannot become {to.value}."
+        )
+    deployment.state = to
+    deployment.message = message[:1000]
+    if to is DeploymentState.STOPPED:
+        deployment.stopped_at = timezone.now()
+    deployment.save(update_fields=["state", "message", "stopped_at"])
+    version = deployment.release.version
+    audit_record(
+        actor=actor,
+        action=f"deployment:{_VERBS[to]}",
+        subject=deployment_subject(deployment),
+        outcome=outcome,
+        reason=message,
+        department=deployment.department.slug,
+        data={"release": deployment.release_id, "digest": version.digest},
+        policy_version=policy_version,
+    )
+    transaction.on_commit(wake_engines)
+    return deployment

@@ -1,0 +1,41 @@
+"""Messages to the compute plane. Losing one loses nothing: the database row is the truth."""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+from governance.notify import notify
+from workers.app import app
+from workers.wire import (
+    CONTROLLER_CHANNEL,
+    DEPLOYMENTS_CHANNEL,
+    JOB_QUEUE,
+    JOB_TASK,
+    SNAPSHOT_CHANNEL,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def dispatch_job(job_id: UUID | str) -> bool:
+    """Send one job's id to the compute queue. False when the broker does not answer: the sweeper
+    sends again."""
+    try:
+        app.send_task(JOB_TASK, args=[str(job_id)], queue=JOB_QUEUE, retry=False)
+    except Exception:
+        # kombu raises its own, redis-py's and the socket's errors here, by transport.
+        logger.warning("Job %s could not be dispatched; the sweeper will.", job_id, exc_info=True)
+        return False
+    return True
+
+
+def wake_controller() -> None:
+    """A job was delivered: finish it now rather than at the next sweep."""
+    notify(CONTROLLER_CHANNEL)
+
+
+def wake_engines() -> None:
+    """Deployments changed: reconcile now; gateways read their snapshot again."""
+    notify(DEPLOYMENTS_CHANNEL)
+    notify(SNAPSHOT_CHANNEL)

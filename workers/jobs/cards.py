@@ -1,0 +1,38 @@
+"""The model card that an adaptation starts with: what it stands on, and what was measured."""
+
+from __future__ import annotations
+
+from registry.datasets.models import DatasetVersion
+from registry.versions.models import Model, ModelVersion
+from workers.jobs.models import Job
+
+
+def adaptation_card(
+    *, job: Job, model: Model, base: ModelVersion, data: DatasetVersion, kind: str
+) -> str:
+    """Markdown. Numbers are those that training measured on its own validation split."""
+    result = job.result or {}
+    lines = [
+        f"# {model.name}",
+        "",
+        model.description or "No description was given.",
+        "",
+        f"- Task: {model.task}",
+        f"- Kind: {kind}, by method `{job.spec['method']}`",
+        f"- Base: {base.model.name} v{base.number} (`{base.digest[:12]}`)",
+        f"- Licence of the base: {base.licence or 'not recorded'}",
+        f"- Trained on: {data.dataset.name} v{data.number}, {data.rows} rows, "
+        f"{data.dataset.classification}, licence {data.dataset.licence}",
+        f"- Started by: {job.created_by.name}",
+        "",
+        "## Measured on the validation split",
+        "",
+        *(f"- {name}: {value:.4g}" for name, value in sorted(result["metrics"].items())),
+        "",
+        "## Settings",
+        "",
+        *(f"- {name}: {value}" for name, value in sorted(result["parameters"].items())),
+    ]
+    if notes := result.get("notes"):
+        lines += ["", "## Notes", "", notes]
+    return "\n".join(lines) + "\n"

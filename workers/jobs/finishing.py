@@ -1,0 +1,214 @@
+"""Registering what a worker delivered. Only the controller does it, once for each job."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.errors import DomainError, Unavailable
+from governance.principals import service_principal
+from registry.catalogue import get_task
+from registry.datasets.models import DatasetVersion
+from registry.evaluations.services import evaluation_record
+from registry.intake.models import Intake, IntakeState
+from registry.intake.services import intake_checked, intake_reject
+from registry.manifests import Manifest
+from registry.store import adopt
+from registry.versions.models import Model, ModelVersion
+from registry.versions.services import version_register
+from workers.jobs import cards, workspace
+from workers.jobs.leases import ERROR_CHARACTERS, backoff_s
+from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.states import job_move
+
+logger = logging.getLogger(__name__)
+# An error that nobody foresaw is tried this often (about three minutes) before the job fails.
+UNFORESEEN_TRIES = 6
+_BATCH = 20
+_CONTROLLER = service_principal("controller")
+
+
+def jobs_finish_due() -> int:
+    """Finish every delivered job whose time has come; returns how many were tried."""
+    due = list(
+        Job.objects.filter(
+            state=JobState.FINISHING, dispatch_after__lte=timezone.now()
+        ).values_list("pk", flat=True)[:_BATCH]
+    )
+    for job_id in due:
+        job_finish(job_id)
+    return len(due)
+
+
+def job_finish(job_id: UUID | str) -> JobState | None:
+    """Register a delivered result and close the job, in one transaction.
+
+    A store that does not answer leaves the job `finishing`, to be tried again; a refusal for good
+    fails it with the sentence.
+
+    Returns:
+        The state it is in now; None when there was nothing to do or another controller is at it.
+    """
+    try:
+        with transaction.atomic():
+            job = (
+                Job.objects.select_for_update(of=("self",), skip_locked=True)
+                .select_related("department", "created_by")
+                .filter(pk=job_id, state=JobState.FINISHING)
+                .first()
+            )
+            if job is None:
+                return None
+            refusal = _REGISTER[JobKind(job.kind)](job)
+            to = JobState.FAILED if refusal else JobState.SUCCEEDED
+            job_move(
+                job_id=job.pk,
+                to=to,
+                actor=_CONTROLLER,
+                reason=refusal,
+                error=refusal[:ERROR_CHARACTERS],
+                result=job.result,
+                progress={**job.progress, "phase": to.value},
+            )
+            return to
+    except Unavailable as error:
+        return _try_later(job_id, error.message)
+    except DomainError as error:
+        return _give_up(job_id, error.message)
+    except Exception as error:
+        logger.exception("Job %s could not be registered", job_id)
+        sentence = f"The result could not be registered: {type(error).__name__}: {error}"
+        tried = Job.objects.values_list("dispatches", flat=True).get(pk=job_id)
+        if tried + 1 >= UNFORESEEN_TRIES:
+            return _give_up(job_id, sentence)
+        return _try_later(job_id, sentence)
+
+
+def _try_later(job_id: UUID | str, sentence: str) -> JobState:
+    with transaction.atomic():
+        job = Job.objects.select_for_update().get(pk=job_id)
+        wait = backoff_s(job.dispatches)
+        job.dispatches += 1
+        job.dispatch_after = timezone.now() + timedelta(seconds=wait)
+        job.error = sentence[:ERROR_CHARACTERS]
+        job.save(update_fields=["dispatches", "dispatch_after", "error"])
+    logger.warning("Job %s is still finishing, again in %d s: %s", job_id, wait, sentence)
+    return JobState(job.state)
+
+
+def _give_up(job_id: UUID | str, sentence: str) -> JobState:
+    job_move(
+        job_id=job_id,
+        to=JobState.FAILED,
+        actor=_CONTROLLER,
+        reason=sentence,
+        error=sentence[:ERROR_CHARACTERS],
+    )
+    return JobState.FAILED
+
+
+def _result(job: Job) -> dict[str, Any]:
+    return job.result or {}
+
+
+def _adopt_output(job: Job) -> Manifest:
+    result = _result(job)
+    manifest = Manifest.from_json(result["manifest"])
+    adopt(workspace.output_folder(job.pk, int(result["fence"])), manifest)
+    return manifest
+
+
+def _register_intake(job: Job) -> str:
+    result = _result(job)
+    intake_id = int(job.spec["intake"])
+    if reason := str(result.get("rejected", "")):
+        intake_reject(
+            intake_id=intake_id, findings=result["findings"], reason=reason, job_id=job.pk
+        )
+        return reason
+    intake_checked(
+        intake_id=intake_id,
+        manifest=_adopt_output(job),
+        findings=result["findings"],
+        job_id=job.pk,
+    )
+    return ""
+
+
+def _register_version(job: Job) -> str:
+    result, spec = _result(job), job.spec
+    model = Model.objects.get(pk=spec["model"])
+    base = ModelVersion.objects.select_related("model").get(pk=spec["base"])
+    data = DatasetVersion.objects.select_related("dataset").get(pk=spec["dataset_version"])
+    kind = get_task(model.task).methods[spec["method"]]
+    version = version_register(
+        actor=_CONTROLLER,
+        model=model,
+        kind=kind,
+        manifest=_adopt_output(job),
+        base=base,
+        dataset_version=data,
+        parameters=result["parameters"],
+        metrics=result["metrics"],
+        history=_history(job),
+        licence=base.licence,
+        card=cards.adaptation_card(job=job, model=model, base=base, data=data, kind=kind),
+        job_id=job.pk,
+        created_by=job.created_by,
+    )
+    job.result = {**result, "version": version.pk, "digest": version.digest}
+    return ""
+
+
+def _history(job: Job) -> list[dict[str, Any]]:
+    """The curves as {"step", "values"}; a step that was run again after a resume counts once."""
+    points: dict[int, dict[str, float]] = {}
+    for event in job.events.filter(step__isnull=False).order_by("pk"):
+        if event.data:
+            points.setdefault(event.step or 0, {}).update(event.data)
+    return [{"step": step, "values": values} for step, values in sorted(points.items())]
+
+
+def _register_evaluation(job: Job) -> str:
+    result, spec = _result(job), job.spec
+    evaluation = evaluation_record(
+        job_id=job.pk,
+        version=ModelVersion.objects.get(pk=spec["version"]),
+        dataset_version=DatasetVersion.objects.get(pk=spec["dataset_version"]),
+        metrics=result["metrics"],
+        baseline=result["baseline"],
+        baseline_name=result["baseline_name"],
+        details=result["details"],
+        sample_size=result["sample_size"],
+        started_at=job.started_at,
+        created_by=job.created_by,
+    )
+    job.result = {**result, "evaluation": evaluation.pk}
+    return ""
+
+
+_REGISTER = {
+    JobKind.INTAKE: _register_intake,
+    JobKind.FINE_TUNE: _register_version,
+    JobKind.EVALUATE: _register_evaluation,
+}
+
+
+def intakes_settle() -> None:
+    """Reject every delivery whose job ended without a verdict, so that none waits for ever."""
+    over = Job.objects.filter(
+        kind=JobKind.INTAKE, state__in=(JobState.FAILED, JobState.DEAD, JobState.CANCELLED)
+    )
+    waiting = Intake.objects.filter(
+        state__in=(IntakeState.QUARANTINED, IntakeState.CHECKING),
+        job_id__in=over.values("pk"),
+    )
+    for intake_id, job_id in list(waiting.values_list("pk", "job_id")[:_BATCH]):
+        job = Job.objects.get(pk=job_id)
+        reason = job.error or f"The job that checks it was {job.state}."
+        intake_reject(intake_id=intake_id, findings=[], reason=reason, job_id=job_id)

@@ -1,0 +1,242 @@
+"""The worker's side of a job: claim, heartbeat, report, deliver, fail. Every write says which fence
+it holds, so that a worker that lost its lease changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from governance.errors import WrongState
+from governance.principals import Principal, service_principal
+from workers.dispatch import wake_controller
+from workers.jobs.models import Job, JobEvent, JobState
+from workers.jobs.states import job_audit, job_lock, job_move
+
+EVENTS_PER_JOB = 5_000
+MESSAGE_CHARACTERS = 1_000
+ERROR_CHARACTERS = 2_000
+BACKOFF_FIRST_S = 5
+BACKOFF_LONGEST_S = 60
+
+_CLAIM = """
+UPDATE workers_job
+   SET state = 'running', fence = fence + 1, attempt = attempt + 1, worker = %(worker)s,
+       lease_until = statement_timestamp() + %(lease)s,
+       started_at = COALESCE(started_at, statement_timestamp()), error = ''
+ WHERE id = %(id)s
+   AND attempt < %(attempts)s
+   AND NOT cancel_requested
+   AND (state = 'queued' OR (state = 'running' AND lease_until < statement_timestamp()))
+RETURNING fence, attempt, lease_until, kind, spec::text, title
+"""
+
+
+class LeaseLost(WrongState):
+    """The lease ran out and the job may be another worker's now; nothing was written (409)."""
+
+    code = "lease_lost"
+    title = "Lease lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's hold on a job until `lease_until`, as of `fence`."""
+
+    job_id: UUID
+    fence: int
+    attempt: int
+    lease_until: datetime
+    kind: str
+    title: str
+    spec: dict[str, Any]
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReply:
+    """`alive`: the lease was renewed. `cancel_requested`: somebody wants the job to stop."""
+
+    alive: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One log line, or one point of the curves: `values` at `step` of `total`."""
+
+    message: str = ""
+    step: int | None = None
+    total: int | None = None
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def backoff_s(tries: int) -> int:
+    """5 s, doubled with every try, at most 60 s."""
+    return int(min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2 ** min(max(tries, 0), 10)))
+
+
+def worker_principal() -> Principal:
+    return service_principal("compute-worker")
+
+
+def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
+    """Take the job by one UPDATE. None: it is held, over, cancelled, unknown or out of attempts."""
+    parameters = {
+        "id": UUID(str(job_id)),
+        "worker": worker[:120],
+        "lease": timedelta(seconds=settings.JOB_LEASE_S),
+        "attempts": settings.JOB_MAX_ATTEMPTS,
+    }
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(_CLAIM, parameters)
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        fence, attempt, lease_until, kind, spec, title = row
+        job = job_lock(job_id)
+        job_audit(job, actor=worker_principal(), to=JobState.RUNNING, worker=worker)
+    return Claim(
+        job_id=job.pk,
+        fence=fence,
+        attempt=attempt,
+        lease_until=lease_until,
+        kind=kind,
+        title=title,
+        spec=json.loads(spec),
+        worker=worker,
+    )
+
+
+def job_heartbeat(claim: Claim) -> HeartbeatReply:
+    """Renew the lease by `ASSAY_JOB_LEASE_S`; `alive` is False when it is lost for good."""
+    with transaction.atomic():
+        renewed = Job.objects.filter(
+            pk=claim.job_id, fence=claim.fence, state=JobState.RUNNING
+        ).update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S))
+        if not renewed:
+            return HeartbeatReply(alive=False, cancel_requested=False)
+        wanted = Job.objects.values_list("cancel_requested", flat=True).get(pk=claim.job_id)
+    return HeartbeatReply(alive=True, cancel_requested=wanted)
+
+
+def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> HeartbeatReply:
+    """Append to the job's log and curves, and show how far it is.
+
+    A job keeps its first 5,000 entries; further ones only move the progress.
+
+    Raises:
+        LeaseLost: the claim no longer holds; nothing was written.
+    """
+    with transaction.atomic():
+        job = _held(claim)
+        room = EVENTS_PER_JOB - job.events.count()
+        JobEvent.objects.bulk_create(
+            JobEvent(
+                job=job,
+                attempt=claim.attempt,
+                step=report.step,
+                message=report.message[:MESSAGE_CHARACTERS],
+                data=report.values,
+            )
+            for report in reports[: max(0, room)]
+        )
+        progress = dict(job.progress)
+        for report in reports:
+            if report.step is not None:
+                progress["step"] = report.step
+            if report.total is not None:
+                progress["total"] = report.total
+        if phase:
+            progress["phase"] = phase
+        Job.objects.filter(pk=job.pk).update(progress=progress)
+    return HeartbeatReply(alive=True, cancel_requested=job.cancel_requested)
+
+
+def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
+    """Hand the result to the control plane; a job that was asked to stop is cancelled instead.
+
+    Raises:
+        LeaseLost: the claim no longer holds; nothing was written.
+    """
+    with transaction.atomic():
+        job = _held(claim)
+        if job.cancel_requested:
+            job_cancelled(claim)
+            return JobState.CANCELLED
+        job_move(
+            job_id=claim.job_id,
+            to=JobState.FINISHING,
+            actor=worker_principal(),
+            result=result,
+            dispatches=0,
+            dispatch_after=timezone.now(),
+            progress={**job.progress, "phase": "registering"},
+        )
+        transaction.on_commit(wake_controller)
+    return JobState.FINISHING
+
+
+def job_cancelled(claim: Claim) -> None:
+    """The worker has stopped as it was asked to.
+
+    Raises:
+        LeaseLost: the claim no longer holds; nothing was written.
+    """
+    with transaction.atomic():
+        _held(claim)
+        job_move(
+            job_id=claim.job_id,
+            to=JobState.CANCELLED,
+            actor=worker_principal(),
+            reason="The worker stopped, as was asked.",
+        )
+
+
+def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
+    """The attempt broke. With `retry` it is queued again until its attempts are used up (`dead`).
+
+    Raises:
+        LeaseLost: the claim no longer holds; nothing was written.
+    """
+    with transaction.atomic():
+        job = _held(claim)
+        to = after_attempt(job) if retry else JobState.FAILED
+        changes: dict[str, Any] = {"error": error[:ERROR_CHARACTERS]}
+        if to is JobState.QUEUED:
+            wait = timedelta(seconds=backoff_s(job.attempt - 1))
+            changes |= {"dispatches": 0, "dispatch_after": timezone.now() + wait}
+        job_move(job_id=claim.job_id, to=to, actor=worker_principal(), reason=error, **changes)
+        transaction.on_commit(wake_controller)
+    return to
+
+
+def after_attempt(job: Job) -> JobState:
+    """Where a running job goes when its attempt ended without a result."""
+    if job.cancel_requested:
+        return JobState.CANCELLED
+    return JobState.QUEUED if job.attempt < settings.JOB_MAX_ATTEMPTS else JobState.DEAD
+
+
+def _held(claim: Claim) -> Job:
+    held = (
+        Job.objects.select_for_update(of=("self",))
+        .filter(pk=claim.job_id, fence=claim.fence, state=JobState.RUNNING)
+        .first()
+    )
+    if held is None:
+        raise LeaseLost(
+            f"Job {claim.title!r} is no longer held by {claim.worker} (fence {claim.fence}); "
+            "nothing was written."
+        )
+    return held

@@ -1,0 +1,220 @@
+"""Requests for work: checked against the catalogue, authorized, and queued in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+from pydantic import ValidationError
+
+from governance.errors import InvalidInput, NotFound, WrongState
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+from registry.catalogue import Task, get_task
+from registry.datasets.models import Classification, DatasetVersion
+from registry.datasets.selectors import datasets_visible_to
+from registry.intake.models import Intake, IntakeState
+from registry.intake.services import intake_submit
+from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+from registry.versions.selectors import versions_visible_to
+from workers.jobs.models import Job, JobKind
+from workers.jobs.services import job_add, job_create
+
+# Which bases a task may be adapted from: a classifier also stands on an encoder for embeddings.
+BASE_TASKS: dict[str, frozenset[str]] = {
+    "text-classification": frozenset({"text-classification", "embeddings"}),
+}
+
+
+@transaction.atomic
+def intake_request(
+    *, actor: Principal, model: Model, source: str, licence: str, files: Sequence[Any]
+) -> tuple[Intake, Job | None]:
+    """Take files into quarantine and queue their checks.
+
+    Returns:
+        The intake, and its job; no job when the files were rejected at once.
+
+    Raises:
+        DomainError: as `intake_submit`.
+    """
+    intake = intake_submit(actor=actor, model=model, source=source, licence=licence, files=files)
+    if intake.state == IntakeState.REJECTED:
+        return intake, None
+    job = job_add(
+        actor=actor,
+        kind=JobKind.INTAKE,
+        department=model.department,
+        title=f"Check and convert {model.name}",
+        spec={"intake": intake.pk, "model": model.pk, "task": model.task},
+    )
+    intake.job_id = job.pk
+    intake.state = IntakeState.CHECKING
+    intake.save(update_fields=["job_id", "state"])
+    return intake, job
+
+
+@transaction.atomic
+def fine_tune_request(
+    *,
+    actor: Principal,
+    model: Model,
+    base_version: ModelVersion,
+    method: str,
+    dataset_version: DatasetVersion,
+    hyperparameters: Mapping[str, Any] | None,
+) -> Job:
+    """Queue an adaptation of `base_version` on `dataset_version`, as the next version of `model`.
+
+    Raises:
+        InvalidInput: method, settings, base or data do not fit the task; `fields` says where.
+        NotFound: base or data may not be seen by the actor.
+        WrongState: the base is recalled.
+        NotPermitted: no right to start jobs in the model's department, or restricted data.
+    """
+    _authorize_in(actor, model, f"Fine-tune {model.name}")
+    task = get_task(model.task)
+    if method not in task.methods:
+        known = ", ".join(task.methods) or "none; it has no trainer"
+        raise _invalid("method", f"{task.title} has no method {method!r}; it has: {known}.")
+    _check_base(actor, model, base_version)
+    _check_data(actor, model, dataset_version)
+    settings = _validated(task, hyperparameters or {})
+    return job_create(
+        actor=actor,
+        kind=JobKind.FINE_TUNE,
+        department=model.department,
+        title=f"Fine-tune {model.name} on {dataset_version}",
+        spec={
+            "task": task.name,
+            "method": method,
+            "model": model.pk,
+            "model_name": model.name,
+            "base": base_version.pk,
+            "base_name": str(base_version),
+            "base_digest": base_version.digest,
+            "dataset_version": dataset_version.pk,
+            "dataset_name": str(dataset_version),
+            "dataset_digest": dataset_version.digest,
+            "hyperparameters": settings,
+        },
+    )
+
+
+@transaction.atomic
+def evaluate_request(
+    *,
+    actor: Principal,
+    version: ModelVersion,
+    dataset_version: DatasetVersion,
+    settings: Mapping[str, Any] | None = None,
+) -> Job:
+    """Queue a measurement of `version` on `dataset_version`.
+
+    Raises:
+        InvalidInput: the task is not evaluated, or data or settings do not fit it.
+        NotFound: version or data may not be seen by the actor.
+        WrongState: the version is recalled.
+        NotPermitted: no right to start jobs in the model's department, or restricted data.
+    """
+    model = version.model
+    if not versions_visible_to(actor).filter(pk=version.pk).exists():
+        raise NotFound(f"There is no version {version.pk} that you may see.")
+    _authorize_in(actor, model, f"Evaluate {version}")
+    task = get_task(model.task)
+    if not task.evaluator:
+        raise _invalid("version", f"{version} is of task {task.name}, which is not evaluated.")
+    if version.state != VersionState.TRUSTED:
+        raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
+    _check_data(actor, model, dataset_version)
+    chosen = dict(task.evaluation_settings)
+    for name, value in (settings or {}).items():
+        if name not in chosen:
+            allowed = ", ".join(sorted(chosen)) or "none"
+            raise _invalid("settings", f"{name[:60]} is not a setting; there are: {allowed}.")
+        if type(value) is not type(chosen[name]):
+            raise _invalid("settings", f"{name} must be a {type(chosen[name]).__name__}.")
+        chosen[name] = value
+    return job_create(
+        actor=actor,
+        kind=JobKind.EVALUATE,
+        department=model.department,
+        title=f"Evaluate {version} on {dataset_version}",
+        spec={
+            "task": task.name,
+            "version": version.pk,
+            "version_name": str(version),
+            "version_digest": version.digest,
+            "dataset_version": dataset_version.pk,
+            "dataset_name": str(dataset_version),
+            "dataset_digest": dataset_version.digest,
+            "settings": chosen,
+        },
+    )
+
+
+def _authorize_in(actor: Principal, model: Model, title: str) -> None:
+    # Before anything is looked at, so that a refusal tells nothing about base and data.
+    authorize(
+        actor=actor,
+        action=Action.JOB_CREATE,
+        resource=Resource(type="job", name=title, department=model.department.slug),
+    )
+
+
+def _check_base(actor: Principal, model: Model, base: ModelVersion) -> None:
+    if not versions_visible_to(actor).filter(pk=base.pk).exists():
+        raise NotFound(f"There is no version {base.pk} that you may see.")
+    if base.state != VersionState.TRUSTED:
+        raise WrongState(f"{base} is {base.state}; it cannot be adapted.")
+    if base.model.task not in BASE_TASKS.get(model.task, frozenset({model.task})):
+        raise _invalid(
+            "base", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
+        )
+    if base.kind not in {VersionKind.BASE, VersionKind.FULL}:
+        raise _invalid("base", f"{base} is of kind {base.kind}; adapt its base instead.")
+
+
+def _check_data(actor: Principal, model: Model, data: DatasetVersion) -> None:
+    dataset = data.dataset
+    if not datasets_visible_to(actor).filter(pk=dataset.pk).exists():
+        raise NotFound(f"There is no dataset version {data.pk} that you may see.")
+    if dataset.task != model.task:
+        raise _invalid(
+            "dataset", f"{data} is data for {dataset.task}; {model.name} does {model.task}."
+        )
+    if dataset.classification == Classification.RESTRICTED and model.shared:
+        raise _invalid(
+            "dataset",
+            f"{data} is restricted; {model.name} is shared with every department, "
+            "so it may not be used for it.",
+        )
+
+
+def _validated(task: Task, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return task.hyperparameters.model_validate(dict(hyperparameters)).model_dump(mode="json")
+    except ValidationError as error:
+        fields: dict[str, list[str]] = {}
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            name = ".".join(str(part) for part in fault["loc"])[:80] or "hyperparameters"
+            fields.setdefault(f"hyperparameters.{name}", []).append(_sentence(fault["msg"], name))
+        names = ", ".join(name.removeprefix("hyperparameters.") for name in fields)
+        raise InvalidInput(
+            f"The hyper-parameters do not fit {task.title}: {names}.",
+            hint=f"It takes {', '.join(sorted(task.hyperparameters.model_fields))}.",
+            fields=fields,
+        ) from error
+
+
+def _sentence(message: str, name: str) -> str:
+    if message.startswith("Extra inputs"):
+        return f"{name} is not a hyper-parameter of this task."
+    return f"{message}."
+
+
+def _invalid(field: str, sentence: str) -> InvalidInput:
+    return InvalidInput(sentence, fields={field: [sentence]})

@@ -1,0 +1,165 @@
+"""What people do to jobs; and every job service by name, for those who call them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Attempt, Subject, audit_record
+from governance.errors import NotPermitted, WrongState
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.engine import PolicyDecision, Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+from workers.dispatch import dispatch_job
+from workers.jobs.finishing import job_finish
+from workers.jobs.leases import (
+    BACKOFF_FIRST_S,
+    Claim,
+    HeartbeatReply,
+    LeaseLost,
+    Report,
+    job_cancelled,
+    job_claim,
+    job_deliver,
+    job_fail,
+    job_heartbeat,
+    job_report,
+)
+from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.selectors import job_get
+from workers.jobs.states import job_lock, job_move, job_subject
+from workers.jobs.sweeping import job_sweep
+
+__all__ = [
+    "Claim",
+    "HeartbeatReply",
+    "LeaseLost",
+    "Report",
+    "job_add",
+    "job_cancel",
+    "job_cancelled",
+    "job_claim",
+    "job_create",
+    "job_deliver",
+    "job_fail",
+    "job_finish",
+    "job_heartbeat",
+    "job_report",
+    "job_sweep",
+]
+
+
+def job_resource(job: Job) -> Resource:
+    """The job as policy sees it."""
+    return Resource(type="job", id=str(job.pk), name=job.title, department=job.department.slug)
+
+
+@transaction.atomic
+def job_create(
+    *, actor: Principal, kind: JobKind, department: Department, title: str, spec: dict[str, Any]
+) -> Job:
+    """Queue work for a department; dispatched once the transaction commits.
+
+    Raises:
+        NotPermitted: the policy denies it, or the actor is no person.
+    """
+    decision = authorize(
+        actor=actor,
+        action=Action.JOB_CREATE,
+        resource=Resource(type="job", name=title, department=department.slug),
+    )
+    return job_add(
+        actor=actor,
+        kind=kind,
+        department=department,
+        title=title,
+        spec=spec,
+        decision=decision,
+    )
+
+
+@transaction.atomic
+def job_add(
+    *,
+    actor: Principal,
+    kind: JobKind,
+    department: Department,
+    title: str,
+    spec: dict[str, Any],
+    decision: PolicyDecision | None = None,
+) -> Job:
+    """`job_create` for a caller who has authorized the actor for what the job is part of."""
+    if actor.person_id is None:
+        raise NotPermitted(
+            f"{actor.name} is not a person; a job names the person who answers for it.",
+            hint="Sign in, or use a personal access token.",
+            attempt=Attempt(
+                actor=actor,
+                action="job:create",
+                subject=Subject(type="job", id="", name=title),
+                department=department.slug,
+                policy_version=decision.policy_version if decision else None,
+            ),
+        )
+    job = Job.objects.create(
+        kind=kind,
+        department=department,
+        title=title[:200],
+        spec=spec,
+        created_by_id=actor.person_id,
+        dispatches=1,
+        dispatch_after=timezone.now() + timedelta(seconds=BACKOFF_FIRST_S),
+        progress={"phase": "queued"},
+    )
+    audit_record(
+        actor=actor,
+        action="job:create",
+        subject=job_subject(job),
+        department=department.slug,
+        data={"kind": kind, "spec": spec},
+        policy_version=decision.policy_version if decision else None,
+    )
+    transaction.on_commit(lambda: dispatch_job(job.pk))
+    return job
+
+
+@transaction.atomic
+def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
+    """End a queued job now; ask the worker of a running one to stop.
+
+    Raises:
+        NotFound: it does not exist, or the actor may not see it.
+        NotPermitted: the policy denies it.
+        WrongState: it has delivered its result, or is over.
+    """
+    seen = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
+    job = job_lock(seen.pk)
+    if job.state == JobState.QUEUED:
+        return job_move(
+            job_id=job.pk,
+            to=JobState.CANCELLED,
+            actor=actor,
+            reason="Cancelled before it ran.",
+            cancel_requested=True,
+        )
+    if job.state != JobState.RUNNING:
+        raise WrongState(f"Job {job.title!r} is {job.state}; it cannot be cancelled.")
+    if not job.cancel_requested:
+        job.cancel_requested = True
+        job.save(update_fields=["cancel_requested"])
+        audit_record(
+            actor=actor,
+            action="job:cancel",
+            subject=job_subject(job),
+            reason="The worker was asked to stop.",
+            department=job.department.slug,
+            policy_version=decision.policy_version,
+        )
+    return job

@@ -1,0 +1,110 @@
+"""The state machine of a job: one table, and the one function that moves a job along it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound, WrongState
+from governance.principals import Principal
+from workers.jobs import workspace
+from workers.jobs.models import Job, JobState
+
+ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    # To itself: another worker takes over once the lease has run out.
+    JobState.RUNNING: frozenset(
+        {
+            JobState.RUNNING,
+            JobState.QUEUED,
+            JobState.FINISHING,
+            JobState.FAILED,
+            JobState.CANCELLED,
+            JobState.DEAD,
+        }
+    ),
+    JobState.FINISHING: frozenset({JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+    JobState.DEAD: frozenset(),
+}
+TERMINAL = frozenset(state for state, following in ALLOWED_TRANSITIONS.items() if not following)
+_VERBS: dict[JobState, str] = {
+    JobState.QUEUED: "requeue",
+    JobState.RUNNING: "claim",
+    JobState.FINISHING: "deliver",
+    JobState.SUCCEEDED: "finish",
+    JobState.FAILED: "fail",
+    JobState.CANCELLED: "cancel",
+    JobState.DEAD: "bury",
+}
+_BAD = frozenset({JobState.FAILED, JobState.DEAD})
+
+
+def job_subject(job: Job) -> Subject:
+    """The job as the audit log names it."""
+    return Subject(type="job", id=str(job.pk), name=job.title)
+
+
+def job_lock(job_id: UUID | str) -> Job:
+    """The job, locked until the transaction ends.
+
+    Raises:
+        NotFound: no such job.
+    """
+    found = (
+        Job.objects.select_for_update(of=("self",))
+        .select_related("department", "created_by")
+        .filter(pk=job_id)
+        .first()
+    )
+    if found is None:
+        raise NotFound(f"There is no job {job_id}.")
+    return found
+
+
+def job_audit(job: Job, *, actor: Principal, to: JobState, reason: str = "", **data: Any) -> None:
+    """Record one transition in the transaction that makes it."""
+    audit_record(
+        actor=actor,
+        action=f"job:{_VERBS[to]}",
+        subject=job_subject(job),
+        outcome="failed" if to in _BAD else "allowed",
+        reason=reason[:2000],
+        department=job.department.slug,
+        data={"kind": job.kind, "attempt": job.attempt, "fence": job.fence, **data},
+    )
+
+
+@transaction.atomic
+def job_move(
+    *, job_id: UUID | str, to: JobState, actor: Principal, reason: str = "", **changes: Any
+) -> Job:
+    """Lock the job, re-check its state, set `to` and `changes`, and audit.
+
+    A terminal job's working folder is removed after the commit.
+
+    Raises:
+        WrongState: the job's state does not lead to `to`.
+    """
+    job = job_lock(job_id)
+    state = JobState(job.state)
+    if to not in ALLOWED_TRANSITIONS[state]:
+        raise WrongState(f"Job {job.title!r} is {state.value}; it cannot become {to.value}.")
+    job.state = to
+    if to is not JobState.RUNNING:
+        job.lease_until = None
+    if to in TERMINAL:
+        job.finished_at = timezone.now()
+    for name, value in changes.items():
+        setattr(job, name, value)
+    job.save()
+    job_audit(job, actor=actor, to=to, reason=reason)
+    if to in TERMINAL:
+        transaction.on_commit(lambda: workspace.discard(job.pk))
+    return job

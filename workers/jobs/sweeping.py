@@ -1,0 +1,68 @@
+"""What the controller does about jobs every second: nothing that a broker or a worker lost stays
+lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.principals import service_principal
+from workers.dispatch import dispatch_job
+from workers.jobs.finishing import intakes_settle, jobs_finish_due
+from workers.jobs.leases import after_attempt, backoff_s
+from workers.jobs.models import Job, JobState
+from workers.jobs.states import job_move
+
+logger = logging.getLogger(__name__)
+BATCH = 100
+_CONTROLLER = service_principal("controller")
+
+
+def job_sweep() -> int:
+    """Take back what expired, dispatch what is due, finish what was delivered.
+
+    Returns:
+        How many jobs it acted on.
+    """
+    acted = _take_back_expired() + _dispatch_due() + jobs_finish_due()
+    intakes_settle()
+    return acted
+
+
+def _take_back_expired() -> int:
+    with transaction.atomic():
+        expired = list(
+            Job.objects.select_for_update(skip_locked=True, of=("self",)).filter(
+                state=JobState.RUNNING, lease_until__lt=timezone.now()
+            )[:BATCH]
+        )
+        for job in expired:
+            to = after_attempt(job)
+            reason = f"The lease of {job.worker} ran out in attempt {job.attempt}."
+            changes = {"error": reason, "dispatches": 0, "dispatch_after": timezone.now()}
+            if to is JobState.CANCELLED:
+                changes["error"] = ""
+            logger.warning("Job %s: %s Now %s.", job.pk, reason, to.value)
+            job_move(job_id=job.pk, to=to, actor=_CONTROLLER, reason=reason, **changes)
+    return len(expired)
+
+
+def _dispatch_due() -> int:
+    now = timezone.now()
+    with transaction.atomic():
+        due = list(
+            Job.objects.select_for_update(skip_locked=True)
+            .filter(state=JobState.QUEUED, dispatch_after__lte=now)
+            .order_by("created_at")[:BATCH]
+        )
+        for job in due:
+            job.dispatch_after = now + timedelta(seconds=backoff_s(job.dispatches))
+            job.dispatches += 1
+        Job.objects.bulk_update(due, ["dispatch_after", "dispatches"])
+    for job in due:
+        dispatch_job(job.pk)
+    return len(due)

@@ -1,0 +1,153 @@
+"""Answering one request: check that it may run on what is loaded, run it, send the events back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import replace
+
+from workers.engines.protocol import Engine, EngineRequest, RequestRefused
+from workers.tasks.hosting import EngineHost, Loaded
+from workers.tasks.replies import Replies, Reply
+from workers.wire import Delta, Done, Event, Failed, InferenceRequest
+
+logger = logging.getLogger(__name__)
+LONGEST_S = 3600.0
+CANCEL_GRACE_S = 10.0
+REMEMBERED_CANCELS = 10_000
+
+
+class Answer:
+    """The sink of one request: sends its events on, and knows when the last one came.
+
+    The pieces of an answer that is not streamed are joined and sent once, before its end.
+    """
+
+    def __init__(self, request: InferenceRequest, replies: Replies) -> None:
+        self.finished = threading.Event()
+        self._request = request
+        self._replies = replies
+        self._queue_ms = 0
+        self._text: list[str] = []
+        self._tokens = 0
+
+    def started(self) -> None:
+        """The request goes to its engine now."""
+        if self._request.enqueued_at:
+            waited = time.time() - self._request.enqueued_at
+            self._queue_ms = max(0, round(waited * 1000))
+
+    def __call__(self, event: Event) -> None:
+        if self.finished.is_set():
+            return
+        if isinstance(event, Delta) and not self._request.stream:
+            self._text.append(event.text)
+            self._tokens += event.tokens
+            return
+        if isinstance(event, Done):
+            if self._text:
+                self._send(Delta("".join(self._text), self._tokens))
+            event = replace(event, queue_ms=event.queue_ms + self._queue_ms)
+        self._send(event)
+        if not isinstance(event, Delta):
+            self.finished.set()
+
+    def _send(self, event: Event) -> None:
+        self._replies.put(Reply(self._request.reply_stream, self._request.request_id, event))
+
+
+class Answerer:
+    """Every request of one worker process. `answer` blocks its thread until the end is sent, so
+    that the pool's size bounds what runs; `cancel` may be called from any thread.
+    """
+
+    def __init__(self, host: EngineHost, replies: Replies) -> None:
+        self._host = host
+        self._replies = replies
+        self._running: dict[str, Engine] = {}
+        # Cancels can overtake their request, which may still stand in the queue.
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def answer(self, request: InferenceRequest) -> None:
+        """Run one request; whatever happens, its last event is sent."""
+        answer = Answer(request, self._replies)
+        loaded = self._host.find(request.deployment_id)
+        refusal = self._refusal(request, loaded)
+        if refusal is not None or loaded is None:
+            answer(refusal or _gone(request))
+            return
+        with self._lock:
+            if request.request_id in self._cancelled:
+                del self._cancelled[request.request_id]
+                answer(Done("cancelled", 0, 0))
+                return
+            self._running[request.request_id] = loaded.engine
+        try:
+            self._run(request, loaded, answer)
+        except RequestRefused as error:
+            answer(Failed(error.code, str(error), error.status))
+        except Exception:
+            logger.exception("Request %s broke", request.request_id)
+            answer(Failed("engine_error", "The engine could not answer this request.", 500))
+        finally:
+            with self._lock:
+                self._running.pop(request.request_id, None)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request, or see to it that it does not begin."""
+        with self._lock:
+            engine = self._running.get(request_id)
+            if engine is None:
+                self._cancelled[request_id] = None
+                while len(self._cancelled) > REMEMBERED_CANCELS:
+                    self._cancelled.popitem(last=False)
+        if engine is not None:
+            engine.cancel(request_id)
+
+    def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
+        answer.started()
+        loaded.engine.submit(
+            EngineRequest(
+                request_id=request.request_id,
+                inputs=request.inputs,
+                sampling=request.sampling,
+                adapter=loaded.adapter,
+            ),
+            answer,
+        )
+        with self._lock:
+            overtaken = self._cancelled.pop(request.request_id, "") is None
+        if overtaken:
+            loaded.engine.cancel(request.request_id)
+        left = request.deadline - time.time() if request.deadline else LONGEST_S
+        if answer.finished.wait(max(0.0, min(left, LONGEST_S))):
+            return
+        loaded.engine.cancel(request.request_id)
+        if not answer.finished.wait(CANCEL_GRACE_S):
+            answer(Failed("timeout", "The engine did not answer in time.", 504))
+
+    def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
+        """Why it may not run here: the last of the checks that the gateway made before."""
+        now = time.time()
+        name = request.deployment
+        if request.deadline and now > request.deadline:
+            return Failed("timeout", f"{name} was too busy to begin in time.", 504)
+        if loaded is None:
+            return _gone(request)
+        if request.digest != loaded.digest or loaded.digest != loaded.plan.digest:
+            return Failed(
+                "digest_mismatch",
+                f"{name} has {loaded.digest[:12]}… loaded; the request was decided for "
+                f"{request.digest[:12]}….",
+                503,
+            )
+        if now >= min(request.expires_at or loaded.plan.expires_at, loaded.plan.expires_at):
+            return Failed("release_expired", f"The release of {name} has expired.", 403)
+        return None
+
+
+def _gone(request: InferenceRequest) -> Failed:
+    return Failed("not_loaded", f"{request.deployment} is not loaded by this worker.", 503)

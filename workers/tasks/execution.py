@@ -1,0 +1,181 @@
+"""What each kind of job does: verified private copies in, one call of the plane, a result out."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from registry import store
+from registry.catalogue import get_task
+from registry.datasets.models import DatasetVersion
+from registry.intake.checks import Limits, check_delivery
+from registry.intake.models import Intake
+from registry.manifests import Manifest, ManifestFile, build_manifest, copy_verified
+from registry.versions.models import ModelVersion, VersionKind
+from workers.jobs import workspace
+from workers.jobs.leases import Claim
+from workers.jobs.models import JobKind
+from workers.tasks.progress import LeasedProgress
+from workers.trainers.protocol import (
+    BadMaterial,
+    EvaluationRequest,
+    EvaluationResult,
+    TrainingRequest,
+    TrainingResult,
+)
+
+
+def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
+    """Run the claimed job; the result is what `job_finish` registers.
+
+    Raises:
+        BadMaterial: what it was given cannot be used; trying again is of no use.
+        Cancelled: it stopped because `progress.should_stop()` said so.
+        DomainError: bytes differ from their manifest.
+    """
+    run = _RUNS[JobKind(claim.kind)]
+    return {**run(claim, progress), "fence": claim.fence, "attempt": claim.attempt}
+
+
+def load_name(dotted: str) -> Any:
+    """The object that `package.module:name` names."""
+    module, _, name = dotted.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _use_all_cores() -> None:
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+
+
+def _output(claim: Claim) -> Path:
+    folder = workspace.output_folder(claim.job_id, claim.fence)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _version_copy(claim: Claim, version: ModelVersion, name: str) -> Path:
+    manifest = Manifest.from_json(version.manifest)
+    if manifest.digest != version.digest:
+        raise BadMaterial(f"The manifest of {version} does not have the digest {version.digest}.")
+    target = workspace.inputs_folder(claim.job_id, claim.fence) / name
+    copy_verified(store.version_folder(version.digest), target, manifest)
+    return target
+
+
+def _data_copy(claim: Claim, data: DatasetVersion) -> Path:
+    file = store.dataset_file(data.digest)
+    manifest = Manifest(files=(ManifestFile(file.name, data.size_bytes, data.digest),))
+    target = workspace.inputs_folder(claim.job_id, claim.fence) / "data"
+    copy_verified(file.parent, target, manifest)
+    return target / file.name
+
+
+def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
+    intake = Intake.objects.get(pk=claim.spec["intake"])
+    progress.enter("checking")
+    progress.log(f"Checking {len(intake.files)} files.")
+    delivered = Manifest(
+        files=tuple(ManifestFile(f["name"], f["size"], f["sha256"]) for f in intake.files)
+    )
+    folder = workspace.inputs_folder(claim.job_id, claim.fence) / "delivery"
+    copy_verified(store.quarantine_folder(intake.pk), folder, delivered)
+    checks = check_delivery(folder, Limits(max_bytes=settings.INTAKE_MAX_BYTES))
+    findings = [asdict(finding) for finding in checks]
+    for finding in findings:
+        verdict = "passed" if finding["passed"] else "FAILED"
+        progress.log(f"{verdict}: {finding['check']}: {finding['detail']}")
+    if failed := [finding for finding in findings if not finding["passed"]]:
+        return {"rejected": failed[0]["detail"], "findings": findings}
+    progress.enter("converting")
+    output = _output(claim)
+    convert: Callable[..., dict[str, Any]] = load_name("workers.trainers.convert:convert")
+    converted = convert(folder, output, progress)
+    progress.enter("hashing")
+    return {
+        "findings": findings,
+        "converted": converted,
+        "manifest": build_manifest(output).to_json(),
+    }
+
+
+def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
+    spec = claim.spec
+    base = ModelVersion.objects.select_related("model").get(pk=spec["base"])
+    task = get_task(spec["task"])
+    progress.enter("verifying")
+    progress.log(f"Verifying {base} and {spec['dataset_name']} against their digests.")
+    request = TrainingRequest(
+        task=task.name,
+        method=spec["method"],
+        base=_version_copy(claim, base, "base"),
+        train_file=_data_copy(claim, DatasetVersion.objects.get(pk=spec["dataset_version"])),
+        output=_output(claim),
+        checkpoints=workspace.checkpoints_folder(claim.job_id),
+        hyperparameters=spec["hyperparameters"],
+        seed=int(spec["hyperparameters"].get("seed", 17)),
+    )
+    request.checkpoints.mkdir(parents=True, exist_ok=True)
+    progress.enter("training")
+    _use_all_cores()
+    train: Callable[..., TrainingResult] = load_name(task.trainer)
+    result = train(request, progress)
+    progress.enter("hashing")
+    # Fully tuned weights stand alone; anything else is meaningless without its base.
+    stands_on = None if task.methods[spec["method"]] == VersionKind.FULL else base.digest
+    return {
+        "metrics": _finite(result.metrics),
+        "parameters": result.parameters,
+        "notes": result.notes,
+        "manifest": build_manifest(request.output, base_digest=stands_on).to_json(),
+    }
+
+
+def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
+    spec = claim.spec
+    version = ModelVersion.objects.select_related("model", "base__model").get(pk=spec["version"])
+    base = version.base if version.kind == VersionKind.ADAPTER else None
+    progress.enter("verifying")
+    progress.log(f"Verifying {version} and {spec['dataset_name']} against their digests.")
+    request = EvaluationRequest(
+        task=spec["task"],
+        version=_version_copy(claim, version, "version"),
+        base=_version_copy(claim, base, "base") if base is not None else None,
+        data_file=_data_copy(claim, DatasetVersion.objects.get(pk=spec["dataset_version"])),
+        settings=spec["settings"],
+    )
+    progress.enter("evaluating")
+    _use_all_cores()
+    evaluate: Callable[..., EvaluationResult] = load_name(get_task(spec["task"]).evaluator)
+    result = evaluate(request, progress)
+    return {
+        "metrics": _finite(result.metrics),
+        "baseline": _finite(result.baseline),
+        "baseline_name": result.baseline_name,
+        "sample_size": result.sample_size,
+        "details": result.details,
+    }
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise BadMaterial(
+                f"{name} came out as {value}; the run diverged. Try a lower learning rate."
+            )
+    return {name: float(value) for name, value in metrics.items()}
+
+
+_RUNS: dict[JobKind, Callable[[Claim, LeasedProgress], dict[str, Any]]] = {
+    JobKind.INTAKE: _intake,
+    JobKind.FINE_TUNE: _fine_tune,
+    JobKind.EVALUATE: _evaluate,
+}

@@ -1,0 +1,142 @@
+"""The engines of one worker process: one for each set of weights, adapters shared on it, and only
+from private copies that were hashed while they were written.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from django.conf import settings
+
+from registry import store
+from registry.manifests import copy_verified
+from workers.deployments.reconciler import LoadPlan, Weights
+from workers.engines.protocol import Engine
+from workers.tasks.execution import load_name
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Hosted:
+    """One engine with its private folder and the deployments that use it."""
+
+    engine: Engine
+    folder: Path
+    users: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One deployment as it is served. `expires_at` in seconds since the epoch."""
+
+    plan: LoadPlan
+    digest: str
+    engine: Engine
+    adapter: str | None
+
+
+class EngineHost:
+    """Implements `workers.deployments.reconciler.Host`. One thread loads and unloads; any number
+    read with `find`.
+
+    Args:
+        device: What engines compute on; None lets them choose.
+    """
+
+    def __init__(self, *, device: str | None = None) -> None:
+        self._device = device
+        # 0700, and nobody else's: what is loaded from it is what was hashed into it.
+        self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
+        self._engines: dict[tuple[str, str], Hosted] = {}
+        self._loaded: dict[int, Loaded] = {}
+        self._lock = threading.Lock()
+
+    def loaded(self) -> dict[int, str]:
+        with self._lock:
+            return {pk: loaded.digest for pk, loaded in self._loaded.items()}
+
+    def find(self, deployment_id: int) -> Loaded | None:
+        """The deployment when it can answer now."""
+        return self._loaded.get(deployment_id)
+
+    def engines(self) -> list[Engine]:
+        """Every engine in memory."""
+        with self._lock:
+            return [hosted.engine for hosted in self._engines.values()]
+
+    def load(self, plan: LoadPlan) -> str:
+        """As `Host.load`. An engine that nothing else uses is closed again when it fails."""
+        key = (plan.engine, plan.weights.digest)
+        hosted = self._engines.get(key) or self._start(key, plan)
+        adapter = None
+        try:
+            if plan.adapter is not None:
+                adapter = str(plan.deployment_id)
+                folder = self._copy(plan.adapter)
+                try:
+                    hosted.engine.add_adapter(adapter, folder)
+                finally:
+                    shutil.rmtree(folder.parent, ignore_errors=True)
+        except BaseException:
+            self._drop_if_unused(key)
+            raise
+        digest = (plan.adapter or plan.weights).manifest.digest
+        with self._lock:
+            hosted.users.add(plan.deployment_id)
+            self._loaded[plan.deployment_id] = Loaded(plan, digest, hosted.engine, adapter)
+        return digest
+
+    def unload(self, deployment_id: int) -> None:
+        with self._lock:
+            gone = self._loaded.pop(deployment_id, None)
+        if gone is None:
+            return
+        key = (gone.plan.engine, gone.plan.weights.digest)
+        self._engines[key].users.discard(deployment_id)
+        if gone.adapter is not None:
+            gone.engine.remove_adapter(gone.adapter)
+        self._drop_if_unused(key)
+
+    def close(self) -> None:
+        """Unload everything and remove the private copies."""
+        for deployment_id in self.loaded():
+            self.unload(deployment_id)
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _start(self, key: tuple[str, str], plan: LoadPlan) -> Hosted:
+        folder = self._copy(plan.weights)
+        try:
+            engine: Engine = load_name(plan.engine)(
+                folder, threads=settings.ENGINE_THREADS, device=self._device
+            )
+        except BaseException:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            raise
+        hosted = Hosted(engine=engine, folder=folder.parent)
+        with self._lock:
+            self._engines[key] = hosted
+        return hosted
+
+    def _copy(self, weights: Weights) -> Path:
+        folder = Path(tempfile.mkdtemp(dir=self._root)) / "files"
+        try:
+            copy_verified(store.version_folder(weights.digest), folder, weights.manifest)
+        except BaseException:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            raise
+        return folder
+
+    def _drop_if_unused(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            hosted = self._engines.get(key)
+            if hosted is None or hosted.users:
+                return
+            del self._engines[key]
+        hosted.engine.close()
+        shutil.rmtree(hosted.folder, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""The engine worker: `celery -A workers.app worker -I workers.tasks.inference -Q engine.none
+-P threads -c 64`. It reads the queues of the deployments that its reconciler has loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+import redis
+from celery.signals import worker_ready, worker_shutdown
+from django.conf import settings
+
+from governance.errors import Unavailable
+from workers.app import app
+from workers.deployments.reconciler import Reconciler
+from workers.listening import listener
+from workers.tasks.answering import Answerer
+from workers.tasks.hosting import EngineHost
+from workers.tasks.replies import Replies
+from workers.wire import CANCEL_CHANNEL, DEPLOYMENTS_CHANNEL, INFERENCE_TASK, InferenceRequest
+
+logger = logging.getLogger(__name__)
+CONTROL_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 20.0
+
+
+class Runtime:
+    """Everything that one engine worker process keeps: engines, replies, reconciler, listener."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._stop = threading.Event()
+        self._host = EngineHost(device=os.environ.get("ASSAY_ENGINE_DEVICE") or None)
+        self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
+        self.answerer = Answerer(self._host, self._replies)
+        self._reconciler = Reconciler(
+            self._host, worker=worker, consume=self._consume, cease=self._cease
+        )
+        self._threads = [
+            threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
+            for name, target in (
+                ("assay-reconciler", self._reconciler.run),
+                ("assay-heartbeat", self._reconciler.beat),
+            )
+        ]
+
+    def start(self) -> None:
+        handlers = {
+            CANCEL_CHANNEL: self.answerer.cancel,
+            DEPLOYMENTS_CHANNEL: self._reconciler.wake,
+        }
+        self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
+        for thread in self._threads[:2]:
+            thread.start()
+
+    def close(self) -> None:
+        """Unload, say so, and write the last replies."""
+        self._stop.set()
+        self._reconciler.wake()
+        for thread in self._threads:
+            thread.join(STOP_TIMEOUT_S)
+        self._host.close()
+        self._replies.close()
+
+    def _consume(self, queue: str) -> None:
+        # Through the worker's mailbox: its consumer belongs to another thread.
+        answers = app.control.add_consumer(
+            queue, destination=[self._worker], reply=True, timeout=CONTROL_TIMEOUT_S
+        )
+        if not answers:
+            raise Unavailable(f"{self._worker} did not confirm that it reads {queue}.")
+
+    def _cease(self, queue: str) -> None:
+        if self._stop.is_set():
+            return  # The consumer is closing and reads nothing any more.
+        app.control.cancel_consumer(
+            queue, destination=[self._worker], reply=True, timeout=CONTROL_TIMEOUT_S
+        )
+
+
+_runtime: Runtime | None = None
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _start(sender: Any, **_: Any) -> None:
+    global _runtime
+    _runtime = Runtime(sender.hostname)
+    _runtime.start()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _close(**_: Any) -> None:
+    global _runtime
+    runtime, _runtime = _runtime, None
+    if runtime is not None:
+        runtime.close()
+
+
+@app.task(name=INFERENCE_TASK)  # type: ignore[untyped-decorator]
+def run(message: dict[str, Any]) -> None:
+    """Answer one request on its reply stream."""
+    request = InferenceRequest.from_message(message)
+    if _runtime is None:
+        logger.error("Request %s came before the engines were ready", request.request_id)
+        return
+    _runtime.answerer.answer(request)

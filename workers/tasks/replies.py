@@ -1,0 +1,134 @@
+"""Answers on their way to the gateways: one thread writes them to the reply streams in pipelines,
+so that an engine's step never waits for the broker.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass
+
+import redis
+
+from workers.wire import REPLY_MAXLEN, REPLY_TTL_S, Delta, Event, Failed, encode_event
+
+logger = logging.getLogger(__name__)
+BATCH = 512
+TRIES = 5
+RETRY_S = 0.2
+# A stream's expiry is renewed this often; far below its time to live.
+RENEW_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One event of one request for one gateway's stream."""
+
+    stream: str
+    request_id: str
+    event: Event
+
+
+def merged(replies: list[Reply]) -> list[Reply]:
+    """The same answers with each request's neighbouring deltas joined; order is kept."""
+    result: list[Reply] = []
+    open_delta: dict[str, int] = {}
+    for reply in replies:
+        event, at = reply.event, open_delta.get(reply.request_id)
+        if isinstance(event, Delta) and at is not None:
+            before = result[at].event
+            if isinstance(before, Delta):
+                joined = Delta(before.text + event.text, before.tokens + event.tokens)
+                result[at] = Reply(reply.stream, reply.request_id, joined)
+                continue
+        if isinstance(event, Delta):
+            open_delta[reply.request_id] = len(result)
+        else:
+            open_delta.pop(reply.request_id, None)
+        result.append(reply)
+    return result
+
+
+def broken(replies: list[Reply]) -> list[Reply]:
+    """One failure for each request among them; a gateway that has its end already ignores it."""
+    failure = Failed("unavailable", "The answer was lost on its way; ask again.", 503)
+    streams = {reply.request_id: reply.stream for reply in replies}
+    return [Reply(stream, request_id, failure) for request_id, stream in streams.items()]
+
+
+class Replies:
+    """The queue and the thread behind it. `put` returns at once."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._queue: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
+        self._renewed: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._run, name="assay-replies", daemon=True)
+        self._thread.start()
+
+    def put(self, reply: Reply) -> None:
+        self._queue.put(reply)
+
+    def close(self) -> None:
+        """Write what is queued and stop."""
+        self._queue.put(None)
+        self._thread.join(timeout=TRIES * RETRY_S + 5)
+
+    def _run(self) -> None:
+        while True:
+            batch, over = self._take()
+            if batch:
+                self._write(merged(batch))
+            if over:
+                return
+
+    def _take(self) -> tuple[list[Reply], bool]:
+        """What is there now; waits for the first. True: it was the last."""
+        first = self._queue.get()
+        if first is None:
+            return [], True
+        batch = [first]
+        while len(batch) < BATCH:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, True
+            batch.append(item)
+        return batch, False
+
+    def _write(self, replies: list[Reply]) -> None:
+        for attempt in range(TRIES):
+            try:
+                self._send(replies)
+                return
+            except redis.RedisError as error:
+                logger.warning("%d replies were not written: %s", len(replies), error)
+                # How many arrived is unknown, and writing again could repeat text.
+                replies = broken(replies)
+                time.sleep(RETRY_S * (attempt + 1))
+        logger.error("%d replies are lost; their gateways will time out", len(replies))
+
+    def _send(self, replies: list[Reply]) -> None:
+        pipe = self._client.pipeline(transaction=False)
+        now = time.monotonic()
+        for reply in replies:
+            pipe.xadd(
+                reply.stream,
+                {"id": reply.request_id, "event": encode_event(reply.event)},
+                maxlen=REPLY_MAXLEN,
+                approximate=True,
+            )
+            if now - self._renewed.get(reply.stream, -RENEW_S) >= RENEW_S:
+                pipe.expire(reply.stream, REPLY_TTL_S)
+                self._renewed[reply.stream] = now
+        try:
+            pipe.execute()
+        except redis.RedisError:
+            self._renewed.clear()
+            raise
+        if len(self._renewed) > BATCH:
+            self._renewed.clear()
