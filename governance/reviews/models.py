@@ -22,7 +22,7 @@ class ReviewState(models.TextChoices):
 class Review(models.Model):
     """Collects decisions against one digest, under the policy that it was opened with.
 
-    `round` counts how often the department answered; a decision belongs to one round and one digest.
+    `round` counts how often the department answered; a decision belongs to one round and digest.
     `required_approvals` maps a speciality to the number of approvals it needs.
     `excluded_people` may comment but never decide: they made what is under review.
     """

@@ -1,0 +1,256 @@
+"""Where a review stands, and who may do what about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+
+from governance.audit.services import Attempt
+from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.selectors import visible_to
+from governance.policy.services import authorize
+from governance.principals import Principal, PrincipalKind
+from governance.reviews.models import (
+    ChecklistItem,
+    ChecklistState,
+    Review,
+    ReviewState,
+    Verdict,
+)
+from governance.reviews.states import ALLOWED_TRANSITIONS, review_subject
+
+# What somebody who had a part in it may not do; anybody may comment.
+_ASKED = {
+    Verdict.COMMENT: "",
+    Verdict.REQUEST_CHANGES: "request changes to",
+    Verdict.APPROVE: "approve",
+    Verdict.REJECT: "reject",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The present round's tally. Specialities map to counts; `missing` holds only what is short.
+
+    `blocking` are the checklist items that keep an approval from being given.
+    """
+
+    required: Mapping[str, int]
+    given: Mapping[str, int]
+    missing: Mapping[str, int]
+    blocking: tuple[ChecklistItem, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the quorum is reached and nothing blocks."""
+        return not self.missing and not self.blocking
+
+
+def review_resource(review: Review) -> Resource:
+    """A review as the policy sees it."""
+    return Resource(
+        type="review",
+        id=str(review.pk),
+        name=review.subject_name,
+        department=review.department.slug,
+        attributes={"tier": review.tier},
+    )
+
+
+def reviews_visible_to(actor: Principal) -> QuerySet[Review]:
+    """The reviews that `actor` may see."""
+    reviews = Review.objects.select_related("department", "opened_by")
+    return visible_to(actor, Action.RELEASE_VIEW, reviews, resource_type="review")
+
+
+def review_get(*, actor: Principal, review_id: int) -> Review:
+    """Raises NotFound when there is none, or the actor may not see it."""
+    review = reviews_visible_to(actor).filter(pk=review_id).first()
+    if review is None:
+        raise NotFound(f"There is no review {review_id}.")
+    return review
+
+
+def review_standing(review: Review) -> Standing:
+    """What the present round has and lacks. One person counts once, for one speciality."""
+    votes = review.decisions.filter(
+        verdict=Verdict.APPROVE, round=review.round, digest=review.digest
+    ).values_list("speciality", flat=True)
+    given = Counter(votes)
+    required: dict[str, int] = dict(review.required_approvals)
+    missing = {
+        speciality: count - given[speciality]
+        for speciality, count in required.items()
+        if count > given[speciality]
+    }
+    blocking = tuple(review.checklist.exclude(state=ChecklistState.SATISFIED))
+    return Standing(required=required, given=dict(given), missing=missing, blocking=blocking)
+
+
+def why_not(actor: Principal, review: Review, verdict: str) -> str:
+    """Why `actor` may not give this verdict now; empty when they may."""
+    obstacle = decision_obstacle(actor, review, Verdict(verdict))
+    return obstacle.message if obstacle else ""
+
+
+def decision_obstacle(
+    actor: Principal, review: Review, verdict: Verdict, speciality: str = ""
+) -> DomainError | None:
+    """What keeps `actor` from giving the verdict: the error that `review_decide` raises.
+
+    Permission first, then the state: who may not decide at all hears that, whatever the state.
+    """
+    action = Action.REVIEW_COMMENT if verdict is Verdict.COMMENT else Action.RELEASE_DECIDE
+    separation = separation_obstacle(actor, review, _ASKED[verdict], action)
+    try:
+        authorize(actor=actor, action=action, resource=review_resource(review))
+    except NotFound as error:
+        return error
+    except DomainError as error:
+        # Whose own work it is learns of the separation, which no role would lift.
+        return separation or error
+    if separation is not None:
+        return separation
+    if verdict is Verdict.COMMENT:
+        return _closed(review, verdict, commenting=True)
+    return (
+        _closed(review, verdict)
+        or _voted(actor, review)
+        or _speciality_obstacle(actor, review, verdict, speciality)
+        or (_blocked(review) if verdict is Verdict.APPROVE else None)
+    )
+
+
+def _refusal(
+    actor: Principal, review: Review, sentence: str, hint: str, code: str, action: Action
+) -> NotPermitted:
+    return NotPermitted(
+        sentence,
+        hint=hint,
+        code=code,
+        attempt=Attempt(
+            actor=actor,
+            action=action.value,
+            subject=review_subject(review),
+            department=review.department.slug,
+            policy_version=review.policy_version,
+        ),
+    )
+
+
+def separation_obstacle(
+    actor: Principal, review: Review, asked: str, action: Action
+) -> NotPermitted | None:
+    """The refusal for whoever submitted or made what is under review, or is no person.
+
+    `asked` is what they may not do, such as "approve"; empty for what only asks for a person.
+    """
+    what = f"review {review.pk} of {review.subject_name}"
+    hint = "Someone who had no part in it decides; commenting is possible."
+    if actor.kind is not PrincipalKind.PERSON or actor.person_id is None:
+        why = f"{actor.name} is no person; only people speak in {what}"
+        hint = "Sign in, or use a personal access token."
+    elif not asked:
+        return None
+    elif actor.person_id == review.opened_by_id:
+        why = f"{actor.name} submitted {what} and may not {asked} it"
+    elif actor.person_id in review.excluded_people:
+        why = f"{actor.name} had a part in what {what} is about and may not {asked} it"
+    else:
+        return None
+    sentence = f"Separation of duties: {why}."
+    return _refusal(actor, review, sentence, hint, "separation_of_duties", action)
+
+
+def _closed(review: Review, verdict: Verdict, *, commenting: bool = False) -> WrongState | None:
+    state = ReviewState(review.state)
+    if state is ReviewState.OPEN or (commenting and ALLOWED_TRANSITIONS[state]):
+        return None
+    asked = "take a comment" if commenting else f"take the verdict “{verdict.label.lower()}”"
+    hint = "That state is final."
+    if ALLOWED_TRANSITIONS[state]:
+        hint = f"It is open again once department {review.department.slug} has answered."
+    return WrongState(
+        f"Review {review.pk} of {review.subject_name} is {state.label.lower()}; it cannot {asked}.",
+        hint=hint,
+    )
+
+
+def _voted(actor: Principal, review: Review) -> WrongState | None:
+    votes = review.decisions.exclude(verdict=Verdict.COMMENT).filter(round=review.round)
+    if actor.person_id not in votes.values_list("person_id", flat=True):
+        return None
+    return WrongState(
+        f"{actor.name} has voted in round {review.round} of review {review.pk} of "
+        f"{review.subject_name}; a second vote is not taken.",
+        hint="One vote for each person and round. Commenting is possible.",
+    )
+
+
+def _speciality_obstacle(
+    actor: Principal, review: Review, verdict: Verdict, speciality: str
+) -> DomainError | None:
+    held = actor.specialities
+    required = sorted(review.required_approvals)
+    if speciality and speciality not in held:
+        sentence = f"{actor.name} does not review for {speciality[:40]}"
+    elif verdict is Verdict.APPROVE and not held & ({speciality} if speciality else set(required)):
+        sentence = f"{actor.name} reviews for {', '.join(sorted(held))}"
+    elif verdict is Verdict.APPROVE and speciality and speciality not in required:
+        sentence = f"An approval for {speciality} is not asked for"
+    else:
+        return None
+    return _refusal(
+        actor,
+        review,
+        f"{sentence}; review {review.pk} of {review.subject_name} needs approval for "
+        f"{' and '.join(required)}.",
+        "An administrator grants specialities.",
+        "speciality_missing",
+        Action.RELEASE_DECIDE,
+    )
+
+
+def speciality_for(actor: Principal, review: Review, verdict: Verdict, stated: str) -> str:
+    """The one speciality that a vote counts for: the stated one, or the only one it can be.
+
+    Specialities that still lack approvals come before those that do not.
+
+    Raises:
+        InvalidInput: it could be several, and none was stated.
+    """
+    if stated:
+        return stated
+    held = actor.specialities
+    fitting = held & set(review.required_approvals)
+    if verdict is Verdict.APPROVE:
+        fitting = (fitting & set(review_standing(review).missing)) or fitting
+        if len(fitting) > 1:
+            choice = " or ".join(sorted(fitting))
+            raise InvalidInput(
+                f"{actor.name} reviews for several specialities; say whether the approval is for "
+                f"{choice}.",
+                hint="One person approves once in a round, for one speciality.",
+                fields={"speciality": [f"is {choice}"]},
+            )
+    return min(fitting or held)
+
+
+def _blocked(review: Review) -> WrongState | None:
+    blocking = review_standing(review).blocking
+    if not blocking:
+        return None
+    items = "; ".join(
+        f"{item.title} ({'failed' if item.state == ChecklistState.FAILED else 'open'})"
+        for item in blocking
+    )
+    return WrongState(
+        f"Review {review.pk} of {review.subject_name} cannot be approved: {items}.",
+        code="checklist_unmet",
+        hint="Attest what is open; what failed needs a changed release.",
+    )

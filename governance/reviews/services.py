@@ -1,0 +1,399 @@
+"""Reviews: opening, deciding, answering, closing. Generic: the subject is a type, an id, a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Department, Speciality
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.models import (
+    ChecklistItem,
+    ChecklistState,
+    Decision,
+    Review,
+    ReviewState,
+    Verdict,
+)
+from governance.reviews.selectors import (
+    decision_obstacle,
+    review_resource,
+    review_standing,
+    separation_obstacle,
+    speciality_for,
+)
+from governance.reviews.states import review_locked, review_set_state, review_subject
+
+REASON_MAX = 4000
+NOTE_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ChecklistEntry:
+    """One item as the subject's own context states it.
+
+    `automatic`: checked by machine, and `passed` is the result. Otherwise a reviewer attests it.
+    """
+
+    code: str
+    title: str
+    why: str = ""
+    automatic: bool = False
+    passed: bool = False
+    note: str = ""
+
+    @property
+    def state(self) -> ChecklistState:
+        """What the item begins as."""
+        if not self.automatic:
+            return ChecklistState.OPEN
+        return ChecklistState.SATISFIED if self.passed else ChecklistState.FAILED
+
+
+def review_open(
+    *,
+    actor: Principal,
+    subject: Subject,
+    department: Department,
+    tier: str,
+    digest: str,
+    required_approvals: dict[str, int],
+    excluded_people: Sequence[int],
+    policy_version: int,
+    checklist: Sequence[ChecklistEntry],
+    due_at: datetime,
+) -> Review:
+    """Ask for decisions on one digest. The submitter never decides, nor does who is excluded.
+
+    Raises:
+        InvalidInput: no quorum (there is no default), or an unknown speciality in it.
+        NotPermitted: the policy refuses, or the actor is no person.
+        WrongState: the subject has an open review.
+    """
+    _check_quorum(required_approvals)
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor,
+            action=Action.RELEASE_SUBMIT,
+            resource=Resource("review", name=subject.name, department=department.slug),
+        )
+        submitter_id = _person_id(actor)
+        try:
+            with transaction.atomic():
+                review = Review.objects.create(
+                    subject_type=subject.type,
+                    subject_id=subject.id,
+                    subject_name=subject.name,
+                    department=department,
+                    tier=tier,
+                    digest=digest,
+                    required_approvals=required_approvals,
+                    excluded_people=sorted({*excluded_people, submitter_id}),
+                    policy_version=policy_version,
+                    opened_by_id=submitter_id,
+                    due_at=due_at,
+                )
+        except IntegrityError as error:
+            raise WrongState(
+                f"{subject.type.capitalize()} {subject.name} is under review already; "
+                "a second review cannot be opened."
+            ) from error
+        _checklist_write(review, checklist)
+        audit_record(
+            actor=actor,
+            action="review:opened",
+            subject=review_subject(review),
+            department=department.slug,
+            data={
+                "digest": digest,
+                "required_approvals": required_approvals,
+                "excluded_people": review.excluded_people,
+                "subject": f"{subject.type} {subject.id}",
+            },
+            policy_version=decision.policy_version,
+        )
+    return review
+
+
+def _check_quorum(required_approvals: dict[str, int]) -> None:
+    unknown = set(required_approvals) - set(Speciality.values)
+    short = [name for name, count in required_approvals.items() if count < 1]
+    if not required_approvals or unknown or short:
+        raise InvalidInput(
+            "A review needs at least one approval of at least one known speciality; "
+            f"it was given {required_approvals or 'none'}.",
+            fields={"required_approvals": ["names specialities with counts of 1 or more"]},
+        )
+
+
+def _checklist_write(review: Review, checklist: Sequence[ChecklistEntry]) -> None:
+    for entry in checklist:
+        ChecklistItem.objects.update_or_create(
+            review=review,
+            code=entry.code,
+            defaults={
+                "title": entry.title,
+                "why": entry.why,
+                "automatic": entry.automatic,
+                "state": entry.state,
+                "note": entry.note[:NOTE_MAX],
+                "attested_by": None,
+                "attested_at": None,
+            },
+        )
+
+
+def review_decide(
+    *,
+    actor: Principal,
+    review_id: int,
+    verdict: str,
+    reason: str,
+    digest: str,
+    speciality: str = "",
+) -> Review:
+    """Say one's word on one digest; the last approval that was missing approves the review.
+
+    Raises:
+        InvalidInput: an unknown verdict, no reason, or an approval for it is not clear which
+            speciality.
+        NotFound, NotPermitted: the policy or separation of duties refuses (with the attempt).
+        WrongState: closed, another digest, voted already, or unmet checklist items.
+    """
+    kind = _verdict(verdict)
+    reason = _text(reason, "reason", REASON_MAX)
+    with transaction.atomic():
+        review = review_locked(review_id)
+        obstacle = decision_obstacle(actor, review, kind, speciality)
+        if obstacle is not None:
+            raise obstacle
+        _check_digest(review, digest)
+        if kind is not Verdict.COMMENT:
+            speciality = speciality_for(actor, review, kind, speciality)
+        _decision_write(actor, review, kind, reason, speciality)
+        return _follow(actor, review, kind, reason)
+
+
+def _decision_write(
+    actor: Principal, review: Review, verdict: Verdict, reason: str, speciality: str
+) -> None:
+    decision = Decision.objects.create(
+        review=review,
+        submitter_id=review.opened_by_id,
+        person_id=_person_id(actor),
+        verdict=verdict,
+        speciality="" if verdict is Verdict.COMMENT else speciality,
+        reason=reason,
+        digest=review.digest,
+        round=review.round,
+    )
+    comment = verdict is Verdict.COMMENT
+    audit_record(
+        actor=actor,
+        action=Action.REVIEW_COMMENT if comment else Action.RELEASE_DECIDE,
+        subject=review_subject(review),
+        reason=reason,
+        department=review.department.slug,
+        data={
+            "verdict": verdict.value,
+            "speciality": decision.speciality,
+            "digest": review.digest,
+            "round": review.round,
+            "subject": f"{review.subject_type} {review.subject_id}",
+        },
+        policy_version=review.policy_version,
+    )
+
+
+def _follow(actor: Principal, review: Review, verdict: Verdict, reason: str) -> Review:
+    """Move the review to where the decision leads, if anywhere."""
+    if verdict is Verdict.REQUEST_CHANGES:
+        state = ReviewState.CHANGES_REQUESTED
+    elif verdict is Verdict.REJECT:
+        state = ReviewState.REJECTED
+    elif verdict is Verdict.APPROVE and review_standing(review).complete:
+        state = ReviewState.APPROVED
+    else:
+        return review
+    return review_set_state(
+        actor=actor,
+        review_id=review.pk,
+        state=state,
+        reason=reason,
+        policy_version=review.policy_version,
+    )
+
+
+def review_answer(
+    *,
+    actor: Principal,
+    review_id: int,
+    digest: str,
+    message: str,
+    checklist: Sequence[ChecklistEntry] = (),
+) -> Review:
+    """The department's answer to requested changes: a new round, on `digest`.
+
+    Votes of earlier rounds no longer count. Another digest also takes back what was attested.
+    `checklist` replaces the items of the same code.
+
+    Raises:
+        InvalidInput: no message.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: no changes are requested.
+    """
+    message = _text(message, "message", REASON_MAX)
+    with transaction.atomic():
+        review = review_locked(review_id)
+        decision = authorize(
+            actor=actor, action=Action.RELEASE_SUBMIT, resource=review_resource(review)
+        )
+        answering_id = _person_id(actor)
+        if review.state != ReviewState.CHANGES_REQUESTED:
+            raise WrongState(
+                f"Review {review.pk} of {review.subject_name} is "
+                f"{ReviewState(review.state).label.lower()}; there is nothing to answer.",
+                hint="An answer follows a request for changes.",
+            )
+        if digest != review.digest:
+            review.checklist.filter(automatic=False).update(
+                state=ChecklistState.OPEN, note="", attested_by=None, attested_at=None
+            )
+        review.round += 1
+        review.digest = digest
+        # Who changed what is under review has had a part in it.
+        review.excluded_people = sorted({*review.excluded_people, answering_id})
+        review.save(update_fields=["round", "digest", "excluded_people"])
+        _checklist_write(review, checklist)
+        _decision_write(actor, review, Verdict.COMMENT, message, "")
+        return review_set_state(
+            actor=actor,
+            review_id=review.pk,
+            state=ReviewState.OPEN,
+            reason=message,
+            policy_version=decision.policy_version,
+        )
+
+
+def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) -> ChecklistItem:
+    """A reviewer vouches for one item, in their own words.
+
+    Raises:
+        InvalidInput: no note.
+        NotFound, NotPermitted: no such item, or the policy or separation of duties refuses.
+        WrongState: the review is not open, the item is checked by machine, or is attested already.
+    """
+    note = _text(note, "note", NOTE_MAX)
+    with transaction.atomic():
+        review = review_locked(review_id)
+        decision = authorize(
+            actor=actor, action=Action.CHECKLIST_ATTEST, resource=review_resource(review)
+        )
+        obstacle = separation_obstacle(actor, review, "attest anything in", Action.CHECKLIST_ATTEST)
+        if obstacle is not None:
+            raise obstacle
+        what = f"of review {review.pk} of {review.subject_name}"
+        item = None if "\x00" in code else review.checklist.filter(code=code).first()
+        if item is None:
+            raise NotFound(f"The checklist {what} has no item {code[:60]}.")
+        if item.automatic:
+            raise WrongState(f"“{item.title}” {what} is checked by machine; nobody can attest it.")
+        if review.state != ReviewState.OPEN or item.state == ChecklistState.SATISFIED:
+            done = item.state == ChecklistState.SATISFIED
+            state = "attested already" if done else ReviewState(review.state).label.lower()
+            raise WrongState(f"“{item.title}” {what} cannot be attested: it is {state}.")
+        item.state = ChecklistState.SATISFIED
+        item.note = note
+        item.attested_by_id = actor.person_id
+        item.attested_at = timezone.now()
+        item.save(update_fields=["state", "note", "attested_by", "attested_at"])
+        audit_record(
+            actor=actor,
+            action=Action.CHECKLIST_ATTEST,
+            subject=review_subject(review),
+            reason=note,
+            department=review.department.slug,
+            data={"code": code, "digest": review.digest, "round": review.round},
+            policy_version=decision.policy_version,
+        )
+    return item
+
+
+def review_close(*, actor: Principal, review_id: int, state: str, reason: str) -> Review:
+    """End a review without a decision: `withdrawn` by its department, or `voided`.
+
+    Voided is what happens to a review whose subject is gone; the caller has authorized that.
+
+    Raises:
+        InvalidInput: another state, or no reason.
+        NotFound, NotPermitted: the policy refuses a withdrawal.
+        WrongState: it is closed.
+    """
+    if state not in {ReviewState.WITHDRAWN, ReviewState.VOIDED}:
+        raise InvalidInput(
+            f"A review is closed as withdrawn or voided, not as {state[:40]}.",
+            fields={"state": ["is withdrawn or voided"]},
+        )
+    reason = _text(reason, "reason", REASON_MAX)
+    with transaction.atomic():
+        review = review_locked(review_id)
+        policy_version = review.policy_version
+        if state == ReviewState.WITHDRAWN:
+            policy_version = authorize(
+                actor=actor, action=Action.RELEASE_WITHDRAW, resource=review_resource(review)
+            ).policy_version
+        return review_set_state(
+            actor=actor,
+            review_id=review.pk,
+            state=ReviewState(state),
+            reason=reason,
+            policy_version=policy_version,
+        )
+
+
+def _person_id(actor: Principal) -> int:
+    if actor.person_id is None:
+        raise NotPermitted(
+            f"{actor.name} is no person; only people speak in a review.",
+            code="person_required",
+            hint="Sign in, or use a personal access token.",
+        )
+    return actor.person_id
+
+
+def _verdict(text: str) -> Verdict:
+    if text not in Verdict.values:
+        raise InvalidInput(
+            f"There is no verdict {text[:40]}.",
+            fields={"verdict": [f"is one of {', '.join(Verdict.values)}"]},
+        )
+    return Verdict(text)
+
+
+def _text(text: str, field: str, limit: int) -> str:
+    text = text.replace("\x00", "").strip()
+    if not text or len(text) > limit:
+        raise InvalidInput(
+            f"A {field} of 1 to {limit} characters is needed.",
+            fields={field: ["is empty" if not text else "is too long"]},
+        )
+    return text
+
+
+def _check_digest(review: Review, digest: str) -> None:
+    if digest != review.digest:
+        raise WrongState(
+            f"Review {review.pk} of {review.subject_name} is about {review.digest[:12]}…, "
+            f"not {digest[:12]}…; the decision was not taken.",
+            code="digest_mismatch",
+            hint="What is under review has changed; read it again, then decide.",
+        )
