@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ class Task:
 
     `engine`, `trainer`, `evaluator` and `converter` are dotted names that only workers import.
     `row` is the schema of one dataset row; `hyperparameters` that of a fine-tuning request;
+    `row_input` gives, of a validated row, the text that a model sees: a row of training and one of
+    test data with the same input are a leak.
     `methods` maps a fine-tuning method (`full`, `lora`) to the kind of version it makes.
     `endpoint` is the path that applications call; `sample` a request body that works.
     """
@@ -36,6 +39,7 @@ class Task:
     evaluator: str
     trainer: str
     row: type[BaseModel]
+    row_input: Callable[[dict[str, Any]], str]
     hyperparameters: type[BaseModel]
     methods: dict[str, str]
     metrics: tuple[Metric, ...]

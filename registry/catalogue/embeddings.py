@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalogue.base import Task
@@ -30,6 +32,7 @@ TASK = Task(
     evaluator="",
     trainer="",
     row=EmbeddingsRow,
+    row_input=itemgetter("text"),
     hyperparameters=NoHyperparameters,
     methods={},
     metrics=(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalogue.base import Metric, Task
@@ -41,6 +43,7 @@ TASK = Task(
     evaluator="workers.trainers.evaluate_classifier:evaluate",
     trainer="workers.trainers.classifier:train",
     row=TextClassificationRow,
+    row_input=itemgetter("text"),
     hyperparameters=TextClassificationHyperparameters,
     methods={"full": "full"},
     metrics=(

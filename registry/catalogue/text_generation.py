@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -30,6 +30,12 @@ class TextGenerationRow(BaseModel):
         if self.messages[-1].role != "assistant":
             raise ValueError("the last message must be the assistant's")
         return self
+
+
+def _prompt(row: dict[str, Any]) -> str:
+    """Everything before the answer that is to be learnt."""
+    turns = row["messages"][:-1]
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
 class TextGenerationHyperparameters(BaseModel):
@@ -61,6 +67,7 @@ TASK = Task(
     evaluator="workers.trainers.evaluate_generation:evaluate",
     trainer="workers.trainers.lora:train",
     row=TextGenerationRow,
+    row_input=_prompt,
     hyperparameters=TextGenerationHyperparameters,
     methods={"lora": "adapter"},
     metrics=(

@@ -45,8 +45,8 @@ def intake_submit(
     """Write a delivery into quarantine and check every file by name and content.
 
     Returns:
-        An intake that is `quarantined`, for a job to convert; or `rejected`, with the reason, when a
-        check failed. A rejected delivery is on record and its bytes are gone.
+        An intake that is `quarantined`, for a job to convert; or `rejected`, with the reason, when
+        a check failed. A rejected delivery is on record and its bytes are gone.
 
     Raises:
         InvalidInput: no file, or a malformed field.
@@ -189,7 +189,6 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
             actor=actor,
             action=Action.INTAKE_SIGN_OFF,
             subject=intake_subject(intake),
-            outcome="allowed" if accept else "denied",
             reason=reason,
             department=intake.model.department.slug,
             data={"digest": intake.digest, "accepted": accept, "version": intake.version_id},

@@ -1,0 +1,197 @@
+"""Making datasets, adding immutable versions, and finding rows that stand in two of them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max
+
+from governance.audit.services import audit_record
+from governance.errors import TooLarge, WrongState
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from registry import store
+from registry.catalogue import get_task
+from registry.datasets.models import Classification, Dataset, DatasetVersion
+from registry.datasets.parsing import input_fingerprint, parse_dataset, read_rows
+from registry.resources import (
+    acting_person,
+    dataset_resource,
+    dataset_subject,
+    dataset_version_subject,
+    department_resource,
+)
+from registry.validation import checked_choice, checked_name, checked_text
+
+
+class UploadedFile(Protocol):
+    """A file as Django's upload handlers give it; the suffix of `name` tells its kind."""
+
+    name: str | None
+    size: int | None
+
+    def chunks(self) -> Iterator[bytes]:
+        """Its bytes, in order."""
+
+
+def dataset_create(
+    *,
+    actor: Principal,
+    name: str,
+    department: Department,
+    task: str,
+    classification: str,
+    licence: str,
+    description: str = "",
+) -> Dataset:
+    """Make an empty line of dataset versions in `department`.
+
+    Raises:
+        InvalidInput: a malformed field.
+        WrongState: the name is taken.
+    """
+    checked_name(name)
+    get_task(task)
+    checked_choice(classification, list(Classification.values), field="classification")
+    licence = checked_text(licence, field="licence", limit=120)
+    description = checked_text(description, field="description", limit=500, required=False)
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor,
+            action=Action.DATASET_CREATE,
+            resource=department_resource("dataset", department, name),
+        )
+        dataset, created = Dataset.objects.get_or_create(
+            name=name,
+            defaults={
+                "department": department,
+                "task": task,
+                "classification": classification,
+                "licence": licence,
+                "description": description,
+                "created_by": acting_person(actor),
+            },
+        )
+        if not created:
+            raise WrongState(
+                f"A dataset named {name} exists already; a second one was not made.",
+                code="already_exists",
+                hint="Choose another name, or add a version to the dataset that is there.",
+            )
+        audit_record(
+            actor=actor,
+            action=Action.DATASET_CREATE,
+            subject=dataset_subject(dataset),
+            department=department.slug,
+            data={"task": task, "classification": classification, "licence": licence},
+            policy_version=decision.policy_version,
+        )
+    return dataset
+
+
+def dataset_version_add(
+    *,
+    actor: Principal,
+    dataset: Dataset,
+    file: UploadedFile,
+    columns: Mapping[str, str] | None = None,
+) -> DatasetVersion:
+    """Read a TSV, CSV or JSON lines file into the next version of `dataset`.
+
+    `columns` maps a field of the task's row to the column that it is taken from.
+
+    Raises:
+        InvalidInput: it cannot be read; the sentence names the line.
+        TooLarge: over ASSAY_DATASET_MAX_BYTES, 2,000,000 rows, or 1 MiB in a row.
+        WrongState: a version of this dataset holds exactly the same rows.
+    """
+    resource = dataset_resource(dataset)
+    authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
+    person = acting_person(actor)
+    task = get_task(dataset.task)
+    folder = store.root() / "datasets"
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
+    try:
+        _receive(file, scratch / "upload")
+        canonical = scratch / "data.jsonl"
+        parsed = parse_dataset(
+            source=scratch / "upload",
+            name=file.name or "",
+            target=canonical,
+            task=task,
+            columns=columns,
+        )
+        with transaction.atomic():
+            # Reading may have taken long; what counts is whether it is still allowed.
+            decision = authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
+            Dataset.objects.select_for_update().get(pk=dataset.pk)
+            if same := dataset.versions.filter(digest=parsed.digest).first():
+                raise WrongState(
+                    f"{same} holds exactly these rows; another version was not made.",
+                    code="already_exists",
+                )
+            last = dataset.versions.aggregate(last=Max("number"))["last"] or 0
+            version = DatasetVersion.objects.create(
+                dataset=dataset,
+                number=last + 1,
+                digest=parsed.digest,
+                rows=parsed.rows,
+                size_bytes=parsed.size_bytes,
+                schema=task.row.model_json_schema(),
+                profile=parsed.profile,
+                created_by=person,
+            )
+            audit_record(
+                actor=actor,
+                action="dataset_version:create",
+                subject=dataset_version_subject(version),
+                department=dataset.department.slug,
+                data={"digest": parsed.digest, "rows": parsed.rows, "dataset": dataset.name},
+                policy_version=decision.policy_version,
+            )
+            store.adopt_dataset(canonical, parsed.digest)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return version
+
+
+def _receive(file: UploadedFile, target: Path) -> None:
+    limit: int = settings.DATASET_MAX_BYTES
+    size = 0
+    with target.open("wb") as output:
+        for chunk in file.chunks():
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(
+                    f"The file is larger than {limit} bytes.",
+                    hint="ASSAY_DATASET_MAX_BYTES sets the limit.",
+                )
+            output.write(chunk)
+
+
+def overlap(a: DatasetVersion, b: DatasetVersion) -> int:
+    """How many rows of `b` have an input that stands in `a` too: the leak from training to test.
+
+    Inputs are compared without regard to letter case and white space, and without the answer.
+    """
+    return _overlap(a.digest, b.digest, a.dataset.task, b.dataset.task)
+
+
+@lru_cache(maxsize=256)
+def _overlap(a_digest: str, b_digest: str, a_task: str, b_task: str) -> int:
+    # Keyed by content, so that a kept answer can never be stale.
+    a_input, b_input = get_task(a_task).row_input, get_task(b_task).row_input
+    known = {input_fingerprint(a_input(row)) for row in read_rows(store.dataset_file(a_digest))}
+    return sum(
+        input_fingerprint(b_input(row)) in known for row in read_rows(store.dataset_file(b_digest))
+    )
