@@ -8,8 +8,8 @@ from django.db import DatabaseError, connection, transaction
 from governance.audit.merkle import leaf_hash
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.services import (
-    AuditEntry,
     Attempt,
+    AuditEntry,
     Subject,
     audit_record,
     audit_record_many,
@@ -88,7 +88,7 @@ def test_an_event_outside_a_transaction_is_refused():
 @pytest.mark.django_db(transaction=True)
 def test_a_rollback_drops_the_event_and_the_refusal_is_kept_all_the_same():
     refusal = NotPermitted("No.", attempt=Attempt(ACTOR, "model:create", SUBJECT, "clinical", 4))
-    with pytest.raises(NotPermitted), transaction.atomic():
+    with pytest.raises(NotPermitted), transaction.atomic():  # noqa: PT012
         audit_record(actor=ACTOR, action="model:create", subject=SUBJECT)
         raise refusal
     assert not AuditEvent.objects.exists()
@@ -167,7 +167,9 @@ def test_no_column_of_an_event_may_change_with_its_number(column: str):
         transaction.atomic(),
         connection.cursor() as cursor,
     ):
-        cursor.execute(f"UPDATE governance_auditevent SET sequence = 0, {column} = {other}")
+        cursor.execute(
+            f"UPDATE governance_auditevent SET sequence = 0, {column} = {other}"  # noqa: S608
+        )
 
 
 @pytest.mark.django_db

@@ -1,0 +1,231 @@
+"""From the gateway's stream into the ledger and the audit log, each entry exactly once.
+
+The stream delivers at least once. `UsageRecord.request_id` and `AuditEvent.delivery` are unique,
+both are written in one transaction, and an entry leaves the stream only after it is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from django.db import DataError, IntegrityError, transaction
+from pydantic import TypeAdapter
+
+from governance.audit.services import AuditEntry, Subject, audit_record_many
+from governance.errors import DomainError
+from governance.keys.models import ApiKey
+from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext
+from governance.usage.models import UsageRecord
+from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
+
+logger = logging.getLogger(__name__)
+
+DEAD_STREAM = "assay:usage:dead"
+DEAD_MAXLEN = 10_000
+# A consumer that has held an entry for this long is taken for dead.
+CLAIM_IDLE_MS = 30_000
+# What one entry alone can cause; anything else (a database that is away) is no fault of an entry.
+POISON = (DataError, IntegrityError, DomainError, TypeError, ValueError, OverflowError, OSError)
+
+_entries: TypeAdapter[UsageEntry] = TypeAdapter(UsageEntry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivered:
+    """One entry as it came from the stream, undecoded."""
+
+    id: bytes
+    body: bytes
+
+
+def collect_once(
+    client: redis.Redis,
+    *,
+    consumer: str,
+    batch: int = 500,
+    block_ms: int = 500,
+    claim_idle_ms: int = CLAIM_IDLE_MS,
+) -> int:
+    """Take up to `batch` entries off the stream; returns how many.
+
+    First those that a dead consumer left pending, else new ones, for which it waits `block_ms`.
+    What cannot be an entry goes to `DEAD_STREAM` with the reason, and holds nothing up.
+
+    Raises:
+        redis.RedisError, django.db.Error: a store is away; nothing is lost, try again.
+    """
+    try:
+        delivered = _read(client, consumer, batch, block_ms, claim_idle_ms)
+    except redis.ResponseError as error:
+        if "NOGROUP" not in str(error):
+            raise
+        _create_group(client)
+        delivered = _read(client, consumer, batch, block_ms, claim_idle_ms)
+    if not delivered:
+        return 0
+    dead = _store(delivered)
+    with client.pipeline(transaction=True) as pipeline:
+        for entry, reason in dead:
+            fields: dict[Any, Any] = {"entry": entry.body, "id": entry.id, "error": reason}
+            pipeline.xadd(DEAD_STREAM, fields, maxlen=DEAD_MAXLEN, approximate=True)
+        ids = [entry.id for entry in delivered]
+        pipeline.xack(USAGE_STREAM, USAGE_GROUP, *ids)
+        pipeline.xdel(USAGE_STREAM, *ids)
+        pipeline.execute()
+    return len(delivered)
+
+
+def _create_group(client: redis.Redis) -> None:
+    try:
+        client.xgroup_create(USAGE_STREAM, USAGE_GROUP, id="0", mkstream=True)
+    except redis.ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
+
+
+def _read(
+    client: redis.Redis, consumer: str, batch: int, block_ms: int, claim_idle_ms: int
+) -> list[_Delivered]:
+    claimed: Any = client.xautoclaim(
+        USAGE_STREAM, USAGE_GROUP, consumer, min_idle_time=claim_idle_ms, count=batch
+    )
+    if claimed[1]:
+        return _delivered(claimed[1])
+    answer: Any = client.xreadgroup(
+        USAGE_GROUP, consumer, {USAGE_STREAM: ">"}, count=batch, block=block_ms
+    )
+    if not answer:
+        return []
+    # One stream was asked for: RESP3 answers with a mapping to lists of pages, RESP2 with pairs.
+    if isinstance(answer, dict):
+        return _delivered([pair for page in answer.values() for pair in _flat(page)])
+    return _delivered(answer[0][1])
+
+
+def _flat(page: Sequence[Any]) -> Sequence[Any]:
+    """RESP3 wraps the entries of a stream in one more list."""
+    return page[0] if page and isinstance(page[0], list) else page
+
+
+def _delivered(pairs: Sequence[Any]) -> list[_Delivered]:
+    found = []
+    for entry_id, fields in pairs:
+        values = {_bytes(name): _bytes(value) for name, value in (fields or {}).items()}
+        found.append(_Delivered(_bytes(entry_id), values.get(b"entry", b"")))
+    return found
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
+    """Write a batch; when an entry spoils it, write them one by one. Returns the dead, with why."""
+    try:
+        _write([_decode(entry.body) for entry in delivered])
+    except POISON as error:
+        if len(delivered) > 1:
+            return [dead for entry in delivered for dead in _store([entry])]
+        reason = f"{type(error).__name__}: {error}"[:1000]
+        logger.error(
+            "Usage entry %s is not one and was put aside in %s: %s",
+            delivered[0].id.decode(),
+            DEAD_STREAM,
+            reason,
+        )
+        return [(delivered[0], reason)]
+    return []
+
+
+def _decode(body: bytes) -> UsageEntry:
+    """Types are checked; fields of a newer gateway are passed over.
+
+    Raises:
+        ValueError: it is not an entry.
+    """
+    entry = _entries.validate_json(body, strict=True)
+    if not entry.request_id:
+        raise ValueError("it has no request id")
+    return entry
+
+
+def _write(entries: Sequence[UsageEntry]) -> None:
+    actors = _actors(entries)
+    records = [_record(entry) for entry in entries if entry.ran]
+    with transaction.atomic():
+        UsageRecord.objects.bulk_create(records, ignore_conflicts=True)
+        audit_record_many(
+            _audit_entry(entry, actors.get(entry.key_public_id, ANONYMOUS)) for entry in entries
+        )
+
+
+def _actors(entries: Sequence[UsageEntry]) -> dict[str, Principal]:
+    """Whom each key speaks for, by public id; an unknown key is named by that id alone."""
+    names = {entry.key_public_id: entry.key_name for entry in entries if entry.key_public_id}
+    actors = {
+        public_id: Principal(kind=PrincipalKind.KEY, id=public_id, name=name)
+        for public_id, name in names.items()
+    }
+    for key in ApiKey.objects.filter(public_id__in=names).select_related("person"):
+        if key.person is not None:
+            kind, owner_id, name = PrincipalKind.PERSON, key.person.pk, key.person.name
+        else:
+            kind, owner_id, name = PrincipalKind.KEY, key.pk, key.name
+        actors[key.public_id] = Principal(kind=kind, id=str(owner_id), name=name, key_id=key.pk)
+    return actors
+
+
+def _record(entry: UsageEntry) -> UsageRecord:
+    return UsageRecord(
+        request_id=entry.request_id,
+        occurred_at=_time(entry),
+        department=entry.department,
+        key_public_id=entry.key_public_id,
+        deployment=entry.deployment,
+        release=entry.release,
+        version_digest=entry.version_digest,
+        endpoint=entry.endpoint,
+        prompt_tokens=entry.prompt_tokens,
+        completion_tokens=entry.completion_tokens,
+        queue_ms=entry.queue_ms,
+        total_ms=entry.total_ms,
+        outcome=entry.outcome,
+        streamed=entry.streamed,
+        policy_version=entry.policy_version,
+        rules=entry.rules,
+    )
+
+
+def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
+    return AuditEntry(
+        actor=actor,
+        action="deployment:invoke",
+        subject=Subject("deployment", entry.deployment, entry.deployment),
+        outcome="allowed" if entry.ran else "denied",
+        reason=entry.reason,
+        department=entry.department,
+        data={
+            "outcome": entry.outcome,
+            "endpoint": entry.endpoint,
+            "key": entry.key_public_id,
+            "release": entry.release,
+            "version_digest": entry.version_digest,
+            "prompt_tokens": entry.prompt_tokens,
+            "completion_tokens": entry.completion_tokens,
+            "total_ms": entry.total_ms,
+            "rules": entry.rules,
+        },
+        policy_version=entry.policy_version,
+        occurred_at=_time(entry),
+        context=RequestContext(entry.request_id, entry.client_address),
+        delivery=entry.request_id,
+    )
+
+
+def _time(entry: UsageEntry) -> datetime:
+    return datetime.fromtimestamp(entry.occurred_at, tz=UTC)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+
+from governance.audit.models import AuditEvent
+from governance.keys.models import ApiKey
+from governance.people.models import Department
+from governance.usage.collector import DEAD_STREAM, collect_once
+from governance.usage.models import UsageRecord
+from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
+
+ENTRY = UsageEntry(
+    request_id="req-1",
+    occurred_at=1_790_000_000.25,
+    outcome="ok",
+    endpoint="/v1/chat/completions",
+    department="engineering",
+    key_public_id="abcd",
+    key_name="docs bot",
+    deployment="docstring-writer",
+    release=7,
+    version_digest="d" * 64,
+    prompt_tokens=11,
+    completion_tokens=5,
+    policy_version=1,
+    rules=["member-invokes"],
+    client_address="10.0.0.1",
+)
+REFUSED = replace(
+    ENTRY, request_id="req-2", ran=False, outcome="policy_denied", reason="Finance may not."
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def collect(client, consumer: str = "one", **options) -> int:
+    return collect_once(client, consumer=consumer, block_ms=1, **options)
+
+
+def send(client, *entries: UsageEntry | str | bytes) -> None:
+    for entry in entries:
+        body = entry.encode() if isinstance(entry, UsageEntry) else entry
+        client.xadd(USAGE_STREAM, {"entry": body})
+
+
+def left_over(client) -> tuple[int, int]:
+    return client.xlen(USAGE_STREAM), client.xpending(USAGE_STREAM, USAGE_GROUP)["pending"]
+
+
+def test_nothing_to_collect_is_no_error(redis):
+    assert collect(redis) == 0
+    assert collect(redis) == 0
+
+
+def test_a_request_that_ran_is_a_usage_record_and_an_audit_event(redis):
+    send(redis, ENTRY)
+    assert collect(redis) == 1
+    record = UsageRecord.objects.get()
+    assert (record.request_id, record.prompt_tokens, record.rules) == ("req-1", 11, ENTRY.rules)
+    assert record.occurred_at.timestamp() == ENTRY.occurred_at
+    event = AuditEvent.objects.get()
+    assert (event.action, event.outcome) == ("deployment:invoke", "allowed")
+    assert (event.actor_kind, event.actor_id, event.actor_name) == ("key", "abcd", "docs bot")
+    assert (event.request_id, event.policy_version) == ("req-1", 1)
+    assert json.loads(event.canonical)["client_address"] == "10.0.0.1"
+    assert left_over(redis) == (0, 0)
+
+
+def test_a_refused_request_is_an_audit_event_only(redis):
+    send(redis, REFUSED)
+    assert collect(redis) == 1
+    assert not UsageRecord.objects.exists()
+    event = AuditEvent.objects.get()
+    assert (event.outcome, event.reason) == ("denied", "Finance may not.")
+
+
+def test_what_is_delivered_twice_counts_once(redis):
+    for _ in range(2):
+        send(redis, ENTRY, REFUSED, ENTRY)
+        assert collect(redis) == 3
+    assert UsageRecord.objects.count() == 1
+    assert AuditEvent.objects.count() == 2
+
+
+def test_a_key_that_is_known_is_named_as_everywhere_else(redis):
+    department = Department.objects.create(slug="engineering", name="Engineering")
+    key = ApiKey.objects.create(
+        public_id="abcd",
+        secret_hmac=b"",
+        pepper_version=1,
+        name="docs bot",
+        department=department,
+        expires_at="2099-01-01T00:00Z",
+    )
+    send(redis, ENTRY, replace(REFUSED, key_public_id="", department=""))
+    collect(redis)
+    by_request = {event.request_id: event for event in AuditEvent.objects.all()}
+    assert by_request["req-1"].actor_id == str(key.pk)
+    assert by_request["req-2"].actor_kind == "anonymous"
+
+
+POISON = [
+    b"",
+    b"not json",
+    b"\xff\xfe",
+    b"[]",
+    b'{"request_id": "x"}',
+    replace(ENTRY, request_id="").encode(),
+    replace(ENTRY, prompt_tokens=-1).encode(),
+    replace(ENTRY, prompt_tokens=2**40).encode(),
+    replace(ENTRY, occurred_at=1e30).encode(),
+    replace(ENTRY, occurred_at=float("nan")).encode(),
+    replace(ENTRY, deployment="x" * 81).encode(),
+    replace(ENTRY, department="nul\x00").encode(),
+    json.dumps({"request_id": "x", "occurred_at": "soon", "outcome": "", "endpoint": ""}),
+    json.dumps({**json.loads(ENTRY.encode()), "prompt_tokens": "11"}),
+]
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_poison_is_put_aside_and_holds_nothing_up(redis, poison, caplog):
+    send(redis, replace(ENTRY, request_id="before"), poison, replace(ENTRY, request_id="after"))
+    assert collect(redis) == 3
+    assert set(UsageRecord.objects.values_list("request_id", flat=True)) == {"before", "after"}
+    assert AuditEvent.objects.count() == 2
+    [(_, dead)] = redis.xrange(DEAD_STREAM)
+    assert dead[b"entry"] == (poison if isinstance(poison, bytes) else poison.encode())
+    assert dead[b"error"]
+    assert "put aside" in caplog.text
+    assert left_over(redis) == (0, 0)
+
+
+def test_an_entry_without_its_field_is_put_aside(redis):
+    redis.xadd(USAGE_STREAM, {"other": "x"})
+    assert collect(redis) == 1
+    assert redis.xlen(DEAD_STREAM) == 1
+
+
+def test_a_newer_gateway_may_say_more(redis):
+    send(redis, json.dumps({**json.loads(ENTRY.encode()), "energy_j": 3}))
+    collect(redis)
+    assert UsageRecord.objects.count() == 1
+
+
+def test_what_a_dead_consumer_left_pending_is_collected(redis):
+    send(redis, ENTRY)
+    redis.xgroup_create(USAGE_STREAM, USAGE_GROUP, id="0")
+    redis.xreadgroup(USAGE_GROUP, "dead", {USAGE_STREAM: ">"})
+    assert collect(redis, "alive") == 0
+    time.sleep(0.002)
+    assert collect(redis, "alive", claim_idle_ms=1) == 1
+    assert UsageRecord.objects.count() == 1
+    assert left_over(redis) == (0, 0)
+
+
+def test_a_flushed_broker_is_no_obstacle(redis):
+    send(redis, ENTRY)
+    collect(redis)
+    redis.flushall()
+    send(redis, replace(ENTRY, request_id="later"))
+    assert collect(redis) == 1
+    assert UsageRecord.objects.count() == 2
+
+
+def test_a_client_that_decodes_is_read_too(redis):
+    import redis as redis_module
+
+    text = redis_module.Redis(connection_pool=redis.connection_pool.__class__(
+        **{**redis.connection_pool.connection_kwargs, "decode_responses": True},
+        connection_class=redis.connection_pool.connection_class,
+    ))  # fmt: skip
+    send(text, ENTRY)
+    assert collect(text) == 1
+    assert UsageRecord.objects.count() == 1
+    text.close()

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from governance.errors import InvalidInput
+from governance.policy.services import policy_bootstrap
+from governance.principals import ANONYMOUS, HeldRole, Principal, PrincipalKind
+from governance.usage.models import UsageRecord
+from governance.usage.selectors import UsageTotals, usage_by_day, usage_totals, usage_visible_to
+
+pytestmark = pytest.mark.django_db
+
+
+def person(role: str, department: str | None = None) -> Principal:
+    held = frozenset({HeldRole(role, department)})
+    return Principal(kind=PrincipalKind.PERSON, id="1", name="P", roles=held, person_id=1)
+
+
+@pytest.fixture(autouse=True)
+def policy():
+    policy_bootstrap()
+
+
+@pytest.fixture
+def records():
+    now = timezone.now()
+    for number, (department, age, outcome) in enumerate(
+        [
+            ("clinical", 0, "ok"),
+            ("clinical", 0, "failed"),
+            ("clinical", 3, "ok"),
+            ("finance", 1, "ok"),
+            ("finance", 90, "ok"),
+        ]
+    ):
+        UsageRecord.objects.create(
+            request_id=str(number),
+            occurred_at=now - timedelta(days=age),
+            department=department,
+            key_public_id="k",
+            deployment="d",
+            version_digest="",
+            endpoint="/v1/classify",
+            prompt_tokens=10,
+            completion_tokens=number,
+            outcome=outcome,
+        )
+
+
+@pytest.mark.usefixtures("records")
+def test_a_department_sees_its_own_usage_and_an_auditor_all_of_it():
+    assert usage_visible_to(person("auditor")).count() == 5
+    assert usage_visible_to(person("admin")).count() == 5
+    assert usage_visible_to(person("lead", "clinical")).count() == 3
+    assert usage_visible_to(ANONYMOUS).count() == 0
+
+
+@pytest.mark.usefixtures("records")
+def test_totals_are_those_of_the_days_asked_for():
+    assert usage_totals(person("auditor"), days=30) == UsageTotals(4, 1, 40, 6)
+    assert usage_totals(person("lead", "clinical"), days=1) == UsageTotals(2, 1, 20, 1)
+    assert usage_totals(person("lead", "clinical"), days=1).tokens == 21
+    assert usage_totals(ANONYMOUS) == UsageTotals()
+
+
+@pytest.mark.usefixtures("records")
+def test_every_day_is_there_and_today_is_last():
+    days = usage_by_day(person("auditor"), days=5)
+    assert [day.totals.requests for day in days] == [0, 1, 0, 1, 2]
+    assert days[-1].day == timezone.now().date()
+
+
+@pytest.mark.parametrize("days", [0, -1, 367])
+def test_an_absurd_number_of_days_is_refused(days: int):
+    with pytest.raises(InvalidInput, match="1 to 366 days"):
+        usage_by_day(person("auditor"), days=days)
