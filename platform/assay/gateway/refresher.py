@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import redis.asyncio
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import connection
 
 from assay.gateway.metrics import SNAPSHOT_AGE
-from assay.gateway.snapshot import Snapshot, read_snapshot
+from assay.gateway.snapshot import Snapshot, close_connection, read_snapshot
 from governance.errors import Unavailable
 from workers.wire import SNAPSHOT_CHANNEL
 
@@ -21,11 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class Refresher:
-    """Holds the newest snapshot. Start and stop it on one event loop."""
+    """Holds the newest snapshot; `readings` counts them. Start and stop it on one event loop."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._snapshot: Snapshot | None = None
+        self.readings = 0
         self._stale = asyncio.Event()
         self._first = asyncio.Event()
         # One thread, so that there is one database connection and readings come in order.
@@ -40,7 +40,7 @@ class Refresher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._thread.submit(connection.close)
+        self._thread.submit(close_connection)
         await asyncio.to_thread(self._thread.shutdown)
 
     def age_s(self) -> float:
@@ -70,6 +70,7 @@ class Refresher:
             self._stale.clear()
             try:
                 self._snapshot = await loop.run_in_executor(self._thread, read_snapshot)
+                self.readings += 1
                 self._first.set()
             except (DatabaseError, OSError) as error:
                 logger.warning("The gateway's snapshot could not be read: %s", error)

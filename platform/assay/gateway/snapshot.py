@@ -113,6 +113,11 @@ def read_snapshot() -> Snapshot:
         raise
 
 
+def close_connection() -> None:
+    """Close the calling thread's database connection."""
+    connection.close()
+
+
 def _read_limits() -> dict[str, list[Limit]]:
     """Limits by whom they bind: `key:<public id>` or `department:<slug>`."""
     found: dict[str, list[Limit]] = {}

@@ -1,0 +1,271 @@
+"""A real gateway under uvicorn, real stores, and a responder that stands in for the engine worker.
+
+The responder reads the Celery queue through kombu and answers over the reply stream with
+`workers.wire`, as `workers.tasks.inference` does; only the model is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from queue import Empty
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import redis as redis_module
+import uvicorn
+from django.conf import settings
+from django.utils import timezone
+
+from assay.asgi import Application
+from governance.keys.models import ApiKey
+from governance.keys.tokens import format_token, mint, secret_hmac
+from governance.people.models import Department, Person
+from governance.policy.services import policy_bootstrap
+from governance.quotas.models import QuotaLimit
+from governance.usage.records import USAGE_STREAM, UsageEntry
+from registry.releases.models import Release, ReleaseState
+from registry.versions.models import Model, ModelVersion, VersionKind
+from workers.app import app
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.wire import (
+    CANCEL_CHANNEL,
+    SNAPSHOT_CHANNEL,
+    Delta,
+    Done,
+    Event,
+    InferenceRequest,
+    deployment_queue,
+    encode_event,
+)
+
+DIGEST = "d" * 64
+Reply = Callable[[Event], None]
+Behaviour = Callable[[InferenceRequest, Reply], None]
+
+
+def say_hello(request: InferenceRequest, reply: Reply) -> None:
+    """Two pieces of text, three tokens."""
+    reply(Delta("Hello", 1))
+    reply(Delta(" there", 2))
+    reply(Done("stop", prompt_tokens=5, completion_tokens=3, queue_ms=1))
+
+
+class Responder:
+    """Reads one deployment's queue until it is stopped; notes what is cancelled."""
+
+    def __init__(self, deployment_id: int, behaviour: Behaviour) -> None:
+        self.requests: list[InferenceRequest] = []
+        self.cancelled: list[str] = []
+        self.queue = deployment_queue(deployment_id)
+        self._behaviour = behaviour
+        self._client = redis_module.Redis.from_url(os.environ["REDIS_URL"])
+        self._stop = threading.Event()
+        self._notices = self._client.pubsub(ignore_subscribe_messages=True)
+        self._notices.subscribe(CANCEL_CHANNEL)
+        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._consume, self._listen)]
+        for thread in self._threads:
+            thread.start()
+
+    def _consume(self) -> None:
+        with app.connection() as connection, connection.SimpleQueue(self.queue) as queue:
+            while not self._stop.is_set():
+                try:
+                    message = queue.get(timeout=0.1)
+                except Empty:
+                    continue
+                message.ack()
+                request = InferenceRequest.from_message(message.payload[0][0])
+                self.requests.append(request)
+                threading.Thread(target=self._run, args=(request,)).start()
+
+    def _run(self, request: InferenceRequest) -> None:
+        def reply(event: Event) -> None:
+            fields = {"id": request.request_id, "event": encode_event(event)}
+            self._client.xadd(request.reply_stream, fields)
+
+        self._behaviour(request, reply)
+
+    def _listen(self) -> None:
+        while not self._stop.is_set():
+            if (notice := self._notices.get_message(timeout=0.1)) is not None:
+                self.cancelled.append(notice["data"].decode())
+
+    def stop(self) -> None:
+        # Not joined: kombu blocks for up to a second, and queues' names never come again.
+        self._stop.set()
+
+
+@dataclass
+class Stage:
+    """A running gateway, and hands to change the world around it."""
+
+    url: str
+    redis: redis_module.Redis
+    application: Application
+    person: Person
+    responders: list[Responder] = field(default_factory=list)
+
+    def department(self, slug: str) -> Department:
+        return Department.objects.get_or_create(slug=slug, defaults={"name": slug})[0]
+
+    def key(self, department: str | None = "engineering", **changes: Any) -> str:
+        """A new key's token; `department=None` makes a personal access token."""
+        public_id, secret = mint()
+        owner = {"department": self.department(department)} if department else {}
+        ApiKey.objects.create(
+            public_id=public_id,
+            secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[1]),
+            pepper_version=1,
+            name="tests",
+            scopes=["deployment:invoke"],
+            **{
+                "expires_at": timezone.now() + timedelta(days=1),
+                "person": None if department else self.person,
+                **owner,
+                **changes,
+            },
+        )
+        self.notify()
+        return format_token(public_id, secret)
+
+    def deployment(
+        self,
+        name: str = "writer",
+        *,
+        task: str = "text-generation",
+        departments: tuple[str, ...] = ("engineering",),
+        ready: bool = True,
+        behaviour: Behaviour | None = say_hello,
+        **release: Any,
+    ) -> Deployment:
+        """A live deployment, by default with a replica and a responder behind it."""
+        owner = self.department(departments[0])
+        model = Model.objects.create(
+            name=name, department=owner, task=task, created_by=self.person
+        )
+        version = ModelVersion.objects.create(
+            model=model,
+            number=1,
+            kind=VersionKind.BASE,
+            digest=DIGEST,
+            manifest={},
+            size_bytes=1,
+            created_by=self.person,
+        )
+        values = {
+            "state": ReleaseState.APPROVED,
+            "approved_at": timezone.now(),
+            "expires_at": timezone.now() + timedelta(days=1),
+            **release,
+        }
+        approved = Release.objects.create(
+            version=version,
+            department=owner,
+            environment="production",
+            deployment_name=name,
+            purpose="tests",
+            dossier={},
+            dossier_digest="0" * 64,
+            submitted_by=self.person,
+            **values,
+        )
+        approved.departments.set([self.department(slug) for slug in departments])
+        made = Deployment.objects.create(
+            name=name,
+            release=approved,
+            department=owner,
+            state=DeploymentState.SERVING,
+            created_by=self.person,
+        )
+        if ready:
+            Replica.objects.create(
+                deployment=made,
+                worker="responder",
+                state=ReplicaState.READY,
+                loaded_digest=DIGEST,
+                heartbeat_at=timezone.now(),
+            )
+        self.notify()
+        if behaviour is not None:
+            self.responders.append(Responder(made.pk, behaviour))
+        return made
+
+    def limit(self, kind: str, limit: int, department: str = "engineering") -> None:
+        QuotaLimit.objects.create(
+            department=self.department(department), kind=kind, limit=limit
+        )
+        self.notify()
+
+    def notify(self) -> None:
+        """Publish, and return once the gateway has read the database again."""
+        refresher = self._runtime().refresher
+        before = refresher.readings
+        self.redis.publish(SNAPSHOT_CHANNEL, "")
+        # Two, since one may have been under way already.
+        wait_until(lambda: refresher.readings >= before + 2 or self._again(refresher, before))
+
+    def _again(self, refresher: Any, before: int) -> bool:
+        if refresher.readings == before + 1:
+            self.redis.publish(SNAPSHOT_CHANNEL, "")
+        return False
+
+    def _runtime(self) -> Any:
+        return self.application.gateway.start()
+
+    def client(self, token: str, *, strict: bool = True) -> openai.OpenAI:
+        """The official client. Strict validation refuses two things that OpenAI itself answers: the
+        base64 embeddings that the client asks for, and the null finish reasons of a streamed
+        completion."""
+        return openai.OpenAI(
+            api_key=token,
+            base_url=f"{self.url}/v1",
+            max_retries=0,
+            _strict_response_validation=strict,
+        )
+
+    def post(self, path: str, token: str, **options: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {token}", **options.pop("headers", {})}
+        return httpx.post(f"{self.url}{path}", headers=headers, timeout=30, **options)
+
+    def entries(self, count: int = 1) -> list[UsageEntry]:
+        """The ledger's entries, once there are `count`."""
+        wait_until(lambda: self.redis.xlen(USAGE_STREAM) >= count)
+        return [
+            UsageEntry.decode(fields[b"entry"]) for _, fields in self.redis.xrange(USAGE_STREAM)
+        ]
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Return once `condition` holds; fail when it does not for `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "It did not happen in time."
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def stage(transactional_db: None, redis: redis_module.Redis) -> Iterator[Stage]:
+    """A gateway on a free port, with the default policy and nothing else."""
+    policy_bootstrap()
+    person = Person.objects.create(email="ada@example.org", name="Ada")
+    application = Application()
+    server = uvicorn.Server(
+        uvicorn.Config(application, port=0, log_level="warning", timeout_graceful_shutdown=5)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    built = Stage(f"http://127.0.0.1:{port}", redis, application, person)
+    yield built
+    server.should_exit = True
+    thread.join()
+    for responder in built.responders:
+        responder.stop()

@@ -1,0 +1,143 @@
+"""Answers through the official client, which validates them strictly."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+import httpx
+
+from tests.unit.assay.gateway_support import DIGEST, Stage, stage
+from workers.wire import Done
+
+__all__ = ["stage"]
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def test_a_chat_is_answered_whole(stage: Stage) -> None:
+    deployment = stage.deployment()
+    answer = stage.client(stage.key()).chat.completions.with_raw_response.create(
+        model="writer",
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+        ],
+        max_completion_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        seed=7,
+        stop=["\n"],
+    )
+    chat = answer.parse()
+    assert chat.choices[0].message.content == "Hello there"
+    assert chat.choices[0].finish_reason == "stop"
+    assert chat.usage is not None
+    assert (chat.usage.prompt_tokens, chat.usage.completion_tokens) == (5, 3)
+    assert answer.headers["x-assay-release"] == str(deployment.release_id)
+    assert answer.headers["x-assay-digest"] == DIGEST
+    assert answer.headers["x-assay-policy-version"] == "1"
+    request = stage.responders[0].requests[0]
+    assert request.inputs == {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+        ]
+    }
+    assert request.sampling == {
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop": ["\n"],
+        "seed": 7,
+    }
+    (entry,) = stage.entries()
+    assert entry.request_id == answer.headers["x-request-id"] == request.request_id
+    assert (entry.outcome, entry.ran, entry.department) == ("ok", True, "engineering")
+    assert (entry.prompt_tokens, entry.completion_tokens) == (5, 3)
+    assert entry.rules == ["named-departments-use"]
+
+
+def test_a_chat_streams_with_usage_at_its_end(stage: Stage) -> None:
+    stage.deployment()
+    chunks = list(
+        stage.client(stage.key()).chat.completions.create(
+            model="writer", messages=HI, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == "Hello there"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.usage for c in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 8
+    assert stage.entries()[0].streamed
+
+
+def test_a_completion_is_answered_whole_and_streamed(stage: Stage) -> None:
+    stage.deployment()
+    completions = stage.client(stage.key()).completions
+    whole = completions.create(model="writer", prompt="Say hello")
+    assert whole.choices[0].text == "Hello there"
+    lenient = stage.client(stage.key(), strict=False).completions
+    pieces = lenient.create(model="writer", prompt="Say hello", stream=True)
+    assert "".join(piece.choices[0].text for piece in pieces) == "Hello there"
+
+
+def test_embeddings_come_as_base64_or_numbers_and_as_short_as_asked(stage: Stage) -> None:
+    stage.deployment(
+        "minilm",
+        task="embeddings",
+        behaviour=lambda request, reply: reply(
+            Done("stop", 4, 0, results=[[3.0, 4.0, 12.0] for _ in request.inputs["input"]])
+        ),
+    )
+    token = stage.key()
+    answer = stage.client(token, strict=False).embeddings.create(model="minilm", input=["a", "b"])
+    assert [item.embedding for item in answer.data] == [[3.0, 4.0, 12.0]] * 2
+    assert answer.usage.total_tokens == 4
+    short = stage.client(token).embeddings.create(
+        model="minilm", input="a", dimensions=2, encoding_format="float"
+    )
+    assert short.data[0].embedding == [0.6, 0.8]
+    body = {"model": "minilm", "input": "a", "encoding_format": "base64"}
+    raw = stage.post("/v1/embeddings", token, json=body).json()["data"][0]["embedding"]
+    assert struct.unpack("<3f", base64.b64decode(raw)) == (3.0, 4.0, 12.0)
+
+
+def test_classification_names_the_best_label(stage: Stage) -> None:
+    scores = [{"label": "positive", "score": 0.9}, {"label": "negative", "score": 0.1}]
+    stage.deployment(
+        "sentiment",
+        task="text-classification",
+        behaviour=lambda request, reply: reply(Done("stop", 4, 0, results=[scores])),
+    )
+    answer = stage.post(
+        "/v1/classify", stage.key(), json={"model": "sentiment", "input": "Good"}
+    ).json()
+    assert answer["data"] == [{"index": 0, "label": "positive", "scores": scores}]
+    assert answer["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+    assert answer["object"] == "list"
+
+
+def test_models_lists_what_the_key_may_see(stage: Stage) -> None:
+    stage.deployment()
+    stage.deployment("secret", departments=("finance",), behaviour=None)
+    stage.deployment(
+        "known", departments=("finance",), visibility="organisation", behaviour=None
+    )
+    client = stage.client(stage.key())
+    models = {model.id: model for model in client.models.list()}
+    assert set(models) == {"writer", "known"}
+    assert (models["writer"].usable, models["known"].usable) == (True, False)  # type: ignore[attr-defined]
+    assert client.models.retrieve("writer").owned_by == "engineering"
+
+
+def test_probes_answer_without_a_key(stage: Stage) -> None:
+    assert httpx.get(f"{stage.url}/healthz").json() == {"status": "ok"}
+    ready = httpx.get(f"{stage.url}/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ok")
+    assert "assay_gateway_snapshot_age_seconds" in httpx.get(f"{stage.url}/metrics").text
+    forwarded = {"x-forwarded-for": "203.0.113.9"}
+    assert httpx.get(f"{stage.url}/metrics", headers=forwarded).status_code == 403
