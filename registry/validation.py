@@ -12,7 +12,7 @@ from governance.errors import InvalidInput
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,78}[a-z0-9])?")
 
 
-def checked_name(value: str, *, field: str = "name") -> str:
+def checked_name(value: object, *, field: str = "name") -> str:
     """`value` as a name of 1 to 80 lower-case letters, digits and hyphens.
 
     Raises:
@@ -27,7 +27,7 @@ def checked_name(value: str, *, field: str = "name") -> str:
     return value
 
 
-def checked_text(value: str, *, field: str, limit: int, required: bool = True) -> str:
+def checked_text(value: object, *, field: str, limit: int, required: bool = True) -> str:
     """`value` without surrounding space, at most `limit` characters, no NUL.
 
     Raises:
@@ -49,13 +49,13 @@ def checked_text(value: str, *, field: str, limit: int, required: bool = True) -
     return text
 
 
-def checked_choice(value: str, choices: Mapping[str, Any] | list[str], *, field: str) -> str:
+def checked_choice(value: object, choices: Mapping[str, Any] | list[str], *, field: str) -> str:
     """`value` when it is one of `choices`.
 
     Raises:
         InvalidInput: it is not.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(choices)
         title = field.replace("_", " ")
         raise InvalidInput(
@@ -85,3 +85,16 @@ def checked_numbers(values: Mapping[str, Any], *, field: str) -> dict[str, float
             )
         checked[str(name)] = float(value)
     return checked
+
+
+def storable_json(value: Any) -> Any:
+    """`value` as PostgreSQL can keep it: no NUL in text, and None for NaN and infinity."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {storable_json(str(key)): storable_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_json(item) for item in value]
+    return value

@@ -197,6 +197,9 @@ def _encoded(line: int, row: dict[str, Any]) -> bytes:
         record = canonical_json(row) + b"\n"
     except UnicodeEncodeError as error:
         raise _refuse(line, "it holds half of a surrogate pair, which is no character.") from error
+    # A NUL is no text, and PostgreSQL keeps none in the labels of a profile.
+    if "\0" in "".join(map(str, row.values())):
+        raise _refuse(line, "it holds a NUL character.")
     if len(record) > MAX_ROW_BYTES:
         raise TooLarge(f"Line {line}: a row has at most {MAX_ROW_BYTES} bytes.")
     return record

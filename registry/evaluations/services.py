@@ -28,7 +28,7 @@ from registry.resources import (
     model_resource,
     model_subject,
 )
-from registry.validation import checked_choice, checked_numbers, checked_text
+from registry.validation import checked_choice, checked_numbers, checked_text, storable_json
 from registry.versions.models import Model, ModelVersion
 
 
@@ -121,6 +121,7 @@ def evaluation_record(
     """
     measured = checked_numbers(metrics, field="metrics")
     compared = checked_numbers(baseline, field="baseline")
+    shown = storable_json(details)
     if sample_size < 1:
         raise InvalidInput(f"An evaluation of {version} on {sample_size} rows shows nothing.")
     with transaction.atomic():
@@ -132,7 +133,7 @@ def evaluation_record(
                 "metrics": measured,
                 "baseline": compared,
                 "baseline_name": baseline_name[:60],
-                "details": dict(details),
+                "details": shown,
                 "sample_size": sample_size,
                 "digest": json_digest(
                     {
@@ -140,7 +141,7 @@ def evaluation_record(
                         "dataset": dataset_version.digest,
                         "metrics": measured,
                         "baseline": compared,
-                        "details": dict(details),
+                        "details": shown,
                         "sample_size": sample_size,
                     }
                 ),

@@ -25,7 +25,13 @@ from registry.resources import (
     model_subject,
     version_subject,
 )
-from registry.validation import checked_choice, checked_name, checked_numbers, checked_text
+from registry.validation import (
+    checked_choice,
+    checked_name,
+    checked_numbers,
+    checked_text,
+    storable_json,
+)
 from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 
 
@@ -113,6 +119,7 @@ def version_register(
     checked_text(licence, field="licence", limit=60)
     checked_text(card, field="card", limit=100_000, required=False)
     numbers = checked_numbers(metrics, field="metrics")
+    settings = storable_json(parameters)
     _check_base(model, kind, manifest, base)
     digest = manifest.digest
     if not store.version_folder(digest).is_dir():
@@ -131,7 +138,7 @@ def version_register(
         source=store.artifact_uri(digest),
         base=f"{base} {base.digest}" if base else "",
         dataset=f"{dataset_version} {dataset_version.digest}" if dataset_version else "",
-        parameters=parameters,
+        parameters=settings,
         metrics=numbers,
         history=history,
     )
@@ -149,7 +156,7 @@ def version_register(
             digest=digest,
             manifest=manifest.to_json(),
             size_bytes=manifest.size_bytes,
-            parameters=dict(parameters),
+            parameters=settings,
             metrics=numbers,
             licence=licence.strip(),
             card=card,
