@@ -19,7 +19,7 @@ def listen(url: str, handlers: Mapping[str, Callable[[str], None]], stop: thread
     while not stop.is_set():
         client = redis.Redis.from_url(url, socket_connect_timeout=5)
         try:
-            with client.pubsub(ignore_subscribe_messages=True) as subscription:
+            with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
                 subscription.subscribe(*handlers)
                 while not stop.is_set():
                     _deliver(subscription.get_message(timeout=POLL_S), handlers)

@@ -185,7 +185,7 @@ def _register_evaluation(job: Job) -> str:
         baseline_name=result["baseline_name"],
         details=result["details"],
         sample_size=result["sample_size"],
-        started_at=job.started_at,
+        started_at=job.started_at or job.created_at,
         created_by=job.created_by,
     )
     job.result = {**result, "evaluation": evaluation.pk}
@@ -208,7 +208,7 @@ def intakes_settle() -> None:
         state__in=(IntakeState.QUARANTINED, IntakeState.CHECKING),
         job_id__in=over.values("pk"),
     )
-    for intake_id, job_id in list(waiting.values_list("pk", "job_id")[:_BATCH]):
-        job = Job.objects.get(pk=job_id)
-        reason = job.error or f"The job that checks it was {job.state}."
-        intake_reject(intake_id=intake_id, findings=[], reason=reason, job_id=job_id)
+    for intake in waiting[:_BATCH]:
+        job = Job.objects.get(pk=str(intake.job_id))
+        reason = job.error or f"The job that checks it is {job.state}."
+        intake_reject(intake_id=intake.pk, findings=[], reason=reason, job_id=job.pk)

@@ -91,7 +91,7 @@ def worker_principal() -> Principal:
 
 def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
     """Take the job by one UPDATE. None: it is held, over, cancelled, unknown or out of attempts."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "id": UUID(str(job_id)),
         "worker": worker[:120],
         "lease": timedelta(seconds=settings.JOB_LEASE_S),

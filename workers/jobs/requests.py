@@ -18,6 +18,7 @@ from registry.datasets.models import Classification, DatasetVersion
 from registry.datasets.selectors import datasets_visible_to
 from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_submit
+from registry.intake.states import set_state
 from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import versions_visible_to
 from workers.jobs.models import Job, JobKind
@@ -52,7 +53,7 @@ def intake_request(
         spec={"intake": intake.pk, "model": model.pk, "task": model.task},
     )
     intake.job_id = job.pk
-    intake.state = IntakeState.CHECKING
+    set_state(intake, IntakeState.CHECKING)
     intake.save(update_fields=["job_id", "state"])
     return intake, job
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -48,7 +49,7 @@ class Runtime:
         ]
 
     def start(self) -> None:
-        handlers = {
+        handlers: dict[str, Callable[[str], None]] = {
             CANCEL_CHANNEL: self.answerer.cancel,
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
         }

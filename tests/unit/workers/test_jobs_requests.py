@@ -1,0 +1,172 @@
+"""What is refused before work is queued, and what is queued."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from governance.errors import InvalidInput, NotFound, WrongState
+from registry.intake.models import IntakeState
+from tests.unit.workers import company
+from workers.jobs.models import Job
+from workers.jobs.requests import evaluate_request, fine_tune_request, intake_request
+from workers.jobs.sweeping import job_sweep
+
+pytestmark = pytest.mark.django_db
+CLASSIFY = "text-classification"
+
+
+def fine_tune(**changes: Any) -> Job:
+    encoder = company.model("minilm", "embeddings", "platform", shared=True)
+    asked: dict[str, Any] = {
+        "actor": company.developer(),
+        "model": company.model("sentiment", CLASSIFY),
+        "method": "full",
+        "hyperparameters": {"epochs": 2},
+    }
+    asked |= changes
+    if "base_version" not in asked:
+        asked["base_version"] = company.version(encoder)
+    if "dataset_version" not in asked:
+        asked["dataset_version"] = company.data("reviews", CLASSIFY)
+    return fine_tune_request(**asked)
+
+
+def test_a_classifier_may_be_tuned_from_a_shared_encoder_of_another_department() -> None:
+    job = fine_tune()
+    assert (job.kind, job.state, job.department.slug) == ("fine_tune", "queued", "clinical")
+    assert job.spec["hyperparameters"]["epochs"] == 2
+    assert job.spec["hyperparameters"]["learning_rate"] == 5e-5
+    assert job.spec["dataset_digest"]
+
+
+def test_unknown_and_wrong_hyperparameters_are_named_field_by_field() -> None:
+    with pytest.raises(InvalidInput, match="do not fit Text classification") as refused:
+        fine_tune(hyperparameters={"epochs": 0, "learning_rat": 1})
+    assert refused.value.fields == {
+        "hyperparameters.epochs": ["Input should be greater than or equal to 1."],
+        "hyperparameters.learning_rat": ["learning_rat is not a hyper-parameter of this task."],
+    }
+    assert not Job.objects.exists()
+
+
+def test_an_unknown_method_is_refused_with_those_there_are() -> None:
+    with pytest.raises(InvalidInput, match="has no method 'lora'; it has: full"):
+        fine_tune(method="lora")
+
+
+def test_a_base_of_another_task_or_kind_is_refused() -> None:
+    generator = company.model("smol", "text-generation")
+    base = company.version(generator)
+    with pytest.raises(InvalidInput, match="is of task text-generation"):
+        fine_tune(base_version=base)
+    adapter = company.version(generator, "adapter", base=base)
+    with pytest.raises(InvalidInput, match="is of kind adapter"):
+        fine_tune(
+            model=company.model("docs", "text-generation"),
+            base_version=adapter,
+            method="lora",
+            dataset_version=company.data("pairs", "text-generation"),
+        )
+
+
+def test_a_recalled_base_is_refused() -> None:
+    base = company.version(company.model("old", "embeddings"))
+    base.state = "recalled"
+    base.save()
+    with pytest.raises(WrongState, match="is recalled; it cannot be adapted"):
+        fine_tune(base_version=base)
+
+
+def test_bases_and_data_of_other_departments_do_not_exist_for_one() -> None:
+    hidden = company.version(company.model("secret", "embeddings", "finance"))
+    with pytest.raises(NotFound):
+        fine_tune(base_version=hidden)
+    with pytest.raises(NotFound):
+        fine_tune(dataset_version=company.data("ledger", CLASSIFY, "finance"))
+
+
+def test_data_of_another_task_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="is data for embeddings"):
+        fine_tune(dataset_version=company.data("texts", "embeddings"))
+
+
+def test_restricted_data_may_not_go_into_a_model_that_is_shared() -> None:
+    restricted = company.data("patients", CLASSIFY, classification="restricted")
+    with pytest.raises(InvalidInput, match="is restricted"):
+        fine_tune(model=company.model("open", CLASSIFY, shared=True), dataset_version=restricted)
+    assert fine_tune(dataset_version=restricted).state == "queued"
+
+
+def test_an_evaluation_names_version_and_data_by_digest() -> None:
+    tuned = company.version(
+        company.model("sentiment", CLASSIFY),
+        "full",
+        base=company.version(company.model("minilm", "embeddings")),
+    )
+    held_out = company.data("held-out", CLASSIFY)
+    job = evaluate_request(
+        actor=company.developer(), version=tuned, dataset_version=held_out, settings=None
+    )
+    assert job.spec["version_digest"] == tuned.digest
+    with pytest.raises(InvalidInput, match="is not a setting"):
+        evaluate_request(
+            actor=company.developer(),
+            version=tuned,
+            dataset_version=held_out,
+            settings={"rows": 10},
+        )
+
+
+def test_a_task_without_an_evaluator_is_not_evaluated() -> None:
+    base = company.version(company.model("minilm", "embeddings"))
+    with pytest.raises(InvalidInput, match="which is not evaluated"):
+        evaluate_request(
+            actor=company.developer(),
+            version=base,
+            dataset_version=company.data("texts", "embeddings"),
+            settings={},
+        )
+
+
+class Upload:
+    """A delivered file, as an upload handler gives it."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name, self.size, self._content = name, len(content), content
+
+    def chunks(self) -> Any:
+        yield self._content
+
+
+def test_a_pickle_is_rejected_at_once_and_makes_no_job() -> None:
+    intake, job = intake_request(
+        actor=company.developer(),
+        model=company.model("net", "embeddings"),
+        source="https://example.org",
+        licence="Apache-2.0",
+        files=[Upload("net.pth", b"\x80\x02}q\x00.")],
+    )
+    assert (intake.state, job) == (IntakeState.REJECTED, None)
+    assert intake.reason
+    assert not Job.objects.exists()
+
+
+def test_a_delivery_whose_job_is_cancelled_is_rejected_with_the_reason() -> None:
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    weights = len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
+    files = [Upload("model.safetensors", weights), Upload("config.json", b'{"model_type": "bert"}')]
+    intake, job = intake_request(
+        actor=company.developer(),
+        model=company.model("net", "embeddings"),
+        source="https://example.org",
+        licence="Apache-2.0",
+        files=files,
+    )
+    assert job is not None, intake.reason
+    assert (intake.state, intake.job_id) == (IntakeState.CHECKING, job.pk)
+    Job.objects.filter(pk=job.pk).update(state="cancelled")
+    job_sweep()
+    intake.refresh_from_db()
+    assert (intake.state, intake.reason) == ("rejected", "The job that checks it is cancelled.")

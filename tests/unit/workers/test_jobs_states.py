@@ -1,0 +1,62 @@
+"""The job machine, every pair of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import product
+
+import pytest
+from django.utils import timezone
+
+from governance.audit.models import AuditEvent
+from governance.errors import NotFound, WrongState
+from governance.people.models import Department, Person
+from governance.principals import service_principal
+from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.states import ALLOWED_TRANSITIONS, TERMINAL, job_move
+
+pytestmark = pytest.mark.django_db
+ACTOR = service_principal("controller")
+PAIRS = list(product(JobState, JobState))
+
+
+def a_job(state: JobState) -> Job:
+    department, _ = Department.objects.get_or_create(slug="clinical", name="Clinical")
+    person, _ = Person.objects.get_or_create(email="dev@example.org", name="Dev")
+    return Job.objects.create(
+        kind=JobKind.EVALUATE,
+        department=department,
+        created_by=person,
+        title="Evaluate",
+        spec={},
+        state=state,
+        lease_until=timezone.now() + timedelta(minutes=1) if state == JobState.RUNNING else None,
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), PAIRS, ids=lambda state: state.value)
+def test_a_job_moves_only_along_the_table(before: JobState, after: JobState) -> None:
+    job = a_job(before)
+    if after in ALLOWED_TRANSITIONS[before]:
+        changes = {"lease_until": timezone.now()} if after == JobState.RUNNING else {}
+        assert job_move(job_id=job.pk, to=after, actor=ACTOR, **changes).state == after
+        assert AuditEvent.objects.filter(subject_id=str(job.pk)).count() == 1
+    else:
+        with pytest.raises(WrongState, match=f"is {before}; it cannot become {after}"):
+            job_move(job_id=job.pk, to=after, actor=ACTOR)
+        job.refresh_from_db()
+        assert job.state == before
+        assert not AuditEvent.objects.filter(subject_id=str(job.pk)).exists()
+
+
+def test_a_job_that_is_over_stays_over_and_has_its_end_noted() -> None:
+    assert {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD} == TERMINAL
+    job = job_move(job_id=a_job(JobState.RUNNING).pk, to=JobState.DEAD, actor=ACTOR)
+    assert job.finished_at is not None
+    assert job.lease_until is None
+
+
+def test_moving_an_unknown_job_says_that_there_is_none() -> None:
+    unknown = "00000000-0000-0000-0000-000000000000"
+    with pytest.raises(NotFound, match="There is no job"):
+        job_move(job_id=unknown, to=JobState.QUEUED, actor=ACTOR)
