@@ -56,7 +56,7 @@ def session_principal(request: HttpRequest) -> Principal:
 
 
 class RequestContextMiddleware:
-    """Sets `governance.principals.request_context` around the view and `request.principal` on it."""
+    """Sets `governance.principals.request_context` around the view, and `request.principal`."""
 
     sync_capable = True
     async_capable = True

@@ -2,4 +2,43 @@
 
 from __future__ import annotations
 
-urlpatterns: list[object] = []
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from assay.api import problems
+from assay.portal.views import errors
+
+SCHEMA = SpectacularAPIView.as_view(
+    custom_settings={
+        "POSTPROCESSING_HOOKS": [
+            "drf_spectacular.hooks.postprocess_schema_enums",
+            "assay.api.documentation.add_problems",
+        ]
+    }
+)
+
+urlpatterns = [
+    path("api/v1/", include("assay.api.urls")),
+    path("api/schema/", SCHEMA, name="schema"),
+    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    re_path(r"^api(/|$)", problems.not_found),
+    path("", include("assay.portal.urls", namespace="portal")),
+]
+
+handler403 = errors.permission_denied
+handler404 = errors.page_not_found
+
+
+def handler400(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """A request that no view should see, such as one for an unknown host name."""
+    if request.path.startswith("/api/"):
+        return problems.malformed(request)
+    return errors.bad_request(request, exception)
+
+
+def handler500(request: HttpRequest) -> HttpResponse:
+    """A fault outside of any view: a problem for programs, a page for people."""
+    if request.path.startswith("/api/"):
+        return problems.server_error(request)
+    return errors.server_error(request)

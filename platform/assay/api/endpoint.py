@@ -66,7 +66,7 @@ class Endpoint(APIView):
             InvalidInput: an unknown parameter, or one given twice.
             ValidationError: a value that does not fit.
         """
-        given = {name: values for name, values in self.request.query_params.lists()}
+        given = dict(self.request.query_params.lists())
         if repeated := [name for name, values in given.items() if len(values) > 1]:
             raise InvalidInput(
                 f"The parameter {repeated[0][:60]!r} is given more than once.",

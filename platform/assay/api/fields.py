@@ -1,4 +1,4 @@
-"""Strict input: a field takes its own JSON type and nothing that could be read as it, within bounds."""
+"""Strict input: a field takes its own JSON type, within bounds, and nothing that looks like it."""
 
 from __future__ import annotations
 

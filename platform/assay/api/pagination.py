@@ -1,4 +1,4 @@
-"""Pages by an opaque cursor: stable while rows are added, and as cheap on the last page as on the first."""
+"""Pages by an opaque cursor: stable while rows are added, the last as cheap as the first."""
 
 from __future__ import annotations
 

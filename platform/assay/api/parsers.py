@@ -110,7 +110,7 @@ class StrictJSONParser(parsers.JSONParser):
 
 
 class BoundedMultiPartParser(parsers.MultiPartParser):
-    """`multipart/form-data`, refused before it is read when it declares more than an intake may hold."""
+    """`multipart/form-data`, refused unread when it declares more than an intake may hold."""
 
     def parse(
         self,

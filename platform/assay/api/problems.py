@@ -76,7 +76,7 @@ def problem(
 
 
 def flatten(detail: Any, field: str = "") -> Iterator[dict[str, str]]:
-    """DRF's nested validation errors as {field, detail}, fields dotted: `files.0`, `quotas.kind`."""
+    """DRF's nested validation errors as {field, detail}, fields dotted: `files.0`."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
             own = "" if name == "non_field_errors" else str(name)[:100]
@@ -184,7 +184,7 @@ def translate(error: Exception) -> DomainError | None:
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonResponse:
-    """DRF's hook: whatever a view raised, as a problem. An audited refusal goes to the log first."""
+    """DRF's hook: whatever a view raised, as a problem. A refused attempt is audited first."""
     request: HttpRequest = context["request"]._request
     if isinstance(error, drf.APIException):
         response = from_framework_error(error, request)
@@ -221,10 +221,14 @@ def server_error(request: HttpRequest, error: BaseException | None = None) -> Js
     )
 
 
+def malformed(request: HttpRequest) -> JsonResponse:
+    """400 for a request that was refused before any view saw it."""
+    return from_domain_error(InvalidInput("The request is malformed."), request)
+
+
 def not_found(request: HttpRequest, *_args: object, **_kwargs: object) -> JsonResponse:
     """404 for every address under `/api/` that is no endpoint."""
     return from_domain_error(
         NotFound("There is no such endpoint.", hint="The endpoints are listed at /api/docs/."),
         request,
     )
-

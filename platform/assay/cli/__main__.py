@@ -1,5 +1,6 @@
-"""`python -m assay.cli` is the `assay` command."""
+"""`python -m assay.cli`, for where the console script is not on the path."""
 
 from assay.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

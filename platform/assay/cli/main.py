@@ -3,11 +3,65 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from assay.cli import audit, jobs, keys, releases
+from assay.cli.doctor import doctor
+from assay.cli.models import models
+from assay.cli.output import CliError, show_error
+from assay.cli.session import login, whoami
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Nothing serves unless an approved release names exactly the bytes that are loaded.",
+)
+app.command()(login)
+app.command()(whoami)
+app.command()(models)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(releases.app, name="releases")
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
+app.command()(doctor)
+
+
+@app.command(
+    "manage",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def manage_command(
+    arguments: Annotated[list[str] | None, typer.Argument(help="What Django is to do.")] = None,
+) -> None:
+    """Django's own commands: `assay manage migrate`, …"""
+    manage(["assay manage", *(arguments or [])])
 
 
 def manage(argv: list[str]) -> None:
     """Run Django's own commands (`manage.py migrate`, …)."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(argv)
+    try:
+        execute_from_command_line(argv)
+    except ImproperlyConfigured as error:
+        show_error(CliError(f"The settings are not right: {error}"))
+        sys.exit(1)
+
+
+def main() -> NoReturn:
+    """The console script. Whatever fails ends as one sentence and exit code 1."""
+    try:
+        app()
+    except CliError as error:
+        show_error(error)
+    except KeyboardInterrupt:
+        show_error(CliError("Interrupted."))
+    except Exception as error:
+        show_error(CliError(f"This was not expected: {type(error).__name__}: {error}"))
+    sys.exit(1)

@@ -70,9 +70,7 @@ class DatasetVersionsView(Endpoint):
 
     parser_classes = (BoundedMultiPartParser, StrictJSONParser)
 
-    @operation(
-        "Datasets", "List a dataset's versions", answer=DatasetVersionAnswer, paged=True
-    )
+    @operation("Datasets", "List a dataset's versions", answer=DatasetVersionAnswer, paged=True)
     def get(self, request: Request, name: str) -> Response:
         self.query()
         dataset = dataset_get(actor=self.actor, name=name)

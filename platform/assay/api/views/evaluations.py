@@ -89,9 +89,7 @@ class FineTuneBody(StrictSerializer):
 class FineTunesView(Endpoint):
     """Adaptations."""
 
-    @operation(
-        "Jobs", "Queue a fine-tune", body=FineTuneBody, answer=JobAnswer, status=201
-    )
+    @operation("Jobs", "Queue a fine-tune", body=FineTuneBody, answer=JobAnswer, status=201)
     @idempotent
     def post(self, request: Request) -> Response:
         given = self.body(FineTuneBody)

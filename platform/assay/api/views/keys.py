@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -28,20 +29,18 @@ from assay.api.representations.governance import (
     PolicyAnswer,
     QuotaAnswer,
 )
-from governance.errors import InvalidInput, NotFound
-from governance.keys.models import ApiKey
-from governance.keys.selectors import keys_visible_to
+from governance.errors import InvalidInput
+from governance.keys.selectors import key_get, keys_visible_to
 from governance.keys.services import key_create, key_revoke
 from governance.people.selectors import department_get
 from governance.permissions import Action
 from governance.policy.selectors import policy_get
 from governance.quotas.models import QuotaKind
-from governance.quotas.services import quota_set
-from rest_framework import serializers
+from governance.quotas.selectors import quotas_visible_to
+from governance.quotas.services import LIMIT_MAX, quota_set
 
 DEFAULT_LIFE = timedelta(days=90)
 DEFAULT_SCOPES = [str(Action.DEPLOYMENT_INVOKE), str(Action.DEPLOYMENT_VIEW)]
-MAX_LIMIT = 2**53
 
 
 class KeyBody(StrictSerializer):
@@ -56,9 +55,9 @@ class KeyBody(StrictSerializer):
         max_length=len(Action),
     )
     expires_at = Moment(required=False)
-    expires_in_days = Whole(min_value=1, max_value=3650, required=False)
+    expires_in_days = Whole(min_value=1, max_value=366, required=False)
     quotas = Object(
-        child=Whole(max_value=MAX_LIMIT), required=False, max_members=len(QuotaKind.values)
+        child=Whole(max_value=LIMIT_MAX), required=False, max_members=len(QuotaKind.values)
     )
 
 
@@ -68,8 +67,7 @@ class KeysView(Endpoint):
     @operation("Keys", "List API keys and your access tokens", answer=KeyAnswer, paged=True)
     def get(self, request: Request) -> Response:
         self.query()
-        keys = keys_visible_to(self.actor).select_related("department", "person", "created_by")
-        return self.page(keys, KeyAnswer)
+        return self.page(keys_visible_to(self.actor), KeyAnswer)
 
     @operation("Keys", "Create an API key", body=KeyBody, answer=NewKeyAnswer, status=201)
     def post(self, request: Request) -> Response:
@@ -115,43 +113,28 @@ def check_kinds(quotas: dict[str, Any]) -> None:
         )
 
 
-def visible_key(view: Endpoint, identity: int) -> ApiKey:
-    """Raises NotFound when there is none, or the caller may not see it."""
-    key = (
-        keys_visible_to(view.actor)
-        .select_related("department", "person", "created_by")
-        .filter(pk=identity)
-        .first()
-    )
-    if key is None:
-        raise NotFound(f"There is no key {identity} that you may see.")
-    return key
-
-
 class KeyRevokeView(Endpoint):
     """Revoking is at once and for good."""
 
     @operation("Keys", "Revoke a key", answer=KeyAnswer)
     def post(self, request: Request, key_id: int) -> Response:
         self.nothing()
-        visible_key(self, key_id)
+        key_get(actor=self.actor, key_id=key_id)
         key_revoke(actor=self.actor, key_id=key_id)
-        return self.answer(visible_key(self, key_id), KeyAnswer)
+        return self.answer(key_get(actor=self.actor, key_id=key_id), KeyAnswer)
 
 
 class QuotaBody(StrictSerializer):
     """A limit on a department or on one key; a null limit takes it away."""
 
     kind = Choice(choices=QuotaKind.choices)
-    limit = Whole(max_value=MAX_LIMIT, allow_null=True)
+    limit = Whole(max_value=LIMIT_MAX, allow_null=True)
     department = Slug(max_length=40, required=False)
     key = Identifier(required=False)
 
 
 class QuotasView(Endpoint):
     """Limits on departments and keys."""
-
-    ordering = ("-id",)
 
     @operation("Keys", "List quotas", answer=QuotaAnswer, paged=True)
     def get(self, request: Request) -> Response:
@@ -172,7 +155,7 @@ class QuotasView(Endpoint):
             department=(
                 department_get(slug=given["department"]) if "department" in given else None
             ),
-            api_key=visible_key(self, given["key"]) if "key" in given else None,
+            api_key=key_get(actor=self.actor, key_id=given["key"]) if "key" in given else None,
         )
         return Response(QuotaAnswer(made).data if made is not None else None)
 

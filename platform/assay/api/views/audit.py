@@ -1,0 +1,153 @@
+"""The audit log: events, the whole of it as an export, and its signed head."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.db import transaction
+from django.http import HttpResponse, StreamingHttpResponse
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Line, Moment, StrictSerializer
+from assay.api.representations.governance import AuditEventAnswer
+from governance.audit.export import export_lines
+from governance.audit.selectors import audit_events_visible_to, latest_checkpoint
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+
+LINES_AT_ONCE = 500
+
+
+class PlainText(BaseRenderer):
+    """For negotiation alone: these views write their text themselves."""
+
+    media_type = "text/plain"
+    format = "txt"
+    charset = "utf-8"
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Any = None,
+    ) -> str:
+        return str(data)
+
+
+class AuditQuery(StrictSerializer):
+    """Filters of the list; `since` is inclusive, `until` exclusive, `query` searches names."""
+
+    action = Line(max_length=60, required=False)
+    actor_id = Line(max_length=64, required=False)
+    subject_type = Line(max_length=40, required=False)
+    subject_id = Line(max_length=80, required=False)
+    outcome = Choice(choices=("allowed", "denied"), required=False)
+    department = Line(max_length=40, required=False)
+    since = Moment(required=False)
+    until = Moment(required=False)
+    query = Line(max_length=100, required=False)
+
+
+class AuditEventsView(Endpoint):
+    """Events."""
+
+    @operation("Audit", "List audit events", query=AuditQuery, answer=AuditEventAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        events = audit_events_visible_to(self.actor, **self.query(AuditQuery))
+        return self.page(events, AuditEventAnswer)
+
+
+def record_export(actor: Principal) -> None:
+    """Let the export through and say in the log that it was taken.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+    """
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=Action.AUDIT_EXPORT, resource=Resource(type="audit")
+        )
+        audit_record(
+            actor=actor,
+            action=Action.AUDIT_EXPORT,
+            subject=Subject(type="audit", id="log", name="audit log"),
+            policy_version=decision.policy_version,
+        )
+
+
+def in_chunks(lines: Iterable[str]) -> Iterator[bytes]:
+    """Lines with their ends, many at a time."""
+    source = iter(lines)
+    while batch := list(islice(source, LINES_AT_ONCE)):
+        yield "".join(f"{line}\n" for line in batch).encode()
+
+
+async def from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The same chunks for ASGI, which would collect a synchronous iterator whole in memory."""
+    while (chunk := await sync_to_async(next)(chunks, None)) is not None:
+        yield chunk
+
+
+class AuditExportView(Endpoint):
+    """The whole log, to be verified anywhere."""
+
+    renderer_classes = (PlainText, *Endpoint.renderer_classes)
+
+    @operation(
+        "Audit",
+        "The sealed log as JSON lines, for `assay audit verify`",
+        answer=OpenApiResponse(str, description="A header line, then one line for each event."),
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        self.query()
+        record_export(self.actor)
+        lines = iter(export_lines())
+        # What fails before the first line is still a problem, not half a file.
+        chunks = in_chunks(chain(list(islice(lines, 1)), lines))
+        streamed: Any = chunks
+        if isinstance(request._request, ASGIRequest):
+            streamed = from_thread(chunks)
+        return StreamingHttpResponse(
+            streamed,
+            content_type="text/plain; charset=utf-8",
+            headers={
+                "Content-Disposition": 'attachment; filename="assay-audit.jsonl"',
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            },
+        )
+
+
+class AuditCheckpointView(Endpoint):
+    """The signed tree head."""
+
+    renderer_classes = (PlainText, *Endpoint.renderer_classes)
+
+    @operation(
+        "Audit",
+        "The latest checkpoint, a C2SP signed note",
+        answer=OpenApiResponse(str, description="The note."),
+    )
+    def get(self, request: Request) -> HttpResponse:
+        self.query()
+        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+        checkpoint = latest_checkpoint()
+        if checkpoint is None:
+            raise NotFound(
+                "Nothing is sealed yet, so there is no checkpoint.",
+                hint="The controller seals about ten times a second; is it running?",
+            )
+        return HttpResponse(checkpoint.note, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,265 @@
+"""Releases, the dossier they freeze, and the decisions on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from registry.releases.services import (
+    release_answer,
+    release_decide,
+    release_submit,
+    release_withdraw,
+)
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import (
+    Choice,
+    Identifier,
+    Line,
+    Object,
+    Paragraphs,
+    Slug,
+    StrictSerializer,
+)
+from assay.api.idempotency import idempotent
+from assay.api.representations.releases import (
+    DecisionAnswer,
+    DossierAnswer,
+    ReleaseAnswer,
+    ReleaseDetail,
+    ReviewAnswer,
+)
+from governance.errors import NotFound
+from governance.people.models import Speciality
+from governance.principals import Principal
+from governance.reviews.models import Review, ReviewState, Verdict
+from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
+from governance.reviews.services import checklist_attest
+from registry.releases.models import Environment, Release, ReleaseState, Visibility
+from registry.releases.selectors import release_get, release_review, releases_visible_to
+from registry.versions.selectors import version_get
+
+TIERS = ("minimal", "limited", "high")
+MAX_DEPARTMENTS = 100
+
+
+def shown_review(actor: Principal, review: Review) -> Review:
+    """The review with what `ReviewDetail` shows to `actor` beside its columns."""
+    standing = review_standing(review)
+    shown: Any = review
+    shown.standing = {
+        "required": standing.required,
+        "given": standing.given,
+        "missing": standing.missing,
+        "blocking": [item.code for item in standing.blocking],
+    }
+    shown.why_not = {
+        str(verdict): why_not(actor, review, str(verdict)) for verdict in Verdict.values
+    }
+    return review
+
+
+def shown_release(actor: Principal, release_id: int) -> Release:
+    """The release with its newest review, as `ReleaseDetail` shows them to `actor`."""
+    release = release_get(actor=actor, id=release_id)
+    review = release_review(release)
+    shown: Any = release
+    shown.review = shown_review(actor, review) if review is not None else None
+    return release
+
+
+class ReleaseQuery(StrictSerializer):
+    """Filters of the list."""
+
+    state = Choice(choices=ReleaseState.choices, required=False)
+    environment = Choice(choices=Environment.choices, required=False)
+    deployment_name = Line(max_length=80, required=False)
+
+
+class ReleaseBody(StrictSerializer):
+    """Which version, where, under which name, for whom, for what, at which risk."""
+
+    version = Identifier()
+    environment = Choice(choices=Environment.choices)
+    deployment_name = Slug(max_length=80)
+    departments = serializers.ListField(
+        child=Slug(max_length=40), min_length=1, max_length=MAX_DEPARTMENTS
+    )
+    visibility = Choice(choices=Visibility.choices, required=False)
+    purpose = Paragraphs(max_length=1000)
+    risk_answers = Object(required=False)
+    tier = Choice(choices=[(tier, tier) for tier in TIERS], required=False)
+
+
+class ReleasesView(Endpoint):
+    """Releases."""
+
+    @operation("Releases", "List releases", query=ReleaseQuery, answer=ReleaseAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        given = self.query(ReleaseQuery)
+        return self.page(releases_visible_to(self.actor).filter(**given), ReleaseAnswer)
+
+    @operation(
+        "Releases",
+        "Submit a version for release: freezes the dossier and opens the review",
+        body=ReleaseBody,
+        answer=ReleaseDetail,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given = self.body(ReleaseBody)
+        made = release_submit(
+            actor=self.actor,
+            version=version_get(actor=self.actor, id=given["version"]),
+            environment=given["environment"],
+            deployment_name=given["deployment_name"],
+            departments=usable_by(given["departments"]),
+            visibility=given.get("visibility", str(Visibility.DEPARTMENT)),
+            purpose=given["purpose"],
+            risk_answers=given.get("risk_answers", {}),
+            tier=given.get("tier", "limited"),
+        )
+        return self.answer(shown_release(self.actor, made.pk), ReleaseDetail, status=201)
+
+
+class ReleaseView(Endpoint):
+    """One release."""
+
+    @operation(
+        "Releases",
+        "One release: its review, checklist, decisions, and what you may decide",
+        answer=ReleaseDetail,
+    )
+    def get(self, request: Request, release_id: int) -> Response:
+        self.query()
+        return self.answer(shown_release(self.actor, release_id), ReleaseDetail)
+
+
+class DossierView(Endpoint):
+    """What reviewers decide on."""
+
+    @operation("Releases", "The frozen dossier of a release", answer=DossierAnswer)
+    def get(self, request: Request, release_id: int) -> Response:
+        self.query()
+        release = release_get(actor=self.actor, id=release_id)
+        return self.answer(
+            {"digest": release.dossier_digest, "dossier": release.dossier}, DossierAnswer
+        )
+
+
+class DecisionBody(StrictSerializer):
+    """One's word on the dossier with this digest."""
+
+    verdict = Choice(choices=Verdict.choices)
+    reason = Paragraphs(max_length=4000)
+    digest = Line(min_length=64, max_length=64)
+    speciality = Choice(choices=Speciality.choices, required=False)
+
+
+class DecisionsView(Endpoint):
+    """Decisions on one release."""
+
+    @operation("Releases", "The decisions on a release, in order", answer=DecisionAnswer(many=True))
+    def get(self, request: Request, release_id: int) -> Response:
+        self.query()
+        review = release_review(release_get(actor=self.actor, id=release_id))
+        decisions = review.decisions.all() if review is not None else ()
+        return Response(self.rendered(decisions, DecisionAnswer))
+
+    @operation(
+        "Releases",
+        "Comment, request changes, approve or reject",
+        body=DecisionBody,
+        answer=ReleaseDetail,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, release_id: int) -> Response:
+        release_decide(actor=self.actor, release_id=release_id, **self.body(DecisionBody))
+        return self.answer(shown_release(self.actor, release_id), ReleaseDetail, status=201)
+
+
+class AnswerBody(StrictSerializer):
+    """The department's answer; changed risk answers make a new dossier."""
+
+    message = Paragraphs(max_length=4000)
+    risk_answers = Object(required=False)
+
+
+class AnswersView(Endpoint):
+    """Answers to a request for changes."""
+
+    @operation(
+        "Releases",
+        "Answer a request for changes, which opens the next round",
+        body=AnswerBody,
+        answer=ReleaseDetail,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, release_id: int) -> Response:
+        release_answer(actor=self.actor, release_id=release_id, **self.body(AnswerBody))
+        return self.answer(shown_release(self.actor, release_id), ReleaseDetail, status=201)
+
+
+class AttestBody(StrictSerializer):
+    """What was looked at, in one's own words."""
+
+    note = Paragraphs(max_length=500)
+
+
+class ChecklistItemView(Endpoint):
+    """One item of a release's checklist."""
+
+    @operation(
+        "Releases",
+        "Attest a checklist item",
+        body=AttestBody,
+        answer=ReleaseDetail,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, release_id: int, code: str) -> Response:
+        given = self.body(AttestBody)
+        release = release_get(actor=self.actor, id=release_id)
+        review = release_review(release)
+        if review is None:
+            raise NotFound(f"{release} has no review, and so no checklist.")
+        checklist_attest(actor=self.actor, review_id=review.pk, code=code, note=given["note"])
+        return self.answer(shown_release(self.actor, release_id), ReleaseDetail, status=201)
+
+
+class WithdrawBody(StrictSerializer):
+    """Why."""
+
+    reason = Paragraphs(max_length=1000)
+
+
+class WithdrawView(Endpoint):
+    """Take a request back."""
+
+    @operation("Releases", "Withdraw a release", body=WithdrawBody, answer=ReleaseDetail)
+    @idempotent
+    def post(self, request: Request, release_id: int) -> Response:
+        release_withdraw(actor=self.actor, release_id=release_id, **self.body(WithdrawBody))
+        return self.answer(shown_release(self.actor, release_id), ReleaseDetail)
+
+
+class ReviewQuery(StrictSerializer):
+    """Filters of the list."""
+
+    state = Choice(choices=ReviewState.choices, required=False)
+
+
+class ReviewsView(Endpoint):
+    """Reviews."""
+
+    @operation("Releases", "List reviews", query=ReviewQuery, answer=ReviewAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        given = self.query(ReviewQuery)
+        return self.page(reviews_visible_to(self.actor).filter(**given), ReviewAnswer)

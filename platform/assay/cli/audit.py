@@ -1,0 +1,105 @@
+"""`assay audit verify`, `assay audit export`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.cli.client import Client
+from assay.cli.output import CliError, console, errors
+from governance.audit.verify import VerificationReport, verify_file
+
+app = typer.Typer(no_args_is_help=True, help="The audit log: take it along, and check it.")
+
+
+@app.command()
+def export(file: Annotated[Path, typer.Argument(help="Where to write the log.")]) -> None:
+    """Download the sealed log."""
+    if not file.parent.is_dir():
+        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
+    Client.signed_in().download("audit/export", file)
+    console.print(f"The sealed log is in {file} ({file.stat().st_size:,} bytes).", markup=False)
+
+
+@app.command()
+def verify(
+    file: Annotated[
+        Path | None, typer.Argument(help="An export; downloaded from the server if left out.")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="A checkpoint kept elsewhere; shows truncation. May be repeated."),
+    ] = None,
+    tiles: Annotated[
+        Path | None, typer.Option(help="A folder of published tiles; names a replaced row.")
+    ] = None,
+    key: Annotated[
+        str,
+        typer.Option(envvar="ASSAY_AUDIT_KEY", help="The log's public key, known from elsewhere."),
+    ] = "",
+) -> None:
+    """Recompute every hash and signature of an export, offline; exits with 1 on the first fault."""
+    notes = [_read(path) for path in checkpoint or []]
+    if tiles is not None and not tiles.is_dir():
+        raise CliError(f"{tiles} is not a folder.", "Name the folder that the sealer publishes to.")
+    if file is not None:
+        show(_verify(file, key, notes, tiles))
+        return
+    with tempfile.TemporaryDirectory(prefix="assay-audit-") as folder:
+        downloaded = Path(folder) / "export.jsonl"
+        Client.signed_in().download("audit/export", downloaded)
+        show(_verify(downloaded, key, notes, tiles))
+
+
+def _verify(file: Path, key: str, notes: list[str], tiles: Path | None) -> VerificationReport:
+    if not key:
+        key = _key_in(file)
+        errors.print(
+            "Checked with the key that the export itself names; --key checks with one that you "
+            "know from elsewhere.",
+            style="dim",
+        )
+    try:
+        return verify_file(file, public_key=key, checkpoints=notes, tiles=tiles)
+    except OSError as error:
+        raise CliError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def show(report: VerificationReport) -> None:
+    """Say how it went.
+
+    Raises:
+        CliError: it did not verify.
+    """
+    if not report.ok:
+        raise CliError(
+            f"The log does not verify. {report.message}",
+            f"{report.events} events before it are as they were sealed.",
+        )
+    console.print(f"[green]✓[/] {report.message}")
+    console.print(f"root {report.root}", style="dim", soft_wrap=True)
+
+
+def _key_in(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            header = json.loads(lines.readline(64 * 1024))
+        return str(header["public_key"])
+    except OSError as error:
+        raise CliError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError):
+        raise CliError(
+            f"{file} is not an export of the audit log.",
+            "`assay audit export FILE` or GET /api/v1/audit/export makes one.",
+        ) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"The checkpoint {path} cannot be read: {error}.") from error

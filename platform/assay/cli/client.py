@@ -1,0 +1,206 @@
+"""The management API as the command line uses it, and where its credential is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from assay.cli.output import CliError
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+TIMEOUT = httpx.Timeout(30, connect=5)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A server's base URL and a token for it."""
+
+    server: str
+    token: str
+
+
+def credentials_file() -> Path:
+    """Where `assay login` keeps the token."""
+    return Path.home() / ".config" / "assay" / "credentials.json"
+
+
+def checked_server(text: str) -> str:
+    """`text` as a base URL without a slash at the end.
+
+    Raises:
+        CliError: it is no http or https URL.
+    """
+    parts = urlsplit(text.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise CliError(
+            f"{text!r} is not the address of a server.",
+            f"Give a URL such as {DEFAULT_SERVER}.",
+        )
+    return text.strip().rstrip("/")
+
+
+def save_credentials(credentials: Credentials) -> Path:
+    """Keep them in a file that only this user may read, written in one step."""
+    path = credentials_file()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(asdict(credentials), file)
+    os.chmod(name, 0o600)
+    os.replace(name, path)
+    return path
+
+
+def load_credentials() -> Credentials:
+    """From ASSAY_SERVER and ASSAY_TOKEN, else from the file.
+
+    A stored token goes to its own server only.
+
+    Raises:
+        CliError: there is no token.
+    """
+    stored = _stored()
+    server = os.environ.get("ASSAY_SERVER") or (stored.server if stored else DEFAULT_SERVER)
+    server = checked_server(server)
+    if token := os.environ.get("ASSAY_TOKEN"):
+        return Credentials(server=server, token=token)
+    if stored is None:
+        raise CliError("You are not signed in.", "Run `assay login`, or set ASSAY_TOKEN.")
+    if stored.server != server:
+        raise CliError(
+            f"The stored token is for {stored.server}, not for {server}.",
+            f"Run `assay login --server {server}`, or set ASSAY_TOKEN.",
+        )
+    return stored
+
+
+def stored_server() -> str:
+    """The server to offer: from the environment, the file, or the default."""
+    stored = _stored()
+    return os.environ.get("ASSAY_SERVER") or (stored.server if stored else DEFAULT_SERVER)
+
+
+def _stored() -> Credentials | None:
+    path = credentials_file()
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        return Credentials(server=str(body["server"]), token=str(body["token"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CliError(
+            f"{path} cannot be read: {error}.", "Delete it and run `assay login`."
+        ) from error
+
+
+class Client:
+    """One caller of the API. Every refusal becomes a `CliError` with the server's own sentence."""
+
+    def __init__(
+        self,
+        server: str,
+        token: str | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.server = server
+        self._http = httpx.Client(
+            base_url=f"{server}/api/v1/", headers=headers, timeout=TIMEOUT, transport=transport
+        )
+
+    @classmethod
+    def signed_in(cls) -> Client:
+        """The caller that `assay login` or the environment names."""
+        credentials = load_credentials()
+        return cls(credentials.server, credentials.token)
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET; returns the decoded answer."""
+        return self._send("GET", path, params=params)
+
+    def post(self, path: str, **body: Any) -> Any:
+        """POST a JSON object; returns the decoded answer."""
+        return self._send("POST", path, json=body)
+
+    def all(self, path: str, *, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
+        """The first `limit` items of a list, page by page."""
+        page = self.get(path, page_size=min(limit, 100), **params)
+        while True:
+            for item in page["results"]:
+                if limit <= 0:
+                    return
+                limit -= 1
+                yield item
+            if not page["next"] or limit <= 0:
+                return
+            # The path alone: behind a proxy the server may know itself by another name.
+            following = urlsplit(page["next"])
+            page = self._send("GET", f"{self.server}{following.path}?{following.query}")
+
+    def download(self, path: str, target: Path) -> None:
+        """Stream an answer into a file; the file appears whole or not at all."""
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with (
+                os.fdopen(handle, "wb") as file,
+                self._reaching(),
+                self._http.stream("GET", path) as response,
+            ):
+                if response.is_error:
+                    response.read()
+                    raise _refusal(response)
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _send(self, method: str, path: str, **options: Any) -> Any:
+        with self._reaching():
+            response = self._http.request(method, path, **options)
+        if response.is_error:
+            raise _refusal(response)
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise CliError(
+                f"{self.server} does not answer as an Assay server does.",
+                "Check the address: `assay login --server URL`.",
+            ) from None
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise CliError(
+                f"{self.server} cannot be reached: {error or type(error).__name__}.",
+                "Is the server running? `assay doctor` on its machine tells what is missing.",
+            ) from error
+
+
+def _refusal(response: httpx.Response) -> CliError:
+    try:
+        problem = response.json()
+        detail, hint = str(problem["detail"]), str(problem.get("hint") or "")
+        wrong = [
+            f"{error['field']}: {error['detail']}"
+            for error in problem.get("errors") or []
+            if error.get("field") and error["detail"] not in detail
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return CliError(f"The server answered {response.status_code} {response.reason_phrase}.")
+    if response.status_code == httpx.codes.UNAUTHORIZED and not hint:
+        hint = "Run `assay login`."
+    return CliError(detail, " ".join([*wrong, hint]).strip())

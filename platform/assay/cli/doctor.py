@@ -1,0 +1,215 @@
+"""`assay doctor`: is everything there that this installation needs, and what mends it?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.cli.output import CliError, console, table
+
+PING_TIMEOUT_S = 2.0
+MINIMUM_FREE_BYTES = 5 * 1024**3
+SEALING_LAG_S = 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's outcome; `mend` says what helps when it is not `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+class NotWell(Exception):
+    """A check failed: what is wrong, and what mends it."""
+
+    def __init__(self, detail: str, mend: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.mend = mend
+
+
+def check_postgresql() -> str:
+    """The database answers."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_version")
+        row = cursor.fetchone()
+    return f"PostgreSQL {row[0] if row else '?'}"
+
+
+def check_migrations() -> str:
+    """Every migration is applied."""
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if waiting:
+        names = ", ".join(f"{m.app_label}.{m.name}" for m, _ in waiting[:3])
+        raise NotWell(f"{len(waiting)} are not applied: {names}", "Run `assay manage migrate`.")
+    return "all applied"
+
+
+def check_redis() -> str:
+    """The broker answers."""
+    import redis
+    from django.conf import settings
+
+    client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3, socket_connect_timeout=3)
+    try:
+        server = client.info("server")
+    finally:
+        client.close()
+    version = server.get("valkey_version") or server.get("redis_version")
+    return f"version {version}"
+
+
+def check_mlflow() -> str:
+    """MLflow answers."""
+    import httpx
+    from django.conf import settings
+
+    address = settings.MLFLOW_TRACKING_URI.rstrip("/")
+    answer = httpx.get(f"{address}/health", timeout=5)
+    if answer.status_code != 200:
+        raise NotWell(
+            f"{address}/health answers {answer.status_code}",
+            "Start MLflow, or correct MLFLOW_TRACKING_URI.",
+        )
+    return address
+
+
+def check_policy() -> str:
+    """A policy is active; without one everything is denied."""
+    from governance.policy.models import PolicyVersion
+
+    active = PolicyVersion.objects.filter(active=True).first()
+    if active is None:
+        raise NotWell(
+            "no policy is active, so everything is denied", "Run `assay manage bootstrap`."
+        )
+    return f"version {active.number}"
+
+
+def check_signing_key() -> str:
+    """The audit log can be signed."""
+    from governance.audit.signing import audit_signer
+
+    return audit_signer().public_key
+
+
+def check_sealing() -> str:
+    """The controller seals what is recorded."""
+    from governance.audit.selectors import sealing_lag_s
+
+    lag = sealing_lag_s()
+    if lag > SEALING_LAG_S:
+        raise NotWell(
+            f"an audit event has waited {lag:.0f} s to be sealed",
+            "Start the controller: `assay manage run_controller`.",
+        )
+    return f"nothing waits longer than {SEALING_LAG_S} s"
+
+
+def check_disk() -> str:
+    """The data folder can be written and has room."""
+    from django.conf import settings
+
+    folder = Path(settings.DATA_DIR)
+    existing = next(part for part in (folder, *folder.parents) if part.exists())
+    if not os.access(existing, os.W_OK):
+        raise NotWell(f"{existing} cannot be written", "Correct its owner, or set ASSAY_DATA_DIR.")
+    free = shutil.disk_usage(existing).free
+    if free < MINIMUM_FREE_BYTES:
+        raise NotWell(
+            f"{free / 1024**3:.1f} GiB are free under {folder}",
+            f"Free up to {MINIMUM_FREE_BYTES / 1024**3:.0f} GiB, or move ASSAY_DATA_DIR.",
+        )
+    return f"{free / 1024**3:.0f} GiB free under {folder}"
+
+
+def check_workers() -> str:
+    """At least one Celery worker answers a ping."""
+    from workers.app import app
+
+    alive = app.control.inspect(timeout=PING_TIMEOUT_S).ping() or {}
+    if not alive:
+        raise NotWell(
+            f"none answered within {PING_TIMEOUT_S:.0f} s",
+            "Start one: `celery -A workers.app worker -Q compute -c 1`.",
+        )
+    return ", ".join(sorted(alive))
+
+
+CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
+    ("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
+    ("Migrations", check_migrations, "Mend PostgreSQL first."),
+    ("Redis or Valkey", check_redis, "Start it, or correct REDIS_URL."),
+    ("MLflow", check_mlflow, "Start MLflow, or correct MLFLOW_TRACKING_URI."),
+    ("Policy", check_policy, "Run `assay manage migrate` and `assay manage bootstrap`."),
+    ("Signing key", check_signing_key, "Set ASSAY_AUDIT_SIGNING_KEY: `openssl rand -hex 32`."),
+    ("Audit sealing", check_sealing, "Mend PostgreSQL first."),
+    ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
+    ("Workers", check_workers, "Mend Redis or Valkey first."),
+)
+
+
+def examine() -> list[Finding]:
+    """Run every check; none keeps the next from running."""
+    findings = []
+    for name, check, mend in CHECKS:
+        try:
+            findings.append(Finding(name, True, check()))
+        except NotWell as error:
+            findings.append(Finding(name, False, error.detail, error.mend))
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            findings.append(Finding(name, False, first[:200], mend))
+    return findings
+
+
+def set_up_django() -> None:
+    """Load Django.
+
+    Raises:
+        CliError: a setting is missing or wrong; the sentence names it.
+    """
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
+    import django
+    from django.core.exceptions import ImproperlyConfigured
+
+    try:
+        django.setup()
+    except ImproperlyConfigured as error:
+        raise CliError(f"The settings are not right: {error}") from error
+
+
+def doctor() -> None:
+    """Check every service that this installation needs, and say what mends it."""
+    from rich.text import Text
+
+    set_up_django()
+    findings = examine()
+    table(
+        ("", "check", "found"),
+        (
+            (
+                Text("✓", style="green") if finding.ok else Text("✗", style="red"),
+                finding.name,
+                finding.detail if finding.ok else f"{finding.detail}\n→ {finding.mend}",
+            )
+            for finding in findings
+        ),
+        empty="",
+    )
+    failed = [finding.name for finding in findings if not finding.ok]
+    if failed:
+        raise CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
+    console.print("All is well.")

@@ -1,0 +1,84 @@
+"""How the command line speaks: tables and sentences on stdout, refusals on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+STYLES = {
+    "succeeded": "green",
+    "approved": "green",
+    "serving": "green",
+    "trusted": "green",
+    "running": "cyan",
+    "in_review": "cyan",
+    "changes_requested": "yellow",
+    "failed": "red",
+    "dead": "red",
+    "rejected": "red",
+    "refused": "red",
+    "revoked": "red",
+    "expired": "red",
+    "recalled": "red",
+}
+
+
+class CliError(Exception):
+    """What went wrong in one sentence, and what mends it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def show_error(error: CliError) -> None:
+    """The sentence, then the hint, on stderr."""
+    errors.print(Text.assemble(("Error: ", "bold red"), error.message))
+    if error.hint:
+        errors.print(Text(error.hint, style="dim"))
+
+
+def state(value: str) -> Text:
+    """A state in its colour."""
+    return Text(value.replace("_", " "), style=STYLES.get(value, ""))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """A table, or the sentence `empty` when there are no rows. Text is never read as markup."""
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        grid.add_column(heading, overflow="fold")
+    for row in rows:
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    console.print(grid if grid.row_count else Text(empty, style="dim"))
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one a line."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        shown = value if isinstance(value, Text) else Text(plain(value))
+        grid.add_row(Text(name, style="dim"), shown)
+    console.print(grid)
+
+
+def plain(value: Any) -> str:
+    """A value as people read it: nothing as –, lists with commas, times to the minute."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    if len(text) >= 20 and text[4:5] == "-" and text[10:11] == "T":
+        return text[:16].replace("T", " ")
+    return text

@@ -1,0 +1,63 @@
+"""`assay login`, `assay whoami`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from assay.cli.client import (
+    Client,
+    Credentials,
+    checked_server,
+    save_credentials,
+    stored_server,
+)
+from assay.cli.output import console, errors, facts
+
+LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
+
+
+def login(
+    server: Annotated[str, typer.Option(help="The server's address.")] = "",
+    email: Annotated[str, typer.Option(help="Your e-mail address; asked for if left out.")] = "",
+) -> None:
+    """Sign in with e-mail and password; keeps a token, never the password."""
+    address = checked_server(server or stored_server())
+    if not address.startswith(LOOPBACK):
+        errors.print(f"[yellow]{address} is not encrypted; your password travels in the clear.[/]")
+    email = email or typer.prompt("E-mail")
+    password = typer.prompt("Password", hide_input=True)
+    answer = Client(address).post("auth/token", email=email, password=password)
+    path = save_credentials(Credentials(server=address, token=answer["token"]))
+    name = Client(address, answer["token"]).get("me")["name"]
+    console.print(f"Signed in to {address} as {name}, until {answer['expires_at'][:16]}.")
+    console.print(f"The token is in {path}.", style="dim")
+
+
+def whoami() -> None:
+    """Who you are to the server, and the roles you hold."""
+    client = Client.signed_in()
+    me = client.get("me")
+    roles = [
+        " ".join(
+            part
+            for part in (
+                role["speciality"],
+                role["role"],
+                f"in {role['department']}" if role["department"] else "",
+            )
+            if part
+        )
+        for role in me["roles"]
+    ]
+    facts(
+        [
+            ("server", client.server),
+            ("name", me["name"]),
+            ("kind", me["kind"]),
+            ("departments", me["departments"]),
+            ("roles", roles),
+            ("scopes", "all of yours" if me["scopes"] is None else me["scopes"]),
+        ]
+    )
