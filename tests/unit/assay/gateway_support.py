@@ -69,7 +69,9 @@ class Responder:
         self._stop = threading.Event()
         self._notices = self._client.pubsub(ignore_subscribe_messages=True)
         self._notices.subscribe(CANCEL_CHANNEL)
-        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._consume, self._listen)]
+        self._threads = [
+            threading.Thread(target=t, daemon=True) for t in (self._consume, self._listen)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -147,9 +149,7 @@ class Stage:
     ) -> Deployment:
         """A live deployment, by default with a replica and a responder behind it."""
         owner = self.department(departments[0])
-        model = Model.objects.create(
-            name=name, department=owner, task=task, created_by=self.person
-        )
+        model = Model.objects.create(name=name, department=owner, task=task, created_by=self.person)
         version = ModelVersion.objects.create(
             model=model,
             number=1,
@@ -198,26 +198,17 @@ class Stage:
         return made
 
     def limit(self, kind: str, limit: int, department: str = "engineering") -> None:
-        QuotaLimit.objects.create(
-            department=self.department(department), kind=kind, limit=limit
-        )
+        QuotaLimit.objects.create(department=self.department(department), kind=kind, limit=limit)
         self.notify()
 
     def notify(self) -> None:
         """Publish, and return once the gateway has read the database again."""
-        refresher = self._runtime().refresher
-        before = refresher.readings
-        self.redis.publish(SNAPSHOT_CHANNEL, "")
-        # Two, since one may have been under way already.
-        wait_until(lambda: refresher.readings >= before + 2 or self._again(refresher, before))
-
-    def _again(self, refresher: Any, before: int) -> bool:
-        if refresher.readings == before + 1:
+        refresher = self.application.gateway.start().refresher
+        # Twice, since one reading may have been under way already.
+        for _ in range(2):
+            before = refresher.readings
             self.redis.publish(SNAPSHOT_CHANNEL, "")
-        return False
-
-    def _runtime(self) -> Any:
-        return self.application.gateway.start()
+            wait_until(lambda seen=before: refresher.readings > seen)  # type: ignore[misc]
 
     def client(self, token: str, *, strict: bool = True) -> openai.OpenAI:
         """The official client. Strict validation refuses two things that OpenAI itself answers: the

@@ -124,9 +124,7 @@ def test_classification_names_the_best_label(stage: Stage) -> None:
 def test_models_lists_what_the_key_may_see(stage: Stage) -> None:
     stage.deployment()
     stage.deployment("secret", departments=("finance",), behaviour=None)
-    stage.deployment(
-        "known", departments=("finance",), visibility="organisation", behaviour=None
-    )
+    stage.deployment("known", departments=("finance",), visibility="organisation", behaviour=None)
     client = stage.client(stage.key())
     models = {model.id: model for model in client.models.list()}
     assert set(models) == {"writer", "known"}

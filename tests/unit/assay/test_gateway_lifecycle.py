@@ -1,0 +1,193 @@
+"""Quotas, disconnects, deadlines, failures: every request is settled exactly once."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from governance.usage.records import USAGE_STREAM
+from tests.unit.assay.gateway_support import Reply, Responder, Stage, say_hello, stage, wait_until
+from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
+
+__all__ = ["stage"]
+
+CHAT = "/v1/chat/completions"
+HI = [{"role": "user", "content": "Hi"}]
+GOOD: dict[str, Any] = {"model": "writer", "messages": HI, "max_tokens": 10}
+RESERVATIONS = "assay:quota:reservation:*"
+
+
+def test_of_twenty_at_once_exactly_as_many_pass_as_the_quota_says(stage: Stage) -> None:
+    stage.deployment()
+    stage.limit("requests_per_minute", 7)
+    token = stage.key()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: stage.post(CHAT, token, json=GOOD), range(20)))
+    assert Counter(a.status_code for a in answers) == {200: 7, 429: 13}
+    refused = next(a for a in answers if a.status_code == 429)
+    assert refused.json()["error"]["code"] == "quota_exceeded"
+    assert "Department engineering is limited to 7 requests per minute" in refused.text
+    assert int(refused.headers["retry-after"]) > 0
+    assert refused.headers["x-ratelimit-limit-requests"] == "7"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    outcomes = Counter(entry.outcome for entry in stage.entries(20))
+    assert outcomes == {"ok": 7, "quota_exceeded": 13}
+
+
+def test_tokens_are_reserved_first_and_then_only_what_was_used_counts(stage: Stage) -> None:
+    stage.deployment()
+    stage.limit("tokens_per_minute", 100)
+    stage.limit("tokens_per_day", 1000)
+    token = stage.key()
+    for used in (8, 16, 24):
+        answer = stage.post(CHAT, token, json={**GOOD, "max_tokens": 60})
+        assert answer.status_code == 200, used
+    assert answer.headers["x-ratelimit-limit-tokens"] == "100"
+    too_much = stage.post(CHAT, token, json={**GOOD, "max_tokens": 90})
+    assert too_much.status_code == 429
+    never = stage.post(CHAT, token, json={**GOOD, "max_tokens": 101})
+    assert "never fits" in never.text
+    assert never.headers["x-should-retry"] == "false"
+    (day,) = stage.redis.keys("assay:quota:tokens_per_day:*")
+    assert int(stage.redis.get(day)) == 24
+    assert stage.redis.keys(RESERVATIONS) == []
+
+
+def test_a_spent_day_is_not_worth_an_automatic_retry(stage: Stage) -> None:
+    stage.deployment()
+    stage.limit("tokens_per_day", 12)
+    token = stage.key()
+    client = openai.OpenAI(api_key=token, base_url=f"{stage.url}/v1", max_retries=2)
+    client.chat.completions.create(model="writer", messages=HI, max_tokens=10)
+    with pytest.raises(openai.RateLimitError) as refused:
+        client.chat.completions.create(model="writer", messages=HI, max_tokens=10)
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    assert [entry.outcome for entry in stage.entries(2)] == ["ok", "quota_exceeded"]
+
+
+def test_slots_for_simultaneous_requests_come_free_again(stage: Stage) -> None:
+    release = threading.Event()
+
+    def wait(request: InferenceRequest, reply: Reply) -> None:
+        release.wait(20)
+        say_hello(request, reply)
+
+    stage.deployment(behaviour=wait)
+    stage.limit("concurrent_requests", 2)
+    token = stage.key()
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(stage.post, CHAT, token, json=GOOD) for _ in range(2)]
+        wait_until(lambda: len(stage.responders[0].requests) == 2)
+        assert stage.post(CHAT, token, json=GOOD).status_code == 429
+        release.set()
+        assert [future.result().status_code for future in running] == [200, 200]
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
+
+
+def test_a_client_that_hangs_up_cancels_the_work_and_is_settled_once(stage: Stage) -> None:
+    def until_cancelled(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("One", 1))
+        reply(Delta(" two", 1))
+        wait_until(lambda: request.request_id in stage.responders[0].cancelled)
+        reply(Done("cancelled", prompt_tokens=5, completion_tokens=4))
+
+    stage.deployment(behaviour=until_cancelled)
+    stage.limit("tokens_per_day", 1000)
+    stage.limit("concurrent_requests", 1)
+    headers = {"authorization": f"Bearer {stage.key()}"}
+    body = {**GOOD, "stream": True}
+    with httpx.stream("POST", f"{stage.url}{CHAT}", json=body, headers=headers) as response:
+        next(line for line in response.iter_lines() if "One" in line)
+    (entry,) = stage.entries()
+    assert (entry.outcome, entry.ran) == ("cancelled", True)
+    assert (entry.prompt_tokens, entry.completion_tokens) == (5, 4)
+    assert stage.responders[0].cancelled == [entry.request_id]
+    (day,) = stage.redis.keys("assay:quota:tokens_per_day:*")
+    assert int(stage.redis.get(day)) == 9
+    assert stage.redis.keys("assay:quota:concurrent_requests:*") == []
+    assert stage.redis.keys(RESERVATIONS) == []
+    assert stage.redis.xlen(USAGE_STREAM) == 1
+
+
+def test_a_worker_that_stays_silent_runs_into_the_deadline(stage: Stage, settings: Any) -> None:
+    settings.GATEWAY_REQUEST_TIMEOUT_S = 1
+    stage.deployment(behaviour=lambda request, reply: None)
+    response = stage.post(CHAT, stage.key(), json=GOOD)
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+    (entry,) = stage.entries()
+    assert (entry.outcome, entry.request_id) == ("failed", response.headers["x-request-id"])
+    assert stage.responders[0].cancelled == [entry.request_id]
+
+
+def test_a_failure_inside_a_stream_is_an_event_of_it(stage: Stage) -> None:
+    def break_down(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("Hel", 1))
+        wait_until(started.is_set)
+        reply(Failed("engine_failed", "The engine broke down.", 500))
+
+    started = threading.Event()
+    stage.deployment(behaviour=break_down)
+    stream = stage.client(stage.key()).chat.completions.create(
+        model="writer", messages=HI, stream=True
+    )
+    seen = []
+
+    def read() -> None:
+        for chunk in stream:
+            seen.append(chunk.choices[0].delta.content)
+            started.set()
+
+    with pytest.raises(openai.APIError, match="The engine broke down"):
+        read()
+    assert "".join(filter(None, seen)) == "Hel"
+    (entry,) = stage.entries()
+    assert (entry.outcome, entry.completion_tokens) == ("failed", 1)
+
+
+def test_one_bad_entry_on_the_reply_stream_costs_no_other_request_its_answer(
+    stage: Stage,
+) -> None:
+    def stutter(request: InferenceRequest, reply: Reply) -> None:
+        for event in (b"{", b'{"type":"unknown"}', b"[]"):
+            stage.redis.xadd(request.reply_stream, {"id": request.request_id, "event": event})
+        stage.redis.xadd(request.reply_stream, {"nothing": "at all"})
+        say_hello(request, reply)
+
+    stage.deployment(behaviour=stutter)
+    assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 200
+
+
+def test_a_store_that_takes_no_writes_lets_no_request_through(stage: Stage) -> None:
+    stage.deployment()
+    stage.limit("requests_per_minute", 5)
+    token = stage.key()
+    stage.redis.config_set("maxmemory", 1)
+    try:
+        refused = stage.post(CHAT, token, json=GOOD)
+    finally:
+        stage.redis.config_set("maxmemory", 0)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+    assert "retry-after" in refused.headers
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
+    assert len(stage.responders[0].requests) == 1
+
+
+def test_a_request_that_the_broker_does_not_take_costs_nothing(stage: Stage) -> None:
+    deployment = stage.deployment(behaviour=None)
+    stage.limit("requests_per_minute", 1)
+    token = stage.key()
+    # Of the wrong type, so that the broker refuses to push on it.
+    stage.redis.set(deployment_queue(deployment.pk), "not a list")
+    refused = stage.post(CHAT, token, json=GOOD)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+    (entry,) = stage.entries()
+    assert (entry.ran, entry.outcome) == (False, "unavailable")
+    stage.redis.delete(deployment_queue(deployment.pk))
+    stage.responders.append(Responder(deployment.pk, say_hello))
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
