@@ -26,7 +26,7 @@ def _flush_append_only(
     return [
         *(change.format(table, "DISABLE") for table in guarded),
         *_flush(self, style, tables, **options),
-        *(change.format(table, "ENABLE") for table in guarded),
+        *(change.format(table, "ENABLE ALWAYS") for table in guarded),
     ]
 
 

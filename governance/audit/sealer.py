@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from datetime import datetime
 
 from django.conf import settings
@@ -23,7 +24,9 @@ from governance.audit.signing import audit_signer
 logger = logging.getLogger(__name__)
 
 SEALER_LOCK = 0x41535341  # "ASSA": the advisory lock that makes one sealer of many
+BATCH = 5000
 PAUSE_AFTER_ERROR_S = 2.0
+PAUSE_AFTER_FAILED_PUBLISHING_S = 10.0
 
 _NUMBER = """
 WITH unsealed AS (
@@ -37,7 +40,7 @@ RETURNING numbered.sequence, event.leaf_hash
 """
 
 
-def seal_once(*, batch: int = 5000) -> int:
+def seal_once(*, batch: int = BATCH) -> int:
     """Seal up to `batch` events in one transaction, then publish; returns how many were sealed.
 
     Returns 0 when there is nothing to seal or another process is sealing.
@@ -45,14 +48,13 @@ def seal_once(*, batch: int = 5000) -> int:
     Raises:
         RuntimeError: called inside a transaction; a head must not be published before it is kept.
     """
-    with transaction.atomic(durable=True):
-        sealed = _seal(batch) if _take_lock() else 0
+    sealed = _seal_batch(batch)
     publish_pending()
     return sealed
 
 
 def publish_pending() -> bool:
-    """Bring the outside copy up to the latest checkpoint; whether it is there.
+    """Bring the outside copy up to the latest checkpoint; False when that failed.
 
     A failure is logged and leaves `published_at` empty; the next call catches up.
     """
@@ -61,9 +63,8 @@ def publish_pending() -> bool:
         return True
     try:
         with transaction.atomic(durable=True):
-            if not _take_lock():
-                return False
-            _publish()
+            if _take_lock():
+                _publish()
     except (tiles.PublishRefused, BadCheckpoint) as error:
         logger.critical("The audit log and its outside copy contradict each other: %s", error)
         return False
@@ -75,11 +76,14 @@ def publish_pending() -> bool:
 
 def run(stop: threading.Event, interval_s: float = 0.1) -> None:
     """Seal every `interval_s` seconds until `stop` is set; waits for a database that is away."""
-    batch = 5000
+    publish_at = 0.0
     try:
         while not stop.is_set():
             try:
-                pause = 0.0 if seal_once(batch=batch) == batch else interval_s
+                sealed = _seal_batch(BATCH)
+                if time.monotonic() >= publish_at and not publish_pending():
+                    publish_at = time.monotonic() + PAUSE_AFTER_FAILED_PUBLISHING_S
+                pause = 0.0 if sealed == BATCH else interval_s
             except Error as error:
                 logger.error("Sealing failed and will be tried again: %s", error)
                 connection.close()
@@ -87,6 +91,11 @@ def run(stop: threading.Event, interval_s: float = 0.1) -> None:
             stop.wait(pause)
     finally:
         connections.close_all()
+
+
+def _seal_batch(batch: int) -> int:
+    with transaction.atomic(durable=True):
+        return _seal(batch) if _take_lock() else 0
 
 
 def _take_lock() -> bool:

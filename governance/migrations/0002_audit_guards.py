@@ -2,6 +2,7 @@
 
 An event may be changed once, from no sequence number to one; a checkpoint once, when it has been
 published. The conditions are evaluated by the executor, so that an allowed change costs no call.
+All but the one on INSERT fire in every session: not even `session_replication_role` turns them off.
 """
 
 from django.db import migrations
@@ -44,6 +45,10 @@ def truncate_trigger(table):
     )
 
 
+def always(table, event):
+    return f'ALTER TABLE {table} ENABLE ALWAYS TRIGGER assay_append_only_{event};'
+
+
 GUARDS = [
     row_trigger('governance_auditevent', 'INSERT', 'NEW.sequence IS NOT NULL'),
     row_trigger(
@@ -60,6 +65,7 @@ GUARDS = [
 ]
 for table in ('governance_auditevent', 'governance_auditcheckpoint', 'governance_usagerecord'):
     GUARDS += [row_trigger(table, 'DELETE'), truncate_trigger(table)]
+    GUARDS += [always(table, event) for event in ('update', 'delete', 'truncate')]
 
 
 class Migration(migrations.Migration):

@@ -124,7 +124,8 @@ REFUSED = [
     "UPDATE governance_usagerecord SET total_ms = 0",
     "DELETE FROM governance_usagerecord",
     "TRUNCATE governance_usagerecord",
-    "SET session_replication_role = origin; TRUNCATE governance_auditevent, governance_usagerecord",
+    "SET LOCAL session_replication_role = replica; DELETE FROM governance_auditevent",
+    "SET LOCAL session_replication_role = replica; TRUNCATE governance_usagerecord",
 ]
 
 
