@@ -1,0 +1,7 @@
+"""Engines hold a model in memory and answer requests. They know no Django and reach no network."""
+
+import os
+
+# Everything is loaded from verified folders; a library that looks for a hub finds it switched off.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -12,13 +12,8 @@ from typing import Any
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 CAUSAL = (
-    "GPT2LMHeadModel",
-    "Gemma2ForCausalLM",
-    "GraniteForCausalLM",
     "LlamaForCausalLM",
     "MistralForCausalLM",
-    "OlmoForCausalLM",
-    "Phi3ForCausalLM",
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
     "SmolLM3ForCausalLM",

@@ -10,6 +10,9 @@ import transformers
 
 from workers.engines.architectures import CAUSAL, architecture_of, read_json
 
+# Bars are for terminals; workers log.
+transformers.utils.logging.disable_progress_bar()
+
 DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,

@@ -1,0 +1,153 @@
+"""One causal model with any number of LoRA adapters on it, mixed row by row in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModelForCausalLM
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+from workers.engines.architectures import UnsupportedModel, read_json
+from workers.engines.kv import SlabCache
+
+BASE = "__base__"  # PEFT's name for a row without an adapter
+_MIXED = "*"
+_REFUSED_SETTINGS = ("auto_mapping", "modules_to_save", "use_dora", "alora_invocation_tokens")
+
+
+class AdaptedModel:
+    """The model of an engine. Only the engine's thread may call it.
+
+    PEFT's per-row hooks cost time in every layer, so they are used only when rows really differ.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._peft: Any = None
+        self._inner: dict[str, str] = {}  # our name → PEFT's, which must hold no dots
+        self._made = 0
+        self._mode = BASE
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._model.device
+        return device
+
+    def add(self, name: str, folder: Path) -> None:
+        """Load an adapter. Raises ValueError: the name is taken, or it is no LoRA for this base."""
+        if name in self._inner:
+            raise ValueError(f"An adapter named {name!r} is loaded already.")
+        config = _lora_config(folder)
+        self._made += 1
+        inner = f"adapter{self._made}"
+        try:
+            if self._peft is None:
+                self._peft = PeftModelForCausalLM(
+                    self._model, config, adapter_name=inner, autocast_adapter_dtype=False
+                )
+            self._peft.load_adapter(
+                str(folder),
+                adapter_name=inner,
+                is_trainable=False,
+                autocast_adapter_dtype=False,
+                torch_device=str(self.device),
+            )
+        except Exception as error:
+            self._forget(inner)
+            raise ValueError(f"{folder.name} is not an adapter for this base: {error}") from error
+        self._inner[name] = inner
+        self._peft.eval()
+        self._mode = ""  # loading activates the newest adapter
+
+    def remove(self, name: str) -> None:
+        """Unload an adapter. Raises ValueError when there is none of that name."""
+        if name not in self._inner:
+            raise ValueError(f"No adapter named {name!r} is loaded.")
+        self._forget(self._inner.pop(name))
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        cache: SlabCache,
+        adapters: Sequence[str | None],
+    ) -> Tensor:
+        """Logits [rows, vocabulary] of each row's last position, in float32.
+
+        Args:
+            input_ids: [rows, new positions].
+            mask: [rows, all positions]; 0 marks padding on the left.
+            positions: [rows, new positions], counted without padding.
+            cache: Grows by the new positions.
+            adapters: A loaded adapter's name for each row, or None.
+        """
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "cache": cache,
+            "use_cache": True,
+            "logits_to_keep": 1,
+        }
+        names = [BASE if each is None else self._inner[each] for each in adapters]
+        if len(set(names)) > 1:
+            output = self._mixed(inputs, names)
+        else:
+            self._use(names[0])
+            output = self._model(**inputs)
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def _mixed(self, inputs: dict[str, Any], names: list[str]) -> Any:
+        self._use(_MIXED)
+        try:
+            return self._peft(**inputs, adapter_names=names)
+        except Exception:
+            # PEFT leaves its hooks behind when the forward pass raises.
+            for module in self._peft.modules():
+                if isinstance(module, LoraLayer):
+                    module._forward_pre_hooks.clear()
+            raise
+
+    def _use(self, mode: str) -> None:
+        if self._peft is None or mode == self._mode:
+            return
+        if mode == BASE:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            if mode != _MIXED:
+                self._peft.set_adapter(mode, inference_mode=True)
+        self._mode = mode
+
+    def _forget(self, inner: str) -> None:
+        if self._peft is None:
+            return
+        if not set(self._inner.values()) - {inner}:
+            self._peft.unload()
+            self._peft = None
+            self._mode = BASE
+        elif inner in self._peft.peft_config:
+            self._peft.delete_adapter(inner)
+            self._mode = ""
+
+
+def _lora_config(folder: Path) -> LoraConfig:
+    """The adapter's config, when it is plain LoRA in safetensors. Raises ValueError."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{folder.name} has no adapter_model.safetensors.")
+    try:
+        stated = read_json(folder / "adapter_config.json")
+    except UnsupportedModel as error:
+        raise ValueError(str(error)) from error
+    if stated.get("peft_type") != "LORA":
+        raise ValueError(f"{folder.name} is a {stated.get('peft_type')!r} adapter, not LORA.")
+    for key in _REFUSED_SETTINGS:
+        if stated.get(key):
+            raise ValueError(f"{folder.name} sets {key}, which this engine does not serve.")
+    return LoraConfig.from_pretrained(str(folder))

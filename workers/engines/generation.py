@@ -1,0 +1,341 @@
+"""Text generation by continuous batching: requests join and leave a running batch at every step.
+
+One thread drives the model. transformers' own continuous batching is paged for GPUs and was half as
+fast as padded `generate` on a CPU, so this is a padded step-batcher: prompts are run together,
+their rows are joined to the running batch, and each step makes one token for every row.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workers.engines.adapters import AdaptedModel
+from workers.engines.batch import Batch, Row, fits
+from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
+from workers.engines.prompts import encode
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.engines.sampling import DEFAULT_MAX_TOKENS, Sampling
+from workers.engines.text import TextStream
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 32
+MAX_WAITING = 256
+# Positions of all rows together, padding included: 1.5 GB of cache for SmolLM2 in bfloat16.
+MAX_BATCH_POSITIONS = 65_536
+MAX_PREFILL_POSITIONS = 8_192
+
+
+class GenerationEngine:
+    """One causal model and the thread that drives it; see `workers.engines.protocol.Engine`.
+
+    Args:
+        folder: Verified files: safetensors, config, tokenizer, chat template.
+        threads: CPU threads that torch may use; give it the cores less one.
+        device: A torch device name; CUDA where there is one by default.
+        dtype: "bfloat16", "float16" or "float32"; the checkpoint's own by default.
+        max_batch: Rows that are answered together.
+        max_waiting: Requests that may wait for a place; more are refused with 429.
+        max_context: Prompt and answer together, in tokens; at most the model's own.
+        max_batch_positions: Bounds the memory of the cache; a request that fits only alone runs
+            alone.
+
+    Raises:
+        UnsupportedModel: The folder holds no allowed causal architecture.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        threads: int,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch: int = MAX_BATCH,
+        max_waiting: int = MAX_WAITING,
+        max_context: int | None = None,
+        max_batch_positions: int = MAX_BATCH_POSITIONS,
+    ) -> None:
+        torch.set_num_threads(threads)
+        place = pick_device(device)
+        model = load_model(folder, dtype=DTYPES[dtype] if dtype else None, device=place)
+        self._tokenizer = load_tokenizer(folder)
+        self._model = AdaptedModel(model)
+        own = int(model.config.max_position_embeddings)
+        self.max_context = min(own, max_context or own)
+        self._eos = _end_tokens(model, self._tokenizer)
+        self._threads = threads
+        self._max_batch, self._max_waiting = max_batch, max_waiting
+        self._budget = max_batch_positions
+
+        self._changed = threading.Condition()
+        self._waiting: deque[Row] = deque()
+        self._commands: deque[tuple[Callable[[], None], Future[None]]] = deque()
+        self._cancelled: set[str] = set()
+        self._known: set[str] = set()  # ids of requests that have not ended
+        self._adapters: set[str] = set()
+        self._closing = False
+        self._batch: Batch | None = None
+        self._tokens_total = self._steps_total = self._prompt_tokens_total = 0
+        self._thread = threading.Thread(target=self._run, name="generation-engine", daemon=True)
+        self._thread.start()
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Load a LoRA adapter between two steps; returns when it can be used."""
+
+        def add() -> None:
+            self._model.add(name, folder)
+            self._adapters.add(name)
+
+        self._command(add)
+
+    def remove_adapter(self, name: str) -> None:
+        """Unload an adapter; requests that run or wait on it fail with `adapter_unloaded`."""
+
+        def remove() -> None:
+            self._adapters.discard(name)
+            for row in self._leaving(lambda row: row.adapter == name):
+                row.fail("adapter_unloaded", f"{name} was taken out of service.", 503)
+            self._model.remove(name)
+
+        self._command(remove)
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        """Queue a request; its events reach `sink` from the engine's thread."""
+        row = self._row(request, sink)
+        with self._changed:
+            if self._closing:
+                raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
+            if request.request_id in self._known:
+                raise RequestRefused(f"Request {request.request_id} is running already.")
+            if row.adapter is not None and row.adapter not in self._adapters:
+                raise RequestRefused(
+                    f"No adapter named {row.adapter!r} is loaded.", code="adapter_not_found"
+                )
+            if len(self._waiting) >= self._max_waiting:
+                raise RequestRefused(
+                    f"{len(self._waiting)} requests are waiting already; try again shortly.",
+                    code="engine_overloaded",
+                    status=429,
+                )
+            self._known.add(row.request_id)
+            self._waiting.append(row)
+            self._changed.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """End a request at the next step; unknown and ended ones are ignored."""
+        with self._changed:
+            if request_id in self._known:
+                self._cancelled.add(request_id)
+                self._changed.notify()
+
+    def stats(self) -> dict[str, float]:
+        """Rows running and waiting, and totals since the start."""
+        batch = self._batch
+        return {
+            "running": len(batch.rows) if batch else 0,
+            "waiting": len(self._waiting),
+            "tokens_total": self._tokens_total,
+            "prompt_tokens_total": self._prompt_tokens_total,
+            "steps_total": self._steps_total,
+            "adapters": len(self._adapters),
+        }
+
+    def close(self) -> None:
+        """Fail what runs and waits, stop the thread and let go of the model."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self.__dict__.pop("_model", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _row(self, request: EngineRequest, sink: Sink) -> Row:
+        """The validated row of a request. Raises RequestRefused."""
+        sampling = Sampling.parse(request.sampling)
+        prompt = encode(self._tokenizer, request.inputs)
+        room = self.max_context - len(prompt)
+        if room < (sampling.max_tokens or 1):
+            raise RequestRefused(
+                f"The prompt has {len(prompt)} tokens and the answer may have "
+                f"{sampling.max_tokens or 1}; together they must not exceed {self.max_context}.",
+                code="context_length_exceeded",
+            )
+        return Row(
+            request_id=request.request_id,
+            adapter=request.adapter,
+            prompt=prompt,
+            limit=sampling.max_tokens or min(DEFAULT_MAX_TOKENS, room),
+            sampling=sampling,
+            text=TextStream(self._tokenizer, sampling.stop),
+            sink=sink,
+            generator=sampling.generator(),
+        )
+
+    def _command(self, action: Callable[[], None]) -> None:
+        """Run `action` in the engine's thread between two steps; its exception is raised here."""
+        done: Future[None] = Future()
+        with self._changed:
+            if self._closing:
+                raise ValueError("The engine has stopped.")
+            self._commands.append((action, done))
+            self._changed.notify()
+        done.result()
+
+    # What follows runs in the engine's thread.
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)  # OpenMP counts threads for each calling thread
+        while self._work_arrives():
+            try:
+                self._do_commands()
+                with torch.inference_mode():
+                    self._turn()
+            except Exception:
+                logger.exception("a turn of the engine failed")
+                self._fail_all("engine_error", "The engine failed; the request can be sent again.")
+        self._fail_all("engine_stopped", "The engine was stopped.", 503)
+        self._batch = None
+
+    def _work_arrives(self) -> bool:
+        """Wait for something to do; False when the engine closes."""
+        with self._changed:
+            while not (self._closing or self._waiting or self._commands or self._batch):
+                self._cancelled.clear()
+                self._changed.wait()
+            return not self._closing
+
+    def _do_commands(self) -> None:
+        while True:
+            with self._changed:
+                if not self._commands:
+                    return
+                action, done = self._commands.popleft()
+            try:
+                action()
+            except Exception as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+    def _turn(self) -> None:
+        """Let rows go, let rows in, make one token for each."""
+        with self._changed:
+            cancelled, self._cancelled = self._cancelled, set()
+        for row in self._leaving(lambda row: row.request_id in cancelled):
+            row.end("cancelled")
+        self._let_in(self._admitted())
+        if self._batch is None:
+            return
+        try:
+            self._batch.step()
+        except Exception:
+            logger.exception("a step with %s rows failed", len(self._batch.rows))
+            self._fail(self._batch.rows)
+            self._batch = None
+            return
+        self._count(len(self._batch.rows))
+        self._let_go()
+
+    def _admitted(self) -> list[Row]:
+        """The rows at the head of the queue that fit now, in order, so that nobody is overtaken."""
+        running = self._batch.rows if self._batch else []
+        admitted: list[Row] = []
+        with self._changed:
+            while self._waiting and len(running) + len(admitted) < self._max_batch:
+                row = self._waiting[0]
+                if (running or admitted) and not fits(running, [*admitted, row], self._budget):
+                    break
+                longest = max(len(each.prompt) for each in [*admitted, row])
+                if admitted and longest * (len(admitted) + 1) > MAX_PREFILL_POSITIONS:
+                    break
+                admitted.append(self._waiting.popleft())
+        return admitted
+
+    def _let_in(self, rows: list[Row]) -> None:
+        if not rows:
+            return
+        try:
+            fresh = Batch(self._model, rows, self._eos, self._tokenizer.pad_token_id)
+        except Exception:
+            logger.exception("running the prompts of %s requests failed", len(rows))
+            self._fail(rows)
+            return
+        self._count(len(rows))
+        self._prompt_tokens_total += sum(len(row.prompt) for row in rows)
+        running, self._batch = self._batch, fresh
+        self._let_go()
+        if running is None:
+            return
+        joining, self._batch = self._batch, running
+        if joining is not None:
+            try:
+                running.join(joining)
+            except Exception:
+                logger.exception("joining %s rows failed", len(joining.rows))
+                self._fail(running.rows + joining.rows)
+                self._batch = None
+
+    def _let_go(self) -> None:
+        """End the rows that are finished."""
+        for row in self._out_of_batch(lambda row: row.finish is not None):
+            row.end()
+            self._known.discard(row.request_id)
+
+    def _leaving(self, leaves: Callable[[Row], bool]) -> list[Row]:
+        """Take rows out of the queue and out of the batch."""
+        with self._changed:
+            gone = [row for row in self._waiting if leaves(row)]
+            if gone:
+                self._waiting = deque(row for row in self._waiting if not leaves(row))
+        gone += self._out_of_batch(leaves)
+        self._known.difference_update(row.request_id for row in gone)
+        return gone
+
+    def _out_of_batch(self, leaves: Callable[[Row], bool]) -> list[Row]:
+        if self._batch is None:
+            return []
+        with torch.inference_mode():
+            gone = self._batch.take_out(leaves)
+        if not self._batch.rows:
+            self._batch = None
+        return gone
+
+    def _count(self, tokens: int) -> None:
+        self._steps_total += 1
+        self._tokens_total += tokens
+
+    def _fail(self, rows: list[Row]) -> None:
+        for row in rows:
+            row.fail("engine_error", "The model failed on this request; it can be sent again.", 500)
+            self._known.discard(row.request_id)
+
+    def _fail_all(self, code: str, message: str, status: int = 500) -> None:
+        with self._changed:
+            rows, self._waiting = list(self._waiting), deque()
+            commands, self._commands = list(self._commands), deque()
+        rows += self._batch.rows if self._batch else []
+        self._batch = None
+        for row in rows:
+            row.fail(code, message, status)
+        self._known.difference_update(row.request_id for row in rows)
+        for _, done in commands:
+            done.set_exception(ValueError(message))
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer, by the generation config and the tokenizer."""
+    stated = model.generation_config.eos_token_id
+    tokens = stated if isinstance(stated, list) else [stated]
+    return frozenset(token for token in [*tokens, tokenizer.eos_token_id] if token is not None)

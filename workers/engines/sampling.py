@@ -1,0 +1,135 @@
+"""What a request may ask of sampling, and drawing the next token of every row at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workers.engines.protocol import RequestRefused
+
+DEFAULT_MAX_TOKENS = 512
+MAX_STOPS = 16
+MAX_STOP_CHARS = 256
+MIN_TEMPERATURE = 1e-3  # below it the choice is greedy, and a division would overflow
+NUCLEUS_GUESS = 512  # candidates looked at before falling back on the whole vocabulary
+_KNOWN = {"max_tokens", "temperature", "top_p", "stop", "seed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Validated sampling of one request; `max_tokens` None means as many as are sensible."""
+
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...]
+    seed: int | None
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < MIN_TEMPERATURE
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> Sampling:
+        """Absent and null fields take OpenAI's defaults. Raises RequestRefused."""
+        unknown = sorted(set(raw) - _KNOWN)
+        if unknown:
+            raise RequestRefused(f"This model does not take {', '.join(unknown)}.")
+        seed = raw.get("seed")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise RequestRefused("seed must be an integer.")
+        max_tokens = raw.get("max_tokens")
+        if max_tokens is not None and (
+            isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1
+        ):
+            raise RequestRefused("max_tokens must be an integer of at least 1.")
+        return cls(
+            max_tokens=max_tokens,
+            temperature=_number(raw, "temperature", 1.0, 0.0, 2.0),
+            top_p=_number(raw, "top_p", 1.0, 0.0, 1.0),
+            stop=_stops(raw.get("stop")),
+            seed=seed,
+        )
+
+    def generator(self) -> torch.Generator | None:
+        """The request's own source of randomness; None where nothing is drawn."""
+        if self.greedy:
+            return None
+        generator = torch.Generator()
+        if self.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.seed % 2**63)
+        return generator
+
+
+def _number(raw: dict[str, Any], name: str, default: float, low: float, high: float) -> float:
+    value = raw.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RequestRefused(f"{name} must be a number.")
+    if not low <= value <= high:
+        raise RequestRefused(f"{name} must lie between {low:g} and {high:g}.")
+    return float(value)
+
+
+def _stops(raw: Any) -> tuple[str, ...]:
+    stops = [raw] if isinstance(raw, str) else raw or []
+    if not isinstance(stops, list | tuple) or len(stops) > MAX_STOPS:
+        raise RequestRefused(f"stop must be a string or at most {MAX_STOPS} strings.")
+    for stop in stops:
+        if not isinstance(stop, str) or not 1 <= len(stop) <= MAX_STOP_CHARS:
+            raise RequestRefused(f"A stop must be a string of 1 to {MAX_STOP_CHARS} characters.")
+    return tuple(stops)
+
+
+def choose(
+    logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator | None]
+) -> list[int]:
+    """The next token of each row of `logits` [rows, vocabulary].
+
+    A row draws one uniform number from its own generator, so that its tokens depend on its seed
+    and not on who shares the batch.
+    """
+    chosen = logits.argmax(dim=-1)
+    whole = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p >= 1]
+    nucleus = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p < 1]
+    for rows in (whole, nucleus):
+        if not rows:
+            continue
+        index = torch.tensor(rows, device=logits.device)
+        heat = [samplings[row].temperature for row in rows]
+        temperatures = torch.tensor(heat, device=logits.device).unsqueeze(1)
+        weights = (logits[index].float() / temperatures).softmax(dim=-1)
+        uniform = torch.cat([torch.rand(1, generator=generators[row]) for row in rows])
+        uniform = uniform.to(logits.device).unsqueeze(1)
+        if rows is nucleus:
+            top_p = torch.tensor([samplings[row].top_p for row in rows], device=logits.device)
+            chosen[index] = _draw_nucleus(weights, top_p.unsqueeze(1), uniform)
+        else:
+            chosen[index] = _draw(weights, uniform)
+    return [int(token) for token in chosen.tolist()]
+
+
+def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Positions [rows] drawn in proportion to `weights` [rows, n], by the inverse of their sums."""
+    sums = weights.cumsum(dim=-1, dtype=torch.float64)
+    place = torch.searchsorted(sums, uniform * sums[:, -1:], right=True)
+    return place.clamp(max=weights.shape[-1] - 1).squeeze(1)
+
+
+def _draw_nucleus(weights: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+    """Draw among the smallest set of tokens whose weights reach `top_p`."""
+    best, tokens = weights.topk(min(NUCLEUS_GUESS, weights.shape[-1]), dim=-1)
+    if bool((best.sum(dim=-1, keepdim=True) < top_p).any()):
+        best, tokens = weights.sort(dim=-1, descending=True)
+    before = best.cumsum(dim=-1) - best
+    before[:, 0] = -1.0  # the likeliest token always stays, so that top_p 0 is greedy
+    kept = best.masked_fill(before >= top_p, 0.0)
+    return tokens.gather(1, _draw(kept, uniform).unsqueeze(1)).squeeze(1)

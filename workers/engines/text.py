@@ -1,0 +1,74 @@
+"""From tokens to text that may be sent: whole characters only, and never part of a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class TextStream:
+    """The text of one answer as it grows.
+
+    A byte-level token can be part of a character, so text is held back while it ends in U+FFFD; and
+    text that could be the beginning of a stop string is held back until it is not.
+
+    Args:
+        tokenizer: Decodes; special tokens leave no text.
+        stops: Texts at which the answer ends; they are not part of it.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stops = tuple(stops)
+        self._tokens: list[int] = []
+        # Decoding starts at `_from`, some tokens before what is new, because how a token reads may
+        # depend on the one before it; the text up to `_read` has been taken already.
+        self._from = 0
+        self._read = 0
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """Take one more token; returns the text that may be sent now, often empty."""
+        self._tokens.append(token)
+        before, now = self._decode(self._from, self._read), self._decode(self._from)
+        if now.endswith(BROKEN) or len(now) <= len(before):
+            return ""
+        self._from, self._read = self._read, len(self._tokens)
+        return self._release(now[len(before) :])
+
+    def flush(self) -> str:
+        """What is still held, once no token will follow."""
+        if self.stopped:
+            return ""
+        before, now = self._decode(self._from, self._read), self._decode(self._from)
+        self._from = self._read = len(self._tokens)
+        text = self._release(now[len(before) :])
+        held, self._held = self._held, ""
+        return text + held
+
+    def _decode(self, start: int, end: int | None = None) -> str:
+        tokens = self._tokens[start:end]
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True)) if tokens else ""
+
+    def _release(self, new: str) -> str:
+        text = self._held + new
+        if not self._stops:
+            return text
+        found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` could begin `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[-size:]):
+            return size
+    return 0
