@@ -1,4 +1,4 @@
-"""A small company with real rows and real files in the store, for the tests of jobs and deployments."""
+"""A small company with real rows and real files, for the tests of jobs and deployments."""
 
 from __future__ import annotations
 

@@ -1,0 +1,178 @@
+"""Jobs through a real Celery worker: nothing that broker or worker loses stays lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from django.db import connection
+from django.utils import timezone
+from redis import Redis
+
+from governance.audit.models import AuditEvent
+from registry.intake.models import Intake
+from tests.unit.workers import company
+from workers.dispatch import dispatch_job
+from workers.jobs.models import Job, JobState
+from workers.jobs.requests import intake_request
+from workers.jobs.services import job_sweep
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+ROOT = Path(__file__).resolve().parents[2]
+LEASE_S = 2
+PATIENCE_S = 40.0
+
+
+class Upload:
+    """A delivered file, as an upload handler gives it."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name, self.size, self._content = name, len(content), content
+
+    def chunks(self) -> Iterator[bytes]:
+        yield self._content
+
+
+def delivery() -> Job:
+    """An intake job over the smallest files that pass every check; needs no torch."""
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    weights = len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
+    intake, job = intake_request(
+        actor=company.developer(),
+        model=company.model("net", "embeddings"),
+        source="https://example.org",
+        licence="Apache-2.0",
+        files=[
+            Upload("model.safetensors", weights),
+            Upload("config.json", b'{"model_type": "bert", "architectures": ["BertModel"]}'),
+            Upload("tokenizer.json", b"{}"),
+        ],
+    )
+    assert job is not None, intake.reason
+    return job
+
+
+def database_url() -> str:
+    values = connection.settings_dict
+    user, name = quote(values["USER"]), quote(values["NAME"])
+    password = f":{quote(values['PASSWORD'])}" if values["PASSWORD"] else ""
+    port = f"&port={values['PORT']}" if values["PORT"] else ""
+    return f"postgresql://{user}{password}@/{name}?host={quote(values['HOST'], safe='/')}{port}"
+
+
+@contextmanager
+def compute_worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in its own process group, on the tests' database and broker."""
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker"]
+    options = ["-I", "workers.tasks.jobs", "-Q", "compute", "-P", "prefork", "-c", "1"]
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database_url(),
+        "ASSAY_JOB_LEASE_S": str(LEASE_S),
+    }
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*command, *options, "--loglevel", "INFO", "-n", f"{log.stem}@%h"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: b" ready." in log.read_bytes() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def in_state(job: Job, *states: JobState) -> bool:
+    job.refresh_from_db()
+    return job.state in states
+
+
+def claims_of(job: Job) -> int:
+    return AuditEvent.objects.filter(action="job:claim", subject_id=str(job.pk)).count()
+
+
+def make_due(job: Job) -> None:
+    past = timezone.now() - timedelta(seconds=1)
+    Job.objects.filter(pk=job.pk).update(dispatch_after=past)
+
+
+def finished(job: Job) -> None:
+    """Wait for the worker's part, then do the controller's."""
+    until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
+    job_sweep()
+    assert in_state(job, JobState.SUCCEEDED), job.error
+    assert Intake.objects.get(job_id=job.pk).state == "awaiting_sign_off"
+
+
+def test_jobs_outlive_a_flushed_broker(redis: Redis, tmp_path: Path) -> None:
+    forgotten = delivery()
+    assert redis.llen("compute") == 1
+    redis.flushall()
+    with compute_worker(tmp_path / "one.log"):
+        job_sweep()
+        assert in_state(forgotten, JobState.QUEUED)
+        make_due(forgotten)
+        job_sweep()
+        finished(forgotten)
+        redis.flushall()  # With it goes what the broker knows of the worker's queue.
+        finished(delivery())
+
+
+def test_a_message_that_comes_three_times_runs_the_job_once(redis: Redis, tmp_path: Path) -> None:
+    job = delivery()
+    dispatch_job(job.pk)
+    dispatch_job(job.pk)
+    assert redis.llen("compute") == 3
+    with compute_worker(tmp_path / "twice.log"):
+        until(lambda: redis.llen("compute") == 0)
+        finished(job)
+        until(lambda: (tmp_path / "twice.log").read_text().count("is not to be had") == 2)
+    assert (job.attempt, claims_of(job)) == (1, 1)
+
+
+def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path: Path) -> None:
+    job = delivery()
+    # Its first report waits for this lock, so the worker dies in the middle of its work.
+    with (
+        psycopg.connect(database_url()) as locking,
+        compute_worker(tmp_path / "doomed.log") as doomed,
+    ):
+        locking.execute("LOCK TABLE workers_jobevent IN ACCESS EXCLUSIVE MODE")
+        until(lambda: in_state(job, JobState.RUNNING))
+        kill(doomed)
+    job_sweep()
+    assert in_state(job, JobState.RUNNING)
+    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    with compute_worker(tmp_path / "heir.log"):
+        job_sweep()
+        finished(job)
+    assert (job.attempt, job.fence) == (2, 2)
