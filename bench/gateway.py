@@ -1,0 +1,267 @@
+"""What the gateway costs: CPU per request and added latency, against a bare ASGI echo.
+
+The subject has everything on: key, policy, four quotas on the department, Celery message, reply
+stream, settlement, usage entry. The reference reads the same body and writes an answer of the same
+size, under the same uvicorn. Rounds are interleaved. Behind the gateway stands a *responder*, a
+process that reads the deployment's Celery queue and answers every request with one fixed event: a
+harness that makes load, not an engine, so that what is measured is the route alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks.table import Row, show
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUESTS = 400
+CONCURRENCY = 8
+BODY = json.dumps(
+    {
+        "model": "bench",
+        "messages": [{"role": "user", "content": "Write the one-line docstring. " * 8}],
+        "max_tokens": 48,
+    }
+).encode()
+ANSWER = json.dumps({"answer": "x" * 480}).encode()
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The reference application."""
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body", False):
+        pass
+    headers = [(b"content-type", b"application/json")]
+    headers.append((b"content-length", str(len(ANSWER)).encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": ANSWER})
+
+
+def respond(queue: str) -> None:
+    """Answer every message of a Celery queue with the same two events, until killed."""
+    import redis
+
+    from workers.wire import Delta, Done, encode_event
+
+    client = redis.Redis.from_url(os.environ["REDIS_URL"])
+    delta = encode_event(Delta("Adds two numbers.", 4))
+    done = encode_event(Done("stop", prompt_tokens=60, completion_tokens=4))
+    while True:
+        item: Any = client.brpop([queue], timeout=1)
+        if item is None:
+            continue
+        ((request, *_), _, _) = json.loads(base64.b64decode(json.loads(item[1])["body"]))
+        pipe = client.pipeline(transaction=False)
+        for event in (delta, done):
+            fields: dict[Any, Any] = {"id": request["request_id"], "event": event}
+            pipe.xadd(request["reply_stream"], fields, maxlen=10_000, approximate=True)
+        pipe.execute()
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """Start stores and servers of its own, measure, stop them. Django must not be set up yet."""
+    from assay.local.services import Postgres, Valkey
+
+    with ExitStack() as stack:
+        scratch = tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(scratch))
+        folder.chmod(0o755)
+        postgres = Postgres(folder / "postgres")
+        stack.callback(postgres.stop)
+        valkey = Valkey()
+        stack.callback(valkey.stop)
+        os.environ.update(
+            DATABASE_URL=postgres.url("postgres"),
+            REDIS_URL=valkey.url,
+            ASSAY_DATA_DIR=str(folder / "data"),
+            DJANGO_SETTINGS_MODULE="assay.settings",
+            PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
+        )
+        token, queue = _furnish()
+        stack.enter_context(_process(sys.executable, "-m", "bench.gateway", "respond", queue))
+        subject = stack.enter_context(_served("assay.asgi:application", token))
+        reference = stack.enter_context(_served("bench.gateway:echo", token))
+        return _measure(subject, reference, rounds=2 if quick else 7)
+
+
+def _furnish() -> tuple[str, str]:
+    """One department with a key, four limits and a deployment; the token and the queue's name."""
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    from django.conf import settings
+    from django.db import connection
+    from django.utils import timezone
+
+    from governance.keys.models import ApiKey
+    from governance.keys.tokens import format_token, mint, secret_hmac
+    from governance.people.models import Department, Person
+    from governance.policy.services import policy_bootstrap
+    from governance.quotas.models import QuotaKind, QuotaLimit
+    from registry.releases.models import Release
+    from registry.versions.models import Model, ModelVersion
+    from workers.deployments.models import Deployment, Replica
+    from workers.wire import deployment_queue
+
+    policy_bootstrap()
+    later = timezone.now() + timedelta(days=1)
+    person = Person.objects.create(email="bench@example.org", name="Bench")
+    department = Department.objects.create(slug="bench", name="Bench")
+    for kind in QuotaKind.values:
+        QuotaLimit.objects.create(department=department, kind=kind, limit=10**9)
+    public_id, secret = mint()
+    ApiKey.objects.create(
+        public_id=public_id,
+        secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[1]),
+        pepper_version=1,
+        name="bench",
+        department=department,
+        scopes=["deployment:invoke"],
+        expires_at=later,
+    )
+    owned = {"department": department, "created_by": person}
+    model = Model.objects.create(name="bench", task="text-generation", **owned)
+    version = ModelVersion.objects.create(
+        model=model, number=1, kind="base", digest="0" * 64, manifest={}, size_bytes=1,
+        created_by=person,
+    )  # fmt: skip
+    release = Release.objects.create(
+        version=version, department=department, environment="production", deployment_name="bench",
+        purpose="Measure", state="approved", dossier={}, dossier_digest="0" * 64,
+        submitted_by=person, approved_at=timezone.now(), expires_at=later,
+    )  # fmt: skip
+    release.departments.set([department])
+    deployment = Deployment.objects.create(name="bench", release=release, state="serving", **owned)
+    # Nobody renews this heartbeat, so it lies ahead.
+    Replica.objects.create(
+        deployment=deployment, worker="responder", state="ready", loaded_digest="0" * 64,
+        heartbeat_at=later,
+    )  # fmt: skip
+    connection.close()
+    return format_token(public_id, secret), deployment_queue(deployment.pk)
+
+
+@contextmanager
+def _process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Served:
+    """One application under uvicorn, and a count of the CPU that its process has used."""
+
+    def __init__(self, port: int, pid: int, token: str) -> None:
+        self.port = port
+        self._pid = pid
+        self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+
+    def cpu_s(self) -> float:
+        """User and system time of the server process, in seconds."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+    def send(self, count: int) -> list[float]:
+        """`count` requests one after another on one connection; each one's time in ms."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            connection.request("POST", "/v1/chat/completions", BODY, self._headers)
+            response = connection.getresponse()
+            answer = response.read()
+            times.append((time.perf_counter() - started) * 1000)
+            if response.status != 200:
+                raise RuntimeError(f"Port {self.port} answered {response.status}: {answer!r}")
+        connection.close()
+        return times
+
+
+@contextmanager
+def _served(application: str, token: str) -> Iterator[Served]:
+    from assay.local.services import free_port
+
+    port = free_port()
+    command = (
+        sys.executable, "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", str(port),
+        "--no-access-log", "--log-level", "warning",
+    )  # fmt: skip
+    with _process(*command) as process:
+        served = Served(port, process.pid, token)
+        _until(lambda: bool(served.send(1)))
+        yield served
+
+
+def _until(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            if works():
+                return
+        except (OSError, RuntimeError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _measure(subject: Served, reference: Served, *, rounds: int) -> list[Row]:
+    samples: dict[str, tuple[list[float], list[float]]] = {}
+    for _ in range(rounds):
+        for side, served in enumerate((subject, reference)):
+            for name, value in _round(served).items():
+                samples.setdefault(name, ([], []))[side].append(value)
+    units = {"requests/s": "1/s"}
+    return [
+        Row.of(name, units.get(name.rpartition(", ")[2], "ms"), *pair)
+        for name, pair in samples.items()
+    ]
+
+
+def _round(served: Served) -> dict[str, float]:
+    before = served.cpu_s()
+    times = served.send(REQUESTS)
+    alone = (served.cpu_s() - before) / REQUESTS
+    before, started = served.cpu_s(), time.perf_counter()
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        list(pool.map(served.send, [REQUESTS // CONCURRENCY] * CONCURRENCY))
+    return {
+        "one at a time, median latency": median(times),
+        "one at a time, 95th percentile": quantiles(times, n=20)[-1],
+        "one at a time, CPU per request": alone * 1000,
+        f"{CONCURRENCY} at a time, CPU per request": (served.cpu_s() - before) / REQUESTS * 1000,
+        f"{CONCURRENCY} at a time, requests/s": REQUESTS / (time.perf_counter() - started),
+    }
+
+
+def main() -> None:
+    """`python -m bench.gateway [--quick]`."""
+    if sys.argv[1:2] == ["respond"]:
+        respond(sys.argv[2])
+        return
+    rows = run(quick="--quick" in sys.argv)
+    show("The gateway's route, everything on", "bare echo", rows)
+
+
+if __name__ == "__main__":
+    main()
