@@ -1,0 +1,53 @@
+"""An engine that answers with what it was asked: the whole protocol, and no model."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.wire import Delta, Done
+
+OPEN: list[EchoEngine] = []
+
+
+class EchoEngine:
+    """Answers at once, word by word; a prompt of `wait` ends only when it is cancelled."""
+
+    def __init__(self, folder: Path, *, threads: int, device: str | None = None) -> None:
+        if (folder / "broken").exists():
+            raise ValueError("the weights make no sense")
+        self.folder = folder
+        self.adapters: dict[str, bytes] = {}
+        self.waiting: dict[str, Sink] = {}
+        self.arrived = threading.Event()
+        OPEN.append(self)
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        self.adapters[name] = (folder / "weights.bin").read_bytes()
+
+    def remove_adapter(self, name: str) -> None:
+        del self.adapters[name]
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        if request.adapter is not None and request.adapter not in self.adapters:
+            raise RequestRefused("That adapter is not loaded.", code="unknown_adapter", status=404)
+        words = request.inputs["prompt"].split(" ")
+        if words == ["wait"]:
+            self.waiting[request.request_id] = sink
+            self.arrived.set()
+            return
+        for word in words:
+            sink(Delta(word, 1))
+        sink(Done("stop", len(words), len(words)))
+
+    def cancel(self, request_id: str) -> None:
+        sink = self.waiting.pop(request_id, None)
+        if sink is not None:
+            sink(Done("cancelled", 1, 0))
+
+    def stats(self) -> dict[str, float]:
+        return {"running": len(self.waiting), "waiting": 0, "tokens_total": 0, "steps_total": 0}
+
+    def close(self) -> None:
+        OPEN.remove(self)

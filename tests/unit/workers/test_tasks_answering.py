@@ -1,0 +1,186 @@
+"""One request on an engine worker: refused where it must be, answered on its stream otherwise."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from registry.manifests import Manifest
+from tests.unit.workers import company, echo
+from workers.deployments.reconciler import LoadPlan, Weights
+from workers.tasks.answering import Answerer
+from workers.tasks.hosting import EngineHost
+from workers.tasks.replies import Replies, Reply, broken, merged
+from workers.wire import Delta, Done, Event, Failed, InferenceRequest, decode_event
+
+STREAM = "replies"
+ENGINE = "tests.unit.workers.echo:EchoEngine"
+
+
+def weights(name: str, base_digest: str | None = None) -> Weights:
+    files = {"config.json": b"{}", "weights.bin": name.encode()}
+    manifest: Manifest = company.stored(files, base_digest)
+    return Weights(name=name, digest=manifest.digest, manifest=manifest)
+
+
+def plan(deployment_id: int = 1, *, adapter: str = "", hour: float = 1.0) -> LoadPlan:
+    base = weights("base")
+    on_it = weights(adapter, base.digest) if adapter else None
+    return LoadPlan(
+        deployment_id=deployment_id,
+        name="docs",
+        task="text-generation",
+        engine=ENGINE,
+        digest=(on_it or base).digest,
+        expires_at=time.time() + 3600 * hour,
+        weights=base,
+        adapter=on_it,
+    )
+
+
+def request_for(plan: LoadPlan, prompt: str = "one two", **changes: object) -> InferenceRequest:
+    request = InferenceRequest(
+        request_id="r1",
+        deployment_id=plan.deployment_id,
+        deployment=plan.name,
+        digest=plan.digest,
+        task=plan.task,
+        reply_stream=STREAM,
+        inputs={"prompt": prompt},
+        stream=True,
+        enqueued_at=time.time(),
+        deadline=time.time() + 60,
+        expires_at=plan.expires_at,
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def host() -> Iterator[EngineHost]:
+    host = EngineHost()
+    yield host
+    host.close()
+    assert echo.OPEN == []
+
+
+def events_of(redis: Redis, host: EngineHost, request: InferenceRequest) -> list[Event]:
+    replies = Replies(redis)
+    Answerer(host, replies).answer(request)
+    replies.close()
+    return read(redis)
+
+
+def read(redis: Redis) -> list[Event]:
+    return [decode_event(fields[b"event"]) for _, fields in redis.xrange(STREAM)]
+
+
+def test_an_answer_arrives_on_the_stream_and_the_stream_expires(
+    redis: Redis, host: EngineHost
+) -> None:
+    host.load(plan())
+    *deltas, done = events_of(redis, host, request_for(plan()))
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Delta)) == "onetwo"
+    assert isinstance(done, Done)
+    assert (done.finish_reason, done.completion_tokens) == ("stop", 2)
+    assert 0 < redis.ttl(STREAM) <= 600
+
+
+def test_an_answer_that_is_not_streamed_comes_in_one_piece(redis: Redis, host: EngineHost) -> None:
+    host.load(plan())
+    text, done = events_of(redis, host, request_for(plan(), stream=False))
+    assert text == Delta("onetwo", 2)
+    assert isinstance(done, Done)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "status"),
+    [
+        ({"digest": "0" * 64}, "digest_mismatch", 503),
+        ({"deployment_id": 9}, "not_loaded", 503),
+        ({"deadline": 1.0}, "timeout", 504),
+        ({"expires_at": 1.0}, "release_expired", 403),
+    ],
+    ids=["other bytes", "not loaded", "too late", "expired"],
+)
+def test_a_request_that_must_not_run_is_refused_by_the_worker_too(
+    redis: Redis, host: EngineHost, changes: dict[str, object], code: str, status: int
+) -> None:
+    host.load(plan())
+    (failed,) = events_of(redis, host, request_for(plan(), **changes))
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.status) == (code, status)
+
+
+def test_an_expired_plan_refuses_whatever_the_request_says(redis: Redis, host: EngineHost) -> None:
+    over = plan(hour=-1)
+    host.load(over)
+    request = request_for(over, expires_at=time.time() + 99)
+    (failed,) = events_of(redis, host, request)
+    assert isinstance(failed, Failed)
+    assert failed.code == "release_expired"
+
+
+def test_a_cancel_ends_a_running_request_and_overtakes_a_queued_one(
+    redis: Redis, host: EngineHost
+) -> None:
+    host.load(plan())
+    replies = Replies(redis)
+    answerer = Answerer(host, replies)
+    running = threading.Thread(target=answerer.answer, args=(request_for(plan(), "wait"),))
+    running.start()
+    echo.OPEN[0].arrived.wait()
+    answerer.cancel("r1")
+    running.join()
+    answerer.cancel("r2")
+    answerer.answer(request_for(plan(), request_id="r2"))
+    replies.close()
+    ends = [event for event in read(redis) if isinstance(event, Done)]
+    assert [end.finish_reason for end in ends] == ["cancelled", "cancelled"]
+
+
+def test_a_request_over_its_deadline_is_cancelled_in_the_engine(
+    redis: Redis, host: EngineHost
+) -> None:
+    host.load(plan())
+    request = request_for(plan(), "wait", deadline=time.time() + 0.05)
+    (done,) = events_of(redis, host, request)
+    assert isinstance(done, Done)
+    assert done.finish_reason == "cancelled"
+
+
+def test_adapters_share_one_engine_which_ends_with_its_last_user(host: EngineHost) -> None:
+    one, two = plan(1, adapter="one"), plan(2, adapter="two")
+    assert (host.load(one), host.load(two)) == (one.digest, two.digest)
+    (engine,) = echo.OPEN
+    assert engine.adapters == {"1": b"one", "2": b"two"}
+    assert engine.folder.parent.parent.stat().st_mode & 0o777 == 0o700
+    host.unload(1)
+    assert engine.adapters == {"2": b"two"}
+    host.unload(2)
+    assert echo.OPEN == []
+    assert not engine.folder.exists()
+
+
+def test_neighbouring_deltas_of_a_request_are_joined_and_nothing_is_reordered() -> None:
+    def of(request_id: str, event: Event) -> Reply:
+        return Reply(STREAM, request_id, event)
+
+    done = Done("stop", 1, 2)
+    sent = [
+        of("a", Delta("x", 1)),
+        of("b", Delta("1", 1)),
+        of("a", Delta("y", 1)),
+        of("a", done),
+        of("b", Delta("2", 1)),
+    ]
+    joined = [of("a", Delta("xy", 2)), of("b", Delta("12", 2)), of("a", done)]
+    assert merged(sent) == joined
+    assert [(each.request_id, type(each.event)) for each in broken(sent)] == [
+        ("a", Failed),
+        ("b", Failed),
+    ]

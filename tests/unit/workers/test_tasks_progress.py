@@ -1,0 +1,88 @@
+"""A run's line to the database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from governance.people.models import Department, Person
+from workers.jobs.leases import Claim, LeaseLost, job_claim
+from workers.jobs.models import Job, JobKind, JobState
+from workers.tasks.jobs import run, run_claim
+from workers.tasks.progress import LeasedProgress
+
+
+@pytest.fixture
+def claim(transactional_db: None) -> Claim:
+    job = Job.objects.create(
+        kind=JobKind.INTAKE,
+        department=Department.objects.create(slug="clinical", name="Clinical"),
+        created_by=Person.objects.create(email="dev@example.org", name="Dev"),
+        title="Check",
+        spec={"intake": 404},
+    )
+    claim = job_claim(job_id=job.pk, worker="w1")
+    assert claim is not None
+    return claim
+
+
+def job_of(claim: Claim) -> Job:
+    return Job.objects.get(pk=claim.job_id)
+
+
+def take_over(claim: Claim) -> None:
+    past = timezone.now() - timedelta(seconds=1)
+    Job.objects.filter(pk=claim.job_id).update(lease_until=past)
+    assert job_claim(job_id=claim.job_id, worker="w2") is not None
+
+
+def test_lines_and_points_reach_the_job_and_curves_are_thinned(claim: Claim) -> None:
+    with LeasedProgress(claim) as progress:
+        progress.enter("training")
+        for step in range(1, 10_001):
+            progress.metric(step, 10_000, {"loss": 1 / step, "broken": float("nan")})
+        progress.log("Trained.")
+    job = job_of(claim)
+    assert job.progress == {"phase": "training", "step": 10_000, "total": 10_000}
+    points = [event for event in job.events.all() if event.data]
+    assert len(points) == 2_000
+    assert points[-1].data == {"loss": 1 / 10_000}
+    assert job.events.last().message == "Trained."
+
+
+def test_a_cancel_reaches_the_run_with_its_next_report(claim: Claim) -> None:
+    with LeasedProgress(claim) as progress:
+        assert not progress.should_stop()
+        Job.objects.filter(pk=claim.job_id).update(cancel_requested=True)
+        progress.flush()
+        assert progress.should_stop()
+        assert (progress.cancelled, progress.lost) == (True, False)
+
+
+def test_a_run_whose_lease_was_taken_stops_and_delivers_nothing(claim: Claim) -> None:
+    with LeasedProgress(claim) as progress:
+        take_over(claim)
+        progress.log("still here")
+        progress.flush()
+        assert progress.lost
+    with pytest.raises(LeaseLost):
+        run_claim(claim)
+    job = job_of(claim)
+    assert (job.state, job.worker, job.fence) == (JobState.RUNNING, "w2", 2)
+    assert not job.events.exists()
+
+
+def test_an_unforeseen_error_is_queued_again_with_class_and_message(claim: Claim) -> None:
+    run_claim(claim)
+    job = job_of(claim)
+    assert job.state == JobState.QUEUED
+    assert job.error.startswith("DoesNotExist: ")
+    assert "Traceback" not in job.error
+
+
+def test_a_message_for_a_job_that_is_not_to_be_had_does_nothing(claim: Claim) -> None:
+    run(str(claim.job_id))
+    run("00000000-0000-0000-0000-000000000000")
+    assert job_of(claim).attempt == 1

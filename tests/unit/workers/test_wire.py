@@ -1,0 +1,57 @@
+"""What crosses the broker comes back as it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from workers.wire import (
+    Delta,
+    Done,
+    Event,
+    Failed,
+    InferenceRequest,
+    decode_event,
+    deployment_queue,
+    encode_event,
+)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Delta("größer 🜂\n", 2),
+        Done("stop", 7, 9, 12, [[0.5, -1.0]]),
+        Failed("not_loaded", "It is not loaded.", 503),
+    ],
+    ids=["delta", "done", "failed"],
+)
+def test_an_event_comes_back_as_it_was_sent(event: Event) -> None:
+    assert decode_event(encode_event(event).encode()) == event
+
+
+@pytest.mark.parametrize("data", ["{}", '{"type": "other"}', '{"type": "delta", "x": 1}', "no"])
+def test_what_is_no_event_is_refused(data: str) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        decode_event(data)
+
+
+def test_a_request_survives_the_broker_and_unknown_fields_are_refused() -> None:
+    request = InferenceRequest(
+        request_id="r1",
+        deployment_id=4,
+        deployment="docs",
+        digest="d" * 64,
+        task="text-generation",
+        reply_stream="replies",
+        inputs={"prompt": "hello"},
+    )
+    message = json.loads(json.dumps(request.to_message()))
+    assert InferenceRequest.from_message(message) == request
+    with pytest.raises(TypeError):
+        InferenceRequest.from_message({**message, "priority": 1})
+
+
+def test_every_deployment_has_a_queue_of_its_own() -> None:
+    assert deployment_queue(4) != deployment_queue(44)
