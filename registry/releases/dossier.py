@@ -1,0 +1,192 @@
+"""The dossier: everything that a reviewer decides on, frozen and digested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import connection
+from django.db.models import Prefetch
+from django.utils import timezone
+
+from governance.people.models import Department
+from registry.canonical import canonical_json
+from registry.datasets.models import DatasetVersion
+from registry.datasets.services import overlap
+from registry.evaluations.models import Evaluation, GateResult
+from registry.releases.models import Release, ReleaseState
+from registry.versions.models import ModelVersion
+from registry.versions.selectors import base_chain
+
+FORMAT = 1
+
+
+def dossier_build(
+    version: ModelVersion,
+    *,
+    department: Department,
+    environment: str,
+    deployment_name: str,
+    departments: Sequence[Department],
+    visibility: str,
+    purpose: str,
+    risk_answers: Mapping[str, Any],
+    tier: str,
+    policy_version: int,
+    submitted_by: str,
+) -> dict[str, Any]:
+    """What the release of `version` is decided on, as JSON that PostgreSQL gives back unchanged."""
+    evaluations = version_evaluations(version)
+    return as_stored(
+        {
+            "format": FORMAT,
+            "identity": _identity(version),
+            "release": {
+                "department": department.slug,
+                "environment": environment,
+                "deployment_name": deployment_name,
+                "departments": sorted(each.slug for each in departments),
+                "visibility": visibility,
+                "submitted_by": submitted_by,
+            },
+            "purpose": purpose,
+            "risk": {"tier": tier, "answers": dict(risk_answers)},
+            "data": _data(version.dataset_version),
+            "training": {
+                "parameters": version.parameters,
+                "metrics": version.metrics,
+                "started_by": version.created_by.name,
+                "job": str(version.job_id) if version.job_id else None,
+            },
+            "evaluations": [_evaluation(each, version) for each in evaluations],
+            "card": version.card,
+            "replaces": _replaces(environment, deployment_name),
+            "policy_version": policy_version,
+        }
+    )
+
+
+def version_evaluations(version: ModelVersion) -> list[Evaluation]:
+    """Every evaluation of `version`, oldest first, with its gate results."""
+    results = GateResult.objects.select_related("gate")
+    return list(
+        version.evaluations.select_related("dataset_version__dataset", "created_by")
+        .prefetch_related(Prefetch("gate_results", queryset=results))
+        .order_by("pk")
+    )
+
+
+def as_stored(value: dict[str, Any]) -> dict[str, Any]:
+    """`value` as a JSON column gives it back: it writes some numbers down in another way.
+
+    The digest is over this form, so that it can be computed again from the stored row.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT %s::jsonb::text", [canonical_json(value).decode()])
+        stored: dict[str, Any] = json.loads(cursor.fetchone()[0])
+    return stored
+
+
+def _identity(version: ModelVersion) -> dict[str, Any]:
+    intake = getattr(version, "intake", None)
+    return {
+        "model": version.model.name,
+        "task": version.model.task,
+        "version": version.number,
+        "kind": version.kind,
+        "digest": version.digest,
+        "size_bytes": version.size_bytes,
+        "files": version.manifest["files"],
+        "licence": version.licence,
+        "bases": [
+            {
+                "model": base.model.name,
+                "version": base.number,
+                "kind": base.kind,
+                "digest": base.digest,
+                "licence": base.licence,
+            }
+            for base in base_chain(version)
+        ],
+        "intake": intake and {"id": intake.pk, "source": intake.source},
+        "mlflow": {"run_id": version.mlflow_run_id, "version": version.mlflow_version},
+    }
+
+
+def _data(data: DatasetVersion | None) -> dict[str, Any] | None:
+    if data is None:
+        return None
+    return {
+        "dataset": data.dataset.name,
+        "version": data.number,
+        "digest": data.digest,
+        "rows": data.rows,
+        "licence": data.dataset.licence,
+        "classification": data.dataset.classification,
+        "profile": data.profile,
+        "uploaded_by": data.created_by.name,
+    }
+
+
+def _evaluation(evaluation: Evaluation, version: ModelVersion) -> dict[str, Any]:
+    trained_on, tested_on = version.dataset_version, evaluation.dataset_version
+    leak = overlap(trained_on, tested_on) if trained_on is not None else 0
+    return {
+        "id": evaluation.pk,
+        "digest": evaluation.digest,
+        "dataset": tested_on.dataset.name,
+        "dataset_version": tested_on.number,
+        "dataset_digest": tested_on.digest,
+        "rows": tested_on.rows,
+        "sample_size": evaluation.sample_size,
+        "metrics": evaluation.metrics,
+        "baseline": evaluation.baseline,
+        "baseline_name": evaluation.baseline_name,
+        "started_at": evaluation.started_at.isoformat(),
+        "started_by": evaluation.created_by.name,
+        "rows_in_training_data": leak,
+        "gates": [
+            {
+                "metric": result.gate.metric,
+                "comparator": result.gate.comparator,
+                "threshold": result.threshold,
+                "value": result.value,
+                "passed": result.passed,
+                "why": result.gate.why,
+            }
+            for result in evaluation.gate_results.all()
+        ],
+    }
+
+
+def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
+    """The release that may serve under this name now, with what was measured of its version."""
+    live = (
+        Release.objects.filter(
+            environment=environment,
+            deployment_name=deployment_name,
+            state=ReleaseState.APPROVED,
+            expires_at__gt=timezone.now(),
+        )
+        .select_related("version__model")
+        .order_by("-approved_at")
+        .first()
+    )
+    if live is None:
+        return None
+    return {
+        "release": live.pk,
+        "model": live.version.model.name,
+        "version": live.version.number,
+        "digest": live.version.digest,
+        "dossier_digest": live.dossier_digest,
+        "evaluations": [
+            {
+                "dataset_digest": each.dataset_version.digest,
+                "metrics": each.metrics,
+                "digest": each.digest,
+            }
+            for each in version_evaluations(live.version)
+        ],
+    }

@@ -1,0 +1,377 @@
+"""Asking to run a version, deciding on it, and the check that everything which serves must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput, NotFound, WrongState
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal, service_principal
+from governance.reviews.models import Review, ReviewState
+from governance.reviews.services import (
+    review_answer,
+    review_close,
+    review_decide,
+    review_open,
+)
+from registry.canonical import json_digest
+from registry.catalogue import get_task
+from registry.releases.checklist import checklist_build
+from registry.releases.dossier import dossier_build
+from registry.releases.models import Environment, Release, ReleaseState, Visibility
+from registry.releases.risk import REQUIRED_APPROVALS, checked_risk_answers, checked_tier
+from registry.releases.selectors import release_review
+from registry.releases.serving import check_dossier, check_trusted
+from registry.releases.serving import release_servable as release_servable
+from registry.releases.states import release_locked, release_set_state
+from registry.resources import (
+    acting_person,
+    department_resource,
+    model_resource,
+    release_resource,
+    release_subject,
+)
+from registry.validation import checked_choice, checked_name, checked_text
+from registry.versions.models import ModelVersion
+from registry.versions.selectors import base_chain
+
+REVIEW_DUE = timedelta(days=14)
+_STATE_AFTER = {
+    ReviewState.OPEN: ReleaseState.IN_REVIEW,
+    ReviewState.CHANGES_REQUESTED: ReleaseState.CHANGES_REQUESTED,
+    ReviewState.APPROVED: ReleaseState.APPROVED,
+    ReviewState.REJECTED: ReleaseState.REJECTED,
+}
+
+
+def release_submit(
+    *,
+    actor: Principal,
+    version: ModelVersion,
+    environment: str,
+    deployment_name: str,
+    departments: Sequence[Department],
+    visibility: str = Visibility.DEPARTMENT,
+    purpose: str,
+    risk_answers: Mapping[str, Any],
+    tier: str = "limited",
+) -> Release:
+    """Ask to run `version`: freezes its dossier and opens the review.
+
+    Raises:
+        InvalidInput: a malformed field, a tier that is too low, or no evaluation where the tier
+            asks for one.
+        WrongState: the version is recalled, or is under review for this place already.
+    """
+    checked_choice(environment, list(Environment.values), field="environment")
+    checked_choice(visibility, list(Visibility.values), field="visibility")
+    checked_name(deployment_name, field="deployment_name")
+    purpose = checked_text(purpose, field="purpose", limit=1000)
+    answers = checked_risk_answers(risk_answers)
+    checked_tier(tier, answers)
+    if not departments:
+        raise InvalidInput(
+            "A release names the departments that may use it; none was named.",
+            fields={"departments": ["At least one department."]},
+        )
+    owner = version.model.department
+    with transaction.atomic():
+        authorize(actor=actor, action=Action.MODEL_VIEW, resource=model_resource(version.model))
+        decision = authorize(
+            actor=actor,
+            action=Action.RELEASE_SUBMIT,
+            resource=department_resource("release", owner),
+        )
+        person = acting_person(actor)
+        version = (
+            ModelVersion.objects.select_for_update(of=("self",))
+            .select_related("model__department", "dataset_version__dataset", "created_by")
+            .get(pk=version.pk)
+        )
+        _check_submittable(version, environment, deployment_name, tier)
+        dossier = dossier_build(
+            version,
+            department=owner,
+            environment=environment,
+            deployment_name=deployment_name,
+            departments=departments,
+            visibility=visibility,
+            purpose=purpose,
+            risk_answers=answers,
+            tier=tier,
+            policy_version=decision.policy_version,
+            submitted_by=person.name,
+        )
+        release = Release.objects.create(
+            version=version,
+            department=owner,
+            environment=environment,
+            deployment_name=deployment_name,
+            visibility=visibility,
+            purpose=purpose,
+            risk_answers=answers,
+            tier=tier,
+            dossier=dossier,
+            dossier_digest=json_digest(dossier),
+            submitted_by=person,
+        )
+        release.departments.set(departments)
+        audit_record(
+            actor=actor,
+            action=Action.RELEASE_SUBMIT,
+            subject=release_subject(release),
+            department=owner.slug,
+            data={
+                "version": version.digest,
+                "dossier": release.dossier_digest,
+                "environment": environment,
+                "deployment_name": deployment_name,
+                "departments": dossier["release"]["departments"],
+                "tier": tier,
+            },
+            policy_version=decision.policy_version,
+        )
+        _open_review(actor, release, decision.policy_version)
+    return release
+
+
+def _check_submittable(
+    version: ModelVersion, environment: str, deployment_name: str, tier: str
+) -> None:
+    check_trusted(version, "released")
+    under_review = version.releases.filter(
+        environment=environment,
+        deployment_name=deployment_name,
+        state__in=(ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED),
+    ).first()
+    if under_review is not None:
+        raise WrongState(
+            f"Release {under_review.pk} of {version} as {deployment_name} is "
+            f"{under_review.get_state_display().lower()}; a second request was not made.",
+            hint="Answer it or withdraw it.",
+        )
+    evaluated = get_task(version.model.task).evaluator
+    if evaluated and tier != "minimal" and not version.evaluations.exists():
+        raise InvalidInput(
+            f"{version} was never evaluated; the tier {tier} asks for a measurement.",
+            hint="Evaluate it on held-out data first.",
+            fields={"version": ["Has no evaluation."]},
+        )
+
+
+def _open_review(actor: Principal, release: Release, policy_version: int) -> None:
+    version = release.version
+    made_by = {version.created_by_id, release.submitted_by_id}
+    if version.dataset_version is not None:
+        made_by.add(version.dataset_version.created_by_id)
+    for each in (version, *base_chain(version)):
+        if (intake := getattr(each, "intake", None)) is not None:
+            made_by.add(intake.submitted_by_id)
+    review_open(
+        actor=actor,
+        subject=Subject(
+            type="release", id=str(release.pk), name=f"{version} as {release.deployment_name}"
+        ),
+        department=release.department,
+        tier=release.tier,
+        digest=release.dossier_digest,
+        required_approvals=REQUIRED_APPROVALS[release.tier],
+        excluded_people=sorted(made_by),
+        policy_version=policy_version,
+        checklist=checklist_build(version, release.dossier),
+        due_at=timezone.now() + REVIEW_DUE,
+    )
+
+
+def release_answer(
+    *,
+    actor: Principal,
+    release_id: int,
+    message: str,
+    risk_answers: Mapping[str, Any] | None = None,
+) -> Release:
+    """Answer a request for changes: freezes the dossier anew and opens the next round.
+
+    Raises:
+        InvalidInput: malformed answers, no message, or a tier that is now too low.
+        WrongState: no changes are requested.
+    """
+    with transaction.atomic():
+        release = release_locked(release_id)
+        decision = authorize(
+            actor=actor, action=Action.RELEASE_SUBMIT, resource=release_resource(release)
+        )
+        if release.state != ReleaseState.CHANGES_REQUESTED:
+            raise WrongState(
+                f"Release {release.pk} is {release.get_state_display().lower()}; "
+                "there is nothing to answer.",
+                hint="An answer follows a request for changes.",
+            )
+        if risk_answers is not None:
+            release.risk_answers = checked_risk_answers(risk_answers)
+        checked_tier(release.tier, release.risk_answers)
+        check_trusted(release.version, "released")
+        release.dossier = _rebuilt(release, decision.policy_version)
+        release.dossier_digest = json_digest(release.dossier)
+        review_answer(
+            actor=actor,
+            review_id=_review(release).pk,
+            digest=release.dossier_digest,
+            message=message,
+            checklist=[
+                entry
+                for entry in checklist_build(release.version, release.dossier)
+                if entry.automatic
+            ],
+        )
+        release_set_state(
+            actor=actor,
+            release=release,
+            state=ReleaseState.IN_REVIEW,
+            reason=message,
+            policy_version=decision.policy_version,
+        )
+    return release
+
+
+def _rebuilt(release: Release, policy_version: int) -> dict[str, Any]:
+    return dossier_build(
+        release.version,
+        department=release.department,
+        environment=release.environment,
+        deployment_name=release.deployment_name,
+        departments=list(release.departments.all()),
+        visibility=release.visibility,
+        purpose=release.purpose,
+        risk_answers=release.risk_answers,
+        tier=release.tier,
+        policy_version=policy_version,
+        submitted_by=release.submitted_by.name,
+    )
+
+
+def release_decide(
+    *,
+    actor: Principal,
+    release_id: int,
+    verdict: str,
+    reason: str,
+    digest: str,
+    speciality: str = "",
+) -> Release:
+    """Say one's word on the dossier with this digest; the last approval that was missing approves.
+
+    Raises:
+        NotFound, NotPermitted: policy or separation of duties refuses.
+        WrongState: another digest, closed, voted already, unmet checklist items; or the version was
+            recalled or evaluated again since the dossier was frozen.
+    """
+    with transaction.atomic():
+        release = release_locked(release_id)
+        review = review_decide(
+            actor=actor,
+            review_id=_review(release).pk,
+            verdict=verdict,
+            reason=reason,
+            digest=digest,
+            speciality=speciality,
+        )
+        # After the review, so that who may not decide at all hears that first.
+        if verdict == "approve":
+            _check_current(release)
+        state = _STATE_AFTER[ReviewState(review.state)]
+        if state != release.state:
+            if state == ReleaseState.APPROVED:
+                release.approved_at = timezone.now()
+                release.expires_at = release.approved_at + timedelta(
+                    days=settings.RELEASE_VALIDITY_DAYS
+                )
+            release_set_state(
+                actor=actor,
+                release=release,
+                state=state,
+                reason=reason,
+                policy_version=review.policy_version,
+            )
+    return release
+
+
+def _check_current(release: Release) -> None:
+    check_dossier(release)
+    check_trusted(release.version, "approved")
+    frozen = sorted(each["digest"] for each in release.dossier["evaluations"])
+    present = sorted(release.version.evaluations.values_list("digest", flat=True))
+    if frozen != present:
+        raise WrongState(
+            f"{release.version} was evaluated again since the dossier of release {release.pk} was "
+            "frozen; the approval was not taken.",
+            code="dossier_outdated",
+            hint="Request changes; the department's answer freezes a new dossier.",
+        )
+
+
+def release_withdraw(*, actor: Principal, release_id: int, reason: str) -> Release:
+    """Take a request, or an approval, back. What serves under it stops.
+
+    Raises:
+        WrongState: it is rejected, expired, recalled or withdrawn already.
+    """
+    reason = checked_text(reason, field="reason", limit=1000)
+    with transaction.atomic():
+        release = release_locked(release_id)
+        decision = authorize(
+            actor=actor, action=Action.RELEASE_WITHDRAW, resource=release_resource(release)
+        )
+        under_review = release.state in (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
+        release_set_state(
+            actor=actor,
+            release=release,
+            state=ReleaseState.WITHDRAWN,
+            reason=reason,
+            policy_version=decision.policy_version,
+        )
+        if under_review:
+            review_close(
+                actor=actor,
+                review_id=_review(release).pk,
+                state=ReviewState.WITHDRAWN,
+                reason=reason,
+            )
+    return release
+
+
+def releases_expire_due() -> int:
+    """Move every approved release whose time is over to `expired`; returns how many.
+
+    `release_servable` refuses them from the moment itself; this makes it visible.
+    """
+    with transaction.atomic():
+        due = list(
+            Release.objects.select_for_update(of=("self",), skip_locked=True)
+            .select_related("department", "version")
+            .filter(state=ReleaseState.APPROVED, expires_at__lte=timezone.now())
+        )
+        for release in due:
+            release_set_state(
+                actor=service_principal("controller"),
+                release=release,
+                state=ReleaseState.EXPIRED,
+                reason=f"Approved until {release.expires_at:%Y-%m-%d %H:%M} UTC.",
+            )
+    return len(due)
+
+
+def _review(release: Release) -> Review:
+    review = release_review(release)
+    if review is None:
+        raise NotFound(f"Release {release.pk} has no review.")
+    return review

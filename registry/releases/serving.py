@@ -1,0 +1,61 @@
+"""The check that everything which serves must pass."""
+
+from __future__ import annotations
+
+from django.utils import timezone
+
+from governance.errors import WrongState
+from registry.canonical import json_digest
+from registry.releases.models import Release, ReleaseState
+from registry.versions.models import ModelVersion, VersionState
+from registry.versions.selectors import base_chain
+
+
+def release_servable(release: Release) -> None:
+    """The one rule: return when `release` may serve now.
+
+    Raises:
+        WrongState: it is not approved, its time is over, its version or what that stands on is
+            recalled, or its dossier does not name exactly these bytes. The sentence says which.
+    """
+    if release.state != ReleaseState.APPROVED:
+        raise WrongState(
+            f"Release {release.pk} is {release.get_state_display().lower()}; it may not serve.",
+            code="release_not_servable",
+            hint="Only an approved release serves.",
+        )
+    if release.expires_at is None:
+        raise WrongState(f"Release {release.pk} has no end; it may not serve.")
+    if release.expires_at <= timezone.now():
+        raise WrongState(
+            f"Release {release.pk} expired on {release.expires_at:%Y-%m-%d}; it may not serve.",
+            code="release_not_servable",
+            hint="Submit the version for release again.",
+        )
+    check_trusted(release.version, "served")
+    check_dossier(release)
+
+
+def check_dossier(release: Release) -> None:
+    """Raises WrongState when the dossier is not the one of its digest, or is of other bytes."""
+    dossier = release.dossier
+    if json_digest(dossier) != release.dossier_digest:
+        raise WrongState(
+            f"The dossier of release {release.pk} does not have the digest that was approved; "
+            "it may not serve.",
+            code="release_not_servable",
+        )
+    named = dossier["identity"]["digest"]
+    if named != release.version.digest:
+        raise WrongState(
+            f"The dossier of release {release.pk} names {named[:12]}, not "
+            f"{release.version.digest[:12]}; it may not serve.",
+            code="release_not_servable",
+        )
+
+
+def check_trusted(version: ModelVersion, verb: str) -> None:
+    """Raises WrongState when `version`, or anything that it stands on, is recalled."""
+    for each in (version, *base_chain(version)):
+        if each.state != VersionState.TRUSTED:
+            raise WrongState(f"{each} is {each.state}; {version} cannot be {verb}.")

@@ -1,0 +1,92 @@
+"""Where a release may go from where it stands."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from governance.audit.services import audit_record
+from governance.errors import NotFound, WrongState
+from governance.notify import notify
+from governance.principals import Principal
+from registry.releases.models import Release, ReleaseState
+from registry.resources import release_subject
+
+ALLOWED_TRANSITIONS: dict[ReleaseState, frozenset[ReleaseState]] = {
+    ReleaseState.IN_REVIEW: frozenset(
+        {
+            ReleaseState.CHANGES_REQUESTED,
+            ReleaseState.APPROVED,
+            ReleaseState.REJECTED,
+            ReleaseState.WITHDRAWN,
+            ReleaseState.RECALLED,
+        }
+    ),
+    ReleaseState.CHANGES_REQUESTED: frozenset(
+        {ReleaseState.IN_REVIEW, ReleaseState.WITHDRAWN, ReleaseState.RECALLED}
+    ),
+    ReleaseState.APPROVED: frozenset(
+        {ReleaseState.WITHDRAWN, ReleaseState.EXPIRED, ReleaseState.RECALLED}
+    ),
+    ReleaseState.REJECTED: frozenset(),
+    ReleaseState.WITHDRAWN: frozenset(),
+    ReleaseState.EXPIRED: frozenset(),
+    ReleaseState.RECALLED: frozenset(),
+}
+CHANNELS = ("assay:snapshot", "assay:deployments")
+
+
+def release_locked(release_id: int) -> Release:
+    """The release with its row locked until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+    """
+    release = (
+        Release.objects.select_for_update(of=("self",))
+        .select_related("version__model__department", "version__base", "department")
+        .filter(pk=release_id)
+        .first()
+    )
+    if release is None:
+        raise NotFound(f"There is no release {release_id}.")
+    return release
+
+
+def release_set_state(
+    *,
+    actor: Principal,
+    release: Release,
+    state: ReleaseState,
+    reason: str,
+    policy_version: int | None = None,
+) -> None:
+    """Move a locked release, save it, audit it, and wake those who serve.
+
+    Raises:
+        WrongState: there is no way from where it stands.
+    """
+    before = ReleaseState(release.state)
+    if state not in ALLOWED_TRANSITIONS[before]:
+        raise WrongState(
+            f"Release {release.pk} is {before.label.lower()}; it cannot become "
+            f"{state.label.lower()}.",
+            hint="" if ALLOWED_TRANSITIONS[before] else "That state is final; submit a new one.",
+        )
+    release.state = state
+    release.save()
+    audit_record(
+        actor=actor,
+        action=f"release:{state.value}",
+        subject=release_subject(release),
+        reason=reason,
+        department=release.department.slug,
+        data={
+            "before": before.value,
+            "after": state.value,
+            "dossier": release.dossier_digest,
+            "version": release.version.digest,
+        },
+        policy_version=policy_version,
+    )
+    for channel in CHANNELS:
+        transaction.on_commit(lambda channel=channel: notify(channel))  # type: ignore[misc]
