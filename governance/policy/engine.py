@@ -250,7 +250,7 @@ def decide(
             continue
         try:
             failing = _failing(clause, resource, context or _NOTHING)
-        except EvaluationError as error:
+        except (EvaluationError, TypeError) as error:
             errors.append((rule, str(error)))
             continue
         if not failing:

@@ -1,0 +1,339 @@
+"""A list shows exactly what single decisions would let through."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import Model as DjangoModel
+from django.db.models import QuerySet
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from governance.keys.models import ApiKey
+from governance.keys.services import key_resource
+from governance.people.models import Department, Person
+from governance.people.selectors import (
+    department_resource,
+    person_resource,
+    principal_for_person,
+)
+from governance.permissions import VIEW_ACTIONS, Action
+from governance.policy.engine import PolicySnapshot, Resource, decide
+from governance.policy.models import PolicyVersion
+from governance.policy.selectors import COLUMNS, visible_to
+from governance.policy.services import active_policy, policy_digest
+from governance.principals import ANONYMOUS, Principal, PrincipalKind, service_principal
+from governance.quotas.models import QuotaLimit
+from governance.reviews.models import Review
+from governance.reviews.selectors import review_resource
+from governance.usage.models import UsageRecord
+from registry.datasets.models import Dataset
+from registry.releases.models import Release
+from registry.versions.models import Model, ModelVersion
+from workers.deployments.models import Deployment
+from workers.jobs.models import Job
+
+SLUGS = ("clinical", "engineering", "finance")
+ROLES = (
+    "admin",
+    "operator",
+    "auditor",
+    "reviewer:compliance",
+    "reviewer:security",
+    "lead@clinical",
+    "developer@engineering",
+    "viewer@finance",
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Actors of every kind, and for each resource type its rows with what the policy sees."""
+
+    actors: tuple[Principal, ...]
+    rows: dict[str, tuple[QuerySet[Any], dict[Any, Resource]]]
+
+
+def _rows(found: type[DjangoModel], view: Callable[[Any], Resource]) -> tuple[Any, Any]:
+    rows = found._default_manager.all()
+    return rows, {row.pk: view(row) for row in rows}
+
+
+def _owned(kind: str) -> Callable[[Any], Resource]:
+    return lambda row: Resource(kind, id=str(row.pk), department=row.department.slug)
+
+
+def _release(kind: str, release: Release, department: str, pk: int) -> Resource:
+    return Resource(
+        kind,
+        id=str(pk),
+        department=department,
+        attributes={
+            "departments": [d.slug for d in release.departments.all()],
+            "visibility": release.visibility,
+        },
+    )
+
+
+def _shared(kind: str, pk: int, model: Model) -> Resource:
+    attributes = {"shared": model.shared}
+    return Resource(kind, id=str(pk), department=model.department.slug, attributes=attributes)
+
+
+def _registry(owner: Person, departments: list[Department]) -> None:
+    """Models shared and not; releases for none, one and two departments, in both visibilities."""
+    digest = "d" * 64
+    for department, shared in itertools.product(departments, (True, False)):
+        name = f"{department.slug}-{shared}".lower()
+        model = Model.objects.create(
+            name=name, department=department, task="embeddings", shared=shared, created_by=owner
+        )
+        version = ModelVersion.objects.create(
+            model=model,
+            number=1,
+            kind="base",
+            digest=digest,
+            manifest={},
+            size_bytes=1,
+            created_by=owner,
+        )
+        for names, visibility in itertools.product(
+            ([], departments[:1], departments[1:]), ("department", "organisation")
+        ):
+            release = Release.objects.create(
+                version=version,
+                department=department,
+                environment="staging",
+                deployment_name=name,
+                visibility=visibility,
+                purpose="p",
+                dossier={},
+                dossier_digest=digest,
+                submitted_by=owner,
+                state="rejected",
+            )
+            release.departments.set(names)
+            Deployment.objects.create(
+                name=name,
+                release=release,
+                department=department,
+                state="stopped",
+                created_by=owner,
+            )
+
+
+def _owned_rows(owner: Person, department: Department) -> None:
+    now = timezone.now()
+    Dataset.objects.create(
+        name=department.slug,
+        department=department,
+        task="embeddings",
+        classification="internal",
+        licence="MIT",
+        created_by=owner,
+    )
+    Job.objects.create(kind="evaluate", department=department, title="t", spec={}, created_by=owner)
+    Review.objects.create(
+        subject_type="thing",
+        subject_id=department.slug,
+        subject_name="thing",
+        department=department,
+        digest="d" * 64,
+        required_approvals={"compliance": 1},
+        policy_version=1,
+        opened_by=owner,
+        due_at=now,
+    )
+    UsageRecord.objects.create(
+        request_id=uuid.uuid4().hex,
+        occurred_at=now,
+        department=department.slug,
+        key_public_id="k",
+        deployment="d",
+        version_digest="d",
+        endpoint="e",
+        outcome="ok",
+    )
+    for public_id, ownership in (
+        (f"d-{department.slug}"[:16], {"department": department}),
+        (f"p-{department.slug}"[:16], {"person": owner}),
+    ):
+        key = ApiKey.objects.create(
+            public_id=public_id,
+            secret_hmac=b"",
+            pepper_version=1,
+            name="k",
+            expires_at=now + timedelta(days=1),
+            **ownership,
+        )
+        if "department" in ownership:
+            QuotaLimit.objects.create(api_key=key, kind="tokens_per_day", limit=1)
+    QuotaLimit.objects.create(department=department, kind="tokens_per_day", limit=1)
+
+
+def _quota(row: QuotaLimit) -> Resource:
+    owner = row.department or (row.api_key and row.api_key.department)
+    return Resource("quota", id=str(row.pk), department=owner.slug if owner else None)
+
+
+def _key_actor(slug: str) -> Principal:
+    return Principal(
+        kind=PrincipalKind.KEY,
+        id=slug,
+        name=slug,
+        department=slug,
+        scopes=frozenset({"deployment:invoke"}),
+        key_id=1,
+    )
+
+
+@pytest.fixture
+def world(
+    policy: PolicyVersion,
+    person: Callable[..., Person],
+    department: Callable[[str], Department],
+) -> World:
+    people = [
+        person(f"P{n} {role}".translate({58: 45, 64: 45}), role) for n, role in enumerate(ROLES)
+    ]
+    people.append(person("Several", "lead@clinical", "viewer@finance", "reviewer:privacy"))
+    people.append(person("Nobody"))
+    departments = [department(slug) for slug in SLUGS]
+    _registry(people[5], departments)
+    for owner, owned in zip(people[5:8], departments, strict=True):
+        _owned_rows(owner, owned)
+    return World(
+        actors=(
+            *(principal_for_person(p) for p in people),
+            principal_for_person(people[5], scopes=frozenset({"model:create", "key:view"})),
+            *(_key_actor(slug) for slug in SLUGS),
+            service_principal("controller"),
+            ANONYMOUS,
+        ),
+        rows={
+            "dataset": _rows(Dataset, _owned("dataset")),
+            "department": _rows(Department, department_resource),
+            "deployment": _rows(
+                Deployment,
+                lambda row: _release("deployment", row.release, row.department.slug, row.pk),
+            ),
+            "job": _rows(Job, _owned("job")),
+            "key": _rows(ApiKey, key_resource),
+            "model": _rows(Model, lambda row: _shared("model", row.pk, row)),
+            "person": _rows(Person, person_resource),
+            "quota": _rows(QuotaLimit, _quota),
+            "release": _rows(
+                Release, lambda row: _release("release", row, row.department.slug, row.pk)
+            ),
+            "review": _rows(Review, review_resource),
+            "usage": _rows(
+                UsageRecord,
+                lambda row: Resource("usage", id=str(row.pk), department=row.department),
+            ),
+            "version": _rows(ModelVersion, lambda row: _shared("version", row.pk, row.model)),
+        },
+    )
+
+
+def _compare(
+    world: World, snapshot: PolicySnapshot, resource_type: str, action: Action, actor: Principal
+) -> None:
+    rows, resources = world.rows[resource_type]
+    listed = list(
+        visible_to(actor, action, rows, resource_type=resource_type).values_list("pk", flat=True)
+    )
+    decided = {
+        pk
+        for pk, resource in resources.items()
+        if decide(snapshot, actor, action, resource).allowed
+    }
+    assert len(listed) == len(set(listed)), f"{resource_type}: a row came twice"
+    assert set(listed) == decided, f"{resource_type} for {actor.name}"
+
+
+def test_the_default_policy_lists_what_it_decides_for_everybody(world: World) -> None:
+    snapshot = active_policy()
+    for resource_type, actor in itertools.product(world.rows, world.actors):
+        _compare(world, snapshot, resource_type, VIEW_ACTIONS[resource_type], actor)
+
+
+def test_every_listed_type_has_columns_for_its_attributes(world: World) -> None:
+    for resource_type, (_, resources) in world.rows.items():
+        for resource in resources.values():
+            stated = set(resource.attributes) - {"tier"}
+            assert stated | {"department"} >= set(COLUMNS[resource_type]) - {"departments"}
+
+
+_CONDITIONS = st.one_of(
+    st.builds(
+        lambda operator, value: {
+            "attribute": "departments",
+            "operator": operator,
+            "value": [value] if operator == "contains_any" else value,
+        },
+        st.sampled_from(["contains", "contains_any", "eq"]),
+        st.sampled_from(SLUGS),
+    ),
+    st.builds(
+        lambda attribute, operator, value: {
+            "attribute": attribute,
+            "operator": operator,
+            "value": [value] if operator == "in" else value,
+        },
+        st.sampled_from(["department", "visibility", "unheard_of"]),
+        st.sampled_from(["eq", "ne", "in", "lte", "gte"]),
+        st.sampled_from([*SLUGS, "organisation"]),
+    ),
+    st.sampled_from(
+        [
+            {"attribute": "departments", "operator": "same_department"},
+            {"attribute": "department", "operator": "same_department"},
+            {"attribute": "shared", "operator": "is_true"},
+        ]
+    ),
+)
+_MATCHERS = st.sampled_from(
+    [
+        {"kinds": ["person"]},
+        {"roles": ["admin", "auditor"]},
+        {"department_roles": ["lead", "key"]},
+        {"member_roles": ["lead", "developer", "viewer", "key"]},
+    ]
+)
+_RULES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "effect": st.sampled_from(["permit", "permit", "forbid"]),
+            "principal": _MATCHERS,
+            "conditions": st.lists(_CONDITIONS, max_size=2),
+        }
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(rules=_RULES)
+def test_any_policy_lists_what_it_decides(world: World, rules: list[dict[str, Any]]) -> None:
+    action = Action.RELEASE_VIEW
+    full = [
+        {**rule, "id": f"rule-{n}", "description": "d", "actions": [action, "model:view"]}
+        for n, rule in enumerate(rules)
+    ]
+    PolicyVersion.objects.update(rules=full, digest=policy_digest(full))
+    snapshot = active_policy()
+    for actor in world.actors:
+        _compare(world, snapshot, "release", action, actor)
+        _compare(world, snapshot, "model", Action.MODEL_VIEW, actor)
