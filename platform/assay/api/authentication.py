@@ -42,7 +42,7 @@ class TokenAuthentication(BaseAuthentication):
                 hint="Send `Authorization: Bearer assay_…`.",
             )
         principal = principal_for_token(token)
-        request._request.principal = principal
+        request._request.principal = principal  # type: ignore[attr-defined]
         return Caller(principal), None
 
     def authenticate_header(self, request: Request) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 from django.db.models import QuerySet
 from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.parsers import BaseParser
+from rest_framework.permissions import BasePermission
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -32,8 +34,11 @@ SerializerType = type[serializers.Serializer[Any]]
 class Endpoint(APIView):
     """A view of this API. `ordering` is how its list is paged."""
 
-    authentication_classes = (TokenAuthentication, SessionAuthentication)
-    permission_classes = (HasPrincipal,)
+    authentication_classes: tuple[type[BaseAuthentication], ...] = (
+        TokenAuthentication,
+        SessionAuthentication,
+    )
+    permission_classes: tuple[type[BasePermission], ...] = (HasPrincipal,)
     parser_classes: tuple[type[BaseParser], ...] = (StrictJSONParser,)
     renderer_classes: tuple[type[BaseRenderer], ...] = (JSONRenderer,)
     ordering: tuple[str, ...] = CursorPagination.ordering

@@ -48,7 +48,8 @@ class CursorPagination(pagination.CursorPagination):
         except exceptions.NotFound:
             raise refusal from None
         if cursor is not None and cursor.position is not None:
+            position = str(cursor.position)
             by_time = self.ordering[0].lstrip("-").endswith("_at")
-            if not POSITION.fullmatch(cursor.position) or by_time != ("-" in cursor.position):
+            if not POSITION.fullmatch(position) or by_time != ("-" in position):
                 raise refusal
         return cursor

@@ -137,7 +137,7 @@ def from_framework_error(error: drf.APIException, request: HttpRequest) -> JsonR
         )
     headers = {}
     if isinstance(error, drf.Throttled):
-        headers["Retry-After"] = str(max(1, math.ceil(error.wait or 1)))
+        headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "wait", None) or 1)))
     if error.status_code == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = CHALLENGE
     code = error.get_codes()

@@ -183,7 +183,7 @@ class IntakeAnswer(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     model = serializers.CharField(source="model.name")
     state = serializers.CharField()
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]  # DRF takes it out of the class
     licence = serializers.CharField()
     files = serializers.JSONField()
     findings = serializers.JSONField()

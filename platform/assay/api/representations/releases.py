@@ -65,7 +65,9 @@ class ChecklistItemAnswer(serializers.Serializer[Any]):
 class StandingAnswer(serializers.Serializer[Any]):
     """Approvals by speciality: what is required, given in this round, and still missing."""
 
-    required = serializers.DictField(child=serializers.IntegerField())
+    required = serializers.DictField(  # type: ignore[assignment]  # DRF takes it out of the class
+        child=serializers.IntegerField()
+    )
     given = serializers.DictField(child=serializers.IntegerField())
     missing = serializers.DictField(child=serializers.IntegerField())
     blocking = serializers.ListField(

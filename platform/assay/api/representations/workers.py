@@ -54,7 +54,7 @@ class JobEventAnswer(serializers.Serializer[Any]):
     at = serializers.DateTimeField()
     step = serializers.IntegerField(allow_null=True)
     message = serializers.CharField()
-    data = serializers.JSONField()
+    data = serializers.JSONField()  # type: ignore[assignment]  # DRF takes it out of the class
 
 
 class JobEventsAnswer(serializers.Serializer[Any]):

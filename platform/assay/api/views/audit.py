@@ -97,7 +97,11 @@ def in_chunks(lines: Iterable[str]) -> Iterator[bytes]:
 
 async def from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
     """The same chunks for ASGI, which would collect a synchronous iterator whole in memory."""
-    while (chunk := await sync_to_async(next)(chunks, None)) is not None:
+
+    def following() -> bytes | None:
+        return next(chunks, None)
+
+    while (chunk := await sync_to_async(following)()) is not None:
         yield chunk
 
 

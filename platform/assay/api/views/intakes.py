@@ -34,7 +34,7 @@ class IntakeBody(StrictSerializer):
     """A delivery: where the files came from, under which licence, and the files."""
 
     model = Slug(max_length=80)
-    source = Line(max_length=300)
+    source = Line(max_length=300)  # type: ignore[assignment]  # DRF takes it out of the class
     licence = Line(max_length=60)
     files = serializers.ListField(
         child=serializers.FileField(max_length=255, allow_empty_file=True),

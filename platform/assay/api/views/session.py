@@ -28,7 +28,7 @@ class TokenView(Endpoint):
     """A password for a personal access token."""
 
     authentication_classes = ()
-    permission_classes = (AllowAny,)  # type: ignore[assignment]
+    permission_classes = (AllowAny,)
 
     @operation(
         "Session",

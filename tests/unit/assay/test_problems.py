@@ -1,0 +1,118 @@
+"""Every error in one shape."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, ValidationError
+from django.db import DataError, IntegrityError, OperationalError
+from django.http import Http404
+from django.test import RequestFactory
+from redis.exceptions import ConnectionError as RedisConnectionError
+from rest_framework import exceptions as drf
+from rest_framework.request import Request
+
+from assay.api.problems import exception_handler, flatten
+from governance.errors import NotAuthenticated, QuotaExceeded, WrongState
+
+
+class View:
+    allowed_methods = ("GET",)
+
+
+def handled(error: Exception) -> Any:
+    request = Request(RequestFactory().get("/api/v1/releases/7"))
+    response = exception_handler(error, {"request": request, "view": View()})
+    assert response.headers["Content-Type"] == "application/problem+json"
+    return response, json.loads(response.content)
+
+
+def test_a_refusal_is_rendered_in_its_own_words() -> None:
+    response, body = handled(
+        WrongState(
+            "Release 7 is rejected; it cannot be approved.",
+            hint="Submit a new release.",
+            fields={"verdict": ["Not now."]},
+            retry_after=0.2,
+        )
+    )
+
+    assert response.status_code == 409
+    assert response.headers["Retry-After"] == "1"
+    assert body == {
+        "type": "/problems/wrong-state",
+        "title": "Wrong state",
+        "status": 409,
+        "detail": "Release 7 is rejected; it cannot be approved.",
+        "instance": "/api/v1/releases/7",
+        "code": "wrong_state",
+        "hint": "Submit a new release.",
+        "request_id": "",
+        "errors": [{"field": "verdict", "detail": "Not now."}],
+    }
+
+
+def test_a_missing_credential_is_challenged() -> None:
+    response, _ = handled(NotAuthenticated("This needs a credential."))
+
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (drf.ParseError("Not JSON."), 400, "parse_error"),
+        (drf.MethodNotAllowed("PUT"), 405, "method_not_allowed"),
+        (drf.UnsupportedMediaType("text/xml"), 415, "unsupported_media_type"),
+        (drf.NotAcceptable(), 406, "not_acceptable"),
+        (drf.Throttled(3), 429, "throttled"),
+        (Http404(), 404, "not_found"),
+        (ValidationError("Too short."), 400, "invalid_input"),
+        (DataError("out of range"), 400, "invalid_input"),
+        (RequestDataTooBig("big"), 413, "too_large"),
+        (SuspiciousOperation("odd"), 400, "invalid_input"),
+        (IntegrityError("duplicate key"), 409, "conflict"),
+        (OperationalError("server closed the connection"), 503, "unavailable"),
+        (RedisConnectionError("refused"), 503, "unavailable"),
+        (QuotaExceeded("Too many."), 429, "quota_exceeded"),
+    ],
+)
+def test_errors_of_the_frameworks_get_their_status(
+    error: Exception, status: int, code: str
+) -> None:
+    response, body = handled(error)
+
+    assert (response.status_code, body["status"], body["code"]) == (status, status, code)
+
+
+def test_a_fault_of_our_own_says_nothing_of_its_inside() -> None:
+    response, body = handled(RuntimeError("password=hunter2"))
+
+    assert (response.status_code, body["code"]) == (500, "internal_error")
+    assert "hunter2" not in response.content.decode()
+
+
+def test_a_method_that_is_not_allowed_names_those_that_are() -> None:
+    response, _ = handled(drf.MethodNotAllowed("PUT"))
+
+    assert response.headers["Allow"] == "GET"
+
+
+def test_nested_validation_errors_become_dotted_fields() -> None:
+    detail = drf.ValidationError(
+        {
+            "name": ["Too long."],
+            "quotas": {"tokens": ["Not a number."]},
+            "files": [{}, {"name": ["Empty."]}],
+            "non_field_errors": ["Not an object."],
+        }
+    ).detail
+
+    assert list(flatten(detail)) == [
+        {"field": "name", "detail": "Too long."},
+        {"field": "quotas.tokens", "detail": "Not a number."},
+        {"field": "files.1.name", "detail": "Empty."},
+        {"field": "", "detail": "Not an object."},
+    ]
