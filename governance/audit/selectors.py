@@ -65,8 +65,10 @@ def audit_events_visible_to(
         "occurred_at__lt": until,
     }
     events = events.filter(**{name: value for name, value in filters.items() if value})
+    if any("\x00" in value for value in (query, *filters.values()) if isinstance(value, str)):
+        # PostgreSQL cannot hold it, so no event has it.
+        return events.none()
     if query:
-        query = query.replace("\x00", "")
         events = events.filter(
             Q(actor_name__icontains=query)
             | Q(subject_name__icontains=query)

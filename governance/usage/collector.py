@@ -101,15 +101,9 @@ def _read(
     )
     if not answer:
         return []
-    # One stream was asked for: RESP3 answers with a mapping to lists of pages, RESP2 with pairs.
-    if isinstance(answer, dict):
-        return _delivered([pair for page in answer.values() for pair in _flat(page)])
-    return _delivered(answer[0][1])
-
-
-def _flat(page: Sequence[Any]) -> Sequence[Any]:
-    """RESP3 wraps the entries of a stream in one more list."""
-    return page[0] if page and isinstance(page[0], list) else page
+    # One stream was asked for: RESP2 answers [[name, entries]], RESP3 {name: [entries]}.
+    pages = [answer[0][1]] if isinstance(answer, list) else next(iter(answer.values()))
+    return _delivered([pair for page in pages for pair in page])
 
 
 def _delivered(pairs: Sequence[Any]) -> list[_Delivered]:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 
+import psycopg
 import pytest
+from django.db import OperationalError, connection
+from redis import Redis
 
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
@@ -166,14 +170,35 @@ def test_a_flushed_broker_is_no_obstacle(redis):
     assert UsageRecord.objects.count() == 2
 
 
-def test_a_client_that_decodes_is_read_too(redis):
-    import redis as redis_module
-
-    text = redis_module.Redis(connection_pool=redis.connection_pool.__class__(
-        **{**redis.connection_pool.connection_kwargs, "decode_responses": True},
-        connection_class=redis.connection_pool.connection_class,
-    ))  # fmt: skip
-    send(text, ENTRY)
-    assert collect(text) == 1
+@pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 3}])
+def test_any_kind_of_client_will_do(redis, options):
+    with Redis.from_url(os.environ["REDIS_URL"], **options) as client:
+        send(client, ENTRY)
+        assert collect(client) == 1
+        assert collect(client) == 0
     assert UsageRecord.objects.count() == 1
-    text.close()
+    assert not redis.exists(DEAD_STREAM)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_does_not_answer_loses_nothing(redis):
+    send(redis, ENTRY)
+    with psycopg.connect(dbname=connection.settings_dict["NAME"], **address()) as other:
+        other.execute("LOCK TABLE governance_usagerecord")
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '20ms'")
+        with pytest.raises(OperationalError):
+            collect(redis)
+    connection.close()  # and with it the setting
+    assert left_over(redis) == (1, 1)
+    assert not redis.exists(DEAD_STREAM)
+    time.sleep(0.002)
+    assert collect(redis, claim_idle_ms=1) == 1
+    assert UsageRecord.objects.count() == AuditEvent.objects.count() == 1
+
+
+def address() -> dict[str, str]:
+    """Where the test database listens, as psycopg's parameters."""
+    names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
+    given = {name: connection.settings_dict[key] for name, key in names.items()}
+    return {name: value for name, value in given.items() if value}
