@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from governance.errors import NotAuthenticated, NotPermitted
 from governance.keys.selectors import principal_for_token
 from governance.principals import Principal, PrincipalKind
+
+if TYPE_CHECKING:
+    # The framework's views import this module, by its name in the settings.
+    from rest_framework.views import APIView
 
 MAX_TOKEN_CHARACTERS = 256
 

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.releases.services import (
-    release_answer,
-    release_decide,
-    release_submit,
-    release_withdraw,
-)
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -35,15 +29,22 @@ from assay.api.representations.releases import (
 )
 from governance.errors import NotFound
 from governance.people.models import Speciality
+from governance.people.selectors import department_get
 from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from governance.reviews.services import checklist_attest
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
+from registry.releases.risk import TIERS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
+from registry.releases.services import (
+    release_answer,
+    release_decide,
+    release_submit,
+    release_withdraw,
+)
 from registry.versions.selectors import version_get
 
-TIERS = ("minimal", "limited", "high")
 MAX_DEPARTMENTS = 100
 
 
@@ -118,7 +119,7 @@ class ReleasesView(Endpoint):
             version=version_get(actor=self.actor, id=given["version"]),
             environment=given["environment"],
             deployment_name=given["deployment_name"],
-            departments=usable_by(given["departments"]),
+            departments=[department_get(slug=slug) for slug in set(given["departments"])],
             visibility=given.get("visibility", str(Visibility.DEPARTMENT)),
             purpose=given["purpose"],
             risk_answers=given.get("risk_answers", {}),
