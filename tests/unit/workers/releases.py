@@ -1,0 +1,66 @@
+"""Releases as they stand after a review, for the tests of deployments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from governance.people.models import Person
+from registry.canonical import json_digest
+from registry.releases.dossier import dossier_build
+from registry.releases.models import Release, ReleaseState
+from registry.versions.models import ModelVersion
+from tests.unit.workers import company
+
+
+def release(
+    version: ModelVersion,
+    name: str = "docs",
+    state: str = ReleaseState.APPROVED,
+    hours: float = 24,
+) -> Release:
+    """A release of `version` that ends in `hours`, with the dossier that it was decided on."""
+    owner = version.model.department
+    person, _ = Person.objects.get_or_create(email="maker@example.org", defaults={"name": "Maker"})
+    dossier = dossier_build(
+        version,
+        department=owner,
+        environment="production",
+        deployment_name=name,
+        departments=[owner],
+        visibility="department",
+        purpose="Answer",
+        risk_answers={},
+        tier="limited",
+        policy_version=1,
+        submitted_by=person.name,
+    )
+    now = timezone.now()
+    made = Release.objects.create(
+        version=version,
+        department=owner,
+        environment="production",
+        deployment_name=name,
+        purpose="Answer",
+        state=state,
+        dossier=dossier,
+        dossier_digest=json_digest(dossier),
+        submitted_by=person,
+        approved_at=now,
+        expires_at=now + timedelta(hours=hours),
+    )
+    made.departments.set([owner])
+    return made
+
+
+def adapter(content: bytes = b"adapter", where: str = "clinical") -> ModelVersion:
+    """An adapter on a base, both with their files in the store."""
+    smol = company.model("smol", "text-generation", where)
+    base = smol.versions.first() or company.version(smol)
+    return company.version(
+        company.model(f"docs-{where}", "text-generation", where),
+        "adapter",
+        base=base,
+        files={"adapter_config.json": b"{}", "weights.bin": content},
+    )

@@ -1,0 +1,61 @@
+"""The controller's loops outlive their own breakage, and it hears when it is wanted."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from redis import Redis
+
+from governance.audit.models import AuditCheckpoint
+from tests.unit.workers import company
+from workers import controller
+from workers.controller import Controller, guarded
+from workers.dispatch import wake_controller
+from workers.jobs.models import Job, JobState
+from workers.jobs.services import job_cancel, job_claim, job_create
+
+
+def test_a_loop_that_breaks_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "RESTART_FIRST_S", 0.0)
+    stop = threading.Event()
+    runs: list[int] = []
+
+    def loop(stop: threading.Event) -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise RuntimeError("broken")
+        stop.set()
+
+    guarded("test", loop, stop)
+    assert len(runs) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_running_controller_takes_jobs_back_and_seals_the_log(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_create(
+        actor=company.developer(),
+        kind="evaluate",
+        department=company.department("clinical"),
+        title="Evaluate",
+        spec={},
+    )
+    assert job_claim(job_id=job.pk, worker="w1") is not None
+    job_cancel(actor=company.developer(), job_id=job.pk)
+    Job.objects.filter(pk=job.pk).update(lease_until=job.created_at)
+    running = Controller()
+    running.start()
+    pause = threading.Event()
+    try:
+        for _ in range(200):
+            job.refresh_from_db()
+            if job.state == JobState.CANCELLED and AuditCheckpoint.objects.exists():
+                break
+            wake_controller()
+            pause.wait(0.05)
+    finally:
+        running.close()
+    assert job.state == JobState.CANCELLED
+    assert AuditCheckpoint.objects.exists()
