@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
 import redis as redis_module
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from governance.audit.models import AuditEvent
 from governance.errors import (
@@ -297,3 +298,29 @@ def test_the_database_keeps_roles_where_they_belong(
     ):
         with pytest.raises(IntegrityError), transaction.atomic():
             RoleAssignment.objects.create(person=carl, **held)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_admins_at_once_cannot_both_take_the_others_role(
+    actor: Callable[..., Principal],
+) -> None:
+    admins = [actor("Ada", "admin"), actor("Alan", "admin")]
+    roles = {role.person_id: role.pk for role in RoleAssignment.objects.all()}
+    results: list[Exception | None] = []
+
+    def revoke(who: Principal, whose: Principal) -> None:
+        try:
+            role_revoke(actor=who, assignment_id=roles[whose.person_id or 0])
+            results.append(None)
+        except WrongState as error:
+            results.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=revoke, args=pair) for pair in (admins, admins[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(type(result).__name__ for result in results) == ["NoneType", "WrongState"]
+    assert RoleAssignment.objects.filter(role="admin").count() == 1
