@@ -48,12 +48,12 @@ def find_deployment(
     """
     entry = snapshot.deployments.get(name)
     if entry is None:
-        raise _unknown(name)
+        raise model_unknown(name)
     actor, resource, action = key.principal, entry.resource, Action.DEPLOYMENT_INVOKE
     decision = decide(snapshot.policy, actor, action, resource)
     if not decision.allowed:
         if not may_know_of(snapshot.policy, actor, action, resource):
-            raise _unknown(name)
+            raise model_unknown(name)
         raise Refused(decision.reason, code="policy_denied", deployment=entry, decision=decision)
     if obstacle := entry.obstacle or _expired(entry):
         raise Refused(
@@ -94,7 +94,8 @@ def _expired(entry: DeploymentEntry) -> str:
     return f"its release {entry.release} is expired" if entry.expires_at <= time.time() else ""
 
 
-def _unknown(name: str) -> ModelUnknown:
+def model_unknown(name: str) -> ModelUnknown:
+    """The error for a name that is not there, or may not be known to be: they look alike."""
     return ModelUnknown(
         f"The model `{printable(name)}` does not exist or you do not have access to it."
     )

@@ -8,7 +8,13 @@ import time
 
 from django.conf import settings
 
-from assay.gateway.access import Refused, find_deployment, require_ready, visible_deployments
+from assay.gateway.access import (
+    Refused,
+    find_deployment,
+    model_unknown,
+    require_ready,
+    visible_deployments,
+)
 from assay.gateway.authentication import KeyRefused, authenticate
 from assay.gateway.call import Call
 from assay.gateway.endpoints import ENDPOINTS, Endpoint
@@ -170,7 +176,7 @@ async def _show_model(call: Call, snapshot: Snapshot, key: KeyEntry, name: str, 
         if entry.name == name:
             await respond(send, 200, encode(dumps(_model(entry, usable))), call.headers())
             return
-    find_deployment(snapshot, key, name)
+    raise model_unknown(name)
 
 
 def _model(entry: DeploymentEntry, usable: bool) -> dict[str, object]:
@@ -200,6 +206,8 @@ async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) 
     if decided and not call.recorded and error.code != Unavailable.code:
         call.recorded = True
         runtime.ledger.record_refusal(call.entry(error.code, reason=error.message, ran=False))
+    if call.responding:
+        return  # The server closes the connection on the unfinished answer.
     headers: Headers = call.headers() + error_headers(error)
     if isinstance(error, QuotaStopped):
         headers += error.headers

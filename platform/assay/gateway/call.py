@@ -20,7 +20,9 @@ def new_request_id() -> str:
 
 @dataclass(slots=True)
 class Call:
-    """One request. Filled in as it is understood; `recorded` once the ledger has its entry."""
+    """One request. Filled in as it is understood; `recorded` once the ledger has its entry,
+    `responding` once the answer has begun.
+    """
 
     endpoint: str
     client_address: str
@@ -33,6 +35,7 @@ class Call:
     decision: PolicyDecision | None = None
     streamed: bool = False
     recorded: bool = False
+    responding: bool = False
     outcome: str = "ok"
 
     @property

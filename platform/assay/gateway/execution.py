@@ -49,7 +49,6 @@ class Execution:
         self._deployment = deployment
         self._completion_tokens = 0
         self._quota_headers: Headers = []
-        self._responding = False
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer on `send`.
@@ -69,11 +68,13 @@ class Execution:
         inbox = self._runtime.replies.open(self._call.request_id)
         timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
         watcher = asyncio.create_task(_watch(receive, inbox))
+        end = ("failed", "The gateway broke down or was stopped.")
         try:
             await self._publish(timeout_s)
             async with asyncio.timeout(timeout_s + _WRITE_S):
                 await self._answer(inbox, send)
         except (ClientGone, TimeoutError):
+            end = ("cancelled", "The client closed the connection or stopped reading.")
             raise ClientGone from None
         finally:
             timer.cancel()
@@ -81,9 +82,9 @@ class Execution:
             if self._call.recorded:
                 self._runtime.replies.close(self._call.request_id)
             else:
-                # Hung up, or the server is stopping: the work is called off and paid for.
-                self._call.outcome = "cancelled"
-                self._abandon(inbox, "cancelled", "The client closed the connection.")
+                # The work is called off, and what it used is paid for.
+                self._call.outcome = end[0]
+                self._abandon(inbox, *end)
 
     async def _publish(self, timeout_s: float) -> None:
         call, now = self._call, time.time()
@@ -119,7 +120,7 @@ class Execution:
         except DomainError as error:
             if not self._call.recorded:
                 await self._settle_failure(error, inbox)
-            if not self._responding:
+            if not self._call.responding:
                 raise
             event = f"data: {error_json(error).decode()}\n\n"
             await send({"type": "http.response.body", "body": encode(event)})
@@ -130,13 +131,13 @@ class Execution:
             texts.append(event.text)
         await self._settle(event)
         body = encode(dumps(self._plan.renderer.whole("".join(texts), event)))
-        self._responding = True
+        self._call.responding = True
         await respond(send, 200, body, self._call.headers() + self._quota_headers)
 
     async def _stream(self, inbox: Inbox, send: Send) -> None:
         renderer = cast(GenerationRenderer, self._plan.renderer)
         event = await self._take_or_wait(inbox)
-        self._responding = True
+        self._call.responding = True
         headers = _SSE_HEADERS + self._call.headers() + self._quota_headers
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         pending = renderer.opening()

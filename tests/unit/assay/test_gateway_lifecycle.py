@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from assay.gateway import execution
 from governance.usage.records import USAGE_STREAM
 from tests.unit.assay.gateway_support import Reply, Responder, Stage, say_hello, stage, wait_until
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
@@ -150,6 +151,23 @@ def test_a_failure_inside_a_stream_is_an_event_of_it(stage: Stage) -> None:
     assert (entry.outcome, entry.completion_tokens) == ("failed", 1)
 
 
+def test_a_stream_that_waits_is_kept_alive(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(request: InferenceRequest, reply: Reply) -> None:
+        wait_until(heard.is_set)
+        say_hello(request, reply)
+
+    heard = threading.Event()
+    monkeypatch.setattr(execution, "KEEPALIVE_S", 0.02)
+    stage.deployment(behaviour=wait)
+    headers = {"authorization": f"Bearer {stage.key()}"}
+    body = {**GOOD, "stream": True}
+    with httpx.stream("POST", f"{stage.url}{CHAT}", json=body, headers=headers) as response:
+        lines = response.iter_lines()
+        assert next(line for line in lines if line.startswith(":")) == ": keepalive"
+        heard.set()
+        assert list(lines)[-2] == "data: [DONE]"
+
+
 def test_one_bad_entry_on_the_reply_stream_costs_no_other_request_its_answer(
     stage: Stage,
 ) -> None:
@@ -164,7 +182,7 @@ def test_one_bad_entry_on_the_reply_stream_costs_no_other_request_its_answer(
 
 
 def test_a_store_that_takes_no_writes_lets_no_request_through(stage: Stage) -> None:
-    stage.deployment()
+    deployment = stage.deployment(behaviour=None)
     stage.limit("requests_per_minute", 5)
     token = stage.key()
     stage.redis.config_set("maxmemory", 1)
@@ -174,6 +192,7 @@ def test_a_store_that_takes_no_writes_lets_no_request_through(stage: Stage) -> N
         stage.redis.config_set("maxmemory", 0)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
     assert "retry-after" in refused.headers
+    stage.responders.append(Responder(deployment.pk, say_hello))
     assert stage.post(CHAT, token, json=GOOD).status_code == 200
     assert len(stage.responders[0].requests) == 1
 
