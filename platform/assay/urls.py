@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularAPIView
 
-from assay.api import problems
+from assay.api import docs, problems
 from assay.portal.views import errors
 
 SCHEMA = SpectacularAPIView.as_view(
@@ -21,7 +21,8 @@ SCHEMA = SpectacularAPIView.as_view(
 urlpatterns = [
     path("api/v1/", include("assay.api.urls")),
     path("api/schema/", SCHEMA, name="schema"),
-    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", docs.page, name="docs"),
+    path("api/docs/start.js", docs.start, name="docs-start"),
     re_path(r"^api(/|$)", problems.not_found),
     path("", include("assay.portal.urls", namespace="portal")),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -97,10 +98,18 @@ def operation(
             request=body,
             responses=responses,
             parameters=parameters,
+            operation_id=_operation_id(method.__qualname__),
             **more,
         )(method)
 
     return decorate
+
+
+def _operation_id(qualified_name: str) -> str:
+    """`DatasetVersionsView.get` as `dataset_versions_get`: what generated clients call it."""
+    view, method = qualified_name.split(".")[-2:]
+    words = re.sub(r"(?<!^)(?=[A-Z])", "_", view.removesuffix("View")).lower()
+    return f"{words}_{method}"
 
 
 def page_of(serializer_class: Any) -> Any:

@@ -19,15 +19,12 @@ def slug(source: str = "department.slug", **kwargs: Any) -> serializers.CharFiel
     return serializers.CharField(source=source, **kwargs)
 
 
-class Link(serializers.SerializerMethodField):
+class Link(serializers.CharField):
     """A path of this API, made from the row's own fields: `Link("versions/{0.id}")`."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
-        super().__init__()
-
-    def bind(self, field_name: str, parent: Any) -> None:
-        serializers.Field.bind(self, field_name, parent)
+        super().__init__(read_only=True, source="*")
 
     def to_representation(self, value: Any) -> str:
         return f"/api/v1/{self.pattern.format(value)}"
