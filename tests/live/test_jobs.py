@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import psycopg
 import pytest
-from django.db import connection
 from django.utils import timezone
 from redis import Redis
 
 from governance.audit.models import AuditEvent
 from registry.intake.models import Intake
+from tests.live.celery_worker import database_url, kill, until, worker
 from tests.unit.workers import company
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
@@ -29,9 +21,7 @@ from workers.jobs.requests import intake_request
 from workers.jobs.services import job_sweep
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
-ROOT = Path(__file__).resolve().parents[2]
-LEASE_S = 2
-PATIENCE_S = 40.0
+COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "prefork", "-c", "1")
 
 
 class Upload:
@@ -63,54 +53,6 @@ def delivery() -> Job:
     return job
 
 
-def database_url() -> str:
-    values = connection.settings_dict
-    user, name = quote(values["USER"]), quote(values["NAME"])
-    password = f":{quote(values['PASSWORD'])}" if values["PASSWORD"] else ""
-    port = f"&port={values['PORT']}" if values["PORT"] else ""
-    return f"postgresql://{user}{password}@/{name}?host={quote(values['HOST'], safe='/')}{port}"
-
-
-@contextmanager
-def compute_worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker in its own process group, on the tests' database and broker."""
-    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker"]
-    options = ["-I", "workers.tasks.jobs", "-Q", "compute", "-P", "prefork", "-c", "1"]
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url(),
-        "ASSAY_JOB_LEASE_S": str(LEASE_S),
-    }
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*command, *options, "--loglevel", "INFO", "-n", f"{log.stem}@%h"],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        until(lambda: b" ready." in log.read_bytes() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        yield process
-    finally:
-        kill(process)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
-
-
 def in_state(job: Job, *states: JobState) -> bool:
     job.refresh_from_db()
     return job.state in states
@@ -137,7 +79,7 @@ def test_jobs_outlive_a_flushed_broker(redis: Redis, tmp_path: Path) -> None:
     forgotten = delivery()
     assert redis.llen("compute") == 1
     redis.flushall()
-    with compute_worker(tmp_path / "one.log"):
+    with worker(tmp_path / "one.log", *COMPUTE):
         job_sweep()
         assert in_state(forgotten, JobState.QUEUED)
         make_due(forgotten)
@@ -152,7 +94,7 @@ def test_a_message_that_comes_three_times_runs_the_job_once(redis: Redis, tmp_pa
     dispatch_job(job.pk)
     dispatch_job(job.pk)
     assert redis.llen("compute") == 3
-    with compute_worker(tmp_path / "twice.log"):
+    with worker(tmp_path / "twice.log", *COMPUTE):
         until(lambda: redis.llen("compute") == 0)
         finished(job)
         until(lambda: (tmp_path / "twice.log").read_text().count("is not to be had") == 2)
@@ -164,7 +106,7 @@ def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path:
     # Its first report waits for this lock, so the worker dies in the middle of its work.
     with (
         psycopg.connect(database_url()) as locking,
-        compute_worker(tmp_path / "doomed.log") as doomed,
+        worker(tmp_path / "doomed.log", *COMPUTE) as doomed,
     ):
         locking.execute("LOCK TABLE workers_jobevent IN ACCESS EXCLUSIVE MODE")
         until(lambda: in_state(job, JobState.RUNNING))
@@ -172,7 +114,7 @@ def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path:
     job_sweep()
     assert in_state(job, JobState.RUNNING)
     Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
-    with compute_worker(tmp_path / "heir.log"):
+    with worker(tmp_path / "heir.log", *COMPUTE):
         job_sweep()
         finished(job)
     assert (job.attempt, job.fence) == (2, 2)

@@ -43,14 +43,10 @@ class Loaded:
 
 class EngineHost:
     """Implements `workers.deployments.reconciler.Host`. One thread loads and unloads; any number
-    read with `find`.
-
-    Args:
-        device: What engines compute on; None lets them choose.
+    read with `find`. Engines choose their own device.
     """
 
-    def __init__(self, *, device: str | None = None) -> None:
-        self._device = device
+    def __init__(self) -> None:
         # 0700, and nobody else's: what is loaded from it is what was hashed into it.
         self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         self._engines: dict[tuple[str, str], Hosted] = {}
@@ -112,9 +108,7 @@ class EngineHost:
     def _start(self, key: tuple[str, str], plan: LoadPlan) -> Hosted:
         folder = self._copy(plan.weights)
         try:
-            engine: Engine = load_name(plan.engine)(
-                folder, threads=settings.ENGINE_THREADS, device=self._device
-            )
+            engine: Engine = load_name(plan.engine)(folder, threads=settings.ENGINE_THREADS)
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise

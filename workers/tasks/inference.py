@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +33,7 @@ class Runtime:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._stop = threading.Event()
-        self._host = EngineHost(device=os.environ.get("ASSAY_ENGINE_DEVICE") or None)
+        self._host = EngineHost()
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
         self.answerer = Answerer(self._host, self._replies)
         self._reconciler = Reconciler(
@@ -88,6 +87,9 @@ _runtime: Runtime | None = None
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:
     global _runtime
+    # Two lines for every request otherwise; the ledger has one, and more in it.
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     _runtime = Runtime(sender.hostname)
     _runtime.start()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from governance.people.models import Department, Person
-from workers.jobs.leases import Claim, LeaseLost, job_claim
+from workers.jobs.leases import Claim, LeaseLost, job_claim, job_heartbeat
 from workers.jobs.models import Job, JobKind, JobState
 from workers.tasks.jobs import run, run_claim
 from workers.tasks.progress import LeasedProgress
@@ -86,3 +90,37 @@ def test_a_message_for_a_job_that_is_not_to_be_had_does_nothing(claim: Claim) ->
     run(str(claim.job_id))
     run("00000000-0000-0000-0000-000000000000")
     assert job_of(claim).attempt == 1
+
+
+def until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not come about")
+
+
+def test_the_lease_is_renewed_while_the_run_works(claim: Claim, settings: Any) -> None:
+    settings.JOB_LEASE_S = 0.3
+    with LeasedProgress(claim) as progress:
+        seen = {job_of(claim).lease_until}
+        until(lambda: len(seen.union({job_of(claim).lease_until})) > 1)
+        assert not progress.should_stop()
+
+
+def test_a_run_that_cannot_renew_its_lease_stops_before_the_lease_ends(
+    claim: Claim, settings: Any
+) -> None:
+    settings.JOB_LEASE_S = 0.6
+    with LeasedProgress(claim) as progress:
+        assert job_heartbeat(claim).alive
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE workers_job RENAME TO workers_job_away")
+        try:
+            until(progress.should_stop)
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE workers_job_away RENAME TO workers_job")
+    assert (progress.lost, progress.cancelled) == (True, False)
+    assert job_of(claim).state == JobState.RUNNING

@@ -1,0 +1,90 @@
+"""An engine worker as Celery runs it: loads, reads its queue, answers, cancels, lets go, ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.live.celery_worker import until, worker
+from tests.unit.workers import company
+from tests.unit.workers.releases import adapter, release
+from workers.app import app
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.services import deployment_create, deployment_stop
+from workers.wire import CANCEL_CHANNEL, INFERENCE_TASK, InferenceRequest, deployment_queue
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+ENGINE = (
+    *("-I", "tests.live.echo_catalogue,workers.tasks.inference"),
+    *("-Q", "engine.none", "-P", "threads", "-c", "8"),
+)
+
+
+def send(deployment: Deployment, request_id: str, prompt: str) -> None:
+    request = InferenceRequest(
+        request_id=request_id,
+        deployment_id=deployment.pk,
+        deployment=deployment.name,
+        digest=deployment.release.version.digest,
+        task="text-generation",
+        reply_stream="replies",
+        inputs={"prompt": prompt},
+        enqueued_at=time.time(),
+        deadline=time.time() + 60,
+    )
+    app.send_task(
+        INFERENCE_TASK, args=[request.to_message()], queue=deployment_queue(deployment.pk)
+    )
+
+
+def ends(redis: Redis) -> dict[str, dict[str, Any]]:
+    found = {}
+    for _, fields in redis.xrange("replies"):
+        event = json.loads(fields[b"event"])
+        if event["type"] != "delta":
+            found[fields[b"id"].decode()] = event
+    return found
+
+
+def in_state(deployment: Deployment, state: DeploymentState) -> bool:
+    deployment.refresh_from_db()
+    return deployment.state == state
+
+
+def test_a_deployment_lives_and_ends_on_an_engine_worker(redis: Redis, tmp_path: Path) -> None:
+    actor = company.developer()
+    before = deployment_create(actor=actor, release_id=release(adapter()).pk)
+    with worker(tmp_path / "engine.log", *ENGINE) as process:
+        until(lambda: in_state(before, DeploymentState.SERVING))
+        # One that is made while the worker runs is loaded because it hears of it.
+        after = deployment_create(actor=actor, release_id=release(adapter(b"more"), name="more").pk)
+        until(lambda: in_state(after, DeploymentState.SERVING))
+        send(before, "r1", "one two")
+        send(after, "r2", "three")
+        until(lambda: len(ends(redis)) == 2)
+        assert {each["finish_reason"] for each in ends(redis).values()} == {"stop"}
+
+        send(after, "r3", "wait")
+        until(lambda: redis.llen(deployment_queue(after.pk)) == 0)
+        redis.publish(CANCEL_CHANNEL, "r3")
+        until(lambda: "r3" in ends(redis))
+        assert ends(redis)["r3"]["finish_reason"] == "cancelled"
+
+        deployment_stop(actor=company.person("lea", "lead", "clinical"), deployment_id=before.pk)
+        stopped = Replica.objects.filter(deployment=before, state=ReplicaState.STOPPED)
+        until(stopped.exists)
+        send(before, "r4", "too late")
+        send(after, "r5", "still here")
+        until(lambda: "r5" in ends(redis))
+        assert redis.llen(deployment_queue(before.pk)) == 1
+        assert "r4" not in ends(redis)
+
+        process.terminate()
+        assert process.wait(30) == 0, (tmp_path / "engine.log").read_text()
+    assert not Replica.objects.filter(state=ReplicaState.READY).exists()
+    assert in_state(after, DeploymentState.PENDING)
