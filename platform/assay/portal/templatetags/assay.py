@@ -175,6 +175,20 @@ def pretty_json(value: object) -> str:
 
 
 @register.filter
+def split(text: str) -> list[str]:
+    """A text's words."""
+    return text.split()
+
+
+@register.filter
+def ready_count(deployment: Any) -> str:
+    """Ready replicas of all that have not stopped."""
+    replicas = [replica for replica in deployment.replicas.all() if replica.state != "stopped"]
+    ready = sum(replica.state == "ready" for replica in replicas)
+    return f"{ready} of {len(replicas)}"
+
+
+@register.filter
 def lookup(mapping: Any, key: object) -> Any:
     """`mapping[key]`, or None."""
     return mapping.get(key) if hasattr(mapping, "get") else None

@@ -1,0 +1,137 @@
+"""The audit log: in words, one event with its proof, verifying, exporting."""
+
+from __future__ import annotations
+
+from datetime import datetime, time
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.dateparse import parse_date
+
+from assay.portal.access import may
+from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.words import described
+from governance.audit.export import export_lines
+from governance.audit.selectors import (
+    audit_event_get,
+    audit_events_visible_to,
+    inclusion_proof,
+    latest_checkpoint,
+    sealing_lag_s,
+    verify_live,
+)
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+
+LIST_SIZE = 50
+FILTERS = ("action", "outcome", "subject_type", "department")
+
+
+def _day(text: str, at: time) -> datetime | None:
+    day = parse_date(text) if len(text) == 10 else None
+    return timezone.make_aware(datetime.combine(day, at)) if day else None
+
+
+class AuditLog(ActionScreen):
+    """The list, with filters."""
+
+    template_name = "portal/audit/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=self.scope())
+        given = {name: self.request.GET.get(name, "").strip()[:80] for name in FILTERS}
+        query = self.request.GET.get("q", "").strip()[:100]
+        since, until = self.request.GET.get("since", ""), self.request.GET.get("until", "")
+        rows = audit_events_visible_to(
+            self.actor,
+            query=query or None,
+            since=_day(since, time.min),
+            until=_day(until, time.max),
+            action=given["action"] or None,
+            outcome=given["outcome"] or None,
+            subject_type=given["subject_type"] or None,
+            department=given["department"] or None,
+        )
+        page = page_of(self.request, rows, LIST_SIZE)
+        return {
+            "page": page,
+            "events": [described(event) for event in page.object_list],
+            "given": {**given, "q": query, "since": since, "until": until},
+            "filtered": any([*given.values(), query, since, until]),
+            "actions": Action,
+            "checkpoint": latest_checkpoint(),
+            "lag": sealing_lag_s(),
+            "may_export": may(self.actor, Action.AUDIT_EXPORT, kind="audit"),
+            "report": None,
+        }
+
+    def scope(self) -> Resource:
+        """The whole log, or the first department whose part of it the person may read."""
+        if may(self.actor, Action.AUDIT_VIEW, kind="audit"):
+            return Resource(type="audit", name="the audit log")
+        mine = sorted(self.actor.departments)
+        allowed = [
+            slug
+            for slug in mine
+            if may(self.actor, Action.AUDIT_VIEW, kind="audit", department=slug)
+        ]
+        return Resource(
+            type="audit", name="the audit log", department=allowed[0] if allowed else None
+        )
+
+
+class AuditVerify(AuditLog):
+    """Verifies the whole log now and shows the outcome."""
+
+    def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        authorize(
+            actor=self.actor,
+            action=Action.AUDIT_VIEW,
+            resource=Resource(type="audit", name="the audit log"),
+        )
+        context = {**self.context(), "report": verify_live(), "error": None}
+        return render(request, self.template_name, context)
+
+
+class AuditEventPage(Screen):
+    """One event: in words, as canonical bytes, and where it stands in the tree."""
+
+    template_name = "portal/audit/event.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        event = audit_event_get(actor=self.actor, id=id)
+        checkpoint = latest_checkpoint()
+        covered = (
+            event.sequence is not None
+            and checkpoint is not None
+            and event.sequence < checkpoint.tree_size
+        )
+        proof = inclusion_proof(event) if covered else None
+        return {
+            "event": event,
+            "said": described(event),
+            "canonical": bytes(event.canonical).decode(),
+            "leaf_hash": bytes(event.leaf_hash).hex(),
+            "proof": proof,
+            "path": [step.hex() for step in proof.path] if proof else [],
+        }
+
+
+class AuditExport(Screen):
+    """Downloads the sealed log, one JSON line per event, as `assay audit verify` reads it."""
+
+    def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        authorize(
+            actor=self.actor,
+            action=Action.AUDIT_EXPORT,
+            resource=Resource(type="audit", name="the audit log"),
+        )
+        response = StreamingHttpResponse(
+            (f"{line.rstrip()}\n" for line in export_lines()),
+            content_type="application/x-ndjson",
+        )
+        response.headers["Content-Disposition"] = 'attachment; filename="assay-audit.jsonl"'
+        return response  # type: ignore[return-value]

@@ -1,0 +1,96 @@
+"""Deployments: what serves, from which bytes, by whose approval."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import may
+from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.reads import usage_days
+from assay.portal.series import usage_bars
+from governance.permissions import Action
+from governance.reviews.models import Verdict
+from governance.usage.selectors import usage_visible_to
+from registry.catalogue import get_task
+from registry.releases.selectors import release_review
+from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.selectors import deployment_get, deployments_visible_to
+from workers.deployments.services import deployment_stop
+
+
+class Deployments(Screen):
+    """Every deployment the person may see; stopped ones on request."""
+
+    template_name = "portal/deployments/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = deployments_visible_to(self.actor)
+        everything = self.request.GET.get("all") == "1"
+        if not everything:
+            rows = rows.exclude(state=DeploymentState.STOPPED)
+        rows = rows.select_related("release__version__model", "department").prefetch_related(
+            "replicas", "release__departments"
+        )
+        return {"page": page_of(self.request, rows), "everything": everything}
+
+
+def example(screen: Screen, deployment: Deployment) -> dict[str, str]:
+    """A request that works once a key is put in, as curl and as Python."""
+    task = get_task(deployment.release.version.model.task)
+    root = f"{screen.request.scheme}://{screen.request.get_host()}"
+    body = json.dumps({"model": deployment.name, **task.sample}, indent=2, ensure_ascii=False)
+    quoted = body.replace("'", "'\\''")
+    curl = (
+        f"curl {root}{task.endpoint} \\\n"
+        '  -H "Authorization: Bearer $ASSAY_KEY" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        f"  -d '{quoted}'"
+    )
+    return {"curl": curl, "endpoint": task.endpoint, "root": root}
+
+
+class DeploymentPage(ActionScreen):
+    """One deployment; its stop button."""
+
+    template_name = "portal/deployments/deployment.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        deployment = deployment_get(actor=self.actor, deployment_id=id)
+        version = deployment.release.version
+        review = release_review(deployment.release)
+        votes = review.decisions.all() if review else []
+        days = usage_days(usage_visible_to(self.actor).filter(deployment=deployment.name), 14)
+        live = deployment.state in (DeploymentState.PENDING, DeploymentState.SERVING)
+        return {
+            "deployment": deployment,
+            "release": deployment.release,
+            "version": version,
+            "live": live,
+            "replicas": list(deployment.replicas.all()),
+            "review": review,
+            "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
+            "usage": usage_bars(days, tokens=False) if any(d["requests"] for d in days) else None,
+            "example": example(self, deployment),
+            "may_stop": live
+            and may(
+                self.actor,
+                Action.DEPLOYMENT_STOP,
+                kind="deployment",
+                department=deployment.department.slug,
+            ),
+        }
+
+
+class DeploymentStop(DeploymentPage):
+    """Stops serving, with a reason."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        reason = self.request.POST.get("reason", "").strip()
+        deployment = deployment_stop(actor=self.actor, deployment_id=id, reason=reason)
+        messages.success(self.request, f"{deployment.name} is stopped.")
+        return redirect("portal:deployment", id=id)

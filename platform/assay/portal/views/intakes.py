@@ -1,0 +1,103 @@
+"""Intakes: deliveries, their findings, the second signature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import may, may_somewhere
+from assay.portal.forms import IntakeForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from governance.permissions import Action
+from registry.intake.models import IntakeState
+from registry.intake.selectors import intake_get, intakes_visible_to
+from registry.intake.services import intake_sign_off
+from registry.versions.selectors import models_visible_to
+from workers.jobs.requests import intake_request
+from workers.jobs.selectors import jobs_visible_to
+
+
+class Intakes(Screen):
+    """Every delivery the person may see."""
+
+    template_name = "portal/models/intakes.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = intakes_visible_to(self.actor).select_related(
+            "model__department", "submitted_by", "version__model"
+        )
+        state = self.request.GET.get("state", "")
+        if state in IntakeState.values:
+            rows = rows.filter(state=state)
+        return {
+            "page": page_of(self.request, rows),
+            "state": state,
+            "states": IntakeState.choices,
+            "may_deliver": may_somewhere(self.actor, Action.INTAKE_CREATE, kind="intake"),
+        }
+
+
+class IntakePage(ActionScreen):
+    """One delivery, and its signature."""
+
+    template_name = "portal/models/intake.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        intake = intake_get(actor=self.actor, id=id)
+        waiting = intake.state == IntakeState.AWAITING_SIGN_OFF
+        allowed = may(
+            self.actor,
+            Action.INTAKE_SIGN_OFF,
+            kind="intake",
+            department=intake.model.department.slug,
+        )
+        own = intake.submitted_by_id == self.actor.person_id
+        return {
+            "intake": intake,
+            "job": jobs_visible_to(self.actor).filter(pk=intake.job_id).first(),
+            "may_sign": waiting and allowed and not own,
+            "own": waiting and allowed and own,
+            "failed": sum(not finding.get("passed") for finding in intake.findings),
+        }
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        accept = self.request.POST.get("accept") == "yes"
+        intake = intake_sign_off(
+            actor=self.actor,
+            intake_id=id,
+            accept=accept,
+            reason=self.request.POST.get("reason", "").strip(),
+        )
+        messages.success(self.request, f"Intake {intake.pk} is {intake.state}.")
+        return redirect("portal:intake", id=id)
+
+
+class IntakeNew(ActionScreen):
+    """Delivers files into quarantine."""
+
+    template_name = "portal/form.html"
+
+    def form(self) -> IntakeForm:
+        mine = models_visible_to(self.actor).filter(department__slug__in=self.actor.departments)
+        if self.request.method == "POST":
+            return IntakeForm(self.request.POST, self.request.FILES, models=mine)
+        chosen = {"model": mine.filter(name=self.request.GET.get("model", "")).first()}
+        return IntakeForm(models=mine, initial=chosen)
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "form": self.form(),
+            "title": "Deliver files",
+            "lead": "They wait in quarantine until every check has passed and a second person has signed.",
+            "submit": "Deliver into quarantine",
+            "back": ("portal:intakes", "Intakes"),
+            "upload": True,
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        values = cleaned(self.form())
+        intake, _ = intake_request(actor=self.actor, **values)
+        return redirect("portal:intake", id=intake.pk)

@@ -1,0 +1,120 @@
+"""Jobs: the list, one with its live curve and log, cancelling."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+
+from assay.portal.access import may
+from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.series import curve_points, curves
+from governance.permissions import Action
+from registry.evaluations.selectors import evaluations_visible_to
+from registry.intake.selectors import intakes_visible_to
+from registry.versions.selectors import versions_visible_to
+from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.selectors import job_events, job_get, jobs_visible_to
+from workers.jobs.services import job_cancel
+
+FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD)
+EVENTS_SHOWN = 5000
+
+
+def is_live(job: Job) -> bool:
+    return job.state not in FINAL
+
+
+class Jobs(Screen):
+    """Every job the person may see, filtered by state and kind."""
+
+    template_name = "portal/jobs/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = jobs_visible_to(self.actor)
+        state, kind = self.request.GET.get("state", ""), self.request.GET.get("kind", "")
+        if state in JobState.values:
+            rows = rows.filter(state=state)
+        if kind in JobKind.values:
+            rows = rows.filter(kind=kind)
+        return {
+            "page": page_of(self.request, rows),
+            "state": state,
+            "kind": kind,
+            "states": JobState.choices,
+            "kinds": JobKind.choices,
+        }
+
+
+class JobPage(Screen):
+    """One job."""
+
+    template_name = "portal/jobs/job.html"
+
+    def context(self, *, id: UUID, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        job = job_get(actor=self.actor, job_id=id)
+        events = list(job_events(job)[:EVENTS_SHOWN])
+        return {
+            "job": job,
+            "live": is_live(job),
+            "events": [event for event in events if event.message],
+            "after": events[-1].pk if events else 0,
+            "curves": curves(events),
+            "result": result_of(self, job),
+            "may_cancel": is_live(job)
+            and not job.cancel_requested
+            and may(self.actor, Action.JOB_CANCEL, kind="job", department=job.department.slug),
+        }
+
+
+def result_of(screen: Screen, job: Job) -> dict[str, Any]:
+    """What came out of the job, as far as this person may see it."""
+    if job.kind == JobKind.EVALUATE:
+        return {"evaluation": evaluations_visible_to(screen.actor).filter(job_id=job.pk).first()}
+    if job.kind == JobKind.INTAKE:
+        return {"intake": intakes_visible_to(screen.actor).filter(job_id=job.pk).first()}
+    return {"version": versions_visible_to(screen.actor).filter(job_id=job.pk).first()}
+
+
+class JobProgress(Screen):
+    """The state and progress bar of one job, fetched while it runs."""
+
+    def get(self, request: HttpRequest, *, id: UUID, **kwargs: Any) -> HttpResponse:  # type: ignore[override]  # noqa: A002
+        job = job_get(actor=self.actor, job_id=id)
+        return render(request, "portal/parts/progress.html", {"job": job, "live": is_live(job)})
+
+
+class JobEvents(Screen):
+    """New log lines and curve points since `?after=`, for the script on the job's page."""
+
+    def get(self, request: HttpRequest, *, id: UUID, **kwargs: Any) -> HttpResponse:  # type: ignore[override]  # noqa: A002
+        job = job_get(actor=self.actor, job_id=id)
+        given = request.GET.get("after", "0")
+        after = int(given[:18]) if given.isdecimal() else 0
+        lines, names = [], {}
+        for event in job_events(job, after)[:EVENTS_SHOWN]:
+            points = curve_points(event.data) if event.step is not None else {}
+            names.update(points)
+            lines.append(
+                {
+                    "id": event.pk,
+                    "at": timezone.localtime(event.at).strftime("%H:%M:%S"),
+                    "step": event.step,
+                    "message": event.message,
+                    "points": points or None,
+                }
+            )
+        return JsonResponse({"live": is_live(job), "events": lines, "names": names})
+
+
+class JobCancel(JobPage, ActionScreen):
+    """Asks a job to stop."""
+
+    def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        job_cancel(actor=self.actor, job_id=id)
+        messages.success(self.request, "The job was asked to stop.")
+        return redirect("portal:job", id=id)

@@ -1,0 +1,184 @@
+"""Models: the list, one with its versions and gates, what can be started from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Max, QuerySet
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.forms import FineTuneForm, GateForm, ModelForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.series import metric_by_version
+from governance.permissions import Action
+from registry.catalogue import TASKS
+from registry.datasets.selectors import dataset_versions_visible_to, datasets_visible_to
+from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
+from registry.evaluations.services import gate_set
+from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+from registry.versions.selectors import model_get, models_visible_to, versions_visible_to
+from registry.versions.services import model_create
+from workers.jobs.requests import BASE_TASKS, fine_tune_request
+
+
+class Models(Screen):
+    """Every model the person may see."""
+
+    template_name = "portal/models/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = models_visible_to(self.actor).annotate(newest=Max("versions__created_at"))
+        wanted = self.request.GET.get("q", "").strip()[:80]
+        task = self.request.GET.get("task", "")
+        if wanted:
+            rows = rows.filter(name__icontains=wanted)
+        if task in TASKS:
+            rows = rows.filter(task=task)
+        return {
+            "page": page_of(self.request, rows),
+            "q": wanted,
+            "task": task,
+            "tasks": TASKS.values(),
+            "may_create": may_somewhere(self.actor, Action.MODEL_CREATE, kind="model"),
+        }
+
+
+class ModelNew(ActionScreen):
+    """The form for a new model."""
+
+    template_name = "portal/form.html"
+
+    def form(self) -> ModelForm:
+        departments = departments_where(self.actor, Action.MODEL_CREATE, kind="model")
+        return ModelForm(self.request.POST or None, departments=departments)
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "form": self.form(),
+            "title": "New model",
+            "lead": "A named line of versions. Base versions enter by intake; adaptations by jobs.",
+            "submit": "Register the model",
+            "back": ("portal:models", "Models"),
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        model = model_create(actor=self.actor, **cleaned(self.form()))
+        messages.success(self.request, f"{model.name} is registered.")
+        return redirect("portal:model", name=model.name)
+
+
+class ModelPage(ActionScreen):
+    """One model."""
+
+    template_name = "portal/models/model.html"
+
+    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
+        model = model_get(actor=self.actor, name=name)
+        department = model.department.slug
+        versions = versions_visible_to(self.actor).filter(model=model)
+        return {
+            "model": model,
+            "task": TASKS.get(model.task),
+            "page": page_of(self.request, versions),
+            "gates": gates_visible_to(self.actor).filter(model=model),
+            "trend": self.trend(model),
+            "may_adapt": bool(TASKS[model.task].trainer)
+            and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
+            "may_gate": may(self.actor, Action.GATE_SET, kind="gate", department=department),
+            "may_deliver": may(
+                self.actor, Action.INTAKE_CREATE, kind="intake", department=department
+            ),
+        }
+
+    def trend(self, model: Model) -> dict[str, Any] | None:
+        """The task's first metric by version, when two or more were measured."""
+        metric = TASKS[model.task].metric(TASKS[model.task].primary_metric) if TASKS[
+            model.task
+        ].metrics else None
+        if metric is None:
+            return None
+        points: dict[int, float] = {}
+        rows = evaluations_visible_to(self.actor).filter(version__model=model).order_by("-pk")
+        for number, metrics in rows.values_list("version__number", "metrics")[:200]:
+            if isinstance(metrics.get(metric.name), (int, float)):
+                points.setdefault(number, float(metrics[metric.name]))
+        if len(points) < 2:
+            return None
+        return metric_by_version([(f"v{n}", points[n]) for n in sorted(points)], metric.title)
+
+
+class GateSet(ActionScreen):
+    """Sets a threshold before anything is measured."""
+
+    template_name = "portal/form.html"
+
+    def form(self, model: Model) -> GateForm:
+        datasets = datasets_visible_to(self.actor).filter(task=model.task)
+        return GateForm(self.request.POST or None, datasets=datasets, task=model.task)
+
+    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
+        model = model_get(actor=self.actor, name=name)
+        return {
+            "form": self.form(model),
+            "title": f"Set a gate on {model.name}",
+            "lead": "Evaluations that start after this moment must meet it; earlier ones are not judged by it.",
+            "submit": "Set the gate",
+            "back_to": model,
+        }
+
+    def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
+        model = model_get(actor=self.actor, name=name)
+        gate = gate_set(actor=self.actor, model=model, **cleaned(self.form(model)))
+        messages.success(self.request, f"The gate {gate} is set.")
+        return redirect("portal:model", name=model.name)
+
+
+class FineTune(ActionScreen):
+    """Starts a training run that ends in a new version."""
+
+    template_name = "portal/form.html"
+
+    def form(self, model: Model) -> FineTuneForm:
+        return FineTuneForm(
+            self.request.POST or None,
+            task=model.task,
+            bases=self.bases(model),
+            dataset_versions=dataset_versions_visible_to(self.actor).filter(
+                dataset__task=model.task
+            ),
+        )
+
+    def bases(self, model: Model) -> QuerySet[ModelVersion]:
+        """Trusted versions that a model of this task can be adapted from."""
+        return versions_visible_to(self.actor).filter(
+            model__task__in=BASE_TASKS.get(model.task, frozenset({model.task})),
+            state=VersionState.TRUSTED,
+            kind__in=(VersionKind.BASE, VersionKind.FULL),
+        )
+
+    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
+        model = model_get(actor=self.actor, name=name)
+        return {
+            "form": self.form(model),
+            "title": f"Adapt {model.name}",
+            "lead": "Runs on the compute plane. What comes out is registered as the next version.",
+            "submit": "Start the job",
+            "back_to": model,
+        }
+
+    def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
+        model = model_get(actor=self.actor, name=name)
+        form = self.form(model)
+        values = cleaned(form)
+        job = fine_tune_request(
+            actor=self.actor,
+            model=model,
+            base_version=values["base_version"],
+            method=values["method"],
+            dataset_version=values["dataset_version"],
+            hyperparameters=form.hyperparameter_values(),
+        )
+        return redirect("portal:job", id=job.pk)

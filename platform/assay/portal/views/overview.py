@@ -1,0 +1,152 @@
+"""The first page: what needs me, what runs, how things stand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Count, Q
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+
+from assay.portal.access import may_somewhere
+from assay.portal.http import Screen
+from assay.portal.reads import reviews_awaiting, usage_days
+from assay.portal.series import usage_bars
+from assay.portal.words import described
+from governance.audit.selectors import audit_events_visible_to
+from governance.permissions import Action
+from governance.principals import Principal
+from governance.usage.selectors import usage_visible_to
+from registry.evaluations.selectors import evaluations_visible_to
+from registry.intake.models import Intake, IntakeState
+from registry.intake.selectors import intakes_visible_to
+from registry.releases.models import ReleaseState
+from registry.releases.selectors import releases_visible_to
+from registry.versions.models import VersionKind
+from registry.versions.selectors import versions_visible_to
+from workers.deployments.models import DeploymentState
+from workers.deployments.selectors import deployments_visible_to
+from workers.jobs.models import JobState
+from workers.jobs.selectors import jobs_visible_to
+
+LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
+
+
+def running_jobs(actor: Principal) -> dict[str, Any]:
+    """What the live fragment shows."""
+    return {"running": jobs_visible_to(actor).filter(state__in=LIVE).order_by("-created_at")[:6]}
+
+
+def intakes_to_sign(actor: Principal) -> list[Intake]:
+    """Deliveries that passed their checks and that this person may sign off."""
+    if not may_somewhere(actor, Action.INTAKE_SIGN_OFF, kind="intake"):
+        return []
+    waiting = intakes_visible_to(actor).filter(state=IntakeState.AWAITING_SIGN_OFF)
+    return list(waiting.exclude(submitted_by_id=actor.person_id).select_related("model")[:5])
+
+
+def needs_me(actor: Principal) -> dict[str, Any]:
+    """Everything that waits for this person, most pressing kinds first."""
+    week = timezone.now() - timedelta(days=7)
+    broken = jobs_visible_to(actor).filter(
+        state__in=(JobState.FAILED, JobState.DEAD), finished_at__gte=week
+    )
+    mine = Q(submitted_by_id=actor.person_id) | Q(department__slug__in=leads(actor))
+    found = {
+        "reviews": list(reviews_awaiting(actor).select_related("department")[:6]),
+        "changes": list(
+            releases_visible_to(actor).filter(mine, state=ReleaseState.CHANGES_REQUESTED)[:5]
+        ),
+        "intakes": intakes_to_sign(actor),
+        "broken": list(
+            broken.filter(Q(created_by_id=actor.person_id) | Q(department__slug__in=leads(actor)))[
+                :5
+            ]
+        ),
+    }
+    return {**found, "anything": any(found.values())}
+
+
+def leads(actor: Principal) -> list[str]:
+    """The departments that this person leads."""
+    return [r.department for r in actor.roles if r.role == "lead" and r.department]
+
+
+def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
+    """The seven stages with a count each and a word on what the count is."""
+    versions = versions_visible_to(actor).order_by().aggregate(
+        base=Count("pk", filter=Q(kind=VersionKind.BASE)),
+        adapted=Count("pk", filter=~Q(kind=VersionKind.BASE)),
+    )
+    intakes = intakes_visible_to(actor).order_by().aggregate(
+        waiting=Count("pk", filter=~Q(state__in=(IntakeState.TRUSTED, IntakeState.REJECTED))),
+        refused=Count("pk", filter=Q(state=IntakeState.REJECTED)),
+    )
+    releases = releases_visible_to(actor).order_by().aggregate(
+        every=Count("pk", distinct=True),
+        review=Count(
+            "pk",
+            distinct=True,
+            filter=Q(state__in=(ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)),
+        ),
+        approved=Count("pk", distinct=True, filter=Q(state=ReleaseState.APPROVED)),
+    )
+    deployments = deployments_visible_to(actor).order_by().aggregate(
+        live=Count(
+            "pk",
+            distinct=True,
+            filter=Q(state__in=(DeploymentState.PENDING, DeploymentState.SERVING)),
+        ),
+        serving=Count("pk", distinct=True, filter=Q(state=DeploymentState.SERVING)),
+    )
+    measured = evaluations_visible_to(actor).order_by().count()
+    refused = f", {intakes['refused']} refused" if intakes["refused"] else ""
+    rows = (
+        ("Intake", "package-import", versions["base"], f"trusted{refused}", "intakes"),
+        ("Adapt", "adjustments", versions["adapted"], "adapted versions", "models"),
+        ("Evaluate", "flask", measured, "evaluations", "jobs"),
+        ("Release", "git-pull-request", releases["every"], "requests", "reviews"),
+        ("Review", "clipboard-check", releases["review"], "open now", "reviews"),
+        ("Deploy", "rocket", deployments["live"], f"of {releases['approved']} approved", "deployments"),
+        ("Serve", "plug-connected", deployments["serving"], "serving", "deployments"),
+    )
+    keys = ("stage", "icon", "count", "hint", "url")
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+class Overview(Screen):
+    """The first page."""
+
+    template_name = "portal/overview.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        actor = self.actor
+        days = usage_days(usage_visible_to(actor), 7)
+        sees_audit = may_somewhere(actor, Action.AUDIT_VIEW, kind="audit")
+        events = audit_events_visible_to(actor)[:8] if sees_audit else []
+        deployments = (
+            deployments_visible_to(actor)
+            .exclude(state=DeploymentState.STOPPED)
+            .select_related("release__version__model", "department")
+            .prefetch_related("replicas")
+        )
+        return {
+            "needs": needs_me(actor),
+            "way": way_of_a_model(actor),
+            **running_jobs(actor),
+            "deployments": deployments[:6],
+            "usage": usage_bars(days),
+            "requests": sum(day["requests"] for day in days),
+            "tokens": sum(day["tokens"] for day in days),
+            "sees_audit": sees_audit,
+            "events": [described(event) for event in events],
+        }
+
+
+class Running(Screen):
+    """The live part of the first page, fetched every two seconds."""
+
+    def get(self, request: Any, **kwargs: Any) -> HttpResponse:
+        return render(request, "portal/parts/running.html", running_jobs(self.actor))

@@ -1,0 +1,99 @@
+"""Releases: asking for one, seeing one, withdrawing and deploying it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import may
+from assay.portal.forms import ReleaseForm
+from assay.portal.http import ActionScreen, cleaned
+from governance.people.models import Department
+from governance.permissions import Action
+from registry.releases.models import ReleaseState
+from registry.releases.selectors import release_get, release_review
+from registry.releases.services import release_submit, release_withdraw
+from registry.versions.models import ModelVersion
+from registry.versions.selectors import version_get
+from workers.deployments.selectors import deployments_visible_to
+from workers.deployments.services import deployment_create
+
+
+class ReleaseNew(ActionScreen):
+    """The request to run a version."""
+
+    template_name = "portal/models/release_new.html"
+
+    def form(self, version: ModelVersion) -> ReleaseForm:
+        initial = {
+            "environment": "production",
+            "deployment_name": version.model.name,
+            "departments": [version.model.department_id],
+        }
+        departments = Department.objects.all()
+        return ReleaseForm(self.request.POST or None, departments=departments, initial=initial)
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        version = version_get(actor=self.actor, id=id)
+        return {"version": version, "form": self.form(version)}
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        version = version_get(actor=self.actor, id=id)
+        values = cleaned(self.form(version))
+        answers = {name: values.pop(name) for name in ReleaseForm.RISK}
+        values["departments"] = list(values["departments"])
+        release = release_submit(
+            actor=self.actor,
+            version=version,
+            risk_answers={name: answer for name, answer in answers.items() if answer},
+            **values,
+        )
+        review = release_review(release)
+        messages.success(self.request, "The dossier is frozen and the review is open.")
+        if review is None:
+            return redirect("portal:release", id=release.pk)
+        return redirect("portal:review", id=review.pk)
+
+
+class ReleasePage(ActionScreen):
+    """One release: its state, who approved it, what it allows, where it runs."""
+
+    template_name = "portal/models/release.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        release = release_get(actor=self.actor, id=id)
+        department = release.department.slug
+        waiting = release.state in (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
+        return {
+            "release": release,
+            "review": release_review(release),
+            "deployments": deployments_visible_to(self.actor).filter(release=release),
+            "may_deploy": release.state == ReleaseState.APPROVED
+            and may(
+                self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department
+            ),
+            "may_withdraw": waiting
+            and may(self.actor, Action.RELEASE_WITHDRAW, kind="release", department=department),
+        }
+
+
+class ReleaseWithdraw(ReleasePage):
+    """Takes a request back."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        reason = self.request.POST.get("reason", "").strip()
+        release_withdraw(actor=self.actor, release_id=id, reason=reason)
+        messages.success(self.request, "The request is withdrawn.")
+        return redirect("portal:release", id=id)
+
+
+class ReleaseDeploy(ReleasePage):
+    """Makes an approved release servable."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        release = release_get(actor=self.actor, id=id)
+        deployment = deployment_create(actor=self.actor, release_id=release.pk)
+        return redirect("portal:deployment", id=deployment.pk)

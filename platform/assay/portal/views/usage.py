@@ -1,0 +1,62 @@
+"""Usage: per day, and by deployment, department and key."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Avg, Count, F, Q, Sum
+from django.utils import timezone
+
+from assay.portal.http import Screen
+from assay.portal.reads import usage_days
+from assay.portal.series import usage_bars
+from governance.usage.selectors import usage_visible_to
+
+GROUPS = (
+    ("deployment", "Deployment"),
+    ("department", "Department"),
+    ("key_public_id", "API key"),
+)
+PERIODS = (7, 30, 90)
+
+
+class Usage(Screen):
+    """What was used, by whom."""
+
+    template_name = "portal/usage.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        given = self.request.GET.get("days", "")
+        period = int(given) if given in {str(days) for days in PERIODS} else 30
+        by = self.request.GET.get("by", "")
+        by = by if by in dict(GROUPS) else "deployment"
+        records = usage_visible_to(self.actor)
+        days = usage_days(records, period)
+        since = timezone.now() - timedelta(days=period)
+        table = (
+            records.filter(occurred_at__gte=since)
+            .order_by()
+            .values(name=F(by))
+            .annotate(
+                requests=Count("id"),
+                failed=Count("id", filter=~Q(outcome="ok")),
+                prompt=Sum("prompt_tokens"),
+                completion=Sum("completion_tokens"),
+                time=Avg("total_ms"),
+            )
+            .order_by("-requests")[:100]
+        )
+        return {
+            "period": period,
+            "periods": PERIODS,
+            "by": by,
+            "by_title": dict(GROUPS)[by],
+            "groups": GROUPS,
+            "table": table,
+            "requests": sum(day["requests"] for day in days),
+            "tokens": sum(day["tokens"] for day in days),
+            "failed": sum(day["failed"] for day in days),
+            "requests_chart": usage_bars(days, tokens=False),
+            "tokens_chart": usage_bars(days),
+        }

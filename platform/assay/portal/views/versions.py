@@ -1,0 +1,83 @@
+"""One version: what it is, where it comes from, how it measures, where it may go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import may
+from assay.portal.evidence import drawn, manifest_files
+from assay.portal.forms import EvaluateForm
+from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.lineage import drawing
+from assay.portal.series import curves
+from governance.permissions import Action
+from registry.catalogue import TASKS
+from registry.datasets.selectors import dataset_versions_visible_to
+from registry.evaluations.selectors import evaluations_visible_to
+from registry.releases.selectors import releases_visible_to
+from registry.versions.models import ModelVersion, VersionState
+from registry.versions.selectors import version_get
+from workers.jobs.requests import evaluate_request
+from workers.jobs.selectors import job_events, jobs_visible_to
+
+EVALUATIONS_SHOWN = 6
+
+
+class VersionPage(Screen):
+    """One version."""
+
+    template_name = "portal/models/version.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        version = version_get(actor=self.actor, id=id)
+        department = version.model.department.slug
+        evaluations = evaluations_visible_to(self.actor).filter(version=version)
+        job = jobs_visible_to(self.actor).filter(pk=version.job_id).first()
+        trusted = version.state == VersionState.TRUSTED
+        return {
+            "version": version,
+            "task": TASKS.get(version.model.task),
+            "files": manifest_files(version),
+            "graph": drawing(version, self.actor),
+            "job": job,
+            "curves": curves(job_events(job)[:5000]) if job else None,
+            "evidence": [
+                drawn(evaluation, task=version.model.task)
+                for evaluation in evaluations[:EVALUATIONS_SHOWN]
+            ],
+            "releases": releases_visible_to(self.actor).filter(version=version)[:20],
+            "may_release": trusted
+            and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
+            "may_evaluate": trusted
+            and bool(TASKS[version.model.task].evaluator)
+            and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
+        }
+
+
+class Evaluate(ActionScreen):
+    """Starts a measurement."""
+
+    template_name = "portal/form.html"
+
+    def form(self, version: ModelVersion) -> EvaluateForm:
+        data = dataset_versions_visible_to(self.actor).filter(dataset__task=version.model.task)
+        return EvaluateForm(self.request.POST or None, dataset_versions=data)
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        version = version_get(actor=self.actor, id=id)
+        return {
+            "form": self.form(version),
+            "title": f"Evaluate {version}",
+            "lead": "Measured beside its baseline. The gates that stand now decide pass or fail.",
+            "submit": "Start the evaluation",
+            "back_to_version": version,
+        }
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        version = version_get(actor=self.actor, id=id)
+        data = cleaned(self.form(version))["dataset_version"]
+        job = evaluate_request(actor=self.actor, version=version, dataset_version=data)
+        return redirect("portal:job", id=job.pk)

@@ -1,0 +1,105 @@
+"""Audit events in words a person would use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from governance.audit.models import AuditEvent
+
+# Past tense of "<resource>:<verb>"; {} is the subject's name.
+PHRASES = {
+    "audit:export": "exported the audit log",
+    "audit:verify": "verified the audit log",
+    "checklist:attest": "attested a checklist item of {}",
+    "dataset:create": "added the dataset {}",
+    "dataset:version": "added data to {}",
+    "department:create": "founded the department {}",
+    "deployment:create": "deployed {}",
+    "deployment:invoke": "used {}",
+    "deployment:load": "loaded {}",
+    "deployment:refuse": "refused to load {}",
+    "deployment:stop": "stopped {}",
+    "evaluation:record": "recorded {}",
+    "gate:set": "set a gate on {}",
+    "intake:create": "delivered {}",
+    "intake:check": "checked {}",
+    "intake:reject": "rejected {}",
+    "intake:sign_off": "signed off {}",
+    "job:cancel": "cancelled the job {}",
+    "job:create": "started the job {}",
+    "job:fail": "could not finish the job {}",
+    "job:finish": "finished the job {}",
+    "key:create": "made the key {}",
+    "key:revoke": "revoked the key {}",
+    "model:create": "registered the model {}",
+    "person:create": "added {}",
+    "person:sign_in": "signed in",
+    "policy:activate": "put {} in force",
+    "quota:set": "set a quota on {}",
+    "release:approve": "approved {}",
+    "release:decide": "decided on {}",
+    "release:submit": "asked for the release of {}",
+    "release:withdraw": "withdrew {}",
+    "release:expire": "let {} expire",
+    "review:open": "opened the review of {}",
+    "review:approve": "approved {}",
+    "review:comment": "commented on {}",
+    "review:reject": "rejected {}",
+    "review:request_changes": "requested changes to {}",
+    "review:answer": "answered the review of {}",
+    "role:grant": "granted a role to {}",
+    "role:revoke": "took a role from {}",
+    "version:register": "registered {}",
+}
+ICONS = {
+    "audit": "file-certificate",
+    "checklist": "clipboard-check",
+    "dataset": "database",
+    "department": "building",
+    "deployment": "rocket",
+    "evaluation": "flask",
+    "gate": "scale",
+    "intake": "package-import",
+    "job": "activity",
+    "key": "key",
+    "model": "box",
+    "person": "user",
+    "policy": "certificate",
+    "quota": "hourglass",
+    "release": "git-pull-request",
+    "review": "message-2",
+    "role": "users",
+    "version": "git-commit",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One event as shown: who, what, and how it stands out."""
+
+    event: AuditEvent
+    who: str
+    what: str
+    icon: str
+    tone: str
+
+
+def described(event: AuditEvent) -> Described:
+    """The event as a sentence: `who` did `what`."""
+    resource, _, verb = event.action.partition(":")
+    subject = event.subject_name or f"{event.subject_type} {event.subject_id}"
+    phrase = PHRASES.get(event.action)
+    if phrase is None:
+        phrase = f"{resource.replace('_', ' ')}: {verb.replace('_', ' ')}, {{}}"
+    if event.outcome == "denied":
+        what = f"was refused {event.action} on {subject}"
+    else:
+        what = phrase.replace("{}", subject)
+    tone = {"allowed": "", "denied": "bad", "failed": "warn"}.get(event.outcome, "")
+    return Described(
+        event=event,
+        who=event.actor_name or event.actor_id,
+        what=what,
+        icon="ban" if event.outcome == "denied" else ICONS.get(resource, "circle-dot"),
+        tone=tone,
+    )
