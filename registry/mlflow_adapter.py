@@ -16,6 +16,7 @@ from typing import Any
 from django.conf import settings
 
 from governance.errors import Unavailable
+from registry import store
 
 # Read by MLflow's HTTP client: seconds a request, and how often it tries again.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -45,7 +46,6 @@ def register_version(
     task: str,
     kind: str,
     digest: str,
-    source: str,
     base: str,
     dataset: str,
     parameters: Mapping[str, Any],
@@ -54,8 +54,9 @@ def register_version(
 ) -> RegisteredRun:
     """Log a run and register a model version on it; once for each job, however often it is asked.
 
-    The experiment and the registered model carry the model's name; `source` is where a client
-    downloads the files from. `history` is a list of {"step": int, "values": {metric: value}}.
+    The experiment and the registered model carry the model's name; a client of MLflow downloads
+    the files of `digest` from the store. `history` is a list of
+    {"step": int, "values": {metric: value}}.
 
     Raises:
         Unavailable: MLflow does not answer or refuses; trying again is safe.
@@ -75,6 +76,7 @@ def register_version(
             _log(client, run.info.run_id, parameters, metrics, history)
             client.set_tag(run.info.run_id, _DONE, "1")
             client.set_terminated(run.info.run_id)
+        source = store.expose(digest, run.info.artifact_uri)
         version = _version_for(client, model, run.info.run_id, source, tags)
         return RegisteredRun(run_id=run.info.run_id, version=str(version.version))
 

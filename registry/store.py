@@ -1,7 +1,7 @@
 """The artefact store: folders and files under their own digest, written once.
 
-MLflow serves the same root as its artefact destination, so a version's source there is
-`artifact_uri(digest)`.
+MLflow serves the same root as its artefact destination. It registers only sources inside a run's
+own artefact folder, so `expose` puts a link to the version's folder there: no byte is stored twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from django.conf import settings
 
@@ -44,9 +44,29 @@ def quarantine_folder(intake_id: int) -> Path:
     return Path(settings.DATA_DIR) / "quarantine" / str(intake_id)
 
 
-def artifact_uri(digest: str) -> str:
-    """What MLflow calls the same folder."""
-    return f"mlflow-artifacts:/versions/{_checked(digest)}"
+def expose(digest: str, artifact_uri: str) -> str:
+    """Link a version's folder into a run's artefacts; returns the source that MLflow accepts.
+
+    Args:
+        digest: Of a version in the store.
+        artifact_uri: The run's, `mlflow-artifacts:/<experiment>/<run>/artifacts`.
+
+    Raises:
+        InvalidInput: MLflow keeps the run's artefacts anywhere else.
+    """
+    scheme, _, path = artifact_uri.partition(":/")
+    parts = PurePosixPath(path.lstrip("/")).parts
+    if scheme != "mlflow-artifacts" or not parts or ".." in parts:
+        raise InvalidInput(
+            f"MLflow keeps the run's artefacts at {artifact_uri[:200]!r}, not in Assay's store.",
+            hint="Start MLflow with --artifacts-destination naming ASSAY_DATA_DIR/artifacts.",
+        )
+    link = root().joinpath(*parts) / "model"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    target = os.path.relpath(version_folder(digest), link.parent)
+    if not (link.is_symlink() and os.readlink(link) == target):
+        link.symlink_to(target, target_is_directory=True)
+    return f"{artifact_uri}/model"
 
 
 def adopt(folder: Path, manifest: Manifest, *, at: Path | None = None) -> Path:

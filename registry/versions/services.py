@@ -135,7 +135,6 @@ def version_register(
         task=model.task,
         kind=kind,
         digest=digest,
-        source=store.artifact_uri(digest),
         base=f"{base} {base.digest}" if base else "",
         dataset=f"{dataset_version} {dataset_version.digest}" if dataset_version else "",
         parameters=settings,
