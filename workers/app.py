@@ -12,3 +12,11 @@ os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 app = Celery("assay")
 app.config_from_object("django.conf:settings", namespace="CELERY")
+# Sending gives up at once when the broker is away; kombu would hold the caller for seconds.
+app.conf.broker_transport_options = {
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.1,
+    "interval_max": 0.1,
+    **app.conf.broker_transport_options,
+}

@@ -29,12 +29,26 @@ def database_url() -> str:
 
 @contextmanager
 def worker(log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Celery worker in its own process group, on the tests' database and broker."""
-    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker"]
+    """A Celery worker."""
+    command = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel", "INFO")
+    with started(log, b" ready.", *command, "-n", f"{log.stem}@%h", *options) as process:
+        yield process
+
+
+@contextmanager
+def controller(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The control plane's loops."""
+    with started(log, b"The controller runs", "manage.py", "run_controller") as process:
+        yield process
+
+
+@contextmanager
+def started(log: Path, ready: bytes, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process in its own group, on the tests' database and broker, once it is `ready`."""
     environment = {**os.environ, "DATABASE_URL": database_url(), "PYTHONPATH": str(ROOT)}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*command, *options, "--loglevel", "INFO", "-n", f"{log.stem}@%h"],
+            [sys.executable, *arguments],
             cwd=ROOT,
             env=environment,
             stdout=output,
@@ -42,7 +56,7 @@ def worker(log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
             start_new_session=True,
         )
     try:
-        until(lambda: b" ready." in log.read_bytes() or process.poll() is not None)
+        until(lambda: ready in log.read_bytes() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         yield process
     finally:

@@ -13,7 +13,7 @@ from redis import Redis
 
 from governance.audit.models import AuditEvent
 from registry.intake.models import Intake
-from tests.live.celery_worker import database_url, kill, until, worker
+from tests.live.celery_worker import controller, database_url, kill, until, worker
 from tests.unit.workers import company
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
@@ -118,3 +118,22 @@ def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path:
         job_sweep()
         finished(job)
     assert (job.attempt, job.fence) == (2, 2)
+
+
+def test_controller_and_worker_finish_a_job_between_them(redis: Redis, tmp_path: Path) -> None:
+    log = tmp_path / "controller.log"
+    with controller(log) as process, worker(tmp_path / "worker.log", *COMPUTE):
+        job = delivery()
+        until(lambda: in_state(job, JobState.SUCCEEDED))
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert Intake.objects.get(job_id=job.pk).state == "awaiting_sign_off"
+    events = AuditEvent.objects.filter(subject_id=str(job.pk)).order_by("pk")
+    assert [event.action for event in events] == [
+        "job:create",
+        "job:claim",
+        "job:deliver",
+        "job:finish",
+    ]
+    assert events[0].sequence is not None
