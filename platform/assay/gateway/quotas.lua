@@ -2,8 +2,8 @@
 --
 -- reserve: ARGV = "reserve", request id, tokens, lifetime in ms, then (key, kind, limit) per limit.
 --   All limits must have room; then all are charged and a reservation is kept under
---   assay:quota:reservation:<id>. Returns {index of the limit that stopped it or 0, wait in ms or -1
---   for never, then (remaining, reset in ms) per limit}.
+--   assay:quota:reservation:<id>. Returns, as one text that is quick to read, the index of the limit
+--   that stopped it or 0, the wait in ms or -1 for never, then (remaining, reset in ms) per limit.
 -- settle: ARGV = "settle", request id, tokens really used, refund (1: it never ran), usage stream,
 --   usage entry or "". Takes the reservation away, so that a second call charges nothing, and adds
 --   the entry. Returns 1 when it found the reservation.
@@ -120,7 +120,9 @@ local function reserve()
     redis.call('SET', 'assay:quota:reservation:' .. request,
       cjson.encode({tokens = tokens, charged = charged}), 'PX', tonumber(ARGV[4]))
   end
-  return {stopped, longest, unpack(answer)}
+  local numbers = {string.format('%d', stopped), string.format('%.0f', longest)}
+  for _, number in ipairs(answer) do numbers[#numbers + 1] = string.format('%.0f', number) end
+  return table.concat(numbers, ' ')
 end
 
 local function settle()

@@ -85,11 +85,12 @@ class Quotas:
         for limit in limits:
             arguments += (limit.store_key, limit.kind, limit.limit)
         try:
-            answer: list[int] = await self._script(keys=(), args=arguments)
+            text: bytes = await self._script(keys=(), args=arguments)
         except (redis.RedisError, OSError) as error:
             raise Unavailable(
                 "The quota store does not answer, so no request is let through.", retry_after=2
             ) from error
+        answer = [int(number) for number in text.split()]
         headers = _headers(limits, answer[2:])
         if answer[0]:
             raise _stopped(limits[answer[0] - 1], answer[1], tokens, headers)

@@ -35,7 +35,13 @@ _REMEMBERED = timedelta(days=7)
 # A replica whose heartbeat is older than this, in seconds, is not counted on.
 REPLICA_PATIENCE_S = 30.0
 # Columns that are large and not needed here.
-_HEAVY = ("release__dossier", "release__version__manifest", "release__version__card")
+_HEAVY = (
+    "release__dossier",
+    "release__version__manifest",
+    "release__version__card",
+    "release__version__base__manifest",
+    "release__version__base__card",
+)
 
 
 @dataclass(frozen=True, slots=True)

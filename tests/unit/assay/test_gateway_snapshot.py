@@ -1,0 +1,42 @@
+"""What the gateway reads of the database, and how often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+
+from assay.gateway.snapshot import read_snapshot
+from tests.unit.assay.gateway_support import DIGEST, Stage, stage
+from workers.deployments.models import Deployment, Replica
+
+__all__ = ["stage"]
+
+
+def test_a_reading_takes_six_queries_however_much_there_is(
+    stage: Stage, django_assert_num_queries: Any
+) -> None:
+    for name in ("one", "two", "three"):
+        stage.deployment(name, behaviour=None)
+        stage.key()
+    stage.limit("tokens_per_day", 5)
+    with django_assert_num_queries(6):
+        snapshot = read_snapshot()
+    assert set(snapshot.deployments) == {"one", "two", "three"}
+    assert [key.limits[0].limit for key in snapshot.keys.values()] == [5, 5, 5]
+    assert snapshot.policy.version == 1
+
+
+def test_a_replica_counts_while_it_lives_and_has_loaded_the_approved_bytes(stage: Stage) -> None:
+    stage.deployment(behaviour=None)
+    assert read_snapshot().deployments["writer"].ready_until > timezone.now().timestamp()
+    Replica.objects.update(loaded_digest="e" * 64)
+    assert read_snapshot().deployments["writer"].ready_until == 0
+    Replica.objects.update(loaded_digest=DIGEST, state="loading")
+    assert read_snapshot().deployments["writer"].ready_until == 0
+
+
+def test_a_stopped_deployment_is_gone(stage: Stage) -> None:
+    stage.deployment(behaviour=None)
+    Deployment.objects.update(state="stopped")
+    assert read_snapshot().deployments == {}
