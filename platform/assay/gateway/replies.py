@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from enum import Enum
-from typing import cast
+from typing import Any
 
 import redis.asyncio
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _BLOCK_MS = 1000
 _COUNT = 500
 _TRIM_EVERY_S = 15.0
-_Answer = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
+_Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 class Signal(Enum):
@@ -77,10 +77,9 @@ class Replies:
 
     async def _read_once(self) -> None:
         answer = await self._client.xread({self.stream: self._last}, count=_COUNT, block=_BLOCK_MS)
-        for _, entries in cast(_Answer, answer):
-            for identifier, fields in entries:
-                self._last = identifier
-                self._deliver(fields)
+        for identifier, fields in _entries(answer):
+            self._last = identifier
+            self._deliver(fields)
         if time.monotonic() - self._trimmed_at > _TRIM_EVERY_S:
             self._trimmed_at = time.monotonic()
             await self._client.xtrim(self.stream, minid=self._last, approximate=False)
@@ -94,3 +93,12 @@ class Replies:
         except (KeyError, TypeError, ValueError):
             # One bad entry must not cost the other requests their answers.
             logger.exception("An entry of %s is not an event.", self.stream)
+
+
+def _entries(answer: Any) -> list[_Entry]:
+    """The entries of an XREAD of one stream: [[name, entries]], or with `?protocol=3` in the URL
+    {name: [entries]}."""
+    if not answer:
+        return []
+    pages = [answer[0][1]] if isinstance(answer, list) else next(iter(answer.values()))
+    return [entry for page in pages for entry in page]
