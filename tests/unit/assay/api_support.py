@@ -37,7 +37,9 @@ class Api:
     def get(self, path: str, **query: Any) -> Any:
         return decoded(self._client.get(f"/api/v1/{path}", query_params=query or None))
 
-    def post(self, path: str, body: Any = None, *, raw: str | bytes | None = None, **more: Any) -> Any:
+    def post(
+        self, path: str, body: Any = None, *, raw: str | bytes | None = None, **more: Any
+    ) -> Any:
         text = json.dumps({} if body is None else body) if raw is None else raw
         return decoded(
             self._client.post(

@@ -176,7 +176,9 @@ def test_a_refused_attempt_is_audited_with_the_request_id(
 ) -> None:
     viewer = Api(person("Vera", "viewer@clinical"))
 
-    answer = viewer.post("departments", {"slug": "finance", "name": "Finance"}, **{"x-request-id": "trace-9"})
+    answer = viewer.post(
+        "departments", {"slug": "finance", "name": "Finance"}, **{"x-request-id": "trace-9"}
+    )
 
     assert answer.status_code in {403, 404}
     event = AuditEvent.objects.get(outcome="denied", action="department:create")

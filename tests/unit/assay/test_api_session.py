@@ -156,7 +156,9 @@ def test_a_page_size_out_of_bounds_is_refused(ada: Person, size: str) -> None:
     problem_of(Api(ada).get("people", page_size=size), 400, "invalid_input")
 
 
-@pytest.mark.parametrize("cursor", ["x", "cD1hYmM=", "cD0yMDI2", "%00", "cD05OTk5OTk5OTk5OTk5OTk5OTk5OTk5"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "cD1hYmM=", "cD0yMDI2", "%00", "cD05OTk5OTk5OTk5OTk5OTk5OTk5OTk5"]
+)
 @pytest.mark.parametrize("path", ["people", "jobs"])
 def test_a_cursor_that_is_not_ours_is_refused(ada: Person, path: str, cursor: str) -> None:
     answer: Any = Api(ada).get(path, cursor=cursor)
@@ -166,9 +168,7 @@ def test_a_cursor_that_is_not_ours_is_refused(ada: Person, path: str, cursor: st
         problem_of(answer, 400, "invalid_input")
 
 
-def test_pages_follow_one_another_without_gaps(
-    ada: Person, person: Callable[..., Person]
-) -> None:
+def test_pages_follow_one_another_without_gaps(ada: Person, person: Callable[..., Person]) -> None:
     for number in range(7):
         person(f"Person {number}")
     api = Api(ada)
