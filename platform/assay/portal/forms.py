@@ -239,21 +239,31 @@ class ReleaseForm(TablerForm):
     tier = forms.ChoiceField(choices=TIERS, label="Risk tier", initial="limited")
     purpose = forms.CharField(max_length=1000, widget=forms.Textarea(attrs={"rows": 3}))
     affected_people = forms.CharField(
-        max_length=500, label="Who is affected by its answers", widget=forms.Textarea(attrs={"rows": 2})
-    )
-    human_oversight = forms.CharField(
-        max_length=500,
-        label="Who oversees it, and how it is stopped",
+        max_length=2000,
+        label="Who is affected by its answers",
         widget=forms.Textarea(attrs={"rows": 2}),
     )
-    foreseeable_misuse = forms.CharField(
-        max_length=500, label="Foreseeable misuse", widget=forms.Textarea(attrs={"rows": 2})
+    autonomy = forms.ChoiceField(
+        label="How it takes part in decisions",
+        choices=(
+            ("suggests", "It suggests; a person decides"),
+            ("decides_with_human", "It decides together with a person"),
+            ("decides", "It decides without a person"),
+        ),
     )
-    limitations = forms.CharField(
-        max_length=500, required=False, label="Known limits", widget=forms.Textarea(attrs={"rows": 2})
+    personal_data = forms.BooleanField(required=False, label="It handles personal data")
+    eu_ai_act_role = forms.ChoiceField(
+        label="Our role under the EU AI Act",
+        choices=(("deployer", "Deployer"), ("provider", "Provider"), ("modifier", "Modifier")),
+    )
+    notes = forms.CharField(
+        max_length=4000,
+        required=False,
+        label="Oversight, limits, foreseeable misuse",
+        widget=forms.Textarea(attrs={"rows": 3}),
     )
 
-    RISK = ("affected_people", "human_oversight", "foreseeable_misuse", "limitations")
+    RISK = ("affected_people", "autonomy", "personal_data", "eu_ai_act_role", "notes")
 
     def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

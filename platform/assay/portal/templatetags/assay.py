@@ -158,6 +158,15 @@ def sentence(value: object) -> str:
 
 
 @register.filter
+def answer_words(value: object) -> str:
+    """A risk answer as a person would say it."""
+    if isinstance(value, bool):
+        return "Yes" if value else "No"
+    text = str(value)
+    return sentence(text) if text.replace("_", "").isalpha() else text or "–"
+
+
+@register.filter
 def initials(name: str) -> str:
     parts = [part for part in str(name).split() if part[:1].isalnum()]
     return "".join(part[0] for part in (parts[:1] + parts[-1:] if len(parts) > 1 else parts)).upper()

@@ -48,7 +48,7 @@ class ReleaseNew(ActionScreen):
         release = release_submit(
             actor=self.actor,
             version=version,
-            risk_answers={name: answer for name, answer in answers.items() if answer},
+            risk_answers={"intended_purpose": values["purpose"], **answers},
             **values,
         )
         review = release_review(release)

@@ -38,6 +38,9 @@ VERDICTS = (
     (Verdict.REJECT, "Reject", "Final: this request does not run."),
 )
 
+# The risk answers that an answer to the reviewers may reword.
+FREE_TEXT = ("intended_purpose", "affected_people", "notes")
+
 
 class Reviews(Screen):
     """The inbox: mine first, by due time; then everything else the person may see."""
@@ -159,6 +162,7 @@ class ReviewPage(ActionScreen):
                 department=review.department.slug,
             ),
             "typed": self.request.POST,
+            "rewordable": [(name, release.risk_answers.get(name, "")) for name in FREE_TEXT],
             **self.trail(tab, review),
             "evidence_count": len(subject.evidence),
         }
@@ -205,10 +209,10 @@ class Answer(ReviewPage):
         review = review_find(self, id)
         release = release_get(actor=self.actor, id=int(review.subject_id))
         answers = dict(release.risk_answers)
-        for name in answers:
+        for name in FREE_TEXT:
             given = self.request.POST.get(f"risk_{name}")
             if given is not None:
-                answers[name] = given.strip()[:500]
+                answers[name] = given.strip()
         release_answer(
             actor=self.actor,
             release_id=release.pk,
