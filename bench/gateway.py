@@ -107,24 +107,26 @@ def _furnish() -> tuple[str, str]:
 
     django.setup()
     call_command("migrate", verbosity=0)
-    from django.conf import settings
     from django.db import connection
+
+    from governance.people.models import Department
+    from governance.policy.services import policy_bootstrap
+
+    policy_bootstrap()
+    department = Department.objects.create(slug="bench", name="Bench")
+    made = _key(department), _deployment(department)
+    connection.close()
+    return made
+
+
+def _key(department: Any) -> str:
+    from django.conf import settings
     from django.utils import timezone
 
     from governance.keys.models import ApiKey
     from governance.keys.tokens import format_token, mint, secret_hmac
-    from governance.people.models import Department, Person
-    from governance.policy.services import policy_bootstrap
     from governance.quotas.models import QuotaKind, QuotaLimit
-    from registry.releases.models import Release
-    from registry.versions.models import Model, ModelVersion
-    from workers.deployments.models import Deployment, Replica
-    from workers.wire import deployment_queue
 
-    policy_bootstrap()
-    later = timezone.now() + timedelta(days=1)
-    person = Person.objects.create(email="bench@example.org", name="Bench")
-    department = Department.objects.create(slug="bench", name="Bench")
     for kind in QuotaKind.values:
         QuotaLimit.objects.create(department=department, kind=kind, limit=10**9)
     public_id, secret = mint()
@@ -135,8 +137,22 @@ def _furnish() -> tuple[str, str]:
         name="bench",
         department=department,
         scopes=["deployment:invoke"],
-        expires_at=later,
+        expires_at=timezone.now() + timedelta(days=1),
     )
+    return format_token(public_id, secret)
+
+
+def _deployment(department: Any) -> str:
+    from django.utils import timezone
+
+    from governance.people.models import Person
+    from registry.releases.models import Release
+    from registry.versions.models import Model, ModelVersion
+    from workers.deployments.models import Deployment, Replica
+    from workers.wire import deployment_queue
+
+    person = Person.objects.create(email="bench@example.org", name="Bench")
+    later = timezone.now() + timedelta(days=1)
     owned = {"department": department, "created_by": person}
     model = Model.objects.create(name="bench", task="text-generation", **owned)
     version = ModelVersion.objects.create(
@@ -155,8 +171,7 @@ def _furnish() -> tuple[str, str]:
         deployment=deployment, worker="responder", state="ready", loaded_digest="0" * 64,
         heartbeat_at=later,
     )  # fmt: skip
-    connection.close()
-    return format_token(public_id, secret), deployment_queue(deployment.pk)
+    return deployment_queue(deployment.pk)
 
 
 @contextmanager
