@@ -130,9 +130,7 @@ def test_what_cannot_be_read_is_refused_by_line(
     assert list((store.root() / "datasets").glob(".incoming-*")) == []
 
 
-def test_bounds_on_file_and_row_hold(
-    developer: Principal, reviews: Dataset, settings: Any
-) -> None:
+def test_bounds_on_file_and_row_hold(developer: Principal, reviews: Dataset, settings: Any) -> None:
     long = json.dumps({"text": "x" * (1024 * 1024), "label": "a"})
     with pytest.raises(TooLarge, match="Line 1"):
         add(developer, reviews, "rows.jsonl", long)

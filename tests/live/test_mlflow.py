@@ -1,0 +1,171 @@
+"""A version as MLflow and its ordinary client see it. Starts a real MLflow server (10 to 20 s)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import settings
+
+from assay.local.services import MLflow
+from governance.people.models import Department, Person, RoleAssignment
+from governance.people.selectors import principal_for_person
+from governance.policy.services import policy_bootstrap
+from governance.principals import service_principal
+from registry import store
+from registry.intake.models import IntakeState
+from registry.intake.services import intake_checked, intake_sign_off, intake_submit
+from registry.manifests import build_manifest, verify_folder
+from registry.versions.models import ModelVersion
+from registry.versions.services import version_register
+from tests.unit.registry.objects import data, delivery, model, stored, version
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db]
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
+    """A private MLflow on its own database of the tests' PostgreSQL."""
+    import psycopg
+
+    url = os.environ["DATABASE_URL"]
+    name = f"mlflow_{uuid4().hex[:8]}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+    path, _, query = url.partition("?")
+    server = MLflow(
+        f"{path.rpartition('/')[0]}/{name}" + (f"?{query}" if query else ""),
+        Path(settings.DATA_DIR) / "artifacts",
+        tmp_path_factory.mktemp("mlflow") / "mlflow.log",
+    )
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def client(mlflow_server: MLflow, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An ordinary MLflow client of the same server."""
+    from mlflow.tracking import MlflowClient
+
+    settings.MLFLOW_TRACKING_URI = mlflow_server.url
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    return MlflowClient(tracking_uri=mlflow_server.url)
+
+
+@pytest.fixture
+def clinical(db: None) -> Department:
+    policy_bootstrap()
+    return Department.objects.create(slug="clinical", name="Clinical")
+
+
+def member(name: str, role: str, department: Department | None = None) -> Person:
+    person = Person.objects.create(name=name, email=f"{name.lower()}@example.org")
+    RoleAssignment.objects.create(person=person, role=role, department=department)
+    return person
+
+
+def register(developer: Person, clinical: Department, job: Any, base: ModelVersion) -> ModelVersion:
+    name = f"sentiment-{job.hex[:8]}"
+    made = model(developer, clinical, name)
+    rows = data(developer, clinical, f"rows-{job.hex[:8]}", [{"text": "a", "label": "b"}])
+    return version_register(
+        actor=service_principal("controller"),
+        model=made,
+        kind="full",
+        manifest=stored({"config.json": b"{}", "pooling/model.safetensors": job.bytes}),
+        base=base,
+        dataset_version=rows,
+        parameters={"learning_rate": 5e-5, "labels": ["a", "b"], "note": "x" * 10_000},
+        metrics={"macro_f1": 0.5},
+        history=[{"step": step, "values": {"loss": 1 / (step + 1)}} for step in range(1500)],
+        licence="Apache-2.0",
+        card="# A card",
+        job_id=job,
+        created_by=developer,
+    )
+
+
+def test_an_ordinary_client_reads_and_downloads_a_registered_version(
+    client: Any, clinical: Department, tmp_path: Path
+) -> None:
+    import mlflow
+
+    developer = member("Devi", "developer", clinical)
+    base = version(model(developer, clinical, f"base-{uuid4().hex[:8]}"), developer)
+    made = register(developer, clinical, uuid4(), base)
+    run = client.get_run(made.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["learning_rate"] == "5e-05"
+    assert run.data.metrics["final.macro_f1"] == 0.5
+    losses = client.get_metric_history(made.mlflow_run_id, "loss")
+    assert sorted(point.step for point in losses) == list(range(1500))
+    registered = client.get_model_version(made.model.name, made.mlflow_version)
+    assert registered.tags["assay.digest"] == made.digest
+    assert registered.tags["assay.department"] == "clinical"
+    assert registered.tags["assay.kind"] == "full"
+    assert base.digest in registered.tags["assay.base"]
+    folder = mlflow.artifacts.download_artifacts(
+        f"models:/{made.model.name}/{made.mlflow_version}", dst_path=str(tmp_path / "copy")
+    )
+    assert build_manifest(Path(folder)).digest == made.digest
+
+
+def test_a_job_that_is_reported_again_after_a_crash_is_registered_once(
+    client: Any, clinical: Department
+) -> None:
+    developer = member("Devi", "developer", clinical)
+    base = version(model(developer, clinical, f"base-{uuid4().hex[:8]}"), developer)
+    job = uuid4()
+    made = register(developer, clinical, job, base)
+    # As if the control plane had died between MLflow's answer and its own commit.
+    name, run_id, number = made.model.name, made.mlflow_run_id, made.mlflow_version
+    arguments: dict[str, Any] = {
+        "actor": service_principal("controller"),
+        "model": made.model,
+        "kind": "full",
+        "manifest": build_manifest(store.version_folder(made.digest)),
+        "base": base,
+        "dataset_version": made.dataset_version,
+        "parameters": {"learning_rate": 5e-5},
+        "metrics": {"macro_f1": 0.5},
+        "history": [],
+        "licence": "Apache-2.0",
+        "card": "# A card",
+        "job_id": job,
+        "created_by": developer,
+    }
+    made.delete()
+    again = version_register(**arguments)
+    assert version_register(**arguments) == again
+    assert (again.mlflow_run_id, again.mlflow_version) == (run_id, number)
+    assert len(client.search_model_versions(f"name = '{name}'")) == 1
+
+
+def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: Department) -> None:
+    developer, operator = member("Devi", "developer", clinical), member("Otto", "operator")
+    of = model(developer, clinical, f"minilm-{uuid4().hex[:8]}", "embeddings")
+    intake = intake_submit(
+        actor=principal_for_person(developer),
+        model=of,
+        source="a supplier",
+        licence="Apache-2.0",
+        files=delivery(),
+    )
+    manifest = stored({"config.json": b"{}", "model.safetensors": uuid4().bytes})
+    intake_checked(intake_id=intake.pk, manifest=manifest, findings=[], job_id=uuid4())
+    signed = intake_sign_off(actor=principal_for_person(operator), intake_id=intake.pk, accept=True)
+    assert signed.state == IntakeState.TRUSTED
+    assert signed.version is not None
+    assert (signed.version.kind, signed.version.number) == ("base", 1)
+    assert signed.version.created_by == developer
+    verify_folder(store.version_folder(signed.version.digest), manifest)
+    registered = client.get_model_version(of.name, signed.version.mlflow_version)
+    assert registered.run_id == signed.version.mlflow_run_id
+    assert registered.tags["assay.digest"] == manifest.digest

@@ -1,0 +1,233 @@
+"""A delivery waits in quarantine until it is checked and a second person signs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from governance.audit.models import AuditEvent
+from governance.errors import (
+    InvalidInput,
+    NotFound,
+    NotPermitted,
+    TooLarge,
+    Unavailable,
+    WrongState,
+)
+from governance.people.models import Department
+from governance.principals import Principal
+from registry import store
+from registry.intake.models import Intake, IntakeState
+from registry.intake.selectors import intakes_visible_to
+from registry.intake.services import (
+    intake_checked,
+    intake_reject,
+    intake_sign_off,
+    intake_submit,
+)
+from registry.intake.states import ALLOWED_TRANSITIONS, set_state
+from registry.versions.models import Model, ModelVersion
+from tests.unit.registry.objects import Upload, delivery, model, sha256, stored
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def developer(actor: Callable[..., Principal]) -> Principal:
+    return actor("Devi", "developer@clinical")
+
+
+@pytest.fixture
+def minilm(developer: Principal, department: Callable[[str], Department]) -> Model:
+    from governance.people.models import Person
+
+    return model(
+        Person.objects.get(pk=developer.person_id), department("clinical"), "minilm", "embeddings"
+    )
+
+
+def submit(who: Principal, of: Model, files: list[Upload]) -> Intake:
+    return intake_submit(
+        actor=who, model=of, source="a supplier", licence="Apache-2.0", files=files
+    )
+
+
+def checked(who: Principal, of: Model) -> Intake:
+    intake = submit(who, of, delivery())
+    return intake_checked(
+        intake_id=intake.pk, manifest=stored({"a.json": b"{}"}), findings=[], job_id=uuid4()
+    )
+
+
+def left_in_quarantine() -> list[str]:
+    folder = store.quarantine_folder(0).parent
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_good_delivery_waits_in_quarantine_for_its_job(
+    developer: Principal, minilm: Model
+) -> None:
+    intake = submit(developer, minilm, delivery(**{"pooling/config__json": b"{}"}))
+    assert intake.state == IntakeState.QUARANTINED
+    folder = store.quarantine_folder(intake.pk)
+    assert (folder / "pooling" / "config.json").read_bytes() == b"{}"
+    assert {"name": "pooling/config.json", "size": 2, "sha256": sha256(b"{}")} in intake.files
+    assert all(finding["passed"] for finding in intake.findings)
+    assert not (store.root() / "quarantine").exists()
+
+
+def test_a_pickle_is_rejected_on_record_with_the_reason_and_its_bytes_are_gone(
+    developer: Principal, minilm: Model
+) -> None:
+    before = left_in_quarantine()
+    intake = submit(developer, minilm, [Upload("weights.pth", pickle.dumps({"a": 1}))])
+    assert intake.state == IntakeState.REJECTED
+    assert intake.reason.startswith("weights.pth is a Python pickle: loading it can run code.")
+    assert left_in_quarantine() == before
+    event = AuditEvent.objects.get(action="intake:create")
+    assert (event.outcome, event.reason) == ("denied", intake.reason)
+    assert json.loads(bytes(event.canonical))["data"]["files"] == intake.files
+
+
+@pytest.mark.parametrize(
+    "names", [["../escape.json"], ["/etc/passwd"], ["a.json", "A.JSON"], ["a\nb.json"], [""]]
+)
+def test_an_unsafe_or_repeated_name_is_rejected_and_never_written(
+    developer: Principal, minilm: Model, names: list[str]
+) -> None:
+    before = left_in_quarantine()
+    intake = submit(developer, minilm, [Upload(name, b"{}") for name in names])
+    assert intake.state == IntakeState.REJECTED
+    assert left_in_quarantine() == before
+
+
+def test_a_delivery_that_is_too_large_leaves_nothing(
+    developer: Principal, minilm: Model, settings: Any
+) -> None:
+    before = left_in_quarantine()
+    with pytest.raises(TooLarge, match="65 files"):
+        submit(developer, minilm, [Upload(f"{n}.json", b"{}") for n in range(65)])
+    settings.INTAKE_MAX_BYTES = 3
+    with pytest.raises(TooLarge, match="larger than 3 bytes"):
+        submit(developer, minilm, [Upload("a.json", b"{}"), Upload("b.json", b"{}")])
+    with pytest.raises(InvalidInput, match="holds no file"):
+        submit(developer, minilm, [])
+    assert left_in_quarantine() == before
+    assert not Intake.objects.exists()
+
+
+def test_a_file_that_is_also_a_folder_is_refused(developer: Principal, minilm: Model) -> None:
+    with pytest.raises(InvalidInput, match="a file and of a folder"):
+        submit(developer, minilm, [Upload("a", b"{}"), Upload("a/b", b"{}")])
+
+
+def test_only_the_models_department_submits_and_sees(
+    developer: Principal, minilm: Model, actor: Callable[..., Principal]
+) -> None:
+    submit(developer, minilm, delivery())
+    stranger = actor("Fritz", "developer@finance")
+    with pytest.raises(NotFound):
+        submit(stranger, minilm, delivery())
+    with pytest.raises(NotPermitted):
+        submit(actor("Vera", "viewer@clinical"), minilm, delivery())
+    assert not intakes_visible_to(stranger).exists()
+    assert intakes_visible_to(actor("Audra", "auditor")).count() == 1
+
+
+def test_a_checked_delivery_awaits_a_signature_and_reporting_it_twice_is_harmless(
+    developer: Principal, minilm: Model
+) -> None:
+    intake = submit(developer, minilm, delivery())
+    manifest, job = stored({"a.json": b"{}"}), uuid4()
+    for _ in range(2):
+        done = intake_checked(intake_id=intake.pk, manifest=manifest, findings=[], job_id=job)
+        assert (done.state, done.digest) == (IntakeState.AWAITING_SIGN_OFF, manifest.digest)
+    assert AuditEvent.objects.filter(action="intake:check").count() == 1
+    with pytest.raises(WrongState):
+        intake_checked(intake_id=intake.pk, manifest=manifest, findings=[], job_id=uuid4())
+
+
+def test_a_delivery_that_the_job_refused_is_rejected_and_its_bytes_go(
+    developer: Principal, minilm: Model, django_capture_on_commit_callbacks: Any
+) -> None:
+    intake = submit(developer, minilm, delivery())
+    with django_capture_on_commit_callbacks(execute=True):
+        intake_reject(intake_id=intake.pk, findings=[], reason="Too odd.", job_id=uuid4())
+    intake.refresh_from_db()
+    assert (intake.state, intake.reason) == (IntakeState.REJECTED, "Too odd.")
+    assert not store.quarantine_folder(intake.pk).exists()
+
+
+def test_who_submitted_it_may_not_sign_it_off(
+    minilm: Model, actor: Callable[..., Principal]
+) -> None:
+    both = actor("Otto", "operator", "developer@clinical")
+    intake = checked(both, minilm)
+    with pytest.raises(NotPermitted, match="Otto submitted intake") as refused:
+        intake_sign_off(actor=both, intake_id=intake.pk, accept=True)
+    assert refused.value.code == "separation_of_duties"
+    assert refused.value.attempt is not None
+    assert refused.value.attempt.action == "intake:sign_off"
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Intake.objects.filter(pk=intake.pk).update(signed_by=both.person_id)
+
+
+def test_who_has_no_role_for_it_may_not_sign_it_off(
+    developer: Principal, minilm: Model, actor: Callable[..., Principal]
+) -> None:
+    intake = checked(developer, minilm)
+    with pytest.raises(NotPermitted):
+        intake_sign_off(actor=actor("Lea", "lead@clinical"), intake_id=intake.pk, accept=True)
+    with pytest.raises(NotFound):
+        intake_sign_off(actor=actor("Fritz", "lead@finance"), intake_id=intake.pk, accept=True)
+    with pytest.raises(NotFound):
+        intake_sign_off(actor=actor("Oda", "operator"), intake_id=10**6, accept=True)
+
+
+def test_a_second_person_may_refuse_it_with_a_reason_once(
+    developer: Principal, minilm: Model, actor: Callable[..., Principal]
+) -> None:
+    intake = checked(developer, minilm)
+    operator = actor("Otto", "operator")
+    with pytest.raises(InvalidInput, match="The reason is empty"):
+        intake_sign_off(actor=operator, intake_id=intake.pk, accept=False)
+    refused = intake_sign_off(
+        actor=operator, intake_id=intake.pk, accept=False, reason="Unknown supplier."
+    )
+    assert (refused.state, refused.signed_by_id) == (IntakeState.REJECTED, operator.person_id)
+    for accept in (True, False):
+        with pytest.raises(WrongState, match="is rejected"):
+            intake_sign_off(actor=operator, intake_id=intake.pk, accept=accept, reason="Hm.")
+
+
+def test_signing_while_mlflow_is_away_changes_nothing(
+    developer: Principal, minilm: Model, actor: Callable[..., Principal], settings: Any
+) -> None:
+    settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"
+    intake = checked(developer, minilm)
+    with pytest.raises(Unavailable):
+        intake_sign_off(actor=actor("Otto", "operator"), intake_id=intake.pk, accept=True)
+    intake.refresh_from_db()
+    assert (intake.state, intake.signed_by) == (IntakeState.AWAITING_SIGN_OFF, None)
+    assert not ModelVersion.objects.exists()
+
+
+@pytest.mark.parametrize("before", list(IntakeState))
+@pytest.mark.parametrize("after", list(IntakeState))
+def test_every_pair_of_states_moves_or_is_refused_by_the_table(
+    before: IntakeState, after: IntakeState
+) -> None:
+    intake = Intake(pk=7, state=before)
+    if after in ALLOWED_TRANSITIONS[before]:
+        set_state(intake, after)
+        assert intake.state == after
+    else:
+        with pytest.raises(WrongState, match=r"Intake 7 is .*; it cannot become"):
+            set_state(intake, after)
+        assert intake.state == before

@@ -1,0 +1,443 @@
+"""From a request to an approval: the dossier that is frozen, and who may decide on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Department, Person
+from governance.people.selectors import principal_for_person
+from governance.principals import Principal
+from governance.reviews.services import checklist_attest
+from registry import store
+from registry.canonical import json_digest
+from registry.evaluations.services import gate_set
+from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import release_get, release_review, releases_visible_to
+from registry.releases.services import (
+    release_answer,
+    release_decide,
+    release_servable,
+    release_submit,
+    release_withdraw,
+    releases_expire_due,
+)
+from registry.releases.states import ALLOWED_TRANSITIONS, release_set_state
+from registry.versions.models import ModelVersion, VersionState
+from tests.unit.registry.objects import data, evaluation, model, taken_in, version
+
+pytestmark = pytest.mark.django_db
+ANSWERS: dict[str, Any] = {
+    "intended_purpose": "Sort reviews for pharmacists.",
+    "affected_people": "Pharmacists.",
+    "autonomy": "suggests",
+    "personal_data": False,
+    "eu_ai_act_role": "deployer",
+}
+ATTESTED = ("purpose", "oversight", "classification")
+
+
+class Office:
+    """A tuned classifier, evaluated, with its gate; and the people around it."""
+
+    def __init__(
+        self, person: Callable[..., Person], department: Callable[[str], Department]
+    ) -> None:
+        self.clinical = department("clinical")
+        self.trainer = person("Tara", "developer@clinical", "reviewer:compliance")
+        self.uploader = person("Uma", "developer@clinical", "reviewer:compliance")
+        self.supplier = person("Sven", "developer@clinical", "reviewer:compliance")
+        self.submitter = person("Devi", "developer@clinical", "reviewer:compliance")
+        self.compliance = person("Carla", "reviewer:compliance")
+        self.risk = person("Milo", "reviewer:model-risk")
+        self.operator = person("Otto", "operator")
+        self.base = version(model(self.supplier, self.clinical, "minilm"), self.supplier)
+        taken_in(self.base, self.supplier, self.operator)
+        train = [{"text": f"text {n}", "label": "good"} for n in range(20)]
+        test = [{"text": f"new {n}", "label": "good"} for n in range(20)]
+        self.train = data(self.uploader, self.clinical, "train", train)
+        self.test = data(self.uploader, self.clinical, "test", test)
+        self.tuned = version(
+            model(self.trainer, self.clinical, "sentiment"),
+            self.trainer,
+            "full",
+            self.base,
+            dataset_version=self.train,
+            parameters={"epochs": 2, "learning_rate": 5e-05, "huge": 1e22, "zero": -0.0},
+        )
+        gate_set(
+            actor=principal_for_person(self.trainer),
+            model=self.tuned.model,
+            dataset=self.test.dataset,
+            metric="accuracy",
+            comparator=">=",
+            threshold=0.75,
+        )
+        self.measured = evaluation(self.tuned, self.test, self.trainer)
+
+    def submit(self, who: Person | None = None, **changes: Any) -> Release:
+        return release_submit(
+            **{
+                "actor": principal_for_person(who or self.submitter),
+                "version": self.tuned,
+                "environment": "production",
+                "deployment_name": "review-sentiment",
+                "departments": [self.clinical],
+                "purpose": "Sort reviews.",
+                "risk_answers": ANSWERS,
+                **changes,
+            }
+        )
+
+    def attest(self, release: Release) -> None:
+        review = release_review(release)
+        assert review is not None
+        for code in ATTESTED:
+            checklist_attest(
+                actor=principal_for_person(self.compliance),
+                review_id=review.pk,
+                code=code,
+                note="Read it.",
+            )
+
+    def decide(self, release: Release, who: Person, verdict: str = "approve", **kw: Any) -> Release:
+        return release_decide(
+            actor=principal_for_person(who),
+            release_id=release.pk,
+            verdict=verdict,
+            reason="Because.",
+            **{"digest": release.dossier_digest, **kw},
+        )
+
+    def approve(self, release: Release) -> Release:
+        self.attest(release)
+        self.decide(release, self.compliance)
+        return self.decide(release, self.risk)
+
+    def checklist(self, release: Release) -> dict[str, tuple[str, str]]:
+        review = release_review(release)
+        assert review is not None
+        return {item.code: (item.state, item.note) for item in review.checklist.all()}
+
+
+@pytest.fixture
+def office(
+    policy: None, person: Callable[..., Person], department: Callable[[str], Department]
+) -> Office:
+    return Office(person, department)
+
+
+def test_a_request_freezes_all_that_is_decided_on(office: Office) -> None:
+    release = office.submit()
+    dossier = release.dossier
+    assert release.state == ReleaseState.IN_REVIEW
+    assert dossier["identity"]["files"] == office.tuned.manifest["files"]
+    assert [each["digest"] for each in dossier["identity"]["bases"]] == [office.base.digest]
+    assert dossier["data"]["digest"] == office.train.digest
+    assert dossier["evaluations"][0]["gates"][0]["passed"] is True
+    assert dossier["evaluations"][0]["rows_in_training_data"] == 0
+    assert dossier["replaces"] is None
+    assert dossier["policy_version"] == 1
+    states = {code: state for code, (state, _) in office.checklist(release).items()}
+    automatic = {"digest", "licence", "evaluated", "gates", "leak", "intake"}
+    assert {code for code, state in states.items() if state == "satisfied"} == automatic
+    assert {code for code, state in states.items() if state == "open"} == set(ATTESTED)
+
+
+def test_the_digest_can_be_computed_again_from_the_row(office: Office) -> None:
+    release = Release.objects.get(pk=office.submit().pk)
+    assert json_digest(release.dossier) == release.dossier_digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environment": "staging"},
+        {"deployment_name": "other"},
+        {"visibility": "organisation"},
+        {"purpose": "Sort them twice."},
+        {"risk_answers": {**ANSWERS, "notes": "More."}},
+        {"tier": "high"},
+    ],
+)
+def test_the_digest_changes_with_anything_that_is_asked(
+    office: Office, changes: dict[str, Any]
+) -> None:
+    first = office.submit()
+    release_withdraw(
+        actor=principal_for_person(office.submitter), release_id=first.pk, reason="Again."
+    )
+    assert office.submit().dossier_digest == first.dossier_digest
+    Release.objects.exclude(pk=first.pk).delete()
+    assert office.submit(**changes).dossier_digest != first.dossier_digest
+
+
+def test_the_digest_changes_with_card_metrics_and_evaluations(office: Office) -> None:
+    digests = {office.submit(deployment_name="a").dossier_digest}
+    for change in ({"card": "# Other"}, {"metrics": {"loss": 1.0}}, {"licence": "MIT"}):
+        Release.objects.all().delete()
+        ModelVersion.objects.filter(pk=office.tuned.pk).update(**change)
+        office.tuned.refresh_from_db()
+        digests.add(office.submit(deployment_name="a").dossier_digest)
+    Release.objects.all().delete()
+    evaluation(office.tuned, office.test, office.trainer)
+    digests.add(office.submit(deployment_name="a").dossier_digest)
+    assert len(digests) == 5
+
+
+def test_two_roles_approve_it_and_then_it_may_serve(office: Office, settings: Any) -> None:
+    settings.RELEASE_VALIDITY_DAYS = 30
+    release = office.submit()
+    with pytest.raises(WrongState, match="it may not serve"):
+        release_servable(release)
+    office.attest(release)
+    assert office.decide(release, office.compliance).state == ReleaseState.IN_REVIEW
+    release = office.decide(release, office.risk)
+    assert release.state == ReleaseState.APPROVED
+    assert release.expires_at is not None
+    assert release.approved_at is not None
+    assert release.expires_at - release.approved_at == timedelta(days=30)
+    release_servable(Release.objects.get(pk=release.pk))
+
+
+@pytest.mark.parametrize("name", ["submitter", "trainer", "uploader", "supplier"])
+def test_who_had_a_part_in_it_may_not_approve_it(office: Office, name: str) -> None:
+    release = office.submit()
+    office.attest(release)
+    with pytest.raises(NotPermitted, match="Separation of duties") as refused:
+        office.decide(release, getattr(office, name))
+    assert refused.value.attempt is not None
+    release.refresh_from_db()
+    assert release.state == ReleaseState.IN_REVIEW
+
+
+def test_an_unmet_checklist_keeps_it_from_being_approved(office: Office) -> None:
+    release = office.submit()
+    with pytest.raises(WrongState, match="cannot be approved"):
+        office.decide(release, office.compliance)
+
+
+def test_requested_changes_are_answered_with_a_new_dossier(office: Office) -> None:
+    release = office.submit()
+    old = release.dossier_digest
+    assert office.decide(release, office.compliance, "request_changes").state == (
+        ReleaseState.CHANGES_REQUESTED
+    )
+    answered = release_answer(
+        actor=principal_for_person(office.submitter),
+        release_id=release.pk,
+        message="Said who oversees it.",
+        risk_answers={**ANSWERS, "notes": "A pharmacist reads every one."},
+    )
+    assert answered.state == ReleaseState.IN_REVIEW
+    assert answered.dossier_digest != old
+    assert answered.dossier["risk"]["answers"]["notes"] == "A pharmacist reads every one."
+    office.attest(answered)
+    with pytest.raises(WrongState, match="is about"):
+        office.decide(answered, office.compliance, digest=old)
+    office.decide(answered, office.compliance)
+    assert office.decide(answered, office.risk).state == ReleaseState.APPROVED
+
+
+def test_there_is_nothing_to_answer_before_changes_are_requested(office: Office) -> None:
+    with pytest.raises(WrongState, match="nothing to answer"):
+        release_answer(
+            actor=principal_for_person(office.submitter),
+            release_id=office.submit().pk,
+            message="Hello.",
+        )
+
+
+def test_an_evaluation_after_freezing_asks_for_a_new_dossier(office: Office) -> None:
+    release = office.submit()
+    office.attest(release)
+    evaluation(office.tuned, office.test, office.trainer, metrics={"accuracy": 0.2})
+    with pytest.raises(WrongState, match="was evaluated again since") as refused:
+        office.decide(release, office.compliance)
+    assert refused.value.code == "dossier_outdated"
+    review = release_review(release)
+    assert review is not None
+    assert not review.decisions.exists()
+
+
+def test_a_recalled_version_or_base_is_neither_released_nor_approved_nor_served(
+    office: Office,
+) -> None:
+    approved = office.approve(office.submit())
+    waiting = office.submit(deployment_name="second")
+    office.attest(waiting)
+    office.base.state = VersionState.RECALLED
+    office.base.save()
+    with pytest.raises(WrongState, match=r"minilm v1 is recalled; sentiment v1 cannot be served"):
+        release_servable(Release.objects.get(pk=approved.pk))
+    with pytest.raises(WrongState, match="minilm v1 is recalled"):
+        office.decide(waiting, office.compliance)
+    with pytest.raises(WrongState, match="minilm v1 is recalled"):
+        office.submit(deployment_name="third")
+
+
+def test_a_changed_dossier_or_other_bytes_may_not_serve(office: Office) -> None:
+    release = office.approve(office.submit())
+    release.dossier["purpose"] = "Anything."
+    with pytest.raises(WrongState, match="does not have the digest that was approved"):
+        release_servable(release)
+    release = Release.objects.get(pk=release.pk)
+    release.version.digest = "0" * 64
+    with pytest.raises(WrongState, match=r"names .*, not 000000000000"):
+        release_servable(release)
+
+
+def test_an_approval_ends_by_itself(office: Office) -> None:
+    release = office.approve(office.submit())
+    assert releases_expire_due() == 0
+    Release.objects.update(expires_at=timezone.now())
+    release.refresh_from_db()
+    with pytest.raises(WrongState, match="expired on"):
+        release_servable(release)
+    assert releases_expire_due() == 1
+    release.refresh_from_db()
+    assert release.state == ReleaseState.EXPIRED
+
+
+def test_withdrawing_ends_the_review_and_the_serving(office: Office) -> None:
+    who = principal_for_person(office.submitter)
+    waiting = office.submit(deployment_name="second")
+    release_withdraw(actor=who, release_id=waiting.pk, reason="Not needed.")
+    review = release_review(waiting)
+    assert review is not None
+    assert review.state == "withdrawn"
+    approved = office.approve(office.submit())
+    release = release_withdraw(actor=who, release_id=approved.pk, reason="Not needed.")
+    with pytest.raises(WrongState, match="is withdrawn; it may not serve"):
+        release_servable(release)
+    with pytest.raises(WrongState, match="is withdrawn; it cannot become withdrawn"):
+        release_withdraw(actor=who, release_id=approved.pk, reason="Again.")
+
+
+def test_the_dossier_shows_what_it_replaces(office: Office) -> None:
+    live = office.approve(office.submit())
+    again = office.submit()
+    assert again.dossier["replaces"]["release"] == live.pk
+    assert again.dossier["replaces"]["digest"] == office.tuned.digest
+    with pytest.raises(WrongState, match="a second request was not made"):
+        office.submit()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"environment": "moon"}, "environment"),
+        ({"deployment_name": "No Name"}, "deployment_name"),
+        ({"departments": []}, "departments"),
+        ({"visibility": "all"}, "visibility"),
+        ({"purpose": " "}, "purpose"),
+        ({"tier": "none"}, "tier"),
+        ({"tier": "minimal", "risk_answers": {**ANSWERS, "personal_data": True}}, "tier"),
+        ({"risk_answers": {**ANSWERS, "autonomy": "decides"}}, "tier"),
+        ({"risk_answers": {}}, "risk_answers.intended_purpose"),
+        ({"risk_answers": {**ANSWERS, "extra": 1}}, "risk_answers.extra"),
+        ({"risk_answers": {**ANSWERS, "personal_data": "no"}}, "risk_answers.personal_data"),
+    ],
+)
+def test_a_malformed_request_names_its_field(
+    office: Office, changes: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        office.submit(**changes)
+    assert field in refused.value.fields
+    assert not Release.objects.exists()
+
+
+def test_above_minimal_a_measurement_is_asked_for(office: Office) -> None:
+    unmeasured = version(office.tuned.model, office.trainer, "full", office.base)
+    with pytest.raises(InvalidInput, match="was never evaluated"):
+        office.submit(version=unmeasured)
+    release = office.submit(version=unmeasured, tier="minimal")
+    states = office.checklist(release)
+    assert states["evaluated"][0] == "satisfied"
+    assert states["gates"] == ("failed", "accuracy >= 0.75 on test: not measured.")
+
+
+def test_a_task_without_evaluation_says_so(office: Office) -> None:
+    encoder = version(
+        model(office.supplier, office.clinical, "encoder", "embeddings"), office.supplier
+    )
+    taken_in(encoder, office.supplier, office.operator)
+    states = office.checklist(office.submit(version=encoder))
+    assert states["evaluated"] == (
+        "satisfied",
+        "Not applicable: embeddings has no evaluation.",
+    )
+
+
+def test_failed_gates_leaks_and_tampered_bytes_fail_the_checklist(office: Office) -> None:
+    leaky = data(office.uploader, office.clinical, "leaky", [{"text": "TEXT 1", "label": "good"}])
+    evaluation(office.tuned, leaky, office.trainer)
+    evaluation(office.tuned, office.test, office.trainer, metrics={"accuracy": 0.5})
+    file = store.version_folder(office.tuned.digest) / "model.safetensors"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes() + b"!")
+    states = office.checklist(office.submit())
+    assert states["gates"] == ("failed", "accuracy >= 0.75 on test: failed with 0.5.")
+    assert states["leak"][0] == "failed"
+    assert "leaky: 1 of 1 rows stand in the training data." in states["leak"][1]
+    assert states["digest"][0] == "failed"
+    assert "model.safetensors has SHA-256" in states["digest"][1]
+
+
+def test_another_department_neither_submits_nor_sees(
+    office: Office, actor: Callable[..., Principal]
+) -> None:
+    release = office.submit()
+    stranger = actor("Fritz", "developer@finance")
+    with pytest.raises(NotFound):
+        release_submit(
+            actor=stranger,
+            version=office.tuned,
+            environment="production",
+            deployment_name="x",
+            departments=[office.clinical],
+            purpose="x",
+            risk_answers=ANSWERS,
+        )
+    with pytest.raises(NotFound):
+        release_get(actor=stranger, id=release.pk)
+    with pytest.raises(NotFound):
+        release_withdraw(actor=stranger, release_id=release.pk, reason="x")
+    with pytest.raises(NotFound):
+        release_decide(
+            actor=stranger,
+            release_id=release.pk,
+            verdict="approve",
+            reason="x",
+            digest=release.dossier_digest,
+        )
+    assert releases_visible_to(principal_for_person(office.risk)).get() == release
+
+
+@pytest.mark.parametrize("before", list(ReleaseState))
+def test_every_pair_of_states_moves_or_is_refused_by_the_table(
+    office: Office, before: ReleaseState
+) -> None:
+    release = office.submit()
+    release.approved_at = release.expires_at = timezone.now()
+    for after in ReleaseState:
+        release.state = before
+        release.save()
+        if after in ALLOWED_TRANSITIONS[before]:
+            move(office, release, after)
+            assert Release.objects.get(pk=release.pk).state == after
+        else:
+            with pytest.raises(WrongState, match="it cannot become"):
+                move(office, release, after)
+
+
+def move(office: Office, release: Release, after: ReleaseState) -> None:
+    release_set_state(
+        actor=principal_for_person(office.operator), release=release, state=after, reason="Why."
+    )
