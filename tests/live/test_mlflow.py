@@ -35,7 +35,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
     url = os.environ["DATABASE_URL"]
     name = f"mlflow_{uuid4().hex[:8]}"
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+        connection.execute(f'CREATE DATABASE "{name}"')
     path, _, query = url.partition("?")
     server = MLflow(
         f"{path.rpartition('/')[0]}/{name}" + (f"?{query}" if query else ""),

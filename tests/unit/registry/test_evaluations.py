@@ -118,16 +118,14 @@ def test_a_job_that_is_reported_twice_is_recorded_once(
 def test_the_digest_covers_what_was_measured(
     measured: ModelVersion, held_out: DatasetVersion, maker: Person
 ) -> None:
-    digests = {
-        evaluation(measured, held_out, maker, **changes).digest
-        for changes in (
-            {},
-            {"metrics": {"accuracy": 0.81}},
-            {"details": {}},
-            {"sample_size": 2},
-            {"baseline": {}},
-        )
-    }
+    changed: list[dict[str, Any]] = [
+        {},
+        {"metrics": {"accuracy": 0.81}},
+        {"details": {}},
+        {"sample_size": 2},
+        {"baseline": {}},
+    ]
+    digests = {evaluation(measured, held_out, maker, **each).digest for each in changed}
     assert len(digests) == 5
 
 

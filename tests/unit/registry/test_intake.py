@@ -20,7 +20,7 @@ from governance.errors import (
     Unavailable,
     WrongState,
 )
-from governance.people.models import Department
+from governance.people.models import Department, Person
 from governance.principals import Principal
 from registry import store
 from registry.intake.models import Intake, IntakeState
@@ -45,11 +45,8 @@ def developer(actor: Callable[..., Principal]) -> Principal:
 
 @pytest.fixture
 def minilm(developer: Principal, department: Callable[[str], Department]) -> Model:
-    from governance.people.models import Person
-
-    return model(
-        Person.objects.get(pk=developer.person_id), department("clinical"), "minilm", "embeddings"
-    )
+    owner = Person.objects.get(name=developer.name)
+    return model(owner, department("clinical"), "minilm", "embeddings")
 
 
 def submit(who: Principal, of: Model, files: list[Upload]) -> Intake:

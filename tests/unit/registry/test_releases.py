@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Person
@@ -418,6 +419,19 @@ def test_another_department_neither_submits_nor_sees(
             digest=release.dossier_digest,
         )
     assert releases_visible_to(principal_for_person(office.risk)).get() == release
+
+
+def test_a_list_of_releases_takes_a_fixed_number_of_queries(
+    office: Office, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    for name in ("a", "b", "c"):
+        office.submit(deployment_name=name)
+    reader = principal_for_person(office.risk)
+    with django_assert_num_queries(3):
+        for release in releases_visible_to(reader):
+            assert release.version.model.department == release.department
+            assert [each.slug for each in release.departments.all()] == ["clinical"]
+            assert release.submitted_by.name == "Devi"
 
 
 @pytest.mark.parametrize("before", list(ReleaseState))

@@ -75,7 +75,7 @@ def test_a_shared_model_and_its_versions_are_seen_by_every_department(
 ) -> None:
     version(encoder, maker)
     stranger = actor("Fritz", "viewer@finance")
-    assert [each.version_count for each in models_visible_to(stranger)] == [1]
+    assert [vars(each)["version_count"] for each in models_visible_to(stranger)] == [1]
     assert versions_visible_to(stranger).count() == 1
     Model.objects.update(shared=False)
     assert not versions_visible_to(stranger).exists()
