@@ -79,15 +79,18 @@ def operation(
     query: Any = None,
     status: int = 200,
     paged: bool = False,
+    also: dict[int, Any] | None = None,
     **more: Any,
 ) -> Decorator:
-    """The description of one operation. `paged` wraps `answer` in {next, previous, results}."""
+    """The description of one operation. `paged` wraps `answer` in {next, previous, results};
+    `also` holds answers under other statuses.
+    """
     parameters: list[Any] = list(more.pop("parameters", []))
     if query is not None:
         parameters.append(query)
     if paged:
         parameters.extend(PAGE)
-    responses = {status: page_of(answer) if paged else answer}
+    responses = {status: page_of(answer) if paged else answer, **(also or {})}
 
     def decorate(method: Any) -> Any:
         if getattr(method, "takes_idempotency_key", False):

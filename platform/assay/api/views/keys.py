@@ -142,7 +142,7 @@ class QuotasView(Endpoint):
         return self.page(quotas_visible_to(self.actor), QuotaAnswer)
 
     @operation(
-        "Keys", "Set or take away a quota", body=QuotaBody, answer=QuotaAnswer(allow_null=True)
+        "Keys", "Set or take away a quota", body=QuotaBody, answer=QuotaAnswer, also={204: None}
     )
     def post(self, request: Request) -> Response:
         given = self.body(QuotaBody)
@@ -157,7 +157,9 @@ class QuotasView(Endpoint):
             ),
             api_key=key_get(actor=self.actor, key_id=given["key"]) if "key" in given else None,
         )
-        return Response(QuotaAnswer(made).data if made is not None else None)
+        if made is None:
+            return Response(status=204)
+        return self.answer(made, QuotaAnswer)
 
 
 class PolicyView(Endpoint):

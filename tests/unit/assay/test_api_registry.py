@@ -1,0 +1,230 @@
+"""Models, deliveries and data through the API."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from governance.people.models import Department, Person
+from registry.intake.models import Intake
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.registry import objects
+from workers.jobs.models import Job
+
+pytestmark = pytest.mark.usefixtures("policy", "redis")
+
+
+@pytest.fixture
+def dev(person: Callable[..., Person]) -> Api:
+    return Api(person("Devi", "developer@clinical"))
+
+
+def make_model(api: Api, name: str = "encoder", task: str = "embeddings") -> Any:
+    return api.post("models", {"name": name, "department": "clinical", "task": task})
+
+
+def file(name: str, content: bytes) -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, content)
+
+
+def test_the_catalogue_states_what_each_task_takes(dev: Api) -> None:
+    tasks = {task["name"]: task for task in dev.get("tasks").body}
+
+    assert set(tasks) >= {"text-generation", "text-classification", "embeddings"}
+    assert tasks["text-classification"]["row_schema"]["properties"].keys() == {"text", "label"}
+    assert tasks["embeddings"]["methods"] == {}
+
+
+def test_a_model_is_made_once(dev: Api) -> None:
+    made = make_model(dev)
+
+    assert made.status_code == 201
+    assert made.body["created_by"]["name"] == "Devi"
+    assert dev.get("models/encoder").body == made.body
+    problem_of(make_model(dev), 409, "already_exists")
+
+
+def test_a_model_in_another_department_is_refused(dev: Api, department: Any) -> None:
+    department("finance")
+
+    answer = dev.post("models", {"name": "x", "department": "finance", "task": "embeddings"})
+
+    problem_of(answer, 404)
+
+
+def test_a_delivery_goes_into_quarantine_and_its_checks_are_queued(dev: Api) -> None:
+    make_model(dev)
+
+    answer = dev.upload(
+        "intakes",
+        {
+            "model": "encoder",
+            "source": "a supplier",
+            "licence": "Apache-2.0",
+            "files": [
+                file("config.json", b'{"model_type": "bert"}'),
+                file("model.safetensors", objects.safetensors()),
+            ],
+        },
+    )
+
+    assert answer.status_code == 201, answer.content
+    assert answer.body["state"] == "checking"
+    assert [each["name"] for each in answer.body["files"]] == ["config.json", "model.safetensors"]
+    assert dev.get(f"jobs/{answer.body['job']}").body["kind"] == "intake"
+
+
+def test_a_pickle_is_rejected_with_the_reason_and_makes_no_job(dev: Api) -> None:
+    make_model(dev)
+
+    answer = dev.upload(
+        "intakes",
+        {
+            "model": "encoder",
+            "source": "a supplier",
+            "licence": "Apache-2.0",
+            "files": [file("model.pth", pickle.dumps({"weights": [1.0]}))],
+        },
+    )
+
+    assert (answer.status_code, answer.body["state"]) == (201, "rejected")
+    assert answer.body["reason"]
+    assert (answer.body["job"], Job.objects.count()) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"files": "not a file"},
+        {"files": [], "model": "encoder", "source": "s", "licence": "l"},
+        {"model": "encoder", "source": "s\x00", "licence": "l", "files": io.BytesIO(b"{}")},
+        {"model": "encoder", "source": "s", "licence": "l" * 500, "files": io.BytesIO(b"{}")},
+        {"model": "nothing", "source": "s", "licence": "l", "files": io.BytesIO(b"{}")},
+        {"model": "encoder", "extra": "e", "source": "s", "licence": "l", "files": io.BytesIO(b"")},
+    ],
+)
+def test_a_malformed_delivery_is_refused_and_leaves_nothing(
+    dev: Api, fields: dict[str, Any]
+) -> None:
+    make_model(dev)
+
+    answer = dev.upload("intakes", fields)
+
+    problem_of(answer, 404 if fields.get("model") == "nothing" else 400)
+    assert not Intake.objects.exists()
+
+
+def test_data_is_added_with_columns_named_anew(dev: Api) -> None:
+    dev.post(
+        "datasets",
+        {
+            "name": "reviews",
+            "department": "clinical",
+            "task": "text-classification",
+            "classification": "internal",
+            "licence": "CC0",
+        },
+    )
+    rows = b"review\tsentiment\ngood\tpositive\nbad\tnegative\n"
+    columns = '{"text": "review", "label": "sentiment"}'
+
+    added = dev.upload(
+        "datasets/reviews/versions", {"file": file("r.tsv", rows), "columns": columns}
+    )
+
+    assert added.status_code == 201, added.content
+    assert (added.body["number"], added.body["rows"]) == (1, 2)
+    assert dev.get("datasets/reviews/versions").body["results"][0]["digest"] == added.body["digest"]
+    assert dev.get("datasets/reviews").body["classification"] == "internal"
+    for wrong in ("{", "[]", '{"text": 7}'):
+        answer = dev.upload(
+            "datasets/reviews/versions", {"file": file("r.tsv", rows), "columns": wrong}
+        )
+        assert problem_of(answer, 400)["errors"][0]["field"] == "columns"
+
+
+def test_a_version_shows_where_it_comes_from_and_how_it_was_measured(
+    dev: Api, person: Callable[..., Person], department: Callable[..., Department]
+) -> None:
+    maker, clinical = person("Maker"), department("clinical")
+    base = objects.version(objects.model(maker, clinical, "encoder", "embeddings"), maker)
+    data = objects.data(maker, clinical, "test", [{"text": "good", "label": "positive"}])
+    model = objects.model(maker, clinical)
+    version = objects.version(model, maker, "full", base, dataset_version=data)
+    dev.post(
+        "gates",
+        {
+            "model": "sentiment",
+            "dataset": "test",
+            "metric": "accuracy",
+            "comparator": ">=",
+            "threshold": 0.9,
+        },
+    )
+    measured = objects.evaluation(version, data, maker)
+
+    shown = dev.get(f"versions/{version.pk}").body
+
+    assert shown["manifest"] == version.manifest
+    assert shown["base"] == {"id": base.pk, "name": str(base), "digest": base.digest}
+    assert [each["id"] for each in shown["evaluations"]] == [measured.pk]
+    assert shown["evaluations"][0]["gates"][0]["passed"] is False
+    assert [gate["threshold"] for gate in shown["gates"]] == [0.9]
+    assert {"from": f"version:{base.pk}", "to": f"version:{version.pk}"} in shown["lineage"][
+        "edges"
+    ]
+    detail = dev.get(f"evaluations/{measured.pk}").body
+    assert detail["details"] == measured.details
+    listed = dev.get("evaluations", version=str(version.pk)).body["results"]
+    assert [each["id"] for each in listed] == [measured.pk]
+
+
+def test_a_wrong_hyperparameter_is_named(
+    dev: Api, person: Callable[..., Person], department: Callable[..., Department]
+) -> None:
+    maker, clinical = person("Maker"), department("clinical")
+    base = objects.version(objects.model(maker, clinical, "encoder", "embeddings"), maker)
+    data = objects.data(maker, clinical, "train", [{"text": "good", "label": "positive"}])
+    objects.model(maker, clinical)
+    wanted = {
+        "model": "sentiment",
+        "base_version": base.pk,
+        "method": "full",
+        "dataset_version": data.pk,
+        "hyperparameters": {"epocs": 3},
+    }
+
+    refused = problem_of(dev.post("fine-tunes", wanted), 400)
+
+    assert refused["errors"][0]["field"] == "hyperparameters.epocs"
+    assert not Job.objects.exists()
+
+
+def test_a_job_is_cancelled_once(
+    dev: Api, person: Callable[..., Person], department: Callable[..., Department]
+) -> None:
+    make_model(dev)
+    made = dev.upload(
+        "intakes",
+        {
+            "model": "encoder",
+            "source": "s",
+            "licence": "l",
+            "files": [
+                file("config.json", b'{"model_type": "bert"}'),
+                file("model.safetensors", objects.safetensors()),
+            ],
+        },
+    ).body
+    lead = Api(person("Lea", "lead@clinical"))
+
+    cancelled = lead.post(f"jobs/{made['job']}/cancel")
+    assert cancelled.status_code == 200, cancelled.content
+    assert cancelled.body["state"] == "cancelled"
+    problem_of(lead.post(f"jobs/{made['job']}/cancel"), 409, "wrong_state")

@@ -1,0 +1,259 @@
+"""The command line against a real server: what it prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from assay.cli.client import credentials_file
+from assay.cli.main import main
+from governance.audit.sealer import seal_once
+from governance.audit.tiles import CHECKPOINT
+from governance.keys.models import ApiKey
+from governance.keys.services import access_token_create
+from governance.people.models import Department, Person
+from registry.versions.models import Model
+from workers.jobs.models import Job, JobEvent
+
+PASSWORD = "correct horse battery staple"
+Run = Callable[..., tuple[int, str, str]]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def ada(
+    policy: object, redis: object, person: Callable[..., Person], department: Callable[..., object]
+) -> Person:
+    department("clinical")
+    made = person("Ada", "admin")
+    made.set_password(PASSWORD)
+    made.save()
+    return made
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs `assay …` in this process with an empty home; gives exit code, stdout, stderr."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("ASSAY_SERVER", "ASSAY_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: str, answers: str = "", code: int | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["assay", *arguments])
+        if answers:
+            monkeypatch.setattr("typer._click.termui.hidden_prompt_func", lambda _: answers)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        status = int(ended.value.code or 0)
+        assert code is None or status == code, (out, err)
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def signed_in(ada: Person, live_server: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    _, token = access_token_create(person=ada, name="cli")
+    monkeypatch.setenv("ASSAY_SERVER", live_server.url)
+    monkeypatch.setenv("ASSAY_TOKEN", token)
+    return run
+
+
+def test_login_keeps_a_token_that_only_this_user_may_read(
+    ada: Person, live_server: Any, run: Run
+) -> None:
+    run("login", "--server", live_server.url + "/", "--email", ada.email, answers=PASSWORD, code=0)
+
+    path = credentials_file()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    stored = json.loads(path.read_text())
+    assert stored["server"] == live_server.url
+    assert PASSWORD not in path.read_text()
+    _, out, _ = run("whoami", code=0)
+    assert "Ada" in out
+    assert "admin" in out
+
+
+def test_a_wrong_password_is_one_sentence(ada: Person, live_server: Any, run: Run) -> None:
+    _, out, err = run(
+        "login", "--server", live_server.url, "--email", ada.email, answers="wrong", code=1
+    )
+
+    assert err.startswith("Error: The e-mail address or the password is not right.")
+    assert "assay_" not in out
+    assert not credentials_file().exists()
+
+
+def test_a_stored_token_is_not_sent_to_another_server(
+    ada: Person, live_server: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("login", "--server", live_server.url, "--email", ada.email, answers=PASSWORD, code=0)
+    monkeypatch.setenv("ASSAY_SERVER", "http://127.0.0.1:9")
+
+    _, _, err = run("whoami", code=1)
+
+    assert "The stored token is for" in err
+
+
+def test_without_a_token_the_hint_says_login(run: Run) -> None:
+    _, _, err = run("models", code=1)
+
+    assert "assay login" in err
+
+
+def test_a_server_that_is_not_there_is_one_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_SERVER", "http://127.0.0.1:9")
+    monkeypatch.setenv("ASSAY_TOKEN", "assay_x")
+
+    _, _, err = run("jobs", "list", code=1)
+
+    assert "cannot be reached" in err
+
+
+def test_models_are_listed_and_text_is_never_markup(signed_in: Run, ada: Person) -> None:
+    clinical = Department.objects.get(slug="clinical")
+    for number in range(3):
+        Model.objects.create(
+            name=f"model-{number}",
+            department=clinical,
+            task="embeddings",
+            description="[red]not red[/]",
+            created_by=ada,
+        )
+
+    _, out, _ = signed_in("models", "--limit", "2", code=0)
+    assert (out.count("model-"), "model-2" in out) == (2, True)
+    _, out, _ = signed_in("models", "model-1", code=0)
+    assert "[red]not red[/]" in out
+    assert "It has no versions yet." in out
+    _, _, err = signed_in("models", "nothing", code=1)
+    assert "There is no model" in err
+
+
+def test_a_finished_job_is_watched_to_its_end(signed_in: Run, ada: Person) -> None:
+    job = Job.objects.create(
+        kind="fine_tune",
+        state="succeeded",
+        department=Department.objects.get(slug="clinical"),
+        title="Fine-tune sentiment",
+        spec={},
+        result={"version": 7},
+        progress={"step": 4, "total": 4, "phase": "succeeded"},
+        created_by=ada,
+    )
+    JobEvent.objects.create(job=job, attempt=1, message="Loading the data")
+    JobEvent.objects.create(job=job, attempt=1, step=4, data={"loss": 0.25})
+
+    _, out, _ = signed_in("jobs", "watch", str(job.pk), code=0)
+    assert "Loading the data" in out
+    assert "succeeded, made version 7" in out
+
+    Job.objects.update(state="failed", error="The disk is full.")
+    _, out, err = signed_in("jobs", "watch", str(job.pk), code=1)
+    assert "failed" in err
+    assert "The disk is full." in err
+    _, out, _ = signed_in("jobs", "list", "--state", "failed", code=0)
+    assert "4/4" in out
+    _, _, err = signed_in("jobs", "watch", str(uuid4()), code=1)
+    assert "There is no job" in err
+
+
+def test_a_key_is_printed_alone_on_stdout_and_revoked(signed_in: Run) -> None:
+    _, out, err = signed_in(
+        "keys", "create", "clinical", "batch", "--quota", "tokens_per_day=10", code=0
+    )
+    assert out.startswith("assay_")
+    assert len(out.split()) == 1
+    key = ApiKey.objects.get(name="batch")
+    assert str(key.pk) in err
+
+    signed_in("keys", "revoke", str(key.pk), code=0)
+    _, out, _ = signed_in("keys", "list", code=0)
+    assert "revoked" in out
+    _, _, err = signed_in("keys", "revoke", str(key.pk), code=1)
+    assert "revoked" in err
+    _, _, err = signed_in("keys", "create", "clinical", "x", "--quota", "many", code=1)
+    assert "KIND=LIMIT" in err
+
+
+def test_releases_are_listed(signed_in: Run) -> None:
+    _, out, _ = signed_in("releases", "list", code=0)
+    assert "no such releases" in out
+    _, _, err = signed_in("releases", "show", "7", code=1)
+    assert "There is no release 7" in err
+
+
+def test_an_export_verifies_and_one_flipped_bit_is_named(
+    signed_in: Run, tmp_path: Path, settings: Any
+) -> None:
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
+    seal_once()
+    export = tmp_path / "export.jsonl"
+    signed_in("audit", "export", str(export), code=0)
+    checkpoint = tmp_path / "published" / CHECKPOINT
+    beside = ["--checkpoint", str(checkpoint)] if checkpoint.exists() else []
+
+    _, out, _ = signed_in("audit", "verify", str(export), *beside, code=0)
+    assert "as they were sealed" in out
+    _, out, _ = signed_in("audit", "verify", code=0)
+    assert "as they were sealed" in out
+
+    lines = export.read_text().splitlines()
+    lines[2] = lines[2].replace("key:create", "kez:create").replace("policy", "polica")
+    export.write_text("\n".join(lines) + "\n")
+    _, _, err = signed_in("audit", "verify", str(export), code=1)
+    assert "Row 1 was changed" in err
+
+
+def test_verify_needs_neither_server_nor_django(tmp_path: Path) -> None:
+    export = tmp_path / "export.jsonl"
+    export.write_text("{}\n")
+    script = (
+        "import sys; from assay.cli.main import app\n"
+        f"try: app(['audit', 'verify', {str(export)!r}])\n"
+        "except BaseException as error: print(type(error).__name__, error)\n"
+        "print(sorted(m for m in ('django', 'celery', 'mlflow', 'torch') if m in sys.modules))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert "is not an export" in done.stdout
+    assert done.stdout.rstrip().endswith("[]")
+
+
+def test_doctor_says_what_is_wrong_and_what_mends_it(ada: Person, run: Run, settings: Any) -> None:
+    settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"
+
+    _, out, err = run("doctor", code=1)
+
+    lines = {line[2:].split("  ")[0].strip(): line for line in out.splitlines()}
+    assert lines["PostgreSQL"].startswith("✓")
+    assert lines["Redis or Valkey"].startswith("✓")
+    assert lines["Migrations"].startswith("✓")
+    assert lines["Policy"].startswith("✓")
+    assert lines["MLflow"].startswith("✗")
+    assert "MLFLOW_TRACKING_URI" in out
+    assert lines["Workers"].startswith("✗")
+    assert "checks failed" in err
+
+
+def test_manage_passes_everything_on_to_django(run: Run) -> None:
+    _, out, _ = run("manage", "migrate", "--help", code=0)
+
+    assert "--fake-initial" in out
