@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.db.models import QuerySet
+
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.engine import PolicySnapshot, Resource, decide
@@ -43,14 +45,17 @@ def may(
     return _allowed(active_policy(), actor, action, kind, department, attributes)
 
 
-def departments_where(actor: Principal, action: Action, *, kind: str) -> list[Department]:
+def departments_where(
+    actor: Principal, action: Action, *, kind: str
+) -> QuerySet[Department]:
     """Every department in which the actor may do `action`."""
     snapshot = active_policy()
-    return [
-        department
-        for department in Department.objects.all()
-        if _allowed(snapshot, actor, action, kind, department.slug)
+    allowed = [
+        pk
+        for pk, slug in Department.objects.values_list("pk", "slug")
+        if _allowed(snapshot, actor, action, kind, slug)
     ]
+    return Department.objects.filter(pk__in=allowed)
 
 
 def may_somewhere(actor: Principal, action: Action, *, kind: str) -> bool:

@@ -62,7 +62,9 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Deployments", "portal:deployments", "rocket", ("deployment",)),
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
             Entry("API keys", "portal:keys", "key", ("key",), (Action.KEY_VIEW, "key")),
-            Entry("Usage", "portal:usage", "chart-bar", ("usage",)),
+            Entry(
+                "Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")
+            ),
         ),
     ),
 )

@@ -36,6 +36,14 @@ ICONS = {
     "info": "clock",
     "": "circle",
 }
+RISK_TITLES = {
+    "intended_purpose": "Intended purpose",
+    "affected_people": "Affected people",
+    "autonomy": "Autonomy",
+    "personal_data": "Personal data",
+    "eu_ai_act_role": "EU AI Act role",
+    "notes": "Notes",
+}
 STATE_ICONS = {"running": "activity", "in_review": "eye", "open": "eye", "stopped": "player-stop"}
 
 
@@ -84,8 +92,8 @@ def digest(value: str, length: int = 12) -> SafeString:
 
 def _distance(delta: timedelta) -> str:
     seconds = abs(int(delta.total_seconds()))
-    for size, unit in ((86400, "day"), (3600, "h"), (60, "min")):
-        if seconds >= size:
+    for size, unit, least in ((86400, "day", 172800), (3600, "h", 3600), (60, "min", 60)):
+        if seconds >= least:
             count = seconds // size
             return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
     return f"{seconds} s"
@@ -130,6 +138,8 @@ def measured(value: object) -> str:
         return f"{int(value):,}" if abs(value) >= 1 or value == 0 else f"{value:g}"
     if abs(value) >= 100:
         return f"{value:,.1f}"
+    if abs(value) >= 10:
+        return f"{value:.2f}"
     return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2e}"
 
 
@@ -164,6 +174,14 @@ def answer_words(value: object) -> str:
         return "Yes" if value else "No"
     text = str(value)
     return sentence(text) if text.replace("_", "").isalpha() else text or "–"
+
+
+@register.filter
+def risk_rows(release: Any) -> list[tuple[str, object]]:
+    """The risk answers in the order and words of the form; what else is there comes last."""
+    answers = release.risk_answers
+    known = [(title, answers[name]) for name, title in RISK_TITLES.items() if name in answers]
+    return known + [(sentence(n), a) for n, a in answers.items() if n not in RISK_TITLES]
 
 
 @register.filter

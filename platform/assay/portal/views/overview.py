@@ -141,6 +141,7 @@ class Overview(Screen):
             "requests": sum(day["requests"] for day in days),
             "tokens": sum(day["tokens"] for day in days),
             "sees_audit": sees_audit,
+            "sees_usage": may_somewhere(actor, Action.USAGE_VIEW, kind="usage"),
             "events": [described(event) for event in events],
         }
 
