@@ -15,7 +15,7 @@ from django.db import close_old_connections, connections
 
 from governance.errors import DomainError, InvalidInput, WrongState
 from registry.catalogue import get_task
-from registry.manifests import Manifest
+from registry.manifests import Manifest, ManifestMismatch
 from registry.releases.services import release_servable
 from registry.versions.models import ModelVersion, VersionKind
 from workers.deployments.models import Deployment, Replica, ReplicaState
@@ -78,6 +78,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
 
     Raises:
         WrongState: its release may not serve.
+        ManifestMismatch: the recorded manifest is not the one of the digest.
         InvalidInput: its version is of a kind that no engine loads.
     """
     release = deployment.release
@@ -87,7 +88,9 @@ def load_plan(deployment: Deployment) -> LoadPlan:
     if version.kind == VersionKind.ADAPTER and version.base is not None:
         weights, adapter = _weights(version.base), weights
         if adapter.manifest.base_digest != weights.digest:
-            raise WrongState(f"{version} was made on another base than {version.base}.")
+            raise ManifestMismatch(
+                f"{version} was made on another base than {version.base}.", path=""
+            )
     elif version.kind not in {VersionKind.BASE, VersionKind.FULL}:
         raise InvalidInput(f"{version} is of kind {version.kind}, which no engine loads.")
     if release.expires_at is None:
@@ -108,7 +111,9 @@ def load_plan(deployment: Deployment) -> LoadPlan:
 def _weights(version: ModelVersion) -> Weights:
     manifest = Manifest.from_json(version.manifest)
     if manifest.digest != version.digest:
-        raise WrongState(f"The manifest of {version} does not have the digest {version.digest}.")
+        raise ManifestMismatch(
+            f"The manifest of {version} does not have the digest {version.digest}.", path=""
+        )
     return Weights(name=str(version), digest=version.digest, manifest=manifest)
 
 

@@ -95,6 +95,18 @@ def test_one_changed_byte_is_refused_at_load_and_audited(worker: Worker, tampere
     assert "weights.bin" in event.reason
 
 
+def test_a_manifest_that_was_rewritten_in_the_database_is_refused(worker: Worker) -> None:
+    deployment = deployed()
+    version = deployment.release.version
+    version.manifest["files"][0]["sha256"] = "0" * 64
+    version.save()
+    worker.loop.reconcile()
+    deployment.refresh_from_db()
+    assert deployment.state == DeploymentState.REFUSED
+    assert "does not have the digest" in deployment.message
+    assert AuditEvent.objects.filter(action="deployment:load", outcome="denied").exists()
+
+
 def test_weights_that_no_engine_can_load_refuse_their_deployment_alone(worker: Worker) -> None:
     model = company.model("odd", "text-generation")
     odd = company.version(model, files={"broken": b"", "weights.bin": b"odd"})
