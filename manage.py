@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Django's command line. `platform/` is a source root, so it is appended to the path, never put first."""
+"""Django's command line. `platform/` is a source root: appended to the path, never put first."""
 
 import sys
 from pathlib import Path

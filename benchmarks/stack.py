@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -152,4 +153,4 @@ def _measure(url: str, key: str, reference: Reference, *, rounds: int) -> list[R
 
 
 if __name__ == "__main__":
-    show("Whole stack", "generate, same batch", run())
+    show("Whole stack", "generate, same batch", run(quick="--quick" in sys.argv))

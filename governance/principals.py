@@ -31,8 +31,8 @@ class Principal:
 
     `id` is the primary key of the person or API key as text, or the name of the service.
     `department` is the slug of an API key's department; a person's departments are in `roles`.
-    `scopes` narrows what a token may do (None: no narrowing). `person_id` is set for people, and for
-    personal tokens too, so that separation of duties always sees the human being.
+    `scopes` narrows what a token may do (None: no narrowing). `person_id` is set for people, and
+    for personal tokens too, so that separation of duties always sees the human being.
     """
 
     kind: PrincipalKind
@@ -81,6 +81,8 @@ class RequestContext:
     client_address: str = ""
 
 
+_NO_REQUEST = RequestContext()
 request_context: contextvars.ContextVar[RequestContext] = contextvars.ContextVar(
-    "assay_request_context", default=RequestContext()
+    "assay_request_context",
+    default=_NO_REQUEST,  # noqa: B039 (frozen)
 )

@@ -8,9 +8,8 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
+from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
-
-from assay.settings import env
 
 REQUESTS = Counter(
     "assay_gateway_requests", "Requests by endpoint and outcome.", ("endpoint", "outcome")
@@ -43,7 +42,7 @@ def may_scrape(scope: MutableMapping[str, Any]) -> bool:
     connection from this machine; one that a proxy forwarded is not.
     """
     headers = dict(scope["headers"])
-    if token := env("ASSAY_METRICS_TOKEN", ""):
+    if token := settings.METRICS_TOKEN:
         presented = _BEARER.match(headers.get(b"authorization", b""))
         return presented is not None and hmac.compare_digest(presented[1], token.encode())
     client = scope.get("client")

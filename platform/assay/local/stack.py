@@ -71,6 +71,8 @@ class Stack:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
+            # Waiting threads of torch yield the cores to the processes beside them.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
         say("PostgreSQL and Valkey are up; MLflow is starting")
         self.manage("migrate", "--verbosity", "0")

@@ -87,6 +87,7 @@ def _embeddings(stage: Stage, client: OpenAI) -> None:
     vectors = client.embeddings.create(
         model=EMBEDDINGS,
         input=["a cat sits on the mat", "a kitten rests on a rug", "quarterly revenue rose"],
+        encoding_format="float",
     ).data
 
     def cosine(a: list[float], b: list[float]) -> float:
@@ -131,9 +132,11 @@ def _quota_refuses(stage: Stage) -> None:
     key = new_key(stage, "enzo", "engineering", "batch script", quotas={"requests_per_minute": 2})
     client = _client(stage, key["key"])
     for _ in range(2):
-        client.embeddings.create(model=EMBEDDINGS, input="within the quota")
+        client.embeddings.create(
+            model=EMBEDDINGS, input="within the quota", encoding_format="float"
+        )
     try:
-        client.embeddings.create(model=EMBEDDINGS, input="one too many")
+        client.embeddings.create(model=EMBEDDINGS, input="one too many", encoding_format="float")
     except RateLimitError as error:
         body = error.body if isinstance(error.body, dict) else {}
         stage.refused(

@@ -8,6 +8,7 @@ over the same connections. Rounds are interleaved.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -167,4 +168,4 @@ def _backlog_rate() -> float:
 
 
 if __name__ == "__main__":
-    show("Audit log", "plain INSERT", run())
+    show("Audit log", "plain INSERT", run(quick="--quick" in sys.argv))

@@ -94,9 +94,9 @@ def run(*, quick: bool = False) -> list[Row]:
             PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
         )
         token, queue = _furnish()
-        stack.enter_context(_process(sys.executable, "-m", "bench.gateway", "respond", queue))
+        stack.enter_context(_process(sys.executable, "-m", "benchmarks.gateway", "respond", queue))
         subject = stack.enter_context(_served("assay.asgi:application", token))
-        reference = stack.enter_context(_served("bench.gateway:echo", token))
+        reference = stack.enter_context(_served("benchmarks.gateway:echo", token))
         return _measure(subject, reference, rounds=2 if quick else 7)
 
 
@@ -270,7 +270,7 @@ def _round(served: Served) -> dict[str, float]:
 
 
 def main() -> None:
-    """`python -m bench.gateway [--quick]`."""
+    """`python -m benchmarks.gateway [--quick]`."""
     if sys.argv[1:2] == ["respond"]:
         respond(sys.argv[2])
         return

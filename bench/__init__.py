@@ -1,1 +1,0 @@
-"""Measurements. `python -m bench.<name>` prints a table of medians and ratios."""

@@ -1,0 +1,39 @@
+"""`./bench`: run the benchmarks one after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = {
+    "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
+    "stack": "tokens/s through everything, against generate in process",
+    "engine": "tokens/s of the engine alone, against generate at the same batch",
+    "audit": "events/s and seal lag, against a plain INSERT",
+}
+
+
+def main() -> int:
+    """Returns the number of benchmarks that failed."""
+    parser = argparse.ArgumentParser(prog="./bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    root = Path(__file__).resolve().parents[1]
+    failed = 0
+    for name in options.names or BENCHMARKS:
+        print(f"\n{name}: {BENCHMARKS[name]}", flush=True)  # noqa: T201
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        if options.quick:
+            command.append("--quick")
+        failed += subprocess.run(command, cwd=root, check=False).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
