@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
-from drf_spectacular.views import SpectacularAPIView
 
 from assay.api import docs, problems
 from assay.portal.views import errors
 
-SCHEMA = SpectacularAPIView.as_view(
-    custom_settings={
-        "POSTPROCESSING_HOOKS": [
-            "drf_spectacular.hooks.postprocess_schema_enums",
-            "assay.api.documentation.add_problems",
-        ]
-    }
-)
-
 urlpatterns = [
     path("api/v1/", include("assay.api.urls")),
-    path("api/schema/", SCHEMA, name="schema"),
+    path("api/schema/", docs.SchemaView.as_view(), name="schema"),
     path("api/docs/", docs.page, name="docs"),
     path("api/docs/start.js", docs.start, name="docs-start"),
     re_path(r"^api(/|$)", problems.not_found),

@@ -22,7 +22,7 @@ from assay.api.authentication import (
 )
 from assay.api.fields import StrictSerializer
 from assay.api.pagination import CursorPagination
-from assay.api.parsers import StrictJSONParser
+from assay.api.parsers import LengthRequired, StrictJSONParser
 from governance.errors import InvalidInput, NotAuthenticated
 from governance.principals import Principal
 
@@ -55,7 +55,14 @@ class Endpoint(APIView):
 
         Raises:
             ValidationError: naming every field that is wrong.
+            LengthRequired: its length is not stated.
         """
+        headers = self.request.headers
+        if "Transfer-Encoding" in headers and "Content-Length" not in headers:
+            raise LengthRequired(
+                "The body is sent in chunks without its length; it was not read.",
+                hint="Send Content-Length.",
+            )
         serializer = serializer_class(data=self.request.data)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)

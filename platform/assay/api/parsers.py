@@ -12,13 +12,21 @@ from django.conf import settings
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError
 
-from governance.errors import TooLarge
+from governance.errors import DomainError, TooLarge
 
 MAX_DEPTH = 24
 MAX_WHOLE_NUMBER = 2**63 - 1
 # Fields and boundaries of a multipart body, beside the bytes of its files.
 MULTIPART_OVERHEAD = 1024 * 1024
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class LengthRequired(DomainError):
+    """A body whose length nobody stated, which Django would read as an empty one (411)."""
+
+    code = "length_required"
+    status = 411
+    title = "Length required"
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

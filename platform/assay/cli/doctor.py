@@ -143,7 +143,7 @@ def check_workers() -> str:
     if not alive:
         raise NotWell(
             f"none answered within {PING_TIMEOUT_S:.0f} s",
-            "Start one: `celery -A workers.app worker -Q compute -c 1`.",
+            "Start one: `celery -A workers.app worker -I workers.tasks.jobs -Q compute -c 1`.",
         )
     return ", ".join(sorted(alive))
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.test import Client
 from django.urls.converters import UUIDConverter
 from django.urls.resolvers import RoutePattern
 
@@ -14,7 +15,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.urls import RowIdConverter, urlpatterns
 from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
-from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.api_support import Api, decoded, problem_of
 
 HUGE = 10**40
 
@@ -115,7 +116,7 @@ def test_a_field_of_another_type_is_refused_by_name(api: Api, path: str) -> None
 
 
 def _fields(path: str) -> list[str]:
-    """The fields that the endpoint declares, from the answer to one that it does not."""
+    """The fields that the endpoint at `path` declares."""
     schema: dict[str, list[str]] = {
         "auth/token": ["email", "password"],
         "departments": ["slug", "name"],
@@ -163,6 +164,16 @@ def test_a_body_in_another_format_is_415(api: Api) -> None:
     response: Any = api.upload("departments", {"slug": "finance", "name": "Finance"})
 
     problem_of(response, 415, "unsupported_media_type")
+
+
+def test_a_body_without_a_stated_length_is_411(api: Api) -> None:
+    client = Client(
+        headers={"authorization": f"Bearer {api.token}", "transfer-encoding": "chunked"}
+    )
+
+    answer = decoded(client.generic("POST", "/api/v1/departments"))
+
+    problem_of(answer, 411, "length_required")
 
 
 def test_every_missing_field_is_named(api: Api) -> None:

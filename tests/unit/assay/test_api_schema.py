@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
-import yaml
 from django.test import Client
 from drf_spectacular.drainage import GENERATOR_STATS
 
+from assay.api.docs import description
 from assay.api.urls import urlpatterns
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -18,9 +19,10 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 @pytest.fixture
 def schema(db: None) -> dict[str, Any]:
     GENERATOR_STATS.reset()
+    description.cache_clear()
     response = Client().get("/api/schema/")
     assert response.status_code == 200
-    loaded: dict[str, Any] = yaml.safe_load(response.content)
+    loaded: dict[str, Any] = json.loads(response.content)
     return loaded
 
 
@@ -54,6 +56,13 @@ def test_the_header_that_makes_posts_safe_to_repeat_is_described(schema: dict[st
     named = [p["name"] for p in schema["paths"]["/api/v1/fine-tunes"]["post"]["parameters"]]
 
     assert named == ["Idempotency-Key"]
+
+
+def test_the_schema_comes_as_yaml_too(schema: dict[str, Any]) -> None:
+    response = Client().get("/api/schema/", headers={"accept": "application/yaml"})
+
+    assert response.headers["Content-Type"].startswith("application/yaml")
+    assert response.content.startswith(b"openapi:")
 
 
 def test_the_docs_need_no_other_host_and_no_inline_script(db: None) -> None:
