@@ -45,9 +45,7 @@ def may(
     return _allowed(active_policy(), actor, action, kind, department, attributes)
 
 
-def departments_where(
-    actor: Principal, action: Action, *, kind: str
-) -> QuerySet[Department]:
+def departments_where(actor: Principal, action: Action, *, kind: str) -> QuerySet[Department]:
     """Every department in which the actor may do `action`."""
     snapshot = active_policy()
     allowed = [

@@ -85,8 +85,7 @@ def subject_of(actor: Principal, release: Release) -> Subject:
         live=live,
         replaced=replaced,
         evidence=[
-            drawn(e, task=task, live=theirs.get(e.dataset_version_id), live_name=name)
-            for e in mine
+            drawn(e, task=task, live=theirs.get(e.dataset_version_id), live_name=name) for e in mine
         ],
         files=file_changes(version, replaced),
         card_changes=card_diff(version.card, replaced.card) if replaced else [],

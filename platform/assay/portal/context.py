@@ -62,9 +62,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Deployments", "portal:deployments", "rocket", ("deployment",)),
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
             Entry("API keys", "portal:keys", "key", ("key",), (Action.KEY_VIEW, "key")),
-            Entry(
-                "Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")
-            ),
+            Entry("Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")),
         ),
     ),
 )
@@ -102,8 +100,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
                     else 0,
                 }
                 for entry in entries
-                if entry.needs is None
-                or may_somewhere(actor, entry.needs[0], kind=entry.needs[1])
+                if entry.needs is None or may_somewhere(actor, entry.needs[0], kind=entry.needs[1])
             ],
         )
         for title, entries in MENU

@@ -48,9 +48,7 @@ def _direction(task: str, metric: str) -> tuple[str, bool | None]:
     return metric.replace("_", " ").capitalize(), None
 
 
-def compare(
-    evaluation: Evaluation, old: Mapping[str, Any], task: str
-) -> list[MetricRow]:
+def compare(evaluation: Evaluation, old: Mapping[str, Any], task: str) -> list[MetricRow]:
     """The evaluation's metrics beside `old`, the metrics of a live version or a baseline."""
     before = numbers(old)
     gates: dict[str, list[GateResult]] = {}

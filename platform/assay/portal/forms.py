@@ -81,7 +81,9 @@ class GateForm(TablerForm):
 
     dataset = SlugChoice(queryset=None, empty_label=None)
     metric = forms.ChoiceField()
-    comparator = forms.ChoiceField(choices=[(c, "at least" if c == ">=" else "at most") for c in Comparator.values])
+    comparator = forms.ChoiceField(
+        choices=[(c, "at least" if c == ">=" else "at most") for c in Comparator.values]
+    )
     threshold = forms.FloatField(widget=forms.NumberInput(attrs={"step": "any"}))
     why = forms.CharField(max_length=300, required=False, label="Why this threshold")
 
@@ -96,9 +98,7 @@ class FineTuneForm(TablerForm):
 
     base_version = forms.ModelChoiceField(queryset=None, empty_label=None, label="Base version")
     method = forms.ChoiceField()
-    dataset_version = forms.ModelChoiceField(
-        queryset=None, empty_label=None, label="Training data"
-    )
+    dataset_version = forms.ModelChoiceField(queryset=None, empty_label=None, label="Training data")
 
     def __init__(
         self, *args: Any, task: str, bases: Any, dataset_versions: Any, **kwargs: Any
@@ -107,14 +107,12 @@ class FineTuneForm(TablerForm):
         entry = TASKS[task]
         self.fields["base_version"].queryset = bases  # type: ignore[attr-defined]
         self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
-        self.fields["method"].choices = [(m, m.upper() if m == "lora" else m.capitalize()) for m in entry.methods]  # type: ignore[attr-defined]
+        self.fields["method"].choices = [
+            (m, m.upper() if m == "lora" else m.capitalize()) for m in entry.methods
+        ]  # type: ignore[attr-defined]
         self.hyperparameters = list(entry.hyperparameters.model_fields)
         for name, info in entry.hyperparameters.model_fields.items():
             self.fields[f"h_{name}"] = _hyperparameter(name, info)
-
-    def hyperparameter_fields(self) -> list[Any]:
-        """The bound fields of the hyper-parameters, for the template."""
-        return [self[f"h_{name}"] for name in self.hyperparameters]
 
     def hyperparameter_values(self) -> dict[str, Any]:
         """Those that were filled in."""
@@ -170,7 +168,9 @@ class IntakeForm(TablerForm):
     """Files that want to become a base version."""
 
     model = SlugChoice(queryset=None, empty_label=None)
-    source = forms.CharField(max_length=300, help_text="Where the files came from: an address, a person.")
+    source = forms.CharField(
+        max_length=300, help_text="Where the files came from: an address, a person."
+    )
     licence = forms.CharField(max_length=60, help_text="An SPDX identifier, such as Apache-2.0.")
     files = ManyFiles(
         help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files."

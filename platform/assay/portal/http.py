@@ -9,6 +9,7 @@ from django.core.paginator import EmptyPage, Page, PageNotAnInteger, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
+from django.utils.functional import LazyObject
 from django.views import View
 
 from governance.audit.services import audit_refusal
@@ -20,7 +21,12 @@ PAGE_SIZE = 25
 
 def principal_of(request: HttpRequest) -> Principal:
     """The acting principal, as `assay.middleware` resolved it."""
-    return cast(Principal, request.principal)  # type: ignore[attr-defined]
+    given = request.principal  # type: ignore[attr-defined]
+    if isinstance(given, LazyObject):
+        # The policy copies principals with dataclasses.replace, which asks for the real thing.
+        bool(given)
+        given = given._wrapped
+    return cast(Principal, given)
 
 
 def page_of(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> Page[Any]:
@@ -95,5 +101,7 @@ def cleaned(form: Any) -> dict[str, Any]:
     """
     if not form.is_valid():
         fields = {name: [str(e) for e in errors] for name, errors in form.errors.items()}
-        raise InvalidInput("The form is not complete.", hint="See the marked fields.", fields=fields)
+        raise InvalidInput(
+            "The form is not complete.", hint="See the marked fields.", fields=fields
+        )
     return cast(dict[str, Any], form.cleaned_data)

@@ -42,7 +42,9 @@ def _url(node: dict[str, Any]) -> str:
     return reverse(f"portal:{kind}", args=[int(pk)])
 
 
-def _graph(version: ModelVersion, actor: Principal) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+def _graph(
+    version: ModelVersion, actor: Principal
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     found = lineage(version, actor=actor)
     nodes = found["nodes"][:NODES_SHOWN]
     edges = [(edge["from"], edge["to"]) for edge in found["edges"]]

@@ -316,7 +316,9 @@ def add_rest(company: Company, now: datetime) -> None:
         {"check": "formats", "passed": True, "detail": "1 safetensors, 4 JSON, 2 text files."},
         {"check": "no_code", "passed": True, "detail": "Nothing that could run."},
     ]
-    bad = [{"check": "formats", "passed": False, "detail": "model.pth is a pickle: it can run code."}]
+    bad = [
+        {"check": "formats", "passed": False, "detail": "model.pth is a pickle: it can run code."}
+    ]
     files = [{"name": "model.safetensors", "size": 269_060_552, "sha256": sha("weights")}]
 
     def intake(state: str, found: list[dict[str, Any]], **more: Any) -> Intake:
@@ -325,8 +327,16 @@ def add_rest(company: Company, now: datetime) -> None:
             licence="Apache-2.0", files=files, findings=found, submitted_by=company.enzo, **more,
         )  # fmt: skip
 
-    intake("trusted", findings, version=company.base, signed_by=company.omar, digest=company.base.digest)
-    company.things["pickle"] = intake("rejected", bad, reason="model.pth is a pickle; it can run code.")
+    intake(
+        "trusted",
+        findings,
+        version=company.base,
+        signed_by=company.omar,
+        digest=company.base.digest,
+    )
+    company.things["pickle"] = intake(
+        "rejected", bad, reason="model.pth is a pickle; it can run code."
+    )
     company.things["signable"] = intake("awaiting_sign_off", findings, digest=sha("intake"))
     company.things["key"] = ApiKey.objects.create(
         public_id="k7f3a9q2", secret_hmac=b"0" * 32, pepper_version=1, name="editor plug-in",
@@ -343,9 +353,7 @@ def add_rest(company: Company, now: datetime) -> None:
         )  # fmt: skip
     enzo = principal_for_person(company.enzo)
     subject = Subject("release", str(company.waiting.pk), "docstring-writer v2 → production")
-    audit_record(
-        actor=enzo, action="release:submit", subject=subject, department="engineering"
-    )
+    audit_record(actor=enzo, action="release:submit", subject=subject, department="engineering")
     company.things["event"] = audit_record(
         actor=enzo, action="release:decide", subject=subject, outcome="denied",
         reason="Enzo Engineering asked for this release; somebody else must decide.",

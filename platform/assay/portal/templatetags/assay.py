@@ -187,7 +187,9 @@ def risk_rows(release: Any) -> list[tuple[str, object]]:
 @register.filter
 def initials(name: str) -> str:
     parts = [part for part in str(name).split() if part[:1].isalnum()]
-    return "".join(part[0] for part in (parts[:1] + parts[-1:] if len(parts) > 1 else parts)).upper()
+    return "".join(
+        part[0] for part in (parts[:1] + parts[-1:] if len(parts) > 1 else parts)
+    ).upper()
 
 
 @register.filter
@@ -233,4 +235,8 @@ def query_with(context: dict[str, Any], **changes: Any) -> str:
 @register.inclusion_tag("portal/parts/field.html")
 def field(bound: Any, label: str = "") -> dict[str, Any]:
     """One form field with its label, help and errors, wired up for assistive technology."""
-    return {"field": bound, "label": label or bound.label, "kind": bound.field.widget.__class__.__name__}
+    return {
+        "field": bound,
+        "label": label or bound.label,
+        "kind": bound.field.widget.__class__.__name__,
+    }

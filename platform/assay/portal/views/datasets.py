@@ -30,7 +30,7 @@ class Datasets(Screen):
         rows = datasets_visible_to(self.actor).select_related("department")
         rows = rows.annotate(
             versions_n=Count("versions", distinct=True), rows_n=Max("versions__rows")
-        )
+        ).order_by("name")
         return {
             "page": page_of(self.request, rows),
             "may_create": may_somewhere(self.actor, Action.DATASET_CREATE, kind="dataset"),
@@ -76,7 +76,9 @@ class DatasetPage(ActionScreen):
         versions = dataset_versions_visible_to(self.actor).filter(dataset=dataset)
         return {
             "dataset": dataset,
-            "page": page_of(self.request, versions.select_related("created_by").order_by("-number")),
+            "page": page_of(
+                self.request, versions.select_related("created_by").order_by("-number")
+            ),
             "form": self.form(),
             "may_add": may(
                 self.actor,

@@ -30,7 +30,11 @@ class Models(Screen):
     template_name = "portal/models/list.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = models_visible_to(self.actor).annotate(newest=Max("versions__created_at"))
+        rows = (
+            models_visible_to(self.actor)
+            .annotate(newest=Max("versions__created_at"))
+            .order_by("name")
+        )
         wanted = self.request.GET.get("q", "").strip()[:80]
         task = self.request.GET.get("task", "")
         if wanted:
@@ -95,9 +99,11 @@ class ModelPage(ActionScreen):
 
     def trend(self, model: Model) -> dict[str, Any] | None:
         """The task's first metric by version, when two or more were measured."""
-        metric = TASKS[model.task].metric(TASKS[model.task].primary_metric) if TASKS[
-            model.task
-        ].metrics else None
+        metric = (
+            TASKS[model.task].metric(TASKS[model.task].primary_metric)
+            if TASKS[model.task].metrics
+            else None
+        )
         if metric is None:
             return None
         points: dict[int, float] = {}

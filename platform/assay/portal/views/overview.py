@@ -76,30 +76,46 @@ def leads(actor: Principal) -> list[str]:
 
 def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
     """The seven stages with a count each and a word on what the count is."""
-    versions = versions_visible_to(actor).order_by().aggregate(
-        base=Count("pk", filter=Q(kind=VersionKind.BASE)),
-        adapted=Count("pk", filter=~Q(kind=VersionKind.BASE)),
+    versions = (
+        versions_visible_to(actor)
+        .order_by()
+        .aggregate(
+            base=Count("pk", filter=Q(kind=VersionKind.BASE)),
+            adapted=Count("pk", filter=~Q(kind=VersionKind.BASE)),
+        )
     )
-    intakes = intakes_visible_to(actor).order_by().aggregate(
-        waiting=Count("pk", filter=~Q(state__in=(IntakeState.TRUSTED, IntakeState.REJECTED))),
-        refused=Count("pk", filter=Q(state=IntakeState.REJECTED)),
+    intakes = (
+        intakes_visible_to(actor)
+        .order_by()
+        .aggregate(
+            waiting=Count("pk", filter=~Q(state__in=(IntakeState.TRUSTED, IntakeState.REJECTED))),
+            refused=Count("pk", filter=Q(state=IntakeState.REJECTED)),
+        )
     )
-    releases = releases_visible_to(actor).order_by().aggregate(
-        every=Count("pk", distinct=True),
-        review=Count(
-            "pk",
-            distinct=True,
-            filter=Q(state__in=(ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)),
-        ),
-        approved=Count("pk", distinct=True, filter=Q(state=ReleaseState.APPROVED)),
+    releases = (
+        releases_visible_to(actor)
+        .order_by()
+        .aggregate(
+            every=Count("pk", distinct=True),
+            review=Count(
+                "pk",
+                distinct=True,
+                filter=Q(state__in=(ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)),
+            ),
+            approved=Count("pk", distinct=True, filter=Q(state=ReleaseState.APPROVED)),
+        )
     )
-    deployments = deployments_visible_to(actor).order_by().aggregate(
-        live=Count(
-            "pk",
-            distinct=True,
-            filter=Q(state__in=(DeploymentState.PENDING, DeploymentState.SERVING)),
-        ),
-        serving=Count("pk", distinct=True, filter=Q(state=DeploymentState.SERVING)),
+    deployments = (
+        deployments_visible_to(actor)
+        .order_by()
+        .aggregate(
+            live=Count(
+                "pk",
+                distinct=True,
+                filter=Q(state__in=(DeploymentState.PENDING, DeploymentState.SERVING)),
+            ),
+            serving=Count("pk", distinct=True, filter=Q(state=DeploymentState.SERVING)),
+        )
     )
     measured = evaluations_visible_to(actor).order_by().count()
     refused = f", {intakes['refused']} refused" if intakes["refused"] else ""
@@ -109,7 +125,13 @@ def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
         ("Evaluate", "flask", measured, "evaluations", "jobs"),
         ("Release", "git-pull-request", releases["every"], "requests", "reviews"),
         ("Review", "clipboard-check", releases["review"], "open now", "reviews"),
-        ("Deploy", "rocket", deployments["live"], f"of {releases['approved']} approved", "deployments"),
+        (
+            "Deploy",
+            "rocket",
+            deployments["live"],
+            f"of {releases['approved']} approved",
+            "deployments",
+        ),
         ("Serve", "plug-connected", deployments["serving"], "serving", "deployments"),
     )
     keys = ("stage", "icon", "count", "hint", "url")

@@ -20,6 +20,7 @@ from registry.versions.models import ModelVersion
 from registry.versions.selectors import version_get
 from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.services import deployment_create
+from workers.deployments.states import LIVE
 
 
 class ReleaseNew(ActionScreen):
@@ -67,14 +68,15 @@ class ReleasePage(ActionScreen):
         release = release_get(actor=self.actor, id=id)
         department = release.department.slug
         waiting = release.state in (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
+        deployments = list(deployments_visible_to(self.actor).filter(release=release))
+        live = any(deployment.state in LIVE for deployment in deployments)
         return {
             "release": release,
             "review": release_review(release),
-            "deployments": deployments_visible_to(self.actor).filter(release=release),
+            "deployments": deployments,
             "may_deploy": release.state == ReleaseState.APPROVED
-            and may(
-                self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department
-            ),
+            and not live
+            and may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department),
             "may_withdraw": waiting
             and may(self.actor, Action.RELEASE_WITHDRAW, kind="release", department=department),
         }

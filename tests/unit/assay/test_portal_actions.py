@@ -1,0 +1,223 @@
+"""What the portal's buttons do, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client, override_settings
+
+from governance.audit.models import AuditEvent
+from governance.keys.models import ApiKey
+from governance.reviews.models import Decision
+from tests.unit.assay.portal_data import PASSWORD, Company, tell_story
+from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from workers.jobs.models import Job
+
+pytestmark = pytest.mark.django_db
+LOOPBACK = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8000"}
+
+
+@pytest.fixture
+def company(db: None) -> Company:
+    return tell_story()
+
+
+def decide(client: Client, company: Company, **given: Any) -> Any:
+    review = company.review_open
+    body = {"verdict": "comment", "reason": "Looks careful.", "digest": review.digest, **given}
+    return client.post(f"/reviews/{review.pk}/decide", body)
+
+
+def test_a_comment_is_recorded_and_the_page_comes_back(company: Company) -> None:
+    response = decide(signed_in(company.carla), company)
+
+    assert response.status_code == 302
+    assert Decision.objects.filter(reason="Looks careful.", person=company.carla).exists()
+
+
+def test_a_refused_decision_says_why_and_is_audited(company: Company) -> None:
+    response = decide(signed_in(company.enzo), company, verdict="approve", speciality="compliance")
+
+    assert response.status_code == 403
+    assert 'role="alert"' in response.content.decode()
+    assert inline_in(response.content.decode()) == []
+    assert AuditEvent.objects.filter(outcome="denied", actor_id=str(company.enzo.pk)).count() >= 2
+
+
+def test_a_decision_on_another_digest_is_a_conflict_and_keeps_what_was_typed(
+    company: Company,
+) -> None:
+    response = decide(signed_in(company.carla), company, verdict="reject", digest="0" * 64)
+
+    assert response.status_code == 409
+    assert "Looks careful." in response.content.decode()
+    assert not Decision.objects.filter(verdict="reject").exists()
+
+
+@pytest.mark.parametrize("verdict", ["", "bless", "approve\0"])
+def test_nonsense_for_a_verdict_is_refused(company: Company, verdict: str) -> None:
+    response = decide(signed_in(company.carla), company, verdict=verdict)
+
+    assert response.status_code == 400
+
+
+def test_disabled_choices_say_why(company: Company) -> None:
+    html = signed_in(company.carla).get(f"/reviews/{company.review_open.pk}").content.decode()
+
+    approve = html.split('value="approve"')[1].split("</div>")[0]
+    assert "disabled" in approve
+    assert "All gates passed" in approve
+
+
+def test_a_reviewer_attests_a_checklist_item(company: Company) -> None:
+    review = company.review_open
+    response = signed_in(company.carla).post(
+        f"/reviews/{review.pk}/checklist/oversight", {"note": "Named in the answers."}
+    )
+
+    assert response.status_code == 302
+    assert review.checklist.get(code="oversight").attested_by == company.carla
+
+
+def test_posts_without_a_token_are_refused(company: Company) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(company.carla)
+    for address in (
+        f"/reviews/{company.review_open.pk}/decide",
+        f"/jobs/{company.running.pk}/cancel",
+        f"/keys/{company.key.pk}/revoke",
+        "/keys",
+        "/audit/verify",
+        "/sign-out",
+    ):
+        response = client.post(address, {})
+        assert response.status_code == 403, address
+        assert inline_in(response.content.decode()) == []
+
+
+def test_another_departments_things_cannot_be_acted_on(company: Company) -> None:
+    client = signed_in(company.fay)
+    for address in (
+        f"/reviews/{company.review_open.pk}/decide",
+        f"/jobs/{company.running.pk}/cancel",
+        f"/keys/{company.key.pk}/revoke",
+        f"/deployments/{company.deployment.pk}/stop",
+        f"/releases/{company.live.pk}/deploy",
+        f"/releases/{company.waiting.pk}/withdraw",
+    ):
+        assert client.post(address, {"reason": "mine now"}).status_code == 404, address
+
+
+def test_a_key_is_shown_once(company: Company) -> None:
+    client = signed_in(company.enzo)
+    response = client.post(
+        "/keys",
+        {
+            "name": "build bot",
+            "department": company.departments["engineering"].pk,
+            "scopes": ["deployment:invoke"],
+            "days": "30",
+        },
+    )
+
+    html = response.content.decode()
+    key = ApiKey.objects.get(name="build bot")
+    assert response.status_code == 201
+    assert response.headers["Cache-Control"] == "no-store"
+    assert f"assay_{key.public_id}_" in html
+    assert inline_in(html) == []
+    assert html.split(f"assay_{key.public_id}_")[1][:20] not in client.get("/keys").content.decode()
+
+
+def test_a_key_for_another_department_cannot_be_made(company: Company) -> None:
+    response = signed_in(company.enzo).post(
+        "/keys",
+        {
+            "name": "thief",
+            "department": company.departments["finance"].pk,
+            "scopes": ["deployment:invoke"],
+            "days": "30",
+        },
+    )
+
+    assert response.status_code == 400
+    assert not ApiKey.objects.filter(name="thief").exists()
+
+
+def test_a_job_is_cancelled(company: Company) -> None:
+    response = signed_in(company.devi).post(f"/jobs/{company.running.pk}/cancel")
+
+    assert response.status_code == 302
+    assert Job.objects.get(pk=company.running.pk).cancel_requested
+
+
+def test_job_events_continue_after_the_last_one_seen(company: Company) -> None:
+    client = signed_in(company.devi)
+    address = f"/jobs/{company.running.pk}/events.json"
+    whole = json.loads(client.get(address).content)
+    last = whole["events"][-1]["id"]
+
+    assert whole["live"] is True
+    assert json.loads(client.get(f"{address}?after={last}").content)["events"] == []
+    assert client.get(f"{address}?after=nonsense").status_code == 200
+
+
+def test_an_auditor_verifies_and_exports(company: Company) -> None:
+    client = signed_in(company.asha)
+
+    assert client.post("/audit/verify").status_code == 200
+    exported = client.get("/audit/export")
+    assert exported.status_code == 200
+    assert json.loads(next(iter(exported.streaming_content)).decode().splitlines()[0])
+    assert signed_in(company.enzo).get("/audit/export").status_code in {403, 404}
+
+
+def test_the_password_form_signs_in(company: Company) -> None:
+    company.enzo.set_password(PASSWORD)
+    company.enzo.save()
+    client = Client()
+
+    wrong = client.post("/sign-in", {"email": "enzo@assay.example", "password": "guess"})
+    right = client.post("/sign-in", {"email": "enzo@assay.example", "password": PASSWORD})
+
+    assert wrong.status_code == 401
+    assert right.status_code == 302
+    assert client.get("/").status_code == 200
+
+
+def test_signing_in_never_leads_to_another_site(company: Company) -> None:
+    company.enzo.set_password(PASSWORD)
+    company.enzo.save()
+    body = {"email": "enzo@assay.example", "password": PASSWORD, "next": "https://evil.example/"}
+
+    assert Client().post("/sign-in", body).headers["Location"] == "/"
+
+
+@override_settings(DEMO=True)
+def test_personas_walk_in_on_loopback_in_the_demonstration(company: Company) -> None:
+    client = Client(**LOOPBACK)
+
+    assert "personas without passwords" in client.get("/sign-in").content.decode()
+    assert client.post("/demo/sign-in", {"person": company.enzo.pk}).status_code == 302
+    assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("demo", "where"),
+    [
+        (False, LOOPBACK),
+        (True, {**LOOPBACK, "REMOTE_ADDR": "192.0.2.7"}),
+        (True, {**LOOPBACK, "HTTP_X_FORWARDED_FOR": "192.0.2.7"}),
+        (True, {**LOOPBACK, "HTTP_HOST": "assay.example"}),
+    ],
+)
+def test_personas_do_not_exist_elsewhere(
+    company: Company, demo: bool, where: dict[str, str]
+) -> None:
+    with override_settings(DEMO=demo, ALLOWED_HOSTS=["*"]):
+        client = Client(**where)  # type: ignore[arg-type]
+        assert client.post("/demo/sign-in", {"person": company.enzo.pk}).status_code == 404
+        assert "personas without passwords" not in client.get("/sign-in").content.decode()
+        assert "_auth_user_id" not in client.session
