@@ -1,7 +1,9 @@
-"""Real PostgreSQL and Valkey for every test; a pytest plugin (`-p tests.services` in `pyproject.toml`),
-so that both run before pytest-django reads the settings.
+"""Real PostgreSQL and Valkey for every test.
 
-`DATABASE_URL` and `REDIS_URL` from the environment win, so the same tests run against other servers.
+A pytest plugin (`-p tests.services` in `pyproject.toml`), so that both run before pytest-django
+reads the settings.
+
+`DATABASE_URL` and `REDIS_URL` from the environment win: the same tests run against other servers.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Nothing here is imported by a server process; `./demo`, `./bench` and the tests 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -184,8 +185,6 @@ def stop_process_group(process: subprocess.Popen[bytes], grace_s: float = 10.0) 
             process.wait(grace_s)
         except (subprocess.TimeoutExpired, ProcessLookupError):
             pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
