@@ -84,5 +84,5 @@ class RequestContext:
 _NO_REQUEST = RequestContext()
 request_context: contextvars.ContextVar[RequestContext] = contextvars.ContextVar(
     "assay_request_context",
-    default=_NO_REQUEST,  # noqa: B039 (frozen)
+    default=_NO_REQUEST,
 )

@@ -171,7 +171,7 @@ def _fine_tune(
 
 
 def _evaluate(stage: Stage, api: Api, version: dict[str, Any], dataset: str) -> dict[str, Any]:
-    found = api.find("evaluations", version=version["id"])
+    found = next(api.all("evaluations", version=version["id"]), None)
     if found is None:
         job = api.post(
             "evaluations",
@@ -180,7 +180,7 @@ def _evaluate(stage: Stage, api: Api, version: dict[str, Any], dataset: str) -> 
             dataset_version=stage.facts[dataset]["id"],
         )
         stage.watch(api, job, f"evaluating on {dataset}")
-        found = api.find("evaluations", version=version["id"])
+        found = next(api.all("evaluations", version=version["id"]), None)
     found = stage.found(found, f"{dataset} has been evaluated")
     detail: dict[str, Any] = api.get(f"evaluations/{found['id']}")
     return detail
