@@ -192,7 +192,7 @@ def newest_per_dataset(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
 def manifest_files(version: ModelVersion) -> list[dict[str, Any]]:
     """Path, size and sha256 of every file."""
     files = version.manifest.get("files", []) if isinstance(version.manifest, Mapping) else []
-    return [file for file in files if isinstance(file, Mapping) and "path" in file]
+    return [dict(file) for file in files if isinstance(file, Mapping) and "path" in file]
 
 
 def file_changes(new: ModelVersion, old: ModelVersion | None) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ class TablerForm(forms.Form):
                 widget.attrs.setdefault("class", "form-control")
 
 
-class SlugChoice(forms.ModelChoiceField):
+class SlugChoice(forms.ModelChoiceField[Any]):
     """A choice of objects that reads as their names."""
 
     def label_from_instance(self, obj: Any) -> str:
@@ -96,9 +96,13 @@ class GateForm(TablerForm):
 class FineTuneForm(TablerForm):
     """A training run; the hyper-parameters are those of the model's task."""
 
-    base_version = forms.ModelChoiceField(queryset=None, empty_label=None, label="Base version")
+    base_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
+        queryset=None, empty_label=None, label="Base version"
+    )
     method = forms.ChoiceField()
-    dataset_version = forms.ModelChoiceField(queryset=None, empty_label=None, label="Training data")
+    dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
+        queryset=None, empty_label=None, label="Training data"
+    )
 
     def __init__(
         self, *args: Any, task: str, bases: Any, dataset_versions: Any, **kwargs: Any
@@ -140,7 +144,9 @@ def _hyperparameter(name: str, info: Any) -> forms.Field:
 class EvaluateForm(TablerForm):
     """Which data to measure on."""
 
-    dataset_version = forms.ModelChoiceField(queryset=None, empty_label=None, label="Held-out data")
+    dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
+        queryset=None, empty_label=None, label="Held-out data"
+    )
 
     def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -172,7 +178,7 @@ class IntakeForm(TablerForm):
         max_length=300, help_text="Where the files came from: an address, a person."
     )
     licence = forms.CharField(max_length=60, help_text="An SPDX identifier, such as Apache-2.0.")
-    files = ManyFiles(
+    files = ManyFiles(  # type: ignore[assignment]
         help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files."
     )
 
@@ -227,7 +233,7 @@ class ReleaseForm(TablerForm):
     deployment_name = forms.SlugField(
         max_length=80, help_text="The name that applications call it by."
     )
-    departments = forms.ModelMultipleChoiceField(
+    departments: forms.ModelMultipleChoiceField[Any] = forms.ModelMultipleChoiceField(
         queryset=None, widget=forms.CheckboxSelectMultiple, label="Departments that may use it"
     )
     visibility = forms.ChoiceField(

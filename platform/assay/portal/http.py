@@ -60,7 +60,7 @@ class Screen(View):
             audit_refusal(error)
             return refusal_page(request, error)
 
-    def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return self.page(**kwargs)
 
     def page(
@@ -71,7 +71,7 @@ class Screen(View):
         context["error"] = error
         return render(self.request, self.template_name, context, status=status)
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def context(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What the template shows."""
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class Screen(View):
 class ActionScreen(Screen):
     """A page with a form: `act` calls one service; a refusal shows the page again, and why."""
 
-    def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
             return self.act(**kwargs)
         except NotFound:
@@ -88,7 +88,7 @@ class ActionScreen(Screen):
             audit_refusal(error)
             return self.page(status=error.status, error=error, **kwargs)
 
-    def act(self, **kwargs: Any) -> HttpResponse:
+    def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         """Call the service and say where to go next."""
         raise NotImplementedError
 

@@ -67,7 +67,7 @@ def _columns(nodes: list[dict[str, Any]], edges: list[tuple[str, str]]) -> dict[
                 column[end], moved = column[start] + 1, True
         if not moved:
             break
-    for start, end in edges:
+    for start, _ in edges:
         if start.startswith("dataset_version:"):
             column[start] = max(column[start], min(column[e] for s, e in edges if s == start) - 1)
     return column

@@ -1,4 +1,4 @@
-"""A small company's story as rows, for the portal's pages: made by ORM, so that every state exists."""
+"""A small company's story as rows, made by ORM so that every state of the portal's pages exists."""
 
 from __future__ import annotations
 
@@ -197,11 +197,13 @@ def add_jobs(company: Company, now: datetime) -> None:
     running = Job.objects.create(
         kind="fine_tune", state="running", title="Adapt docstring-writer by LoRA", attempt=1,
         fence=1, worker="compute@host-1", lease_until=now + timedelta(seconds=25),
-        started_at=now - timedelta(minutes=2), progress={"step": 120, "total": 320, "phase": "training"},
+        started_at=now - timedelta(minutes=2),
+        progress={"step": 120, "total": 320, "phase": "training"},
         **common,
     )  # fmt: skip
     done = Job.objects.create(
-        id=company.second.job_id, kind="fine_tune", state="succeeded", title="Adapt docstring-writer",
+        id=company.second.job_id, kind="fine_tune", state="succeeded",
+        title="Adapt docstring-writer",
         started_at=now - timedelta(hours=3), finished_at=now - timedelta(hours=2, minutes=54),
         progress={"step": 320, "total": 320}, **common,
     )  # fmt: skip
@@ -253,7 +255,8 @@ def add_releases(company: Company, now: datetime) -> None:
     waiting = release(company.second, tier="high", state="in_review")
     for each, state, rounds in ((live, "approved", 1), (waiting, "open", 2)):
         review = Review.objects.create(
-            subject_type="release", subject_id=str(each.pk), subject_name=f"{each.version} → production",
+            subject_type="release", subject_id=str(each.pk),
+            subject_name=f"{each.version} → production",
             department=engineering, tier=each.tier, digest=each.dossier_digest,
             required_approvals={"compliance": 1, "model-risk": 1, "security": 1}, policy_version=1,
             opened_by=company.enzo, due_at=now + timedelta(hours=26),

@@ -1,7 +1,8 @@
-"""Every page, for every role: the right status, no inline script or style, a fixed number of queries."""
+"""Every page, for every role: its status, nothing inline, a fixed number of queries."""
 
 from __future__ import annotations
 
+import uuid
 from html.parser import HTMLParser
 from typing import Any
 
@@ -18,6 +19,19 @@ LISTS = (
     "/", "/models", "/intakes", "/datasets", "/jobs", "/reviews", "/deployments", "/playground",
     "/keys", "/usage",
 )  # fmt: skip
+# Pinned: a rise is a decision, not an accident. The first page asks seven contexts.
+QUERIES = {
+    "/": 34,
+    "/models": 11,
+    "/intakes": 11,
+    "/datasets": 11,
+    "/jobs": 10,
+    "/reviews": 10,
+    "/deployments": 12,
+    "/playground": 11,
+    "/keys": 17,
+    "/usage": 10,
+}
 EVERYONE = ("ada", "omar", "asha", "carla", "milo", "clara", "enzo", "devi", "vera", "fay")
 
 
@@ -182,7 +196,7 @@ def test_lists_cost_the_same_number_of_queries_for_one_row_and_for_many(company:
     multiply(company)
     many = {address: queries(client, address) for address in LISTS}
     assert many == few
-    assert few == {}
+    assert few == QUERIES
 
 
 def multiply(company: Company) -> None:
@@ -200,8 +214,6 @@ def multiply(company: Company) -> None:
 
 
 def rows_to_copy(company: Company) -> list[tuple[Any, dict[str, Any]]]:
-    import uuid
-
     return [
         (company.base_model, {"name": lambda n: f"model-{n}"}),
         (company.first, {"number": lambda n: n + 10}),

@@ -70,4 +70,4 @@ def test_times_are_told_in_words() -> None:
 
 def test_loopback_is_recognised_in_every_spelling() -> None:
     assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.9.9.9", "::1"))
-    assert not any(is_loopback(host) for host in ("", "10.0.0.1", "localhost.example", "0.0.0.0"))
+    assert not any(is_loopback(host) for host in ("", "10.0.0.1", "localhost.example", "192.0.2.1"))

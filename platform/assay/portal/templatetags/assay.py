@@ -17,18 +17,11 @@ from assay.portal.markdown import render_markdown
 register = template.Library()
 
 TONES = {
-    "ok": {"approved", "serving", "ready", "succeeded", "trusted", "satisfied", "allowed", "passed"},
-    "bad": {
-        "rejected", "refused", "failed", "dead", "recalled", "denied", "reject", "revoked", "voided",
-    },
-    "warn": {
-        "changes_requested", "awaiting_sign_off", "expired", "request_changes", "high", "withdrawn",
-    },
-    "info": {
-        "open", "in_review", "running", "finishing", "pending", "loading", "checking", "quarantined",
-        "queued", "limited", "comment",
-    },
-}  # fmt: skip
+    "ok": "approved serving ready succeeded trusted satisfied allowed passed",
+    "bad": "rejected refused failed dead recalled denied reject revoked voided",
+    "warn": "changes_requested awaiting_sign_off expired request_changes high withdrawn",
+    "info": "open in_review running finishing pending loading checking quarantined queued comment",
+}
 ICONS = {
     "ok": "circle-check",
     "bad": "circle-x",
@@ -50,7 +43,7 @@ STATE_ICONS = {"running": "activity", "in_review": "eye", "open": "eye", "stoppe
 @register.filter
 def tone(state: object) -> str:
     """`ok`, `bad`, `warn`, `info` or nothing, for a state's colour."""
-    return next((name for name, states in TONES.items() if str(state) in states), "")
+    return next((name for name, states in TONES.items() if str(state) in states.split()), "")
 
 
 @register.simple_tag

@@ -88,7 +88,7 @@ class AuditLog(ActionScreen):
 class AuditVerify(AuditLog):
     """Verifies the whole log now and shows the outcome."""
 
-    def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         authorize(
             actor=self.actor,
             action=Action.AUDIT_VIEW,
@@ -125,7 +125,7 @@ class AuditEventPage(Screen):
 class AuditExport(Screen):
     """Downloads the sealed log, one JSON line per event, as `assay audit verify` reads it."""
 
-    def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         record_export(self.actor)
         chunks = in_chunks(export_lines())
         streamed: Any = from_thread(chunks) if isinstance(request, ASGIRequest) else chunks

@@ -50,7 +50,7 @@ class DatasetNew(ActionScreen):
         return {
             "form": self.form(),
             "title": "New dataset",
-            "lead": "Training and evaluation data alike have an owner, a classification and a licence.",
+            "lead": "All data has an owner, a classification and a licence.",
             "submit": "Register the dataset",
             "back": ("portal:datasets", "Datasets"),
         }

@@ -57,7 +57,9 @@ class IntakePage(ActionScreen):
         own = intake.submitted_by_id == self.actor.person_id
         return {
             "intake": intake,
-            "job": jobs_visible_to(self.actor).filter(pk=intake.job_id).first(),
+            "job": jobs_visible_to(self.actor).filter(pk=intake.job_id).first()
+            if intake.job_id
+            else None,
             "may_sign": waiting and allowed and not own,
             "own": waiting and allowed and own,
             "failed": sum(not finding.get("passed") for finding in intake.findings),
@@ -91,7 +93,7 @@ class IntakeNew(ActionScreen):
         return {
             "form": self.form(),
             "title": "Deliver files",
-            "lead": "They wait in quarantine until every check has passed and a second person has signed.",
+            "lead": "They wait in quarantine for every check and a second signature.",
             "submit": "Deliver into quarantine",
             "back": ("portal:intakes", "Intakes"),
             "upload": True,

@@ -83,16 +83,16 @@ def result_of(screen: Screen, job: Job) -> dict[str, Any]:
 class JobProgress(Screen):
     """The state and progress bar of one job, fetched while it runs."""
 
-    def get(self, request: HttpRequest, *, id: UUID, **kwargs: Any) -> HttpResponse:  # type: ignore[override]  # noqa: A002
-        job = job_get(actor=self.actor, job_id=id)
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        job = job_get(actor=self.actor, job_id=kwargs["id"])
         return render(request, "portal/parts/progress.html", {"job": job, "live": is_live(job)})
 
 
 class JobEvents(Screen):
     """New log lines and curve points since `?after=`, for the script on the job's page."""
 
-    def get(self, request: HttpRequest, *, id: UUID, **kwargs: Any) -> HttpResponse:  # type: ignore[override]  # noqa: A002
-        job = job_get(actor=self.actor, job_id=id)
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        job = job_get(actor=self.actor, job_id=kwargs["id"])
         given = request.GET.get("after", "0")
         after = int(given[:18]) if given.isdecimal() else 0
         lines, names = [], {}

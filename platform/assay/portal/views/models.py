@@ -130,7 +130,7 @@ class GateSet(ActionScreen):
         return {
             "form": self.form(model),
             "title": f"Set a gate on {model.name}",
-            "lead": "Evaluations that start after this moment must meet it; earlier ones are not judged by it.",
+            "lead": "It judges evaluations that start after this moment.",
             "submit": "Set the gate",
             "back_to": model,
         }

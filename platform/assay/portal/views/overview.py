@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, Q
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
@@ -171,5 +171,5 @@ class Overview(Screen):
 class Running(Screen):
     """The live part of the first page, fetched every two seconds."""
 
-    def get(self, request: Any, **kwargs: Any) -> HttpResponse:
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return render(request, "portal/parts/running.html", running_jobs(self.actor))

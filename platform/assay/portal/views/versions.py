@@ -35,7 +35,11 @@ class VersionPage(Screen):
         version = version_get(actor=self.actor, id=id)
         department = version.model.department.slug
         evaluations = evaluations_visible_to(self.actor).filter(version=version)
-        job = jobs_visible_to(self.actor).filter(pk=version.job_id).first()
+        job = (
+            jobs_visible_to(self.actor).filter(pk=version.job_id).first()
+            if version.job_id
+            else None
+        )
         trusted = version.state == VersionState.TRUSTED
         return {
             "version": version,
