@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 
@@ -35,7 +35,13 @@ class TablerForm(forms.Form):
                 widget.attrs.setdefault("class", "form-control")
 
 
-class SlugChoice(forms.ModelChoiceField[Any]):
+if TYPE_CHECKING:
+    ObjectChoice = forms.ModelChoiceField[Any]
+else:
+    ObjectChoice = forms.ModelChoiceField
+
+
+class SlugChoice(ObjectChoice):
     """A choice of objects that reads as their names."""
 
     def label_from_instance(self, obj: Any) -> str:
@@ -111,9 +117,8 @@ class FineTuneForm(TablerForm):
         entry = TASKS[task]
         self.fields["base_version"].queryset = bases  # type: ignore[attr-defined]
         self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
-        self.fields["method"].choices = [
-            (m, m.upper() if m == "lora" else m.capitalize()) for m in entry.methods
-        ]  # type: ignore[attr-defined]
+        methods = [(m, "LoRA" if m == "lora" else m.capitalize()) for m in entry.methods]
+        self.fields["method"].choices = methods  # type: ignore[attr-defined]
         self.hyperparameters = list(entry.hyperparameters.model_fields)
         for name, info in entry.hyperparameters.model_fields.items():
             self.fields[f"h_{name}"] = _hyperparameter(name, info)

@@ -56,7 +56,7 @@ class KeyRevoke(Keys):
         departments = departments_where(self.actor, Action.KEY_CREATE, kind="key")
         return KeyForm(departments=departments)
 
-    def act(self, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: A002
+    def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         key = key_revoke(actor=self.actor, key_id=kwargs["id"])
         messages.success(self.request, f"{key.name} is revoked; it stops working at once.")
         return redirect("portal:keys")
