@@ -8,7 +8,14 @@ from typing import Any
 from workers.jobs.models import JobEvent
 
 # What belongs on the loss curve; learning rates and speeds would flatten it.
-CURVES = ("loss", "train_loss", "validation_loss", "eval_loss", "validation_macro_f1", "macro_f1")
+CURVES = (
+    "loss",
+    "train_loss",
+    "validation_loss",
+    "eval_loss",
+    "validation_macro_f1",
+    "validation_accuracy",
+)
 
 
 def curve_points(data: Mapping[str, Any]) -> dict[str, float]:

@@ -16,8 +16,9 @@ PHRASES = {
     "department:create": "founded the department {}",
     "deployment:create": "deployed {}",
     "deployment:invoke": "used {}",
+    "deployment:await": "asked workers to load {}",
     "deployment:load": "loaded {}",
-    "deployment:refuse": "refused to load {}",
+    "deployment:serve": "brought {} into service",
     "deployment:stop": "stopped {}",
     "evaluation:record": "recorded {}",
     "gate:set": "set a gate on {}",
@@ -27,6 +28,10 @@ PHRASES = {
     "intake:sign_off": "signed off {}",
     "job:cancel": "cancelled the job {}",
     "job:create": "started the job {}",
+    "job:bury": "gave up on the job {}",
+    "job:claim": "took the job {}",
+    "job:deliver": "delivered the result of {}",
+    "job:requeue": "put the job {} back in the queue",
     "job:fail": "could not finish the job {}",
     "job:finish": "finished the job {}",
     "key:create": "made the key {}",
@@ -60,6 +65,25 @@ PHRASES = {
     "role:grant": "granted a role to {}",
     "role:revoke": "took a role from {}",
     "version:register": "registered {}",
+}
+# The same as something tried and refused.
+ATTEMPTS = {
+    "audit:export": "export the audit log",
+    "audit:view": "read the audit log",
+    "checklist:attest": "attest a checklist item of {}",
+    "deployment:create": "deploy {}",
+    "deployment:invoke": "use {}",
+    "deployment:load": "load {}",
+    "deployment:stop": "stop {}",
+    "intake:create": "deliver files for {}",
+    "intake:sign_off": "sign off {}",
+    "job:create": "start {}",
+    "key:create": "make the key {}",
+    "key:revoke": "revoke the key {}",
+    "person:sign_in": "sign in",
+    "release:decide": "decide on {}",
+    "release:submit": "ask for the release of {}",
+    "role:grant": "grant a role to {}",
 }
 ICONS = {
     "audit": "file-certificate",
@@ -101,8 +125,9 @@ def described(event: AuditEvent) -> Described:
     phrase = PHRASES.get(event.action)
     if phrase is None:
         phrase = f"{resource.replace('_', ' ')}: {verb.replace('_', ' ')}, {{}}"
-    if event.outcome == "denied":
-        what = f"was refused {event.action} on {subject}"
+    if event.outcome == "denied" or (event.outcome == "failed" and event.action in ATTEMPTS):
+        tried = ATTEMPTS.get(event.action, f"{verb.replace('_', ' ')} {{}}")
+        what = f"tried to {tried.replace('{}', subject)} and {'was refused' if event.outcome == 'denied' else 'failed'}"
     else:
         what = phrase.replace("{}", subject)
     tone = {"allowed": "", "denied": "bad", "failed": "warn"}.get(event.outcome, "")

@@ -133,6 +133,7 @@ class ReviewPage(ActionScreen):
         commenting = review.state in OPEN and may(
             self.actor, Action.REVIEW_COMMENT, kind="review", department=review.department.slug
         )
+        choices = choices_for(self, review) if deciding or commenting else []
         return {
             "review": review,
             "release": release,
@@ -143,7 +144,8 @@ class ReviewPage(ActionScreen):
             "checklist": checklist,
             "met": met,
             "timeline": timeline(review),
-            "choices": choices_for(self, review) if deciding or commenting else [],
+            "choices": choices,
+            "decides": any(not c["blocked"] for c in choices if c["value"] != Verdict.COMMENT),
             "specialities": sorted(self.actor.specialities & set(review.required_approvals)),
             "may_attest": deciding
             and may(
