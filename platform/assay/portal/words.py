@@ -127,7 +127,8 @@ def described(event: AuditEvent) -> Described:
         phrase = f"{resource.replace('_', ' ')}: {verb.replace('_', ' ')}, {{}}"
     if event.outcome == "denied" or (event.outcome == "failed" and event.action in ATTEMPTS):
         tried = ATTEMPTS.get(event.action, f"{verb.replace('_', ' ')} {{}}")
-        what = f"tried to {tried.replace('{}', subject)} and {'was refused' if event.outcome == 'denied' else 'failed'}"
+        end = "was refused" if event.outcome == "denied" else "failed"
+        what = f"tried to {tried.replace('{}', subject)} and {end}"
     else:
         what = phrase.replace("{}", subject)
     tone = {"allowed": "", "denied": "bad", "failed": "warn"}.get(event.outcome, "")
