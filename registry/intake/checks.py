@@ -137,6 +137,11 @@ def _collect(folder: Path) -> tuple[list[str], list[Finding]]:
 
 def _check_weights(files: list[str]) -> Finding:
     suffixes = [PurePosixPath(path).suffix.lower() for path in files]
+    if any(PurePosixPath(path).name.lower() == "adapter_config.json" for path in files):
+        # A loader that finds one adds the adapter to the weights, or takes other weights for them.
+        return Finding(
+            "weights", False, "It holds an adapter_config.json; an adapter is not a base."
+        )
     gguf, tensors = suffixes.count(".gguf"), suffixes.count(".safetensors")
     if gguf == 1 and not tensors:
         return Finding("weights", True, "One GGUF file; it will be converted to safetensors.")

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
-import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from governance.errors import InvalidInput
+from registry.manifests import check_path
+
 MAX_SAFETENSORS_HEADER = 100_000_000
 MAX_JSON_BYTES = 64 * 1024 * 1024
+# Brackets and commas, so about values: the largest tokenizers have 3 million, and a value takes up
+# to 64 bytes of memory, however few it takes in the file.
+MAX_JSON_VALUES = 8_000_000
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 8
@@ -27,23 +33,27 @@ SAFETENSORS_DTYPE_BYTES = {
 FORBIDDEN_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 
+# How much of each end of a zip archive is searched for the name of a pickle.
+ZIP_END_BYTES = 64 * 1024
+
+
 class Refused(Exception):
     """The file may not come in; the message says why."""
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether it is a Python pickle by its content: bare, or inside a zip as PyTorch writes it."""
+    """Whether it is a Python pickle by its content: bare, or inside a zip as PyTorch writes it.
+
+    A zip's list of contents is as long as its author likes, so only its two ends are looked at.
+    """
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(ZIP_END_BYTES)
+        file.seek(-min(ZIP_END_BYTES, path.stat().st_size), os.SEEK_END)
+        tail = file.read(ZIP_END_BYTES)
     if len(head) >= 2 and head[0] == 0x80 and 1 <= head[1] <= 5:
         return True
-    if head[:2] != b"PK":
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith((".pkl", ".pickle")) for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
+    names = (b".pkl", b".pickle")
+    return head[:2] == b"PK" and any(name in end for name in names for end in (head, tail))
 
 
 def container_kind(path: Path) -> str:
@@ -72,6 +82,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_json(text: bytes) -> Any:
+    if sum(text.count(mark) for mark in (b"[", b"{", b",")) > MAX_JSON_VALUES:
+        raise Refused(f"its JSON holds more than {MAX_JSON_VALUES:,} values")
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
@@ -79,10 +91,13 @@ def _parse_json(text: bytes) -> Any:
 
 
 def check_json(path: Path) -> str:
-    """Raises Refused for JSON that is too large, malformed, or asks a loader to import code."""
+    """Raises Refused for JSON that is too large, malformed, or asks a loader to import code or to
+    read files from elsewhere."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise Refused(f"it is larger than {MAX_JSON_BYTES // 2**20} MiB")
     pending = [_parse_json(path.read_bytes())]
+    if isinstance(pending[0], dict):
+        _check_named_files(path.parent, pending[0])
     while pending:
         value = pending.pop()
         if isinstance(value, list):
@@ -96,6 +111,28 @@ def check_json(path: Path) -> str:
                     )
             pending.extend(value.values())
     return "JSON without code references"
+
+
+def _check_named_files(folder: Path, content: dict[str, Any]) -> None:
+    """Refuse names of files that a loader would read outside of `folder`, where nothing is hashed.
+
+    An index's `weight_map` and a tokenizer's `fast_tokenizer_files` are joined to the folder's path
+    as they stand, so that an absolute name, or one with `..`, leads to other bytes.
+    """
+    for key in ("weight_map", "fast_tokenizer_files"):
+        named = content.get(key)
+        if named is None or type(named) is int:
+            continue  # A whole number is a token's id.
+        names = named.values() if isinstance(named, dict) else named
+        if not isinstance(named, (dict, list)) or not all(isinstance(name, str) for name in names):
+            raise Refused(f'its "{key}" is malformed')
+        for name in sorted(set(names)):
+            try:
+                check_path(name)
+            except InvalidInput as error:
+                raise Refused(f'its "{key}" names an unsafe file: {error.message}') from error
+            if not (folder / name).is_file():
+                raise Refused(f'its "{key}" names {name[:80]}, which was not delivered')
 
 
 def check_text(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -60,6 +61,7 @@ def test_a_pickle_is_refused_under_any_name(tmp_path: Path, name: str, content: 
         ("config.json", b'{"a": [{"trust_remote_code": true}]}', "trust_remote_code"),
         ("model_index.json", b'{"custom_pipelines": {}}', "custom_pipelines"),
         ("spiece.model", b"hello", "SentencePiece"),
+        ("config.json", b"[" + b"[]," * 4_000_000 + b"[]]", "more than 8,000,000 values"),
     ],
 )
 def test_a_file_that_may_not_come_in_is_refused_with_the_reason(
@@ -73,6 +75,23 @@ def test_a_file_that_may_not_come_in_is_refused_with_the_reason(
 
 def test_a_token_named_like_a_setting_is_only_a_token(tmp_path: Path) -> None:
     assert check(tmp_path, "vocab.json", b'{"auto_map": 17}').passed
+
+
+@pytest.mark.parametrize("key", ["weight_map", "fast_tokenizer_files"])
+@pytest.mark.parametrize("name", ["/elsewhere/a.safetensors", "../a.safetensors", "absent", 3])
+def test_names_of_files_that_were_not_delivered_are_refused(
+    tmp_path: Path, key: str, name: Any
+) -> None:
+    named = {"w": name} if key == "weight_map" else [name]
+    finding = check(tmp_path, "model.safetensors.index.json", json.dumps({key: named}).encode())
+    assert not finding.passed
+    assert f'its "{key}"' in finding.detail
+
+
+def test_an_index_of_what_was_delivered_passes(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(safetensors())
+    assert check(tmp_path, "index.json", b'{"weight_map": {"w": "a.safetensors"}}').passed
+    assert check(tmp_path, "vocab.json", b'{"weight_map": 17}').passed
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
@@ -164,6 +183,13 @@ def test_a_delivery_needs_weights_and_their_config(tmp_path: Path) -> None:
     assert failed(tmp_path) == []
     (tmp_path / "model.gguf").write_bytes(gguf())
     assert len(failed(tmp_path)) == 1
+
+
+def test_an_adapter_is_not_a_base(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "adapter_config.json").write_bytes(b'{"base_model_name_or_path": "/elsewhere"}')
+    assert failed(tmp_path) == ["It holds an adapter_config.json; an adapter is not a base."]
 
 
 def test_links_and_confusable_names_fail_a_delivery(tmp_path: Path) -> None:
