@@ -16,6 +16,8 @@ DEFAULT_CHAT_TOKENS = 512
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_TOKENS = 32_768
 MAX_INPUTS = 2048
+# A body with more faults than this is refused without saying which.
+MAX_FAULTS = 1000
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
@@ -206,6 +208,9 @@ def parse(schema: type[Request], body: bytes) -> Request:
 
 
 def _refusal(error: ValidationError) -> RequestInvalid:
+    if (faults := error.error_count()) > MAX_FAULTS:
+        # Listing them would hold up every other request of this process.
+        return RequestInvalid(f"The request body has {faults:,} faults; it was not read further.")
     first = error.errors(include_url=False, include_context=True)[0]
     kind, value = first["type"], first["input"]
     path = _path(first["loc"])

@@ -26,7 +26,7 @@ from governance.policy.services import active_policy
 from governance.principals import Principal, PrincipalKind
 from governance.quotas.selectors import quota_limits
 from registry.releases.models import ReleaseState
-from registry.versions.models import VersionState
+from registry.versions.models import ModelVersion, VersionState
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.selectors import live_deployments
 
@@ -205,11 +205,15 @@ def _deployment_entry(row: Deployment) -> DeploymentEntry:
 
 
 def _obstacle(row: Deployment) -> str:
-    release, version = row.release, row.release.version
+    release = row.release
     if release.state != ReleaseState.APPROVED:
         return f"its release {release.pk} is {release.get_state_display()}, not approved"
-    if version.state != VersionState.TRUSTED:
-        return f"version {version} is {version.get_state_display()}"
+    version: ModelVersion | None = release.version
+    while version is not None:
+        if version.state != VersionState.TRUSTED:
+            return f"version {version} is {version.get_state_display()}"
+        # Read with the deployment; only what stands on an adaptation costs a query more.
+        version = version.base
     return ""
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 from governance.keys.models import ApiKey
 from governance.usage.records import USAGE_STREAM
 from registry.releases.models import Release
+from registry.versions.models import ModelVersion, VersionKind
 from tests.unit.assay.gateway_support import Stage, stage
 from workers.wire import Failed
 
@@ -42,6 +43,7 @@ BAD_BODIES = [
     (json.dumps({**GOOD, "messages": []}), "invalid_value", "messages"),
     (json.dumps({**GOOD, "messages": "Hi"}), "invalid_value", "messages"),
     (json.dumps({**GOOD, "colour": "red"}), "unknown_parameter", "colour"),
+    (json.dumps({**GOOD, **{f"x{i}": i for i in range(2000)}}), "invalid_value", None),
     (json.dumps({**GOOD, "tools": [{"type": "function"}]}), "unsupported_parameter", "tools"),
     (json.dumps({**GOOD, "logprobs": True}), "unsupported_value", "logprobs"),
     (json.dumps({**GOOD, "n": 2}), "unsupported_value", "n"),
@@ -182,6 +184,27 @@ def test_an_expired_or_recalled_release_serves_nobody(stage: Stage) -> None:
         response = stage.post(CHAT, token, json=GOOD)
         error = error_of(response)
         assert (response.status_code, error["code"]) == (403, "release_not_servable")
+
+
+def test_what_stands_on_a_recalled_base_serves_nobody(stage: Stage) -> None:
+    version = stage.deployment().release.version
+    token = stage.key()
+    base = ModelVersion.objects.create(
+        model=version.model,
+        number=2,
+        kind=VersionKind.BASE,
+        digest="e" * 64,
+        manifest={},
+        size_bytes=1,
+        created_by=stage.person,
+        state="recalled",
+    )
+    ModelVersion.objects.filter(pk=version.pk).update(base=base, kind=VersionKind.ADAPTER)
+    stage.notify()
+    response = stage.post(CHAT, token, json=GOOD)
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (403, "release_not_servable")
+    assert "v2 is Recalled" in error["message"]
 
 
 def test_the_wrong_endpoint_names_the_right_one(stage: Stage) -> None:
