@@ -22,8 +22,11 @@ from django.db import DataError, IntegrityError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from redis.exceptions import RedisError
 from rest_framework import exceptions as drf
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.request import Request
 
-from governance.audit.services import audit_refusal
+from assay.api.authentication import Caller
+from governance.audit.services import Attempt, Subject, audit_refusal
 from governance.errors import (
     DomainError,
     InvalidInput,
@@ -196,8 +199,18 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespo
         return server_error(request, error)
     if refusal is not error and not isinstance(error, Http404):
         logger.warning("%s %s was refused", request.method, request.path, exc_info=error)
+    if isinstance(refusal, NotFound) and request.method not in SAFE_METHODS:
+        refusal.attempt = refusal.attempt or blind_attempt(context["request"])
     record_refusal(refusal)
     return from_domain_error(refusal, request)
+
+
+def blind_attempt(request: Request) -> Attempt | None:
+    """Whoever would change what they may not know of has tried, though no service saw it."""
+    if not isinstance(request.user, Caller):
+        return None
+    subject = Subject("address", "", request.path)
+    return Attempt(request.user.principal, f"api:{str(request.method).lower()}", subject)
 
 
 def record_refusal(error: DomainError) -> None:
