@@ -5,8 +5,11 @@ from __future__ import annotations
 from django.utils import timezone
 
 from governance.errors import WrongState
+from governance.reviews.models import ReviewState
+from governance.reviews.selectors import review_standing
 from registry.canonical import json_digest
 from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import release_review
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import base_chain
 
@@ -16,7 +19,8 @@ def release_servable(release: Release) -> None:
 
     Raises:
         WrongState: it is not approved, its time is over, its version or what that stands on is
-            recalled, or its dossier does not name exactly these bytes. The sentence says which.
+            recalled, its dossier does not name exactly these bytes and users, or no votes on record
+            approve that dossier. The sentence says which.
     """
     if release.state != ReleaseState.APPROVED:
         raise WrongState(
@@ -34,6 +38,8 @@ def release_servable(release: Release) -> None:
         )
     check_trusted(release.version, "served")
     check_dossier(release)
+    _check_scope(release)
+    _check_review(release)
 
 
 def check_dossier(release: Release) -> None:
@@ -50,6 +56,40 @@ def check_dossier(release: Release) -> None:
         raise WrongState(
             f"The dossier of release {release.pk} names {named[:12]}, not "
             f"{release.version.digest[:12]}; it may not serve.",
+            code="release_not_servable",
+        )
+
+
+def _check_scope(release: Release) -> None:
+    """Raises WrongState when the row names another place or other users than the dossier."""
+    approved = release.dossier["release"]
+    present = {
+        "environment": release.environment,
+        "deployment_name": release.deployment_name,
+        "departments": sorted(each.slug for each in release.departments.all()),
+        "visibility": release.visibility,
+    }
+    for name, value in present.items():
+        if value != approved[name]:
+            raise WrongState(
+                f"Release {release.pk} was approved with other {name.replace('_', ' ')} than it "
+                "has now; it may not serve.",
+                code="release_not_servable",
+                hint="Submit the version for release again.",
+            )
+
+
+def _check_review(release: Release) -> None:
+    """Raises WrongState unless the votes that are on record approve exactly this dossier."""
+    review = release_review(release)
+    if (
+        review is None
+        or review.state != ReviewState.APPROVED
+        or review.digest != release.dossier_digest
+        or review_standing(review).missing
+    ):
+        raise WrongState(
+            f"Release {release.pk} has no review that approves its dossier; it may not serve.",
             code="release_not_servable",
         )
 

@@ -14,6 +14,7 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal
+from governance.reviews.models import Review
 from governance.reviews.services import checklist_attest
 from registry import store
 from registry.canonical import json_digest
@@ -291,6 +292,34 @@ def test_a_changed_dossier_or_other_bytes_may_not_serve(office: Office) -> None:
     release.version.digest = "0" * 64
     with pytest.raises(WrongState, match=r"names .*, not 000000000000"):
         release_servable(release)
+
+
+def test_a_release_whose_users_or_place_were_changed_after_approval_may_not_serve(
+    office: Office, department: Callable[[str], Department]
+) -> None:
+    release = office.approve(office.submit())
+    release.departments.add(department("finance"))
+    with pytest.raises(WrongState, match="was approved with other departments than it has now"):
+        release_servable(Release.objects.get(pk=release.pk))
+    release.departments.remove(department("finance"))
+    release_servable(Release.objects.get(pk=release.pk))
+    Release.objects.filter(pk=release.pk).update(visibility="organisation")
+    with pytest.raises(WrongState, match="was approved with other visibility"):
+        release_servable(Release.objects.get(pk=release.pk))
+
+
+def test_a_row_that_says_approved_without_the_votes_may_not_serve(office: Office) -> None:
+    release = office.submit()
+    now = timezone.now()
+    Release.objects.filter(pk=release.pk).update(
+        state="approved", approved_at=now, expires_at=now + timedelta(days=1)
+    )
+    forged = Release.objects.get(pk=release.pk)
+    with pytest.raises(WrongState, match="has no review that approves its dossier"):
+        release_servable(forged)
+    Review.objects.update(state="approved")
+    with pytest.raises(WrongState, match="has no review that approves its dossier"):
+        release_servable(forged)
 
 
 def test_an_approval_ends_by_itself(office: Office) -> None:
