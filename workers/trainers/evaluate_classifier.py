@@ -1,0 +1,116 @@
+"""Measure a classifier on labelled rows, beside always answering the most frequent label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from workers.engines.architectures import CLASSIFIERS, UnsupportedModel
+from workers.engines.loading import load_model, load_tokenizer, pick_device
+from workers.trainers.classifier import read_labelled
+from workers.trainers.protocol import (
+    BadMaterial,
+    Cancelled,
+    EvaluationRequest,
+    EvaluationResult,
+    Progress,
+)
+
+BATCH = 32
+SAMPLES = 8
+SAMPLE_CHARACTERS = 300
+
+
+def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult:
+    """Accuracy, macro-F1 and F1 by label, with the confusion matrix (rows: truth).
+
+    The baseline answers every row with the most frequent label of the same rows, which is the best
+    that any constant answer can do there.
+
+    Raises:
+        BadMaterial: the version is no classifier, or a row's label is none that it knows.
+        Cancelled: `progress` said so.
+    """
+    rows = read_labelled(request.data_file)
+    try:
+        model = load_model(
+            request.version, CLASSIFIERS, dtype=torch.float32, device=pick_device(None)
+        )
+        tokenizer = load_tokenizer(request.version)
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The version cannot be evaluated. {error}") from error
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    unknown = sorted({row["label"] for row in rows} - set(labels))
+    if unknown:
+        raise BadMaterial(
+            f"The data has the label {unknown[0]!r}; the version knows {', '.join(labels)}."
+        )
+    probabilities = _predict(model, tokenizer, [row["text"] for row in rows], progress)
+    truth = [row["label"] for row in rows]
+    guesses = [labels[index] for index in probabilities.argmax(axis=1)]
+    majority, _ = Counter(truth).most_common(1)[0]
+    return EvaluationResult(
+        metrics=_scores(truth, guesses, labels),
+        baseline=_scores(truth, [majority] * len(truth), labels),
+        baseline_name=f"always “{majority}”",
+        sample_size=len(rows),
+        details={
+            "confusion_matrix": {
+                "labels": labels,
+                "matrix": confusion_matrix(truth, guesses, labels=labels).tolist(),
+            },
+            "support": {label: truth.count(label) for label in labels},
+            "samples": _samples(rows, guesses, probabilities),
+        },
+    )
+
+
+def _predict(model: Any, tokenizer: Any, texts: list[str], progress: Progress) -> np.ndarray:
+    """Probabilities, [rows, labels]. Texts of like length share a batch; the order is kept."""
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    found = np.zeros((len(texts), model.config.num_labels), dtype=np.float64)
+    longest = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+    for start in range(0, len(order), BATCH):
+        if progress.should_stop():
+            raise Cancelled
+        chosen = order[start : start + BATCH]
+        inputs = tokenizer(
+            [texts[index] for index in chosen],
+            padding=True,
+            truncation=True,
+            max_length=longest,
+            return_tensors="pt",
+        ).to(model.device)
+        with torch.inference_mode():
+            logits = model(**inputs).logits
+        found[chosen] = logits.double().softmax(dim=-1).cpu().numpy()
+        progress.metric(start + len(chosen), len(texts), {})
+    return found
+
+
+def _scores(truth: list[str], guesses: list[str], labels: list[str]) -> dict[str, float]:
+    by_label = f1_score(truth, guesses, labels=labels, average=None, zero_division=0)
+    return {
+        "accuracy": float(accuracy_score(truth, guesses)),
+        "macro_f1": float(np.mean(by_label)),
+        **{f"f1_{label}": float(score) for label, score in zip(labels, by_label, strict=True)},
+    }
+
+
+def _samples(
+    rows: list[dict[str, Any]], guesses: list[str], probabilities: np.ndarray
+) -> list[dict[str, Any]]:
+    """The first few rows, with what was said of them."""
+    return [
+        {
+            "input": row["text"][:SAMPLE_CHARACTERS],
+            "expected": row["label"],
+            "output": guess,
+            "score": round(float(scores.max()), 4),
+        }
+        for row, guess, scores in list(zip(rows, guesses, probabilities, strict=True))[:SAMPLES]
+    ]

@@ -1,0 +1,178 @@
+"""Tune a language model by LoRA (Hu et al. 2021, arXiv:2106.09685) on the answers to give."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from pydantic import Field
+
+from workers.engines.architectures import CAUSAL, UnsupportedModel
+from workers.engines.loading import load_model, load_tokenizer
+from workers.trainers.conversations import (
+    collate,
+    examples_of,
+    read_conversations,
+)
+from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
+from workers.trainers.training import (
+    Reporter,
+    Settings,
+    arguments,
+    fast_bfloat16,
+    parse_settings,
+    resume_point,
+)
+
+MIN_ROWS = 8
+MAX_VALIDATION_ROWS = 32
+CHECKPOINT_STEPS = 20
+
+
+class LoraSettings(Settings):
+    """By the names of the catalogue; lengths are in tokens. `max_steps` overrides `epochs`."""
+
+    epochs: int = Field(default=2, ge=1, le=50)
+    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
+    batch_size: int = Field(default=8, ge=1, le=512)
+    gradient_accumulation: int = Field(default=1, ge=1, le=256)
+    max_length: int = Field(default=256, ge=16, le=32_768)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    lora_rank: int = Field(default=8, ge=1, le=256)
+    lora_alpha: int = Field(default=16, ge=1, le=1024)
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    max_steps: int | None = Field(default=None, ge=1, le=1_000_000)
+    seed: int | None = None
+
+
+def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+    """Fine-tune; delivers the adapter alone, which names no path of this machine.
+
+    Raises:
+        BadMaterial: rows, settings or base cannot be used.
+        Cancelled: `progress` said so.
+    """
+    settings = parse_settings(LoraSettings, request.hyperparameters)
+    seed = request.seed if settings.seed is None else settings.seed
+    transformers.set_seed(seed)
+    model, tokenizer = _model(request.base, settings)
+    rows = read_conversations(request.train_file)
+    train_rows, validation_rows = _split(rows, settings.validation_fraction, seed)
+    train_set = examples_of(tokenizer, train_rows, settings.max_length)
+    validation_set = examples_of(tokenizer, validation_rows, settings.max_length)
+    progress.log(
+        f"{len(train_set)} conversations to train on and {len(validation_set)} to validate on; "
+        f"{model.get_nb_trainable_parameters()[0]:,} of "
+        f"{model.get_nb_trainable_parameters()[1]:,} parameters are tuned."
+    )
+    reporter = Reporter(progress)
+    trainer = _Trainer(
+        reporter=reporter,
+        model=model,
+        args=_arguments(request, settings, seed, len(train_set)),
+        train_dataset=train_set,
+        eval_dataset=validation_set,
+        data_collator=lambda examples: collate(examples, tokenizer.pad_token_id),
+        callbacks=[reporter],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    before = trainer.evaluate()["eval_loss"]
+    progress.log(f"Loss on the validation split before tuning: {before:.3f}.")
+    trainer.train(resume_from_checkpoint=resume_point(request, progress))
+    after = trainer.evaluate()["eval_loss"]
+    _save(model, request.output)
+    return TrainingResult(
+        metrics={"validation_loss": after, "validation_loss_before": before},
+        parameters={
+            **settings.model_dump(),
+            "seed": seed,
+            "train_rows": len(train_set),
+            "validation_rows": len(validation_set),
+            "steps": trainer.state.max_steps,
+        },
+        notes=f"Loss on the validation split: {before:.3f} before, {after:.3f} after.",
+    )
+
+
+def _model(base: Path, settings: LoraSettings) -> tuple[Any, Any]:
+    dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
+    try:
+        model = load_model(base, CAUSAL, dtype=dtype)
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The base cannot be tuned by LoRA. {error}") from error
+    if settings.max_length > model.config.max_position_embeddings:
+        raise BadMaterial(
+            f"max_length is {settings.max_length}; this base reads "
+            f"{model.config.max_position_embeddings}."
+        )
+    model.config.use_cache = False
+    adapter = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+    )
+    return peft.get_peft_model(model, adapter), load_tokenizer(base)
+
+
+def _split(
+    rows: list[dict[str, Any]], fraction: float, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    if len(rows) < MIN_ROWS:
+        raise BadMaterial(f"There are {len(rows)} conversations; at least {MIN_ROWS} are needed.")
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    size = min(max(1, round(len(rows) * fraction)), MAX_VALIDATION_ROWS)
+    return shuffled[size:], shuffled[:size]
+
+
+def _arguments(
+    request: TrainingRequest, settings: LoraSettings, seed: int, rows: int
+) -> transformers.TrainingArguments:
+    a_step = settings.batch_size * settings.gradient_accumulation
+    steps = settings.max_steps or -(-rows // a_step) * settings.epochs
+    return arguments(
+        request,
+        seed,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=16,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(steps * settings.warmup_ratio),
+        train_sampling_strategy="random",
+        eval_strategy="no",
+        save_strategy="steps",
+        save_steps=CHECKPOINT_STEPS,
+        label_names=["labels"],
+    )
+
+
+def _save(model: Any, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(output)
+    (output / "README.md").unlink(missing_ok=True)
+    path = output / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["base_model_name_or_path"] = "base"
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+class _Trainer(transformers.Trainer):  # type: ignore[misc]
+    """Asks about stopping before each forward pass."""
+
+    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._reporter = reporter
+
+    def compute_loss(self, *given: Any, **rest: Any) -> Any:
+        self._reporter.check()
+        return super().compute_loss(*given, **rest)
