@@ -19,12 +19,14 @@ class TextClassificationRow(BaseModel):
 
 
 class TextClassificationHyperparameters(BaseModel):
-    """How an encoder is tuned. `learning_rate` is the peak; lengths are in tokens."""
+    """How an encoder is tuned. `learning_rate` is the encoder's peak (the new head's is ten times
+    that); lengths are in tokens.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     epochs: int = Field(default=4, ge=1, le=50)
-    learning_rate: float = Field(default=5e-5, gt=0, le=0.1)
+    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
     batch_size: int = Field(default=16, ge=1, le=512)
     max_length: int = Field(default=128, ge=8, le=8192)
     weight_decay: float = Field(default=0.01, ge=0, le=1)

@@ -109,6 +109,12 @@ class _Run:
         self, scored: list[dict[str, Any]], written: list[dict[str, Any]]
     ) -> tuple[dict[str, float], list[str]]:
         """The metrics, and the answer written for each of `written`."""
+        with torch.inference_mode():
+            return self._measure(scored, written)
+
+    def _measure(
+        self, scored: list[dict[str, Any]], written: list[dict[str, Any]]
+    ) -> tuple[dict[str, float], list[str]]:
         loss, tokens = 0.0, 0
         for batch in _batches(scored):
             summed, counted = self._loss(batch)
@@ -132,7 +138,6 @@ class _Run:
         if self._progress.should_stop():
             raise Cancelled
 
-    @torch.inference_mode()
     def _loss(self, rows: list[dict[str, Any]]) -> tuple[float, int]:
         """Summed cross-entropy over the answers' tokens, in nats, and how many there are."""
         examples = examples_of(self._tokenizer, rows, MAX_LENGTH)
@@ -150,7 +155,6 @@ class _Run:
         )
         return float(summed), int((labels != IGNORED).sum())
 
-    @torch.inference_mode()
     def _write(self, rows: list[dict[str, Any]]) -> list[str]:
         """Greedy answers of at most 40 tokens."""
         prompts = [prompt_of(self._tokenizer, row)[-MAX_LENGTH:] for row in rows]

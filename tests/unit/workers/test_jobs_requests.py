@@ -37,7 +37,7 @@ def test_a_classifier_may_be_tuned_from_a_shared_encoder_of_another_department()
     job = fine_tune()
     assert (job.kind, job.state, job.department.slug) == ("fine_tune", "queued", "clinical")
     assert job.spec["hyperparameters"]["epochs"] == 2
-    assert job.spec["hyperparameters"]["learning_rate"] == 5e-5
+    assert job.spec["hyperparameters"]["learning_rate"] == 2e-4
     assert job.spec["dataset_digest"]
 
 
