@@ -41,7 +41,7 @@ class AdaptedModel:
         """Load an adapter. Raises ValueError: the name is taken, or it is no LoRA for this base."""
         if name in self._inner:
             raise ValueError(f"An adapter named {name!r} is loaded already.")
-        config = _lora_config(folder)
+        config = lora_config(folder)
         self._made += 1
         inner = f"adapter{self._made}"
         try:
@@ -137,7 +137,7 @@ class AdaptedModel:
             self._mode = ""
 
 
-def _lora_config(folder: Path) -> LoraConfig:
+def lora_config(folder: Path) -> LoraConfig:
     """The adapter's config, when it is plain LoRA in safetensors. Raises ValueError."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder.name} has no adapter_model.safetensors.")
