@@ -95,7 +95,7 @@ def choose(
     """The next token of each row of `logits` [rows, vocabulary].
 
     A row draws one uniform number from its own generator, so that its tokens depend on its seed
-    and not on who shares the batch.
+    and, rounding aside, not on who shares the batch.
     """
     chosen = logits.argmax(dim=-1)
     whole = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p >= 1]

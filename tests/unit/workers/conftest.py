@@ -1,0 +1,59 @@
+"""Real small models for tests marked `torch`; nothing here imports torch before a test needs it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.local.materials import DEFAULT_FOLDER, fetch
+from tests.unit.workers.recording import Recorder
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def progress() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as delivered."""
+    return fetch(names=["minilm"])["minilm"]
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, converted once by the converter as it is now."""
+    code = (ROOT / "workers" / "trainers" / "convert.py").read_bytes()
+    folder = DEFAULT_FOLDER / f"smollm2-{hashlib.sha256(code).hexdigest()[:12]}"
+    if not folder.is_dir():
+        from workers.trainers.convert import convert
+
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        convert(fetch(names=["smollm2"])["smollm2"].parent, partial, Recorder())
+        partial.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with two small random layers and SmolLM2's tokenizer: milliseconds a step."""
+    from tests.unit.workers.tiny import save_tiny
+
+    return save_tiny("LlamaForCausalLM", tmp_path_factory.mktemp("tiny"), smollm2)
+
+
+@pytest.fixture
+def engine(tiny: Path) -> Iterator[Any]:
+    from workers.engines.generation import GenerationEngine
+
+    engine = GenerationEngine(tiny, threads=1, dtype="float32", max_waiting=4)
+    yield engine
+    engine.close()

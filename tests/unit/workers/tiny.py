@@ -1,0 +1,57 @@
+"""Small random models of every allowed causal architecture, and adapters for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+
+
+def save_tiny(architecture: str, folder: Path, tokenizer: Path) -> Path:
+    """A random two-layer model, with the tokenizer of another."""
+    torch.manual_seed(5)
+    kind = getattr(transformers, architecture)
+    model = kind(
+        kind.config_class(
+            vocab_size=49_152,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            max_position_embeddings=256,
+            sliding_window=None,
+            tie_word_embeddings=True,
+            initializer_range=0.5,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=2,
+        )
+    )
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_adapter(base: Path, folder: Path, seed: int) -> Path:
+    """A random LoRA strong enough to change what the base says."""
+    torch.manual_seed(seed)
+    model: Any = transformers.LlamaForCausalLM.from_pretrained(base)
+    tuned = peft.get_peft_model(
+        model, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    )
+    tuned.save_pretrained(folder)
+    return folder
+
+
+def greedy(folder: Path, prompt: str, new_tokens: int) -> list[int]:
+    """The new tokens of transformers' own greedy `generate`, in float32."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    inputs = tokenizer(prompt, return_tensors="pt")
+    made = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False, pad_token_id=2)
+    return [int(token) for token in made[0, inputs["input_ids"].shape[1] :]]
