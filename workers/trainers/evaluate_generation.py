@@ -27,8 +27,8 @@ from workers.trainers.protocol import (
     Progress,
 )
 
-PERPLEXITY_ROWS = 64
-GENERATED_ROWS = 32
+PERPLEXITY_ROWS = 48
+GENERATED_ROWS = 16
 NEW_TOKENS = 40
 MAX_LENGTH = 512
 BATCH = 16

@@ -129,7 +129,7 @@ def _policy_refuses(stage: Stage, key: str) -> None:
 
 
 def _quota_refuses(stage: Stage) -> None:
-    key = new_key(stage, "enzo", "engineering", "batch script", quotas={"requests_per_minute": 2})
+    key = new_key(stage, "ada", "engineering", "batch script", quotas={"requests_per_minute": 2})
     client = _client(stage, key["key"])
     for _ in range(2):
         client.embeddings.create(
