@@ -42,7 +42,10 @@ def save_adapter(base: Path, folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     model: Any = transformers.LlamaForCausalLM.from_pretrained(base)
     tuned = peft.get_peft_model(
-        model, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+        model,
+        peft.LoraConfig(
+            task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False
+        ),
     )
     tuned.save_pretrained(folder)
     return folder

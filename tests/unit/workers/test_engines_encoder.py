@@ -1,0 +1,100 @@
+"""The encoder engine against a real MiniLM: vectors that mean something, many callers at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.workers.recording import Answer
+from workers.engines.protocol import EngineRequest, RequestRefused
+from workers.wire import Done
+
+pytestmark = pytest.mark.torch
+
+TEXTS = ["A cat sits on the mat.", "A kitten is lying on a rug.", "Interest rates rose again."]
+
+
+@pytest.fixture(scope="module")
+def encoder(minilm: Path) -> Iterator[Any]:
+    from workers.engines.encoder import EncoderEngine
+
+    engine = EncoderEngine(minilm, threads=1)
+    yield engine
+    engine.close()
+
+
+def embed(engine: Any, texts: list[str], **sampling: Any) -> Done:
+    answer = Answer()
+    engine.submit(EngineRequest("r", {"input": texts}, sampling), answer)
+    return answer.done()
+
+
+def dot(left: list[float], right: list[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))
+
+
+def test_like_texts_lie_close_and_vectors_have_unit_length(encoder: Any) -> None:
+    cat, kitten, rates = embed(encoder, TEXTS).results or []
+    assert len(cat) == 384
+    assert dot(cat, cat) == pytest.approx(1, abs=1e-5)
+    assert dot(cat, kitten) > 0.5 > dot(cat, rates) + 0.2
+
+
+def test_a_text_has_the_same_vector_alone_and_among_longer_ones(encoder: Any) -> None:
+    alone = (embed(encoder, TEXTS[:1]).results or [])[0]
+    among = (embed(encoder, [TEXTS[0], "word " * 200, *TEXTS]).results or [])[0]
+    assert among == pytest.approx(alone, abs=1e-5)
+
+
+def test_fewer_dimensions_are_the_first_ones_at_unit_length(encoder: Any) -> None:
+    whole = (embed(encoder, TEXTS[:1]).results or [])[0]
+    short = (embed(encoder, TEXTS[:1], dimensions=64).results or [])[0]
+    length = math.sqrt(sum(value**2 for value in whole[:64]))
+    assert short == pytest.approx([value / length for value in whole[:64]], abs=1e-5)
+
+
+def test_usage_counts_the_tokens_that_were_read(encoder: Any) -> None:
+    assert embed(encoder, ["hello world"]).prompt_tokens == 4  # with [CLS] and [SEP]
+    assert embed(encoder, ["word " * 1000]).prompt_tokens == 256
+
+
+def test_many_requests_at_once_each_get_their_own(encoder: Any) -> None:
+    texts = [f"Sentence number {number}." for number in range(40)]
+    answers = [Answer() for _ in texts]
+    for number, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+        encoder.submit(EngineRequest(f"r{number}", {"input": [text]}), answer)
+    together = [(answer.done().results or [])[0] for answer in answers]
+    whole = embed(encoder, texts).results or []
+    for one, other in zip(together, whole, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sampling"),
+    [
+        ({"input": []}, {}),
+        ({"input": "text"}, {}),
+        ({"input": [""]}, {}),
+        ({"input": ["a"] * 2049}, {}),
+        ({"input": ["a" * 100_001]}, {}),
+        ({"input": ["a"]}, {"dimensions": 0}),
+        ({"input": ["a"]}, {"dimensions": 385}),
+        ({"input": ["a"]}, {"temperature": 1}),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    encoder: Any, inputs: dict[str, Any], sampling: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestRefused):
+        encoder.submit(EngineRequest("r", inputs, sampling), Answer())
+
+
+def test_an_encoder_takes_no_adapters(encoder: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no adapters"):
+        encoder.add_adapter("a", tmp_path)
+    with pytest.raises(RequestRefused):
+        encoder.submit(EngineRequest("r", {"input": ["a"]}, {}, "a"), Answer())
