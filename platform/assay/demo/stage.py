@@ -77,7 +77,12 @@ class Stage:
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        ) as progress:
             bar = progress.add_task(label, total=None, note="queued")
 
             def show(state: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,64 +87,41 @@ class Cell:
 
 def confusion(details: Mapping[str, Any]) -> dict[str, Any] | None:
     """Labels and rows of cells: true class down, predicted class across."""
-    found = details.get("confusion_matrix") or details.get("confusion")
-    labels = details.get("labels")
-    if isinstance(found, Mapping):
-        labels, found = found.get("labels", labels), found.get("matrix") or found.get("rows")
-    if not isinstance(found, Sequence) or not isinstance(labels, Sequence) or not labels:
+    found = details.get("confusion_matrix")
+    if not found:
         return None
+    labels = found["labels"]
     rows = []
-    for index, counts in enumerate(found):
+    for label, counts in zip(labels, found["matrix"], strict=True):
         total = sum(counts) or 1
         cells = [
-            Cell(count, count / total * 100, min(10, int(count / total * 10 + 0.5)), index == at)
-            for at, count in enumerate(counts)
+            Cell(count, count / total * 100, min(10, int(count / total * 10 + 0.5)), label == said)
+            for said, count in zip(labels, counts, strict=True)
         ]
-        label = labels[index] if index < len(labels) else str(index)
         rows.append({"label": label, "cells": cells, "total": sum(counts)})
     return {"labels": labels, "rows": rows}
 
 
 def per_class(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     """F1 (0 to 1) and support of each class."""
-    found = details.get("per_class") or details.get("classes") or {}
-    items: Iterable[tuple[Any, Any]]
-    if isinstance(found, Mapping):
-        items = found.items()
-    else:
-        items = [(entry.get("label"), entry) for entry in found]
-    rows = []
-    for label, entry in items:
-        values = entry if isinstance(entry, Mapping) else {"f1": entry}
-        f1 = values.get("f1", values.get("f1-score"))
-        if isinstance(f1, (int, float)):
-            support = values.get("support", values.get("count"))
-            rows.append({"label": label, "f1": f1, "width": round(f1 * 100, 1), "support": support})
-    return rows
+    return [
+        {"label": label, **entry, "width": round(entry["f1"] * 100, 1)}
+        for label, entry in details.get("per_class", {}).items()
+    ]
+
+
+SAMPLE_PARTS = (("Expected", "expected"), ("Baseline", "baseline"), ("This version", "output"))
 
 
 def samples(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Sample outputs: what was asked, what was expected, what came before and comes now."""
-    rows = []
-    for entry in (details.get("samples") or [])[:SAMPLES_SHOWN]:
-        if not isinstance(entry, Mapping):
-            continue
-        asked = first(entry, "prompt", "input", "text", "question")
-        answers = [
-            (title, first(entry, *names))
-            for title, names in (
-                ("Expected", ("expected", "reference", "label", "target")),
-                ("Baseline", ("baseline", "base", "before", "untuned")),
-                ("This version", ("output", "predicted", "prediction", "answer", "tuned", "after")),
-            )
-        ]
-        rows.append({"asked": asked, "answers": [a for a in answers if a[1] is not None]})
-    return rows
-
-
-def first(entry: Mapping[str, Any], *names: str) -> Any:
-    """The first of `names` that `entry` has; None when it has none."""
-    return next((entry[name] for name in names if entry.get(name) is not None), None)
+    return [
+        {
+            "asked": entry["input"],
+            "answers": [(title, entry[name]) for title, name in SAMPLE_PARTS if name in entry],
+        }
+        for entry in details.get("samples", [])[:SAMPLES_SHOWN]
+    ]
 
 
 @dataclass(frozen=True, slots=True)

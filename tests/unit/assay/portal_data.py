@@ -167,15 +167,17 @@ def evaluate(
     """Measured beside the untuned base, with everything that is drawn."""
     labels = ["negative", "neutral", "positive"]
     details = {
-        "labels": labels,
-        "confusion_matrix": [[61, 9, 12], [14, 22, 19], [6, 8, 149]],
+        "confusion_matrix": {
+            "labels": labels,
+            "matrix": [[61, 9, 12], [14, 22, 19], [6, 8, 149]],
+        },
         "per_class": {
             label: {"f1": score, "support": support}
             for label, score, support in zip(labels, (0.75, 0.47, 0.87), (82, 55, 163), strict=True)
         },
         "samples": [
             {
-                "prompt": "def add(a, b):\n    return a + b",
+                "input": "def add(a, b):\n    return a + b",
                 "expected": "Return the sum of two numbers.",
                 "baseline": "This function, add, which takes two arguments, is a function that",
                 "output": "Return the sum of a and b.",
