@@ -278,6 +278,10 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Assay management API",
     "DESCRIPTION": "Every step from intake to a governed answer. Errors are RFC 9457 problems.",
     "VERSION": "1",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "assay.api.documentation.add_problems",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

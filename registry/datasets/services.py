@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from governance.audit.services import audit_record
-from governance.errors import TooLarge, WrongState
+from governance.errors import TooLarge, Unavailable, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -183,8 +183,17 @@ def overlap(a: DatasetVersion, b: DatasetVersion) -> int:
     """How many rows of `b` have an input that stands in `a` too: the leak from training to test.
 
     Inputs are compared without regard to letter case and white space, and without the answer.
+
+    Raises:
+        Unavailable: the store does not hold the rows of one of them.
     """
-    return _overlap(a.digest, b.digest, a.dataset.task, b.dataset.task)
+    try:
+        return _overlap(a.digest, b.digest, a.dataset.task, b.dataset.task)
+    except FileNotFoundError as error:
+        raise Unavailable(
+            f"The rows of {a} or {b} are not in the artefact store; the leak check cannot run.",
+            hint="Restore ASSAY_DATA_DIR/artifacts/datasets, then try again.",
+        ) from error
 
 
 @lru_cache(maxsize=256)

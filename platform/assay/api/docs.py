@@ -17,7 +17,6 @@ from drf_spectacular.renderers import (
     OpenApiYamlRenderer,
     OpenApiYamlRenderer2,
 )
-from drf_spectacular.settings import patched_settings
 from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -54,18 +53,11 @@ SwaggerUIBundle({
 """
 
 
-HOOKS = (
-    "drf_spectacular.hooks.postprocess_schema_enums",
-    "assay.api.documentation.add_problems",
-)
-
-
 @cache
 def description() -> dict[str, Any]:
     """The OpenAPI document, made once in a process: it takes a second, and anyone may ask."""
-    with patched_settings({"POSTPROCESSING_HOOKS": list(HOOKS)}):
-        generator: Any = SchemaGenerator()  # type: ignore[no-untyped-call]
-        document: dict[str, Any] = generator.get_schema(request=None, public=True)
+    generator: Any = SchemaGenerator()  # type: ignore[no-untyped-call]
+    document: dict[str, Any] = generator.get_schema(request=None, public=True)
     return document
 
 

@@ -12,7 +12,7 @@ from django.shortcuts import render
 from django.utils.functional import LazyObject
 from django.views import View
 
-from governance.audit.services import audit_refusal
+from governance.audit.services import Attempt, Subject, audit_refusal
 from governance.errors import DomainError, InvalidInput, NotFound
 from governance.principals import Principal
 
@@ -57,6 +57,10 @@ class Screen(View):
         try:
             return super().dispatch(request, *args, **kwargs)
         except DomainError as error:
+            if error.attempt is None and request.method == "POST":
+                # Whoever would change what they may not know of has tried, though no service saw.
+                address = Subject("address", "", request.path)
+                error.attempt = Attempt(self.actor, "portal:post", address)
             audit_refusal(error)
             return refusal_page(request, error)
 
