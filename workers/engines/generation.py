@@ -89,6 +89,11 @@ class GenerationEngine:
         self._thread = threading.Thread(target=self._run, name="generation-engine", daemon=True)
         self._thread.start()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self._model.device
+
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load a LoRA adapter between two steps; returns when it can be used."""
 

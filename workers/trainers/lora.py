@@ -163,6 +163,8 @@ def _save(model: Any, output: Path) -> None:
     path = output / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = "base"
+    # PEFT writes a set, in an order that differs from process to process, and so would the digest.
+    config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -66,7 +66,7 @@ def test_a_request_that_joins_a_running_batch_changes_nobodys_tokens(engine: Any
 
 def test_a_seed_gives_the_same_text_whoever_shares_the_batch(engine: Any) -> None:
     # Few tokens: rounding differs with the width of a batch, and a flat random model shows it.
-    wish = {"max_tokens": 6, "temperature": 0.8, "top_p": 0.9, "seed": 7}
+    wish: dict[str, Any] = {"max_tokens": 6, "temperature": 0.8, "top_p": 0.9, "seed": 7}
     alone = ask(engine, PROMPTS[:1], **wish)[0].text
     assert ask(engine, PROMPTS[:1], **wish)[0].text == alone
     assert ask(engine, PROMPTS, **wish)[0].text == alone

@@ -1,0 +1,115 @@
+"""Tokens per second of the engine alone, against transformers' `generate` at the same batch.
+
+Both hold the same weights in the same process with the same number of torch threads, and take turns
+in one run, so that whatever else the machine does weighs on both. The engine answers `BATCH`
+separate requests; `generate` has the whole batch given at once, which is the best case for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assay.local import materials
+from benchmarks.table import Row, show
+from workers.engines.generation import GenerationEngine
+from workers.engines.loading import load_model, load_tokenizer
+from workers.engines.prompts import encode
+from workers.engines.protocol import EngineRequest
+from workers.trainers.convert import convert
+from workers.wire import Delta, Done, Event
+
+NEW_TOKENS = 64
+CONCURRENCY = (1, 8, 32)
+# Asks for more than NEW_TOKENS, so that every row has as many.
+INPUTS = {
+    "messages": [
+        {"role": "user", "content": "Tell me a long story about a dragon, a princess and a bank."}
+    ]
+}
+
+
+class _Quiet:
+    """A converter's `Progress` that nobody watches."""
+
+    def log(self, message: str) -> None:
+        """Nothing is shown."""
+
+    def metric(self, step: int, total: int, values: dict[str, float]) -> None:
+        """Nothing is shown."""
+
+    def should_stop(self) -> bool:
+        return False
+
+
+def engine_rate(engine: GenerationEngine, requests: int) -> float:
+    """New tokens per second over `requests` submitted at once, to the last one's end."""
+    ended = threading.Semaphore(0)
+    tokens: list[int] = []
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Delta):
+            return
+        tokens.append(event.completion_tokens if isinstance(event, Done) else 0)
+        ended.release()
+
+    started = time.perf_counter()
+    for number in range(requests):
+        sampling = {"max_tokens": NEW_TOKENS, "temperature": 0}
+        engine.submit(EngineRequest(f"r{number}", INPUTS, sampling), sink)
+    for _ in range(requests):
+        ended.acquire()
+    return sum(tokens) / (time.perf_counter() - started)
+
+
+def generate_rate(model: Any, tokenizer: Any, rows: int) -> float:
+    """New tokens per second of one greedy `generate`, encoding and decoding included."""
+    started = time.perf_counter()
+    prompts = torch.tensor([encode(tokenizer, INPUTS) for _ in range(rows)], device=model.device)
+    with torch.inference_mode():
+        made = model.generate(
+            input_ids=prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    new = made[:, prompts.shape[1] :]
+    tokenizer.batch_decode(new, skip_special_tokens=True)
+    return int(new.numel()) / (time.perf_counter() - started)
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """Convert the model, load it twice, and let both take turns."""
+    threads = max(1, (os.cpu_count() or 2) - 1)
+    rounds = 2 if quick else 5
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
+        folder = Path(scratch) / "smollm2"
+        convert(materials.fetch(names=["smollm2"])["smollm2"].parent, folder, _Quiet())
+        engine = GenerationEngine(folder, threads=threads)
+        tokenizer = load_tokenizer(folder)
+        model = load_model(folder, device=engine.device)
+        try:
+            for requests in CONCURRENCY:
+                generate_rate(model, tokenizer, requests)
+                engine_rate(engine, requests)
+                theirs, ours = [], []
+                for _ in range(rounds):
+                    theirs.append(generate_rate(model, tokenizer, requests))
+                    ours.append(engine_rate(engine, requests))
+                rows.append(Row.of(f"{requests} requests at once", "tokens/s", ours, theirs))
+        finally:
+            engine.close()
+    return rows
+
+
+if __name__ == "__main__":
+    show("Engine alone", "generate, same batch", run(quick="--quick" in sys.argv))

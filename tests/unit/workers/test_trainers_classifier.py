@@ -1,0 +1,124 @@
+"""A classifier: trained on a handful of texts, served and measured as what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.workers.recording import Answer, Recorder
+from workers.engines.protocol import EngineRequest
+from workers.trainers.protocol import (
+    BadMaterial,
+    Cancelled,
+    EvaluationRequest,
+    TrainingRequest,
+    TrainingResult,
+)
+
+pytestmark = pytest.mark.torch
+
+GOOD = ("wonderful", "a great success", "I love it", "works very well", "excellent, I am happy")
+BAD = ("terrible", "a complete failure", "I hate it", "does not work", "awful, I am angry")
+
+
+def rows() -> list[dict[str, str]]:
+    return [
+        {"text": f"{subject} {word}", "label": label}
+        for subject in ("It was", "This thing:", "My view of it,")
+        for words, label in ((GOOD, "good"), (BAD, "bad"))
+        for word in words
+    ]
+
+
+def write(path: Path, content: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    return path
+
+
+def train(
+    base: Path, folder: Path, progress: Recorder, content: list[Any], **wish: Any
+) -> TrainingResult:
+    from workers.trainers.classifier import train as run
+
+    request = TrainingRequest(
+        task="text-classification",
+        method="full",
+        base=base,
+        train_file=write(folder / "train.jsonl", content),
+        output=folder / "output",
+        checkpoints=folder / "checkpoints",
+        hyperparameters={"epochs": 3, "max_length": 16, "batch_size": 8, **wish},
+    )
+    return run(request, progress)
+
+
+def test_it_is_cancelled_resumed_served_and_measured(
+    minilm: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    from workers.engines.encoder import EncoderEngine
+    from workers.trainers.evaluate_classifier import evaluate
+
+    with pytest.raises(Cancelled):
+        train(minilm, tmp_path, Recorder(stop_at=6), rows())
+    result = train(minilm, tmp_path, progress, [*rows(), rows()[0]])
+    assert any("Resuming from checkpoint-" in line for line in progress.lines)
+    assert any("1 repeated" in line for line in progress.lines)
+    assert result.metrics["validation_accuracy"] >= 0.5
+    output = tmp_path / "output"
+    config = json.loads((output / "config.json").read_text())
+    assert config["id2label"] == {"0": "bad", "1": "good"}
+    assert str(tmp_path) not in json.dumps(config)
+    engine = EncoderEngine(output, threads=1)
+    try:
+        answer = Answer()
+        engine.submit(EngineRequest("r", {"input": ["a great success", "awful"]}), answer)
+        ranked = answer.done().results or []
+    finally:
+        engine.close()
+    assert [each[0]["label"] for each in ranked] == ["good", "bad"]
+    assert sum(each["score"] for each in ranked[0]) == pytest.approx(1, abs=1e-5)
+    data = write(tmp_path / "test.jsonl", [*rows(), *[r for r in rows() if r["label"] == "bad"]])
+    found = evaluate(EvaluationRequest("text-classification", output, None, data), progress)
+    assert set(found.metrics) == {"accuracy", "macro_f1", "f1_good", "f1_bad"}
+    assert found.metrics["accuracy"] > found.baseline["accuracy"] == pytest.approx(30 / 45)
+    assert found.sample_size == 45
+    matrix = found.details["confusion_matrix"]
+    assert matrix["labels"] == ["bad", "good"]
+    assert [sum(row) for row in matrix["matrix"]] == [30, 15]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([], "no rows"),
+        ([{"text": "a"}], "Line 1"),
+        ([{"text": f"text {n}", "label": "one"} for n in range(9)], "1 labels"),
+        ([{"text": f"t {n}", "label": "a" if n else "b"} for n in range(9)], "'b' has 1 rows"),
+    ],
+)
+def test_data_that_cannot_be_learned_from_is_refused_with_the_reason(
+    minilm: Path, tmp_path: Path, progress: Recorder, content: list[Any], reason: str
+) -> None:
+    with pytest.raises(BadMaterial, match=reason):
+        train(minilm, tmp_path, progress, content)
+
+
+def test_a_language_model_is_no_base_for_it(tiny: Path, tmp_path: Path, progress: Recorder) -> None:
+    with pytest.raises(BadMaterial, match="LlamaForCausalLM"):
+        train(tiny, tmp_path, progress, rows())
+
+
+def test_a_label_that_the_version_does_not_know_is_refused(
+    minilm: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    from workers.trainers.evaluate_classifier import evaluate
+
+    train(minilm, tmp_path, progress, rows(), epochs=1)
+    data = write(tmp_path / "test.jsonl", [{"text": "so so", "label": "middling"}])
+    with pytest.raises(BadMaterial, match="middling"):
+        evaluate(
+            EvaluationRequest("text-classification", tmp_path / "output", None, data), progress
+        )

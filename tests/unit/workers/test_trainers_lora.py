@@ -1,0 +1,126 @@
+"""LoRA: answers are learned, a resumed run ends byte for byte like one that was never cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.workers.recording import Answer, Recorder
+from workers.engines.protocol import EngineRequest
+from workers.trainers.protocol import (
+    BadMaterial,
+    Cancelled,
+    EvaluationRequest,
+    TrainingRequest,
+    TrainingResult,
+)
+
+pytestmark = pytest.mark.torch
+
+
+def conversations(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"What follows {number}?"},
+                {"role": "assistant", "content": f"After {number} comes the next one."},
+            ]
+        }
+        for number in range(count)
+    ]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def train(base: Path, folder: Path, progress: Recorder, name: str, **wish: Any) -> TrainingResult:
+    from workers.trainers.lora import train as run
+
+    request = TrainingRequest(
+        task="text-generation",
+        method="lora",
+        base=base,
+        train_file=write(folder / "train.jsonl", conversations(48)),
+        output=folder / name,
+        checkpoints=folder / "checkpoints" / name,
+        hyperparameters={"max_steps": 24, "batch_size": 4, "learning_rate": 0.01, **wish},
+    )
+    return run(request, progress)
+
+
+def test_a_run_that_was_cut_and_resumed_delivers_the_same_bytes(
+    tiny: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    result = train(tiny, tmp_path, progress, "whole")
+    with pytest.raises(Cancelled):
+        train(tiny, tmp_path, Recorder(stop_at=23), "cut")
+    assert not list((tmp_path / "cut").glob("*.safetensors"))
+    again = Recorder()
+    train(tiny, tmp_path, again, "cut")
+    assert any("Resuming from checkpoint-20" in line for line in again.lines)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    losses = [values["loss"] for _, _, values in progress.points if "loss" in values]
+    assert len(losses) == 24
+    assert losses[-1] < losses[0]
+    assert result.parameters["steps"] == 24
+
+
+def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
+    tiny: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    from workers.engines.generation import GenerationEngine
+    from workers.trainers.evaluate_generation import evaluate
+
+    train(tiny, tmp_path, progress, "adapter")
+    adapter = tmp_path / "adapter"
+    assert sorted(path.name for path in adapter.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "base"
+    assert "/" not in json.dumps(config)
+    engine = GenerationEngine(tiny, threads=1)
+    try:
+        engine.add_adapter("tuned", adapter)
+        answer = Answer()
+        asked = {"messages": conversations(1)[0]["messages"][:1]}
+        engine.submit(EngineRequest("r", asked, {"max_tokens": 4}, "tuned"), answer)
+        assert answer.done().completion_tokens >= 1
+    finally:
+        engine.close()
+    data = write(tmp_path / "held.jsonl", conversations(12))
+    found = evaluate(EvaluationRequest("text-generation", adapter, tiny, data), progress)
+    assert found.baseline_name == "untuned base"
+    assert found.metrics["perplexity"] < found.baseline["perplexity"]
+    assert set(found.metrics) == set(found.baseline) == {"perplexity", "chrf"}
+    assert found.details["samples"][0]["expected"] == "After 0 comes the next one."
+
+
+@pytest.mark.parametrize(
+    ("wish", "reason"),
+    [
+        ({"lora_rank": 0}, "lora_rank"),
+        ({"unknown": 1}, "unknown"),
+        ({"max_length": 300}, "max_length is 300"),
+        ({"max_length": 16}, "16 tokens"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(
+    tiny: Path, tmp_path: Path, progress: Recorder, wish: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BadMaterial, match=reason):
+        train(tiny, tmp_path, progress, "never", **wish)
+
+
+def test_an_encoder_cannot_be_tuned_this_way(
+    minilm: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    with pytest.raises(BadMaterial, match="BertModel"):
+        train(minilm, tmp_path, progress, "never")
