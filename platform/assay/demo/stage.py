@@ -39,12 +39,12 @@ class Stage:
 
     def say(self, text: str) -> None:
         """One result."""
-        self.console.print(f"  [green]✓[/] {text}")
+        self.console.print(f"  [green]✓[/] {text}", soft_wrap=True)
 
     def refused(self, text: str, error: Refused) -> None:
         """One refusal that was meant to happen."""
         self.console.print(f"  [yellow]✗[/] {text} [dim]({error.status})[/]")
-        self.console.print(f"    [italic]{error.detail}[/]")
+        self.console.print(f"    [italic]{error.detail}[/]", soft_wrap=True)
 
     def expect(self, condition: bool, promise: str) -> None:
         """Raise StepFailed with `promise` unless it holds."""

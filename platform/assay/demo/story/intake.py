@@ -118,4 +118,4 @@ def _pickle_is_refused(stage: Stage) -> None:
     stage.expect(intake["state"] == "rejected", "the pickle is rejected")
     stage.expect("pickle" in intake["reason"].lower(), "the reason names the pickle")
     stage.console.print(f"  [yellow]✗[/] {stage.materials['efficientnet'].name} is refused")
-    stage.console.print(f"    [italic]{intake['reason']}[/]")
+    stage.console.print(f"    [italic]{intake['reason']}[/]", soft_wrap=True)

@@ -16,14 +16,14 @@ def run(stage: Stage) -> None:
         export.write_text(stage["asha"].text("audit/export"))
         finished = _verify(stage, export)
         stage.expect(finished.returncode == 0, f"the export verifies: {finished.stdout}")
-        stage.say(" ".join(finished.stdout.split()))
+        stage.say(" ".join(finished.stdout.replace("✓", "").split()))
         copy, sequence = _flip_one_bit(export)
         finished = _verify(stage, copy)
         stage.expect(finished.returncode != 0, "the changed copy does not verify")
         output = " ".join((finished.stdout + finished.stderr).split())
         stage.expect(str(sequence) in output, f"verify names row {sequence}: {output}")
         stage.console.print(f"  [yellow]✗[/] one bit of row {sequence} flipped on a copy")
-        stage.console.print(f"    [italic]{output}[/]")
+        stage.console.print(f"    [italic]{output}[/]", soft_wrap=True)
 
 
 def _verify(stage: Stage, export: Path) -> subprocess.CompletedProcess[str]:
@@ -38,14 +38,13 @@ def _verify(stage: Stage, export: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _flip_one_bit(export: Path) -> tuple[Path, int]:
-    """Flip one bit of the canonical text of the row in the middle; returns the copy and the row."""
-    lines = export.read_text().splitlines()
+    """Flip the lowest bit of one letter in the row in the middle; returns the copy and the row."""
+    lines = export.read_text().splitlines(keepends=True)
     middle = len(lines) // 2
-    row = json.loads(lines[middle])
-    canonical: str = row["canonical"]
-    at = canonical.index('"action"') + len('"action":"')
-    row["canonical"] = canonical[:at] + chr(ord(canonical[at]) ^ 1) + canonical[at + 1 :]
-    lines[middle] = json.dumps(row, ensure_ascii=False)
+    sequence = int(json.loads(lines[middle])["sequence"])
+    line = lines[middle]
+    at = line.index("action") + len('action\\":\\"')
+    lines[middle] = line[:at] + chr(ord(line[at]) ^ 1) + line[at + 1 :]
     copy = export.with_name("audit-export-flipped.jsonl")
-    copy.write_text("\n".join(lines) + "\n")
-    return copy, int(row["sequence"])
+    copy.write_text("".join(lines))
+    return copy, sequence
