@@ -82,8 +82,9 @@ def visible_to(
     clauses = visibility(active_policy(), actor, action).for_type(resource_type)
     columns = COLUMNS[resource_type]
     try:
-        permits = [_clause_query(clause, columns) for clause in clauses.permits]
-        forbids = [_clause_query(clause, columns) for clause in clauses.forbids]
+        rows = queryset.model._base_manager.all()
+        permits = [_clause_query(clause, columns, rows) for clause in clauses.permits]
+        forbids = [_clause_query(clause, columns, rows) for clause in clauses.forbids]
         errors = [
             query
             for clause in (*clauses.permits, *clauses.forbids)
@@ -94,14 +95,9 @@ def visible_to(
     if not permits:
         return queryset.none()
     if all(permits):
-        wanted = reduce(or_, permits)
-        if any(column.several for column in columns.values()):
-            # By a subquery, so that a row joined to several departments does not come twice.
-            wanted = Q(pk__in=queryset.model._base_manager.filter(wanted).values("pk"))
-        queryset = queryset.filter(wanted)
+        queryset = queryset.filter(reduce(or_, permits))
     for query in (*forbids, *errors):
-        rows = queryset.model._base_manager.filter(query).values("pk")
-        queryset = queryset.exclude(pk__in=rows)
+        queryset = queryset.exclude(pk__in=rows.filter(query).values("pk"))
     return queryset
 
 
@@ -118,12 +114,15 @@ def _column(condition: BoundCondition, columns: dict[str, Column]) -> Column:
     return column
 
 
-def _clause_query(clause: Clause, columns: dict[str, Column]) -> Q:
+def _clause_query(clause: Clause, columns: dict[str, Column], rows: QuerySet[Any]) -> Q:
     query = Q()
     for condition in clause.conditions:
         column = _column(condition, columns)
         tests = [_test(path, condition.operator, condition.value) for path in column.paths]
-        query &= reduce(or_, tests, Q(pk__in=[]))
+        holds = reduce(or_, tests, Q(pk__in=[]))
+        # Each condition on a collection by a subquery of its own: two may hold by different members
+        # of it, and a row that several members join must not come twice.
+        query &= Q(pk__in=rows.filter(holds).values("pk")) if column.several else holds
     return query
 
 

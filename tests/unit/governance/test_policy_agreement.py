@@ -13,7 +13,7 @@ import pytest
 from django.db.models import Model as DjangoModel
 from django.db.models import QuerySet
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from governance.keys.models import ApiKey
@@ -326,6 +326,18 @@ _RULES = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(rules=_RULES)
+@example(
+    rules=[
+        {
+            "effect": "permit",
+            "principal": {"kinds": ["person"]},
+            "conditions": [
+                {"attribute": "departments", "operator": "contains", "value": slug}
+                for slug in ("engineering", "finance")
+            ],
+        }
+    ]
+)
 def test_any_policy_lists_what_it_decides(world: World, rules: list[dict[str, Any]]) -> None:
     action = Action.RELEASE_VIEW
     full = [
