@@ -8,7 +8,12 @@ from typing import Any
 import torch
 import transformers
 
-from workers.engines.architectures import CAUSAL, architecture_of, read_json
+from workers.engines.architectures import (
+    CAUSAL,
+    UnsupportedModel,
+    architecture_of,
+    read_json,
+)
 
 # Bars are for terminals; workers log.
 transformers.utils.logging.disable_progress_bar()
@@ -31,6 +36,23 @@ def checkpoint_dtype(folder: Path) -> torch.dtype:
     return DTYPES.get(str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
 
 
+def check_shards(folder: Path) -> None:
+    """Every shard that an index names must be a plain file name in the folder.
+
+    transformers joins these names to the folder as they are, so a path would load other bytes than
+    the ones that were hashed. Raises UnsupportedModel.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict):
+        raise UnsupportedModel(f"{index.name} has no weight_map.")
+    for name in set(map(str, names.values())):
+        if name != Path(name).name or not (folder / name).is_file():
+            raise UnsupportedModel(f"{index.name} names {name[:200]!r}, no file of the version.")
+
+
 def load_model(
     folder: Path,
     allowed: tuple[str, ...] = CAUSAL,
@@ -41,6 +63,7 @@ def load_model(
 ) -> Any:
     """The model in evaluation mode. Raises UnsupportedModel when the config is not allowed."""
     architecture = getattr(transformers, architecture_of(folder, allowed))
+    check_shards(folder)
     model = architecture.from_pretrained(
         folder,
         local_files_only=True,

@@ -61,7 +61,12 @@ DOCSTRING_SETTINGS = {
 # Set before anything is measured, from what the validation split showed, with a margin. Always
 # answering the majority label has a macro-F1 of about 0.26.
 SENTIMENT_GATES = (
-    ("accuracy", ">=", 0.62, "Four in ten wrong is too many for a first sorting."),
+    (
+        "accuracy",
+        ">=",
+        0.62,
+        "A few points under always saying positive (0.654), which finds no complaint.",
+    ),
     ("macro_f1", ">=", 0.38, "Negative reviews must be found too, not the majority alone."),
 )
 DOCSTRING_GATES = (
