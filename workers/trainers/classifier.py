@@ -18,7 +18,7 @@ from workers.engines.architectures import (
     UnsupportedModel,
     architecture_of,
 )
-from workers.engines.loading import load_tokenizer
+from workers.engines.loading import check_shards, load_tokenizer
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
     Reporter,
@@ -150,6 +150,7 @@ def _split(
 def _model(request: TrainingRequest, labels: list[str], max_length: int) -> tuple[Any, Any]:
     try:
         architecture = architecture_of(request.base, ENCODERS + CLASSIFIERS)
+        check_shards(request.base)
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be tuned into a classifier. {error}") from error
     name = dict(zip(ENCODERS, CLASSIFIERS, strict=True)).get(architecture, architecture)
