@@ -107,7 +107,10 @@ def test_another_departments_things_cannot_be_acted_on(company: Company) -> None
         f"/releases/{company.live.pk}/deploy",
         f"/releases/{company.waiting.pk}/withdraw",
     ):
+        denied = AuditEvent.objects.filter(outcome="denied", actor_id=str(company.fay.pk))
+        before = denied.count()
         assert client.post(address, {"reason": "mine now"}).status_code == 404, address
+        assert denied.count() == before + 1, address
 
 
 def test_a_key_is_shown_once(company: Company) -> None:
