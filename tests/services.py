@@ -32,8 +32,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 if "DATABASE_URL" not in os.environ:
     from assay.local.services import Postgres
 
-    os.environ["DATABASE_URL"] = Postgres(_scratch / "postgres").url("postgres")
-if "REDIS_URL" not in os.environ:
+    _postgres = Postgres(_scratch / "postgres")
+    _postgres.forget_durability()
+    os.environ["DATABASE_URL"] = _postgres.url("postgres")
+# A parallel worker inherits the first process's PostgreSQL, where pytest-django gives it a database
+# of its own, and takes a Valkey of its own, which tests flush.
+if "REDIS_URL" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     from assay.local.services import Valkey
 
     _valkey = Valkey()

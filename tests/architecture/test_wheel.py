@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.live  # builds and runs a package: too slow for the inner loop
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -67,6 +67,15 @@ class Postgres:
             if found is None:
                 connection.execute(f'CREATE DATABASE "{name}"')
 
+    def forget_durability(self) -> None:
+        """Commit without waiting for the disk: for tests, whose data nobody keeps."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
+
     def stop(self) -> None:
         self._server.cleanup()
 

@@ -16,6 +16,7 @@ from workers.jobs.models import Job, JobState
 from workers.jobs.services import job_cancel, job_claim, job_create
 
 
+@pytest.mark.django_db
 def test_a_loop_that_breaks_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controller, "RESTART_FIRST_S", 0.0)
     stop = threading.Event()
