@@ -125,6 +125,7 @@ def test_controller_and_worker_finish_a_job_between_them(redis: Redis, tmp_path:
     with controller(log) as process, worker(tmp_path / "worker.log", *COMPUTE):
         job = delivery()
         until(lambda: in_state(job, JobState.SUCCEEDED))
+        until(lambda: not AuditEvent.objects.filter(sequence=None).exists())
         process.terminate()
         assert process.wait(30) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
