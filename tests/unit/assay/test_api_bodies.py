@@ -17,6 +17,8 @@ from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
 from tests.unit.assay.api_support import Api, decoded, problem_of
 
+pytestmark = pytest.mark.sweep
+
 HUGE = 10**40
 
 

@@ -19,7 +19,7 @@ from tests.unit.assay import portal_data
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 
-pytestmark = pytest.mark.usefixtures("redis")
+pytestmark = [pytest.mark.usefixtures("redis"), pytest.mark.sweep]
 
 ROLES = ["lead", "developer", "viewer"]
 RISK = {"intended_purpose": "x"}

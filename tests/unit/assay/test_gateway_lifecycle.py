@@ -16,6 +16,8 @@ from governance.usage.records import USAGE_STREAM
 from tests.unit.assay.gateway_support import Reply, Responder, Stage, say_hello, stage, wait_until
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
+pytestmark = pytest.mark.sweep
+
 __all__ = ["stage"]
 
 CHAT = "/v1/chat/completions"

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.unit.assay.portal_data import Company, found_company, tell_story
 from workers.jobs.models import Job
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 LISTS = (
     "/", "/models", "/intakes", "/datasets", "/jobs", "/reviews", "/deployments", "/playground",
     "/keys", "/usage",
