@@ -17,7 +17,7 @@ from tests.unit.assay.api_support import Api, decoded, problem_of
 
 PASSWORD = "correct horse battery staple"
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 
 @pytest.fixture

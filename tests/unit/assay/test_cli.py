@@ -26,7 +26,7 @@ from workers.jobs.models import Job, JobEvent
 PASSWORD = "correct horse battery staple"
 Run = Callable[..., tuple[int, str, str]]
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 
 
 @pytest.fixture
