@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import QuerySet
 
 from governance.errors import NotFound
-from governance.people.models import Department, Person, RoleAssignment
+from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
@@ -91,8 +91,3 @@ def person_get(*, actor: Principal, person_id: int) -> Person:
     if found is None:
         raise NotFound(f"There is no person {person_id}.")
     return found
-
-
-def roles_of(*, person: Person) -> QuerySet[RoleAssignment]:
-    """The roles that a person holds, with departments."""
-    return person.role_assignments.select_related("department", "granted_by")

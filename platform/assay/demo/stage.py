@@ -87,16 +87,11 @@ class Stage:
 
             def show(state: dict[str, Any]) -> None:
                 at = state.get("progress") or {}
-                values = ", ".join(
-                    f"{name} {value:.3g}"
-                    for name, value in (at.get("values") or {}).items()
-                    if isinstance(value, int | float)
-                )
                 progress.update(
                     bar,
                     total=at.get("total") or None,
                     completed=at.get("step") or 0,
-                    note=values or at.get("phase") or state["state"],
+                    note=at.get("phase") or state["state"],
                 )
 
             ended = api.watch_job(job["id"], show)

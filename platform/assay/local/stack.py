@@ -41,7 +41,7 @@ class Stack:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, say: Say, *, workers: bool = True) -> None:
+    def start(self, say: Say) -> None:
         """Start everything; returns when the portal answers (MLflow may still be starting).
 
         Raises:
@@ -78,8 +78,7 @@ class Stack:
         self.manage("migrate", "--verbosity", "0")
         self._web()
         self._spawn("controller", sys.executable, "manage.py", "run_controller")
-        if workers:
-            self._workers()
+        self._workers()
         self.wait_for_web()
 
     def _web(self) -> None:
@@ -154,17 +153,6 @@ class Stack:
                 log = self.logs / f"{name}.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                 raise RuntimeError(f"{name} ended with {process.returncode} ({log}):\n{tail}")
-
-    def kill(self, name: str) -> None:
-        """Kill one process and its children at once, as a power cut would."""
-        stop_process_group(self._processes.pop(name), grace_s=0)
-
-    def restart_workers(self) -> None:
-        """Start the workers again, after a `kill`."""
-        for name in ("compute-worker", "engine-worker"):
-            if name in self._processes:
-                self.kill(name)
-        self._workers()
 
     def stop(self) -> None:
         """Stop all that was started, last first."""

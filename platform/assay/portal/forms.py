@@ -193,16 +193,6 @@ class IntakeForm(TablerForm):
         self.fields["files"].widget.attrs["class"] = "form-control"
 
 
-class ReasonForm(TablerForm):
-    """A sentence for the audit log."""
-
-    reason = forms.CharField(
-        max_length=1000,
-        label="Reason (kept in the audit log)",
-        widget=forms.Textarea(attrs={"rows": 3}),
-    )
-
-
 class DatasetForm(DepartmentScoped):
     """A new line of dataset versions."""
 
