@@ -12,6 +12,7 @@ from django.utils import timezone
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, WrongState
 from governance.keys.models import ApiKey
+from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.notify import notify
 from governance.people.models import Department, Person
@@ -182,4 +183,4 @@ def _record(actor: Principal, action: str, key: ApiKey, policy_version: int | No
         data={"scopes": key.scopes, "expires_at": key.expires_at.isoformat()},
         policy_version=policy_version,
     )
-    transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL, key_notice(key.public_id)))

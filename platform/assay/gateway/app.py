@@ -15,7 +15,7 @@ from assay.gateway.access import (
     require_ready,
     visible_deployments,
 )
-from assay.gateway.authentication import KeyRefused, authenticate
+from assay.gateway.authentication import KeyRefused, authenticate, presented_token
 from assay.gateway.call import Call
 from assay.gateway.endpoints import ENDPOINTS, Endpoint
 from assay.gateway.errors import (
@@ -126,7 +126,9 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     if method != allowed:
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
     snapshot = await runtime.refresher.current()
-    call.key = authenticate(snapshot, header(scope, b"authorization"))
+    token = presented_token(header(scope, b"authorization"))
+    snapshot = await runtime.refresher.knowing(token.public_id, snapshot)
+    call.key = authenticate(snapshot, token)
     if endpoint is not None:
         await _infer(runtime, call, endpoint, snapshot, scope, receive, send)
     elif path == _MODELS:

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from assay.gateway.snapshot import KeyEntry, Snapshot
 from governance.errors import NotAuthenticated
-from governance.keys.tokens import parse_token, secret_hmac
+from governance.keys.tokens import ParsedToken, parse_token, secret_hmac
 
 _BEARER = re.compile(r"bearer +(\S+)\Z", re.IGNORECASE)
 _NO_KEY = bytes(32)
@@ -27,11 +27,11 @@ class KeyRefused(NotAuthenticated):
         self.key = key
 
 
-def authenticate(snapshot: Snapshot, authorization: bytes | None) -> KeyEntry:
-    """The department's key that the header proves.
+def presented_token(authorization: bytes | None) -> ParsedToken:
+    """The token that the header carries; whether it is good, `authenticate` says.
 
     Raises:
-        KeyRefused: none, malformed, unknown, wrong, revoked or expired, or a personal token.
+        KeyRefused: none, or not one.
     """
     if authorization is None:
         raise KeyRefused(
@@ -42,9 +42,17 @@ def authenticate(snapshot: Snapshot, authorization: bytes | None) -> KeyEntry:
     if presented is None:
         raise KeyRefused("The Authorization header does not read `Bearer assay_…`.")
     try:
-        token = parse_token(presented[1])
+        return parse_token(presented[1])
     except ValueError as error:
         raise KeyRefused(f"This is not a valid API key: {error}.") from None
+
+
+def authenticate(snapshot: Snapshot, token: ParsedToken) -> KeyEntry:
+    """The department's key that the token proves.
+
+    Raises:
+        KeyRefused: unknown, wrong, revoked or expired, or a personal token.
+    """
     key = snapshot.keys.get(token.public_id)
     pepper = settings.KEY_PEPPERS.get(1 if key is None else key.pepper_version)
     computed = secret_hmac(token.secret, pepper or _NO_KEY)

@@ -1,22 +1,35 @@
-"""Keeps the snapshot young: reads it on every notice and at least once in its time to live."""
+"""Keeps the snapshot young: reads it on every notice and at least once in its time to live.
+
+A notice `key:<public id>` and a request with an unknown key have those keys read alone. Whole
+readings and readings of keys follow one another in one thread, so that the later one holds.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import redis.asyncio
 from django.conf import settings
 from django.db import Error as DatabaseError
 
 from assay.gateway.metrics import SNAPSHOT_AGE
-from assay.gateway.snapshot import Snapshot, close_connection, read_snapshot
+from assay.gateway.snapshot import Snapshot, close_connection, read_keys, read_snapshot
 from governance.errors import Unavailable
+from governance.keys.notices import key_in_notice
 from workers.wire import SNAPSHOT_CHANNEL
 
 logger = logging.getLogger(__name__)
+
+# Unknown keys that one process looks up in a second. Guesses beyond that stay unknown until the
+# next reading, so that they cannot keep the database busy.
+LOOKUPS_PER_S = 20
+_LOOKUP_PATIENCE_S = 2.0
 
 
 class Refresher:
@@ -26,7 +39,11 @@ class Refresher:
         self._client = client
         self._snapshot: Snapshot | None = None
         self.readings = 0
-        self._stale = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._stale = False
+        self._changed: set[str] = set()
+        self._lookups: dict[str, asyncio.Future[None]] = {}
+        self._lookup_second, self._lookups_left = 0, LOOKUPS_PER_S
         self._first = asyncio.Event()
         # One thread, so that there is one database connection and readings come in order.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="assay-snapshot")
@@ -64,21 +81,75 @@ class Refresher:
             )
         return snapshot
 
+    async def knowing(self, public_id: str, snapshot: Snapshot) -> Snapshot:
+        """`snapshot`, or a newer one in which a key that was made a moment ago is known.
+
+        Looks up at most `LOOKUPS_PER_S` keys a second, and waits two seconds at most.
+        """
+        if public_id in snapshot.keys:
+            return snapshot
+        found = self._lookups.get(public_id)
+        if found is None:
+            if not self._may_look_up():
+                return snapshot
+            found = self._lookups[public_id] = asyncio.get_running_loop().create_future()
+            self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOKUP_PATIENCE_S):
+                await asyncio.shield(found)
+        return self._snapshot or snapshot
+
+    def _may_look_up(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._lookup_second:
+            self._lookup_second, self._lookups_left = second, LOOKUPS_PER_S
+        self._lookups_left -= 1
+        return self._lookups_left >= 0
+
     async def _refresh(self) -> None:
-        loop = asyncio.get_running_loop()
+        whole = True
         while True:
-            self._stale.clear()
+            self._wake.clear()
+            lookups, self._lookups = self._lookups, {}
+            changed, self._changed = self._changed | lookups.keys(), set()
             try:
-                self._snapshot = await loop.run_in_executor(self._thread, read_snapshot)
-                self.readings += 1
-                self._first.set()
+                await self._read(whole or self._stale, changed)
             except (DatabaseError, OSError) as error:
                 logger.warning("The gateway's snapshot could not be read: %s", error)
             except Exception:
                 # Whatever it is, the snapshot ages and the gateway fails closed.
                 logger.exception("The gateway's snapshot could not be read.")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), settings.GATEWAY_SNAPSHOT_TTL_S)
+            finally:
+                for lookup in lookups.values():
+                    lookup.set_result(None)
+            whole = not await self._woken()
+
+    async def _read(self, whole: bool, changed: set[str]) -> None:
+        loop, snapshot = asyncio.get_running_loop(), self._snapshot
+        if whole or snapshot is None:
+            self._stale = False
+            try:
+                self._snapshot = await loop.run_in_executor(self._thread, read_snapshot)
+            except BaseException:
+                # Still to be read, whatever wakes this next.
+                self._stale = True
+                raise
+            self.readings += 1
+            self._first.set()
+        elif changed:
+            found = await loop.run_in_executor(self._thread, read_keys, changed)
+            kept = {name: key for name, key in snapshot.keys.items() if name not in changed}
+            self._snapshot = replace(snapshot, keys={**kept, **found})
+
+    async def _woken(self) -> bool:
+        """Wait for a notice or a lookup; False when the snapshot's time to live has run out."""
+        snapshot = self._snapshot
+        left_s = settings.GATEWAY_SNAPSHOT_TTL_S - (snapshot.age_s if snapshot else 0)
+        try:
+            await asyncio.wait_for(self._wake.wait(), max(0.05, left_s))
+        except TimeoutError:
+            return False
+        return True
 
     async def _listen(self) -> None:
         while True:
@@ -87,8 +158,15 @@ class Refresher:
                     await notices.subscribe(SNAPSHOT_CHANNEL)
                     while True:
                         # The subscription's own confirmation counts: it may follow a gap.
-                        if await notices.get_message(timeout=30) is not None:
-                            self._stale.set()
+                        if (notice := await notices.get_message(timeout=30)) is not None:
+                            self._notice(notice)
             except (redis.RedisError, OSError) as error:
                 logger.warning("Notices of changes are not heard: %s", error)
                 await asyncio.sleep(1)
+
+    def _notice(self, notice: dict[str, Any]) -> None:
+        if (public_id := key_in_notice(notice["data"])) is not None:
+            self._changed.add(public_id)
+        else:
+            self._stale = True
+        self._wake.set()

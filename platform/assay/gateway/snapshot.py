@@ -3,13 +3,14 @@
 A snapshot says what is true, never what was decided: expiries are compared with the clock at every
 request. It is read again within milliseconds when something publishes on `SNAPSHOT_CHANNEL`, and
 every `GATEWAY_SNAPSHOT_TTL_S` seconds whatever happens; older than three times that, it is not
-used.
+used. A notice that names a key, and a request with one that is not known yet, has that key read
+alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -119,6 +120,20 @@ def read_snapshot() -> Snapshot:
         raise
 
 
+def read_keys(public_ids: Collection[str]) -> dict[str, KeyEntry]:
+    """The credentials of these public ids, in two queries; what is not there is left out. Blocks.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    close_old_connections()
+    try:
+        return _read_keys(_read_limits(), public_ids)
+    except BaseException:
+        connection.close()
+        raise
+
+
 def close_connection() -> None:
     """Close the calling thread's database connection."""
     connection.close()
@@ -136,11 +151,15 @@ def _read_limits() -> dict[str, list[Limit]]:
     return found
 
 
-def _read_keys(limits: dict[str, list[Limit]]) -> dict[str, KeyEntry]:
+def _read_keys(
+    limits: dict[str, list[Limit]], public_ids: Collection[str] | None = None
+) -> dict[str, KeyEntry]:
     since = timezone.now() - _REMEMBERED
     rows = ApiKey.objects.filter(
         Q(revoked_at__isnull=True) | Q(revoked_at__gt=since), expires_at__gt=since
     ).select_related("department")
+    if public_ids is not None:
+        rows = rows.filter(public_id__in=public_ids)
     return {row.public_id: _key_entry(row, limits) for row in rows}
 
 

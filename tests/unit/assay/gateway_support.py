@@ -117,7 +117,9 @@ class Stage:
     def department(self, slug: str) -> Department:
         return Department.objects.get_or_create(slug=slug, defaults={"name": slug})[0]
 
-    def key(self, department: str | None = "engineering", **changes: Any) -> str:
+    def key(
+        self, department: str | None = "engineering", *, notify: bool = True, **changes: Any
+    ) -> str:
         """A new key's token; `department=None` makes a personal access token."""
         public_id, secret = mint()
         owner = {"department": self.department(department)} if department else {}
@@ -134,7 +136,8 @@ class Stage:
                 **changes,
             },
         )
-        self.notify()
+        if notify:
+            self.notify()
         return format_token(public_id, secret)
 
     def deployment(

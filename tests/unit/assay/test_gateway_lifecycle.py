@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,11 +11,23 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from django.utils import timezone
 
-from assay.gateway import execution
+from assay.gateway import execution, snapshot
+from assay.gateway.refresher import LOOKUPS_PER_S
+from governance.keys.models import ApiKey
+from governance.keys.notices import key_notice
+from governance.keys.tokens import format_token, mint
 from governance.usage.records import USAGE_STREAM
 from tests.unit.assay.gateway_support import Reply, Responder, Stage, say_hello, stage, wait_until
-from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
+from workers.wire import (
+    SNAPSHOT_CHANNEL,
+    Delta,
+    Done,
+    Failed,
+    InferenceRequest,
+    deployment_queue,
+)
 
 pytestmark = pytest.mark.sweep
 
@@ -212,3 +225,40 @@ def test_a_request_that_the_broker_does_not_take_costs_nothing(stage: Stage) -> 
     stage.redis.delete(deployment_queue(deployment.pk))
     stage.responders.append(Responder(deployment.pk, say_hello))
     assert stage.post(CHAT, token, json=GOOD).status_code == 200
+
+
+def test_a_key_works_the_moment_it_is_made(stage: Stage) -> None:
+    stage.deployment()
+    for _ in range(5):
+        token = stage.key(notify=False)
+        headers = {"authorization": f"Bearer {token}"}
+        assert httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 200
+
+
+def test_a_notice_of_one_key_has_that_key_read_alone(stage: Stage) -> None:
+    token = stage.key()
+    refresher = stage.application.gateway.start().refresher
+    before = refresher.readings
+    public_id = token.split("_")[1]
+    ApiKey.objects.filter(public_id=public_id).update(revoked_at=timezone.now())
+    stage.redis.publish(SNAPSHOT_CHANNEL, key_notice(public_id))
+    headers = {"authorization": f"Bearer {token}"}
+    wait_until(lambda: httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 401)
+    assert refresher.readings - before <= 1  # At most the regular one fell into this time.
+
+
+def test_guessed_keys_cannot_keep_the_database_busy(stage: Stage) -> None:
+    refresher = stage.application.gateway.start().refresher
+    stage.notify()
+    asked: list[str] = []
+    read = snapshot.read_keys
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "assay.gateway.refresher.read_keys", lambda ids: (asked.extend(ids), read(ids))[1]
+        )
+        started = time.monotonic()
+        for _ in range(60):
+            headers = {"authorization": f"Bearer {format_token(*mint())}"}
+            assert httpx.get(f"{stage.url}/v1/models", headers=headers).status_code == 401
+    assert refresher.readings
+    assert 0 < len(asked) <= LOOKUPS_PER_S * (2 + int(time.monotonic() - started))
