@@ -31,11 +31,17 @@ class Action(StrEnum):
     JOB_VIEW = "job:view"
     KEY_CREATE = "key:create"
     KEY_REVOKE = "key:revoke"
+    KEY_ROTATE = "key:rotate"
     KEY_VIEW = "key:view"
     MODEL_CREATE = "model:create"
     MODEL_VIEW = "model:view"
     PERSON_CREATE = "person:create"
+    PERSON_DEACTIVATE = "person:deactivate"
+    PERSON_UPDATE = "person:update"
     PERSON_VIEW = "person:view"
+    POLICY_DECIDE = "policy:decide"
+    POLICY_DRAFT = "policy:draft"
+    POLICY_EXPLAIN = "policy:explain"
     POLICY_VIEW = "policy:view"
     QUOTA_SET = "quota:set"
     QUOTA_VIEW = "quota:view"
@@ -45,6 +51,8 @@ class Action(StrEnum):
     RELEASE_WITHDRAW = "release:withdraw"
     REVIEW_COMMENT = "review:comment"
     ROLE_GRANT = "role:grant"
+    SESSION_REVOKE = "session:revoke"
+    SESSION_VIEW = "session:view"
     USAGE_VIEW = "usage:view"
 
 
@@ -66,6 +74,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "quota": Action.QUOTA_VIEW,
         "release": Action.RELEASE_VIEW,
         "review": Action.RELEASE_VIEW,
+        "session": Action.SESSION_VIEW,
         "usage": Action.USAGE_VIEW,
         "version": Action.MODEL_VIEW,
     }

@@ -141,6 +141,8 @@ def _bind(rule: Rule, actor: Principal) -> Clause | None:
     matcher = rule.principal
     if matcher.kinds and actor.kind not in matcher.kinds:
         return None
+    if matcher.services and actor.id not in matcher.services:
+        return None
     if matcher.roles and not _holds_platform_role(actor, matcher):
         return None
     conditions: list[BoundCondition] = []

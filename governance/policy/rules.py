@@ -78,10 +78,12 @@ class Matcher(_Strict):
     """Whom a rule is about.
 
     At most one of `roles` (held platform-wide), `department_roles` (held in the resource's
-    department) and `member_roles` (held in any department); `kinds` and `specialities` narrow it.
+    department) and `member_roles` (held in any department); `kinds`, `services` (their names) and
+    `specialities` narrow it.
     """
 
     kinds: tuple[PrincipalKind, ...] = ()
+    services: tuple[str, ...] = ()
     roles: tuple[PlatformRole, ...] = ()
     specialities: tuple[str, ...] = ()
     department_roles: tuple[DepartmentRole, ...] = ()
@@ -96,6 +98,8 @@ class Matcher(_Strict):
             raise ValueError("name roles, department_roles, member_roles or kinds")
         if self.specialities and "reviewer" not in self.roles:
             raise ValueError("specialities belong to the role reviewer")
+        if self.services and self.kinds != (PrincipalKind.SERVICE,):
+            raise ValueError("services belong to kinds: [service]")
         return self
 
 
