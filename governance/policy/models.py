@@ -1,30 +1,89 @@
-"""The rules that are in force, as numbered, immutable versions."""
+"""Policies: numbered sets of rules, drafted, tested, proposed and decided by a second person."""
 
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
 
+class PolicyState(models.TextChoices):
+    """Where a policy stands.
+
+    Draft: its authors may change it. Proposed: frozen, waiting for somebody who is none of them.
+    Active: in force, and only one is. Superseded: was in force once. Rejected and withdrawn: never
+    was and never will be; what it says can be drafted anew.
+    """
+
+    DRAFT = "draft"
+    PROPOSED = "proposed"
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+
+
+# Were decided by somebody who is none of the authors; the policy that the platform starts with
+# (number 1) was decided by whoever installed it.
+DECIDED_STATES = (PolicyState.ACTIVE, PolicyState.SUPERSEDED, PolicyState.REJECTED)
+
+
 class PolicyVersion(models.Model):
-    """One immutable set of rules; at most one is active."""
+    """One numbered set of rules, with the cases it must satisfy; at most one is active.
+
+    `rules` and `tests` are plain data as `governance.policy.document` checks them. `digest` is the
+    SHA-256 of the rules alone, in canonical JSON. `based_on` is the number of the policy that was
+    active when it was drafted. `authors` are the ids of everyone who wrote on it: none of them
+    decides. Beside the constraints below, triggers keep the content of all but drafts as it is,
+    allow no transition that `ALLOWED_TRANSITIONS` does not, and no deletion.
+    """
 
     number = models.PositiveIntegerField(unique=True)
+    state = models.CharField(
+        max_length=12, choices=PolicyState.choices, default=PolicyState.DRAFT, db_index=True
+    )
     rules = models.JSONField()
+    tests = models.JSONField(default=list, blank=True)
     digest = models.CharField(max_length=64)
     note = models.CharField(max_length=500, blank=True)
-    active = models.BooleanField(default=False)
+    based_on = models.PositiveIntegerField(null=True, blank=True)
+    authors = ArrayField(models.BigIntegerField(), default=list, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    proposed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    proposed_at = models.DateTimeField(null=True, blank=True)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decision_note = models.CharField(max_length=2000, blank=True)
 
     class Meta:
         ordering = ("-number",)
         constraints = (
             models.UniqueConstraint(
-                fields=("active",), condition=Q(active=True), name="one_active_policy"
+                fields=("state",),
+                condition=Q(state=PolicyState.ACTIVE),
+                name="one_active_policy",
+            ),
+            models.CheckConstraint(
+                name="policy_is_decided_by_a_second_person",
+                condition=Q(number=1)
+                | ~Q(state__in=DECIDED_STATES)
+                | (
+                    Q(proposed_by__isnull=False, decided_by__isnull=False)
+                    & ~Q(decided_by=models.F("proposed_by"))
+                ),
+            ),
+            models.CheckConstraint(
+                name="proposed_policy_names_its_proposer",
+                condition=~Q(state=PolicyState.PROPOSED) | Q(proposed_by__isnull=False),
             ),
         )
 

@@ -12,7 +12,7 @@ from django.db.models import Model, Q, QuerySet
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.engine import BoundCondition, Clause, Resource, visibility
-from governance.policy.models import PolicyVersion
+from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 
@@ -158,7 +158,7 @@ def policy_get(*, actor: Principal) -> PolicyVersion:
         NotFound: none is active.
     """
     authorize(actor=actor, action=Action.POLICY_VIEW, resource=Resource("policy"))
-    version = PolicyVersion.objects.filter(active=True).first()
+    version = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     if version is None:
         raise NotFound("No policy is active.", hint="Run `manage.py bootstrap`.")
     return version

@@ -24,7 +24,7 @@ from governance.policy.engine import (
     decide,
     may_know_of,
 )
-from governance.policy.models import PolicyVersion
+from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.sentences import resource_words
 from governance.principals import Principal, service_principal
 
@@ -49,7 +49,8 @@ def active_policy() -> PolicySnapshot:
 
     One small query; the parsed rules are kept per process by number and digest.
     """
-    active = PolicyVersion.objects.filter(active=True).values_list("number", "digest").first()
+    rows = PolicyVersion.objects.filter(state=PolicyState.ACTIVE)
+    active = rows.values_list("number", "digest").first()
     return NO_POLICY if active is None else _snapshot(*active)
 
 
@@ -107,7 +108,7 @@ def policy_bootstrap() -> PolicyVersion:
                 "rules": rules,
                 "digest": policy_digest(rules),
                 "note": document["note"],
-                "active": not PolicyVersion.objects.filter(active=True).exists(),
+                "state": PolicyState.ACTIVE,
             },
         )
         if created:

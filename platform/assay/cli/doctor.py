@@ -88,9 +88,9 @@ def check_mlflow() -> str:
 
 def check_policy() -> str:
     """A policy is active; without one everything is denied."""
-    from governance.policy.models import PolicyVersion
+    from governance.policy.models import PolicyState, PolicyVersion
 
-    active = PolicyVersion.objects.filter(active=True).first()
+    active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     if active is None:
         raise NotWell(
             "no policy is active, so everything is denied", "Run `assay manage bootstrap`."

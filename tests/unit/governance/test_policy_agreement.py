@@ -28,7 +28,7 @@ from governance.permissions import VIEW_ACTIONS, Action
 from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.models import PolicyVersion
 from governance.policy.selectors import COLUMNS, visible_to
-from governance.policy.services import active_policy, policy_digest
+from governance.policy.services import active_policy
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Review
@@ -37,6 +37,7 @@ from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
+from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment
 from workers.jobs.models import Job
 
@@ -344,7 +345,7 @@ def test_any_policy_lists_what_it_decides(world: World, rules: list[dict[str, An
         {**rule, "id": f"rule-{n}", "description": "d", "actions": [action, "model:view"]}
         for n, rule in enumerate(rules)
     ]
-    PolicyVersion.objects.update(rules=full, digest=policy_digest(full))
+    install_rules(full)
     snapshot = active_policy()
     for actor in world.actors:
         _compare(world, snapshot, "release", action, actor)

@@ -12,10 +12,11 @@ from governance.errors import NotFound, NotPermitted
 from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
-from governance.policy.models import PolicyVersion
+from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.selectors import policy_get, visible_to
 from governance.policy.services import active_policy, authorize, policy_bootstrap, policy_digest
 from governance.principals import ANONYMOUS, Principal
+from tests.unit.policy_support import install_rules
 
 MODEL = Resource(
     "model", id="1", name="sentiment", department="clinical", attributes={"shared": False}
@@ -37,7 +38,7 @@ def test_without_an_active_policy_even_an_admin_is_refused_and_told_the_remedy(
 def test_bootstrapping_twice_leaves_one_policy(policy: PolicyVersion) -> None:
     assert policy_bootstrap().pk == policy.pk
     assert PolicyVersion.objects.count() == 1
-    assert policy.active
+    assert policy.state == PolicyState.ACTIVE
     assert policy.digest == policy_digest(policy.rules)
     assert AuditEvent.objects.filter(action="policy:activate").count() == 1
 
@@ -90,8 +91,7 @@ def test_a_changed_policy_is_in_force_at_once(
 ) -> None:
     admin = actor("Ada", "admin")
     authorize(actor=admin, action=Action.MODEL_VIEW, resource=MODEL)
-    PolicyVersion.objects.filter(pk=policy.pk).update(active=False)
-    PolicyVersion.objects.create(number=2, rules=[], digest=policy_digest([]), active=True)
+    install_rules([])
     assert active_policy().version == 2
     with pytest.raises(NotFound):
         authorize(actor=admin, action=Action.MODEL_VIEW, resource=MODEL)
