@@ -2,9 +2,15 @@
 
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.keys.models import ApiKey
-from governance.people.models import Department, Person, RoleAssignment
+from governance.people.models import (
+    Department,
+    DirectoryGroup,
+    GroupMapping,
+    Person,
+    RoleAssignment,
+)
 from governance.policy.models import PolicyVersion
-from governance.quotas.models import QuotaLimit
+from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.usage.models import UsageRecord
 
@@ -12,11 +18,16 @@ __all__ = [
     "ApiKey",
     "AuditCheckpoint",
     "AuditEvent",
+    "BudgetHold",
     "ChecklistItem",
     "Decision",
     "Department",
+    "DirectoryGroup",
+    "GroupMapping",
     "Person",
     "PolicyVersion",
+    "Price",
+    "QuotaAlert",
     "QuotaLimit",
     "Review",
     "RoleAssignment",

@@ -1,9 +1,16 @@
-"""Counting failed sign-ins in Redis, so that every web process sees the same count."""
+"""Counting failed sign-ins in Redis, so that every web process sees the same count.
+
+Three counts, each over the same window: failures for one account from one address (guessing one
+password), failures from one address over all accounts (trying one password on everybody), and
+wrong second factors of one person from anywhere.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import redis
 from django.conf import settings
@@ -11,7 +18,17 @@ from django.conf import settings
 from governance.errors import QuotaExceeded, Unavailable
 
 MAX_FAILURES = 10
+# An office behind one address shares this one, so a success gives its own try back and no more.
+MAX_ADDRESS_FAILURES = 50
+MAX_CODE_FAILURES = 10
 WINDOW_S = 15 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    name: str
+    most: int
+    refusal: str
 
 
 @functools.cache
@@ -19,45 +36,139 @@ def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
 
 
-def _name(email: str, address: str) -> str:
-    digest = hashlib.sha256(f"{email}\n{address}".encode()).hexdigest()
-    return f"assay:sign-in-failures:{digest[:32]}"
+def _named(kind: str, *parts: str) -> str:
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return f"assay:{kind}-failures:{digest[:32]}"
 
 
-def refuse_when_locked(email: str, address: str) -> None:
+def network_of(address: str) -> str:
+    """What one party holds: the address itself, or the /64 around an IPv6 address.
+
+    Empty when the address says nothing of the client: none is known, or it is a trusted proxy's
+    own, which forwarded no client's; whoever comes through it must not lock out everybody else.
+    """
+    if address in settings.TRUSTED_PROXIES:
+        return ""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped:
+            return str(parsed.ipv4_mapped)
+        return str(ip_network(f"{parsed}/64", strict=False))
+    return str(parsed)
+
+
+def _account_count(email: str, address: str) -> _Count:
+    refusal = f"Too many failed sign-ins for {email}"
+    return _Count(_named("sign-in", email, address), MAX_FAILURES, refusal)
+
+
+def _address_count(address: str) -> _Count | None:
+    network = network_of(address)
+    if not network:
+        return None
+    refusal = "Too many failed sign-ins from your network address"
+    return _Count(_named("address", network), MAX_ADDRESS_FAILURES, refusal)
+
+
+def _code_count(person_id: int) -> _Count:
+    refusal = "Too many wrong codes for this account"
+    return _Count(_named("second-factor", str(person_id)), MAX_CODE_FAILURES, refusal)
+
+
+def _refuse_when_over(counts: list[_Count]) -> None:
     """Count this try, and refuse it when too many before it failed.
 
     Counting first leaves no gap between check and count for parallel guesses to slip through.
-
-    Raises:
-        QuotaExceeded: more than `MAX_FAILURES` in `WINDOW_S` seconds for this e-mail and address.
-        Unavailable: Redis does not answer; guessing without a count is not allowed.
     """
-    name = _name(email, address)
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
-            pipe.incr(name)
-            pipe.expire(name, WINDOW_S, nx=True)
-            pipe.ttl(name)
-            count, _, left_s = pipe.execute()
+            for count in counts:
+                pipe.incr(count.name)
+                pipe.expire(count.name, WINDOW_S, nx=True)
+                pipe.ttl(count.name)
+            answers = pipe.execute()
     except redis.RedisError as error:
         raise Unavailable(
             "Signing in is not possible: Redis, which counts failed attempts, does not answer.",
             hint="Check REDIS_URL and that the server runs.",
             retry_after=5,
         ) from error
-    if count > MAX_FAILURES:
-        raise QuotaExceeded(
-            f"Too many failed sign-ins for {email}; try again in {max(1, -(-left_s // 60))} "
-            "minutes.",
-            code="too_many_attempts",
-            retry_after=max(1, left_s),
-        )
+    for place, count in enumerate(counts):
+        tries, _, left_s = answers[place * 3 : place * 3 + 3]
+        if tries > count.most:
+            raise QuotaExceeded(
+                f"{count.refusal}; try again in {max(1, -(-left_s // 60))} minutes.",
+                code="too_many_attempts",
+                retry_after=max(1, left_s),
+            )
+
+
+def refuse_when_locked(email: str, address: str) -> None:
+    """Count a try to sign in, and refuse it when too many failed.
+
+    Raises:
+        QuotaExceeded: more than `MAX_FAILURES` in `WINDOW_S` seconds for this e-mail and address,
+            or more than `MAX_ADDRESS_FAILURES` from the address over all accounts.
+        Unavailable: Redis does not answer; guessing without a count is not allowed.
+    """
+    counts = [_account_count(email, address)]
+    if (everyone := _address_count(address)) is not None:
+        counts.append(everyone)
+    _refuse_when_over(counts)
+
+
+def refuse_address_when_locked(address: str) -> None:
+    """Count a try that names no account (a passkey). Raises as `refuse_when_locked`."""
+    if (everyone := _address_count(address)) is not None:
+        _refuse_when_over([everyone])
+
+
+def refuse_codes_when_locked(person_id: int) -> None:
+    """Count a second factor of that person; raises as `refuse_when_locked`.
+
+    By person alone: whoever has the password may come from as many addresses as they like.
+    """
+    _refuse_when_over([_code_count(person_id)])
 
 
 def forget_failures(email: str, address: str) -> None:
-    """A successful sign-in clears the count. Redis away: the count runs out by itself."""
+    """A right password clears the account's count and gives the address its own try back.
+
+    Only that: an address that knows one account's password must not win new tries on the others.
+    Redis away: the counts run out by themselves.
+    """
     try:
-        _client(settings.REDIS_URL).delete(_name(email, address))
+        with _client(settings.REDIS_URL).pipeline() as pipe:
+            pipe.delete(_account_count(email, address).name)
+            _give_back(pipe, address)
+            pipe.execute()
     except redis.RedisError:
         return
+
+
+def forget_address_failure(address: str) -> None:
+    """A right passkey gives the address its try back."""
+    try:
+        with _client(settings.REDIS_URL).pipeline() as pipe:
+            _give_back(pipe, address)
+            pipe.execute()
+    except redis.RedisError:
+        return
+
+
+def forget_codes(person_id: int) -> None:
+    """A right second factor clears the person's count."""
+    try:
+        _client(settings.REDIS_URL).delete(_code_count(person_id).name)
+    except redis.RedisError:
+        return
+
+
+def _give_back(pipe: redis.client.Pipeline, address: str) -> None:
+    if (everyone := _address_count(address)) is not None:
+        pipe.decr(everyone.name)
+        # Should the count have run out in between, the new one must run out too.
+        pipe.expire(everyone.name, WINDOW_S, nx=True)

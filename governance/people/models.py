@@ -7,6 +7,8 @@ from typing import ClassVar
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Upper
+from django.utils.crypto import salted_hmac
 
 
 class Department(models.Model):
@@ -35,8 +37,18 @@ class Person(AbstractBaseUser):
 
     email = models.EmailField(unique=True)
     name = models.CharField(max_length=120)
+    given_name = models.CharField(max_length=120, blank=True, default="")
+    family_name = models.CharField(max_length=120, blank=True, default="")
+    # What an identity provider calls them; both empty for who was added by hand.
+    user_name = models.CharField(max_length=254, blank=True, default="")
+    external_id = models.CharField(max_length=255, blank=True, default="")
     is_active = models.BooleanField(default=True)
+    deactivated_at = models.DateTimeField(null=True, blank=True)
+    deactivation_reason = models.CharField(max_length=300, blank=True, default="")
+    # Raised when every session that they have must end; a session carries the number it began at.
+    session_epoch = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
 
     objects: ClassVar[PersonManager] = PersonManager()
 
@@ -45,9 +57,30 @@ class Person(AbstractBaseUser):
 
     class Meta:
         ordering = ("email",)
+        constraints = (
+            models.UniqueConstraint(
+                Upper("user_name"), condition=~Q(user_name=""), name="user_name_used_once"
+            ),
+            models.UniqueConstraint(
+                fields=("external_id",),
+                condition=~Q(external_id=""),
+                name="external_id_used_once",
+            ),
+            models.CheckConstraint(
+                name="who_is_deactivated_is_not_active",
+                condition=Q(is_active=False) | Q(deactivated_at__isnull=True),
+            ),
+        )
 
     def __str__(self) -> str:
         return self.name
+
+    def _get_session_auth_hash(self, secret: str | bytes | None = None) -> str:
+        """Django's, over the session epoch too: raising that ends every session."""
+        epoch = f":{self.session_epoch}" if self.session_epoch else ""
+        salt = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash"
+        value = f"{self.password}{epoch}"
+        return salted_hmac(salt, value, secret=secret, algorithm="sha256").hexdigest()
 
 
 class Role(models.TextChoices):
@@ -75,6 +108,22 @@ class Speciality(models.TextChoices):
     PRIVACY = "privacy"
 
 
+class RoleSource(models.TextChoices):
+    """Who keeps a role: an administrator by hand, or an identity provider through its groups."""
+
+    MANUAL = "manual", "by hand"
+    SSO = "sso", "single sign-on"
+    SCIM = "scim", "provisioning"
+
+
+DEPARTMENT_ROLE_NAMES_DEPARTMENT = Q(role__in=DEPARTMENT_ROLES, department__isnull=False) | Q(
+    role__in=PLATFORM_ROLES, department__isnull=True
+)
+SPECIALITY_BELONGS_TO_REVIEWERS = (Q(role=Role.REVIEWER) & ~Q(speciality="")) | (
+    ~Q(role=Role.REVIEWER) & Q(speciality="")
+)
+
+
 class RoleAssignment(models.Model):
     """One role held by one person: platform-wide, or in one department."""
 
@@ -87,6 +136,9 @@ class RoleAssignment(models.Model):
     granted_by = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, related_name="+", blank=True
     )
+    source = models.CharField(max_length=10, choices=RoleSource.choices, default=RoleSource.MANUAL)
+    # The group that gave it; empty for one that was granted by hand.
+    group = models.CharField(max_length=255, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -99,15 +151,77 @@ class RoleAssignment(models.Model):
             ),
             models.CheckConstraint(
                 name="department_role_names_its_department",
-                condition=Q(role__in=DEPARTMENT_ROLES, department__isnull=False)
-                | Q(role__in=PLATFORM_ROLES, department__isnull=True),
+                condition=DEPARTMENT_ROLE_NAMES_DEPARTMENT,
             ),
             models.CheckConstraint(
                 name="speciality_belongs_to_reviewers",
-                condition=(Q(role=Role.REVIEWER) & ~Q(speciality=""))
-                | (~Q(role=Role.REVIEWER) & Q(speciality="")),
+                condition=SPECIALITY_BELONGS_TO_REVIEWERS,
+            ),
+            models.CheckConstraint(
+                name="role_from_a_group_names_it",
+                condition=Q(source="manual", group="") | (~Q(source="manual") & ~Q(group="")),
             ),
         )
 
     def __str__(self) -> str:
         return f"{self.person_id}:{self.role}:{self.department_id or '*'}"
+
+
+class DirectoryGroup(models.Model):
+    """A group of people that an identity provider keeps here; it means what mappings make of it."""
+
+    name = models.CharField(max_length=255)
+    external_id = models.CharField(max_length=255, blank=True, default="")
+    members = models.ManyToManyField(Person, related_name="directory_groups", blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("name", "id")
+        constraints = (
+            models.UniqueConstraint(Upper("name"), name="group_name_used_once"),
+            models.UniqueConstraint(
+                fields=("external_id",),
+                condition=~Q(external_id=""),
+                name="group_external_id_used_once",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class GroupMapping(models.Model):
+    """Who is in the group of that name, at any identity provider, holds the role."""
+
+    group = models.CharField(max_length=255)
+    role = models.CharField(max_length=20, choices=Role.choices)
+    department = models.ForeignKey(
+        Department, on_delete=models.PROTECT, null=True, blank=True, related_name="group_mappings"
+    )
+    speciality = models.CharField(max_length=20, choices=Speciality.choices, blank=True)
+    created_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("group", "id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("group", "role", "department", "speciality"),
+                nulls_distinct=False,
+                name="group_mapped_once",
+            ),
+            models.CheckConstraint(
+                name="mapped_department_role_names_its_department",
+                condition=DEPARTMENT_ROLE_NAMES_DEPARTMENT,
+            ),
+            models.CheckConstraint(
+                name="mapped_speciality_belongs_to_reviewers",
+                condition=SPECIALITY_BELONGS_TO_REVIEWERS,
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.speciality} {self.role}".replace(":  ", ": ")

@@ -9,6 +9,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import (
@@ -19,17 +20,14 @@ from governance.errors import (
     NotPermitted,
     WrongState,
 )
+from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.attempts import forget_failures, refuse_when_locked
-from governance.people.models import (
-    DEPARTMENT_ROLES,
-    PLATFORM_ROLES,
-    Department,
-    Person,
-    Role,
-    RoleAssignment,
-    Speciality,
-)
+from governance.people.groups import members_sync
+from governance.people.models import Department, Person, Role, RoleAssignment
+from governance.people.roles import another_admin_remains, person_subject
+from governance.people.roles import role_grant as role_grant
+from governance.people.roles import role_revoke as role_revoke
 from governance.people.selectors import person_resource, principal_for_person
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -39,10 +37,8 @@ from governance.principals import ANONYMOUS, Principal, request_context, service
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 NAME_MAX = 120
 PASSWORD_MAX = 256
-
-
-def _subject(person: Person) -> Subject:
-    return Subject("person", str(person.pk), person.name)
+REASON_MAX = 300
+_STANDING = ("is_active", "deactivated_at", "deactivation_reason", "session_epoch", "changed_at")
 
 
 def _check_name(name: str) -> str:
@@ -110,7 +106,7 @@ def person_create(
         audit_record(
             actor=actor,
             action=Action.PERSON_CREATE,
-            subject=_subject(person),
+            subject=person_subject(person),
             data={"email": person.email},
             policy_version=decision.policy_version,
         )
@@ -169,145 +165,124 @@ def first_admin_create(*, email: str, name: str, password: str) -> Person:
             audit_record(
                 actor=bootstrap,
                 action=action,
-                subject=_subject(person),
+                subject=person_subject(person),
                 data={"email": person.email, "role": Role.ADMIN.value},
             )
     return person
 
 
-def role_grant(
-    *,
-    actor: Principal,
-    person: Person,
-    role: str,
-    department: Department | None = None,
-    speciality: str = "",
-) -> RoleAssignment:
-    """Give a person a role: platform-wide, or in one department.
+def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Person:
+    """End a person's access at once: their sessions and tokens die for good, their record stays.
 
     Raises:
-        InvalidInput: an unknown role, or one with or without a department or speciality it needs.
-        NotPermitted: the policy refuses, or it is the actor's own account.
-        WrongState: they hold it already, or their account is inactive.
+        InvalidInput: no reason, or one over its bound.
+        NotFound, NotPermitted: there is no such person, the policy refuses, or it is the actor.
+        WrongState: the account is inactive already, or the last administrator's.
     """
     with transaction.atomic():
+        person = _person_locked(person_id)
         decision = authorize(
-            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(person)
+            actor=actor, action=Action.PERSON_DEACTIVATE, resource=person_resource(person)
         )
-        words = _role_words(role, department, speciality)
+        reason = _check_reason(reason)
         if actor.person_id == person.pk:
             raise NotPermitted(
-                f"Separation of duties: {person.name} may not grant themselves {words}.",
+                f"{person.name} may not deactivate their own account.",
                 hint="Another administrator can.",
-                attempt=Attempt(
-                    actor=actor,
-                    action=Action.ROLE_GRANT,
-                    subject=_subject(person),
-                    department=department.slug if department else "",
-                    policy_version=decision.policy_version,
-                ),
             )
         if not person.is_active:
-            raise WrongState(f"The account of {person.name} is inactive; it gets no role.")
-        try:
-            with transaction.atomic():
-                assignment = RoleAssignment.objects.create(
-                    person=person,
-                    role=role,
-                    department=department,
-                    speciality=speciality,
-                    granted_by_id=actor.person_id,
-                )
-        except IntegrityError as error:
-            raise WrongState(f"{person.name} is {words} already.") from error
-        _record_role(actor, Action.ROLE_GRANT.value, assignment, decision.policy_version)
-    return assignment
+            raise WrongState(
+                f"The account of {person.name} is inactive; it cannot be deactivated again."
+            )
+        is_admin = person.role_assignments.filter(role=Role.ADMIN).exists()
+        if is_admin and not another_admin_remains(person.pk):
+            raise WrongState(
+                f"{person.name} is the last administrator; the account cannot be deactivated.",
+                hint="Make another administrator first.",
+            )
+        person.is_active = False
+        person.deactivated_at = timezone.now()
+        person.deactivation_reason = reason
+        person.session_epoch += 1
+        person.save(update_fields=_STANDING)
+        audit_record(
+            actor=actor,
+            action=Action.PERSON_DEACTIVATE,
+            subject=person_subject(person),
+            reason=reason,
+            data={"tokens_revoked": _revoke_tokens(actor, person)},
+            policy_version=decision.policy_version,
+        )
+        transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    return person
 
 
-def _role_words(role: str, department: Department | None, speciality: str) -> str:
-    """The role in words.
+def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> Person:
+    """Let a person in again, in the roles they have; they sign in anew and make new tokens.
 
     Raises:
-        InvalidInput: the parts do not fit together.
-    """
-    if role not in Role.values:
-        raise InvalidInput(
-            f"There is no role {role[:40]}.",
-            fields={"role": [f"is one of {', '.join(Role.values)}"]},
-        )
-    if role in DEPARTMENT_ROLES and department is None:
-        raise InvalidInput(
-            f"The role {role} is held in a department; none was named.",
-            fields={"department": ["is needed for this role"]},
-        )
-    if role in PLATFORM_ROLES and department is not None:
-        raise InvalidInput(
-            f"The role {role} is platform-wide; it is not held in {department.slug}.",
-            fields={"department": ["must be left out for this role"]},
-        )
-    if (role == Role.REVIEWER) is (speciality not in Speciality.values):
-        raise InvalidInput(
-            f"A reviewer has one of the specialities {', '.join(Speciality.values)}; "
-            "other roles have none.",
-            fields={"speciality": ["does not fit the role"]},
-        )
-    if role != Role.REVIEWER and speciality:
-        raise InvalidInput(
-            f"The role {role} has no speciality.",
-            fields={"speciality": ["must be left out for this role"]},
-        )
-    return f"{speciality} {role}".strip() + (f" in {department.slug}" if department else "")
-
-
-def role_revoke(*, actor: Principal, assignment_id: int) -> None:
-    """Take a role away, at once.
-
-    Raises:
-        NotFound, NotPermitted: there is no such assignment, or the policy refuses.
-        WrongState: it is the last administrator's.
+        InvalidInput: a reason over its bound.
+        NotFound, NotPermitted: there is no such person, or the policy refuses.
+        WrongState: the account is active.
     """
     with transaction.atomic():
-        assignment = (
-            RoleAssignment.objects.select_related("person", "department")
-            .filter(pk=assignment_id)
-            .first()
-        )
-        if assignment is None:
-            raise NotFound(f"There is no role assignment {assignment_id}.")
+        person = _person_locked(person_id)
         decision = authorize(
-            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(assignment.person)
+            actor=actor, action=Action.PERSON_DEACTIVATE, resource=person_resource(person)
         )
-        if assignment.role == Role.ADMIN:
-            # Locks every admin's row in one order: of two revocations at once one waits.
-            admins = RoleAssignment.objects.select_for_update(of=("self",)).order_by("pk")
-            others = [
-                held
-                for held in admins.filter(role=Role.ADMIN, person__is_active=True)
-                if held.pk != assignment.pk
-            ]
-            if not others:
-                raise WrongState(
-                    f"{assignment.person.name} is the last administrator; "
-                    "the role cannot be taken away.",
-                    hint="Make another administrator first.",
-                )
-        _record_role(actor, "role:revoke", assignment, decision.policy_version)
-        assignment.delete()
+        reason = _check_reason(reason, needed=False)
+        if person.is_active:
+            raise WrongState(
+                f"The account of {person.name} is active; it cannot be activated again."
+            )
+        person.is_active = True
+        person.deactivated_at = None
+        person.deactivation_reason = ""
+        person.save(update_fields=_STANDING)
+        audit_record(
+            actor=actor,
+            action="person:reactivate",
+            subject=person_subject(person),
+            reason=reason,
+            policy_version=decision.policy_version,
+        )
+        if person.directory_groups.exists():
+            # What their groups mean may have changed while they were away.
+            members_sync(actor=actor, people=[person])
+        transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    return person
 
 
-def _record_role(
-    actor: Principal, action: str, assignment: RoleAssignment, policy_version: int
-) -> None:
-    audit_record(
-        actor=actor,
-        action=action,
-        subject=_subject(assignment.person),
-        department=assignment.department.slug if assignment.department else "",
-        data={"role": str(assignment.role), "speciality": str(assignment.speciality)},
-        policy_version=policy_version,
-    )
-    # A person's access tokens may do what their roles allow.
-    transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+def _person_locked(person_id: int) -> Person:
+    person = Person.objects.select_for_update(no_key=True).filter(pk=person_id).first()
+    if person is None:
+        raise NotFound(f"There is no person {person_id}.")
+    return person
+
+
+def _check_reason(reason: str, *, needed: bool = True) -> str:
+    reason = reason.strip()
+    if (needed and not reason) or len(reason) > REASON_MAX or not reason.isprintable():
+        raise InvalidInput(
+            f"A reason has 1 to {REASON_MAX} printable characters.",
+            fields={"reason": ["is empty, too long or not printable"]},
+        )
+    return reason
+
+
+def _revoke_tokens(actor: Principal, person: Person) -> int:
+    """Revoke every access token of theirs that is alive; how many there were."""
+    alive = ApiKey.objects.filter(person=person, revoked_at=None, expires_at__gt=timezone.now())
+    keys = list(alive.select_for_update(of=("self",)).order_by("pk"))
+    ApiKey.objects.filter(pk__in=[key.pk for key in keys]).update(revoked_at=timezone.now())
+    for key in keys:
+        audit_record(
+            actor=actor,
+            action=Action.KEY_REVOKE,
+            subject=Subject("key", key.public_id, key.name),
+            reason=f"The account of {person.name} is deactivated.",
+        )
+    return len(keys)
 
 
 def sign_in(*, email: str, password: str) -> Person:
@@ -346,7 +321,7 @@ def sign_in(*, email: str, password: str) -> Person:
         audit_record(
             actor=principal_for_person(person),
             action="person:sign_in",
-            subject=_subject(person),
+            subject=person_subject(person),
         )
     forget_failures(email, address)
     return person

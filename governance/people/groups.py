@@ -1,0 +1,309 @@
+"""Roles that follow from the groups of an identity provider, through mappings kept here.
+
+A mapping says what membership of a group means. What is granted by hand is never touched, nor what
+another identity provider's groups gave; nobody gets a role through a mapping of their own making;
+and the last administrator stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from django.db import IntegrityError, transaction
+
+from governance.audit.services import Attempt, Subject, audit_record
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import (
+    Department,
+    DirectoryGroup,
+    GroupMapping,
+    Person,
+    Role,
+    RoleAssignment,
+    RoleSource,
+)
+from governance.people.roles import another_admin_remains, record_role, role_words
+from governance.people.selectors import person_resource
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+
+GROUP_MAX = 255
+# An identity provider's token names some hundreds; whatever sends more does not mean groups.
+GROUPS_MAX = 2000
+
+_Key = tuple[str, int | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanges:
+    """What became of a person's roles, each in words; `kept` could not be taken away."""
+
+    granted: tuple[str, ...] = ()
+    revoked: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Sync:
+    """One reconciliation of one person."""
+
+    actor: Principal
+    person: Person
+    source: str
+    policy_version: int
+    granted: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+
+def roles_from_groups(
+    *, actor: Principal, person: Person, groups: Collection[str], source: str
+) -> RoleChanges:
+    """Make the roles that `source` ("sso" or "scim") keeps for a person those of their `groups`.
+
+    An inactive person gets none; those they have from `source` go.
+
+    Raises:
+        InvalidInput: an unknown source, or more than 2,000 groups.
+        NotPermitted: the policy refuses.
+    """
+    if source not in {RoleSource.SSO, RoleSource.SCIM}:
+        raise InvalidInput(f"{source[:40]!r} is no source of groups; it is sso or scim.")
+    if len(groups) > GROUPS_MAX:
+        raise InvalidInput(
+            f"{person.name} is said to be in {len(groups)} groups; {GROUPS_MAX} are allowed.",
+            hint="Let the identity provider send only the groups that are assigned to Assay.",
+        )
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(person)
+        )
+        # Two sign-ins at once: the second sees what the first has made.
+        person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
+        sync = _Sync(actor, person, source, decision.policy_version)
+        wanted = _wanted(sync, groups) if person.is_active else {}
+        held = {
+            _key(role): role
+            for role in person.role_assignments.select_related("person", "department")
+        }
+        for key, assignment in held.items():
+            if assignment.source == source and key not in wanted:
+                _take_away(sync, assignment)
+        for key, mapping in wanted.items():
+            if key not in held:
+                _grant(sync, mapping)
+            elif held[key].source == source and held[key].group != mapping.group:
+                RoleAssignment.objects.filter(pk=held[key].pk).update(group=mapping.group)
+    return RoleChanges(tuple(sync.granted), tuple(sync.revoked), tuple(sync.kept))
+
+
+def _key(row: RoleAssignment | GroupMapping) -> _Key:
+    return row.role, row.department_id, row.speciality
+
+
+def _words(row: RoleAssignment | GroupMapping) -> str:
+    return role_words(row.role, row.department, row.speciality)
+
+
+def _wanted(sync: _Sync, groups: Collection[str]) -> dict[_Key, GroupMapping]:
+    """The mappings of these groups, one for each role; none that the person made themselves."""
+    found: dict[_Key, GroupMapping] = {}
+    own: dict[_Key, GroupMapping] = {}
+    # PostgreSQL holds no NUL; a name with one is no group of ours.
+    names = {name for name in groups if "\x00" not in name and len(name) <= GROUP_MAX}
+    mappings = GroupMapping.objects.filter(group__in=names).select_related("department")
+    for mapping in mappings.order_by("id"):
+        mine = mapping.created_by_id == sync.person.pk
+        (own if mine else found).setdefault(_key(mapping), mapping)
+    held = set(
+        sync.person.role_assignments.values_list("role", "department_id", "speciality").distinct()
+    )
+    for key, mapping in own.items():
+        if key not in found and key not in held:
+            _refuse_own(sync, mapping)
+    return found
+
+
+def _assignment(sync: _Sync, mapping: GroupMapping) -> RoleAssignment:
+    return RoleAssignment(
+        person=sync.person,
+        role=mapping.role,
+        department=mapping.department,
+        speciality=mapping.speciality,
+        source=sync.source,
+        group=mapping.group,
+    )
+
+
+def _refuse_own(sync: _Sync, mapping: GroupMapping) -> None:
+    """The rest of the person's roles stand; this one is audited as refused."""
+    record_role(
+        sync.actor,
+        Action.ROLE_GRANT.value,
+        _assignment(sync, mapping),
+        sync.policy_version,
+        outcome="denied",
+        reason=f"Separation of duties: {sync.person.name} made the mapping of {mapping.group} "
+        f"themselves; it does not make them {_words(mapping)}.",
+    )
+
+
+def _grant(sync: _Sync, mapping: GroupMapping) -> None:
+    assignment = _assignment(sync, mapping)
+    assignment.save(force_insert=True)
+    record_role(sync.actor, Action.ROLE_GRANT.value, assignment, sync.policy_version)
+    sync.granted.append(_words(mapping))
+
+
+def _take_away(sync: _Sync, assignment: RoleAssignment) -> None:
+    words = _words(assignment)
+    active_admin = assignment.role == Role.ADMIN and sync.person.is_active
+    if active_admin and not another_admin_remains(sync.person.pk):
+        record_role(
+            sync.actor,
+            "role:revoke",
+            assignment,
+            sync.policy_version,
+            outcome="denied",
+            reason=f"{sync.person.name} is the last administrator; the role was kept, though they "
+            f"are no longer in the group {assignment.group}.",
+        )
+        sync.kept.append(words)
+        return
+    record_role(sync.actor, "role:revoke", assignment, sync.policy_version)
+    assignment.delete()
+    sync.revoked.append(words)
+
+
+def group_mapping_create(
+    *,
+    actor: Principal,
+    group: str,
+    role: str,
+    department: Department | None = None,
+    speciality: str = "",
+) -> GroupMapping:
+    """Let membership of the group of that name, exactly as written, give a role.
+
+    People of a provisioned group get it at once; others when they next sign in by single sign-on.
+
+    Raises:
+        InvalidInput: no name, or a role with or without a department or speciality it needs.
+        NotPermitted: the policy refuses, or the actor is in the group.
+        WrongState: the group gives that role already.
+    """
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=Action.ROLE_GRANT, resource=Resource("person", name="people")
+        )
+        group = group.strip()
+        if not group or len(group) > GROUP_MAX or not group.isprintable():
+            raise InvalidInput(
+                f"A group's name has 1 to {GROUP_MAX} printable characters.",
+                fields={"group": ["is empty, too long or not printable"]},
+            )
+        words = role_words(role, department, speciality)
+        mapping = GroupMapping(
+            group=group,
+            role=role,
+            department=department,
+            speciality=speciality,
+            created_by_id=actor.person_id,
+        )
+        _refuse_member(actor, mapping, words, decision.policy_version)
+        try:
+            with transaction.atomic():
+                mapping.save(force_insert=True)
+        except IntegrityError as error:
+            raise WrongState(f"The group {group} makes people {words} already.") from error
+        _record_mapping(actor, "group_mapping:create", mapping, decision.policy_version)
+        members_sync(actor=actor, people=Person.objects.filter(directory_groups__name=group))
+    return mapping
+
+
+def _refuse_member(
+    actor: Principal, mapping: GroupMapping, words: str, policy_version: int
+) -> None:
+    members = DirectoryGroup.objects.filter(name=mapping.group, members=actor.person_id)
+    if actor.person_id is None or not members.exists():
+        return
+    raise NotPermitted(
+        f"Separation of duties: {actor.name} is in the group {mapping.group} and may not make it "
+        f"mean {words}.",
+        hint="Another administrator can.",
+        attempt=Attempt(
+            actor=actor,
+            action="group_mapping:create",
+            subject=Subject("group_mapping", "", mapping.group),
+            department=mapping.department.slug if mapping.department else "",
+            policy_version=policy_version,
+        ),
+    )
+
+
+def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
+    """Forget what a group means. Whoever has the role through it alone loses it at once.
+
+    Raises:
+        NotFound, NotPermitted: there is no such mapping, or the policy refuses.
+    """
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=Action.ROLE_GRANT, resource=Resource("person", name="people")
+        )
+        rows = GroupMapping.objects.select_for_update(of=("self",)).select_related("department")
+        mapping = rows.filter(pk=mapping_id).first()
+        if mapping is None:
+            raise NotFound(f"There is no group mapping {mapping_id}.")
+        _record_mapping(actor, "group_mapping:delete", mapping, decision.policy_version)
+        mapping.delete()
+        members_sync(
+            actor=actor, people=Person.objects.filter(directory_groups__name=mapping.group)
+        )
+        # Which groups they are in otherwise is known only when they sign in again.
+        orphans = RoleAssignment.objects.filter(
+            source=RoleSource.SSO,
+            group=mapping.group,
+            role=mapping.role,
+            department=mapping.department,
+            speciality=mapping.speciality,
+        )
+        for assignment in orphans.select_related("person", "department").order_by("person_id"):
+            sync = _Sync(actor, assignment.person, RoleSource.SSO, decision.policy_version)
+            _take_away(sync, assignment)
+
+
+def _record_mapping(
+    actor: Principal, action: str, mapping: GroupMapping, policy_version: int
+) -> None:
+    audit_record(
+        actor=actor,
+        action=action,
+        subject=Subject("group_mapping", str(mapping.pk), mapping.group),
+        department=mapping.department.slug if mapping.department else "",
+        data={"role": mapping.role, "speciality": mapping.speciality},
+        policy_version=policy_version,
+    )
+
+
+def members_sync(*, actor: Principal, people: Iterable[Person]) -> None:
+    """Give each of them the roles of the provisioned groups that they are in, and no others."""
+    wanted = {person.pk for person in people}
+    # All in one order before any: of two that overlap the second waits, and neither for ever.
+    locked = list(
+        Person.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk")
+    )
+    groups: dict[int, list[str]] = {}
+    memberships = DirectoryGroup.members.through.objects.filter(person_id__in=wanted)
+    for person_id, name in memberships.values_list("person_id", "directorygroup__name"):
+        groups.setdefault(person_id, []).append(name)
+    for person in locked:
+        roles_from_groups(
+            actor=actor,
+            person=person,
+            groups=groups.get(person.pk, []),
+            source=RoleSource.SCIM,
+        )

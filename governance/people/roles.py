@@ -1,0 +1,185 @@
+"""Granting roles and taking them away, by hand."""
+
+from __future__ import annotations
+
+from django.db import IntegrityError, connection, transaction
+
+from governance.audit.services import Attempt, Subject, audit_record
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.notify import notify
+from governance.people.models import (
+    DEPARTMENT_ROLES,
+    PLATFORM_ROLES,
+    Department,
+    Person,
+    Role,
+    RoleAssignment,
+    RoleSource,
+    Speciality,
+)
+from governance.people.selectors import person_resource
+from governance.permissions import Action
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.principals import Principal
+
+
+def person_subject(person: Person) -> Subject:
+    """A person as the audit log names them."""
+    return Subject("person", str(person.pk), person.name)
+
+
+def role_grant(
+    *,
+    actor: Principal,
+    person: Person,
+    role: str,
+    department: Department | None = None,
+    speciality: str = "",
+) -> RoleAssignment:
+    """Give a person a role: platform-wide, or in one department.
+
+    Raises:
+        InvalidInput: an unknown role, or one with or without a department or speciality it needs.
+        NotPermitted: the policy refuses, or it is the actor's own account.
+        WrongState: they hold it already, or their account is inactive.
+    """
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(person)
+        )
+        words = role_words(role, department, speciality)
+        if actor.person_id == person.pk:
+            raise NotPermitted(
+                f"Separation of duties: {person.name} may not grant themselves {words}.",
+                hint="Another administrator can.",
+                attempt=Attempt(
+                    actor=actor,
+                    action=Action.ROLE_GRANT,
+                    subject=person_subject(person),
+                    department=department.slug if department else "",
+                    policy_version=decision.policy_version,
+                ),
+            )
+        if not person.is_active:
+            raise WrongState(f"The account of {person.name} is inactive; it gets no role.")
+        try:
+            with transaction.atomic():
+                assignment = RoleAssignment.objects.create(
+                    person=person,
+                    role=role,
+                    department=department,
+                    speciality=speciality,
+                    granted_by_id=actor.person_id,
+                )
+        except IntegrityError as error:
+            raise WrongState(f"{person.name} is {words} already.") from error
+        record_role(actor, Action.ROLE_GRANT.value, assignment, decision.policy_version)
+    return assignment
+
+
+def role_words(role: str, department: Department | None, speciality: str) -> str:
+    """The role in words, such as "privacy reviewer" or "lead in clinical".
+
+    Raises:
+        InvalidInput: the parts do not fit together.
+    """
+    if role not in Role.values:
+        raise InvalidInput(
+            f"There is no role {role[:40]}.",
+            fields={"role": [f"is one of {', '.join(Role.values)}"]},
+        )
+    if role in DEPARTMENT_ROLES and department is None:
+        raise InvalidInput(
+            f"The role {role} is held in a department; none was named.",
+            fields={"department": ["is needed for this role"]},
+        )
+    if role in PLATFORM_ROLES and department is not None:
+        raise InvalidInput(
+            f"The role {role} is platform-wide; it is not held in {department.slug}.",
+            fields={"department": ["must be left out for this role"]},
+        )
+    if (role == Role.REVIEWER) is (speciality not in Speciality.values):
+        raise InvalidInput(
+            f"A reviewer has one of the specialities {', '.join(Speciality.values)}; "
+            "other roles have none.",
+            fields={"speciality": ["does not fit the role"]},
+        )
+    if role != Role.REVIEWER and speciality:
+        raise InvalidInput(
+            f"The role {role} has no speciality.",
+            fields={"speciality": ["must be left out for this role"]},
+        )
+    return f"{speciality} {role}".strip() + (f" in {department.slug}" if department else "")
+
+
+def role_revoke(*, actor: Principal, assignment_id: int) -> None:
+    """Take a role away, at once.
+
+    Raises:
+        NotFound, NotPermitted: there is no such assignment, or the policy refuses.
+        WrongState: it is the last administrator's, or comes from a group.
+    """
+    with transaction.atomic():
+        assignment = (
+            RoleAssignment.objects.select_related("person", "department")
+            .filter(pk=assignment_id)
+            .first()
+        )
+        if assignment is None:
+            raise NotFound(f"There is no role assignment {assignment_id}.")
+        decision = authorize(
+            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(assignment.person)
+        )
+        if assignment.source != RoleSource.MANUAL:
+            raise WrongState(
+                f"{assignment.person.name} is {assignment.role} through the group "
+                f"{assignment.group}; the role cannot be taken away by hand.",
+                hint="Take them out of the group, remove the group's mapping, or deactivate the "
+                "account.",
+            )
+        if assignment.role == Role.ADMIN and not another_admin_remains(assignment.person_id):
+            raise WrongState(
+                f"{assignment.person.name} is the last administrator; the role cannot be taken "
+                "away.",
+                hint="Make another administrator first.",
+            )
+        record_role(actor, "role:revoke", assignment, decision.policy_version)
+        assignment.delete()
+
+
+def record_role(
+    actor: Principal,
+    action: str,
+    assignment: RoleAssignment,
+    policy_version: int,
+    *,
+    outcome: str = "allowed",
+    reason: str = "",
+) -> None:
+    """Audit what happened to a role, and let the gateways look again."""
+    data = {"role": str(assignment.role), "speciality": str(assignment.speciality)}
+    if assignment.source != RoleSource.MANUAL:
+        data |= {"source": str(assignment.source), "group": assignment.group}
+    audit_record(
+        actor=actor,
+        action=action,
+        subject=person_subject(assignment.person),
+        outcome=outcome,
+        reason=reason,
+        department=assignment.department.slug if assignment.department else "",
+        data=data,
+        policy_version=policy_version,
+    )
+    # A person's access tokens may do what their roles allow.
+    transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+
+
+def another_admin_remains(person_id: int) -> bool:
+    """Whether somebody else is an active administrator; until the transaction ends nobody else who
+    asks gets an answer, so that of two who would each be the last to go only one does.
+    """
+    # A lock of its own and the question after it: a row lock would answer from before the wait.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('assay:admins'))")
+    admins = RoleAssignment.objects.filter(role=Role.ADMIN, person__is_active=True)
+    return admins.exclude(person_id=person_id).exists()
