@@ -15,6 +15,7 @@ from django.utils import timezone
 from governance.audit.merkle import leaf_hash
 from governance.audit.models import AuditEvent
 from governance.errors import DomainError, InvalidInput, TooLarge
+from governance.policy import decisions
 from governance.principals import Principal, RequestContext, request_context
 
 CANONICAL_VERSION = 1
@@ -53,13 +54,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Who tried what on what; carried by the error that refused it."""
+    """Who tried what on what; carried by the error that refused it.
+
+    `decision` is what the policy decided and on what, as `governance.policy.decisions` writes it.
+    """
 
     actor: Principal
     action: str
     subject: Subject
     department: str = ""
     policy_version: int | None = None
+    decision: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +100,17 @@ def audit_record(
 ) -> AuditEvent:
     """Record one event in the caller's transaction, so that it stands or falls with the change.
 
-    Texts longer than their column are cut; `data` is JSON of at most 64 KiB.
+    Texts longer than their column are cut; `data` is JSON of at most 64 KiB. The decision that let
+    the change through joins it as `data["decision"]`.
 
     Raises:
         RuntimeError: there is no transaction to belong to.
         TooLarge, InvalidInput: `data` is over its bound, or not JSON.
     """
     _require_transaction()
+    decision = decisions.consume(actor, policy_version)
+    if decision is not None and outcome == "allowed":
+        data = {"decision": decision, **(data or {})}
     event = _build(
         AuditEntry(
             actor=actor,
@@ -141,6 +150,9 @@ def audit_refusal(error: DomainError) -> None:
     attempt = error.attempt
     if attempt is None:
         return
+    data: dict[str, Any] = {"code": error.code, "status": error.status}
+    if attempt.decision is not None:
+        data["decision"] = attempt.decision
     with transaction.atomic(durable=True):
         audit_record(
             actor=attempt.actor,
@@ -149,7 +161,7 @@ def audit_refusal(error: DomainError) -> None:
             outcome="denied",
             reason=error.message,
             department=attempt.department,
-            data={"code": error.code, "status": error.status},
+            data=data,
             policy_version=attempt.policy_version,
         )
 

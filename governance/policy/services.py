@@ -16,6 +16,7 @@ from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import NotFound, NotPermitted
 from governance.notify import notify
 from governance.permissions import Action
+from governance.policy.decisions import Inputs, decision_data, remember
 from governance.policy.engine import (
     NO_POLICY,
     PolicyDecision,
@@ -69,7 +70,9 @@ def authorize(
     """
     snapshot = active_policy()
     decision = decide(snapshot, actor, action, resource, context)
+    asked = Inputs(actor, action.value, resource, context or {})
     if decision.allowed:
+        remember(decision, asked)
         return decision
     attempt = Attempt(
         actor=actor,
@@ -77,6 +80,7 @@ def authorize(
         subject=Subject(resource.type, resource.id, resource.name or resource.id),
         department=resource.department or "",
         policy_version=decision.policy_version,
+        decision=decision_data(decision, asked),
     )
     verb = action.value.partition(":")[2]
     named = bool(resource.id or resource.name)

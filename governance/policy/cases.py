@@ -1,0 +1,230 @@
+"""A policy's own tests: who tries what on what, and what must come of it. Knows no Django."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from governance.errors import InvalidInput
+from governance.permissions import VIEW_ACTIONS, Action
+from governance.policy.decisions import Inputs
+from governance.policy.engine import PolicySnapshot, Resource, decide
+from governance.principals import HeldRole, Principal, PrincipalKind
+
+PLATFORM_ROLES = frozenset({"admin", "operator", "auditor"})
+DEPARTMENT_ROLES = frozenset({"lead", "developer", "viewer"})
+SPECIALITIES = frozenset({"compliance", "security", "model-risk", "privacy"})
+RESOURCE_TYPES = tuple(sorted(VIEW_ACTIONS))
+
+Short = Annotated[str, Field(max_length=120)]
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Refuse what no attribute is: nesting, and fractions."""
+    if isinstance(value, list) and depth == 0:
+        for item in value:
+            _plain(item, 1)
+    elif value is not None and not isinstance(value, (str, int, bool)):
+        raise ValueError(
+            "an attribute is a text, a whole number, true, false, nothing, or a list of these"
+        )
+    return value
+
+
+Attributes = dict[
+    Annotated[str, Field(min_length=1, max_length=60)], Annotated[Any, AfterValidator(_plain)]
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def parse_role(text: str) -> HeldRole:
+    """A role from `admin`, `reviewer:security` or `lead@clinical`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    role, at, department = text.partition("@")
+    if at:
+        if role not in DEPARTMENT_ROLES or not department:
+            raise ValueError(f"{text!r}: in a department one is {', '.join(DEPARTMENT_ROLES)}")
+        return HeldRole(role, department)
+    role, colon, speciality = text.partition(":")
+    if role == "reviewer" and speciality in SPECIALITIES:
+        return HeldRole(role, None, speciality)
+    if role in PLATFORM_ROLES and not colon:
+        return HeldRole(role)
+    raise ValueError(
+        f"{text!r} is no role: write admin, operator, auditor, reviewer:security or lead@clinical"
+    )
+
+
+def _role_text(text: str) -> str:
+    parse_role(text)
+    return text
+
+
+class CasePrincipal(_Strict):
+    """Who tries. A person by roles, a key by its department, a service by its name."""
+
+    kind: Annotated[PrincipalKind, Field(strict=False)] = PrincipalKind.PERSON
+    id: Short = ""
+    name: Short = ""
+    roles: Annotated[list[Annotated[Short, AfterValidator(_role_text)]], Field(max_length=50)] = (
+        Field(default_factory=list)
+    )
+    department: Short | None = None
+    scopes: list[Annotated[Action, Field(strict=False)]] | None = None
+    person_id: int | None = None
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> CasePrincipal:
+        if (self.kind is PrincipalKind.KEY) is not (self.department is not None):
+            raise ValueError("a key, and nobody else, has a department")
+        if self.roles and self.kind is not PrincipalKind.PERSON:
+            raise ValueError("roles are held by people")
+        if self.kind is PrincipalKind.SERVICE and not self.id:
+            raise ValueError("a service is named by its id")
+        return self
+
+    def principal(self) -> Principal:
+        """As the engine knows them."""
+        fallback = f"a {self.kind.value}"
+        return Principal(
+            kind=self.kind,
+            id=self.id or fallback,
+            name=self.name or self.id or fallback,
+            department=self.department,
+            roles=frozenset(parse_role(text) for text in self.roles),
+            scopes=None if self.scopes is None else frozenset(self.scopes),
+            person_id=self.person_id,
+        )
+
+
+class CaseResource(_Strict):
+    """What it is tried on. A rule's condition asks for `attributes`."""
+
+    type: str
+    id: Short = ""
+    name: Short = ""
+    department: Short | None = None
+    attributes: Attributes = Field(default_factory=dict, max_length=40)
+
+    @model_validator(mode="after")
+    def _is_known(self) -> CaseResource:
+        if self.type not in VIEW_ACTIONS:
+            raise ValueError(f"its type is one of {', '.join(RESOURCE_TYPES)}")
+        return self
+
+    def resource(self) -> Resource:
+        """As the engine knows it."""
+        return Resource(self.type, self.id, self.name, self.department, dict(self.attributes))
+
+
+class Expectation(StrEnum):
+    """What must come of a case."""
+
+    PERMIT = "permit"
+    DENY = "deny"
+
+
+class PolicyCase(_Strict):
+    """One test. `rule`, when given, must be among the rules that made the decision."""
+
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    principal: CasePrincipal
+    action: Annotated[Action, Field(strict=False)]
+    resource: CaseResource
+    context: Attributes = Field(default_factory=dict, max_length=40)
+    expect: Annotated[Expectation, Field(strict=False)]
+    rule: Short | None = None
+
+    def inputs(self) -> Inputs:
+        """What is decided."""
+        return Inputs(
+            self.principal.principal(), self.action.value, self.resource.resource(), self.context
+        )
+
+
+_CASES = TypeAdapter(tuple[PolicyCase, ...], config=ConfigDict(strict=False))
+
+
+def parse_cases(cases: list[dict[str, Any]]) -> tuple[PolicyCase, ...]:
+    """Cases from plain data.
+
+    Raises:
+        InvalidInput: something is missing, unknown or misspelt; `fields` says what and where.
+    """
+    try:
+        parsed = _CASES.validate_python(tuple(cases))
+    except ValidationError as error:
+        fields: dict[str, list[str]] = {}
+        for problem in error.errors()[:100]:
+            where = ".".join(str(part) for part in problem["loc"]) or "tests"
+            fields.setdefault(where, []).append(problem["msg"])
+        raise InvalidInput("The policy's tests are not valid.", fields=fields) from error
+    seen: set[str] = set()
+    for index, case in enumerate(parsed):
+        if case.name in seen:
+            raise InvalidInput(
+                f"Two tests have the name {case.name}; each needs its own.",
+                fields={f"{index}.name": ["is used twice"]},
+            )
+        seen.add(case.name)
+    return parsed
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """What came of a case. `reason` is the decision's sentence, or what went wrong with it."""
+
+    name: str
+    expected: str
+    allowed: bool
+    rules: tuple[str, ...]
+    reason: str
+    passed: bool
+
+
+def run_cases(snapshot: PolicySnapshot, cases: Iterable[PolicyCase]) -> list[CaseResult]:
+    """Decide every case under `snapshot`."""
+    results = []
+    for case in cases:
+        asked = case.inputs()
+        decision = decide(snapshot, asked.actor, asked.action, asked.resource, asked.context)
+        as_expected = decision.allowed is (case.expect is Expectation.PERMIT)
+        by_rule = case.rule is None or case.rule in decision.rules
+        reason = decision.reason
+        if as_expected and not by_rule:
+            made = ", ".join(decision.rules) or "no rule"
+            reason = f"Rule {case.rule} did not make this decision; {made} did. {reason}"
+        results.append(
+            CaseResult(
+                name=case.name,
+                expected=case.expect.value,
+                allowed=decision.allowed,
+                rules=decision.rules,
+                reason=reason,
+                passed=as_expected and by_rule,
+            )
+        )
+    return results
+
+
+def failing(results: Iterable[CaseResult]) -> list[CaseResult]:
+    """Those that did not come out as expected."""
+    return [result for result in results if not result.passed]

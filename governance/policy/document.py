@@ -1,0 +1,331 @@
+"""A policy as code: rules, tests and note as plain data, as YAML, and compared. Knows no Django.
+
+YAML is read by the core schema of YAML 1.2, in which `18:00` is a text and so is `on`, without
+anchors, aliases or tags, and no mapping names a key twice. What is written is read back the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import yaml
+
+from governance.errors import InvalidInput, TooLarge
+from governance.policy.cases import PolicyCase, parse_cases
+from governance.policy.rules import Rule, parse_rules
+
+MAX_RULES = 2000
+MAX_CASES = 1000
+MAX_BYTES = 1024 * 1024
+NOTE_MAX = 500
+MAX_DEPTH = 24
+# Beyond these PostgreSQL's JSON gives back another number than it was given.
+MAX_WHOLE = 2**63 - 1
+MAX_FLOAT = 9e15
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_MEMBERS = ("note", "rules", "tests")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a policy says: its rules and tests as given, and as parsed."""
+
+    rules: list[dict[str, Any]]
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    note: str = ""
+    parsed: tuple[Rule, ...] = ()
+    cases: tuple[PolicyCase, ...] = ()
+
+
+def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document:
+    """A policy's content, validated and bounded.
+
+    Raises:
+        InvalidInput: `fields` names every fault, such as `rules.3.actions.0`.
+        TooLarge: more rules, cases or bytes than a policy may have.
+    """
+    tests = list(tests) if isinstance(tests, tuple) else tests
+    for name, value, most in (("rules", rules, MAX_RULES), ("tests", tests, MAX_CASES)):
+        if not isinstance(value, list):
+            raise InvalidInput(
+                f"The policy's {name} are not a list.", fields={name: ["is not a list"]}
+            )
+        if len(value) > most:
+            raise TooLarge(
+                f"The policy has {len(value):,} {name}; {most:,} are allowed.",
+                fields={name: [f"has more than {most:,}"]},
+            )
+    if not isinstance(note, str) or len(note) > NOTE_MAX or _UNSTORABLE.search(note):
+        raise InvalidInput(
+            f"The policy's note is a text of at most {NOTE_MAX} characters.",
+            fields={"note": [f"is not a text of at most {NOTE_MAX} characters"]},
+        )
+    _check_plain({"rules": rules, "tests": tests})
+    faults: dict[str, list[str]] = {}
+    parsed: tuple[Rule, ...] = ()
+    cases: tuple[PolicyCase, ...] = ()
+    sentences: list[str] = []
+    try:
+        parsed = parse_rules(rules)
+    except InvalidInput as error:
+        sentences.append(error.message)
+        faults |= {_below("rules", where): why for where, why in error.fields.items()}
+    try:
+        cases = parse_cases(tests)
+    except InvalidInput as error:
+        sentences.append(error.message)
+        faults |= {_below("tests", where): why for where, why in error.fields.items()}
+    if faults:
+        raise InvalidInput(" ".join(sentences), fields=dict(list(faults.items())[:100]))
+    return Document(rules, tests, note, parsed, cases)
+
+
+def _below(name: str, where: str) -> str:
+    return name if where == name else f"{name}.{where}"
+
+
+def _check_plain(value: dict[str, Any]) -> None:
+    """Refuse what JSON in PostgreSQL cannot hold, or what is too much of it."""
+    for path, inner in _walk(value, ""):
+        if isinstance(inner, str) and _UNSTORABLE.search(inner):
+            raise InvalidInput(
+                "The policy holds a NUL or half a surrogate pair.",
+                fields={path: ["holds a character that cannot be kept"]},
+            )
+        most = MAX_FLOAT if isinstance(inner, float) else MAX_WHOLE
+        if isinstance(inner, (int, float)) and not abs(inner) <= most:
+            raise InvalidInput(
+                "The policy holds a number that is too large.",
+                fields={path: ["is a number that is too large to be kept exactly"]},
+            )
+    try:
+        size = len(
+            json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"The policy is not plain data: {error}.") from error
+    if size > MAX_BYTES:
+        raise TooLarge(f"The policy has {size:,} bytes; {MAX_BYTES:,} are allowed.")
+
+
+def _walk(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"The policy is nested more than {MAX_DEPTH} deep.")
+    yield path, value
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            below = f"{path}.{name}" if path else str(name)
+            if not isinstance(name, str):
+                raise InvalidInput(
+                    f"The policy has a key that is no text, {name!r:.60}.",
+                    fields={path: [f"has the key {name!r:.60}, which is no text"]},
+                )
+            yield below, name
+            yield from _walk(inner, below, depth + 1)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _walk(inner, f"{path}.{index}", depth + 1)
+
+
+class _Reader(yaml.CSafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own class attribute)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem="a mapping names a key twice, or by something other than a text",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(key.value)
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return made
+
+
+class _Writer(yaml.CSafeDumper):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+# YAML 1.2's core schema: no sexagesimal numbers, no dates, no `yes` and `off`.
+_SCALARS: tuple[tuple[str, str, str], ...] = (
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN"),
+    ("tag:yaml.org,2002:int", r"^[-+]?[1-9][0-9]*$|^[-+]?0$", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"^[-+]?(?:(?:[0-9]*\.[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$",
+        "-+.0123456789",
+    ),
+)
+for _tag, _pattern, _first in _SCALARS:
+    for _kind in (_Reader, _Writer):
+        _letters = [*_first, ""] if _tag.endswith("null") else list(_first)
+        _kind.add_implicit_resolver(_tag, re.compile(_pattern), _letters)
+
+
+def document_from_yaml(text: str) -> Document:
+    """A policy from its YAML.
+
+    Raises:
+        InvalidInput, TooLarge: it is no YAML, or as `document_checked`.
+    """
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        raise TooLarge(f"The document has more than {MAX_BYTES:,} bytes.")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            tag = getattr(event, "tag", None)
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or tag:
+                raise yaml.MarkedYAMLError(
+                    problem="anchors, aliases and tags are not allowed",
+                    problem_mark=event.start_mark,
+                )
+            if depth > MAX_DEPTH:
+                raise yaml.MarkedYAMLError(
+                    problem=f"it is nested more than {MAX_DEPTH} deep",
+                    problem_mark=event.start_mark,
+                )
+        data = yaml.load(text, Loader=_Reader)  # noqa: S506 (a safe loader of ours)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"This is no policy in YAML: {_yaml_problem(error)}.",
+            fields={"yaml": [_yaml_problem(error)]},
+        ) from error
+    if not isinstance(data, dict) or "rules" not in data:
+        raise InvalidInput(
+            "A policy in YAML is a mapping with `rules`, and if wanted `tests` and `note`.",
+            fields={"yaml": ["has no rules"]},
+        )
+    if unknown := [str(name)[:60] for name in data if name not in _MEMBERS]:
+        raise InvalidInput(
+            f"A policy has no member {unknown[0]}; it has {', '.join(_MEMBERS)}.",
+            fields={name: ["is not known"] for name in unknown[:20]},
+        )
+    tests, note = data.get("tests"), data.get("note")
+    return document_checked(
+        rules=data["rules"],
+        tests=[] if tests is None else tests,
+        note="" if note is None else note,
+    )
+
+
+def _yaml_problem(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return f"{where}{error.problem or error.context}"[:300]
+    return str(error).replace("\n", " ")[:300]
+
+
+def document_to_yaml(*, rules: Any, tests: Any = (), note: str = "") -> str:
+    """The YAML that `document_from_yaml` reads back exactly."""
+    members: dict[str, Any] = {
+        "note": note,
+        "rules": [_ordered(rule, tuple(Rule.model_fields)) for rule in rules],
+        "tests": [_ordered(case, tuple(PolicyCase.model_fields)) for case in tests],
+    }
+    text: str = yaml.dump(
+        members,
+        Dumper=_Writer,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+        default_flow_style=None,
+    )
+    return text
+
+
+def _ordered(row: dict[str, Any], members: tuple[str, ...]) -> dict[str, Any]:
+    """In the order of the schema, which JSON in PostgreSQL does not keep."""
+    known = {name: row[name] for name in members if name in row}
+    return known | {name: value for name, value in row.items() if name not in known}
+
+
+class ChangedRule(NamedTuple):
+    """A rule of two policies that is not the same in both; `members` names what differs."""
+
+    id: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    members: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one policy has and another has not. Rules are known by their id, cases by their name."""
+
+    added: list[dict[str, Any]]
+    removed: list[dict[str, Any]]
+    changed: list[ChangedRule]
+    reordered: bool
+    tests_added: list[str]
+    tests_removed: list[str]
+    tests_changed: list[str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether they say the same."""
+        return not any(
+            (
+                self.added,
+                self.removed,
+                self.changed,
+                self.reordered,
+                self.tests_added,
+                self.tests_removed,
+                self.tests_changed,
+            )
+        )
+
+
+def difference(
+    before: list[dict[str, Any]],
+    after: list[dict[str, Any]],
+    tests_before: list[dict[str, Any]] = (),  # type: ignore[assignment]
+    tests_after: list[dict[str, Any]] = (),  # type: ignore[assignment]
+) -> Difference:
+    """What changes from one policy's rules and tests to another's.
+
+    A new order of the rules changes no verdict, only whose sentence is told first.
+    """
+    old, new = {rule["id"]: rule for rule in before}, {rule["id"]: rule for rule in after}
+    common = [name for name in old if name in new]
+    changed = [
+        ChangedRule(
+            name,
+            old[name],
+            new[name],
+            [
+                member
+                for member in dict.fromkeys((*old[name], *new[name]))
+                if old[name].get(member) != new[name].get(member)
+            ],
+        )
+        for name in common
+        if old[name] != new[name]
+    ]
+    old_cases = {case["name"]: case for case in tests_before}
+    new_cases = {case["name"]: case for case in tests_after}
+    return Difference(
+        added=[rule for name, rule in new.items() if name not in old],
+        removed=[rule for name, rule in old.items() if name not in new],
+        changed=changed,
+        reordered=common != [name for name in new if name in old],
+        tests_added=[name for name in new_cases if name not in old_cases],
+        tests_removed=[name for name in old_cases if name not in new_cases],
+        tests_changed=[
+            name
+            for name, case in old_cases.items()
+            if name in new_cases and new_cases[name] != case
+        ],
+    )
