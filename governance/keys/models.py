@@ -11,8 +11,12 @@ from django.db.models import Q
 class ApiKey(models.Model):
     """A secret that is shown once and kept as an HMAC under a versioned pepper.
 
-    Exactly one owner: a department (an application's key) or a person (an access token for the
-    command line and notebooks, which can do no more than that person).
+    It speaks for exactly one: a department (an application's key) or a person (an access token for
+    the command line and notebooks, which can do no more than that person).
+
+    `owner` is the person who answers for it. `allowed_deployments` (names) and `networks` (CIDRs)
+    narrow it; empty means any. A rotated key has a `successor` with the same `root`, the first key
+    of the row: limits belong to the root, so that two secrets of one application share them.
     """
 
     public_id = models.CharField(max_length=16, unique=True)
@@ -33,13 +37,30 @@ class ApiKey(models.Model):
         blank=True,
         related_name="access_tokens",
     )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="owned_keys",
+    )
+    purpose = models.CharField(max_length=300, blank=True)
     scopes = ArrayField(models.CharField(max_length=60), default=list)
+    allowed_deployments = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+    networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
+    rotated_from = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="successor"
+    )
+    root = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
+    revoked_reason = models.CharField(max_length=200, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -53,6 +74,11 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 name="key_expires_after_it_is_made",
                 condition=Q(expires_at__gt=models.F("created_at")),
+            ),
+            models.CheckConstraint(
+                name="key_that_follows_another_knows_its_root",
+                condition=Q(rotated_from__isnull=True, root__isnull=True)
+                | Q(rotated_from__isnull=False, root__isnull=False),
             ),
         )
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hmac
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import Case, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from governance.errors import NotAuthenticated, NotFound
 from governance.keys.models import ApiKey
+from governance.keys.networks import address_allowed
 from governance.keys.tokens import parse_token, secret_hmac
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
-from governance.principals import Principal, PrincipalKind
+from governance.principals import Principal, PrincipalKind, request_context
 
 # `last_used_at` is written at most once in this time, so that reading costs no write.
 LAST_USED_GRAIN = timedelta(minutes=1)
@@ -23,7 +25,9 @@ LAST_USED_GRAIN = timedelta(minutes=1)
 
 def keys_visible_to(actor: Principal) -> QuerySet[ApiKey]:
     """Keys and access tokens that `actor` may see; secrets are in none of them."""
-    keys = ApiKey.objects.select_related("department", "person", "created_by")
+    keys = ApiKey.objects.select_related(
+        "department", "person", "owner", "created_by", "rotated_from", "successor"
+    )
     return visible_to(actor, Action.KEY_VIEW, keys, resource_type="key")
 
 
@@ -59,6 +63,7 @@ def principal_for_token(text: str) -> Principal:
     if key is None or pepper is None or not hmac.compare_digest(actual, bytes(key.secret_hmac)):
         raise NotAuthenticated("The key is not known.", hint=_HINT, code="invalid_key")
     _refuse_dead(key)
+    _refuse_elsewhere(key)
     _touch(key)
     if key.person is not None:
         scopes = frozenset(key.scopes) if key.scopes else None
@@ -80,7 +85,10 @@ def _refuse_dead(key: ApiKey) -> None:
     what = f"Key {key.name} ({key.public_id})"
     if key.revoked_at is not None:
         raise NotAuthenticated(
-            f"{what} was revoked on {key.revoked_at:%Y-%m-%d}.", hint=_HINT, code="invalid_key"
+            f"{what} was revoked on {key.revoked_at:%Y-%m-%d}"
+            f"{f' ({key.revoked_reason})' if key.revoked_reason else ''}.",
+            hint=_HINT,
+            code="invalid_key",
         )
     if key.expires_at <= timezone.now():
         raise NotAuthenticated(
@@ -90,6 +98,34 @@ def _refuse_dead(key: ApiKey) -> None:
         raise NotAuthenticated(
             f"{what} is dead: the account of its owner is inactive.", code="invalid_key"
         )
+
+
+def _refuse_elsewhere(key: ApiKey) -> None:
+    address = request_context.get().client_address
+    if not address_allowed(address, key.networks):
+        raise NotAuthenticated(
+            f"Key {key.name} ({key.public_id}) is not accepted from "
+            f"{address or 'an unknown address'}.",
+            hint="It is bound to networks; call from one of them.",
+            code="address_not_allowed",
+        )
+
+
+def keys_used(moments: Mapping[str, datetime]) -> None:
+    """Note when keys, by public id, were last used, in one statement; never back in time."""
+    if not moments:
+        return
+    # Locked in one order, so that two collectors never wait for each other in a circle.
+    rows = ApiKey.objects.filter(public_id__in=moments).order_by("pk").select_for_update()
+    known = dict(rows.values_list("public_id", "last_used_at"))
+    newer = {
+        public_id: moment
+        for public_id, moment in moments.items()
+        if public_id in known and ((seen := known[public_id]) is None or seen < moment)
+    }
+    if newer:
+        cases = [When(public_id=public_id, then=Value(at)) for public_id, at in newer.items()]
+        ApiKey.objects.filter(public_id__in=newer).update(last_used_at=Case(*cases))
 
 
 def _touch(key: ApiKey) -> None:

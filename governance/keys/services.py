@@ -1,9 +1,10 @@
-"""Making and revoking credentials. A secret is returned once and kept only as an HMAC."""
+"""Making, rotating and revoking credentials. A secret is returned once and kept as an HMAC."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -11,6 +12,13 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, WrongState
+from governance.keys.checks import (
+    MAX_OVERLAP,
+    TOKEN_MAX_LIFETIME,
+    Asked,
+    check,
+    lifetime_days,
+)
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint, secret_hmac
@@ -18,23 +26,24 @@ from governance.notify import notify
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
-from governance.policy.engine import Resource
+from governance.policy.engine import PolicyDecision, Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize
 from governance.principals import Principal
 
-MAX_LIFETIME = timedelta(days=366)
 TOKEN_LIFETIME = timedelta(days=30)
-NAME_MAX = 120
+OVERLAP = timedelta(hours=24)
 
 
 def key_resource(key: ApiKey) -> Resource:
-    """A key as the policy sees it: a department's, or a person's own."""
+    """A key as the policy sees it: a department's, or a person's own (`owner`); `responsible` is
+    the person who answers for it.
+    """
     return Resource(
         type="key",
         id=key.public_id,
         name=key.name,
         department=key.department.slug if key.department else None,
-        attributes={"owner": key.person_id},
+        attributes={"owner": key.person_id, "responsible": key.owner_id},
     )
 
 
@@ -45,32 +54,40 @@ def key_create(
     name: str,
     scopes: Sequence[str],
     expires_at: datetime,
+    owner: Person | None = None,
+    purpose: str = "",
+    allowed_deployments: Sequence[str] = (),
+    networks: Sequence[str] = (),
 ) -> tuple[ApiKey, str]:
     """A department's key for its applications, and the token that is shown this once.
 
+    `owner` answers for it: the actor when nobody is named. `allowed_deployments` (names) and
+    `networks` (CIDRs) narrow it; empty means any.
+
     Raises:
-        InvalidInput: an empty name, no or unknown scopes, or a lifetime over 366 days.
-        NotFound, NotPermitted: the policy refuses.
+        InvalidInput: a field is empty, unknown or out of bounds; `fields` says which.
+        NotFound, NotPermitted: the policy refuses, for its lifetime too.
     """
+    asked = Asked(name, scopes, expires_at, purpose, allowed_deployments, networks).tidy()
     with transaction.atomic():
         decision = authorize(
             actor=actor,
             action=Action.KEY_CREATE,
             resource=Resource("key", department=department.slug),
+            context={"lifetime_days": lifetime_days(expires_at)},
         )
         if not scopes:
             raise InvalidInput(
                 "A department's key needs at least one scope.",
                 fields={"scopes": ["Name what the key may do, such as deployment:invoke."]},
             )
+        check(asked)
+        owner_id = actor.person_id if owner is None else owner.pk
+        _refuse_stranger(owner, department, actor)
         key, token = _mint(
-            name=name,
-            scopes=scopes,
-            expires_at=expires_at,
-            department=department,
-            created_by_id=actor.person_id,
+            asked, department=department, created_by_id=actor.person_id, owner_id=owner_id
         )
-        _record(actor, "key:create", key, policy_version=decision.policy_version)
+        _record(actor, "key:create", key, decision=decision)
     return key, token
 
 
@@ -89,22 +106,69 @@ def access_token_create(
         InvalidInput: an empty name, unknown scopes, or a lifetime over 366 days.
         WrongState: the account is inactive.
     """
+    asked = Asked(name, scopes or (), expires_at or timezone.now() + TOKEN_LIFETIME).tidy()
     with transaction.atomic():
         person = Person.objects.select_for_update().get(pk=person.pk)
         if not person.is_active:
             raise WrongState(f"The account of {person.name} is inactive; it gets no token.")
-        key, token = _mint(
-            name=name,
-            scopes=scopes or (),
-            expires_at=expires_at or timezone.now() + TOKEN_LIFETIME,
-            person=person,
-            created_by_id=person.pk,
-        )
+        check(asked, longest=TOKEN_MAX_LIFETIME)
+        key, token = _mint(asked, person=person, created_by_id=person.pk, owner_id=person.pk)
         _record(principal_for_person(person), "key:create", key)
     return key, token
 
 
-def key_revoke(*, actor: Principal, key_id: int) -> ApiKey:
+def key_rotate(
+    *,
+    actor: Principal,
+    key_id: int,
+    overlap: timedelta = OVERLAP,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """A successor with a new secret, all else alike, and the token that is shown this once.
+
+    The old key works until `overlap` (0 to 30 days) has passed, or its own expiry if that comes
+    first; with no overlap it is revoked at once. Both share the limits of their root. The
+    successor lives as long as the old key was made for, unless `expires_at` says otherwise.
+
+    Raises:
+        NotFound, NotPermitted: there is none, or the policy refuses, for its lifetime too.
+        WrongState: it is revoked, expired, rotated already, or a personal token.
+        InvalidInput: the overlap or the expiry is out of bounds.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        old = _locked(key_id)
+        until = expires_at or now + (old.expires_at - old.created_at)
+        decision = authorize(
+            actor=actor,
+            action=Action.KEY_ROTATE,
+            resource=key_resource(old),
+            context={"lifetime_days": lifetime_days(until)},
+        )
+        _refuse_rotation(old, overlap)
+        asked = Asked(
+            old.name, old.scopes, until, old.purpose, old.allowed_deployments, old.networks
+        )
+        check(asked)
+        new, token = _mint(
+            asked,
+            department=old.department,
+            created_by_id=actor.person_id,
+            owner_id=old.owner_id,
+            rotated_from=old,
+            root_id=old.root_id or old.pk,
+        )
+        if overlap > timedelta(0):
+            old.expires_at = min(old.expires_at, now + overlap)
+        else:
+            old.revoked_at, old.revoked_reason = now, "Rotated without overlap"
+        old.save(update_fields=["expires_at", "revoked_at", "revoked_reason"])
+        _record(actor, "key:create", new, decision=decision, rotated_from=old.public_id)
+        _record(actor, "key:rotate", old, decision=decision, successor=new.public_id)
+    return new, token
+
+
+def key_revoke(*, actor: Principal, key_id: int, reason: str = "") -> ApiKey:
     """Make a key or token useless, at once and for good.
 
     Raises:
@@ -112,75 +176,112 @@ def key_revoke(*, actor: Principal, key_id: int) -> ApiKey:
         WrongState: it is revoked already.
     """
     with transaction.atomic():
-        # The row of the key alone: its department and owner stay free for others.
-        rows = ApiKey.objects.select_for_update(of=("self",)).select_related("department")
-        key = rows.filter(pk=key_id).first()
-        if key is None:
-            raise NotFound(f"There is no key {key_id}.")
+        key = _locked(key_id)
         decision = authorize(actor=actor, action=Action.KEY_REVOKE, resource=key_resource(key))
         if key.revoked_at is not None:
             raise WrongState(
                 f"Key {key.name} was revoked on {key.revoked_at:%Y-%m-%d}; "
                 "it cannot be revoked again."
             )
-        key.revoked_at = timezone.now()
-        key.save(update_fields=["revoked_at"])
-        _record(actor, "key:revoke", key, policy_version=decision.policy_version)
+        revoke_locked(actor, key, reason=reason, decision=decision)
     return key
 
 
-def _mint(
-    *,
-    name: str,
-    scopes: Sequence[str],
-    expires_at: datetime,
-    created_by_id: int | None,
-    department: Department | None = None,
-    person: Person | None = None,
-) -> tuple[ApiKey, str]:
-    name = name.strip()
-    _check(name, scopes, expires_at)
+def revoke_locked(
+    actor: Principal, key: ApiKey, *, reason: str = "", decision: PolicyDecision | None = None
+) -> None:
+    """Revoke a key that the caller has locked and was allowed to revoke; audits, and tells the
+    gateways when the transaction commits.
+    """
+    reason = "".join(c for c in reason if c.isprintable()).strip()[:200]
+    key.revoked_at, key.revoked_reason = timezone.now(), reason
+    key.save(update_fields=["revoked_at", "revoked_reason"])
+    _record(actor, "key:revoke", key, reason=reason, decision=decision)
+
+
+def _locked(key_id: int) -> ApiKey:
+    # The row of the key alone: its department and owner stay free for others.
+    rows = ApiKey.objects.select_for_update(of=("self",)).select_related("department")
+    key = rows.filter(pk=key_id).first()
+    if key is None:
+        raise NotFound(f"There is no key {key_id}.")
+    return key
+
+
+def _refuse_rotation(key: ApiKey, overlap: timedelta) -> None:
+    if key.department is None:
+        raise WrongState(
+            f"{key.name} is a personal access token; it cannot be rotated.",
+            hint="Its owner makes a new one and revokes this.",
+        )
+    if key.revoked_at is not None:
+        raise WrongState(f"Key {key.name} is revoked; it cannot be rotated. Make a new one.")
+    if key.expires_at <= timezone.now():
+        raise WrongState(f"Key {key.name} is expired; it cannot be rotated. Make a new one.")
+    successor = ApiKey.objects.filter(rotated_from=key).values_list("public_id", flat=True).first()
+    if successor is not None:
+        raise WrongState(
+            f"Key {key.name} ({key.public_id}) has been rotated already.",
+            hint=f"Rotate its successor {successor} instead.",
+        )
+    if not timedelta(0) <= overlap <= MAX_OVERLAP:
+        raise InvalidInput(
+            "The key was not rotated: the overlap is out of bounds.",
+            fields={"overlap_hours": [f"Between 0 and {MAX_OVERLAP.days * 24} hours."]},
+        )
+
+
+def _refuse_stranger(owner: Person | None, department: Department, actor: Principal) -> None:
+    if owner is None or owner.pk == actor.person_id:
+        return
+    belongs = owner.role_assignments.filter(department=department).exists()
+    if not owner.is_active or not belongs:
+        raise InvalidInput(
+            "The key was not made: what was asked for is not valid.",
+            fields={"owner": [f"{owner.name} is not an active member of {department.slug}."]},
+        )
+
+
+def _mint(asked: Asked, **columns: Any) -> tuple[ApiKey, str]:
     pepper_version = max(settings.KEY_PEPPERS)
     public_id, secret = mint()
     key = ApiKey.objects.create(
         public_id=public_id,
         secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[pepper_version]),
         pepper_version=pepper_version,
-        name=name,
-        department=department,
-        person=person,
-        scopes=sorted(set(scopes)),
-        created_by_id=created_by_id,
-        expires_at=expires_at,
+        name=asked.name,
+        purpose=asked.purpose,
+        scopes=list(asked.scopes),
+        allowed_deployments=list(asked.allowed_deployments),
+        networks=list(asked.networks),
+        expires_at=asked.expires_at,
+        **columns,
     )
     return key, format_token(public_id, secret)
 
 
-def _check(name: str, scopes: Sequence[str], expires_at: datetime) -> None:
-    fields: dict[str, list[str]] = {}
-    if not name or len(name) > NAME_MAX or not name.isprintable():
-        fields["name"] = [f"A name has 1 to {NAME_MAX} printable characters."]
-    known = {action.value for action in Action}
-    if unknown := sorted({str(scope)[:60] for scope in scopes} - known):
-        fields["scopes"] = [f"No such action: {', '.join(unknown)}."]
-    now = timezone.now()
-    if timezone.is_naive(expires_at):
-        fields["expires_at"] = ["The time needs its zone, such as 2027-01-31T00:00:00Z."]
-    elif expires_at <= now:
-        fields["expires_at"] = ["The time lies in the past."]
-    elif expires_at > now + MAX_LIFETIME:
-        fields["expires_at"] = [f"A key lives {MAX_LIFETIME.days} days at most."]
-    if fields:
-        raise InvalidInput("The key was not made: what was asked for is not valid.", fields=fields)
-
-
-def _record(actor: Principal, action: str, key: ApiKey, policy_version: int | None = None) -> None:
+def _record(
+    actor: Principal,
+    action: str,
+    key: ApiKey,
+    *,
+    reason: str = "",
+    decision: PolicyDecision | None = None,
+    **more: str,
+) -> None:
     audit_record(
         actor=actor,
         action=action,
         subject=Subject("key", key.public_id, key.name),
+        reason=reason,
         department=key.department.slug if key.department else "",
-        data={"scopes": key.scopes, "expires_at": key.expires_at.isoformat()},
-        policy_version=policy_version,
+        data={
+            "scopes": key.scopes,
+            "expires_at": key.expires_at.isoformat(),
+            "allowed_deployments": key.allowed_deployments,
+            "networks": key.networks,
+            **more,
+        },
+        policy_version=None if decision is None else decision.policy_version,
     )
     transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL, key_notice(key.public_id)))

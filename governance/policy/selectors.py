@@ -49,7 +49,11 @@ COLUMNS: dict[str, dict[str, Column]] = {
     "gate": {"department": _one("model__department__slug")},
     "intake": {"department": _one("model__department__slug")},
     "job": {"department": _one("department__slug")},
-    "key": {"department": _one("department__slug"), "owner": _one("person_id")},
+    "key": {
+        "department": _one("department__slug"),
+        "owner": _one("person_id"),
+        "responsible": _one("owner_id"),
+    },
     "model": {"department": _one("department__slug"), "shared": _one("shared")},
     "person": {
         "departments": _several("role_assignments__department__slug"),
@@ -63,6 +67,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "visibility": _one("visibility"),
     },
     "review": {"department": _one("department__slug")},
+    "session": {"owner": _one("user_id")},
     "usage": {"department": _one("department")},
     "version": {"department": _one("model__department__slug"), "shared": _one("model__shared")},
 }

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.errors import DomainError
 from governance.keys.models import ApiKey
+from governance.keys.selectors import keys_used
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
@@ -156,6 +157,17 @@ def _write(entries: Sequence[UsageEntry]) -> None:
         audit_record_many(
             _audit_entry(entry, actors.get(entry.key_public_id, ANONYMOUS)) for entry in entries
         )
+        keys_used(_last_uses(entries))
+
+
+def _last_uses(entries: Sequence[UsageEntry]) -> dict[str, datetime]:
+    """When each key was last used, by public id; a refusal is no use."""
+    latest: dict[str, datetime] = {}
+    for entry in entries:
+        if entry.ran and entry.key_public_id:
+            moment = _time(entry)
+            latest[entry.key_public_id] = max(moment, latest.get(entry.key_public_id, moment))
+    return latest
 
 
 def _actors(entries: Sequence[UsageEntry]) -> dict[str, Principal]:

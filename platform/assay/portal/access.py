@@ -17,7 +17,14 @@ from governance.policy.services import active_policy
 from governance.principals import Principal
 
 # A condition on an attribute that is not stated denies; these say "nobody in particular".
-_STATED: dict[str, Any] = {"owner": None, "departments": [], "shared": False, "visibility": ""}
+_STATED: dict[str, Any] = {
+    "owner": None,
+    "responsible": None,
+    "departments": [],
+    "shared": False,
+    "visibility": "",
+}
+_CONTEXT: dict[str, Any] = {"lifetime_days": 1}
 
 
 def _allowed(
@@ -30,7 +37,7 @@ def _allowed(
 ) -> bool:
     stated = {**_STATED, **(attributes or {})}
     resource = Resource(type=kind, department=department, attributes=stated)
-    return decide(snapshot, actor, action, resource).allowed
+    return decide(snapshot, actor, action, resource, _CONTEXT).allowed
 
 
 def may(

@@ -1,0 +1,92 @@
+"""Keys that somebody found where they should not be. Whoever holds the text may have it revoked.
+
+The report needs no credential: it carries one. A wrong checksum costs no look at the database; a
+key is revoked only by its whole secret, never by its public id. The answer is the same whatever
+was found, so that it tells a finder nothing that trying the key would not.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+
+import redis
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from governance.errors import QuotaExceeded, Unavailable
+from governance.keys.models import ApiKey
+from governance.keys.services import revoke_locked
+from governance.keys.tokens import ParsedToken, parse_token, secret_hmac
+from governance.principals import ANONYMOUS, request_context
+
+TEXT_MAX = 256
+PER_ADDRESS = 30
+FOR_ALL = 600
+WINDOW_S = 60
+REASON = "Reported as leaked"
+
+
+@functools.cache
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+
+
+def key_report_leaked(*, token: str) -> None:
+    """Revoke the key that `token` is, at once, if it is one and alive; audited.
+
+    Raises:
+        QuotaExceeded: too many well-formed reports from this address, or from all together.
+        Unavailable: reports cannot be counted just now.
+    """
+    try:
+        parsed = parse_token(token.strip())
+    except ValueError:
+        return
+    _count()
+    with transaction.atomic():
+        key = (
+            ApiKey.objects.select_for_update(of=("self",))
+            .select_related("department")
+            .filter(public_id=parsed.public_id)
+            .first()
+        )
+        if key is not None and _proves(parsed, key) and _alive(key):
+            revoke_locked(ANONYMOUS, key, reason=REASON)
+
+
+def _proves(parsed: ParsedToken, key: ApiKey) -> bool:
+    pepper = settings.KEY_PEPPERS.get(key.pepper_version)
+    return pepper is not None and hmac.compare_digest(
+        secret_hmac(parsed.secret, pepper), bytes(key.secret_hmac)
+    )
+
+
+def _alive(key: ApiKey) -> bool:
+    return key.revoked_at is None and key.expires_at > timezone.now()
+
+
+def _count() -> None:
+    address = request_context.get().client_address
+    digest = hashlib.sha256(address.encode()).hexdigest()[:32]
+    limits = {f"assay:leak-reports:{digest}": PER_ADDRESS, "assay:leak-reports:all": FOR_ALL}
+    try:
+        with _client(settings.REDIS_URL).pipeline() as pipe:
+            for name in limits:
+                pipe.incr(name)
+                pipe.expire(name, WINDOW_S, nx=True)
+            answers = pipe.execute()
+    except redis.RedisError as error:
+        raise Unavailable(
+            "Reports of leaked keys cannot be counted just now; this one was not looked at.",
+            hint="Send it again, or have the key's department revoke it.",
+            retry_after=5,
+        ) from error
+    if any(count > limit for count, limit in zip(answers[::2], limits.values(), strict=True)):
+        raise QuotaExceeded(
+            "Too many reports of leaked keys; this one was not looked at.",
+            code="too_many_reports",
+            retry_after=WINDOW_S,
+        )

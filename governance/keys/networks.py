@@ -1,0 +1,47 @@
+"""Which networks a key is accepted from. Pure; knows no Django."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Network = IPv4Network | IPv6Network
+
+
+def network_fault(text: str) -> str:
+    """Why `text` is not a network that a key can be bound to, in a sentence; empty when it is."""
+    try:
+        ip_network(text)
+    except ValueError:
+        pass
+    else:
+        return ""
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        return f"{text[:60]!r} is no network; write it as 10.20.0.0/16 or 2001:db8::/32."
+    return f"{text} names an address inside its network; write {meant}."
+
+
+@lru_cache(maxsize=4096)
+def _network(text: str) -> Network:
+    return ip_network(text)
+
+
+def address_allowed(address: str, networks: Iterable[str]) -> bool:
+    """Whether `address` lies in one of `networks`; none at all allow every address.
+
+    An address that is not known (a Unix socket) lies in none. An IPv4 address that arrives in
+    IPv6's clothes (`::ffff:10.0.0.1`) is the IPv4 address.
+    """
+    wanted = tuple(networks)
+    if not wanted:
+        return True
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in _network(text) for text in wanted)
