@@ -26,7 +26,6 @@ from governance.policy.engine import (
     may_know_of,
 )
 from governance.policy.models import PolicyState, PolicyVersion
-from governance.policy.sentences import resource_words
 from governance.principals import Principal, service_principal
 
 DEFAULT_POLICY = Path(__file__).with_name("default.yaml")
@@ -84,13 +83,12 @@ def authorize(
     )
     verb = action.value.partition(":")[2]
     named = bool(resource.id or resource.name)
-    if named and verb == "view" and snapshot.version:
-        raise NotFound(f"There is no {resource_words(resource)}.", attempt=attempt)
-    if snapshot.version and not may_know_of(snapshot, actor, action, resource):
-        hidden = resource
-        if not named:
-            hidden = Resource("department", name=resource.department or "")
-        raise NotFound(f"There is no {resource_words(hidden)}.", attempt=attempt)
+    hidden = named and verb == "view" and snapshot.version
+    if hidden or (snapshot.version and not may_know_of(snapshot, actor, action, resource)):
+        # Not by its name: whoever guesses numbers would be told what it is.
+        raise NotFound(
+            f"There is no such {resource.type if named else 'department'}.", attempt=attempt
+        )
     raise NotPermitted(decision.reason, hint=_hint(snapshot), attempt=attempt)
 
 

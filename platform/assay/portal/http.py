@@ -84,6 +84,9 @@ class ActionScreen(Screen):
     """A page with a form: `act` calls one service; a refusal shows the page again, and why."""
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if type(self).act is ActionScreen.act:
+            # The page whose buttons post to addresses of their own.
+            return self.http_method_not_allowed(request)
         try:
             return self.act(**kwargs)
         except NotFound:

@@ -46,7 +46,7 @@ def test_bootstrapping_twice_leaves_one_policy(policy: PolicyVersion) -> None:
 def test_what_one_may_not_view_does_not_exist(actor: Callable[..., Principal]) -> None:
     stranger = actor("Finn", "developer@finance")
     for action in (Action.MODEL_VIEW, Action.GATE_SET):
-        with pytest.raises(NotFound, match=r"There is no model sentiment\.") as caught:
+        with pytest.raises(NotFound, match=r"There is no such model\.") as caught:
             authorize(actor=stranger, action=action, resource=MODEL)
         assert caught.value.attempt is not None
 
@@ -67,7 +67,7 @@ def test_creating_in_a_department_one_cannot_see_hides_the_department(
     actor: Callable[..., Principal],
 ) -> None:
     resource = Resource("model", department="clinical")
-    with pytest.raises(NotFound, match="There is no department clinical"):
+    with pytest.raises(NotFound, match=r"There is no such department\."):
         authorize(
             actor=actor("Finn", "lead@finance"), action=Action.MODEL_CREATE, resource=resource
         )

@@ -181,7 +181,9 @@ class DecisionsView(Endpoint):
     )
     @idempotent
     def post(self, request: Request, release_id: int) -> Response:
-        release_decide(actor=self.actor, release_id=release_id, **self.body(DecisionBody))
+        given = self.body(DecisionBody)
+        release_get(actor=self.actor, id=release_id)
+        release_decide(actor=self.actor, release_id=release_id, **given)
         return self.answer(shown_release(self.actor, release_id), ReleaseDetail, status=201)
 
 

@@ -1,0 +1,247 @@
+"""Whom and what the attacks are about: engineering's things, marked so that a leak shows, and those
+who would like to have them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.keys.models import ApiKey
+from governance.keys.services import access_token_create
+from governance.keys.tokens import format_token, mint, secret_hmac
+from governance.people.models import Person, RoleAssignment
+from governance.people.selectors import principal_for_person
+from governance.permissions import Action
+from governance.quotas.models import QuotaLimit
+from governance.reviews.models import Decision, Review
+from registry.datasets.models import Dataset
+from registry.releases.models import Release
+from registry.versions.models import Model
+from tests.unit.assay import portal_data
+from tests.unit.assay.portal_data import Company
+from workers.jobs.models import Job, JobEvent
+
+# Stands in engineering's texts, and must never be told to anybody else.
+SECRET = "quicksilver-7f3a"
+
+# Who they are, by the roles they hold; engineering is attacked, finance attacks.
+OUTSIDERS: Mapping[str, tuple[str, ...]] = {
+    "a lead of finance": ("lead@finance",),
+    "a developer of finance": ("developer@finance",),
+    "a viewer of finance": ("viewer@finance",),
+    "somebody without a role": (),
+    "a key of finance with every scope": ("key@finance",),
+}
+INSIDERS: Mapping[str, tuple[str, ...]] = {
+    "an admin": ("admin",),
+    "an operator": ("operator",),
+    "an auditor": ("auditor",),
+    "a compliance reviewer": ("reviewer:compliance",),
+    "a security reviewer": ("reviewer:security",),
+    "a lead of engineering": ("lead@engineering",),
+    "a developer of engineering": ("developer@engineering",),
+    "a viewer of engineering": ("viewer@engineering",),
+    "a key of engineering with every scope": ("key@engineering",),
+}
+EVERYBODY = {**OUTSIDERS, **INSIDERS}
+
+
+def attacked_company() -> Company:
+    """The story that the portal tells, with `SECRET` in what engineering wrote."""
+    company = portal_data.tell_story()
+    things, engineering = company.things, company.departments["engineering"]
+    things["evaluation"] = company.second.evaluations.get()
+    things["role"] = RoleAssignment.objects.get(person=company.enzo)
+    things["limit"] = QuotaLimit.objects.create(
+        department=engineering, kind="tokens_per_day", limit=1_000_000
+    )
+    Model.objects.create(
+        name="theirs",
+        department=company.departments["finance"],
+        task="text-generation",
+        created_by=company.fay,
+    )
+    own = {"department": engineering}
+    Model.objects.filter(**own, shared=False).update(description=SECRET)
+    Dataset.objects.filter(**own).update(description=SECRET, licence=SECRET)
+    Release.objects.filter(**own).update(purpose=SECRET, dossier={"notes": SECRET})
+    Review.objects.filter(**own).update(subject_name=SECRET)
+    ApiKey.objects.filter(**own).update(name=SECRET)
+    Job.objects.filter(**own).update(title=SECRET, spec={"notes": SECRET})
+    JobEvent.objects.update(message=SECRET)
+    Decision.objects.create(
+        review=company.review_open, submitter=company.review_open.opened_by, person=company.milo,
+        verdict="comment", reason=SECRET, digest=company.review_open.digest,
+        round=company.review_open.round,
+    )  # fmt: skip
+    things["event"] = audit_record(
+        actor=principal_for_person(company.enzo),
+        action="release:submit",
+        subject=Subject("release", str(company.waiting.pk), SECRET),
+        department="engineering",
+        reason=SECRET,
+    )
+    return company
+
+
+def address_book(company: Company) -> dict[str, Any]:
+    """Which of engineering's things stands after each collection in an address."""
+    return {
+        "audit": company.event.pk,
+        "checklist": "oversight",
+        "datasets": "docstrings-train",
+        "departments": "engineering",
+        "deployments": company.deployment.pk,
+        "evaluations": company.evaluation.pk,
+        "intakes": company.signable.pk,
+        "jobs": company.running.pk,
+        "keys": company.key.pk,
+        "models": "docstring-writer",
+        "people": company.enzo.pk,
+        "quotas": company.limit.pk,
+        "releases": company.waiting.pk,
+        "reviews": company.review_open.pk,
+        "roles": company.role.pk,
+        "versions": company.second.pk,
+    }
+
+
+def nowhere(company: Company) -> dict[str, Any]:
+    """An address book of things that do not exist, or not there."""
+    numbers = {name: 999_999_999 for name, value in address_book(company).items() if _id(value)}
+    return {
+        **dict.fromkeys(address_book(company), "no-such-thing"),
+        **numbers,
+        "checklist": "oversight",
+        "jobs": uuid.UUID(int=7),
+    }
+
+
+def _id(value: Any) -> bool:
+    return isinstance(value, int)
+
+
+def values(company: Company) -> dict[str, Any]:
+    """What goes into bodies and queries by the names of their members: engineering's things.
+
+    `operation:member` is for that operation alone; None leaves the member out.
+    """
+    return {
+        "base_version": company.base.pk,
+        "columns": None,
+        "cursor": None,
+        "dataset": "docstrings-test",
+        "dataset_version": company.train.pk,
+        "department": "engineering",
+        "departments": ["engineering"],
+        "deployment": "docstring-writer",
+        "deployment_name": "mallory",
+        "digest": company.waiting.dossier_digest,
+        "email": "mallory@assay.example",
+        "expires_at": None,
+        "expires_in_days": 7,
+        "files": [SimpleUploadedFile("config.json", b"{}")],
+        "file": SimpleUploadedFile("rows.jsonl", b'{"messages": []}\n'),
+        "format": None,
+        "key": company.key.pk,
+        "kind": None,
+        "limit": 5,
+        "method": "lora",
+        "metric": "perplexity",
+        "model": "docstring-writer",
+        "name": "mallory",
+        "password": "correct horse battery staple",
+        "person": company.enzo.pk,
+        "query": "engineering",
+        "release": company.live.pk,
+        "risk_answers": {
+            "intended_purpose": "Docstrings.",
+            "affected_people": "Developers.",
+            "autonomy": "suggests",
+            "personal_data": False,
+            "eu_ai_act_role": "deployer",
+        },
+        "role": "developer",
+        "since": None,
+        "slug": "mallory",
+        "speciality": "security",
+        "task": "text-generation",
+        "until": None,
+        "verdict": "approve",
+        "version": company.second.pk,
+        "evaluations_post:dataset_version": company.held_out.pk,
+        "keys_post:quotas": None,
+        "keys_post:scopes": ["deployment:invoke"],
+        "person_roles_post:speciality": None,
+        "quotas_post:key": None,
+        "quotas_post:kind": "tokens_per_day",
+    }
+
+
+def token_of(company: Company, name: str) -> str:
+    """A live credential of one of `EVERYBODY`."""
+    roles = EVERYBODY[name]
+    if roles and roles[0].startswith("key@"):
+        return key_token(company, roles[0].partition("@")[2])
+    _, token = access_token_create(person=person_of(company, name), name="attack")
+    return token
+
+
+def person_of(company: Company, name: str) -> Person:
+    """A new person in those roles."""
+    person = Person.objects.create(
+        name=name.title(), email=f"{name.replace(' ', '-')}@assay.example"
+    )
+    for text in EVERYBODY[name]:
+        role, _, slug = text.partition("@")
+        role, _, speciality = role.partition(":")
+        RoleAssignment.objects.create(
+            person=person,
+            role=role,
+            speciality=speciality,
+            department=company.departments[slug] if slug else None,
+        )
+    return person
+
+
+def key_token(company: Company, slug: str) -> str:
+    """A department's key that has every scope there is."""
+    public_id, secret = mint()
+    version = max(settings.KEY_PEPPERS)
+    ApiKey.objects.create(
+        public_id=public_id,
+        secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[version]),
+        pepper_version=version,
+        name=f"every scope of {slug}",
+        department=company.departments[slug],
+        scopes=[str(action) for action in Action],
+        created_by=company.ada,
+        expires_at=timezone.now() + timedelta(days=1),
+    )
+    return format_token(public_id, secret)
+
+
+def caller(company: Company, name: str) -> Client:
+    """One of `EVERYBODY` as a client of the API, whose token has been used before."""
+    client = Client(
+        headers={"authorization": f"Bearer {token_of(company, name)}"},
+        raise_request_exception=False,
+    )
+    client.get("/api/v1/me")
+    return client
+
+
+def browser(company: Company, name: str, **more: Any) -> Client:
+    """One of `EVERYBODY`, signed in to the portal."""
+    client = Client(raise_request_exception=False, **more)
+    client.force_login(person_of(company, name))
+    return client

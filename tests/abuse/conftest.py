@@ -1,0 +1,21 @@
+"""A company to attack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.abuse.company import attacked_company
+from tests.unit.assay.portal_data import Company
+
+
+@pytest.fixture(autouse=True)
+def _cheap_hashes(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def company(db: None, redis: Any) -> Company:
+    """Engineering's things, with a secret in them."""
+    return attacked_company()
