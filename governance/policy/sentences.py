@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from governance.principals import Principal, PrincipalKind
 
 if TYPE_CHECKING:
-    from governance.policy.engine import BoundCondition, Resource
+    from governance.policy.conditions import BoundCondition, Resource
 
 _VERBS = {"deployment:invoke": "use"}
 
@@ -53,11 +54,16 @@ def scope_denial(actor: Principal) -> str:
     return f"its token is limited to {scopes}"
 
 
-def describe_failure(condition: BoundCondition, resource: Resource) -> str:
-    """What about the resource kept a permit from applying."""
+def describe_failure(
+    condition: BoundCondition, resource: Resource, context: Mapping[str, Any]
+) -> str:
+    """What about the resource, or the moment, kept a permit from applying."""
     if condition.attribute == "department":
         owner = resource.department
         return "it belongs to no department" if owner is None else f"it belongs to {owner}"
+    if condition.attribute.startswith("context."):
+        name = condition.attribute.removeprefix("context.")
+        return f"the request's {name.replace('_', ' ')} is {_value_words(context.get(name))}"
     actual = resource.attributes.get(condition.attribute)
     return f"its {condition.attribute.replace('_', ' ')} is {_value_words(actual)}"
 

@@ -16,6 +16,7 @@ from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import NotFound, NotPermitted
 from governance.notify import notify
 from governance.permissions import Action
+from governance.policy.context import with_base
 from governance.policy.decisions import Inputs, decision_data, remember
 from governance.policy.engine import (
     NO_POLICY,
@@ -63,13 +64,15 @@ def authorize(
 ) -> PolicyDecision:
     """Let the action through, or refuse it in words.
 
+    `context` adds to what is known of the moment: `governance.policy.context.base_context`.
+
     Raises:
         NotFound: the actor may not even know of the resource.
         NotPermitted: they may see it and not do this. Both carry `.attempt`.
     """
-    snapshot = active_policy()
+    snapshot, context = active_policy(), with_base(context)
     decision = decide(snapshot, actor, action, resource, context)
-    asked = Inputs(actor, action.value, resource, context or {})
+    asked = Inputs(actor, action.value, resource, context)
     if decision.allowed:
         remember(decision, asked)
         return decision
@@ -84,7 +87,7 @@ def authorize(
     verb = action.value.partition(":")[2]
     named = bool(resource.id or resource.name)
     hidden = named and verb == "view" and snapshot.version
-    if hidden or (snapshot.version and not may_know_of(snapshot, actor, action, resource)):
+    if hidden or (snapshot.version and not may_know_of(snapshot, actor, action, resource, context)):
         # Not by its name: whoever guesses numbers would be told what it is.
         raise NotFound(
             f"There is no such {resource.type if named else 'department'}.", attempt=attempt

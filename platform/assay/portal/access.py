@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 
 from governance.people.models import Department
 from governance.permissions import Action
+from governance.policy.context import probing_context
 from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
@@ -24,7 +25,6 @@ _STATED: dict[str, Any] = {
     "shared": False,
     "visibility": "",
 }
-_CONTEXT: dict[str, Any] = {"lifetime_days": 1}
 
 
 def _allowed(
@@ -37,7 +37,7 @@ def _allowed(
 ) -> bool:
     stated = {**_STATED, **(attributes or {})}
     resource = Resource(type=kind, department=department, attributes=stated)
-    return decide(snapshot, actor, action, resource, _CONTEXT).allowed
+    return decide(snapshot, actor, action, resource, probing_context()).allowed
 
 
 def may(

@@ -177,11 +177,11 @@ def test_every_operator_tells_yes_from_no(operator: str, value: Any, yes: Any, n
 
 
 def test_a_condition_may_ask_for_the_context() -> None:
-    condition = {"attribute": "context.network", "operator": "eq", "value": "internal"}
+    condition = {"attribute": "context.classification", "operator": "eq", "value": "internal"}
     rules = snapshot(rule(conditions=[condition]))
     for context, allowed in (
-        ({"network": "internal"}, True),
-        ({"network": "x"}, False),
+        ({"classification": "internal"}, True),
+        ({"classification": "x"}, False),
         ({}, False),
     ):
         assert decide(rules, ada(ADMIN), "model:view", MODEL, context).allowed is allowed

@@ -1,0 +1,52 @@
+"""What is known of the moment and the place of a decision. Knows no Django.
+
+Rules name it as `context.<name>`. What nobody stated is not there, and a condition on it is an
+error, which denies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from governance.principals import request_context
+
+# What a caller may declare of the data that it sends, from least to most sensitive.
+CLASSIFICATIONS = ("public", "internal", "confidential", "restricted")
+UNDECLARED_CLASSIFICATION = "internal"
+
+
+def base_context(client_address: str | None = None, *, now: float | None = None) -> dict[str, Any]:
+    """`time` ("HH:MM", UTC), `weekday` (1 is Monday, 7 Sunday) and `client_address`.
+
+    `client_address` is that of the request being served when it is not given, and is left out when
+    there is none. `now` is in seconds since the epoch.
+    """
+    moment = time.gmtime(now)
+    context: dict[str, Any] = {
+        "time": f"{moment.tm_hour:02d}:{moment.tm_min:02d}",
+        "weekday": moment.tm_wday + 1,
+    }
+    if client_address is None:
+        client_address = request_context.get().client_address
+    if client_address:
+        context["client_address"] = client_address
+    return context
+
+
+def with_base(context: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`context` over `base_context()`: what the caller states wins."""
+    return {**base_context(), **(context or {})}
+
+
+def probing_context() -> dict[str, Any]:
+    """For asking beforehand, as a page does that offers only what would work: the least that a
+    request may ask for, here and now.
+    """
+    return {
+        **base_context(),
+        "classification": CLASSIFICATIONS[0],
+        "lifetime_days": 1,
+        "tokens": 1,
+    }
