@@ -204,7 +204,7 @@ def _locked(key_id: int) -> ApiKey:
     rows = ApiKey.objects.select_for_update(of=("self",)).select_related("department")
     key = rows.filter(pk=key_id).first()
     if key is None:
-        raise NotFound(f"There is no key {key_id}.")
+        raise NotFound("There is no such key.")
     return key
 
 

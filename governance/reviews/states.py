@@ -44,7 +44,7 @@ def review_locked(review_id: int) -> Review:
     rows = Review.objects.select_for_update(of=("self",)).select_related("department")
     review = rows.filter(pk=review_id).first()
     if review is None:
-        raise NotFound(f"There is no review {review_id}.")
+        raise NotFound("There is no such review.")
     return review
 
 

@@ -205,7 +205,7 @@ def _locked(intake_id: int) -> Intake:
         .first()
     )
     if intake is None:
-        raise NotFound(f"There is no intake {intake_id}.")
+        raise NotFound("There is no such intake.")
     return intake
 
 

@@ -48,7 +48,7 @@ def release_locked(release_id: int) -> Release:
         .first()
     )
     if release is None:
-        raise NotFound(f"There is no release {release_id}.")
+        raise NotFound("There is no such release.")
     return release
 
 

@@ -49,7 +49,7 @@ def deployment_lock(deployment_id: int) -> Deployment:
         .first()
     )
     if found is None:
-        raise NotFound(f"There is no deployment {deployment_id}.")
+        raise NotFound("There is no such deployment.")
     return found
 
 

@@ -12,6 +12,7 @@ from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
 from governance.principals import Principal
 from workers.jobs import workspace
+from workers.jobs.budgets import budget_follow
 from workers.jobs.models import Job, JobState
 
 ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
@@ -64,7 +65,7 @@ def job_lock(job_id: UUID | str) -> Job:
         .first()
     )
     if found is None:
-        raise NotFound(f"There is no job {job_id}.")
+        raise NotFound("There is no such job.")
     return found
 
 
@@ -104,6 +105,7 @@ def job_move(
     for name, value in changes.items():
         setattr(job, name, value)
     job.save()
+    budget_follow(job, before=state)
     job_audit(job, actor=actor, to=to, reason=reason)
     if to in TERMINAL:
         transaction.on_commit(lambda: workspace.discard(job.pk))

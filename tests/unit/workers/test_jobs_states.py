@@ -58,5 +58,5 @@ def test_a_job_that_is_over_stays_over_and_has_its_end_noted() -> None:
 
 def test_moving_an_unknown_job_says_that_there_is_none() -> None:
     unknown = "00000000-0000-0000-0000-000000000000"
-    with pytest.raises(NotFound, match="There is no job"):
+    with pytest.raises(NotFound, match="There is no such job"):
         job_move(job_id=unknown, to=JobState.QUEUED, actor=ACTOR)
