@@ -1,38 +1,35 @@
-"""Departments, people, their roles, and signing in."""
+"""Departments and people."""
 
 from __future__ import annotations
 
 import re
 
-from django.contrib.auth.hashers import make_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from governance.audit.services import Attempt, Subject, audit_record
+from governance.audit.services import Subject, audit_record
 from governance.errors import (
-    DomainError,
     InvalidInput,
-    NotAuthenticated,
     NotFound,
     NotPermitted,
     WrongState,
 )
 from governance.keys.models import ApiKey
 from governance.notify import notify
-from governance.people.attempts import forget_failures, refuse_when_locked
 from governance.people.groups import members_sync
 from governance.people.models import Department, Person, Role, RoleAssignment
 from governance.people.roles import another_admin_remains, person_subject
 from governance.people.roles import role_grant as role_grant
 from governance.people.roles import role_revoke as role_revoke
-from governance.people.selectors import person_resource, principal_for_person
+from governance.people.selectors import person_resource
+from governance.people.sessions import sessions_end
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize
-from governance.principals import ANONYMOUS, Principal, request_context, service_principal
+from governance.principals import Principal, service_principal
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 NAME_MAX = 120
@@ -210,7 +207,10 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
             action=Action.PERSON_DEACTIVATE,
             subject=person_subject(person),
             reason=reason,
-            data={"tokens_revoked": _revoke_tokens(actor, person)},
+            data={
+                "tokens_revoked": _revoke_tokens(actor, person),
+                "sessions_ended": sessions_end(person_id=person.pk),
+            },
             policy_version=decision.policy_version,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
@@ -256,7 +256,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
 def _person_locked(person_id: int) -> Person:
     person = Person.objects.select_for_update(no_key=True).filter(pk=person_id).first()
     if person is None:
-        raise NotFound(f"There is no person {person_id}.")
+        raise NotFound("There is no such person.")
     return person
 
 
@@ -283,45 +283,3 @@ def _revoke_tokens(actor: Principal, person: Person) -> int:
             reason=f"The account of {person.name} is deactivated.",
         )
     return len(keys)
-
-
-def sign_in(*, email: str, password: str) -> Person:
-    """The person of that address and password; the same refusal and work for any that is wrong.
-
-    Raises:
-        NotAuthenticated: the address or the password is not right, or the account is inactive.
-        QuotaExceeded: too many failures from this client address.
-        Unavailable: failures cannot be counted just now.
-    """
-    # PostgreSQL holds no NUL; an address with one is nobody's.
-    email = email.replace("\x00", "").strip().lower()[:254]
-    address = request_context.get().client_address
-    person = Person.objects.filter(email=email).first()
-    attempt = Attempt(
-        actor=ANONYMOUS,
-        action="person:sign_in",
-        subject=Subject("person", str(person.pk) if person else "", email),
-    )
-    try:
-        refuse_when_locked(email, address)
-    except DomainError as error:
-        error.attempt = attempt
-        raise
-    if len(password) > PASSWORD_MAX:
-        password = ""
-    if person is None:
-        # As long as a real check takes, so that time does not tell who has an account.
-        make_password(password)
-        right = False
-    else:
-        right = person.check_password(password) and person.is_active
-    if person is None or not right:
-        raise NotAuthenticated("The e-mail address or the password is not right.", attempt=attempt)
-    with transaction.atomic():
-        audit_record(
-            actor=principal_for_person(person),
-            action="person:sign_in",
-            subject=person_subject(person),
-        )
-    forget_failures(email, address)
-    return person

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import Any, TypeVar
@@ -11,148 +11,74 @@ from django.db.models import Model, Q, QuerySet
 
 from governance.errors import NotFound
 from governance.permissions import Action
-from governance.policy.engine import BoundCondition, Clause, Resource, visibility
+from governance.policy.columns import ALWAYS, COLUMNS, NEVER, NO_COLUMN, Column, condition_rows
+from governance.policy.context import probing_context, with_base
+from governance.policy.engine import BoundCondition, Clause, Resource, decide, visibility
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 
+__all__ = ["COLUMNS", "Column", "policy_get", "visible_to"]
+
 M = TypeVar("M", bound=Model)
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Where an attribute stands: any of `paths` may hold it; `several` when it is a collection."""
-
-    paths: tuple[str, ...]
-    several: bool = False
-
-
-def _one(*paths: str) -> Column:
-    return Column(paths)
-
-
-def _several(path: str) -> Column:
-    return Column((path,), several=True)
-
-
-# For each resource type, the column behind each attribute that its `Resource` states.
-COLUMNS: dict[str, dict[str, Column]] = {
-    "audit": {"department": _one("department")},
-    "dataset": {"department": _one("department__slug")},
-    "department": {"department": _one("slug")},
-    "deployment": {
-        "department": _one("department__slug"),
-        "departments": _several("release__departments__slug"),
-        "visibility": _one("release__visibility"),
-    },
-    "evaluation": {"department": _one("version__model__department__slug")},
-    "gate": {"department": _one("model__department__slug")},
-    "intake": {"department": _one("model__department__slug")},
-    "job": {"department": _one("department__slug")},
-    "key": {
-        "department": _one("department__slug"),
-        "owner": _one("person_id"),
-        "responsible": _one("owner_id"),
-    },
-    "model": {"department": _one("department__slug"), "shared": _one("shared")},
-    "person": {
-        "departments": _several("role_assignments__department__slug"),
-        "owner": _one("pk"),
-    },
-    "policy": {},
-    "quota": {"department": _one("department__slug", "api_key__department__slug")},
-    "release": {
-        "department": _one("department__slug"),
-        "departments": _several("departments__slug"),
-        "visibility": _one("visibility"),
-    },
-    "review": {"department": _one("department__slug")},
-    "session": {"owner": _one("user_id")},
-    "usage": {"department": _one("department")},
-    "version": {"department": _one("model__department__slug"), "shared": _one("model__shared")},
-}
-
-
-class _CannotFilter(Exception):
-    """A clause asks for what no column holds; single decisions deny there, so does the list."""
-
-
 def visible_to(
-    actor: Principal, action: Action, queryset: QuerySet[M], *, resource_type: str
+    actor: Principal,
+    action: Action,
+    queryset: QuerySet[M],
+    *,
+    resource_type: str,
+    context: Mapping[str, Any] | None = None,
 ) -> QuerySet[M]:
     """The rows of `queryset` on which `decide` would let `actor` do `action`.
 
     `resource_type` is a key of `COLUMNS`; the queryset's model must have the columns named there.
+    `context` adds to what is known of the moment, as in `authorize`.
     """
-    clauses = visibility(active_policy(), actor, action).for_type(resource_type)
+    visible = visibility(active_policy(), actor, action, with_base(context))
+    visible = visible.for_type(resource_type)
     columns = COLUMNS[resource_type]
-    try:
-        rows = queryset.model._base_manager.all()
-        permits = [_clause_query(clause, columns, rows) for clause in clauses.permits]
-        forbids = [_clause_query(clause, columns, rows) for clause in clauses.forbids]
-        errors = [
-            query
-            for clause in (*clauses.permits, *clauses.forbids)
-            for query in _error_queries(clause, columns)
-        ]
-    except _CannotFilter:
+    clauses = (*visible.permits, *visible.forbids)
+    if not visible.permits or any(clause.error for clause in clauses):
         return queryset.none()
-    if not permits:
+    rows = queryset.model._base_manager.all()
+    permits, never = _clause_queries(visible.permits, columns, rows)
+    forbids, never_either = _clause_queries(visible.forbids, columns, rows)
+    excluded = (*forbids, *never, *never_either)
+    if not permits or ALWAYS in excluded:
         return queryset.none()
-    if all(permits):
+    if ALWAYS not in permits:
         queryset = queryset.filter(reduce(or_, permits))
-    for query in (*forbids, *errors):
+    for query in excluded:
         queryset = queryset.exclude(pk__in=rows.filter(query).values("pk"))
     return queryset
 
 
-def _column(condition: BoundCondition, columns: dict[str, Column]) -> Column:
-    column = columns.get(condition.attribute)
-    if column is None:
-        # A resource without a department belongs to none: its column is never one of any.
-        if condition.attribute == "department" and condition.operator == "names_any":
-            return Column(())
-        raise _CannotFilter
-    needs_several = condition.operator in {"contains", "contains_any"}
-    if condition.operator != "names_any" and needs_several is not column.several:
-        raise _CannotFilter
-    return column
+def _clause_queries(
+    clauses: tuple[Clause, ...], columns: dict[str, Column], rows: QuerySet[Any]
+) -> tuple[list[Q], list[Q]]:
+    """For each clause that can hold the rows on which it does; and the rows on which one errs.
+    Rules that read the same are asked once.
+    """
+    holding: dict[str, Q] = {}
+    erring: dict[str, Q] = {}
+    for clause in clauses:
+        query = ALWAYS
+        for condition in clause.conditions:
+            found = condition_rows(condition, _column(condition, columns), rows)
+            query &= found.holds
+            if found.errs != NEVER:
+                erring[repr(condition)] = found.errs
+        if not clause.lapsed:
+            holding[repr(clause.conditions)] = query
+    return list(holding.values()), list(erring.values())
 
 
-def _clause_query(clause: Clause, columns: dict[str, Column], rows: QuerySet[Any]) -> Q:
-    query = Q()
-    for condition in clause.conditions:
-        column = _column(condition, columns)
-        tests = [_test(path, condition.operator, condition.value) for path in column.paths]
-        holds = reduce(or_, tests, Q(pk__in=[]))
-        # Each condition on a collection by a subquery of its own: two may hold by different members
-        # of it, and a row that several members join must not come twice.
-        query &= Q(pk__in=rows.filter(holds).values("pk")) if column.several else holds
-    return query
-
-
-def _test(path: str, operator: str, value: Any) -> Q:
-    match operator:
-        case "names_any" | "in" | "contains_any":
-            return Q(**{f"{path}__in": sorted(value) if operator == "names_any" else value})
-        case "ne":
-            return ~Q(**{path: value})
-        case "is_true":
-            return Q(**{path: True})
-        case "lte" | "gte":
-            return Q(**{f"{path}__{operator}": value})
-    # A comparison with nothing (an actor who is no person) matches nothing.
-    return Q(pk__in=[]) if value is None else Q(**{path: value})
-
-
-def _error_queries(clause: Clause, columns: dict[str, Column]) -> list[Q]:
-    """Rows on which a condition cannot be evaluated: an order over nothing."""
-    return [
-        Q(**{f"{path}__isnull": True})
-        for condition in clause.conditions
-        if condition.operator in {"lte", "gte"}
-        for path in columns[condition.attribute].paths
-    ]
+def _column(condition: BoundCondition, columns: dict[str, Column]) -> Column | None:
+    # A type without a column for departments is of things that belong to none.
+    nothing = NO_COLUMN if condition.attribute == "department" else None
+    return columns.get(condition.attribute, nothing)
 
 
 def policy_get(*, actor: Principal) -> PolicyVersion:
@@ -166,4 +92,26 @@ def policy_get(*, actor: Principal) -> PolicyVersion:
     version = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     if version is None:
         raise NotFound("No policy is active.", hint="Run `manage.py bootstrap`.")
+    return version
+
+
+def policy_versions_visible_to(actor: Principal) -> QuerySet[PolicyVersion]:
+    """Policies, newest first: those that are or were in force; the others too for those who may
+    explain, draft or decide on policies.
+    """
+    versions = visible_to(
+        actor, Action.POLICY_VIEW, PolicyVersion.objects.all(), resource_type="policy"
+    ).select_related("created_by", "proposed_by", "decided_by")
+    snapshot, anything, context = active_policy(), Resource("policy"), probing_context()
+    inside = (Action.POLICY_EXPLAIN, Action.POLICY_DRAFT, Action.POLICY_DECIDE)
+    if any(decide(snapshot, actor, action, anything, context).allowed for action in inside):
+        return versions
+    return versions.filter(state__in=(PolicyState.ACTIVE, PolicyState.SUPERSEDED))
+
+
+def policy_version_get(*, actor: Principal, number: int) -> PolicyVersion:
+    """Raises NotFound when there is none, or the actor may not see it."""
+    version = policy_versions_visible_to(actor).filter(number=number).first()
+    if version is None:
+        raise NotFound(f"There is no policy {number}.")
     return version

@@ -7,6 +7,7 @@ development secret, and says which setting mends it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ def database(url: str) -> dict[str, Any]:
             "Set DATABASE_URL=postgresql://user:password@host:5432/assay."
         )
     query = dict(parse_qsl(parts.query))
+    # The platform's own processes see every department's rows; `governance.rowsecurity` narrows
+    # that for whatever a request runs.
+    options = f"{query.pop('options', '')} -c assay.departments=*".strip()
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -92,7 +96,7 @@ def database(url: str) -> dict[str, Any]:
         "PORT": str(query.pop("port", parts.port or "")),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, **query},
+        "OPTIONS": {"connect_timeout": 5, "options": options, **query},
     }
 
 
@@ -155,6 +159,12 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_htmx",
     "csp",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.usersessions",
     "governance",
     "registry",
     "workers",
@@ -169,6 +179,8 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "assay.middleware.RequestContextMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "assay.accounts.middleware.SessionActivityMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -200,6 +212,62 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+# Second factors and passkeys, single sign-on, sessions: assay.accounts. Nobody signs up; there are
+# no e-mails; a sign-in's steps and refusals are ours.
+ACCOUNT_ADAPTER = "assay.accounts.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_RATE_LIMITS = False
+MFA_ADAPTER = "assay.accounts.adapters.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes", "webauthn"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "Assay"
+MFA_TOTP_TOLERANCE = 1
+MFA_RECOVERY_CODE_DIGITS = 10
+# People who must have a second factor, by role, when they sign in with a password; empty: nobody.
+SECOND_FACTOR_ROLES = env_list("ASSAY_SECOND_FACTOR_ROLES")
+# An OpenID Connect provider. The redirect address to register there is /sign-in/sso/callback.
+OIDC_ISSUER = env("ASSAY_OIDC_ISSUER", "").rstrip("/")
+OIDC_NAME = env("ASSAY_OIDC_NAME", "single sign-on")
+OIDC_CLIENT_ID = env("ASSAY_OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = env("ASSAY_OIDC_CLIENT_SECRET", "")
+OIDC_SCOPES = env_list("ASSAY_OIDC_SCOPES", "openid,profile,email")
+OIDC_GROUPS_CLAIM = env("ASSAY_OIDC_GROUPS_CLAIM", "groups")
+# Domains in which the provider alone gives out e-mail addresses, and does not say so.
+OIDC_EMAIL_DOMAINS = [domain.lower() for domain in env_list("ASSAY_OIDC_EMAIL_DOMAINS")]
+# Whether somebody unknown whom the provider vouches for gets an account; roles come from groups.
+OIDC_CREATE_PEOPLE = env_bool("ASSAY_OIDC_CREATE_PEOPLE", True)
+if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
+    raise ImproperlyConfigured(
+        "ASSAY_OIDC_ISSUER is set, but ASSAY_OIDC_CLIENT_ID or ASSAY_OIDC_CLIENT_SECRET is not; "
+        "set both, or none of the three."
+    )
+if PRODUCTION and OIDC_ISSUER and not OIDC_ISSUER.startswith("https://"):
+    raise ImproperlyConfigured(
+        f"ASSAY_OIDC_ISSUER={OIDC_ISSUER!r} is not https; what it says could be forged on the way."
+    )
+# People are known by the provider's name for them, so another provider is another name space.
+OIDC_PROVIDER = f"oidc-{hashlib.sha256(OIDC_ISSUER.encode()).hexdigest()[:16]}"
+SOCIALACCOUNT_ADAPTER = "assay.accounts.adapters.SingleSignOnAdapter"
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": OIDC_PROVIDER,
+                "name": OIDC_NAME,
+                "client_id": OIDC_CLIENT_ID,
+                "secret": OIDC_CLIENT_SECRET,
+                "settings": {"server_url": OIDC_ISSUER, "scope": OIDC_SCOPES},
+            }
+        ]
+        if OIDC_ISSUER
+        else [],
+    }
+}
 LOGIN_URL = "portal:login"
 LOGIN_REDIRECT_URL = "portal:overview"
 SESSION_COOKIE_HTTPONLY = True
@@ -243,6 +311,15 @@ STORAGES = {
 }
 MEDIA_ROOT = DATA_DIR / "media"
 
+# What must hold for every web process: identity tokens that were used once.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "assay:cache",
+    }
+}
+
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -259,6 +336,12 @@ GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
 METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")
 GATEWAY_SNAPSHOT_TTL_S = env_int("ASSAY_GATEWAY_SNAPSHOT_TTL_S", 5)
+# In which money is stated; a name, nothing is converted.
+CURRENCY = env("ASSAY_CURRENCY", "EUR")
+# What a job reserves of device time when none of its kind has run in its department, in seconds.
+JOB_RESERVE_S = env_int("ASSAY_JOB_RESERVE_S", 600)
+# How often the counters are compared with the ledger, in seconds; missing ones are rebuilt at once.
+QUOTA_RECONCILE_S = env_int("ASSAY_QUOTA_RECONCILE_S", 600)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

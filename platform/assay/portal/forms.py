@@ -59,6 +59,33 @@ class SignInForm(TablerForm):
     )
 
 
+class CodeForm(TablerForm):
+    """A code of an authenticator app, or a recovery code."""
+
+    code = forms.CharField(
+        max_length=32,
+        widget=forms.TextInput(
+            attrs={"autocomplete": "one-time-code", "inputmode": "numeric", "autofocus": True}
+        ),
+    )
+
+
+class PasswordForm(TablerForm):
+    """A new password for oneself."""
+
+    current = forms.CharField(
+        max_length=256,
+        label="Current password",
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+    new = forms.CharField(
+        max_length=256,
+        label="New password",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text="Twelve characters at least; your other sessions end.",
+    )
+
+
 class DepartmentScoped(TablerForm):
     """A form for something that is made in one of the departments that the actor may choose."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.urls import path
 
 from assay.portal.views import (
-    account,
     audit,
     datasets,
     deployments,
@@ -18,6 +17,7 @@ from assay.portal.views import (
     playground,
     releases,
     reviews,
+    sign_in,
     usage,
     versions,
 )
@@ -26,9 +26,13 @@ app_name = "portal"
 urlpatterns = [
     path("", overview.Overview.as_view(), name="overview"),
     path("overview/running", overview.Running.as_view(), name="overview_running"),
-    path("sign-in", account.SignIn.as_view(), name="login"),
-    path("sign-out", account.SignOut.as_view(), name="logout"),
-    path("demo/sign-in", account.DemoSignIn.as_view(), name="demo_sign_in"),
+    path("sign-in", sign_in.SignIn.as_view(), name="login"),
+    path("sign-in/second-factor/passkey", sign_in.SecondFactorOptions.as_view(), name="factor_key"),
+    path("sign-in/passkey", sign_in.PasskeySignIn.as_view(), name="passkey_sign_in"),
+    path("sign-in/sso", sign_in.SingleSignOn.as_view(), name="sso"),
+    path("sign-in/sso/callback", sign_in.SingleSignOnCallback.as_view(), name="sso_callback"),
+    path("sign-out", sign_in.SignOut.as_view(), name="logout"),
+    path("demo/sign-in", sign_in.DemoSignIn.as_view(), name="demo_sign_in"),
     path("models", models.Models.as_view(), name="models"),
     path("models/new", models.ModelNew.as_view(), name="model_new"),
     path("models/<slug:name>", models.ModelPage.as_view(), name="model"),

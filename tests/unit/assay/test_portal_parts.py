@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from assay.accounts.personas import is_loopback
 from assay.portal.evidence import confusion, per_class, samples
 from assay.portal.markdown import render_markdown
 from assay.portal.templatetags.assay import ago, bytes_size, initials, measured, tone
-from assay.portal.views.account import is_loopback
 
 
 @pytest.mark.parametrize(

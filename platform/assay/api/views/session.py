@@ -14,7 +14,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, Password, StrictSerializer
 from assay.api.representations.governance import MeAnswer, TokenAnswer
 from governance.keys.services import access_token_create
-from governance.people.services import sign_in
+from governance.people.signing_in import password_check, sign_in_record
 
 
 class SignInBody(StrictSerializer):
@@ -40,7 +40,8 @@ class TokenView(Endpoint):
     )
     def post(self, request: Request) -> Response:
         given = self.body(SignInBody)
-        person = sign_in(email=given["email"], password=given["password"])
+        person = password_check(email=given["email"], password=given["password"])
+        sign_in_record(person=person, methods=["password"])
         key, token = access_token_create(person=person, name="Signed in through the API")
         answer: dict[str, Any] = {"token": token, "expires_at": key.expires_at}
         response = self.answer(answer, TokenAnswer, status=status.HTTP_201_CREATED)

@@ -1,0 +1,117 @@
+"""Who is signed in where: sessions of the portal, listed and ended.
+
+A session's row (allauth's `UserSession`) says whose it is, from which device and address, and when
+it was last seen; the session itself is Django's, in the database, so that ending it ends it for
+every web process with the commit.
+"""
+
+from __future__ import annotations
+
+from allauth.usersessions.models import UserSession
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.selectors import visible_to
+from governance.policy.services import authorize
+from governance.principals import Principal
+
+
+def session_resource(session: UserSession) -> Resource:
+    """A session as the policy sees it."""
+    return Resource(
+        "session",
+        id=str(session.pk),
+        name=f"session {session.pk}",
+        attributes={"owner": session.user_id},
+    )
+
+
+def sessions_visible_to(actor: Principal, *, person_id: int | None = None) -> QuerySet[UserSession]:
+    """Sessions that are still alive and that `actor` may see, last seen first."""
+    alive = Session.objects.filter(expire_date__gt=timezone.now()).values("session_key")
+    sessions = UserSession.objects.filter(session_key__in=alive).select_related("user")
+    if person_id is not None:
+        sessions = sessions.filter(user_id=person_id)
+    seen = visible_to(actor, Action.SESSION_VIEW, sessions, resource_type="session")
+    return seen.order_by("-last_seen_at", "-pk")
+
+
+def session_revoke(*, actor: Principal, session_id: int) -> None:
+    """Sign one session out, at once.
+
+    Raises:
+        NotFound: there is none, or the actor may not see it.
+        NotPermitted: they may see it and not end it.
+    """
+    with transaction.atomic():
+        session = sessions_visible_to(actor).filter(pk=session_id).first()
+        if session is None:
+            raise NotFound(f"There is no session {session_id}.")
+        decision = authorize(
+            actor=actor, action=Action.SESSION_REVOKE, resource=session_resource(session)
+        )
+        _end(UserSession.objects.filter(pk=session.pk))
+        audit_record(
+            actor=actor,
+            action=Action.SESSION_REVOKE,
+            subject=Subject("session", str(session.pk), f"session of {session.user.name}"),
+            data=_facts(session),
+            policy_version=decision.policy_version,
+        )
+
+
+def sessions_revoke(*, actor: Principal, person_id: int, keep: str | None = None) -> int:
+    """Sign every session of a person out, except the one with the key `keep`; says how many.
+
+    Raises:
+        NotFound, NotPermitted: as `session_revoke`.
+    """
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor,
+            action=Action.SESSION_REVOKE,
+            resource=Resource(
+                "session", name=f"sessions of person {person_id}", attributes={"owner": person_id}
+            ),
+        )
+        ended = sessions_end(person_id=person_id, keep=keep)
+        audit_record(
+            actor=actor,
+            action=Action.SESSION_REVOKE,
+            subject=Subject("person", str(person_id), f"all sessions of person {person_id}"),
+            data={"sessions": ended},
+            policy_version=decision.policy_version,
+        )
+    return ended
+
+
+def sessions_end(*, person_id: int, keep: str | None = None) -> int:
+    """End a person's sessions, except the one with the key `keep`; the caller audits why."""
+    return _end(UserSession.objects.filter(user_id=person_id).exclude(session_key=keep or ""))
+
+
+def session_forget(*, key: str | None) -> None:
+    """Signing out: the session's row goes with the session, which the caller flushes."""
+    UserSession.objects.filter(session_key=key or "").delete()
+
+
+def _end(sessions: QuerySet[UserSession]) -> int:
+    keys = list(sessions.values_list("session_key", flat=True))
+    Session.objects.filter(session_key__in=keys).delete()
+    UserSession.objects.filter(session_key__in=keys).delete()
+    return len(keys)
+
+
+def _facts(session: UserSession) -> dict[str, str | int]:
+    return {
+        "person": session.user_id,
+        "address": str(session.ip),
+        "device": session.user_agent[:200],
+        "begun": session.created_at.isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,277 @@
+"""Second factors: an authenticator app, recovery codes, passkeys.
+
+allauth keeps them (`Authenticator`) and speaks TOTP and WebAuthn; here they are added, removed and
+checked, each in one transaction with its audit event, and every try is counted.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal.auth import (
+    format_hotp_value,
+    generate_totp_secret,
+    hotp_value,
+    yield_hotp_counters_from_time,
+)
+from cryptography.fernet import InvalidToken
+from django.db import transaction
+from django.utils import timezone
+
+from assay.accounts import crypto
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput, NotFound, Unavailable, WrongState
+from governance.people.attempts import forget_codes
+from governance.people.models import Person
+from governance.people.selectors import person_get, person_resource
+from governance.people.sessions import sessions_end
+from governance.people.signing_in import code_attempt, code_refused, own_account
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+
+Type = Authenticator.Type
+STRONG = (Type.TOTP, Type.WEBAUTHN)
+CODE_MAX = 32
+REASON_MAX = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What a person has beside a password; `recovery_left` is None without recovery codes."""
+
+    totp: Authenticator | None
+    passkeys: list[Authenticator]
+    recovery_left: int | None
+
+    @property
+    def any(self) -> bool:
+        """Whether signing in by password asks for more."""
+        return self.totp is not None or bool(self.passkeys)
+
+
+def factors_of(person_id: int) -> Factors:
+    """One query; secrets are in the rows, so no page may print them."""
+    rows = list(Authenticator.objects.filter(user_id=person_id).order_by("pk"))
+    left = None
+    for row in rows:
+        if row.type == Type.RECOVERY_CODES:
+            used = int(row.data["used_mask"]).bit_count()
+            left = _how_many_codes() - used
+    totp = next((row for row in rows if row.type == Type.TOTP), None)
+    return Factors(totp, [row for row in rows if row.type == Type.WEBAUTHN], left)
+
+
+def has_second_factor(person_id: int) -> bool:
+    """Whether a password alone does not sign this person in."""
+    return bool(Authenticator.objects.filter(user_id=person_id, type__in=STRONG).exists())
+
+
+def _how_many_codes() -> int:
+    from allauth.mfa import app_settings
+
+    return int(app_settings.RECOVERY_CODE_COUNT)
+
+
+def new_secret() -> str:
+    """160 random bits, Base32, for an authenticator app."""
+    return str(generate_totp_secret())
+
+
+def _counter_of(secret: str, code: str) -> int | None:
+    """The time step whose code this is, the present one or one beside it."""
+    typed = "".join(code.split())
+    for counter in yield_hotp_counters_from_time():
+        right = format_hotp_value(hotp_value(secret, counter))
+        if hmac.compare_digest(typed.encode(), right.encode()):
+            return int(counter)
+    return None
+
+
+def code_check(*, person: Person, code: str) -> Authenticator:
+    """The factor whose code this is, which now holds no more.
+
+    A step's code is taken once, and none of an earlier step after it, by the row in the database:
+    two processes that get the same code at once let one of them in.
+
+    Raises:
+        NotAuthenticated: it is none, or was used.
+        QuotaExceeded, Unavailable: too many wrong ones, or they cannot be counted or read.
+    """
+    code_attempt(person=person)
+    with transaction.atomic():
+        rows = Authenticator.objects.select_for_update(of=("self",)).order_by("-type")
+        for row in rows.filter(user=person, type__in=(Type.TOTP, Type.RECOVERY_CODES)):
+            if _takes(row, code[:CODE_MAX]):
+                row.last_used_at = timezone.now()
+                row.save()
+                forget_codes(person.pk)
+                return row
+    raise code_refused(person=person)
+
+
+def _takes(row: Authenticator, code: str) -> bool:
+    try:
+        if row.type == Type.RECOVERY_CODES:
+            codes = RecoveryCodes(row)
+            taken: bool = codes.validate_code(code)
+            row.data = codes.instance.data
+            return taken
+        counter = _counter_of(crypto.decrypt(row.data["secret"]), code)
+    except InvalidToken as error:
+        raise Unavailable(
+            f"The second factors of {row.user} cannot be read; no code can be checked.",
+            hint="They were encrypted under another ASSAY_KEY_PEPPER: set it again, or have an "
+            "administrator reset the account's second factors.",
+        ) from error
+    if counter is None or counter <= row.data.get("last_counter", -1):
+        return False
+    row.data["last_counter"] = counter
+    return True
+
+
+def totp_activate(*, actor: Principal, secret: str, code: str) -> list[str]:
+    """Put an authenticator app on one's own account; returns recovery codes when they are new.
+
+    Raises:
+        InvalidInput: the code is not one of this secret.
+        WrongState: there is an app already.
+    """
+    counter = _counter_of(secret, code[:CODE_MAX])
+    if counter is None:
+        raise InvalidInput(
+            "The code is not right; the authenticator app was not added.",
+            hint="Check that the clocks of this device and of the server agree.",
+            fields={"code": ["is not what the app shows now"]},
+        )
+    with transaction.atomic():
+        person = locked_own(actor)
+        if Authenticator.objects.filter(user=person, type=Type.TOTP).exists():
+            raise WrongState(
+                f"{person.name} has an authenticator app already; no second one is added.",
+                hint="Remove the old one first.",
+            )
+        Authenticator.objects.create(
+            user=person,
+            type=Type.TOTP,
+            data={"secret": crypto.encrypt(secret), "last_counter": counter},
+        )
+        factor_record(actor, person, "person:add_factor", {"type": "totp"})
+        return first_recovery_codes(person)
+
+
+def recovery_codes_renew(*, actor: Principal) -> list[str]:
+    """New recovery codes for one's own account, shown now and never again; the old ones die.
+
+    Raises:
+        WrongState: there is no second factor that they could stand in for.
+    """
+    with transaction.atomic():
+        person = locked_own(actor)
+        if not has_second_factor(person.pk):
+            raise WrongState(
+                f"{person.name} has no second factor; recovery codes would stand in for none.",
+                hint="Add an authenticator app or a passkey first.",
+            )
+        Authenticator.objects.filter(user=person, type=Type.RECOVERY_CODES).delete()
+        codes: list[str] = RecoveryCodes.activate(person).generate_codes()
+        factor_record(actor, person, "person:renew_recovery_codes", {})
+        return codes
+
+
+def factor_remove(*, actor: Principal, factor_id: int) -> None:
+    """Take an app or a passkey off one's own account; with the last one go the recovery codes.
+
+    Raises:
+        NotFound: no such factor is on it.
+    """
+    with transaction.atomic():
+        person = locked_own(actor)
+        row = Authenticator.objects.filter(user=person, type__in=STRONG, pk=factor_id).first()
+        if row is None:
+            raise NotFound(f"There is no second factor {factor_id} on your account.")
+        facts = {"type": str(row.type), "name": _name(row)}
+        row.delete()
+        if not has_second_factor(person.pk):
+            Authenticator.objects.filter(user=person).delete()
+        factor_record(actor, person, "person:remove_factor", facts)
+
+
+def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
+    """Take every second factor off somebody's account, who lost theirs; their sessions end.
+
+    Raises:
+        NotFound, NotPermitted: the actor may not see or change that person.
+        InvalidInput: no reason.
+        WrongState: there is none.
+    """
+    reason = reason.strip()
+    with transaction.atomic():
+        person = person_get(actor=actor, person_id=person_id)
+        decision = authorize(
+            actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
+        )
+        if not reason or len(reason) > REASON_MAX or not reason.isprintable():
+            raise InvalidInput(
+                f"Say why, in 1 to {REASON_MAX} printable characters.",
+                fields={"reason": ["is empty, too long or not printable"]},
+            )
+        gone, _ = Authenticator.objects.filter(user=person).delete()
+        if not gone:
+            raise WrongState(f"{person.name} has no second factor; there is none to reset.")
+        ended = sessions_end(person_id=person.pk)
+        audit_record(
+            actor=actor,
+            action="person:reset_factors",
+            subject=_subject(person),
+            reason=reason,
+            data={"factors": gone, "sessions_ended": ended},
+            policy_version=decision.policy_version,
+        )
+    return person
+
+
+def credential_of(text: str) -> dict[str, Any]:
+    """The JSON that a browser posts for a passkey.
+
+    Raises:
+        InvalidInput: it is not one.
+    """
+    try:
+        credential = json.loads(text[:65536])
+    except (ValueError, RecursionError):
+        credential = None
+    if not isinstance(credential, dict) or not isinstance(credential.get("response"), dict):
+        raise InvalidInput("What the browser sent is not a passkey's answer.")
+    return credential
+
+
+def locked_own(actor: Principal) -> Person:
+    """The actor's own record; of two changes to their factors at once one waits."""
+    return Person.objects.select_for_update(no_key=True).get(pk=own_account(actor).pk)
+
+
+def first_recovery_codes(person: Person) -> list[str]:
+    """Recovery codes with the first second factor; none when there are some already."""
+    if Authenticator.objects.filter(user=person, type=Type.RECOVERY_CODES).exists():
+        return []
+    codes: list[str] = RecoveryCodes.activate(person).generate_codes()
+    return codes
+
+
+def _name(row: Authenticator) -> str:
+    return str(row.data.get("name", "")) if row.type == Type.WEBAUTHN else ""
+
+
+def _subject(person: Person) -> Subject:
+    return Subject("person", str(person.pk), person.name)
+
+
+def factor_record(actor: Principal, person: Person, action: str, data: dict[str, Any]) -> None:
+    """The audit event of a change to one's own factors, in its transaction."""
+    audit_record(actor=actor, action=action, subject=_subject(person), data=data)

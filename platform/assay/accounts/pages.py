@@ -1,0 +1,55 @@
+"""The sign-in page, also for what refused a sign-in somewhere on its way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.cache import add_never_cache_headers
+from django.utils.http import url_has_allowed_host_and_scheme
+
+from assay.accounts.personas import personas_allowed
+from assay.portal.forms import SignInForm
+from governance.audit.services import audit_refusal
+from governance.errors import DomainError
+from governance.people.models import Person
+
+
+def destination(request: HttpRequest) -> str:
+    """Where `next` points, when that is a page of this site; else the overview."""
+    target = request.POST.get("next") or request.GET.get("next") or ""
+    if url_has_allowed_host_and_scheme(
+        target, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    ):
+        return target
+    return reverse("portal:overview")
+
+
+def sign_in_page(
+    request: HttpRequest,
+    form: SignInForm | None = None,
+    *,
+    status: int = 200,
+    error: DomainError | None = None,
+) -> HttpResponse:
+    """Password, passkey, single sign-on; in the demonstration also one click."""
+    context: dict[str, Any] = {"form": form or SignInForm(), "error": error, "personas": []}
+    context["next"] = request.POST.get("next") or request.GET.get("next") or ""
+    context["sso"] = settings.OIDC_NAME if settings.OIDC_ISSUER else ""
+    if personas_allowed(request):
+        people = Person.objects.filter(is_active=True)
+        context["personas"] = people.prefetch_related("role_assignments__department")[:30]
+    response = render(request, "portal/login.html", context, status=status)
+    if error is not None and error.retry_after is not None:
+        response.headers["Retry-After"] = str(int(error.retry_after))
+    add_never_cache_headers(response)
+    return response
+
+
+def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """The sign-in page with the refusal, which is audited; called outside any transaction."""
+    audit_refusal(error)
+    return sign_in_page(request, status=error.status, error=error)

@@ -1,0 +1,172 @@
+"""Single sign-on: an OpenID Connect provider says who it is, and in which groups.
+
+allauth carries the authorization code flow (with state, PKCE and a nonce that is checked here); an
+account is found by the provider's own name for the person, by a verified e-mail address once, or
+made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.socialaccount.models import SocialAccount, SocialLogin
+from django.conf import settings
+from django.db import transaction
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import DomainError, InvalidInput, NotAuthenticated, Unavailable
+from governance.people.groups import roles_from_groups
+from governance.people.models import Person
+from governance.people.services import person_create
+from governance.people.signing_in import sign_in_attempt
+from governance.principals import service_principal
+
+ACTOR = service_principal("sso")
+NONCE = "nonce"
+
+
+def admit(login: SocialLogin) -> None:
+    """Point `login` at the account that it signs in to, with the roles that its groups give.
+
+    Raises:
+        NotAuthenticated: the provider's answer is not for this sign-in, says no verified address,
+            or the account is inactive.
+        InvalidInput: more groups than any directory's.
+    """
+    claims = _claims(login)
+    with transaction.atomic():
+        person = _person(login, claims)
+        if not person.is_active:
+            raise _refused(f"The account of {person.name} is inactive.", person)
+        roles_from_groups(actor=ACTOR, person=person, groups=_groups(claims), source="sso")
+        account, _ = SocialAccount.objects.update_or_create(
+            provider=login.account.provider,
+            uid=login.account.uid,
+            # The claims have done their work; what is not kept cannot leak.
+            defaults={"user": person, "extra_data": {}},
+        )
+    login.account, login.user = account, person
+
+
+def failure(error: Any, exception: Exception | None) -> DomainError:
+    """Why the provider's part failed, as far as a visitor may know."""
+    if str(getattr(error, "value", error)) == "cancelled":
+        return NotAuthenticated(
+            f"Signing in with {settings.OIDC_NAME} was cancelled.",
+            attempt=sign_in_attempt(person=None),
+        )
+    if exception is not None and _is_network(exception):
+        return unavailable()
+    return _refused(f"{settings.OIDC_NAME} did not confirm who you are.")
+
+
+def unavailable() -> Unavailable:
+    """The provider does not answer."""
+    return Unavailable(
+        f"{settings.OIDC_NAME} does not answer; signing in with it is not possible just now.",
+        hint="Check ASSAY_OIDC_ISSUER and the way to it, or sign in with a password.",
+        retry_after=30,
+    )
+
+
+def _is_network(exception: Exception) -> bool:
+    import requests
+
+    return isinstance(exception, requests.RequestException)
+
+
+def _refused(why: str, person: Person | None = None, hint: str = "") -> NotAuthenticated:
+    return NotAuthenticated(
+        f"{why} Nobody is signed in.",
+        code="single_sign_on_refused",
+        hint=hint or "Start again from the sign-in page.",
+        attempt=sign_in_attempt(person=person),
+    )
+
+
+def _claims(login: SocialLogin) -> dict[str, Any]:
+    """What the ID token and the user info say together; the token's word goes first.
+
+    The token came straight from the provider over TLS; issuer, audience and expiry are checked by
+    allauth. User info must be about the same person (OpenID Connect Core, 5.3.2).
+    """
+    told: dict[str, Any] = login.account.extra_data
+    token = told.get("id_token") or {}
+    info = told.get("userinfo") or {}
+    if not token or token.get(NONCE) != login.state.get(NONCE) or not login.state.get(NONCE):
+        raise _refused("The identity provider's answer is not for this sign-in.")
+    if info and info.get("sub") != token.get("sub"):
+        raise _refused("The identity provider names two different people.")
+    return {**info, **token}
+
+
+def _groups(claims: dict[str, Any]) -> list[str]:
+    """The groups; none when the claim is missing, for then they are in none.
+
+    Raises:
+        NotAuthenticated: the provider sends a link instead of a list (Entra, over 200 groups);
+            roles would be taken away from somebody who should keep them.
+    """
+    name = settings.OIDC_GROUPS_CLAIM
+    if name in (claims.get("_claim_names") or {}):
+        raise _refused(
+            f"You are in more groups than the identity provider puts into the claim {name}.",
+            hint="Let the provider send only the groups that are assigned to this application.",
+        )
+    groups = claims.get(name) or []
+    if isinstance(groups, str):
+        groups = [groups]
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise _refused(f"The claim {name} is not a list of names.")
+    return groups
+
+
+def _person(login: SocialLogin, claims: dict[str, Any]) -> Person:
+    known = SocialAccount.objects.filter(
+        provider=login.account.provider, uid=login.account.uid
+    ).select_related("user")
+    if (account := known.first()) is not None:
+        person: Person = account.user
+        return person
+    email = _verified_email(claims)
+    found = Person.objects.filter(email=email).first()
+    if found is None:
+        found = _made(email, claims)
+    audit_record(
+        actor=ACTOR,
+        action="person:link",
+        subject=Subject("person", str(found.pk), found.name),
+        data={"issuer": settings.OIDC_ISSUER, "subject": login.account.uid[:200]},
+    )
+    return found
+
+
+def _verified_email(claims: dict[str, Any]) -> str:
+    """The address by which a person of the provider is first matched to an account.
+
+    An unverified one is whatever its owner typed; it must not open somebody else's account. Entra
+    ID verifies none in words: name the domains in which your directory alone gives out addresses.
+    """
+    email = str(claims.get("email") or "").strip().lower()
+    believed = claims.get("email_verified") is True
+    if email.partition("@")[2] in settings.OIDC_EMAIL_DOMAINS:
+        believed = True
+    if not email or not believed:
+        raise _refused(
+            "The identity provider does not say that your e-mail address is verified.",
+            hint="Verify it there; or an administrator names its domain in "
+            "ASSAY_OIDC_EMAIL_DOMAINS.",
+        )
+    return email
+
+
+def _made(email: str, claims: dict[str, Any]) -> Person:
+    if not settings.OIDC_CREATE_PEOPLE:
+        raise _refused(
+            f"There is no account for {email}.", hint="Ask an administrator to make one."
+        )
+    name = " ".join(str(claims.get("name") or "").split())[:120]
+    try:
+        return person_create(actor=ACTOR, email=email, name=name or email)
+    except InvalidInput as error:
+        raise _refused(f"No account can be made for {email[:254]!r}: {error.message}") from error
