@@ -9,7 +9,7 @@ case "$role" in
 web)
     exec uvicorn assay.asgi:application --host 0.0.0.0 --port "${PORT:-8000}" \
         --workers "${WEB_CONCURRENCY:-2}" --no-access-log --no-server-header \
-        --timeout-graceful-shutdown 30 "$@"
+        --no-proxy-headers --timeout-graceful-shutdown 30 "$@"
     ;;
 beat)
     exec assay manage run_controller "$@"

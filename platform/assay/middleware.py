@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -14,6 +13,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
+from assay.addresses import forwarded_address
 from governance.people.selectors import principal_for_person
 from governance.principals import ANONYMOUS, Principal, RequestContext, request_context
 
@@ -29,16 +29,9 @@ def client_address(request: HttpRequest) -> str:
     The header is read from the right, past every address in `settings.TRUSTED_PROXIES`; what a
     client puts in front of it is never believed.
     """
-    address = str(request.META.get("REMOTE_ADDR") or "")
-    trusted = set(getattr(settings, "TRUSTED_PROXIES", ()))
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",")]
-    while address in trusted and hops:
-        hop = hops.pop()
-        try:
-            address = str(ip_address(hop))
-        except ValueError:
-            break
-    return address
+    peer = str(request.META.get("REMOTE_ADDR") or "")
+    forwarded = [request.headers.get("X-Forwarded-For", "")]
+    return forwarded_address(peer, forwarded, settings.TRUSTED_PROXIES)
 
 
 def request_id(request: HttpRequest) -> str:

@@ -78,7 +78,7 @@ def process(folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def gateway(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
-    options = ("--port", str(port), "--log-level", "warning")
+    options = ("--port", str(port), "--log-level", "warning", "--no-proxy-headers")
     with process(folder, "uvicorn", "assay.asgi:application", *options) as started:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), 60)

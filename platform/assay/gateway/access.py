@@ -86,7 +86,8 @@ def visible_deployments(snapshot: Snapshot, key: KeyEntry) -> list[tuple[Deploym
         if usable or may_know_of(
             snapshot.policy, key.principal, Action.DEPLOYMENT_INVOKE, entry.resource
         ):
-            found.append((entry, usable and not (entry.obstacle or _expired(entry))))
+            listed = not key.allowed_deployments or entry.name in key.allowed_deployments
+            found.append((entry, usable and listed and not (entry.obstacle or _expired(entry))))
     return found
 
 

@@ -10,11 +10,11 @@ from django.conf import settings
 
 from assay.gateway.access import (
     Refused,
-    find_deployment,
     model_unknown,
     require_ready,
     visible_deployments,
 )
+from assay.gateway.admission import Application
 from assay.gateway.authentication import KeyRefused, authenticate, presented_token
 from assay.gateway.call import Call
 from assay.gateway.endpoints import ENDPOINTS, Endpoint
@@ -44,6 +44,7 @@ from assay.gateway.rendering import dumps, encode
 from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
 from governance.errors import DomainError, Unavailable
+from governance.keys.tokens import ParsedToken
 from registry.catalogue import get_task
 
 logger = logging.getLogger(__name__)
@@ -125,12 +126,11 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     allowed = "GET" if endpoint is None else "POST"
     if method != allowed:
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
-    snapshot = await runtime.refresher.current()
     token = presented_token(header(scope, b"authorization"))
-    snapshot = await runtime.refresher.knowing(token.public_id, snapshot)
-    call.key = authenticate(snapshot, token)
+    snapshot = await runtime.refresher.knowing(token.public_id)
+    call.key = authenticate(snapshot, token, call.client_address)
     if endpoint is not None:
-        await _infer(runtime, call, endpoint, snapshot, scope, receive, send)
+        await _infer(runtime, call, endpoint, token, scope, receive, send)
     elif path == _MODELS:
         await _list_models(call, snapshot, call.key, send)
     else:
@@ -141,17 +141,23 @@ async def _infer(
     runtime: Runtime,
     call: Call,
     endpoint: Endpoint,
-    snapshot: Snapshot,
+    token: ParsedToken,
     scope: Scope,
     receive: Receive,
     send: Send,
 ) -> None:
-    key = call.key
-    assert key is not None  # noqa: S101 (set by the only caller; for the type checker)
     body = await read_json_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES)
     plan = endpoint.plan(body, call.request_id)
     call.asked_for, call.streamed = plan.model, plan.stream
-    call.deployment, call.decision = find_deployment(snapshot, key, plan.model)
+    application = Application(token, call.client_address, plan.model)
+    # The body took its time to come: what held at its first byte need not hold any more.
+    snapshot = await runtime.refresher.knowing(token.public_id)
+    admitted = application.admit(snapshot)
+    call.key, call.deployment, call.decision = (
+        admitted.key,
+        admitted.deployment,
+        admitted.decision,
+    )
     if call.deployment.task != endpoint.task:
         right = get_task(call.deployment.task).endpoint
         raise RequestInvalid(
@@ -163,7 +169,7 @@ async def _infer(
     require_ready(call.deployment)
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so no request is let through.", retry_after=2)
-    await Execution(runtime, call, plan, key, call.deployment).run(receive, send)
+    await Execution(runtime, call, plan, application, admitted).run(receive, send)
 
 
 async def _list_models(call: Call, snapshot: Snapshot, key: KeyEntry, send: Send) -> None:
@@ -202,6 +208,8 @@ async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) 
         call.deployment, call.decision = error.deployment, error.decision
     if isinstance(error, KeyRefused):
         call.key = error.key
+    if isinstance(error, QuotaStopped):
+        call.limit = error.limit.name
     if call.outcome == "ok":
         call.outcome = error.code
     decided = call.key is not None or isinstance(error, KeyRefused)

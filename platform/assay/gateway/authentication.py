@@ -10,6 +10,7 @@ from django.conf import settings
 
 from assay.gateway.snapshot import KeyEntry, Snapshot
 from governance.errors import NotAuthenticated
+from governance.keys.networks import address_allowed
 from governance.keys.tokens import ParsedToken, parse_token, secret_hmac
 
 _BEARER = re.compile(r"bearer +(\S+)\Z", re.IGNORECASE)
@@ -22,8 +23,10 @@ class KeyRefused(NotAuthenticated):
 
     code = "invalid_api_key"
 
-    def __init__(self, message: str, *, hint: str = "", key: KeyEntry | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, hint: str = "", key: KeyEntry | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
         self.key = key
 
 
@@ -47,11 +50,12 @@ def presented_token(authorization: bytes | None) -> ParsedToken:
         raise KeyRefused(f"This is not a valid API key: {error}.") from None
 
 
-def authenticate(snapshot: Snapshot, token: ParsedToken) -> KeyEntry:
-    """The department's key that the token proves.
+def authenticate(snapshot: Snapshot, token: ParsedToken, address: str) -> KeyEntry:
+    """The department's key that the token proves, presented from `address`.
 
     Raises:
-        KeyRefused: unknown, wrong, revoked or expired, or a personal token.
+        KeyRefused: unknown, wrong, revoked or expired, a personal token, or not to be used from
+            there.
     """
     key = snapshot.keys.get(token.public_id)
     pepper = settings.KEY_PEPPERS.get(1 if key is None else key.pepper_version)
@@ -59,11 +63,19 @@ def authenticate(snapshot: Snapshot, token: ParsedToken) -> KeyEntry:
     matches = hmac.compare_digest(computed, _NO_KEY if key is None else key.secret_hmac)
     if key is None or pepper is None or not matches:
         raise KeyRefused(_UNKNOWN)
-    _refuse_dead(key)
+    refuse_dead(key)
+    if not address_allowed(address, key.networks):
+        raise KeyRefused(
+            f"API key {key.name} is not accepted from {address or 'an unknown address'}.",
+            hint="It is bound to networks; call from one of them.",
+            key=key,
+            code="address_not_allowed",
+        )
     return key
 
 
-def _refuse_dead(key: KeyEntry) -> None:
+def refuse_dead(key: KeyEntry) -> None:
+    """Raises KeyRefused when it is revoked, expired or a personal token."""
     now = time.time()
     if key.revoked_at is not None and key.revoked_at <= now:
         raise KeyRefused(f"API key {key.name} is revoked; it cannot be used any more.", key=key)

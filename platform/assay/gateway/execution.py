@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
 
+from assay.gateway.admission import Admitted, Application, Ticket
 from assay.gateway.call import Call
 from assay.gateway.endpoints import Plan
 from assay.gateway.errors import DeadlinePassed, EngineFailed, error_json
@@ -16,9 +17,9 @@ from assay.gateway.http import ClientGone, Headers, Receive, Send, respond
 from assay.gateway.ledger import Settlement
 from assay.gateway.metrics import TOKENS
 from assay.gateway.rendering import GenerationRenderer, dumps, encode
-from assay.gateway.replies import Inbox, Signal
-from assay.gateway.snapshot import DeploymentEntry, KeyEntry
+from assay.gateway.replies import Cut, Inbox, Signal
 from governance.errors import DomainError, Unavailable
+from governance.quotas.wire import Amount
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ KEEPALIVE_S = 10.0
 _LAST_WORD_S = 2.0
 # How much longer than its deadline an answer may take to be written, in seconds.
 _WRITE_S = 5.0
+# How long the last word to a request that is cut may take to be written, in seconds.
+_CUT_S = 1.0
 _SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -37,18 +40,29 @@ _SSE_HEADERS: Headers = [
 
 
 class Execution:
-    """Runs `plan` for `call`. `run` is called once."""
+    """Runs `plan` for `call`. `run` is called once, in the same step in which `application` was
+    admitted.
+    """
 
     def __init__(
-        self, runtime: Runtime, call: Call, plan: Plan, key: KeyEntry, deployment: DeploymentEntry
+        self,
+        runtime: Runtime,
+        call: Call,
+        plan: Plan,
+        application: Application,
+        admitted: Admitted,
     ) -> None:
         self._runtime = runtime
         self._call = call
         self._plan = plan
-        self._key = key
-        self._deployment = deployment
+        self._application = application
+        self._key = admitted.key
+        self._deployment = admitted.deployment
+        self._limit: asyncio.Timeout | None = None
+        self._cut_by: DomainError | None = None
         self._completion_tokens = 0
         self._quota_headers: Headers = []
+        self._reserved = False
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer on `send`.
@@ -57,26 +71,53 @@ class Execution:
             DomainError: refused or failed before a byte of the answer was sent.
             ClientGone: the client hung up; what it used is being settled.
         """
+        inbox = self._runtime.replies.open(self._call.request_id)
+        ticket = Ticket(
+            self._application, self._deployment.id, lambda error: self._cut(inbox, error)
+        )
+        # Before anything is awaited, so that no change of a key falls between.
+        self._runtime.running.enter(ticket)
+        try:
+            await self._run(inbox, receive, send)
+        finally:
+            self._runtime.running.leave(ticket)
+            if not self._reserved:
+                self._runtime.replies.close(self._call.request_id)
+
+    def _cut(self, inbox: Inbox, error: DomainError) -> None:
+        self._cut_by = error
+        inbox.put_nowait(Cut(error))
+        if self._limit is not None and not self._limit.expired():
+            # A client that does not read holds the end up no longer than this.
+            self._limit.reschedule(asyncio.get_running_loop().time() + _CUT_S)
+
+    async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
         reservation = await self._runtime.quotas.reserve(
             request_id=self._call.request_id,
-            limits=self._key.limits,
-            tokens=self._plan.tokens,
+            limits=self._key.limits + self._deployment.limits,
+            amount=self._most(),
             lifetime_s=timeout_s,
         )
-        self._quota_headers = reservation.headers
-        inbox = self._runtime.replies.open(self._call.request_id)
+        self._quota_headers, self._reserved = reservation.headers, True
+        self._call.shadowed = reservation.shadowed
+        if reservation.at is not None:
+            # Ledger and counters charge it to the same day and month.
+            self._call.occurred_at = reservation.at
         timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
         watcher = asyncio.create_task(_watch(receive, inbox))
         end = ("failed", "The gateway broke down or was stopped.")
         try:
             await self._publish(timeout_s)
-            async with asyncio.timeout(timeout_s + _WRITE_S):
+            async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
                 await self._answer(inbox, send)
         except (ClientGone, TimeoutError):
             end = ("cancelled", "The client closed the connection or stopped reading.")
+            if self._cut_by is not None:
+                end = ("cancelled", self._cut_by.message)
             raise ClientGone from None
         finally:
+            self._limit = None
             timer.cancel()
             watcher.cancel()
             if self._call.recorded:
@@ -85,6 +126,17 @@ class Execution:
                 # The work is called off, and what it used is paid for.
                 self._call.outcome = end[0]
                 self._abandon(inbox, *end)
+
+    def _most(self) -> Amount:
+        """What the request may use at most; of device time, what it probably will."""
+        plan, deployment = self._plan, self._deployment
+        device_ms = self._runtime.device_times.expect(deployment.name, plan.tokens)
+        micro = deployment.tariff.cost(
+            prompt_tokens=plan.prompt_tokens,
+            completion_tokens=max(0, plan.tokens - plan.prompt_tokens),
+            device_ms=device_ms,
+        )
+        return Amount(plan.tokens, micro, device_ms)
 
     async def _publish(self, timeout_s: float) -> None:
         call, now = self._call, time.time()
@@ -170,6 +222,7 @@ class Execution:
         Raises:
             ClientGone: the client hung up.
             EngineFailed, DeadlinePassed: there is no answer.
+            DomainError: what admitted the request no longer holds.
         """
         event = await inbox.get()
         if isinstance(event, Delta):
@@ -185,6 +238,8 @@ class Execution:
             return event
         if isinstance(event, Failed):
             raise EngineFailed(event.message, code=event.code, status=event.status)
+        if isinstance(event, Cut):
+            raise event.error
         if event is Signal.DEADLINE:
             raise DeadlinePassed(
                 f"Deployment {self._deployment.name} did not answer within "
@@ -201,6 +256,10 @@ class Execution:
         self._call.outcome = "failed"
         if isinstance(error, DeadlinePassed):
             self._abandon(inbox, "failed", error.message)
+            return
+        if error is self._cut_by:
+            self._call.outcome = "cut"
+            self._abandon(inbox, "cancelled", error.message)
             return
         self._call.recorded = True
         refused = error.status < 500
@@ -225,9 +284,11 @@ class Execution:
             prompt_tokens=done.prompt_tokens,
             completion_tokens=done.completion_tokens,
             queue_ms=done.queue_ms,
+            device_ms=done.device_ms,
         )
         tokens = done.prompt_tokens + done.completion_tokens
-        await self._runtime.ledger.settle(Settlement(entry, tokens=tokens))
+        self._runtime.device_times.learn(self._deployment.name, tokens, done.device_ms)
+        await self._runtime.ledger.settle(Settlement(entry))
 
     def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:
         self._call.recorded = True

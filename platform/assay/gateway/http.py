@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from django.conf import settings
+
+from assay.addresses import forwarded_address
 from assay.gateway.errors import WrongContentType
 from governance.errors import DomainError, TooLarge
 
@@ -39,9 +42,18 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def client_address(scope: Scope) -> str:
-    """The peer's address, as the server in front reports it; empty on a Unix socket."""
+    """The client's address: the peer's, or what a trusted proxy says in `X-Forwarded-For`; empty on
+    a Unix socket.
+    """
     client = scope.get("client")
-    return str(client[0]) if client else ""
+    if not client:
+        return ""
+    forwarded = [
+        bytes(value).decode("latin-1")
+        for name, value in scope["headers"]
+        if name == b"x-forwarded-for"
+    ]
+    return forwarded_address(str(client[0]), forwarded, settings.TRUSTED_PROXIES)
 
 
 async def read_json_body(scope: Scope, receive: Receive, limit: int) -> bytes:

@@ -1,7 +1,9 @@
 """Keeps the snapshot young: reads it on every notice and at least once in its time to live.
 
-A notice `key:<public id>` and a request with an unknown key have those keys read alone. Whole
-readings and readings of keys follow one another in one thread, so that the later one holds.
+A notice `key:<public id>` and a request with an unknown key have those keys read alone. From the
+notice until that reading nothing is decided by the key as it was known: requests with it wait. So
+a revocation holds as soon as its notice is heard, however long readings take. Whole readings and
+readings of keys follow one another in one thread, so that the later one holds.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -30,15 +33,29 @@ logger = logging.getLogger(__name__)
 # next reading, so that they cannot keep the database busy.
 LOOKUPS_PER_S = 20
 _LOOKUP_PATIENCE_S = 2.0
+# After a reading that failed, while a changed key waits for one, in seconds.
+_RETRY_S = 0.2
+
+# Told of every new snapshot, and of which keys alone it differs (None: of anything).
+OnChange = Callable[[Snapshot, Collection[str] | None], Awaitable[None]]
+
+
+async def _nobody(snapshot: Snapshot, changed: Collection[str] | None) -> None:
+    """Who is told of new snapshots while nobody asked to be."""
 
 
 class Refresher:
-    """Holds the newest snapshot; `readings` counts them. Start and stop it on one event loop."""
+    """Holds the newest snapshot; `readings` counts them. Start and stop it on one event loop.
+
+    `pending` are the keys that have changed and are not read again yet, and since when (monotonic).
+    """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
-        self._snapshot: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
         self.readings = 0
+        self.pending: dict[str, float] = {}
+        self.on_change: OnChange = _nobody
         self._wake = asyncio.Event()
         self._stale = False
         self._changed: set[str] = set()
@@ -62,7 +79,7 @@ class Refresher:
 
     def age_s(self) -> float:
         """Seconds since the snapshot was read; infinite before the first."""
-        return float("inf") if self._snapshot is None else self._snapshot.age_s
+        return float("inf") if self.snapshot is None else self.snapshot.age_s
 
     async def current(self) -> Snapshot:
         """The snapshot to decide by. Waits up to two seconds for the very first one.
@@ -70,10 +87,10 @@ class Refresher:
         Raises:
             Unavailable: there is none that is young enough.
         """
-        if self._snapshot is None:
+        if self.snapshot is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._first.wait(), 2)
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         if snapshot is None or not snapshot.usable:
             raise Unavailable(
                 "Keys and policy could not be read for a while, so no request is let through.",
@@ -81,23 +98,38 @@ class Refresher:
             )
         return snapshot
 
-    async def knowing(self, public_id: str, snapshot: Snapshot) -> Snapshot:
-        """`snapshot`, or a newer one in which a key that was made a moment ago is known.
+    async def knowing(self, public_id: str) -> Snapshot:
+        """The snapshot to decide by about a key that was made or changed a moment ago.
 
-        Looks up at most `LOOKUPS_PER_S` keys a second, and waits two seconds at most.
+        Looks up at most `LOOKUPS_PER_S` unknown keys a second, and waits two seconds at most.
+
+        Raises:
+            Unavailable: there is no snapshot that is young enough, or the key has changed and could
+                not be read again.
         """
-        if public_id in snapshot.keys:
-            return snapshot
-        found = self._lookups.get(public_id)
-        if found is None:
-            if not self._may_look_up():
+        snapshot = await self.current()
+        if public_id not in self.pending:
+            if public_id in snapshot.keys:
                 return snapshot
-            found = self._lookups[public_id] = asyncio.get_running_loop().create_future()
-            self._wake.set()
+            if public_id not in self._lookups and not self._may_look_up():
+                return snapshot
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOKUP_PATIENCE_S):
-                await asyncio.shield(found)
-        return self._snapshot or snapshot
+                await asyncio.shield(self._look_up(public_id))
+        if public_id in self.pending:
+            raise Unavailable(
+                "The key has changed and could not be read again, so it is not let through.",
+                retry_after=1,
+            )
+        return await self.current()
+
+    def _look_up(self, public_id: str) -> asyncio.Future[None]:
+        """Done once the key has been read, or could not be."""
+        found = self._lookups.get(public_id)
+        if found is None:
+            found = self._lookups[public_id] = asyncio.get_running_loop().create_future()
+            self._wake.set()
+        return found
 
     def _may_look_up(self) -> bool:
         second = int(time.monotonic())
@@ -110,26 +142,41 @@ class Refresher:
         whole = True
         while True:
             self._wake.clear()
+            snapshot, readings = self.snapshot, self.readings
             lookups, self._lookups = self._lookups, {}
             changed, self._changed = self._changed | lookups.keys(), set()
             try:
                 await self._read(whole or self._stale, changed)
+                for public_id in changed - self._changed:
+                    self.pending.pop(public_id, None)
             except (DatabaseError, OSError) as error:
                 logger.warning("The gateway's snapshot could not be read: %s", error)
             except Exception:
                 # Whatever it is, the snapshot ages and the gateway fails closed.
                 logger.exception("The gateway's snapshot could not be read.")
             finally:
+                # Those whose reading failed are still to be read.
+                self._changed |= changed & self.pending.keys()
                 for lookup in lookups.values():
                     lookup.set_result(None)
+            if self.snapshot is not snapshot:
+                await self._tell(changed if self.readings == readings else None)
             whole = not await self._woken()
 
+    async def _tell(self, changed: set[str] | None) -> None:
+        if self.snapshot is not None:
+            try:
+                await self.on_change(self.snapshot, changed)
+            except Exception:
+                # Reading goes on, whatever it is.
+                logger.exception("Running requests could not be held against the new snapshot.")
+
     async def _read(self, whole: bool, changed: set[str]) -> None:
-        loop, snapshot = asyncio.get_running_loop(), self._snapshot
+        loop, snapshot = asyncio.get_running_loop(), self.snapshot
         if whole or snapshot is None:
             self._stale = False
             try:
-                self._snapshot = await loop.run_in_executor(self._thread, read_snapshot)
+                self.snapshot = await loop.run_in_executor(self._thread, read_snapshot)
             except BaseException:
                 # Still to be read, whatever wakes this next.
                 self._stale = True
@@ -139,12 +186,14 @@ class Refresher:
         elif changed:
             found = await loop.run_in_executor(self._thread, read_keys, changed)
             kept = {name: key for name, key in snapshot.keys.items() if name not in changed}
-            self._snapshot = replace(snapshot, keys={**kept, **found})
+            self.snapshot = replace(snapshot, keys={**kept, **found})
 
     async def _woken(self) -> bool:
         """Wait for a notice or a lookup; False when the snapshot's time to live has run out."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         left_s = settings.GATEWAY_SNAPSHOT_TTL_S - (snapshot.age_s if snapshot else 0)
+        if self._changed:
+            left_s = min(left_s, _RETRY_S)
         try:
             await asyncio.wait_for(self._wake.wait(), max(0.05, left_s))
         except TimeoutError:
@@ -167,6 +216,7 @@ class Refresher:
     def _notice(self, notice: dict[str, Any]) -> None:
         if (public_id := key_in_notice(notice["data"])) is not None:
             self._changed.add(public_id)
+            self.pending.setdefault(public_id, time.monotonic())
         else:
             self._stale = True
         self._wake.set()

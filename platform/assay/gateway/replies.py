@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 import uuid
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import redis.asyncio
 
+from governance.errors import DomainError
 from workers.wire import REPLY_TTL_S, Event, decode_event
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,14 @@ class Signal(Enum):
     DEADLINE = "deadline"
 
 
-Inbox = asyncio.Queue[Event | Signal]
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The request may not go on: what admitted it no longer holds."""
+
+    error: DomainError
+
+
+Inbox = asyncio.Queue[Event | Signal | Cut]
 
 
 class Replies:

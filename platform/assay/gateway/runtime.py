@@ -10,9 +10,10 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from assay.gateway.admission import Running
 from assay.gateway.dispatch import Dispatcher
 from assay.gateway.ledger import Ledger
-from assay.gateway.quotas import Quotas
+from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
 
@@ -42,12 +43,15 @@ class Runtime:
         # Blocking reads of one second each, so a longer patience than the other's.
         self._reader = _client(2, 10)
         self.quotas = Quotas(self.client)
+        self.device_times = DeviceTimes()
         self.ledger = Ledger(self.quotas)
         self.replies = Replies(self._reader)
         self.refresher = Refresher(self.client)
+        self.running = Running(self.refresher)
         self.dispatcher = Dispatcher(self.client)
 
     def start(self) -> None:
+        self.running.start()
         self.refresher.start()
         self.replies.start()
         self.ledger.start()
@@ -57,6 +61,7 @@ class Runtime:
         await self.ledger.stop()
         await self.replies.stop()
         await self.refresher.stop()
+        await self.running.stop()
         await self.dispatcher.stop()
         await asyncio.gather(self.client.aclose(), self._reader.aclose())
         for owner in (self.client, self._reader):

@@ -20,12 +20,14 @@ from django.db import close_old_connections, connection
 from django.db.models import Q
 from django.utils import timezone
 
-from assay.gateway.quotas import Limit
 from governance.keys.models import ApiKey
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.services import active_policy
 from governance.principals import Principal, PrincipalKind
-from governance.quotas.selectors import quota_limits
+from governance.quotas.kinds import subjects_of
+from governance.quotas.prices import FREE, Tariff
+from governance.quotas.selectors import quota_limits, tariff_for, tariffs
+from governance.quotas.wire import Limit
 from registry.releases.models import ReleaseState
 from registry.versions.models import ModelVersion, VersionState
 from workers.deployments.models import Deployment, Replica, ReplicaState
@@ -47,7 +49,12 @@ _HEAVY = (
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """One credential as presented to the gateway. `department` is None for a personal token."""
+    """One credential as presented to the gateway. `department` is None for a personal token.
+
+    `allowed_deployments` (names) and `networks` (CIDRs) narrow it; empty means any. `limits` are
+    those of the organisation, the department and the key, the widest first. `counted_as` is the
+    public id on which its use counts.
+    """
 
     public_id: str
     secret_hmac: bytes
@@ -58,6 +65,9 @@ class KeyEntry:
     revoked_at: float | None
     principal: Principal
     limits: tuple[Limit, ...]
+    allowed_deployments: frozenset[str] = frozenset()
+    networks: tuple[str, ...] = ()
+    counted_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,8 @@ class DeploymentEntry:
     ready_until: float
     obstacle: str
     resource: Resource
+    limits: tuple[Limit, ...] = ()
+    tariff: Tariff = FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ class Snapshot:
 
 
 def read_snapshot() -> Snapshot:
-    """Read everything, in six queries. Blocks: call it in a thread.
+    """Read everything, in seven queries. Blocks: call it in a thread.
 
     Raises:
         django.db.Error: PostgreSQL does not answer.
@@ -109,10 +121,11 @@ def read_snapshot() -> Snapshot:
     read_at = time.monotonic()
     close_old_connections()
     try:
+        limits = _read_limits()
         return Snapshot(
             policy=active_policy(),
-            keys=_read_keys(_read_limits()),
-            deployments=_read_deployments(),
+            keys=_read_keys(limits),
+            deployments=_read_deployments(limits),
             read_at=read_at,
         )
     except BaseException:
@@ -140,14 +153,10 @@ def close_connection() -> None:
 
 
 def _read_limits() -> dict[str, list[Limit]]:
-    """Limits by whom they bind: `key:<public id>` or `department:<slug>`."""
+    """Limits by whom they bind."""
     found: dict[str, list[Limit]] = {}
-    for row in quota_limits():
-        if row.key_public_id is not None:
-            subject, title = f"key:{row.key_public_id}", f"API key {row.key_public_id}"
-        else:
-            subject, title = f"department:{row.department}", f"Department {row.department}"
-        found.setdefault(subject, []).append(Limit(subject, title, row.kind, row.limit))
+    for limit in quota_limits():
+        found.setdefault(limit.subject, []).append(limit)
     return found
 
 
@@ -157,7 +166,7 @@ def _read_keys(
     since = timezone.now() - _REMEMBERED
     rows = ApiKey.objects.filter(
         Q(revoked_at__isnull=True) | Q(revoked_at__gt=since), expires_at__gt=since
-    ).select_related("department")
+    ).select_related("department", "root")
     if public_ids is not None:
         rows = rows.filter(public_id__in=public_ids)
     return {row.public_id: _key_entry(row, limits) for row in rows}
@@ -165,7 +174,10 @@ def _read_keys(
 
 def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
     slug = None if row.department is None else row.department.slug
-    applying = (*limits.get(f"key:{row.public_id}", ()), *limits.get(f"department:{slug}", ()))
+    # Two secrets of one application share the limits of the first.
+    first = row.public_id if row.root is None else row.root.public_id
+    subjects = subjects_of(department=slug or "", key=first)
+    applying = tuple(limit for subject in subjects for limit in limits.get(subject, ()))
     return KeyEntry(
         public_id=row.public_id,
         secret_hmac=bytes(row.secret_hmac),
@@ -183,15 +195,26 @@ def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
             key_id=row.pk,
         ),
         limits=applying,
+        allowed_deployments=frozenset(row.allowed_deployments),
+        networks=tuple(row.networks),
+        counted_as=first,
     )
 
 
-def _read_deployments() -> dict[str, DeploymentEntry]:
+def _read_deployments(limits: dict[str, list[Limit]]) -> dict[str, DeploymentEntry]:
     rows = live_deployments().prefetch_related("release__departments", "replicas").defer(*_HEAVY)
-    return {row.name: _deployment_entry(row) for row in rows}
+    prices = tariffs()
+    return {
+        row.name: _deployment_entry(
+            row, tuple(limits.get(f"deployment:{row.name}", ())), tariff_for(row.name, prices)
+        )
+        for row in rows
+    }
 
 
-def _deployment_entry(row: Deployment) -> DeploymentEntry:
+def _deployment_entry(
+    row: Deployment, limits: tuple[Limit, ...], tariff: Tariff
+) -> DeploymentEntry:
     release, version = row.release, row.release.version
     departments = sorted(department.slug for department in release.departments.all())
     attributes: dict[str, Any] = {
@@ -220,6 +243,8 @@ def _deployment_entry(row: Deployment) -> DeploymentEntry:
             department=row.department.slug,
             attributes=attributes,
         ),
+        limits=limits,
+        tariff=tariff,
     )
 
 

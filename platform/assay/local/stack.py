@@ -85,7 +85,7 @@ class Stack:
         self._spawn(
             "web", sys.executable, "-m", "uvicorn", "assay.asgi:application",
             "--host", "127.0.0.1", "--port", str(self.port), "--no-access-log",
-            "--no-server-header", "--timeout-graceful-shutdown", "3",
+            "--no-server-header", "--no-proxy-headers", "--timeout-graceful-shutdown", "3",
         )  # fmt: skip
 
     def _workers(self) -> None:

@@ -251,7 +251,13 @@ def stage(transactional_db: None, redis: redis_module.Redis) -> Iterator[Stage]:
     person = Person.objects.create(email="ada@example.org", name="Ada")
     application = Application()
     server = uvicorn.Server(
-        uvicorn.Config(application, port=0, log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            application,
+            port=0,
+            log_level="warning",
+            timeout_graceful_shutdown=5,
+            proxy_headers=False,
+        )
     )
     thread = threading.Thread(target=server.run)
     thread.start()
