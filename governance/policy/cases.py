@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -37,9 +37,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         for item in value:
             _plain(item, 1)
     elif value is not None and not isinstance(value, (str, int, bool)):
-        raise ValueError(
-            "an attribute is a text, a whole number, true, false, nothing, or a list of these"
-        )
+        raise ValueError("an attribute is a text, a whole number, yes or no, or a list of these")
     return value
 
 

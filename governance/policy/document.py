@@ -180,21 +180,7 @@ def document_from_yaml(text: str) -> Document:
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise TooLarge(f"The document has more than {MAX_BYTES:,} bytes.")
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            tag = getattr(event, "tag", None)
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or tag:
-                raise yaml.MarkedYAMLError(
-                    problem="anchors, aliases and tags are not allowed",
-                    problem_mark=event.start_mark,
-                )
-            if depth > MAX_DEPTH:
-                raise yaml.MarkedYAMLError(
-                    problem=f"it is nested more than {MAX_DEPTH} deep",
-                    problem_mark=event.start_mark,
-                )
+        _check_events(text)
         data = yaml.load(text, Loader=_Reader)  # noqa: S506 (a safe loader of ours)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(
@@ -217,6 +203,22 @@ def document_from_yaml(text: str) -> Document:
         tests=[] if tests is None else tests,
         note="" if note is None else note,
     )
+
+
+def _check_events(text: str) -> None:
+    """Before anything is built: no anchors, which could name a tree a billion times, no tags."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        mark: Any = event.start_mark
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        named = getattr(event, "anchor", None) or getattr(event, "tag", None)
+        if isinstance(event, yaml.AliasEvent) or named:
+            problem = "anchors, aliases and tags are not allowed"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        if depth > MAX_DEPTH:
+            problem = f"it is nested more than {MAX_DEPTH} deep"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def _yaml_problem(error: Exception) -> str:

@@ -1,0 +1,156 @@
+"""Who could do what under a set of rules: everybody there is, decided one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from django.db.models import Q
+from django.utils import timezone
+
+from governance.errors import WrongState
+from governance.keys.models import ApiKey
+from governance.people.models import Person, RoleAssignment
+from governance.permissions import Action
+from governance.policy.context import probing_context
+from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
+from governance.principals import HeldRole, Principal, PrincipalKind
+
+# A rule may keep policies from being decided at night or at the weekend; it locks nobody out when
+# at one of these moments they can be. Beside them, the present one.
+_MOMENTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"weekday": 3, "time": "10:30"},
+    {"weekday": 3, "time": "22:30"},
+    {"weekday": 7, "time": "10:30"},
+)
+DECIDERS_NEEDED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who can, and the decision that lets them."""
+
+    principal: Principal
+    decision: PolicyDecision
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Whoever can: the first of them, by name, and how many there are and were asked about."""
+
+    people: list[Holder]
+    keys: list[Holder]
+    people_total: int
+    keys_total: int
+    people_asked: int
+    keys_asked: int
+
+
+def people_in_roles() -> Iterator[Principal]:
+    """Every active person who holds a role, as an actor; one query."""
+    held = (
+        RoleAssignment.objects.filter(person__is_active=True)
+        .order_by("person__name", "person_id", "pk")
+        .values_list("person_id", "person__name", "role", "department__slug", "speciality")
+    )
+    for (person_id, name), rows in groupby(held.iterator(), key=lambda row: (row[0], row[1])):
+        yield Principal(
+            kind=PrincipalKind.PERSON,
+            id=str(person_id),
+            name=name,
+            roles=frozenset(
+                HeldRole(role, department, speciality) for *_, role, department, speciality in rows
+            ),
+            person_id=person_id,
+        )
+
+
+def people_without_roles() -> Iterator[Principal]:
+    """Every active person who holds none; one query."""
+    people = Person.objects.filter(is_active=True, role_assignments__isnull=True)
+    for person_id, name in people.order_by("name", "pk").values_list("pk", "name").iterator():
+        yield Principal(PrincipalKind.PERSON, str(person_id), name, person_id=person_id)
+
+
+def live_keys() -> Iterator[Principal]:
+    """Every department's key that is neither revoked nor expired, as an actor; one query."""
+    keys = ApiKey.objects.filter(
+        Q(revoked_at__isnull=True), expires_at__gt=timezone.now(), department__isnull=False
+    )
+    columns = ("pk", "name", "department__slug", "scopes")
+    for pk, name, department, scopes in keys.order_by("name", "pk").values_list(*columns):
+        yield Principal(
+            kind=PrincipalKind.KEY,
+            id=str(pk),
+            name=name,
+            department=department,
+            scopes=frozenset(scopes),
+            key_id=pk,
+        )
+
+
+def who_can_under(
+    snapshot: PolicySnapshot,
+    action: Action,
+    resource: Resource,
+    *,
+    context: Mapping[str, Any] | None = None,
+    limit: int = 200,
+) -> Holders:
+    """Everybody whom `snapshot` lets do `action` on `resource`; at most `limit` of each kind.
+
+    Access tokens are their person's, and not listed by themselves. `context` goes over what is the
+    case just now.
+    """
+    circumstances = {**probing_context(), **(context or {})}
+    people, keys = (
+        [(actor, decide(snapshot, actor, action.value, resource, circumstances)) for actor in found]
+        for found in ([*people_in_roles(), *people_without_roles()], live_keys())
+    )
+    able = [
+        [Holder(actor, decision) for actor, decision in asked if decision.allowed]
+        for asked in (people, keys)
+    ]
+    return Holders(
+        people=able[0][:limit],
+        keys=able[1][:limit],
+        people_total=len(able[0]),
+        keys_total=len(able[1]),
+        people_asked=len(people),
+        keys_asked=len(keys),
+    )
+
+
+def require_two_deciders(snapshot: PolicySnapshot, verb: str) -> None:
+    """Refuse rules under which no policy could be changed any more.
+
+    Raises:
+        WrongState: fewer than two active people could view and decide on policies, or none of
+            them or others could draft one.
+    """
+    deciders = drafters = 0
+    for actor in people_in_roles():
+        if not _could(snapshot, actor, Action.POLICY_VIEW):
+            continue
+        deciders += _could(snapshot, actor, Action.POLICY_DECIDE)
+        drafters += _could(snapshot, actor, Action.POLICY_DRAFT)
+        if deciders >= DECIDERS_NEEDED and drafters:
+            return
+    raise WrongState(
+        f"Policy {snapshot.version} cannot be {verb}: under it {deciders} of the people with a "
+        f"role could decide on policies and {drafters} could draft one, so that nobody could mend "
+        "it.",
+        code="policy_locks_out",
+        hint="Two active people must be able to view and decide on policies, and one to draft.",
+    )
+
+
+def _could(snapshot: PolicySnapshot, actor: Principal, action: Action) -> bool:
+    resource = Resource("policy", id="0", name="0")
+    return any(
+        decide(snapshot, actor, action.value, resource, {**probing_context(), **moment}).allowed
+        for moment in _MOMENTS
+    )

@@ -1,0 +1,120 @@
+"""Where a policy may go, and the one function that moves it there."""
+
+from __future__ import annotations
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound, WrongState
+from governance.policy.engine import Resource
+from governance.policy.models import PolicyState, PolicyVersion
+from governance.principals import Principal
+
+ALLOWED_TRANSITIONS: dict[PolicyState, frozenset[PolicyState]] = {
+    PolicyState.DRAFT: frozenset({PolicyState.PROPOSED, PolicyState.WITHDRAWN}),
+    PolicyState.PROPOSED: frozenset(
+        {PolicyState.ACTIVE, PolicyState.REJECTED, PolicyState.WITHDRAWN}
+    ),
+    PolicyState.ACTIVE: frozenset({PolicyState.SUPERSEDED}),
+    PolicyState.SUPERSEDED: frozenset(),
+    PolicyState.REJECTED: frozenset(),
+    PolicyState.WITHDRAWN: frozenset(),
+}
+_ACTIONS = {
+    PolicyState.PROPOSED: "policy:propose",
+    PolicyState.ACTIVE: "policy:activate",
+    PolicyState.SUPERSEDED: "policy:supersede",
+    PolicyState.REJECTED: "policy:reject",
+    PolicyState.WITHDRAWN: "policy:withdraw",
+}
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:policy'))"
+
+
+def policy_subject(version: PolicyVersion) -> Subject:
+    """The policy as the audit log names it."""
+    return Subject("policy", str(version.number), str(version))
+
+
+def policy_resource(version: PolicyVersion) -> Resource:
+    """The policy as the policy sees it."""
+    return Resource("policy", id=str(version.number), name=str(version.number))
+
+
+def policy_lock() -> None:
+    """Whoever changes policies goes alone until the transaction ends: of two at once one waits, and
+    then sees what the other did.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK)
+
+
+def policy_locked(number: int) -> PolicyVersion:
+    """The policy of that number, nobody else changing any, until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+    """
+    policy_lock()
+    version = PolicyVersion.objects.select_for_update(of=("self",)).filter(number=number).first()
+    if version is None:
+        raise NotFound(f"There is no policy {number}.")
+    return version
+
+
+def policy_set_state(
+    *,
+    actor: Principal,
+    version: PolicyVersion,
+    state: PolicyState,
+    reason: str = "",
+    policy_version: int | None = None,
+) -> PolicyVersion:
+    """Check, move and audit a policy that `policy_locked` gave. Proposing and deciding are signed.
+
+    Raises:
+        WrongState: the table allows no such move.
+    """
+    with transaction.atomic():
+        before = PolicyState(version.state)
+        require_transition(version, state)
+        now = timezone.now()
+        version.state = state
+        if state is PolicyState.PROPOSED:
+            version.proposed_by_id, version.proposed_at = actor.person_id, now
+        elif state in (PolicyState.ACTIVE, PolicyState.REJECTED):
+            version.decided_by_id, version.decided_at = actor.person_id, now
+            version.decision_note = reason
+        version.save()
+        audit_record(
+            actor=actor,
+            action=_ACTIONS[state],
+            subject=policy_subject(version),
+            reason=reason,
+            data={
+                "before": before.value,
+                "after": state.value,
+                "digest": version.digest,
+                "based_on": version.based_on,
+            },
+            policy_version=policy_version,
+        )
+    return version
+
+
+def require_transition(version: PolicyVersion, state: PolicyState) -> None:
+    """Raises WrongState when the table does not allow it."""
+    before = PolicyState(version.state)
+    if state not in ALLOWED_TRANSITIONS[before]:
+        raise WrongState(
+            f"Policy {version.number} is {before.label.lower()}; "
+            f"it cannot become {state.label.lower()}.",
+            hint=_hint(before),
+        )
+
+
+def _hint(before: PolicyState) -> str:
+    moves = sorted(state.label.lower() for state in ALLOWED_TRANSITIONS[before])
+    if moves:
+        return f"From there it can become {', '.join(moves)}."
+    return "That state is final; draft a new policy from what it says."
