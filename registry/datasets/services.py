@@ -19,6 +19,7 @@ from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
+from governance.rowsecurity import taken
 from registry import store
 from registry.catalogue import get_task
 from registry.datasets.models import Classification, Dataset, DatasetVersion
@@ -70,6 +71,13 @@ def dataset_create(
             action=Action.DATASET_CREATE,
             resource=department_resource("dataset", department, name),
         )
+        refused = WrongState(
+            f"A dataset named {name} exists already; a second one was not made.",
+            code="already_exists",
+            hint="Choose another name, or add a version to the dataset that is there.",
+        )
+        if taken(Dataset, name=name):
+            raise refused
         dataset, created = Dataset.objects.get_or_create(
             name=name,
             defaults={
@@ -82,11 +90,7 @@ def dataset_create(
             },
         )
         if not created:
-            raise WrongState(
-                f"A dataset named {name} exists already; a second one was not made.",
-                code="already_exists",
-                hint="Choose another name, or add a version to the dataset that is there.",
-            )
+            raise refused
         audit_record(
             actor=actor,
             action=Action.DATASET_CREATE,

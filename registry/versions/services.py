@@ -15,6 +15,7 @@ from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
+from governance.rowsecurity import taken
 from registry import mlflow_adapter, store
 from registry.catalogue import get_task
 from registry.datasets.models import DatasetVersion
@@ -59,6 +60,13 @@ def model_create(
             action=Action.MODEL_CREATE,
             resource=department_resource("model", department, name),
         )
+        refused = WrongState(
+            f"A model named {name} exists already; a second one was not made.",
+            code="already_exists",
+            hint="Choose another name, or add a version to the model that is there.",
+        )
+        if taken(Model, name=name):
+            raise refused
         model, created = Model.objects.get_or_create(
             name=name,
             defaults={
@@ -70,11 +78,7 @@ def model_create(
             },
         )
         if not created:
-            raise WrongState(
-                f"A model named {name} exists already; a second one was not made.",
-                code="already_exists",
-                hint="Choose another name, or add a version to the model that is there.",
-            )
+            raise refused
         audit_record(
             actor=actor,
             action=Action.MODEL_CREATE,

@@ -11,15 +11,20 @@ from django.utils import timezone
 from governance.audit.services import Attempt, audit_record
 from governance.errors import DomainError, NotPermitted, WrongState
 from governance.permissions import Action
-from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
+from governance.rowsecurity import taken
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.services import release_servable
 from registry.resources import release_subject
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
-from workers.deployments.selectors import deployment_get, deployment_resource, live_deployments
+from workers.deployments.resources import (
+    deployment_context,
+    deployment_resource,
+    new_deployment_resource,
+)
+from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
 from workers.dispatch import wake_engines
 
@@ -45,7 +50,10 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
         .get(pk=release.pk)
     )
     decision = authorize(
-        actor=actor, action=Action.DEPLOYMENT_CREATE, resource=_new_resource(release)
+        actor=actor,
+        action=Action.DEPLOYMENT_CREATE,
+        resource=new_deployment_resource(release),
+        context=deployment_context(release),
     )
     attempt = Attempt(
         actor=actor,
@@ -79,19 +87,6 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
     return deployment
 
 
-def _new_resource(release: Release) -> Resource:
-    return Resource(
-        type="deployment",
-        name=release.deployment_name,
-        department=release.department.slug,
-        attributes={
-            "departments": sorted(release.departments.values_list("slug", flat=True)),
-            "visibility": release.visibility,
-            "environment": release.environment,
-        },
-    )
-
-
 def _replace_live(actor: Principal, release: Release) -> None:
     live = (
         Deployment.objects.select_for_update(of=("self",))
@@ -99,14 +94,15 @@ def _replace_live(actor: Principal, release: Release) -> None:
         .select_related("department")
         .first()
     )
-    if live is None:
-        return
-    if live.department_id != release.department_id:
+    another = live is not None and live.department_id != release.department_id
+    if another or (live is None and _name_serves(release)):
         raise WrongState(
-            f"The name {live.name} serves for another department; release {release.pk} was not "
-            "deployed under it.",
+            f"The name {release.deployment_name} serves for another department; release "
+            f"{release.pk} was not deployed under it.",
             hint="Submit a release under another deployment name.",
         )
+    if live is None:
+        return
     if live.release_id == release.pk:
         raise WrongState(
             f"Release {release.pk} is deployed as {live.name} already; it is {live.state}."
@@ -117,6 +113,11 @@ def _replace_live(actor: Principal, release: Release) -> None:
         actor=actor,
         message=f"Replaced by release {release.pk}.",
     )
+
+
+def _name_serves(release: Release) -> bool:
+    """Whether any department's deployment is live under the release's name, seen or not."""
+    return taken(Deployment, name=release.deployment_name, state__in=LIVE)
 
 
 def _insert(person_id: int, release: Release) -> Deployment:
@@ -147,7 +148,10 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
     """
     seen = deployment_get(actor=actor, deployment_id=deployment_id)
     decision = authorize(
-        actor=actor, action=Action.DEPLOYMENT_STOP, resource=deployment_resource(seen)
+        actor=actor,
+        action=Action.DEPLOYMENT_STOP,
+        resource=deployment_resource(seen),
+        context=deployment_context(seen.release),
     )
     return deployment_move(
         deployment_id=seen.pk,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.parsers import BaseParser
@@ -23,6 +26,7 @@ from assay.api.authentication import (
 from assay.api.fields import StrictSerializer
 from assay.api.pagination import CursorPagination
 from assay.api.parsers import LengthRequired, StrictJSONParser
+from governance import rowsecurity
 from governance.errors import InvalidInput, NotAuthenticated
 from governance.principals import Principal
 
@@ -42,6 +46,34 @@ class Endpoint(APIView):
     parser_classes: tuple[type[BaseParser], ...] = (StrictJSONParser,)
     renderer_classes: tuple[type[BaseRenderer], ...] = (JSONRenderer,)
     ordering: tuple[str, ...] = CursorPagination.ordering
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """The framework's, with the handler in one transaction within what the caller's department
+        owns. Refusals are rendered and audited outside of it."""
+        self.args, self.kwargs = args, kwargs
+        self.request = self.initialize_request(request, *args, **kwargs)
+        self.headers = self.default_response_headers
+        response: Any
+        try:
+            self.initial(self.request, *args, **kwargs)
+            with self.scope():
+                response = self.handler()(self.request, *args, **kwargs)
+        except Exception as error:
+            response = self.handle_exception(error)
+        self.response = self.finalize_response(self.request, response, *args, **kwargs)
+        return self.response
+
+    def handler(self) -> Callable[..., HttpResponseBase]:
+        """What answers the request's method."""
+        name = str(self.request.method).lower()
+        refused = self.http_method_not_allowed
+        return getattr(self, name, refused) if name in self.http_method_names else refused
+
+    def scope(self) -> AbstractContextManager[object]:
+        """What the handler runs in; nothing where nobody is asked who they are, as when signing
+        in, which must find whoever it is."""
+        caller = self.request.user
+        return rowsecurity.scope(caller.principal) if isinstance(caller, Caller) else nullcontext()
 
     @property
     def actor(self) -> Principal:

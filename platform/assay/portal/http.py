@@ -15,6 +15,7 @@ from django.views import View
 from governance.audit.services import Attempt, Subject, audit_refusal
 from governance.errors import DomainError, InvalidInput, NotFound
 from governance.principals import Principal
+from governance.rowsecurity import scope
 
 PAGE_SIZE = 25
 
@@ -45,7 +46,10 @@ def refusal_page(request: HttpRequest, error: DomainError) -> HttpResponse:
 
 
 class Screen(View):
-    """One page. Needs a signed-in person; a `DomainError` becomes a sentence with its status."""
+    """One page. Needs a signed-in person; a `DomainError` becomes a sentence with its status.
+
+    Whatever a screen does is one transaction, within what the person's department owns.
+    """
 
     template_name: ClassVar[str] = ""
     actor: Principal
@@ -55,14 +59,29 @@ class Screen(View):
             return redirect_to_login(request.get_full_path())
         self.actor = principal_of(request)
         try:
-            return super().dispatch(request, *args, **kwargs)
+            with scope(self.actor):
+                return super().dispatch(request, *args, **kwargs)
         except DomainError as error:
-            if error.attempt is None and request.method == "POST":
-                # Whoever would change what they may not know of has tried, though no service saw.
-                address = Subject("address", "", request.path)
-                error.attempt = Attempt(self.actor, "portal:post", address)
-            audit_refusal(error)
-            return refusal_page(request, error)
+            refusal = error
+        # Here, because what was refused is recorded in a transaction of its own.
+        if self.shows(refusal):
+            audit_refusal(refusal)
+            try:
+                with scope(self.actor):
+                    return self.page(status=refusal.status, error=refusal, **kwargs)
+            except DomainError as error:
+                refusal = error
+        if refusal.attempt is None and request.method == "POST":
+            # Whoever would change what they may not know of has tried, though no service saw.
+            address = Subject("address", "", request.path)
+            refusal.attempt = Attempt(self.actor, "portal:post", address)
+        audit_refusal(refusal)
+        with scope(self.actor):
+            return refusal_page(request, refusal)
+
+    def shows(self, refusal: DomainError) -> bool:
+        """Whether the page itself says what was refused, in place of a page of its own."""
+        return False
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return self.page(**kwargs)
@@ -81,7 +100,12 @@ class Screen(View):
 
 
 class ActionScreen(Screen):
-    """A page with a form: `act` calls one service; a refusal shows the page again, and why."""
+    """A page with a form: `act` calls one service; a refusal shows the page again, and why.
+
+    What `act` had changed before it was refused is taken back: the request is one transaction.
+    """
+
+    acted: DomainError | None = None
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if type(self).act is ActionScreen.act:
@@ -89,11 +113,12 @@ class ActionScreen(Screen):
             return self.http_method_not_allowed(request)
         try:
             return self.act(**kwargs)
-        except NotFound:
-            raise
         except DomainError as error:
-            audit_refusal(error)
-            return self.page(status=error.status, error=error, **kwargs)
+            self.acted = error
+            raise
+
+    def shows(self, refusal: DomainError) -> bool:
+        return refusal is self.acted and not isinstance(refusal, NotFound)
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         """Call the service and say where to go next."""

@@ -1,0 +1,209 @@
+"""One row of everything that is a department's, for each of three departments."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Model as DjangoModel
+from django.utils import timezone
+
+from governance.keys.models import ApiKey
+from governance.people.models import Department, Person
+from governance.quotas.models import QuotaLimit
+from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.usage.models import UsageRecord
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.intake.models import Intake
+from registry.releases.models import Release
+from registry.versions.models import Model, ModelVersion
+from workers.deployments.models import Deployment, Replica
+from workers.jobs.models import Job, JobEvent
+
+SLUGS = ("clinical", "engineering", "finance")
+DIGEST = "d" * 64
+OWNED: tuple[type[DjangoModel], ...] = (
+    ApiKey,
+    QuotaLimit,
+    UsageRecord,
+    Review,
+    Decision,
+    ChecklistItem,
+    Model,
+    ModelVersion,
+    Dataset,
+    DatasetVersion,
+    Intake,
+    Gate,
+    Evaluation,
+    GateResult,
+    Release,
+    Job,
+    JobEvent,
+    Deployment,
+    Replica,
+)
+
+
+@dataclass
+class Estate:
+    """A department, somebody who made what it owns, and its rows by table."""
+
+    department: Department
+    person: Person
+    rows: dict[type[DjangoModel], list[Any]] = field(default_factory=dict)
+
+    def add(self, row: Any) -> Any:
+        self.rows.setdefault(type(row), []).append(row)
+        return row
+
+
+def names_of(name: str) -> dict[str, Any]:
+    """What a key needs besides its owner."""
+    return {
+        "public_id": name[:16],
+        "secret_hmac": name.encode().ljust(32, b"."),
+        "pepper_version": 1,
+        "name": name,
+        "expires_at": timezone.now() + timedelta(days=1),
+    }
+
+
+def estates(
+    department: Callable[[str], Department], person: Callable[..., Person]
+) -> dict[str, Estate]:
+    """The three departments' estates, by slug."""
+    found = {}
+    for slug in SLUGS:
+        estate = Estate(department(slug), person(f"Owner {slug}", f"developer@{slug}"))
+        _govern(estate, slug)
+        _register(estate, slug)
+        _run(estate)
+        found[slug] = estate
+    return found
+
+
+def _govern(estate: Estate, slug: str) -> None:
+    now = timezone.now()
+    key = estate.add(ApiKey.objects.create(**names_of(slug), department=estate.department))
+    kind = {"kind": "tokens_per_day", "limit": 1}
+    estate.add(QuotaLimit.objects.create(api_key=key, **kind))
+    estate.add(QuotaLimit.objects.create(department=estate.department, **kind))
+    estate.add(
+        UsageRecord.objects.create(
+            request_id=uuid.uuid4().hex,
+            occurred_at=now,
+            department=slug,
+            key_public_id="k",
+            deployment="d",
+            version_digest="d",
+            endpoint="e",
+            outcome="ok",
+        )
+    )
+    review = estate.add(
+        Review.objects.create(
+            subject_type="thing",
+            subject_id=slug,
+            subject_name="thing",
+            department=estate.department,
+            digest=DIGEST,
+            required_approvals={"compliance": 1},
+            policy_version=1,
+            opened_by=estate.person,
+            due_at=now,
+        )
+    )
+    estate.add(
+        Decision.objects.create(
+            review=review,
+            submitter=estate.person,
+            person=estate.person,
+            verdict="comment",
+            reason="r",
+            digest=DIGEST,
+            round=1,
+        )
+    )
+    estate.add(ChecklistItem.objects.create(review=review, code="c", title="t"))
+
+
+def _register(estate: Estate, slug: str) -> None:
+    mine = {"created_by": estate.person}
+    model = estate.add(
+        Model.objects.create(name=slug, department=estate.department, task="embeddings", **mine)
+    )
+    version = estate.add(
+        ModelVersion.objects.create(
+            model=model, number=1, kind="base", digest=DIGEST, manifest={}, size_bytes=1, **mine
+        )
+    )
+    dataset = estate.add(
+        Dataset.objects.create(
+            name=slug,
+            department=estate.department,
+            task="embeddings",
+            classification="public",
+            licence="MIT",
+            **mine,
+        )
+    )
+    data = estate.add(
+        DatasetVersion.objects.create(
+            dataset=dataset, number=1, digest=DIGEST, rows=1, size_bytes=1, schema={}, **mine
+        )
+    )
+    estate.add(
+        Intake.objects.create(model=model, source="s", licence="l", submitted_by=estate.person)
+    )
+    gate = estate.add(
+        Gate.objects.create(
+            model=model, dataset=dataset, metric="m", comparator=">=", threshold=1, **mine
+        )
+    )
+    evaluation = estate.add(
+        Evaluation.objects.create(
+            version=version,
+            dataset_version=data,
+            metrics={},
+            sample_size=1,
+            digest=DIGEST,
+            job_id=uuid.uuid4(),
+            started_at=timezone.now(),
+            **mine,
+        )
+    )
+    estate.add(
+        GateResult.objects.create(evaluation=evaluation, gate=gate, threshold=1, passed=True)
+    )
+    estate.add(
+        Release.objects.create(
+            version=version,
+            department=estate.department,
+            environment="staging",
+            deployment_name=slug,
+            purpose="p",
+            dossier={},
+            dossier_digest=DIGEST,
+            submitted_by=estate.person,
+        )
+    )
+
+
+def _run(estate: Estate) -> None:
+    mine = {"department": estate.department, "created_by": estate.person}
+    job = estate.add(Job.objects.create(kind="evaluate", title="t", spec={}, **mine))
+    estate.add(JobEvent.objects.create(job=job, attempt=1, message="m"))
+    release = estate.rows[Release][0]
+    deployment = estate.add(
+        Deployment.objects.create(name=release.deployment_name, release=release, **mine)
+    )
+    estate.add(
+        Replica.objects.create(
+            deployment=deployment, worker="w", state="ready", heartbeat_at=timezone.now()
+        )
+    )
