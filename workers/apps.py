@@ -6,3 +6,9 @@ class WorkersConfig(AppConfig):
 
     name = "workers"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Tell the policy where a deployment's modality and classification stand."""
+        from workers.deployments.resources import register_columns
+
+        register_columns()

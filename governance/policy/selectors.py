@@ -46,9 +46,9 @@ def visible_to(
     permits, never = _clause_queries(visible.permits, columns, rows)
     forbids, never_either = _clause_queries(visible.forbids, columns, rows)
     excluded = (*forbids, *never, *never_either)
-    if not permits or ALWAYS in excluded:
+    if not permits or not all(excluded):
         return queryset.none()
-    if ALWAYS not in permits:
+    if all(permits):
         queryset = queryset.filter(reduce(or_, permits))
     for query in excluded:
         queryset = queryset.exclude(pk__in=rows.filter(query).values("pk"))
@@ -68,7 +68,7 @@ def _clause_queries(
         for condition in clause.conditions:
             found = condition_rows(condition, _column(condition, columns), rows)
             query &= found.holds
-            if found.errs != NEVER:
+            if found.errs is not NEVER:
                 erring[repr(condition)] = found.errs
         if not clause.lapsed:
             holding[repr(clause.conditions)] = query

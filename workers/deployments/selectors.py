@@ -6,7 +6,6 @@ from django.db.models import QuerySet
 
 from governance.errors import NotFound
 from governance.permissions import Action
-from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from workers.deployments.models import Deployment
@@ -53,20 +52,4 @@ def serving_deployments() -> QuerySet[Deployment]:
         .select_related(*_RELATED)
         .prefetch_related("release__departments")
         .order_by("pk")
-    )
-
-
-def deployment_resource(deployment: Deployment) -> Resource:
-    """The deployment as policy sees it."""
-    release = deployment.release
-    return Resource(
-        type="deployment",
-        id=str(deployment.pk),
-        name=deployment.name,
-        department=deployment.department.slug,
-        attributes={
-            "departments": sorted(release.departments.values_list("slug", flat=True)),
-            "visibility": release.visibility,
-            "environment": release.environment,
-        },
     )

@@ -25,8 +25,10 @@ from governance.people.selectors import (
     principal_for_person,
 )
 from governance.permissions import VIEW_ACTIONS, Action
+from governance.policy.context import with_base
 from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.models import PolicyVersion
+from governance.policy.rules import Condition
 from governance.policy.selectors import COLUMNS, visible_to
 from governance.policy.services import active_policy
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, service_principal
@@ -34,11 +36,13 @@ from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Review
 from governance.reviews.selectors import review_resource
 from governance.usage.models import UsageRecord
-from registry.datasets.models import Dataset
+from registry.datasets.models import Dataset, DatasetVersion
 from registry.releases.models import Release
+from registry.resources import dataset_resource, model_resource, release_resource
 from registry.versions.models import Model, ModelVersion
 from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment
+from workers.deployments.resources import deployment_resource
 from workers.jobs.models import Job
 
 SLUGS = ("clinical", "engineering", "finance")
@@ -71,21 +75,13 @@ def _owned(kind: str) -> Callable[[Any], Resource]:
     return lambda row: Resource(kind, id=str(row.pk), department=row.department.slug)
 
 
-def _release(kind: str, release: Release, department: str, pk: int) -> Resource:
+def _version(row: ModelVersion) -> Resource:
     return Resource(
-        kind,
-        id=str(pk),
-        department=department,
-        attributes={
-            "departments": [d.slug for d in release.departments.all()],
-            "visibility": release.visibility,
-        },
+        "version",
+        id=str(row.pk),
+        department=row.model.department.slug,
+        attributes={"shared": row.model.shared},
     )
-
-
-def _shared(kind: str, pk: int, model: Model) -> Resource:
-    attributes = {"shared": model.shared}
-    return Resource(kind, id=str(pk), department=model.department.slug, attributes=attributes)
 
 
 def _registry(owner: Person, departments: list[Department]) -> None:
@@ -103,6 +99,7 @@ def _registry(owner: Person, departments: list[Department]) -> None:
             digest=digest,
             manifest={},
             size_bytes=1,
+            dataset_version=_data(owner, department) if shared else None,
             created_by=owner,
         )
         for names, visibility in itertools.product(
@@ -128,6 +125,29 @@ def _registry(owner: Person, departments: list[Department]) -> None:
                 state="stopped",
                 created_by=owner,
             )
+
+
+def _data(owner: Person, department: Department) -> DatasetVersion:
+    """Data of a department, of another classification in each."""
+    dataset = Dataset.objects.create(
+        name=f"data-{department.slug}",
+        department=department,
+        task="embeddings",
+        classification={"clinical": "restricted", "finance": "confidential"}.get(
+            department.slug, "internal"
+        ),
+        licence="MIT",
+        created_by=owner,
+    )
+    return DatasetVersion.objects.create(
+        dataset=dataset,
+        number=1,
+        digest="d" * 64,
+        rows=1,
+        size_bytes=1,
+        schema={},
+        created_by=owner,
+    )
 
 
 def _owned_rows(owner: Person, department: Department) -> None:
@@ -219,41 +239,42 @@ def world(
             ANONYMOUS,
         ),
         rows={
-            "dataset": _rows(Dataset, _owned("dataset")),
+            "dataset": _rows(Dataset, dataset_resource),
             "department": _rows(Department, department_resource),
-            "deployment": _rows(
-                Deployment,
-                lambda row: _release("deployment", row.release, row.department.slug, row.pk),
-            ),
+            "deployment": _rows(Deployment, deployment_resource),
             "job": _rows(Job, _owned("job")),
             "key": _rows(ApiKey, key_resource),
-            "model": _rows(Model, lambda row: _shared("model", row.pk, row)),
+            "model": _rows(Model, model_resource),
             "person": _rows(Person, person_resource),
             "quota": _rows(QuotaLimit, _quota),
-            "release": _rows(
-                Release, lambda row: _release("release", row, row.department.slug, row.pk)
-            ),
+            "release": _rows(Release, release_resource),
             "review": _rows(Review, review_resource),
             "usage": _rows(
                 UsageRecord,
                 lambda row: Resource("usage", id=str(row.pk), department=row.department),
             ),
-            "version": _rows(ModelVersion, lambda row: _shared("version", row.pk, row.model)),
+            "version": _rows(ModelVersion, _version),
         },
     )
 
 
 def _compare(
-    world: World, snapshot: PolicySnapshot, resource_type: str, action: Action, actor: Principal
+    world: World,
+    snapshot: PolicySnapshot,
+    resource_type: str,
+    action: Action,
+    actor: Principal,
+    context: dict[str, Any] | None = None,
 ) -> None:
     rows, resources = world.rows[resource_type]
-    listed = list(
-        visible_to(actor, action, rows, resource_type=resource_type).values_list("pk", flat=True)
-    )
+    rows = rows.filter(pk__in=resources)
+    visible = visible_to(actor, action, rows, resource_type=resource_type, context=context)
+    listed = list(visible.values_list("pk", flat=True))
+    now = with_base(context)
     decided = {
         pk
         for pk, resource in resources.items()
-        if decide(snapshot, actor, action, resource).allowed
+        if decide(snapshot, actor, action, resource, now).allowed
     }
     assert len(listed) == len(set(listed)), f"{resource_type}: a row came twice"
     assert set(listed) == decided, f"{resource_type} for {actor.name}"
@@ -268,37 +289,78 @@ def test_the_default_policy_lists_what_it_decides_for_everybody(world: World) ->
 def test_every_listed_type_has_columns_for_its_attributes(world: World) -> None:
     for resource_type, (_, resources) in world.rows.items():
         for resource in resources.values():
-            stated = set(resource.attributes) - {"tier"}
-            assert stated | {"department"} >= set(COLUMNS[resource_type]) - {"departments"}
+            stated = set(resource.attributes) | {"department", "departments"}
+            assert stated >= set(COLUMNS[resource_type])
+            assert set(resource.attributes) <= set(COLUMNS[resource_type]), resource_type
 
 
-_CONDITIONS = st.one_of(
-    st.builds(
-        lambda operator, value: {
-            "attribute": "departments",
-            "operator": operator,
-            "value": [value] if operator == "contains_any" else value,
-        },
-        st.sampled_from(["contains", "contains_any", "eq"]),
-        st.sampled_from(SLUGS),
-    ),
-    st.builds(
-        lambda attribute, operator, value: {
-            "attribute": attribute,
-            "operator": operator,
-            "value": [value] if operator == "in" else value,
-        },
-        st.sampled_from(["department", "visibility", "unheard_of"]),
-        st.sampled_from(["eq", "ne", "in", "lte", "gte"]),
-        st.sampled_from([*SLUGS, "organisation"]),
-    ),
-    st.sampled_from(
-        [
-            {"attribute": "departments", "operator": "same_department"},
-            {"attribute": "department", "operator": "same_department"},
-            {"attribute": "shared", "operator": "is_true"},
-        ]
-    ),
+# Every operator on every kind of column: texts, flags, numbers, collections, what no column holds,
+# what is nothing for the type; and on the context, stated and not.
+_ATTRIBUTES = (
+    "classification",
+    "department",
+    "departments",
+    "environment",
+    "modality",
+    "owner",
+    "shared",
+    "task",
+    "visibility",
+    "unheard_of",
+    "context.classification",
+    "context.time",
+    "context.tokens",
+    "context.client_address",
+)
+_TEXTS = (*SLUGS, "organisation", "embeddings", "text", "internal", "restricted", "09:30")
+KINDS = ("release", "deployment", "dataset", "model", "key", "person", "quota")
+_SCALARS = st.one_of(st.sampled_from(_TEXTS), st.sampled_from([0, 1, 2, 2**62]), st.booleans())
+_VALUES = {
+    "eq": _SCALARS,
+    "ne": _SCALARS,
+    "contains": _SCALARS,
+    "lte": st.sampled_from([1, 500, "09:30"]),
+    "gte": st.sampled_from([1, 500, "09:30"]),
+    "in": st.lists(st.sampled_from(_TEXTS), min_size=1, max_size=3),
+    "not_in": st.lists(st.sampled_from(_TEXTS), min_size=1, max_size=3),
+    "contains_any": st.lists(st.sampled_from(_TEXTS), min_size=1, max_size=3),
+    "in_network": st.just(["10.0.0.0/8", "2001:db8::/32"]),
+    "not_in_network": st.just(["10.0.0.0/8"]),
+    "is_true": st.none(),
+    "is_self": st.none(),
+    "same_department": st.none(),
+}
+
+
+def _is_valid(condition: dict[str, Any]) -> bool:
+    try:
+        Condition.model_validate(condition)
+    except ValueError:
+        return False
+    return True
+
+
+_CONDITIONS = (
+    st.sampled_from(sorted(_VALUES))
+    .flatmap(
+        lambda operator: st.fixed_dictionaries(
+            {
+                "attribute": st.sampled_from(_ATTRIBUTES),
+                "operator": st.just(operator),
+                "value": _VALUES[operator],
+            }
+        )
+    )
+    .filter(_is_valid)
+)
+_CONTEXTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "classification": st.sampled_from(["internal", "public"]),
+        "time": st.sampled_from(["09:30", "23:00"]),
+        "tokens": st.sampled_from([1, 1000]),
+        "client_address": st.sampled_from(["10.1.2.3", "192.0.2.1", "nowhere"]),
+    },
 )
 _MATCHERS = st.sampled_from(
     [
@@ -306,6 +368,7 @@ _MATCHERS = st.sampled_from(
         {"roles": ["admin", "auditor"]},
         {"department_roles": ["lead", "key"]},
         {"member_roles": ["lead", "developer", "viewer", "key"]},
+        {"member_roles": ["lead", "viewer"], "departments": ["clinical", "engineering"]},
     ]
 )
 _RULES = st.lists(
@@ -322,11 +385,11 @@ _RULES = st.lists(
 
 
 @settings(
-    max_examples=40,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(rules=_RULES)
+@given(rules=_RULES, context=_CONTEXTS)
 @example(
     rules=[
         {
@@ -337,16 +400,64 @@ _RULES = st.lists(
                 for slug in ("engineering", "finance")
             ],
         }
-    ]
+    ],
+    context={},
 )
-def test_any_policy_lists_what_it_decides(world: World, rules: list[dict[str, Any]]) -> None:
-    action = Action.RELEASE_VIEW
+@example(
+    rules=[
+        {"effect": "permit", "principal": {"kinds": ["person"]}, "conditions": []},
+        {
+            "effect": "forbid",
+            "principal": {"kinds": ["person"]},
+            "conditions": [
+                {"attribute": "context.tokens", "operator": "gte", "value": 500},
+                {"attribute": "visibility", "operator": "lte", "value": 1},
+            ],
+        },
+    ],
+    context={"tokens": 1},
+)
+def test_any_policy_lists_what_it_decides(
+    world: World, rules: list[dict[str, Any]], context: dict[str, Any]
+) -> None:
+    views = [VIEW_ACTIONS[kind] for kind in KINDS]
     full = [
-        {**rule, "id": f"rule-{n}", "description": "d", "actions": [action, "model:view"]}
+        {**rule, "id": f"rule-{n}", "description": "d", "actions": views}
         for n, rule in enumerate(rules)
     ]
     install_rules(full)
     snapshot = active_policy()
-    for actor in world.actors:
-        _compare(world, snapshot, "release", action, actor)
-        _compare(world, snapshot, "model", Action.MODEL_VIEW, actor)
+    for actor in world.actors[::2]:
+        for resource_type in KINDS:
+            action = VIEW_ACTIONS[resource_type]
+            _compare(world, snapshot, resource_type, action, actor, context)
+
+
+def test_a_window_of_time_opens_and_closes_a_list(world: World) -> None:
+    hours = [
+        {"attribute": "context.time", "operator": "gte", "value": "08:00"},
+        {"attribute": "context.time", "operator": "lte", "value": "17:59"},
+        {"attribute": "context.weekday", "operator": "lte", "value": 5},
+    ]
+    install_rules(
+        [
+            {
+                "id": "office-hours",
+                "effect": "permit",
+                "description": "everybody looks at models in office hours",
+                "principal": {"kinds": ["person"]},
+                "actions": ["model:view"],
+                "conditions": hours,
+            }
+        ]
+    )
+    actor = world.actors[0]
+    for moment, weekday, seen in (("08:00", 1, 6), ("18:00", 1, 0), ("12:00", 6, 0)):
+        rows = visible_to(
+            actor,
+            Action.MODEL_VIEW,
+            Model.objects.all(),
+            resource_type="model",
+            context={"time": moment, "weekday": weekday},
+        )
+        assert rows.count() == seen

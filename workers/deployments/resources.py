@@ -1,0 +1,92 @@
+"""Deployments as the policy sees them, one by one and as columns of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Case, CharField, Value, When
+
+from governance.policy.columns import COLUMNS, Column
+from governance.policy.engine import Resource
+from registry.catalogue import TASKS
+from registry.releases.models import Release
+from registry.versions.classification import classification_expression, version_classifications
+from workers.deployments.models import Deployment
+
+
+def task_modality(task: str) -> str:
+    """`text`, `image`, `audio`, …, of a task of the catalogue; empty for one it does not have."""
+    found = TASKS.get(task)
+    return "" if found is None else found.modality
+
+
+def deployment_attributes(
+    release: Release, *, name: str, departments: Iterable[str], classification: str
+) -> dict[str, Any]:
+    """What rules may ask of a deployment of `release`.
+
+    `classification` is that of the data that went into its version.
+    """
+    task = release.version.model.task
+    return {
+        "classification": classification,
+        "departments": sorted(departments),
+        "environment": release.environment,
+        "modality": task_modality(task),
+        "name": name,
+        "task": task,
+        "visibility": release.visibility,
+    }
+
+
+def deployment_context(release: Release) -> dict[str, Any]:
+    """What a decision about a deployment of `release` knows of its circumstances."""
+    return {
+        "environment": release.environment,
+        "modality": task_modality(release.version.model.task),
+    }
+
+
+def _resource(release: Release, *, identity: str, name: str) -> Resource:
+    return Resource(
+        type="deployment",
+        id=identity,
+        name=name,
+        department=release.department.slug,
+        attributes=deployment_attributes(
+            release,
+            name=name,
+            departments=release.departments.values_list("slug", flat=True),
+            classification=version_classifications([release.version_id])[release.version_id],
+        ),
+    )
+
+
+def deployment_resource(deployment: Deployment) -> Resource:
+    """A deployment; it belongs to its release's department."""
+    return _resource(deployment.release, identity=str(deployment.pk), name=deployment.name)
+
+
+def new_deployment_resource(release: Release) -> Resource:
+    """The deployment that is about to be made of a release."""
+    return _resource(release, identity="", name=release.deployment_name)
+
+
+def _modality_expression() -> Case:
+    tasks: dict[str, list[str]] = {}
+    for task in TASKS.values():
+        tasks.setdefault(task.modality, []).append(task.name)
+    whens = [
+        When(release__version__model__task__in=names, then=Value(modality))
+        for modality, names in tasks.items()
+    ]
+    return Case(*whens, default=Value(""), output_field=CharField())
+
+
+def register_columns() -> None:
+    """Let lists ask for what only these contexts can work out."""
+    COLUMNS["deployment"] |= {
+        "classification": Column(text=lambda: classification_expression("release__version__")),
+        "modality": Column(text=_modality_expression),
+    }
