@@ -89,6 +89,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="person",
+            name="deprovisioned_at",
+            field=models.DateTimeField(blank=True, null=True),
+        ),
+        migrations.AddField(
+            model_name="person",
             name="external_id",
             field=models.CharField(blank=True, default="", max_length=255),
         ),
@@ -150,7 +155,11 @@ class Migration(migrations.Migration):
             model_name="person",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    ("is_active", False), ("deactivated_at__isnull", True), _connector="OR"
+                    ("is_active", False),
+                    models.Q(
+                        ("deactivated_at__isnull", True), ("deprovisioned_at__isnull", True)
+                    ),
+                    _connector="OR",
                 ),
                 name="who_is_deactivated_is_not_active",
             ),

@@ -45,6 +45,8 @@ class Person(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     deactivated_at = models.DateTimeField(null=True, blank=True)
     deactivation_reason = models.CharField(max_length=300, blank=True, default="")
+    # When the identity provider deleted them: it sees them no more, and may make them anew.
+    deprovisioned_at = models.DateTimeField(null=True, blank=True)
     # Raised when every session that they have must end; a session carries the number it began at.
     session_epoch = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -68,7 +70,8 @@ class Person(AbstractBaseUser):
             ),
             models.CheckConstraint(
                 name="who_is_deactivated_is_not_active",
-                condition=Q(is_active=False) | Q(deactivated_at__isnull=True),
+                condition=Q(is_active=False)
+                | Q(deactivated_at__isnull=True, deprovisioned_at__isnull=True),
             ),
         )
 

@@ -33,12 +33,18 @@ from governance.principals import Principal, service_principal
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 NAME_MAX = 120
+EMAIL_MAX = 254
 PASSWORD_MAX = 256
 REASON_MAX = 300
 _STANDING = ("is_active", "deactivated_at", "deactivation_reason", "session_epoch", "changed_at")
 
 
-def _check_name(name: str) -> str:
+def check_name(name: str) -> str:
+    """The name as it is kept.
+
+    Raises:
+        InvalidInput: it is empty, too long or not printable.
+    """
     name = name.strip()
     if not name or len(name) > NAME_MAX or not name.isprintable():
         raise InvalidInput(
@@ -46,6 +52,24 @@ def _check_name(name: str) -> str:
             fields={"name": ["is empty, too long or not printable"]},
         )
     return name
+
+
+def check_email(email: str) -> str:
+    """The address as it is kept, in small letters.
+
+    Raises:
+        InvalidInput: it is none, or too long.
+    """
+    email = email.strip().lower()
+    try:
+        if len(email) > EMAIL_MAX:
+            raise ValidationError(f"An e-mail address has {EMAIL_MAX} characters at most.")
+        validate_email(email)
+    except ValidationError as error:
+        raise InvalidInput(
+            "This is not an e-mail address.", fields={"email": list(error.messages)}
+        ) from error
+    return email
 
 
 def department_create(*, actor: Principal, slug: str, name: str) -> Department:
@@ -68,7 +92,7 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
                 "and begins with a letter.",
                 fields={"slug": ["has the wrong form"]},
             )
-        name = _check_name(name)
+        name = check_name(name)
         try:
             with transaction.atomic():
                 department = Department.objects.create(slug=slug, name=name)
@@ -111,14 +135,9 @@ def person_create(
 
 
 def _person_make(*, email: str, name: str, password: str | None) -> Person:
-    email = email.strip().lower()
-    person = Person(email=email, name=_check_name(name))
-    try:
-        validate_email(email)
-    except ValidationError as error:
-        raise InvalidInput(
-            "This is not an e-mail address.", fields={"email": list(error.messages)}
-        ) from error
+    name = check_name(name)
+    email = check_email(email)
+    person = Person(email=email, name=name)
     if password is None:
         person.set_unusable_password()
     else:

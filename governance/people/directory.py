@@ -1,0 +1,214 @@
+"""An identity provider's groups, and who is in them. What they mean is up to mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from django.db import IntegrityError, transaction
+from django.db.models import Count, QuerySet
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput, NotFound, WrongState
+from governance.people.groups import GROUP_MAX, members_sync
+from governance.people.models import DirectoryGroup, GroupMapping, Person
+from governance.people.provisioning import EXTERNAL_ID_MAX, UNIQUENESS
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+
+MEMBERS_MAX = 10_000
+# Ids that an audit event lists; it counts the others.
+LISTED_MAX = 1000
+_GROUPS = Resource("person", name="people")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """What an identity provider says of a group. `members` are people's ids."""
+
+    name: str
+    external_id: str = ""
+    members: frozenset[int] = frozenset()
+
+
+def directory_groups(actor: Principal) -> QuerySet[DirectoryGroup]:
+    """Every provisioned group, for who keeps people.
+
+    Raises:
+        NotPermitted, NotFound: the policy refuses.
+    """
+    authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
+    return DirectoryGroup.objects.annotate(members_n=Count("members"))
+
+
+def directory_group_get(*, actor: Principal, group_id: int) -> DirectoryGroup:
+    """Raises NotFound when there is none, or the actor may not know of groups."""
+    found = directory_groups(actor).filter(pk=group_id).first()
+    if found is None:
+        raise NotFound(f"There is no group {group_id}.")
+    return found
+
+
+def directory_group_create(*, actor: Principal, record: GroupRecord) -> DirectoryGroup:
+    """A new group with its members, who get the roles that its mappings give.
+
+    Raises:
+        InvalidInput: a name or external id that is empty, too long or not printable, or a member
+            that nobody is.
+        NotPermitted: the policy refuses.
+        WrongState: another group has this name or external id (code `uniqueness`).
+    """
+    with transaction.atomic():
+        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
+        record = _checked(record)
+        group = DirectoryGroup(name=record.name, external_id=record.external_id)
+        _save(group)
+        _record(actor, "group:create", group, decision.policy_version)
+        joined = _set_members(actor, group, record.members, decision.policy_version)
+        _sync(actor, {group.name}, joined)
+    return group
+
+
+def directory_group_change(
+    *, actor: Principal, group_id: int, record: GroupRecord
+) -> DirectoryGroup:
+    """Make the group what the provider says. Roles follow at once.
+
+    Raises:
+        InvalidInput, NotPermitted, WrongState: as `directory_group_create`.
+        NotFound: there is no such group.
+    """
+    with transaction.atomic():
+        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
+        group = _locked(group_id)
+        record = _checked(record)
+        names = {group.name, record.name}
+        if len(names) > 1 or group.external_id != record.external_id:
+            before = {"name": group.name, "external_id": group.external_id}
+            group.name, group.external_id = record.name, record.external_id
+            _save(group)
+            _record(
+                actor,
+                "group:update",
+                group,
+                decision.policy_version,
+                {"before": before, "external_id": group.external_id},
+            )
+        concerned = _set_members(actor, group, record.members, decision.policy_version)
+        if len(names) > 1:
+            # Everyone's roles may depend on what the group is called.
+            concerned |= record.members
+        _sync(actor, names, concerned)
+    return group
+
+
+def directory_group_delete(*, actor: Principal, group_id: int) -> None:
+    """Forget the group; whoever had a role through it alone loses it at once.
+
+    Raises:
+        NotFound, NotPermitted: there is no such group, or the policy refuses.
+    """
+    with transaction.atomic():
+        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
+        group = _locked(group_id)
+        members = set(group.members.values_list("pk", flat=True))
+        _record(
+            actor,
+            "group:delete",
+            group,
+            decision.policy_version,
+            {"members": len(members)},
+        )
+        group.delete()
+        _sync(actor, {group.name}, members)
+
+
+def _locked(group_id: int) -> DirectoryGroup:
+    group = DirectoryGroup.objects.select_for_update().filter(pk=group_id).first()
+    if group is None:
+        raise NotFound(f"There is no group {group_id}.")
+    return group
+
+
+def _checked(record: GroupRecord) -> GroupRecord:
+    name, external_id = record.name.strip(), record.external_id
+    faults = {
+        "name": not name or len(name) > GROUP_MAX or not name.isprintable(),
+        "external_id": len(external_id) > EXTERNAL_ID_MAX or not external_id.isprintable(),
+    }
+    if wrong := [field for field, is_wrong in faults.items() if is_wrong]:
+        raise InvalidInput(
+            f"A group's {wrong[0].replace('_', ' ')} is empty, too long or not printable.",
+            fields={field: ["is empty, too long or not printable"] for field in wrong},
+        )
+    if len(record.members) > MEMBERS_MAX:
+        raise InvalidInput(
+            f"Group {name} would have {len(record.members):,} members; {MEMBERS_MAX:,} are "
+            "allowed.",
+            fields={"members": ["are too many"]},
+        )
+    return GroupRecord(name=name, external_id=external_id, members=record.members)
+
+
+def _save(group: DirectoryGroup) -> None:
+    try:
+        with transaction.atomic():
+            group.save()
+    except IntegrityError as error:
+        raise WrongState(
+            f"Another group has the name {group.name} or its external id; the group was neither "
+            "made nor changed.",
+            code=UNIQUENESS,
+        ) from error
+
+
+def _set_members(
+    actor: Principal, group: DirectoryGroup, members: Collection[int], policy_version: int
+) -> set[int]:
+    """Write what differs; returns who joined or left."""
+    before = set(group.members.values_list("pk", flat=True))
+    joined, left = set(members) - before, before - set(members)
+    known = set(
+        Person.objects.filter(pk__in=joined, deprovisioned_at=None).values_list("pk", flat=True)
+    )
+    if unknown := sorted(joined - known):
+        raise InvalidInput(
+            f"There is no person {unknown[0]}; the group's members were not changed.",
+            fields={"members": [f"{len(unknown)} of them nobody is"]},
+        )
+    if joined or left:
+        group.members.add(*joined)
+        group.members.remove(*left)
+        group.save(update_fields=["changed_at"])
+        data = {
+            "joined": sorted(joined)[:LISTED_MAX],
+            "left": sorted(left)[:LISTED_MAX],
+            "joined_n": len(joined),
+            "left_n": len(left),
+        }
+        _record(actor, "group:members", group, policy_version, data)
+    return joined | left
+
+
+def _sync(actor: Principal, names: Collection[str], people: Collection[int]) -> None:
+    """Let roles follow, if the group of any of these names means one."""
+    if people and GroupMapping.objects.filter(group__in=names).exists():
+        members_sync(actor=actor, people=Person.objects.filter(pk__in=people))
+
+
+def _record(
+    actor: Principal,
+    action: str,
+    group: DirectoryGroup,
+    policy_version: int,
+    data: Mapping[str, object] | None = None,
+) -> None:
+    audit_record(
+        actor=actor,
+        action=action,
+        subject=Subject("group", str(group.pk), group.name),
+        data=dict(data or {}),
+        policy_version=policy_version,
+    )

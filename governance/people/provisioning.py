@@ -1,0 +1,226 @@
+"""People as an identity provider keeps them: made, changed, deactivated and deleted from there.
+
+A record is never removed: whoever the provider deletes has no access and no role, and it does not
+see them any more; when it makes an account of the same address again, that is the same person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput, NotFound, WrongState
+from governance.people.models import Person
+from governance.people.roles import person_subject, record_role
+from governance.people.selectors import people_visible_to, person_resource
+from governance.people.services import (
+    check_email,
+    check_name,
+    person_create,
+    person_deactivate,
+    person_reactivate,
+)
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+
+UNIQUENESS = "uniqueness"
+USER_NAME_MAX = 254
+EXTERNAL_ID_MAX = 255
+REASON_INACTIVE = "The identity provider set the account inactive."
+REASON_DELETED = "The identity provider deleted the account."
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRecord:
+    """What an identity provider says of a person."""
+
+    user_name: str
+    email: str
+    name: str
+    given_name: str = ""
+    family_name: str = ""
+    external_id: str = ""
+    active: bool = True
+
+
+def provisioned_people(actor: Principal) -> QuerySet[Person]:
+    """Everyone that the identity provider may see; not those it has deleted."""
+    return people_visible_to(actor).filter(deprovisioned_at=None)
+
+
+def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
+    """A new account, or the one that the provider deleted before, without its former roles.
+
+    Raises:
+        InvalidInput: a value that is empty, too long or not printable, or no e-mail address.
+        NotPermitted: the policy refuses.
+        WrongState: somebody has this user name, address or external id (code `uniqueness`).
+    """
+    with transaction.atomic():
+        record = _checked(record)
+        gone = Person.objects.filter(deprovisioned_at__isnull=False, email=record.email)
+        former = gone.select_for_update(no_key=True).first()
+        if former is None:
+            _refuse_taken(record, None)
+            made = person_create(actor=actor, email=record.email, name=record.name)
+            return _apply(actor, made, record)
+        authorize(actor=actor, action=Action.PERSON_CREATE, resource=person_resource(former))
+        former.deprovisioned_at = None
+        former.save(update_fields=["deprovisioned_at", "changed_at"])
+        return _apply(actor, former, record)
+
+
+def person_change(*, actor: Principal, person_id: int, record: PersonRecord) -> Person:
+    """Make the account what the provider says; active and inactive too.
+
+    Raises:
+        InvalidInput: as `person_provision`.
+        NotFound, NotPermitted: there is no such person, or the policy refuses.
+        WrongState: as `person_provision`, or the last administrator would become inactive.
+    """
+    with transaction.atomic():
+        person = _locked(actor, person_id)
+        return _apply(actor, person, _checked(record))
+
+
+def person_deprovision(*, actor: Principal, person_id: int) -> None:
+    """End the account: no access, no role, no group; the record stays, and the provider does not
+    see it any more.
+
+    Raises:
+        NotFound, NotPermitted: there is no such person, or the policy refuses.
+        WrongState: it is the last administrator's.
+    """
+    with transaction.atomic():
+        person = _locked(actor, person_id)
+        if person.is_active:
+            person_deactivate(actor=actor, person_id=person.pk, reason=REASON_DELETED)
+            person.refresh_from_db()
+        decision = authorize(
+            actor=actor, action=Action.PERSON_DEACTIVATE, resource=person_resource(person)
+        )
+        person.directory_groups.clear()
+        roles = person.role_assignments.select_related("person", "department")
+        for assignment in roles:
+            record_role(actor, "role:revoke", assignment, decision.policy_version)
+        roles.all().delete()
+        person.user_name = person.external_id = ""
+        person.deprovisioned_at = timezone.now()
+        person.save(update_fields=["user_name", "external_id", "deprovisioned_at", "changed_at"])
+        audit_record(
+            actor=actor,
+            action="person:deprovision",
+            subject=person_subject(person),
+            policy_version=decision.policy_version,
+        )
+
+
+def _locked(actor: Principal, person_id: int) -> Person:
+    people = provisioned_people(actor).filter(pk=person_id)
+    # The list may join other tables; the lock is asked of the row alone.
+    person = (
+        Person.objects.select_for_update(no_key=True).filter(pk=person_id).first()
+        if people.exists()
+        else None
+    )
+    if person is None:
+        raise NotFound(f"There is no person {person_id}.")
+    return person
+
+
+def _checked(record: PersonRecord) -> PersonRecord:
+    """The record as it is kept.
+
+    Raises:
+        InvalidInput: naming the field that is wrong.
+    """
+    texts = {
+        "user_name": (record.user_name.strip(), USER_NAME_MAX, True),
+        "given_name": (record.given_name.strip(), 120, False),
+        "family_name": (record.family_name.strip(), 120, False),
+        "external_id": (record.external_id, EXTERNAL_ID_MAX, False),
+    }
+    for field, (text, longest, needed) in texts.items():
+        if (needed and not text) or len(text) > longest or not text.isprintable():
+            raise InvalidInput(
+                f"A person's {field.replace('_', ' ')} has {int(needed)} to {longest} printable "
+                "characters.",
+                fields={field: ["is empty, too long or not printable"]},
+            )
+    return PersonRecord(
+        user_name=texts["user_name"][0],
+        email=check_email(record.email),
+        name=check_name(record.name),
+        given_name=texts["given_name"][0],
+        family_name=texts["family_name"][0],
+        external_id=record.external_id,
+        active=record.active,
+    )
+
+
+def _refuse_taken(record: PersonRecord, person: Person | None) -> None:
+    """Raises WrongState when somebody else has what names one person alone."""
+    others = Person.objects.exclude(pk=person.pk) if person else Person.objects.all()
+    taken = {
+        "user name": Q(user_name__iexact=record.user_name)
+        # Who was added by hand is known by their address.
+        | Q(user_name="", email=record.user_name.lower(), deprovisioned_at=None),
+        "e-mail address": Q(email=record.email),
+    }
+    if record.external_id:
+        taken["external id"] = Q(external_id=record.external_id)
+    for what, query in taken.items():
+        if others.filter(query).exists():
+            raise _uniqueness(what)
+
+
+def _uniqueness(what: str) -> WrongState:
+    return WrongState(
+        f"Another person has this {what}; the account was neither made nor changed.",
+        code=UNIQUENESS,
+        hint="Find them by userName or externalId, and change that account.",
+    )
+
+
+def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
+    decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person))
+    wanted = {
+        "user_name": record.user_name,
+        "email": record.email,
+        "name": record.name,
+        "given_name": record.given_name,
+        "family_name": record.family_name,
+        "external_id": record.external_id,
+    }
+    changed = {field: value for field, value in wanted.items() if getattr(person, field) != value}
+    if changed:
+        _refuse_taken(record, person)
+        before = {field: getattr(person, field) for field in changed}
+        for field, value in changed.items():
+            setattr(person, field, value)
+        try:
+            with transaction.atomic():
+                person.save(update_fields=[*changed, "changed_at"])
+        except IntegrityError as error:
+            raise _uniqueness("user name, e-mail address or external id") from error
+        audit_record(
+            actor=actor,
+            action=Action.PERSON_UPDATE,
+            subject=person_subject(person),
+            data={"before": before, "after": changed},
+            policy_version=decision.policy_version,
+        )
+    if record.active is not person.is_active:
+        person = _set_active(actor, person, active=record.active)
+    return person
+
+
+def _set_active(actor: Principal, person: Person, *, active: bool) -> Person:
+    if active:
+        return person_reactivate(actor=actor, person_id=person.pk)
+    return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)
