@@ -1,0 +1,175 @@
+"""A dry run: the decisions that were made, made again under other rules, and what would change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from governance.audit.models import AuditEvent
+from governance.audit.selectors import audit_events_visible_to, event_body
+from governance.errors import InvalidInput
+from governance.permissions import Action
+from governance.policy.decisions import Inputs
+from governance.policy.engine import PolicySnapshot, decide
+from governance.policy.lifecycle import version_snapshot
+from governance.policy.selectors import policy_version_get
+from governance.policy.sentences import action_words, actor_words
+from governance.policy.services import active_policy, authorize
+from governance.policy.states import policy_resource
+from governance.principals import Principal
+
+LAST_MAX = 10_000
+EXAMPLES = 5
+GROUPS_MAX = 200
+# Events without a decision (signing in, the platform's own work) are passed over, up to this many.
+SCAN_FACTOR = 5
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One recorded decision that would come out otherwise. `recorded` is what was decided then."""
+
+    event: int
+    occurred_at: datetime
+    sentence: str
+    recorded: bool
+    allowed: bool
+    reason: str
+
+
+@dataclass(slots=True)
+class FlipGroup:
+    """Flips of one kind: the same action, to the same verdict, by the same rules."""
+
+    action: str
+    resource_type: str
+    allowed: bool
+    rules_before: tuple[str, ...]
+    rules_after: tuple[str, ...]
+    count: int = 0
+    people: set[str] = field(default_factory=set)
+    examples: list[Flip] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Replay:
+    """What came of a dry run. `before` and `after` are the numbers of the two policies.
+
+    `replayed` decisions were made again; `unreadable` ones carry no inputs that could be; `drifted`
+    ones come out otherwise under the policy in force too, which is no flip of this draft.
+    """
+
+    before: int
+    after: int
+    asked: int
+    replayed: int = 0
+    unreadable: int = 0
+    drifted: int = 0
+    flips: int = 0
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    took_ms: int = 0
+    groups: list[FlipGroup] = field(default_factory=list)
+
+    @property
+    def now_denied(self) -> int:
+        """How many would be refused that are let through."""
+        return sum(group.count for group in self.groups if not group.allowed)
+
+    @property
+    def now_allowed(self) -> int:
+        """How many would be let through that are refused."""
+        return sum(group.count for group in self.groups if group.allowed)
+
+
+def policy_replay(*, actor: Principal, number: int, last: int = 1000) -> Replay:
+    """The last recorded decisions that `actor` may see, under policy `number` and the one in force.
+
+    A flip is a decision on which these two differ.
+
+    Raises:
+        NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
+        InvalidInput: `last` is not 1 to `LAST_MAX`.
+    """
+    if not 1 <= last <= LAST_MAX:
+        raise InvalidInput(
+            f"A dry run takes the last 1 to {LAST_MAX:,} decisions.",
+            fields={"last": [f"is not 1 to {LAST_MAX:,}"]},
+        )
+    version = policy_version_get(actor=actor, number=number)
+    authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=policy_resource(version))
+    return replayed(_recorded(actor, last), active_policy(), version_snapshot(version), last)
+
+
+def replayed(
+    events: Iterator[AuditEvent], before: PolicySnapshot, after: PolicySnapshot, last: int
+) -> Replay:
+    """Decide up to `last` recorded decisions again under two policies."""
+    started = time.perf_counter()
+    result = Replay(before=before.version, after=after.version, asked=last)
+    groups: dict[tuple[object, ...], FlipGroup] = {}
+    for event in events:
+        decision = event_body(event)["data"].get("decision")
+        if decision is None:
+            continue
+        if result.replayed >= last:
+            break
+        try:
+            asked = Inputs.from_dict(decision)
+            recorded = bool(decision["allowed"])
+        except (ValueError, KeyError, TypeError):
+            result.unreadable += 1
+            continue
+        result.replayed += 1
+        result.newest = result.newest or event.occurred_at
+        result.oldest = event.occurred_at
+        _compare(event, asked, recorded, (before, after), result, groups)
+    result.groups = sorted(groups.values(), key=lambda group: -group.count)[:GROUPS_MAX]
+    result.took_ms = int((time.perf_counter() - started) * 1000)
+    return result
+
+
+def _compare(
+    event: AuditEvent,
+    asked: Inputs,
+    recorded: bool,
+    policies: tuple[PolicySnapshot, PolicySnapshot],
+    result: Replay,
+    groups: dict[tuple[object, ...], FlipGroup],
+) -> None:
+    now, then = (
+        decide(policy, asked.actor, asked.action, asked.resource, asked.context)
+        for policy in policies
+    )
+    result.drifted += now.allowed is not recorded
+    if now.allowed is then.allowed:
+        return
+    result.flips += 1
+    key = (asked.action, asked.resource.type, then.allowed, now.rules, then.rules)
+    group = groups.get(key)
+    if group is None:
+        group = groups[key] = FlipGroup(
+            asked.action, asked.resource.type, then.allowed, now.rules, then.rules
+        )
+    group.count += 1
+    group.people.add(asked.actor.name)
+    if len(group.examples) < EXAMPLES:
+        words = action_words(asked.action, asked.resource)
+        group.examples.append(
+            Flip(
+                event=event.pk,
+                occurred_at=event.occurred_at,
+                sentence=f"{actor_words(asked.actor)}: {words}",
+                recorded=recorded,
+                allowed=then.allowed,
+                reason=then.reason,
+            )
+        )
+
+
+def _recorded(actor: Principal, last: int) -> Iterator[AuditEvent]:
+    events = audit_events_visible_to(actor).filter(policy_version__isnull=False).defer(None)
+    return iter(events.only("occurred_at", "canonical")[: last * SCAN_FACTOR].iterator(_CHUNK))
