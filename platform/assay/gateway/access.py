@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from assay.gateway.errors import printable
+from assay.gateway.errors import RequestInvalid, printable
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
 from governance.errors import NotFound, NotPermitted, Unavailable
 from governance.permissions import Action
+from governance.policy.context import (
+    CLASSIFICATIONS,
+    UNDECLARED_CLASSIFICATION,
+    base_context,
+)
 from governance.policy.engine import PolicyDecision, decide, may_know_of
 
 # What a client is told to wait for a replica to come up, in seconds.
 _REPLICA_WAIT_S = 5.0
+
+
+CLASSIFICATION_HEADER = b"assay-data-classification"
+
+
+def declared_classification(value: bytes | None) -> str:
+    """How sensitive the caller says its data is; `internal` when it does not say.
+
+    Raises:
+        RequestInvalid: the header says something else than the four.
+    """
+    if value is None:
+        return UNDECLARED_CLASSIFICATION
+    said = value.decode("latin-1").strip().lower()
+    if said not in CLASSIFICATIONS:
+        raise RequestInvalid(
+            f"Assay-Data-Classification is {printable(said, 40)}; "
+            f"it is one of {', '.join(CLASSIFICATIONS)}.",
+            code="invalid_classification",
+        )
+    return said
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of a request beside its key and deployment. `tokens` is the estimate of its
+    prompt and the most that it may be answered with.
+    """
+
+    client_address: str
+    classification: str = UNDECLARED_CLASSIFICATION
+    tokens: int = 1
+
+    def context(self, entry: DeploymentEntry) -> dict[str, Any]:
+        """The context of a decision about `entry`, now."""
+        attributes = entry.resource.attributes
+        return {
+            **base_context(self.client_address),
+            "classification": self.classification,
+            "environment": attributes["environment"],
+            "modality": attributes["modality"],
+            "tokens": self.tokens,
+        }
 
 
 class ModelUnknown(NotFound):
@@ -21,14 +72,23 @@ class ModelUnknown(NotFound):
 
 
 class Refused(NotPermitted):
-    """The policy forbids it. `decision` is what was decided, `deployment` on what."""
+    """The policy forbids it. `decision` is what was decided, `deployment` on what, `context` in
+    which circumstances.
+    """
 
     def __init__(
-        self, message: str, *, code: str, deployment: DeploymentEntry, decision: PolicyDecision
+        self,
+        message: str,
+        *,
+        code: str,
+        deployment: DeploymentEntry,
+        decision: PolicyDecision,
+        context: Mapping[str, Any],
     ) -> None:
         super().__init__(message, code=code)
         self.deployment = deployment
         self.decision = decision
+        self.context = context
 
 
 class NotReady(Unavailable):
@@ -38,9 +98,9 @@ class NotReady(Unavailable):
 
 
 def find_deployment(
-    snapshot: Snapshot, key: KeyEntry, name: str
-) -> tuple[DeploymentEntry, PolicyDecision]:
-    """The deployment called `name`, and the decision that lets `key` invoke it.
+    snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances
+) -> tuple[DeploymentEntry, PolicyDecision, Mapping[str, Any]]:
+    """The deployment called `name`, and the decision that lets `key` invoke it, with its context.
 
     Raises:
         ModelUnknown: there is none that the key may know of.
@@ -50,19 +110,27 @@ def find_deployment(
     if entry is None:
         raise model_unknown(name)
     actor, resource, action = key.principal, entry.resource, Action.DEPLOYMENT_INVOKE
-    decision = decide(snapshot.policy, actor, action, resource)
+    context = circumstances.context(entry)
+    decision = decide(snapshot.policy, actor, action, resource, context)
     if not decision.allowed:
-        if not may_know_of(snapshot.policy, actor, action, resource):
+        if not may_know_of(snapshot.policy, actor, action, resource, context):
             raise model_unknown(name)
-        raise Refused(decision.reason, code="policy_denied", deployment=entry, decision=decision)
+        raise Refused(
+            decision.reason,
+            code="policy_denied",
+            deployment=entry,
+            decision=decision,
+            context=context,
+        )
     if obstacle := entry.obstacle or _expired(entry):
         raise Refused(
             f"Deployment {entry.name} does not serve: {obstacle}.",
             code="release_not_servable",
             deployment=entry,
             decision=decision,
+            context=context,
         )
-    return entry, decision
+    return entry, decision, context
 
 
 def require_ready(entry: DeploymentEntry) -> None:
@@ -75,19 +143,18 @@ def require_ready(entry: DeploymentEntry) -> None:
         )
 
 
-def visible_deployments(snapshot: Snapshot, key: KeyEntry) -> list[tuple[DeploymentEntry, bool]]:
+def visible_deployments(
+    snapshot: Snapshot, key: KeyEntry, circumstances: Circumstances
+) -> list[tuple[DeploymentEntry, bool]]:
     """Every deployment that `key` may see, by name, and whether it may use it."""
     found = []
+    policy, actor, action = snapshot.policy, key.principal, Action.DEPLOYMENT_INVOKE
     for name in sorted(snapshot.deployments):
         entry = snapshot.deployments[name]
-        usable = decide(
-            snapshot.policy, key.principal, Action.DEPLOYMENT_INVOKE, entry.resource
-        ).allowed
-        if usable or may_know_of(
-            snapshot.policy, key.principal, Action.DEPLOYMENT_INVOKE, entry.resource
-        ):
-            listed = not key.allowed_deployments or entry.name in key.allowed_deployments
-            found.append((entry, usable and listed and not (entry.obstacle or _expired(entry))))
+        context = circumstances.context(entry)
+        usable = decide(policy, actor, action, entry.resource, context).allowed
+        if usable or may_know_of(policy, actor, action, entry.resource, context):
+            found.append((entry, usable and not (entry.obstacle or _expired(entry))))
     return found
 
 

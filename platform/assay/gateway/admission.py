@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from assay.gateway.access import Refused, find_deployment
+from assay.gateway.access import Circumstances, Refused, find_deployment
 from assay.gateway.authentication import authenticate
 from assay.gateway.refresher import Refresher
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
@@ -30,20 +31,25 @@ _SLICE = 50
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """By which key, to which deployment, under which decision."""
+    """By which key, to which deployment, under which decision, in which context."""
 
     key: KeyEntry
     deployment: DeploymentEntry
     decision: PolicyDecision
+    context: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What is asked for: by whom, from where, of which deployment."""
+    """What is asked for: by whom, in which circumstances, of which deployment."""
 
     token: ParsedToken
-    client_address: str
+    circumstances: Circumstances
     model: str
+
+    @property
+    def client_address(self) -> str:
+        return self.circumstances.client_address
 
     def admit(self, snapshot: Snapshot) -> Admitted:
         """What lets it run under `snapshot`.
@@ -52,7 +58,8 @@ class Application:
             KeyRefused, ModelUnknown, Refused: nothing does.
         """
         key = authenticate(snapshot, self.token, self.client_address)
-        deployment, decision = find_deployment(snapshot, key, self.model)
+        found = find_deployment(snapshot, key, self.model, self.circumstances)
+        deployment, decision, context = found
         if key.allowed_deployments and deployment.name not in key.allowed_deployments:
             raise Refused(
                 f"API key {key.name} is limited to {', '.join(sorted(key.allowed_deployments))}; "
@@ -60,8 +67,9 @@ class Application:
                 code="deployment_not_allowed",
                 deployment=deployment,
                 decision=decision,
+                context=context,
             )
-        return Admitted(key, deployment, decision)
+        return Admitted(key, deployment, decision, context)
 
 
 class Ticket:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from django.conf import settings
 
 from assay.gateway.access import (
+    CLASSIFICATION_HEADER,
+    Circumstances,
     Refused,
+    declared_classification,
     model_unknown,
     require_ready,
     visible_deployments,
@@ -42,7 +46,7 @@ from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.rendering import dumps, encode
 from assay.gateway.runtime import Runtime
-from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
+from assay.gateway.snapshot import DeploymentEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from registry.catalogue import get_task
@@ -129,12 +133,16 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     token = presented_token(header(scope, b"authorization"))
     snapshot = await runtime.refresher.knowing(token.public_id)
     call.key = authenticate(snapshot, token, call.client_address)
+    declared = declared_classification(header(scope, CLASSIFICATION_HEADER))
+    circumstances = Circumstances(call.client_address, declared)
     if endpoint is not None:
-        await _infer(runtime, call, endpoint, token, scope, receive, send)
-    elif path == _MODELS:
-        await _list_models(call, snapshot, call.key, send)
+        await _infer(runtime, call, endpoint, token, circumstances, scope, receive, send)
+        return
+    visible = visible_deployments(snapshot, call.key, circumstances)
+    if path == _MODELS:
+        await _list_models(call, visible, send)
     else:
-        await _show_model(call, snapshot, call.key, path.removeprefix(f"{_MODELS}/"), send)
+        await _show_model(call, visible, path.removeprefix(f"{_MODELS}/"), send)
 
 
 async def _infer(
@@ -142,6 +150,7 @@ async def _infer(
     call: Call,
     endpoint: Endpoint,
     token: ParsedToken,
+    circumstances: Circumstances,
     scope: Scope,
     receive: Receive,
     send: Send,
@@ -149,15 +158,13 @@ async def _infer(
     body = await read_json_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES)
     plan = endpoint.plan(body, call.request_id)
     call.asked_for, call.streamed = plan.model, plan.stream
-    application = Application(token, call.client_address, plan.model)
+    circumstances = replace(circumstances, tokens=plan.tokens)
+    application = Application(token, circumstances, plan.model)
     # The body took its time to come: what held at its first byte need not hold any more.
     snapshot = await runtime.refresher.knowing(token.public_id)
     admitted = application.admit(snapshot)
-    call.key, call.deployment, call.decision = (
-        admitted.key,
-        admitted.deployment,
-        admitted.decision,
-    )
+    call.key, call.deployment = admitted.key, admitted.deployment
+    call.decision, call.context = admitted.decision, admitted.context
     if call.deployment.task != endpoint.task:
         right = get_task(call.deployment.task).endpoint
         raise RequestInvalid(
@@ -172,15 +179,17 @@ async def _infer(
     await Execution(runtime, call, plan, application, admitted).run(receive, send)
 
 
-async def _list_models(call: Call, snapshot: Snapshot, key: KeyEntry, send: Send) -> None:
-    models = [_model(entry, usable) for entry, usable in visible_deployments(snapshot, key)]
+async def _list_models(call: Call, visible: list[tuple[DeploymentEntry, bool]], send: Send) -> None:
+    models = [_model(entry, usable) for entry, usable in visible]
     body = encode(dumps({"object": "list", "data": models}))
     await respond(send, 200, body, call.headers())
 
 
-async def _show_model(call: Call, snapshot: Snapshot, key: KeyEntry, name: str, send: Send) -> None:
+async def _show_model(
+    call: Call, visible: list[tuple[DeploymentEntry, bool]], name: str, send: Send
+) -> None:
     call.asked_for = name
-    for entry, usable in visible_deployments(snapshot, key):
+    for entry, usable in visible:
         if entry.name == name:
             await respond(send, 200, encode(dumps(_model(entry, usable))), call.headers())
             return
@@ -206,6 +215,7 @@ async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) 
     """Render the error, and have it recorded unless nothing was decided about anybody."""
     if isinstance(error, Refused):
         call.deployment, call.decision = error.deployment, error.decision
+        call.context = error.context
     if isinstance(error, KeyRefused):
         call.key = error.key
     if isinstance(error, QuotaStopped):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection
@@ -29,8 +28,10 @@ from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
 from registry.releases.models import ReleaseState
+from registry.versions.classification import classification_expression
 from registry.versions.models import ModelVersion, VersionState
 from workers.deployments.models import Deployment, Replica, ReplicaState
+from workers.deployments.resources import deployment_attributes
 from workers.deployments.selectors import live_deployments
 
 # How long a revoked or expired key is still told why, instead of being unknown.
@@ -203,6 +204,7 @@ def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
 
 def _read_deployments(limits: dict[str, list[Limit]]) -> dict[str, DeploymentEntry]:
     rows = live_deployments().prefetch_related("release__departments", "replicas").defer(*_HEAVY)
+    rows = rows.annotate(classification=classification_expression("release__version__"))
     prices = tariffs()
     return {
         row.name: _deployment_entry(
@@ -217,12 +219,14 @@ def _deployment_entry(
 ) -> DeploymentEntry:
     release, version = row.release, row.release.version
     departments = sorted(department.slug for department in release.departments.all())
-    attributes: dict[str, Any] = {
-        "departments": departments,
-        "visibility": release.visibility,
-        "environment": release.environment,
-        "denial_hint": f"its release {release.pk} names {', '.join(departments) or 'nobody'}",
-    }
+    attributes = deployment_attributes(
+        release,
+        name=row.name,
+        departments=departments,
+        classification=row.classification,  # type: ignore[attr-defined]  # annotated above
+    )
+    named = ", ".join(departments) or "nobody"
+    attributes["denial_hint"] = f"its release {release.pk} names {named}"
     return DeploymentEntry(
         id=row.pk,
         name=row.name,
