@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from governance.principals import Principal, PrincipalKind
 
 if TYPE_CHECKING:
     from governance.policy.conditions import BoundCondition, Resource
+    from governance.policy.rules import Condition, Matcher, Rule
 
 _VERBS = {"deployment:invoke": "use"}
 
@@ -63,14 +64,108 @@ def describe_failure(
         return "it belongs to no department" if owner is None else f"it belongs to {owner}"
     if condition.attribute.startswith("context."):
         name = condition.attribute.removeprefix("context.")
-        return f"the request's {name.replace('_', ' ')} is {_value_words(context.get(name))}"
+        return f"the request's {name.replace('_', ' ')} is {value_words(context.get(name))}"
     actual = resource.attributes.get(condition.attribute)
-    return f"its {condition.attribute.replace('_', ' ')} is {_value_words(actual)}"
+    return f"its {condition.attribute.replace('_', ' ')} is {value_words(actual)}"
 
 
-def _value_words(value: Any) -> str:
+def value_words(value: Any) -> str:
+    """A value as it stands in a sentence: `yes`, `not given`, `clinical, finance`."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(sorted(str(item) for item in value)) or "empty"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "not given" if value is None else str(value)
+
+
+_COMPARISONS = {
+    "eq": "is",
+    "ne": "is not",
+    "in": "is one of",
+    "not_in": "is none of",
+    "contains": "include",
+    "contains_any": "include one of",
+    "lte": "is at most",
+    "gte": "is at least",
+    "in_network": "is in",
+    "not_in_network": "is not in",
+}
+
+
+def attribute_words(attribute: str) -> str:
+    """`its environment`, `the request's tokens`."""
+    source, _, name = attribute.rpartition(".")
+    whose = "the request's" if source else "its"
+    return f"{whose} {name.replace('_', ' ')}"
+
+
+def condition_words(condition: Condition | BoundCondition) -> str:
+    """What a condition asks for: `its environment is production`."""
+    subject, operator = attribute_words(condition.attribute), str(condition.operator)
+    if operator == "is_true":
+        name = condition.attribute.rpartition(".")[2]
+        return f"it is {name.replace('_', ' ')}"
+    if operator == "is_self":
+        return f"{subject} is the one who asks"
+    if operator == "same_department":
+        verb = "include" if subject.endswith("s") else "is"
+        return f"{subject} {verb} one in which they hold the role"
+    if operator == "names_any":
+        verb = "include" if subject.endswith("s") else "is"
+        return f"{subject} {verb} {value_words(condition.value)}"
+    return f"{subject} {_COMPARISONS[operator]} {value_words(condition.value)}"
+
+
+def matcher_words(matcher: Matcher) -> str:
+    """Whom a rule is about: `admins and auditors`, `leads of the department clinical`."""
+    places = f" of {_listed(matcher.departments)}" if matcher.departments else ""
+    if matcher.roles:
+        who = _listed([f"{role}s" for role in matcher.roles])
+        if matcher.specialities:
+            who += f" for {_listed(matcher.specialities)}"
+    elif named := matcher.department_roles or matcher.member_roles:
+        who = _listed(["API keys" if role == "key" else f"{role}s" for role in named])
+        own = "of the department that owns it" if matcher.department_roles else "of any department"
+        who += places or f" {own}"
+        if places and matcher.department_roles:
+            who += ", where that owns it"
+    elif matcher.services:
+        return f"the services {_listed(matcher.services)}"
+    else:
+        kinds = {"person": "people", "key": "API keys", "service": "services"}
+        return _listed([kinds.get(kind, f"{kind} callers") for kind in matcher.kinds])
+    kinds_only = _listed([f"{kind}s" for kind in matcher.kinds])
+    return f"{who} ({kinds_only} only)" if matcher.kinds else who
+
+
+def rule_words(rule: Rule) -> str:
+    """A whole rule as one sentence."""
+    verb = "may" if str(rule.effect) == "permit" else "may never"
+    who = matcher_words(rule.principal)
+    text = f"{who[:1].upper()}{who[1:]} {verb} {_actions_words(rule.actions)}"
+    if rule.resource_types:
+        text += f" on {_listed(rule.resource_types)}"
+    if rule.conditions:
+        text += " if " + " and ".join(condition_words(c) for c in rule.conditions)
+    return f"{text}."
+
+
+_PLURALS = {"audit": "the audit log", "policy": "policies", "usage": "usage"}
+
+
+def _actions_words(actions: Sequence[str]) -> str:
+    """`view models and datasets, and stop deployments`."""
+    by_verb: dict[str, list[str]] = {}
+    for action in actions:
+        kind, _, verb = action.partition(":")
+        by_verb.setdefault(_VERBS.get(action, verb.replace("_", " ")), []).append(
+            _PLURALS.get(kind, f"{kind}s")
+        )
+    phrases = [f"{verb} {_listed(kinds)}" for verb, kinds in by_verb.items()]
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])}, and {phrases[-1]}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

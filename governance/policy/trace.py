@@ -1,0 +1,140 @@
+"""How a decision came about, rule by rule. Knows no Django.
+
+The rules of a decision say what settled it; a trace says of every rule about the action why it
+applied or did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from governance.policy.conditions import (
+    BoundCondition,
+    EvaluationError,
+    Resource,
+    bind,
+    covers,
+    holds,
+    value_of,
+)
+from governance.policy.engine import PolicySnapshot
+from governance.policy.rules import Rule
+from governance.policy.sentences import condition_words, matcher_words, value_words
+from governance.principals import Principal
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class RuleVerdict(StrEnum):
+    """What became of a rule. One that `holds` permits or forbids; one that `errs` denies."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    ERRS = "errs"
+    OTHER_ACTORS = "other_actors"
+    OTHER_RESOURCES = "other_resources"
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionTrace:
+    """One condition as it read for the actor: what it wanted, what it found, what came of it.
+
+    `holds` is None when it could not be evaluated. `actual` is None when nothing was stated.
+    `words` is what it asks for ("environment is production"); `why` what it found.
+    """
+
+    attribute: str
+    operator: str
+    value: Any
+    actual: Any
+    holds: bool | None
+    words: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTrace:
+    """One rule about the action. `why` is a sentence's end: "its environment is staging"."""
+
+    rule: str
+    effect: str
+    description: str
+    verdict: RuleVerdict
+    why: str
+    conditions: tuple[ConditionTrace, ...] = ()
+
+    @property
+    def applies(self) -> bool:
+        """Whether the rule is about this actor and this type of resource."""
+        return self.verdict not in {RuleVerdict.OTHER_ACTORS, RuleVerdict.OTHER_RESOURCES}
+
+
+def explain(
+    snapshot: PolicySnapshot,
+    actor: Principal,
+    action: str,
+    resource: Resource,
+    context: Mapping[str, Any] | None = None,
+) -> list[RuleTrace]:
+    """Every rule about the action, in the policy's order, and what became of it.
+
+    The decision follows: denied when a forbid holds, else when any rule errs, else allowed when a
+    permit holds. A token's scopes are not rules; `decide` asks them first.
+    """
+    context = _NOTHING if context is None else context
+    return [_trace(rule, actor, resource, context) for rule in snapshot.by_action.get(action, ())]
+
+
+def _trace(
+    rule: Rule, actor: Principal, resource: Resource, context: Mapping[str, Any]
+) -> RuleTrace:
+    def traced(
+        verdict: RuleVerdict, why: str, conditions: tuple[ConditionTrace, ...] = ()
+    ) -> RuleTrace:
+        return RuleTrace(rule.id, rule.effect.value, rule.description, verdict, why, conditions)
+
+    if not covers(rule.resource_types, resource.type):
+        types = ", ".join(rule.resource_types)
+        return traced(RuleVerdict.OTHER_RESOURCES, f"it is about {types}, not {resource.type}")
+    clause = bind(rule, actor)
+    if clause is None:
+        return traced(RuleVerdict.OTHER_ACTORS, f"it is about {matcher_words(rule.principal)}")
+    conditions = tuple(_trace_condition(c, resource, context) for c in clause.conditions)
+    for condition in conditions:
+        if condition.holds is None:
+            return traced(RuleVerdict.ERRS, condition.why, conditions)
+    for condition in conditions:
+        if not condition.holds:
+            return traced(RuleVerdict.FAILS, condition.why, conditions)
+    return traced(RuleVerdict.HOLDS, "every condition holds" if conditions else "", conditions)
+
+
+def _trace_condition(
+    condition: BoundCondition, resource: Resource, context: Mapping[str, Any]
+) -> ConditionTrace:
+    actual = None
+    verdict: bool | None = None
+    try:
+        actual = value_of(condition.attribute, resource, context)
+        verdict = holds(condition, actual)
+        why = f"{condition.attribute} is {value_words(actual)}"
+    except EvaluationError as error:
+        why = str(error)
+    return ConditionTrace(
+        attribute=condition.attribute,
+        operator=condition.operator,
+        value=_plain(condition.value),
+        actual=_plain(actual),
+        holds=verdict,
+        words=condition_words(condition),
+        why=why,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Sets as sorted lists, for JSON."""
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
