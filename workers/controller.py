@@ -1,5 +1,6 @@
-"""The control plane's own loops: seal the audit log, collect usage, sweep and finish jobs, expire
-releases and silent replicas. One process runs them all; a second one standing by does no harm.
+"""The control plane's own loops: seal the audit log, collect usage, keep budgets, sweep and finish
+jobs, expire releases and silent replicas. One process runs them all; a second one standing by does
+no harm.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from django.conf import settings
 from django.db import close_old_connections, connections
 
 from governance.audit import sealer
+from governance.quotas import keeping
 from governance.usage.collector import collect_once
 from registry.releases.services import releases_expire_due
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
@@ -43,6 +45,7 @@ class Controller:
         loops: dict[str, Loop] = {
             "sealer": sealer.run,
             "usage": _collect_usage,
+            "budgets": keeping.run,
             "jobs": self._sweep_jobs,
             "releases": _watch_releases,
         }

@@ -78,7 +78,8 @@ class Done:
 
     `results` carries the whole answer of tasks that do not stream: for `embeddings` one list of
     floats per input; for `text-classification` one list of {label, score} per input, best first.
-    `queue_ms` is the time between enqueueing and the start of computing.
+    `queue_ms` is the time between enqueueing and the start of computing, `device_ms` the request's
+    share of the device's time: of what runs at once each takes an equal part.
     """
 
     finish_reason: str
@@ -86,6 +87,7 @@ class Done:
     completion_tokens: int
     queue_ms: int = 0
     results: list[Any] | None = None
+    device_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,29 @@
-"""Limits on what a department or one of its keys may use."""
+"""Limits, prices, what jobs hold of a budget, and the alerts that were raised."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
 
+from governance.quotas.kinds import ORGANISATION
+
 
 class QuotaKind(models.TextChoices):
-    """What is counted, in which window."""
+    """What is counted, in which window. `governance.quotas.kinds` says more of each."""
 
     REQUESTS_PER_MINUTE = "requests_per_minute", "requests per minute"
     TOKENS_PER_MINUTE = "tokens_per_minute", "tokens per minute"
     CONCURRENT_REQUESTS = "concurrent_requests", "concurrent requests"
     TOKENS_PER_DAY = "tokens_per_day", "tokens per day"
+    MONEY_PER_MONTH = "money_per_month", "money per month"
+    GPU_SECONDS_PER_MONTH = "gpu_seconds_per_month", "GPU-seconds per month"
 
 
 class QuotaLimit(models.Model):
-    """One limit on one department or one API key. All that apply must have room."""
+    """One limit on a department, an API key, a deployment (by name) or, naming none of them, the
+    organisation. All that apply must have room. A `shadow` limit counts and reports, and stops
+    nothing. Money is in micro-units of the currency.
+    """
 
     department = models.ForeignKey(
         "governance.Department",
@@ -32,23 +39,120 @@ class QuotaLimit(models.Model):
         blank=True,
         related_name="quota_limits",
     )
+    deployment = models.CharField(max_length=80, blank=True, default="")
     kind = models.CharField(max_length=30, choices=QuotaKind.choices)
     limit = models.PositiveBigIntegerField()
+    shadow = models.BooleanField(default=False)
 
     class Meta:
         ordering = ("id",)
         constraints = (
             models.UniqueConstraint(
-                fields=("department", "api_key", "kind"),
+                fields=("department", "api_key", "deployment", "kind"),
                 nulls_distinct=False,
                 name="one_limit_of_a_kind",
             ),
             models.CheckConstraint(
-                name="limit_names_one_subject",
-                condition=Q(department__isnull=False, api_key__isnull=True)
-                | Q(department__isnull=True, api_key__isnull=False),
+                name="limit_names_one_subject_at_most",
+                condition=Q(department__isnull=True, api_key__isnull=True)
+                | Q(department__isnull=True, deployment="")
+                | Q(api_key__isnull=True, deployment=""),
             ),
         )
 
     def __str__(self) -> str:
-        return f"{self.kind} ≤ {self.limit}"
+        return f"{self.subject}: {self.kind} ≤ {self.limit}"
+
+    @property
+    def subject(self) -> str:
+        """Whom it binds, as counters name it: `department:<slug>`, `key:<public id>`, …"""
+        if self.api_key is not None:
+            return f"key:{self.api_key.public_id}"
+        if self.department is not None:
+            return f"department:{self.department.slug}"
+        return f"deployment:{self.deployment}" if self.deployment else ORGANISATION
+
+
+class Price(models.Model):
+    """What a deployment (by name) charges; the one without a name is for every other deployment
+    and for jobs. Micro-units per million tokens, and per second of device time.
+    """
+
+    deployment = models.CharField(max_length=80, blank=True, default="", unique=True)
+    prompt = models.PositiveBigIntegerField(default=0)
+    completion = models.PositiveBigIntegerField(default=0)
+    device_second = models.PositiveBigIntegerField(default=0)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("deployment",)
+
+    def __str__(self) -> str:
+        return self.deployment or "default"
+
+
+class HoldState(models.TextChoices):
+    """`open`: reserved until the work ends. `ended`: what it used is known and on its way to the
+    ledger. `settled`: the ledger has it."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    SETTLED = "settled"
+
+
+class BudgetHold(models.Model):
+    """What a job has reserved of its department's budgets, from queueing to its end.
+
+    The row is the truth; the counters repeat it. `reference` is the request id of its usage record.
+    It is charged to the month of `made_at`, like everything that is reserved first. `device_ms`
+    adds up its attempts; `running_since` is when the present one began.
+    """
+
+    reference = models.CharField(max_length=64, unique=True)
+    department = models.CharField(max_length=40)
+    kind = models.CharField(max_length=30)
+    state = models.CharField(max_length=8, choices=HoldState.choices, default=HoldState.OPEN)
+    reserved_device_ms = models.PositiveBigIntegerField(default=0)
+    reserved_micro = models.PositiveBigIntegerField(default=0)
+    device_second = models.PositiveBigIntegerField(default=0)
+    device_ms = models.PositiveBigIntegerField(default=0)
+    outcome = models.CharField(max_length=40, blank=True, default="")
+    made_at = models.DateTimeField()
+    running_since = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = (
+            models.Index(
+                fields=("state", "id"),
+                condition=~Q(state="settled"),
+                name="holds_not_settled",
+            ),
+            models.Index(fields=("kind", "department", "-id"), name="holds_by_kind"),
+        )
+
+    def __str__(self) -> str:
+        return self.reference
+
+
+class QuotaAlert(models.Model):
+    """A budget has reached `threshold` per cent in a window (`2026-11`, `2026-11-25`)."""
+
+    limit = models.ForeignKey(QuotaLimit, on_delete=models.CASCADE, related_name="alerts")
+    window = models.CharField(max_length=10)
+    threshold = models.PositiveSmallIntegerField()
+    used = models.PositiveBigIntegerField()
+    limit_then = models.PositiveBigIntegerField()
+    raised_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("limit", "window", "threshold"), name="one_alert_a_window"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.limit_id} {self.window}: {self.threshold} %"

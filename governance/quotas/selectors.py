@@ -1,45 +1,175 @@
-"""The limits in force."""
+"""The limits and prices in force, and how far each is used."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+from django.conf import settings
 from django.db.models import QuerySet
 
+from governance.keys.models import ApiKey
 from governance.permissions import Action
+from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
+from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.quotas.models import QuotaLimit
+from governance.quotas.kinds import KINDS, amount_words, limit_words, subject_words, subjects_of
+from governance.quotas.models import Price, QuotaAlert, QuotaLimit
+from governance.quotas.prices import FREE, Tariff
+from governance.quotas.store import Count, read_counts
+from governance.quotas.wire import Limit
+
+# Of one page of limits, and of the alerts of two windows: bounds, not expectations.
+ALERTS_SHOWN = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """One limit: on a department (its slug), or on one key of it (its public id as well)."""
-
-    department: str
-    key_public_id: str | None
-    kind: str
-    limit: int
+def quota_limits(subjects: Collection[str] | None = None) -> list[Limit]:
+    """Every limit, or those of `subjects`. All that apply to a use must have room."""
+    rows = QuotaLimit.objects.select_related("department", "api_key")
+    found = [Limit(row.subject, row.kind, row.limit, row.shadow) for row in rows]
+    return found if subjects is None else [one for one in found if one.subject in subjects]
 
 
-def quota_limits() -> list[Limit]:
-    """Every limit, for the gateway's snapshot. All that apply to a request must have room."""
-    rows = QuotaLimit.objects.select_related("department", "api_key__department")
-    limits: list[Limit] = []
-    for row in rows:
-        owner = row.api_key.department if row.api_key else row.department
-        limits.append(
-            Limit(
-                department=owner.slug if owner else "",
-                key_public_id=row.api_key.public_id if row.api_key else None,
-                kind=row.kind,
-                limit=row.limit,
-            )
-        )
-    return limits
+def tariffs() -> dict[str, Tariff]:
+    """What each deployment charges, by name; "" is for every other one and for jobs."""
+    return {
+        row.deployment: Tariff(row.prompt, row.completion, row.device_second)
+        for row in Price.objects.all()
+    }
+
+
+def tariff_for(deployment: str, known: dict[str, Tariff]) -> Tariff:
+    """Its own price, else the one for everything, else nothing."""
+    return known.get(deployment) or known.get("") or FREE
 
 
 def quotas_visible_to(actor: Principal) -> QuerySet[QuotaLimit]:
     """The limits that `actor` may see."""
     rows = QuotaLimit.objects.select_related("department", "api_key__department")
     return visible_to(actor, Action.QUOTA_VIEW, rows, resource_type="quota")
+
+
+def prices_get(*, actor: Principal) -> list[Price]:
+    """Every price.
+
+    Raises:
+        NotPermitted, NotFound: the actor may not see limits of the organisation.
+    """
+    authorize(actor=actor, action=Action.QUOTA_VIEW, resource=Resource("quota", name="prices"))
+    return list(Price.objects.all())
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUse:
+    """How far one limit is used at this moment. `used`, `reserved` and `remaining` are in the
+    limit's own unit; `count` has them as they are counted. `stops`: how often it had no room today.
+    """
+
+    row: QuotaLimit
+    count: Count
+    ready: bool
+    at: datetime
+
+    @property
+    def _scale(self) -> int:
+        return KINDS[self.row.kind].scale
+
+    @property
+    def used(self) -> int:
+        return -(-self.count.used // self._scale)
+
+    @property
+    def reserved(self) -> int:
+        return -(-self.count.reserved // self._scale)
+
+    @property
+    def remaining(self) -> int:
+        taken = self.count.used + self.count.reserved
+        return max(0, self.row.limit * self._scale - taken) // self._scale
+
+    @property
+    def percent(self) -> int:
+        """Used and reserved of the limit, in per cent, rounded down; 100 for a limit of 0."""
+        taken = self.count.used + self.count.reserved
+        return 100 * taken // (self.row.limit * self._scale) if self.row.limit else 100
+
+    @property
+    def used_percent(self) -> int:
+        return 100 * self.count.used // (self.row.limit * self._scale) if self.row.limit else 100
+
+    @property
+    def resets_at(self) -> datetime:
+        return self.at + timedelta(milliseconds=self.count.reset_ms)
+
+    @property
+    def title(self) -> str:
+        """Whom it binds, as a sentence begins."""
+        return subject_words(self.row.subject)
+
+    @property
+    def words(self) -> str:
+        """The limit with its unit and window."""
+        return limit_words(self.row.kind, self.row.limit, settings.CURRENCY)
+
+    @property
+    def used_words(self) -> str:
+        return amount_words(self.row.kind, self.count.used, settings.CURRENCY)
+
+    @property
+    def reserved_words(self) -> str:
+        return amount_words(self.row.kind, self.count.reserved, settings.CURRENCY)
+
+    @property
+    def is_budget(self) -> bool:
+        return KINDS[self.row.kind].is_budget
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more fits."""
+        return self.remaining == 0
+
+
+def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:
+    """How far each of these limits is used.
+
+    Raises:
+        Unavailable: the quota store does not answer.
+    """
+    listed = list(rows)
+    if not listed:
+        return []
+    reading = read_counts([(row.subject, row.kind) for row in listed])
+    at = datetime.fromtimestamp(reading.at_ms / 1000, tz=UTC)
+    return [
+        LimitUse(row, count, reading.ready, at)
+        for row, count in zip(listed, reading.counts, strict=True)
+    ]
+
+
+def limits_applying(*, key: ApiKey, deployment: str = "") -> list[QuotaLimit]:
+    """Every limit that binds requests with `key` to `deployment`, the widest first: all of them
+    must have room. The caller has seen to it that the actor may see the key.
+    """
+    slug = key.department.slug if key.department else ""
+    first = key.public_id if key.root is None else key.root.public_id
+    subjects = subjects_of(department=slug, key=first, deployment=deployment)
+    rows = QuotaLimit.objects.select_related("department", "api_key__department")
+    found = [row for row in rows if row.subject in subjects]
+    return sorted(found, key=lambda row: (subjects.index(row.subject), row.kind))
+
+
+def alerts_now(actor: Principal) -> list[QuotaAlert]:
+    """The highest alert of each budget that the actor may see, in the windows that are now."""
+    today = datetime.now(UTC).date()
+    rows = (
+        QuotaAlert.objects.filter(
+            window__in=(today.isoformat(), today.isoformat()[:7]),
+            limit__in=quotas_visible_to(actor),
+        )
+        .select_related("limit__department", "limit__api_key")
+        .order_by("limit_id", "-threshold")
+        .distinct("limit_id")
+    )
+    return list(rows[:ALERTS_SHOWN])

@@ -1,7 +1,11 @@
-"""Setting limits."""
+"""Setting limits and prices."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
 from django.db import transaction
 
 from governance.audit.services import Subject, audit_record
@@ -13,9 +17,36 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize
 from governance.principals import Principal
-from governance.quotas.models import QuotaKind, QuotaLimit
+from governance.quotas.kinds import limit_words
+from governance.quotas.models import Price, QuotaKind, QuotaLimit
+from governance.quotas.prices import Tariff
 
-LIMIT_MAX = 10**12
+# What a double, in which the counters' script computes, still holds exactly.
+LIMIT_MAX = 10**15
+GPU_SECONDS_MAX = 10**12
+PRICE_MAX = 10**12
+NAME_MAX = 80
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Whom a limit binds: one of the four."""
+
+    department: Department | None
+    api_key: ApiKey | None
+    deployment: str
+    organisation: bool
+
+    @property
+    def words(self) -> str:
+        if self.api_key is not None:
+            return self.api_key.name
+        return str(self.department or self.deployment or "the organisation")
+
+    @property
+    def owner(self) -> str | None:
+        found = self.api_key.department if self.api_key else self.department
+        return found.slug if found else None
 
 
 def quota_set(
@@ -25,65 +56,130 @@ def quota_set(
     limit: int | None,
     department: Department | None = None,
     api_key: ApiKey | None = None,
+    deployment: str = "",
+    organisation: bool = False,
+    shadow: bool = False,
 ) -> QuotaLimit | None:
-    """Set one limit on a department or one of its keys; None takes it away. 0 allows nothing.
+    """Set one limit on a department, a key, a deployment or the organisation; None takes it away.
+    0 allows nothing. A shadow counts and reports, and stops nothing.
 
     Raises:
         InvalidInput: an unknown kind, a limit out of bounds, or not exactly one subject.
         NotFound, NotPermitted: the policy refuses.
     """
-    _check(kind, limit, department, api_key)
-    owner = api_key.department if api_key else department
+    if api_key is not None and api_key.root is not None:
+        # Keys that succeed one another share the limits of the first.
+        api_key = api_key.root
+    subject = _Subject(department, api_key, deployment, organisation)
+    _check(kind, limit, subject)
+    chosen: dict[str, Any] = {
+        "department": department,
+        "api_key": api_key,
+        "deployment": deployment,
+    }
+    name = f"{kind} of {subject.words}"
     with transaction.atomic():
-        name = f"{kind} of {api_key.name if api_key else owner}"
-        slug = owner.slug if owner else None
         decision = authorize(
             actor=actor,
             action=Action.QUOTA_SET,
-            resource=Resource("quota", name=name, department=slug),
+            resource=Resource("quota", name=name, department=subject.owner),
         )
-        rows = QuotaLimit.objects.select_for_update().filter(
-            kind=kind, department=department, api_key=api_key
-        )
-        before = rows.values_list("limit", flat=True).first()
+        rows = QuotaLimit.objects.select_for_update().filter(kind=kind, **chosen)
+        before = rows.values("limit", "shadow").first()
         row: QuotaLimit | None = None
         if limit is None:
             rows.delete()
         else:
             row, _ = QuotaLimit.objects.update_or_create(
-                kind=kind, department=department, api_key=api_key, defaults={"limit": limit}
+                kind=kind, **chosen, defaults={"limit": limit, "shadow": shadow}
             )
         audit_record(
             actor=actor,
             action=Action.QUOTA_SET,
             subject=Subject("quota", str(row.pk) if row else "", name),
-            department=slug or "",
-            data={"kind": kind, "before": before, "after": limit},
+            department=subject.owner or "",
+            data={
+                "kind": kind,
+                "before": before and before["limit"],
+                "after": limit,
+                "shadow": shadow,
+                "shadow_before": bool(before and before["shadow"]),
+            },
+            reason="" if limit is None else limit_words(kind, limit, settings.CURRENCY),
             policy_version=decision.policy_version,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return row
 
 
-def _check(
-    kind: str, limit: int | None, department: Department | None, api_key: ApiKey | None
-) -> None:
+def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Price | None:
+    """Set what a deployment charges; "" is for every other one and for jobs. None takes it away.
+
+    What is under way keeps the price under which it began.
+
+    Raises:
+        InvalidInput: a price out of bounds.
+        NotPermitted: the policy refuses.
+    """
+    parts = {} if tariff is None else {n: getattr(tariff, n) for n in Tariff.__slots__}
+    if wrong := [name for name, price in parts.items() if not 0 <= price <= PRICE_MAX]:
+        raise InvalidInput(
+            f"A price lies between 0 and {PRICE_MAX}.",
+            fields={name: ["is out of bounds"] for name in wrong},
+        )
+    _check_name(deployment)
+    name = f"price of {deployment or 'everything else'}"
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=Action.QUOTA_SET, resource=Resource("quota", name=name)
+        )
+        rows = Price.objects.select_for_update().filter(deployment=deployment)
+        before = rows.values(*Tariff.__slots__).first()
+        row: Price | None = None
+        if tariff is None:
+            rows.delete()
+        else:
+            row, _ = Price.objects.update_or_create(deployment=deployment, defaults=parts)
+        audit_record(
+            actor=actor,
+            action="quota:price",
+            subject=Subject("quota", str(row.pk) if row else "", name),
+            data={"deployment": deployment, "before": before, "after": parts or None},
+            policy_version=decision.policy_version,
+        )
+        transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    return row
+
+
+def _check(kind: str, limit: int | None, subject: _Subject) -> None:
     if kind not in QuotaKind.values:
         raise InvalidInput(
             f"There is no quota {kind[:40]}.",
             fields={"kind": [f"is one of {', '.join(QuotaKind.values)}"]},
         )
-    if limit is not None and not 0 <= limit <= LIMIT_MAX:
+    most = GPU_SECONDS_MAX if kind == QuotaKind.GPU_SECONDS_PER_MONTH else LIMIT_MAX
+    if limit is not None and not 0 <= limit <= most:
         raise InvalidInput(
-            f"A limit lies between 0 and {LIMIT_MAX}.", fields={"limit": ["is out of bounds"]}
+            f"A limit lies between 0 and {most}.", fields={"limit": ["is out of bounds"]}
         )
-    if (department is None) is (api_key is None):
+    named = (subject.department, subject.api_key, subject.deployment, subject.organisation)
+    if sum(bool(one) for one in named) != 1:
         raise InvalidInput(
-            "A limit is on a department or on one of its keys; name exactly one.",
-            fields={"department": ["name a department or a key"]},
+            "A limit is on a department, on a key, on a deployment or on the organisation; name "
+            "exactly one.",
+            fields={"department": ["name one subject"]},
         )
-    if api_key is not None and api_key.department is None:
+    _check_name(subject.deployment)
+    if subject.api_key is not None and subject.api_key.department is None:
         raise InvalidInput(
-            f"{api_key.name} is a person's access token; limits are on departments' keys.",
+            f"{subject.api_key.name} is a person's access token; limits are on departments' keys.",
             fields={"key": ["is an access token"]},
+        )
+
+
+def _check_name(deployment: str) -> None:
+    if len(deployment) > NAME_MAX or "|" in deployment or not deployment.isprintable():
+        raise InvalidInput(
+            "A deployment's name has at most 80 printable characters.",
+            fields={"deployment": ["is no name"]},
         )

@@ -21,6 +21,8 @@ from governance.errors import DomainError
 from governance.keys.models import ApiKey
 from governance.keys.selectors import keys_used
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext
+from governance.quotas.models import BudgetHold, HoldState
+from governance.usage.ledger import ledger_lock
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
 
@@ -153,9 +155,14 @@ def _write(entries: Sequence[UsageEntry]) -> None:
     actors = _actors(entries)
     records = [_record(entry) for entry in entries if entry.ran]
     with transaction.atomic():
+        ledger_lock(shared=True)
         UsageRecord.objects.bulk_create(records, ignore_conflicts=True)
+        if jobs := [entry.request_id for entry in entries if entry.is_job]:
+            BudgetHold.objects.filter(reference__in=jobs).update(state=HoldState.SETTLED)
         audit_record_many(
-            _audit_entry(entry, actors.get(entry.key_public_id, ANONYMOUS)) for entry in entries
+            _audit_entry(entry, actors.get(entry.key_public_id, ANONYMOUS))
+            for entry in entries
+            if not entry.is_job
         )
         keys_used(_last_uses(entries))
 
@@ -200,6 +207,8 @@ def _record(entry: UsageEntry) -> UsageRecord:
         completion_tokens=entry.completion_tokens,
         queue_ms=entry.queue_ms,
         total_ms=entry.total_ms,
+        device_ms=entry.device_ms,
+        cost_micro=entry.cost_micro,
         outcome=entry.outcome,
         streamed=entry.streamed,
         policy_version=entry.policy_version,
@@ -224,7 +233,12 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
             "prompt_tokens": entry.prompt_tokens,
             "completion_tokens": entry.completion_tokens,
             "total_ms": entry.total_ms,
+            "device_ms": entry.device_ms,
+            "cost_micro": entry.cost_micro,
+            **({"limit": entry.limit} if entry.limit else {}),
+            **({"shadowed": entry.shadowed} if entry.shadowed else {}),
             "rules": entry.rules,
+            **({"decision": entry.decision} if entry.decision else {}),
         },
         policy_version=entry.policy_version,
         occurred_at=_time(entry),

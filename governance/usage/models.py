@@ -6,9 +6,10 @@ from django.db import models
 
 
 class UsageRecord(models.Model):
-    """One settled request. `request_id` is unique: a record delivered twice counts once.
+    """One settled request or job. `request_id` is unique: a record delivered twice counts once.
 
-    Names are kept as text, so that a record outlives what it names. Times in milliseconds.
+    Names are kept as text, so that a record outlives what it names. Times in milliseconds, money in
+    micro-units of the currency. `occurred_at` is the moment whose day and month it is charged to.
     """
 
     request_id = models.CharField(max_length=64, unique=True)
@@ -23,6 +24,8 @@ class UsageRecord(models.Model):
     completion_tokens = models.PositiveIntegerField(default=0)
     queue_ms = models.PositiveIntegerField(default=0)
     total_ms = models.PositiveIntegerField(default=0)
+    device_ms = models.PositiveBigIntegerField(default=0, db_default=0)
+    cost_micro = models.PositiveBigIntegerField(default=0, db_default=0)
     outcome = models.CharField(max_length=40)
     streamed = models.BooleanField(default=False)
     policy_version = models.PositiveIntegerField(null=True)
@@ -31,6 +34,7 @@ class UsageRecord(models.Model):
     class Meta:
         ordering = ("-id",)
         indexes = (
+            models.Index(fields=("occurred_at",), name="usage_in_time"),
             models.Index(fields=("department", "-occurred_at"), name="usage_by_department"),
             models.Index(fields=("deployment", "-occurred_at"), name="usage_by_deployment"),
         )

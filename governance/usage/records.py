@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 USAGE_STREAM = "assay:usage"
 USAGE_GROUP = "ledger"
+JOBS = "jobs/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,12 @@ class UsageEntry:
 
     `outcome` is `ok`, `cancelled`, `failed`, or for a request that was refused before it ran the
     refusal's code (`policy_denied`, `quota_exceeded`, `invalid_key`, …); `reason` is the sentence.
-    A refused request becomes an audit event only; a run one a usage record and an audit event.
+    A refused request becomes an audit event only; a run one a usage record and an audit event; a
+    job, whose `endpoint` begins with `jobs/`, has its events and becomes a usage record only.
+    `cost_micro` is in micro-units of the currency. `limit` names the limit that stopped it,
+    `shadowed` those that would have if they were no shadows. `key_counted` is the key on which it
+    counts: the first of those that succeeded one another. `decision` is what the policy decided and
+    on what, as `governance.policy.decisions` writes it.
     """
 
     request_id: str
@@ -36,12 +43,22 @@ class UsageEntry:
     completion_tokens: int = 0
     queue_ms: int = 0
     total_ms: int = 0
+    device_ms: int = 0
+    cost_micro: int = 0
     streamed: bool = False
     policy_version: int | None = None
     rules: list[str] = field(default_factory=list)
     reason: str = ""
     client_address: str = ""
     ran: bool = True
+    limit: str = ""
+    shadowed: list[str] = field(default_factory=list)
+    key_counted: str = ""
+    decision: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_job(self) -> bool:
+        return self.endpoint.startswith(JOBS)
 
     def encode(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

@@ -33,7 +33,7 @@ def test_the_wheel_holds_templates_assets_rules_and_scripts(unpacked: Path) -> N
         "assay/portal/templates/portal/*.html",
         "assay/portal/static/assay.css",
         "assay/portal/static/vendor/*/*",
-        "assay/gateway/quotas.lua",
+        "governance/quotas/quotas.lua",
         "governance/policy/default.yaml",
         "governance/migrations/0003_review_separation.py",
     ):

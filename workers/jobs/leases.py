@@ -19,6 +19,7 @@ from django.utils import timezone
 from governance.errors import WrongState
 from governance.principals import Principal, service_principal
 from workers.dispatch import wake_controller
+from workers.jobs.budgets import budget_follow
 from workers.jobs.models import Job, JobEvent, JobState
 from workers.jobs.states import job_audit, job_lock, job_move
 
@@ -105,6 +106,7 @@ def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
             return None
         fence, attempt, lease_until, kind, spec, title = row
         job = job_lock(job_id)
+        budget_follow(job, before=JobState.QUEUED)
         job_audit(job, actor=worker_principal(), to=JobState.RUNNING, worker=worker)
     return Claim(
         job_id=job.pk,

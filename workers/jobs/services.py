@@ -10,13 +10,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
-from governance.errors import NotPermitted, WrongState
+from governance.errors import NotPermitted, QuotaExceeded, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.engine import PolicyDecision, Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 from workers.dispatch import dispatch_job
+from workers.jobs.budgets import budget_reserve
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import (
     BACKOFF_FIRST_S,
@@ -94,7 +95,13 @@ def job_add(
     spec: dict[str, Any],
     decision: PolicyDecision | None = None,
 ) -> Job:
-    """`job_create` for a caller who has authorized the actor for what the job is part of."""
+    """`job_create` for a caller who has authorized the actor for what the job is part of.
+
+    Raises:
+        NotPermitted: the actor is no person.
+        QuotaExceeded: a budget of the department or the organisation has no room; says which.
+        Unavailable: the quota store does not answer.
+    """
     if actor.person_id is None:
         raise NotPermitted(
             f"{actor.name} is not a person; a job names the person who answers for it.",
@@ -117,6 +124,17 @@ def job_add(
         dispatch_after=timezone.now() + timedelta(seconds=BACKOFF_FIRST_S),
         progress={"phase": "queued"},
     )
+    try:
+        budget_reserve(job)
+    except QuotaExceeded as error:
+        error.attempt = Attempt(
+            actor=actor,
+            action="job:create",
+            subject=job_subject(job),
+            department=department.slug,
+            policy_version=decision.policy_version if decision else None,
+        )
+        raise
     audit_record(
         actor=actor,
         action="job:create",

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused
+from workers.tasks.device import DeviceClock
 from workers.tasks.hosting import EngineHost, Loaded
 from workers.tasks.replies import Replies, Reply
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest
@@ -25,7 +26,10 @@ class Answer:
     The pieces of an answer that is not streamed are joined and sent once, before its end.
     """
 
-    def __init__(self, request: InferenceRequest, replies: Replies) -> None:
+    def __init__(
+        self, request: InferenceRequest, replies: Replies, clock: DeviceClock | None = None
+    ) -> None:
+        self._clock = clock or DeviceClock()
         self.finished = threading.Event()
         self._request = request
         self._replies = replies
@@ -38,6 +42,11 @@ class Answer:
         if self._request.enqueued_at:
             waited = time.time() - self._request.enqueued_at
             self._queue_ms = max(0, round(waited * 1000))
+        self._clock.enter(self._request.request_id)
+
+    def over(self) -> None:
+        """The request has left its engine, whether or not an end was sent."""
+        self._clock.leave(self._request.request_id)
 
     def __call__(self, event: Event) -> None:
         if self.finished.is_set():
@@ -49,7 +58,11 @@ class Answer:
         if isinstance(event, Done):
             if self._text:
                 self._send(Delta("".join(self._text), self._tokens))
-            event = replace(event, queue_ms=event.queue_ms + self._queue_ms)
+            event = replace(
+                event,
+                queue_ms=event.queue_ms + self._queue_ms,
+                device_ms=self._clock.leave(self._request.request_id),
+            )
         self._send(event)
         if not isinstance(event, Delta):
             self.finished.set()
@@ -70,10 +83,11 @@ class Answerer:
         # Cancels can overtake their request, which may still stand in the queue.
         self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
+        self._clock = DeviceClock()
 
     def answer(self, request: InferenceRequest) -> None:
         """Run one request; whatever happens, its last event is sent."""
-        answer = Answer(request, self._replies)
+        answer = Answer(request, self._replies, self._clock)
         loaded = self._host.find(request.deployment_id)
         refusal = self._refusal(request, loaded)
         if refusal is not None or loaded is None:
@@ -93,6 +107,7 @@ class Answerer:
             logger.exception("Request %s broke", request.request_id)
             answer(Failed("engine_error", "The engine could not answer this request.", 500))
         finally:
+            answer.over()
             with self._lock:
                 self._running.pop(request.request_id, None)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from assay.gateway.errors import printable
 from assay.gateway.http import Headers
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry
+from governance.permissions import Action
+from governance.policy.decisions import Inputs, decision_data
 from governance.policy.engine import PolicyDecision
 from governance.usage.records import UsageEntry
 
@@ -21,7 +25,8 @@ def new_request_id() -> str:
 @dataclass(slots=True)
 class Call:
     """One request. Filled in as it is understood; `recorded` once the ledger has its entry,
-    `responding` once the answer has begun.
+    `responding` once the answer has begun. `limit` stopped it, `shadowed` would have.
+    `context` is what the decision knew of the moment and the place.
     """
 
     endpoint: str
@@ -37,6 +42,9 @@ class Call:
     recorded: bool = False
     responding: bool = False
     outcome: str = "ok"
+    limit: str = ""
+    shadowed: list[str] = field(default_factory=list)
+    context: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def elapsed_ms(self) -> int:
@@ -65,6 +73,7 @@ class Call:
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
         queue_ms: int = 0,
+        device_ms: int = 0,
     ) -> UsageEntry:
         """The ledger's entry for this request as it stands now."""
         key, deployment, decision = self.key, self.deployment, self.decision
@@ -83,10 +92,31 @@ class Call:
             completion_tokens=completion_tokens,
             queue_ms=queue_ms,
             total_ms=self.elapsed_ms,
+            device_ms=device_ms,
+            cost_micro=0
+            if deployment is None or not ran
+            else deployment.tariff.cost(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                device_ms=device_ms,
+            ),
             streamed=self.streamed,
             policy_version=None if decision is None else decision.policy_version,
             rules=[] if decision is None else list(decision.rules),
             reason=printable(reason, 1000),
             client_address=self.client_address,
             ran=ran,
+            limit=self.limit,
+            shadowed=self.shadowed,
+            key_counted="" if key is None else key.counted_as,
+            decision=self._decided(),
         )
+
+    def _decided(self) -> dict[str, Any]:
+        """The decision and what it was made of, so that it can be made again; empty without one."""
+        key, deployment, decision = self.key, self.deployment, self.decision
+        if key is None or deployment is None or decision is None:
+            return {}
+        action = Action.DEPLOYMENT_INVOKE.value
+        asked = Inputs(key.principal, action, deployment.resource, self.context)
+        return decision_data(decision, asked)

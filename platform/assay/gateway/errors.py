@@ -102,7 +102,8 @@ def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
         headers.append((b"www-authenticate", b'Bearer realm="assay"'))
     if error.retry_after is not None and math.isfinite(error.retry_after):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
-    if error.status == 429 and (error.retry_after is None or error.retry_after > RETRY_PATIENCE_S):
+    waits = error.retry_after is not None and error.retry_after <= RETRY_PATIENCE_S
+    if error.status == 429 and (getattr(error, "budget", False) or not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers
 

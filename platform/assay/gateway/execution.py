@@ -62,7 +62,7 @@ class Execution:
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
         self._quota_headers: Headers = []
-        self._reserved = False
+        self._called_off = False
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer on `send`.
@@ -81,7 +81,7 @@ class Execution:
             await self._run(inbox, receive, send)
         finally:
             self._runtime.running.leave(ticket)
-            if not self._reserved:
+            if not self._called_off:
                 self._runtime.replies.close(self._call.request_id)
 
     def _cut(self, inbox: Inbox, error: DomainError) -> None:
@@ -99,7 +99,7 @@ class Execution:
             amount=self._most(),
             lifetime_s=timeout_s,
         )
-        self._quota_headers, self._reserved = reservation.headers, True
+        self._quota_headers = reservation.headers
         self._call.shadowed = reservation.shadowed
         if reservation.at is not None:
             # Ledger and counters charge it to the same day and month.
@@ -120,9 +120,7 @@ class Execution:
             self._limit = None
             timer.cancel()
             watcher.cancel()
-            if self._call.recorded:
-                self._runtime.replies.close(self._call.request_id)
-            else:
+            if not self._call.recorded:
                 # The work is called off, and what it used is paid for.
                 self._call.outcome = end[0]
                 self._abandon(inbox, *end)
@@ -291,7 +289,7 @@ class Execution:
         await self._runtime.ledger.settle(Settlement(entry))
 
     def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:
-        self._call.recorded = True
+        self._call.recorded = self._called_off = True
         self._runtime.ledger.spawn(self._call_off(inbox, outcome, reason))
 
     async def _call_off(self, inbox: Inbox, outcome: str, reason: str) -> None:

@@ -32,7 +32,9 @@ PER_KEY_PER_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one request. `refund` gives the request itself back too: it never ran."""
+    """The end of one request. `refund` gives the request itself back too: it never ran. `tokens`
+    count on limits per minute although the request was no use.
+    """
 
     entry: UsageEntry
     tokens: int = 0
@@ -104,10 +106,7 @@ class Ledger:
 
     async def _apply(self, settlement: Settlement) -> None:
         await self._quotas.settle(
-            request_id=settlement.entry.request_id,
-            tokens=settlement.tokens,
-            entry=settlement.entry.encode(),
-            refund=settlement.refund,
+            settlement.entry, tokens=settlement.tokens, refund=settlement.refund
         )
 
     async def _retry(self) -> None:

@@ -29,6 +29,10 @@ UNRECORDED = Counter(
     "assay_gateway_unrecorded_refusals",
     "Refusals beyond the rate at which they are written to the log.",
 )
+STOPPED = Counter("assay_gateway_stopped", "Requests that a limit stopped, by its kind.", ("kind",))
+SHADOWED = Counter(
+    "assay_gateway_shadowed", "Requests that a shadow limit would have stopped.", ("kind",)
+)
 HELD = Gauge("assay_gateway_held_settlements", "Settlements that Redis has not taken yet.")
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")

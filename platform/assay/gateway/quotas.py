@@ -1,66 +1,63 @@
 """Quotas: one call reserves against every limit that applies, one settles exactly once.
 
-The counting is in `quotas.lua`. Usage travels in the same call as the settlement, so that neither
-is recorded without the other. Keys of several limits share one script: one Redis primary (with
-replicas if wanted), not a sharded cluster.
+The counting is in `governance/quotas/quotas.lua`. Usage travels in the same call as the settlement,
+so that neither is recorded without the other. Keys of several limits share one script: one Redis
+primary (with replicas if wanted), not a sharded cluster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
+from django.conf import settings
 
-from assay.gateway.errors import RETRY_PATIENCE_S
+from assay.gateway.metrics import SHADOWED, STOPPED
 from governance.errors import QuotaExceeded, Unavailable
-from governance.usage.records import USAGE_STREAM
+from governance.quotas.kinds import KINDS
+from governance.quotas.wire import (
+    SCRIPT,
+    Amount,
+    Limit,
+    LimitState,
+    Verdict,
+    reserve_arguments,
+    settle_arguments,
+    stop_sentence,
+)
+from governance.usage.records import UsageEntry
 
-SCRIPT = (Path(__file__).parent / "quotas.lua").read_text(encoding="utf-8")
-_WORDS = {
-    "requests_per_minute": "{limit} requests per minute",
-    "tokens_per_minute": "{limit} tokens per minute",
-    "concurrent_requests": "{limit} requests at the same time",
-    "tokens_per_day": "{limit} tokens per day",
-}
-_FAMILY = {"requests_per_minute": "requests", "tokens_per_minute": "tokens"}
-# A reservation outlives its request by this much before it is given up, in seconds.
+# A reservation outlives its request by this much before it is given back, in seconds.
 GRACE_S = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """One limit. `subject` is `key:<id>` or `department:<id>`, `title` its name for people."""
-
-    subject: str
-    title: str
-    kind: str
-    limit: int
-
-    @property
-    def store_key(self) -> str:
-        return f"assay:quota:{self.kind}:{self.subject}"
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What was reserved, and the `x-ratelimit-*` headers that tell of it."""
+    """What was reserved. `at` is the moment it is charged to, in seconds since the epoch, None when
+    nothing limits it; `headers` are the `x-ratelimit-*` that tell of it; `shadowed` names limits
+    that would have stopped it.
+    """
 
-    request_id: str
-    tokens: int
-    headers: list[tuple[bytes, bytes]]
+    at: float | None = None
+    headers: Headers = field(default_factory=list)
+    shadowed: list[str] = field(default_factory=list)
 
 
 class QuotaStopped(QuotaExceeded):
-    """A limit has no room. `headers` tell the state of every limit."""
+    """A limit has no room. `headers` tell the state of every limit. Of a `budget` there is none for
+    hours or days, whatever its clock says: not worth a client's automatic retry.
+    """
 
     def __init__(
-        self, message: str, *, retry_after: float | None, headers: list[tuple[bytes, bytes]]
+        self, message: str, *, limit: Limit, retry_after: float | None, headers: Headers
     ) -> None:
         super().__init__(message, retry_after=retry_after)
-        self.headers = headers
+        self.limit = limit
+        self.budget = KINDS[limit.kind].is_budget
+        self.headers = [*headers, (b"x-assay-limit", limit.name.encode())]
 
 
 class Quotas:
@@ -70,79 +67,87 @@ class Quotas:
         self._script = client.register_script(SCRIPT)
 
     async def reserve(
-        self, *, request_id: str, limits: Sequence[Limit], tokens: int, lifetime_s: float
+        self, *, request_id: str, limits: Sequence[Limit], amount: Amount, lifetime_s: float
     ) -> Reservation:
-        """Reserve one request and `tokens` tokens under every limit, or under none.
+        """Reserve one request and `amount` under every limit, or under none.
 
         Raises:
             QuotaStopped: a limit has no room.
-            Unavailable: Redis does not answer.
+            Unavailable: Redis does not answer, or its counters are being rebuilt.
         """
         if not limits:
-            return Reservation(request_id, tokens, [])
-        arguments: list[str | int] = ["reserve", request_id, tokens]
-        arguments.append(int((lifetime_s + GRACE_S) * 1000))
-        for limit in limits:
-            arguments += (limit.store_key, limit.kind, limit.limit)
+            return Reservation()
+        lifetime_ms = int((lifetime_s + GRACE_S) * 1000)
+        arguments = reserve_arguments(request_id, lifetime_ms, amount, limits)
         try:
             text: bytes = await self._script(keys=(), args=arguments)
         except (redis.RedisError, OSError) as error:
             raise Unavailable(
                 "The quota store does not answer, so no request is let through.", retry_after=2
             ) from error
-        answer = [int(number) for number in text.split()]
-        headers = _headers(limits, answer[2:])
-        if answer[0]:
-            raise _stopped(limits[answer[0] - 1], answer[1], tokens, headers)
-        return Reservation(request_id, tokens, headers)
+        verdict = Verdict.read(text, limits)
+        if not verdict.ready:
+            raise Unavailable(
+                "Budgets are being rebuilt from the ledger, so no request is let through.",
+                retry_after=2,
+            )
+        headers = _headers(limits, verdict.states)
+        if verdict.stopped is not None:
+            raise _stopped(verdict.stopped, verdict.wait_ms, amount, headers)
+        over = [one for one, state in zip(limits, verdict.states, strict=True) if state.over]
+        for one in over:
+            SHADOWED.labels(one.kind).inc()
+        return Reservation(verdict.at_ms / 1000, headers, [one.name for one in over])
 
-    async def settle(
-        self, *, request_id: str, tokens: int, entry: str = "", refund: bool = False
-    ) -> bool:
+    async def settle(self, entry: UsageEntry, *, tokens: int = 0, refund: bool = False) -> bool:
         """Replace the reservation by what was used and record `entry`. True the first time.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
         """
-        return bool(
-            await self._script(
-                keys=(), args=["settle", request_id, tokens, int(refund), USAGE_STREAM, entry]
-            )
-        )
+        arguments = settle_arguments(entry, refund=refund, tokens=tokens)
+        return bool(await self._script(keys=(), args=arguments))
 
 
-def _stopped(
-    limit: Limit, wait_ms: int, tokens: int, headers: list[tuple[bytes, bytes]]
-) -> QuotaStopped:
-    words = _WORDS[limit.kind].format(limit=f"{limit.limit:,}")
-    if wait_ms < 0:
-        asked = "one request" if "requests" in limit.kind else f"up to {tokens:,} tokens"
-        return QuotaStopped(
-            f"{limit.title} is limited to {words}; this request needs {asked} and never fits.",
-            retry_after=None,
-            headers=headers,
-        )
-    wait_s = wait_ms / 1000
-    when = f"in {wait_s:.0f} s" if wait_s <= 2 * RETRY_PATIENCE_S else f"in {wait_s / 60:.0f} min"
+class DeviceTimes:
+    """How long a token takes on each deployment's device, as this process has seen it lately."""
+
+    def __init__(self) -> None:
+        self._ms_per_token: dict[str, float] = {}
+
+    def expect(self, deployment: str, tokens: int) -> int:
+        """What to reserve for a request of up to `tokens` tokens, in ms: at least one."""
+        return max(1, round(tokens * self._ms_per_token.get(deployment, 0.0)))
+
+    def learn(self, deployment: str, tokens: int, device_ms: int) -> None:
+        """A request has ended."""
+        if tokens <= 0 or device_ms <= 0:
+            return
+        seen = device_ms / tokens
+        known = self._ms_per_token.get(deployment, seen)
+        self._ms_per_token[deployment] = known + 0.1 * (seen - known)
+
+
+def _stopped(limit: Limit, wait_ms: int, amount: Amount, headers: Headers) -> QuotaStopped:
+    STOPPED.labels(limit.kind).inc()
     return QuotaStopped(
-        f"{limit.title} is limited to {words}, and this request needs more than what is left; "
-        f"there is room again {when}.",
-        retry_after=wait_s,
+        stop_sentence(limit, wait_ms, amount.of(limit.kind), settings.CURRENCY),
+        limit=limit,
+        retry_after=None if wait_ms < 0 else wait_ms / 1000,
         headers=headers,
     )
 
 
-def _headers(limits: Sequence[Limit], states: Sequence[int]) -> list[tuple[bytes, bytes]]:
+def _headers(limits: Sequence[Limit], states: Sequence[LimitState]) -> Headers:
     """`x-ratelimit-*` of the per-minute limit of each family that has the least left."""
     tightest: dict[str, tuple[int, int, int]] = {}
-    for position, limit in enumerate(limits):
-        family = _FAMILY.get(limit.kind)
-        if family is None:
+    for limit, state in zip(limits, states, strict=True):
+        family = KINDS[limit.kind].family
+        if not family or limit.shadow:
             continue
-        remaining, reset_ms = states[2 * position], states[2 * position + 1]
         known = tightest.get(family)
-        if known is None or remaining < known[1]:
-            tightest[family] = (limit.limit, remaining, reset_ms)
+        if known is None or state.remaining < known[1]:
+            tightest[family] = (limit.limit, state.remaining, state.reset_ms)
     headers = []
     for family, values in tightest.items():
         shown: tuple[Any, ...] = (values[0], values[1], f"{values[2]}ms")

@@ -29,6 +29,7 @@ from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.people.models import Department, Person
 from governance.policy.services import policy_bootstrap
 from governance.quotas.models import QuotaLimit
+from governance.quotas.reconcile import quotas_reconcile
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from registry.releases.models import Release, ReleaseState
 from registry.versions.models import Model, ModelVersion, VersionKind
@@ -200,8 +201,11 @@ class Stage:
             self.responders.append(Responder(made.pk, behaviour))
         return made
 
-    def limit(self, kind: str, limit: int, department: str = "engineering") -> None:
-        QuotaLimit.objects.create(department=self.department(department), kind=kind, limit=limit)
+    def limit(self, kind: str, limit: int, department: str = "engineering", **changes: Any) -> None:
+        QuotaLimit.objects.create(
+            department=self.department(department), kind=kind, limit=limit, **changes
+        )
+        quotas_reconcile(repair=True)  # As the controller does when it finds no counters.
         self.notify()
 
     def notify(self) -> None:

@@ -18,6 +18,8 @@ from assay.gateway.refresher import LOOKUPS_PER_S
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint
+from governance.quotas.models import Price, QuotaLimit
+from governance.quotas.store import read_counts
 from governance.usage.records import USAGE_STREAM
 from tests.unit.assay.gateway_support import Reply, Responder, Stage, say_hello, stage, wait_until
 from workers.wire import (
@@ -37,6 +39,12 @@ CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
 GOOD: dict[str, Any] = {"model": "writer", "messages": HI, "max_tokens": 10}
 RESERVATIONS = "assay:quota:reservation:*"
+
+
+def tokens_today(subject: str) -> tuple[int, int]:
+    """Used and reserved."""
+    (count,) = read_counts([(subject, "tokens_per_day")]).counts
+    return count.used, count.reserved
 
 
 def test_of_twenty_at_once_exactly_as_many_pass_as_the_quota_says(stage: Stage) -> None:
@@ -70,8 +78,7 @@ def test_tokens_are_reserved_first_and_then_only_what_was_used_counts(stage: Sta
     never = stage.post(CHAT, token, json={**GOOD, "max_tokens": 101})
     assert "never fits" in never.text
     assert never.headers["x-should-retry"] == "false"
-    (day,) = stage.redis.keys("assay:quota:tokens_per_day:*")
-    assert int(stage.redis.get(day)) == 24
+    assert tokens_today("department:engineering") == (24, 0)
     assert stage.redis.keys(RESERVATIONS) == []
 
 
@@ -85,6 +92,45 @@ def test_a_spent_day_is_not_worth_an_automatic_retry(stage: Stage) -> None:
         client.chat.completions.create(model="writer", messages=HI, max_tokens=10)
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert [entry.outcome for entry in stage.entries(2)] == ["ok", "quota_exceeded"]
+
+
+def test_every_subject_has_limits_and_the_answer_names_the_one_that_stopped(stage: Stage) -> None:
+    def cost_device_time(request: InferenceRequest, reply: Reply) -> None:
+        reply(Done("stop", prompt_tokens=5, completion_tokens=3, device_ms=40))
+
+    stage.deployment(behaviour=cost_device_time)
+    Price.objects.create(deployment="writer", prompt=10**6, completion=2 * 10**6, device_second=500)
+    everyone: dict[str, Any] = {"department": None}
+    QuotaLimit.objects.create(kind="money_per_month", limit=60, **everyone)
+    QuotaLimit.objects.create(kind="gpu_seconds_per_month", limit=3, deployment="writer")
+    stage.limit("tokens_per_day", 1, shadow=True)
+    token = stage.key()
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
+    (entry,) = stage.entries()
+    assert (entry.device_ms, entry.cost_micro) == (40, 5 + 6 + 20)
+    assert entry.shadowed == ["department:engineering tokens_per_day"]
+    refused = stage.post(CHAT, token, json={**GOOD, "max_tokens": 20})
+    assert refused.status_code == 429
+    assert refused.headers["x-should-retry"] == "false"
+    assert refused.headers["x-assay-limit"] == "organisation money_per_month"
+    assert "The organisation is limited to 0.00006 EUR per month" in refused.text
+    assert stage.entries(2)[1].limit == "organisation money_per_month"
+    counts = read_counts(
+        [("organisation", "money_per_month"), ("deployment:writer", "gpu_seconds_per_month")]
+    ).counts
+    assert [(count.used, count.reserved) for count in counts] == [(31, 0), (40, 0)]
+
+
+def test_after_a_flush_a_budget_is_refused_until_the_ledger_has_told_what_is_spent(
+    stage: Stage,
+) -> None:
+    stage.deployment()
+    stage.limit("tokens_per_day", 1000)
+    token = stage.key()
+    stage.redis.flushall()
+    refused = stage.post(CHAT, token, json=GOOD)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert "rebuilt from the ledger" in refused.text
 
 
 def test_slots_for_simultaneous_requests_come_free_again(stage: Stage) -> None:
@@ -124,8 +170,7 @@ def test_a_client_that_hangs_up_cancels_the_work_and_is_settled_once(stage: Stag
     assert (entry.outcome, entry.ran) == ("cancelled", True)
     assert (entry.prompt_tokens, entry.completion_tokens) == (5, 4)
     assert stage.responders[0].cancelled == [entry.request_id]
-    (day,) = stage.redis.keys("assay:quota:tokens_per_day:*")
-    assert int(stage.redis.get(day)) == 9
+    assert tokens_today("department:engineering") == (9, 0)
     assert stage.redis.keys("assay:quota:concurrent_requests:*") == []
     assert stage.redis.keys(RESERVATIONS) == []
     assert stage.redis.xlen(USAGE_STREAM) == 1

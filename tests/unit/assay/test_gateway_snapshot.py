@@ -13,14 +13,14 @@ from workers.deployments.models import Deployment, Replica
 __all__ = ["stage"]
 
 
-def test_a_reading_takes_six_queries_however_much_there_is(
+def test_a_reading_takes_seven_queries_however_much_there_is(
     stage: Stage, django_assert_num_queries: Any
 ) -> None:
     for name in ("one", "two", "three"):
         stage.deployment(name, behaviour=None)
         stage.key()
     stage.limit("tokens_per_day", 5)
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         snapshot = read_snapshot()
     assert set(snapshot.deployments) == {"one", "two", "three"}
     assert [key.limits[0].limit for key in snapshot.keys.values()] == [5, 5, 5]

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
@@ -13,9 +14,20 @@ from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create, key_create
 from governance.people.models import Department, Person
 from governance.principals import Principal
+from governance.quotas.kinds import amount_words, limit_words, money_words
 from governance.quotas.models import QuotaLimit
-from governance.quotas.selectors import Limit, quota_limits, quotas_visible_to
-from governance.quotas.services import quota_set
+from governance.quotas.prices import Tariff
+from governance.quotas.selectors import (
+    limits_applying,
+    prices_get,
+    quota_limits,
+    quotas_visible_to,
+    tariff_for,
+    tariffs,
+    uses,
+)
+from governance.quotas.services import price_set, quota_set
+from governance.quotas.wire import Limit
 
 KIND = "tokens_per_minute"
 
@@ -48,13 +60,25 @@ def test_a_limit_is_set_changed_and_taken_away(
     quota_set(actor=admin, kind=KIND, limit=0, department=clinical)
     quota_set(actor=admin, kind=KIND, limit=7, api_key=key)
     assert quota_limits() == [
-        Limit("clinical", None, KIND, 0),
-        Limit("clinical", key.public_id, KIND, 7),
+        Limit("department:clinical", KIND, 0),
+        Limit(f"key:{key.public_id}", KIND, 7),
     ]
     quota_set(actor=admin, kind=KIND, limit=None, department=clinical)
     quota_set(actor=admin, kind=KIND, limit=None, department=clinical)
     assert [limit.limit for limit in quota_limits()] == [7]
     assert AuditEvent.objects.filter(action="quota:set", department="clinical").count() == 5
+
+
+def test_organisation_and_deployments_have_limits_and_a_shadow_is_one_too(admin: Principal) -> None:
+    quota_set(actor=admin, kind="money_per_month", limit=5, organisation=True, shadow=True)
+    quota_set(actor=admin, kind="gpu_seconds_per_month", limit=6, deployment="writer")
+    assert quota_limits() == [
+        Limit("organisation", "money_per_month", 5, shadow=True),
+        Limit("deployment:writer", "gpu_seconds_per_month", 6),
+    ]
+    assert quota_limits({"organisation"}) == quota_limits()[:1]
+    quota_set(actor=admin, kind="money_per_month", limit=5, organisation=True)
+    assert quota_limits()[0].shadow is False
 
 
 @pytest.mark.parametrize(
@@ -63,7 +87,13 @@ def test_a_limit_is_set_changed_and_taken_away(
         ({"kind": "cheese"}, "kind"),
         ({"limit": -1}, "limit"),
         ({"limit": 10**30}, "limit"),
+        ({"kind": "gpu_seconds_per_month", "limit": 10**13}, "limit"),
         ({"department": None}, "department"),
+        ({"organisation": True}, "department"),
+        ({"deployment": "writer"}, "department"),
+        ({"department": None, "deployment": "x" * 81}, "deployment"),
+        ({"department": None, "deployment": "a|b"}, "deployment"),
+        ({"department": None, "deployment": "a\nb"}, "deployment"),
     ],
 )
 def test_a_limit_that_makes_no_sense_is_refused(
@@ -73,6 +103,18 @@ def test_a_limit_that_makes_no_sense_is_refused(
     with pytest.raises(InvalidInput) as caught:
         quota_set(actor=admin, **asked)
     assert list(caught.value.fields) == [field]
+
+
+@pytest.mark.parametrize(
+    "both", [{"department", "api_key"}, {"department", "deployment"}, {"api_key", "deployment"}]
+)
+def test_the_database_too_refuses_a_limit_on_two_subjects(
+    clinical: Department, key: ApiKey, both: set[str]
+) -> None:
+    subjects = {"department": clinical, "api_key": key, "deployment": "writer"}
+    chosen: dict[str, Any] = {name: subjects[name] for name in both}
+    with pytest.raises(IntegrityError), transaction.atomic():
+        QuotaLimit.objects.create(kind=KIND, limit=1, **chosen)
 
 
 def test_a_persons_access_token_has_no_limit_of_its_own(
@@ -96,3 +138,78 @@ def test_a_lead_sees_limits_and_sets_none_and_others_see_nothing(
     with pytest.raises(NotFound):
         quota_set(actor=stranger, kind=KIND, limit=2, department=clinical)
     assert set(QuotaLimit.objects.values_list("limit", flat=True)) == {1}
+
+
+def test_nobody_but_an_admin_limits_the_organisation_or_sets_prices(
+    actor: Callable[..., Principal],
+) -> None:
+    for roles in (["lead@clinical"], ["auditor"], ["operator"], ["reviewer:security"]):
+        other = actor(roles[0], *roles)
+        with pytest.raises((NotPermitted, NotFound)):
+            quota_set(actor=other, kind=KIND, limit=1, organisation=True)
+        with pytest.raises((NotPermitted, NotFound)):
+            price_set(actor=other, deployment="", tariff=Tariff(prompt=1))
+
+
+def test_every_limit_that_binds_a_request_is_named_the_widest_first(
+    admin: Principal, clinical: Department, key: ApiKey, department: Callable[[str], Department]
+) -> None:
+    quota_set(actor=admin, kind=KIND, limit=4, deployment="writer")
+    quota_set(actor=admin, kind=KIND, limit=3, api_key=key)
+    quota_set(actor=admin, kind=KIND, limit=2, department=clinical)
+    quota_set(actor=admin, kind=KIND, limit=1, organisation=True)
+    quota_set(actor=admin, kind=KIND, limit=9, department=department("finance"))
+    quota_set(actor=admin, kind=KIND, limit=9, deployment="reader")
+    assert [row.limit for row in limits_applying(key=key, deployment="writer")] == [1, 2, 3, 4]
+    assert [row.limit for row in limits_applying(key=key)] == [1, 2, 3]
+
+
+def test_a_price_is_set_changed_taken_away_and_audited(admin: Principal) -> None:
+    price_set(actor=admin, deployment="", tariff=Tariff(1, 2, 3))
+    price_set(actor=admin, deployment="writer", tariff=Tariff(4, 5, 6))
+    assert tariff_for("writer", tariffs()) == Tariff(4, 5, 6)
+    assert tariff_for("another", tariffs()) == Tariff(1, 2, 3)
+    assert [price.deployment for price in prices_get(actor=admin)] == ["", "writer"]
+    price_set(actor=admin, deployment="writer", tariff=None)
+    assert tariff_for("writer", tariffs()) == Tariff(1, 2, 3)
+    assert AuditEvent.objects.filter(action="quota:price").count() == 3
+    with pytest.raises(InvalidInput) as caught:
+        price_set(actor=admin, deployment="", tariff=Tariff(prompt=-1, device_second=10**13))
+    assert set(caught.value.fields) == {"prompt", "device_second"}
+
+
+def test_money_is_whole_micro_units_and_what_has_a_price_never_costs_nothing() -> None:
+    tariff = Tariff(prompt=150_000, completion=600_000, device_second=500)
+    assert tariff.cost(prompt_tokens=1_000_000) == 150_000
+    assert tariff.cost(prompt_tokens=10, completion_tokens=10) == 8  # 7.5, rounded up
+    assert tariff.cost(device_ms=1) == 1  # 0.5, rounded up
+    assert tariff.cost(prompt_tokens=10, completion_tokens=10, device_ms=1000) == 508
+    assert tariff.cost() == 0
+    most = Tariff(10**12, 10**12, 10**12)
+    assert most.cost(prompt_tokens=2**31, completion_tokens=2**31) == 2**32 * 10**6
+
+
+def test_amounts_read_as_people_write_them() -> None:
+    assert money_words(12_500_000, "EUR") == "12.50 EUR"
+    assert money_words(420, "EUR") == "0.00042 EUR"
+    assert money_words(-1_500_000, "EUR") == "-1.50 EUR"
+    assert limit_words("money_per_month", 25_000_000_000, "EUR") == "25,000.00 EUR per month"
+    assert limit_words("requests_per_minute", 1200, "EUR") == "1,200 requests per minute"
+    assert amount_words("gpu_seconds_per_month", 3500, "EUR") == "3.5 GPU-seconds"
+    assert amount_words("tokens_per_day", 1200, "EUR") == "1,200 tokens"
+
+
+def test_how_far_a_limit_is_used_is_told_in_its_own_unit(
+    admin: Principal, clinical: Department, redis: Any
+) -> None:
+    quota_set(actor=admin, kind="gpu_seconds_per_month", limit=10, department=clinical)
+    quota_set(actor=admin, kind="tokens_per_day", limit=0, department=clinical)
+    month = f"{timezone.now():%Y-%m}"
+    counter = f"assay:quota:month:{month}:department:clinical"
+    redis.hset(counter, mapping={"device": 4001, "device_held": 1000, "device_reserved": 500})
+    seconds, tokens = uses(quotas_visible_to(admin).order_by("id"))
+    assert (seconds.used, seconds.reserved, seconds.remaining) == (5, 2, 4)
+    assert (seconds.percent, seconds.used_percent) == (55, 40)
+    assert seconds.used_words == "4 GPU-seconds"
+    assert (tokens.percent, tokens.remaining, tokens.full) == (100, 0, True)
+    assert uses([]) == []

@@ -1,0 +1,93 @@
+"""Budgets at 50, 80 and 100 per cent: said once a window, where people look.
+
+Each alert is a row (for the portal and the API) and an audit event `quota:alert` in one
+transaction; whoever delivers mail or calls webhooks follows those events.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import transaction
+
+from governance.audit.services import Subject, audit_record
+from governance.principals import service_principal
+from governance.quotas.kinds import KINDS, Window, amount_words, limit_words
+from governance.quotas.models import QuotaAlert, QuotaLimit
+from governance.quotas.selectors import LimitUse, uses
+
+THRESHOLDS = (50, 80, 100)
+_BUDGETS = [kind.name for kind in KINDS.values() if kind.is_budget]
+_CONTROLLER = service_principal("controller")
+
+
+def alerts_raise() -> int:
+    """Raise what every budget has reached by what was used; returns how many were new.
+
+    Raises:
+        Unavailable: the quota store does not answer.
+    """
+    rows = list(
+        QuotaLimit.objects.filter(kind__in=_BUDGETS, limit__gt=0).select_related(
+            "department", "api_key__department"
+        )
+    )
+    reached = [(use, _reached(use)) for use in uses(rows) if use.ready]
+    reached = [(use, thresholds) for use, thresholds in reached if thresholds]
+    windows = {_window(use) for use, _ in reached}
+    known = set(
+        QuotaAlert.objects.filter(window__in=windows).values_list("limit_id", "window", "threshold")
+    )
+    raised = 0
+    for use, thresholds in reached:
+        new = [t for t in thresholds if (use.row.pk, _window(use), t) not in known]
+        if new:
+            raised += _raise(use, new)
+    return raised
+
+
+def _reached(use: LimitUse) -> list[int]:
+    return [threshold for threshold in THRESHOLDS if use.used_percent >= threshold]
+
+
+def _window(use: LimitUse) -> str:
+    return f"{use.at:%Y-%m-%d}" if KINDS[use.row.kind].window is Window.DAY else f"{use.at:%Y-%m}"
+
+
+@transaction.atomic
+def _raise(use: LimitUse, thresholds: list[int]) -> int:
+    """One row for each threshold, one event for the highest: nobody is told three times at once."""
+    row, window = use.row, _window(use)
+    # The limit may be gone since it was read; another controller may be at it.
+    if not QuotaLimit.objects.select_for_update(of=("self",)).filter(pk=row.pk).exists():
+        return 0
+    known = QuotaAlert.objects.filter(limit=row, window=window)
+    new = sorted(set(thresholds) - set(known.values_list("threshold", flat=True)))
+    for threshold in new:
+        QuotaAlert.objects.create(
+            limit=row,
+            window=window,
+            threshold=threshold,
+            used=use.count.used,
+            limit_then=row.limit,
+        )
+    if new:
+        owner = row.api_key.department if row.api_key else row.department
+        used = amount_words(row.kind, use.count.used, settings.CURRENCY)
+        limit = limit_words(row.kind, row.limit, settings.CURRENCY)
+        audit_record(
+            actor=_CONTROLLER,
+            action="quota:alert",
+            subject=Subject("quota", str(row.pk), f"{row.kind} of {row.subject}"),
+            department=owner.slug if owner else "",
+            reason=f"{use.title} has used {used} of {limit}: {new[-1]} % in {window}.",
+            data={
+                "kind": row.kind,
+                "subject": row.subject,
+                "window": window,
+                "threshold": new[-1],
+                "used": use.count.used,
+                "limit": row.limit,
+                "shadow": row.shadow,
+            },
+        )
+    return len(new)

@@ -1,0 +1,55 @@
+"""What the controller does about budgets every second or so."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from django.conf import settings
+from django.db import close_old_connections
+
+from governance.errors import Unavailable
+from governance.quotas import store
+from governance.quotas.alerts import alerts_raise
+from governance.quotas.holds import holds_settle
+from governance.quotas.reconcile import counters_ready, quotas_reconcile
+
+logger = logging.getLogger(__name__)
+STEP_S = 1.0
+
+
+class Keeper:
+    """Rebuilds counters that a flush took, gives back what nobody settled, settles what a crash
+    left behind, raises alerts, and compares counters with the ledger every now and then.
+    """
+
+    def __init__(self) -> None:
+        self._compared = time.monotonic()
+
+    def step(self) -> None:
+        """Raises Unavailable when the quota store does not answer."""
+        if not counters_ready():
+            outcome = quotas_reconcile(repair=True)
+            logger.warning(
+                "The counters were gone; %d were rebuilt from the ledger.", outcome.checked
+            )
+        elif time.monotonic() - self._compared >= settings.QUOTA_RECONCILE_S:
+            self._compared = time.monotonic()
+            quotas_reconcile(repair=True)
+        if given_back := store.reclaim():
+            logger.warning("%d reservations ran out and were given back.", given_back)
+        holds_settle()
+        alerts_raise()
+
+
+def run(stop: threading.Event) -> None:
+    """Keep budgets until `stop`."""
+    keeper = Keeper()
+    while not stop.is_set():
+        close_old_connections()
+        try:
+            keeper.step()
+        except Unavailable as error:
+            logger.warning("Budgets are not kept: %s", error.message)
+        stop.wait(STEP_S)

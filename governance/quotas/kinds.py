@@ -1,0 +1,92 @@
+"""What can be limited, in which window and unit. Knows no Django.
+
+Amounts are whole numbers in the unit that is counted: requests, tokens, micro-units of the currency
+(1,000,000 are one euro), milliseconds of device time. A limit is stated in the unit that people
+use, which differs for device time alone: seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+MICRO = 1_000_000
+ORGANISATION = "organisation"
+
+
+class Window(StrEnum):
+    """When a count begins anew: at once, after 60 sliding seconds, at 0:00 UTC, on the first."""
+
+    NOW = "now"
+    MINUTE = "minute"
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of limit. `unit` is what is counted; `scale` counted units make one of the limit's;
+    `family` names its `x-ratelimit-*` headers, if it has any.
+    """
+
+    name: str
+    title: str
+    unit: str
+    window: Window
+    scale: int = 1
+    family: str = ""
+
+    @property
+    def is_budget(self) -> bool:
+        """Whether it lasts for a day or a month: durable, alerted on, and not worth a retry."""
+        return self.window in {Window.DAY, Window.MONTH}
+
+
+_ALL = (
+    Kind("requests_per_minute", "requests per minute", "requests", Window.MINUTE, 1, "requests"),
+    Kind("tokens_per_minute", "tokens per minute", "tokens", Window.MINUTE, 1, "tokens"),
+    Kind("concurrent_requests", "requests at the same time", "requests", Window.NOW),
+    Kind("tokens_per_day", "tokens per day", "tokens", Window.DAY),
+    Kind("money_per_month", "per month", "money", Window.MONTH),
+    Kind("gpu_seconds_per_month", "GPU-seconds per month", "device", Window.MONTH, 1000),
+)
+KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})
+
+
+def money_words(micro: int, currency: str) -> str:
+    """Micro-units as people read them: `12.50 EUR`, `0.0004 EUR`."""
+    whole, fraction = divmod(abs(micro), MICRO)
+    digits = f"{fraction:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micro < 0 else ''}{whole:,}.{digits} {currency}"
+
+
+def amount_words(kind: str, amount: int, currency: str) -> str:
+    """A counted amount with its unit, without its window: `1,200 tokens`, `3.5 GPU-seconds`."""
+    unit = KINDS[kind].unit
+    if unit == "money":
+        return money_words(amount, currency)
+    if unit == "device":
+        return f"{amount / KINDS[kind].scale:,.1f}".removesuffix(".0") + " GPU-seconds"
+    return f"{amount:,} {unit}"
+
+
+def limit_words(kind: str, limit: int, currency: str) -> str:
+    """A limit with its window: `60 requests per minute`, `25.00 EUR per month`."""
+    shown = money_words(limit, currency) if KINDS[kind].unit == "money" else f"{limit:,}"
+    return f"{shown} {KINDS[kind].title}"
+
+
+def subject_words(subject: str) -> str:
+    """`department:clinical` as it begins a sentence: `Department clinical`."""
+    kind, _, name = subject.partition(":")
+    if kind == ORGANISATION:
+        return "The organisation"
+    return f"{'API key' if kind == 'key' else kind.capitalize()} {name}"
+
+
+def subjects_of(*, department: str = "", key: str = "", deployment: str = "") -> list[str]:
+    """Everything that a use is counted on; the organisation always."""
+    named = (("department", department), ("key", key), ("deployment", deployment))
+    return [ORGANISATION, *(f"{kind}:{name}" for kind, name in named if name)]

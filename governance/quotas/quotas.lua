@@ -1,0 +1,348 @@
+-- Quotas in one call. Time is the server's (TIME), so that gateways need not agree on theirs.
+--
+-- What is kept:
+--   assay:quota:<kind>:<subject>          per minute: a hash of 5 s slots; at once: a set by deadline
+--   assay:quota:day:<date>:<subject>      a hash: tokens, and what is reserved of them
+--   assay:quota:month:<month>:<subject>   a hash: money, device (ms), and what is reserved and held
+--   assay:quota:reservation:<id>          what one request has reserved, until it is settled
+--   assay:quota:deadlines                 reservations by the moment at which they are given back
+--   assay:quota:settled:<id>              settled already: a second call changes nothing
+--   assay:quota:stops:<date>              how often each limit had no room
+--   assay:quota:ready                     days and months repeat the ledger; missing after a flush
+--
+-- Days and months are counted for every subject of a use, limited or not, so that a new limit knows
+-- what was used before it. The operations, and what they answer, stand at each function.
+
+local PREFIX = 'assay:quota:'
+local SLOT, WINDOW, DAY = 5000, 60000, 86400000
+local KEEP_DAY, KEEP_MONTH = 3 * DAY, 40 * DAY
+local SETTLED_FOR, LINGER, RECLAIMED_AT_ONCE = 900000, DAY, 8
+local DEADLINES, READY = PREFIX .. 'deadlines', PREFIX .. 'ready'
+local floor = math.floor
+
+-- kind → window, field in its hash, what a request costs of it
+local KINDS = {
+  requests_per_minute = {window = 'minute', unit = 'requests'},
+  tokens_per_minute = {window = 'minute', unit = 'tokens'},
+  concurrent_requests = {window = 'now', unit = 'requests'},
+  tokens_per_day = {window = 'day', unit = 'tokens'},
+  money_per_month = {window = 'month', unit = 'money'},
+  gpu_seconds_per_month = {window = 'month', unit = 'device'},
+}
+
+local function number(text) return string.format('%.0f', text) end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
+end
+
+-- Year, month and day of a day counted from 1970-01-01, and the first day of a month as such a
+-- count: http://howardhinnant.github.io/date_algorithms.html
+local function civil(days)
+  local z = days + 719468
+  local era = floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = floor((doe - floor(doe / 1460) + floor(doe / 36524) - floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + floor(yoe / 4) - floor(yoe / 100))
+  local mp = floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  return yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - floor((153 * mp + 2) / 5) + 1
+end
+
+local function first_day(year, month)
+  local y = year - (month <= 2 and 1 or 0)
+  local era = floor(y / 400)
+  local yoe = y - era * 400
+  local doe = yoe * 365 + floor(yoe / 4) - floor(yoe / 100) + floor((153 * ((month + 9) % 12) + 2) / 5)
+  return era * 146097 + doe - 719468
+end
+
+-- The day and the month around a moment: their names, and when they end.
+local function calendar(at)
+  local year, month, day = civil(floor(at / DAY))
+  local following = month == 12 and first_day(year + 1, 1) or first_day(year, month + 1)
+  local name = string.format('%04d-%02d', year, month)
+  return {
+    day = string.format('%s-%02d', name, day), day_end = (floor(at / DAY) + 1) * DAY,
+    month = name, month_end = following * DAY,
+  }
+end
+
+local function budget_key(window, dates, subject)
+  return PREFIX .. window .. ':' .. dates[window] .. ':' .. subject
+end
+
+local function add(key, field, amount, keep)
+  if amount ~= 0 then
+    redis.call('HINCRBY', key, field, number(amount))
+    redis.call('PEXPIRE', key, keep)
+  end
+end
+
+local function read_slots(key, now)
+  local flat = redis.call('HGETALL', key)
+  local state = {used = 0, slots = {}}
+  for i = 1, #flat, 2 do
+    local slot, count = tonumber(flat[i]), tonumber(flat[i + 1])
+    if (slot + 1) * SLOT > now - WINDOW and count > 0 then
+      state.used = state.used + count
+      state.slots[#state.slots + 1] = {slot, count}
+    end
+  end
+  return state
+end
+
+local function leaves_at(slot) return (slot + 1) * SLOT + WINDOW end
+
+local function slots_wait(state, surplus, now)
+  table.sort(state.slots, function(a, b) return a[1] < b[1] end)
+  local freed = 0
+  for _, entry in ipairs(state.slots) do
+    freed = freed + entry[2]
+    if freed >= surplus then return leaves_at(entry[1]) - now end
+  end
+  return -1
+end
+
+local function slots_reset(state, now)
+  local newest = nil
+  for _, entry in ipairs(state.slots) do
+    if newest == nil or entry[1] > newest then newest = entry[1] end
+  end
+  return newest and leaves_at(newest) - now or 0
+end
+
+-- {used, reserved, reset (ms until room comes back), key}; changes nothing.
+local function read_limit(kind, subject, now, dates)
+  local what = KINDS[kind]
+  if what.window == 'minute' then
+    local key = PREFIX .. kind .. ':' .. subject
+    local state = read_slots(key, now)
+    state.key, state.reserved, state.reset = key, 0, slots_reset(state, now)
+    return state
+  elseif what.window == 'now' then
+    local key = PREFIX .. kind .. ':' .. subject
+    local live = redis.call('ZCOUNT', key, '(' .. number(now), '+inf')
+    return {key = key, used = 0, reserved = live, reset = 1000}
+  end
+  local key = budget_key(what.window, dates, subject)
+  local found = redis.call('HMGET', key, what.unit, what.unit .. '_reserved', what.unit .. '_held')
+  local reserved = tonumber(found[2] or '0') + tonumber(found[3] or '0')
+  local reset = dates[what.window .. '_end'] - now
+  return {key = key, used = tonumber(found[1] or '0'), reserved = reserved, reset = reset}
+end
+
+local function wait_for(kind, state, cost, limit, now)
+  if cost > limit then return -1 end
+  if KINDS[kind].window ~= 'minute' then return state.reset end
+  return slots_wait(state, state.used + cost - limit, now)
+end
+
+-- Charge one limit; returns what gives it back.
+local function charge(one, request, deadline, now)
+  local key, what, cost = one.state.key, KINDS[one.kind], one.cost
+  if what.window == 'now' then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', number(now))
+    redis.call('ZADD', key, number(deadline), request)
+    redis.call('PEXPIREAT', key, number(deadline + 1000), 'GT')
+    redis.call('PEXPIREAT', key, number(deadline + 1000), 'NX')
+    return {key, 'now', '', '1'}
+  elseif what.window == 'minute' then
+    local slot = number(floor(now / SLOT))
+    local oldest = floor((now - WINDOW) / SLOT)
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+      if tonumber(field) < oldest then redis.call('HDEL', key, field) end
+    end
+    redis.call('HINCRBY', key, slot, number(cost))
+    redis.call('PEXPIRE', key, WINDOW + 2 * SLOT)
+    return {key, what.unit, slot, number(cost)}
+  end
+  local field = what.unit .. '_reserved'
+  add(key, field, cost, what.window == 'day' and KEEP_DAY or KEEP_MONTH)
+  return {key, 'budget', field, number(cost)}
+end
+
+-- Give a reservation back; `tokens` were used of it, and with `refund` not even the request counts.
+local function release(request, tokens, refund)
+  local name = PREFIX .. 'reservation:' .. request
+  local kept = redis.call('GET', name)
+  redis.call('ZREM', DEADLINES, request)
+  if not kept then return false end
+  redis.call('DEL', name)
+  for _, one in ipairs(cjson.decode(kept)) do
+    local key, what, field, amount = one[1], one[2], one[3], tonumber(one[4])
+    if what == 'now' then
+      redis.call('ZREM', key, request)
+    elseif what == 'budget' then
+      if redis.call('HEXISTS', key, field) == 1 then
+        redis.call('HINCRBY', key, field, number(-amount))
+      end
+    elseif redis.call('HEXISTS', key, field) == 1 then
+      if what == 'tokens' then
+        redis.call('HINCRBY', key, field, number(tokens - amount))
+      elseif refund then
+        redis.call('HINCRBY', key, field, -1)
+      end
+    end
+  end
+  return true
+end
+
+local function give_back_expired(now, most)
+  local expired = redis.call('ZRANGEBYSCORE', DEADLINES, '-inf', number(now), 'LIMIT', 0, most)
+  for _, request in ipairs(expired) do release(request, 0, false) end
+  return #expired
+end
+
+local function count_stop(dates, one)
+  local key = PREFIX .. 'stops:' .. dates.day
+  redis.call('HINCRBY', key, one.kind .. '|' .. one.subject, 1)
+  redis.call('PEXPIRE', key, KEEP_DAY)
+end
+
+-- The limits of ARGV from `first` on, four each: subject, kind, limit, shadow (1 or 0).
+local function read_limits(first, costs, now, dates)
+  local limits, needs_ledger = {}, false
+  for i = first, #ARGV, 4 do
+    local one = {subject = ARGV[i], kind = ARGV[i + 1], limit = tonumber(ARGV[i + 2])}
+    one.shadow = ARGV[i + 3] == '1'
+    local what = KINDS[one.kind]
+    one.cost = costs[what.unit]
+    one.state = read_limit(one.kind, one.subject, now, dates)
+    one.left = one.limit - one.state.used - one.state.reserved
+    one.over = one.cost > 0 and one.left < one.cost
+    needs_ledger = needs_ledger or what.window == 'day' or what.window == 'month'
+    limits[#limits + 1] = one
+  end
+  return limits, needs_ledger and redis.call('EXISTS', READY) == 0
+end
+
+-- The limit that stops it: of several the one that takes longest to have room; 0 when none does.
+local function stopping(limits, now)
+  local stopped, longest = 0, 0
+  for i, one in ipairs(limits) do
+    if one.over and not one.shadow then
+      local wait = wait_for(one.kind, one.state, one.cost, one.limit, now)
+      if stopped == 0 or (longest ~= -1 and (wait == -1 or wait > longest)) then
+        stopped, longest = i, wait
+      end
+    end
+  end
+  return stopped, longest
+end
+
+local function answer(limits, stopped, wait, now)
+  local numbers = {number(stopped), number(wait), number(now)}
+  for _, one in ipairs(limits) do
+    numbers[#numbers + 1] = number(math.max(0, one.left))
+    numbers[#numbers + 1] = number(one.state.reset)
+    numbers[#numbers + 1] = one.over and '1' or '0'
+  end
+  return table.concat(numbers, ' ')
+end
+
+-- reserve: ARGV = "reserve", request id, lifetime in ms, tokens, money, device ms, then the limits.
+--   All must have room, or be shadows; then all are charged. Answers, as one text that is quick to
+--   read: the index of the limit that stopped it, 0 for none or -1 for "not ready"; the wait in ms or
+--   -1 for never; the time; then for each limit what is left, ms until more is, and 1 if it had no room.
+local function reserve()
+  local request, now = ARGV[2], now_ms()
+  local deadline, dates = now + tonumber(ARGV[3]), calendar(now)
+  local costs = {requests = 1, tokens = tonumber(ARGV[4]), money = tonumber(ARGV[5]), device = tonumber(ARGV[6])}
+  give_back_expired(now, RECLAIMED_AT_ONCE)
+  local limits, missing = read_limits(7, costs, now, dates)
+  if missing then return '-1 0 ' .. number(now) end
+  local stopped, wait = stopping(limits, now)
+  if stopped > 0 then
+    count_stop(dates, limits[stopped])
+    return answer(limits, stopped, wait, now)
+  end
+  local charged = {}
+  for i, one in ipairs(limits) do
+    if one.over then count_stop(dates, one) end
+    charged[i] = charge(one, request, deadline, now)
+    one.left = one.left - one.cost
+    if one.state.reset == 0 then one.state.reset = WINDOW end
+  end
+  redis.call('SET', PREFIX .. 'reservation:' .. request, cjson.encode(charged),
+    'PX', number(deadline - now + LINGER))
+  redis.call('ZADD', DEADLINES, number(deadline), request)
+  return answer(limits, 0, 0, now)
+end
+
+-- hold: ARGV = "hold", money, device ms, number of subjects, the subjects, then the limits.
+--   As reserve, for work that lasts: kept in the database, given back by settle alone, and counted on
+--   every subject. Per-minute limits do not apply to it.
+local function hold()
+  local now = now_ms()
+  local dates, subjects = calendar(now), tonumber(ARGV[4])
+  local costs = {requests = 0, tokens = 0, money = tonumber(ARGV[2]), device = tonumber(ARGV[3])}
+  local limits, missing = read_limits(5 + subjects, costs, now, dates)
+  if missing then return '-1 0 ' .. number(now) end
+  local stopped, wait = stopping(limits, now)
+  if stopped > 0 then
+    count_stop(dates, limits[stopped])
+    return answer(limits, stopped, wait, now)
+  end
+  for _, one in ipairs(limits) do
+    if one.over then count_stop(dates, one) end
+  end
+  for i = 5, 4 + subjects do
+    local key = budget_key('month', dates, ARGV[i])
+    add(key, 'money_held', costs.money, KEEP_MONTH)
+    add(key, 'device_held', costs.device, KEEP_MONTH)
+  end
+  return answer(limits, 0, 0, now)
+end
+
+-- settle: ARGV = "settle", request id, ran (1: it is a use), refund (1: not even the request counts),
+--   tokens, money, device ms, the moment it is charged to in ms, usage stream, usage entry or "",
+--   held money, held device ms, then the subjects of the use.
+--   Gives the reservation back, counts the use, and adds the entry. Answers 1 the first time.
+local function settle()
+  local request, ran = ARGV[2], ARGV[3] == '1'
+  local tokens, money, device = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+  local held_money, held_device = tonumber(ARGV[11]), tonumber(ARGV[12])
+  if ran or held_money > 0 or held_device > 0 then
+    local settled = PREFIX .. 'settled:' .. request
+    if not redis.call('SET', settled, '1', 'NX', 'PX', SETTLED_FOR) then return 0 end
+  end
+  if ARGV[10] ~= '' then redis.call('XADD', ARGV[9], '*', 'entry', ARGV[10]) end
+  local reserved = release(request, tokens, ARGV[4] == '1')
+  local dates = calendar(tonumber(ARGV[8]))
+  for i = 13, #ARGV do
+    local month = budget_key('month', dates, ARGV[i])
+    if ran then
+      add(budget_key('day', dates, ARGV[i]), 'tokens', tokens, KEEP_DAY)
+      add(month, 'money', money, KEEP_MONTH)
+      add(month, 'device', device, KEEP_MONTH)
+    end
+    add(month, 'money_held', -held_money, KEEP_MONTH)
+    add(month, 'device_held', -held_device, KEEP_MONTH)
+  end
+  return (ran or reserved or held_money > 0 or held_device > 0) and 1 or 0
+end
+
+-- read: ARGV = "read", then subject and kind of each. Answers ready (1 or 0), the time, and for each:
+--   used, reserved, ms until more is left, and how often it had no room today.
+local function read()
+  local now = now_ms()
+  local dates = calendar(now)
+  local numbers = {number(redis.call('EXISTS', READY)), number(now)}
+  for i = 2, #ARGV, 2 do
+    local state = read_limit(ARGV[i + 1], ARGV[i], now, dates)
+    local stops = redis.call('HGET', PREFIX .. 'stops:' .. dates.day, ARGV[i + 1] .. '|' .. ARGV[i])
+    numbers[#numbers + 1] = number(state.used)
+    numbers[#numbers + 1] = number(state.reserved)
+    numbers[#numbers + 1] = number(state.reset)
+    numbers[#numbers + 1] = stops or '0'
+  end
+  return table.concat(numbers, ' ')
+end
+
+-- reclaim: ARGV = "reclaim", how many at most. Answers how many reservations were given back.
+local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) end
+
+local OPERATIONS = {reserve = reserve, hold = hold, settle = settle, read = read, reclaim = reclaim}
+return OPERATIONS[ARGV[1]]()

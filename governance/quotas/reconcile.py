@@ -1,0 +1,255 @@
+"""Ledger and counters agree: checked, and the counters rebuilt when they do not or are gone.
+
+For every subject, in the day and the month that are now:
+
+    counter = sum of the ledger's records + entries that are on their way to it
+    held    = what jobs hold that have not been settled
+
+The comparison holds the ledger still (`ledger_lock`) and reads counters and stream in one
+transaction of Redis, so that it is exact while requests go on. A repair adds the difference, which
+commutes with what is counted meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from django.db import connection, transaction
+
+from governance.errors import Unavailable
+from governance.keys.models import ApiKey
+from governance.quotas.kinds import subjects_of
+from governance.quotas.models import BudgetHold, HoldState
+from governance.quotas.store import client
+from governance.quotas.wire import PREFIX, READY_KEY, entry_subjects
+from governance.usage.ledger import ledger_lock
+from governance.usage.models import UsageRecord
+from governance.usage.records import USAGE_STREAM, UsageEntry
+
+logger = logging.getLogger(__name__)
+# With more on its way the ledger is behind; the collector comes first.
+STREAM_MOST = 50_000
+PATIENCE_MS = 10_000
+_KEEP_S = {"day": 3 * 86400, "month": 40 * 86400}
+_FIELDS = {"day": ("tokens",), "month": ("money", "device", "money_held", "device_held")}
+
+Slot = tuple[str, str, str]  # window, subject, field
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One counter that is not what the ledger says, in the unit that is counted."""
+
+    window: str
+    subject: str
+    field: str
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`was_ready` is False after a flush: every counter was gone."""
+
+    checked: int
+    drifts: list[Drift]
+    repaired: bool
+    was_ready: bool
+
+
+def counters_ready() -> bool:
+    """Whether days and months are counted; without it budgets let nothing through.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    try:
+        return bool(client().exists(READY_KEY))
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable("The quota store does not answer.", retry_after=2) from error
+
+
+def quotas_reconcile(*, repair: bool) -> Outcome:
+    """Compare every counter of this day and month with the ledger, and with `repair` put it right.
+
+    Raises:
+        Unavailable: Redis does not answer, or too much is on its way to the ledger.
+        django.db.Error: PostgreSQL does not answer, or something holds the ledger for 10 s.
+    """
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(PATIENCE_MS)])
+            ledger_lock(shared=False)
+            return _reconcile(repair)
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable("The quota store does not answer.", retry_after=2) from error
+
+
+def _reconcile(repair: bool) -> Outcome:
+    store = client()
+    if store.xlen(USAGE_STREAM) > STREAM_MOST:
+        raise Unavailable(
+            f"More than {STREAM_MOST:,} entries wait for the ledger; nothing was compared.",
+            hint="Is the controller running? It writes them down.",
+            retry_after=30,
+        )
+    seconds, _ = _server_time(store)
+    now = datetime.fromtimestamp(seconds, tz=UTC)
+    dates = {"day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}"}
+    starts = {"day": now.replace(hour=0, minute=0, second=0, microsecond=0)}
+    starts["month"] = starts["day"].replace(day=1)
+    expected = _recorded(starts) + _held(starts["month"])
+    subjects = _counted(store, dates) | {(window, subject) for window, subject, _ in expected}
+    ready, found, waiting = _snapshot(store, dates, sorted(subjects))
+    expected += _on_the_way(waiting, starts)
+    drifts = [
+        Drift(*slot, expected=expected[slot], found=found[slot])
+        for slot in sorted(set(expected) | set(found))
+        if slot[:2] in subjects and expected[slot] != found[slot]
+    ]
+    if repair:
+        _repair(store, dates, drifts)
+    if drifts and ready:
+        logger.warning("Counters differed from the ledger (repaired: %s): %s", repair, drifts[:20])
+    return Outcome(len(subjects), drifts, repair, ready)
+
+
+def _server_time(store: redis.Redis) -> tuple[int, int]:
+    answer: Any = store.time()
+    return int(answer[0]), int(answer[1])
+
+
+def _recorded(starts: Mapping[str, datetime]) -> Counter[Slot]:
+    """The ledger's sums by subject: one pass over the month."""
+    sums: Counter[Slot] = Counter()
+    successors = ApiKey.objects.filter(root__isnull=False)
+    counted_as = dict(successors.values_list("public_id", "root__public_id"))
+    table = UsageRecord._meta.db_table
+    statement = f"""
+        SELECT department, key_public_id, deployment,
+               GROUPING(department), GROUPING(key_public_id), GROUPING(deployment),
+               COALESCE(SUM(prompt_tokens::bigint + completion_tokens)
+                        FILTER (WHERE occurred_at >= %s), 0)::bigint,
+               COALESCE(SUM(cost_micro), 0)::bigint,
+               COALESCE(SUM(device_ms), 0)::bigint
+          FROM {table}
+         WHERE occurred_at >= %s
+      GROUP BY GROUPING SETS ((), (department), (key_public_id), (deployment))
+    """  # noqa: S608 (the table's own name)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [starts["day"], starts["month"]])
+        for row in cursor.fetchall():
+            (department, key, deployment), grouped, amounts = row[:3], row[3:6], row[6:]
+            named = {
+                name: value
+                for name, value, absent in zip(
+                    ("department", "key", "deployment"),
+                    (department, counted_as.get(key, key), deployment),
+                    grouped,
+                    strict=True,
+                )
+                if not absent
+            }
+            if named and not any(named.values()):
+                continue
+            subject = subjects_of(**named)[-1]
+            tokens, micro, device_ms = amounts
+            _add(sums, [subject], {"tokens": tokens, "money": micro, "device": device_ms})
+    return sums
+
+
+def _add(sums: Counter[Slot], subjects: Iterable[str], amounts: Mapping[str, int]) -> None:
+    for subject in subjects:
+        for window, fields in _FIELDS.items():
+            for field in fields:
+                if amount := amounts.get(field, 0):
+                    sums[window, subject, field] += amount
+
+
+def _held(month: datetime) -> Counter[Slot]:
+    """What jobs still hold; those on their way to the ledger are taken off with their entry."""
+    sums: Counter[Slot] = Counter()
+    rows = BudgetHold.objects.exclude(state=HoldState.SETTLED).filter(made_at__gte=month)
+    for row in rows:
+        amounts = {"money_held": row.reserved_micro, "device_held": row.reserved_device_ms}
+        _add(sums, subjects_of(department=row.department), amounts)
+    return sums
+
+
+def _counted(store: redis.Redis, dates: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Window and subject of every counter there is."""
+    found = set()
+    for window, date in dates.items():
+        prefix = f"{PREFIX}{window}:{date}:"
+        for key in store.scan_iter(match=f"{prefix}*", count=1000):
+            found.add((window, key.decode().removeprefix(prefix)))
+    return found
+
+
+def _snapshot(
+    store: redis.Redis, dates: Mapping[str, str], subjects: list[tuple[str, str]]
+) -> tuple[bool, Counter[Slot], list[UsageEntry]]:
+    """Whether the counters are ready, what they say, and what is on its way, at one moment."""
+    with store.pipeline(transaction=True) as pipeline:
+        pipeline.exists(READY_KEY)
+        pipeline.xrange(USAGE_STREAM)
+        for window, subject in subjects:
+            pipeline.hgetall(f"{PREFIX}{window}:{dates[window]}:{subject}")
+        ready, stream, *hashes = pipeline.execute()
+    found: Counter[Slot] = Counter()
+    for (window, subject), fields in zip(subjects, hashes, strict=True):
+        for name, value in fields.items():
+            if (field := name.decode()) in _FIELDS[window]:
+                found[window, subject, field] = int(value)
+    return bool(ready), found, list(_entries(stream))
+
+
+def _entries(stream: Iterable[Any]) -> Iterable[UsageEntry]:
+    for _, fields in stream:
+        try:
+            yield UsageEntry.decode(fields[b"entry"])
+        except (TypeError, ValueError, KeyError):
+            continue  # The collector puts it aside.
+
+
+def _on_the_way(waiting: list[UsageEntry], starts: Mapping[str, datetime]) -> Counter[Slot]:
+    """Entries of the stream that the ledger does not have yet, and holds that they end."""
+    sums: Counter[Slot] = Counter()
+    latest = {entry.request_id: entry for entry in waiting}
+    known = UsageRecord.objects.filter(request_id__in=list(latest))
+    recorded = set(known.values_list("request_id", flat=True))
+    jobs = [entry.request_id for entry in latest.values() if entry.is_job]
+    held = {
+        row.reference: row
+        for row in BudgetHold.objects.filter(reference__in=jobs, made_at__gte=starts["month"])
+        if row.state != HoldState.SETTLED
+    }
+    for entry in latest.values():
+        at = datetime.fromtimestamp(entry.occurred_at, tz=UTC)
+        if row := held.get(entry.request_id):
+            amounts = {"money_held": -row.reserved_micro, "device_held": -row.reserved_device_ms}
+            _add(sums, entry_subjects(entry), amounts)
+        if not entry.ran or entry.request_id in recorded or at < starts["month"]:
+            continue
+        used = {"money": entry.cost_micro, "device": entry.device_ms}
+        if at >= starts["day"]:
+            used["tokens"] = entry.prompt_tokens + entry.completion_tokens
+        _add(sums, entry_subjects(entry), used)
+    return sums
+
+
+def _repair(store: redis.Redis, dates: Mapping[str, str], drifts: list[Drift]) -> None:
+    with store.pipeline(transaction=True) as pipeline:
+        for drift in drifts:
+            key = f"{PREFIX}{drift.window}:{dates[drift.window]}:{drift.subject}"
+            pipeline.hincrby(key, drift.field, drift.expected - drift.found)
+            pipeline.expire(key, _KEEP_S[drift.window])
+        pipeline.set(READY_KEY, "1")
+        pipeline.execute()

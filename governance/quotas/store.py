@@ -1,0 +1,104 @@
+"""The counters as everything but the gateway uses them: read, hold for jobs, settle, give back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+from django.conf import settings
+
+from governance.errors import Unavailable
+from governance.quotas.wire import (
+    SCRIPT,
+    Amount,
+    Argument,
+    Limit,
+    Verdict,
+    hold_arguments,
+    settle_arguments,
+)
+from governance.usage.records import UsageEntry
+
+TIMEOUT_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One counter in the unit that is counted. `stops`: how often it had no room today."""
+
+    used: int
+    reserved: int
+    reset_ms: int
+    stops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Counters at one moment. Not `ready`: days and months are being rebuilt from the ledger."""
+
+    ready: bool
+    at_ms: int
+    counts: list[Count]
+
+
+@functools.cache
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=None
+    )
+
+
+def client() -> redis.Redis:
+    """The one connection pool of this process."""
+    return _client(settings.REDIS_URL)
+
+
+def _run(arguments: Sequence[Argument]) -> bytes:
+    try:
+        answer: bytes = client().register_script(SCRIPT)(keys=(), args=list(arguments))
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable("The quota store does not answer.", retry_after=2) from error
+    return answer
+
+
+def read_counts(subjects_and_kinds: Sequence[tuple[str, str]]) -> Reading:
+    """The counters of these, in their order.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    arguments: list[Argument] = ["read"]
+    for subject, kind in subjects_and_kinds:
+        arguments += (subject, kind)
+    ready, at_ms, *numbers = (int(number) for number in _run(arguments).split())
+    counts = [Count(*numbers[i : i + 4]) for i in range(0, len(numbers), 4)]
+    return Reading(ready == 1, at_ms, counts)
+
+
+def hold(amount: Amount, subjects: Sequence[str], limits: Sequence[Limit]) -> Verdict:
+    """Check `limits` and hold `amount` on every subject, or on none.
+
+    Raises:
+        Unavailable: Redis does not answer; whether it holds is not known.
+    """
+    return Verdict.read(_run(hold_arguments(amount, subjects, limits)), limits)
+
+
+def settle(entry: UsageEntry, *, held: Amount) -> bool:
+    """Count what a job used and give back what it held. True the first time.
+
+    Raises:
+        Unavailable: Redis does not answer; calling again is safe.
+    """
+    return bool(int(_run(settle_arguments(entry, held=held))))
+
+
+def reclaim(most: int = 1000) -> int:
+    """Give back reservations whose request was never settled; returns how many.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    return int(_run(["reclaim", most]))

@@ -1,0 +1,172 @@
+"""What the script of the counters is told and answers. Knows no Django: the gateway speaks to it
+asynchronously, everything else through `governance.quotas.store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from governance.quotas.kinds import (
+    KINDS,
+    Window,
+    amount_words,
+    limit_words,
+    subject_words,
+    subjects_of,
+)
+from governance.usage.records import USAGE_STREAM, UsageEntry
+
+SCRIPT = (Path(__file__).parent / "quotas.lua").read_text(encoding="utf-8")
+PREFIX = "assay:quota:"
+READY_KEY = f"{PREFIX}ready"
+NOT_READY = -1
+# A wait longer than this is told in minutes, or hours, or days.
+_MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
+
+Argument = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What a use costs, or may cost: tokens, micro-units of the currency, ms of device time."""
+
+    tokens: int = 0
+    micro: int = 0
+    device_ms: int = 0
+
+    def of(self, kind: str) -> int:
+        """The part that a limit of this kind counts."""
+        unit = KINDS[kind].unit
+        return {"tokens": self.tokens, "money": self.micro, "device": self.device_ms}.get(unit, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit. `subject` is `organisation`, `department:…`, `key:…` or `deployment:…`."""
+
+    subject: str
+    kind: str
+    limit: int
+    shadow: bool = False
+
+    @property
+    def name(self) -> str:
+        """As records and headers name it: `department:clinical tokens_per_day`."""
+        return f"{self.subject} {self.kind}"
+
+    @property
+    def bound(self) -> int:
+        """The limit in the unit that is counted."""
+        return self.limit * KINDS[self.kind].scale
+
+    def arguments(self) -> tuple[Argument, ...]:
+        return (self.subject, self.kind, self.bound, int(self.shadow))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """What one limit had left, in the unit that is counted; `over`: not enough for this."""
+
+    remaining: int
+    reset_ms: int
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The script's answer to `reserve` and `hold`. `stopped` is the limit without room, if any;
+    `wait_ms` is negative when it never fits. `at_ms` is the moment it is charged to.
+    """
+
+    ready: bool
+    stopped: Limit | None
+    wait_ms: int
+    at_ms: int
+    states: list[LimitState]
+
+    @classmethod
+    def read(cls, text: bytes | str, limits: Sequence[Limit]) -> Verdict:
+        numbers = [int(number) for number in text.split()]
+        stopped, wait_ms, at_ms = numbers[:3]
+        states = [
+            LimitState(numbers[i], numbers[i + 1], numbers[i + 2] == 1)
+            for i in range(3, len(numbers), 3)
+        ]
+        found = limits[stopped - 1] if stopped > 0 else None
+        return cls(stopped != NOT_READY, found, wait_ms, at_ms, states)
+
+
+def reserve_arguments(
+    request_id: str, lifetime_ms: int, amount: Amount, limits: Iterable[Limit]
+) -> list[Argument]:
+    """For one request: all limits must have room."""
+    head: list[Argument] = ["reserve", request_id, lifetime_ms]
+    head += [amount.tokens, amount.micro, amount.device_ms]
+    return head + [argument for limit in limits for argument in limit.arguments()]
+
+
+def hold_arguments(
+    amount: Amount, subjects: Sequence[str], limits: Iterable[Limit]
+) -> list[Argument]:
+    """For work that lasts, on every one of `subjects`."""
+    head: list[Argument] = ["hold", amount.micro, amount.device_ms, len(subjects), *subjects]
+    return head + [argument for limit in limits for argument in limit.arguments()]
+
+
+def settle_arguments(
+    entry: UsageEntry, *, refund: bool = False, tokens: int = 0, held: Amount | None = None
+) -> list[Argument]:
+    """For the end of what `entry` tells of. `tokens` are what is charged to a window of a minute
+    when the entry is no use itself."""
+    held = held or Amount()
+    subjects = entry_subjects(entry)
+    return [
+        "settle",
+        entry.request_id,
+        int(entry.ran),
+        int(refund),
+        entry.prompt_tokens + entry.completion_tokens if entry.ran else tokens,
+        entry.cost_micro,
+        entry.device_ms,
+        int(entry.occurred_at * 1000),
+        USAGE_STREAM,
+        entry.encode(),
+        held.micro,
+        held.device_ms,
+        *subjects,
+    ]
+
+
+def entry_subjects(entry: UsageEntry) -> list[str]:
+    """Whom the entry is counted on."""
+    key = entry.key_counted or entry.key_public_id
+    return subjects_of(department=entry.department, key=key, deployment=entry.deployment)
+
+
+def stop_sentence(limit: Limit, wait_ms: int, cost: int, currency: str) -> str:
+    """Which limit stopped it, and when there is room again."""
+    limited = f"{subject_words(limit.subject)} is limited to "
+    limited += limit_words(limit.kind, limit.limit, currency)
+    if wait_ms < 0:
+        one = KINDS[limit.kind].unit == "requests"
+        asked = "one request" if one else f"up to {amount_words(limit.kind, cost, currency)}"
+        return f"{limited}; this needs {asked} and never fits."
+    return (
+        f"{limited}, and this needs more than what is left; there is room again "
+        f"{_wait_words(limit, wait_ms)}."
+    )
+
+
+def _wait_words(limit: Limit, wait_ms: int) -> str:
+    if KINDS[limit.kind].window is Window.NOW:
+        return "as soon as another one has ended"
+    for size, unit, least in (
+        (_DAY_MS, "days", 2 * _DAY_MS),
+        (_HOUR_MS, "h", 2 * _HOUR_MS),
+        (_MINUTE_MS, "min", 2 * _MINUTE_MS),
+    ):
+        if wait_ms > least:
+            return f"in {wait_ms / size:.0f} {unit}"
+    return f"in {wait_ms / 1000:.0f} s"

@@ -1,0 +1,337 @@
+"""Ledger and counters agree, whatever happens to Redis; jobs hold budgets; alerts come once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.models import AuditEvent
+from governance.errors import QuotaExceeded, Unavailable
+from governance.people.models import Department
+from governance.quotas import store
+from governance.quotas.alerts import alerts_raise
+from governance.quotas.holds import (
+    RESEND_AFTER,
+    hold_end,
+    hold_open,
+    hold_pause,
+    hold_run,
+    holds_settle,
+)
+from governance.quotas.keeping import Keeper
+from governance.quotas.models import BudgetHold, HoldState, Price, QuotaAlert, QuotaLimit
+from governance.quotas.reconcile import counters_ready, quotas_reconcile
+from governance.quotas.selectors import alerts_now
+from governance.quotas.store import read_counts
+from governance.quotas.wire import READY_KEY, Amount
+from governance.usage.collector import collect_once
+from governance.usage.models import UsageRecord
+from governance.usage.records import USAGE_STREAM, UsageEntry
+
+pytestmark = pytest.mark.django_db
+CLINICAL = "department:clinical"
+
+
+@pytest.fixture
+def counters(redis: Any) -> Any:
+    """Redis as the controller leaves it."""
+    redis.set(READY_KEY, 1)
+    return redis
+
+
+def use(request_id: str, **changes: Any) -> UsageEntry:
+    return UsageEntry(
+        **{
+            "request_id": request_id,
+            "occurred_at": timezone.now().timestamp(),
+            "outcome": "ok",
+            "endpoint": "/v1/chat/completions",
+            "department": "clinical",
+            "key_public_id": "abcd",
+            "deployment": "writer",
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "device_ms": 70,
+            "cost_micro": 300,
+            **changes,
+        }
+    )
+
+
+def settle(*entries: UsageEntry) -> None:
+    for entry in entries:
+        store.settle(entry, held=Amount())
+
+
+def collect(redis: Any) -> None:
+    collect_once(redis, consumer="test", block_ms=1)
+
+
+def counts(*kinds: str, subject: str = CLINICAL) -> list[tuple[int, int]]:
+    reading = read_counts([(subject, kind) for kind in kinds])
+    return [(count.used, count.reserved) for count in reading.counts]
+
+
+LONG = ("tokens_per_day", "money_per_month", "gpu_seconds_per_month")
+
+
+def test_counters_are_the_sum_of_records_in_the_ledger_and_on_their_way(counters: Any) -> None:
+    settle(use("1"), use("2"))
+    collect(counters)
+    settle(use("3"), use("4", department="", key_public_id="token"))
+    outcome = quotas_reconcile(repair=False)
+    assert outcome.drifts == []
+    assert outcome.was_ready
+    assert counts(*LONG) == [(45, 0), (900, 0), (210, 0)]
+    assert counts(*LONG, subject="organisation") == [(60, 0), (1200, 0), (280, 0)]
+
+
+def test_a_counter_that_differs_is_named_and_with_repair_put_right(counters: Any) -> None:
+    settle(use("1"))
+    collect(counters)
+    month = f"assay:quota:month:{timezone.now():%Y-%m}:"
+    counters.hincrby(f"{month}{CLINICAL}", "money", 5)
+    counters.hset(f"{month}department:ghost", "device", 9)
+    for repair in (False, True):
+        found = {
+            (drift.subject, drift.field): (drift.expected, drift.found)
+            for drift in quotas_reconcile(repair=repair).drifts
+        }
+        assert found == {
+            (CLINICAL, "money"): (300, 305),
+            ("department:ghost", "device"): (0, 9),
+        }
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_a_flushed_redis_is_rebuilt_from_the_ledger_exactly(counters: Any) -> None:
+    settle(use("1"), use("2"))
+    collect(counters)
+    hold_open(reference="job_1", department="clinical", kind="evaluate")
+    counters.flushall()
+    assert not counters_ready()
+    settle(use("3"))  # It was under way when the broker lost its memory.
+    outcome = quotas_reconcile(repair=True)
+    assert not outcome.was_ready
+    assert counters_ready()
+    assert counts(*LONG) == [(45, 0), (900, 0), (210, 600_000)]
+    assert counts(*LONG, subject="key:abcd") == [(45, 0), (900, 0), (210, 0)]
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_the_keeper_rebuilds_by_itself_what_a_flush_took(counters: Any) -> None:
+    settle(use("1"))
+    collect(counters)
+    counters.flushall()
+    Keeper().step()
+    assert counts(*LONG) == [(15, 0), (300, 0), (70, 0)]
+
+
+def test_records_of_other_days_and_months_are_not_of_this_one(counters: Any) -> None:
+    now = timezone.now()
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    settle(
+        use("before", occurred_at=(first - timedelta(seconds=1)).timestamp()),
+        use("first", occurred_at=first.timestamp()),
+        use("now"),
+    )
+    collect(counters)
+    assert quotas_reconcile(repair=False).drifts == []
+    counters.flushall()
+    quotas_reconcile(repair=True)
+    today = 30 if now.day == 1 else 15
+    assert counts(*LONG) == [(today, 0), (600, 0), (140, 0)]
+
+
+def test_what_is_delivered_twice_is_summed_once(counters: Any) -> None:
+    settle(use("1"))
+    counters.xadd(USAGE_STREAM, {"entry": use("1").encode()})
+    counters.xadd(USAGE_STREAM, {"entry": "not an entry"})
+    counters.xadd(USAGE_STREAM, {"other": "x"})
+    assert quotas_reconcile(repair=False).drifts == []
+    collect(counters)
+    settle(use("1"))
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_refusals_are_no_use(counters: Any) -> None:
+    settle(use("1", ran=False, outcome="quota_exceeded"))
+    assert counts(*LONG) == [(0, 0)] * 3
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_too_much_on_its_way_is_said_instead_of_read(
+    counters: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("governance.quotas.reconcile.STREAM_MOST", 1)
+    settle(use("1"), use("2"))
+    with pytest.raises(Unavailable, match="wait for the ledger"):
+        quotas_reconcile(repair=True)
+
+
+def limit(department: Callable[[str], Department], kind: str, most: int, **more: Any) -> QuotaLimit:
+    return QuotaLimit.objects.create(
+        department=department("clinical"), kind=kind, limit=most, **more
+    )
+
+
+def run_job(reference: str, seconds: float, outcome: str = "ok") -> None:
+    """From its claim to its end, `seconds` later."""
+    hold_run(reference=reference)
+    began = timezone.now() - timedelta(seconds=seconds)
+    BudgetHold.objects.filter(reference=reference).update(running_since=began)
+    hold_end(reference=reference, outcome=outcome)
+
+
+def test_a_job_holds_its_budget_and_pays_for_what_it_used(
+    counters: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    Price.objects.create(device_second=1000)
+    hold_open(reference="job_1", department="clinical", kind="fine_tune")
+    assert counts("money_per_month", "gpu_seconds_per_month") == [(0, 600_000), (0, 600_000)]
+    assert quotas_reconcile(repair=False).drifts == []
+    with django_capture_on_commit_callbacks(execute=True):
+        run_job("job_1", 12)
+    assert quotas_reconcile(repair=False).drifts == []
+    collect(counters)
+    (record,) = UsageRecord.objects.all()
+    assert (record.request_id, record.endpoint) == ("job_1", "jobs/fine_tune")
+    assert 12_000 <= record.device_ms < 14_000
+    assert record.cost_micro == record.device_ms
+    assert BudgetHold.objects.get().state == HoldState.SETTLED
+    assert counts("gpu_seconds_per_month") == [(record.device_ms, 0)]
+    assert quotas_reconcile(repair=False).drifts == []
+    assert not AuditEvent.objects.filter(action="deployment:invoke").exists()
+
+
+def test_attempts_add_up_and_waiting_between_them_costs_nothing(counters: Any) -> None:
+    hold_open(reference="job_1", department="clinical", kind="evaluate")
+    for _ in range(2):
+        hold_run(reference="job_1")
+        began = timezone.now() - timedelta(seconds=3)
+        BudgetHold.objects.update(running_since=began)
+        hold_pause(reference="job_1")
+        hold_pause(reference="job_1")
+    assert 6_000 <= BudgetHold.objects.get().device_ms < 8_000
+
+
+def test_a_job_that_never_ran_gives_everything_back_and_leaves_no_record(
+    counters: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    hold_open(reference="job_1", department="clinical", kind="fine_tune")
+    with django_capture_on_commit_callbacks(execute=True):
+        hold_end(reference="job_1", outcome="cancelled")
+        hold_end(reference="job_1", outcome="cancelled")
+    assert counts("gpu_seconds_per_month") == [(0, 0)]
+    collect(counters)
+    assert not UsageRecord.objects.exists()
+    assert BudgetHold.objects.get().state == HoldState.SETTLED
+
+
+def test_a_job_without_room_is_refused_and_told_which_limit(
+    counters: Any, department: Callable[[str], Department]
+) -> None:
+    limit(department, "gpu_seconds_per_month", 1000)
+    hold_open(reference="job_1", department="clinical", kind="fine_tune")
+    with pytest.raises(QuotaExceeded, match=r"Department clinical is limited to 1,000 GPU") as full:
+        hold_open(reference="job_2", department="clinical", kind="fine_tune")
+    assert "600 s of device time" in full.value.hint
+    hold_open(reference="job_3", department="finance", kind="fine_tune")
+    QuotaLimit.objects.update(shadow=True)
+    hold_open(reference="job_2", department="clinical", kind="fine_tune")
+
+
+def test_requests_and_jobs_draw_on_the_same_budget(
+    counters: Any, department: Callable[[str], Department]
+) -> None:
+    limit(department, "gpu_seconds_per_month", 1000)
+    settle(use("1", device_ms=400_001))
+    with pytest.raises(QuotaExceeded):
+        hold_open(reference="job_1", department="clinical", kind="fine_tune")
+
+
+def test_the_next_job_reserves_what_the_longest_of_its_kind_took(
+    counters: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    for number, seconds in enumerate((30, 90, 60)):
+        hold_open(reference=f"job_{number}", department="clinical", kind="evaluate")
+        run_job(f"job_{number}", seconds)
+    hold = hold_open(reference="job_9", department="clinical", kind="evaluate")
+    assert 90_000 <= hold.reserved_device_ms < 92_000
+
+
+def test_while_budgets_are_rebuilt_no_job_with_a_limit_is_queued(
+    redis: Any, department: Callable[[str], Department]
+) -> None:
+    hold_open(reference="job_1", department="clinical", kind="evaluate")
+    limit(department, "money_per_month", 10**12)
+    with pytest.raises(Unavailable, match="rebuilt"):
+        hold_open(reference="job_2", department="clinical", kind="evaluate")
+
+
+def test_an_end_that_a_crash_swallowed_is_settled_later_and_once(
+    counters: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    hold_open(reference="job_1", department="clinical", kind="evaluate")
+    with django_capture_on_commit_callbacks(execute=False):
+        run_job("job_1", 5)
+    assert holds_settle() == 0
+    assert quotas_reconcile(repair=True).drifts == []
+    BudgetHold.objects.update(ended_at=timezone.now() - RESEND_AFTER - timedelta(seconds=1))
+    assert holds_settle() == 1
+    assert holds_settle() == 1  # Not in the ledger yet; sending it again counts nothing.
+    collect(counters)
+    assert holds_settle() == 0
+    assert UsageRecord.objects.count() == 1
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_a_queueing_that_was_rolled_back_is_given_back_by_the_next_comparison(
+    counters: Any,
+) -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        hold_open(reference="job_1", department="clinical", kind="evaluate")
+        raise ZeroDivisionError
+    assert counts("gpu_seconds_per_month") == [(0, 600_000)]
+    quotas_reconcile(repair=True)
+    assert counts("gpu_seconds_per_month") == [(0, 0)]
+
+
+def test_each_threshold_is_told_once_a_window_to_those_who_see_the_limit(
+    counters: Any, department: Callable[[str], Department], actor: Callable[..., Any]
+) -> None:
+    limit(department, "tokens_per_day", 100)
+    lead, stranger = actor("Lena", "lead@clinical"), actor("Finn", "lead@finance")
+    settle(use("1", prompt_tokens=44, completion_tokens=5))
+    assert alerts_raise() == 0
+    settle(use("2", prompt_tokens=1, completion_tokens=0))
+    assert alerts_raise() == 1
+    assert alerts_raise() == 0
+    settle(use("3", prompt_tokens=50, completion_tokens=0))
+    assert alerts_raise() == 2
+    assert sorted(QuotaAlert.objects.values_list("threshold", flat=True)) == [50, 80, 100]
+    events = AuditEvent.objects.filter(action="quota:alert").order_by("id")
+    assert [event.reason for event in events] == [
+        f"Department clinical has used {used} tokens of 100 tokens per day: {percent} % "
+        f"in {timezone.now():%Y-%m-%d}."
+        for used, percent in ((50, 50), (100, 100))
+    ]
+    assert [alert.threshold for alert in alerts_now(lead)] == [100]
+    assert alerts_now(stranger) == []
+    QuotaAlert.objects.update(window="2020-01-01")
+    assert alerts_now(lead) == []
+    assert alerts_raise() == 3
+
+
+def test_limits_of_a_minute_raise_no_alerts(
+    counters: Any, department: Callable[[str], Department]
+) -> None:
+    limit(department, "tokens_per_minute", 1)
+    limit(department, "tokens_per_day", 0)
+    settle(use("1"))
+    assert alerts_raise() == 0

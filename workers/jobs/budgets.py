@@ -1,0 +1,46 @@
+"""Jobs draw on their department's budgets: device time, and what it costs."""
+
+from __future__ import annotations
+
+from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run
+from workers.jobs.models import Job, JobKind, JobState
+
+# Checking a delivery is the platform's own care, and costs nobody anything.
+CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE})
+OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD})
+
+
+def reference_of(job: Job) -> str:
+    """The job as the ledger names it."""
+    return f"job_{job.pk.hex}"
+
+
+def budget_reserve(job: Job) -> None:
+    """As it is queued.
+
+    Raises:
+        QuotaExceeded: a limit of the department or the organisation has no room.
+        Unavailable: the quota store does not answer.
+    """
+    if job.kind in CHARGED:
+        hold_open(reference=reference_of(job), department=job.department.slug, kind=job.kind)
+
+
+def budget_follow(job: Job, *, before: JobState) -> None:
+    """After each change of its state, in the transaction of that change."""
+    if job.kind not in CHARGED:
+        return
+    reference, now = reference_of(job), JobState(job.state)
+    if now is JobState.RUNNING:
+        hold_run(reference=reference)
+    elif now in OVER:
+        hold_end(reference=reference, outcome=_outcome(now))
+    elif before is JobState.RUNNING:
+        hold_pause(reference=reference)
+
+
+def _outcome(state: JobState) -> str:
+    """In the ledger's words."""
+    if state is JobState.SUCCEEDED:
+        return "ok"
+    return "cancelled" if state is JobState.CANCELLED else "failed"
