@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, TypeVar
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import F, Func, IntegerField, Model, Q, QuerySet
 
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -96,12 +96,16 @@ def policy_get(*, actor: Principal) -> PolicyVersion:
 
 
 def policy_versions_visible_to(actor: Principal) -> QuerySet[PolicyVersion]:
-    """Policies, newest first: those that are or were in force; the others too for those who may
-    explain, draft or decide on policies.
+    """Policies, newest first, with `rule_count` and `test_count`: those that are or were in force;
+    the others too for those who may explain, draft or decide on policies.
     """
     versions = visible_to(
         actor, Action.POLICY_VIEW, PolicyVersion.objects.all(), resource_type="policy"
     ).select_related("created_by", "proposed_by", "decided_by")
+    versions = versions.annotate(
+        rule_count=Func(F("rules"), function="jsonb_array_length", output_field=IntegerField()),
+        test_count=Func(F("tests"), function="jsonb_array_length", output_field=IntegerField()),
+    )
     snapshot, anything, context = active_policy(), Resource("policy"), probing_context()
     inside = (Action.POLICY_EXPLAIN, Action.POLICY_DRAFT, Action.POLICY_DECIDE)
     if any(decide(snapshot, actor, action, anything, context).allowed for action in inside):

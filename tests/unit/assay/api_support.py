@@ -51,6 +51,10 @@ class Api:
         """POST multipart form data."""
         return decoded(self._client.post(f"/api/v1/{path}", fields, headers=headers))
 
+    def patch(self, path: str, body: Any) -> Any:
+        text = json.dumps(body)
+        return decoded(self._client.patch(f"/api/v1/{path}", text, content_type="application/json"))
+
     def delete(self, path: str) -> Any:
         return decoded(self._client.delete(f"/api/v1/{path}"))
 

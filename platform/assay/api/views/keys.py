@@ -1,4 +1,4 @@
-"""API keys, quotas and the policy in force."""
+"""API keys and quotas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from assay.api.fields import (
 from assay.api.representations.governance import (
     KeyAnswer,
     NewKeyAnswer,
-    PolicyAnswer,
     QuotaAnswer,
 )
 from governance.errors import InvalidInput
@@ -34,7 +33,6 @@ from governance.keys.selectors import key_get, keys_visible_to
 from governance.keys.services import key_create, key_revoke
 from governance.people.selectors import department_get
 from governance.permissions import Action
-from governance.policy.selectors import policy_get
 from governance.quotas.models import QuotaKind
 from governance.quotas.selectors import quotas_visible_to
 from governance.quotas.services import LIMIT_MAX, quota_set
@@ -160,12 +158,3 @@ class QuotasView(Endpoint):
         if made is None:
             return Response(status=204)
         return self.answer(made, QuotaAnswer)
-
-
-class PolicyView(Endpoint):
-    """The rules in force."""
-
-    @operation("Keys", "The policy in force", answer=PolicyAnswer)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.answer(policy_get(actor=self.actor), PolicyAnswer)

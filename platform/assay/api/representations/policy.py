@@ -1,0 +1,147 @@
+"""Policies, and what is asked of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from assay.api.representations.common import PersonReference
+from governance.policy.lifecycle import content_digest
+
+
+class PolicyVersionAnswer(serializers.Serializer[Any]):
+    """A policy without what it says. `based_on` is the policy in force when it was drafted."""
+
+    number = serializers.IntegerField()
+    state = serializers.CharField()
+    note = serializers.CharField()
+    digest = serializers.CharField()
+    based_on = serializers.IntegerField(allow_null=True)
+    rule_count = serializers.IntegerField()
+    test_count = serializers.IntegerField()
+    created_by = PersonReference(allow_null=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    proposed_by = PersonReference(allow_null=True)
+    proposed_at = serializers.DateTimeField(allow_null=True)
+    decided_by = PersonReference(allow_null=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    decision_note = serializers.CharField()
+
+
+class PolicyVersionDetail(PolicyVersionAnswer):
+    """A policy with what it says. `content_digest` changes with rules, tests and note; `authors`
+    are the ids of the people who wrote on it, none of whom decides.
+    """
+
+    rules = serializers.JSONField()
+    tests = serializers.JSONField()
+    content_digest = serializers.SerializerMethodField()
+    authors = serializers.ListField(child=serializers.IntegerField())
+
+    def get_content_digest(self, version: Any) -> str:
+        return content_digest(version)
+
+
+class PolicyDocumentAnswer(serializers.Serializer[Any]):
+    """A policy as code: what is imported again is the same."""
+
+    yaml = serializers.CharField()
+
+
+class CaseResultAnswer(serializers.Serializer[Any]):
+    """What came of one of a policy's own tests."""
+
+    name = serializers.CharField()
+    expected = serializers.CharField()
+    allowed = serializers.BooleanField()
+    rules = serializers.ListField(child=serializers.CharField())
+    reason = serializers.CharField()
+    passed = serializers.BooleanField()
+
+
+class ChangedRuleAnswer(serializers.Serializer[Any]):
+    """A rule before and after; `members` names what differs."""
+
+    id = serializers.CharField()
+    before = serializers.JSONField()
+    after = serializers.JSONField()
+    members = serializers.ListField(child=serializers.CharField())
+
+
+class PolicyDifferenceAnswer(serializers.Serializer[Any]):
+    """What policy `after` has and `before` has not, and the other way round."""
+
+    before = serializers.IntegerField()
+    after = serializers.IntegerField()
+    added = serializers.JSONField()
+    removed = serializers.JSONField()
+    changed = ChangedRuleAnswer(many=True)
+    reordered = serializers.BooleanField()
+    tests_added = serializers.ListField(child=serializers.CharField())
+    tests_removed = serializers.ListField(child=serializers.CharField())
+    tests_changed = serializers.ListField(child=serializers.CharField())
+
+
+class FlipAnswer(serializers.Serializer[Any]):
+    """One recorded decision that comes out otherwise; `event` is its audit event."""
+
+    event = serializers.IntegerField()
+    occurred_at = serializers.DateTimeField()
+    sentence = serializers.CharField()
+    recorded = serializers.BooleanField()
+    allowed = serializers.BooleanField()
+    reason = serializers.CharField()
+
+
+class FlipGroupAnswer(serializers.Serializer[Any]):
+    """Flips of one kind, with a few examples."""
+
+    action = serializers.CharField()
+    resource_type = serializers.CharField()
+    allowed = serializers.BooleanField()
+    rules_before = serializers.ListField(child=serializers.CharField())
+    rules_after = serializers.ListField(child=serializers.CharField())
+    count = serializers.IntegerField()
+    examples = FlipAnswer(many=True)
+
+
+class ReplayAnswer(serializers.Serializer[Any]):
+    """A dry run: decisions made again under the policy in force, `before`, and another, `after`."""
+
+    before = serializers.IntegerField()
+    after = serializers.IntegerField()
+    asked = serializers.IntegerField()
+    replayed = serializers.IntegerField()
+    unreadable = serializers.IntegerField()
+    drifted = serializers.IntegerField()
+    flips = serializers.IntegerField()
+    now_denied = serializers.IntegerField()
+    now_allowed = serializers.IntegerField()
+    oldest = serializers.DateTimeField(allow_null=True)
+    newest = serializers.DateTimeField(allow_null=True)
+    took_ms = serializers.IntegerField()
+    groups = FlipGroupAnswer(many=True)
+
+
+class HolderAnswer(serializers.Serializer[Any]):
+    """Somebody who can, and by which rules."""
+
+    kind = serializers.CharField(source="principal.kind")
+    id = serializers.CharField(source="principal.id")
+    name = serializers.CharField(source="principal.name")
+    department = serializers.CharField(source="principal.department", allow_null=True)
+    rules = serializers.ListField(child=serializers.CharField(), source="decision.rules")
+    reason = serializers.CharField(source="decision.reason")
+
+
+class HoldersAnswer(serializers.Serializer[Any]):
+    """Who can: the first 500 of each kind, by name; how many there are, and how many were asked."""
+
+    people = HolderAnswer(many=True)
+    keys = HolderAnswer(many=True)
+    people_total = serializers.IntegerField()
+    keys_total = serializers.IntegerField()
+    people_asked = serializers.IntegerField()
+    keys_asked = serializers.IntegerField()
