@@ -101,6 +101,11 @@ def session_forget(*, key: str | None) -> None:
     UserSession.objects.filter(session_key=key or "").delete()
 
 
+def session_renamed(*, old: str | None, new: str | None) -> None:
+    """The session goes on under a new key."""
+    UserSession.objects.filter(session_key=old or "").update(session_key=new or "")
+
+
 def _end(sessions: QuerySet[UserSession]) -> int:
     keys = list(sessions.values_list("session_key", flat=True))
     Session.objects.filter(session_key__in=keys).delete()

@@ -335,6 +335,13 @@ DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
 GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
 METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")
+# What an identity provider presents at /scim/v2/; without one there is nothing there.
+SCIM_TOKEN = env("ASSAY_SCIM_TOKEN", "")
+if SCIM_TOKEN and PRODUCTION and len(SCIM_TOKEN) < 32:
+    raise ImproperlyConfigured(
+        "ASSAY_SCIM_TOKEN is too short: production needs at least 32 characters in "
+        "ASSAY_SCIM_TOKEN or ASSAY_SCIM_TOKEN_FILE; unset it to switch provisioning off."
+    )
 GATEWAY_SNAPSHOT_TTL_S = env_int("ASSAY_GATEWAY_SNAPSHOT_TTL_S", 5)
 # In which money is stated; a name, nothing is converted.
 CURRENCY = env("ASSAY_CURRENCY", "EUR")
@@ -402,5 +409,6 @@ LOGGING = {
     "loggers": {
         "django.request": {"level": "ERROR"},
         "httpx": {"level": "WARNING"},
+        "fido2": {"level": "WARNING"},
     },
 }

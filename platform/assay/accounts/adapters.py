@@ -22,6 +22,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from assay.accounts import crypto, single_sign_on
+from assay.accounts.duty import remember_duty
 from assay.accounts.pages import refusal
 from assay.middleware import client_address
 from governance.errors import DomainError, NotAuthenticated
@@ -73,6 +74,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
             logout(request)
             raise ImmediateHttpResponse(refusal(request, error)) from error
         super().login(request, person)
+        remember_duty(request, person)
         begin_session(request)
 
     def post_login(self, request: HttpRequest, user: Any, **more: Any) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""Noting that a session is in use: when, and from where."""
+"""Noting that a session is in use; holding one to what it may do before its second factor."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from collections.abc import Callable
 
 from allauth.usersessions.models import UserSession
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.utils import timezone
 
 from assay.accounts.adapters import SEEN, UNKNOWN_ADDRESS
+from assay.accounts.duty import OWES
 from assay.middleware import client_address
+from governance.principals import ANONYMOUS
 
 # Written at most once in this time, so that a page costs no write.
 GRAIN_S = 5 * 60
+SETTING_UP = ("/account", "/sign-out", "/static/")
 
 
 class SessionActivityMiddleware:
-    """Keeps `last_seen_at`, address and device of a session that our sign-in began."""
+    """Keeps `last_seen_at`, address and device of a session that our sign-in began.
+
+    One that owes a second factor reaches the screens that set it up; to the API it is nobody.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -28,6 +35,11 @@ class SessionActivityMiddleware:
             if now - int(request.session[SEEN]) >= GRAIN_S and request.user.is_authenticated:
                 request.session[SEEN] = now
                 note(request)
+            if request.session.get(OWES) and request.user.is_authenticated:
+                if request.path.startswith("/api/"):
+                    request.principal = ANONYMOUS  # type: ignore[attr-defined]
+                elif not request.path.startswith(SETTING_UP):
+                    return redirect("portal:account_authenticator")
         return self.get_response(request)
 
 

@@ -70,6 +70,28 @@ class CodeForm(TablerForm):
     )
 
 
+class ConfirmForm(TablerForm):
+    """The password again."""
+
+    password = forms.CharField(
+        max_length=256, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
+    )
+
+
+class PasskeyForm(TablerForm):
+    """A new passkey's name; the browser adds the rest."""
+
+    name = forms.CharField(
+        max_length=60, help_text="To tell it from others, such as “work laptop”."
+    )
+
+
+class ReasonForm(TablerForm):
+    """Why something is done to somebody's account."""
+
+    reason = forms.CharField(max_length=300)
+
+
 class PasswordForm(TablerForm):
     """A new password for oneself."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from assay.portal.views import (
+    account,
     audit,
     datasets,
     deployments,
@@ -17,6 +18,7 @@ from assay.portal.views import (
     playground,
     releases,
     reviews,
+    sessions,
     sign_in,
     usage,
     versions,
@@ -33,6 +35,24 @@ urlpatterns = [
     path("sign-in/sso/callback", sign_in.SingleSignOnCallback.as_view(), name="sso_callback"),
     path("sign-out", sign_in.SignOut.as_view(), name="logout"),
     path("demo/sign-in", sign_in.DemoSignIn.as_view(), name="demo_sign_in"),
+    path("account", account.Account.as_view(), name="account"),
+    path("account/confirm", account.Confirm.as_view(), name="account_confirm"),
+    path(
+        "account/confirm/passkey",
+        account.PasskeyConfirmOptions.as_view(),
+        name="account_confirm_passkey",
+    ),
+    path("account/password", account.PasswordChange.as_view(), name="account_password"),
+    path("account/authenticator", account.AuthenticatorAdd.as_view(), name="account_authenticator"),
+    path("account/recovery-codes", account.RecoveryCodes.as_view(), name="account_codes"),
+    path("account/passkeys", account.PasskeyAdd.as_view(), name="account_passkey"),
+    path(
+        "account/passkeys/options",
+        account.PasskeyOptions.as_view(),
+        name="account_passkey_options",
+    ),
+    path("account/factors/<int:id>/remove", account.FactorRemove.as_view(), name="account_factor"),
+    path("account/sessions/end", account.SessionEnd.as_view(), name="account_session"),
     path("models", models.Models.as_view(), name="models"),
     path("models/new", models.ModelNew.as_view(), name="model_new"),
     path("models/<slug:name>", models.ModelPage.as_view(), name="model"),
@@ -76,5 +96,14 @@ urlpatterns = [
     path("people", people.People.as_view(), name="people"),
     path("people/departments", people.DepartmentNew.as_view(), name="people_department"),
     path("people/<int:id>", people.PersonPage.as_view(), name="person"),
+    path("people/<int:id>/sign-in", sessions.PersonSignIn.as_view(), name="person_sign_in"),
+    path(
+        "people/<int:id>/sessions/end", sessions.PersonSessionEnd.as_view(), name="person_session"
+    ),
+    path(
+        "people/<int:id>/factors/reset",
+        sessions.PersonFactorsReset.as_view(),
+        name="person_factors",
+    ),
     path("people/<int:id>/roles", people.RoleGrant.as_view(), name="person_role"),
 ]

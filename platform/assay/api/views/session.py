@@ -9,12 +9,14 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from assay.accounts.tokens import token_sign_in
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, Password, StrictSerializer
 from assay.api.representations.governance import MeAnswer, TokenAnswer
+from assay.api.representations.session import SessionAnswer
 from governance.keys.services import access_token_create
-from governance.people.signing_in import password_check, sign_in_record
+from governance.people.sessions import session_revoke, sessions_visible_to
 
 
 class SignInBody(StrictSerializer):
@@ -22,6 +24,12 @@ class SignInBody(StrictSerializer):
 
     email = Line(max_length=254)
     password = Password()
+    code = Line(
+        max_length=32,
+        required=False,
+        help_text="Of the authenticator app, or a recovery code; asked for by 401 "
+        "`second_factor_required`.",
+    )
 
 
 class TokenView(Endpoint):
@@ -40,8 +48,9 @@ class TokenView(Endpoint):
     )
     def post(self, request: Request) -> Response:
         given = self.body(SignInBody)
-        person = password_check(email=given["email"], password=given["password"])
-        sign_in_record(person=person, methods=["password"])
+        person = token_sign_in(
+            email=given["email"], password=given["password"], code=given.get("code", "")
+        )
         key, token = access_token_create(person=person, name="Signed in through the API")
         answer: dict[str, Any] = {"token": token, "expires_at": key.expires_at}
         response = self.answer(answer, TokenAnswer, status=status.HTTP_201_CREATED)
@@ -56,3 +65,26 @@ class MeView(Endpoint):
     def get(self, request: Request) -> Response:
         self.query()
         return self.answer(self.actor, MeAnswer)
+
+
+class SessionsView(Endpoint):
+    """Sessions of the portal."""
+
+    @operation(
+        "Session",
+        "List where you are signed in; admins: everybody",
+        answer=SessionAnswer,
+        paged=True,
+    )
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(sessions_visible_to(self.actor), SessionAnswer)
+
+
+class SessionView(Endpoint):
+    """One session."""
+
+    @operation("Session", "Sign a session out, at once", answer=None, status=204)
+    def delete(self, request: Request, session_id: int) -> Response:
+        session_revoke(actor=self.actor, session_id=session_id)
+        return Response(status=204)

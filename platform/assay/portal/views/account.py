@@ -1,0 +1,252 @@
+"""One's own account: password, second factors, passkeys, and where one is signed in."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from urllib.parse import urlencode
+
+from allauth.account.internal.flows.login import record_authentication
+from allauth.mfa.adapter import get_adapter
+from allauth.socialaccount.models import SocialAccount
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+
+from assay.accounts import crypto, passkeys
+from assay.accounts.duty import relieve
+from assay.accounts.factors import (
+    code_check,
+    factor_remove,
+    factors_of,
+    new_secret,
+    recovery_codes_renew,
+    totp_activate,
+)
+from assay.accounts.freshness import is_fresh
+from assay.accounts.pages import destination
+from assay.portal.forms import CodeForm, ConfirmForm, PasskeyForm, PasswordForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.views.sessions import shown
+from governance.errors import InvalidInput
+from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
+from governance.people.signing_in import own_account, password_change, password_check
+
+SECRET = "assay_totp_secret"  # noqa: S105 (the name of the place in the session)
+
+
+@method_decorator(never_cache, name="dispatch")
+class Account(ActionScreen):
+    """Everything about how one signs in."""
+
+    template_name = "portal/account/account.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        person = own_account(self.actor)
+        mine = sessions_visible_to(self.actor, person_id=person.pk)
+        page = page_of(self.request, mine)
+        return {
+            "person": person,
+            "factors": factors_of(person.pk),
+            "page": page,
+            "sessions": [shown(row, self.request) for row in page],
+            "linked": SocialAccount.objects.filter(user=person).exists(),
+            "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
+            "password_form": PasswordForm() if person.has_usable_password() else None,
+            "passkey_form": PasskeyForm(),
+            "fresh": is_fresh(self.request),
+        }
+
+
+@method_decorator(sensitive_post_parameters("current", "new"), name="dispatch")
+class PasswordChange(Account):
+    """A new password; the old one is asked for."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        values = cleaned(PasswordForm(self.request.POST))
+        person = password_change(
+            actor=self.actor,
+            current=values["current"],
+            new=values["new"],
+            keep_session=self.request.session.session_key,
+        )
+        old_key = self.request.session.session_key
+        update_session_auth_hash(self.request, person)
+        follow_session(self.request, old_key)
+        messages.success(self.request, "Your password is changed; your other sessions ended.")
+        return redirect("portal:account")
+
+
+def follow_session(request: HttpRequest, old_key: str | None) -> None:
+    """The session has a new key; its row goes along."""
+    from governance.people.sessions import session_renamed
+
+    request.session.save()
+    session_renamed(old=old_key, new=request.session.session_key)
+
+
+class FreshScreen(Account):
+    """Needs somebody who has proved lately who they are; sends everybody else to do so."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated and not is_fresh(request):
+            back = request.path if request.method == "GET" else reverse("portal:account")
+            return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': back})}")
+        return super().dispatch(request, *args, **kwargs)
+
+
+@method_decorator(
+    [never_cache, sensitive_post_parameters("password", "code", "credential")], name="dispatch"
+)
+class Confirm(ActionScreen):
+    """Proving who one is again: by the second factor when there is one, else by password."""
+
+    template_name = "portal/account/confirm.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        person = own_account(self.actor)
+        return {
+            "person": person,
+            "factors": factors_of(person.pk),
+            "form": ConfirmForm(),
+            "code_form": CodeForm(),
+            "next": destination(self.request),
+            "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
+            "linked": SocialAccount.objects.filter(user=person).exists(),
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        person, given = own_account(self.actor), self.request.POST
+        has_more = factors_of(person.pk).any
+        if "credential" in given:
+            factor = passkeys.passkey_check(person=person, credential=given["credential"])
+        elif "code" in given:
+            factor = code_check(person=person, code=given["code"])
+        elif has_more:
+            raise InvalidInput(
+                "This account has a second factor; a password alone does not confirm who you are.",
+                hint="Use the code of your app, a recovery code or a passkey.",
+            )
+        else:
+            password_check(email=person.email, password=given.get("password", ""))
+            record_authentication(self.request, self.request.user, "password", reauthenticated=True)
+            return redirect(destination(self.request))
+        record_authentication(
+            self.request,
+            self.request.user,
+            "mfa",
+            id=factor.pk,
+            type=factor.type,
+            reauthenticated=True,
+        )
+        return redirect(destination(self.request))
+
+
+@method_decorator(sensitive_post_parameters("code"), name="dispatch")
+class AuthenticatorAdd(FreshScreen):
+    """A QR code for an authenticator app, and the first code back."""
+
+    template_name = "portal/account/authenticator.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        person = own_account(self.actor)
+        if self.request.method == "GET" or SECRET not in self.request.session:
+            self.request.session[SECRET] = crypto.encrypt(new_secret())
+        secret = crypto.decrypt(self.request.session[SECRET])
+        address = get_adapter().build_totp_url(person, secret)
+        picture = base64.b64encode(get_adapter().build_totp_svg(address).encode()).decode()
+        return {
+            "person": person,
+            "picture": f"data:image/svg+xml;base64,{picture}",
+            "secret": " ".join(secret[at : at + 4] for at in range(0, len(secret), 4)),
+            "form": CodeForm(),
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        sealed = self.request.session.get(SECRET)
+        if not sealed:
+            raise InvalidInput("There is no new authenticator app to confirm; begin again.")
+        secret, code = crypto.decrypt(sealed), self.request.POST.get("code", "")
+        codes = totp_activate(actor=self.actor, secret=secret, code=code)
+        del self.request.session[SECRET]
+        return added(self.request, codes, "The authenticator app is added.")
+
+
+def added(request: HttpRequest, codes: list[str], said: str) -> HttpResponse:
+    """After a second factor: its recovery codes, this once, when there are new ones."""
+    relieve(request)
+    messages.success(request, said)
+    return codes_page(request, codes) if codes else redirect("portal:account")
+
+
+def codes_page(request: HttpRequest, codes: list[str]) -> HttpResponse:
+    """Recovery codes, shown once; no address shows them again."""
+    return render(request, "portal/account/recovery_codes.html", {"codes": codes})
+
+
+class FactorRemove(FreshScreen):
+    """Takes an app or a passkey away."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        factor_remove(actor=self.actor, factor_id=id)
+        messages.success(self.request, "The second factor is removed.")
+        return redirect("portal:account")
+
+
+class RecoveryCodes(FreshScreen):
+    """New recovery codes; the old ones die."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        return codes_page(self.request, recovery_codes_renew(actor=self.actor))
+
+
+class PasskeyOptions(FreshScreen):
+    """The challenge for a new passkey."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return JsonResponse(passkeys.registration_options(actor=self.actor))
+
+    http_method_names = ("get",)
+
+
+@method_decorator(sensitive_post_parameters("credential"), name="dispatch")
+class PasskeyAdd(FreshScreen):
+    """A new passkey."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        values = cleaned(PasskeyForm(self.request.POST))
+        codes = passkeys.passkey_add(
+            actor=self.actor, name=values["name"], credential=self.request.POST["credential"]
+        )
+        return added(self.request, codes, f"The passkey {values['name']} is added.")
+
+
+@method_decorator(never_cache, name="dispatch")
+class PasskeyConfirmOptions(Screen):
+    """The challenge for a passkey that confirms who one is."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        person = own_account(self.actor)
+        return JsonResponse(passkeys.authentication_options(person=person))
+
+
+class SessionEnd(Account):
+    """Signs one of one's own sessions out, or all the others."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        here = self.request.session.session_key
+        wanted = self.request.POST.get("session", "")
+        if wanted == "others":
+            person = own_account(self.actor)
+            ended = sessions_revoke(actor=self.actor, person_id=person.pk, keep=here)
+            messages.success(self.request, f"{ended} other session{'s'[: ended != 1]} ended.")
+        else:
+            session_revoke(actor=self.actor, session_id=int(wanted) if wanted.isdecimal() else 0)
+            messages.success(self.request, "The session ended.")
+        return redirect("portal:account")

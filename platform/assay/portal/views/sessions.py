@@ -1,0 +1,85 @@
+"""How somebody else signs in: their sessions and second factors, for those who may end them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+from assay.accounts.devices import device_words
+from assay.accounts.factors import factors_of, factors_reset
+from assay.portal.access import may
+from assay.portal.forms import ReasonForm
+from assay.portal.http import ActionScreen, cleaned, page_of
+from governance.people.selectors import person_get
+from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+
+
+def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
+    """A session as a page shows it."""
+    return {
+        "id": row.pk,
+        "device": device_words(row.user_agent),
+        "user_agent": row.user_agent,
+        "address": "" if row.ip == "0.0.0.0" else row.ip,  # noqa: S104
+        "begun": row.created_at,
+        "seen": row.last_seen_at,
+        "here": row.session_key == request.session.session_key,
+    }
+
+
+class PersonSignIn(ActionScreen):
+    """One person's sessions and second factors."""
+
+    template_name = "portal/account/person.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        person = person_get(actor=self.actor, person_id=id)
+        owned = {"owner": person.pk}
+        authorize(
+            actor=self.actor,
+            action=Action.SESSION_VIEW,
+            resource=Resource("session", name=f"of person {person.pk}", attributes=owned),
+        )
+        page = page_of(self.request, sessions_visible_to(self.actor, person_id=person.pk))
+        may_reset = may(self.actor, Action.PERSON_UPDATE, kind="person", attributes=owned)
+        return {
+            "person": person,
+            "factors": factors_of(person.pk),
+            "page": page,
+            "sessions": [shown(row, self.request) for row in page],
+            "may_end": may(self.actor, Action.SESSION_REVOKE, kind="session", attributes=owned),
+            "form": ReasonForm() if may_reset and person.pk != self.actor.person_id else None,
+        }
+
+
+class PersonSessionEnd(PersonSignIn):
+    """Signs somebody out: of one session, or of all."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        person = person_get(actor=self.actor, person_id=id)
+        wanted = self.request.POST.get("session", "")
+        if wanted == "all":
+            ended = sessions_revoke(actor=self.actor, person_id=person.pk)
+            messages.success(self.request, f"{ended} session{'s'[: ended != 1]} of theirs ended.")
+        else:
+            session_revoke(actor=self.actor, session_id=int(wanted) if wanted.isdecimal() else 0)
+            messages.success(self.request, "The session ended.")
+        return redirect("portal:person_sign_in", id=person.pk)
+
+
+class PersonFactorsReset(PersonSignIn):
+    """Takes every second factor off the account of somebody who lost theirs."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        reason = cleaned(ReasonForm(self.request.POST))["reason"]
+        person = factors_reset(actor=self.actor, person_id=id, reason=reason)
+        messages.success(
+            self.request, f"{person.name} signs in without a second factor, and adds a new one."
+        )
+        return redirect("portal:person_sign_in", id=person.pk)

@@ -1,0 +1,80 @@
+"""Somebody at the sign-in page, for tests."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
+from django.test import Client
+
+from assay.accounts import crypto
+from governance.people.models import Person
+from tests.unit.assay.soft_passkey import SoftPasskey
+
+PASSWORD = "correct horse battery staple"
+HTTPS: dict[str, Any] = {"secure": True}
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
+
+
+def with_password(person: Person) -> Person:
+    person.set_password(PASSWORD)
+    person.save()
+    return person
+
+
+class Visitor:
+    """A browser, over HTTPS."""
+
+    def __init__(self, address: str = "192.0.2.7", agent: str = FIREFOX) -> None:
+        self.client = Client(REMOTE_ADDR=address, headers={"user-agent": agent})
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.client.get(path, query_params=query or None, **HTTPS)
+
+    def post(self, path: str, **fields: Any) -> Any:
+        return self.client.post(path, fields, **HTTPS)
+
+    def password(self, person: Person, password: str = PASSWORD, **more: Any) -> Any:
+        return self.post("/sign-in", email=person.email, password=password, **more)
+
+    def is_in(self) -> bool:
+        return bool(self.get("/models").status_code == 200)
+
+    def sign_in(self, person: Person) -> Visitor:
+        assert self.password(person).status_code == 302
+        assert self.is_in()
+        return self
+
+
+def totp_now(person: Person, *, step: int = 0) -> str:
+    """What the person's authenticator app shows, `step` half minutes from now."""
+    row = Authenticator.objects.get(user=person, type=Authenticator.Type.TOTP)
+    secret = crypto.decrypt(row.data["secret"])
+    return code_of(secret, step=step)
+
+
+def code_of(secret: str, *, step: int = 0) -> str:
+    text: str = format_hotp_value(hotp_value(secret, int(time.time()) // 30 + step))
+    return text
+
+
+def give_totp(person: Person) -> str:
+    """Puts an app on the account; returns its secret. The present code has been used by then."""
+    from assay.accounts.factors import new_secret, totp_activate
+    from governance.people.selectors import principal_for_person
+
+    secret = new_secret()
+    # The code of the step before: those of this step and the next stay usable.
+    totp_activate(actor=principal_for_person(person), secret=secret, code=code_of(secret, step=-1))
+    return secret
+
+
+def give_passkey(visitor: Visitor, name: str = "laptop") -> SoftPasskey:
+    """A signed-in visitor adds a passkey."""
+    key = SoftPasskey()
+    options = visitor.get("/account/passkeys/options").json()
+    answer = visitor.post("/account/passkeys", name=name, credential=key.create(options))
+    assert answer.status_code in {200, 302}, answer.content[:2000]
+    return key
