@@ -11,7 +11,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import LazyObject, SimpleLazyObject
 
 from assay.addresses import forwarded_address
 from governance.people.selectors import principal_for_person
@@ -46,6 +46,16 @@ def session_principal(request: HttpRequest) -> Principal:
     if person is None or not person.is_authenticated or not person.is_active:
         return ANONYMOUS
     return principal_for_person(cast(Any, person))
+
+
+def principal_of(request: HttpRequest) -> Principal:
+    """The acting principal, resolved; `ANONYMOUS` when nobody is signed in."""
+    given: Any = getattr(request, "principal", ANONYMOUS)
+    if isinstance(given, LazyObject):
+        # The policy copies principals with dataclasses.replace, which asks for the real thing.
+        bool(given)
+        given = given._wrapped
+    return cast(Principal, given)
 
 
 class RequestContextMiddleware:

@@ -10,6 +10,7 @@ from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from assay.middleware import principal_of
 from governance.errors import NotAuthenticated, NotPermitted
 from governance.keys.selectors import principal_for_token
 from governance.principals import Principal, PrincipalKind
@@ -57,8 +58,8 @@ class SessionAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Caller, None] | None:
         """Raises NotPermitted when the CSRF token is missing or wrong."""
-        principal: Principal | None = getattr(request._request, "principal", None)
-        if principal is None or principal.kind == PrincipalKind.ANONYMOUS:
+        principal = principal_of(request._request)
+        if principal.kind == PrincipalKind.ANONYMOUS:
             return None
         self.enforce_csrf(request._request)
         return Caller(principal), None

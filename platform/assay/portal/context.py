@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 
+from assay.middleware import principal_of
 from assay.portal.access import may_somewhere
-from assay.portal.http import principal_of
 from assay.portal.reads import reviews_awaiting
 from governance.permissions import Action
 from governance.principals import Principal

@@ -9,25 +9,15 @@ from django.core.paginator import EmptyPage, Page, PageNotAnInteger, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
-from django.utils.functional import LazyObject
 from django.views import View
 
+from assay.middleware import principal_of
 from governance.audit.services import Attempt, Subject, audit_refusal
 from governance.errors import DomainError, InvalidInput, NotFound
 from governance.principals import Principal
 from governance.rowsecurity import scope
 
 PAGE_SIZE = 25
-
-
-def principal_of(request: HttpRequest) -> Principal:
-    """The acting principal, as `assay.middleware` resolved it."""
-    given = request.principal  # type: ignore[attr-defined]
-    if isinstance(given, LazyObject):
-        # The policy copies principals with dataclasses.replace, which asks for the real thing.
-        bool(given)
-        given = given._wrapped
-    return cast(Principal, given)
 
 
 def page_of(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> Page[Any]:
