@@ -16,7 +16,7 @@ from rich.progress import Progress
 from assay.demo.client import Refused
 from assay.demo.company import EVERYONE, open_for_business
 from assay.demo.stage import Stage, StepFailed
-from assay.demo.story import adapt, intake, prove, release, use
+from assay.demo.story import adapt, govern, intake, prove, release, use
 from assay.local import materials
 from assay.local.stack import ROOT, Stack
 
@@ -27,6 +27,7 @@ STEPS = (
     ("release and review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),
+    ("govern", govern.run),
     ("prove", prove.run),
 )
 

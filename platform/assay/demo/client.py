@@ -45,6 +45,9 @@ class Api:
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         return self._answer(self._http.post(path, json=body, headers=headers))
 
+    def patch(self, path: str, **body: Any) -> Any:
+        return self._answer(self._http.patch(path, json=body))
+
     def upload(self, path: str, *, fields: dict[str, str], files: list[tuple[str, Path]]) -> Any:
         """POST multipart form data, streaming each file from the disk."""
         handles = [(field, (file.name, file.open("rb"))) for field, file in files]

@@ -31,6 +31,7 @@ class Persona:
 DEPARTMENTS = {"clinical": "Clinical", "engineering": "Engineering", "finance": "Finance"}
 ADMIN = Persona("ada", "Ada Admin", (("admin", "", ""),))
 PEOPLE = (
+    Persona("adil", "Adil Admin", (("admin", "", ""),)),
     Persona("omar", "Omar Operator", (("operator", "", ""),)),
     Persona("asha", "Asha Auditor", (("auditor", "", ""),)),
     Persona("carla", "Carla Compliance", (("reviewer", "", "compliance"),)),

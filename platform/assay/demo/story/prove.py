@@ -1,4 +1,4 @@
-"""8. Prove: the log verifies; one flipped bit is named."""
+"""9. Prove: the log verifies; one flipped bit is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from assay.demo.stage import Stage
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("8. Prove: the audit log convicts whoever edits it"):
+    with stage.chapter("9. Prove: the audit log convicts whoever edits it"):
         export = stage.folder / "audit-export.jsonl"
         export.write_text(stage["asha"].text("audit/export"))
         finished = _verify(stage, export)

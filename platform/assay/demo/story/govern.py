@@ -1,0 +1,121 @@
+"""8. Govern: the rules are rehearsed on what happened, tested, and decided by a second person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import yaml
+
+from assay.demo.client import Refused
+from assay.demo.stage import Stage
+from assay.demo.story.release import EMBEDDINGS
+
+RULE = "restricted-data-stays-away"
+
+
+def run(stage: Stage) -> None:
+    with stage.chapter("8. Govern: a rule is rehearsed before it is in force"):
+        ada = stage["ada"]
+        active = ada.get("policy")
+        if any(rule["id"] == RULE for rule in active["rules"]):
+            stage.say(f"policy {active['number']} is in force since an earlier run")
+        else:
+            _change_the_policy(stage, active["number"])
+        _restricted_data_is_refused(stage)
+
+
+def _change_the_policy(stage: Stage, number: int) -> None:
+    ada = stage["ada"]
+    document = yaml.safe_load(ada.get(f"policy/versions/{number}/document")["yaml"])
+    document["note"] = "Restricted data goes to no model."
+    document["tests"] = [_case("internal", "permit"), _case("restricted", "deny")]
+    draft = _write(stage, None, document, ["internal", "confidential", "restricted"])
+    flips = ada.get(f"policy/versions/{draft}/replay", last=1000)
+    stage.expect(flips["flips"] > 0, "the rehearsal finds that the first draft is too broad")
+    stage.say(
+        f"draft {draft}, rehearsed on {flips['replayed']} recorded decisions: "
+        f"{flips['now_denied']} would be refused; too broad"
+    )
+    stage.expect_refusal(
+        409,
+        "A draft that fails its own tests is not proposed",
+        lambda: ada.post(f"policy/versions/{draft}/propose"),
+    )
+    _write(stage, draft, document, ["restricted"])
+    flips = ada.get(f"policy/versions/{draft}/replay", last=1000)
+    stage.expect(flips["flips"] == 0, "the narrower draft flips nothing")
+    stage.say(f"narrowed: {flips['flips']} verdicts flip; its own 2 tests pass")
+    ada.post(f"policy/versions/{draft}/propose")
+    stage.expect_refusal(
+        403,
+        "Ada, who wrote it, may not put it in force",
+        lambda: ada.post(f"policy/versions/{draft}/approve"),
+    )
+    approved = stage["adil"].post(f"policy/versions/{draft}/approve", note="Rehearsed; agreed.")
+    stage.say(f"Adil (admin) approves: policy {approved['number']} is in force, everywhere at once")
+
+
+def _case(classification: str, expect: str) -> dict[str, Any]:
+    return {
+        "name": f"a key with {classification} data",
+        "principal": {"kind": "key", "department": "engineering"},
+        "action": "deployment:invoke",
+        "resource": {
+            "type": "deployment",
+            "department": "engineering",
+            "attributes": {"departments": ["engineering"]},
+        },
+        "context": {"classification": classification},
+        "expect": expect,
+    }
+
+
+def _write(stage: Stage, draft: int | None, document: dict[str, Any], classes: list[str]) -> int:
+    """Save the draft with the rule on these classifications; returns its number."""
+    rules = [rule for rule in document["rules"] if rule["id"] != RULE]
+    rules.append(
+        {
+            "id": RULE,
+            "effect": "forbid",
+            "description": "data of this classification goes to no model",
+            "principal": {"kinds": ["key"]},
+            "actions": ["deployment:invoke"],
+            "resource_types": ["deployment"],
+            "conditions": [
+                {"attribute": "context.classification", "operator": "in", "value": classes}
+            ],
+        }
+    )
+    document["rules"] = rules
+    text = yaml.safe_dump(document, sort_keys=False)
+    if draft is None:
+        made: int = stage["ada"].post("policy/versions", yaml=text)["number"]
+        return made
+    stage["ada"].patch(f"policy/versions/{draft}", yaml=text)
+    return draft
+
+
+def _restricted_data_is_refused(stage: Stage) -> None:
+    def ask(classification: str) -> httpx.Response:
+        return httpx.post(
+            f"{stage.stack.url}/v1/embeddings",
+            headers={
+                "authorization": f"Bearer {stage.facts['key']}",
+                "assay-data-classification": classification,
+            },
+            json={"model": EMBEDDINGS, "input": "a cat sits on the mat"},
+            timeout=60,
+        )
+
+    refused = stage.wait_for(
+        "the new rule is in force",
+        lambda: answer if (answer := ask("restricted")).status_code == 403 else None,
+        timeout_s=5,
+    )
+    stage.refused(
+        "Data declared as restricted is refused",
+        Refused(403, {"detail": refused.json()["error"]["message"]}),
+    )
+    stage.expect(ask("internal").status_code == 200, "internal data is answered as before")
+    stage.say("internal data is answered as before")
