@@ -49,13 +49,14 @@ class Passwords:
     """Random passwords by handle, in one file that only this user may read."""
 
     def __init__(self, file: Path) -> None:
-        if not file.exists():
+        known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        missing = [person.handle for person in EVERYONE if person.handle not in known]
+        self._passwords = {**known, **{handle: secrets.token_urlsafe(18) for handle in missing}}
+        if missing:
             file.parent.mkdir(parents=True, exist_ok=True)
-            passwords = {person.handle: secrets.token_urlsafe(18) for person in EVERYONE}
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as handle:
-                json.dump(passwords, handle)
-        self._passwords: dict[str, str] = json.loads(file.read_text())
+                json.dump(self._passwords, handle)
 
     def __getitem__(self, handle: str) -> str:
         return self._passwords[handle]
