@@ -154,7 +154,8 @@ def visible_deployments(
         context = circumstances.context(entry)
         usable = decide(policy, actor, action, entry.resource, context).allowed
         if usable or may_know_of(policy, actor, action, entry.resource, context):
-            found.append((entry, usable and not (entry.obstacle or _expired(entry))))
+            named = not key.allowed_deployments or name in key.allowed_deployments
+            found.append((entry, usable and named and not (entry.obstacle or _expired(entry))))
     return found
 
 
