@@ -50,7 +50,9 @@ DESCRIPTIONS = {
     "403": "A policy, a role or separation of duties forbids it.",
     "404": "It does not exist, or you may not know that it does.",
     "409": "The object's state does not allow it.",
+    "411": "The body comes without its length.",
     "413": "The body is too large.",
+    "415": "The body is of another media type.",
     "429": "Too often; see Retry-After.",
     "503": "A store that this needs does not answer; see Retry-After.",
 }
@@ -177,7 +179,9 @@ def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
     statuses = ["401", "429", "503"] if path.endswith("/auth/token") else ["401", "403", "503"]
     if described.get("parameters") or described.get("requestBody"):
         statuses.append("400")
-    if "{" in path or "requestBody" in described:
+    if "requestBody" in described:
+        statuses.extend(("411", "415"))
+    if "{" in path or "requestBody" in described or path.endswith("/audit/checkpoint"):
         statuses.append("404")
     if method != "get":
         statuses.extend(("409", "413"))

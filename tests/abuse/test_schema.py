@@ -1,0 +1,158 @@
+"""Generated requests on every operation of the description, by everybody: no fault of ours, and no
+answer that the description does not announce, in status, content type and shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from django.test import Client
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from assay.api.docs import description
+from tests.abuse.company import EVERYBODY, address_book, caller, values
+from tests.abuse.database import undone
+from tests.abuse.surface import METHODS, filled, operations
+from tests.unit.assay.portal_data import Company
+
+pytestmark = [pytest.mark.sweep, pytest.mark.timeout(600)]
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+REQUEST_MEMBERS = ("method", "url", "headers", "params", "data", "json", "files", "cookies")
+# Those who ask about invented things; everybody asks about real ones.
+FEW = ("an admin", "a developer of finance", "a stranger")
+# Of each operation, in each mode.
+EXAMPLES = 3
+_SAME = re.compile(r"req_[0-9a-f]+")
+
+
+def announced() -> dict[str, Any]:
+    """The description without its "any other problem", which would allow every status."""
+    document = copy.deepcopy(description())
+    for methods in document["paths"].values():
+        for method, described in methods.items():
+            if method in METHODS:
+                del described["responses"]["default"]
+    return document
+
+
+@pytest.mark.parametrize("mode", ["well-formed", "malformed"])
+def test_every_answer_is_one_that_the_description_announces(company: Company, mode: str) -> None:
+    schema = schemathesis.openapi.from_dict(announced())
+    clients = {name: caller(company, name) for name in EVERYBODY}
+    clients["a stranger"] = Client(raise_request_exception=False)
+    book = address_book(company)
+    known = {name: value for name, value in values(company).items() if _plain(value)}
+    paths = {str(each): filled(each, book) for each in operations()}
+    faults: dict[str, set[str]] = defaultdict(set)
+    read: set[tuple[Any, ...]] = set()
+
+    def attack(case: Any) -> None:
+        invented = [(None, {}, who) for who in FEW]
+        real = [(paths[f"{case.method} {case.path}"], known, who) for who in clients]
+        for path, fields, who in invented + real:
+            with undone():
+                answer = sent(clients[who], case, path, fields)
+            # Most callers are told the same, which is read once.
+            shape = (case.method, case.path, answer.status_code, _SAME.sub("", answer.text))
+            if shape not in read:
+                read.add(shape)
+                for fault in broken(case, answer):
+                    faults[f"{case.method} {case.path}"].add(f"{who}: {fault}")
+
+    for result in schema.get_all_operations():
+        for strategy in strategies(result.ok(), mode):
+            BOUNDED(given(case=strategy)(attack))()
+    assert {name: sorted(found)[:3] for name, found in faults.items()} == {}
+
+
+BOUNDED = settings(
+    max_examples=EXAMPLES,
+    phases=[Phase.generate],
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def strategies(operation: Any, mode: str) -> Iterator[Any]:
+    """What generates requests of that kind, unless there are none."""
+    wanted = {
+        "well-formed": schemathesis.GenerationMode.POSITIVE,
+        "malformed": schemathesis.GenerationMode.NEGATIVE,
+    }
+    takes = [*operation.path_parameters, *operation.query, *operation.headers, *operation.body]
+    if mode == "well-formed" or takes:
+        yield operation.as_strategy(generation_mode=wanted[mode])
+
+
+def sent(client: Client, case: Any, path: str | None, fields: Mapping[str, Any]) -> httpx.Response:
+    """The case through Django's own handler; with `path` and `fields`, about things that exist."""
+    if path is not None and isinstance(case.body, dict):
+        case.body = {name: fields.get(name, value) for name, value in case.body.items()}
+    given_ = case.as_transport_kwargs(base_url="http://testserver")
+    prepared = requests.Request(
+        **{name: given_[name] for name in REQUEST_MEMBERS if name in given_}
+    ).prepare()
+    url = urlsplit(str(prepared.url))
+    body_: Any = prepared.body or b""
+    response: Any = client.generic(
+        str(prepared.method),
+        path or url.path,
+        body_,
+        content_type=prepared.headers.get("Content-Type", "application/json"),
+        headers={
+            name: value
+            for name, value in prepared.headers.items()
+            if name.lower() not in {"host", "content-type", "content-length", "authorization"}
+        },
+        QUERY_STRING=url.query,
+    )
+    streamed = getattr(response, "streaming", False)
+    answer = httpx.Response(
+        response.status_code,
+        headers=list(response.headers.items()),
+        content=b"".join(response.streaming_content) if streamed else response.content,
+        request=httpx.Request(case.method, f"http://testserver{path or url.path}"),
+    )
+    answer.elapsed = timedelta()
+    return answer
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON carries it as it is; what it does not is left as it was generated."""
+    return isinstance(value, (str, int, float, bool, dict))
+
+
+def broken(case: Any, answer: httpx.Response) -> Iterator[str]:
+    """What the answer does that was not announced."""
+    try:
+        case.validate_response(answer, checks=CHECKS)
+    except FailureGroup as group:
+        for failure in group.exceptions:
+            yield f"{answer.status_code} {failure.title}: {failure.message[:300]}"
