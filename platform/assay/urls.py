@@ -14,6 +14,7 @@ urlpatterns = [
     path("api/docs/", docs.page, name="docs"),
     path("api/docs/start.js", docs.start, name="docs-start"),
     re_path(r"^api(/|$)", problems.not_found),
+    path("scim/v2/", include("assay.scim.urls")),
     path("", include("assay.accounts.urls")),
     path("", include("assay.portal.urls", namespace="portal")),
 ]

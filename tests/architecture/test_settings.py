@@ -56,6 +56,13 @@ def test_production_refuses_a_demo_secret(name: str, value: str) -> None:
     assert name in finished.stderr.splitlines()[-1]
 
 
+def test_production_refuses_a_short_provisioning_token() -> None:
+    finished = start({**COMPLETE, "ASSAY_SCIM_TOKEN": "short"})
+    assert finished.returncode != 0
+    assert "ASSAY_SCIM_TOKEN" in finished.stderr.splitlines()[-1]
+    assert start({**COMPLETE, "ASSAY_SCIM_TOKEN": SECRET}).returncode == 0
+
+
 def test_production_refuses_the_demo() -> None:
     finished = start({**COMPLETE, "ASSAY_DEMO": "1"})
     assert finished.returncode != 0

@@ -1,0 +1,194 @@
+"""People and groups as SCIM sees them, and back. Only attributes that are kept are declared.
+
+What else a provider sends (`title`, `phoneNumbers`, the enterprise extension) is accepted and not
+kept, as RFC 7644 §3.3 allows and Okta and Entra need.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from scim2_models import (
+    URN,
+    ComplexAttribute,
+    Meta,
+    Mutability,
+    Required,
+    Resource,
+    ScimPolicy,
+    Uniqueness,
+)
+
+from governance.errors import InvalidInput
+from governance.people.directory import GroupRecord
+from governance.people.models import DirectoryGroup, Person
+from governance.people.provisioning import PersonRecord
+
+# Where Entra departs from the standard: a `remove` that names what in its value, a filter that
+# describes an entry that is not there, attributes that nobody declared.
+TOLERANT = ScimPolicy(
+    unknown=ScimPolicy.Unknown.ignore,
+    remove_value_as_filter=ScimPolicy.RemoveValue.apply,
+    unmatched_path_filter=ScimPolicy.UnmatchedPathFilter.create,
+)
+EMAILS_MAX = 20
+ID_DIGITS_MAX = 18
+
+
+class Name(ComplexAttribute):
+    """A person's name in parts."""
+
+    formatted: str | None = None
+    family_name: str | None = None
+    given_name: str | None = None
+
+
+class Email(ComplexAttribute):
+    """An address; the primary one, else the one for work, else the first, is kept."""
+
+    value: str | None = None
+    type: str | None = None
+    primary: bool | None = None
+
+
+class Membership(ComplexAttribute):
+    """A group that a person is in."""
+
+    value: Annotated[str | None, Mutability.read_only] = None
+    display: Annotated[str | None, Mutability.read_only] = None
+
+
+class User(Resource[Any]):
+    """A person."""
+
+    __schema__ = URN("urn:ietf:params:scim:schemas:core:2.0:User")
+
+    user_name: Annotated[str | None, Required.true, Uniqueness.server] = None
+    name: Name | None = None
+    display_name: str | None = None
+    active: bool | None = None
+    emails: list[Email] | None = None
+    groups: Annotated[list[Membership] | None, Mutability.read_only] = None
+
+
+class Member(ComplexAttribute):
+    """A person in a group."""
+
+    value: Annotated[str | None, Mutability.immutable] = None
+    display: Annotated[str | None, Mutability.read_only] = None
+    ref: Annotated[str | None, Mutability.read_only] = Field(
+        None, serialization_alias="$ref", validation_alias="$ref"
+    )
+
+
+class Group(Resource[Any]):
+    """A group of people."""
+
+    __schema__ = URN("urn:ietf:params:scim:schemas:core:2.0:Group")
+
+    display_name: Annotated[str | None, Required.true, Uniqueness.server] = None
+    members: list[Member] | None = None
+
+
+def user_of(person: Person, *, base: str) -> User:
+    """A person as SCIM shows them; `base` is the address of this service."""
+    parts = " ".join(part for part in (person.given_name, person.family_name) if part)
+    groups = [
+        Membership(value=str(group.pk), display=group.name)
+        for group in person.directory_groups.all()
+    ]
+    return User(
+        id=str(person.pk),
+        external_id=person.external_id or None,
+        user_name=person.user_name or person.email,
+        name=Name(
+            formatted=parts or None,
+            given_name=person.given_name or None,
+            family_name=person.family_name or None,
+        )
+        if parts
+        else None,
+        display_name=person.name,
+        active=person.is_active,
+        emails=[Email(value=person.email, type="work", primary=True)],
+        groups=groups or None,
+        meta=Meta(
+            resource_type="User",
+            created=person.created_at,
+            last_modified=person.changed_at,
+            location=f"{base}Users/{person.pk}",
+        ),
+    )
+
+
+def person_record(user: User) -> PersonRecord:
+    """What a provider says of a person.
+
+    Raises:
+        InvalidInput: there is no address to keep.
+    """
+    user_name = user.user_name or ""
+    name = user.name or Name()
+    parts = " ".join(part for part in (name.given_name, name.family_name) if part)
+    return PersonRecord(
+        user_name=user_name,
+        email=_address(user.emails or []) or user_name,
+        name=user.display_name or name.formatted or parts or user_name[:120],
+        given_name=name.given_name or "",
+        family_name=name.family_name or "",
+        external_id=user.external_id or "",
+        # Whoever leaves it out means an account in use.
+        active=user.active is not False,
+    )
+
+
+def _address(emails: list[Email]) -> str:
+    if len(emails) > EMAILS_MAX:
+        raise InvalidInput(f"A person has {len(emails)} e-mail addresses; {EMAILS_MAX} are read.")
+    given = [email for email in emails if email.value]
+    ranked = sorted(
+        given, key=lambda email: (not email.primary, (email.type or "").lower() != "work")
+    )
+    return (ranked[0].value or "") if ranked else ""
+
+
+def group_of(group: DirectoryGroup, *, base: str, members: list[tuple[int, str]] | None) -> Group:
+    """A group as SCIM shows it; `members` are (id, name), None when they were not asked for."""
+    return Group(
+        id=str(group.pk),
+        external_id=group.external_id or None,
+        display_name=group.name,
+        members=[
+            Member(value=str(pk), display=name, ref=f"{base}Users/{pk}") for pk, name in members
+        ]
+        if members
+        else None,
+        meta=Meta(
+            resource_type="Group",
+            created=group.created_at,
+            last_modified=group.changed_at,
+            location=f"{base}Groups/{group.pk}",
+        ),
+    )
+
+
+def group_record(group: Group, members: frozenset[int]) -> GroupRecord:
+    """What a provider says of a group."""
+    return GroupRecord(
+        name=group.display_name or "", external_id=group.external_id or "", members=members
+    )
+
+
+def member_id(text: object) -> int:
+    """The id of a person that a member's `value` names.
+
+    Raises:
+        InvalidInput: it names nobody.
+    """
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX:
+        return int(text)
+    raise InvalidInput(
+        f"There is no person {str(text)[:40]!r}; the group's members were not changed.",
+        fields={"members": ["names somebody that nobody is"]},
+    )
