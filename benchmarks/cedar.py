@@ -1,0 +1,215 @@
+"""Rules, actors and resources as Cedar reads them: an oracle for tests, and a yardstick.
+
+Where the two languages differ, on purpose:
+
+- **A rule that errs.** Cedar leaves it out of the decision: a `forbid` that meets a missing
+  attribute does not forbid. Here any rule about the actor that errs denies. So our verdict is
+  Cedar's wherever Cedar reports no error, and a denial where it does (`allowed_by`).
+- **Every condition is evaluated.** `a && b` ends at a false `a`; ours goes on, so that an error
+  never hides. Conditions become members of a set, all of which Cedar evaluates.
+- **Kinds are kept apart.** `"1" == 1` is false in Cedar when no schema is there to refuse it; here
+  it is an error, as Cedar's own validator would have it. Each comparison is preceded by an operator
+  that Cedar types (`like`, `<=`, `||`).
+- **Nothing.** Cedar has no null: it is the entity `Nothing::"none"`. What Cedar has no value for
+  (fractions, whole numbers beyond 64 bits, what is nested) is left out, so that asking for it errs.
+- **Times and addresses.** "09:30" has an order as Cedar's `duration("9h30m")`; an IPv4 address that
+  an IPv6 socket reports is unwrapped first. Networks are compared by Cedar's `isInRange`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cedarpy import AuthzResult
+
+from governance.policy.engine import Resource
+from governance.policy.rules import Condition, Matcher, Operator, Rule
+from governance.policy.values import Kind, kind_of, order_kind
+from governance.principals import HeldRole, Principal, PrincipalKind
+
+_NOTHING = 'Nothing::"none"'
+_NONE = {"__entity": {"type": "Nothing", "id": "none"}}
+_LARGEST = 2**63 - 1
+_TYPED = {
+    Kind.TEXT: '({0} like "*")',
+    Kind.NUMBER: f"({{0}} <= {_LARGEST})",
+    Kind.FLAG: "({0} || true)",
+}
+_DEPARTMENT_ROLES = ("lead", "developer", "viewer", "key")
+
+
+def policies(rules: Iterable[Rule]) -> str:
+    """The rules as Cedar policies, in order: Cedar calls them `policy0`, `policy1`, …"""
+    return "\n".join(_policy(rule) for rule in rules)
+
+
+def _policy(rule: Rule) -> str:
+    actions = ", ".join(f'Action::"{action}"' for action in dict.fromkeys(rule.actions))
+    about = [_about(rule.principal)]
+    if rule.resource_types:
+        about.append(f"{_literals(rule.resource_types)}.contains(resource.kind__)")
+    conditions = [_condition(condition, rule.principal) for condition in rule.conditions]
+    if rule.principal.department_roles:
+        conditions.append(_names_department("resource.department", rule.principal))
+    text = f"{rule.effect}(principal, action in [{actions}], resource) when {{ "
+    text += " && ".join(about) + " }"
+    if conditions:
+        text += f" when {{ ![{', '.join(conditions)}].contains(false) }}"
+    return f"{text};"
+
+
+def _about(matcher: Matcher) -> str:
+    tests = []
+    if matcher.kinds:
+        tests.append(f"{_literals(matcher.kinds)}.contains(principal.kind)")
+    if matcher.services:
+        tests.append(f"{_literals(matcher.services)}.contains(principal.name)")
+    if matcher.roles:
+        held = list(matcher.roles)
+        if matcher.specialities:
+            held = [f"{role}/{name}" for role in matcher.roles for name in matcher.specialities]
+        tests.append(f"principal.platform.containsAny({_literals(held)})")
+    if named := matcher.department_roles or matcher.member_roles:
+        places = f".containsAny({_literals(matcher.departments)})" if matcher.departments else ""
+        ways = [
+            f"principal.as_{role}{places}" if places else f"!principal.as_{role}.isEmpty()"
+            for role in named
+        ]
+        tests.append(f"({' || '.join(ways)})")
+    return " && ".join(tests)
+
+
+def _names_department(attribute: str, matcher: Matcher) -> str:
+    found = f"{attribute}__all"
+    named = matcher.department_roles or matcher.member_roles
+    held = [f"principal.as_{role}" for role in named] or ["principal.departments"]
+    if not matcher.departments:
+        return f"({' || '.join(f'{slugs}.containsAny({found})' for slugs in held)})"
+    ways = [
+        f"({found}.contains({_literal(slug)}) && {slugs}.contains({_literal(slug)}))"
+        for slugs in held
+        for slug in matcher.departments
+    ]
+    return f"({' || '.join(ways)})"
+
+
+def _condition(condition: Condition, matcher: Matcher) -> str:
+    operator, values = condition.operator, condition.values
+    where = condition.attribute
+    if not where.startswith("context."):
+        where = f"resource.{where}"
+    nothing = f"({where} == {_NOTHING})"
+    if operator in {Operator.EQ, Operator.IN, Operator.NE, Operator.NOT_IN}:
+        typed = _TYPED[kind_of(values[0])].format(where)
+        found = f"{_literals(values)}.contains({where})"
+        if operator in {Operator.NE, Operator.NOT_IN}:
+            return f"(if {nothing} then true else ({typed} && !{found}))"
+        return f"(if {nothing} then false else ({typed} && {found}))"
+    match operator:
+        case Operator.CONTAINS:
+            return f"{where}.contains({_literal(condition.value)})"
+        case Operator.CONTAINS_ANY:
+            return f"{where}.containsAny({_literals(values)})"
+        case Operator.LTE | Operator.GTE:
+            sign = "<=" if operator is Operator.LTE else ">="
+            return f"({where}__order {sign} {_bound(condition.value)})"
+        case Operator.IN_NETWORK | Operator.NOT_IN_NETWORK:
+            address = f'(if {where}__ip like "*/*" then ip("none") else ip({where}__ip))'
+            ways = " || ".join(f"{address}.isInRange(ip({_literal(net)}))" for net in values)
+            return f"{'!' if operator is Operator.NOT_IN_NETWORK else ''}({ways})"
+        case Operator.IS_TRUE:
+            return f"(if {nothing} then false else ({where} || false))"
+        case Operator.IS_SELF:
+            typed = _TYPED[Kind.NUMBER].format(where)
+            return f"(if {nothing} then false else ({typed} && {where} == principal.person_id))"
+    return _names_department(where, matcher)
+
+
+def _bound(value: int | str) -> str:
+    return f'duration("{_duration(value)}")' if isinstance(value, str) else str(value)
+
+
+def _duration(text: str) -> str:
+    hours, minutes = text.split(":")
+    return f"{int(hours)}h{int(minutes)}m"
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(str(value) if isinstance(value, str) else value, ensure_ascii=False)
+
+
+def _literals(values: Iterable[Any]) -> str:
+    return f"[{', '.join(_literal(value) for value in values)}]"
+
+
+def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
+    """An actor as `Actor::"<uid>"`."""
+
+    def where(role: str) -> list[str]:
+        held = {r.department for r in actor.roles if r.role == role and r.department is not None}
+        if role == "key" and actor.kind is PrincipalKind.KEY and actor.department is not None:
+            held.add(actor.department)
+        return sorted(held)
+
+    platform = {name for held in actor.roles if held.department is None for name in _names(held)}
+    attributes = {
+        "kind": actor.kind.value,
+        "name": actor.id,
+        "person_id": _NONE if actor.person_id is None else actor.person_id,
+        "platform": sorted(platform),
+        "departments": sorted(actor.departments),
+        **{f"as_{role}": where(role) for role in _DEPARTMENT_ROLES},
+    }
+    return {"uid": {"type": "Actor", "id": uid}, "attrs": attributes, "parents": []}
+
+
+def _names(held: HeldRole) -> tuple[str, str]:
+    return held.role, f"{held.role}/{held.speciality}"
+
+
+def resource_entity(uid: str, resource: Resource) -> dict[str, Any]:
+    """A resource as `Thing::"<uid>"`."""
+    stated = {**resource.attributes, "department": resource.department}
+    attributes = {"kind__": resource.type, **attributes_of(stated)}
+    return {"uid": {"type": "Thing", "id": uid}, "attrs": attributes, "parents": []}
+
+
+def attributes_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes, or a context, as Cedar's JSON."""
+    found: dict[str, Any] = {}
+    for name, value in stated.items():
+        kind = kind_of(value)
+        if kind is Kind.OTHER:
+            continue
+        plain = [_plain(item) for item in value] if kind is Kind.COLLECTION else _plain(value)
+        found[name] = found[f"{name}__order"] = found[f"{name}__ip"] = plain
+        found[f"{name}__all"] = plain
+        if kind is Kind.NOTHING:
+            found[f"{name}__all"] = []
+        elif kind is Kind.TEXT:
+            found[f"{name}__all"] = [plain]
+            found[f"{name}__ip"] = value.removeprefix("::ffff:") if "." in value else value
+            if order_kind(value) == "time":
+                found[f"{name}__order"] = {"__extn": {"fn": "duration", "arg": _duration(value)}}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return _NONE if value is None else value
+
+
+def request(actor: str, action: str, resource: str, context: Mapping[str, Any]) -> dict[str, Any]:
+    """A request by the ids of the entities."""
+    return {
+        "principal": f'Actor::"{actor}"',
+        "action": f'Action::"{action}"',
+        "resource": f'Thing::"{resource}"',
+        "context": attributes_of(context),
+    }
+
+
+def allowed_by(result: AuthzResult) -> bool:
+    """Our verdict, of Cedar's: an error denies."""
+    return bool(result.allowed) and not result.diagnostics.errors
