@@ -132,6 +132,10 @@ class Client:
         """POST a JSON object; returns the decoded answer."""
         return self._send("POST", path, json=body)
 
+    def patch(self, path: str, **body: Any) -> Any:
+        """PATCH a JSON object; returns the decoded answer."""
+        return self._send("PATCH", path, json=body)
+
     def all(self, path: str, *, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
         """The first `limit` items of a list, page by page."""
         page = self.get(path, page_size=min(limit, 100), **params)
@@ -194,6 +198,7 @@ def _refusal(response: httpx.Response) -> CliError:
     try:
         problem = response.json()
         detail, hint = str(problem["detail"]), str(problem.get("hint") or "")
+        code = str(problem.get("code") or "")
         wrong = [
             f"{error['field']}: {error['detail']}"
             for error in problem.get("errors") or []
@@ -203,4 +208,4 @@ def _refusal(response: httpx.Response) -> CliError:
         return CliError(f"The server answered {response.status_code} {response.reason_phrase}.")
     if response.status_code == httpx.codes.UNAUTHORIZED and not hint:
         hint = "Run `assay login`."
-    return CliError(detail, " ".join([*wrong, hint]).strip())
+    return CliError(detail, " ".join([*wrong, hint]).strip(), code)

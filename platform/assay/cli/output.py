@@ -31,12 +31,13 @@ STYLES = {
 
 
 class CliError(Exception):
-    """What went wrong in one sentence, and what mends it."""
+    """What went wrong in one sentence, and what mends it; `code` is the server's, if it was one."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.code = code
 
 
 def show_error(error: CliError) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from assay.cli.client import (
     save_credentials,
     stored_server,
 )
-from assay.cli.output import console, errors, facts
+from assay.cli.output import CliError, console, errors, facts
 
 LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
 
@@ -22,17 +22,28 @@ def login(
     server: Annotated[str, typer.Option(help="The server's address.")] = "",
     email: Annotated[str, typer.Option(help="Your e-mail address; asked for if left out.")] = "",
 ) -> None:
-    """Sign in with e-mail and password; keeps a token, never the password."""
+    """Sign in with e-mail, password and second factor; keeps a token, never the password."""
     address = checked_server(server or stored_server())
     if not address.startswith(LOOPBACK):
         errors.print(f"[yellow]{address} is not encrypted; your password travels in the clear.[/]")
     email = email or typer.prompt("E-mail")
     password = typer.prompt("Password", hide_input=True)
-    answer = Client(address).post("auth/token", email=email, password=password)
+    answer = _token(Client(address), email, password)
     path = save_credentials(Credentials(server=address, token=answer["token"]))
     name = Client(address, answer["token"]).get("me")["name"]
     console.print(f"Signed in to {address} as {name}, until {answer['expires_at'][:16]}.")
     console.print(f"The token is in {path}.", style="dim")
+
+
+def _token(client: Client, email: str, password: str) -> Any:
+    """The server's answer; a second factor is asked for when it wants one."""
+    try:
+        return client.post("auth/token", email=email, password=password)
+    except CliError as error:
+        if error.code != "second_factor_required":
+            raise
+    code = typer.prompt("Code of your authenticator app, or a recovery code")
+    return client.post("auth/token", email=email, password=password, code=code.strip())
 
 
 def whoami() -> None:

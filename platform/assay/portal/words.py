@@ -39,6 +39,12 @@ PHRASES = {
     "model:create": "registered the model {}",
     "person:create": "added {}",
     "person:sign_in": "signed in",
+    "person:add_factor": "added a second factor for {}",
+    "person:change_password": "changed the password of {}",
+    "person:link": "linked {} with the identity provider",
+    "person:remove_factor": "removed a second factor of {}",
+    "person:renew_recovery_codes": "made new recovery codes for {}",
+    "person:reset_factors": "reset the second factors of {}",
     "policy:activate": "put {} in force",
     "quota:set": "set a quota on {}",
     "release:approve": "approved {}",
@@ -64,6 +70,7 @@ PHRASES = {
     "review:answer": "answered the review of {}",
     "role:grant": "granted a role to {}",
     "role:revoke": "took a role from {}",
+    "session:revoke": "ended the {}",
     "version:register": "registered {}",
 }
 # The same as something tried and refused.
@@ -84,6 +91,7 @@ ATTEMPTS = {
     "release:decide": "decide on {}",
     "release:submit": "ask for the release of {}",
     "role:grant": "grant a role to {}",
+    "session:revoke": "end the {}",
 }
 ICONS = {
     "audit": "file-certificate",

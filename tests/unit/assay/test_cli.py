@@ -21,6 +21,7 @@ from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
 from registry.versions.models import Model
+from tests.unit.assay.sign_in_support import give_totp, totp_now
 from workers.jobs.models import Job, JobEvent
 
 PASSWORD = "correct horse battery staple"
@@ -105,6 +106,17 @@ def test_a_stored_token_is_not_sent_to_another_server(
     _, _, err = run("whoami", code=1)
 
     assert "The stored token is for" in err
+
+
+def test_login_asks_for_the_second_factor(
+    run: Run, live_server: Any, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_totp(ada)
+    monkeypatch.setattr("typer._click.termui.visible_prompt_func", lambda _: totp_now(ada))
+
+    run("login", "--server", live_server.url, "--email", ada.email, answers=PASSWORD, code=0)
+
+    assert "Ada" in run("whoami", code=0)[1]
 
 
 def test_without_a_token_the_hint_says_login(run: Run) -> None:
