@@ -158,6 +158,7 @@ class PolicyCase(_Strict):
         )
 
 
+_ATTRIBUTES = TypeAdapter(Attributes, config=ConfigDict(strict=True))
 _CASES = TypeAdapter(tuple[PolicyCase, ...], config=ConfigDict(strict=False))
 
 
@@ -184,6 +185,19 @@ def parse_cases(cases: list[dict[str, Any]]) -> tuple[PolicyCase, ...]:
             )
         seen.add(case.name)
     return parsed
+
+
+def parse_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of a resource, or a context, from plain data.
+
+    Raises:
+        InvalidInput: one is no text, whole number, truth value, nothing, or a list of these.
+    """
+    try:
+        return _ATTRIBUTES.validate_python(attributes)
+    except ValidationError as error:
+        fields = {str(problem["loc"][0]): [problem["msg"]] for problem in error.errors()[:20]}
+        raise InvalidInput("A value is not one that a rule can compare.", fields=fields) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from registry.intake.selectors import intake_get
 from registry.releases.selectors import release_get
 from registry.resources import dataset_resource, intake_resource, model_resource, release_resource
 from registry.versions.selectors import model_get
-from workers.deployments.selectors import deployment_resource, deployments_visible_to
+from workers.deployments.resources import deployment_resource
+from workers.deployments.selectors import deployments_visible_to
 from workers.jobs.selectors import job_get
 from workers.jobs.services import job_resource
 

@@ -9,7 +9,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from governance.people.models import Person
+from governance.audit.models import AuditEvent
+from governance.people.models import Department, Person
 from governance.policy.document import document_from_yaml
 from governance.policy.models import PolicyVersion
 from tests.unit.assay.api_support import Api, problem_of
@@ -168,3 +169,87 @@ def test_a_list_of_policies_takes_as_many_queries_for_many(ada: Api) -> None:
         for _ in range(4):
             drafted(ada)
     assert counts[0] == counts[1]
+
+
+def test_a_decision_is_explained_rule_by_rule(
+    ada: Api, person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    department("clinical")
+    vera = person("Vera", "viewer@clinical")
+    asked = {
+        "principal": {"person": vera.pk},
+        "action": "gate:set",
+        "resource": {"type": "department", "reference": "clinical"},
+    }
+    body = ada.post("policy/explain", asked).body
+    assert (body["allowed"], body["policy"]) == (False, 1)
+    assert "Vera may not set gate" in body["reason"]
+    traces = {rule["rule"]: rule for rule in body["rules"]}
+    assert traces["developers-build"]["verdict"] == "other_actors"
+    number = drafted(ada)["number"]
+    body = ada.post("policy/explain", asked | {"policy": number}).body
+    assert (body["allowed"], body["decisive"]) == (True, ["viewers-set-gates"])
+    assert body["rules"][0]["rule"] == "viewers-set-gates"
+    assert body["asked"]["resource"]["department"] == "clinical"
+
+
+def test_an_event_of_a_refusal_is_explained_under_the_policy_of_then_and_of_now(
+    ada: Api, ben: Api, person: Callable[..., Person], transactional_db: None
+) -> None:
+    vera = Api(person("Vera", "viewer@clinical"))
+    problem_of(vera.post("policy/versions", {"rules": []}), 403)
+    event = AuditEvent.objects.get(outcome="denied")
+    body = ada.get(f"policy/explain/events/{event.pk}").body
+    assert (body["recorded"], body["then"], body["now"]["allowed"]) == (False, None, False)
+    rules = [
+        *PolicyVersion.objects.get(number=1).rules,
+        VIEWERS | {"actions": ["policy:draft"], "principal": {"kinds": ["person"]}},
+    ]
+    number = ada.post("policy/versions", {"rules": rules}).body["number"]
+    ada.post(f"policy/versions/{number}/propose")
+    ben.post(f"policy/versions/{number}/approve")
+    body = ada.get(f"policy/explain/events/{event.pk}").body
+    assert (body["then"]["policy"], body["then"]["allowed"]) == (1, False)
+    assert (body["now"]["policy"], body["now"]["allowed"]) == (number, True)
+    made = AuditEvent.objects.filter(action="person:create").first() or AuditEvent.objects.first()
+    assert made is not None
+    problem_of(vera.get(f"policy/explain/events/{event.pk}"), 404)
+    problem_of(ada.get("policy/explain/events/987654321"), 404)
+
+
+def test_who_can_names_the_people(ada: Api, ben: Api, person: Callable[..., Person]) -> None:
+    person("Vera", "viewer@clinical")
+    asked = {"action": "policy:decide", "resource": {"type": "policy"}}
+    body = ada.post("policy/who-can", asked).body
+    assert [row["name"] for row in body["people"]] == ["Ada", "Ben"]
+    assert body["people"][0]["rules"] == ["admins-manage"]
+    assert (body["people_total"], body["people_asked"], body["keys_total"]) == (2, 3, 0)
+
+
+def test_only_those_who_may_explain_ask(person: Callable[..., Person]) -> None:
+    lea = Api(person("Lea", "lead@clinical"))
+    resource = {"type": "policy"}
+    problem_of(lea.post("policy/who-can", {"action": "policy:decide", "resource": resource}), 403)
+    asked = {"action": "gate:set", "resource": resource, "principal": {"roles": ["admin"]}}
+    problem_of(lea.post("policy/explain", asked), 403)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"principal": {"roles": ["emperor"]}}, "principal.roles.0"),
+        ({"principal": {"person": 1, "roles": ["admin"]}}, "principal"),
+        ({"principal": {"kind": "key"}}, "principal"),
+        ({"resource": {"type": "cheese"}}, "resource.type"),
+        ({"resource": {"type": "gate", "reference": "1"}}, "resource"),
+        ({"resource": {"type": "gate", "attributes": {"a": {"b": 1}}}}, "resource.attributes.a"),
+        ({"context": {"tokens": 1.5}}, "tokens"),
+        ({"action": "fly"}, "action"),
+    ],
+)
+def test_a_malformed_question_is_refused_by_field(
+    ada: Api, change: dict[str, Any], field: str
+) -> None:
+    asked = {"principal": {"roles": ["admin"]}, "action": "gate:set", "resource": {"type": "gate"}}
+    errors = problem_of(ada.post("policy/explain", asked | change), 400)["errors"]
+    assert field in {error["field"] for error in errors}

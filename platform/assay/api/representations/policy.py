@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from assay.api.representations.common import PersonReference
+from governance.policy.decisions import inputs
 from governance.policy.lifecycle import content_digest
 
 
@@ -145,3 +146,53 @@ class HoldersAnswer(serializers.Serializer[Any]):
     keys_total = serializers.IntegerField()
     people_asked = serializers.IntegerField()
     keys_asked = serializers.IntegerField()
+
+
+class ConditionTraceAnswer(serializers.Serializer[Any]):
+    """One condition: what it wanted, what it found. `holds` is null when it could not be told."""
+
+    attribute = serializers.CharField()
+    operator = serializers.CharField()
+    value = serializers.JSONField(allow_null=True)
+    actual = serializers.JSONField(allow_null=True)
+    holds = serializers.BooleanField(allow_null=True)
+    words = serializers.CharField()
+    why = serializers.CharField()
+
+
+class RuleTraceAnswer(serializers.Serializer[Any]):
+    """What became of one rule: `holds`, `fails`, `errs`, `other_actors` or `other_resources`."""
+
+    rule = serializers.CharField()
+    effect = serializers.CharField()
+    description = serializers.CharField()
+    verdict = serializers.CharField()
+    why = serializers.CharField()
+    conditions = ConditionTraceAnswer(many=True)
+
+
+class ExplanationAnswer(serializers.Serializer[Any]):
+    """A decision, and every rule about the action: those that made it first."""
+
+    allowed = serializers.BooleanField(source="decision.allowed")
+    policy = serializers.IntegerField(source="decision.policy_version")
+    reason = serializers.CharField(source="decision.reason")
+    decisive = serializers.ListField(child=serializers.CharField(), source="decision.rules")
+    asked = serializers.SerializerMethodField()
+    rules = RuleTraceAnswer(many=True)
+
+    def get_asked(self, explanation: Any) -> dict[str, Any]:
+        asked = explanation.asked
+        return inputs(asked.actor, asked.action, asked.resource, asked.context)
+
+
+class EventExplanationAnswer(serializers.Serializer[Any]):
+    """A recorded decision, and how it comes about under the policy of then and of now. `then` is
+    null when that is the one in force.
+    """
+
+    event = serializers.IntegerField(source="event.pk")
+    recorded = serializers.BooleanField()
+    rules = serializers.ListField(child=serializers.CharField())
+    then = ExplanationAnswer(allow_null=True)
+    now = ExplanationAnswer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rest_framework import serializers
@@ -92,7 +93,7 @@ class DraftBody(StrictSerializer):
 
 
 class DraftChange(DraftBody):
-    """What is to change; the rest stays. With `content_digest`, only if that is still its digest."""
+    """What is to change; the rest stays. With `content_digest`, only if it still has that one."""
 
     content_digest = serializers.RegexField("^[0-9a-f]{64}$", required=False)
 
@@ -188,12 +189,11 @@ class PolicyDifferenceView(Endpoint):
         before = _shown(self, given.get("against") or after.based_on or number)
         found = difference(before.rules, after.rules, before.tests, after.tests)
         answer = {
-            name: getattr(found, name)
-            for name in PolicyDifferenceAnswer().fields
-            if hasattr(found, name)
+            **asdict(found),
+            "changed": [changed._asdict() for changed in found.changed],
+            "before": before.number,
+            "after": after.number,
         }
-        answer |= {"before": before.number, "after": after.number}
-        answer["changed"] = [changed._asdict() for changed in found.changed]
         return self.answer(answer, PolicyDifferenceAnswer)
 
 

@@ -1,0 +1,143 @@
+"""Asking the policy: why is this permitted or denied, and who can do it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from governance.audit.models import AuditEvent
+from governance.audit.selectors import audit_event_get, event_body
+from governance.errors import WrongState
+from governance.keys.selectors import key_get
+from governance.people.selectors import person_get, principal_for_person
+from governance.permissions import Action
+from governance.policy.access import Holders, who_can_under
+from governance.policy.context import probing_context
+from governance.policy.decisions import Inputs
+from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
+from governance.policy.lifecycle import version_snapshot
+from governance.policy.selectors import policy_version_get
+from governance.policy.services import active_policy, authorize
+from governance.policy.trace import RuleTrace, explain
+from governance.principals import Principal, PrincipalKind
+
+HOLDERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision, rule by rule. `rules` holds every rule about the action, the decisive first."""
+
+    asked: Inputs
+    decision: PolicyDecision
+    rules: list[RuleTrace]
+
+
+@dataclass(frozen=True, slots=True)
+class EventExplanation:
+    """A recorded decision: as its event says, as the policy of then says, and as that of now does.
+
+    `then` is None when that policy is the one in force.
+    """
+
+    event: AuditEvent
+    recorded: bool
+    rules: tuple[str, ...]
+    then: Explanation | None
+    now: Explanation
+
+
+def decision_explain(*, actor: Principal, asked: Inputs, number: int | None = None) -> Explanation:
+    """Why `asked` is permitted or denied under policy `number`, or the one in force.
+
+    What `asked.context` does not state is as it is just now.
+
+    Raises:
+        NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
+    """
+    snapshot = _snapshot(actor, number)
+    context = {**probing_context(), **asked.context}
+    return _explained(snapshot, Inputs(asked.actor, asked.action, asked.resource, context))
+
+
+def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
+    """Why what an audit event records was permitted or denied, and whether it still would be.
+
+    Raises:
+        NotFound, NotPermitted: the actor may not see the event, or not explain decisions.
+        WrongState: the event records no decision that could be made again.
+    """
+    event = audit_event_get(actor=actor, id=event_id)
+    authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=Resource("policy"))
+    recorded = event_body(event)["data"].get("decision")
+    try:
+        asked = Inputs.from_dict(recorded)
+        allowed, rules = bool(recorded["allowed"]), tuple(recorded["rules"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WrongState(
+            f"Audit event {event_id} records no decision of the policy; there is nothing to "
+            "explain.",
+            hint="Its reason says what was refused, and why.",
+        ) from error
+    active = active_policy()
+    then = None
+    if event.policy_version not in (None, 0, active.version):
+        version = policy_version_get(actor=actor, number=event.policy_version)
+        then = _explained(version_snapshot(version), asked)
+    return EventExplanation(event, allowed, rules, then, _explained(active, asked))
+
+
+def who_can(
+    *,
+    actor: Principal,
+    action: Action,
+    resource: Resource,
+    context: Mapping[str, Any] | None = None,
+    number: int | None = None,
+) -> Holders:
+    """Everybody who may do `action` on `resource` under policy `number`, or the one in force.
+
+    Raises:
+        NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
+    """
+    snapshot = _snapshot(actor, number)
+    return who_can_under(snapshot, action, resource, context=context, limit=HOLDERS_MAX)
+
+
+def principal_asked_about(
+    *, actor: Principal, person_id: int | None = None, key_id: int | None = None
+) -> Principal:
+    """A person or a key, as the policy sees them.
+
+    Raises:
+        NotFound: there is none, or the actor may not see it.
+    """
+    if person_id is not None:
+        return principal_for_person(person_get(actor=actor, person_id=person_id))
+    key = key_get(actor=actor, key_id=key_id or 0)
+    scopes = frozenset(key.scopes)
+    if key.person is not None:
+        return principal_for_person(key.person, scopes=scopes or None, key_id=key.pk)
+    return Principal(
+        kind=PrincipalKind.KEY,
+        id=str(key.pk),
+        name=key.name,
+        department=key.department.slug if key.department else None,
+        scopes=scopes,
+        key_id=key.pk,
+    )
+
+
+def _snapshot(actor: Principal, number: int | None) -> PolicySnapshot:
+    authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=Resource("policy"))
+    if number is None:
+        return active_policy()
+    return version_snapshot(policy_version_get(actor=actor, number=number))
+
+
+def _explained(snapshot: PolicySnapshot, asked: Inputs) -> Explanation:
+    parts = (snapshot, asked.actor, asked.action, asked.resource, asked.context)
+    decision = decide(*parts)
+    traces = sorted(explain(*parts), key=lambda trace: trace.rule not in decision.rules)
+    return Explanation(asked, decision, traces)

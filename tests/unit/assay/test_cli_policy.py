@@ -1,0 +1,120 @@
+"""`assay policy …` against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from governance.keys.services import access_token_create
+from governance.people.models import Department, Person
+from governance.policy.models import PolicyVersion
+from tests.unit.assay.test_cli import Run, ada, run, signed_in
+
+__all__ = ["ada", "run", "signed_in"]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
+
+MORE = """
+- id: viewers-set-gates
+  effect: permit
+  description: viewers set gates
+  principal: {department_roles: [viewer]}
+  actions: ["gate:set"]
+tests:
+- name: a viewer sets a gate
+  principal: {roles: [viewer@clinical]}
+  action: gate:set
+  resource: {type: gate, department: clinical}
+  expect: permit
+"""
+
+
+@pytest.fixture
+def ben(person: Callable[..., Person]) -> Person:
+    return person("Ben", "admin")
+
+
+@pytest.fixture
+def changed(signed_in: Run, tmp_path: Path) -> Path:
+    """The policy in force as a file, with one more rule and a test."""
+    file = tmp_path / "policy.yaml"
+    signed_in("policy", "export", "-o", str(file), code=0)
+    text = file.read_text()
+    assert text.endswith("tests: []\n")
+    file.write_text(text.removesuffix("tests: []\n").rstrip("\n") + MORE)
+    return file
+
+
+def test_a_policy_that_was_exported_changes_nothing_when_it_is_applied(
+    signed_in: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.yaml"
+    signed_in("policy", "export", "-o", str(file), code=0)
+    _, out, _ = signed_in("policy", "apply", str(file), code=0)
+    assert "says the same" in out
+    _, out, _ = signed_in("policy", "diff", str(file), code=0)
+    assert "says what policy 1 says" in out
+    assert PolicyVersion.objects.count() == 1
+
+
+def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_admin(
+    signed_in: Run, changed: Path, ben: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, _ = signed_in("policy", "test", str(changed), code=0)
+    assert "a viewer sets a gate" in out
+    _, out, _ = signed_in("policy", "diff", str(changed), code=0)
+    assert "viewers-set-gates" in out
+    _, out, _ = signed_in("policy", "apply", str(changed), "--propose", code=0)
+    assert "Draft 2, based on policy 1." in out
+    assert "1 of its 1 tests pass." in out
+    assert "Policy 2 is proposed" in out
+    _, out, _ = signed_in("policy", "replay", "2", code=0)
+    assert "No verdict flips." in out
+    _, _, err = signed_in("policy", "approve", "2", code=1)
+    assert "Separation of duties" in err
+
+    _, token = access_token_create(person=ben, name="cli")
+    monkeypatch.setenv("ASSAY_TOKEN", token)
+    _, out, _ = signed_in("policy", "approve", "2", "--note", "Fine.", code=0)
+    assert "Policy 2 is in force." in out
+    _, out, _ = signed_in("policy", "list", code=0)
+    assert "superseded" in out
+    _, out, _ = signed_in("policy", "show", code=0)
+    assert "Viewers of the department that owns it may set gates." in out
+
+
+def test_a_failing_test_is_named_and_the_exit_code_says_so(signed_in: Run, changed: Path) -> None:
+    changed.write_text(changed.read_text().replace("expect: permit", "expect: deny"))
+    _, out, err = signed_in("policy", "test", str(changed), code=1)
+    assert "failed" in out
+    assert "1 of 1 tests fail." in err
+    signed_in("policy", "apply", str(changed), code=0)
+    _, _, err = signed_in("policy", "propose", "2", code=1)
+    assert "a viewer sets a gate" in err
+
+
+@pytest.mark.parametrize("text", ["rules: [", "rules: [{id: x}]", "rules: []\nmore: 1", "- a"])
+def test_a_file_that_is_no_policy_is_told_where(run: Run, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    _, _, err = run("policy", "test", str(file), code=1)
+    assert str(file) in err.replace("\n", "")
+
+
+def test_why_and_who_can(
+    signed_in: Run, person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    vera = person("Vera", "viewer@clinical")
+    _, out, _ = signed_in(
+        "policy", "explain", f"person/{vera.pk}", "gate:set", "department/clinical", code=0
+    )
+    assert "Vera may not set gate" in out
+    _, out, _ = signed_in(
+        *("policy", "explain", "lead@clinical", "gate:set", "gate", "--department", "clinical"),
+        code=0,
+    )
+    assert "developers-build" in out
+    _, out, _ = signed_in("policy", "who-can", "policy:decide", "policy", code=0)
+    assert "Ada" in out
+    assert "Vera" not in out
