@@ -6,22 +6,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, QuerySet
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.groups import GROUP_MAX, members_sync
 from governance.people.models import DirectoryGroup, GroupMapping, Person
 from governance.people.provisioning import EXTERNAL_ID_MAX, UNIQUENESS
+from governance.people.selectors import PEOPLE_AT_LARGE, directory_groups_visible_to
 from governance.permissions import Action
-from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 
 MEMBERS_MAX = 10_000
 # Ids that an audit event lists; it counts the others.
 LISTED_MAX = 1000
-_GROUPS = Resource("person", name="people")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +31,9 @@ class GroupRecord:
     members: frozenset[int] = frozenset()
 
 
-def directory_groups(actor: Principal) -> QuerySet[DirectoryGroup]:
-    """Every provisioned group, for who keeps people.
-
-    Raises:
-        NotPermitted, NotFound: the policy refuses.
-    """
-    authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
-    return DirectoryGroup.objects.annotate(members_n=Count("members"))
-
-
 def directory_group_get(*, actor: Principal, group_id: int) -> DirectoryGroup:
     """Raises NotFound when there is none, or the actor may not know of groups."""
-    found = directory_groups(actor).filter(pk=group_id).first()
+    found = directory_groups_visible_to(actor).filter(pk=group_id).first()
     if found is None:
         raise NotFound(f"There is no group {group_id}.")
     return found
@@ -61,7 +49,7 @@ def directory_group_create(*, actor: Principal, record: GroupRecord) -> Director
         WrongState: another group has this name or external id (code `uniqueness`).
     """
     with transaction.atomic():
-        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
+        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=PEOPLE_AT_LARGE)
         record = _checked(record)
         group = DirectoryGroup(name=record.name, external_id=record.external_id)
         _save(group)
@@ -81,7 +69,7 @@ def directory_group_change(
         NotFound: there is no such group.
     """
     with transaction.atomic():
-        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
+        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=PEOPLE_AT_LARGE)
         group = _locked(group_id)
         record = _checked(record)
         names = {group.name, record.name}
@@ -111,7 +99,7 @@ def directory_group_delete(*, actor: Principal, group_id: int) -> None:
         NotFound, NotPermitted: there is no such group, or the policy refuses.
     """
     with transaction.atomic():
-        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=_GROUPS)
+        decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=PEOPLE_AT_LARGE)
         group = _locked(group_id)
         members = set(group.members.values_list("pk", flat=True))
         _record(

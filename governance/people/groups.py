@@ -24,9 +24,12 @@ from governance.people.models import (
     RoleSource,
 )
 from governance.people.roles import another_admin_remains, record_role, role_words
-from governance.people.selectors import person_resource
+from governance.people.selectors import (
+    PEOPLE_AT_LARGE,
+    group_mappings_visible_to,
+    person_resource,
+)
 from governance.permissions import Action
-from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 
@@ -196,9 +199,7 @@ def group_mapping_create(
         WrongState: the group gives that role already.
     """
     with transaction.atomic():
-        decision = authorize(
-            actor=actor, action=Action.ROLE_GRANT, resource=Resource("person", name="people")
-        )
+        decision = authorize(actor=actor, action=Action.ROLE_GRANT, resource=PEOPLE_AT_LARGE)
         group = group.strip()
         if not group or len(group) > GROUP_MAX or not group.isprintable():
             raise InvalidInput(
@@ -251,13 +252,11 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
         NotFound, NotPermitted: there is no such mapping, or the policy refuses.
     """
     with transaction.atomic():
-        decision = authorize(
-            actor=actor, action=Action.ROLE_GRANT, resource=Resource("person", name="people")
-        )
-        rows = GroupMapping.objects.select_for_update(of=("self",)).select_related("department")
+        rows = group_mappings_visible_to(actor).select_for_update(of=("self",))
         mapping = rows.filter(pk=mapping_id).first()
         if mapping is None:
             raise NotFound(f"There is no group mapping {mapping_id}.")
+        decision = authorize(actor=actor, action=Action.ROLE_GRANT, resource=PEOPLE_AT_LARGE)
         _record_mapping(actor, "group_mapping:delete", mapping, decision.policy_version)
         mapping.delete()
         members_sync(

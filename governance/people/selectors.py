@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from governance.errors import NotFound
-from governance.people.models import Department, Person
+from governance.people.models import Department, DirectoryGroup, GroupMapping, Person
 from governance.permissions import Action
-from governance.policy.engine import Resource
+from governance.policy.engine import Resource, decide
 from governance.policy.selectors import visible_to
+from governance.policy.services import active_policy
 from governance.principals import HeldRole, Principal, PrincipalKind
 
 
@@ -67,6 +68,45 @@ def departments_visible_to(actor: Principal) -> QuerySet[Department]:
 def people_visible_to(actor: Principal) -> QuerySet[Person]:
     """The people that `actor` may see: colleagues, or everybody."""
     return visible_to(actor, Action.PERSON_VIEW, Person.objects.all(), resource_type="person")
+
+
+# Nobody in particular: what may be done about people who share no department with the actor.
+PEOPLE_AT_LARGE = Resource("person", attributes={"departments": frozenset(), "owner": None})
+
+
+def sees_everyone(actor: Principal) -> bool:
+    """Whether `actor` may see people of any department, and so what groups mean."""
+    return decide(active_policy(), actor, Action.PERSON_VIEW, PEOPLE_AT_LARGE).allowed
+
+
+def people_found(
+    actor: Principal, *, text: str = "", active: bool | None = None, department: str = ""
+) -> QuerySet[Person]:
+    """Those of the people whom `actor` may see that have `text` in their name or address, are
+    active or not, and hold a role in the department of that slug."""
+    people = people_visible_to(actor)
+    if "\x00" in text + department:
+        return people.none()
+    if text:
+        people = people.filter(Q(name__icontains=text) | Q(email__icontains=text))
+    if active is not None:
+        people = people.filter(is_active=active)
+    if department:
+        members = Person.objects.filter(role_assignments__department__slug=department)
+        people = people.filter(pk__in=members.values("pk"))
+    return people
+
+
+def group_mappings_visible_to(actor: Principal) -> QuerySet[GroupMapping]:
+    """What groups mean, for who sees everyone."""
+    rows = GroupMapping.objects.select_related("department", "created_by")
+    return rows if sees_everyone(actor) else rows.none()
+
+
+def directory_groups_visible_to(actor: Principal) -> QuerySet[DirectoryGroup]:
+    """Every provisioned group with the number of its members, for who sees everyone."""
+    groups = DirectoryGroup.objects.annotate(members_n=Count("members"))
+    return groups if sees_everyone(actor) else groups.none()
 
 
 def department_get(*, slug: str, actor: Principal | None = None) -> Department:

@@ -27,7 +27,6 @@ from governance.people.directory import (
     directory_group_create,
     directory_group_delete,
     directory_group_get,
-    directory_groups,
 )
 from governance.people.models import DirectoryGroup, Person
 from governance.people.provisioning import (
@@ -36,6 +35,7 @@ from governance.people.provisioning import (
     person_provision,
     provisioned_people,
 )
+from governance.people.selectors import directory_groups_visible_to
 
 PAGE_SIZE = 100
 PAGE_MAX = 200
@@ -185,7 +185,7 @@ class GroupsView(ResourceView):
     model = Group
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        return self.listed(directory_groups(PROVIDER), self.groups)
+        return self.listed(directory_groups_visible_to(PROVIDER), self.groups)
 
     def groups(self, page: list[DirectoryGroup], search: Any) -> list[Group]:
         """The page's groups, with members when those are asked for: in one query for all."""
