@@ -50,7 +50,8 @@ def _reached(use: LimitUse) -> list[int]:
 
 
 def _window(use: LimitUse) -> str:
-    return f"{use.at:%Y-%m-%d}" if KINDS[use.row.kind].window is Window.DAY else f"{use.at:%Y-%m}"
+    daily = KINDS[use.row.kind].window is Window.DAY
+    return "" if use.at is None else f"{use.at:%Y-%m-%d}" if daily else f"{use.at:%Y-%m}"
 
 
 @transaction.atomic

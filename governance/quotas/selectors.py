@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 from django.db.models import QuerySet
 
+from governance.errors import Unavailable
 from governance.keys.models import ApiKey
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -23,6 +24,7 @@ from governance.quotas.wire import Limit
 
 # Of one page of limits, and of the alerts of two windows: bounds, not expectations.
 ALERTS_SHOWN = 50
+UNKNOWN = Count(0, 0, 0, 0)
 
 
 def quota_limits(subjects: Collection[str] | None = None) -> list[Limit]:
@@ -65,43 +67,55 @@ def prices_get(*, actor: Principal) -> list[Price]:
 class LimitUse:
     """How far one limit is used at this moment. `used`, `reserved` and `remaining` are in the
     limit's own unit; `count` has them as they are counted. `stops`: how often it had no room today.
+    All of them are None when the store does not answer.
     """
 
     row: QuotaLimit
-    count: Count
-    ready: bool
-    at: datetime
+    count: Count = UNKNOWN
+    ready: bool = False
+    at: datetime | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.at is not None
 
     @property
     def _scale(self) -> int:
         return KINDS[self.row.kind].scale
 
     @property
-    def used(self) -> int:
-        return -(-self.count.used // self._scale)
+    def used(self) -> int | None:
+        return -(-self.count.used // self._scale) if self.known else None
 
     @property
-    def reserved(self) -> int:
-        return -(-self.count.reserved // self._scale)
+    def reserved(self) -> int | None:
+        return -(-self.count.reserved // self._scale) if self.known else None
 
     @property
-    def remaining(self) -> int:
+    def remaining(self) -> int | None:
         taken = self.count.used + self.count.reserved
-        return max(0, self.row.limit * self._scale - taken) // self._scale
+        left = max(0, self.row.limit * self._scale - taken) // self._scale
+        return left if self.known else None
 
     @property
-    def percent(self) -> int:
+    def percent(self) -> int | None:
         """Used and reserved of the limit, in per cent, rounded down; 100 for a limit of 0."""
-        taken = self.count.used + self.count.reserved
-        return 100 * taken // (self.row.limit * self._scale) if self.row.limit else 100
+        return self._percent(self.count.used + self.count.reserved) if self.known else None
 
     @property
     def used_percent(self) -> int:
-        return 100 * self.count.used // (self.row.limit * self._scale) if self.row.limit else 100
+        return self._percent(self.count.used)
+
+    def _percent(self, amount: int) -> int:
+        return 100 * amount // (self.row.limit * self._scale) if self.row.limit else 100
 
     @property
-    def resets_at(self) -> datetime:
-        return self.at + timedelta(milliseconds=self.count.reset_ms)
+    def stops(self) -> int | None:
+        return self.count.stops if self.known else None
+
+    @property
+    def resets_at(self) -> datetime | None:
+        return self.at + timedelta(milliseconds=self.count.reset_ms) if self.at else None
 
     @property
     def title(self) -> str:
@@ -146,6 +160,15 @@ def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:
         LimitUse(row, count, reading.ready, at)
         for row, count in zip(listed, reading.counts, strict=True)
     ]
+
+
+def uses_or_unknown(rows: Iterable[QuotaLimit]) -> list[LimitUse]:
+    """The same; when the quota store does not answer, the limits alone."""
+    listed = list(rows)
+    try:
+        return uses(listed)
+    except Unavailable:
+        return [LimitUse(row) for row in listed]
 
 
 def limits_applying(*, key: ApiKey, deployment: str = "") -> list[QuotaLimit]:

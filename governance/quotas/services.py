@@ -20,6 +20,7 @@ from governance.principals import Principal
 from governance.quotas.kinds import limit_words
 from governance.quotas.models import Price, QuotaKind, QuotaLimit
 from governance.quotas.prices import Tariff
+from governance.quotas.reconcile import Outcome, quotas_reconcile
 
 # What a double, in which the counters' script computes, still holds exactly.
 LIMIT_MAX = 10**15
@@ -149,6 +150,35 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return row
+
+
+def quota_reconcile(*, actor: Principal, repair: bool) -> Outcome:
+    """Compare the counters with the ledger; with `repair`, put right what differs.
+
+    Raises:
+        NotFound, NotPermitted: to compare one must see the organisation's limits, to repair set
+            them.
+        Unavailable: the store does not answer, or too much is on its way to the ledger.
+    """
+    action = Action.QUOTA_SET if repair else Action.QUOTA_VIEW
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=action, resource=Resource("quota", name="all counters")
+        )
+        outcome = quotas_reconcile(repair=repair)
+        audit_record(
+            actor=actor,
+            action="quota:reconcile",
+            subject=Subject("quota", "", "all counters"),
+            data={
+                "checked": outcome.checked,
+                "differences": len(outcome.drifts),
+                "repaired": repair,
+                "was_ready": outcome.was_ready,
+            },
+            policy_version=decision.policy_version,
+        )
+    return outcome
 
 
 def _check(kind: str, limit: int | None, subject: _Subject) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Case, CharField, Count, F, Q, QuerySet, Sum, Value, When
+from django.db.models.expressions import Expression
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
@@ -16,6 +17,9 @@ from governance.principals import Principal
 from governance.usage.models import UsageRecord
 
 MAX_DAYS = 366
+# What sums can be grouped by, and the column of each.
+GROUPS = {"department": "department", "deployment": "deployment", "key": "key_public_id"}
+GROUPS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,46 @@ def usage_by_day(actor: Principal, days: int = 30) -> list[UsageDay]:
     first = _first_day(days)
     every = (first + timedelta(days=i) for i in range(days))
     return [UsageDay(day, found.get(day, UsageTotals())) for day in every]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """The sums of one day in UTC, of one group of it; `name` is None for all the smaller ones."""
+
+    day: date
+    name: str | None
+    requests: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    device_ms: int
+    cost_micro: int
+
+
+def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[UsageSum]:
+    """Sums a day over the last `days` days, oldest first, days without use left out; with `by` a
+    group of its own for each of the 20 with most use.
+
+    Raises:
+        InvalidInput: `days` is not between 1 and 366, or `by` is none of `GROUPS`.
+    """
+    records = _recent(actor, days).order_by()
+    whole: Expression = Value(None, CharField(null=True))
+    name = whole
+    if by is not None:
+        if by not in GROUPS:
+            raise InvalidInput(f"Usage is summed by {', '.join(GROUPS)}, not by {by[:40]}.")
+        column = GROUPS[by]
+        sizes = records.values(column).annotate(size=Sum("cost_micro"), requests=Count("id"))
+        largest = sizes.order_by("-size", "-requests").values_list(column, flat=True)
+        name = Case(When(**{f"{column}__in": list(largest[:GROUPS_SHOWN])}, then=F(column)))
+    rows = (
+        records.annotate(day=TruncDate("occurred_at"), name=name)
+        .values("day", "name")
+        .annotate(**_SUMS, device_ms=Sum("device_ms"), cost_micro=Sum("cost_micro"))
+        .order_by("day", F("name").asc(nulls_last=True))
+    )
+    return [UsageSum(**dict(row)) for row in rows]
 
 
 def usage_totals(actor: Principal, days: int = 30) -> UsageTotals:

@@ -1,4 +1,4 @@
-"""Departments, people, keys, quotas, policy, usage and the audit log."""
+"""Departments, people, policy, usage and the audit log."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ class DepartmentAnswer(serializers.Serializer[Any]):
 
 
 class RoleAnswer(serializers.Serializer[Any]):
-    """One role held by a person; `department` is null for a platform-wide one."""
+    """One role held by a person; `department` is null for a platform-wide one. `source` is manual,
+    sso or scim, and `group` the one that gave it."""
 
     id = serializers.IntegerField()
     role = serializers.CharField()
     department = slug(allow_null=True, default=None)
     speciality = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]
+    group = serializers.CharField()
     created_at = serializers.DateTimeField()
 
 
@@ -35,7 +38,34 @@ class PersonAnswer(serializers.Serializer[Any]):
     email = serializers.CharField()
     name = serializers.CharField()
     is_active = serializers.BooleanField()
+    deactivated_at = serializers.DateTimeField(allow_null=True)
+    provisioned = serializers.SerializerMethodField()
     roles = RoleAnswer(many=True, source="role_assignments")
+    created_at = serializers.DateTimeField()
+
+    def get_provisioned(self, person: Any) -> bool:
+        return bool(person.external_id or person.user_name)
+
+
+class GroupAnswer(serializers.Serializer[Any]):
+    """A group that an identity provider keeps here."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    external_id = serializers.CharField()
+    members = serializers.IntegerField(source="members_n")
+    created_at = serializers.DateTimeField()
+
+
+class GroupMappingAnswer(serializers.Serializer[Any]):
+    """What being in a group means."""
+
+    id = serializers.IntegerField()
+    group = serializers.CharField()
+    role = serializers.CharField()
+    department = slug(allow_null=True, default=None)
+    speciality = serializers.CharField()
+    created_by = PersonReference(allow_null=True)
     created_at = serializers.DateTimeField()
 
 
@@ -79,38 +109,6 @@ class TokenAnswer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField()
 
 
-class KeyAnswer(serializers.Serializer[Any]):
-    """A department's API key, or a person's access token; never the secret."""
-
-    id = serializers.IntegerField()
-    public_id = serializers.CharField()
-    name = serializers.CharField()
-    department = slug(allow_null=True, default=None)
-    person = PersonReference(allow_null=True)
-    scopes = serializers.ListField(child=serializers.CharField())
-    created_by = PersonReference(allow_null=True)
-    created_at = serializers.DateTimeField()
-    expires_at = serializers.DateTimeField()
-    revoked_at = serializers.DateTimeField(allow_null=True)
-    last_used_at = serializers.DateTimeField(allow_null=True)
-
-
-class NewKeyAnswer(KeyAnswer):
-    """A key as it is made: `key` is shown this once."""
-
-    key = serializers.CharField()
-
-
-class QuotaAnswer(serializers.Serializer[Any]):
-    """One limit on a department or a key."""
-
-    id = serializers.IntegerField()
-    kind = serializers.CharField()
-    limit = serializers.IntegerField()
-    department = slug(allow_null=True, default=None)
-    key = serializers.IntegerField(source="api_key_id", allow_null=True)
-
-
 class PolicyAnswer(serializers.Serializer[Any]):
     """The rules that are in force."""
 
@@ -122,7 +120,7 @@ class PolicyAnswer(serializers.Serializer[Any]):
 
 
 class UsageAnswer(serializers.Serializer[Any]):
-    """One settled request. Times in milliseconds."""
+    """One settled request or job. Times in milliseconds, money in micro-units of the currency."""
 
     id = serializers.IntegerField()
     request_id = serializers.CharField()
@@ -137,6 +135,8 @@ class UsageAnswer(serializers.Serializer[Any]):
     completion_tokens = serializers.IntegerField()
     queue_ms = serializers.IntegerField()
     total_ms = serializers.IntegerField()
+    device_ms = serializers.IntegerField()
+    cost_micro = serializers.IntegerField()
     outcome = serializers.CharField()
     streamed = serializers.BooleanField()
     policy_version = serializers.IntegerField(allow_null=True)

@@ -1,4 +1,4 @@
-"""API keys and quotas."""
+"""API keys."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 from rest_framework import serializers
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -23,29 +24,58 @@ from assay.api.fields import (
     StrictSerializer,
     Whole,
 )
-from assay.api.representations.governance import (
+from assay.api.representations.keys import (
     KeyAnswer,
+    KeyDetailAnswer,
+    LeakAnswer,
     NewKeyAnswer,
-    QuotaAnswer,
 )
 from governance.errors import InvalidInput
+from governance.keys.changes import key_update
+from governance.keys.checks import (
+    DEPLOYMENTS_MAX,
+    MAX_LIFETIME,
+    MAX_OVERLAP,
+    NAME_MAX,
+    NETWORKS_MAX,
+    PURPOSE_MAX,
+)
+from governance.keys.leaks import TEXT_MAX, key_report_leaked
+from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
-from governance.keys.services import key_create, key_revoke
-from governance.people.selectors import department_get
+from governance.keys.services import OVERLAP, key_create, key_revoke, key_rotate
+from governance.people.selectors import department_get, person_get
 from governance.permissions import Action
+from governance.principals import Principal
 from governance.quotas.models import QuotaKind
-from governance.quotas.selectors import quotas_visible_to
+from governance.quotas.selectors import limits_applying, uses_or_unknown
 from governance.quotas.services import LIMIT_MAX, quota_set
 
 DEFAULT_LIFE = timedelta(days=90)
+THANKS = "Thank you. If this is a key of ours and alive, it is revoked by now."
 DEFAULT_SCOPES = [str(Action.DEPLOYMENT_INVOKE), str(Action.DEPLOYMENT_VIEW)]
 
 
-class KeyBody(StrictSerializer):
-    """A new key of a department. `quotas` maps a kind of quota to its limit."""
+class _Details(StrictSerializer):
+    """What narrows a key, and who answers for it (a person's id)."""
+
+    owner = Identifier(required=False)
+    purpose = Line(max_length=PURPOSE_MAX, required=False, allow_blank=True)
+    allowed_deployments = serializers.ListField(
+        child=Line(max_length=80), required=False, max_length=DEPLOYMENTS_MAX
+    )
+    networks = serializers.ListField(
+        child=Line(max_length=43), required=False, max_length=NETWORKS_MAX
+    )
+
+
+class KeyBody(_Details):
+    """A new key of a department. `quotas` maps a kind of quota to its limit; `networks` are CIDRs.
+    Empty `allowed_deployments` and `networks` mean any.
+    """
 
     department = Slug(max_length=40)
-    name = Line(max_length=120)
+    name = Line(max_length=NAME_MAX)
     scopes = serializers.ListField(
         child=Choice(choices=[(str(action), str(action)) for action in Action]),
         required=False,
@@ -53,10 +83,32 @@ class KeyBody(StrictSerializer):
         max_length=len(Action),
     )
     expires_at = Moment(required=False)
-    expires_in_days = Whole(min_value=1, max_value=366, required=False)
+    expires_in_days = Whole(min_value=1, max_value=MAX_LIFETIME.days, required=False)
     quotas = Object(
         child=Whole(max_value=LIMIT_MAX), required=False, max_members=len(QuotaKind.values)
     )
+
+
+class KeyChangeBody(_Details):
+    """What to change; the rest stays."""
+
+    name = Line(max_length=NAME_MAX, required=False)
+
+
+class RotationBody(StrictSerializer):
+    """How long both secrets work, and how long the new one lives: as long as the old one was made
+    for, unless told otherwise.
+    """
+
+    overlap_hours = Whole(max_value=MAX_OVERLAP.days * 24, required=False)
+    expires_at = Moment(required=False)
+    expires_in_days = Whole(min_value=1, max_value=MAX_LIFETIME.days, required=False)
+
+
+class LeakBody(StrictSerializer):
+    """The whole text of the key that was found."""
+
+    token = Line(max_length=TEXT_MAX)
 
 
 class KeysView(Endpoint):
@@ -78,16 +130,98 @@ class KeysView(Endpoint):
                 department=department_get(slug=given["department"]),
                 name=given["name"],
                 scopes=given.get("scopes", DEFAULT_SCOPES),
-                expires_at=expiry(given),
+                expires_at=expiry(given) or timezone.now() + DEFAULT_LIFE,
+                **details(self.actor, given),
             )
             for kind, limit in quotas.items():
                 quota_set(actor=self.actor, kind=kind, limit=limit, api_key=key)
-        answer = KeyAnswer(key).data | {"key": secret}
-        return Response(answer, status=201, headers={"Cache-Control": "no-store"})
+        return shown_once(key, secret)
 
 
-def expiry(given: dict[str, Any]) -> datetime:
-    """When the key ends: as asked, or 90 days from now.
+class KeyView(Endpoint):
+    """One key."""
+
+    @operation("Keys", "A key and the limits that bind it", answer=KeyDetailAnswer)
+    def get(self, request: Request, key_id: int) -> Response:
+        self.query()
+        return self._detailed(key_id)
+
+    @operation(
+        "Keys",
+        "Change a key's name, purpose, owner, deployments or networks",
+        body=KeyChangeBody,
+        answer=KeyDetailAnswer,
+    )
+    def patch(self, request: Request, key_id: int) -> Response:
+        given = self.body(KeyChangeBody)
+        key_get(actor=self.actor, key_id=key_id)
+        changes = details(self.actor, given)
+        if "name" in given:
+            changes["name"] = given["name"]
+        key_update(actor=self.actor, key_id=key_id, **changes)
+        return self._detailed(key_id)
+
+    def _detailed(self, key_id: int) -> Response:
+        key = key_get(actor=self.actor, key_id=key_id)
+        limits = uses_or_unknown(limits_applying(key=key))
+        context = {"request": self.request, "limits": limits}
+        return Response(KeyDetailAnswer(key, context=context).data)
+
+
+class KeyRotateView(Endpoint):
+    """A new secret, while the old one goes on working for a time."""
+
+    @operation("Keys", "Rotate a key", body=RotationBody, answer=NewKeyAnswer, status=201)
+    def post(self, request: Request, key_id: int) -> Response:
+        given = self.body(RotationBody)
+        key_get(actor=self.actor, key_id=key_id)
+        hours = given.get("overlap_hours")
+        key, secret = key_rotate(
+            actor=self.actor,
+            key_id=key_id,
+            overlap=OVERLAP if hours is None else timedelta(hours=hours),
+            expires_at=expiry(given),
+        )
+        return shown_once(key, secret)
+
+
+class KeyLeakedView(Endpoint):
+    """Whoever finds a key may have it revoked, without a credential of their own."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    @operation(
+        "Keys",
+        "Report a leaked key",
+        body=LeakBody,
+        answer=LeakAnswer,
+        status=202,
+        auth=[],
+    )
+    def post(self, request: Request) -> Response:
+        given = self.body(LeakBody)
+        key_report_leaked(token=given["token"])
+        return self.answer({"detail": THANKS}, LeakAnswer, status=202)
+
+
+def shown_once(key: ApiKey, secret: str) -> Response:
+    """The answer that carries a new key's secret."""
+    answer = KeyAnswer(key).data | {"key": secret}
+    return Response(answer, status=201, headers={"Cache-Control": "no-store"})
+
+
+def details(actor: Principal, given: dict[str, Any]) -> dict[str, Any]:
+    """The details that were given, as the services take them. Raises NotFound for the owner."""
+    names = ("purpose", "allowed_deployments", "networks")
+    found = {name: given[name] for name in names if name in given}
+    if "owner" in given:
+        found["owner"] = person_get(actor=actor, person_id=given["owner"])
+    return found
+
+
+def expiry(given: dict[str, Any]) -> datetime | None:
+    """When the key ends, as asked; None when nothing was.
 
     Raises:
         InvalidInput: it is asked for in both ways.
@@ -98,7 +232,7 @@ def expiry(given: dict[str, Any]) -> datetime:
         moment: datetime = given["expires_at"]
         return moment
     days = given.get("expires_in_days")
-    return timezone.now() + (DEFAULT_LIFE if days is None else timedelta(days=days))
+    return None if days is None else timezone.now() + timedelta(days=days)
 
 
 def check_kinds(quotas: dict[str, Any]) -> None:
@@ -120,41 +254,3 @@ class KeyRevokeView(Endpoint):
         key_get(actor=self.actor, key_id=key_id)
         key_revoke(actor=self.actor, key_id=key_id)
         return self.answer(key_get(actor=self.actor, key_id=key_id), KeyAnswer)
-
-
-class QuotaBody(StrictSerializer):
-    """A limit on a department or on one key; a null limit takes it away."""
-
-    kind = Choice(choices=QuotaKind.choices)
-    limit = Whole(max_value=LIMIT_MAX, allow_null=True)
-    department = Slug(max_length=40, required=False)
-    key = Identifier(required=False)
-
-
-class QuotasView(Endpoint):
-    """Limits on departments and keys."""
-
-    @operation("Keys", "List quotas", answer=QuotaAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(quotas_visible_to(self.actor), QuotaAnswer)
-
-    @operation(
-        "Keys", "Set or take away a quota", body=QuotaBody, answer=QuotaAnswer, also={204: None}
-    )
-    def post(self, request: Request) -> Response:
-        given = self.body(QuotaBody)
-        if ("department" in given) == ("key" in given):
-            raise InvalidInput("Name a department or a key: one of the two.")
-        made = quota_set(
-            actor=self.actor,
-            kind=given["kind"],
-            limit=given["limit"],
-            department=(
-                department_get(slug=given["department"]) if "department" in given else None
-            ),
-            api_key=key_get(actor=self.actor, key_id=given["key"]) if "key" in given else None,
-        )
-        if made is None:
-            return Response(status=204)
-        return self.answer(made, QuotaAnswer)
