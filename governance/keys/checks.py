@@ -55,7 +55,9 @@ def lifetime_days(expires_at: datetime) -> int:
     return max(0, math.ceil(left / timedelta(days=1)))
 
 
-def check(asked: Asked, *, longest: timedelta = MAX_LIFETIME) -> None:
+def check(
+    asked: Asked, *, longest: timedelta = MAX_LIFETIME, refused: str = "The key was not made"
+) -> None:
     """Raises InvalidInput, with a sentence for each field that is wrong."""
     fields: dict[str, list[str]] = {}
     if not asked.name or len(asked.name) > NAME_MAX or not asked.name.isprintable():
@@ -72,7 +74,7 @@ def check(asked: Asked, *, longest: timedelta = MAX_LIFETIME) -> None:
     if fault := _expiry_fault(asked.expires_at, longest):
         fields["expires_at"] = [fault]
     if fields:
-        raise InvalidInput("The key was not made: what was asked for is not valid.", fields=fields)
+        raise InvalidInput(f"{refused}: what was asked for is not valid.", fields=fields)
 
 
 def _deployment_faults(names: Sequence[str]) -> list[str]:

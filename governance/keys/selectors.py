@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from django.conf import settings
 from django.db.models import Case, Q, QuerySet, Value, When
@@ -23,10 +24,28 @@ from governance.principals import Principal, PrincipalKind, request_context
 LAST_USED_GRAIN = timedelta(minutes=1)
 
 
+class KeyState(StrEnum):
+    """`retiring`: it has a successor and works until it expires."""
+
+    ACTIVE = "active"
+    RETIRING = "retiring"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+def key_state(key: ApiKey, now: datetime) -> KeyState:
+    """How it stands with a key of `keys_visible_to`."""
+    if key.revoked_at is not None:
+        return KeyState.REVOKED
+    if key.expires_at <= now:
+        return KeyState.EXPIRED
+    return KeyState.RETIRING if hasattr(key, "successor") else KeyState.ACTIVE
+
+
 def keys_visible_to(actor: Principal) -> QuerySet[ApiKey]:
     """Keys and access tokens that `actor` may see; secrets are in none of them."""
     keys = ApiKey.objects.select_related(
-        "department", "person", "owner", "created_by", "rotated_from", "successor"
+        "department", "person", "owner", "created_by", "rotated_from", "successor", "root"
     )
     return visible_to(actor, Action.KEY_VIEW, keys, resource_type="key")
 

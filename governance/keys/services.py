@@ -83,11 +83,11 @@ def key_create(
             )
         check(asked)
         owner_id = actor.person_id if owner is None else owner.pk
-        _refuse_stranger(owner, department, actor)
+        refuse_stranger(owner, department, actor)
         key, token = _mint(
             asked, department=department, created_by_id=actor.person_id, owner_id=owner_id
         )
-        _record(actor, "key:create", key, decision=decision)
+        key_record(actor, "key:create", key, decision=decision)
     return key, token
 
 
@@ -113,7 +113,7 @@ def access_token_create(
             raise WrongState(f"The account of {person.name} is inactive; it gets no token.")
         check(asked, longest=TOKEN_MAX_LIFETIME)
         key, token = _mint(asked, person=person, created_by_id=person.pk, owner_id=person.pk)
-        _record(principal_for_person(person), "key:create", key)
+        key_record(principal_for_person(person), "key:create", key)
     return key, token
 
 
@@ -137,7 +137,7 @@ def key_rotate(
     """
     now = timezone.now()
     with transaction.atomic():
-        old = _locked(key_id)
+        old = key_locked(key_id)
         until = expires_at or now + (old.expires_at - old.created_at)
         decision = authorize(
             actor=actor,
@@ -149,7 +149,7 @@ def key_rotate(
         asked = Asked(
             old.name, old.scopes, until, old.purpose, old.allowed_deployments, old.networks
         )
-        check(asked)
+        check(asked, refused="The key was not rotated")
         new, token = _mint(
             asked,
             department=old.department,
@@ -163,8 +163,8 @@ def key_rotate(
         else:
             old.revoked_at, old.revoked_reason = now, "Rotated without overlap"
         old.save(update_fields=["expires_at", "revoked_at", "revoked_reason"])
-        _record(actor, "key:create", new, decision=decision, rotated_from=old.public_id)
-        _record(actor, "key:rotate", old, decision=decision, successor=new.public_id)
+        key_record(actor, "key:create", new, decision=decision, rotated_from=old.public_id)
+        key_record(actor, "key:rotate", old, decision=decision, successor=new.public_id)
     return new, token
 
 
@@ -176,7 +176,7 @@ def key_revoke(*, actor: Principal, key_id: int, reason: str = "") -> ApiKey:
         WrongState: it is revoked already.
     """
     with transaction.atomic():
-        key = _locked(key_id)
+        key = key_locked(key_id)
         decision = authorize(actor=actor, action=Action.KEY_REVOKE, resource=key_resource(key))
         if key.revoked_at is not None:
             raise WrongState(
@@ -196,10 +196,11 @@ def revoke_locked(
     reason = "".join(c for c in reason if c.isprintable()).strip()[:200]
     key.revoked_at, key.revoked_reason = timezone.now(), reason
     key.save(update_fields=["revoked_at", "revoked_reason"])
-    _record(actor, "key:revoke", key, reason=reason, decision=decision)
+    key_record(actor, "key:revoke", key, reason=reason, decision=decision)
 
 
-def _locked(key_id: int) -> ApiKey:
+def key_locked(key_id: int) -> ApiKey:
+    """The key, locked until the transaction ends. Raises NotFound."""
     # The row of the key alone: its department and owner stay free for others.
     rows = ApiKey.objects.select_for_update(of=("self",)).select_related("department")
     key = rows.filter(pk=key_id).first()
@@ -231,13 +232,20 @@ def _refuse_rotation(key: ApiKey, overlap: timedelta) -> None:
         )
 
 
-def _refuse_stranger(owner: Person | None, department: Department, actor: Principal) -> None:
+def refuse_stranger(
+    owner: Person | None,
+    department: Department,
+    actor: Principal,
+    *,
+    refused: str = "The key was not made",
+) -> None:
+    """Raises InvalidInput unless the owner-to-be is the actor or an active member."""
     if owner is None or owner.pk == actor.person_id:
         return
     belongs = owner.role_assignments.filter(department=department).exists()
     if not owner.is_active or not belongs:
         raise InvalidInput(
-            "The key was not made: what was asked for is not valid.",
+            f"{refused}: what was asked for is not valid.",
             fields={"owner": [f"{owner.name} is not an active member of {department.slug}."]},
         )
 
@@ -260,7 +268,7 @@ def _mint(asked: Asked, **columns: Any) -> tuple[ApiKey, str]:
     return key, format_token(public_id, secret)
 
 
-def _record(
+def key_record(
     actor: Principal,
     action: str,
     key: ApiKey,
@@ -269,6 +277,7 @@ def _record(
     decision: PolicyDecision | None = None,
     **more: str,
 ) -> None:
+    """Audit what was done to a key, and tell the gateways once it is committed."""
     audit_record(
         actor=actor,
         action=action,

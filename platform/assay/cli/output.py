@@ -20,6 +20,7 @@ STYLES = {
     "running": "cyan",
     "in_review": "cyan",
     "changes_requested": "yellow",
+    "retiring": "yellow",
     "failed": "red",
     "dead": "red",
     "rejected": "red",

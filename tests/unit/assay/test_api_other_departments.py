@@ -32,6 +32,8 @@ RELEASE = {
 }
 # Each address that names an object, with an object of engineering's.
 READS = [
+    "departments/engineering",
+    "people/{enzo.pk}",
     "models/docstring-writer",
     "models/docstring-writer/versions",
     "versions/{second.pk}",
@@ -45,11 +47,15 @@ READS = [
     "releases/{waiting.pk}/dossier",
     "releases/{waiting.pk}/decisions",
     "deployments/{deployment.pk}",
+    "keys/{key.pk}",
 ]
 ACTIONS: list[tuple[str, dict[str, Any]]] = [
     ("people/{enzo.pk}/roles", {"role": "admin"}),
+    ("people/{enzo.pk}/deactivate", {"reason": "A rival."}),
+    ("people/{enzo.pk}/reactivate", {}),
     ("keys", {"department": "engineering", "name": "mine"}),
     ("keys/{key.pk}/revoke", {}),
+    ("keys/{key.pk}/rotate", {}),
     ("quotas", {"kind": "tokens_per_day", "limit": 1, "department": "engineering"}),
     ("quotas", {"kind": "tokens_per_day", "limit": None, "key": "{key.pk}"}),
     ("models", {"name": "mine", "department": "engineering", "task": "embeddings"}),
@@ -123,7 +129,7 @@ UPLOADS: list[tuple[str, dict[str, Any]]] = [
     ("intakes", {"model": "docstring-writer", "source": "s", "licence": "l", "files": b"{}"}),
     ("datasets/docstrings-train/versions", {"file": b'{"messages": []}\n'}),
 ]
-DELETIONS = ["people/{enzo.pk}/roles/{role.pk}"]
+DELETIONS = ["people/{enzo.pk}/roles/{role.pk}", "group-mappings/1"]
 # What changes of itself when somebody calls or is refused.
 APART = {"AuditEvent", "AuditCheckpoint", "Session", "IdempotencyRecord"}
 

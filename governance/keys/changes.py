@@ -1,0 +1,78 @@
+"""What of a key may change while it lives: who answers for it, and where it may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.errors import WrongState
+from governance.keys.checks import Asked, check, lifetime_days
+from governance.keys.models import ApiKey
+from governance.keys.services import key_locked, key_record, key_resource, refuse_stranger
+from governance.people.models import Person
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+
+
+def key_update(
+    *,
+    actor: Principal,
+    key_id: int,
+    name: str | None = None,
+    purpose: str | None = None,
+    owner: Person | None = None,
+    allowed_deployments: Sequence[str] | None = None,
+    networks: Sequence[str] | None = None,
+) -> ApiKey:
+    """Change what is given and leave the rest; holds for the next request, and cuts running ones
+    that no longer fit. Whoever may make a key of the department may change one.
+
+    Scopes and expiry stay as they were made: another key, or a rotation, is for those.
+
+    Raises:
+        NotFound, NotPermitted: there is none, or the policy refuses.
+        WrongState: it is revoked, expired, or a personal token.
+        InvalidInput: a field is out of bounds; `fields` says which.
+    """
+    with transaction.atomic():
+        key = key_locked(key_id)
+        decision = authorize(
+            actor=actor,
+            action=Action.KEY_CREATE,
+            resource=key_resource(key),
+            context={"lifetime_days": lifetime_days(key.expires_at)},
+        )
+        if key.department is None:
+            raise WrongState(f"{key.name} is a personal access token; there is nothing to change.")
+        if key.revoked_at is not None or key.expires_at <= timezone.now():
+            raise WrongState(f"Key {key.name} is dead; it cannot be changed.")
+        asked = Asked(
+            name=key.name if name is None else name,
+            scopes=key.scopes,
+            expires_at=key.expires_at,
+            purpose=key.purpose if purpose is None else purpose,
+            allowed_deployments=(
+                key.allowed_deployments if allowed_deployments is None else allowed_deployments
+            ),
+            networks=key.networks if networks is None else networks,
+        ).tidy()
+        check(asked, refused="The key was not changed")
+        if owner is not None and owner.pk != key.owner_id:
+            refuse_stranger(owner, key.department, actor, refused="The key was not changed")
+            key.owner = owner
+        key.name, key.purpose = asked.name, asked.purpose
+        key.allowed_deployments = list(asked.allowed_deployments)
+        key.networks = list(asked.networks)
+        key.save(update_fields=["name", "purpose", "owner", "allowed_deployments", "networks"])
+        key_record(
+            actor,
+            "key:update",
+            key,
+            decision=decision,
+            purpose=key.purpose,
+            owner=str(key.owner_id or ""),
+        )
+    return key
