@@ -31,6 +31,10 @@ class Row:
         )
 
 
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
+
+
 def show(title: str, reference: str, rows: Iterable[Row]) -> None:
     """Print the rows; the ratio is subject ÷ reference."""
     table = Table(title=title, title_justify="left")
@@ -42,7 +46,7 @@ def show(title: str, reference: str, rows: Iterable[Row]) -> None:
             row.name,
             f"{row.subject:,.2f}",
             "–" if row.reference is None else f"{row.reference:,.2f}",
-            "–" if not row.reference else f"{row.subject / row.reference:.2f}",
+            "–" if not row.reference else _ratio(row.subject / row.reference),
             row.unit,
             str(row.rounds),
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from governance.policy.conditions import (
@@ -22,8 +23,8 @@ from governance.policy.conditions import (
 )
 from governance.policy.rules import Condition, Effect, Matcher, Operator, Rule
 from governance.policy.values import (
+    TIMES,
     Kind,
-    is_time,
     kind_of,
     order_kind,
     parse_address,
@@ -34,6 +35,8 @@ from governance.principals import Principal, PrincipalKind
 
 _BINDINGS_MAX = 4096
 _MISSING = object()
+# Looked up once: a member of an enumeration is not a plain global.
+_TEXT, _NUMBER, _FLAG, _NOTHING, _COLLECTION, _OTHER = Kind
 _MEMBERSHIP = frozenset({Operator.EQ, Operator.IN})
 _EXCLUSION = frozenset({Operator.NE, Operator.NOT_IN})
 _CONTAINMENT = frozenset({Operator.CONTAINS, Operator.CONTAINS_ANY})
@@ -48,6 +51,21 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= lowest
 
 
+class _Source(IntEnum):
+    """Where the value of an attribute stands."""
+
+    CONTEXT = 0
+    ATTRIBUTES = 1
+    RESOURCE = 2
+
+
+def _source(attribute: str) -> tuple[_Source, str]:
+    if attribute == "department":
+        return _Source.RESOURCE, attribute
+    name = attribute.removeprefix("context.")
+    return (_Source.ATTRIBUTES if name == attribute else _Source.CONTEXT), name
+
+
 class Outcome(NamedTuple):
     """Sets of rules about the actor: those that hold and those that cannot be evaluated.
     The rest of `about` fails.
@@ -60,12 +78,13 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class _Binding:
-    """What is about one kind of actor: rules, and those with `same_department` in groups of one
-    attribute and one set of departments.
+    """What is about one kind of actor: rules, the attributes they ask for, and those with
+    `same_department` in groups of one attribute and one set of departments.
     """
 
     about: int
-    groups: tuple[tuple[str, frozenset[str], int], ...]
+    attributes: tuple[_Attribute, ...]
+    groups: tuple[tuple[_Source, str, frozenset[str], int], ...]
 
 
 @dataclass(slots=True)
@@ -131,19 +150,22 @@ class _Attribute:
         "_erring",
         "_inside",
         "_members",
+        "_networked",
         "_outside",
         "_rest",
         "_selves",
+        "_timed",
         "_times",
         "_truths",
         "_unequal",
         "mask",
         "name",
+        "source",
     )
 
     def __init__(self, name: str) -> None:
-        self.name = name
         self.mask = 0
+        self.source, self.name = _source(name)
         # Per kind of the attribute's value: rules that cannot be evaluated, those that want to
         # find it among their values, and tables from a value to the rules that name it.
         self._erring = [0] * len(Kind)
@@ -157,6 +179,7 @@ class _Attribute:
         self._outside = _Networks()
         self._truths = 0
         self._selves = 0
+        self._timed = self._networked = False
         self._rest: list[tuple[BoundCondition, int]] = []
 
     def add(self, condition: Condition, mask: int) -> None:
@@ -220,6 +243,8 @@ class _Attribute:
         """Make ready to answer, after the last condition."""
         for bounds in (*self._bounds, *self._times):
             bounds.close()
+        self._timed = bool(self._times[0].mask | self._times[1].mask)
+        self._networked = bool(self._inside.mask | self._outside.mask)
 
     def judge(self, value: Any, person_id: int | None) -> tuple[int, int]:
         """The rules that the value makes fail, and those it leaves without an answer. A rule may
@@ -228,38 +253,38 @@ class _Attribute:
         kind = kind_of(value)
         erring = self._erring[kind]
         failing = self._members[kind]
-        if kind is Kind.TEXT:
+        if kind is _TEXT:
             failing &= ~self._equal[kind].get(value, 0)
             failing |= self._unequal[kind].get(value, 0)
-            low, high = self._times
-            if low.mask or high.mask:
-                if is_time(value):
+            if self._timed:
+                low, high = self._times
+                if value in TIMES:
                     failing |= low.ruled_out(value) | high.ruled_out(value)
                 else:
                     erring |= low.mask | high.mask
-            if self._inside.mask or self._outside.mask:
+            if self._networked:
                 address = parse_address(value)
                 if address is None:
                     erring |= self._inside.mask | self._outside.mask
                 else:
                     failing |= self._inside.mask & ~self._inside.around(address)
                     failing |= self._outside.around(address)
-        elif kind is Kind.NUMBER:
+        elif kind is _NUMBER:
             failing &= ~self._equal[kind].get(value, 0)
             failing |= self._unequal[kind].get(value, 0)
             low, high = self._bounds
             failing |= low.ruled_out(value) | high.ruled_out(value)
             if value != person_id:
                 failing |= self._selves
-        elif kind is Kind.FLAG:
+        elif kind is _FLAG:
             failing &= ~self._equal[kind].get(value, 0)
             failing |= self._unequal[kind].get(value, 0)
             if not value:
                 failing |= self._truths
-        elif kind is Kind.COLLECTION:
+        elif kind is _COLLECTION:
             for item in value:
                 failing &= ~self._containing[kind_of(item)].get(item, 0)
-        elif kind is Kind.NOTHING:
+        elif kind is _NOTHING:
             failing |= self._truths | self._selves
         for condition, mask in self._rest:
             try:
@@ -318,7 +343,11 @@ class RuleIndex:
             about |= mask
             for attribute, members in self._grouped[matcher].items():
                 _join(groups, (attribute, departments), members)
-        binding = _Binding(about, tuple((*key, mask) for key, mask in groups.items()))
+        binding = _Binding(
+            about=about,
+            attributes=tuple(a for a in self._attributes if a.mask & about),
+            groups=tuple((*_source(name), held, mask) for (name, held), mask in groups.items()),
+        )
         if len(self._bindings) >= _BINDINGS_MAX:
             self._bindings.clear()
         self._bindings[key] = binding
@@ -329,35 +358,30 @@ class RuleIndex:
         binding = self._bind(actor)
         about = binding.about
         failing = erring = 0
-        for attribute in self._attributes:
-            if not attribute.mask & about:
-                continue
-            value = _look_up(attribute.name, resource, context)
+        value: Any
+        sources = (context, resource.attributes, {"department": resource.department})
+        for attribute in binding.attributes:
+            value = sources[attribute.source].get(attribute.name, _MISSING)
             if value is _MISSING:
                 erring |= attribute.mask
                 continue
             fails, errs = attribute.judge(value, actor.person_id)
             failing |= fails
             erring |= errs
-        for name, departments, mask in binding.groups:
-            value = _look_up(name, resource, context)
-            if isinstance(value, str):
+        for source, name, departments, mask in binding.groups:
+            value = sources[source].get(name, _MISSING)
+            if type(value) is str:
                 if value not in departments:
                     failing |= mask
             elif value is _MISSING or (kind := kind_of(value)) in _NOT_DEPARTMENTS:
                 erring |= mask
-            elif kind is Kind.NOTHING or departments.isdisjoint(value):
+            elif kind is _TEXT:
+                if value not in departments:
+                    failing |= mask
+            elif kind is _NOTHING or departments.isdisjoint(value):
                 failing |= mask
         return Outcome(about, about & ~(failing | erring), about & erring)
 
 
 # A flag or a number names no department, nor does what is of no kind.
 _NOT_DEPARTMENTS = frozenset({Kind.FLAG, Kind.NUMBER, Kind.OTHER})
-
-
-def _look_up(name: str, resource: Resource, context: Mapping[str, Any]) -> Any:
-    if name == "department":
-        return resource.department
-    if name.startswith("context."):
-        return context.get(name[8:], _MISSING)
-    return resource.attributes.get(name, _MISSING)

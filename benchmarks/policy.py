@@ -1,0 +1,249 @@
+"""Policy decisions with 1,000 rules, against Cedar on the same rules and requests.
+
+500 rules are about `deployment:invoke`, by department, environment, classification, network, hour
+and tokens; 400 keys and 100 people ask about 120 deployments. Actors and deployments are drawn anew
+for each decision, in rounds interleaved with Cedar's (cedarpy, the parsed policy set and entities
+reused; the two are checked to agree). Also measured: processor time, which others on the machine
+disturb less; the first decision under a new policy; and the first of each actor.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from statistics import quantiles
+from typing import Any
+
+import cedarpy
+
+from benchmarks import cedar
+from benchmarks.table import Row, show
+from governance.policy.engine import PolicySnapshot, Resource, decide
+from governance.principals import HeldRole, Principal, PrincipalKind
+
+RULES, DEPARTMENTS = 1000, 100
+KEYS, PEOPLE, DEPLOYMENTS = 400, 100, 120
+DECISIONS, CEDAR_DECISIONS = 20_000, 200
+_CLASSES = ("public", "internal", "confidential", "restricted")
+_INVOKE = "deployment:invoke"
+
+
+def _slug(number: int) -> str:
+    return f"department-{number}"
+
+
+def _where(attribute: str, operator: str, value: Any = None) -> dict[str, Any]:
+    return {"attribute": attribute, "operator": operator, "value": value}
+
+
+def build_rules(draw: random.Random) -> list[dict[str, Any]]:
+    """A thousand rules as an organisation of a hundred departments might have them."""
+    base = [
+        ("named", "permit", {"member_roles": ["lead", "developer", "key"]}, [_INVOKE],
+         [_where("departments", "same_department")]),
+        ("audit", "forbid", {"roles": ["auditor"]}, [_INVOKE], []),
+        ("restricted", "forbid", {"kinds": ["key", "person"]}, [_INVOKE],
+         [_where("context.classification", "eq", "restricted"),
+          _where("environment", "ne", "production")]),
+    ]  # fmt: skip
+    rules = [
+        {"id": f"base-{name}", "effect": effect, "description": name, "principal": who,
+         "actions": actions, "resource_types": ["deployment"], "conditions": conditions}
+        for name, effect, who, actions, conditions in base
+    ]  # fmt: skip
+    for number in range(RULES - len(rules)):
+        about_invoke = number % 2 == 0
+        rules.append(_department_rule(draw, number, about_invoke))
+    return rules
+
+
+def _department_rule(draw: random.Random, number: int, about_invoke: bool) -> dict[str, Any]:
+    """A rule for one department, or for everybody about one department's deployments."""
+    slug = _slug(number % DEPARTMENTS)
+    conditions = draw.sample(
+        [
+            _where("environment", "eq", draw.choice(["staging", "production"])),
+            _where("context.tokens", "lte", draw.choice([512, 4096, 32_768])),
+            _where("context.time", "gte", f"{draw.randrange(24):02d}:00"),
+            _where("context.client_address", "in_network", [f"10.{draw.randrange(256)}.0.0/16"]),
+            _where("context.classification", "in", list(_CLASSES[: draw.randint(1, 4)])),
+            _where("name", "eq", f"deployment-{draw.randrange(DEPLOYMENTS)}"),
+            _where("modality", "in", ["text", "image"]),
+        ],
+        draw.randint(1, 3),
+    )
+    if number % 3 == 0:
+        who: dict[str, Any] = {"kinds": ["key", "person"]}
+        conditions.append(_where("department", "eq", slug))
+    else:
+        who = {"member_roles": ["lead", "developer", "key"], "departments": [slug]}
+    others = ["deployment:view", "model:view", "dataset:view", "job:create"]
+    return {
+        "id": f"rule-{number}",
+        "effect": "forbid" if number % 10 == 9 else "permit",
+        "description": f"rule {number}",
+        "principal": who,
+        "actions": [_INVOKE] if about_invoke else others,
+        "resource_types": ["deployment"] if about_invoke else [],
+        "conditions": conditions,
+    }
+
+
+def _actors(draw: random.Random) -> list[Principal]:
+    keys = [
+        Principal(PrincipalKind.KEY, str(n), f"key {n}", department=_slug(n % DEPARTMENTS),
+                  scopes=frozenset({_INVOKE}), key_id=n)
+        for n in range(KEYS)
+    ]  # fmt: skip
+    people = [
+        Principal(
+            PrincipalKind.PERSON, str(n), f"person {n}", person_id=n,
+            roles=frozenset(
+                HeldRole(draw.choice(["lead", "developer", "viewer"]), _slug(place))
+                for place in draw.sample(range(DEPARTMENTS), draw.randint(1, 3))
+            ),
+        )
+        for n in range(PEOPLE)
+    ]  # fmt: skip
+    return keys + people
+
+
+def _deployments(draw: random.Random) -> list[Resource]:
+    found = []
+    for number in range(DEPLOYMENTS):
+        owner = draw.randrange(DEPARTMENTS)
+        named = sorted({_slug(owner), *(_slug(draw.randrange(DEPARTMENTS)) for _ in range(3))})
+        attributes = {
+            "classification": draw.choice(_CLASSES),
+            "departments": named,
+            "environment": draw.choice(["staging", "production"]),
+            "modality": draw.choice(["text", "audio"]),
+            "name": f"deployment-{number}",
+            "task": "text-generation",
+            "visibility": draw.choice(["department", "organisation"]),
+        }
+        name = f"deployment-{number}"
+        found.append(Resource("deployment", str(number), name, _slug(owner), attributes))
+    return found
+
+
+def _context(draw: random.Random) -> dict[str, Any]:
+    return {
+        "time": f"{draw.randrange(24):02d}:{draw.randrange(60):02d}",
+        "weekday": draw.randint(1, 7),
+        "client_address": f"10.{draw.randrange(256)}.3.{draw.randrange(256)}",
+        "classification": draw.choice(_CLASSES[:2]),
+        "environment": "production",
+        "modality": "text",
+        "tokens": draw.choice([100, 1000, 10_000]),
+    }
+
+
+def _measure(*, rounds: int) -> list[Row]:
+    draw = random.Random(1)
+    rules = build_rules(draw)
+    actors, resources = _actors(draw), _deployments(draw)
+    snapshot = PolicySnapshot.from_rules(1, rules)
+    about = len(snapshot.by_action[_INVOKE])
+    first_policy: list[float] = []
+    first_actor: list[float] = []
+    decide(snapshot, actors[0], "model:view", Resource("model"))  # Imports and the like.
+    for number, actor in enumerate(actors):
+        took = _time(snapshot, actor, draw.choice(resources), _context(draw))
+        (first_actor if number else first_policy).append(took)
+    theirs = _Cedar(snapshot, actors, resources)
+    wall, processor, cedar_wall = _Samples(), _Samples(), _Samples()
+    allowed = 0
+    for _ in range(rounds):
+        for _ in range(DECISIONS):
+            actor, resource, context = draw.choice(actors), draw.choice(resources), _context(draw)
+            wall.add(_time(snapshot, actor, resource, context))
+        wall.close()
+        for _ in range(DECISIONS):
+            actor, resource, context = draw.choice(actors), draw.choice(resources), _context(draw)
+            processor.add(_time(snapshot, actor, resource, context, time.thread_time_ns))
+        processor.close()
+        for _ in range(CEDAR_DECISIONS):
+            who, what = draw.randrange(len(actors)), draw.randrange(len(resources))
+            context = _context(draw)
+            took, verdict = theirs.time(who, what, context)
+            cedar_wall.add(took)
+            ours = decide(snapshot, actors[who], _INVOKE, resources[what], context).allowed
+            if ours != verdict:
+                raise AssertionError("Cedar decides otherwise; the figures compare nothing")
+            allowed += ours
+        cedar_wall.close()
+    print(  # noqa: T201
+        f"{len(rules)} rules, {about} of them about {_INVOKE}; {len(actors)} actors, "
+        f"{len(resources)} deployments; {allowed / (rounds * CEDAR_DECISIONS):.0%} allowed"
+    )
+    return [
+        Row.of("a decision, median", "µs", wall.medians, cedar_wall.medians),
+        Row.of("a decision, 99 %", "µs", wall.highs, cedar_wall.highs),
+        Row.of("its processor time, median", "µs", processor.medians),
+        Row.of("its processor time, 99 %", "µs", processor.highs),
+        Row.of("an actor's first decision, median", "µs", first_actor),
+        Row.of("an actor's first decision, 99 %", "µs", [quantiles(first_actor, n=100)[98]]),
+        Row.of("the first under a new policy", "µs", first_policy),
+    ]
+
+
+class _Samples:
+    """Of several rounds, the median and the 99th percentile of each."""
+
+    def __init__(self) -> None:
+        self.medians: list[float] = []
+        self.highs: list[float] = []
+        self._round: list[float] = []
+
+    def add(self, sample: float) -> None:
+        self._round.append(sample)
+
+    def close(self) -> None:
+        """End a round."""
+        cuts = quantiles(self._round, n=100)
+        self.medians.append(cuts[49])
+        self.highs.append(cuts[98])
+        self._round = []
+
+
+def _time(
+    snapshot: PolicySnapshot,
+    actor: Principal,
+    resource: Resource,
+    context: dict[str, Any],
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> float:
+    """How long one decision takes, in µs."""
+    started = clock()
+    decide(snapshot, actor, _INVOKE, resource, context)
+    return (clock() - started) / 1000
+
+
+class _Cedar:
+    """The same rules, actors and resources, parsed once."""
+
+    def __init__(
+        self, snapshot: PolicySnapshot, actors: list[Principal], resources: list[Resource]
+    ) -> None:
+        self._actors = [cedar.actor_entity(str(n), actor) for n, actor in enumerate(actors)]
+        self._resources = [cedar.resource_entity(str(n), r) for n, r in enumerate(resources)]
+        self._policies = cedarpy.PolicySet.from_str(cedar.policies(snapshot.rules))
+
+    def time(self, who: int, what: int, context: dict[str, Any]) -> tuple[float, bool]:
+        """How long one decision takes, in µs, and the verdict."""
+        request = cedar.request(str(who), _INVOKE, str(what), context)
+        entities = cedarpy.Entities.from_json_str(
+            json.dumps([self._actors[who], self._resources[what]])
+        )
+        started = time.perf_counter_ns()
+        result = cedarpy.is_authorized(request, self._policies, entities)
+        took = (time.perf_counter_ns() - started) / 1000
+        return took, cedar.allowed_by(result)
+
+
+if __name__ == "__main__":
+    show("Policy decisions", "Cedar", _measure(rounds=2 if "--quick" in sys.argv else 5))
