@@ -1,6 +1,6 @@
 """The control plane's own loops: seal the audit log, collect usage, keep budgets, sweep and finish
-jobs, expire releases and silent replicas. One process runs them all; a second one standing by does
-no harm.
+jobs, expire releases, silent replicas and sessions. One process runs them all; a second one standing
+by does no harm.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import close_old_connections, connections
 
 from governance.audit import sealer
+from governance.people import sessions
 from governance.quotas import keeping
 from governance.usage.collector import collect_once
 from registry.releases.services import releases_expire_due
@@ -48,6 +49,7 @@ class Controller:
             "budgets": keeping.run,
             "jobs": self._sweep_jobs,
             "releases": _watch_releases,
+            "sessions": sessions.run,
         }
         for name, loop in loops.items():
             thread = threading.Thread(

@@ -7,9 +7,11 @@ every web process with the commit.
 
 from __future__ import annotations
 
+import threading
+
 from allauth.usersessions.models import UserSession
 from django.contrib.sessions.models import Session
-from django.db import transaction
+from django.db import close_old_connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -20,6 +22,8 @@ from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
 from governance.policy.services import authorize
 from governance.principals import Principal
+
+PURGE_S = 10 * 60
 
 
 def session_resource(session: UserSession) -> Resource:
@@ -104,6 +108,21 @@ def session_forget(*, key: str | None) -> None:
 def session_renamed(*, old: str | None, new: str | None) -> None:
     """The session goes on under a new key."""
     UserSession.objects.filter(session_key=old or "").update(session_key=new or "")
+
+
+def sessions_purge() -> int:
+    """Delete what expired, which nobody can use any more; says how many rows of sessions."""
+    gone, _ = Session.objects.filter(expire_date__lte=timezone.now()).delete()
+    UserSession.objects.exclude(session_key__in=Session.objects.values("session_key")).delete()
+    return gone
+
+
+def run(stop: threading.Event) -> None:
+    """Purge now and then until `stop`; a loop of the controller."""
+    while not stop.is_set():
+        close_old_connections()
+        sessions_purge()
+        stop.wait(PURGE_S)
 
 
 def _end(sessions: QuerySet[UserSession]) -> int:

@@ -63,6 +63,25 @@ def test_production_refuses_a_short_provisioning_token() -> None:
     assert start({**COMPLETE, "ASSAY_SCIM_TOKEN": SECRET}).returncode == 0
 
 
+SIGN_ON = {
+    "ASSAY_OIDC_ISSUER": "https://login.example",
+    "ASSAY_OIDC_CLIENT_ID": "assay",
+    "ASSAY_OIDC_CLIENT_SECRET": "given by the provider",
+}
+
+
+def test_single_sign_on_is_configured_whole_and_over_tls() -> None:
+    assert start({**COMPLETE, **SIGN_ON}).returncode == 0
+    for broken, named in (
+        ({"ASSAY_OIDC_CLIENT_ID": ""}, "ASSAY_OIDC_CLIENT_ID"),
+        ({"ASSAY_OIDC_CLIENT_SECRET": ""}, "ASSAY_OIDC_CLIENT_SECRET"),
+        ({"ASSAY_OIDC_ISSUER": "http://login.example"}, "https"),
+    ):
+        finished = start({**COMPLETE, **SIGN_ON, **broken})
+        assert finished.returncode != 0
+        assert named in finished.stderr.splitlines()[-1]
+
+
 def test_production_refuses_the_demo() -> None:
     finished = start({**COMPLETE, "ASSAY_DEMO": "1"})
     assert finished.returncode != 0

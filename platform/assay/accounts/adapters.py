@@ -7,6 +7,7 @@ event is ours (`governance.people.signing_in`, `assay.accounts.factors`).
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any, cast
 
 from allauth.account.adapter import DefaultAccountAdapter
@@ -17,9 +18,11 @@ from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialLogin
 from allauth.usersessions.models import UserSession
+from django.conf import settings
 from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils import timezone
 
 from assay.accounts import crypto, single_sign_on
 from assay.accounts.duty import remember_duty
@@ -84,7 +87,8 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
 
 def begin_session(request: HttpRequest) -> None:
-    """Keep whose session it is, from which device and address."""
+    """Keep whose session it is, from which device and address; its end is set, used or not."""
+    request.session.set_expiry(timezone.now() + timedelta(seconds=settings.SESSION_COOKIE_AGE))
     request.session[SEEN] = int(time.time())
     request.session.save()
     UserSession.objects.create_from_request(request)

@@ -135,6 +135,21 @@ def check_disk() -> str:
     return f"{free / 1024**3:.0f} GiB free under {folder}"
 
 
+def check_single_sign_on() -> str:
+    """The identity provider answers, under the name that it was configured by."""
+    import httpx
+    from django.conf import settings
+
+    if not settings.OIDC_ISSUER:
+        return "not set up"
+    address = f"{settings.OIDC_ISSUER}/.well-known/openid-configuration"
+    answer = httpx.get(address, timeout=PING_TIMEOUT_S)
+    issuer = str(answer.raise_for_status().json()["issuer"])
+    if issuer.rstrip("/") != settings.OIDC_ISSUER:
+        raise NotWell(f"{address} calls itself {issuer}", f"Set ASSAY_OIDC_ISSUER={issuer}.")
+    return issuer
+
+
 def check_workers() -> str:
     """At least one Celery worker answers a ping."""
     from workers.app import app
@@ -156,6 +171,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("Policy", check_policy, "Run `assay manage migrate` and `assay manage bootstrap`."),
     ("Signing key", check_signing_key, "Set ASSAY_AUDIT_SIGNING_KEY: `openssl rand -hex 32`."),
     ("Audit sealing", check_sealing, "Mend PostgreSQL first."),
+    ("Single sign-on", check_single_sign_on, "Correct ASSAY_OIDC_ISSUER, or the way to it."),
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Mend Redis or Valkey first."),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from allauth.usersessions.models import UserSession
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from assay.accounts import crypto, freshness, middleware
 from assay.accounts.devices import device_words
 from governance.audit.models import AuditEvent
 from governance.people.models import Person
+from governance.people.sessions import sessions_purge
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.sign_in_support import (
     PASSWORD,
@@ -308,6 +311,34 @@ def test_being_seen_is_noted_now_and_then_and_not_on_every_page(
     row = UserSession.objects.get(user=vera)
     assert row.last_seen_at > began
     assert row.ip == "203.0.113.200"
+
+
+def test_a_session_ends_twelve_hours_after_it_began_used_or_not(
+    vera: Person, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = Visitor().sign_in(vera)
+    key = visitor.client.session.session_key
+    end = Session.objects.get(pk=key).expire_date
+    monkeypatch.setattr(middleware, "GRAIN_S", 0)
+    visitor.get("/account")
+
+    moved = Session.objects.get(pk=key).expire_date - end
+    assert abs(moved.total_seconds()) < 1
+    left = (end - timezone.now()).total_seconds()
+    assert settings.SESSION_COOKIE_AGE - 60 < left <= settings.SESSION_COOKIE_AGE
+
+
+def test_what_expired_is_purged(vera: Person) -> None:
+    visitor, other = Visitor().sign_in(vera), Visitor().sign_in(vera)
+    key = other.client.session.session_key
+    Session.objects.filter(pk=key).update(expire_date=timezone.now() - timedelta(seconds=1))
+
+    assert sessions_purge() == 1
+
+    assert visitor.is_in()
+    assert [row.session_key for row in UserSession.objects.all()] == [
+        visitor.client.session.session_key
+    ]
 
 
 @pytest.mark.parametrize(
