@@ -123,6 +123,7 @@ def _fields(path: str) -> list[str]:
         "auth/token": ["email", "password"],
         "departments": ["slug", "name"],
         "people": ["email", "name", "password"],
+        "group-mappings": ["group", "role", "department", "speciality"],
         "keys": ["department", "name", "scopes", "expires_at", "expires_in_days", "quotas"],
         "quotas": ["kind", "limit", "department", "key", "deployment", "organisation", "shadow"],
         "quotas/reconcile": ["mode"],
@@ -153,6 +154,8 @@ def _fields(path: str) -> list[str]:
         "answers": ["message", "risk_answers"],
         "withdraw": ["reason"],
         "stop": ["reason"],
+        "deactivate": ["reason"],
+        "reactivate": ["reason"],
         "nothing-here": ["note"],
     }
     return schema.get(path, endings.get(path.rsplit("/", 1)[-1], []))

@@ -14,7 +14,13 @@ from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
-from governance.people.models import Department, Person, RoleAssignment
+from governance.people.models import (
+    Department,
+    DirectoryGroup,
+    GroupMapping,
+    Person,
+    RoleAssignment,
+)
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Review
 from governance.usage.models import UsageRecord
@@ -32,6 +38,8 @@ DIGEST = "0" * 64
 QUERIES = {
     "departments": 4,
     "people": 6,
+    "groups": 4,
+    "group-mappings": 4,
     "keys": 4,
     "quotas": 4,
     "models": 4,
@@ -146,6 +154,19 @@ def fill_people(world: World, _number: int) -> None:
     )
 
 
+def fill_groups(world: World, number: int) -> None:
+    DirectoryGroup.objects.create(name=f"group {number}").members.add(world.person())
+
+
+def fill_mappings(world: World, number: int) -> None:
+    GroupMapping.objects.create(
+        group=f"group {number}",
+        role="lead",
+        department=world.department(),
+        created_by=world.person(),
+    )
+
+
 def fill_keys(world: World, number: int) -> None:
     ApiKey.objects.create(
         public_id=f"k{number}",
@@ -256,6 +277,8 @@ def fill_audit(_world: World, _number: int) -> None:
 FILL: dict[str, Callable[[World, int], object]] = {
     "departments": lambda world, _: world.department(),
     "people": fill_people,
+    "groups": fill_groups,
+    "group-mappings": fill_mappings,
     "keys": fill_keys,
     "quotas": fill_quotas,
     "models": lambda world, _: world.model(),

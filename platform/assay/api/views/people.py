@@ -1,4 +1,4 @@
-"""Departments, people and their roles."""
+"""Departments and people."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from rest_framework.response import Response
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Password, Slug, StrictSerializer
-from assay.api.representations.governance import DepartmentAnswer, PersonAnswer, RoleAnswer
-from governance.errors import NotFound
-from governance.people.models import Role, Speciality
+from assay.api.representations.governance import DepartmentAnswer, PersonAnswer
 from governance.people.selectors import (
     department_get,
     departments_visible_to,
-    people_visible_to,
+    people_found,
     person_get,
 )
-from governance.people.services import department_create, person_create, role_grant, role_revoke
+from governance.people.services import (
+    REASON_MAX,
+    department_create,
+    person_create,
+    person_deactivate,
+    person_reactivate,
+)
 
 
 class DepartmentBody(StrictSerializer):
@@ -47,6 +51,15 @@ class DepartmentsView(Endpoint):
         return self.answer(made, DepartmentAnswer, status=201)
 
 
+class DepartmentView(Endpoint):
+    """One department."""
+
+    @operation("People", "Get a department", answer=DepartmentAnswer)
+    def get(self, request: Request, slug: str) -> Response:
+        self.query()
+        return self.answer(department_get(actor=self.actor, slug=slug), DepartmentAnswer)
+
+
 class PersonBody(StrictSerializer):
     """A new person; without a password they cannot sign in with one."""
 
@@ -55,14 +68,28 @@ class PersonBody(StrictSerializer):
     password = Password(required=False)
 
 
+class PeopleQuery(StrictSerializer):
+    """Which people: `q` stands in their name or address."""
+
+    q = Line(max_length=100, required=False)
+    state = Choice(choices=("active", "inactive"), required=False)
+    department = Slug(max_length=40, required=False)
+
+
 class PeopleView(Endpoint):
     """People."""
 
-    @operation("People", "List people", answer=PersonAnswer, paged=True)
+    @operation("People", "List people", query=PeopleQuery, answer=PersonAnswer, paged=True)
     def get(self, request: Request) -> Response:
-        self.query()
-        people = people_visible_to(self.actor).prefetch_related("role_assignments__department")
-        return self.page(people, PersonAnswer)
+        asked = self.query(PeopleQuery)
+        state = asked.get("state")
+        people = people_found(
+            self.actor,
+            text=asked.get("q", ""),
+            active=None if state is None else state == "active",
+            department=asked.get("department", ""),
+        )
+        return self.page(people.prefetch_related("role_assignments__department"), PersonAnswer)
 
     @operation("People", "Create a person", body=PersonBody, answer=PersonAnswer, status=201)
     def post(self, request: Request) -> Response:
@@ -70,38 +97,44 @@ class PeopleView(Endpoint):
         return self.answer(made, PersonAnswer, status=201)
 
 
-class RoleBody(StrictSerializer):
-    """A role: platform-wide without a department; reviewers name their speciality."""
+class PersonView(Endpoint):
+    """One person."""
 
-    role = Choice(choices=Role.choices)
-    department = Slug(max_length=40, required=False)
-    speciality = Choice(choices=Speciality.choices, required=False)
+    @operation("People", "Get a person", answer=PersonAnswer)
+    def get(self, request: Request, person_id: int) -> Response:
+        self.query()
+        return self.answer(person_get(actor=self.actor, person_id=person_id), PersonAnswer)
 
 
-class PersonRolesView(Endpoint):
-    """Roles of one person."""
+class DeactivationBody(StrictSerializer):
+    """Why their access ends."""
 
-    @operation("People", "Grant a role", body=RoleBody, answer=RoleAnswer, status=201)
+    reason = Line(max_length=REASON_MAX)
+
+
+class PersonDeactivateView(Endpoint):
+    """Ending a person's access."""
+
+    @operation("People", "Deactivate a person", body=DeactivationBody, answer=PersonAnswer)
     def post(self, request: Request, person_id: int) -> Response:
-        given = self.body(RoleBody)
-        slug = given.get("department")
-        made = role_grant(
-            actor=self.actor,
-            person=person_get(actor=self.actor, person_id=person_id),
-            role=given["role"],
-            department=department_get(slug=slug) if slug else None,
-            speciality=given.get("speciality", ""),
-        )
-        return self.answer(made, RoleAnswer, status=201)
+        given = self.body(DeactivationBody)
+        person_get(actor=self.actor, person_id=person_id)
+        person = person_deactivate(actor=self.actor, person_id=person_id, **given)
+        return self.answer(person, PersonAnswer)
 
 
-class PersonRoleView(Endpoint):
-    """One role of one person."""
+class ReactivationBody(StrictSerializer):
+    """Why they have access again."""
 
-    @operation("People", "Take a role away", answer=None, status=204)
-    def delete(self, request: Request, person_id: int, assignment_id: int) -> Response:
-        person = person_get(actor=self.actor, person_id=person_id)
-        if not person.role_assignments.filter(pk=assignment_id).exists():
-            raise NotFound(f"{person.name} holds no role with the id {assignment_id}.")
-        role_revoke(actor=self.actor, assignment_id=assignment_id)
-        return Response(status=204)
+    reason = Line(max_length=REASON_MAX, required=False)
+
+
+class PersonReactivateView(Endpoint):
+    """Giving a person their access back."""
+
+    @operation("People", "Reactivate a person", body=ReactivationBody, answer=PersonAnswer)
+    def post(self, request: Request, person_id: int) -> Response:
+        given = self.body(ReactivationBody)
+        person_get(actor=self.actor, person_id=person_id)
+        person = person_reactivate(actor=self.actor, person_id=person_id, **given)
+        return self.answer(person, PersonAnswer)

@@ -1,0 +1,108 @@
+"""Roles that people hold, by hand or through groups, and what groups mean."""
+
+from __future__ import annotations
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Line, Slug, StrictSerializer
+from assay.api.representations.governance import GroupAnswer, GroupMappingAnswer, RoleAnswer
+from governance.errors import NotFound
+from governance.people.groups import GROUP_MAX, group_mapping_create, group_mapping_delete
+from governance.people.models import Role, Speciality
+from governance.people.roles import role_grant, role_revoke
+from governance.people.selectors import (
+    department_get,
+    directory_groups_visible_to,
+    group_mappings_visible_to,
+    person_get,
+)
+
+
+class RoleBody(StrictSerializer):
+    """A role: platform-wide without a department; reviewers name their speciality."""
+
+    role = Choice(choices=Role.choices)
+    department = Slug(max_length=40, required=False)
+    speciality = Choice(choices=Speciality.choices, required=False)
+
+
+class PersonRolesView(Endpoint):
+    """Roles of one person."""
+
+    @operation("People", "Grant a role", body=RoleBody, answer=RoleAnswer, status=201)
+    def post(self, request: Request, person_id: int) -> Response:
+        given = self.body(RoleBody)
+        slug = given.get("department")
+        made = role_grant(
+            actor=self.actor,
+            person=person_get(actor=self.actor, person_id=person_id),
+            role=given["role"],
+            department=department_get(slug=slug) if slug else None,
+            speciality=given.get("speciality", ""),
+        )
+        return self.answer(made, RoleAnswer, status=201)
+
+
+class PersonRoleView(Endpoint):
+    """One role of one person."""
+
+    @operation("People", "Take a role away", answer=None, status=204)
+    def delete(self, request: Request, person_id: int, assignment_id: int) -> Response:
+        person = person_get(actor=self.actor, person_id=person_id)
+        if not person.role_assignments.filter(pk=assignment_id).exists():
+            raise NotFound(f"{person.name} holds no role with the id {assignment_id}.")
+        role_revoke(actor=self.actor, assignment_id=assignment_id)
+        return Response(status=204)
+
+
+class GroupsView(Endpoint):
+    """Groups that an identity provider keeps here over SCIM."""
+
+    @operation("People", "List provisioned groups", answer=GroupAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(directory_groups_visible_to(self.actor), GroupAnswer)
+
+
+class GroupMappingBody(RoleBody):
+    """The role that everybody in the group of that name holds."""
+
+    group = Line(max_length=GROUP_MAX)
+
+
+class GroupMappingsView(Endpoint):
+    """What being in a group means."""
+
+    @operation("People", "List group mappings", answer=GroupMappingAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(group_mappings_visible_to(self.actor), GroupMappingAnswer)
+
+    @operation(
+        "People",
+        "Map a group to a role",
+        body=GroupMappingBody,
+        answer=GroupMappingAnswer,
+        status=201,
+    )
+    def post(self, request: Request) -> Response:
+        given = self.body(GroupMappingBody)
+        slug = given.pop("department", None)
+        made = group_mapping_create(
+            actor=self.actor,
+            department=department_get(actor=self.actor, slug=slug) if slug else None,
+            **given,
+        )
+        return self.answer(made, GroupMappingAnswer, status=201)
+
+
+class GroupMappingView(Endpoint):
+    """One mapping."""
+
+    @operation("People", "Forget what a group means", answer=None, status=204)
+    def delete(self, request: Request, mapping_id: int) -> Response:
+        group_mapping_delete(actor=self.actor, mapping_id=mapping_id)
+        return Response(status=204)
