@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
@@ -21,6 +23,8 @@ from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.people.models import Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
+from governance.policy.lifecycle import draft_create, policy_propose
+from governance.policy.models import PolicyVersion
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Decision, Review
 from registry.datasets.models import Dataset
@@ -32,6 +36,9 @@ from workers.jobs.models import Job, JobEvent
 
 # Stands in engineering's texts, and must never be told to anybody else.
 SECRET = "quicksilver-7f3a"
+
+# Belongs to no department: everybody reads it, and only admins change it.
+COMMON = frozenset({"policy", "policy/versions"})
 
 # Who they are, by the roles they hold; engineering is attacked, finance attacks.
 OUTSIDERS: Mapping[str, tuple[str, ...]] = {
@@ -70,6 +77,11 @@ def attacked_company() -> Company:
         task="text-generation",
         created_by=company.fay,
     )
+    things["policy"] = proposed_policy(company)
+    things["session"] = open_session(company.enzo)
+    things["factor"] = Authenticator.objects.create(
+        user=company.enzo, type=Authenticator.Type.TOTP, data={"secret": "nothing"}
+    )
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
     Dataset.objects.filter(**own).update(description=SECRET, licence=SECRET)
@@ -93,9 +105,32 @@ def attacked_company() -> Company:
     return company
 
 
+def proposed_policy(company: Company) -> PolicyVersion:
+    """A policy that Ada drafted and proposed, and that a second admin may decide on."""
+    deputy = Person.objects.create(name="Adam Deputy", email="adam@assay.example")
+    RoleAssignment.objects.create(person=deputy, role="admin")
+    company.people["adam"] = deputy
+    ada = principal_for_person(company.ada)
+    rules = PolicyVersion.objects.get(number=1).rules
+    draft = draft_create(actor=ada, rules=rules, tests=[], note="The same again.")
+    return policy_propose(actor=ada, number=draft.number)
+
+
+def open_session(person: Person) -> UserSession:
+    """Where the person is signed in."""
+    client = Client()
+    client.force_login(person)
+    key = client.session.session_key
+    return UserSession.objects.get_or_create(
+        session_key=key,
+        defaults={"user": person, "ip": "192.0.2.7", "user_agent": SECRET},
+    )[0]
+
+
 def address_book(company: Company) -> dict[str, Any]:
     """Which of engineering's things stands after each collection in an address."""
     return {
+        "account/factors": company.factor.pk,
         "audit": company.event.pk,
         "checklist": "oversight",
         "datasets": "docstrings-train",
@@ -107,11 +142,18 @@ def address_book(company: Company) -> dict[str, Any]:
         "keys": company.key.pk,
         "models": "docstring-writer",
         "people": company.enzo.pk,
+        "policy": company.policy.number,
+        "policy/versions": company.policy.number,
         "quotas": company.limit.pk,
         "releases": company.waiting.pk,
         "reviews": company.review_open.pk,
         "roles": company.role.pk,
+        "sessions": company.session.pk,
         "versions": company.second.pk,
+        "Groups": 1,
+        "ResourceTypes": "User",
+        "Schemas": "urn:ietf:params:scim:schemas:core:2.0:User",
+        "Users": company.enzo.pk,
     }
 
 
@@ -184,6 +226,11 @@ def values(company: Company) -> dict[str, Any]:
         "person_roles_post:speciality": None,
         "quotas_post:key": None,
         "quotas_post:kind": "tokens_per_day",
+        "based_on": None,
+        "content_digest": None,
+        "rules": PolicyVersion.objects.get(number=1).rules,
+        "tests": [],
+        "yaml": None,
     }
 
 
@@ -197,10 +244,12 @@ def token_of(company: Company, name: str) -> str:
 
 
 def person_of(company: Company, name: str) -> Person:
-    """A new person in those roles."""
-    person = Person.objects.create(
-        name=name.title(), email=f"{name.replace(' ', '-')}@assay.example"
+    """The person in those roles."""
+    person, made = Person.objects.get_or_create(
+        email=f"{name.replace(' ', '-')}@assay.example", defaults={"name": name.title()}
     )
+    if not made:
+        return person
     for text in EVERYBODY[name]:
         role, _, slug = text.partition("@")
         role, _, speciality = role.partition(":")

@@ -20,7 +20,14 @@ from assay.api.docs import description
 METHODS = ("get", "post", "put", "patch", "delete")
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
-_PARAMETER = re.compile(r"([\w-]+)/\{(\w+)\}")
+_PARAMETER = re.compile(r"([\w/.-]+)/\{(\w+)\}")
+_ROOT = re.compile(r"/(?:api/v1/|scim/v2/)?")
+
+
+def places_in(path: str) -> list[tuple[str, str]]:
+    """(collection, parameter) for each part of the path that names an object: `policy/versions`."""
+    found = _PARAMETER.findall(_ROOT.sub("", path, count=1))
+    return [(collection.strip("/"), parameter) for collection, parameter in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,8 @@ class Operation:
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        """(collection, parameter) for each part of the path that names an object."""
-        return _PARAMETER.findall(self.path)
+        """As `places_in` says."""
+        return places_in(self.path)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -195,7 +202,7 @@ class Address:
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        return _PARAMETER.findall(self.pattern)
+        return places_in(self.pattern)
 
     def filled(self, book: Mapping[str, Any]) -> str:
         """Raises LookupError when the book knows nothing of a collection."""

@@ -14,6 +14,7 @@ from django.test import Client
 
 from governance.audit.models import AuditEvent
 from tests.abuse.company import (
+    COMMON,
     EVERYBODY,
     INSIDERS,
     OUTSIDERS,
@@ -71,7 +72,7 @@ def test_what_an_address_names_is_as_if_it_were_not_there(company: Company, who:
     client = caller(company, who)
     faults = []
     for operation in operations():
-        if not operation.places:
+        if not operation.places or operation.places[0][0] in COMMON:
             continue
         with undone():
             before, body = digests(), body_of(operation, known)
@@ -96,6 +97,23 @@ def neutral(told: str, operation: Operation, book: Mapping[str, Any]) -> str:
     for collection, _ in operation.places:
         told = re.sub(rf"\b{re.escape(str(book[collection]))}\b", "*", told)
     return told
+
+
+@pytest.mark.parametrize("who", OUTSIDERS)
+def test_what_belongs_to_everybody_is_changed_by_few(company: Company, who: str) -> None:
+    """Policies, by name and number."""
+    book, known = address_book(company), values(company)
+    client = caller(company, who)
+    faults = []
+    for operation in operations():
+        if operation.reads or not operation.places or operation.places[0][0] not in COMMON:
+            continue
+        with undone():
+            before = digests()
+            response = send(client, operation, filled(operation, book), body_of(operation, known))
+            if response.status_code not in {403, 404} or digests() != before:
+                faults.append((str(operation), response.status_code, detail(response)))
+    assert faults == []
 
 
 @pytest.mark.parametrize("who", OUTSIDERS)
