@@ -1,71 +1,69 @@
-"""People and departments: lists, adding, granting roles."""
+"""People: the list, one person's roles and standing, adding people."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
-from assay.portal.forms import DepartmentForm, PersonForm, RoleForm
+from assay.portal.forms import PersonForm, RoleForm, StandingForm
 from assay.portal.http import ActionScreen, cleaned, page_of
-from governance.people.selectors import departments_visible_to, people_visible_to, person_get
-from governance.people.services import department_create, person_create, role_grant, role_revoke
+from governance.people.models import Person
+from governance.people.roles import role_grant, role_revoke
+from governance.people.selectors import (
+    PEOPLE_AT_LARGE,
+    departments_visible_to,
+    people_found,
+    person_get,
+    sees_everyone,
+)
+from governance.people.services import person_create, person_deactivate, person_reactivate
 from governance.permissions import Action
-from governance.policy.engine import Resource
 from governance.policy.services import authorize
+
+SEARCH_MAX = 100
+STATES = {"active": True, "inactive": False}
 
 
 class People(ActionScreen):
-    """Everyone, with their roles; for those who add people."""
+    """Everyone, with their roles; for those who see everyone."""
 
     template_name = "portal/people/list.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        authorize(
-            actor=self.actor,
-            action=Action.PERSON_CREATE,
-            resource=Resource(type="person", name="people"),
+        authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
+        text = self.request.GET.get("q", "").strip()[:SEARCH_MAX]
+        state = self.request.GET.get("state", "")
+        department = self.request.GET.get("department", "")[:40]
+        people = people_found(
+            self.actor, text=text, active=STATES.get(state), department=department
         )
-        people = people_visible_to(self.actor).prefetch_related("role_assignments__department")
-        departments = departments_visible_to(self.actor).annotate(
-            members=Count("role_assignments__person", distinct=True),
-            keys_n=Count("api_keys", distinct=True),
-        )
+        adds = may(self.actor, Action.PERSON_CREATE, kind="person")
         return {
-            "page": page_of(self.request, people),
-            "departments": departments,
-            "person_form": PersonForm(self.data("person"), prefix="person"),
-            "department_form": DepartmentForm(self.data("department"), prefix="department"),
+            "page": page_of(
+                self.request, people.prefetch_related("role_assignments__department")
+            ),
+            "departments": departments_visible_to(self.actor),
+            "states": list(STATES),
+            "q": text,
+            "state": state,
+            "department": department,
+            "form": PersonForm(self.request.POST or None) if adds else None,
         }
 
-    def data(self, which: str) -> Any:
-        """What was posted, if it was this form."""
-        return self.request.POST if f"{which}-name" in self.request.POST else None
-
     def act(self, **kwargs: Any) -> HttpResponse:
-        values = cleaned(PersonForm(self.request.POST, prefix="person"))
+        values = cleaned(PersonForm(self.request.POST))
         values["password"] = values["password"] or None
         person = person_create(actor=self.actor, **values)
         messages.success(self.request, f"{person.name} is added; grant a role next.")
         return redirect("portal:person", id=person.pk)
 
 
-class DepartmentNew(People):
-    """Founds a department."""
-
-    def act(self, **kwargs: Any) -> HttpResponse:
-        form = DepartmentForm(self.request.POST, prefix="department")
-        department = department_create(actor=self.actor, **cleaned(form))
-        messages.success(self.request, f"{department.name} is founded.")
-        return redirect("portal:people")
-
-
 class PersonPage(ActionScreen):
-    """One person and the roles they hold."""
+    """One person: the roles they hold and why, their groups, whether they have access."""
 
     template_name = "portal/people/person.html"
 
@@ -73,13 +71,33 @@ class PersonPage(ActionScreen):
         posted = self.request.POST if "role" in self.request.POST else None
         return RoleForm(posted, departments=departments_visible_to(self.actor))
 
+    def standing_form(self) -> StandingForm:
+        posted = self.request.POST if "reason" in self.request.POST else None
+        return StandingForm(posted)
+
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
+        everyone = sees_everyone(self.actor)
+        own = person.pk == self.actor.person_id
         return {
             "person": person,
             "roles": person.role_assignments.select_related("department", "granted_by"),
-            "form": self.form() if may(self.actor, Action.ROLE_GRANT, kind="person") else None,
+            "groups": person.directory_groups.all() if everyone else [],
+            "everyone": everyone,
+            "form": self.form() if self.may_grant(person) else None,
+            "standing_form": None if own or not self.may_deactivate() else self.standing_form(),
+            "may_see_reason": self.may_deactivate(),
+            "may_see_sessions": own or self.may_see_sessions(),
         }
+
+    def may_grant(self, person: Person) -> bool:
+        return person.is_active and may(self.actor, Action.ROLE_GRANT, kind="person")
+
+    def may_deactivate(self) -> bool:
+        return may(self.actor, Action.PERSON_DEACTIVATE, kind="person")
+
+    def may_see_sessions(self) -> bool:
+        return may(self.actor, Action.SESSION_VIEW, kind="session")
 
 
 class RoleGrant(PersonPage):
@@ -96,4 +114,28 @@ class RoleGrant(PersonPage):
         else:
             role_grant(actor=self.actor, person=person, **cleaned(self.form()))
             messages.success(self.request, "The role is granted.")
+        return redirect("portal:person", id=id)
+
+
+class PersonDeactivate(PersonPage):
+    """Ends a person's access at once."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        person = person_get(actor=self.actor, person_id=id)
+        given = cleaned(self.standing_form())
+        person_deactivate(actor=self.actor, person_id=id, **given)
+        messages.success(
+            self.request, f"{person.name} has no access any more; sessions and tokens are dead."
+        )
+        return redirect("portal:person", id=id)
+
+
+class PersonReactivate(PersonPage):
+    """Lets a person in again."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        person = person_get(actor=self.actor, person_id=id)
+        given = cleaned(self.standing_form())
+        person_reactivate(actor=self.actor, person_id=id, **given)
+        messages.success(self.request, f"{person.name} may sign in again.")
         return redirect("portal:person", id=id)
