@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -229,6 +229,76 @@ def _yaml_problem(error: Exception) -> str:
     return str(error).replace("\n", " ")[:300]
 
 
+def value_from_text(text: str, *, several: bool = False) -> Any:
+    """A condition's value as typed: `18:00` is a text, `5` a number, `a, b` several when wanted.
+
+    Raises:
+        InvalidInput: it is no YAML.
+    """
+    text = text.strip()
+    try:
+        if several and not text.startswith("["):
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            return [value_from_text(part) for part in parts]
+        _check_events(text)
+        return yaml.load(text, Loader=_Reader)  # noqa: S506 (a safe loader of ours)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{text[:60]!r} is no value: {_yaml_problem(error)}.",
+            hint="Put a text with special characters in quotes.",
+            fields={"value": [_yaml_problem(error)]},
+        ) from error
+
+
+def value_to_text(value: Any) -> str:
+    """The text that `value_from_text` reads back."""
+    if isinstance(value, list):
+        parts = [value_to_text(item) for item in value]
+        if value and not any("," in part for part in parts):
+            return ", ".join(parts)
+    text: str = yaml.dump(
+        value, Dumper=_Writer, default_flow_style=True, allow_unicode=True, width=10_000
+    )
+    return text.strip().removesuffix("...").strip()
+
+
+def lines_from_text(text: str) -> dict[str, Any]:
+    """Names and values, one `name: value` a line, as a person types them.
+
+    Raises:
+        InvalidInput: they are not that.
+    """
+    found = value_from_text(text) if text.strip() else {}
+    if not isinstance(found, dict):
+        raise InvalidInput("Write one `name: value` a line.", fields={"value": ["is not that"]})
+    return found
+
+
+def case_from_yaml(text: str) -> dict[str, Any]:
+    """One test from its YAML; the schema judges it later.
+
+    Raises:
+        InvalidInput: it is no mapping in YAML.
+    """
+    case = value_from_text(text)
+    if not isinstance(case, dict):
+        raise InvalidInput("A test is a mapping with a name.", fields={"case": ["is none"]})
+    return case
+
+
+def case_to_yaml(case: dict[str, Any]) -> str:
+    """The YAML that `case_from_yaml` reads back."""
+    text: str = yaml.dump(
+        _ordered(case, tuple(PolicyCase.model_fields)),
+        Dumper=_Writer,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+        default_flow_style=None,
+    )
+    return text
+
+
 def document_to_yaml(*, rules: Any, tests: Any = (), note: str = "") -> str:
     """The YAML that `document_from_yaml` reads back exactly."""
     members: dict[str, Any] = {
@@ -251,83 +321,3 @@ def _ordered(row: dict[str, Any], members: tuple[str, ...]) -> dict[str, Any]:
     """In the order of the schema, which JSON in PostgreSQL does not keep."""
     known = {name: row[name] for name in members if name in row}
     return known | {name: value for name, value in row.items() if name not in known}
-
-
-class ChangedRule(NamedTuple):
-    """A rule of two policies that is not the same in both; `members` names what differs."""
-
-    id: str
-    before: dict[str, Any]
-    after: dict[str, Any]
-    members: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What one policy has and another has not. Rules are known by their id, cases by their name."""
-
-    added: list[dict[str, Any]]
-    removed: list[dict[str, Any]]
-    changed: list[ChangedRule]
-    reordered: bool
-    tests_added: list[str]
-    tests_removed: list[str]
-    tests_changed: list[str]
-
-    @property
-    def empty(self) -> bool:
-        """Whether they say the same."""
-        return not any(
-            (
-                self.added,
-                self.removed,
-                self.changed,
-                self.reordered,
-                self.tests_added,
-                self.tests_removed,
-                self.tests_changed,
-            )
-        )
-
-
-def difference(
-    before: list[dict[str, Any]],
-    after: list[dict[str, Any]],
-    tests_before: list[dict[str, Any]] = (),  # type: ignore[assignment]
-    tests_after: list[dict[str, Any]] = (),  # type: ignore[assignment]
-) -> Difference:
-    """What changes from one policy's rules and tests to another's.
-
-    A new order of the rules changes no verdict, only whose sentence is told first.
-    """
-    old, new = {rule["id"]: rule for rule in before}, {rule["id"]: rule for rule in after}
-    common = [name for name in old if name in new]
-    changed = [
-        ChangedRule(
-            name,
-            old[name],
-            new[name],
-            [
-                member
-                for member in dict.fromkeys((*old[name], *new[name]))
-                if old[name].get(member) != new[name].get(member)
-            ],
-        )
-        for name in common
-        if old[name] != new[name]
-    ]
-    old_cases = {case["name"]: case for case in tests_before}
-    new_cases = {case["name"]: case for case in tests_after}
-    return Difference(
-        added=[rule for name, rule in new.items() if name not in old],
-        removed=[rule for name, rule in old.items() if name not in new],
-        changed=changed,
-        reordered=common != [name for name in new if name in old],
-        tests_added=[name for name in new_cases if name not in old_cases],
-        tests_removed=[name for name in old_cases if name not in new_cases],
-        tests_changed=[
-            name
-            for name, case in old_cases.items()
-            if name in new_cases and new_cases[name] != case
-        ],
-    )

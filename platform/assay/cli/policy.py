@@ -129,7 +129,7 @@ def diff(
     ] = None,
 ) -> None:
     """What a policy changes: rules and tests that are added, removed or changed."""
-    from governance.policy.document import difference
+    from governance.policy.differences import difference
 
     client = Client.signed_in()
     before = _policy(client, against)

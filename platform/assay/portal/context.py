@@ -41,6 +41,13 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("Reviews", "portal:reviews", "clipboard-check", ("review",)),
             Entry(
+                "Policy",
+                "portal:policy",
+                "shield-lock",
+                ("policy",),
+                (Action.POLICY_VIEW, "policy"),
+            ),
+            Entry(
                 "Audit log",
                 "portal:audit",
                 "file-certificate",
@@ -48,11 +55,18 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 (Action.AUDIT_VIEW, "audit"),
             ),
             Entry(
-                "People & departments",
+                "People",
                 "portal:people",
                 "users",
-                ("people", "person"),
-                (Action.PERSON_CREATE, "person"),
+                ("people", "person", "group"),
+                (Action.PERSON_VIEW, "person"),
+            ),
+            Entry(
+                "Departments",
+                "portal:departments",
+                "building",
+                ("department",),
+                (Action.DEPARTMENT_VIEW, "department"),
             ),
         ),
     ),
@@ -61,8 +75,12 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("Deployments", "portal:deployments", "rocket", ("deployment",)),
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
-            Entry("API keys", "portal:keys", "key", ("key",), (Action.KEY_VIEW, "key")),
+            # Everybody has tokens of their own there.
+            Entry("API keys", "portal:keys", "key", ("key",)),
             Entry("Usage", "portal:usage", "chart-bar", ("usage",), (Action.USAGE_VIEW, "usage")),
+            Entry(
+                "Budgets", "portal:budgets", "hourglass", ("budget",), (Action.QUOTA_VIEW, "quota")
+            ),
         ),
     ),
 )

@@ -22,12 +22,12 @@ from assay.api.representations.policy import (
     ReplayAnswer,
 )
 from governance.errors import InvalidInput
+from governance.policy.differences import difference
 from governance.policy.document import (
     MAX_BYTES,
     MAX_CASES,
     MAX_RULES,
     NOTE_MAX,
-    difference,
     document_from_yaml,
     document_to_yaml,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django import template
@@ -13,14 +14,15 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from assay.portal.markdown import render_markdown
+from governance.quotas.kinds import subject_words as quotas_subject_words
 
 register = template.Library()
 
 TONES = {
-    "ok": "approved serving ready succeeded trusted satisfied allowed passed",
+    "ok": "active approved serving ready succeeded trusted satisfied allowed passed",
     "bad": "rejected refused failed dead recalled denied reject revoked voided",
     "warn": "changes_requested awaiting_sign_off expired request_changes high withdrawn",
-    "info": "open in_review running finishing pending loading checking quarantined queued comment",
+    "info": "draft proposed open in_review running finishing pending loading checking quarantined queued comment",
 }
 ICONS = {
     "ok": "circle-check",
@@ -194,6 +196,24 @@ def markdown(text: str) -> SafeString:
 @register.filter
 def pretty_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)
+
+
+@register.filter
+def subject_words(subject: str) -> str:
+    """`department:clinical` as `Department clinical`."""
+    return quotas_subject_words(subject)
+
+
+@register.filter
+def exhausted(alerts: list[Any]) -> bool:
+    """Whether any budget of these alerts is used up."""
+    return any(alert.threshold >= 100 for alert in alerts)
+
+
+@register.filter
+def normal(amount: Decimal) -> str:
+    """A decimal without the noughts at its end."""
+    return f"{amount:,.6f}".rstrip("0").rstrip(".")
 
 
 @register.filter

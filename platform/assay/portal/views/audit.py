@@ -19,6 +19,7 @@ from governance.audit.export import export_lines
 from governance.audit.selectors import (
     audit_event_get,
     audit_events_visible_to,
+    event_body,
     inclusion_proof,
     latest_checkpoint,
     sealing_lag_s,
@@ -115,6 +116,8 @@ class AuditEventPage(Screen):
         return {
             "event": event,
             "said": described(event),
+            "explains": "decision" in event_body(event)["data"]
+            and may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
             "canonical": bytes(event.canonical).decode(),
             "leaf_hash": bytes(event.leaf_hash).hex(),
             "proof": proof,

@@ -1,0 +1,86 @@
+"""Two policies compared, rule by rule and test by test. Knows no Django."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class ChangedRule(NamedTuple):
+    """A rule of two policies that is not the same in both; `members` names what differs."""
+
+    id: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    members: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one policy has and another has not. Rules are known by their id, cases by their name."""
+
+    added: list[dict[str, Any]]
+    removed: list[dict[str, Any]]
+    changed: list[ChangedRule]
+    reordered: bool
+    tests_added: list[str]
+    tests_removed: list[str]
+    tests_changed: list[str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether they say the same."""
+        return not any(
+            (
+                self.added,
+                self.removed,
+                self.changed,
+                self.reordered,
+                self.tests_added,
+                self.tests_removed,
+                self.tests_changed,
+            )
+        )
+
+
+def difference(
+    before: list[dict[str, Any]],
+    after: list[dict[str, Any]],
+    tests_before: list[dict[str, Any]] = (),  # type: ignore[assignment]
+    tests_after: list[dict[str, Any]] = (),  # type: ignore[assignment]
+) -> Difference:
+    """What changes from one policy's rules and tests to another's.
+
+    A new order of the rules changes no verdict, only whose sentence is told first.
+    """
+    old, new = {rule["id"]: rule for rule in before}, {rule["id"]: rule for rule in after}
+    common = [name for name in old if name in new]
+    changed = [
+        ChangedRule(
+            name,
+            old[name],
+            new[name],
+            [
+                member
+                for member in dict.fromkeys((*old[name], *new[name]))
+                if old[name].get(member) != new[name].get(member)
+            ],
+        )
+        for name in common
+        if old[name] != new[name]
+    ]
+    old_cases = {case["name"]: case for case in tests_before}
+    new_cases = {case["name"]: case for case in tests_after}
+    return Difference(
+        added=[rule for name, rule in new.items() if name not in old],
+        removed=[rule for name, rule in old.items() if name not in new],
+        changed=changed,
+        reordered=common != [name for name in new if name in old],
+        tests_added=[name for name in new_cases if name not in old_cases],
+        tests_removed=[name for name in old_cases if name not in new_cases],
+        tests_changed=[
+            name
+            for name, case in old_cases.items()
+            if name in new_cases and new_cases[name] != case
+        ],
+    )

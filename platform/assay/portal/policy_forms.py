@@ -1,0 +1,204 @@
+"""Rules and cases as forms: they shape input; the policy's own schema judges it."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from django import forms
+
+from assay.portal.forms import TablerForm
+from governance.people.models import Speciality
+from governance.permissions import Action
+from governance.policy.cases import RESOURCE_TYPES
+from governance.policy.document import value_from_text, value_to_text
+from governance.policy.rules import (
+    CONTEXT_KINDS,
+    WITH_LIST,
+    WITHOUT_VALUE,
+    DepartmentRole,
+    Operator,
+    PlatformRole,
+)
+from governance.principals import PrincipalKind
+
+CONDITIONS_MAX = 20
+
+
+def _pairs(values: Any) -> list[tuple[str, str]]:
+    return [(str(value), str(value).replace("_", " ")) for value in values]
+
+
+def _several(label: str, values: Any) -> forms.MultipleChoiceField:
+    return forms.MultipleChoiceField(
+        label=label,
+        choices=_pairs(values),
+        required=False,
+        widget=forms.CheckboxSelectMultiple(),
+    )
+
+
+def _texts(label: str, help_text: str = "") -> forms.CharField:
+    return forms.CharField(label=label, required=False, max_length=2000, help_text=help_text)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+class RuleForm(TablerForm):
+    """One rule, save its conditions."""
+
+    id = forms.CharField(
+        label="Id", max_length=60, help_text="Small letters, digits, hyphens: leads-run-jobs."
+    )
+    effect = forms.ChoiceField(choices=(("permit", "Permit"), ("forbid", "Forbid")))
+    description = forms.CharField(
+        max_length=200, help_text="Stands in the sentence of every decision that the rule makes."
+    )
+    roles = _several("Platform roles", get_args(PlatformRole))
+    specialities = _several("Reviewers for", Speciality.values)
+    department_roles = _several("Roles in the department that owns it", get_args(DepartmentRole))
+    member_roles = _several("Roles in any department", get_args(DepartmentRole))
+    departments = _texts("Only roles held in", "Slugs of departments, with commas between.")
+    kinds = _several("Kinds of caller", [kind.value for kind in PrincipalKind])
+    services = _texts("Services", "Their names, with commas between.")
+    actions = _several("Actions", [action.value for action in Action])
+    resource_types = _several("Only on", RESOURCE_TYPES)
+
+    def principal_fields(self) -> list[Any]:
+        """Whom it is about."""
+        names = (
+            *("roles", "specialities", "department_roles", "member_roles"),
+            *("departments", "kinds", "services"),
+        )
+        return [self[name] for name in names]
+
+    def rule(self) -> dict[str, Any]:
+        """The rule as plain data, without what was left empty."""
+        given = self.cleaned_data
+        principal: dict[str, Any] = {
+            name: given[name]
+            for name in ("kinds", "roles", "specialities", "department_roles", "member_roles")
+        }
+        principal |= {name: _split(given[name]) for name in ("services", "departments")}
+        rule = {name: given[name] for name in ("id", "effect", "description")}
+        rule["principal"] = {name: value for name, value in principal.items() if value}
+        rule["actions"] = given["actions"]
+        if given["resource_types"]:
+            rule["resource_types"] = given["resource_types"]
+        return rule
+
+    @staticmethod
+    def filled(rule: dict[str, Any]) -> dict[str, Any]:
+        """A rule as the form's initial values."""
+        principal = rule.get("principal", {})
+        listed = {name: ", ".join(principal.get(name, ())) for name in ("services", "departments")}
+        return {**rule, **principal, **listed}
+
+
+class ConditionForm(TablerForm):
+    """One condition; none when the attribute is empty."""
+
+    attribute = forms.CharField(required=False, max_length=80)
+    operator = forms.ChoiceField(
+        required=False, choices=_pairs([operator.value for operator in Operator])
+    )
+    value = forms.CharField(required=False, max_length=8000)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["attribute"].widget.attrs["list"] = "attributes"
+
+    def condition(self) -> dict[str, Any] | None:
+        """As plain data.
+
+        Raises:
+            InvalidInput: the value cannot be read.
+        """
+        given = self.cleaned_data
+        if not given.get("attribute"):
+            return None
+        condition: dict[str, Any] = {
+            "attribute": given["attribute"].strip(),
+            "operator": given["operator"],
+        }
+        if given["operator"] not in WITHOUT_VALUE or given["value"]:
+            several = given["operator"] in WITH_LIST
+            condition["value"] = value_from_text(given["value"], several=several)
+        return condition
+
+
+ConditionForms = forms.formset_factory(
+    ConditionForm, extra=2, max_num=CONDITIONS_MAX, absolute_max=CONDITIONS_MAX
+)
+
+
+def conditions_filled(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    """A rule's conditions as initial values of `ConditionForms`."""
+    return [
+        {**row, "value": value_to_text(row["value"]) if row.get("value") is not None else ""}
+        for row in rule.get("conditions", ())
+    ]
+
+
+ATTRIBUTES = (
+    *("department", "departments", "owner", "visibility", "shared", "classification"),
+    *("modality", "environment", "state", "tier"),
+    *(f"context.{name}" for name in CONTEXT_KINDS),
+)
+
+
+class AskForm(TablerForm):
+    """What is asked about: an action on something that there is, or on something described."""
+
+    action = forms.ChoiceField(choices=_pairs([action.value for action in Action]))
+    type = forms.ChoiceField(label="On a", choices=_pairs(RESOURCE_TYPES), initial="deployment")
+    reference = forms.CharField(
+        label="Called",
+        required=False,
+        max_length=120,
+        help_text="Its name or number. Leave it empty to describe one.",
+    )
+    department = forms.CharField(label="Of department", required=False, max_length=40)
+    attributes = forms.CharField(
+        label="With",
+        required=False,
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="One a line: visibility: organisation",
+    )
+    context = forms.CharField(
+        label="In circumstances",
+        required=False,
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="One a line, such as time: 18:30; what is not said is as it is now.",
+    )
+    policy = forms.IntegerField(
+        label="Under policy",
+        required=False,
+        min_value=1,
+        max_value=2**31 - 1,
+        help_text="That in force when left empty.",
+    )
+
+
+class WhyForm(AskForm):
+    """And who."""
+
+    person = forms.IntegerField(label="Person", required=False, widget=forms.Select())
+    roles = forms.CharField(
+        label="Or somebody who is",
+        required=False,
+        max_length=400,
+        help_text="Such as lead@clinical, reviewer:security.",
+    )
+    key = forms.IntegerField(
+        label="Or key number", required=False, min_value=1, max_value=2**31 - 1
+    )
+    field_order = ("person", "key", "roles", "action", "type", "reference")
+
+    def __init__(self, *args: Any, people: list[tuple[int, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        select = self.fields["person"].widget
+        select.choices = [("", "–"), *people]

@@ -1,0 +1,302 @@
+"""The policy in force, and each other one: what it says, its tests, what it would change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from assay.portal.access import may
+from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.words import described
+from governance.audit.selectors import audit_events_visible_to
+from governance.errors import InvalidInput
+from governance.permissions import Action
+from governance.policy.cases import failing
+from governance.policy.differences import difference
+from governance.policy.document import document_from_yaml, document_to_yaml
+from governance.policy.lifecycle import (
+    content_digest,
+    draft_create,
+    draft_delete,
+    draft_update,
+    policy_approve,
+    policy_propose,
+    policy_reject,
+    policy_withdraw,
+    version_test,
+)
+from governance.policy.models import PolicyState, PolicyVersion
+from governance.policy.replay import policy_replay
+from governance.policy.rules import parse_rules
+from governance.policy.selectors import (
+    policy_get,
+    policy_version_get,
+    policy_versions_visible_to,
+)
+from governance.policy.sentences import rule_words
+
+RULES_SHOWN = 50
+RUNS = (100, 1000, 10_000)
+TABS = (
+    ("rules", "Rules"),
+    ("tests", "Tests"),
+    ("changes", "Changes"),
+    ("rehearsal", "Dry run"),
+    ("yaml", "YAML"),
+    ("audit", "Audit trail"),
+)
+
+
+def shown_rules(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each rule with its sentence."""
+    return [
+        {"rule": raw, "words": rule_words(rule), "forbids": rule.effect == "forbid"}
+        for raw, rule in zip(rules, parse_rules(rules), strict=True)
+    ]
+
+
+def asked_for(rows: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
+    """Those whose id, description or sentence has every word of the query."""
+    words = query.lower().split()
+    return [
+        row
+        for row in rows
+        if all(
+            word in f"{row['rule']['id']} {row['rule']['description']} {row['words']}".lower()
+            for word in words
+        )
+    ]
+
+
+def rules_page(request: HttpRequest, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One page of rules, filtered by `?q=`."""
+    query = request.GET.get("q", "").strip()[:100]
+    pages = Paginator(asked_for(rows, query), RULES_SHOWN)
+    return {
+        "page": pages.get_page(request.GET.get("page")),
+        "q": query,
+        "effects": Counter("forbid" if row["forbids"] else "permit" for row in rows),
+        "total": len(rows),
+    }
+
+
+class Policy(Screen):
+    """The rules in force in plain words, and what is about to change them."""
+
+    template_name = "portal/policy/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        active = policy_get(actor=self.actor)
+        versions = policy_versions_visible_to(self.actor).defer("rules", "tests")
+        waiting = versions.filter(state__in=(PolicyState.DRAFT, PolicyState.PROPOSED))
+        return {
+            "active": active,
+            "waiting": waiting[:50],
+            "others": versions.exclude(state__in=(PolicyState.DRAFT, PolicyState.PROPOSED))[:8],
+            "may_draft": may(self.actor, Action.POLICY_DRAFT, kind="policy"),
+            "may_explain": may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
+            **rules_page(self.request, shown_rules(active.rules)),
+        }
+
+
+class PolicyVersions(Screen):
+    """Every policy that there was."""
+
+    template_name = "portal/policy/versions.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        state = self.request.GET.get("state", "")
+        versions = policy_versions_visible_to(self.actor).defer("rules", "tests")
+        if state in PolicyState.values:
+            versions = versions.filter(state=state)
+        return {
+            "page": page_of(self.request, versions),
+            "state": state,
+            "states": PolicyState.choices,
+        }
+
+
+class PolicyPage(ActionScreen):
+    """One policy: rules, tests, what it changes, a dry run, and its way into force."""
+
+    template_name = "portal/policy/policy.html"
+    own_tab = ""
+
+    def context(self, *, number: int, **kwargs: Any) -> dict[str, Any]:
+        version = policy_version_get(actor=self.actor, number=number)
+        explains = may(self.actor, Action.POLICY_EXPLAIN, kind="policy")
+        tab = self.own_tab or self.request.GET.get("tab", "rules")
+        tabs = [pair for pair in TABS if pair[0] != "rehearsal" or explains]
+        tab = tab if tab in dict(tabs) else "rules"
+        drafts = may(self.actor, Action.POLICY_DRAFT, kind="policy")
+        results = version_test(version)
+        active = policy_versions_visible_to(self.actor).filter(state=PolicyState.ACTIVE).first()
+        return {
+            "version": version,
+            "seen": content_digest(version),
+            "tabs": tabs,
+            "tab": tab,
+            "results": results,
+            "failing": failing(results),
+            "active": active,
+            "stale": active is not None and version.based_on != active.number,
+            "editable": drafts and version.state == PolicyState.DRAFT,
+            "may_draft": drafts,
+            "may_explain": explains,
+            "blocked": self.blocked(version),
+            "typed": self.request.POST,
+            **self.part(tab, version),
+        }
+
+    def blocked(self, version: PolicyVersion) -> str | None:
+        """Why the person may not decide; empty when they may, None when it is not their office."""
+        if version.state != PolicyState.PROPOSED:
+            return None
+        if not may(self.actor, Action.POLICY_DECIDE, kind="policy"):
+            return None
+        if self.actor.person_id in version.authors:
+            return "You wrote on this policy; another administrator decides."
+        return ""
+
+    def part(self, tab: str, version: PolicyVersion) -> dict[str, Any]:
+        """What one tab needs."""
+        if tab == "changes":
+            return self.changes(version)
+        if tab == "rehearsal":
+            asked = self.request.GET.get("last", "")
+            last = int(asked) if asked in map(str, RUNS) else 1000
+            replay = policy_replay(actor=self.actor, number=version.number, last=last)
+            return {"replay": replay, "last": last, "runs": RUNS}
+        if tab == "yaml":
+            text = document_to_yaml(rules=version.rules, tests=version.tests, note=version.note)
+            return {"yaml": self.request.POST.get("yaml", text)}
+        if tab == "audit":
+            events = audit_events_visible_to(
+                self.actor, subject_type="policy", subject_id=str(version.number)
+            )
+            return {"trail": [described(event) for event in events[:100]]}
+        if tab == "tests":
+            return {"cases": list(zip(version.tests, version_test(version), strict=True))}
+        return rules_page(self.request, shown_rules(version.rules))
+
+    def changes(self, version: PolicyVersion) -> dict[str, Any]:
+        """Against the policy that it is based on, or the one that `?against=` names."""
+        asked = self.request.GET.get("against", "")
+        number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else None
+        before = policy_version_get(
+            actor=self.actor, number=number or version.based_on or version.number
+        )
+        found = difference(before.rules, version.rules, before.tests, version.tests)
+        return {
+            "before": before,
+            "difference": found,
+            "added": shown_rules(found.added),
+            "removed": shown_rules(found.removed),
+            "changed": [
+                (rule, *(row["words"] for row in shown_rules([rule.before, rule.after])))
+                for rule in found.changed
+            ],
+        }
+
+    def back(self, number: int, tab: str = "rules") -> HttpResponse:
+        return redirect(f"{reverse('portal:policy_version', args=[number])}?tab={tab}")
+
+
+class PolicyDraftNew(PolicyPage):
+    """A draft of what a policy says: a change begins, or one that was refused begins anew."""
+
+    def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
+        source = policy_version_get(actor=self.actor, number=number)
+        note = source.note if source.state != PolicyState.ACTIVE else ""
+        made = draft_create(actor=self.actor, rules=source.rules, tests=source.tests, note=note)
+        messages.success(self.request, f"Draft {made.number} is yours to change.")
+        return self.back(made.number)
+
+
+class PolicyPropose(PolicyPage):
+    """Asks for a decision."""
+
+    def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
+        policy_propose(actor=self.actor, number=number)
+        messages.success(self.request, "Proposed. Another administrator decides.")
+        return self.back(number, "changes")
+
+
+class PolicyDecide(PolicyPage):
+    """Approves or rejects."""
+
+    def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
+        verdict = self.request.POST.get("verdict", "")
+        reason = self.request.POST.get("reason", "").strip()
+        if verdict == "approve":
+            policy_approve(actor=self.actor, number=number, note=reason)
+            messages.success(self.request, f"Policy {number} is in force.")
+        elif verdict == "reject":
+            policy_reject(actor=self.actor, number=number, reason=reason)
+            messages.success(self.request, f"Policy {number} is rejected.")
+        else:
+            raise InvalidInput("Choose to approve or to reject.", fields={"verdict": ["Needed."]})
+        return self.back(number)
+
+
+class PolicyWithdraw(PolicyPage):
+    """Takes a proposal back."""
+
+    def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
+        policy_withdraw(actor=self.actor, number=number)
+        messages.success(self.request, f"Policy {number} is withdrawn.")
+        return self.back(number)
+
+
+class PolicyDiscard(PolicyPage):
+    """Throws a draft away."""
+
+    def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
+        draft_delete(actor=self.actor, number=number)
+        messages.success(self.request, f"Draft {number} is thrown away.")
+        return redirect("portal:policy")
+
+
+class PolicyRebase(PolicyPage):
+    """Bases a draft on the policy that is in force by now."""
+
+    def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
+        active = policy_get(actor=self.actor)
+        draft_update(actor=self.actor, number=number, based_on=active.number)
+        messages.success(
+            self.request, f"Draft {number} is based on policy {active.number}; see what it changes."
+        )
+        return self.back(number, "changes")
+
+
+class PolicyYaml(PolicyPage):
+    """Saves a draft as typed, or downloads a policy."""
+
+    own_tab = "yaml"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        version = policy_version_get(actor=self.actor, number=kwargs["number"])
+        text = document_to_yaml(rules=version.rules, tests=version.tests, note=version.note)
+        name = f'attachment; filename="policy-{version.number}.yaml"'
+        headers = {"Content-Disposition": name, "Cache-Control": "no-store"}
+        return HttpResponse(text, content_type="application/yaml", headers=headers)
+
+    def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
+        text = self.request.POST.get("yaml", "").replace("\r\n", "\n")
+        document = document_from_yaml(text)
+        draft_update(
+            actor=self.actor,
+            number=number,
+            rules=document.rules,
+            tests=document.tests,
+            note=document.note,
+            expected=self.request.POST.get("seen"),
+        )
+        messages.success(self.request, "Saved.")
+        return self.back(number, "changes")
