@@ -22,7 +22,10 @@ TONES = {
     "ok": "active approved serving ready succeeded trusted satisfied allowed passed",
     "bad": "rejected refused failed dead recalled denied reject revoked voided",
     "warn": "changes_requested awaiting_sign_off expired request_changes high withdrawn",
-    "info": "draft proposed open in_review running finishing pending loading checking quarantined queued comment",
+    "info": (
+        "open in_review running finishing pending loading checking quarantined queued comment "
+        "draft proposed"
+    ),
 }
 ICONS = {
     "ok": "circle-check",
