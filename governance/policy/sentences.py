@@ -64,9 +64,16 @@ def describe_failure(
         return "it belongs to no department" if owner is None else f"it belongs to {owner}"
     if condition.attribute.startswith("context."):
         name = condition.attribute.removeprefix("context.")
-        return f"the request's {name.replace('_', ' ')} is {value_words(context.get(name))}"
+        whose = "the request's"
+        return f"{_stands(whose, name)} {value_words(context.get(name))}"
     actual = resource.attributes.get(condition.attribute)
-    return f"its {condition.attribute.replace('_', ' ')} is {value_words(actual)}"
+    return f"{_stands('its', condition.attribute)} {value_words(actual)}"
+
+
+def _stands(whose: str, name: str) -> str:
+    """`its environment is`, `the request's tokens are`."""
+    verb = "are" if name.endswith("s") and not name.endswith("ss") else "is"
+    return f"{whose} {name.replace('_', ' ')} {verb}"
 
 
 def value_words(value: Any) -> str:
@@ -113,7 +120,10 @@ def condition_words(condition: Condition | BoundCondition) -> str:
     if operator == "names_any":
         verb = "include" if subject.endswith("s") else "is"
         return f"{subject} {verb} {value_words(condition.value)}"
-    return f"{subject} {_COMPARISONS[operator]} {value_words(condition.value)}"
+    comparison = _COMPARISONS[operator]
+    if subject.endswith("s") and not subject.endswith("ss") and comparison.startswith("is"):
+        comparison = f"are{comparison[2:]}"
+    return f"{subject} {comparison} {value_words(condition.value)}"
 
 
 def matcher_words(matcher: Matcher) -> str:
@@ -130,11 +140,11 @@ def matcher_words(matcher: Matcher) -> str:
         if places and matcher.department_roles:
             who += ", where that owns it"
     elif matcher.services:
-        return f"the services {_listed(matcher.services)}"
+        several = "s" if len(matcher.services) > 1 else ""
+        return f"the service{several} {_listed(matcher.services)}"
     else:
-        kinds = {"person": "people", "key": "API keys", "service": "services"}
-        return _listed([kinds.get(kind, f"{kind} callers") for kind in matcher.kinds])
-    kinds_only = _listed([f"{kind}s" for kind in matcher.kinds])
+        return _listed([_KINDS[kind] for kind in matcher.kinds])
+    kinds_only = _listed([_KINDS[kind] for kind in matcher.kinds])
     return f"{who} ({kinds_only} only)" if matcher.kinds else who
 
 
@@ -143,14 +153,15 @@ def rule_words(rule: Rule) -> str:
     verb = "may" if str(rule.effect) == "permit" else "may never"
     who = matcher_words(rule.principal)
     text = f"{who[:1].upper()}{who[1:]} {verb} {_actions_words(rule.actions)}"
-    if rule.resource_types:
+    if set(rule.resource_types) - {action.partition(":")[0] for action in rule.actions}:
         text += f" on {_listed(rule.resource_types)}"
     if rule.conditions:
         text += " if " + " and ".join(condition_words(c) for c in rule.conditions)
     return f"{text}."
 
 
-_PLURALS = {"audit": "the audit log", "policy": "policies", "usage": "usage"}
+_PLURALS = {"audit": "the audit log", "person": "people", "policy": "policies", "usage": "usage"}
+_KINDS = {"person": "people", "key": "API keys", "service": "services", "anonymous": "strangers"}
 
 
 def _actions_words(actions: Sequence[str]) -> str:
