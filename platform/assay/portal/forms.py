@@ -322,26 +322,6 @@ class ReleaseForm(TablerForm):
         field.label_from_instance = lambda department: department.name  # type: ignore[attr-defined]
 
 
-class KeyForm(DepartmentScoped):
-    """A credential for an application."""
-
-    name = forms.CharField(max_length=120, help_text="Which application will hold it.")
-    scopes = forms.MultipleChoiceField(
-        choices=(
-            ("deployment:invoke", "Use deployments"),
-            ("deployment:view", "List deployments"),
-        ),
-        initial=["deployment:invoke", "deployment:view"],
-        widget=forms.CheckboxSelectMultiple,
-    )
-    days = forms.TypedChoiceField(
-        label="Expires",
-        coerce=int,
-        initial=90,
-        choices=((7, "in 7 days"), (30, "in 30 days"), (90, "in 90 days"), (365, "in a year")),
-    )
-
-
 class PersonForm(TablerForm):
     """A new account."""
 
@@ -378,3 +358,25 @@ class RoleForm(TablerForm):
         super().__init__(*args, **kwargs)
         self.fields["department"].queryset = departments  # type: ignore[attr-defined]
         self.fields["role"].help_text = f"{', '.join(DEPARTMENT_ROLES)} belong to a department."
+
+
+class MappingForm(RoleForm):
+    """What being in a group means."""
+
+    group = forms.CharField(
+        max_length=255,
+        help_text="Its name, exactly as the identity provider sends it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+    field_order = ("group", "role", "department", "speciality")
+
+
+class StandingForm(TablerForm):
+    """Why a person's access ends, or begins again."""
+
+    reason = forms.CharField(
+        max_length=300,
+        help_text="Stands in the audit log.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )

@@ -29,7 +29,7 @@ QUERIES = {
     "/reviews": 10,
     "/deployments": 12,
     "/playground": 11,
-    "/keys": 17,
+    "/keys": 20,
     "/usage": 10,
 }
 # Around each: the scope of row security, as in `test_api_lists`.

@@ -1,0 +1,111 @@
+"""Forms for API keys: they shape input; the services judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+
+from assay.portal.forms import DepartmentScoped, SlugChoice, TablerForm
+from governance.keys.checks import NAME_MAX, NETWORKS_MAX, PURPOSE_MAX
+from governance.keys.models import ApiKey
+
+NETWORKS_HELP = "One a line, such as 10.20.0.0/16. Leave it empty for any address."
+DEPLOYMENTS_HELP = "Only these; none ticked means every deployment that the department may use."
+
+
+class NetworksField(forms.CharField):
+    """Networks, one a line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            required=False,
+            max_length=60 * NETWORKS_MAX,
+            help_text=NETWORKS_HELP,
+            widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+            **kwargs,
+        )
+
+    def clean(self, value: Any) -> list[str]:
+        """The lines that are not empty."""
+        return [line for line in (super().clean(value) or "").replace(",", "\n").split() if line]
+
+
+def deployments_field(names: Iterable[str]) -> forms.MultipleChoiceField:
+    """A choice among deployments that the person may see."""
+    return forms.MultipleChoiceField(
+        choices=[(name, name) for name in names],
+        required=False,
+        label=f"Deployments. {DEPLOYMENTS_HELP}",
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"}),
+    )
+
+
+class KeyForm(DepartmentScoped):
+    """A credential for an application."""
+
+    name = forms.CharField(max_length=NAME_MAX, help_text="Which application will hold it.")
+    purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
+    scopes = forms.MultipleChoiceField(
+        choices=(
+            ("deployment:invoke", "Use deployments"),
+            ("deployment:view", "List deployments"),
+        ),
+        initial=["deployment:invoke", "deployment:view"],
+        widget=forms.CheckboxSelectMultiple,
+    )
+    days = forms.TypedChoiceField(
+        label="Expires",
+        coerce=int,
+        initial=90,
+        choices=((7, "in 7 days"), (30, "in 30 days"), (90, "in 90 days"), (365, "in a year")),
+    )
+    networks = NetworksField(label="Networks")
+
+    def __init__(self, *args: Any, deployments: Iterable[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if names := list(deployments):
+            self.fields["allowed_deployments"] = deployments_field(names)
+
+
+class KeyChangeForm(TablerForm):
+    """What may change while a key lives."""
+
+    name = forms.CharField(max_length=NAME_MAX)
+    purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
+    owner = SlugChoice(queryset=None, required=False, label="Who answers for it")
+    networks = NetworksField(label="Networks")
+
+    def __init__(
+        self, *args: Any, key: ApiKey, people: Any, deployments: Iterable[str], **kwargs: Any
+    ) -> None:
+        initial = {
+            "name": key.name,
+            "purpose": key.purpose,
+            "owner": key.owner_id,
+            "networks": "\n".join(key.networks),
+            "allowed_deployments": key.allowed_deployments,
+        }
+        super().__init__(*args, initial=initial, **kwargs)
+        self.fields["owner"].queryset = people  # type: ignore[attr-defined]
+        # What the key names already stays to be chosen, whether or not it serves now.
+        if names := sorted({*deployments, *key.allowed_deployments}):
+            self.fields["allowed_deployments"] = deployments_field(names)
+
+
+class KeyRotateForm(TablerForm):
+    """How long both secrets work."""
+
+    overlap = forms.TypedChoiceField(
+        label="The old secret works on for",
+        coerce=int,
+        initial=24,
+        choices=(
+            (1, "1 hour"),
+            (24, "24 hours"),
+            (24 * 7, "7 days"),
+            (24 * 30, "30 days"),
+            (0, "no time: it dies at once"),
+        ),
+    )
