@@ -40,13 +40,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Govern",
         (
             Entry("Reviews", "portal:reviews", "clipboard-check", ("review",)),
-            Entry(
-                "Policy",
-                "portal:policy",
-                "shield-lock",
-                ("policy",),
-                (Action.POLICY_VIEW, "policy"),
-            ),
+            Entry("Policy", "portal:policy", "shield-lock", ("policy",)),
             Entry(
                 "Audit log",
                 "portal:audit",
