@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.gateway.errors import RequestInvalid, printable
+from assay.gateway.http import Scope
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
 from governance.errors import NotFound, NotPermitted, Unavailable
 from governance.permissions import Action
@@ -25,22 +26,25 @@ _REPLICA_WAIT_S = 5.0
 CLASSIFICATION_HEADER = b"assay-data-classification"
 
 
-def declared_classification(value: bytes | None) -> str:
-    """How sensitive the caller says its data is; `internal` when it does not say.
+def declared_classification(scope: Scope) -> str:
+    """How sensitive the caller says its data is; `internal` when it does not say. The most
+    sensitive counts, where a proxy adds its own.
 
     Raises:
         RequestInvalid: the header says something else than the four.
     """
-    if value is None:
-        return UNDECLARED_CLASSIFICATION
-    said = value.decode("latin-1").strip().lower()
-    if said not in CLASSIFICATIONS:
-        raise RequestInvalid(
-            f"Assay-Data-Classification is {printable(said, 40)}; "
-            f"it is one of {', '.join(CLASSIFICATIONS)}.",
-            code="invalid_classification",
-        )
-    return said
+    said = [value for name, value in scope["headers"] if name == CLASSIFICATION_HEADER]
+    declared = UNDECLARED_CLASSIFICATION if not said else CLASSIFICATIONS[0]
+    for value in said:
+        text = value.decode("latin-1").strip().lower()
+        if text not in CLASSIFICATIONS:
+            raise RequestInvalid(
+                f"Assay-Data-Classification is {printable(text, 40)}; "
+                f"it is one of {', '.join(CLASSIFICATIONS)}.",
+                code="invalid_classification",
+            )
+        declared = max(declared, text, key=CLASSIFICATIONS.index)
+    return declared
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from django.conf import settings
 
 from assay.gateway.access import (
-    CLASSIFICATION_HEADER,
     Circumstances,
     Refused,
     declared_classification,
@@ -133,8 +132,7 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     token = presented_token(header(scope, b"authorization"))
     snapshot = await runtime.refresher.knowing(token.public_id)
     call.key = authenticate(snapshot, token, call.client_address)
-    declared = declared_classification(header(scope, CLASSIFICATION_HEADER))
-    circumstances = Circumstances(call.client_address, declared)
+    circumstances = Circumstances(call.client_address, declared_classification(scope))
     if endpoint is not None:
         await _infer(runtime, call, endpoint, token, circumstances, scope, receive, send)
         return
