@@ -114,6 +114,12 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         """`pre_social_login` has found or made the account, or refused."""
         return False
 
+    def serialize_instance(self, instance: Any) -> dict[str, Any]:
+        """What waits in the session for a second factor holds no password hash."""
+        kept: dict[str, Any] = super().serialize_instance(instance)
+        kept.pop("password", None)
+        return kept
+
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
         try:
             single_sign_on.admit(sociallogin)

@@ -45,7 +45,8 @@ def admit(login: SocialLogin) -> None:
             # The claims have done their work; what is not kept cannot leak.
             defaults={"user": person, "extra_data": {}},
         )
-    login.account, login.user = account, person
+    # Nothing calls the provider again, so its token is not kept, not even until a second factor.
+    login.account, login.user, login.token = account, person, None
 
 
 def failure(error: Any, exception: Exception | None) -> DomainError:

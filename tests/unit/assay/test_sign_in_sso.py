@@ -227,8 +227,14 @@ def test_a_second_factor_that_was_set_up_here_is_asked_for(provider: Provider) -
     give_totp(lisa)
     visitor = Visitor()
 
+    with_password(lisa)
+
     assert go(visitor, provider)["Location"] == "/sign-in/second-factor"
     assert not visitor.is_in()
+    waiting = json.dumps(dict(visitor.client.session))
+    assert "access_token" not in waiting
+    assert lisa.password not in waiting
+    assert '"token"' not in waiting
     assert visitor.post("/sign-in/second-factor", code=totp_now(lisa)).status_code == 302
     assert visitor.is_in()
 
