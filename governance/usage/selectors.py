@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 from django.db.models import Case, CharField, Count, F, Q, QuerySet, Sum, Value, When
 from django.db.models.expressions import Expression
@@ -104,13 +106,13 @@ def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[Us
         sizes = records.values(column).annotate(size=Sum("cost_micro"), requests=Count("id"))
         largest = sizes.order_by("-size", "-requests").values_list(column, flat=True)
         name = Case(When(**{f"{column}__in": list(largest[:GROUPS_SHOWN])}, then=F(column)))
-    rows = (
+    rows: Iterable[Any] = (
         records.annotate(day=TruncDate("occurred_at"), name=name)
         .values("day", "name")
         .annotate(**_SUMS, device_ms=Sum("device_ms"), cost_micro=Sum("cost_micro"))
         .order_by("day", F("name").asc(nulls_last=True))
     )
-    return [UsageSum(**dict(row)) for row in rows]
+    return [UsageSum(**row) for row in rows]
 
 
 def usage_totals(actor: Principal, days: int = 30) -> UsageTotals:

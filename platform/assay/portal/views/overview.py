@@ -18,6 +18,7 @@ from assay.portal.words import described
 from governance.audit.selectors import audit_events_visible_to
 from governance.permissions import Action
 from governance.principals import Principal
+from governance.quotas.selectors import alerts_now
 from governance.usage.selectors import usage_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.models import Intake, IntakeState
@@ -156,6 +157,7 @@ class Overview(Screen):
         )
         return {
             "needs": needs_me(actor),
+            "alerts": alerts_now(actor),
             "way": way_of_a_model(actor),
             **running_jobs(actor),
             "deployments": deployments[:6],

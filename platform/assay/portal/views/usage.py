@@ -11,6 +11,7 @@ from django.utils import timezone
 from assay.portal.http import Screen
 from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
+from governance.quotas.selectors import alerts_now
 from governance.usage.selectors import usage_visible_to
 
 GROUPS = (
@@ -48,6 +49,7 @@ class Usage(Screen):
             .order_by("-requests")[:100]
         )
         return {
+            "alerts": alerts_now(self.actor),
             "period": period,
             "periods": PERIODS,
             "by": by,

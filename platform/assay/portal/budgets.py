@@ -1,0 +1,199 @@
+"""What the budget pages need beside the rows: forms in people's units, bars, and use over time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.conf import settings
+
+from assay.portal.forms import TablerForm
+from governance.quotas.kinds import KINDS, MICRO
+from governance.quotas.models import Price, QuotaKind, QuotaLimit
+from governance.quotas.prices import Tariff
+from governance.quotas.selectors import LimitUse
+from governance.quotas.services import LIMIT_MAX, PRICE_MAX
+from governance.usage.selectors import UsageSum
+
+# The chart has four colours: three groups, and everything else.
+GROUPS_DRAWN = 3
+MEASURES = (("cost", "Money"), ("tokens", "Tokens"), ("device", "Device time"))
+_NO_NAME = {"deployment": "jobs", "department": "nobody's", "key": "jobs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One limit as drawn: how many of a hundred parts are used, and reserved beyond that."""
+
+    use: LimitUse
+    used: int
+    reserved: int
+    tone: str
+
+    @classmethod
+    def of(cls, use: LimitUse) -> Bar:
+        used = min(100, use.used_percent)
+        percent = use.percent or 0
+        tone = "bad" if percent >= 100 else "warn" if percent >= 80 else "ok"
+        return cls(use, used, max(0, min(100, percent) - used), tone)
+
+
+def grouped(uses: Iterable[LimitUse]) -> list[tuple[str, list[Bar]]]:
+    """The limits of a page by whom they bind, in their order."""
+    groups: dict[str, list[Bar]] = {}
+    for use in uses:
+        groups.setdefault(use.title, []).append(Bar.of(use))
+    return list(groups.items())
+
+
+def _measured(row: UsageSum, measure: str) -> float:
+    if measure == "cost":
+        return row.cost_micro / MICRO
+    if measure == "device":
+        return row.device_ms / 1000
+    return row.prompt_tokens + row.completion_tokens
+
+
+def usage_chart(
+    rows: Sequence[UsageSum], *, first: date, days: int, by: str, measure: str
+) -> dict[str, Any]:
+    """Stacked bars a day: the three largest groups and everything else."""
+    totals: dict[str | None, float] = defaultdict(float)
+    for row in rows:
+        totals[row.name] += _measured(row, measure)
+    named = [name for name in totals if name is not None and totals[name] > 0]
+    drawn = sorted(named, key=lambda name: (-totals[name], name))[:GROUPS_DRAWN]
+    every = [first + timedelta(days=offset) for offset in range(days)]
+    place = {day: position for position, day in enumerate(every)}
+    series: dict[str | None, list[float]] = {name: [0.0] * days for name in (*drawn, None)}
+    for row in rows:
+        name = row.name if row.name in series else None
+        if row.day in place:
+            series[name][place[row.day]] += _measured(row, measure)
+    if not any(series[None]):
+        del series[None]
+    titles = {None: "everything else", "": _NO_NAME[by]}
+    return {
+        "type": "bar",
+        "stacked": True,
+        "zero": True,
+        "y": {"cost": settings.CURRENCY, "device": "seconds"}.get(measure, ""),
+        "labels": [day.strftime("%-d %b") for day in every],
+        "series": [
+            {"name": titles.get(name, name), "data": [round(value, 6) for value in data]}
+            for name, data in series.items()
+        ],
+    }
+
+
+def _money_field(label: str, help_text: str, most: int) -> forms.DecimalField:
+    return forms.DecimalField(
+        label=label,
+        help_text=help_text,
+        required=False,
+        min_value=0,
+        max_value=Decimal(most) / MICRO,
+        decimal_places=6,
+        widget=forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"}),
+    )
+
+
+class AmountForm(TablerForm):
+    """How much, in the unit that people use; a shadow only counts."""
+
+    amount = forms.DecimalField(
+        min_value=0,
+        max_value=LIMIT_MAX,
+        decimal_places=6,
+        label="Limit",
+        help_text="Money in the currency, device time in seconds; 0 allows nothing.",
+        widget=forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"}),
+    )
+    shadow = forms.BooleanField(required=False, label="Shadow: count and report, stop nothing")
+
+    def __init__(self, *args: Any, of_kind: str = "", **kwargs: Any) -> None:
+        self.of_kind = of_kind
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def showing(cls, row: QuotaLimit) -> AmountForm:
+        amount = Decimal(row.limit)
+        if KINDS[row.kind].unit == "money":
+            amount /= MICRO
+        shown = f"{amount:f}"
+        shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
+        return cls(of_kind=row.kind, initial={"amount": shown, "shadow": row.shadow})
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or {}
+        amount, kind = values.get("amount"), values.get("kind", self.of_kind)
+        if amount is not None and kind in KINDS:
+            if KINDS[kind].unit == "money":
+                amount *= MICRO
+            if amount != int(amount):
+                self.add_error("amount", "This kind of limit is a whole number.")
+            values["limit"] = int(amount)
+        return values
+
+
+class LimitForm(AmountForm):
+    """A new limit: on whom, of which kind."""
+
+    subject = forms.ChoiceField(label="On")
+    kind = forms.ChoiceField(
+        label="Of",
+        choices=[(value, label[:1].upper() + label[1:]) for value, label in QuotaKind.choices],
+    )
+    field_order = ("subject", "kind", "amount", "shadow")
+
+    def __init__(self, *args: Any, subjects: list[tuple[str, Any]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["subject"].choices = subjects  # type: ignore[attr-defined]
+
+
+class PriceForm(TablerForm):
+    """What a deployment charges, in the currency."""
+
+    deployment = forms.ChoiceField(required=False)
+    prompt = _money_field("Per million prompt tokens", "", PRICE_MAX)
+    completion = _money_field("Per million completion tokens", "", PRICE_MAX)
+    device_second = _money_field(
+        "Per second of device time", "Jobs are charged by this alone.", PRICE_MAX
+    )
+
+    def __init__(self, *args: Any, deployments: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        everything = [("", "Everything else, and jobs")]
+        names = [(name, name) for name in deployments]
+        self.fields["deployment"].choices = everything + names  # type: ignore[attr-defined]
+
+    @staticmethod
+    def values_of(price: Price) -> dict[str, Any]:
+        """A price as the form shows it."""
+        parts = {name: Decimal(getattr(price, name)) / MICRO for name in Tariff.__slots__}
+        return {"deployment": price.deployment, **parts}
+
+    def tariff(self) -> Tariff:
+        """What was typed."""
+        given = self.cleaned_data
+        return Tariff(**{n: int((given.get(n) or 0) * MICRO) for n in Tariff.__slots__})
+
+
+class WhichForm(TablerForm):
+    """Which key, for which deployment."""
+
+    key = forms.ChoiceField(label="API key")
+    deployment = forms.ChoiceField(required=False)
+
+    def __init__(
+        self, *args: Any, keys: list[tuple[str, str]], deployments: list[str], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["key"].choices = keys  # type: ignore[attr-defined]
+        choices = [("", "Any"), *((name, name) for name in deployments)]
+        self.fields["deployment"].choices = choices  # type: ignore[attr-defined]

@@ -1,0 +1,302 @@
+"""Budgets: limits and how far they are used, use over time, prices, which limit stops a key."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import F
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+
+from assay.portal.access import departments_where, may
+from assay.portal.budgets import (
+    MEASURES,
+    AmountForm,
+    Bar,
+    LimitForm,
+    PriceForm,
+    WhichForm,
+    grouped,
+    usage_chart,
+)
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from governance.errors import InvalidInput, NotFound
+from governance.keys.models import ApiKey
+from governance.keys.selectors import key_get, keys_visible_to
+from governance.people.selectors import department_get
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.quotas.models import Price, QuotaLimit
+from governance.quotas.selectors import (
+    alerts_now,
+    limits_applying,
+    prices_get,
+    quotas_visible_to,
+    uses_or_unknown,
+)
+from governance.quotas.services import price_set, quota_set
+from governance.usage.selectors import GROUPS, usage_grouped
+from workers.deployments.models import DeploymentState
+from workers.deployments.selectors import deployments_visible_to
+
+PERIODS = (7, 30, 90)
+PAGE = 50
+# What a choice offers at most; whoever has more of them uses the API.
+OFFERED = 200
+
+
+def deployment_names(actor: Principal) -> list[str]:
+    """Of every deployment that is live and that the actor may see."""
+    live = deployments_visible_to(actor).exclude(state=DeploymentState.STOPPED)
+    names = live.order_by("name").values_list("name", flat=True)
+    return list(dict.fromkeys(names[:OFFERED]))
+
+
+def department_keys(actor: Principal) -> list[ApiKey]:
+    """Departments' keys that are not revoked; of those that succeed one another the first."""
+    rows = keys_visible_to(actor).filter(
+        department__isnull=False, revoked_at__isnull=True, root__isnull=True
+    )
+    return list(rows.select_related("department").order_by("department__slug", "name")[:OFFERED])
+
+
+def key_choices(actor: Principal) -> list[tuple[str, str]]:
+    """Keys by id, as `clinical · app`."""
+    return [
+        (str(key.pk), f"{key.department.slug if key.department else ''} · {key.name}")
+        for key in department_keys(actor)
+    ]
+
+
+def may_set(actor: Principal) -> bool:
+    """Whether the actor may limit the organisation and deployments, and set prices."""
+    return may(actor, Action.QUOTA_SET, kind="quota")
+
+
+class Budgets(Screen):
+    """Every limit that the person may see, and what was used."""
+
+    template_name = "portal/budgets/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = quotas_visible_to(self.actor).order_by(
+            F("api_key_id").asc(nulls_first=True),
+            F("department_id").asc(nulls_first=True),
+            "deployment",
+            "kind",
+        )
+        page = page_of(self.request, rows, PAGE)
+        organisation_wide = may(self.actor, Action.QUOTA_VIEW, kind="quota")
+        return {
+            "page": page,
+            "groups": grouped(uses_or_unknown(page.object_list)),
+            "alerts": alerts_now(self.actor),
+            "prices": [priced(p) for p in prices_get(actor=self.actor)]
+            if organisation_wide
+            else [],
+            "sees_prices": organisation_wide,
+            "may_set": may_set(self.actor),
+            "may_limit": bool(self.settable()),
+            "currency": settings.CURRENCY,
+            **self.over_time(),
+        }
+
+    def settable(self) -> bool:
+        departments = departments_where(self.actor, Action.QUOTA_SET, kind="quota")
+        return may_set(self.actor) or departments.exists()
+
+    def over_time(self) -> dict[str, Any]:
+        """The chart, as the query string asks for it."""
+        given = self.request.GET
+        days = given.get("days", "")
+        period = int(days) if days in {str(each) for each in PERIODS} else 30
+        by = given.get("by", "") if given.get("by", "") in GROUPS else "department"
+        of = given.get("of", "") if given.get("of", "") in dict(MEASURES) else "tokens"
+        sums = usage_grouped(self.actor, period, by)
+        first = timezone.now().date() - timedelta(days=period - 1)
+        chart = usage_chart(sums, first=first, days=period, by=by, measure=of)
+        return {
+            "chart": chart,
+            "drawn": bool(chart["series"]),
+            "period": period,
+            "periods": PERIODS,
+            "by": by,
+            "groups_by": [(name, "API key" if name == "key" else name) for name in GROUPS],
+            "of": of,
+            "measures": MEASURES,
+            "of_title": dict(MEASURES)[of],
+        }
+
+
+def priced(price: Price) -> dict[str, Any]:
+    """A price as the table shows it, in the currency."""
+    return {"row": price, **PriceForm.values_of(price)}
+
+
+class LimitNew(ActionScreen):
+    """A new limit, or a changed one of the same subject and kind."""
+
+    template_name = "portal/budgets/limit.html"
+
+    def subjects(self) -> list[tuple[str, Any]]:
+        """Whom the actor may limit, in groups."""
+        chosen: list[tuple[str, Any]] = []
+        departments = departments_where(self.actor, Action.QUOTA_SET, kind="quota")
+        named = [(f"department:{d.slug}", d.name) for d in departments[:OFFERED]]
+        slugs = {slug for slug, _ in named}
+        keys = [
+            (f"key:{key.pk}", f"{key.department.slug} · {key.name}")
+            for key in department_keys(self.actor)
+            if key.department is not None and f"department:{key.department.slug}" in slugs
+        ]
+        if may_set(self.actor):
+            chosen.append(("organisation", "The organisation"))
+        chosen += [("Departments", named)] if named else []
+        chosen += [("API keys", keys)] if keys else []
+        if may_set(self.actor) and (names := deployment_names(self.actor)):
+            chosen.append(("Deployments", [(f"deployment:{name}", name) for name in names]))
+        return chosen
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        subjects = self.subjects()
+        if not subjects:
+            authorize(
+                actor=self.actor,
+                action=Action.QUOTA_SET,
+                resource=Resource("quota", name="a limit"),
+            )
+        return {"form": self.form(subjects), "title": "Set a limit", "use": None}
+
+    def form(self, subjects: list[tuple[str, Any]]) -> LimitForm:
+        initial = {"subject": self.request.GET.get("subject", "")}
+        return LimitForm(self.request.POST or None, subjects=subjects, initial=initial)
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        values = cleaned(self.form(self.subjects()))
+        kind, _, name = values["subject"].partition(":")
+        subject: dict[str, Any] = {"organisation": True}
+        if kind == "department":
+            subject = {"department": department_get(slug=name)}
+        elif kind == "key":
+            subject = {"api_key": key_get(actor=self.actor, key_id=int(name))}
+        elif kind == "deployment":
+            subject = {"deployment": name}
+        quota_set(
+            actor=self.actor,
+            kind=values["kind"],
+            limit=values["limit"],
+            shadow=values["shadow"],
+            **subject,
+        )
+        messages.success(self.request, "The limit is set; it holds within a second.")
+        return redirect("portal:budgets")
+
+
+class LimitPage(ActionScreen):
+    """One limit: how far it is used; changing it or taking it away."""
+
+    template_name = "portal/budgets/limit.html"
+
+    def row(self, id: int) -> QuotaLimit:  # noqa: A002
+        found = quotas_visible_to(self.actor).filter(pk=id).first()
+        if found is None:
+            raise NotFound(f"There is no limit {id} that you may see.")
+        return found
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        row = self.row(id)
+        (use,) = uses_or_unknown([row])
+        owner = row.api_key.department if row.api_key else row.department
+        settable = may(
+            self.actor, Action.QUOTA_SET, kind="quota", department=owner.slug if owner else None
+        )
+        posted = self.request.POST if "amount" in self.request.POST else None
+        form = AmountForm(posted, of_kind=row.kind) if posted else AmountForm.showing(row)
+        return {
+            "use": use,
+            "bar": Bar.of(use),
+            "title": f"{use.title}: {use.words}",
+            "form": form if settable else None,
+            "alerts_raised": row.alerts.all()[:12],
+        }
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        row = self.row(id)
+        takes_away = "take-away" in self.request.POST
+        values = {"limit": None, "shadow": False}
+        if not takes_away:
+            values = cleaned(AmountForm(self.request.POST, of_kind=row.kind))
+        subject: dict[str, Any] = {"organisation": row.subject == "organisation"}
+        quota_set(
+            actor=self.actor,
+            kind=row.kind,
+            limit=values["limit"],
+            shadow=bool(values["shadow"]),
+            department=row.department,
+            api_key=row.api_key,
+            deployment=row.deployment,
+            **subject,
+        )
+        messages.success(self.request, f"The limit is {'gone' if takes_away else 'changed'}.")
+        return redirect("portal:budgets")
+
+
+class PriceSet(ActionScreen):
+    """What a deployment charges."""
+
+    template_name = "portal/budgets/price.html"
+
+    def form(self, prices: list[Price]) -> PriceForm:
+        asked = self.request.GET.get("deployment", "")
+        known = next((price for price in prices if price.deployment == asked), None)
+        names = dict.fromkeys(
+            (*deployment_names(self.actor), *(price.deployment for price in prices))
+        )
+        names.pop("", None)
+        initial = PriceForm.values_of(known) if known else {"deployment": asked}
+        return PriceForm(self.request.POST or None, deployments=list(names), initial=initial)
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        prices = prices_get(actor=self.actor)
+        return {"form": self.form(prices), "currency": settings.CURRENCY}
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        form = self.form(prices_get(actor=self.actor))
+        values = cleaned(form)
+        takes_away = "take-away" in self.request.POST
+        tariff = None if takes_away else form.tariff()
+        price_set(actor=self.actor, deployment=values["deployment"], tariff=tariff)
+        messages.success(self.request, f"The price is {'gone' if takes_away else 'set'}.")
+        return redirect("portal:budgets")
+
+
+class Which(Screen):
+    """Every limit that binds a key, and which of them stops it now."""
+
+    template_name = "portal/budgets/which.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        keys = key_choices(self.actor)
+        asked = self.request.GET if "key" in self.request.GET else None
+        form = WhichForm(asked, keys=keys, deployments=deployment_names(self.actor))
+        found: dict[str, Any] = {"form": form if keys else None, "bars": None}
+        if asked is not None:
+            if not form.is_valid():
+                raise InvalidInput(
+                    "There is no such key or deployment that you may see.",
+                    hint="Choose from the lists.",
+                )
+            key = key_get(actor=self.actor, key_id=int(form.cleaned_data["key"]))
+            rows = limits_applying(key=key, deployment=form.cleaned_data["deployment"])
+            found["key"] = key
+            found["bars"] = [Bar.of(use) for use in uses_or_unknown(rows)]
+            found["stopped"] = [
+                bar for bar in found["bars"] if bar.use.full and not bar.use.row.shadow
+            ]
+        return found
