@@ -16,6 +16,7 @@ import redis
 from django.conf import settings
 
 from governance.errors import QuotaExceeded, Unavailable
+from governance.keys.networks import address_allowed
 
 MAX_FAILURES = 10
 # An office behind one address shares this one, so a success gives its own try back and no more.
@@ -47,7 +48,7 @@ def network_of(address: str) -> str:
     Empty when the address says nothing of the client: none is known, or it is a trusted proxy's
     own, which forwarded no client's; whoever comes through it must not lock out everybody else.
     """
-    if address in settings.TRUSTED_PROXIES:
+    if settings.TRUSTED_PROXIES and address_allowed(address, settings.TRUSTED_PROXIES):
         return ""
     try:
         parsed = ip_address(address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -58,6 +59,20 @@ def env_int(name: str, default: int) -> int:
 def env_list(name: str, default: str = "") -> list[str]:
     """`name` as a comma-separated list."""
     return [item.strip() for item in env(name, default).split(",") if item.strip()]
+
+
+def env_networks(name: str) -> list[str]:
+    """`name` as a comma-separated list of addresses and CIDRs."""
+    texts = env_list(name)
+    for text in texts:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"{name} names {text!r}, which is neither an address nor a network such as "
+                f"10.20.0.0/16 ({error})."
+            ) from error
+    return texts
 
 
 def secret(name: str) -> str:
@@ -142,8 +157,9 @@ DATABASES = {"default": database(DATABASE_URL)}
 ALLOWED_HOSTS = env_list("ASSAY_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
 if PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ASSAY_ALLOWED_HOSTS is empty; set it to the portal's host names.")
-# Addresses of proxies whose X-Forwarded-For is believed; nobody else can forge a client address.
-TRUSTED_PROXIES = env_list("ASSAY_TRUSTED_PROXIES")
+# Addresses or CIDRs of proxies whose X-Forwarded-For is believed; nobody else can forge a client
+# address.
+TRUSTED_PROXIES = env_networks("ASSAY_TRUSTED_PROXIES")
 CSRF_TRUSTED_ORIGINS = env_list("ASSAY_CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [

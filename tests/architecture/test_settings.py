@@ -56,6 +56,14 @@ def test_production_refuses_a_demo_secret(name: str, value: str) -> None:
     assert name in finished.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("value", ["proxy", "10.0.0.1/8", "10.0.0.1,nonsense"])
+def test_a_trusted_proxy_that_is_no_network_is_named(value: str) -> None:
+    finished = start({**COMPLETE, "ASSAY_TRUSTED_PROXIES": value})
+    assert finished.returncode != 0
+    assert "ASSAY_TRUSTED_PROXIES" in finished.stderr.splitlines()[-1]
+    assert start({**COMPLETE, "ASSAY_TRUSTED_PROXIES": "10.0.0.1, ::1/128"}).returncode == 0
+
+
 def test_production_refuses_a_short_provisioning_token() -> None:
     finished = start({**COMPLETE, "ASSAY_SCIM_TOKEN": "short"})
     assert finished.returncode != 0
