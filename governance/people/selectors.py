@@ -105,7 +105,7 @@ def group_mappings_visible_to(actor: Principal) -> QuerySet[GroupMapping]:
 
 def directory_groups_visible_to(actor: Principal) -> QuerySet[DirectoryGroup]:
     """Every provisioned group with the number of its members, for who sees everyone."""
-    groups = DirectoryGroup.objects.annotate(members_n=Count("members"))
+    groups = DirectoryGroup.objects.annotate(members_n=Count("members")).order_by("name", "pk")
     return groups if sees_everyone(actor) else groups.none()
 
 

@@ -43,9 +43,7 @@ class People(ActionScreen):
         )
         adds = may(self.actor, Action.PERSON_CREATE, kind="person")
         return {
-            "page": page_of(
-                self.request, people.prefetch_related("role_assignments__department")
-            ),
+            "page": page_of(self.request, people.prefetch_related("role_assignments__department")),
             "departments": departments_visible_to(self.actor),
             "states": list(STATES),
             "q": text,
@@ -87,7 +85,9 @@ class PersonPage(ActionScreen):
             "form": self.form() if self.may_grant(person) else None,
             "standing_form": None if own or not self.may_deactivate() else self.standing_form(),
             "may_see_reason": self.may_deactivate(),
-            "may_see_sessions": own or self.may_see_sessions(),
+            "may_see_sign_in": may(
+                self.actor, Action.SESSION_VIEW, kind="session", attributes={"owner": person.pk}
+            ),
         }
 
     def may_grant(self, person: Person) -> bool:
@@ -95,9 +95,6 @@ class PersonPage(ActionScreen):
 
     def may_deactivate(self) -> bool:
         return may(self.actor, Action.PERSON_DEACTIVATE, kind="person")
-
-    def may_see_sessions(self) -> bool:
-        return may(self.actor, Action.SESSION_VIEW, kind="session")
 
 
 class RoleGrant(PersonPage):
