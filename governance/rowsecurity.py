@@ -129,7 +129,10 @@ def _apply(reach: Reach | None) -> None:
             " set_config('assay.departments', CASE WHEN %s THEN '*' ELSE coalesce("
             "(SELECT string_agg(id::text, ',') FROM governance_department WHERE slug = ANY(%s)),"
             " '') END, true),"
-            " set_config('assay.person', %s, true), set_config('assay.opened', %s, true)",
+            " set_config('assay.person', %s, true), set_config('assay.opened', %s, true),"
+            # What the database's functions keep for the rest of a scope.
+            " set_config('assay.reached_models', '', true),"
+            " set_config('assay.reached_datasets', '', true)",
             [
                 "none" if reach is None else ROLE,
                 whole,

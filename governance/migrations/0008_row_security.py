@@ -15,6 +15,8 @@ from django.db import migrations
 ROLE = """
 DO $$
 DECLARE
+    mends text := format('As a superuser: CREATE ROLE assay_app NOLOGIN NOINHERIT, if there is none; '
+                         'GRANT assay_app TO %I;', current_user);
     membership text := CASE WHEN current_setting('server_version_num')::int >= 160000
                             THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
@@ -26,9 +28,7 @@ BEGIN
             WHEN duplicate_object OR unique_violation THEN NULL;
             WHEN insufficient_privilege THEN
                 RAISE EXCEPTION 'the role assay_app is missing, and % may not make it', current_user
-                    USING ERRCODE = 'insufficient_privilege',
-                    HINT = format('As a superuser: CREATE ROLE assay_app NOLOGIN NOINHERIT; '
-                                  'GRANT assay_app TO %I;', current_user);
+                    USING ERRCODE = 'insufficient_privilege', HINT = mends;
         END;
     END IF;
     IF EXISTS (SELECT FROM pg_roles
@@ -39,9 +39,13 @@ BEGIN
     IF NOT pg_has_role(current_user, 'assay_app', membership) THEN
         BEGIN
             EXECUTE format('GRANT assay_app TO %I', current_user);
-        EXCEPTION WHEN unique_violation OR internal_error THEN
-            -- Granted from another database at the same moment; or not, and then this says so.
-            IF NOT pg_has_role(current_user, 'assay_app', membership) THEN RAISE; END IF;
+        EXCEPTION
+            WHEN unique_violation OR internal_error THEN
+                -- Granted from another database at the same moment; or not, and then this says so.
+                IF NOT pg_has_role(current_user, 'assay_app', membership) THEN RAISE; END IF;
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION '% may not act as assay_app', current_user
+                    USING ERRCODE = 'insufficient_privilege', HINT = mends;
         END;
     END IF;
 END

@@ -19,6 +19,7 @@ from governance.people.models import Department, Person
 from governance.permissions import VIEW_ACTIONS
 from governance.policy.models import PolicyVersion
 from governance.policy.selectors import visible_to
+from governance.policy.services import active_policy
 from governance.principals import Principal, PrincipalKind, service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Decision, Review
@@ -326,6 +327,7 @@ def test_the_end_of_the_transaction_is_the_end_of_the_scope(
     world: dict[str, Estate], member: Principal
 ) -> None:
     before = session()
+    active_policy()  # parses the rules, once for each process
     with CaptureQueriesContext(connection) as captured, rowsecurity.scope(member):
         assert session()[0] == "assay_app"
     assert session() == before

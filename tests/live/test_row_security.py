@@ -1,0 +1,106 @@
+"""A production's database: its owner is an ordinary role, which row security binds as well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from assay.local.services import Postgres
+
+ROOT = Path(__file__).resolve().parents[2]
+# What the platform does first, then what it and a member of one department see of two.
+SCRIPT = """
+import django
+django.setup()
+from governance import rowsecurity
+from governance.people.models import Department, Person, RoleAssignment
+from governance.people.selectors import principal_for_person
+from governance.policy.services import policy_bootstrap
+from registry.versions.models import Model
+policy_bootstrap()
+mia = Person.objects.create(email="mia@example.org", name="Mia")
+for slug in ("clinical", "finance"):
+    department = Department.objects.create(slug=slug, name=slug)
+    Model.objects.create(name=slug, department=department, task="embeddings", created_by=mia)
+RoleAssignment.objects.create(person=mia, role="lead", department=department)
+print(sorted(Model.objects.values_list("name", flat=True)))
+with rowsecurity.scope(principal_for_person(mia)):
+    print(sorted(Model.objects.values_list("name", flat=True)))
+print(sorted(Model.objects.values_list("name", flat=True)))
+"""
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A cluster of its own: roles are the cluster's."""
+    folder = tmp_path_factory.mktemp("plain")
+    for each in (folder, *list(folder.parents)[:2]):
+        each.chmod(0o755)
+    server = Postgres(folder / "postgres")
+    yield server
+    server.stop()
+
+
+def owner(postgres: Postgres, *statements: str) -> str:
+    """A database of its own for the ordinary role `plain`; returns its URL."""
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        for statement in (*statements, "CREATE DATABASE plain OWNER plain"):
+            connection.execute(statement)
+    return postgres.url("plain").replace("postgres@", "plain@")
+
+
+def python(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+    environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": path}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("CREATE ROLE plain LOGIN CREATEROLE",),
+        (
+            "CREATE ROLE plain LOGIN",
+            "CREATE ROLE assay_app NOLOGIN NOINHERIT",
+            "GRANT assay_app TO plain",
+        ),
+    ],
+    ids=["may make roles", "was granted the role"],
+)
+def test_an_owner_that_is_no_superuser_is_bound_and_the_platform_works(
+    postgres: Postgres, statements: tuple[str, ...]
+) -> None:
+    url = owner(postgres, *statements)
+
+    migrated = python(url, "manage.py", "migrate", "--verbosity", "0")
+    seen = python(url, "-c", SCRIPT)
+    with psycopg.connect(url) as connection:
+        told_nothing = connection.execute("SELECT count(*) FROM registry_model").fetchone()
+
+    assert migrated.returncode == 0, migrated.stderr[-2000:]
+    both = "['clinical', 'finance']"
+    assert seen.stdout.splitlines() == [both, "['finance']", both], seen.stderr[-2000:]
+    assert told_nothing == (0,)
+
+
+def test_an_owner_that_may_not_have_the_role_is_told_what_mends_it(postgres: Postgres) -> None:
+    migrated = python(owner(postgres, "CREATE ROLE plain LOGIN"), "manage.py", "migrate")
+
+    assert migrated.returncode != 0
+    assert "GRANT assay_app TO plain" in migrated.stderr
