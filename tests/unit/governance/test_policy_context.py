@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import calendar
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from governance.errors import InvalidInput, NotPermitted
 from governance.permissions import Action
+from governance.policy.cases import run_cases
+from governance.policy.columns import COLUMNS
 from governance.policy.context import base_context, probing_context, with_base
+from governance.policy.document import document_from_yaml
 from governance.policy.engine import PolicySnapshot, Resource, decide, visibility
-from governance.policy.rules import CONTEXT_KINDS
+from governance.policy.rules import CONTEXT_KINDS, Operator
 from governance.policy.services import authorize
 from governance.principals import (
     HeldRole,
@@ -23,6 +28,7 @@ from governance.principals import (
 )
 from tests.unit.policy_support import install_rules
 
+ROOT = Path(__file__).resolve().parents[3]
 ADMIN = Principal(PrincipalKind.PERSON, "1", "Ada", roles=frozenset({HeldRole("admin")}))
 MODEL = Resource("model", id="1", name="sentiment", department="clinical")
 
@@ -235,3 +241,19 @@ def test_every_service_decides_by_the_moment_and_the_place(actor: Callable[..., 
             authorize(actor=admin, action=Action.AUDIT_EXPORT, resource=Resource("audit"))
     finally:
         request_context.reset(token)
+
+
+def test_the_documented_policy_is_valid_and_passes_its_own_tests() -> None:
+    text = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
+    document = document_from_yaml(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    snapshot = PolicySnapshot.from_rules(1, document.rules)
+    results = run_cases(snapshot, document.cases)
+    assert len(results) == 2
+    assert [result.reason for result in results if not result.passed] == []
+
+
+def test_every_operator_context_and_attribute_is_documented() -> None:
+    text = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
+    attributes = {name for columns in COLUMNS.values() for name in columns}
+    names = [*Operator, *(f"context.{name}" for name in CONTEXT_KINDS), *attributes]
+    assert [name for name in names if f"`{name}`" not in text] == []
