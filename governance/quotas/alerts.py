@@ -11,11 +11,10 @@ from django.db import transaction
 
 from governance.audit.services import Subject, audit_record
 from governance.principals import service_principal
-from governance.quotas.kinds import KINDS, Window, amount_words, limit_words
+from governance.quotas.kinds import KINDS, THRESHOLDS, Window, amount_words, limit_words
 from governance.quotas.models import QuotaAlert, QuotaLimit
 from governance.quotas.selectors import LimitUse, uses
 
-THRESHOLDS = (50, 80, 100)
 _BUDGETS = [kind.name for kind in KINDS.values() if kind.is_budget]
 _CONTROLLER = service_principal("controller")
 

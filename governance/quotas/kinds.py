@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 MICRO = 1_000_000
 ORGANISATION = "organisation"
+# At these per cents of a budget an alert is raised.
+THRESHOLDS = (50, 80, 100)
 
 
 class Window(StrEnum):

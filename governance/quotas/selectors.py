@@ -120,7 +120,8 @@ class LimitUse:
     @property
     def title(self) -> str:
         """Whom it binds, as a sentence begins."""
-        return subject_words(self.row.subject)
+        key = self.row.api_key
+        return subject_words(self.row.subject) if key is None else f"API key {key.name}"
 
     @property
     def words(self) -> str:

@@ -33,6 +33,16 @@ STOPPED = Counter("assay_gateway_stopped", "Requests that a limit stopped, by it
 SHADOWED = Counter(
     "assay_gateway_shadowed", "Requests that a shadow limit would have stopped.", ("kind",)
 )
+BUDGET_USED = Gauge(
+    "assay_budget_used_ratio",
+    "Used of a budget in its present window; budgets of keys are left out.",
+    ("subject", "kind"),
+)
+BUDGET_ALERT = Gauge(
+    "assay_budget_alert_percent",
+    "The highest alert threshold (50, 80, 100) that the budget has reached; 0 for none.",
+    ("subject", "kind"),
+)
 HELD = Gauge("assay_gateway_held_settlements", "Settlements that Redis has not taken yet.")
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import redis
@@ -48,6 +49,10 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
     if not may_scrape(scope):
         await respond(send, 403, b"Metrics need ASSAY_METRICS_TOKEN.\n", [], b"text/plain")
         return
+    runtime = gateway.start()
+    with contextlib.suppress(Unavailable, redis.RedisError, OSError):
+        # Without them the gauges stand as they were at the last scrape.
+        await runtime.quotas.measure((await runtime.refresher.current()).limits)
     await respond(send, 200, generate_latest(), [], CONTENT_TYPE_LATEST.encode())
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import redis.asyncio
 from django.conf import settings
 
-from assay.gateway.metrics import SHADOWED, STOPPED
+from assay.gateway.metrics import BUDGET_ALERT, BUDGET_USED, SHADOWED, STOPPED
 from governance.errors import QuotaExceeded, Unavailable
-from governance.quotas.kinds import KINDS
+from governance.quotas.kinds import KINDS, THRESHOLDS
 from governance.quotas.wire import (
     SCRIPT,
     Amount,
@@ -98,6 +98,28 @@ class Quotas:
         for one in over:
             SHADOWED.labels(one.kind).inc()
         return Reservation(verdict.at_ms / 1000, headers, [one.name for one in over])
+
+    async def measure(self, limits: Sequence[Limit]) -> None:
+        """Bring the gauges of budgets up to date; keys have none, for there is no end of them.
+
+        Raises:
+            redis.RedisError, OSError: Redis does not answer.
+        """
+        budgets = [
+            limit
+            for limit in limits
+            if KINDS[limit.kind].is_budget and not limit.subject.startswith("key:") and limit.limit
+        ]
+        arguments = [part for limit in budgets for part in (limit.subject, limit.kind)]
+        text: bytes = await self._script(keys=(), args=["read", *arguments])
+        used = [int(number) for number in text.split()][2::4]
+        BUDGET_USED.clear()
+        BUDGET_ALERT.clear()
+        for limit, amount in zip(budgets, used, strict=True):
+            ratio = amount / limit.bound
+            reached = max((t for t in THRESHOLDS if 100 * ratio >= t), default=0)
+            BUDGET_USED.labels(limit.subject, limit.kind).set(ratio)
+            BUDGET_ALERT.labels(limit.subject, limit.kind).set(reached)
 
     async def settle(self, entry: UsageEntry, *, tokens: int = 0, refund: bool = False) -> bool:
         """Replace the reservation by what was used and record `entry`. True the first time.

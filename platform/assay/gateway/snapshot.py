@@ -102,6 +102,7 @@ class Snapshot:
     deployments: Mapping[str, DeploymentEntry]
     policy: PolicySnapshot
     read_at: float
+    limits: tuple[Limit, ...] = ()
 
     @property
     def age_s(self) -> float:
@@ -127,6 +128,7 @@ def read_snapshot() -> Snapshot:
             policy=active_policy(),
             keys=_read_keys(limits),
             deployments=_read_deployments(limits),
+            limits=tuple(limit for found in limits.values() for limit in found),
             read_at=read_at,
         )
     except BaseException:
