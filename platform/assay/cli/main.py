@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from assay.cli import audit, jobs, keys, policy, releases
+from assay.cli import audit, jobs, keys, people, policy, releases
 from assay.cli.doctor import doctor
 from assay.cli.models import models
 from assay.cli.output import CliError, show_error
@@ -25,6 +25,7 @@ app.command()(models)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
+app.add_typer(people.app, name="people")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.command()(doctor)

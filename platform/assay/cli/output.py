@@ -28,6 +28,7 @@ STYLES = {
     "revoked": "red",
     "expired": "red",
     "recalled": "red",
+    "inactive": "yellow",
 }
 
 

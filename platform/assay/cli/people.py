@@ -1,0 +1,121 @@
+"""`assay people list`, `deactivate`, `reactivate`; `assay people groups`: what they mean."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from assay.cli.client import Client
+from assay.cli.models import Limit
+from assay.cli.output import CliError, console, state, table
+
+app = typer.Typer(no_args_is_help=True, help="Who is here, as what, and who has access.")
+
+
+class Standing(StrEnum):
+    """Whether a person has access."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+
+
+Who = Annotated[str, typer.Argument(help="The person's id or whole e-mail address.")]
+
+
+@app.command("list")
+def list_people(
+    text: Annotated[str | None, typer.Argument(help="Part of a name or address.")] = None,
+    department: Annotated[str | None, typer.Option(help="With a role in it.")] = None,
+    standing: Annotated[
+        Standing | None, typer.Option("--state", help="With access or not.")
+    ] = None,
+    limit: Limit = 100,
+) -> None:
+    """People that you may see, with their roles and where those are from."""
+    asked = {"q": text, "department": department, "state": standing}
+    given = {name: str(value) for name, value in asked.items() if value is not None}
+    people = Client.signed_in().all("people", limit=limit, **given)
+    table(
+        ("id", "name", "e-mail", "state", "roles"),
+        (
+            (
+                person["id"],
+                person["name"],
+                person["email"],
+                state("active" if person["is_active"] else "inactive"),
+                [_role(held) for held in person["roles"]],
+            )
+            for person in people
+        ),
+        empty="There is nobody that fits and that you may see.",
+    )
+
+
+@app.command()
+def deactivate(
+    who: Who, reason: Annotated[str, typer.Option(prompt=True, help="For the audit log.")]
+) -> None:
+    """End a person's access at once: sessions and tokens die for good, the record stays."""
+    client = Client.signed_in()
+    person = client.post(f"people/{_id(client, who)}/deactivate", reason=reason)
+    console.print(f"{person['name']} has no access any more.", markup=False)
+
+
+@app.command()
+def reactivate(
+    who: Who, reason: Annotated[str | None, typer.Option(help="For the audit log.")] = None
+) -> None:
+    """Let a person in again, in the roles they have; they sign in anew."""
+    client = Client.signed_in()
+    given = {} if reason is None else {"reason": reason}
+    person = client.post(f"people/{_id(client, who)}/reactivate", **given)
+    console.print(f"{person['name']} may sign in again.", markup=False)
+
+
+@app.command()
+def groups(limit: Limit = 100) -> None:
+    """What being in an identity provider's group makes a person."""
+    table(
+        ("id", "group", "makes people", "set by", "at"),
+        (
+            (
+                mapping["id"],
+                mapping["group"],
+                _role(mapping),
+                (mapping["created_by"] or {}).get("name"),
+                mapping["created_at"],
+            )
+            for mapping in Client.signed_in().all("group-mappings", limit=limit)
+        ),
+        empty="No group means anything that you may see.",
+    )
+
+
+def _role(held: dict[str, Any]) -> str:
+    words = f"{held['speciality']} {held['role']}".strip()
+    where = f" in {held['department']}" if held["department"] else ""
+    # A mapping names its group in a column of its own.
+    through = f" through {held['group']}" if held.get("source", "manual") != "manual" else ""
+    return words + where + through
+
+
+def _id(client: Client, who: str) -> int:
+    """The id of that person.
+
+    Raises:
+        CliError: nobody has that address.
+    """
+    if who.isascii() and who.isdigit():
+        return int(who)
+    found = [
+        person
+        for person in client.all("people", limit=100, q=who)
+        if person["email"] == who.strip().lower()
+    ]
+    if not found:
+        raise CliError(
+            f"There is nobody with the address {who}.", "`assay people list` shows who there is."
+        )
+    return int(found[0]["id"])

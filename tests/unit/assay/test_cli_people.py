@@ -1,0 +1,59 @@
+"""`assay people …` against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from governance.people.models import Department, GroupMapping, Person, RoleAssignment
+from tests.unit.assay import test_cli
+from tests.unit.assay.test_cli import Run
+
+# Fixtures of the command line's own tests.
+ada, run, signed_in = test_cli.ada, test_cli.run, test_cli.signed_in
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
+
+
+@pytest.fixture
+def dora(person: Callable[..., Person], department: Callable[[str], Department]) -> Person:
+    made = person("Dora [b]", "developer@clinical")
+    RoleAssignment.objects.create(
+        person=made, role="reviewer", speciality="privacy", source="scim", group="Privacy"
+    )
+    GroupMapping.objects.create(group="Privacy", role="reviewer", speciality="privacy")
+    return made
+
+
+def test_people_are_listed_with_roles_and_where_those_are_from(
+    signed_in: Run,
+    dora: Person,
+) -> None:
+    _, out, _ = signed_in("people", "list", code=0)
+    assert "Ada" in out
+    assert "Dora [b]" in out
+    assert "developer in clinical, privacy reviewer through Privacy" in out
+    _, out, _ = signed_in("people", "list", "dor", "--department", "clinical", code=0)
+    assert "Ada" not in out
+    _, out, _ = signed_in("people", "list", "--state", "inactive", code=0)
+    assert "nobody" in out
+    _, out, _ = signed_in("people", "groups", code=0)
+    assert "privacy reviewer" in out
+
+
+def test_a_person_is_deactivated_by_address_and_reactivated_by_id(
+    signed_in: Run,
+    dora: Person,
+) -> None:
+    email = dora.email.upper()
+    _, out, _ = signed_in("people", "deactivate", email, "--reason", "Left.", code=0)
+    assert "has no access any more" in out
+    dora.refresh_from_db()
+    assert (dora.is_active, dora.deactivation_reason) == (False, "Left.")
+    _, _, err = signed_in("people", "deactivate", email, "--reason", "Left.", code=1)
+    assert "cannot be deactivated again" in err
+    _, out, _ = signed_in("people", "reactivate", str(dora.pk), code=0)
+    assert "may sign in again" in out
+    _, _, err = signed_in("people", "deactivate", "nobody@example.org", "--reason", "x", code=1)
+    assert "nobody with the address" in err
