@@ -12,7 +12,6 @@ from governance.keys.checks import NAME_MAX, NETWORKS_MAX, PURPOSE_MAX
 from governance.keys.models import ApiKey
 
 NETWORKS_HELP = "One a line, such as 10.20.0.0/16. Leave it empty for any address."
-DEPLOYMENTS_HELP = "Only these; none ticked means every deployment that the department may use."
 
 
 class NetworksField(forms.CharField):
@@ -37,7 +36,7 @@ def deployments_field(names: Iterable[str]) -> forms.MultipleChoiceField:
     return forms.MultipleChoiceField(
         choices=[(name, name) for name in names],
         required=False,
-        label=f"Deployments. {DEPLOYMENTS_HELP}",
+        label="Only these deployments (none ticked: all)",
         widget=forms.CheckboxSelectMultiple(attrs={"class": "form-check-input"}),
     )
 

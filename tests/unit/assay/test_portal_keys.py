@@ -110,8 +110,12 @@ def test_details_change_on_the_page(company: Company) -> None:
     assert (response.status_code, response.headers["Location"]) == (302, f"/keys/{key.pk}")
     key.refresh_from_db()
     assert (key.name, key.owner, key.networks) == ("nightly bot", company.devi, [])
-    stranger = client.post(f"/keys/{key.pk}/change", {**body, "owner": company.fay.pk})
+    stranger = client.post(
+        f"/keys/{key.pk}/change", {**body, "owner": company.fay.pk, "purpose": "As typed."}
+    )
     assert stranger.status_code == 400
+    assert "As typed." in stranger.content.decode()
+    assert client.get(f"/keys/{key.pk}/change").status_code == 200
 
 
 def test_a_reason_for_revoking_is_kept(company: Company) -> None:

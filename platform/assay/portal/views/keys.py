@@ -132,6 +132,13 @@ class KeyPage(ActionScreen):
 class KeyChange(KeyPage):
     """Changes what may change while it lives."""
 
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        """What was typed is still there when it was refused."""
+        given = super().context(**kwargs)
+        if given["change_form"] is not None:
+            given["change_form"] = self.change_form(given["key"], self.request.POST or None)
+        return given
+
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         key = self.key()
         values = cleaned(self.change_form(key, self.request.POST))
