@@ -11,6 +11,8 @@ from django.apps import apps
 from django.db import DatabaseError, ProgrammingError, connection, transaction
 from django.db.models import Model as DjangoModel
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from redis import Redis
 
 from governance import rowsecurity
 from governance.audit.models import AuditEvent
@@ -22,6 +24,7 @@ from governance.policy.selectors import visible_to
 from governance.policy.services import active_policy
 from governance.principals import Principal, PrincipalKind, service_principal
 from governance.quotas.models import QuotaLimit
+from governance.quotas.services import quota_reconcile
 from governance.reviews.models import Decision, Review
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
@@ -452,3 +455,40 @@ def test_a_vote_on_a_review_that_one_may_not_see_is_refused_by_the_database(
             digest="e" * 64,
             round=7,
         )
+
+
+def test_counters_are_compared_with_every_departments_use_whoever_may_ask(
+    world: dict[str, Estate], member: Principal, redis: Redis
+) -> None:
+    install_rules(
+        [
+            {
+                "id": "wide",
+                "effect": "permit",
+                "description": "wide",
+                "principal": {"kinds": ["person"]},
+                "actions": ["quota:view"],
+            }
+        ]
+    )
+    UsageRecord.objects.bulk_create(
+        UsageRecord(
+            request_id=f"r-{slug}",
+            occurred_at=timezone.now(),
+            department=slug,
+            key_public_id="k",
+            deployment="d",
+            version_digest="d",
+            endpoint="e",
+            prompt_tokens=5,
+            outcome="ok",
+        )
+        for slug in world
+    )
+
+    without = quota_reconcile(actor=member, repair=False)
+    with rowsecurity.scope(member):
+        within = quota_reconcile(actor=member, repair=False)
+
+    assert without.drifts
+    assert within.drifts == without.drifts
