@@ -59,55 +59,6 @@ class SignInForm(TablerForm):
     )
 
 
-class CodeForm(TablerForm):
-    """A code of an authenticator app, or a recovery code."""
-
-    code = forms.CharField(
-        max_length=32,
-        widget=forms.TextInput(
-            attrs={"autocomplete": "one-time-code", "inputmode": "numeric", "autofocus": True}
-        ),
-    )
-
-
-class ConfirmForm(TablerForm):
-    """The password again."""
-
-    password = forms.CharField(
-        max_length=256, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
-    )
-
-
-class PasskeyForm(TablerForm):
-    """A new passkey's name; the browser adds the rest."""
-
-    name = forms.CharField(
-        max_length=60, help_text="To tell it from others, such as “work laptop”."
-    )
-
-
-class ReasonForm(TablerForm):
-    """Why something is done to somebody's account."""
-
-    reason = forms.CharField(max_length=300)
-
-
-class PasswordForm(TablerForm):
-    """A new password for oneself."""
-
-    current = forms.CharField(
-        max_length=256,
-        label="Current password",
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-    )
-    new = forms.CharField(
-        max_length=256,
-        label="New password",
-        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text="Twelve characters at least; your other sessions end.",
-    )
-
-
 class DepartmentScoped(TablerForm):
     """A form for something that is made in one of the departments that the actor may choose."""
 
@@ -346,7 +297,8 @@ class DepartmentForm(TablerForm):
 class RoleForm(TablerForm):
     """One role to grant."""
 
-    role = forms.ChoiceField(choices=_title(Role.choices))
+    # The least of them first chosen: a slip of the hand makes nobody an administrator.
+    role = forms.ChoiceField(choices=_title(Role.choices), initial=Role.VIEWER)
     department = SlugChoice(queryset=None, required=False, empty_label="Platform-wide")
     speciality = forms.ChoiceField(
         required=False,

@@ -58,6 +58,12 @@ urlpatterns = [
         name="account_passkey_options",
     ),
     path("account/factors/<int:id>/remove", account.FactorRemove.as_view(), name="account_factor"),
+    path("account/tokens", account.TokenAdd.as_view(), name="account_token"),
+    path(
+        "account/tokens/<int:id>/revoke",
+        account.TokenRevoke.as_view(),
+        name="account_token_revoke",
+    ),
     path("account/sessions/end", account.SessionEnd.as_view(), name="account_session"),
     path("models", models.Models.as_view(), name="models"),
     path("models/new", models.ModelNew.as_view(), name="model_new"),

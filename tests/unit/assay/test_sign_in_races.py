@@ -13,7 +13,11 @@ from governance.people import attempts
 from governance.people.models import Person
 from tests.unit.assay.sign_in_support import Visitor, give_totp, totp_now, with_password
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("policy", "redis")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("policy", "redis"),
+    pytest.mark.sweep,
+]
 
 
 @pytest.fixture

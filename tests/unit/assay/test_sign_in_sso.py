@@ -20,7 +20,7 @@ from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate
 from tests.unit.assay.sign_in_support import Visitor, give_totp, totp_now, with_password
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 LISA: dict[str, Any] = {
     "name": "Lisa  Liu",
     "email": "Lisa@example.org",

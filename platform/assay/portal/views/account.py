@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,9 +13,11 @@ from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -31,12 +34,25 @@ from assay.accounts.factors import (
 )
 from assay.accounts.freshness import is_fresh
 from assay.accounts.pages import destination
-from assay.portal.forms import CodeForm, ConfirmForm, PasskeyForm, PasswordForm
+from assay.portal.account_forms import (
+    CodeForm,
+    ConfirmForm,
+    PasskeyForm,
+    PasswordForm,
+    TokenForm,
+)
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.views.sessions import shown
-from governance.errors import InvalidInput
+from governance.errors import InvalidInput, NotFound
+from governance.keys.models import ApiKey
+from governance.keys.selectors import key_get, keys_visible_to
+from governance.keys.services import access_token_create, key_revoke
+from governance.people.models import Person
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
 from governance.people.signing_in import own_account, password_change, password_check
+from governance.principals import Principal
+
+TOKENS_SHOWN = 50
 
 SECRET = "assay_totp_secret"  # noqa: S105 (the name of the place in the session)
 
@@ -60,6 +76,8 @@ class Account(ActionScreen):
             "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
             "password_form": PasswordForm() if person.has_usable_password() else None,
             "passkey_form": PasskeyForm(),
+            "tokens": tokens_of(self.actor, person),
+            "token_form": TokenForm(auto_id="token_%s"),
             "fresh": is_fresh(self.request),
         }
 
@@ -234,6 +252,41 @@ class PasskeyConfirmOptions(Screen):
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         person = own_account(self.actor)
         return JsonResponse(passkeys.authentication_options(person=person))
+
+
+def tokens_of(actor: Principal, person: Person) -> QuerySet[ApiKey]:
+    """One's own access tokens that are alive, the newest first; more are on the page of keys."""
+    alive = keys_visible_to(actor).filter(
+        person=person, revoked_at=None, expires_at__gt=timezone.now()
+    )
+    return alive.order_by("-pk")[:TOKENS_SHOWN]
+
+
+class TokenAdd(FreshScreen):
+    """A new access token, shown this once."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        values = cleaned(TokenForm(self.request.POST))
+        key, token = access_token_create(
+            person=own_account(self.actor),
+            name=values["name"],
+            expires_at=timezone.now() + timedelta(days=values["days"]),
+        )
+        root = f"{self.request.scheme}://{self.request.get_host()}"
+        context = {"key": key, "token": token, "root": root}
+        return render(self.request, "portal/account/token.html", context, status=201)
+
+
+class TokenRevoke(Account):
+    """Revokes one of one's own access tokens, at once."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        key = key_get(actor=self.actor, key_id=id)
+        if key.person_id != self.actor.person_id:
+            raise NotFound(f"There is no access token {id} on your account.")
+        key_revoke(actor=self.actor, key_id=key.pk)
+        messages.success(self.request, f"The token {key.name} is revoked.")
+        return redirect("portal:account")
 
 
 class SessionEnd(Account):

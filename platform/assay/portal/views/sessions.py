@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from assay.accounts.devices import device_words
 from assay.accounts.factors import factors_of, factors_reset
 from assay.portal.access import may
-from assay.portal.forms import ReasonForm
+from assay.portal.account_forms import ReasonForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from governance.people.selectors import person_get
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to

@@ -42,7 +42,8 @@ from assay.accounts.pages import destination, refusal, sign_in_page
 from assay.accounts.passkeys import authentication_options, passkey_check
 from assay.accounts.personas import personas_allowed
 from assay.accounts.provider import SignOnAdapter
-from assay.portal.forms import CodeForm, SignInForm
+from assay.portal.account_forms import CodeForm
+from assay.portal.forms import SignInForm
 from governance.audit.services import audit_refusal
 from governance.errors import DomainError, Unavailable
 from governance.people.models import Person
