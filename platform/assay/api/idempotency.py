@@ -26,6 +26,7 @@ from rest_framework.response import Response
 
 from assay.models import IdempotencyRecord
 from governance.errors import InvalidInput, WrongState
+from governance.principals import Principal
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -35,9 +36,14 @@ CLEARED_AT_ONCE = 200
 Handler = Callable[..., HttpResponseBase]
 
 
-def fingerprint(request: Request) -> str:
-    """SHA-256 of method, path and parsed body; of files their names and sizes, not their bytes."""
+def fingerprint(request: Request, actor: Principal) -> str:
+    """SHA-256 of what is asked, as whom: method, path, parsed body (of files their names and sizes,
+    not their bytes), and the caller's roles and scopes, so that an answer is not repeated to who
+    has lost them since.
+    """
     digest = hashlib.sha256(f"{request.method} {request.get_full_path()}\n".encode())
+    standing = [*sorted(map(repr, actor.roles)), *sorted(actor.scopes or ()), actor.department]
+    digest.update(f"{standing}\n".encode())
     for part in _parts(request.data):
         digest.update(part.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
@@ -77,7 +83,7 @@ def idempotent(handler: Handler) -> Handler:
         if key is None:
             return handler(view, request, *args, **kwargs)
         caller = f"{view.actor.kind}:{view.actor.id}"
-        print_ = fingerprint(request)
+        print_ = fingerprint(request, view.actor)
         with transaction.atomic():
             _hold(caller, key)
             if (record := _find(caller, key)) is not None:
@@ -120,7 +126,8 @@ def _find(caller: str, key: str) -> IdempotencyRecord | None:
 def _replay(record: IdempotencyRecord, print_: str) -> Response:
     if record.fingerprint != print_:
         raise WrongState(
-            "This Idempotency-Key was used for another request within the last day.",
+            "This Idempotency-Key was used for another request, or in other roles, within the last "
+            "day.",
             code="idempotency_conflict",
             hint="Use a new key for a new request.",
         )
