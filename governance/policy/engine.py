@@ -8,6 +8,7 @@ exactly what single decisions would let through.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -180,8 +181,12 @@ def _problem(rule: Rule, actor: Principal, resource: Resource, context: Mapping[
 def _near_miss(rule: Rule, actor: Principal, resource: Resource, context: Mapping[str, Any]) -> str:
     """What kept a permit from applying that is about the actor and could be evaluated."""
     clause = bind(rule, actor)
-    missed = failing(clause, resource, context) if clause else []
-    return describe_failure(missed[0], resource, context) if missed else ""
+    for condition in clause.conditions if clause else ():
+        # A reason is not worth an error in a decision that is made already.
+        with suppress(EvaluationError):
+            if not evaluate(condition, resource, context):
+                return describe_failure(condition, resource, context)
+    return ""
 
 
 def visibility(

@@ -20,6 +20,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from governance.keys.models import ApiKey
+from governance.permissions import Action
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.services import active_policy
 from governance.principals import Principal, PrincipalKind
@@ -125,7 +126,7 @@ def read_snapshot() -> Snapshot:
     try:
         limits = _read_limits()
         return Snapshot(
-            policy=active_policy(),
+            policy=_read_policy(),
             keys=_read_keys(limits),
             deployments=_read_deployments(limits),
             limits=tuple(limit for found in limits.values() for limit in found),
@@ -134,6 +135,14 @@ def read_snapshot() -> Snapshot:
     except BaseException:
         connection.close()
         raise
+
+
+def _read_policy() -> PolicySnapshot:
+    """The policy, with its rules indexed here, in a thread, and not by the first request."""
+    policy = active_policy()
+    for action in (Action.DEPLOYMENT_INVOKE, Action.DEPLOYMENT_VIEW):
+        policy.index(action, "deployment")
+    return policy
 
 
 def read_keys(public_ids: Collection[str]) -> dict[str, KeyEntry]:

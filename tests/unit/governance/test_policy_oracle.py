@@ -41,6 +41,34 @@ NETWORKS = ("10.0.0.0/8", "10.0.0.1", "192.0.2.0/24", "0.0.0.0/0", "2001:db8::/3
 NUMBERS = (0, 1, 2, -1, 512, 2**62, 2**63 - 1, -(2**63))
 ODD = (math.nan, math.inf, 1.0, 0.5, 2**63, -(2**63) - 1, 10**40, {"a": 1}, b"x", object())
 WITHOUT = {"is_true", "is_self", "same_department"}
+# What fits each attribute: most rules and values are of the right kind, or every case would err.
+FITTING = {
+    "department": ("eq", "ne", "in", "not_in", "same_department"),
+    "departments": ("contains", "contains_any", "same_department"),
+    "visibility": ("eq", "ne", "in", "not_in"),
+    "owner": ("is_self", "eq", "ne"),
+    "shared": ("is_true", "eq", "ne"),
+    "tier": ("eq", "ne", "in", "not_in", "same_department"),
+    "place": ("in_network", "not_in_network"),
+    "score": ("lte", "gte", "eq", "in", "not_in"),
+    "classification": ("eq", "ne", "in", "not_in"),
+    "client_address": ("in_network", "not_in_network"),
+    "time": ("lte", "gte"),
+    "tokens": ("lte", "gte", "eq"),
+    "weekday": ("lte", "gte", "in"),
+    "lifetime_days": ("lte", "gte"),
+}
+FITTING_VALUES = {
+    "shared": (True, False),
+    "owner": (1, 2),
+    "score": (1, 2, 3),
+    "tokens": (1, 2, 3),
+    "lifetime_days": (1, 2, 3),
+    "weekday": (1, 4, 7),
+    "time": ("09:30", "12:00", "17:59"),
+    "classification": ("internal", "restricted", "public"),
+    "visibility": ("organisation", "internal"),
+}
 
 
 class Draw:
@@ -76,24 +104,31 @@ class Draw:
     def stated(self, names: tuple[str, ...], missing: float) -> dict[str, Any]:
         return {name: self.value() for name in names if self.random.random() > missing}
 
-    def condition(self) -> dict[str, Any]:
-        operator = self.random.choice([str(operator) for operator in Operator])
-        inside = self.random.random() < 0.3
-        attribute = self.random.choice(CONTEXT if inside else NAMES)
+    def condition(self, again: str = "") -> dict[str, Any]:
+        """On any attribute, or on one that has a condition already; mostly one that fits."""
+        attribute = again or self.random.choice((*NAMES, *CONTEXT))
+        fits = self.random.random() < 0.85
+        operators = FITTING[attribute] if fits else [str(operator) for operator in Operator]
+        operator = self.random.choice(operators)
         condition = {
-            "attribute": f"context.{attribute}" if inside else attribute,
+            "attribute": f"context.{attribute}" if attribute in CONTEXT else attribute,
             "operator": operator,
         }
+        values = FITTING_VALUES.get(attribute, SLUGS) if fits else (*TEXTS, *NUMBERS, True)
         if operator in WITHOUT:
             return condition
         if operator.endswith("in_network"):
             return {**condition, "value": self.some(NETWORKS, 3, 1)}
-        if operator in {"lte", "gte"}:
-            return {**condition, "value": self.random.choice((*NUMBERS, "09:30", "17:59"))}
         if operator in {"in", "not_in", "contains_any"}:
-            kind = self.random.choice((TEXTS, NUMBERS, (True, False)))
-            return {**condition, "value": self.some(kind, 2, 1)}
-        return {**condition, "value": self.scalar()}
+            return {**condition, "value": self.some(values, 2, 1)}
+        return {**condition, "value": self.random.choice(values)}
+
+    def conditions(self) -> list[dict[str, Any]]:
+        """None to three, some of them twice on one attribute."""
+        found = [self.condition() for _ in range(self.random.choice((0, 1, 1, 1, 2)))]
+        if found and self.random.random() < 0.3:
+            found.append(self.condition(found[0]["attribute"].removeprefix("context.")))
+        return found
 
     def matcher(self) -> dict[str, Any]:
         kinds = self.some(["person", "key", "service"], 2)
@@ -125,9 +160,7 @@ class Draw:
                 "principal": self.matcher(),
                 "actions": self.some(ACTIONS, 4, 2),
                 "resource_types": self.some(TYPES, 2) if self.random.random() < 0.3 else [],
-                "conditions": [
-                    self.condition() for _ in range(self.random.choice((0, 0, 1, 1, 2, 3)))
-                ],
+                "conditions": self.conditions(),
             }
             try:
                 PolicySnapshot.from_rules(1, [rule])
@@ -162,13 +195,18 @@ class Draw:
 
     def resource(self) -> Resource:
         attributes = self.stated(NAMES[1:], missing=0.06)
-        if self.random.random() < 0.7:
+        if self.random.random() < 0.8:
             attributes |= {
                 "departments": self.some(SLUGS, 3),
                 "owner": self.random.choice((1, 2, None)),
                 "shared": self.random.random() < 0.5,
-                "visibility": self.random.choice(("organisation", "internal")),
+                "visibility": self.random.choice(("organisation", "internal", None)),
+                "tier": self.random.choice(SLUGS),
+                "place": self.random.choice(ADDRESSES[:7]),
+                "score": self.random.choice((1, 2, 3)),
             }
+            for name in self.some(tuple(attributes), 1):
+                attributes[name] = self.value()
         return Resource(
             self.random.choice(TYPES),
             department=self.random.choice((None, *SLUGS)),
@@ -176,15 +214,15 @@ class Draw:
         )
 
     def context(self) -> dict[str, Any]:
-        if self.random.random() < 0.3:
+        if self.random.random() < 0.15:
             return self.stated(CONTEXT, missing=0.2)
         return {
             "classification": self.random.choice(("internal", "restricted")),
-            "client_address": self.random.choice(ADDRESSES),
-            "time": self.random.choice(("00:00", "09:30", "12:00", "23:59")),
-            "tokens": self.random.choice(NUMBERS),
+            "client_address": self.random.choice(ADDRESSES[:7]),
+            "time": self.random.choice(("00:00", "09:30", "12:00", "17:59", "23:59")),
+            "tokens": self.random.choice((1, 2, 3, 2**62)),
             "weekday": self.random.randint(1, 7),
-            "lifetime_days": self.random.choice(NUMBERS),
+            "lifetime_days": self.random.choice((1, 2, 3, -(2**63))),
         }
 
 
