@@ -27,6 +27,8 @@ MAX_DEPTH = 24
 MAX_WHOLE = 2**63 - 1
 MAX_FLOAT = 9e15
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# What YAML takes for blank; Python would strip more.
+_BLANK = " \t\r\n"
 _MEMBERS = ("note", "rules", "tests")
 
 
@@ -235,10 +237,10 @@ def value_from_text(text: str, *, several: bool = False) -> Any:
     Raises:
         InvalidInput: it is no YAML.
     """
-    text = text.strip()
+    text = text.strip(_BLANK)
     try:
         if several and not text.startswith("["):
-            parts = [part.strip() for part in text.split(",") if part.strip()]
+            parts = [part.strip(_BLANK) for part in text.split(",") if part.strip(_BLANK)]
             return [value_from_text(part) for part in parts]
         _check_events(text)
         return yaml.load(text, Loader=_Reader)  # noqa: S506 (a safe loader of ours)
@@ -259,7 +261,7 @@ def value_to_text(value: Any) -> str:
     text: str = yaml.dump(
         value, Dumper=_Writer, default_flow_style=True, allow_unicode=True, width=10_000
     )
-    return text.strip().removesuffix("...").strip()
+    return text.strip(_BLANK).removesuffix("...").strip(_BLANK)
 
 
 def lines_from_text(text: str) -> dict[str, Any]:

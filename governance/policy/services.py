@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from django.db import transaction
 
 from governance.audit.services import Attempt, Subject, audit_record
@@ -18,6 +17,7 @@ from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.context import with_base
 from governance.policy.decisions import Inputs, decision_data, remember
+from governance.policy.document import document_from_yaml
 from governance.policy.engine import (
     NO_POLICY,
     PolicyDecision,
@@ -103,16 +103,15 @@ def _hint(snapshot: PolicySnapshot) -> str:
 
 def policy_bootstrap() -> PolicyVersion:
     """Install the default policy as version 1 and make it active; does nothing when it is there."""
-    document = yaml.safe_load(DEFAULT_POLICY.read_text(encoding="utf-8"))
-    rules: list[dict[str, Any]] = document["rules"]
-    PolicySnapshot.from_rules(1, rules)
+    document = document_from_yaml(DEFAULT_POLICY.read_text(encoding="utf-8"))
     with transaction.atomic():
         version, created = PolicyVersion.objects.get_or_create(
             number=1,
             defaults={
-                "rules": rules,
-                "digest": policy_digest(rules),
-                "note": document["note"],
+                "rules": document.rules,
+                "tests": document.tests,
+                "digest": policy_digest(document.rules),
+                "note": document.note,
                 "state": PolicyState.ACTIVE,
             },
         )

@@ -25,7 +25,7 @@ CONDITIONS_MAX = 20
 
 
 def _pairs(values: Any) -> list[tuple[str, str]]:
-    return [(str(value), str(value).replace("_", " ")) for value in values]
+    return [(str(value), str(value)) for value in values]
 
 
 def _several(label: str, values: Any) -> forms.MultipleChoiceField:

@@ -9,25 +9,27 @@ import pytest
 
 from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
+from governance.policy.document import document_from_yaml, document_to_yaml
 from governance.policy.models import PolicyVersion
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
 
 __all__ = ["ada", "run", "signed_in"]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 
-MORE = """
-- id: viewers-set-gates
-  effect: permit
-  description: viewers set gates
-  principal: {department_roles: [viewer]}
-  actions: ["gate:set"]
-tests:
-- name: a viewer sets a gate
-  principal: {roles: [viewer@clinical]}
-  action: gate:set
-  resource: {type: gate, department: clinical}
-  expect: permit
-"""
+RULE = {
+    "id": "viewers-set-gates",
+    "effect": "permit",
+    "description": "viewers set gates",
+    "principal": {"department_roles": ["viewer"]},
+    "actions": ["gate:set"],
+}
+CASE = {
+    "name": "a viewer sets a gate",
+    "principal": {"roles": ["viewer@clinical"]},
+    "action": "gate:set",
+    "resource": {"type": "gate", "department": "clinical"},
+    "expect": "permit",
+}
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ def changed(signed_in: Run, tmp_path: Path) -> Path:
     """The policy in force as a file, with one more rule and a test."""
     file = tmp_path / "policy.yaml"
     signed_in("policy", "export", "-o", str(file), code=0)
-    text = file.read_text()
-    assert text.endswith("tests: []\n")
-    file.write_text(text.removesuffix("tests: []\n").rstrip("\n") + MORE)
+    document = document_from_yaml(file.read_text())
+    rules, tests = [*document.rules, RULE], [CASE]
+    file.write_text(document_to_yaml(rules=rules, tests=tests, note="Viewers set gates."))
     return file
 
 
@@ -81,7 +83,8 @@ def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_adm
     _, out, _ = signed_in("policy", "list", code=0)
     assert "superseded" in out
     _, out, _ = signed_in("policy", "show", code=0)
-    assert "Viewers of the department that owns it may set gates." in out
+    assert "viewers-set-gates" in out
+    assert "may set gates." in out
 
 
 def test_a_failing_test_is_named_and_the_exit_code_says_so(signed_in: Run, changed: Path) -> None:

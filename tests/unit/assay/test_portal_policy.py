@@ -168,6 +168,20 @@ def test_a_rule_is_shown_as_a_form_and_saved_as_it_was(draft: PolicyVersion, ada
     assert PolicyVersion.objects.get(number=2).rules == PolicyVersion.objects.get(number=1).rules
 
 
+def test_changes_are_shown_before_and_after(
+    policy: PolicyVersion, ada: Person, ben: Person
+) -> None:
+    rules = [dict(rule) for rule in policy.rules if rule["id"] != "colleagues"]
+    rules[0]["actions"] = ["model:view"]
+    rules[1]["description"] = "those who check export the log"
+    draft_create(actor=principal_for_person(ada), rules=rules)
+    page = browser(ada).get("/policy/2?tab=changes")
+    html = page.content.decode()
+    assert "<ins>Admins, operators and auditors may view models.</ins>" in html
+    assert "<ins>those who check export the log</ins>" in html
+    assert "0 added, 1 removed, 2 changed" in html
+
+
 def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
     draft: PolicyVersion, ada: Person
 ) -> None:

@@ -199,7 +199,7 @@ class PolicyPage(ActionScreen):
             "added": shown_rules(found.added),
             "removed": shown_rules(found.removed),
             "changed": [
-                (rule, *(row["words"] for row in shown_rules([rule.before, rule.after])))
+                (rule, *(shown_rules([row])[0]["words"] for row in (rule.before, rule.after)))
                 for rule in found.changed
             ],
         }
