@@ -200,10 +200,7 @@ class _Attribute:
                 _join(self._containing[kind], value, mask)
             self._err(mask, fits={Kind.COLLECTION})
         elif operator in {Operator.LTE, Operator.GTE}:
-            number = order_kind(condition.value) == "number"
-            table = (self._bounds if number else self._times)[operator is Operator.GTE]
-            table.entries.append((condition.value, mask))
-            self._err(mask, fits={Kind.NUMBER if number else Kind.TEXT})
+            self._add_bound(condition, mask)
         elif operator is Operator.NOT_IN_NETWORK:
             self._outside.add(condition.value, mask)
             self._err(mask, fits={Kind.TEXT})
@@ -220,6 +217,12 @@ class _Attribute:
             # A second condition of its sort in one rule, which a table cannot keep apart.
             bound = BoundCondition(condition.attribute, operator.value, condition.value)
             self._rest.append((bound, mask))
+
+    def _add_bound(self, condition: Condition, mask: int) -> None:
+        number = order_kind(condition.value) == "number"
+        table = (self._bounds if number else self._times)[condition.operator is Operator.GTE]
+        table.entries.append((condition.value, mask))
+        self._err(mask, fits={Kind.NUMBER if number else Kind.TEXT})
 
     def _want(
         self,
@@ -256,19 +259,10 @@ class _Attribute:
         if kind is _TEXT:
             failing &= ~self._equal[kind].get(value, 0)
             failing |= self._unequal[kind].get(value, 0)
-            if self._timed:
-                low, high = self._times
-                if value in TIMES:
-                    failing |= low.ruled_out(value) | high.ruled_out(value)
-                else:
-                    erring |= low.mask | high.mask
-            if self._networked:
-                address = parse_address(value)
-                if address is None:
-                    erring |= self._inside.mask | self._outside.mask
-                else:
-                    failing |= self._inside.mask & ~self._inside.around(address)
-                    failing |= self._outside.around(address)
+            if self._timed or self._networked:
+                fails, errs = self._judge_text(value)
+                failing |= fails
+                erring |= errs
         elif kind is _NUMBER:
             failing &= ~self._equal[kind].get(value, 0)
             failing |= self._unequal[kind].get(value, 0)
@@ -292,6 +286,23 @@ class _Attribute:
                     failing |= mask
             except EvaluationError:
                 erring |= mask
+        return failing, erring
+
+    def _judge_text(self, value: str) -> tuple[int, int]:
+        """As `judge`, by the order of times and by networks."""
+        failing = erring = 0
+        low, high = self._times
+        if value in TIMES:
+            failing |= low.ruled_out(value) | high.ruled_out(value)
+        else:
+            erring |= low.mask | high.mask
+        if self._networked:
+            address = parse_address(value)
+            if address is None:
+                erring |= self._inside.mask | self._outside.mask
+            else:
+                failing |= self._inside.mask & ~self._inside.around(address)
+                failing |= self._outside.around(address)
         return failing, erring
 
 

@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 
 from governance.people.models import Department
 from governance.permissions import Action
+from governance.policy.columns import COLUMNS
 from governance.policy.context import probing_context
 from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.services import active_policy
@@ -35,7 +36,8 @@ def _allowed(
     department: str | None,
     attributes: Mapping[str, Any] | None = None,
 ) -> bool:
-    stated = {**_STATED, **(attributes or {})}
+    columns = dict.fromkeys(COLUMNS.get(kind, ()))
+    stated = {**columns, **_STATED, **(attributes or {})}
     resource = Resource(type=kind, department=department, attributes=stated)
     return decide(snapshot, actor, action, resource, probing_context()).allowed
 
