@@ -1,6 +1,6 @@
 """What the gateway costs: CPU per request and added latency, against a bare ASGI echo.
 
-The subject has everything on: key, policy, four quotas on the department, Celery message, reply
+The subject has everything on: key, policy, six quotas on the department, Celery message, reply
 stream, settlement, usage entry. The reference reads the same body and writes an answer of the same
 size, under the same uvicorn. Rounds are interleaved. Behind the gateway stands a *responder*, a
 process that reads the deployment's Celery queue and answers every request with one fixed event: a
@@ -126,9 +126,11 @@ def _key(department: Any) -> str:
     from governance.keys.models import ApiKey
     from governance.keys.tokens import format_token, mint, secret_hmac
     from governance.quotas.models import QuotaKind, QuotaLimit
+    from governance.quotas.reconcile import quotas_reconcile
 
     for kind in QuotaKind.values:
         QuotaLimit.objects.create(department=department, kind=kind, limit=10**9)
+    quotas_reconcile(repair=True)
     public_id, secret = mint()
     ApiKey.objects.create(
         public_id=public_id,

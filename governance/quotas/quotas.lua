@@ -73,19 +73,21 @@ local function budget_key(window, dates, subject)
   return PREFIX .. window .. ':' .. dates[window] .. ':' .. subject
 end
 
+-- A counter lives from its first use; what comes later in its window need not say so again.
 local function add(key, field, amount, keep)
-  if amount ~= 0 then
-    redis.call('HINCRBY', key, field, number(amount))
+  if amount ~= 0 and redis.call('HINCRBY', key, field, number(amount)) == amount then
     redis.call('PEXPIRE', key, keep)
   end
 end
 
 local function read_slots(key, now)
   local flat = redis.call('HGETALL', key)
-  local state = {used = 0, slots = {}}
+  local state = {used = 0, slots = {}, left = {}}
   for i = 1, #flat, 2 do
     local slot, count = tonumber(flat[i]), tonumber(flat[i + 1])
-    if (slot + 1) * SLOT > now - WINDOW and count > 0 then
+    if (slot + 1) * SLOT <= now - WINDOW then
+      state.left[#state.left + 1] = flat[i]
+    elseif count > 0 then
       state.used = state.used + count
       state.slots[#state.slots + 1] = {slot, count}
     end
@@ -145,17 +147,13 @@ local function charge(one, request, deadline, now)
   if what.window == 'now' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', number(now))
     redis.call('ZADD', key, number(deadline), request)
-    redis.call('PEXPIREAT', key, number(deadline + 1000), 'GT')
-    redis.call('PEXPIREAT', key, number(deadline + 1000), 'NX')
+    local over = number(deadline + 1000)
+    if redis.call('PEXPIREAT', key, over, 'GT') == 0 then redis.call('PEXPIREAT', key, over, 'NX') end
     return {key, 'now', '', '1'}
   elseif what.window == 'minute' then
     local slot = number(floor(now / SLOT))
-    local oldest = floor((now - WINDOW) / SLOT)
-    for _, field in ipairs(redis.call('HKEYS', key)) do
-      if tonumber(field) < oldest then redis.call('HDEL', key, field) end
-    end
-    redis.call('HINCRBY', key, slot, number(cost))
-    redis.call('PEXPIRE', key, WINDOW + 2 * SLOT)
+    if #one.state.left > 0 then redis.call('HDEL', key, unpack(one.state.left)) end
+    add(key, slot, cost, WINDOW + 2 * SLOT)
     return {key, what.unit, slot, number(cost)}
   end
   local field = what.unit .. '_reserved'

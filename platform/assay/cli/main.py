@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from assay.cli import audit, jobs, keys, people, policy, releases
+from assay.cli import audit, jobs, keys, people, policy, quota, releases
 from assay.cli.doctor import doctor
 from assay.cli.models import models
 from assay.cli.output import CliError, show_error
@@ -27,6 +27,7 @@ app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
 app.add_typer(people.app, name="people")
 app.add_typer(policy.app, name="policy")
+app.add_typer(quota.app, name="quota")
 app.add_typer(audit.app, name="audit")
 app.command()(doctor)
 

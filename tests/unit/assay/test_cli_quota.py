@@ -1,0 +1,86 @@
+"""`assay quota …` against a real server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from governance.quotas.models import Price, QuotaLimit
+from governance.quotas.wire import READY_KEY
+from governance.usage.models import UsageRecord
+from tests.unit.assay.test_cli import Run, ada, run, signed_in
+
+__all__ = ["ada", "run", "signed_in"]
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
+
+
+def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: Any) -> None:
+    redis.set(READY_KEY, 1)
+    _, out, _ = signed_in("quota", "set", "money_per_month", "25.5", "--organisation", code=0)
+    assert "organisation is limited to 25.50 EUR per month." in out
+    _, out, _ = signed_in(
+        "quota", "set", "tokens_per_day", "0", "--department", "clinical", "--shadow", code=0
+    )
+    assert "would be limited" in out
+    _, out, _ = signed_in("quota", "list", code=0)
+    assert "25.50 EUR per month" in out
+    assert "0 tokens per day shadow" in out
+    assert QuotaLimit.objects.get(kind="money_per_month").limit == 25_500_000
+    signed_in("quota", "set", "money_per_month", "0", "--organisation", code=0)
+    signed_in("keys", "create", "clinical", "batch", code=0)
+    _, out, _ = signed_in("keys", "list", code=0)
+    key_id = next(line.split()[0] for line in out.splitlines() if "batch" in line)
+    _, out, _ = signed_in("quota", "which", key_id, "--deployment", "writer", code=0)
+    assert "Stopped by organisation money_per_month." in out
+    signed_in("quota", "set", "money_per_month", "none", "--organisation", code=0)
+    _, out, _ = signed_in("quota", "which", key_id, code=0)
+    assert "Nothing stops it now." in out
+    for wrong in (
+        ("tokens_per_day", "many"),
+        ("money_per_month", "NaN"),
+        ("money_per_month", "1,5"),
+    ):
+        _, _, err = signed_in("quota", "set", *wrong, "--organisation", code=1)
+        assert err.startswith("Error:")
+    _, _, err = signed_in("quota", "set", "tokens_per_day", "5", code=1)
+    assert "one of the four" in err
+
+
+def test_prices_and_use(signed_in: Run) -> None:
+    signed_in("quota", "price", "-", "--device-second", "0.0005", code=0)
+    signed_in("quota", "price", "writer", "--prompt", "0.15", "--completion", "0.6", code=0)
+    assert set(Price.objects.values_list("deployment", "prompt", "device_second")) == {
+        ("", 0, 500),
+        ("writer", 150_000, 0),
+    }
+    _, out, _ = signed_in("quota", "prices", code=0)
+    assert "0.0005 EUR" in out
+    signed_in("quota", "price", "writer", "--remove", code=0)
+    assert Price.objects.count() == 1
+    UsageRecord.objects.create(
+        request_id="req_1", occurred_at=timezone.now(), department="clinical", key_public_id="a",
+        deployment="writer", version_digest="", endpoint="/v1/x", prompt_tokens=1200,
+        cost_micro=1500, device_ms=2500, outcome="ok",
+    )  # fmt: skip
+    _, out, _ = signed_in("quota", "usage", "--by", "deployment", code=0)
+    for words in ("writer", "1,200", "2.5", "0.0015 EUR"):
+        assert words in out
+
+
+def test_reconcile_says_what_differs_and_repairs_it(signed_in: Run, redis: Any) -> None:
+    today = f"{timezone.now():%Y-%m-%d}"
+    redis.set(READY_KEY, 1)
+    redis.hset(f"assay:quota:day:{today}:organisation", "tokens", 7)
+    _, out, err = signed_in("quota", "reconcile", code=1)
+    assert "organisation" in out
+    assert "1 counters differ" in err
+    _, out, _ = signed_in("quota", "reconcile", "--repair", code=0)
+    assert "put right" in out
+    _, out, _ = signed_in("quota", "reconcile", code=0)
+    assert "agree with the ledger" in out
+    redis.flushall()
+    _, out, _ = signed_in("quota", "reconcile", code=0)
+    assert "were gone" in out

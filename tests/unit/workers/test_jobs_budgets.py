@@ -1,0 +1,173 @@
+"""Jobs reserve of their department's budget as they are queued, and pay for what they ran."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from redis import Redis
+
+from governance.errors import QuotaExceeded, Unavailable
+from governance.quotas.models import BudgetHold, HoldState, QuotaLimit
+from governance.quotas.reconcile import quotas_reconcile
+from governance.quotas.store import read_counts
+from governance.usage.collector import collect_once
+from governance.usage.models import UsageRecord
+from tests.unit.workers import company
+from tests.unit.workers.test_jobs_services import claimed, expire, queued
+from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.services import (
+    job_add,
+    job_cancel,
+    job_claim,
+    job_deliver,
+    job_fail,
+    job_finish,
+    job_sweep,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def commits(redis: Redis, django_capture_on_commit_callbacks: Any) -> Any:
+    """Each step as a transaction that is committed, on counters as the controller leaves them."""
+    quotas_reconcile(repair=True)
+    return lambda: django_capture_on_commit_callbacks(execute=True)
+
+
+def seconds_held() -> tuple[int, int]:
+    """Used and reserved device time of the department, in seconds."""
+    (count,) = read_counts([("department:clinical", "gpu_seconds_per_month")]).counts
+    return count.used // 1000, count.reserved // 1000
+
+
+def ran_for(seconds: float) -> None:
+    began = timezone.now() - timedelta(seconds=seconds)
+    BudgetHold.objects.filter(running_since__isnull=False).update(running_since=began)
+
+
+def agree(redis: Redis) -> None:
+    """Ledger and counters, before and after what is on its way has arrived."""
+    assert quotas_reconcile(repair=False).drifts == []
+    collect_once(redis, consumer="test", block_ms=1)
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_a_job_that_is_cancelled_before_it_runs_gives_everything_back(
+    redis: Redis, commits: Any
+) -> None:
+    job = queued()
+    assert seconds_held() == (0, 600)
+    with commits():
+        job_cancel(actor=company.developer("clinical"), job_id=job.pk)
+    assert seconds_held() == (0, 0)
+    agree(redis)
+    assert not UsageRecord.objects.exists()
+
+
+def test_a_job_that_dies_pays_for_every_attempt(redis: Redis, commits: Any, settings: Any) -> None:
+    settings.JOB_MAX_ATTEMPTS = 2
+    job = queued()
+    with commits():
+        claimed(job)
+        ran_for(10)
+        expire(job)
+        job_sweep()
+        claimed(job)
+        ran_for(5)
+        expire(job)
+        job_sweep()
+    assert Job.objects.get().state == JobState.DEAD
+    used, reserved = seconds_held()
+    assert 15 <= used <= 17
+    assert reserved == 0
+    agree(redis)
+    record = UsageRecord.objects.get()
+    assert (record.outcome, record.endpoint) == ("failed", "jobs/evaluate")
+    assert record.request_id == f"job_{job.pk.hex}"
+
+
+def test_a_worker_that_takes_over_goes_on_with_the_same_account(redis: Redis, commits: Any) -> None:
+    job = queued()
+    claimed(job)
+    ran_for(10)
+    expire(job)
+    claim = claimed(job)
+    ran_for(1)
+    with commits():
+        job_fail(claim, "broke", retry=False)
+    assert 11 <= seconds_held()[0] <= 13
+    agree(redis)
+
+
+def test_a_result_that_waits_to_be_registered_uses_no_device(redis: Redis, commits: Any) -> None:
+    job = queued()
+    claim = claimed(job)
+    ran_for(8)
+    with commits():
+        job_deliver(claim, {"metrics": {}})
+        hold = BudgetHold.objects.get()
+        assert hold.running_since is None
+        assert hold.state == HoldState.OPEN
+        job_finish(job.pk)
+        for _ in range(10):
+            if Job.objects.get().state == JobState.FAILED:
+                break
+            Job.objects.update(dispatch_after=timezone.now())
+            job_finish(job.pk)
+    assert Job.objects.get().state == JobState.FAILED
+    assert 8 <= seconds_held()[0] <= 9
+    agree(redis)
+
+
+def test_a_job_over_budget_is_not_queued_and_the_refusal_names_the_limit() -> None:
+    QuotaLimit.objects.create(
+        kind="gpu_seconds_per_month", limit=599, department=company.department("clinical")
+    )
+    with pytest.raises(QuotaExceeded, match=r"Department clinical .* never fits") as refused:
+        queued()
+    assert refused.value.attempt is not None
+    assert refused.value.attempt.action == "job:create"
+    assert seconds_held() == (0, 0)
+    QuotaLimit.objects.all().delete()
+    QuotaLimit.objects.create(kind="gpu_seconds_per_month", limit=1000)
+    queued()
+    with pytest.raises(QuotaExceeded, match=r"The organisation is limited to 1,000 GPU-seconds"):
+        queued("finance")
+
+
+def test_checking_a_delivery_costs_nobody_anything() -> None:
+    job_add(
+        actor=company.developer("clinical"),
+        kind=JobKind.INTAKE,
+        department=company.department("clinical"),
+        title="Check",
+        spec={},
+    )
+    assert seconds_held() == (0, 0)
+    assert not BudgetHold.objects.exists()
+
+
+def test_without_a_broker_work_is_queued_unless_something_limits_it(
+    settings: Any, redis: Redis
+) -> None:
+    there = settings.REDIS_URL
+    settings.REDIS_URL = "unix:///nowhere.sock"
+    queued()
+    QuotaLimit.objects.create(kind="money_per_month", limit=1000)
+    with pytest.raises(Unavailable):
+        queued()
+    settings.REDIS_URL = there
+    quotas_reconcile(repair=True)
+    assert seconds_held() == (0, 600)
+
+
+def test_a_second_claim_that_loses_changes_no_account(redis: Redis) -> None:
+    job = queued()
+    claimed(job)
+    began = BudgetHold.objects.get().running_since
+    assert job_claim(job_id=job.pk, worker="w2") is None
+    assert BudgetHold.objects.get().running_since == began
