@@ -8,7 +8,6 @@ and the last administrator stays one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 
 from django.db import IntegrityError, transaction
 
@@ -19,47 +18,22 @@ from governance.people.models import (
     DirectoryGroup,
     GroupMapping,
     Person,
-    Role,
     RoleAssignment,
     RoleSource,
 )
-from governance.people.roles import another_admin_remains, record_role, role_words
+from governance.people.roles import role_words
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
     group_mappings_visible_to,
     person_resource,
 )
+from governance.people.syncing import GROUP_MAX, RoleChanges, RoleSync
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 
-GROUP_MAX = 255
 # An identity provider's token names some hundreds; whatever sends more does not mean groups.
 GROUPS_MAX = 2000
-
-_Key = tuple[str, int | None, str]
-
-
-@dataclass(frozen=True, slots=True)
-class RoleChanges:
-    """What became of a person's roles, each in words; `kept` could not be taken away."""
-
-    granted: tuple[str, ...] = ()
-    revoked: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Sync:
-    """One reconciliation of one person."""
-
-    actor: Principal
-    person: Person
-    source: str
-    policy_version: int
-    granted: list[str] = field(default_factory=list)
-    revoked: list[str] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
 
 
 def roles_from_groups(
@@ -86,99 +60,8 @@ def roles_from_groups(
         )
         # Two sign-ins at once: the second sees what the first has made.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
-        sync = _Sync(actor, person, source, decision.policy_version)
-        wanted = _wanted(sync, groups) if person.is_active else {}
-        held = {
-            _key(role): role
-            for role in person.role_assignments.select_related("person", "department")
-        }
-        for key, assignment in held.items():
-            if assignment.source == source and key not in wanted:
-                _take_away(sync, assignment)
-        for key, mapping in wanted.items():
-            if key not in held:
-                _grant(sync, mapping)
-            elif held[key].source == source and held[key].group != mapping.group:
-                RoleAssignment.objects.filter(pk=held[key].pk).update(group=mapping.group)
-    return RoleChanges(tuple(sync.granted), tuple(sync.revoked), tuple(sync.kept))
-
-
-def _key(row: RoleAssignment | GroupMapping) -> _Key:
-    return row.role, row.department_id, row.speciality
-
-
-def _words(row: RoleAssignment | GroupMapping) -> str:
-    return role_words(row.role, row.department, row.speciality)
-
-
-def _wanted(sync: _Sync, groups: Collection[str]) -> dict[_Key, GroupMapping]:
-    """The mappings of these groups, one for each role; none that the person made themselves."""
-    found: dict[_Key, GroupMapping] = {}
-    own: dict[_Key, GroupMapping] = {}
-    # PostgreSQL holds no NUL; a name with one is no group of ours.
-    names = {name for name in groups if "\x00" not in name and len(name) <= GROUP_MAX}
-    mappings = GroupMapping.objects.filter(group__in=names).select_related("department")
-    for mapping in mappings.order_by("id"):
-        mine = mapping.created_by_id == sync.person.pk
-        (own if mine else found).setdefault(_key(mapping), mapping)
-    held = set(
-        sync.person.role_assignments.values_list("role", "department_id", "speciality").distinct()
-    )
-    for key, mapping in own.items():
-        if key not in found and key not in held:
-            _refuse_own(sync, mapping)
-    return found
-
-
-def _assignment(sync: _Sync, mapping: GroupMapping) -> RoleAssignment:
-    return RoleAssignment(
-        person=sync.person,
-        role=mapping.role,
-        department=mapping.department,
-        speciality=mapping.speciality,
-        source=sync.source,
-        group=mapping.group,
-    )
-
-
-def _refuse_own(sync: _Sync, mapping: GroupMapping) -> None:
-    """The rest of the person's roles stand; this one is audited as refused."""
-    record_role(
-        sync.actor,
-        Action.ROLE_GRANT.value,
-        _assignment(sync, mapping),
-        sync.policy_version,
-        outcome="denied",
-        reason=f"Separation of duties: {sync.person.name} made the mapping of {mapping.group} "
-        f"themselves; it does not make them {_words(mapping)}.",
-    )
-
-
-def _grant(sync: _Sync, mapping: GroupMapping) -> None:
-    assignment = _assignment(sync, mapping)
-    assignment.save(force_insert=True)
-    record_role(sync.actor, Action.ROLE_GRANT.value, assignment, sync.policy_version)
-    sync.granted.append(_words(mapping))
-
-
-def _take_away(sync: _Sync, assignment: RoleAssignment) -> None:
-    words = _words(assignment)
-    active_admin = assignment.role == Role.ADMIN and sync.person.is_active
-    if active_admin and not another_admin_remains(sync.person.pk):
-        record_role(
-            sync.actor,
-            "role:revoke",
-            assignment,
-            sync.policy_version,
-            outcome="denied",
-            reason=f"{sync.person.name} is the last administrator; the role was kept, though they "
-            f"are no longer in the group {assignment.group}.",
-        )
-        sync.kept.append(words)
-        return
-    record_role(sync.actor, "role:revoke", assignment, sync.policy_version)
-    assignment.delete()
-    sync.revoked.append(words)
+        sync = RoleSync(actor, source, decision.policy_version)
+        return sync.run([person], {person.pk: groups})
 
 
 def group_mapping_create(
@@ -270,9 +153,10 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
             department=mapping.department,
             speciality=mapping.speciality,
         )
-        for assignment in orphans.select_related("person", "department").order_by("person_id"):
-            sync = _Sync(actor, assignment.person, RoleSource.SSO, decision.policy_version)
-            _take_away(sync, assignment)
+        sync = RoleSync(actor, RoleSource.SSO, decision.policy_version)
+        held = orphans.select_related("person", "department").order_by("person_id")
+        sync.take_away(list(held))
+        sync.finish()
 
 
 def _record_mapping(
@@ -288,21 +172,22 @@ def _record_mapping(
     )
 
 
-def members_sync(*, actor: Principal, people: Iterable[Person]) -> None:
-    """Give each of them the roles of the provisioned groups that they are in, and no others."""
+def members_sync(*, actor: Principal, people: Iterable[Person]) -> RoleChanges:
+    """Give each of them the roles of the provisioned groups that they are in, and no others.
+
+    Raises:
+        NotPermitted: the policy refuses.
+    """
     wanted = {person.pk for person in people}
-    # All in one order before any: of two that overlap the second waits, and neither for ever.
-    locked = list(
-        Person.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk")
-    )
-    groups: dict[int, list[str]] = {}
-    memberships = DirectoryGroup.members.through.objects.filter(person_id__in=wanted)
-    for person_id, name in memberships.values_list("person_id", "directorygroup__name"):
-        groups.setdefault(person_id, []).append(name)
-    for person in locked:
-        roles_from_groups(
-            actor=actor,
-            person=person,
-            groups=groups.get(person.pk, []),
-            source=RoleSource.SCIM,
+    with transaction.atomic():
+        decision = authorize(actor=actor, action=Action.ROLE_GRANT, resource=PEOPLE_AT_LARGE)
+        # All in one order before any: of two that overlap the second waits, and neither for ever.
+        locked = list(
+            Person.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk")
         )
+        groups: dict[int, list[str]] = {}
+        memberships = DirectoryGroup.members.through.objects.filter(person_id__in=wanted)
+        for person_id, name in memberships.values_list("person_id", "directorygroup__name"):
+            groups.setdefault(person_id, []).append(name)
+        sync = RoleSync(actor, RoleSource.SCIM, decision.policy_version)
+        return sync.run(locked, groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import IntegrityError, connection, transaction
 
-from governance.audit.services import Attempt, Subject, audit_record
+from governance.audit.services import Attempt, AuditEntry, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.notify import notify
 from governance.people.models import (
@@ -60,6 +60,8 @@ def role_grant(
                     policy_version=decision.policy_version,
                 ),
             )
+        # The row as it is now, held: groups may be giving it roles at the same time.
+        person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         if not person.is_active:
             raise WrongState(f"The account of {person.name} is inactive; it gets no role.")
         try:
@@ -147,7 +149,7 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
         assignment.delete()
 
 
-def record_role(
+def role_entry(
     actor: Principal,
     action: str,
     assignment: RoleAssignment,
@@ -155,12 +157,12 @@ def record_role(
     *,
     outcome: str = "allowed",
     reason: str = "",
-) -> None:
-    """Audit what happened to a role, and let the gateways look again."""
+) -> AuditEntry:
+    """What happened to a role, for the audit log."""
     data = {"role": str(assignment.role), "speciality": str(assignment.speciality)}
     if assignment.source != RoleSource.MANUAL:
         data |= {"source": str(assignment.source), "group": assignment.group}
-    audit_record(
+    return AuditEntry(
         actor=actor,
         action=action,
         subject=person_subject(assignment.person),
@@ -168,6 +170,21 @@ def record_role(
         reason=reason,
         department=assignment.department.slug if assignment.department else "",
         data=data,
+        policy_version=policy_version,
+    )
+
+
+def record_role(
+    actor: Principal, action: str, assignment: RoleAssignment, policy_version: int
+) -> None:
+    """Audit what happened to a role, and let the gateways look again."""
+    entry = role_entry(actor, action, assignment, policy_version)
+    audit_record(
+        actor=actor,
+        action=action,
+        subject=entry.subject,
+        department=entry.department,
+        data=entry.data,
         policy_version=policy_version,
     )
     # A person's access tokens may do what their roles allow.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -10,9 +11,9 @@ from django.db import IntegrityError, transaction
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.groups import (
-    RoleChanges,
     group_mapping_create,
     group_mapping_delete,
+    members_sync,
     roles_from_groups,
 )
 from governance.people.models import (
@@ -24,6 +25,7 @@ from governance.people.models import (
 )
 from governance.people.roles import role_grant, role_revoke
 from governance.people.services import person_deactivate, person_reactivate
+from governance.people.syncing import RoleChanges
 from governance.principals import Principal, service_principal
 
 SSO, SCIM = service_principal("sso"), service_principal("scim")
@@ -235,3 +237,51 @@ def test_the_database_holds_that_a_role_says_where_it_is_from(
     for source, group in (("manual", "g"), ("sso", "")):
         with pytest.raises(IntegrityError), transaction.atomic():
             RoleAssignment.objects.create(person=lena, role="admin", source=source, group=group)
+
+
+@pytest.mark.usefixtures("mapped")
+def test_of_two_who_change_places_the_first_need_not_be_the_last_administrator(
+    person: Callable[..., Person],
+) -> None:
+    old, new = person("Old"), person("New")
+    root = DirectoryGroup.objects.create(name="root")
+    root.members.add(old)
+    members_sync(actor=SCIM, people=[old])
+    RoleAssignment.objects.exclude(person=old).delete()
+    root.members.set([new])
+    assert members_sync(actor=SCIM, people=[old, new]) == RoleChanges(
+        granted=("admin",), revoked=("admin",)
+    )
+    assert (held(old), held(new)) == (set(), {("admin", "scim", "root")})
+
+
+@pytest.mark.usefixtures("mapped")
+def test_of_all_administrators_who_leave_at_once_one_is_kept(
+    person: Callable[..., Person],
+) -> None:
+    several = [person(name) for name in ("One", "Two", "Three")]
+    root = DirectoryGroup.objects.create(name="root")
+    root.members.set(several)
+    members_sync(actor=SCIM, people=several)
+    RoleAssignment.objects.exclude(person__in=several).delete()
+    root.members.clear()
+    changes = members_sync(actor=SCIM, people=several)
+    assert (changes.revoked, changes.kept) == (("admin", "admin"), ("admin",))
+    assert RoleAssignment.objects.filter(role="admin").count() == 1
+
+
+@pytest.mark.usefixtures("mapped")
+def test_many_people_are_brought_in_line_with_as_many_queries_as_one(
+    person: Callable[..., Person], django_assert_max_num_queries: Any
+) -> None:
+    many = [person(f"P{number}") for number in range(40)]
+    group = DirectoryGroup.objects.create(name="clinical-leads")
+    group.members.set(many)
+    with django_assert_max_num_queries(14):
+        changes = members_sync(actor=SCIM, people=many)
+    assert len(changes.granted) == 40
+    assert AuditEvent.objects.filter(action="role:grant", actor_id="scim").count() == 40
+    group.members.clear()
+    with django_assert_max_num_queries(14):
+        changes = members_sync(actor=SCIM, people=many)
+    assert len(changes.revoked) == 40

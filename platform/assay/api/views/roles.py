@@ -10,7 +10,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Slug, StrictSerializer
 from assay.api.representations.governance import GroupAnswer, GroupMappingAnswer, RoleAnswer
 from governance.errors import NotFound
-from governance.people.groups import GROUP_MAX, group_mapping_create, group_mapping_delete
+from governance.people.groups import group_mapping_create, group_mapping_delete
 from governance.people.models import Role, Speciality
 from governance.people.roles import role_grant, role_revoke
 from governance.people.selectors import (
@@ -19,6 +19,7 @@ from governance.people.selectors import (
     group_mappings_visible_to,
     person_get,
 )
+from governance.people.syncing import GROUP_MAX
 
 
 class RoleBody(StrictSerializer):
