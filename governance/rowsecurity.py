@@ -29,19 +29,20 @@ M = TypeVar("M", bound=Model)
 ROLE = "assay_app"
 EVERYTHING = "*"
 
-# The tables that a list of a resource type reads, by the names that `assay_opened` asks for.
+# The tables that deciding on a resource type reads, by the names that `assay_opened` asks for: its
+# own, those that its list joins, and the data that makes its classification.
 TABLES: dict[str, frozenset[str]] = {
     "dataset": frozenset({"dataset"}),
-    "deployment": frozenset({"deployment", "release", "model"}),
+    "deployment": frozenset({"deployment", "release", "model", "dataset"}),
     "evaluation": frozenset({"model", "dataset"}),
     "gate": frozenset({"model", "dataset"}),
     "intake": frozenset({"model"}),
     "job": frozenset({"job"}),
     "key": frozenset({"key"}),
-    "model": frozenset({"model"}),
+    "model": frozenset({"model", "dataset"}),
     "quota": frozenset({"quota", "key"}),
-    "release": frozenset({"release", "model"}),
-    "review": frozenset({"review", "release", "model"}),
+    "release": frozenset({"release", "model", "dataset"}),
+    "review": frozenset({"review", "release", "model", "dataset"}),
     "usage": frozenset({"usage"}),
     "version": frozenset({"model", "dataset"}),
 }
@@ -88,7 +89,7 @@ def scope(actor: Principal) -> Iterator[Reach]:
 def lifted() -> Iterator[None]:
     """Look past the scope, for a question that only the whole platform can answer: is it taken?
 
-    For that question alone; nothing that it finds may be shown.
+    Or for what the platform does of itself while it answers. Nothing that is found may be shown.
     """
     if current() is None:
         yield

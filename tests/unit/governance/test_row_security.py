@@ -18,6 +18,7 @@ from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.people.models import Department, Person
+from governance.people.services import person_deactivate
 from governance.permissions import VIEW_ACTIONS
 from governance.policy.models import PolicyVersion
 from governance.policy.selectors import visible_to
@@ -492,3 +493,29 @@ def test_counters_are_compared_with_every_departments_use_whoever_may_ask(
 
     assert without.drifts
     assert within.drifts == without.drifts
+
+
+def test_whoever_may_deactivate_a_colleague_ends_their_access_tokens_too(
+    world: dict[str, Estate], member: Principal
+) -> None:
+    colleague = world["clinical"].person
+    token = ApiKey.objects.create(**names_of("theirs"), person=colleague)
+    install_rules(
+        [
+            {
+                "id": "leads-part-with-people",
+                "effect": "permit",
+                "description": "leads deactivate colleagues",
+                "principal": {"member_roles": ["lead"]},
+                "actions": ["person:view", "person:deactivate"],
+                "conditions": [{"attribute": "departments", "operator": "same_department"}],
+            }
+        ]
+    )
+
+    with rowsecurity.scope(member):
+        person_deactivate(actor=member, person_id=colleague.pk, reason="left")
+        assert not ApiKey.objects.filter(pk=token.pk).exists()
+
+    token.refresh_from_db()
+    assert token.revoked_at is not None

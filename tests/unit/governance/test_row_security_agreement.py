@@ -27,6 +27,7 @@ from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation, Gate
 from registry.intake.models import Intake
 from registry.releases.models import Release
+from registry.versions.classification import version_classifications
 from registry.versions.models import Model, ModelVersion
 from tests.unit.governance.row_security_world import SLUGS, Estate, estates, names_of
 from tests.unit.policy_support import install_rules
@@ -70,6 +71,8 @@ CONDITIONS = st.one_of(
             {"attribute": "department", "operator": "same_department"},
             {"attribute": "shared", "operator": "is_true"},
             {"attribute": "owner", "operator": "is_self"},
+            {"attribute": "classification", "operator": "eq", "value": "restricted"},
+            {"attribute": "classification", "operator": "ne", "value": "restricted"},
         ]
     ),
 )
@@ -129,6 +132,11 @@ def share(world: dict[str, Estate]) -> None:
     engineering.rows[Release][0].departments.add(clinical.department)
     Release.objects.filter(pk=finance.rows[Release][0].pk).update(visibility="organisation")
     base, data = finance.rows[ModelVersion][0], clinical.rows[Dataset][0].versions.get()
+    # The base stands on data of nobody's but its owner's; what is made of it is as sensitive.
+    Dataset.objects.filter(pk=finance.rows[Dataset][0].pk).update(classification="restricted")
+    ModelVersion.objects.filter(pk=base.pk).update(
+        dataset_version=finance.rows[Dataset][0].versions.get()
+    )
     ModelVersion.objects.filter(pk=engineering.rows[ModelVersion][0].pk).update(
         kind="adapter", base=base, dataset_version=data
     )
@@ -142,6 +150,9 @@ def listed(actor: Principal) -> dict[str, list[Any]]:
         found[resource_type] = [
             row.pk for row in visible_to(actor, action, rows, resource_type=resource_type)
         ]
+    deployed = Deployment.objects.filter(pk__in=found["deployment"])
+    versions = [*found["version"], *deployed.values_list("release__version", flat=True)]
+    found["classifications"] = sorted(version_classifications(versions).items())
     return found
 
 
