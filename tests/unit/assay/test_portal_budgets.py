@@ -16,6 +16,7 @@ from governance.keys.models import ApiKey
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.models import Price, QuotaKind, QuotaLimit
 from governance.quotas.wire import READY_KEY
+from governance.usage.models import UsageRecord
 from governance.usage.selectors import UsageSum
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import EVERYONE, inline_in, signed_in
@@ -79,6 +80,18 @@ def test_bars_say_what_is_used_and_reserved_and_a_banner_what_is_running_out(
     for address in ("/", "/usage"):
         assert "has used 80 %" in page(signed_in(company.enzo), address)
         assert "has used 80 %" not in page(signed_in(company.fay), address)
+
+
+def test_the_usage_page_tells_cost_and_device_time_and_jobs_beside_requests(
+    company: Company,
+) -> None:
+    UsageRecord.objects.create(
+        request_id="job_1", occurred_at=timezone.now(), department="engineering",
+        endpoint="jobs/fine_tune", outcome="ok", device_ms=90_500, cost_micro=1_250_000,
+    )  # fmt: skip
+    html = page(signed_in(company.enzo), "/usage?by=deployment")
+    for words in ('<th scope="row">Jobs</th>', "90.5 s", "1.25", "Cost in EUR"):
+        assert words in html
 
 
 def test_while_the_store_is_away_the_page_says_so(

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from assay.portal.markdown import render_markdown
+from governance.quotas.kinds import money_words
 from governance.quotas.kinds import subject_words as quotas_subject_words
 
 register = template.Library()
@@ -205,6 +206,18 @@ def pretty_json(value: object) -> str:
 def subject_words(subject: str) -> str:
     """`department:clinical` as `Department clinical`."""
     return quotas_subject_words(subject)
+
+
+@register.filter
+def seconds(milliseconds: int | None) -> str:
+    """Milliseconds as seconds."""
+    return f"{(milliseconds or 0) / 1000:,.1f} s"
+
+
+@register.filter
+def money(micro: int | None) -> str:
+    """Micro-units of the currency, without its name."""
+    return money_words(micro or 0, "").strip()
 
 
 @register.filter

@@ -19,6 +19,7 @@ from governance.audit.selectors import audit_events_visible_to
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.selectors import alerts_now
+from governance.usage.records import JOBS
 from governance.usage.selectors import usage_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.models import Intake, IntakeState
@@ -146,7 +147,7 @@ class Overview(Screen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         actor = self.actor
-        days = usage_days(usage_visible_to(actor), 7)
+        days = usage_days(usage_visible_to(actor).exclude(endpoint__startswith=JOBS), 7)
         sees_audit = may_somewhere(actor, Action.AUDIT_VIEW, kind="audit")
         events = audit_events_visible_to(actor)[:8] if sees_audit else []
         deployments = (

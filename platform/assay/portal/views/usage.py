@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Avg, Count, F, Q, Sum
 from django.utils import timezone
 
@@ -12,6 +13,7 @@ from assay.portal.http import Screen
 from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
 from governance.quotas.selectors import alerts_now
+from governance.usage.records import JOBS
 from governance.usage.selectors import usage_visible_to
 
 GROUPS = (
@@ -20,6 +22,7 @@ GROUPS = (
     ("key_public_id", "API key"),
 )
 PERIODS = (7, 30, 90)
+NAMELESS = {"deployment": "Jobs", "department": "Personal tokens", "key_public_id": "Jobs"}
 
 
 class Usage(Screen):
@@ -33,7 +36,7 @@ class Usage(Screen):
         by = self.request.GET.get("by", "")
         by = by if by in dict(GROUPS) else "deployment"
         records = usage_visible_to(self.actor)
-        days = usage_days(records, period)
+        days = usage_days(records.exclude(endpoint__startswith=JOBS), period)
         since = timezone.now() - timedelta(days=period)
         table = (
             records.filter(occurred_at__gte=since)
@@ -44,6 +47,8 @@ class Usage(Screen):
                 failed=Count("id", filter=~Q(outcome="ok")),
                 prompt=Sum("prompt_tokens"),
                 completion=Sum("completion_tokens"),
+                device=Sum("device_ms"),
+                cost=Sum("cost_micro"),
                 time=Avg("total_ms"),
             )
             .order_by("-requests")[:100]
@@ -55,7 +60,8 @@ class Usage(Screen):
             "by": by,
             "by_title": dict(GROUPS)[by],
             "groups": GROUPS,
-            "table": table,
+            "table": [{**row, "name": row["name"] or NAMELESS[by]} for row in table],
+            "currency": settings.CURRENCY,
             "requests": sum(day["requests"] for day in days),
             "tokens": sum(day["tokens"] for day in days),
             "failed": sum(day["failed"] for day in days),
