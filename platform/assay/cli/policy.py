@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from assay.cli.client import Client
 from assay.cli.models import Limit
 from assay.cli.output import CliError, console, errors, facts, state, table
+from assay.cli.policy_questions import asked_principal, asked_question
 
 if TYPE_CHECKING:
     from governance.policy.document import Document
@@ -224,8 +224,8 @@ def explain(
     """Why somebody may or may not do something, rule by rule."""
     found = Client.signed_in().post(
         "policy/explain",
-        principal=_who(who),
-        **_question(action, thing, department, attribute, context, policy),
+        principal=asked_principal(who),
+        **asked_question(action, thing, department, attribute, context, policy),
     )
     console.print(found["reason"], style="green" if found["allowed"] else "red", markup=False)
     about = [rule for rule in found["rules"] if rule["verdict"] not in _BESIDE]
@@ -249,7 +249,7 @@ def who_can(
 ) -> None:
     """Everybody who may do something, with the rules that let them."""
     found = Client.signed_in().post(
-        "policy/who-can", **_question(action, thing, department, attribute, context, policy)
+        "policy/who-can", **asked_question(action, thing, department, attribute, context, policy)
     )
     table(
         ("", "id", "name", "department", "by"),
@@ -359,45 +359,3 @@ def _show_difference(found: Any, before: int, after: str) -> None:
     if found.reordered:
         rows.append(("~", "order", "the rules stand in another order, which changes no verdict"))
     table(("", "rule", "what"), rows, empty="")
-
-
-def _who(text: str) -> dict[str, Any]:
-    kind, slash, number = text.partition("/")
-    if slash and kind in {"person", "key"} and number.isdigit():
-        return {kind: int(number)}
-    if slash:
-        raise CliError(f"{text!r} is nobody.", "Write person/3, key/5, or roles: lead@clinical.")
-    return {"roles": [role.strip() for role in text.split(",") if role.strip()]}
-
-
-def _question(
-    action: str,
-    thing: str,
-    department: str | None,
-    attribute: list[str] | None,
-    context: list[str] | None,
-    policy: int | None,
-) -> dict[str, Any]:
-    kind, slash, reference = thing.partition("/")
-    resource: dict[str, Any] = {"type": kind}
-    if slash:
-        resource["reference"] = reference
-    if department is not None:
-        resource["department"] = department
-    if attribute:
-        resource["attributes"] = dict(_pair(text) for text in attribute)
-    question: dict[str, Any] = {"action": action, "resource": resource}
-    if context:
-        question["context"] = dict(_pair(text) for text in context)
-    return question if policy is None else question | {"policy": policy}
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """`tokens=5` is a number, `shared=true` a truth value, `tags=["a"]` a list; else a text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise CliError(f"{text!r} is not NAME=VALUE.", "For example visibility=organisation.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
