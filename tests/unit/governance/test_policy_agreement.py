@@ -28,7 +28,13 @@ from governance.permissions import VIEW_ACTIONS, Action
 from governance.policy.context import with_base
 from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.models import PolicyVersion
-from governance.policy.rules import Condition
+from governance.policy.rules import (
+    WITH_LIST,
+    WITH_NETWORKS,
+    WITHOUT_VALUE,
+    Condition,
+    Operator,
+)
 from governance.policy.selectors import COLUMNS, visible_to
 from governance.policy.services import active_policy
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, service_principal
@@ -296,40 +302,54 @@ def test_every_listed_type_has_columns_for_its_attributes(world: World) -> None:
 
 # Every operator on every kind of column: texts, flags, numbers, collections, what no column holds,
 # what is nothing for the type; and on the context, stated and not.
-_ATTRIBUTES = (
-    "classification",
-    "department",
-    "departments",
-    "environment",
-    "modality",
-    "owner",
-    "shared",
-    "task",
-    "visibility",
-    "unheard_of",
-    "context.classification",
-    "context.time",
-    "context.tokens",
-    "context.client_address",
-)
+KINDS = ("release", "deployment", "dataset", "model", "key", "person", "quota", "version", "review")
+_CONTEXT_NAMES = ("classification", "client_address", "time", "tokens")
 _TEXTS = (*SLUGS, "organisation", "embeddings", "text", "internal", "restricted", "09:30")
-KINDS = ("release", "deployment", "dataset", "model", "key", "person", "quota")
-_SCALARS = st.one_of(st.sampled_from(_TEXTS), st.sampled_from([0, 1, 2, 2**62]), st.booleans())
-_VALUES = {
-    "eq": _SCALARS,
-    "ne": _SCALARS,
-    "contains": _SCALARS,
-    "lte": st.sampled_from([1, 500, "09:30"]),
-    "gte": st.sampled_from([1, 500, "09:30"]),
-    "in": st.lists(st.sampled_from(_TEXTS), min_size=1, max_size=3),
-    "not_in": st.lists(st.sampled_from(_TEXTS), min_size=1, max_size=3),
-    "contains_any": st.lists(st.sampled_from(_TEXTS), min_size=1, max_size=3),
-    "in_network": st.just(["10.0.0.0/8", "2001:db8::/32"]),
-    "not_in_network": st.just(["10.0.0.0/8"]),
-    "is_true": st.none(),
-    "is_self": st.none(),
-    "same_department": st.none(),
+_FITTING = {
+    "department": ("eq", "ne", "in", "not_in", "same_department"),
+    "departments": ("contains", "contains_any", "same_department"),
+    "owner": ("is_self", "ne", "eq", "lte", "gte"),
+    "responsible": ("is_self", "ne"),
+    "shared": ("is_true", "eq", "ne"),
+    "client_address": ("in_network", "not_in_network"),
+    "time": ("lte", "gte"),
+    "tokens": ("lte", "gte"),
 }
+_FITTING_VALUES: dict[str, tuple[Any, ...]] = {
+    "classification": ("internal", "restricted", "confidential", "public"),
+    "environment": ("staging", "production"),
+    "modality": ("text", "image"),
+    "name": ("clinical-true", "finance-false"),
+    "owner": (1, 10**6),
+    "responsible": (1, 10**6),
+    "shared": (True, False),
+    "state": ("rejected", "approved"),
+    "task": ("embeddings", "text-generation"),
+    "tier": ("limited", "high"),
+    "time": ("09:30", "23:00"),
+    "tokens": (1, 500),
+    "visibility": ("organisation", "department"),
+}
+
+
+def _condition(draw: st.DrawFn, kind: str) -> dict[str, Any]:
+    known = [*COLUMNS[kind], "department"] * 2 + [f"context.{name}" for name in _CONTEXT_NAMES]
+    attribute = draw(st.sampled_from([*known, "unheard_of"]))
+    name = attribute.removeprefix("context.")
+    fits = draw(st.integers(0, 9)) > 1
+    operators = _FITTING.get(name, ("eq", "ne", "in", "not_in")) if fits else tuple(Operator)
+    operator = str(draw(st.sampled_from(operators)))
+    values = st.sampled_from(
+        _FITTING_VALUES.get(name, SLUGS) if fits else (*_TEXTS, 0, 2**62, True)
+    )
+    value: Any = draw(values)
+    if operator in WITHOUT_VALUE:
+        value = None
+    elif operator in WITH_NETWORKS:
+        value = ["10.0.0.0/8", "2001:db8::/32"]
+    elif operator in WITH_LIST:
+        value = draw(st.lists(values, min_size=1, max_size=2))
+    return {"attribute": attribute, "operator": operator, "value": value}
 
 
 def _is_valid(condition: dict[str, Any]) -> bool:
@@ -340,19 +360,23 @@ def _is_valid(condition: dict[str, Any]) -> bool:
     return True
 
 
-_CONDITIONS = (
-    st.sampled_from(sorted(_VALUES))
-    .flatmap(
-        lambda operator: st.fixed_dictionaries(
+@st.composite
+def _policies(draw: st.DrawFn) -> tuple[str, list[dict[str, Any]]]:
+    """A resource type, and rules about it."""
+    kind = draw(st.sampled_from(KINDS))
+    rules = []
+    for _ in range(draw(st.integers(1, 4))):
+        conditions = [_condition(draw, kind) for _ in range(draw(st.integers(0, 2)))]
+        rules.append(
             {
-                "attribute": st.sampled_from(_ATTRIBUTES),
-                "operator": st.just(operator),
-                "value": _VALUES[operator],
+                "effect": draw(st.sampled_from(["permit", "permit", "forbid"])),
+                "principal": draw(_MATCHERS),
+                "conditions": [found for found in conditions if _is_valid(found)],
             }
         )
-    )
-    .filter(_is_valid)
-)
+    return kind, rules
+
+
 _CONTEXTS = st.fixed_dictionaries(
     {},
     optional={
@@ -371,66 +395,63 @@ _MATCHERS = st.sampled_from(
         {"member_roles": ["lead", "viewer"], "departments": ["clinical", "engineering"]},
     ]
 )
-_RULES = st.lists(
-    st.fixed_dictionaries(
-        {
-            "effect": st.sampled_from(["permit", "permit", "forbid"]),
-            "principal": _MATCHERS,
-            "conditions": st.lists(_CONDITIONS, max_size=2),
-        }
-    ),
-    min_size=1,
-    max_size=4,
-)
+_EVERY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_PEOPLE = {"effect": "permit", "principal": {"kinds": ["person"]}, "conditions": []}
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(rules=_RULES, context=_CONTEXTS)
-@example(
-    rules=[
-        {
-            "effect": "permit",
-            "principal": {"kinds": ["person"]},
-            "conditions": [
-                {"attribute": "departments", "operator": "contains", "value": slug}
-                for slug in ("engineering", "finance")
-            ],
-        }
-    ],
-    context={},
-)
-@example(
-    rules=[
-        {"effect": "permit", "principal": {"kinds": ["person"]}, "conditions": []},
-        {
-            "effect": "forbid",
-            "principal": {"kinds": ["person"]},
-            "conditions": [
-                {"attribute": "context.tokens", "operator": "gte", "value": 500},
-                {"attribute": "visibility", "operator": "lte", "value": 1},
-            ],
-        },
-    ],
-    context={"tokens": 1},
-)
-def test_any_policy_lists_what_it_decides(
-    world: World, rules: list[dict[str, Any]], context: dict[str, Any]
-) -> None:
-    views = [VIEW_ACTIONS[kind] for kind in KINDS]
-    full = [
-        {**rule, "id": f"rule-{n}", "description": "d", "actions": views}
-        for n, rule in enumerate(rules)
-    ]
-    install_rules(full)
+def _where(attribute: str, operator: str, value: Any) -> dict[str, Any]:
+    return {"attribute": attribute, "operator": operator, "value": value}
+
+
+# Two conditions that hold by different members of one collection.
+_SEVERAL = [
+    {
+        **_PEOPLE,
+        "conditions": [_where("departments", "contains", s) for s in ("engineering", "finance")],
+    }
+]
+# A forbid that the context rules out, and that errs on every row all the same.
+_LAPSED = [
+    _PEOPLE,
+    {
+        **_PEOPLE,
+        "effect": "forbid",
+        "conditions": [_where("context.tokens", "gte", 500), _where("visibility", "lte", 1)],
+    },
+]
+
+
+def _agree(world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]) -> None:
+    kind, rules = policy
+    action = VIEW_ACTIONS[kind]
+    install_rules(
+        [
+            {**rule, "id": f"rule-{n}", "description": "d", "actions": [action]}
+            for n, rule in enumerate(rules)
+        ]
+    )
     snapshot = active_policy()
-    for actor in world.actors[::2]:
-        for resource_type in KINDS:
-            action = VIEW_ACTIONS[resource_type]
-            _compare(world, snapshot, resource_type, action, actor, context)
+    for actor in world.actors:
+        _compare(world, snapshot, kind, action, actor, context)
+
+
+@settings(_EVERY_TIME, max_examples=60)
+@given(policy=_policies(), context=_CONTEXTS)
+@example(policy=("release", _SEVERAL), context={})
+@example(policy=("release", _LAPSED), context={"tokens": 1})
+def test_any_policy_lists_what_it_decides(
+    world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]
+) -> None:
+    _agree(world, policy, context)
+
+
+@pytest.mark.sweep
+@settings(_EVERY_TIME, max_examples=600)
+@given(policy=_policies(), context=_CONTEXTS)
+def test_any_of_many_policies_lists_what_it_decides(
+    world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]
+) -> None:
+    _agree(world, policy, context)
 
 
 def test_a_window_of_time_opens_and_closes_a_list(world: World) -> None:
