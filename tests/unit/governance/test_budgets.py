@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.errors import QuotaExceeded, Unavailable
+from governance.keys.models import ApiKey
 from governance.people.models import Department
 from governance.quotas import store
 from governance.quotas.alerts import alerts_raise
@@ -26,7 +27,7 @@ from governance.quotas.holds import (
 from governance.quotas.keeping import Keeper
 from governance.quotas.models import BudgetHold, HoldState, Price, QuotaAlert, QuotaLimit
 from governance.quotas.reconcile import counters_ready, quotas_reconcile
-from governance.quotas.selectors import alerts_now
+from governance.quotas.selectors import alerts_now, limits_applying
 from governance.quotas.store import read_counts
 from governance.quotas.wire import READY_KEY, Amount
 from governance.usage.collector import collect_once
@@ -157,6 +158,31 @@ def test_what_is_delivered_twice_is_summed_once(counters: Any) -> None:
     collect(counters)
     settle(use("1"))
     assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_keys_that_succeed_one_another_count_on_the_first(
+    counters: Any, department: Callable[[str], Department]
+) -> None:
+    def key(public_id: str, **changes: Any) -> ApiKey:
+        return ApiKey.objects.create(
+            public_id=public_id, secret_hmac=b"", pepper_version=1, name="app",
+            department=department("clinical"), expires_at="2099-01-01T00:00Z", **changes,
+        )  # fmt: skip
+
+    first = key("first")
+    second = key("second", root=first, rotated_from=first)
+    limit = QuotaLimit.objects.create(kind="money_per_month", limit=1, api_key=first)
+    settle(
+        use("1", key_public_id="first", key_counted="first"),
+        use("2", key_public_id="second", key_counted="first"),
+    )
+    collect(counters)
+    assert quotas_reconcile(repair=False).drifts == []
+    counters.flushall()
+    quotas_reconcile(repair=True)
+    assert counts(*LONG, subject="key:first") == [(30, 0), (600, 0), (140, 0)]
+    assert counts(*LONG, subject="key:second") == [(0, 0)] * 3
+    assert limits_applying(key=second) == limits_applying(key=first) == [limit]
 
 
 def test_refusals_are_no_use(counters: Any) -> None:

@@ -151,6 +151,7 @@ def test_a_request_over_its_deadline_is_cancelled_in_the_engine(
     (done,) = events_of(redis, host, request)
     assert isinstance(done, Done)
     assert done.finish_reason == "cancelled"
+    assert 10 <= done.device_ms <= 5000
 
 
 def test_adapters_share_one_engine_which_ends_with_its_last_user(host: EngineHost) -> None:
