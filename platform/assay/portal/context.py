@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 from assay.middleware import principal_of
 from assay.portal.access import may_somewhere
-from assay.portal.reads import reviews_awaiting
+from assay.portal.reads import policies_awaiting, reviews_awaiting
 from governance.permissions import Action
 from governance.principals import Principal
 
@@ -91,6 +91,13 @@ def role_words(actor: Principal) -> list[str]:
     return said
 
 
+def waiting_behind(entry: Entry, actor: Principal) -> int:
+    """How many things behind an entry wait for the person's decision."""
+    if entry.url == "portal:reviews":
+        return reviews_awaiting(actor).count()
+    return policies_awaiting(actor) if entry.url == "portal:policy" else 0
+
+
 def navigation(request: HttpRequest) -> dict[str, Any]:
     """Menu, badge and roles for the signed-in person; nothing for anyone else."""
     if not getattr(request, "user", None) or not request.user.is_authenticated:
@@ -107,9 +114,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
                     "url": entry.url,
                     "icon": entry.icon,
                     "here": any(section == name.rstrip("s") for name in entry.sections),
-                    "count": reviews_awaiting(actor).count()
-                    if entry.url == "portal:reviews"
-                    else 0,
+                    "count": waiting_behind(entry, actor),
                 }
                 for entry in entries
                 if entry.needs is None or may_somewhere(actor, entry.needs[0], kind=entry.needs[1])

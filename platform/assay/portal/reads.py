@@ -9,6 +9,9 @@ from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
+from assay.portal.access import may
+from governance.permissions import Action
+from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
@@ -32,6 +35,15 @@ def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
         .exclude(excluded_people__contains=[actor.person_id])
         .order_by("due_at")
     )
+
+
+def policies_awaiting(actor: Principal) -> int:
+    """How many proposed policies the actor may decide on."""
+    if actor.person_id is None:
+        return 0
+    waiting = PolicyVersion.objects.filter(state=PolicyState.PROPOSED)
+    count = waiting.exclude(authors__contains=[actor.person_id]).count()
+    return count if count and may(actor, Action.POLICY_DECIDE, kind="policy") else 0
 
 
 def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:

@@ -107,6 +107,9 @@ def test_a_change_goes_from_a_draft_to_force_by_two_admins(
     assert mine.post("/policy/2/propose").status_code == 302
 
     assert "You wrote on this policy" in mine.get("/policy/2").content.decode()
+    badge = '1<span class="visually-hidden"> waiting for you</span>'
+    assert badge in other.get("/policy").content.decode()
+    assert badge not in mine.get("/policy").content.decode()
     refused = mine.post("/policy/2/decide", {"verdict": "approve"})
     assert refused.status_code == 403
     assert "Separation of duties" in refused.content.decode()

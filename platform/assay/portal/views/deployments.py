@@ -76,6 +76,7 @@ class DeploymentPage(ActionScreen):
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
             "usage": usage_bars(days, tokens=False) if any(d["requests"] for d in days) else None,
             "example": example(self, deployment),
+            "may_explain": may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
             "may_stop": live
             and may(
                 self.actor,
