@@ -20,7 +20,7 @@ from governance.audit.services import Subject, audit_record
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
 from governance.keys.tokens import format_token, mint, secret_hmac
-from governance.people.models import Person, RoleAssignment
+from governance.people.models import DirectoryGroup, GroupMapping, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.lifecycle import draft_create, policy_propose
@@ -39,6 +39,9 @@ SECRET = "quicksilver-7f3a"
 
 # Belongs to no department: everybody reads it, and only admins change it.
 COMMON = frozenset({"policy", "policy/versions"})
+
+# Only ask, though by a body.
+INQUIRIES = ("/api/v1/policy/explain", "/api/v1/policy/who-can")
 
 # Who they are, by the roles they hold; engineering is attacked, finance attacks.
 OUTSIDERS: Mapping[str, tuple[str, ...]] = {
@@ -82,6 +85,11 @@ def attacked_company() -> Company:
     things["factor"] = Authenticator.objects.create(
         user=company.enzo, type=Authenticator.Type.TOTP, data={"secret": "nothing"}
     )
+    things["group"] = DirectoryGroup.objects.create(name=f"{SECRET} engineers")
+    things["mapping"] = GroupMapping.objects.create(
+        group=f"{SECRET} engineers", role="developer", department=engineering
+    )
+    things["token"], _ = access_token_create(person=company.enzo, name=SECRET)
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
     Dataset.objects.filter(**own).update(description=SECRET, licence=SECRET)
@@ -131,26 +139,35 @@ def address_book(company: Company) -> dict[str, Any]:
     """Which of engineering's things stands after each collection in an address."""
     return {
         "account/factors": company.factor.pk,
+        "account/tokens": company.token.pk,
         "audit": company.event.pk,
+        "budgets/limits": company.limit.pk,
         "checklist": "oversight",
         "datasets": "docstrings-train",
         "departments": "engineering",
         "deployments": company.deployment.pk,
         "evaluations": company.evaluation.pk,
+        "group-mappings": company.mapping.pk,
         "intakes": company.signable.pk,
         "jobs": company.running.pk,
         "keys": company.key.pk,
         "models": "docstring-writer",
         "people": company.enzo.pk,
+        "people/groups": company.group.pk,
+        "people/groups/mappings": company.mapping.pk,
         "policy": company.policy.number,
+        "policy/events": company.event.pk,
+        "policy/explain/events": company.event.pk,
         "policy/versions": company.policy.number,
         "quotas": company.limit.pk,
         "releases": company.waiting.pk,
         "reviews": company.review_open.pk,
         "roles": company.role.pk,
+        "rules": "audit-export",
         "sessions": company.session.pk,
+        "tests": 1,
         "versions": company.second.pk,
-        "Groups": 1,
+        "Groups": company.group.pk,
         "ResourceTypes": "User",
         "Schemas": "urn:ietf:params:scim:schemas:core:2.0:User",
         "Users": company.enzo.pk,
@@ -164,6 +181,8 @@ def nowhere(company: Company) -> dict[str, Any]:
         **dict.fromkeys(address_book(company), "no-such-thing"),
         **numbers,
         "checklist": "oversight",
+        "rules": "audit-export",
+        "tests": 1,
         "jobs": uuid.UUID(int=7),
     }
 
@@ -199,6 +218,7 @@ def values(company: Company) -> dict[str, Any]:
         "limit": 5,
         "method": "lora",
         "metric": "perplexity",
+        "mode": "repair",
         "model": "docstring-writer",
         "name": "mallory",
         "password": "correct horse battery staple",
@@ -224,6 +244,17 @@ def values(company: Company) -> dict[str, Any]:
         "keys_post:quotas": None,
         "keys_post:scopes": ["deployment:invoke"],
         "person_roles_post:speciality": None,
+        "allowed_deployments": ["docstring-writer"],
+        "networks": ["192.0.2.0/24"],
+        "owner": company.enzo.pk,
+        "context": {},
+        "policy": None,
+        "principal": {"person": company.enzo.pk},
+        "resource": {"type": "model", "reference": "docstring-writer"},
+        "keys_patch:owner": company.enzo.pk,
+        "prices_post:remove": None,
+        "quotas_post:deployment": None,
+        "quotas_post:organisation": None,
         "quotas_post:key": None,
         "quotas_post:kind": "tokens_per_day",
         "based_on": None,

@@ -32,12 +32,15 @@ def places_in(path: str) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method on one path; `fields` are the members of its body, by name, as JSON schemas."""
+    """One method on one path; `fields` are the members of its body, by name, as JSON schemas;
+    `needs` are the parameters in the query that it cannot do without.
+    """
 
     method: str
     path: str
     name: str
     query: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     media: str = ""
     fields: Mapping[str, Any] = ()  # type: ignore[assignment]
     required: tuple[str, ...] = ()
@@ -80,6 +83,9 @@ def _operation(
         path=path,
         name=described["operationId"],
         query=tuple(each["name"] for each in parameters if each["in"] == "query"),
+        needs=tuple(
+            each["name"] for each in parameters if each["in"] == "query" and each.get("required")
+        ),
         media=media,
         fields={
             name: resolved(document, inner) for name, inner in body.get("properties", {}).items()
@@ -110,8 +116,8 @@ def filled(operation: Operation, book: Mapping[str, Any]) -> str:
     for collection, parameter in operation.places:
         if collection not in book:
             raise LookupError(
-                f"{operation} takes {{{parameter}}}: say in tests/abuse/company.py which of "
-                f"engineering's {collection} that would be."
+                f"{operation} takes {{{parameter}}}: say in tests/abuse/company.py, address_book, "
+                f"which of engineering's {collection} that would be."
             )
         path = path.replace(f"{{{parameter}}}", str(book[collection]), 1)
     return path

@@ -64,9 +64,9 @@ def test_a_refusal_stands_when_it_cannot_be_recorded(company: Company) -> None:
 
 
 def test_nobody_signs_in_unrecorded(company: Company) -> None:
-    company.enzo.set_password(PASSWORD)
-    company.enzo.save()
-    body = {"email": company.enzo.email, "password": PASSWORD}
+    company.carla.set_password(PASSWORD)
+    company.carla.save()
+    body = {"email": company.carla.email, "password": PASSWORD}
     with failing_inserts(AUDIT):
         before = digests()
         client = Client(raise_request_exception=False)

@@ -21,7 +21,7 @@ from governance.people.models import Person
 from tests.abuse.company import caller, key_token, person_of, token_of
 from tests.abuse.surface import said
 from tests.unit.assay.gateway_support import Stage, stage
-from tests.unit.assay.portal_data import Company
+from tests.unit.assay.portal_data import PASSWORD, Company
 
 __all__ = ["stage"]
 
@@ -129,6 +129,23 @@ def test_the_session_of_somebody_who_left_opens_nothing(company: Company) -> Non
     Person.objects.filter(pk=person.pk).update(is_active=False)
     assert client.get("/models").status_code == 302
     assert status(client) == 401
+
+
+def test_half_a_sign_in_opens_nothing(company: Company) -> None:
+    """Enzo has a second factor; whoever has his password alone has neither session nor token."""
+    company.enzo.set_password(PASSWORD)
+    company.enzo.save()
+    credentials = {"email": company.enzo.email, "password": PASSWORD}
+    client = Client(raise_request_exception=False)
+    client.post("/sign-in", credentials)
+    assert status(client) == 401
+    for path in ("/", "/models", "/keys", "/account", "/account/passkeys"):
+        assert client.get(path).status_code == 302, path
+    for code in ({}, {"code": ""}, {"code": "000000"}, {"code": "' OR 1=1"}, {"code": "0" * 60}):
+        body = {**credentials, **code}
+        answer = client.post("/api/v1/auth/token", body, content_type="application/json")
+        assert answer.status_code in {400, 401, 403}, code
+        assert b'"token"' not in answer.content
 
 
 def test_a_token_for_one_thing_does_no_other(company: Company) -> None:

@@ -16,6 +16,7 @@ from governance.audit.models import AuditEvent
 from tests.abuse.company import (
     COMMON,
     EVERYBODY,
+    INQUIRIES,
     INSIDERS,
     OUTSIDERS,
     SECRET,
@@ -51,7 +52,8 @@ def test_the_attacks_below_would_work_for_those_who_may(company: Company) -> Non
         for name, client in clients.items():
             with undone():
                 path, body = filled(operation, book), body_of(operation, known)
-                response = send(client, operation, path, body)
+                query = {name: known.get(name) for name in operation.needs}
+                response = send(client, operation, path, body, query=query)
                 answers[name] = (response.status_code, str(detail(response)))
         if not {status for status, _ in answers.values()} - {400, 401, 404, 405, 415}:
             stillborn[str(operation)] = sorted(set(answers.values()))
@@ -203,7 +205,8 @@ def test_those_who_only_look_change_nothing(company: Company, who: str) -> None:
             before = digests()
             response = send(client, operation, filled(operation, book), body_of(operation, known))
             changed = [name for name, digest in digests().items() if digest != before[name]]
-            if response.status_code < 400 or changed:
+            done = response.status_code < 400 and not operation.path.startswith(INQUIRIES)
+            if done or changed:
                 faults.append((str(operation), response.status_code, changed))
     assert faults == []
 
