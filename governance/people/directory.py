@@ -32,8 +32,15 @@ class GroupRecord:
     members: frozenset[int] = frozenset()
 
 
-def directory_group_get(*, actor: Principal, group_id: int) -> DirectoryGroup:
-    """Raises NotFound when there is none, or the actor may not know of groups."""
+def directory_group_get(*, actor: Principal, group_id: int, hold: bool = False) -> DirectoryGroup:
+    """The group. `hold` keeps others from changing it until the transaction ends, for whoever
+    works out from it what it is to become.
+
+    Raises:
+        NotFound: there is none, or the actor may not know of groups.
+    """
+    if hold:
+        list(DirectoryGroup.objects.select_for_update().filter(pk=group_id))
     found = directory_groups_visible_to(actor).filter(pk=group_id).first()
     if found is None:
         raise NotFound(f"There is no group {group_id}.")

@@ -53,6 +53,22 @@ def provisioned_people(actor: Principal) -> QuerySet[Person]:
     return people_visible_to(actor).filter(deprovisioned_at=None)
 
 
+def provisioned_person_get(*, actor: Principal, person_id: int, hold: bool = False) -> Person:
+    """One of them. `hold` keeps others from changing them until the transaction ends, for whoever
+    works out from the person what they are to become.
+
+    Raises:
+        NotFound: there is none, or the provider does not see them.
+    """
+    if hold:
+        list(Person.objects.select_for_update(no_key=True).filter(pk=person_id))
+    people = provisioned_people(actor).prefetch_related("directory_groups")
+    found = people.filter(pk=person_id).first()
+    if found is None:
+        raise NotFound(f"There is no person {person_id}.")
+    return found
+
+
 def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
     """A new account, or the one that the provider deleted before, without its former roles.
 
@@ -84,7 +100,7 @@ def person_change(*, actor: Principal, person_id: int, record: PersonRecord) -> 
         WrongState: as `person_provision`, or the last administrator would become inactive.
     """
     with transaction.atomic():
-        person = _locked(actor, person_id)
+        person = provisioned_person_get(actor=actor, person_id=person_id, hold=True)
         return _apply(actor, person, _checked(record))
 
 
@@ -97,7 +113,7 @@ def person_deprovision(*, actor: Principal, person_id: int) -> None:
         WrongState: it is the last administrator's.
     """
     with transaction.atomic():
-        person = _locked(actor, person_id)
+        person = provisioned_person_get(actor=actor, person_id=person_id, hold=True)
         if person.is_active:
             person_deactivate(actor=actor, person_id=person.pk, reason=REASON_DELETED)
             person.refresh_from_db()
@@ -118,19 +134,6 @@ def person_deprovision(*, actor: Principal, person_id: int) -> None:
             subject=person_subject(person),
             policy_version=decision.policy_version,
         )
-
-
-def _locked(actor: Principal, person_id: int) -> Person:
-    people = provisioned_people(actor).filter(pk=person_id)
-    # The list may join other tables; the lock is asked of the row alone.
-    person = (
-        Person.objects.select_for_update(no_key=True).filter(pk=person_id).first()
-        if people.exists()
-        else None
-    )
-    if person is None:
-        raise NotFound(f"There is no person {person_id}.")
-    return person
 
 
 def _checked(record: PersonRecord) -> PersonRecord:

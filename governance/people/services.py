@@ -37,7 +37,14 @@ NAME_MAX = 120
 EMAIL_MAX = 254
 PASSWORD_MAX = 256
 REASON_MAX = 300
-_STANDING = ("is_active", "deactivated_at", "deactivation_reason", "session_epoch", "changed_at")
+_STANDING = (
+    "is_active",
+    "deactivated_at",
+    "deactivation_reason",
+    "deprovisioned_at",
+    "session_epoch",
+    "changed_at",
+)
 
 
 def check_name(name: str) -> str:
@@ -256,7 +263,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
                 f"The account of {person.name} is active; it cannot be activated again."
             )
         person.is_active = True
-        person.deactivated_at = None
+        person.deactivated_at = person.deprovisioned_at = None
         person.deactivation_reason = ""
         person.save(update_fields=_STANDING)
         audit_record(

@@ -34,6 +34,7 @@ from governance.people.provisioning import (
     person_deprovision,
     person_provision,
     provisioned_people,
+    provisioned_person_get,
 )
 from governance.people.selectors import directory_groups_visible_to
 
@@ -139,26 +140,23 @@ class UserView(ResourceView):
 
     model = User
 
-    def person(self, person_id: str) -> Person:
+    def person(self, person_id: str, *, hold: bool = False) -> Person:
         """Raises NotFound when there is none."""
-        people = provisioned_people(PROVIDER).prefetch_related("directory_groups")
-        found = people.filter(pk=_row_id(person_id, "person")).first()
-        if found is None:
-            raise NotFound(f"There is no person {person_id[:40]}.")
-        return found
+        row = _row_id(person_id, "person")
+        return provisioned_person_get(actor=PROVIDER, person_id=row, hold=hold)
 
     def get(self, request: HttpRequest, person_id: str) -> HttpResponse:
         user = user_of(self.person(person_id), base=self.base)
         return self.shown(user, Context.RESOURCE_QUERY_RESPONSE)
 
     def put(self, request: HttpRequest, person_id: str) -> HttpResponse:
-        person = self.person(person_id)
+        person = self.person(person_id, hold=True)
         user = self.resource(User, Context.RESOURCE_REPLACEMENT_REQUEST)
         changed = person_change(actor=PROVIDER, person_id=person.pk, record=person_record(user))
         return self.shown(user_of(changed, base=self.base), Context.RESOURCE_REPLACEMENT_RESPONSE)
 
     def patch(self, request: HttpRequest, person_id: str) -> HttpResponse:
-        person = self.person(person_id)
+        person = self.person(person_id, hold=True)
         before = user_of(person, base=self.base)
         user = patch(before.model_copy(deep=True), operations_of(self.body()))
         if user.display_name == before.display_name and user.name != before.name:
@@ -218,9 +216,10 @@ class GroupView(ResourceView):
 
     model = Group
 
-    def group(self, group_id: str) -> DirectoryGroup:
+    def group(self, group_id: str, *, hold: bool = False) -> DirectoryGroup:
         """Raises NotFound when there is none."""
-        return directory_group_get(actor=PROVIDER, group_id=_row_id(group_id, "group"))
+        row = _row_id(group_id, "group")
+        return directory_group_get(actor=PROVIDER, group_id=row, hold=hold)
 
     def get(self, request: HttpRequest, group_id: str) -> HttpResponse:
         group = self.group(group_id)
@@ -230,7 +229,7 @@ class GroupView(ResourceView):
         )
 
     def put(self, request: HttpRequest, group_id: str) -> HttpResponse:
-        group = self.group(group_id)
+        group = self.group(group_id, hold=True)
         wanted = self.resource(Group, Context.RESOURCE_REPLACEMENT_REQUEST)
         changed = directory_group_change(
             actor=PROVIDER, group_id=group.pk, record=group_record(wanted, _members_in(wanted))
@@ -241,7 +240,7 @@ class GroupView(ResourceView):
         )
 
     def patch(self, request: HttpRequest, group_id: str) -> HttpResponse:
-        group = self.group(group_id)
+        group = self.group(group_id, hold=True)
         shown = group_of(group, base=self.base, members=None)
         present = frozenset(group.members.values_list("pk", flat=True))
         members = patch_group(shown, present, operations_of(self.body()))

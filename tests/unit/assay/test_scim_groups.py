@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -285,3 +286,53 @@ def test_a_group_that_means_nothing_costs_little_however_large(
     assert answer.status_code == 204
     assert len(queries) < 25
     assert len(members(group)) == 2000
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """The answers of calls that all start together."""
+    barrier = threading.Barrier(len(calls))
+    answers: list[Any] = []
+
+    def run(call: Callable[[], Any]) -> None:
+        try:
+            barrier.wait()
+            answers.append(call())
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("leads")
+def test_of_changes_that_come_at_once_none_is_lost(
+    scim: Scim, person: Callable[..., Person]
+) -> None:
+    people = [person(f"P{number}").pk for number in range(6)]
+    group = scim.group("clinical-leads").body["id"]
+
+    def join(pk: int) -> Any:
+        operation = {"op": "add", "path": "members", "value": [{"value": str(pk)}]}
+        return Scim().patch(f"Groups/{group}", operation)
+
+    answers = at_once([lambda pk=pk: join(pk) for pk in people])  # type: ignore[misc]
+    assert [answer.status_code for answer in answers] == [204] * 6
+    assert members(group) == leading() == set(people)
+
+    one = people[0]
+    changes = [
+        {"op": "replace", "path": "displayName", "value": "New Name"},
+        {"op": "replace", "path": "active", "value": "False"},
+        {"op": "replace", "path": "externalId", "value": "e-1"},
+    ]
+    answers = at_once(
+        [lambda each=each: Scim().patch(f"Users/{one}", each) for each in changes]  # type: ignore[misc]
+    )
+    assert [answer.status_code for answer in answers] == [200] * 3
+    changed = Person.objects.get(pk=one)
+    assert (changed.name, changed.is_active, changed.external_id) == ("New Name", False, "e-1")

@@ -16,6 +16,7 @@ from governance.keys.selectors import principal_for_token
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
+from governance.people.services import person_reactivate
 from tests.unit.assay.scim_support import ENTERPRISE, TOKEN, USER, Scim, error_of
 
 pytestmark = pytest.mark.usefixtures("policy", "redis")
@@ -438,3 +439,13 @@ def test_methods_that_mean_nothing_are_refused(scim: Scim) -> None:
     answer = scim.call("DELETE", "Users")
     error_of(answer, 405)
     assert answer.headers["Allow"] == "GET, POST, HEAD, OPTIONS"
+
+
+def test_an_administrator_lets_in_again_whom_the_provider_deleted(
+    scim: Scim, person: Callable[..., Person]
+) -> None:
+    ada, dora = principal_for_person(person("Ada", "admin")), person("Dora", "viewer@clinical")
+    assert scim.call("DELETE", f"Users/{dora.pk}").status_code == 204
+    person_reactivate(actor=ada, person_id=dora.pk, reason="Deleted by mistake.")
+    found = scim.get("Users", filter='userName eq "dora@example.org"').body["Resources"]
+    assert [(user["id"], user["active"]) for user in found] == [(str(dora.pk), True)]
