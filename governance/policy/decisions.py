@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextvars
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import date, datetime
+from datetime import time as time_of_day
 from typing import Any
 
 from governance.policy.engine import PolicyDecision, Resource
@@ -28,6 +30,9 @@ from governance.principals import (
 MAX_BYTES = 8 * 1024
 MAX_ITEMS = 500
 MAX_TEXT = 2000
+# A process without requests does one thing after another as the same actor: what it was let do so
+# long ago is not what it records now.
+KEPT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if isinstance(value, (datetime, date, time)):
+    if isinstance(value, (datetime, date, time_of_day)):
         return value.isoformat()
     if isinstance(value, (set, frozenset)):
         return [_plain(item) for item in sorted(value, key=str)[:MAX_ITEMS]]
@@ -147,6 +152,7 @@ class _Pending:
     decision: PolicyDecision
     asked: Inputs
     request: RequestContext
+    at: float
 
 
 _pending: contextvars.ContextVar[_Pending | None] = contextvars.ContextVar(
@@ -156,7 +162,7 @@ _pending: contextvars.ContextVar[_Pending | None] = contextvars.ContextVar(
 
 def remember(decision: PolicyDecision, asked: Inputs) -> None:
     """Keep a decision for the next audit event of the same actor, request and policy."""
-    _pending.set(_Pending(decision, asked, request_context.get()))
+    _pending.set(_Pending(decision, asked, request_context.get(), time.monotonic()))
 
 
 def consume(actor: Principal, policy_version: int | None) -> dict[str, Any] | None:
@@ -167,6 +173,7 @@ def consume(actor: Principal, policy_version: int | None) -> dict[str, Any] | No
         or pending.asked.actor != actor
         or pending.decision.policy_version != policy_version
         or pending.request is not request_context.get()
+        or time.monotonic() - pending.at > KEPT_S
     ):
         return None
     _pending.set(None)
