@@ -82,6 +82,17 @@ def test_bars_say_what_is_used_and_reserved_and_a_banner_what_is_running_out(
         assert "has used 80 %" not in page(signed_in(company.fay), address)
 
 
+def test_a_department_has_its_own_list(company: Company, limits: list[QuotaLimit]) -> None:
+    client = signed_in(company.ada)
+    html = page(client, "/budgets?department=engineering")
+    for words in ("100 tokens per day", "60 requests per minute"):
+        assert words in html
+    assert "25.00 EUR per month" not in html
+    assert "No limits that you may see" in page(client, "/budgets?department=finance")
+    for nonsense in ("%00", "x' OR 1=1", "<b>", "a" * 41):
+        assert "25.00 EUR per month" in page(client, f"/budgets?department={nonsense}")
+
+
 def test_the_usage_page_tells_cost_and_device_time_and_jobs_beside_requests(
     company: Company,
 ) -> None:

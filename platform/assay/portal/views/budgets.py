@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import F
+from django.db.models import F, Q
 from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
@@ -45,6 +46,7 @@ from governance.usage.selectors import GROUPS, usage_grouped
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
 
+SLUG = re.compile(r"[a-z0-9-]{1,40}")
 PERIODS = (7, 30, 90)
 PAGE = 50
 # What a choice offers at most; whoever has more of them uses the API.
@@ -91,10 +93,16 @@ class Budgets(Screen):
             "deployment",
             "kind",
         )
+        department = self.request.GET.get("department", "")
+        department = department if SLUG.fullmatch(department) else ""
+        if department:
+            own, keys = Q(department__slug=department), Q(api_key__department__slug=department)
+            rows = rows.filter(own | keys)
         page = page_of(self.request, rows, PAGE)
         organisation_wide = may(self.actor, Action.QUOTA_VIEW, kind="quota")
         return {
             "page": page,
+            "department": department,
             "groups": grouped(uses_or_unknown(page.object_list)),
             "alerts": alerts_now(self.actor),
             "prices": [priced(p) for p in prices_get(actor=self.actor)]
