@@ -419,6 +419,15 @@ _LAPSED = [
         "conditions": [_where("context.tokens", "gte", 500), _where("visibility", "lte", 1)],
     },
 ]
+# A column that is empty is not the value, and has no order.
+_NOTHING_IS_NOT = [
+    {**_PEOPLE, "conditions": [_where("owner", "ne", 10**6)]},
+    {**_PEOPLE, "conditions": [_where("department", "not_in", ["clinical"])]},
+]
+_NO_ORDER_IN_NOTHING = [
+    _PEOPLE,
+    {**_PEOPLE, "effect": "forbid", "conditions": [_where("owner", "gte", 10**6)]},
+]
 
 
 def _agree(world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]) -> None:
@@ -439,6 +448,8 @@ def _agree(world: World, policy: tuple[str, list[dict[str, Any]]], context: dict
 @given(policy=_policies(), context=_CONTEXTS)
 @example(policy=("release", _SEVERAL), context={})
 @example(policy=("release", _LAPSED), context={"tokens": 1})
+@example(policy=("key", _NOTHING_IS_NOT), context={})
+@example(policy=("key", _NO_ORDER_IN_NOTHING), context={})
 def test_any_policy_lists_what_it_decides(
     world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]
 ) -> None:
