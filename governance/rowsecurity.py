@@ -22,7 +22,7 @@ from governance.permissions import VIEW_ACTIONS
 from governance.policy.engine import PolicySnapshot
 from governance.policy.rules import Condition, Effect, Operator, Rule
 from governance.policy.services import active_policy
-from governance.principals import Principal, PrincipalKind
+from governance.principals import HeldRole, Principal, PrincipalKind
 
 M = TypeVar("M", bound=Model)
 
@@ -53,6 +53,12 @@ _STRUCTURAL = (
     ("departments", Operator.SAME_DEPARTMENT, None, frozenset({"deployment", "release"})),
     ("owner", Operator.IS_SELF, None, frozenset({"key"})),
 )
+
+
+_Beyond = tuple[frozenset[str], frozenset[str]]
+_Held = tuple[PrincipalKind, str | None, frozenset[HeldRole]]
+_KEPT_MAX = 4096
+_kept: tuple[PolicySnapshot | None, dict[_Held, _Beyond]] = (None, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +162,29 @@ def reach_of(actor: Principal) -> Reach:
     return Reach(departments=actor.departments | named, person_id=actor.person_id, opened=opened)
 
 
-def _beyond(policy: PolicySnapshot, actor: Principal) -> tuple[frozenset[str], frozenset[str]]:
-    """Departments that permits name to `actor` besides their own, and tables that they open."""
+def _beyond(policy: PolicySnapshot, actor: Principal) -> _Beyond:
+    """Departments that permits name to `actor` besides their own, and tables that they open. Worked
+    out once for each set of roles, as long as the policy is in force."""
+    global _kept
+    snapshot, known = _kept
+    if snapshot is not policy:
+        known = {}
+        _kept = (policy, known)
+    held = (actor.kind, actor.department, actor.roles)
+    if held not in known:
+        if len(known) >= _KEPT_MAX:
+            known.clear()
+        known[held] = _worked_out(policy, actor)
+    return known[held]
+
+
+def _worked_out(policy: PolicySnapshot, actor: Principal) -> _Beyond:
     named: set[str] = set()
     opened: set[str] = set()
     for rule in policy.rules:
         if rule.effect is not Effect.PERMIT or not _may_match(rule, actor):
             continue
-        types = _types(rule) & TABLES.keys()
-        for resource_type in types:
+        for resource_type in _types(rule) & TABLES.keys():
             departments = _bound(rule.conditions, resource_type)
             if departments is None:
                 opened |= TABLES[resource_type]
