@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from governance.quotas.reconcile import quotas_reconcile
 from tests.abuse.company import attacked_company
 from tests.unit.assay.portal_data import Company
 
@@ -17,5 +18,7 @@ def _cheap_hashes(settings: Any) -> None:
 
 @pytest.fixture
 def company(db: None, redis: Any) -> Company:
-    """Engineering's things, with a secret in them."""
-    return attacked_company()
+    """Engineering's things, with a secret in them; and budgets' counters that are ready."""
+    company = attacked_company()
+    quotas_reconcile(repair=True)
+    return company

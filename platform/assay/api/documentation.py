@@ -182,8 +182,8 @@ def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
         statuses.append("400")
     if "requestBody" in described:
         statuses.extend(("411", "415"))
-    if "{" in path or "requestBody" in described or path.endswith("/audit/checkpoint"):
-        statuses.append("404")
-    if method != "get":
+    # Lists too: those who may not know of anything in them are told that there is nothing.
+    statuses.append("404")
+    if method != "get" or "/explain/" in path:
         statuses.extend(("409", "413"))
     return sorted(statuses)
