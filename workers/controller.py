@@ -1,6 +1,6 @@
 """The control plane's own loops: seal the audit log, collect usage, keep budgets, sweep and finish
-jobs, expire releases, silent replicas and sessions. One process runs them all; a second one standing
-by does no harm.
+jobs, expire releases, silent replicas and sessions. One process runs them all; a second one that
+stands by does no harm.
 """
 
 from __future__ import annotations

@@ -161,12 +161,8 @@ urlpatterns = [
         name="person_factors",
     ),
     path("people/<int:id>/roles", people.RoleGrant.as_view(), name="person_role"),
-    path(
-        "people/<int:id>/deactivate", people.PersonDeactivate.as_view(), name="person_deactivate"
-    ),
-    path(
-        "people/<int:id>/reactivate", people.PersonReactivate.as_view(), name="person_reactivate"
-    ),
+    path("people/<int:id>/deactivate", people.PersonDeactivate.as_view(), name="person_deactivate"),
+    path("people/<int:id>/reactivate", people.PersonReactivate.as_view(), name="person_reactivate"),
     path("departments", departments.Departments.as_view(), name="departments"),
     path("departments/<slug:slug>", departments.DepartmentPage.as_view(), name="department"),
 ]
