@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from allauth.mfa.adapter import get_adapter
 from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal.auth import generate_totp_secret
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -82,8 +84,9 @@ def attacked_company() -> Company:
     )
     things["policy"] = proposed_policy(company)
     things["session"] = open_session(company.enzo)
+    secret = get_adapter().encrypt(generate_totp_secret())
     things["factor"] = Authenticator.objects.create(
-        user=company.enzo, type=Authenticator.Type.TOTP, data={"secret": "nothing"}
+        user=company.enzo, type=Authenticator.Type.TOTP, data={"secret": secret}
     )
     things["group"] = DirectoryGroup.objects.create(name=f"{SECRET} engineers")
     things["mapping"] = GroupMapping.objects.create(
