@@ -11,6 +11,7 @@ from django.db.models import Prefetch
 from django.utils import timezone
 
 from governance.people.models import Department
+from governance.rowsecurity import lifted
 from registry.canonical import canonical_json
 from registry.datasets.models import DatasetVersion
 from registry.datasets.services import overlap
@@ -22,6 +23,7 @@ from registry.versions.selectors import base_chain
 FORMAT = 1
 
 
+@lifted()
 def dossier_build(
     version: ModelVersion,
     *,
@@ -36,7 +38,10 @@ def dossier_build(
     policy_version: int,
     submitted_by: str,
 ) -> dict[str, Any]:
-    """What the release of `version` is decided on, as JSON that PostgreSQL gives back unchanged."""
+    """What the release of `version` is decided on, as JSON that PostgreSQL gives back unchanged.
+
+    Past the submitter's reach: evidence is what there is, not what they can see.
+    """
     evaluations = version_evaluations(version)
     return as_stored(
         {

@@ -23,6 +23,7 @@ from governance.reviews.services import (
     review_decide,
     review_open,
 )
+from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.catalogue import get_task
 from registry.releases.checklist import checklist_build
@@ -170,12 +171,6 @@ def _check_submittable(
 
 def _open_review(actor: Principal, release: Release, policy_version: int) -> None:
     version = release.version
-    made_by = {version.created_by_id, release.submitted_by_id}
-    if version.dataset_version is not None:
-        made_by.add(version.dataset_version.created_by_id)
-    for each in (version, *base_chain(version)):
-        if (intake := getattr(each, "intake", None)) is not None:
-            made_by.add(intake.submitted_by_id)
     review_open(
         actor=actor,
         subject=Subject(
@@ -185,11 +180,23 @@ def _open_review(actor: Principal, release: Release, policy_version: int) -> Non
         tier=release.tier,
         digest=release.dossier_digest,
         required_approvals=REQUIRED_APPROVALS[release.tier],
-        excluded_people=sorted(made_by),
+        excluded_people=sorted(_made_by(version) | {release.submitted_by_id}),
         policy_version=policy_version,
         checklist=checklist_build(version, release.dossier),
         due_at=timezone.now() + REVIEW_DUE,
     )
+
+
+@lifted()
+def _made_by(version: ModelVersion) -> set[int]:
+    """Who had a hand in `version`, in whatever department: none of them decides on it."""
+    people = {version.created_by_id}
+    if version.dataset_version is not None:
+        people.add(version.dataset_version.created_by_id)
+    for each in (version, *base_chain(version)):
+        if (intake := getattr(each, "intake", None)) is not None:
+            people.add(intake.submitted_by_id)
+    return people
 
 
 def release_answer(
@@ -305,6 +312,7 @@ def release_decide(
     return release
 
 
+@lifted()
 def _check_current(release: Release) -> None:
     check_dossier(release)
     check_trusted(release.version, "approved")

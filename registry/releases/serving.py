@@ -7,6 +7,7 @@ from django.utils import timezone
 from governance.errors import WrongState
 from governance.reviews.models import ReviewState
 from governance.reviews.selectors import review_standing
+from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
@@ -14,6 +15,7 @@ from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import base_chain
 
 
+@lifted()
 def release_servable(release: Release) -> None:
     """The one rule: return when `release` may serve now.
 
@@ -94,6 +96,7 @@ def _check_review(release: Release) -> None:
         )
 
 
+@lifted()
 def check_trusted(version: ModelVersion, verb: str) -> None:
     """Raises WrongState when `version`, or anything that it stands on, is recalled."""
     for each in (version, *base_chain(version)):

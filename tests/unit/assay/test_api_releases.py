@@ -9,6 +9,7 @@ import pytest
 
 from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
+from governance.reviews.models import Review
 from registry.releases.models import Release
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.registry import objects
@@ -39,10 +40,12 @@ def people(person: Callable[..., Person]) -> dict[str, Api]:
 def release(
     people: dict[str, Api], person: Callable[..., Person], department: Callable[..., Department]
 ) -> dict[str, Any]:
-    """A release of a classifier that was measured, with its base signed in."""
+    """A release of a classifier that was measured, on a base that another department took in."""
     owner, clinical = person("Maker", "developer@clinical"), department("clinical")
-    base = objects.version(objects.model(owner, clinical, "encoder", "embeddings"), owner)
-    objects.taken_in(base, owner, person("Omar", "operator"))
+    enzo = person("Enzo", "lead@engineering")
+    encoder = objects.model(enzo, department("engineering"), "encoder", "embeddings", shared=True)
+    base = objects.version(encoder, enzo)
+    objects.taken_in(base, enzo, person("Omar", "operator"))
     rows = [{"text": f"good {n}", "label": "positive"} for n in range(4)]
     rows += [{"text": f"bad {n}", "label": "negative"} for n in range(4)]
     train = objects.data(owner, clinical, "train", rows)
@@ -112,6 +115,14 @@ def test_a_release_shows_its_review_and_what_the_caller_may_do(
     dossier = people["carla"].get(f"releases/{release['id']}/dossier").body
     assert dossier["digest"] == release["dossier_digest"]
     assert dossier["dossier"]
+
+
+def test_who_brought_in_the_base_for_another_department_does_not_decide_either(
+    release: dict[str, Any],
+) -> None:
+    review = Review.objects.get(pk=release["review"]["id"])
+    excluded = Person.objects.filter(pk__in=review.excluded_people)
+    assert {each.name for each in excluded} == {"Devi", "Maker", "Enzo"}
 
 
 def test_the_submitter_may_not_approve_and_the_attempt_is_audited(
