@@ -21,7 +21,7 @@ def run(stage: Stage) -> None:
         if any(rule["id"] == RULE for rule in active["rules"]):
             stage.say(f"policy {active['number']} is in force since an earlier run")
         else:
-            _change_the_policy(stage, active["number"])
+            _change_the_policy(stage, active["version"])
         _restricted_data_is_refused(stage)
 
 
