@@ -151,7 +151,9 @@ ATTRIBUTES = (
 class AskForm(TablerForm):
     """What is asked about: an action on something that there is, or on something described."""
 
-    action = forms.ChoiceField(choices=_pairs([action.value for action in Action]))
+    action = forms.ChoiceField(
+        choices=_pairs([action.value for action in Action]), initial=Action.DEPLOYMENT_INVOKE.value
+    )
     type = forms.ChoiceField(label="On a", choices=_pairs(RESOURCE_TYPES), initial="deployment")
     reference = forms.CharField(
         label="Called",

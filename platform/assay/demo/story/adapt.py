@@ -38,6 +38,7 @@ def prepare(stage: Stage) -> None:
         _model(enzo, DOCSTRINGS, "engineering", "text-generation", "One-line docstrings.")
         _gates(stage, clara, SENTIMENT, "drug-reviews-test", SENTIMENT_GATES)
         _gates(stage, enzo, DOCSTRINGS, "stdlib-docstrings-heldout", DOCSTRING_GATES)
+        _budgets(stage)
         stage.facts["jobs"] = {
             SENTIMENT: _fine_tune(
                 stage, clara, SENTIMENT, "all-minilm-l6-v2", "full", SENTIMENT_SETTINGS
@@ -46,6 +47,19 @@ def prepare(stage: Stage) -> None:
                 stage, enzo, DOCSTRINGS, "smollm2-135m-instruct", "lora", DOCSTRING_SETTINGS
             ),
         }
+
+
+def _budgets(stage: Stage) -> None:
+    """What use costs (in millionths of the currency), and how much of it there is this month."""
+    ada = stage["ada"]
+    ada.post(
+        "prices", deployment=None, prompt=2_000_000, completion=6_000_000, device_second=10_000
+    )
+    ada.post("quotas", organisation=True, kind="gpu_seconds_per_month", limit=36_000)
+    for department, money in (("clinical", 40_000_000), ("engineering", 25_000_000)):
+        ada.post("quotas", department=department, kind="money_per_month", limit=money)
+    ada.post("quotas", department="engineering", kind="tokens_per_day", limit=20_000)
+    stage.say("use has a price; the organisation and its departments have budgets")
 
 
 TRAINED_ON = {SENTIMENT: "drug-reviews-train", DOCSTRINGS: "stdlib-docstrings-train"}

@@ -45,6 +45,9 @@ def run(stage: Stage) -> None:
         clinical = new_key(stage, "clara", "clinical", "review triage")
         finance = new_key(stage, "fay", "finance", "spreadsheet add-in")
         stage.facts["key"] = engineering["key"]
+        stage["ada"].post(
+            "quotas", deployment=DOCSTRINGS, kind="requests_per_minute", limit=60, shadow=True
+        )
         _chat(stage, _client(stage, engineering["key"]))
         _embeddings(stage, _client(stage, engineering["key"]))
         _classify(stage, clinical["key"])
