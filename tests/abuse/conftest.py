@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,14 @@ import pytest
 from governance.quotas.reconcile import quotas_reconcile
 from tests.abuse.company import attacked_company
 from tests.unit.assay.portal_data import Company
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What walks a whole company's things is for the whole run, not for the inner loop."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.sweep)
 
 
 @pytest.fixture(autouse=True)

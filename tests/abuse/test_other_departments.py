@@ -30,8 +30,6 @@ from tests.abuse.database import digests, undone
 from tests.abuse.surface import Operation, addresses, body_of, filled, operations, said, send
 from tests.unit.assay.portal_data import Company
 
-pytestmark = pytest.mark.sweep
-
 # Enough for every form of the portal to be taken seriously.
 FORM = {
     "accept": "on", "answer": "Mine.", "department": "engineering", "message": "Mine.",

@@ -33,7 +33,7 @@ from tests.abuse.database import undone
 from tests.abuse.surface import METHODS, filled, operations
 from tests.unit.assay.portal_data import Company
 
-pytestmark = [pytest.mark.sweep, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 CHECKS = [
     not_a_server_error,

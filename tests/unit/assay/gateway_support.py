@@ -98,7 +98,7 @@ class Responder:
     def _listen(self) -> None:
         while not self._stop.is_set():
             if (notice := self._notices.get_message(timeout=0.1)) is not None:
-                self.cancelled.append(notice["data"].decode())
+                self.cancelled.append(notice["data"].decode("latin-1"))
 
     def stop(self) -> None:
         # Not joined: kombu blocks for up to a second, and queues' names never come again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from assay.cli import output
 from assay.cli.client import credentials_file
 from assay.cli.main import main
 from governance.audit.sealer import seal_once
@@ -45,7 +47,11 @@ def ada(
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs `assay …` in this process with an empty home; gives exit code, stdout, stderr."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
+    # Made when they were first imported, in whatever terminal that was.
+    for console in (output.console, output.errors):
+        monkeypatch.setattr(console, "_width", 200)
+    # Handlers of this process still hold the stream of an earlier test.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
     for name in ("ASSAY_SERVER", "ASSAY_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
