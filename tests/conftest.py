@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import authlib.deprecate  # noqa: F401 (it asks for its warnings; pytest's filters must come after)
 import pytest
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations

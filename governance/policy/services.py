@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.context import with_base
 from governance.policy.decisions import Inputs, decision_data, remember
-from governance.policy.document import document_from_yaml
+from governance.policy.document import Document, document_from_yaml
 from governance.policy.engine import (
     NO_POLICY,
     PolicyDecision,
@@ -101,9 +101,14 @@ def _hint(snapshot: PolicySnapshot) -> str:
     return "The policy and its rules are at /api/v1/policy; an administrator grants roles."
 
 
+@cache
+def _default_document() -> Document:
+    return document_from_yaml(DEFAULT_POLICY.read_text(encoding="utf-8"))
+
+
 def policy_bootstrap() -> PolicyVersion:
     """Install the default policy as version 1 and make it active; does nothing when it is there."""
-    document = document_from_yaml(DEFAULT_POLICY.read_text(encoding="utf-8"))
+    document = _default_document()
     with transaction.atomic():
         version, created = PolicyVersion.objects.get_or_create(
             number=1,

@@ -24,6 +24,7 @@ def test_the_standard_library_platform_module_is_the_one_imported() -> None:
     assert platform.python_version() == ".".join(map(str, sys.version_info[:3]))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "module", ["assay.asgi", "assay.urls", "workers.app", "workers.controller", "workers.dispatch"]
 )

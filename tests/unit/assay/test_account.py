@@ -34,7 +34,7 @@ from tests.unit.assay.sign_in_support import (
 )
 from tests.unit.assay.test_portal_pages import inline_in
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 NEW = "another horse, another battery"
 
 

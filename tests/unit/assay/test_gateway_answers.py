@@ -6,12 +6,14 @@ import base64
 import struct
 
 import httpx
+import pytest
 
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.wire import Done
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
 HI = [{"role": "user", "content": "Hi"}]
 
 

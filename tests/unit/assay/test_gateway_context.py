@@ -11,6 +11,7 @@ from tests.unit.policy_support import install_rules
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
 CHAT = "/v1/chat/completions"
 HI = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from governance.audit.models import AuditEvent
 from governance.audit.selectors import event_body
 from governance.people.models import Person
@@ -18,6 +20,7 @@ from tests.unit.assay.gateway_support import Stage, stage
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
 

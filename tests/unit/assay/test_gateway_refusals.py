@@ -21,6 +21,7 @@ from workers.wire import Failed
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
 CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
 GOOD = {"model": "writer", "messages": HI}

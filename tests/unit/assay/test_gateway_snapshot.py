@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from assay.gateway.snapshot import read_snapshot
@@ -11,6 +12,8 @@ from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.deployments.models import Deployment, Replica
 
 __all__ = ["stage"]
+
+pytestmark = pytest.mark.sweep
 
 
 def test_a_reading_takes_seven_queries_however_much_there_is(

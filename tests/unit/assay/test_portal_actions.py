@@ -15,7 +15,7 @@ from tests.unit.assay.portal_data import PASSWORD, Company, tell_story
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from workers.jobs.models import Job
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 LOOPBACK = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8000"}
 
 

@@ -21,7 +21,7 @@ from governance.usage.selectors import UsageSum
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import EVERYONE, inline_in, signed_in
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 PAGES = ("/budgets", "/budgets/which", "/budgets?days=7&by=key&of=cost", "/budgets?of=device")
 
 

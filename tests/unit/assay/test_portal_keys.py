@@ -18,7 +18,7 @@ from governance.quotas.models import QuotaLimit
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture

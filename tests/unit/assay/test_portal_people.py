@@ -13,7 +13,7 @@ from governance.people.models import DirectoryGroup, GroupMapping, Person, RoleA
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # At most, whatever the length of the list; the menu asks some of them.
 QUERIES = {"/people": 24, "/departments": 19, "/departments/engineering": 28, "/people/groups": 25}
 

@@ -17,7 +17,7 @@ from governance.policy.lifecycle import draft_create, policy_approve, policy_pro
 from governance.policy.models import PolicyState, PolicyVersion
 from tests.unit.assay.test_portal_pages import inline_in
 
-pytestmark = pytest.mark.usefixtures("policy")
+pytestmark = [pytest.mark.usefixtures("policy"), pytest.mark.sweep]
 
 RULE: dict[str, Any] = {
     "id": "viewers-use-by-day",

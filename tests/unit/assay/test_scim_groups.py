@@ -16,7 +16,7 @@ from governance.people.models import Department, DirectoryGroup, Person
 from governance.principals import Principal
 from tests.unit.assay.scim_support import GROUP, TOKEN, Scim, error_of
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from governance.people.selectors import principal_for_person
 from governance.people.services import person_reactivate
 from tests.unit.assay.scim_support import ENTERPRISE, TOKEN, USER, Scim, error_of
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from tests.unit.assay.sign_in_support import (
     with_password,
 )
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 
 @pytest.fixture(autouse=True)

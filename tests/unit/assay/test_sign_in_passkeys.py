@@ -16,7 +16,7 @@ from governance.people.models import Person
 from tests.unit.assay.sign_in_support import Visitor, give_passkey, with_password
 from tests.unit.assay.soft_passkey import SoftPasskey, b64
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 
 @pytest.fixture(autouse=True)

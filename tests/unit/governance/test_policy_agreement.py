@@ -444,6 +444,7 @@ def _agree(world: World, policy: tuple[str, list[dict[str, Any]]], context: dict
         _compare(world, snapshot, kind, action, actor, context)
 
 
+@pytest.mark.sweep
 @settings(_EVERY_TIME, max_examples=60)
 @given(policy=_policies(), context=_CONTEXTS)
 @example(policy=("release", _SEVERAL), context={})

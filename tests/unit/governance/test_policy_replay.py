@@ -178,6 +178,7 @@ def test_a_dry_run_is_for_those_who_may_explain_decisions(
         policy_replay(actor=actor("Max", "lead@clinical"), number=1)
 
 
+@pytest.mark.sweep
 def test_a_dry_run_of_ten_thousand_decisions_takes_seconds_and_three_queries(
     policy: PolicyVersion, ada: Principal
 ) -> None:
