@@ -1,1 +1,1 @@
-"""Benchmarks: subject and reference interleaved in one run, medians and ratios, no bar yet."""
+"""Benchmarks: subject and reference interleaved in one run, medians and ratios."""

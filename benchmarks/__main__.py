@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,13 +28,15 @@ def main() -> int:
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     root = Path(__file__).resolve().parents[1]
+    # A converter's progress bar is no part of the table.
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
     failed = 0
     for name in options.names or BENCHMARKS:
         print(f"\n{name}: {BENCHMARKS[name]}", flush=True)  # noqa: T201
         command = [sys.executable, "-m", f"benchmarks.{name}"]
         if options.quick:
             command.append("--quick")
-        failed += subprocess.run(command, cwd=root, check=False).returncode != 0
+        failed += subprocess.run(command, cwd=root, env=environment, check=False).returncode != 0
     return failed
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
 
 THREADS = (1, 4)
@@ -34,25 +33,9 @@ FROM (
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start a PostgreSQL of its own, measure, stop it. Django must not be set up yet."""
-    from assay.local.services import Postgres
-
-    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
-        postgres = Postgres(folder / "postgres")
-        try:
-            os.environ["DATABASE_URL"] = postgres.url("postgres")
-            os.environ["ASSAY_DATA_DIR"] = str(folder / "data")
-            os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
-            import django
-            from django.core.management import call_command
-
-            django.setup()
-            call_command("migrate", "governance", verbosity=0)
-            return _measure(rounds=2 if quick else 5)
-        finally:
-            postgres.stop()
+    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    with own_stores():
+        return _measure(rounds=2 if quick else 5)
 
 
 def _measure(*, rounds: int) -> list[Row]:

@@ -7,17 +7,15 @@ client, every middleware and no network, with and without in turn; the fast tent
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
 
 DEPARTMENTS = 20
@@ -29,26 +27,9 @@ ADDRESSES = ("/api/v1/me", "/api/v1/jobs", "/api/v1/models")
 
 
 def run(*, quick: bool = False) -> list[Row]:
-    """Start a PostgreSQL of its own, measure, stop it. Django must not be set up yet."""
-    from assay.local.services import Postgres
-
-    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
-        postgres = Postgres(folder / "postgres")
-        try:
-            os.environ["DATABASE_URL"] = postgres.url("postgres")
-            os.environ["ASSAY_DATA_DIR"] = str(folder / "data")
-            os.environ["ASSAY_ALLOWED_HOSTS"] = "testserver"
-            os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
-            import django
-            from django.core.management import call_command
-
-            django.setup()
-            call_command("migrate", verbosity=0)
-            return _measure(rounds=3 if quick else 10)
-        finally:
-            postgres.stop()
+    """Start stores of its own, measure, stop them. Django must not be set up yet."""
+    with own_stores(ASSAY_ALLOWED_HOSTS="testserver"):
+        return _measure(rounds=3 if quick else 10)
 
 
 def _measure(*, rounds: int) -> list[Row]:

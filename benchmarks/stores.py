@@ -1,0 +1,42 @@
+"""Stores of a benchmark's own, with Django on them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def own_stores(**environment: str) -> Iterator[None]:
+    """PostgreSQL, migrated, and Valkey in a folder that goes away with them. Django must not be set
+    up yet; processes that are started inside inherit where everything is, and `environment`.
+    """
+    from assay.local.services import Postgres, Valkey
+
+    with ExitStack() as stack:
+        scratch = tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(scratch))
+        folder.chmod(0o755)
+        postgres = Postgres(folder / "postgres")
+        stack.callback(postgres.stop)
+        valkey = Valkey()
+        stack.callback(valkey.stop)
+        static = folder / "static"
+        static.mkdir()
+        os.environ.update(
+            DATABASE_URL=postgres.url("postgres"),
+            REDIS_URL=valkey.url,
+            ASSAY_DATA_DIR=str(folder / "data"),
+            ASSAY_STATIC_ROOT=str(static),
+            DJANGO_SETTINGS_MODULE="assay.settings",
+            **environment,
+        )
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+        yield
