@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import redis
@@ -78,14 +79,18 @@ class Controller:
 
 
 def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
-    """Run `loop` until `stop`; when it breaks, say so and start it again, ever more slowly."""
+    """Run `loop` until `stop`; when it breaks, say so and start it again, ever more slowly while it
+    keeps breaking.
+    """
     wait = RESTART_FIRST_S
     while not stop.is_set():
         close_old_connections()
+        started = time.monotonic()
         try:
             loop(stop)
-            wait = RESTART_FIRST_S
         except Exception:
+            if time.monotonic() - started > RESTART_LONGEST_S:
+                wait = RESTART_FIRST_S
             logger.exception("The loop %s broke; it starts again in %.1f s", name, wait)
         finally:
             connections.close_all()

@@ -32,6 +32,29 @@ def test_a_loop_that_breaks_is_started_again(monkeypatch: pytest.MonkeyPatch) ->
     assert len(runs) == 3
 
 
+@pytest.mark.django_db
+def test_a_loop_that_ran_for_long_is_started_again_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(controller, "RESTART_FIRST_S", 0.01)
+    monkeypatch.setattr(controller, "RESTART_LONGEST_S", 0.5)
+    stop = threading.Event()
+    runs: list[int] = []
+
+    def loop(stop: threading.Event) -> None:
+        runs.append(1)
+        if len(runs) == 4:
+            threading.Event().wait(0.6)
+        if len(runs) == 5:
+            stop.set()
+        raise RuntimeError("broken")
+
+    guarded("test", loop, stop)
+    assert [record.args[1] for record in caplog.records if record.args] == [
+        0.01, 0.02, 0.04, 0.01, 0.02,
+    ]  # fmt: skip
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_running_controller_takes_jobs_back_and_seals_the_log(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
