@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_every_role_and_build_target_exists(compose: dict[str, Any]) -> None:
             assert (ROOT / build["dockerfile"]).is_file(), name
 
 
+def test_every_folder_that_a_process_writes_to_is_its_own(compose: dict[str, Any]) -> None:
+    """A volume over a path that the image lacks belongs to root, and the image runs as `assay`."""
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    owned = re.findall(r"--home-dir (\S+) --create-home assay", dockerfile)
+    owned += re.findall(r"install -d -o assay (\S+)", dockerfile)
+    for name, service in compose["services"].items():
+        if "target" not in service.get("build", {}):
+            continue
+        for volume in service["volumes"]:
+            assert volume.split(":")[1] in owned, f"{name}: {volume}"
+
+
 def test_every_path_that_the_image_copies_exists() -> None:
     for file in ("Dockerfile", "mlflow.Dockerfile"):
         for line in (DOCKER / file).read_text().splitlines():
@@ -146,3 +159,22 @@ def test_an_unknown_role_is_refused_with_the_roles_that_exist() -> None:
     )
     assert finished.returncode == 64
     assert "web, beat, migrate or worker" in finished.stderr
+
+
+def test_uploads_wait_on_the_disk_and_not_in_memory(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "/tmp" in compose["services"]["web"]["tmpfs"]  # where Python puts them otherwise
+    server = tmp_path / "uvicorn"
+    server.write_text('#!/bin/sh\necho "$TMPDIR"\n')
+    server.chmod(0o755)
+    finished = subprocess.run(
+        ["sh", str(DOCKER / "entrypoint.sh"), "web"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "ASSAY_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder = Path(finished.stdout.strip())
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path / "data")
