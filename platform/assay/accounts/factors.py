@@ -25,7 +25,7 @@ from django.utils import timezone
 
 from assay.accounts import crypto
 from governance.audit.services import Subject, audit_record
-from governance.errors import InvalidInput, NotFound, Unavailable, WrongState
+from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
 from governance.people.attempts import forget_codes
 from governance.people.models import Person
 from governance.people.selectors import person_get, person_resource
@@ -206,7 +206,7 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
     """Take every second factor off somebody's account, who lost theirs; their sessions end.
 
     Raises:
-        NotFound, NotPermitted: the actor may not see or change that person.
+        NotFound, NotPermitted: the actor may not see or change that person, or it is their own.
         InvalidInput: no reason.
         WrongState: there is none.
     """
@@ -216,6 +216,12 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
         decision = authorize(
             actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
         )
+        if actor.person_id == person.pk:
+            # It asks for no proof of who they are, as their own account's page does.
+            raise NotPermitted(
+                f"{person.name} may not reset their own second factors.",
+                hint="Remove them on your account's page; another administrator can reset them.",
+            )
         if not reason or len(reason) > REASON_MAX or not reason.isprintable():
             raise InvalidInput(
                 f"Say why, in 1 to {REASON_MAX} printable characters.",

@@ -17,7 +17,14 @@ from governance.principals import ANONYMOUS
 
 # Written at most once in this time, so that a page costs no write.
 GRAIN_S = 5 * 60
-SETTING_UP = ("/account", "/sign-out", "/static/")
+# Not the rest of the account: an access token made there would outlive the duty.
+SETTING_UP = (
+    "/account/authenticator",
+    "/account/passkeys",
+    "/account/confirm",
+    "/sign-out",
+    "/static/",
+)
 
 
 class SessionActivityMiddleware:
@@ -38,7 +45,7 @@ class SessionActivityMiddleware:
             if request.session.get(OWES) and request.user.is_authenticated:
                 if request.path.startswith("/api/"):
                     request.principal = ANONYMOUS  # type: ignore[attr-defined]
-                elif not request.path.startswith(SETTING_UP):
+                elif request.path != "/account" and not request.path.startswith(SETTING_UP):
                     return redirect("portal:account_authenticator")
         return self.get_response(request)
 

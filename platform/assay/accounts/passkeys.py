@@ -6,6 +6,7 @@ signature. What a browser posts is untrusted JSON, and what is wrong with it is 
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from allauth.mfa.models import Authenticator
@@ -33,8 +34,18 @@ from governance.principals import Principal, request_context
 
 MOST = 10
 NAME_MAX = 60
-# How fido2's parsers fail on what is not theirs.
-_MALFORMED = (ValidationError, ValueError, TypeError, KeyError, AttributeError, IndexError)
+# How fido2's parsers fail on what is not theirs, and on keys that they cannot check.
+_MALFORMED = (
+    ValidationError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    struct.error,
+    RecursionError,
+    NotImplementedError,
+)
 
 
 def _plain(options: Any) -> Any:
@@ -106,8 +117,11 @@ def passkey_check(*, person: Person | None, credential: str) -> Authenticator:
     given = credential_of(credential)
     holder = person
     try:
-        auth.parse_authentication_response(given)
+        answer = auth.parse_authentication_response(given)
         if holder is None:
+            # Whatever challenge is in the session: alone it is both factors, or none.
+            if not answer.response.authenticator_data.is_user_verified():
+                raise ValueError("The device did not verify its user.")
             holder = auth.extract_user_from_response(given)
         row: Authenticator = auth.complete_authentication(holder, given)
     except _MALFORMED as error:

@@ -30,6 +30,7 @@ class SoftPasskey:
 
     origin: str = "https://testserver"
     verifies: bool = True
+    algorithm: int = -7
     key: ec.EllipticCurvePrivateKey = field(
         default_factory=lambda: ec.generate_private_key(ec.SECP256R1())
     )
@@ -61,7 +62,7 @@ class SoftPasskey:
         numbers = self.key.public_key().public_numbers()
         public = {
             1: 2,
-            3: -7,
+            3: self.algorithm,
             -1: 1,
             -2: numbers.x.to_bytes(32, "big"),
             -3: numbers.y.to_bytes(32, "big"),

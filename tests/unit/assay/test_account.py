@@ -302,6 +302,25 @@ def test_an_administrator_resets_the_factors_of_who_lost_theirs(ada: Person, ver
     assert admin.post(f"/people/{vera.pk}/factors/reset", reason="again").status_code == 409
 
 
+def test_an_administrator_does_not_reset_their_own_factors(ada: Person) -> None:
+    """That page asks for no proof; the account's does."""
+    admin = Visitor().sign_in(ada)
+    give_totp(ada)
+
+    answer = admin.post(f"/people/{ada.pk}/factors/reset", reason="An unlocked screen.")
+
+    assert answer.status_code == 403
+    assert Authenticator.objects.filter(user=ada, type="totp").exists()
+
+
+@pytest.mark.parametrize("named", ["x", "-1", "9" * 30, "9" * 5000, "\x00"])
+def test_a_session_that_is_no_number_is_not_there(ada: Person, named: str) -> None:
+    admin = Visitor().sign_in(ada)
+
+    assert admin.post("/account/sessions/end", session=named).status_code == 404
+    assert admin.post(f"/people/{ada.pk}/sessions/end", session=named).status_code == 404
+
+
 def test_being_seen_is_noted_now_and_then_and_not_on_every_page(
     vera: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from allauth.mfa.models import Authenticator
 
 from governance.audit.models import AuditEvent
+from governance.keys.models import ApiKey
 from governance.people import attempts
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
@@ -19,6 +20,7 @@ from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.sign_in_support import (
     PASSWORD,
     Visitor,
+    give_passkey,
     give_totp,
     totp_now,
     with_password,
@@ -333,6 +335,26 @@ def test_a_role_may_oblige_its_holders_to_have_a_second_factor(ada: Person, sett
     answer = visitor.post("/account/authenticator", code=code_of(secret))
     assert answer.status_code == 200
     assert visitor.is_in()
+
+
+def test_who_owes_a_second_factor_makes_no_token_and_changes_nothing_else(
+    ada: Person, settings: Any
+) -> None:
+    settings.SECOND_FACTOR_ROLES = ["admin"]
+    visitor = Visitor()
+    visitor.password(ada)
+
+    for path, fields in (
+        ("/account/tokens", {"name": "way round", "days": 7}),
+        ("/account/password", {"current": PASSWORD, "new": "another horse, another battery"}),
+        ("/account/sessions/end", {"session": "others"}),
+        ("/account/recovery-codes", {}),
+    ):
+        assert visitor.post(path, **fields)["Location"] == "/account/authenticator"
+    assert not ApiKey.objects.exists()
+    assert visitor.get("/account").status_code == 200
+    give_passkey(visitor)
+    assert visitor.post("/account/tokens", name="laptop", days=7).status_code == 201
 
 
 def test_signing_in_anew_ends_what_was_signed_in_before(

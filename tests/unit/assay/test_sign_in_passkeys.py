@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from governance.audit.models import AuditEvent
 from governance.people import attempts
 from governance.people.models import Person
 from tests.unit.assay.sign_in_support import Visitor, give_passkey, with_password
-from tests.unit.assay.soft_passkey import SoftPasskey, b64
+from tests.unit.assay.soft_passkey import PRESENT, VERIFIED, SoftPasskey, b64
 
 pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
+EXTENDED = 0x80
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +134,26 @@ def test_a_device_that_did_not_verify_its_user_does_not_sign_in(key: SoftPasskey
     assert by_passkey(visitor, key).status_code == 401
 
 
+def test_a_challenge_of_the_second_step_does_not_excuse_the_device_from_verifying_its_user(
+    ada: Person, key: SoftPasskey, person: Callable[..., Person]
+) -> None:
+    """A security key found in a drawer, and a challenge that asks for less: one's own account's,
+    or that of the second step."""
+    key.verifies = False
+    mallory = Visitor().sign_in(with_password(person("Mallory", "viewer@finance")))
+    half = Visitor()
+    half.password(ada)
+
+    for visitor, path in (
+        (mallory, "/account/confirm/passkey"),
+        (half, "/sign-in/second-factor/passkey"),
+    ):
+        answer = key.get(visitor.get(path).json())
+        assert visitor.post("/sign-in/passkey", credential=answer).status_code == 401
+    assert mallory.get("/api/v1/me").json()["name"] == "Mallory"
+    assert not half.is_in()
+
+
 def test_a_signature_by_another_key_is_refused(key: SoftPasskey) -> None:
     thief = SoftPasskey(id=key.id, user=key.user)
 
@@ -179,6 +201,32 @@ def test_what_is_no_passkeys_answer_is_refused_everywhere(ada: Person, number: i
     visitor.get("/account/passkeys/options")
     assert visitor.post("/account/passkeys", name="x", credential=text).status_code == 400
     assert not Authenticator.objects.exists()
+
+
+@pytest.mark.parametrize("extensions", [b"\x99", b"\x81" * 30_000, b"\xff"])
+def test_what_cannot_be_parsed_is_refused_and_no_fault(key: SoftPasskey, extensions: bytes) -> None:
+    visitor = Visitor()
+    visitor.get("/sign-in/passkey")
+    flags = PRESENT | VERIFIED | EXTENDED
+    data = sha256(b"testserver").digest() + bytes([flags]) + bytes(4) + extensions
+    said = {"type": "webauthn.get", "challenge": "AAAA", "origin": "https://testserver"}
+    response = {
+        "clientDataJSON": b64(json.dumps(said).encode()),
+        "authenticatorData": b64(data),
+        "signature": "AA",
+        "userHandle": key.user,
+    }
+    answer = {"id": "AA", "rawId": "AA", "type": "public-key", "response": response}
+
+    assert visitor.post("/sign-in/passkey", credential=json.dumps(answer)).status_code == 401
+
+
+def test_a_key_of_an_algorithm_that_nobody_knows_signs_nobody_in(ada: Person) -> None:
+    visitor, key = Visitor().sign_in(ada), SoftPasskey(algorithm=-999)
+    options = visitor.get("/account/passkeys/options").json()
+    visitor.post("/account/passkeys", name="odd", credential=key.create(options))
+
+    assert by_passkey(Visitor(), key).status_code == 401
 
 
 def test_tries_without_a_name_count_for_the_address(key: SoftPasskey) -> None:

@@ -42,7 +42,7 @@ from assay.portal.account_forms import (
     TokenForm,
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
-from assay.portal.views.sessions import shown
+from assay.portal.views.sessions import session_id_of, shown
 from governance.errors import InvalidInput, NotFound
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
@@ -300,6 +300,6 @@ class SessionEnd(Account):
             ended = sessions_revoke(actor=self.actor, person_id=person.pk, keep=here)
             messages.success(self.request, f"{ended} other session{'s'[: ended != 1]} ended.")
         else:
-            session_revoke(actor=self.actor, session_id=int(wanted) if wanted.isdecimal() else 0)
+            session_revoke(actor=self.actor, session_id=session_id_of(wanted))
             messages.success(self.request, "The session ended.")
         return redirect("portal:account")

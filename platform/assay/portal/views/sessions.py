@@ -19,6 +19,8 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 
+ID_DIGITS_MAX = 18
+
 
 def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
     """A session as a page shows it."""
@@ -31,6 +33,11 @@ def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
         "seen": row.last_seen_at,
         "here": row.session_key == request.session.session_key,
     }
+
+
+def session_id_of(text: str) -> int:
+    """The id that a form names; 0, which no session has, when it names none."""
+    return int(text) if text.isdecimal() and len(text) <= ID_DIGITS_MAX else 0
 
 
 class PersonSignIn(ActionScreen):
@@ -68,7 +75,7 @@ class PersonSessionEnd(PersonSignIn):
             ended = sessions_revoke(actor=self.actor, person_id=person.pk)
             messages.success(self.request, f"{ended} session{'s'[: ended != 1]} of theirs ended.")
         else:
-            session_revoke(actor=self.actor, session_id=int(wanted) if wanted.isdecimal() else 0)
+            session_revoke(actor=self.actor, session_id=session_id_of(wanted))
             messages.success(self.request, "The session ended.")
         return redirect("portal:person_sign_in", id=person.pk)
 
