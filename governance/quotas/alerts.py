@@ -33,12 +33,17 @@ def alerts_raise() -> int:
     reached = [(use, _reached(use)) for use in uses(rows) if use.ready]
     reached = [(use, thresholds) for use, thresholds in reached if thresholds]
     windows = {_window(use) for use, _ in reached}
-    known = set(
-        QuotaAlert.objects.filter(window__in=windows).values_list("limit_id", "window", "threshold")
-    )
+    told = {
+        (limit_id, window, threshold): limit_then
+        for limit_id, window, threshold, limit_then in QuotaAlert.objects.filter(
+            window__in=windows
+        ).values_list("limit_id", "window", "threshold", "limit_then")
+    }
     raised = 0
     for use, thresholds in reached:
-        new = [t for t in thresholds if (use.row.pk, _window(use), t) not in known]
+        # What was told under a lower limit is no longer so: under this one it is told anew.
+        before = {t: told.get((use.row.pk, _window(use), t), -1) for t in thresholds}
+        new = [t for t in thresholds if before[t] < use.row.limit]
         if new:
             raised += _raise(use, new)
     return raised
@@ -57,10 +62,12 @@ def _window(use: LimitUse) -> str:
 def _raise(use: LimitUse, thresholds: list[int]) -> int:
     """One row for each threshold, one event for the highest: nobody is told three times at once."""
     row, window = use.row, _window(use)
-    # The limit may be gone since it was read; another controller may be at it.
-    if not QuotaLimit.objects.select_for_update(of=("self",)).filter(pk=row.pk).exists():
+    # The limit may be gone, or another, since it was read; another controller may be at it.
+    same = QuotaLimit.objects.filter(pk=row.pk, limit=row.limit)
+    if not same.select_for_update(of=("self",)).exists():
         return 0
     known = QuotaAlert.objects.filter(limit=row, window=window)
+    known.filter(threshold__in=thresholds, limit_then__lt=row.limit).delete()
     new = sorted(set(thresholds) - set(known.values_list("threshold", flat=True)))
     for threshold in new:
         QuotaAlert.objects.create(

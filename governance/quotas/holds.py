@@ -12,7 +12,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from governance.errors import QuotaExceeded, Unavailable
@@ -97,8 +98,7 @@ def hold_run(*, reference: str) -> None:
     """An attempt has begun; one that was taken over has lasted until now."""
     hold = _locked(reference)
     if hold is not None and hold.state == HoldState.OPEN:
-        _stop_clock(hold)
-        hold.running_since = timezone.now()
+        hold.running_since = _stop_clock(hold)
         hold.save(update_fields=["device_ms", "running_since"])
 
 
@@ -115,8 +115,8 @@ def hold_end(*, reference: str, outcome: str) -> None:
     hold = _locked(reference)
     if hold is None or hold.state != HoldState.OPEN:
         return
-    _stop_clock(hold)
-    hold.state, hold.outcome, hold.ended_at = HoldState.ENDED, outcome[:40], timezone.now()
+    hold.ended_at = _stop_clock(hold)
+    hold.state, hold.outcome = HoldState.ENDED, outcome[:40]
     hold.save(update_fields=["device_ms", "running_since", "state", "outcome", "ended_at"])
     transaction.on_commit(lambda: _send_now(hold))
 
@@ -125,11 +125,17 @@ def _locked(reference: str) -> BudgetHold | None:
     return BudgetHold.objects.select_for_update().filter(reference=reference).first()
 
 
-def _stop_clock(hold: BudgetHold) -> None:
+def _stop_clock(hold: BudgetHold) -> datetime:
+    """Add what has run, and say what time it is: by the database's clock, for those of workers and
+    controllers differ."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
     if hold.running_since is not None:
-        seconds = (timezone.now() - hold.running_since).total_seconds()
+        seconds = (now - hold.running_since).total_seconds()
         hold.device_ms += round(1000 * min(max(seconds, 0), _LONGEST_S))
         hold.running_since = None
+    return now
 
 
 def holds_settle() -> int:
@@ -139,7 +145,7 @@ def holds_settle() -> int:
         Unavailable: the quota store does not answer.
     """
     late = BudgetHold.objects.filter(
-        state=HoldState.ENDED, ended_at__lt=timezone.now() - RESEND_AFTER
+        state=HoldState.ENDED, ended_at__lt=Now() - RESEND_AFTER
     ).order_by("id")
     sent = list(late[:_BATCH])
     for hold in sent:

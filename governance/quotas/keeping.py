@@ -13,7 +13,7 @@ from governance.errors import Unavailable
 from governance.quotas import store
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.holds import holds_settle
-from governance.quotas.reconcile import counters_ready, quotas_reconcile
+from governance.quotas.reconcile import counters_ready, quotas_reconcile, store_run
 
 logger = logging.getLogger(__name__)
 STEP_S = 1.0
@@ -21,26 +21,31 @@ STEP_S = 1.0
 
 class Keeper:
     """Rebuilds counters that a flush took, gives back what nobody settled, settles what a crash
-    left behind, raises alerts, and compares counters with the ledger every now and then.
+    left behind, raises alerts, and compares counters with the ledger every now and then, and when
+    the store has started anew, for it may have older data.
     """
 
     def __init__(self) -> None:
         self._compared = time.monotonic()
+        self._run = ""
 
     def step(self) -> None:
         """Raises Unavailable when the quota store does not answer."""
+        run = store_run()
         if not counters_ready():
             outcome = quotas_reconcile(repair=True)
+            self._run = run
             logger.warning(
                 "The counters were gone; %d were rebuilt from the ledger.", outcome.checked
             )
-        elif time.monotonic() - self._compared >= settings.QUOTA_RECONCILE_S:
-            self._compared = time.monotonic()
-            quotas_reconcile(repair=True)
         if given_back := store.reclaim():
             logger.warning("%d reservations ran out and were given back.", given_back)
         holds_settle()
         alerts_raise()
+        if run != self._run or time.monotonic() - self._compared >= settings.QUOTA_RECONCILE_S:
+            self._compared = time.monotonic()
+            quotas_reconcile(repair=True)
+            self._run = run
 
 
 def run(stop: threading.Event) -> None:

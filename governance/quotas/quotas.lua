@@ -304,7 +304,9 @@ local function settle()
   local held_money, held_device = tonumber(ARGV[11]), tonumber(ARGV[12])
   if ran or held_money > 0 or held_device > 0 then
     local settled = PREFIX .. 'settled:' .. request
-    if not redis.call('SET', settled, '1', 'NX', 'PX', SETTLED_FOR) then return 0 end
+    -- The end of what was held is sent again until the ledger has it, which may take a while.
+    local keep = (held_money > 0 or held_device > 0) and KEEP_MONTH or SETTLED_FOR
+    if not redis.call('SET', settled, '1', 'NX', 'PX', keep) then return 0 end
   end
   if ARGV[10] ~= '' then redis.call('XADD', ARGV[9], '*', 'entry', ARGV[10]) end
   local reserved = release(request, tokens, ARGV[4] == '1')

@@ -16,11 +16,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from governance.errors import Unavailable
 from governance.keys.models import ApiKey
@@ -40,6 +41,7 @@ _KEEP_S = {"day": 3 * 86400, "month": 40 * 86400}
 _FIELDS = {"day": ("tokens",), "month": ("money", "device", "money_held", "device_held")}
 
 Slot = tuple[str, str, str]  # window, subject, field
+Spans = Mapping[str, tuple[datetime, datetime]]  # by window, its beginning and its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,19 @@ def counters_ready() -> bool:
         raise Unavailable("The quota store does not answer.", retry_after=2) from error
 
 
+def store_run() -> str:
+    """Which run of Redis answers. Another one may have come back with older data.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    try:
+        found: Any = client().info("server")
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable("The quota store does not answer.", retry_after=2) from error
+    return str(found["run_id"])
+
+
 def quotas_reconcile(*, repair: bool) -> Outcome:
     """Compare every counter of this day and month with the ledger, and with `repair` put it right.
 
@@ -103,19 +118,18 @@ def _reconcile(repair: bool) -> Outcome:
     seconds, _ = _server_time(store)
     now = datetime.fromtimestamp(seconds, tz=UTC)
     dates = {"day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}"}
-    starts = {"day": now.replace(hour=0, minute=0, second=0, microsecond=0)}
-    starts["month"] = starts["day"].replace(day=1)
-    expected = _recorded(starts) + _held(starts["month"])
+    spans = _spans(now)
+    expected = _recorded(spans) + _held(spans)
     subjects = _counted(store, dates) | {(window, subject) for window, subject, _ in expected}
     ready, found, waiting = _snapshot(store, dates, sorted(subjects))
-    expected += _on_the_way(waiting, starts)
+    expected += _on_the_way(waiting, spans)
     drifts = [
         Drift(*slot, expected=expected[slot], found=found[slot])
         for slot in sorted(set(expected) | set(found))
         if slot[:2] in subjects and expected[slot] != found[slot]
     ]
     if repair:
-        _repair(store, dates, drifts)
+        _repair(store, dates, drifts, ready)
     if drifts and ready:
         logger.warning("Counters differed from the ledger (repaired: %s): %s", repair, drifts[:20])
     return Outcome(len(subjects), drifts, repair, ready)
@@ -126,7 +140,15 @@ def _server_time(store: redis.Redis) -> tuple[int, int]:
     return int(answer[0]), int(answer[1])
 
 
-def _recorded(starts: Mapping[str, datetime]) -> Counter[Slot]:
+def _spans(now: datetime) -> Spans:
+    """The day and the month around `now`; the clock of whoever charged may have been ahead."""
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    month = day.replace(day=1)
+    following = (month + timedelta(days=32)).replace(day=1)
+    return {"day": (day, day + timedelta(days=1)), "month": (month, following)}
+
+
+def _recorded(spans: Spans) -> Counter[Slot]:
     """The ledger's sums by subject: one pass over the month."""
     sums: Counter[Slot] = Counter()
     successors = ApiKey.objects.filter(root__isnull=False)
@@ -136,15 +158,15 @@ def _recorded(starts: Mapping[str, datetime]) -> Counter[Slot]:
         SELECT department, key_public_id, deployment,
                GROUPING(department), GROUPING(key_public_id), GROUPING(deployment),
                COALESCE(SUM(prompt_tokens::bigint + completion_tokens)
-                        FILTER (WHERE occurred_at >= %s), 0)::bigint,
+                        FILTER (WHERE occurred_at >= %s AND occurred_at < %s), 0)::bigint,
                COALESCE(SUM(cost_micro), 0)::bigint,
                COALESCE(SUM(device_ms), 0)::bigint
           FROM {table}
-         WHERE occurred_at >= %s
+         WHERE occurred_at >= %s AND occurred_at < %s
       GROUP BY GROUPING SETS ((), (department), (key_public_id), (deployment))
     """  # noqa: S608 (the table's own name)
     with connection.cursor() as cursor:
-        cursor.execute(statement, [starts["day"], starts["month"]])
+        cursor.execute(statement, [*spans["day"], *spans["month"]])
         for row in cursor.fetchall():
             (department, key, deployment), grouped, amounts = row[:3], row[3:6], row[6:]
             named = {
@@ -173,14 +195,20 @@ def _add(sums: Counter[Slot], subjects: Iterable[str], amounts: Mapping[str, int
                     sums[window, subject, field] += amount
 
 
-def _held(month: datetime) -> Counter[Slot]:
+def _held(spans: Spans) -> Counter[Slot]:
     """What jobs still hold; those on their way to the ledger are taken off with their entry."""
     sums: Counter[Slot] = Counter()
-    rows = BudgetHold.objects.exclude(state=HoldState.SETTLED).filter(made_at__gte=month)
-    for row in rows:
+    for row in _unsettled(spans):
         amounts = {"money_held": row.reserved_micro, "device_held": row.reserved_device_ms}
         _add(sums, subjects_of(department=row.department), amounts)
     return sums
+
+
+def _unsettled(spans: Spans) -> QuerySet[BudgetHold]:
+    begins, ends = spans["month"]
+    return BudgetHold.objects.exclude(state=HoldState.SETTLED).filter(
+        made_at__gte=begins, made_at__lt=ends
+    )
 
 
 def _counted(store: redis.Redis, dates: Mapping[str, str]) -> set[tuple[str, str]]:
@@ -215,41 +243,41 @@ def _entries(stream: Iterable[Any]) -> Iterable[UsageEntry]:
     for _, fields in stream:
         try:
             yield UsageEntry.decode(fields[b"entry"])
-        except (TypeError, ValueError, KeyError):
+        except (ValueError, KeyError):
             continue  # The collector puts it aside.
 
 
-def _on_the_way(waiting: list[UsageEntry], starts: Mapping[str, datetime]) -> Counter[Slot]:
+def _on_the_way(waiting: list[UsageEntry], spans: Spans) -> Counter[Slot]:
     """Entries of the stream that the ledger does not have yet, and holds that they end."""
     sums: Counter[Slot] = Counter()
     latest = {entry.request_id: entry for entry in waiting}
     known = UsageRecord.objects.filter(request_id__in=list(latest))
     recorded = set(known.values_list("request_id", flat=True))
     jobs = [entry.request_id for entry in latest.values() if entry.is_job]
-    held = {
-        row.reference: row
-        for row in BudgetHold.objects.filter(reference__in=jobs, made_at__gte=starts["month"])
-        if row.state != HoldState.SETTLED
-    }
+    held = {row.reference: row for row in _unsettled(spans).filter(reference__in=jobs)}
     for entry in latest.values():
         at = datetime.fromtimestamp(entry.occurred_at, tz=UTC)
         if row := held.get(entry.request_id):
             amounts = {"money_held": -row.reserved_micro, "device_held": -row.reserved_device_ms}
             _add(sums, entry_subjects(entry), amounts)
-        if not entry.ran or entry.request_id in recorded or at < starts["month"]:
+        if not entry.ran or entry.request_id in recorded:
             continue
-        used = {"money": entry.cost_micro, "device": entry.device_ms}
-        if at >= starts["day"]:
+        used = {}
+        if spans["month"][0] <= at < spans["month"][1]:
+            used = {"money": entry.cost_micro, "device": entry.device_ms}
+        if spans["day"][0] <= at < spans["day"][1]:
             used["tokens"] = entry.prompt_tokens + entry.completion_tokens
         _add(sums, entry_subjects(entry), used)
     return sums
 
 
-def _repair(store: redis.Redis, dates: Mapping[str, str], drifts: list[Drift]) -> None:
+def _repair(store: redis.Redis, dates: Mapping[str, str], drifts: list[Drift], ready: bool) -> None:
     with store.pipeline(transaction=True) as pipeline:
         for drift in drifts:
             key = f"{PREFIX}{drift.window}:{dates[drift.window]}:{drift.subject}"
             pipeline.hincrby(key, drift.field, drift.expected - drift.found)
             pipeline.expire(key, _KEEP_S[drift.window])
-        pipeline.set(READY_KEY, "1")
+        if not ready:
+            # If they were, and a flush has come since, they are not: the keeper begins anew.
+            pipeline.set(READY_KEY, "1")
         pipeline.execute()

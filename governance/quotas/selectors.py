@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from governance.errors import Unavailable
 from governance.keys.models import ApiKey
@@ -185,12 +185,16 @@ def limits_applying(*, key: ApiKey, deployment: str = "") -> list[QuotaLimit]:
 
 
 def alerts_now(actor: Principal) -> list[QuotaAlert]:
-    """The highest alert of each budget that the actor may see, in the windows that are now."""
+    """The highest alert of each budget that the actor may see, in the windows that are now.
+
+    One from before the limit was raised is over.
+    """
     today = datetime.now(UTC).date()
     rows = (
         QuotaAlert.objects.filter(
             window__in=(today.isoformat(), today.isoformat()[:7]),
             limit__in=quotas_visible_to(actor),
+            limit_then__gte=F("limit__limit"),
         )
         .select_related("limit__department", "limit__api_key")
         .order_by("limit_id", "-threshold")

@@ -130,7 +130,8 @@ def settle_arguments(
         entry.prompt_tokens + entry.completion_tokens if entry.ran else tokens,
         entry.cost_micro,
         entry.device_ms,
-        int(entry.occurred_at * 1000),
+        # Rounded as the ledger rounds, to whole microseconds, so that both mean the same day.
+        round(entry.occurred_at * 1_000_000) // 1000,
         USAGE_STREAM,
         entry.encode(),
         held.micro,

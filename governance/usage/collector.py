@@ -14,7 +14,6 @@ from typing import Any
 
 import redis
 from django.db import DataError, IntegrityError, transaction
-from pydantic import TypeAdapter
 
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.errors import DomainError
@@ -34,8 +33,6 @@ DEAD_MAXLEN = 10_000
 CLAIM_IDLE_MS = 30_000
 # What one entry alone can cause; anything else (a database that is away) is no fault of an entry.
 POISON = (DataError, IntegrityError, DomainError, TypeError, ValueError, OverflowError, OSError)
-
-_entries: TypeAdapter[UsageEntry] = TypeAdapter(UsageEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ def _bytes(value: str | bytes) -> bytes:
 def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
     """Write a batch; when an entry spoils it, write them one by one. Returns the dead, with why."""
     try:
-        _write([_decode(entry.body) for entry in delivered])
+        _write([UsageEntry.decode(entry.body) for entry in delivered])
     except POISON as error:
         if len(delivered) > 1:
             return [dead for entry in delivered for dead in _store([entry])]
@@ -137,18 +134,6 @@ def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:
         )
         return [(delivered[0], reason)]
     return []
-
-
-def _decode(body: bytes) -> UsageEntry:
-    """Types are checked; fields of a newer gateway are passed over.
-
-    Raises:
-        ValueError: it is not an entry.
-    """
-    entry = _entries.validate_json(body, strict=True)
-    if not entry.request_id:
-        raise ValueError("it has no request id")
-    return entry
 
 
 def _write(entries: Sequence[UsageEntry]) -> None:

@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 USAGE_STREAM = "assay:usage"
 USAGE_GROUP = "ledger"
 JOBS = "jobs/"
@@ -65,5 +67,15 @@ class UsageEntry:
 
     @classmethod
     def decode(cls, text: str | bytes) -> UsageEntry:
-        """Raises TypeError or ValueError when it is not an entry."""
-        return cls(**json.loads(text))
+        """Types are checked; fields of a newer gateway are passed over.
+
+        Raises:
+            ValueError: it is not an entry.
+        """
+        entry = _entries.validate_json(text, strict=True)
+        if not entry.request_id:
+            raise ValueError("it has no request id")
+        return entry
+
+
+_entries: TypeAdapter[UsageEntry] = TypeAdapter(UsageEntry)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import transaction
 from django.utils import timezone
 
+from assay.local.services import Valkey
 from governance.audit.models import AuditEvent
 from governance.errors import QuotaExceeded, Unavailable
 from governance.keys.models import ApiKey
 from governance.people.models import Department
-from governance.quotas import store
+from governance.quotas import reconcile, store
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.holds import (
     RESEND_AFTER,
@@ -361,3 +367,141 @@ def test_limits_of_a_minute_raise_no_alerts(
     limit(department, "tokens_per_day", 0)
     settle(use("1"))
     assert alerts_raise() == 0
+
+
+def test_a_gateway_whose_clock_is_ahead_charges_the_day_and_month_that_it_names(
+    counters: Any,
+) -> None:
+    now = timezone.now()
+    following = (now.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0)
+    settle(use("now"), use("ahead", occurred_at=following.timestamp()))
+    for _ in range(2):  # On its way to the ledger, then in it.
+        assert quotas_reconcile(repair=True).drifts == []
+        assert counts(*LONG) == [(15, 0), (300, 0), (70, 0)]
+        collect(counters)
+
+
+def test_the_last_microsecond_of_a_day_is_charged_where_the_ledger_has_it(counters: Any) -> None:
+    midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    # The nearest number below midnight that a clock can say; the ledger keeps whole microseconds.
+    settle(use("late", occurred_at=math.nextafter(midnight.timestamp(), 0)))
+    collect(counters)
+    assert UsageRecord.objects.get().occurred_at == midnight
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_an_entry_of_a_newer_gateway_counts_while_it_is_on_its_way(counters: Any) -> None:
+    body = json.loads(use("1").encode()) | {"colour": "blue"}
+    wrong = json.loads(use("2").encode()) | {"prompt_tokens": "10"}
+    settle(use("1"))
+    counters.delete(USAGE_STREAM)
+    for entry in (body, wrong):
+        counters.xadd(USAGE_STREAM, {"entry": json.dumps(entry)})
+    assert quotas_reconcile(repair=False).drifts == []
+    collect(counters)
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_a_job_whose_end_waits_long_for_the_ledger_is_counted_once(
+    counters: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    hold_open(reference="job_1", department="clinical", kind="evaluate")
+    with django_capture_on_commit_callbacks(execute=True):
+        run_job("job_1", 5)
+    before = counts("gpu_seconds_per_month")
+    BudgetHold.objects.update(ended_at=timezone.now() - timedelta(days=1))
+    # The controller was away; what is remembered for minutes is gone when it comes back.
+    for key in counters.keys("assay:quota:settled:*"):
+        if counters.ttl(key) < 86_400:
+            counters.delete(key)
+    assert holds_settle() == 1
+    assert counts("gpu_seconds_per_month") == before
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_a_flush_in_the_midst_of_a_comparison_leaves_budgets_closed(
+    counters: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(use("1"))
+    collect(counters)
+    there = reconcile._on_the_way
+
+    def flushed_meanwhile(*args: Any) -> Any:
+        counters.flushall()
+        return there(*args)
+
+    monkeypatch.setattr(reconcile, "_on_the_way", flushed_meanwhile)
+    quotas_reconcile(repair=True)
+    assert not counters_ready()
+    monkeypatch.undo()
+    Keeper().step()
+    assert counts(*LONG) == [(15, 0), (300, 0), (70, 0)]
+
+
+def test_a_store_that_comes_back_with_older_data_is_put_right_at_once(
+    redis: Any, settings: Any, tmp_path: Path
+) -> None:
+    folder, older = tmp_path / "data", tmp_path / "older"
+    keeper = Keeper()
+    first = Valkey(folder)
+    settings.REDIS_URL = first.url
+    try:
+        keeper.step()
+        settle(use("1"))
+        store.client().config_set("appendfsync", "always")
+        shutil.copytree(folder, older)
+        settle(use("2"))
+        collect(store.client())
+        keeper.step()
+    finally:
+        first.stop()
+    second = Valkey(older)
+    settings.REDIS_URL = second.url
+    try:
+        assert counters_ready()
+        assert counts("tokens_per_day") == [(15, 0)]
+        keeper.step()
+        assert counts(*LONG) == [(30, 0), (600, 0), (140, 0)]
+    finally:
+        second.stop()
+
+
+def test_device_time_is_told_by_the_databases_clock_whoever_tells_it(
+    counters: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_open(reference="job_1", department="clinical", kind="evaluate")
+    right = timezone.now
+    for claim, end in ((3600, 0), (0, 3600)):
+        monkeypatch.setattr(timezone, "now", lambda ahead=claim: right() + timedelta(seconds=ahead))
+        hold_run(reference="job_1")
+        monkeypatch.setattr(timezone, "now", lambda ahead=end: right() + timedelta(seconds=ahead))
+        time.sleep(0.05)
+        hold_pause(reference="job_1")
+    assert 100 <= BudgetHold.objects.get().device_ms < 60_000
+
+
+def test_a_limit_that_is_raised_warns_again_when_it_runs_out(
+    counters: Any, department: Callable[[str], Department], actor: Callable[..., Any]
+) -> None:
+    row = limit(department, "tokens_per_day", 100)
+    lead = actor("Lena", "lead@clinical")
+    settle(use("1", prompt_tokens=80, completion_tokens=0))
+    assert alerts_raise() == 2
+    QuotaLimit.objects.update(limit=1000)
+    assert alerts_raise() == 0
+    assert alerts_now(lead) == []  # 8 % of it is used.
+    settle(use("2", prompt_tokens=420, completion_tokens=0))
+    assert alerts_raise() == 1
+    assert alerts_raise() == 0
+    assert [alert.threshold for alert in alerts_now(lead)] == [50]
+    QuotaLimit.objects.update(limit=600)  # Lowered: 50 % has been said, 80 % has not.
+    assert alerts_raise() == 1
+    assert [alert.threshold for alert in alerts_now(lead)] == [80]
+    told = AuditEvent.objects.filter(action="quota:alert").order_by("id")
+    said = [event.reason.partition(" has used ")[2].partition(" in ")[0] for event in told]
+    assert said == [
+        "80 tokens of 100 tokens per day: 80 %",
+        "500 tokens of 1,000 tokens per day: 50 %",
+        "500 tokens of 600 tokens per day: 80 %",
+    ]
+    assert row.alerts.count() == 2
