@@ -101,7 +101,7 @@ def run(*, quick: bool = False) -> list[Row]:
 
 
 def _furnish() -> tuple[str, str]:
-    """One department with a key, four limits and a deployment; the token and the queue's name."""
+    """A department with a key, a limit of each kind and a deployment; the token, the queue's name."""
     import django
     from django.core.management import call_command
 

@@ -20,6 +20,7 @@ from governance.principals import Principal
 APPEND_ONLY = (
     "governance_auditevent",
     "governance_auditcheckpoint",
+    "governance_auditsubtree",
     "governance_usagerecord",
 )
 _flush = DatabaseOperations.sql_flush

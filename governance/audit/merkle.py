@@ -6,10 +6,12 @@ Pure: hashes in, hashes out. Every hash is 32 bytes; leaves are passed as leaf h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 HASH_BYTES = 32
+# The root over a half-open range of leaves, start and end.
+RangeRoot = Callable[[int, int], bytes]
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
@@ -84,49 +86,54 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The audit path of leaf `index` in the tree over `leaves` (RFC 6962 section 2.1.1).
+def roots_of(leaves: Sequence[bytes]) -> RangeRoot:
+    """The roots over ranges of leaf hashes that are at hand."""
+    return lambda start, end: tree_root(leaves[start:end])
+
+
+def inclusion_proof(root: RangeRoot, size: int, index: int) -> list[bytes]:
+    """The audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1).
 
     Raises:
         ValueError: there is no such leaf.
     """
-    if not 0 <= index < len(leaves):
-        raise ValueError(f"A tree of {len(leaves)} leaves has no leaf {index}.")
+    if not 0 <= index < size:
+        raise ValueError(f"A tree of {size} leaves has no leaf {index}.")
     path: list[bytes] = []
-    start, end = 0, len(leaves)
+    start, end = 0, size
     while end - start > 1:
         middle = start + _split(end - start)
         if index < middle:
-            path.append(tree_root(leaves[middle:end]))
+            path.append(root(middle, end))
             end = middle
         else:
-            path.append(tree_root(leaves[start:middle]))
+            path.append(root(start, middle))
             start = middle
     return path[::-1]
 
 
-def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
+def consistency_proof(root: RangeRoot, old_size: int, size: int) -> list[bytes]:
     """That the first `old_size` leaves are a prefix of the tree (RFC 6962 section 2.1.2).
 
     Raises:
-        ValueError: `old_size` is not between 0 and the number of leaves.
+        ValueError: `old_size` is not between 0 and `size`.
     """
-    if not 0 <= old_size <= len(leaves):
-        raise ValueError(f"A tree of {len(leaves)} leaves never had {old_size} leaves.")
-    if old_size in (0, len(leaves)):
+    if not 0 <= old_size <= size:
+        raise ValueError(f"A tree of {size} leaves never had {old_size} leaves.")
+    if old_size in (0, size):
         return []
     proof: list[bytes] = []
-    start, end, whole = 0, len(leaves), True
+    start, end, whole = 0, size, True
     while old_size != end:
         middle = start + _split(end - start)
         if old_size <= middle:
-            proof.append(tree_root(leaves[middle:end]))
+            proof.append(root(middle, end))
             end = middle
         else:
-            proof.append(tree_root(leaves[start:middle]))
+            proof.append(root(start, middle))
             start, whole = middle, False
     if not whole:
-        proof.append(tree_root(leaves[start:end]))
+        proof.append(root(start, end))
     return proof[::-1]
 
 

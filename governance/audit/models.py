@@ -1,4 +1,4 @@
-"""The transparency log's two tables: events, and signed checkpoints over them."""
+"""The transparency log's tables: events, signed checkpoints over them, and roots to prove from."""
 
 from __future__ import annotations
 
@@ -79,3 +79,16 @@ class AuditCheckpoint(models.Model):
 
     def __str__(self) -> str:
         return f"checkpoint {self.tree_size}"
+
+
+class AuditSubtree(models.Model):
+    """The root over events `256 * index` to `256 * index + 255`: a proof reads these, not leaves.
+
+    Derived from the leaf hashes, and trusted no further: a proof is checked before it is given out.
+    """
+
+    index = models.BigIntegerField(primary_key=True)
+    root_hash = models.BinaryField(max_length=32)
+
+    def __str__(self) -> str:
+        return f"subtree {self.index}"

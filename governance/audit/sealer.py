@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from governance.audit import tiles
 from governance.audit.checkpoint import BadCheckpoint, Verifier
-from governance.audit.merkle import Frontier
-from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.merkle import Frontier, tree_root
+from governance.audit.models import AuditCheckpoint, AuditSubtree
+from governance.audit.proofs import leaf_hashes
 from governance.audit.signing import audit_signer
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,9 @@ def _seal(batch: int) -> int:
         rows = sorted(cursor.fetchall())
     if not rows:
         return 0
-    frontier.extend(bytes(leaf) for _, leaf in rows)
+    leaves = [bytes(leaf) for _, leaf in rows]
+    _keep_subtrees(frontier.size, leaves)
+    frontier.extend(leaves)
     root = frontier.root()
     AuditCheckpoint.objects.create(
         tree_size=frontier.size,
@@ -125,12 +128,27 @@ def _seal(batch: int) -> int:
     return len(rows)
 
 
+def _keep_subtrees(size: int, leaves: list[bytes]) -> None:
+    """Keep the root of each tile that `leaves`, the next ones after `size`, make full."""
+    first, offset = divmod(size, tiles.WIDTH)
+    if offset + len(leaves) < tiles.WIDTH:
+        return
+    leaves = tiles.split_hashes(leaf_hashes(size - offset, size)) + leaves
+    full = range(len(leaves) // tiles.WIDTH)
+    AuditSubtree.objects.bulk_create(
+        AuditSubtree(
+            index=first + i, root_hash=tree_root(leaves[i * tiles.WIDTH : (i + 1) * tiles.WIDTH])
+        )
+        for i in full
+    )
+
+
 def _publish() -> None:
     """Under the lock, so that two processes never write the folder at once."""
     folder = settings.AUDIT_PUBLISH_DIR
     latest = AuditCheckpoint.objects.latest("tree_size")
     published = _published_size(latest)
-    tiles.publish_tree(folder, size=latest.tree_size, published=published, leaves=_leaves)
+    tiles.publish_tree(folder, size=latest.tree_size, published=published, leaves=leaf_hashes)
     tiles.publish_checkpoint(folder, latest.note)
     _mark_published(timezone.now(), latest.tree_size)
 
@@ -157,13 +175,6 @@ def _published_size(latest: AuditCheckpoint) -> int:
             f"the published root over {outside.size} events is not the database's."
         )
     return outside.size
-
-
-def _leaves(start: int, end: int) -> bytes:
-    rows = AuditEvent.objects.filter(sequence__gte=start, sequence__lt=end)
-    return b"".join(
-        bytes(leaf) for leaf in rows.order_by("sequence").values_list("leaf_hash", flat=True)
-    )
 
 
 def _mark_published(now: datetime, size: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,28 +12,16 @@ from django.conf import settings
 from django.db.models import Min, Q, QuerySet
 from django.utils import timezone
 
-from governance.audit import merkle
 from governance.audit.export import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.services import event_columns
 from governance.audit.signing import audit_signer
 from governance.audit.tiles import published_checkpoint
 from governance.audit.verify import VerificationReport, verify_export
-from governance.errors import NotFound, WrongState
+from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
-
-
-@dataclass(frozen=True, slots=True)
-class InclusionProof:
-    """That an event stands at `sequence` of the tree that `checkpoint` (a signed note) heads."""
-
-    sequence: int
-    tree_size: int
-    leaf_hash: bytes
-    path: list[bytes]
-    checkpoint: str
 
 
 def audit_events_visible_to(
@@ -110,30 +98,6 @@ def sealing_lag_s() -> float:
     if oldest is None:
         return 0.0
     return max(0.0, float((timezone.now() - oldest).total_seconds()))
-
-
-def inclusion_proof(event: AuditEvent) -> InclusionProof:
-    """The proof that the latest checkpoint covers `event`. Reads every leaf hash: 32 bytes each.
-
-    Raises:
-        WrongState: the event is not sealed yet.
-    """
-    checkpoint = latest_checkpoint()
-    if event.sequence is None or checkpoint is None or event.sequence >= checkpoint.tree_size:
-        raise WrongState(
-            f"Audit event {event.pk} is not sealed yet; there is no proof of it.",
-            hint="Events are sealed within a second; try again. If not, the controller is down.",
-            retry_after=1,
-        )
-    rows = AuditEvent.objects.filter(sequence__lt=checkpoint.tree_size).order_by("sequence")
-    leaves = [bytes(leaf) for leaf in rows.values_list("leaf_hash", flat=True).iterator()]
-    return InclusionProof(
-        sequence=event.sequence,
-        tree_size=checkpoint.tree_size,
-        leaf_hash=bytes(event.leaf_hash),
-        path=merkle.inclusion_proof(leaves, event.sequence),
-        checkpoint=checkpoint.note,
-    )
 
 
 def verify_live() -> VerificationReport:

@@ -15,6 +15,7 @@ APART = frozenset(
         "django_session",
         "governance_auditcheckpoint",
         "governance_auditevent",
+        "governance_auditsubtree",
     }
 )
 # When something was last used is no change of it.

@@ -13,6 +13,7 @@ from governance.audit.merkle import (
     inclusion_proof,
     leaf_hash,
     node_hash,
+    roots_of,
     tree_root,
     verify_consistency,
     verify_inclusion,
@@ -89,7 +90,7 @@ def test_every_leaf_of_every_small_tree_is_proved_included_and_nothing_else_is()
         leaves = numbered(size)
         root = tree_root(leaves)
         for index in range(size):
-            proof = inclusion_proof(leaves, index)
+            proof = inclusion_proof(roots_of(leaves), size, index)
             assert verify_inclusion(leaves[index], index, size, proof, root)
             assert not verify_inclusion(leaf_hash(b"other"), index, size, proof, root)
             assert not verify_inclusion(leaves[index], index, size, [*proof, root], root)
@@ -104,7 +105,7 @@ def test_every_tree_is_proved_consistent_with_its_prefixes_and_not_with_another(
         leaves = numbered(size)
         root = tree_root(leaves)
         for old in range(size + 1):
-            proof = consistency_proof(leaves, old)
+            proof = consistency_proof(roots_of(leaves), old, size)
             old_root = tree_root(leaves[:old])
             assert verify_consistency(old, size, old_root, root, proof)
             assert not verify_consistency(old, size, leaf_hash(b"x"), root, proof)
@@ -116,7 +117,7 @@ def test_every_tree_is_proved_consistent_with_its_prefixes_and_not_with_another(
 
 def test_a_proof_about_what_never_was_is_refused():
     with pytest.raises(ValueError, match="no leaf 3"):
-        inclusion_proof(numbered(3), 3)
+        inclusion_proof(roots_of(numbered(3)), 3, 3)
     with pytest.raises(ValueError, match="never had 4"):
-        consistency_proof(numbered(3), 4)
+        consistency_proof(roots_of(numbered(3)), 4, 3)
     assert not verify_consistency(4, 3, EMPTY_ROOT, EMPTY_ROOT, [])

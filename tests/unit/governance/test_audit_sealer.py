@@ -9,8 +9,9 @@ from governance.audit import tiles
 from governance.audit.checkpoint import Verifier
 from governance.audit.merkle import tree_root, verify_inclusion
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.proofs import inclusion_proof
 from governance.audit.sealer import run, seal_once
-from governance.audit.selectors import inclusion_proof, latest_checkpoint, sealing_lag_s
+from governance.audit.selectors import latest_checkpoint, sealing_lag_s
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_signer
 from governance.errors import WrongState

@@ -6,7 +6,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from governance.audit.merkle import leaf_hash
-from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
 from governance.audit.services import (
     Attempt,
     AuditEntry,
@@ -121,6 +121,9 @@ REFUSED = [
     "UPDATE governance_auditcheckpoint SET published_at = now(), tree_size = 2",
     "DELETE FROM governance_auditcheckpoint",
     "TRUNCATE governance_auditcheckpoint",
+    "UPDATE governance_auditsubtree SET root_hash = ''",
+    "DELETE FROM governance_auditsubtree",
+    "TRUNCATE governance_auditsubtree",
     "UPDATE governance_usagerecord SET total_ms = 0",
     "DELETE FROM governance_usagerecord",
     "TRUNCATE governance_usagerecord",
@@ -132,6 +135,7 @@ REFUSED = [
 def one_row_each():
     record()
     AuditCheckpoint.objects.create(tree_size=1, root_hash=b"", frontier=b"", note="n")
+    AuditSubtree.objects.create(index=0, root_hash=b"")
     UsageRecord.objects.create(
         request_id="r", occurred_at="2026-01-01T00:00Z", department="d", key_public_id="k",
         deployment="p", version_digest="", endpoint="/v1", outcome="ok",

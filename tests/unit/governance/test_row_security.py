@@ -285,6 +285,7 @@ def test_the_role_of_requests_owns_nothing_and_passes_nothing_by(db: None) -> No
         "DELETE FROM governance_auditevent",
         "TRUNCATE governance_auditevent",
         "INSERT INTO governance_auditcheckpoint DEFAULT VALUES",
+        "INSERT INTO governance_auditsubtree VALUES (0, '')",
         "UPDATE governance_usagerecord SET total_ms = 0",
         "DELETE FROM governance_usagerecord",
         "DELETE FROM django_migrations",

@@ -16,11 +16,11 @@ from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.words import described
 from governance.audit.export import export_lines
+from governance.audit.proofs import inclusion_proof
 from governance.audit.selectors import (
     audit_event_get,
     audit_events_visible_to,
     event_body,
-    inclusion_proof,
     latest_checkpoint,
     sealing_lag_s,
     verify_live,

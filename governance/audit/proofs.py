@@ -1,0 +1,117 @@
+"""Proofs for those who hold a checkpoint: that an event is in the log, that the log only grew.
+
+Both are what RFC 6962 describes and any implementation of it checks. Their cost is that of one tile
+of leaves and a root for every 256 events, not of the whole log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from governance.audit import merkle
+from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.tiles import WIDTH, split_hashes
+from governance.errors import InvalidInput, WrongState
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """That an event stands at `sequence` of the tree that `checkpoint` (a signed note) heads."""
+
+    sequence: int
+    tree_size: int
+    leaf_hash: bytes
+    path: list[bytes]
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyProof:
+    """That the log of the `new` checkpoint only added to that of the `old` one (signed notes)."""
+
+    old_size: int
+    new_size: int
+    path: list[bytes]
+    old: str
+    new: str
+
+
+def inclusion_proof(event: AuditEvent) -> InclusionProof:
+    """The proof that the latest checkpoint covers `event`.
+
+    Raises:
+        WrongState: the event is not sealed yet, or the log was tampered with and proves nothing.
+    """
+    checkpoint = AuditCheckpoint.objects.first()
+    if event.sequence is None or checkpoint is None or event.sequence >= checkpoint.tree_size:
+        raise WrongState(
+            f"Audit event {event.pk} is not sealed yet; there is no proof of it.",
+            hint="Events are sealed within a second; try again. If not, the controller is down.",
+            retry_after=1,
+        )
+    size, leaf = checkpoint.tree_size, bytes(event.leaf_hash)
+    path = merkle.inclusion_proof(_range_root, size, event.sequence)
+    root = bytes(checkpoint.root_hash)
+    if not merkle.verify_inclusion(leaf, event.sequence, size, path, root):
+        raise _tampered(f"Audit event {event.pk} cannot be proved to be in the log")
+    return InclusionProof(event.sequence, size, leaf, path, checkpoint.note)
+
+
+def consistency_proof(old_size: int, new_size: int | None = None) -> ConsistencyProof:
+    """The proof between the checkpoints over `old_size` and `new_size` events (or the latest).
+
+    Raises:
+        InvalidInput: there is no checkpoint of that size, or the old one is the larger.
+        WrongState: nothing is sealed yet, or the log was tampered with and proves nothing.
+    """
+    heads = AuditCheckpoint.objects.all()
+    new = heads.first() if new_size is None else heads.filter(tree_size=new_size).first()
+    if new is None and new_size is None:
+        raise WrongState("Nothing is sealed yet, so there is no checkpoint to prove from.")
+    old = heads.filter(tree_size=old_size).first()
+    if old is None or new is None:
+        missing = old_size if old is None else new_size
+        raise InvalidInput(
+            f"There is no checkpoint over {missing} events.",
+            hint="GET /api/v1/audit/checkpoints lists those that there are.",
+        )
+    if old.tree_size > new.tree_size:
+        raise InvalidInput(
+            f"A log of {new.tree_size} events cannot have grown from one of {old.tree_size}.",
+            hint="Name the older checkpoint first.",
+        )
+    path = merkle.consistency_proof(_range_root, old.tree_size, new.tree_size)
+    if not merkle.verify_consistency(
+        old.tree_size, new.tree_size, bytes(old.root_hash), bytes(new.root_hash), path
+    ):
+        raise _tampered(
+            f"The log of {new.tree_size} events cannot be proved to contain that of {old.tree_size}"
+        )
+    return ConsistencyProof(old.tree_size, new.tree_size, path, old.note, new.note)
+
+
+def leaf_hashes(start: int, end: int) -> bytes:
+    """The concatenated leaf hashes of events `start` to `end` (half open)."""
+    rows = AuditEvent.objects.filter(sequence__gte=start, sequence__lt=end).order_by("sequence")
+    return b"".join(bytes(leaf) for leaf in rows.values_list("leaf_hash", flat=True))
+
+
+def _range_root(start: int, end: int) -> bytes:
+    """The root over a range as proofs need it: it begins at a multiple of its own width."""
+    first, last = -(-start // WIDTH), end // WIDTH
+    if last <= first:
+        return merkle.tree_root(split_hashes(leaf_hashes(start, end)))
+    rows = AuditSubtree.objects.filter(index__gte=first, index__lt=last).order_by("index")
+    frontier = merkle.Frontier()
+    frontier.extend(bytes(root) for root in rows.values_list("root_hash", flat=True))
+    rest = split_hashes(leaf_hashes(last * WIDTH, end))
+    if not rest:
+        return frontier.root()
+    return merkle.Frontier(0, [*frontier.hashes, merkle.tree_root(rest)]).root()
+
+
+def _tampered(what: str) -> WrongState:
+    return WrongState(
+        f"{what}: what is stored contradicts the signed checkpoint.",
+        hint="`assay audit verify` names the first row that was changed.",
+    )

@@ -1,0 +1,115 @@
+"""Proofs from a log of many tiles, checked against the signed checkpoints alone."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from governance.audit.checkpoint import Checkpoint, Verifier
+from governance.audit.merkle import verify_consistency, verify_inclusion
+from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.proofs import consistency_proof, inclusion_proof
+from governance.audit.sealer import seal_once
+from governance.audit.services import AuditEntry, Subject, audit_record_many
+from governance.audit.signing import audit_signer
+from governance.errors import InvalidInput, WrongState
+from governance.principals import service_principal
+
+pytestmark = pytest.mark.django_db
+SIZES = (1, 255, 256, 257, 600, 1029)
+
+
+@pytest.fixture(autouse=True)
+def log(settings: Any, tmp_path: Any) -> None:
+    """A log whose checkpoints are over `SIZES` events."""
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
+    with transaction.atomic():
+        audit_record_many(
+            AuditEntry(service_principal("t"), "model:create", Subject("model", str(i), "m"))
+            for i in range(SIZES[-1])
+        )
+    for before, size in zip((0, *SIZES), SIZES, strict=False):
+        assert seal_once(batch=size - before) == size - before
+
+
+def opened(note: str) -> Checkpoint:
+    return Verifier.from_text(audit_signer().public_key).open(note)
+
+
+def holds(sequence: int) -> bool:
+    proof = inclusion_proof(AuditEvent.objects.get(sequence=sequence))
+    head = opened(proof.checkpoint)
+    assert head.size == proof.tree_size
+    return verify_inclusion(proof.leaf_hash, proof.sequence, proof.tree_size, proof.path, head.root)
+
+
+def test_a_root_is_kept_of_every_full_tile() -> None:
+    assert list(AuditSubtree.objects.order_by("index").values_list("index", flat=True)) == [
+        0, 1, 2, 3,
+    ]  # fmt: skip
+
+
+def test_an_event_anywhere_is_proved_included() -> None:
+    for sequence in (0, 1, 255, 256, 511, 512, 1023, 1024, 1028):
+        assert holds(sequence), sequence
+
+
+def test_a_proof_reads_two_tiles_of_leaves_however_long_the_log(
+    django_assert_max_num_queries: Any,
+) -> None:
+    event = AuditEvent.objects.get(sequence=300)
+    with django_assert_max_num_queries(14) as asked:
+        inclusion_proof(event)
+    assert all('"canonical"' not in query["sql"] for query in asked.captured_queries)
+
+
+def test_each_checkpoint_is_proved_to_contain_the_earlier_ones_and_no_later_one() -> None:
+    for old, new in product(SIZES, SIZES):
+        if old > new:
+            with pytest.raises(InvalidInput, match="cannot have grown"):
+                consistency_proof(old, new)
+            continue
+        proof = consistency_proof(old, new)
+        before, after = opened(proof.old), opened(proof.new)
+        assert (before.size, after.size) == (old, new)
+        assert verify_consistency(old, new, before.root, after.root, proof.path)
+
+
+def test_the_latest_checkpoint_is_meant_when_none_is_named() -> None:
+    assert consistency_proof(256).new_size == SIZES[-1]
+
+
+def test_what_was_no_checkpoint_is_refused_by_name() -> None:
+    for old, new in ((2, None), (1, 2), (0, None), (-1, None)):
+        with pytest.raises(InvalidInput, match=f"over {new or old} events"):
+            consistency_proof(old, new)
+
+
+def test_a_log_that_was_tampered_with_proves_nothing() -> None:
+    with connection.cursor() as cursor:
+        for table in ("auditevent", "auditsubtree"):
+            cursor.execute(f"ALTER TABLE governance_{table} DISABLE TRIGGER USER")
+        cursor.execute(
+            "UPDATE governance_auditevent SET leaf_hash = sha256('x') WHERE sequence = 300"
+        )
+    with pytest.raises(WrongState, match="contradicts the signed checkpoint"):
+        holds(300)
+    with pytest.raises(WrongState, match="contradicts the signed checkpoint"):
+        holds(301)
+    assert holds(0)
+    AuditSubtree.objects.filter(index=2).update(root_hash=bytes(32))
+    with pytest.raises(WrongState, match="contradicts the signed checkpoint"):
+        holds(0)
+    with pytest.raises(WrongState, match="cannot be proved to contain"):
+        consistency_proof(257)
+
+
+def test_a_log_of_nothing_has_no_proof() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE governance_auditcheckpoint DISABLE TRIGGER USER")
+    AuditCheckpoint.objects.all().delete()
+    with pytest.raises(WrongState, match="Nothing is sealed"):
+        consistency_proof(1)
