@@ -107,7 +107,7 @@ class FineTuneForm(TablerForm):
     )
     method = forms.ChoiceField()
     dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
-        queryset=None, empty_label=None, label="Training data"
+        queryset=None, empty_label="Choose the data", label="Training data"
     )
 
     def __init__(
@@ -150,7 +150,7 @@ class EvaluateForm(TablerForm):
     """Which data to measure on."""
 
     dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
-        queryset=None, empty_label=None, label="Held-out data"
+        queryset=None, empty_label="Choose the data", label="Held-out data"
     )
 
     def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:
@@ -309,7 +309,7 @@ class RoleForm(TablerForm):
     def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["department"].queryset = departments  # type: ignore[attr-defined]
-        self.fields["role"].help_text = f"{', '.join(DEPARTMENT_ROLES)} belong to a department."
+        self.fields["role"].help_text = f"Of a department: {', '.join(DEPARTMENT_ROLES)}."
 
 
 class MappingForm(RoleForm):
@@ -329,6 +329,6 @@ class StandingForm(TablerForm):
 
     reason = forms.CharField(
         max_length=300,
-        help_text="Stands in the audit log.",
+        help_text="Kept in the audit log.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )

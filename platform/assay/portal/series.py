@@ -32,7 +32,10 @@ def curves(events: Iterable[JobEvent]) -> dict[str, Any]:
         if event.step is None:
             continue
         for name, value in curve_points(event.data).items():
-            series.setdefault(name, []).append({"x": event.step, "y": value})
+            points = series.setdefault(name, [])
+            # The best checkpoint is measured once more at the last step; the curve has it already.
+            if not points or points[-1]["x"] != event.step:
+                points.append({"x": event.step, "y": value})
     return {
         "type": "line",
         "linear": True,

@@ -123,6 +123,7 @@ ICONS = {
     "audit": "file-certificate",
     "checklist": "clipboard-check",
     "dataset": "database",
+    "dataset_version": "database",
     "department": "building",
     "deployment": "rocket",
     "evaluation": "flask",
@@ -157,7 +158,12 @@ class Described:
 def described(event: AuditEvent) -> Described:
     """The event as a sentence: `who` did `what`."""
     resource, _, verb = event.action.partition(":")
-    subject = event.subject_name or f"{event.subject_type} {event.subject_id}"
+    subject = event.subject_name
+    if subject in ("", event.subject_id):
+        subject = f"{event.subject_type.replace('_', ' ')} {event.subject_id}"
+    if resource == "quota":
+        kind, of, whose = subject.partition(" of ")
+        subject = f"{kind.replace('_', ' ')}{of}{whose}"
     phrase = PHRASES.get(event.action)
     if phrase is None:
         phrase = f"{resource.replace('_', ' ')}: {verb.replace('_', ' ')}, {{}}"

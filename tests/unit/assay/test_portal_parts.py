@@ -10,7 +10,19 @@ from django.utils import timezone
 from assay.accounts.personas import is_loopback
 from assay.portal.evidence import confusion, per_class, samples
 from assay.portal.markdown import render_markdown
-from assay.portal.templatetags.assay import ago, bytes_size, initials, measured, tone
+from assay.portal.series import curves
+from assay.portal.templatetags.assay import (
+    ago,
+    bytes_size,
+    initials,
+    measured,
+    metric_title,
+    tone,
+)
+from assay.portal.words import described
+from governance.audit.models import AuditEvent
+from registry.catalogue import TASKS
+from workers.jobs.models import JobEvent
 
 
 @pytest.mark.parametrize(
@@ -64,7 +76,43 @@ def test_times_are_told_in_words() -> None:
     now = timezone.now()
     assert "26 h" in ago(now + timedelta(hours=26, minutes=1))
     assert "3 days ago" in ago(now - timedelta(days=3, minutes=1))
+    assert "in 30 days" in ago(now + timedelta(days=29, hours=23))
     assert ago(None) == "never"
+
+
+def test_a_metric_is_called_what_its_task_calls_it() -> None:
+    task = TASKS["text-classification"]
+    assert metric_title("macro_f1", task) == "Macro-F1"
+    assert metric_title("validation_macro_f1", task) == "Validation macro-F1"
+    assert metric_title("validation_loss", task) == "Validation loss"
+
+
+def test_what_is_measured_twice_at_one_step_is_one_point_of_the_curve() -> None:
+    events = [
+        JobEvent(step=step, data={"validation_loss": value})
+        for step, value in ((32, 1.0), (64, 1.5), (64, 1.2))
+    ]
+    (series,) = curves(events)["series"]
+    assert series["data"] == [{"x": 32, "y": 1.0}, {"x": 64, "y": 1.5}]
+
+
+def test_an_event_never_calls_its_subject_by_a_bare_number() -> None:
+    event = AuditEvent(
+        action="intake:sign_off",
+        outcome="denied",
+        actor_name="Enzo",
+        subject_type="intake",
+        subject_id="2",
+        subject_name="2",
+    )
+    assert described(event).what == "tried to sign off intake 2 and was refused"
+
+
+def test_an_event_about_a_limit_names_its_kind_in_words() -> None:
+    event = AuditEvent(
+        action="quota:set", outcome="allowed", subject_name="tokens_per_day of my_team"
+    )
+    assert described(event).what == "set the limit tokens per day of my_team"
 
 
 def test_loopback_is_recognised_in_every_spelling() -> None:

@@ -93,11 +93,11 @@ function chartOptions(spec) {
     interaction: { mode: "index", intersect: false },
     elements: { point: { radius: spec.points ? 3 : 0, hitRadius: 8 }, line: { borderWidth: 2, tension: spec.smooth ? 0.25 : 0 } },
     plugins: {
-      legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true } },
+      legend: { display: spec.series.length > 1, position: "bottom", labels: { color: css("--assay-text"), boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: spec.type === "bar" ? "rectRounded" : "line", pointStyleWidth: 18 } },
       tooltip: { boxPadding: 4 },
     },
     scales: {
-      x: { ...titled(spec.x), stacked: Boolean(spec.stacked), type: spec.linear ? "linear" : "category", grid: { display: false }, ticks: { ...axis.ticks, maxRotation: 0, autoSkip: true, maxTicksLimit: 10 } },
+      x: { ...titled(spec.x), stacked: Boolean(spec.stacked), type: spec.linear ? "linear" : "category", bounds: "data", min: spec.linear ? 0 : undefined, grid: { display: false }, ticks: { ...axis.ticks, maxRotation: 0, autoSkip: true, maxTicksLimit: 10 } },
       y: { ...titled(spec.y), stacked: Boolean(spec.stacked), beginAtZero: Boolean(spec.zero), ticks: { ...axis.ticks, maxTicksLimit: 6 } },
     },
   };
@@ -111,7 +111,7 @@ function draw(canvas) {
   charts.get(canvas)?.destroy();
   const datasets = spec.series.map((series, index) => {
     const colour = css(SERIES[index % SERIES.length]);
-    return { label: series.name, data: series.data, borderColor: colour, backgroundColor: spec.type === "bar" ? colour : colour + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
+    return { name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: colour, backgroundColor: spec.type === "bar" ? colour : colour + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
   });
   const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec) });
   charts.set(canvas, chart);
@@ -125,8 +125,8 @@ function drawAll(scope) {
 
 function appendPoint(chart, step, values) {
   for (const [name, value] of Object.entries(values)) {
-    const series = chart.data.datasets.find((candidate) => candidate.label === name);
-    if (series) series.data.push({ x: step, y: value });
+    const series = chart.data.datasets.find((candidate) => candidate.name === name);
+    if (series && series.data.at(-1)?.x !== step) series.data.push({ x: step, y: value });
   }
 }
 
@@ -145,7 +145,7 @@ function follow(panel) {
       return;
     }
     const chart = charts.get(canvas);
-    const known = chart && Object.keys(reply.names).every((name) => chart.data.datasets.some((d) => d.label === name));
+    const known = chart && Object.keys(reply.names).every((name) => chart.data.datasets.some((d) => d.name === name));
     if (reply.events.some((event) => event.points) && !known) {
       location.reload();
       return;

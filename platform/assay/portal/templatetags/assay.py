@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from assay.portal.markdown import render_markdown
-from governance.quotas.kinds import money_words
+from governance.quotas.kinds import MICRO
 from governance.quotas.kinds import subject_words as quotas_subject_words
 
 register = template.Library()
@@ -43,6 +43,7 @@ RISK_TITLES = {
     "eu_ai_act_role": "EU AI Act role",
     "notes": "Notes",
 }
+DAY = timedelta(days=1)
 STATE_ICONS = {"running": "activity", "in_review": "eye", "open": "eye", "stopped": "player-stop"}
 
 
@@ -104,7 +105,9 @@ def ago(moment: datetime | None) -> SafeString | str:
     if moment is None:
         return "never"
     delta = timezone.now() - moment
-    words = f"{_distance(delta)} ago" if delta >= timedelta(0) else f"in {_distance(delta)}"
+    # What is 29 days and 23 hours ahead is in 30 days; what is as long past is 29 days ago.
+    ahead = timedelta(days=round(-delta / DAY)) if -delta > 2 * DAY else -delta
+    words = f"{_distance(delta)} ago" if delta >= timedelta(0) else f"in {_distance(ahead)}"
     if abs(delta) < timedelta(seconds=5):
         words = "just now"
     return format_html(
@@ -120,7 +123,8 @@ def span(job: Any) -> str:
     """How long a job has run or ran."""
     if not job.started_at:
         return "–"
-    return _distance((job.finished_at or timezone.now()) - job.started_at)
+    taken = (job.finished_at or timezone.now()) - job.started_at
+    return _distance(taken) if taken >= timedelta(seconds=1) else "under 1 s"
 
 
 @register.filter
@@ -140,6 +144,15 @@ def measured(value: object) -> str:
     if abs(value) >= 10:
         return f"{value:.2f}"
     return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2e}"
+
+
+@register.filter
+def metric_title(name: str, task: Any) -> str:
+    """A metric as its task calls it; `validation_macro_f1` as `Validation macro-F1`."""
+    titles = {metric.name: metric.title for metric in task.metrics}
+    measured_in = name.removeprefix("validation_")
+    title = titles.get(measured_in) or sentence(measured_in)
+    return title if measured_in == name else f"Validation {title[:1].lower()}{title[1:]}"
 
 
 @register.filter
@@ -216,8 +229,8 @@ def seconds(milliseconds: int | None) -> str:
 
 @register.filter
 def money(micro: int | None) -> str:
-    """Micro-units of the currency, without its name."""
-    return money_words(micro or 0, "").strip()
+    """Micro-units of the currency to four places, so that a column of them lines up."""
+    return f"{(micro or 0) / MICRO:,.4f}"
 
 
 @register.filter

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.socialaccount.models import SocialAccount
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from assay.accounts.devices import device_words
 from assay.accounts.factors import factors_of, factors_reset
+from assay.accounts.single_sign_on import link_end
 from assay.portal.access import may
 from assay.portal.account_forms import ReasonForm
 from assay.portal.http import ActionScreen, cleaned, page_of
@@ -41,7 +44,7 @@ def session_id_of(text: str) -> int:
 
 
 class PersonSignIn(ActionScreen):
-    """One person's sessions and second factors."""
+    """One person's sessions, second factors and link with the identity provider, which it ends."""
 
     template_name = "portal/account/person.html"
 
@@ -62,7 +65,17 @@ class PersonSignIn(ActionScreen):
             "sessions": [shown(row, self.request) for row in page],
             "may_end": may(self.actor, Action.SESSION_REVOKE, kind="session", attributes=owned),
             "form": ReasonForm() if may_reset and person.pk != self.actor.person_id else None,
+            "sso": settings.OIDC_NAME,
+            "link_form": ReasonForm(auto_id="link_%s")
+            if may_reset and SocialAccount.objects.filter(user=person).exists()
+            else None,
         }
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        reason = cleaned(ReasonForm(self.request.POST))["reason"]
+        person = link_end(actor=self.actor, person_id=id, reason=reason)
+        messages.success(self.request, f"The link of {person.name} is ended, and their sessions.")
+        return redirect("portal:person_sign_in", id=person.pk)
 
 
 class PersonSessionEnd(PersonSignIn):
