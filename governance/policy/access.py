@@ -14,7 +14,7 @@ from governance.errors import WrongState
 from governance.keys.models import ApiKey
 from governance.people.models import Person, RoleAssignment
 from governance.permissions import Action
-from governance.policy.context import probing_context
+from governance.policy.context import base_context, probing_context
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
 from governance.principals import HeldRole, Principal, PrincipalKind
 
@@ -149,8 +149,9 @@ def require_two_deciders(snapshot: PolicySnapshot, verb: str) -> None:
 
 
 def _could(snapshot: PolicySnapshot, actor: Principal, action: Action) -> bool:
+    """By what is stated when a policy is decided; a rule that asks for more is an error then."""
     resource = Resource("policy", id="0", name="0")
     return any(
-        decide(snapshot, actor, action.value, resource, {**probing_context(), **moment}).allowed
+        decide(snapshot, actor, action.value, resource, {**base_context(), **moment}).allowed
         for moment in _MOMENTS
     )

@@ -245,6 +245,38 @@ def test_nobody_locks_everybody_out(
     assert caught.value.code == "policy_locks_out"
 
 
+@pytest.mark.parametrize(
+    ("action", "attribute", "value"),
+    [
+        ("policy:decide", "context.tokens", 100_000),
+        ("policy:draft", "context.lifetime_days", 366),
+    ],
+)
+def test_a_rule_about_what_nobody_states_of_a_policy_locks_everybody_out(
+    policy: PolicyVersion,
+    ada: Principal,
+    ben: Principal,
+    action: str,
+    attribute: str,
+    value: int,
+) -> None:
+    """It is an error whenever a policy is decided, which denies."""
+    rules = [
+        *policy.rules,
+        {
+            "id": "never-met",
+            "effect": "forbid",
+            "description": "sounds harmless",
+            "principal": {"kinds": ["person"]},
+            "actions": [action],
+            "conditions": [{"attribute": attribute, "operator": "gte", "value": value}],
+        },
+    ]
+    draft = draft_create(actor=ada, rules=rules)
+    with pytest.raises(WrongState, match="nobody could mend it"):
+        policy_propose(actor=ada, number=draft.number)
+
+
 def test_when_the_only_other_admin_leaves_before_the_approval_it_is_refused(
     draft: PolicyVersion, ada: Principal, ben: Principal
 ) -> None:
