@@ -20,6 +20,7 @@ from governance.errors import QuotaExceeded, Unavailable
 from governance.keys.models import ApiKey
 from governance.keys.services import revoke_locked
 from governance.keys.tokens import ParsedToken, parse_token, secret_hmac
+from governance.people.attempts import network_of
 from governance.principals import ANONYMOUS, request_context
 
 TEXT_MAX = 256
@@ -38,7 +39,8 @@ def key_report_leaked(*, token: str) -> None:
     """Revoke the key that `token` is, at once, if it is one and alive; audited.
 
     Raises:
-        QuotaExceeded: too many well-formed reports from this address, or from all together.
+        QuotaExceeded: too many well-formed reports from this address (or the /64 around it), or
+            from all together.
         Unavailable: reports cannot be counted just now.
     """
     try:
@@ -69,24 +71,29 @@ def _alive(key: ApiKey) -> bool:
 
 
 def _count() -> None:
-    address = request_context.get().client_address
-    digest = hashlib.sha256(address.encode()).hexdigest()[:32]
-    limits = {f"assay:leak-reports:{digest}": PER_ADDRESS, "assay:leak-reports:all": FOR_ALL}
+    limits = {"all": FOR_ALL}
+    if network := network_of(request_context.get().client_address):
+        limits = {hashlib.sha256(network.encode()).hexdigest()[:32]: PER_ADDRESS, **limits}
+    # In this order: what is too much for its address takes nothing from everybody else.
+    for name, most in limits.items():
+        if _counted(f"assay:leak-reports:{name}") > most:
+            raise QuotaExceeded(
+                "Too many reports of leaked keys; this one was not looked at.",
+                code="too_many_reports",
+                retry_after=WINDOW_S,
+            )
+
+
+def _counted(name: str) -> int:
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
-            for name in limits:
-                pipe.incr(name)
-                pipe.expire(name, WINDOW_S, nx=True)
-            answers = pipe.execute()
+            pipe.incr(name)
+            pipe.expire(name, WINDOW_S, nx=True)
+            count: int = pipe.execute()[0]
     except redis.RedisError as error:
         raise Unavailable(
             "Reports of leaked keys cannot be counted just now; this one was not looked at.",
             hint="Send it again, or have the key's department revoke it.",
             retry_after=5,
         ) from error
-    if any(count > limit for count, limit in zip(answers[::2], limits.values(), strict=True)):
-        raise QuotaExceeded(
-            "Too many reports of leaked keys; this one was not looked at.",
-            code="too_many_reports",
-            retry_after=WINDOW_S,
-        )
+    return count

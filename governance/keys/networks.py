@@ -7,21 +7,29 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
+# What the column of a key's networks takes.
+TEXT_MAX = 43
 
 
 def network_fault(text: str) -> str:
-    """Why `text` is not a network that a key can be bound to, in a sentence; empty when it is."""
+    """Why `text` is not a network that a key can be bound to, in a sentence; empty when it is.
+
+    An interface's name in an address (`fe80::1%eth0`) says nothing here, and could be any text.
+    """
+    try:
+        meant = None if "%" in text or len(text) > TEXT_MAX else ip_network(text, strict=False)
+    except ValueError:
+        meant = None
+    if meant is None:
+        return f"{text[:60]!r} is no network; write it as 10.20.0.0/16 or 2001:db8::/32."
+    if isinstance(meant, IPv6Network) and (mapped := meant.network_address.ipv4_mapped):
+        inside = ip_network(f"{mapped}/{meant.prefixlen - 96}")
+        return f"{text} holds addresses of IPv4, which arrive as such; write {inside}."
     try:
         ip_network(text)
     except ValueError:
-        pass
-    else:
-        return ""
-    try:
-        meant = ip_network(text, strict=False)
-    except ValueError:
-        return f"{text[:60]!r} is no network; write it as 10.20.0.0/16 or 2001:db8::/32."
-    return f"{text} names an address inside its network; write {meant}."
+        return f"{text} names an address inside its network; write {meant}."
+    return ""
 
 
 @lru_cache(maxsize=4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -124,6 +125,10 @@ def test_days_are_counted_upwards() -> None:
     [
         ({"networks": ["10.0.0.1/8"]}, "networks", "write 10.0.0.0/8"),
         ({"networks": ["ten"]}, "networks", "is no network"),
+        ({"networks": ["fe80::%\x1b[31m/64"]}, "networks", "is no network"),
+        ({"networks": ["fe80::%" + "x" * 40]}, "networks", "is no network"),
+        ({"networks": [f"10.0.0.0/{'0' * 60}8"]}, "networks", "is no network"),
+        ({"networks": ["::ffff:10.0.0.0/104"]}, "networks", "write 10.0.0.0/8"),
         ({"networks": [f"10.0.{n}.0/24" for n in range(33)]}, "networks", "32 networks"),
         ({"allowed_deployments": ["a b"]}, "allowed_deployments", "no deployment's name"),
         ({"allowed_deployments": ["x" * 81]}, "allowed_deployments", "no deployment's name"),
@@ -375,7 +380,8 @@ def test_reports_are_counted_by_address_and_all_together(
     monkeypatch.setattr(leaks, "PER_ADDRESS", 2)
     monkeypatch.setattr(leaks, "FOR_ALL", 5)
     told = []
-    for address in ("10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3"):
+    for last in (1, 1, 1, 2, 2, 3, 4):
+        address = f"10.0.0.{last}"
         reset = from_address(address)
         try:
             key_report_leaked(token=format_token(*mint()))
@@ -384,7 +390,43 @@ def test_reports_are_counted_by_address_and_all_together(
             continue
         finally:
             request_context.reset(reset)
-    assert told == ["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2"]
+    assert told == ["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3"]
+
+
+def test_one_address_does_not_use_up_the_reports_of_all_others(
+    make: Callable[..., Any], redis: redis_module.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who holds a leaked key could otherwise keep everybody from having it revoked."""
+    monkeypatch.setattr(leaks, "PER_ADDRESS", 2)
+    monkeypatch.setattr(leaks, "FOR_ALL", 5)
+    _, token = make()
+    reset = from_address("10.0.0.1")
+    for _ in range(20):
+        with contextlib.suppress(QuotaExceeded):
+            key_report_leaked(token=format_token(*mint()))
+    request_context.reset(reset)
+    reset = from_address("10.0.0.2")
+    key_report_leaked(token=token)
+    request_context.reset(reset)
+    with pytest.raises(NotAuthenticated):
+        principal_for_token(token)
+
+
+def test_addresses_of_one_ipv6_network_count_as_one(
+    policy: object, redis: redis_module.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaks, "PER_ADDRESS", 2)
+    told = []
+    for address in ("2001:db8::1", "2001:db8::2:3", "2001:db8::4", "2001:db8:0:1::1"):
+        reset = from_address(address)
+        try:
+            key_report_leaked(token=format_token(*mint()))
+            told.append(address)
+        except QuotaExceeded:
+            continue
+        finally:
+            request_context.reset(reset)
+    assert told == ["2001:db8::1", "2001:db8::2:3", "2001:db8:0:1::1"]
 
 
 def test_reports_that_cannot_be_counted_are_not_looked_at(
