@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,7 +23,8 @@ class Metric:
 class Task:
     """One kind of work that a model does.
 
-    `engine`, `trainer`, `evaluator` and `converter` are dotted names that only workers import.
+    `engine`, `trainer` and `evaluator` are dotted names that only workers import; where one is
+    empty, the task is not trained or not evaluated.
     `row` is the schema of one dataset row; `hyperparameters` that of a fine-tuning request;
     `row_input` gives, of a validated row, the text that a model sees: a row of training and one of
     test data with the same input are a leak.
@@ -45,9 +46,7 @@ class Task:
     metrics: tuple[Metric, ...]
     primary_metric: str
     sample: dict[str, Any]
-    default_gates: tuple[tuple[str, str, float], ...] = ()
     description: str = ""
-    evaluation_settings: dict[str, Any] = field(default_factory=dict)
 
     def metric(self, name: str) -> Metric:
         """Raises KeyError when the task measures no such thing."""

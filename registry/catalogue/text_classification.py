@@ -54,6 +54,5 @@ TASK = Task(
     ),
     primary_metric="macro_f1",
     sample={"input": ["It worked within a day and I had no side effects."]},
-    default_gates=(("accuracy", ">=", 0.7), ("macro_f1", ">=", 0.5)),
     description="Sorts a text into one of the labels that its training data names.",
 )

@@ -84,6 +84,5 @@ TASK = Task(
         ],
         "max_tokens": 48,
     },
-    default_gates=(("perplexity", "<=", 30.0),),
     description="Continues a conversation, token by token.",
 )

@@ -111,12 +111,11 @@ def evaluate_request(
     actor: Principal,
     version: ModelVersion,
     dataset_version: DatasetVersion,
-    settings: Mapping[str, Any] | None = None,
 ) -> Job:
     """Queue a measurement of `version` on `dataset_version`.
 
     Raises:
-        InvalidInput: the task is not evaluated, or data or settings do not fit it.
+        InvalidInput: the task is not evaluated, or the data do not fit it.
         NotFound: version or data may not be seen by the actor.
         WrongState: the version is recalled.
         NotPermitted: no right to start jobs in the model's department, or restricted data.
@@ -131,14 +130,6 @@ def evaluate_request(
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
     _check_data(actor, model, dataset_version)
-    chosen = dict(task.evaluation_settings)
-    for name, value in (settings or {}).items():
-        if name not in chosen:
-            allowed = ", ".join(sorted(chosen)) or "none"
-            raise _invalid("settings", f"{name[:60]} is not a setting; there are: {allowed}.")
-        if type(value) is not type(chosen[name]):
-            raise _invalid("settings", f"{name} must be a {type(chosen[name]).__name__}.")
-        chosen[name] = value
     return job_create(
         actor=actor,
         kind=JobKind.EVALUATE,
@@ -152,7 +143,6 @@ def evaluate_request(
             "dataset_version": dataset_version.pk,
             "dataset_name": str(dataset_version),
             "dataset_digest": dataset_version.digest,
-            "settings": chosen,
         },
     )
 

@@ -150,7 +150,6 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         version=_version_copy(claim, version, "version"),
         base=_version_copy(claim, base, "base") if base is not None else None,
         data_file=_data_copy(claim, DatasetVersion.objects.get(pk=spec["dataset_version"])),
-        settings=spec["settings"],
     )
     progress.enter("evaluating")
     _use_all_cores()

@@ -41,16 +41,16 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     """Perplexity of the held-out answers, and chrF (Popović 2015) of what is written for them.
 
     Perplexity is exp of the mean cross-entropy over the answers' tokens of the first
-    `perplexity_rows` rows; chrF compares greedy answers, their first line, with the authors' for
-    the first `generated_rows`. The baseline is the untuned base, measured alike in the same run.
+    `PERPLEXITY_ROWS` rows; chrF compares greedy answers, their first line, with the authors' for
+    the first `GENERATED_ROWS`. The baseline is the untuned base, measured alike in the same run.
 
     Raises:
         BadMaterial: rows or files cannot be used.
         Cancelled: `progress` said so.
     """
     rows = read_conversations(request.data_file)
-    scored = rows[: int(request.settings.get("perplexity_rows", PERPLEXITY_ROWS))]
-    written = rows[: int(request.settings.get("generated_rows", GENERATED_ROWS))]
+    scored = rows[:PERPLEXITY_ROWS]
+    written = rows[:GENERATED_ROWS]
     model, tokenizer = _load(request)
     total = (len(scored) + len(written)) * (1 if request.base is None else 2)
     run = _Run(model, tokenizer, progress, total)

@@ -68,8 +68,6 @@ class EvaluationRequest:
     version: Path
     base: Path | None
     data_file: Path
-    settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = 17
 
 
 @dataclass(frozen=True, slots=True)

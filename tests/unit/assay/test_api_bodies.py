@@ -133,7 +133,7 @@ def _fields(path: str) -> list[str]:
         "datasets": ["name", "department", "task", "classification", "licence", "description"],
         "gates": ["model", "dataset", "metric", "comparator", "threshold", "why"],
         "fine-tunes": ["model", "base_version", "method", "dataset_version", "hyperparameters"],
-        "evaluations": ["version", "dataset_version", "settings"],
+        "evaluations": ["version", "dataset_version"],
         "releases": [
             "version",
             "environment",

@@ -106,17 +106,9 @@ def test_an_evaluation_names_version_and_data_by_digest() -> None:
         base=company.version(company.model("minilm", "embeddings")),
     )
     held_out = company.data("held-out", CLASSIFY)
-    job = evaluate_request(
-        actor=company.developer(), version=tuned, dataset_version=held_out, settings=None
-    )
+    job = evaluate_request(actor=company.developer(), version=tuned, dataset_version=held_out)
     assert job.spec["version_digest"] == tuned.digest
-    with pytest.raises(InvalidInput, match="is not a setting"):
-        evaluate_request(
-            actor=company.developer(),
-            version=tuned,
-            dataset_version=held_out,
-            settings={"rows": 10},
-        )
+    assert job.spec["dataset_digest"] == held_out.digest
 
 
 def test_a_task_without_an_evaluator_is_not_evaluated() -> None:
@@ -126,7 +118,6 @@ def test_a_task_without_an_evaluator_is_not_evaluated() -> None:
             actor=company.developer(),
             version=base,
             dataset_version=company.data("texts", "embeddings"),
-            settings={},
         )
 
 

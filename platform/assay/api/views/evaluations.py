@@ -112,11 +112,10 @@ class EvaluationQuery(StrictSerializer):
 
 
 class EvaluationBody(StrictSerializer):
-    """What to measure, on which data; `settings` as the task's catalogue entry says."""
+    """What to measure, on which data."""
 
     version = Identifier()
     dataset_version = Identifier()
-    settings = Object(required=False)
 
 
 class EvaluationsView(Endpoint):
@@ -148,7 +147,6 @@ class EvaluationsView(Endpoint):
             actor=self.actor,
             version=version_get(actor=self.actor, id=given["version"]),
             dataset_version=dataset_version_get(actor=self.actor, id=given["dataset_version"]),
-            settings=given.get("settings", {}),
         )
         return self.answer(job, JobAnswer, status=201)
 
