@@ -1,13 +1,16 @@
 """People as an identity provider keeps them: made, changed, deactivated and deleted from there.
 
 A record is never removed: whoever the provider deletes has no access and no role, and it does not
-see them any more; when it makes an account of the same address again, that is the same person.
+see them any more; when it makes an account of the same address again, that is the same record, and
+nothing that opened it before opens it now: the address may be somebody else's by then.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -70,7 +73,8 @@ def provisioned_person_get(*, actor: Principal, person_id: int, hold: bool = Fal
 
 
 def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
-    """A new account, or the one that the provider deleted before, without its former roles.
+    """A new account, or the one that the provider deleted before, without its former roles,
+    password, second factors and links.
 
     Raises:
         InvalidInput: a value that is empty, too long or not printable, or no e-mail address.
@@ -86,9 +90,23 @@ def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
             made = person_create(actor=actor, email=record.email, name=record.name)
             return _apply(actor, made, record)
         authorize(actor=actor, action=Action.PERSON_CREATE, resource=person_resource(former))
+        _forget_credentials(actor, former)
         former.deprovisioned_at = None
-        former.save(update_fields=["deprovisioned_at", "changed_at"])
+        former.save(update_fields=["password", "deprovisioned_at", "changed_at"])
         return _apply(actor, former, record)
+
+
+def _forget_credentials(actor: Principal, person: Person) -> None:
+    person.set_unusable_password()
+    audit_record(
+        actor=actor,
+        action="person:forget_credentials",
+        subject=person_subject(person),
+        data={
+            "factors": Authenticator.objects.filter(user=person).delete()[0],
+            "links": SocialAccount.objects.filter(user=person).delete()[0],
+        },
+    )
 
 
 def person_change(*, actor: Principal, person_id: int, record: PersonRecord) -> Person:

@@ -210,7 +210,6 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
         InvalidInput: no reason.
         WrongState: there is none.
     """
-    reason = reason.strip()
     with transaction.atomic():
         person = person_get(actor=actor, person_id=person_id)
         decision = authorize(
@@ -222,11 +221,7 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
                 f"{person.name} may not reset their own second factors.",
                 hint="Remove them on your account's page; another administrator can reset them.",
             )
-        if not reason or len(reason) > REASON_MAX or not reason.isprintable():
-            raise InvalidInput(
-                f"Say why, in 1 to {REASON_MAX} printable characters.",
-                fields={"reason": ["is empty, too long or not printable"]},
-            )
+        reason = checked_reason(reason)
         gone, _ = Authenticator.objects.filter(user=person).delete()
         if not gone:
             raise WrongState(f"{person.name} has no second factor; there is none to reset.")
@@ -240,6 +235,21 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
             policy_version=decision.policy_version,
         )
     return person
+
+
+def checked_reason(reason: str) -> str:
+    """Why something is done to somebody's account, as it is recorded.
+
+    Raises:
+        InvalidInput: it is empty, too long or not printable.
+    """
+    reason = reason.strip()
+    if not reason or len(reason) > REASON_MAX or not reason.isprintable():
+        raise InvalidInput(
+            f"Say why, in 1 to {REASON_MAX} printable characters.",
+            fields={"reason": ["is empty, too long or not printable"]},
+        )
+    return reason
 
 
 def credential_of(text: str) -> dict[str, Any]:

@@ -13,13 +13,24 @@ from allauth.socialaccount.models import SocialAccount, SocialLogin
 from django.conf import settings
 from django.db import transaction
 
+from assay.accounts.factors import checked_reason
 from governance.audit.services import Subject, audit_record
-from governance.errors import DomainError, InvalidInput, NotAuthenticated, Unavailable
+from governance.errors import (
+    DomainError,
+    InvalidInput,
+    NotAuthenticated,
+    Unavailable,
+    WrongState,
+)
 from governance.people.groups import roles_from_groups
 from governance.people.models import Person
+from governance.people.selectors import person_get, person_resource
 from governance.people.services import person_create
+from governance.people.sessions import sessions_end
 from governance.people.signing_in import sign_in_attempt
-from governance.principals import service_principal
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal, service_principal
 
 ACTOR = service_principal("sso")
 NONCE = "nonce"
@@ -30,7 +41,7 @@ def admit(login: SocialLogin) -> None:
 
     Raises:
         NotAuthenticated: the provider's answer is not for this sign-in, says no verified address,
-            or the account is inactive.
+            or the account is inactive or somebody else's there.
         InvalidInput: more groups than any directory's.
     """
     claims = _claims(login)
@@ -47,6 +58,35 @@ def admit(login: SocialLogin) -> None:
         )
     # Nothing calls the provider again, so its token is not kept, not even until a second factor.
     login.account, login.user, login.token = account, person, None
+
+
+def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
+    """Forget who a person is at the identity provider, and end their sessions. The next who signs
+    in there with their address, verified, is taken for them.
+
+    Raises:
+        NotFound, NotPermitted: the actor may not see or change that person.
+        InvalidInput: no reason.
+        WrongState: they are not linked.
+    """
+    with transaction.atomic():
+        person = person_get(actor=actor, person_id=person_id)
+        decision = authorize(
+            actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
+        )
+        reason = checked_reason(reason)
+        gone, _ = SocialAccount.objects.filter(user=person).delete()
+        if not gone:
+            raise WrongState(f"{person.name} is not linked with an identity provider.")
+        audit_record(
+            actor=actor,
+            action="person:unlink",
+            subject=Subject("person", str(person.pk), person.name),
+            reason=reason,
+            data={"sessions_ended": sessions_end(person_id=person.pk)},
+            policy_version=decision.policy_version,
+        )
+    return person
 
 
 def failure(error: Any, exception: Exception | None) -> DomainError:
@@ -130,9 +170,18 @@ def _person(login: SocialLogin, claims: dict[str, Any]) -> Person:
         person: Person = account.user
         return person
     email = _verified_email(claims)
-    found = Person.objects.filter(email=email).first()
+    # Of two strangers who come at once with the same address the second waits, and sees the first.
+    found = Person.objects.select_for_update(no_key=True).filter(email=email).first()
     if found is None:
         found = _made(email, claims)
+    elif SocialAccount.objects.filter(provider=login.account.provider, user=found).exists():
+        # They go by another name there: the address was theirs, and was given to somebody else.
+        raise _refused(
+            f"The account of {email} belongs to somebody else at {settings.OIDC_NAME}.",
+            found,
+            hint="If it is yours, an administrator ends its link under People → the person → "
+            "Sign-in; else they correct the account's address.",
+        )
     audit_record(
         actor=ACTOR,
         action="person:link",
@@ -148,7 +197,9 @@ def _verified_email(claims: dict[str, Any]) -> str:
     An unverified one is whatever its owner typed; it must not open somebody else's account. Entra
     ID verifies none in words: name the domains in which your directory alone gives out addresses.
     """
-    email = str(claims.get("email") or "").strip().lower()
+    email = str(claims.get("email") or "").strip()
+    # In small letters a Kelvin sign is a k: an address of somebody else.
+    email = email.lower() if email.isascii() else ""
     believed = claims.get("email_verified") is True
     if email.partition("@")[2] in settings.OIDC_EMAIL_DOMAINS:
         believed = True

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,6 +21,7 @@ from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from governance.people.services import person_reactivate
 from tests.unit.assay.scim_support import ENTERPRISE, TOKEN, USER, Scim, error_of
+from tests.unit.assay.sign_in_support import give_totp
 
 pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
@@ -350,6 +354,29 @@ def test_who_is_deleted_is_gone_for_the_provider_and_kept_for_the_record(
     dora.refresh_from_db()
     assert dora.is_active
     assert principal_for_person(dora).roles == frozenset()
+
+
+def test_whoever_gets_a_deleted_persons_address_is_not_signed_in_to_by_their_credentials(
+    scim: Scim, person: Callable[..., Person]
+) -> None:
+    """The address of one who left goes to one who came: the password, the app and the name at the
+    provider of the one who left open the account of the one who came no more."""
+    dora = person("Dora", "developer@clinical")
+    dora.set_password("correct horse battery staple")
+    dora.save()
+    give_totp(dora)
+    SocialAccount.objects.create(provider="oidc-x", uid="dora-1", user=dora)
+    assert scim.call("DELETE", f"Users/{dora.pk}").status_code == 204
+
+    assert scim.user("Dora", active=True).status_code == 201
+
+    dora.refresh_from_db()
+    assert dora.is_active
+    assert not dora.has_usable_password()
+    assert not Authenticator.objects.exists()
+    assert not SocialAccount.objects.exists()
+    event = AuditEvent.objects.get(action="person:forget_credentials")
+    assert json.loads(bytes(event.canonical))["data"] == {"factors": 2, "links": 1}
 
 
 def test_the_last_administrator_is_neither_deactivated_nor_deleted(

@@ -19,6 +19,7 @@ from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate
 from tests.unit.assay.sign_in_support import Visitor, give_totp, totp_now, with_password
+from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 LISA: dict[str, Any] = {
@@ -166,6 +167,72 @@ def test_the_providers_name_for_a_person_outlives_their_address(provider: Provid
     assert go(Visitor(), provider).status_code == 302
 
     assert Person.objects.count() == 1
+
+
+def test_an_address_that_was_given_to_somebody_else_opens_nobodys_account(
+    provider: Provider, admin: Person
+) -> None:
+    """Lisa has another address by now; her old one is another Lisa's, verified."""
+    go(Visitor(), provider)
+    provider.knows("lisa-1", **{**LISA, "email": "lisa.married@example.org"})
+    provider.knows("lisa-2", **LISA)
+    visitor = Visitor()
+
+    answer = go(visitor, provider, "lisa-2")
+
+    assert answer.status_code == 401
+    assert "belongs to somebody else" in answer.content.decode()
+    assert not visitor.is_in()
+    assert SocialAccount.objects.get().uid == "lisa-1"
+
+
+def test_an_administrator_ends_a_link_and_the_next_of_that_address_is_taken_for_them(
+    provider: Provider, admin: Person
+) -> None:
+    """The provider was set up anew, and knows everybody by another name."""
+    old = Visitor()
+    go(old, provider)
+    provider.knows("lisa-again", **LISA)
+    lisa = Person.objects.get(email="lisa@example.org")
+    ada = Visitor().sign_in(admin)
+    page = ada.get(f"/people/{lisa.pk}/sign-in").content.decode()
+    assert "End the link" in page
+    assert inline_in(page) == []
+
+    assert ada.post(f"/people/{lisa.pk}/sign-in", reason="").status_code == 400
+    assert ada.post(f"/people/{lisa.pk}/sign-in", reason="A new tenant.").status_code == 302
+
+    assert not old.is_in()
+    assert "End the link" not in ada.get(f"/people/{lisa.pk}/sign-in").content.decode()
+    assert ada.post(f"/people/{lisa.pk}/sign-in", reason="again").status_code == 409
+    event = AuditEvent.objects.get(action="person:unlink", outcome="allowed")
+    assert (event.actor_name, event.reason) == ("Ada", "A new tenant.")
+    assert go(Visitor(), provider, "lisa-again").status_code == 302
+    assert SocialAccount.objects.get().user == lisa
+
+
+def test_nobody_else_ends_a_link(
+    provider: Provider, admin: Person, person: Callable[..., Person]
+) -> None:
+    go(Visitor(), provider)
+    lisa = Person.objects.get(email="lisa@example.org")
+    for roles_held, status in ((("auditor",), 403), (("lead@finance",), 404)):
+        visitor = Visitor().sign_in(with_password(person(f"P {status}", *roles_held)))
+        answer = visitor.post(f"/people/{lisa.pk}/sign-in", reason="x")
+        assert answer.status_code == status
+    assert SocialAccount.objects.exists()
+
+
+def test_an_address_that_only_looks_like_somebodys_opens_nobodys_account(
+    provider: Provider, person: Callable[..., Person]
+) -> None:
+    """In small letters a Kelvin sign is a k."""
+    person("Kim", "admin")
+    provider.knows("mallory", **{**LISA, "email": "\N{KELVIN SIGN}im@example.org"})
+    visitor = Visitor()
+
+    assert go(visitor, provider, "mallory").status_code == 401
+    assert not visitor.is_in()
 
 
 @pytest.mark.parametrize("verified", [False, None, "true", 1])
