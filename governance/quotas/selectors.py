@@ -143,7 +143,8 @@ class LimitUse:
     @property
     def full(self) -> bool:
         """Whether nothing more fits."""
-        return self.remaining == 0
+        taken = self.count.used + self.count.reserved
+        return self.known and taken >= self.row.limit * self._scale
 
 
 def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,9 @@ from governance.quotas.kinds import KINDS, MICRO, amount_words, money_words
 app = typer.Typer(no_args_is_help=True, help="Limits, budgets, prices, and what was used.")
 
 Deployment = Annotated[str, typer.Option(help="The name of a deployment.")]
+# More digits than any limit has; the server knows the bounds.
+_WHOLE = re.compile(r"[0-9]{1,20}")
+_MONEY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 
 
 @app.command("list")
@@ -197,16 +201,12 @@ def _amount(kind: str, text: str) -> int | None:
         return None
     if kind in KINDS and KINDS[kind].unit == "money":
         return _micro(text)
-    if not text.isascii() or not text.isdigit():
-        raise CliError(f"{text!r} is not a whole number.", "Give one, or none.")
+    if _WHOLE.fullmatch(text) is None:
+        raise CliError(f"{text[:40]!r} is not a whole number.", "Give one, or none.")
     return int(text)
 
 
 def _micro(text: str) -> int:
-    try:
-        micro = Decimal(text) * MICRO
-    except InvalidOperation:
-        micro = Decimal("NaN")
-    if not micro.is_finite() or micro < 0 or micro != int(micro):
-        raise CliError(f"{text!r} is not an amount of money.", "For example 25.50.")
-    return int(micro)
+    if _MONEY.fullmatch(text) is None:
+        raise CliError(f"{text[:40]!r} is not an amount of money.", "For example 25.50.")
+    return int(Decimal(text) * MICRO)

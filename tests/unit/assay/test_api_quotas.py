@@ -17,6 +17,7 @@ from governance.quotas.models import QuotaLimit
 from governance.quotas.wire import READY_KEY
 from governance.usage.models import UsageRecord
 from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.portal_data import tell_story
 
 pytestmark = pytest.mark.usefixtures("policy")
 
@@ -99,30 +100,68 @@ def test_while_the_store_is_away_limits_are_listed_without_their_use(
     assert (listed["limit"], listed["used"], listed["stops_today"]) == (5, None, None)
 
 
-def test_a_lead_asks_which_limit_stops_a_key_and_sees_the_organisations_too(
-    admin: Api, lead: Api, key: ApiKey, redis: Any, person: Callable[..., Person]
-) -> None:
+def test_a_lead_asks_which_limit_stops_a_key_and_sees_the_organisations_too(redis: Any) -> None:
+    redis.set(READY_KEY, 1)
+    company = tell_story()
+    admin, lead, key = Api(company.ada), Api(company.enzo), company.key
+    named = {"key": key.pk, "deployment": "docstring-writer"}
     for subject, limit in (
         ({"organisation": True}, 7),
-        ({"department": "clinical"}, 100),
+        ({"department": "engineering"}, 100),
         ({"key": key.pk}, 100),
-        ({"deployment": "writer"}, 0),
+        ({"deployment": "docstring-writer"}, 0),
     ):
         admin.post("quotas", {"kind": "tokens_per_day", "limit": limit, **subject})
     count(redis, "organisation", tokens=7)
-    answer = lead.get("quotas/effective", key=key.pk, deployment="writer").body
+    answer = lead.get("quotas/effective", **named).body
     assert [limit["subject"] for limit in answer["limits"]] == [
-        "organisation", "department:clinical", "key:abcd", "deployment:writer",
-    ]  # fmt: skip
+        "organisation",
+        "department:engineering",
+        f"key:{key.public_id}",
+        "deployment:docstring-writer",
+    ]
     assert answer["stopped_by"] == [
         "organisation tokens_per_day",
-        "deployment:writer tokens_per_day",
+        "deployment:docstring-writer tokens_per_day",
     ]
     assert len(lead.get("quotas/effective", key=key.pk).body["limits"]) == 3
-    stranger = Api(person("Finn", "lead@finance"))
-    problem_of(stranger.get("quotas/effective", key=key.pk), 404)
+    problem_of(Api(company.fay).get("quotas/effective", key=key.pk), 404)
     for wrong in ("0", "x", "-1", "999999999999999999"):
         assert lead.get("quotas/effective", key=wrong).status_code in {400, 404}
+
+
+def test_limits_of_a_deployment_that_one_may_not_see_look_like_those_of_none(
+    redis: Any,
+) -> None:
+    company = tell_story()
+    own = ApiKey.objects.create(
+        public_id="clin", secret_hmac=b"", pepper_version=1, name="app",
+        department=company.departments["clinical"], created_by=company.people["clara"],
+        expires_at=timezone.now() + timedelta(days=1),
+    )  # fmt: skip
+    QuotaLimit.objects.create(kind="tokens_per_day", limit=5, deployment="docstring-writer")
+    lead, asked = Api(company.people["clara"]), {"key": own.pk}
+    assert lead.get("quotas/effective", **asked).status_code == 200
+    answers = [
+        lead.get("quotas/effective", **asked, deployment=name)
+        for name in ("docstring-writer", "nowhere")
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    seen = Api(company.ada).get("quotas/effective", **asked, deployment="docstring-writer").body
+    assert [limit["subject"] for limit in seen["limits"]] == ["deployment:docstring-writer"]
+    assert Api(company.ada).get("quotas/effective", **asked, deployment="nowhere").body == {
+        "limits": [],
+        "stopped_by": [],
+    }
+
+
+def test_a_limit_is_full_only_when_nothing_is_left_of_it(
+    admin: Api, key: ApiKey, redis: Any
+) -> None:
+    admin.post("quotas", {"kind": "gpu_seconds_per_month", "limit": 10, "organisation": True})
+    for used, stopped in ((9_500, []), (10_000, ["organisation gpu_seconds_per_month"])):
+        count(redis, "organisation", device=used)
+        assert admin.get("quotas/effective", key=key.pk).body["stopped_by"] == stopped
 
 
 def test_alerts_are_listed_to_those_who_see_the_limit(admin: Api, lead: Api, redis: Any) -> None:

@@ -42,6 +42,11 @@ def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: A
         ("tokens_per_day", "many"),
         ("money_per_month", "NaN"),
         ("money_per_month", "1,5"),
+        ("money_per_month", "1_5"),
+        ("money_per_month", "1e999999"),
+        ("money_per_month", "١٢"),
+        ("money_per_month", "9" * 5000),
+        ("tokens_per_day", "9" * 5000),
     ):
         _, _, err = signed_in("quota", "set", *wrong, "--organisation", code=1)
         assert err.startswith("Error:")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ from django.utils import timezone
 
 from assay.portal.budgets import usage_chart
 from governance.keys.models import ApiKey
+from governance.keys.services import key_rotate
+from governance.people.selectors import principal_for_person
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.models import Price, QuotaKind, QuotaLimit
 from governance.quotas.wire import READY_KEY
@@ -144,6 +146,26 @@ def test_an_admin_sets_a_limit_in_peoples_units(company: Company) -> None:
     assert {row.subject.partition(":")[0] for row in QuotaLimit.objects.all()} == {
         "organisation", "department", "key", "deployment",
     }  # fmt: skip
+
+
+def test_a_key_whose_first_secret_is_gone_is_still_limited_and_asked_about(
+    company: Company,
+) -> None:
+    client, first = signed_in(company.ada), company.key
+    second, _ = key_rotate(
+        actor=principal_for_person(company.ada), key_id=first.pk, overlap=timedelta(0)
+    )
+    body = {"subject": f"key:{second.pk}", "kind": "tokens_per_day", "amount": "5"}
+    assert client.post("/budgets/limits", body).status_code == 302
+    assert QuotaLimit.objects.get().api_key == first
+    assert "5 tokens per day" in page(client, f"/budgets/which?key={second.pk}")
+
+
+def test_keys_that_succeed_one_another_are_offered_once(company: Company) -> None:
+    second, _ = key_rotate(actor=principal_for_person(company.ada), key_id=company.key.pk)
+    html = page(signed_in(company.ada), "/budgets/which")
+    assert f'value="{second.pk}"' in html
+    assert f'value="{company.key.pk}"' not in html
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ from assay.api.representations.quotas import (
 from governance.errors import InvalidInput
 from governance.keys.selectors import key_get
 from governance.people.selectors import department_get
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
 from governance.quotas.models import QuotaKind
 from governance.quotas.prices import Tariff
 from governance.quotas.selectors import (
@@ -39,6 +42,7 @@ from governance.quotas.services import (
     quota_reconcile,
     quota_set,
 )
+from workers.deployments.selectors import deployments_visible_to
 
 DRIFTS_SHOWN = 200
 
@@ -120,13 +124,26 @@ class EffectiveQuotasView(Endpoint):
         given = self.query(EffectiveQuery)
         if not given["key"].isascii() or not given["key"].isdigit() or given["key"][0] == "0":
             raise InvalidInput("key is the id of a key.", fields={"key": ["Not a row's id."]})
-        key = key_get(actor=self.actor, key_id=int(given["key"]))
-        rows = limits_applying(key=key, deployment=given.get("deployment", ""))
+        key, deployment = key_get(actor=self.actor, key_id=int(given["key"])), ""
+        if "deployment" in given:
+            deployment = self._known(given["deployment"])
+        rows = limits_applying(key=key, deployment=deployment)
         limits = uses_or_unknown(rows)
         stopped = [
             f"{use.row.subject} {use.row.kind}" for use in limits if use.full and not use.row.shadow
         ]
         return self.answer({"limits": limits, "stopped_by": stopped}, EffectiveAnswer)
+
+    def _known(self, deployment: str) -> str:
+        """The name of a deployment that the actor may see; of any, for those who see every limit.
+
+        Raises:
+            NotFound, NotPermitted: it is not, whether or not it exists.
+        """
+        if not deployments_visible_to(self.actor).filter(name=deployment).exists():
+            resource = Resource("quota", name=f"limits of {deployment}")
+            authorize(actor=self.actor, action=Action.QUOTA_VIEW, resource=resource)
+        return deployment
 
 
 class AlertsView(Endpoint):

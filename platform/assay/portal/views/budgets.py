@@ -61,9 +61,11 @@ def deployment_names(actor: Principal) -> list[str]:
 
 
 def department_keys(actor: Principal) -> list[ApiKey]:
-    """Departments' keys that are not revoked; of those that succeed one another the first."""
+    """Departments' keys that are not revoked; of those that succeed one another the last."""
     rows = keys_visible_to(actor).filter(
-        department__isnull=False, revoked_at__isnull=True, root__isnull=True
+        Q(successor__isnull=True) | Q(successor__revoked_at__isnull=False),
+        department__isnull=False,
+        revoked_at__isnull=True,
     )
     return list(rows.select_related("department").order_by("department__slug", "name")[:OFFERED])
 
