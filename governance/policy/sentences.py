@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +81,22 @@ def _stands(whose: str, name: str) -> str:
 def value_words(value: Any) -> str:
     """A value as it stands in a sentence: `yes`, `not given`, `clinical, finance`."""
     if isinstance(value, (list, tuple, set, frozenset)):
-        return ", ".join(sorted(str(item) for item in value)) or "empty"
+        return ", ".join(sorted(value_words(item) for item in value)) or "empty"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, str):
+        return text_words(value)
     return "not given" if value is None else str(value)
+
+
+_PLAIN = re.compile(r"(?!-?[0-9]+$|(?:yes|no|empty)$)[\w.:/@+-]+")
+
+
+def text_words(text: str) -> str:
+    """A text: in quotes unless it is one plain word, which nobody takes for another value, for two
+    values or for more of the sentence.
+    """
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 _COMPARISONS = {
@@ -130,9 +144,9 @@ def matcher_words(matcher: Matcher) -> str:
     """Whom a rule is about: `admins and auditors`, `leads of the department clinical`."""
     places = f" of {_listed(matcher.departments)}" if matcher.departments else ""
     if matcher.roles:
-        who = _listed([f"{role}s" for role in matcher.roles])
-        if matcher.specialities:
-            who += f" for {_listed(matcher.specialities)}"
+        # A speciality is asked for in every role, not in that of reviewers alone.
+        what = f" for {_listed(matcher.specialities)}" if matcher.specialities else ""
+        who = _listed([f"{role}s{what}" for role in matcher.roles])
     elif named := matcher.department_roles or matcher.member_roles:
         who = _listed(["API keys" if role == "key" else f"{role}s" for role in named])
         own = "of the department that owns it" if matcher.department_roles else "of any department"
@@ -141,7 +155,7 @@ def matcher_words(matcher: Matcher) -> str:
             who += ", where that owns it"
     elif matcher.services:
         several = "s" if len(matcher.services) > 1 else ""
-        return f"the service{several} {_listed(matcher.services)}"
+        return f"the service{several} {_listed([text_words(name) for name in matcher.services])}"
     else:
         return _listed([_KINDS[kind] for kind in matcher.kinds])
     kinds_only = _listed([_KINDS[kind] for kind in matcher.kinds])
@@ -153,8 +167,8 @@ def rule_words(rule: Rule) -> str:
     verb = "may" if str(rule.effect) == "permit" else "may never"
     who = matcher_words(rule.principal)
     text = f"{who[:1].upper()}{who[1:]} {verb} {_actions_words(rule.actions)}"
-    if set(rule.resource_types) - {action.partition(":")[0] for action in rule.actions}:
-        text += f" on {_listed(rule.resource_types)}"
+    if rule.resource_types:
+        text += f", on {_listed([_plural(kind) for kind in rule.resource_types])} only"
     if rule.conditions:
         text += " if " + " and ".join(condition_words(c) for c in rule.conditions)
     return f"{text}."
@@ -164,14 +178,16 @@ _PLURALS = {"audit": "the audit log", "person": "people", "policy": "policies", 
 _KINDS = {"person": "people", "key": "API keys", "service": "services", "anonymous": "strangers"}
 
 
+def _plural(kind: str) -> str:
+    return _PLURALS.get(kind) or text_words(f"{kind}s")
+
+
 def _actions_words(actions: Sequence[str]) -> str:
     """`view models and datasets, and stop deployments`."""
     by_verb: dict[str, list[str]] = {}
     for action in actions:
         kind, _, verb = action.partition(":")
-        by_verb.setdefault(_VERBS.get(action, verb.replace("_", " ")), []).append(
-            _PLURALS.get(kind, f"{kind}s")
-        )
+        by_verb.setdefault(_VERBS.get(action, verb.replace("_", " ")), []).append(_plural(kind))
     phrases = [f"{verb} {_listed(kinds)}" for verb, kinds in by_verb.items()]
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])}, and {phrases[-1]}"
 

@@ -145,11 +145,39 @@ def test_the_decision_follows_from_the_trace() -> None:
         ),
         (
             {"actions": ["person:view"], "resource_types": ["person"]},
-            "People may view people.",
+            "People may view people, on people only.",
         ),
         (
             {"actions": ["model:view"], "resource_types": ["version"]},
-            "People may view models on version.",
+            "People may view models, on versions only.",
+        ),
+        (
+            {"actions": ["key:view", "job:view"], "resource_types": ["key"], "effect": "forbid"},
+            "People may never view keys and jobs, on keys only.",
+        ),
+        (
+            {"conditions": where("departments", "contains_any", ["hr", "legal, finance"])},
+            'People may use deployments if its departments include one of "legal, finance", hr.',
+        ),
+        (
+            {"conditions": where("task", "eq", "yes and it is shared")},
+            'People may use deployments if its task is "yes and it is shared".',
+        ),
+        (
+            {"conditions": [*where("tier", "eq", "5"), *where("tier", "eq", 5)]},
+            'People may use deployments if its tier is "5" and its tier is 5.',
+        ),
+        (
+            {"conditions": [*where("shared", "eq", "yes"), *where("shared", "eq", True)]},
+            'People may use deployments if its shared is "yes" and its shared is yes.',
+        ),
+        (
+            {"principal": {"kinds": ["service"], "services": ["scim and sso"]}},
+            'The service "scim and sso" may use deployments.',
+        ),
+        (
+            {"principal": {"roles": ["admin", "reviewer"], "specialities": ["security"]}},
+            "Admins for security and reviewers for security may use deployments.",
         ),
     ],
 )
