@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from governance.errors import InvalidInput, TooLarge
-from governance.policy.cases import PolicyCase, parse_cases
+from governance.policy.cases import RESOURCE_TYPES, SPECIALITIES, PolicyCase, parse_cases
 from governance.policy.rules import Rule, parse_rules
 
 MAX_RULES = 2000
@@ -26,7 +27,9 @@ MAX_DEPTH = 24
 # Beyond these PostgreSQL's JSON gives back another number than it was given.
 MAX_WHOLE = 2**63 - 1
 MAX_FLOAT = 9e15
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Controls, marks that turn the reading direction, separators of lines, half surrogates: whoever
+# approves a policy reads it on a page or in a terminal, which would show another text.
+_HIDING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # What YAML takes for blank; Python would strip more.
 _BLANK = " \t\r\n"
 _MEMBERS = ("note", "rules", "tests")
@@ -61,10 +64,10 @@ def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document
                 f"The policy has {len(value):,} {name}; {most:,} are allowed.",
                 fields={name: [f"has more than {most:,}"]},
             )
-    if not isinstance(note, str) or len(note) > NOTE_MAX or _UNSTORABLE.search(note):
+    if not isinstance(note, str) or len(note) > NOTE_MAX or _hides(note.translate(_LINES)):
         raise InvalidInput(
-            f"The policy's note is a text of at most {NOTE_MAX} characters.",
-            fields={"note": [f"is not a text of at most {NOTE_MAX} characters"]},
+            f"The policy's note is a text of at most {NOTE_MAX} characters, all of which show.",
+            fields={"note": [f"is not a text of at most {NOTE_MAX} characters that show"]},
         )
     _check_plain({"rules": rules, "tests": tests})
     faults: dict[str, list[str]] = {}
@@ -73,6 +76,8 @@ def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document
     sentences: list[str] = []
     try:
         parsed = parse_rules(rules)
+        if found := _never_applying(parsed):
+            raise InvalidInput("A rule names what there is not.", fields=found)
     except InvalidInput as error:
         sentences.append(error.message)
         faults |= {_below("rules", where): why for where, why in error.fields.items()}
@@ -90,13 +95,40 @@ def _below(name: str, where: str) -> str:
     return name if where == name else f"{name}.{where}"
 
 
+_LINES = {ord(sign): " " for sign in "\t\r\n"}
+
+
+def _hides(text: str) -> bool:
+    return not text.isprintable() and any(unicodedata.category(sign) in _HIDING for sign in text)
+
+
+def _never_applying(rules: Sequence[Rule]) -> dict[str, list[str]]:
+    """What names nothing that there is, so that a forbid would forbid nothing. Only of what is
+    written now: a rule that is in force is read as it is.
+    """
+    faults: dict[str, list[str]] = {}
+    for index, rule in enumerate(rules):
+        if unknown := sorted(set(rule.resource_types) - set(RESOURCE_TYPES)):
+            said = f"{unknown[0][:60]} is no type; there are {', '.join(RESOURCE_TYPES)}"
+            faults[f"{index}.resource_types"] = [said]
+        where = f"{index}.principal.specialities"
+        if unknown := sorted(set(rule.principal.specialities) - SPECIALITIES):
+            said = f"{unknown[0][:60]} is none; there are {', '.join(sorted(SPECIALITIES))}"
+            faults[where] = [said]
+        elif rule.principal.specialities and set(rule.principal.roles) != {"reviewer"}:
+            others = ", ".join(sorted(set(rule.principal.roles) - {"reviewer"}))
+            faults[where] = [f"belong to reviewers; give {others} a rule without them"]
+    return faults
+
+
 def _check_plain(value: dict[str, Any]) -> None:
-    """Refuse what JSON in PostgreSQL cannot hold, or what is too much of it."""
+    """Refuse what JSON in PostgreSQL cannot hold, what does not show, or what is too much."""
     for path, inner in _walk(value, ""):
-        if isinstance(inner, str) and _UNSTORABLE.search(inner):
+        if isinstance(inner, str) and _hides(inner):
             raise InvalidInput(
-                "The policy holds a NUL or half a surrogate pair.",
-                fields={path: ["holds a character that cannot be kept"]},
+                "The policy holds a character that does not show, such as a line break.",
+                hint="Write every text of rules and tests on one line, in signs that can be seen.",
+                fields={path: ["holds a character that does not show"]},
             )
         most = MAX_FLOAT if isinstance(inner, float) else MAX_WHOLE
         if isinstance(inner, (int, float)) and not abs(inner) <= most:
