@@ -43,13 +43,3 @@ def deployment_get(*, actor: Principal, deployment_id: int) -> Deployment:
 def live_deployments() -> QuerySet[Deployment]:
     """Pending and serving ones: what engine workers are to hold, for the platform's own use."""
     return Deployment.objects.filter(state__in=LIVE).select_related(*_RELATED).order_by("pk")
-
-
-def serving_deployments() -> QuerySet[Deployment]:
-    """What gateways may send to, for the platform's own use; the release says for whom."""
-    return (
-        Deployment.objects.filter(state="serving")
-        .select_related(*_RELATED)
-        .prefetch_related("release__departments")
-        .order_by("pk")
-    )

@@ -93,9 +93,7 @@ class EncoderEngine:
         self._changed = threading.Condition()
         self._waiting: deque[_Work] = deque()
         self._known: dict[str, _Work] = {}
-        self._running = 0
         self._closing = False
-        self._tokens_total = self._steps_total = 0
         self._thread = threading.Thread(target=self._run, name="encoder-engine", daemon=True)
         self._thread.start()
 
@@ -132,15 +130,6 @@ class EncoderEngine:
             work = self._known.get(request_id)
             if work is not None:
                 work.cancelled = True
-
-    def stats(self) -> dict[str, float]:
-        """Requests running and waiting, and totals since the start."""
-        return {
-            "running": self._running,
-            "waiting": len(self._waiting),
-            "tokens_total": self._tokens_total,
-            "steps_total": self._steps_total,
-        }
 
     def close(self) -> None:
         """Fail what waits, stop the thread and let go of the model."""
@@ -196,7 +185,6 @@ class EncoderEngine:
                 logger.exception("a batch of %s requests failed", len(works))
                 for work in works:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
-            self._running = 0
         stopped = Failed("engine_stopped", "The engine was stopped.", 503)
         for work in list(self._known.values()):
             self._finish(work, stopped)
@@ -213,7 +201,6 @@ class EncoderEngine:
             while self._waiting and texts + len(self._waiting[0].tokens) <= BATCH_TEXTS:
                 works.append(self._waiting.popleft())
                 texts += len(works[-1].tokens)
-            self._running = len(works)
             return works
 
     def _answer(self, works: list[_Work]) -> None:
@@ -240,8 +227,6 @@ class EncoderEngine:
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         device = self._model.device
         output = self._model(input_ids=ids.to(device), attention_mask=mask.to(device))
-        self._steps_total += 1
-        self._tokens_total += sum(map(len, rows))
         if self.classifies:
             results = self._ranked(output.logits)
         else:

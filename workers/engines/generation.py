@@ -85,7 +85,6 @@ class GenerationEngine:
         self._adapters: set[str] = set()
         self._closing = False
         self._batch: Batch | None = None
-        self._tokens_total = self._steps_total = self._prompt_tokens_total = 0
         self._thread = threading.Thread(target=self._run, name="generation-engine", daemon=True)
         self._thread.start()
 
@@ -142,18 +141,6 @@ class GenerationEngine:
             if request_id in self._known:
                 self._cancelled.add(request_id)
                 self._changed.notify()
-
-    def stats(self) -> dict[str, float]:
-        """Rows running and waiting, and totals since the start."""
-        batch = self._batch
-        return {
-            "running": len(batch.rows) if batch else 0,
-            "waiting": len(self._waiting),
-            "tokens_total": self._tokens_total,
-            "prompt_tokens_total": self._prompt_tokens_total,
-            "steps_total": self._steps_total,
-            "adapters": len(self._adapters),
-        }
 
     def close(self) -> None:
         """Fail what runs and waits, stop the thread and let go of the model."""
@@ -250,7 +237,6 @@ class GenerationEngine:
             self._fail(self._batch.rows)
             self._batch = None
             return
-        self._count(len(self._batch.rows))
         self._let_go()
 
     def _admitted(self) -> list[Row]:
@@ -277,8 +263,6 @@ class GenerationEngine:
             logger.exception("running the prompts of %s requests failed", len(rows))
             self._fail(rows)
             return
-        self._count(len(rows))
-        self._prompt_tokens_total += sum(len(row.prompt) for row in rows)
         running, self._batch = self._batch, fresh
         self._let_go()
         if running is None:
@@ -316,10 +300,6 @@ class GenerationEngine:
         if not self._batch.rows:
             self._batch = None
         return gone
-
-    def _count(self, tokens: int) -> None:
-        self._steps_total += 1
-        self._tokens_total += tokens
 
     def _fail(self, rows: list[Row]) -> None:
         for row in rows:

@@ -59,8 +59,5 @@ class Engine(Protocol):
     def cancel(self, request_id: str) -> None:
         """End a request at the next step; its sink gets `Done(finish_reason="cancelled")`."""
 
-    def stats(self) -> dict[str, float]:
-        """`running`, `waiting`, `tokens_total`, `steps_total`."""
-
     def close(self) -> None:
         """Fail what is running, stop the thread, free the memory."""

@@ -1,8 +1,13 @@
-"""Jobs draw on their department's budgets: device time, and what it costs."""
+"""Jobs draw on their department's budgets: device time, and what it costs.
+
+The account is the platform's, whoever moves the job: whom the policy lets act on another department's
+jobs may not read its use.
+"""
 
 from __future__ import annotations
 
 from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run
+from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
 
 # Checking a delivery is the platform's own care, and costs nobody anything.
@@ -23,7 +28,8 @@ def budget_reserve(job: Job) -> None:
         Unavailable: the quota store does not answer.
     """
     if job.kind in CHARGED:
-        hold_open(reference=reference_of(job), department=job.department.slug, kind=job.kind)
+        with lifted():
+            hold_open(reference=reference_of(job), department=job.department.slug, kind=job.kind)
 
 
 def budget_follow(job: Job, *, before: JobState) -> None:
@@ -31,12 +37,13 @@ def budget_follow(job: Job, *, before: JobState) -> None:
     if job.kind not in CHARGED:
         return
     reference, now = reference_of(job), JobState(job.state)
-    if now is JobState.RUNNING:
-        hold_run(reference=reference)
-    elif now in OVER:
-        hold_end(reference=reference, outcome=_outcome(now))
-    elif before is JobState.RUNNING:
-        hold_pause(reference=reference)
+    with lifted():
+        if now is JobState.RUNNING:
+            hold_run(reference=reference)
+        elif now in OVER:
+            hold_end(reference=reference, outcome=_outcome(now))
+        elif before is JobState.RUNNING:
+            hold_pause(reference=reference)
 
 
 def _outcome(state: JobState) -> str:

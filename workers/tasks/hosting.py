@@ -61,11 +61,6 @@ class EngineHost:
         """The deployment when it can answer now."""
         return self._loaded.get(deployment_id)
 
-    def engines(self) -> list[Engine]:
-        """Every engine in memory."""
-        with self._lock:
-            return [hosted.engine for hosted in self._engines.values()]
-
     def load(self, plan: LoadPlan) -> str:
         """As `Host.load`. An engine that nothing else uses is closed again when it fails."""
         key = (plan.engine, plan.weights.digest)

@@ -46,8 +46,5 @@ class EchoEngine:
         if sink is not None:
             sink(Done("cancelled", 1, 0))
 
-    def stats(self) -> dict[str, float]:
-        return {"running": len(self.waiting), "waiting": 0, "tokens_total": 0, "steps_total": 0}
-
     def close(self) -> None:
         OPEN.remove(self)

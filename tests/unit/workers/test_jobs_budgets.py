@@ -10,11 +10,14 @@ from django.utils import timezone
 from redis import Redis
 
 from governance.errors import QuotaExceeded, Unavailable
+from governance.policy.models import PolicyState, PolicyVersion
 from governance.quotas.models import BudgetHold, HoldState, QuotaLimit
 from governance.quotas.reconcile import quotas_reconcile
 from governance.quotas.store import read_counts
+from governance.rowsecurity import scope
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
+from tests.unit.policy_support import install_rules
 from tests.unit.workers import company
 from tests.unit.workers.test_jobs_services import claimed, expire, queued
 from workers.jobs.models import Job, JobKind, JobState
@@ -22,6 +25,7 @@ from workers.jobs.services import (
     job_add,
     job_cancel,
     job_claim,
+    job_create,
     job_deliver,
     job_fail,
     job_finish,
@@ -171,3 +175,32 @@ def test_a_second_claim_that_loses_changes_no_account(redis: Redis) -> None:
     began = BudgetHold.objects.get().running_since
     assert job_claim(job_id=job.pk, worker="w2") is None
     assert BudgetHold.objects.get().running_since == began
+
+
+def test_whom_the_policy_lets_cancel_and_queue_elsewhere_moves_the_account_there(
+    redis: Redis, commits: Any
+) -> None:
+    job, stranger = queued(), company.developer("finance")
+    rule = {
+        "id": "people-help-out",
+        "effect": "permit",
+        "description": "people help out",
+        "principal": {"kinds": ["person"]},
+        "actions": ["job:view", "job:create", "job:cancel"],
+        "resource_types": ["job"],
+    }
+    install_rules([*PolicyVersion.objects.get(state=PolicyState.ACTIVE).rules, rule])
+    with commits(), scope(stranger):
+        job_cancel(actor=stranger, job_id=job.pk)
+    assert BudgetHold.objects.get().state == HoldState.ENDED
+    assert seconds_held() == (0, 0)
+    with scope(stranger):
+        job_create(
+            actor=stranger,
+            kind=JobKind.EVALUATE,
+            department=company.department("clinical"),
+            title="Evaluate",
+            spec={},
+        )
+    assert seconds_held() == (0, 600)
+    agree(redis)
