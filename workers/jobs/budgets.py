@@ -1,7 +1,7 @@
 """Jobs draw on their department's budgets: device time, and what it costs.
 
-The account is the platform's, whoever moves the job: whom the policy lets act on another department's
-jobs may not read its use.
+The account is the platform's, whoever moves the job: whom the policy lets act on the jobs of
+another department may not see what that department uses.
 """
 
 from __future__ import annotations
