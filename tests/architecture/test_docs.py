@@ -1,0 +1,60 @@
+"""What the documentation names exists: files, settings and commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SETTINGS = (ROOT / "platform" / "assay" / "settings.py").read_text()
+# Read by processes and commands themselves.
+OUTSIDE_SETTINGS = {
+    "ASSAY_BOOTSTRAP_PASSWORD",
+    "ASSAY_SERVER",
+    "ASSAY_TOKEN",
+    "ASSAY_WORKER_CONCURRENCY",
+    "ASSAY_WORKER_KIND",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith(("http:", "https:")):
+            file, _, anchor = target.partition("#")
+            linked = page.parent / file if file else page
+            assert linked.exists(), target
+            if anchor:
+                titles = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+                assert anchor in {_anchor(title) for title in titles}, target
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_operators_find_every_setting_and_none_that_is_not_read() -> None:
+    page = (ROOT / "docs" / "operators.md").read_text()
+    read = set(re.findall(r'(?:env\w*|secret)\(\s*"([A-Z0-9_]+)"', SETTINGS))
+    assert len(read) > 30
+    assert {name for name in read if f"`{name}`" not in page} == set()
+    named = set(re.findall(r"\bASSAY_[A-Z0-9_]+\b", page))
+    assert named - read == OUTSIDE_SETTINGS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    from assay.cli.main import app
+
+    commands = typer.main.get_command(app)
+    for words in re.findall(r"(?:^|`)assay ((?:[a-z-]+ ?)+)", page.read_text(), re.MULTILINE):
+        found = commands
+        for word in words.split():
+            if not hasattr(found, "commands"):
+                break
+            assert word in found.commands, f"assay {words}"
+            found = found.commands[word]
