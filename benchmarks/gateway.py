@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,23 +76,8 @@ def respond(queue: str) -> None:
 
 def run(*, quick: bool = False) -> list[Row]:
     """Start stores and servers of its own, measure, stop them. Django must not be set up yet."""
-    from assay.local.services import Postgres, Valkey
-
-    with ExitStack() as stack:
-        scratch = tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True)
-        folder = Path(stack.enter_context(scratch))
-        folder.chmod(0o755)
-        postgres = Postgres(folder / "postgres")
-        stack.callback(postgres.stop)
-        valkey = Valkey()
-        stack.callback(valkey.stop)
-        os.environ.update(
-            DATABASE_URL=postgres.url("postgres"),
-            REDIS_URL=valkey.url,
-            ASSAY_DATA_DIR=str(folder / "data"),
-            DJANGO_SETTINGS_MODULE="assay.settings",
-            PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
-        )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+    with own_stores(PYTHONPATH=paths), ExitStack() as stack:
         token, queue = _furnish()
         stack.enter_context(_process(sys.executable, "-m", "benchmarks.gateway", "respond", queue))
         subject = stack.enter_context(_served("assay.asgi:application", token))
@@ -101,12 +86,7 @@ def run(*, quick: bool = False) -> list[Row]:
 
 
 def _furnish() -> tuple[str, str]:
-    """A department with a key, a limit of each kind and a deployment; the token, the queue's name."""
-    import django
-    from django.core.management import call_command
-
-    django.setup()
-    call_command("migrate", verbosity=0)
+    """A department with a key, every kind of limit and a deployment; token and queue's name."""
     from django.db import connection
 
     from governance.people.models import Department
