@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from governance.errors import WrongState
@@ -49,12 +49,13 @@ class Holders:
     keys_asked: int
 
 
-def people_in_roles() -> Iterator[Principal]:
-    """Every active person who holds a role, as an actor; one query."""
-    held = (
-        RoleAssignment.objects.filter(person__is_active=True)
-        .order_by("person__name", "person_id", "pk")
-        .values_list("person_id", "person__name", "role", "department__slug", "speciality")
+def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal]:
+    """Every active person (of those) who holds a role, as an actor; one query."""
+    roles = RoleAssignment.objects.filter(person__is_active=True)
+    if among is not None:
+        roles = roles.filter(person__in=among)
+    held = roles.order_by("person__name", "person_id", "pk").values_list(
+        "person_id", "person__name", "role", "department__slug", "speciality"
     )
     for (person_id, name), rows in groupby(held.iterator(), key=lambda row: (row[0], row[1])):
         yield Principal(
@@ -68,17 +69,21 @@ def people_in_roles() -> Iterator[Principal]:
         )
 
 
-def people_without_roles() -> Iterator[Principal]:
-    """Every active person who holds none; one query."""
+def people_without_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal]:
+    """Every active person (of those) who holds none; one query."""
     people = Person.objects.filter(is_active=True, role_assignments__isnull=True)
+    if among is not None:
+        people = people.filter(pk__in=among)
     for person_id, name in people.order_by("name", "pk").values_list("pk", "name").iterator():
         yield Principal(PrincipalKind.PERSON, str(person_id), name, person_id=person_id)
 
 
-def live_keys() -> Iterator[Principal]:
-    """Every department's key that is neither revoked nor expired, as an actor; one query."""
-    keys = ApiKey.objects.filter(
-        Q(revoked_at__isnull=True), expires_at__gt=timezone.now(), department__isnull=False
+def live_keys(among: QuerySet[ApiKey] | None = None) -> Iterator[Principal]:
+    """Every department's key (of those) that is neither revoked nor expired, as an actor; one
+    query.
+    """
+    keys = (ApiKey.objects.all() if among is None else among).filter(
+        revoked_at__isnull=True, expires_at__gt=timezone.now(), department__isnull=False
     )
     columns = ("pk", "name", "department__slug", "scopes")
     for pk, name, department, scopes in keys.order_by("name", "pk").values_list(*columns):
@@ -99,28 +104,31 @@ def who_can_under(
     *,
     context: Mapping[str, Any] | None = None,
     limit: int = 200,
+    people: QuerySet[Person] | None = None,
+    keys: QuerySet[ApiKey] | None = None,
 ) -> Holders:
     """Everybody whom `snapshot` lets do `action` on `resource`; at most `limit` of each kind.
 
     Access tokens are their person's, and not listed by themselves. `context` goes over what is the
-    case just now.
+    case just now. Only `people` and `keys` are asked about when they are given.
     """
-    circumstances = {**probing_context(), **(context or {})}
-    people, keys = (
+    circumstances = {**probing_context(action), **(context or {})}
+    everybody = [*people_in_roles(people), *people_without_roles(people)]
+    asked_people, asked_keys = (
         [(actor, decide(snapshot, actor, action.value, resource, circumstances)) for actor in found]
-        for found in ([*people_in_roles(), *people_without_roles()], live_keys())
+        for found in (everybody, live_keys(keys))
     )
     able = [
         [Holder(actor, decision) for actor, decision in asked if decision.allowed]
-        for asked in (people, keys)
+        for asked in (asked_people, asked_keys)
     ]
     return Holders(
         people=able[0][:limit],
         keys=able[1][:limit],
         people_total=len(able[0]),
         keys_total=len(able[1]),
-        people_asked=len(people),
-        keys_asked=len(keys),
+        people_asked=len(asked_people),
+        keys_asked=len(asked_keys),
     )
 
 

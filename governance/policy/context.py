@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from governance.principals import request_context
@@ -40,13 +41,19 @@ def with_base(context: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**base_context(), **(context or {})}
 
 
-def probing_context() -> dict[str, Any]:
-    """For asking beforehand, as a page does that offers only what would work: the least that a
-    request may ask for, here and now.
-    """
-    return {
-        **base_context(),
-        "classification": CLASSIFICATIONS[0],
-        "lifetime_days": 1,
-        "tokens": 1,
+# What is stated of the request itself, and at the least, where these are asked for.
+_REQUESTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "deployment:invoke": {"classification": CLASSIFICATIONS[0], "tokens": 1},
+        "key:create": {"lifetime_days": 1},
+        "key:rotate": {"lifetime_days": 1},
     }
+)
+
+
+def probing_context(action: str | None = None) -> dict[str, Any]:
+    """For asking beforehand, as a page does that offers only what would work: the least that a
+    request for `action` may ask for, here and now; that of any when none is named.
+    """
+    asked = _REQUESTS.values() if action is None else [_REQUESTS.get(action, {})]
+    return base_context() | {name: value for each in asked for name, value in each.items()}

@@ -9,8 +9,12 @@ from typing import Any
 from governance.audit.models import AuditEvent
 from governance.audit.selectors import audit_event_get, event_body
 from governance.errors import WrongState
-from governance.keys.selectors import key_get
-from governance.people.selectors import person_get, principal_for_person
+from governance.keys.selectors import key_get, keys_visible_to
+from governance.people.selectors import (
+    people_visible_to,
+    person_get,
+    principal_for_person,
+)
 from governance.permissions import Action
 from governance.policy.access import Holders, who_can_under
 from governance.policy.context import probing_context
@@ -57,7 +61,7 @@ def decision_explain(*, actor: Principal, asked: Inputs, number: int | None = No
         NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
     """
     snapshot = _snapshot(actor, number)
-    context = {**probing_context(), **asked.context}
+    context = {**probing_context(asked.action), **asked.context}
     return _explained(snapshot, Inputs(asked.actor, asked.action, asked.resource, context))
 
 
@@ -96,13 +100,22 @@ def who_can(
     context: Mapping[str, Any] | None = None,
     number: int | None = None,
 ) -> Holders:
-    """Everybody who may do `action` on `resource` under policy `number`, or the one in force.
+    """Everybody who may do `action` on `resource` under policy `number`, or the one in force, of
+    those whom the actor may see.
 
     Raises:
         NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
     """
     snapshot = _snapshot(actor, number)
-    return who_can_under(snapshot, action, resource, context=context, limit=HOLDERS_MAX)
+    return who_can_under(
+        snapshot,
+        action,
+        resource,
+        context=context,
+        limit=HOLDERS_MAX,
+        people=people_visible_to(actor),
+        keys=keys_visible_to(actor),
+    )
 
 
 def principal_asked_about(

@@ -106,9 +106,12 @@ def policy_versions_visible_to(actor: Principal) -> QuerySet[PolicyVersion]:
         rule_count=Func(F("rules"), function="jsonb_array_length", output_field=IntegerField()),
         test_count=Func(F("tests"), function="jsonb_array_length", output_field=IntegerField()),
     )
-    snapshot, anything, context = active_policy(), Resource("policy"), probing_context()
+    snapshot, anything = active_policy(), Resource("policy")
     inside = (Action.POLICY_EXPLAIN, Action.POLICY_DRAFT, Action.POLICY_DECIDE)
-    if any(decide(snapshot, actor, action, anything, context).allowed for action in inside):
+    if any(
+        decide(snapshot, actor, action, anything, probing_context(action)).allowed
+        for action in inside
+    ):
         return versions
     return versions.filter(state__in=(PolicyState.ACTIVE, PolicyState.SUPERSEDED))
 

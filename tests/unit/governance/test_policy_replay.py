@@ -21,11 +21,13 @@ from governance.permissions import Action
 from governance.policy.access import who_can_under
 from governance.policy.decisions import Inputs, decision_data, inputs
 from governance.policy.engine import Resource, decide
+from governance.policy.inquiries import decision_explain, who_can
 from governance.policy.lifecycle import draft_create
 from governance.policy.models import PolicyVersion
 from governance.policy.replay import policy_replay
 from governance.policy.services import active_policy, authorize
 from governance.principals import HeldRole, Principal, PrincipalKind
+from tests.unit.policy_support import install_rules
 
 GATE = Resource("gate", id="1", name="accuracy", department="clinical")
 DEPLOYMENT = Resource(
@@ -265,3 +267,69 @@ def test_who_can_names_people_and_keys_with_the_rule_and_asks_three_queries(
     assert found.people[0].decision.rules == ("named-departments-use",)
     assert [holder.principal.name for holder in found.keys] == ["finance 0"]
     assert (found.people_asked, found.keys_asked) == (4, 2)
+
+
+def test_who_can_names_nobody_whom_the_asker_may_not_see(
+    policy: PolicyVersion,
+    ada: Principal,
+    actor: Callable[..., Principal],
+    department: Callable[[str], Department],
+) -> None:
+    lena = actor("Lena", "lead@clinical")
+    actor("Dora", "developer@finance")
+    for slug in ("clinical", "finance"):
+        ApiKey.objects.create(
+            public_id=slug,
+            secret_hmac=b"x",
+            pepper_version=1,
+            name=f"{slug} app",
+            department=department(slug),
+            scopes=["deployment:invoke"],
+            expires_at=timezone.now() + timedelta(days=1),
+        )
+    leads_explain = {
+        "id": "leads-explain",
+        "effect": "permit",
+        "description": "leads explain decisions",
+        "principal": {"member_roles": ["lead"]},
+        "actions": ["policy:explain"],
+    }
+    install_rules([*policy.rules, leads_explain])
+
+    mine = who_can(actor=lena, action=Action.DEPLOYMENT_INVOKE, resource=DEPLOYMENT)
+    assert [holder.principal.name for holder in mine.people] == ["Lena"]
+    assert [holder.principal.name for holder in mine.keys] == ["clinical app"]
+    assert (mine.people_total, mine.people_asked) == (1, 1)
+    assert (mine.keys_total, mine.keys_asked) == (1, 1)
+
+    every = who_can(actor=ada, action=Action.DEPLOYMENT_INVOKE, resource=DEPLOYMENT)
+    assert [holder.principal.name for holder in every.people] == ["Dora", "Lena"]
+    assert (every.people_total, every.keys_asked) == (2, 2)
+
+
+def test_an_explanation_states_no_more_than_the_decision_itself_would_have(
+    policy: PolicyVersion, ada: Principal
+) -> None:
+    """What is asked for where it is never stated is an error, which denies."""
+    rule = {
+        "id": "few-tokens",
+        "effect": "forbid",
+        "description": "few tokens",
+        "principal": {"kinds": ["person"]},
+        "actions": ["department:create", "deployment:invoke", "key:create"],
+        "conditions": [
+            {"attribute": "context.tokens", "operator": "gte", "value": 9},
+        ],
+    }
+    install_rules([*policy.rules, rule])
+    anything = Resource("department", name="legal")
+    with pytest.raises(NotPermitted):
+        authorize(actor=ada, action=Action.DEPARTMENT_CREATE, resource=anything)
+    asked = Inputs(ada, Action.DEPARTMENT_CREATE, anything)
+    assert not decision_explain(actor=ada, asked=asked).decision.allowed
+    assert who_can(actor=ada, action=Action.DEPARTMENT_CREATE, resource=anything).people == []
+    dora = Principal(
+        PrincipalKind.PERSON, "9", "D", roles=frozenset({HeldRole("developer", "finance")})
+    )
+    asked = Inputs(dora, Action.DEPLOYMENT_INVOKE, DEPLOYMENT)
+    assert decision_explain(actor=ada, asked=asked).decision.allowed
