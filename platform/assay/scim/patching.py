@@ -7,7 +7,7 @@ some thousand members.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from scim2_models import (
@@ -21,9 +21,13 @@ from scim2_models import (
     TooManyException,
 )
 
-from assay.scim.resources import TOLERANT, Group, member_id
+from assay.scim.resources import TOLERANT, Group, User, check_emails, member_id
 
 OPERATIONS_MAX = 1000
+# A person has a dozen attributes; a group has members.
+PERSON_OPERATIONS_MAX = 100
+# The library's filters cost the more the longer they are, on each entry that they look at.
+PATH_MAX = 400
 SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 _MEMBERS = re.compile(
     r"(?:urn:ietf:params:scim:schemas:core:2\.0:Group:)?members(?P<filter>\[.*\])?", re.I | re.S
@@ -38,7 +42,8 @@ def operations_of(body: Any) -> list[Any]:
 
     Raises:
         InvalidSyntaxException: it is no PATCH body.
-        TooManyException: there are more than 1,000.
+        TooManyException: there are more than 1,000, or one names more than 1,000 attributes.
+        InvalidPathException: a path is longer than any attribute's.
     """
     members = {str(name).lower(): value for name, value in body.items()} if _is(body) else {}
     operations = members.get("operations")
@@ -49,7 +54,19 @@ def operations_of(body: Any) -> list[Any]:
         raise TooManyException(
             detail=f"There are {len(operations)} operations; {OPERATIONS_MAX} are read."
         )
+    for operation in filter(_is, operations):
+        for name, value in operation.items():
+            _check_size([value] if str(name).lower() == "path" else value if _is(value) else [])
     return operations
+
+
+def _check_size(paths: Collection[Any]) -> None:
+    if len(paths) > OPERATIONS_MAX:
+        raise TooManyException(
+            detail=f"An operation names {len(paths)} attributes; {OPERATIONS_MAX} are read."
+        )
+    if any(isinstance(path, str) and len(path) > PATH_MAX for path in paths):
+        raise InvalidPathException(detail=f"A path has {PATH_MAX} characters at most.")
 
 
 def _is(value: Any) -> bool:
@@ -69,6 +86,25 @@ def patch(resource: R, operations: list[Any]) -> R:
         )
         message.patch(resource)
     return resource
+
+
+def patch_user(user: User, operations: list[Any]) -> User:
+    """Apply the operations to `user`, in place, one after another.
+
+    Raises:
+        ValidationError, SCIMException: as `patch`.
+        TooManyException: there are more than 100.
+        InvalidInput: there are more e-mail addresses than are read.
+    """
+    if len(operations) > PERSON_OPERATIONS_MAX:
+        raise TooManyException(
+            detail=f"There are {len(operations)} operations on a person; "
+            f"{PERSON_OPERATIONS_MAX} are read."
+        )
+    for operation in operations:
+        patch(user, [operation])
+        check_emails(user.emails or [])
+    return user
 
 
 def patch_group(group: Group, members: frozenset[int], operations: list[Any]) -> frozenset[int]:

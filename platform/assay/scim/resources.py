@@ -143,9 +143,14 @@ def person_record(user: User) -> PersonRecord:
     )
 
 
-def _address(emails: list[Email]) -> str:
+def check_emails(emails: list[Email]) -> None:
+    """Raises InvalidInput when there are more than are read."""
     if len(emails) > EMAILS_MAX:
         raise InvalidInput(f"A person has {len(emails)} e-mail addresses; {EMAILS_MAX} are read.")
+
+
+def _address(emails: list[Email]) -> str:
+    check_emails(emails)
     given = [email for email in emails if email.value]
     ranked = sorted(
         given, key=lambda email: (not email.primary, (email.type or "").lower() != "work")

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from scim2_models import Context, ListResponse, Resource, SearchRequest
 
 from assay.scim.filters import filter_query
-from assay.scim.patching import operations_of, patch, patch_group
+from assay.scim.patching import operations_of, patch_group, patch_user
 from assay.scim.protocol import PROVIDER, ScimView, rendered
 from assay.scim.resources import (
     Group,
@@ -158,7 +158,7 @@ class UserView(ResourceView):
     def patch(self, request: HttpRequest, person_id: str) -> HttpResponse:
         person = self.person(person_id, hold=True)
         before = user_of(person, base=self.base)
-        user = patch(before.model_copy(deep=True), operations_of(self.body()))
+        user = patch_user(before.model_copy(deep=True), operations_of(self.body()))
         if user.display_name == before.display_name and user.name != before.name:
             # Who changes the parts of a name and nothing else means the name.
             user.display_name = _joined(user) or user.display_name

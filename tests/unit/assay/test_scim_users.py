@@ -287,6 +287,27 @@ def test_a_patch_that_does_not_fit_changes_nothing(
     assert Person.objects.values().get(pk=made) == before
 
 
+def test_a_patch_costs_no_more_than_its_bounds(scim: Scim) -> None:
+    """Each of these took a minute, with the person's row locked."""
+    made = scim.call("POST", "Users", OKTA).body["id"]
+    terms = 'type eq "a" or ' * 200
+    long = f'emails[{terms}type eq "b"].value'
+    for operation in (
+        {"op": "replace", "path": long, "value": "x@example.org"},
+        {"op": "add", "value": {long: "x@example.org"}},
+    ):
+        error_of(scim.patch(f"Users/{made}", operation), 400, "invalidPath")
+    many = {"op": "add", "value": {f"x{number}.y": 1 for number in range(1001)}}
+    error_of(scim.patch(f"Users/{made}", many), 400, "tooMany")
+    growing = [
+        {"op": "add", "path": f'emails[type eq "a{number}"].value', "value": "x@example.org"}
+        for number in range(100)
+    ]
+    error_of(scim.patch(f"Users/{made}", *growing, growing[0]), 400, "tooMany")
+    answer = error_of(scim.patch(f"Users/{made}", *growing), 400, "invalidValue")
+    assert "21 e-mail addresses" in answer["detail"]
+
+
 def test_a_replacement_says_everything_anew(scim: Scim) -> None:
     made = scim.call("POST", "Users", OKTA).body["id"]
     body = {"schemas": [USER], "id": made, "userName": "dora@example.org", "active": False}
