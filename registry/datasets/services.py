@@ -19,11 +19,11 @@ from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.rowsecurity import taken
 from registry import store
 from registry.catalogue import get_task
 from registry.datasets.models import Classification, Dataset, DatasetVersion
 from registry.datasets.parsing import input_fingerprint, parse_dataset, read_rows
+from registry.naming import create_named
 from registry.resources import (
     acting_person,
     dataset_resource,
@@ -71,26 +71,16 @@ def dataset_create(
             action=Action.DATASET_CREATE,
             resource=department_resource("dataset", department, name),
         )
-        refused = WrongState(
-            f"A dataset named {name} exists already; a second one was not made.",
-            code="already_exists",
-            hint="Choose another name, or add a version to the dataset that is there.",
+        dataset = create_named(
+            Dataset,
+            name,
+            department=department,
+            task=task,
+            classification=classification,
+            licence=licence,
+            description=description,
+            created_by=acting_person(actor),
         )
-        if taken(Dataset, name=name):
-            raise refused
-        dataset, created = Dataset.objects.get_or_create(
-            name=name,
-            defaults={
-                "department": department,
-                "task": task,
-                "classification": classification,
-                "licence": licence,
-                "description": description,
-                "created_by": acting_person(actor),
-            },
-        )
-        if not created:
-            raise refused
         audit_record(
             actor=actor,
             action=Action.DATASET_CREATE,

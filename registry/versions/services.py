@@ -15,11 +15,11 @@ from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.rowsecurity import taken
 from registry import mlflow_adapter, store
 from registry.catalogue import get_task
 from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest
+from registry.naming import create_named
 from registry.resources import (
     acting_person,
     department_resource,
@@ -60,25 +60,15 @@ def model_create(
             action=Action.MODEL_CREATE,
             resource=department_resource("model", department, name),
         )
-        refused = WrongState(
-            f"A model named {name} exists already; a second one was not made.",
-            code="already_exists",
-            hint="Choose another name, or add a version to the model that is there.",
+        model = create_named(
+            Model,
+            name,
+            department=department,
+            task=task,
+            description=description,
+            shared=shared,
+            created_by=acting_person(actor),
         )
-        if taken(Model, name=name):
-            raise refused
-        model, created = Model.objects.get_or_create(
-            name=name,
-            defaults={
-                "department": department,
-                "task": task,
-                "description": description,
-                "shared": shared,
-                "created_by": acting_person(actor),
-            },
-        )
-        if not created:
-            raise refused
         audit_record(
             actor=actor,
             action=Action.MODEL_CREATE,
