@@ -27,7 +27,8 @@ from governance.usage.ledger import ledger_lock
 from governance.usage.records import JOBS, UsageEntry
 
 logger = logging.getLogger(__name__)
-# Of the last so many of a kind in a department the longest says what the next one reserves.
+# Of the last so many of a kind in a department that ended well the longest says what the next one
+# reserves; those that broke or were cancelled may have ended early.
 REMEMBERED = 20
 # An end that is not in the ledger after this long is sent again.
 RESEND_AFTER = timedelta(seconds=30)
@@ -87,8 +88,8 @@ def _admit(amount: Amount, subjects: list[str]) -> datetime:
 
 
 def _expected_ms(department: str, kind: str) -> int:
-    recent = BudgetHold.objects.filter(department=department, kind=kind, device_ms__gt=0).exclude(
-        state=HoldState.OPEN
+    recent = BudgetHold.objects.filter(
+        department=department, kind=kind, device_ms__gt=0, outcome="ok"
     )
     lasted = list(recent.order_by("-id").values_list("device_ms", flat=True)[:REMEMBERED])
     return max(lasted, default=settings.JOB_RESERVE_S * 1000)

@@ -16,7 +16,7 @@
 local PREFIX = 'assay:quota:'
 local SLOT, WINDOW, DAY = 5000, 60000, 86400000
 local KEEP_DAY, KEEP_MONTH = 3 * DAY, 40 * DAY
-local SETTLED_FOR, LINGER, RECLAIMED_AT_ONCE = 900000, DAY, 8
+local SETTLED_FOR, RECLAIMED_AT_ONCE = 900000, 8
 local DEADLINES, READY = PREFIX .. 'deadlines', PREFIX .. 'ready'
 local floor = math.floor
 
@@ -263,8 +263,9 @@ local function reserve()
     one.left = one.left - one.cost
     if one.state.reset == 0 then one.state.reset = WINDOW end
   end
+  -- Remembered as long as what it is taken from, should nobody be there to give it back.
   redis.call('SET', PREFIX .. 'reservation:' .. request, cjson.encode(charged),
-    'PX', number(deadline - now + LINGER))
+    'PX', number(deadline - now + KEEP_MONTH))
   redis.call('ZADD', DEADLINES, number(deadline), request)
   return answer(limits, 0, 0, now)
 end

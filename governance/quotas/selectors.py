@@ -186,19 +186,21 @@ def limits_applying(*, key: ApiKey, deployment: str = "") -> list[QuotaLimit]:
 
 
 def alerts_now(actor: Principal) -> list[QuotaAlert]:
-    """The highest alert of each budget that the actor may see, in the windows that are now.
+    """The highest alert of each budget that the actor may see, in the windows that are now, what is
+    used up first.
 
     One from before the limit was raised is over.
     """
     today = datetime.now(UTC).date()
-    rows = (
+    highest = (
         QuotaAlert.objects.filter(
             window__in=(today.isoformat(), today.isoformat()[:7]),
             limit__in=quotas_visible_to(actor),
             limit_then__gte=F("limit__limit"),
         )
-        .select_related("limit__department", "limit__api_key")
         .order_by("limit_id", "-threshold")
         .distinct("limit_id")
     )
-    return list(rows[:ALERTS_SHOWN])
+    rows = QuotaAlert.objects.filter(pk__in=highest.values("pk"))
+    found = rows.select_related("limit__department", "limit__api_key")
+    return list(found.order_by("-threshold", "limit_id")[:ALERTS_SHOWN])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django.db.models import Case, CharField, Count, F, Q, QuerySet, Sum, Value, When
@@ -131,4 +131,5 @@ def _first_day(days: int) -> date:
 
 
 def _recent(actor: Principal, days: int) -> QuerySet[UsageRecord]:
-    return usage_visible_to(actor).filter(occurred_at__date__gte=_first_day(days))
+    since = datetime.combine(_first_day(days), time.min, UTC)
+    return usage_visible_to(actor).filter(occurred_at__gte=since)

@@ -23,6 +23,7 @@ from governance.people.models import Department
 from governance.quotas import reconcile, store
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.holds import (
+    REMEMBERED,
     RESEND_AFTER,
     hold_end,
     hold_open,
@@ -35,7 +36,7 @@ from governance.quotas.models import BudgetHold, HoldState, Price, QuotaAlert, Q
 from governance.quotas.reconcile import counters_ready, quotas_reconcile
 from governance.quotas.selectors import alerts_now, limits_applying
 from governance.quotas.store import read_counts
-from governance.quotas.wire import READY_KEY, Amount
+from governance.quotas.wire import READY_KEY, Amount, Limit, reserve_arguments
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
@@ -505,3 +506,43 @@ def test_a_limit_that_is_raised_warns_again_when_it_runs_out(
         "500 tokens of 600 tokens per day: 80 %",
     ]
     assert row.alerts.count() == 2
+
+
+def test_what_a_reservation_took_of_a_month_is_remembered_as_long_as_the_month_counts(
+    counters: Any,
+) -> None:
+    """Or a store that rests for a weekend with a request under way keeps its part for good."""
+    limits = [Limit("organisation", "money_per_month", 100)]
+    store._run(reserve_arguments("req_1", 1, Amount(5, 7, 9), limits))
+    month = f"assay:quota:month:{timezone.now():%Y-%m}:organisation"
+    assert counters.pttl("assay:quota:reservation:req_1") >= counters.pttl(month) - 1000
+    time.sleep(0.01)
+    assert store.reclaim() == 1
+    assert counts("money_per_month", subject="organisation") == [(0, 0)]
+
+
+def test_jobs_that_were_cancelled_say_nothing_of_how_long_the_next_one_takes(
+    counters: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    hold_open(reference="job_long", department="clinical", kind="evaluate")
+    run_job("job_long", 3000)
+    for number in range(REMEMBERED):
+        hold_open(reference=f"job_{number}", department="clinical", kind="evaluate")
+        run_job(f"job_{number}", 1, outcome="cancelled")
+    hold = hold_open(reference="job_next", department="clinical", kind="evaluate")
+    assert hold.reserved_device_ms >= 3_000_000
+
+
+def test_what_is_used_up_comes_before_what_is_half_used(
+    counters: Any,
+    department: Callable[[str], Department],
+    actor: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("governance.quotas.selectors.ALERTS_SHOWN", 1)
+    limit(department, "tokens_per_day", 30)
+    limit(department, "money_per_month", 300)
+    settle(use("1"))
+    assert alerts_raise() == 4
+    (shown,) = alerts_now(actor("Lena", "lead@clinical"))
+    assert (shown.limit.kind, shown.threshold) == ("money_per_month", 100)

@@ -3,6 +3,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from governance.errors import InvalidInput
@@ -77,3 +79,11 @@ def test_every_day_is_there_and_today_is_last():
 def test_an_absurd_number_of_days_is_refused(days: int):
     with pytest.raises(InvalidInput, match="1 to 366 days"):
         usage_by_day(person("auditor"), days=days)
+
+
+def test_the_last_days_are_found_by_the_index_on_time(records: None) -> None:
+    with connection.cursor() as cursor, CaptureQueriesContext(connection) as captured:
+        usage_totals(person("admin"), days=7)
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {captured[-1]['sql']}")
+        assert "Index Cond: (occurred_at" in str(cursor.fetchall())
