@@ -13,7 +13,7 @@ from django import forms
 from django.conf import settings
 
 from assay.portal.forms import TablerForm
-from governance.quotas.kinds import KINDS, MICRO, amount_words
+from governance.quotas.kinds import KINDS, MICRO
 from governance.quotas.models import Price, QuotaKind, QuotaLimit
 from governance.quotas.prices import Tariff
 from governance.quotas.selectors import LimitUse
@@ -41,21 +41,6 @@ class Bar:
         percent = use.percent or 0
         tone = "bad" if percent >= 100 else "warn" if percent >= 80 else "ok"
         return cls(use, used, max(0, min(100, percent) - used), tone)
-
-    @property
-    def used_words(self) -> str:
-        return _about(self.use.row.kind, self.use.count.used)
-
-    @property
-    def reserved_words(self) -> str:
-        return _about(self.use.row.kind, self.use.count.reserved)
-
-
-def _about(kind: str, amount: int) -> str:
-    """An amount to compare at a glance: money to the cent, below one to four places."""
-    if KINDS[kind].unit == "money" and amount >= MICRO // 100:
-        amount = round(amount, -4 if amount >= MICRO else -2)
-    return amount_words(kind, amount, settings.CURRENCY)
 
 
 def grouped(uses: Iterable[LimitUse]) -> list[tuple[str, list[Bar]]]:

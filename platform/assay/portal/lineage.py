@@ -49,7 +49,9 @@ def _graph(
     nodes = found["nodes"][:NODES_SHOWN]
     edges = [(edge["from"], edge["to"]) for edge in found["edges"]]
     releases = [int(n["id"].split(":")[1]) for n in nodes if n["type"] == "release"]
-    for deployment in deployments_visible_to(actor).filter(release_id__in=releases):
+    for deployment in (
+        deployments_visible_to(actor).filter(release_id__in=releases).order_by("release_id")
+    ):
         node = {"id": f"deployment:{deployment.pk}", "type": "deployment"}
         nodes.append({**node, "name": deployment.name, "state": deployment.state, "digest": ""})
         edges.append((f"release:{deployment.release_id}", node["id"]))

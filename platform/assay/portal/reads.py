@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
@@ -51,7 +51,7 @@ def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
     today = timezone.now().date()
     first = today - timedelta(days=days - 1)
     rows = (
-        records.filter(occurred_at__date__gte=first)
+        records.filter(occurred_at__gte=datetime.combine(first, time.min, UTC))
         .annotate(day=TruncDate("occurred_at"))
         .order_by()
         .values("day")

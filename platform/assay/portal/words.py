@@ -70,7 +70,7 @@ PHRASES = {
     "quota:set": "set the limit {}",
     "release:approve": "approved {}",
     "release:decide": "decided on {}",
-    "release:submit": "asked for the release of {}",
+    "release:submit": "asked for {}",
     "release:withdraw": "withdrew {}",
     "release:expire": "let {} expire",
     "review:opened": "opened the review of {}",

@@ -8,13 +8,14 @@ from decimal import Decimal
 from typing import Any
 
 from django import template
+from django.conf import settings
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from assay.portal.markdown import render_markdown
-from governance.quotas.kinds import MICRO
+from governance.quotas.kinds import KINDS, MICRO, amount_words
 from governance.quotas.kinds import subject_words as quotas_subject_words
 
 register = template.Library()
@@ -191,7 +192,9 @@ def answer_words(value: object) -> str:
 @register.filter
 def risk_rows(release: Any) -> list[tuple[str, object]]:
     """The risk answers in the order and words of the form; what else is there comes last."""
-    answers = release.risk_answers
+    answers = dict(release.risk_answers)
+    if answers.get("intended_purpose") == release.purpose:
+        del answers["intended_purpose"]  # It stands above them already.
     known = [(title, answers[name]) for name, title in RISK_TITLES.items() if name in answers]
     return known + [(sentence(n), a) for n, a in answers.items() if n not in RISK_TITLES]
 
@@ -228,9 +231,24 @@ def seconds(milliseconds: int | None) -> str:
 
 
 @register.filter
+def duration(milliseconds: float | None) -> str:
+    """A mean time: `712 ms`, `117.8 s`."""
+    value = milliseconds or 0
+    return f"{value:,.0f} ms" if value < 10_000 else seconds(int(value))
+
+
+@register.filter
 def money(micro: int | None) -> str:
     """Micro-units of the currency to four places, so that a column of them lines up."""
     return f"{(micro or 0) / MICRO:,.4f}"
+
+
+@register.filter
+def about(amount: int, kind: str) -> str:
+    """A counted amount to compare at a glance: money to the cent, below one to four places."""
+    if KINDS[kind].unit == "money" and amount >= MICRO // 100:
+        amount = round(amount, -4 if amount >= MICRO else -2)
+    return amount_words(kind, amount, settings.CURRENCY)
 
 
 @register.filter
