@@ -63,11 +63,6 @@ def events(action: str) -> list[dict[str, Any]]:
     return [json.loads(bytes(event.canonical)) for event in found]
 
 
-def grow_stale(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freshness, "FRESH_S", -1)
-    del visitor
-
-
 PAGES = (
     "/sign-in", "/account", "/account/confirm", "/account/authenticator",
 )  # fmt: skip

@@ -171,8 +171,6 @@ document.addEventListener("DOMContentLoaded", () => {
   markTheme();
   drawAll(document);
   document.querySelectorAll("[data-follow]").forEach(follow);
-  document.querySelectorAll("[data-reveal]").forEach((element) => element.removeAttribute("hidden"));
-  document.querySelector("[data-focus]")?.focus();
 });
 document.addEventListener("assay:theme", () => charts.forEach((_, canvas) => draw(canvas)));
 document.addEventListener("htmx:afterSettle", (event) => drawAll(event.detail.elt));
