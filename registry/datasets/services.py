@@ -58,6 +58,7 @@ def dataset_create(
 
     Raises:
         InvalidInput: a malformed field.
+        NotFound, NotPermitted: the policy refuses.
         WrongState: the name is taken.
     """
     checked_name(name)
@@ -105,6 +106,7 @@ def dataset_version_add(
 
     Raises:
         InvalidInput: it cannot be read; the sentence names the line.
+        NotFound, NotPermitted: the policy refuses.
         TooLarge: over ASSAY_DATASET_MAX_BYTES, 2,000,000 rows, or 1 MiB in a row.
         WrongState: a version of this dataset holds exactly the same rows.
     """

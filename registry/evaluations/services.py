@@ -50,6 +50,7 @@ def gate_set(
     Raises:
         InvalidInput: the task measures no such metric, the dataset is for another task, the
             threshold is not a finite number.
+        NotFound, NotPermitted: the policy refuses.
     """
     _check_gate(model, dataset, metric, comparator, threshold)
     why = checked_text(why, field="why", limit=300, required=False)

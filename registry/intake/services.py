@@ -50,6 +50,7 @@ def intake_submit(
 
     Raises:
         InvalidInput: no file, or a malformed field.
+        NotFound, NotPermitted: the policy refuses.
         TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 64 files.
     """
     resource = department_resource("intake", model.department)
@@ -98,7 +99,10 @@ def intake_checked(
 ) -> Intake:
     """Note what the checking job made of a delivery; from now on it awaits a signature.
 
-    For the control plane alone. The store must hold the converted files. Idempotent on `job_id`.
+    For the control plane alone. Idempotent on `job_id`.
+
+    Raises:
+        WrongState: it is no delivery that waits for checks, or the store lacks the converted files.
     """
     with transaction.atomic():
         intake = _locked(intake_id)

@@ -71,6 +71,7 @@ def release_submit(
     Raises:
         InvalidInput: a malformed field, a tier that is too low, or no evaluation where the tier
             asks for one.
+        NotFound, NotPermitted: the policy refuses.
         WrongState: the version is recalled, or is under review for this place already.
     """
     checked_choice(environment, list(Environment.values), field="environment")
@@ -210,7 +211,8 @@ def release_answer(
 
     Raises:
         InvalidInput: malformed answers, no message, or a tier that is now too low.
-        WrongState: no changes are requested.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: no changes are requested, or the version is recalled.
     """
     with transaction.atomic():
         release = release_locked(release_id)
@@ -331,6 +333,8 @@ def release_withdraw(*, actor: Principal, release_id: int, reason: str) -> Relea
     """Take a request, or an approval, back. What serves under it stops.
 
     Raises:
+        InvalidInput: no reason, or one over 1,000 characters.
+        NotFound, NotPermitted: the policy refuses.
         WrongState: it is rejected, expired, recalled or withdrawn already.
     """
     reason = checked_text(reason, field="reason", limit=1000)

@@ -49,6 +49,7 @@ def model_create(
 
     Raises:
         InvalidInput: a malformed name, an unknown task.
+        NotFound, NotPermitted: the policy refuses.
         WrongState: the name is taken.
     """
     checked_name(name)

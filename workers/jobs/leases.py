@@ -87,6 +87,7 @@ def backoff_s(tries: int) -> int:
 
 
 def worker_principal() -> Principal:
+    """As whom compute workers act."""
     return service_principal("compute-worker")
 
 

@@ -54,6 +54,7 @@ class EngineHost:
         self._lock = threading.Lock()
 
     def loaded(self) -> dict[int, str]:
+        """The digest of what each deployment has loaded, by its id."""
         with self._lock:
             return {pk: loaded.digest for pk, loaded in self._loaded.items()}
 
