@@ -101,6 +101,14 @@ def failure(error: Any, exception: Exception | None) -> DomainError:
     return _refused(f"{settings.OIDC_NAME} did not confirm who you are.")
 
 
+def unkeepable() -> DomainError:
+    """The provider's name for somebody is longer than the column that keeps it."""
+    return _refused(
+        f"{settings.OIDC_NAME} calls you by more characters than can be kept.",
+        hint="Let the identity provider send a `sub` of at most 191 characters.",
+    )
+
+
 def unavailable() -> Unavailable:
     """The provider does not answer."""
     return Unavailable(
@@ -149,7 +157,8 @@ def _groups(claims: dict[str, Any]) -> list[str]:
             roles would be taken away from somebody who should keep them.
     """
     name = settings.OIDC_GROUPS_CLAIM
-    if name in (claims.get("_claim_names") or {}):
+    linked = claims.get("_claim_names")
+    if isinstance(linked, dict) and name in linked:
         raise _refused(
             f"You are in more groups than the identity provider puts into the claim {name}.",
             hint="Let the provider send only the groups that are assigned to this application.",

@@ -444,3 +444,19 @@ def test_whoever_came_by_single_sign_on_confirms_there_that_it_is_them(
     answer = go(visitor, provider, again="1", next="/account/authenticator")
     assert answer["Location"] == "/account/authenticator"
     assert visitor.get("/account/authenticator").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sub", "claims", "status"),
+    [
+        ("s" * 255, {}, 401),
+        ("lisa-1", {"name": "a\x00b"}, 401),
+        ("lisa-1", {"_claim_names": 7}, 302),
+    ],
+)
+def test_odd_claims_are_no_fault(
+    provider: Provider, sub: str, claims: dict[str, Any], status: int
+) -> None:
+    provider.knows(sub, **{**LISA, **claims})
+
+    assert go(Visitor(), provider, sub).status_code == status

@@ -22,6 +22,7 @@ from allauth.socialaccount.providers.base.constants import AuthProcess
 from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView
 from django.conf import settings
 from django.contrib.auth import logout
+from django.core.exceptions import ImproperlyConfigured
 from django.http import (
     Http404,
     HttpRequest,
@@ -196,6 +197,8 @@ class SingleSignOnCallback(View):
             return refused
         except SocialApp.DoesNotExist as error:
             raise Http404 from error
+        except ImproperlyConfigured:
+            return refusal(request, single_sign_on.unkeepable())
         except redis.RedisError:
             down = Unavailable(
                 "Signing in is not possible: Redis, which keeps used answers, does not answer.",
