@@ -17,13 +17,15 @@ import yaml
 
 from governance.errors import InvalidInput, TooLarge
 from governance.policy.cases import RESOURCE_TYPES, SPECIALITIES, PolicyCase, parse_cases
-from governance.policy.rules import Rule, parse_rules
+from governance.policy.rules import LIST_MAX, Rule, parse_rules
 
 MAX_RULES = 2000
 MAX_CASES = 1000
 MAX_BYTES = 1024 * 1024
 NOTE_MAX = 500
 MAX_DEPTH = 24
+# Of YAML: a mapping, a list, each of their ends, a text. Bytes alone bound neither time nor memory.
+MAX_PARTS = 200_000
 # Beyond these PostgreSQL's JSON gives back another number than it was given.
 MAX_WHOLE = 2**63 - 1
 MAX_FLOAT = 9e15
@@ -242,8 +244,11 @@ def document_from_yaml(text: str) -> Document:
 def _check_events(text: str) -> None:
     """Before anything is built: no anchors, which could name a tree a billion times, no tags."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+    for parts, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
         mark: Any = event.start_mark
+        if parts > MAX_PARTS:
+            problem = f"it has more than {MAX_PARTS:,} parts"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         named = getattr(event, "anchor", None) or getattr(event, "tag", None)
@@ -273,6 +278,8 @@ def value_from_text(text: str, *, several: bool = False) -> Any:
     try:
         if several and not text.startswith("["):
             parts = [part.strip(_BLANK) for part in text.split(",") if part.strip(_BLANK)]
+            if len(parts) > LIST_MAX:
+                raise ValueError(f"{LIST_MAX} values at most")
             return [value_from_text(part) for part in parts]
         _check_events(text)
         return yaml.load(text, Loader=_Reader)  # noqa: S506 (a safe loader of ours)

@@ -159,6 +159,18 @@ def test_drafts_do_not_exist_for_those_who_only_read_the_policy(
     problem_of(lea.post("policy/versions", {"rules": []}), 403)
 
 
+def test_a_text_is_not_read_for_who_may_draft_no_policy(
+    ada: Api, person: Callable[..., Person]
+) -> None:
+    """Reading a large one takes seconds, in which the process does nothing else."""
+    at = f"policy/versions/{drafted(ada)['number']}"
+    for name, role in (("Lea", "lead@clinical"), ("Otto", "operator")):
+        other = Api(person(name, role))
+        problem_of(other.post("policy/versions", {"yaml": "["}), 403)
+        problem_of(other.patch(at, {"yaml": "["}), 403)
+    problem_of(ada.post("policy/versions", {"yaml": "["}), 400)
+
+
 def test_a_list_of_policies_takes_as_many_queries_for_many(ada: Api) -> None:
     drafted(ada)
     counts = []

@@ -233,6 +233,15 @@ def test_a_draft_is_edited_as_yaml_and_what_is_wrong_is_kept_to_be_mended(
     assert (version.note, version.rules) == ("Changed.", PolicyVersion.objects.get(number=1).rules)
 
 
+def test_a_text_is_not_read_for_who_may_draft_no_policy(
+    draft: PolicyVersion, person: Callable[..., Person]
+) -> None:
+    told = {"lead@clinical": 404, "operator": 403}
+    for role, status in told.items():
+        client = browser(person(role.partition("@")[0], role))
+        assert client.post("/policy/2/yaml", {"yaml": "["}).status_code == status
+
+
 def test_a_test_is_changed_and_removed(draft: PolicyVersion, ada: Person) -> None:
     client = browser(ada)
     client.post("/policy/2/tests/0", {"case": CASE, "seen": seen(client, 2)})

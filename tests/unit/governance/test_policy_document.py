@@ -86,6 +86,8 @@ def test_what_a_person_types_is_what_they_mean() -> None:
     assert value_from_text("[1, 2]", several=True) == [1, 2]
     assert lines_from_text("time: 18:30\ntokens: 5") == {"time": "18:30", "tokens": 5}
     assert lines_from_text(" ") == {}
+    with pytest.raises(InvalidInput, match="200 values at most"):
+        value_from_text("a," * 201, several=True)
     for wrong in ("[", "&a x", "!!python/name:os.system ''"):
         with pytest.raises(InvalidInput):
             value_from_text(wrong)
@@ -130,6 +132,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nrules: [*c]"
         ("rules: [{1: a}]", "a key that is no text"),
         (f"rules: [{{id: {2**63}}}]", "too large"),
         ("rules: [{id: 1e400}]", "too large"),
+        (f"rules: [{'[[]],' * 100_000}]", "more than 200,000 parts"),
     ],
 )
 def test_what_is_no_policy_is_refused_in_words(text: str, why: str) -> None:

@@ -22,6 +22,7 @@ from assay.api.representations.policy import (
     ReplayAnswer,
 )
 from governance.errors import InvalidInput
+from governance.permissions import Action
 from governance.policy.differences import difference
 from governance.policy.document import (
     MAX_BYTES,
@@ -31,6 +32,7 @@ from governance.policy.document import (
     document_from_yaml,
     document_to_yaml,
 )
+from governance.policy.engine import Resource
 from governance.policy.lifecycle import (
     REASON_MAX,
     draft_create,
@@ -49,6 +51,8 @@ from governance.policy.selectors import (
     policy_version_get,
     policy_versions_visible_to,
 )
+from governance.policy.services import authorize
+from governance.principals import Principal
 
 TAG = "Policy"
 NUMBER_MAX = 2**31 - 1
@@ -118,7 +122,7 @@ class PolicyVersionsView(Endpoint):
 
     @operation(TAG, "Draft a policy", body=DraftBody, answer=PolicyVersionDetail, status=201)
     def post(self, request: Request) -> Response:
-        given = _document(self.body(DraftBody))
+        given = _document(self.actor, self.body(DraftBody))
         if "rules" not in given:
             raise InvalidInput(
                 "A policy has rules.", fields={"rules": ["Needed, or `yaml` instead."]}
@@ -139,7 +143,8 @@ class PolicyVersionView(Endpoint):
     def patch(self, request: Request, number: int) -> Response:
         given = self.body(DraftChange)
         expected = given.pop("content_digest", None)
-        draft_update(actor=self.actor, number=number, expected=expected, **_document(given))
+        changes = _document(self.actor, given)
+        draft_update(actor=self.actor, number=number, expected=expected, **changes)
         return self.answer(_shown(self, number), PolicyVersionDetail)
 
     @operation(TAG, "Throw a draft away", answer=None, status=204)
@@ -276,10 +281,11 @@ def _shown(view: Endpoint, number: int) -> PolicyVersion:
     return policy_version_get(actor=view.actor, number=number)
 
 
-def _document(given: dict[str, Any]) -> dict[str, Any]:
+def _document(actor: Principal, given: dict[str, Any]) -> dict[str, Any]:
     """`yaml` taken apart into what the services take.
 
     Raises:
+        NotPermitted: the actor drafts no policies; reading one may take a second.
         InvalidInput: it is given together with its own parts, or not valid.
     """
     text = given.pop("yaml", None)
@@ -290,6 +296,7 @@ def _document(given: dict[str, Any]) -> dict[str, Any]:
             "Give a policy as `yaml` or by its parts: one of the two.",
             fields={name: ["Given beside `yaml`."] for name in doubled},
         )
+    authorize(actor=actor, action=Action.POLICY_DRAFT, resource=Resource("policy"))
     document = document_from_yaml(text)
     return given | {
         "rules": document.rules,
