@@ -18,7 +18,7 @@ from registry.catalogue import get_task
 from registry.manifests import Manifest, ManifestMismatch
 from registry.releases.services import release_servable
 from registry.versions.models import ModelVersion, VersionKind
-from workers.deployments.models import Deployment, Replica, ReplicaState
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.selectors import live_deployments
 from workers.deployments.services import replica_report, replicas_heartbeat, replicas_stop
 from workers.wire import deployment_queue
@@ -231,9 +231,14 @@ class Reconciler:
             self._unload(plan.deployment_id)
 
     def _confirm(self, plan: LoadPlan) -> None:
-        """A copy that was taken for dead, by a silence that has ended, is reported again."""
+        """A copy that was taken for dead, by a silence that has ended, is reported again; and one
+        whose deployment waits nevertheless.
+        """
         known = Replica.objects.filter(
-            deployment_id=plan.deployment_id, worker=self._worker, state=ReplicaState.READY
+            deployment_id=plan.deployment_id,
+            worker=self._worker,
+            state=ReplicaState.READY,
+            deployment__state=DeploymentState.SERVING,
         )
         if not known.exists():
             self._ready(plan, self._host.loaded()[plan.deployment_id], None)

@@ -147,6 +147,17 @@ def test_a_copy_that_was_taken_for_dead_is_reported_again(worker: Worker) -> Non
     assert len(echo.OPEN) == 1
 
 
+def test_a_deployment_that_was_set_to_wait_as_its_copy_got_ready_serves_again(
+    worker: Worker,
+) -> None:
+    deployment = deployed()
+    worker.loop.reconcile()
+    # Its last other copy died in the moment in which this one was reported.
+    Deployment.objects.update(state=DeploymentState.PENDING)
+    worker.loop.reconcile()
+    assert state_of(deployment) == ("serving", "ready")
+
+
 def test_a_queue_that_cannot_be_read_is_tried_again_in_the_next_round() -> None:
     deployment = deployed()
 
