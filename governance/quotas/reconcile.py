@@ -87,7 +87,7 @@ def store_run() -> str:
         found: Any = client().info("server")
     except (redis.RedisError, OSError) as error:
         raise Unavailable("The quota store does not answer.", retry_after=2) from error
-    return str(found["run_id"])
+    return str(found.get("run_id", ""))
 
 
 def quotas_reconcile(*, repair: bool) -> Outcome:

@@ -107,6 +107,18 @@ def test_the_usage_page_tells_cost_and_device_time_and_jobs_beside_requests(
         assert words in html
 
 
+def test_the_usage_table_is_of_the_same_days_as_the_figures_above_it(company: Company) -> None:
+    midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    for name, moment in (("first", timedelta(0)), ("too-early", timedelta(microseconds=1))):
+        UsageRecord.objects.create(
+            request_id=name, occurred_at=midnight - timedelta(days=6) - moment, outcome="ok",
+            department="engineering", endpoint="/v1/x", deployment=name, prompt_tokens=1,
+        )  # fmt: skip
+    html = page(signed_in(company.enzo), "/usage?days=7")
+    assert ">first<" in html
+    assert ">too-early<" not in html
+
+
 def test_while_the_store_is_away_the_page_says_so(
     company: Company, limits: list[QuotaLimit], settings: Any
 ) -> None:

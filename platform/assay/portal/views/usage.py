@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -37,7 +37,8 @@ class Usage(Screen):
         by = by if by in dict(GROUPS) else "deployment"
         records = usage_visible_to(self.actor)
         days = usage_days(records.exclude(endpoint__startswith=JOBS), period)
-        since = timezone.now() - timedelta(days=period)
+        first = timezone.now().date() - timedelta(days=period - 1)
+        since = datetime.combine(first, time.min, UTC)
         table = (
             records.filter(occurred_at__gte=since)
             .order_by()
