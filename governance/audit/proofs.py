@@ -7,9 +7,12 @@ of leaves and a root for every 256 events, not of the whole log.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from governance.audit import merkle
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.proof_files import consistency_document, inclusion_document
+from governance.audit.signing import audit_signer
 from governance.audit.tiles import WIDTH, split_hashes
 from governance.errors import InvalidInput, WrongState
 
@@ -52,7 +55,9 @@ def inclusion_proof(event: AuditEvent) -> InclusionProof:
     size, leaf = checkpoint.tree_size, bytes(event.leaf_hash)
     path = merkle.inclusion_proof(_range_root, size, event.sequence)
     root = bytes(checkpoint.root_hash)
-    if not merkle.verify_inclusion(leaf, event.sequence, size, path, root):
+    if leaf != merkle.leaf_hash(bytes(event.canonical)) or not merkle.verify_inclusion(
+        leaf, event.sequence, size, path, root
+    ):
         raise _tampered(f"Audit event {event.pk} cannot be proved to be in the log")
     return InclusionProof(event.sequence, size, leaf, path, checkpoint.note)
 
@@ -67,7 +72,10 @@ def consistency_proof(old_size: int, new_size: int | None = None) -> Consistency
     heads = AuditCheckpoint.objects.all()
     new = heads.first() if new_size is None else heads.filter(tree_size=new_size).first()
     if new is None and new_size is None:
-        raise WrongState("Nothing is sealed yet, so there is no checkpoint to prove from.")
+        raise WrongState(
+            "Nothing is sealed yet, so there is no checkpoint to prove from.",
+            hint="The controller seals about ten times a second; is it running?",
+        )
     old = heads.filter(tree_size=old_size).first()
     if old is None or new is None:
         missing = old_size if old is None else new_size
@@ -88,6 +96,35 @@ def consistency_proof(old_size: int, new_size: int | None = None) -> Consistency
             f"The log of {new.tree_size} events cannot be proved to contain that of {old.tree_size}"
         )
     return ConsistencyProof(old.tree_size, new.tree_size, path, old.note, new.note)
+
+
+def event_proof(event: AuditEvent) -> dict[str, Any]:
+    """The proof of inclusion as a document that `governance.audit.proof_files` checks anywhere.
+
+    Raises:
+        WrongState: as `inclusion_proof`.
+    """
+    proof = inclusion_proof(event)
+    return inclusion_document(
+        public_key=audit_signer().public_key,
+        checkpoint=proof.checkpoint,
+        sequence=proof.sequence,
+        tree_size=proof.tree_size,
+        canonical=bytes(event.canonical).decode(),
+        path=proof.path,
+    )
+
+
+def growth_proof(old_size: int, new_size: int | None = None) -> dict[str, Any]:
+    """The proof of consistency as such a document.
+
+    Raises:
+        InvalidInput, WrongState: as `consistency_proof`.
+    """
+    proof = consistency_proof(old_size, new_size)
+    return consistency_document(
+        public_key=audit_signer().public_key, old=proof.old, new=proof.new, path=proof.path
+    )
 
 
 def leaf_hashes(start: int, end: int) -> bytes:

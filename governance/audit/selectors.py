@@ -20,7 +20,9 @@ from governance.audit.tiles import published_checkpoint
 from governance.audit.verify import VerificationReport, verify_export
 from governance.errors import NotFound
 from governance.permissions import Action
+from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
+from governance.policy.services import authorize
 from governance.principals import Principal
 
 
@@ -82,14 +84,34 @@ def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (
 
 
 def event_body(event: AuditEvent) -> dict[str, Any]:
-    """What was recorded, as sealed: the decoded canonical bytes."""
+    """What was recorded, as sealed: the decoded canonical bytes.
+
+    Raises:
+        ValueError: they are no JSON, as they never are unless somebody changed them.
+    """
     body: dict[str, Any] = json.loads(bytes(event.canonical))
     return body
+
+
+def event_text(event: AuditEvent) -> str:
+    """The canonical bytes to be shown; what is not UTF-8, which only tampering writes, replaced."""
+    return bytes(event.canonical).decode("utf-8", "replace")
 
 
 def latest_checkpoint() -> AuditCheckpoint | None:
     """The newest signed head; None before the first event is sealed."""
     return AuditCheckpoint.objects.first()
+
+
+def audit_checkpoints_visible_to(actor: Principal) -> QuerySet[AuditCheckpoint]:
+    """Every signed head, newest first, for who may see the whole log.
+
+    Raises:
+        NotFound, NotPermitted: the actor may not.
+    """
+    authorize(actor=actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+    # A tree head is a line each; what the sealer goes on from is for it alone.
+    return AuditCheckpoint.objects.defer("frontier").order_by("-id")
 
 
 def sealing_lag_s() -> float:

@@ -186,4 +186,6 @@ def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
     statuses.append("404")
     if method != "get" or "/explain/" in path:
         statuses.extend(("409", "413"))
+    elif path.endswith(("/proof", "/consistency")):
+        statuses.append("409")
     return sorted(statuses)

@@ -107,6 +107,10 @@ urlpatterns = [
     path("usage", usage.UsageView.as_view()),
     path("usage/days", usage.UsageDaysView.as_view()),
     path("audit/events", audit.AuditEventsView.as_view()),
+    path("audit/events/<id:event_id>", audit.AuditEventView.as_view()),
+    path("audit/events/<id:event_id>/proof", audit.AuditEventProofView.as_view()),
     path("audit/export", audit.AuditExportView.as_view()),
     path("audit/checkpoint", audit.AuditCheckpointView.as_view()),
+    path("audit/checkpoints", audit.AuditCheckpointsView.as_view()),
+    path("audit/consistency", audit.AuditConsistencyView.as_view()),
 ]

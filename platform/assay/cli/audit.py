@@ -1,17 +1,25 @@
-"""`assay audit verify`, `assay audit export`."""
+"""`assay audit`: the log taken along, and checked: the whole, one event, or that it only grew."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from assay.cli.client import Client
 from assay.cli.output import CliError, console, errors
+from governance.audit.checkpoint import BadCheckpoint, parse
+from governance.audit.proof_files import BadProof, check_proof
 from governance.audit.verify import VerificationReport, verify_file
+
+Key = Annotated[
+    str,
+    typer.Option(envvar="ASSAY_AUDIT_KEY", help="The log's public key, known from elsewhere."),
+]
 
 app = typer.Typer(no_args_is_help=True, help="The audit log: take it along, and check it.")
 
@@ -37,10 +45,7 @@ def verify(
     tiles: Annotated[
         Path | None, typer.Option(help="A folder of published tiles; names a replaced row.")
     ] = None,
-    key: Annotated[
-        str,
-        typer.Option(envvar="ASSAY_AUDIT_KEY", help="The log's public key, known from elsewhere."),
-    ] = "",
+    key: Key = "",
 ) -> None:
     """Recompute every hash and signature of an export, offline; exits with 1 on the first fault."""
     notes = [_read(path) for path in checkpoint or []]
@@ -53,6 +58,76 @@ def verify(
         downloaded = Path(folder) / "export.jsonl"
         Client.signed_in().download("audit/export", downloaded)
         show(_verify(downloaded, key, notes, tiles))
+
+
+@app.command()
+def proof(
+    event: Annotated[int, typer.Argument(min=1, help="The event's id.")],
+    out: Annotated[Path | None, typer.Option(help="Where to keep the proof.")] = None,
+    key: Key = "",
+) -> None:
+    """Prove that one event is in the log, and check the proof here."""
+    document = Client.signed_in().get(f"audit/events/{event}/proof")
+    _say(document, key)
+    _keep(document, out)
+
+
+@app.command()
+def consistent(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint that you kept.")],
+    out: Annotated[Path | None, typer.Option(help="Where to keep the proof.")] = None,
+    key: Key = "",
+) -> None:
+    """Prove that the log has only grown since a checkpoint that you kept."""
+    kept = _read(checkpoint)
+    try:
+        size = parse(kept).size
+    except BadCheckpoint as error:
+        raise CliError(
+            f"{checkpoint} is not a checkpoint: {error}",
+            "GET /api/v1/audit/checkpoint gives one; keep it elsewhere.",
+        ) from error
+    document = Client.signed_in().get("audit/consistency", old=size)
+    _say(document, key, kept)
+    _keep(document, out)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A proof that was kept.")], key: Key = ""
+) -> None:
+    """Check a proof that was kept, offline; exits with 1 when it proves nothing."""
+    try:
+        document = json.loads(_read(file))
+    except (ValueError, RecursionError) as error:
+        raise CliError(f"{file} is not a proof: it is not JSON.") from error
+    _say(document, key)
+
+
+def _say(document: Any, key: str, kept: str = "") -> None:
+    named = document.get("public_key") if isinstance(document, dict) else None
+    if not key and isinstance(named, str):
+        key = named
+        errors.print(
+            "Checked with the key that the proof itself names; --key checks with one that you "
+            "know from elsewhere.",
+            style="dim",
+        )
+    try:
+        said = check_proof(document, public_key=key, kept=kept)
+    except (BadProof, BadCheckpoint) as error:
+        raise CliError(f"The proof does not hold. {error}") from error
+    console.print(f"[green]✓[/] {escape(said)}")
+
+
+def _keep(document: Any, out: Path | None) -> None:
+    if out is None:
+        return
+    try:
+        out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CliError(f"{out} cannot be written: {error.strerror}.") from error
+    console.print(f"The proof is in {out}.", markup=False)
 
 
 def _verify(file: Path, key: str, notes: list[str], tiles: Path | None) -> VerificationReport:

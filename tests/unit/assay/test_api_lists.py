@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from governance.audit.models import AuditEvent
+from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.keys.models import ApiKey
 from governance.people.models import (
     Department,
@@ -55,6 +55,7 @@ QUERIES = {
     "deployments": 6,
     "usage": 4,
     "audit/events": 4,
+    "audit/checkpoints": 4,
 }
 # Around each: the scope of row security, which here is a savepoint and its end, and setting it and
 # putting it back. Outside of a test's transaction the end puts it back.
@@ -274,6 +275,12 @@ def fill_audit(_world: World, _number: int) -> None:
     )
 
 
+def fill_checkpoints(_world: World, number: int) -> None:
+    AuditCheckpoint.objects.create(
+        tree_size=number + 1, root_hash=bytes(32), frontier=b"", note="n"
+    )
+
+
 FILL: dict[str, Callable[[World, int], object]] = {
     "departments": lambda world, _: world.department(),
     "people": fill_people,
@@ -294,6 +301,7 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "deployments": fill_deployments,
     "usage": fill_usage,
     "audit/events": fill_audit,
+    "audit/checkpoints": fill_checkpoints,
 }
 
 

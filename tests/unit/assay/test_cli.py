@@ -17,7 +17,9 @@ import pytest
 from assay.cli import output
 from assay.cli.client import credentials_file
 from assay.cli.main import main
+from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
+from governance.audit.signing import audit_signer
 from governance.audit.tiles import CHECKPOINT
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
@@ -235,6 +237,38 @@ def test_an_export_verifies_and_one_flipped_bit_is_named(
     export.write_text("\n".join(lines) + "\n")
     _, _, err = signed_in("audit", "verify", str(export), code=1)
     assert "Row 1 was changed" in err
+
+
+def test_one_event_and_the_logs_growth_are_proved_kept_and_checked_offline(
+    signed_in: Run, ada: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal_once()
+    event, kept = AuditEvent.objects.earliest("id"), tmp_path / "kept"
+    kept.write_text(AuditCheckpoint.objects.latest("id").note)
+    one, growth = tmp_path / "one.json", tmp_path / "growth.json"
+    access_token_create(person=ada, name="another event")
+    seal_once()
+
+    _, out, err = signed_in("audit", "proof", str(event.pk), "--out", str(one), code=0)
+    assert "is in the log" in out
+    assert "the key that the proof itself names" in err
+    _, out, _ = signed_in("audit", "consistent", str(kept), "--out", str(growth), code=0)
+    assert "only grew" in out
+
+    monkeypatch.setenv("ASSAY_SERVER", "http://127.0.0.1:9")
+    monkeypatch.setenv("ASSAY_AUDIT_KEY", audit_signer().public_key)
+    for proof in (one, growth):
+        _, out, err = signed_in("audit", "check", str(proof), code=0)
+        assert err == ""
+    one.write_text(one.read_text().replace("assay", "essay"))
+    _, _, err = signed_in("audit", "check", str(one), code=1)
+    assert "The proof does not hold." in err
+    for text in ("", "[", "7", "[]", "[" * 100_000):
+        one.write_text(text)
+        _, _, err = signed_in("audit", "check", str(one), code=1)
+        assert err.startswith("Error: ")
+    _, _, err = signed_in("audit", "consistent", str(one), code=1)
+    assert "is not a checkpoint" in err
 
 
 def test_verify_needs_neither_server_nor_django(tmp_path: Path) -> None:

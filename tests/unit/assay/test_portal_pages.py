@@ -11,6 +11,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.proof_files import check_proof
+from governance.audit.sealer import seal_once
+from governance.audit.signing import audit_signer
 from tests.unit.assay.portal_data import Company, found_company, tell_story
 from workers.jobs.models import Job
 
@@ -152,6 +156,40 @@ def test_the_audit_log_is_open_to_those_who_may_read_it(company: Company) -> Non
     response = signed_in(company.asha).get(f"/audit/{company.event.pk}")
     assert response.status_code == 200
     assert inline_in(response.content.decode()) == []
+
+
+def test_the_heads_of_the_log_and_proofs_are_for_those_who_see_all_of_it(company: Company) -> None:
+    seal_once()
+    size = AuditCheckpoint.objects.latest("id").tree_size
+    auditor = signed_in(company.asha)
+    page = auditor.get("/audit/checkpoints")
+    assert page.status_code == 200
+    assert inline_in(page.content.decode()) == []
+    assert f"/audit/checkpoints/{size}/consistency" in page.content.decode()
+    for address in (f"/audit/{company.event.pk}/proof", f"/audit/checkpoints/{size}/consistency"):
+        proof = auditor.get(address).json()
+        assert check_proof(proof, public_key=audit_signer().public_key), address
+    assert auditor.get(f"/audit/checkpoints/{size + 1}/consistency").status_code == 400
+    for who in ("enzo", "devi", "carla"):
+        for address in ("/audit/checkpoints", f"/audit/checkpoints/{size}/consistency"):
+            answer = signed_in(company.people[who]).get(address)
+            assert answer.status_code in {403, 404}, (who, address)
+    few = queries(auditor, "/audit/checkpoints")
+    for more in range(30):
+        AuditCheckpoint.objects.create(
+            tree_size=size + 1 + more, root_hash=bytes(32), frontier=b"", note="n"
+        )
+    assert queries(auditor, "/audit/checkpoints") == few
+
+
+def test_the_page_of_an_event_that_was_changed_says_so(company: Company) -> None:
+    seal_once()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE governance_auditevent DISABLE TRIGGER USER")
+    AuditEvent.objects.filter(pk=company.event.pk).update(canonical=b"\xff\x00")
+    page = signed_in(company.asha).get(f"/audit/{company.event.pk}")
+    assert page.status_code == 200
+    assert "contradicts the signed checkpoint" in page.content.decode()
 
 
 def test_people_are_for_admins(company: Company) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from assay.api.representations.common import PersonReference, slug
+from governance.audit.selectors import event_text
 
 
 class DepartmentAnswer(serializers.Serializer[Any]):
@@ -176,3 +177,50 @@ class AuditEventAnswer(serializers.Serializer[Any]):
 
     def get_leaf_hash(self, event: Any) -> str:
         return bytes(event.leaf_hash).hex()
+
+
+class AuditEventDetail(AuditEventAnswer):
+    """One record, with the bytes that were hashed."""
+
+    canonical = serializers.SerializerMethodField()
+
+    def get_canonical(self, event: Any) -> str:
+        return event_text(event)
+
+
+class CheckpointAnswer(serializers.Serializer[Any]):
+    """A signed tree head; `note` is the C2SP checkpoint. `published_at` is null until it is out."""
+
+    tree_size = serializers.IntegerField()
+    root_hash = serializers.SerializerMethodField()
+    note = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    published_at = serializers.DateTimeField(allow_null=True)
+
+    def get_root_hash(self, checkpoint: Any) -> str:
+        return bytes(checkpoint.root_hash).hex()
+
+
+class InclusionProofAnswer(serializers.Serializer[Any]):
+    """That an event is in the log; hashes in hexadecimal, the path of RFC 6962 section 2.1.1."""
+
+    format = serializers.CharField()
+    kind = serializers.CharField()
+    public_key = serializers.CharField()
+    checkpoint = serializers.CharField()
+    sequence = serializers.IntegerField()
+    tree_size = serializers.IntegerField()
+    canonical = serializers.CharField()
+    leaf_hash = serializers.CharField()
+    path = serializers.ListField(child=serializers.CharField())
+
+
+class ConsistencyProofAnswer(serializers.Serializer[Any]):
+    """That the log only grew between two checkpoints: the path of RFC 6962 section 2.1.2."""
+
+    format = serializers.CharField()
+    kind = serializers.CharField()
+    public_key = serializers.CharField()
+    old_checkpoint = serializers.CharField()
+    new_checkpoint = serializers.CharField()
+    path = serializers.ListField(child=serializers.CharField())

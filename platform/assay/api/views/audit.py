@@ -11,16 +11,29 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import transaction
 from django.http import HttpResponse, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Moment, StrictSerializer
-from assay.api.representations.governance import AuditEventAnswer
+from assay.api.fields import MAX_IDENTIFIER, Choice, Line, Moment, StrictSerializer
+from assay.api.representations.governance import (
+    AuditEventAnswer,
+    AuditEventDetail,
+    CheckpointAnswer,
+    ConsistencyProofAnswer,
+    InclusionProofAnswer,
+)
 from governance.audit.export import export_lines
-from governance.audit.selectors import audit_events_visible_to, latest_checkpoint
+from governance.audit.proofs import event_proof, growth_proof
+from governance.audit.selectors import (
+    audit_checkpoints_visible_to,
+    audit_event_get,
+    audit_events_visible_to,
+    latest_checkpoint,
+)
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -103,6 +116,60 @@ async def from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
     while (chunk := await sync_to_async(following)()) is not None:
         yield chunk
+
+
+class AuditEventView(Endpoint):
+    """One event."""
+
+    @operation("Audit", "One audit event, with the bytes that were hashed", answer=AuditEventDetail)
+    def get(self, request: Request, event_id: int) -> Response:
+        self.query()
+        return self.answer(audit_event_get(actor=self.actor, id=event_id), AuditEventDetail)
+
+
+class AuditEventProofView(Endpoint):
+    """The proof of one event."""
+
+    @operation(
+        "Audit",
+        "The proof that an event is in the log, for `assay audit check`",
+        answer=InclusionProofAnswer,
+    )
+    def get(self, request: Request, event_id: int) -> Response:
+        self.query()
+        event = audit_event_get(actor=self.actor, id=event_id)
+        return self.answer(event_proof(event), InclusionProofAnswer)
+
+
+class ConsistencyQuery(StrictSerializer):
+    """Sizes of two checkpoints; `new` is the latest if left out."""
+
+    old = serializers.IntegerField(min_value=0, max_value=MAX_IDENTIFIER)
+    new = serializers.IntegerField(min_value=0, max_value=MAX_IDENTIFIER, required=False)
+
+
+class AuditConsistencyView(Endpoint):
+    """The proof between two checkpoints."""
+
+    @operation(
+        "Audit",
+        "The proof that the log only grew, for `assay audit consistent`",
+        query=ConsistencyQuery,
+        answer=ConsistencyProofAnswer,
+    )
+    def get(self, request: Request) -> Response:
+        sizes = self.query(ConsistencyQuery)
+        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+        return self.answer(growth_proof(sizes["old"], sizes.get("new")), ConsistencyProofAnswer)
+
+
+class AuditCheckpointsView(Endpoint):
+    """The signed heads."""
+
+    @operation("Audit", "List checkpoints", answer=CheckpointAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(audit_checkpoints_visible_to(self.actor), CheckpointAnswer)
 
 
 class AuditExportView(Endpoint):

@@ -6,7 +6,13 @@ from datetime import datetime, time
 from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    JsonResponse,
+    StreamingHttpResponse,
+)
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.dateparse import parse_date
@@ -16,15 +22,20 @@ from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.words import described
 from governance.audit.export import export_lines
-from governance.audit.proofs import inclusion_proof
+from governance.audit.models import AuditEvent
+from governance.audit.proofs import event_proof, growth_proof, inclusion_proof
 from governance.audit.selectors import (
+    audit_checkpoints_visible_to,
     audit_event_get,
     audit_events_visible_to,
     event_body,
+    event_text,
     latest_checkpoint,
     sealing_lag_s,
     verify_live,
 )
+from governance.audit.signing import audit_signer
+from governance.errors import WrongState
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
@@ -67,6 +78,7 @@ class AuditLog(ActionScreen):
             "actions": Action,
             "checkpoint": latest_checkpoint(),
             "lag": sealing_lag_s(),
+            "may_see_all": may(self.actor, Action.AUDIT_VIEW, kind="audit"),
             "may_export": may(self.actor, Action.AUDIT_EXPORT, kind="audit"),
             "report": None,
         }
@@ -112,17 +124,73 @@ class AuditEventPage(Screen):
             and checkpoint is not None
             and event.sequence < checkpoint.tree_size
         )
-        proof = inclusion_proof(event) if covered else None
+        proof, tampered = None, ""
+        if covered:
+            try:
+                proof = inclusion_proof(event)
+            except WrongState as error:
+                tampered = error.message
         return {
             "event": event,
             "said": described(event),
-            "explains": "decision" in event_body(event)["data"]
+            "explains": _has_decision(event)
             and may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
-            "canonical": bytes(event.canonical).decode(),
+            "canonical": event_text(event),
+            "tampered": tampered,
             "leaf_hash": bytes(event.leaf_hash).hex(),
             "proof": proof,
             "path": [step.hex() for step in proof.path] if proof else [],
         }
+
+
+def _has_decision(event: AuditEvent) -> bool:
+    try:
+        return "decision" in event_body(event)["data"]
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _attached(document: dict[str, Any], name: str) -> HttpResponse:
+    return JsonResponse(
+        document,
+        json_dumps_params={"indent": 2},
+        headers={
+            "Content-Disposition": f'attachment; filename="{name}.json"',
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+class AuditEventProof(Screen):
+    """Downloads the proof of one event, as `assay audit check` reads it."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        event = audit_event_get(actor=self.actor, id=kwargs["id"])
+        return _attached(event_proof(event), f"assay-audit-event-{event.pk}-proof")
+
+
+class AuditCheckpoints(Screen):
+    """Every signed head: what it covers, when it was published, that the log only grew since."""
+
+    template_name = "portal/audit/checkpoints.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        page = page_of(self.request, audit_checkpoints_visible_to(self.actor), LIST_SIZE)
+        return {
+            "page": page,
+            "heads": [(head, bytes(head.root_hash).hex()) for head in page.object_list],
+            "key": audit_signer().public_key,
+            "lag": sealing_lag_s(),
+        }
+
+
+class AuditConsistency(Screen):
+    """Downloads the proof that the log only grew since a checkpoint."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        audit_checkpoints_visible_to(self.actor)
+        size = kwargs["size"]
+        return _attached(growth_proof(size), f"assay-audit-consistency-from-{size}")
 
 
 class AuditExport(Screen):

@@ -1,0 +1,134 @@
+"""Proofs as documents to take along, and checking them. Knows no Django: runs anywhere, offline.
+
+A document is JSON. Its hashes are hexadecimal; its checkpoints are C2SP signed notes; its paths are
+those of RFC 6962 section 2.1, so that any implementation of RFC 6962 or RFC 9162 can check them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from governance.audit.checkpoint import Verifier
+from governance.audit.merkle import leaf_hash, verify_consistency, verify_inclusion
+
+FORMAT = "assay-audit-proof/1"
+# A path has a hash for each level: enough for every tree that 64 bits can count.
+MAX_PATH = 64
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class BadProof(ValueError):
+    """The document is no proof, or does not prove what it says."""
+
+
+def inclusion_document(
+    *,
+    public_key: str,
+    checkpoint: str,
+    sequence: int,
+    tree_size: int,
+    canonical: str,
+    path: list[bytes],
+) -> dict[str, Any]:
+    """That the event whose bytes are `canonical` stands at `sequence` under `checkpoint`."""
+    return {
+        "format": FORMAT,
+        "kind": "inclusion",
+        "public_key": public_key,
+        "checkpoint": checkpoint,
+        "sequence": sequence,
+        "tree_size": tree_size,
+        "canonical": canonical,
+        "leaf_hash": leaf_hash(canonical.encode()).hex(),
+        "path": [step.hex() for step in path],
+    }
+
+
+def consistency_document(
+    *, public_key: str, old: str, new: str, path: list[bytes]
+) -> dict[str, Any]:
+    """That the log of checkpoint `new` only added to that of checkpoint `old`."""
+    return {
+        "format": FORMAT,
+        "kind": "consistency",
+        "public_key": public_key,
+        "old_checkpoint": old,
+        "new_checkpoint": new,
+        "path": [step.hex() for step in path],
+    }
+
+
+def check_proof(document: Any, *, public_key: str, kept: str = "") -> str:
+    """Check a document; returns one sentence that says what it proves.
+
+    Args:
+        public_key: The log's verifier key, `name+hash+base64`, known from elsewhere.
+        kept: A checkpoint of one's own that must be the old one of a proof of consistency.
+
+    Raises:
+        BadProof, BadCheckpoint: it proves nothing.
+    """
+    if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+        raise BadProof(f"This is not a proof from an audit log ({FORMAT}).")
+    verifier = Verifier.from_text(public_key)
+    if document.get("kind") == "inclusion" and not kept:
+        return _check_inclusion(document, verifier)
+    if document.get("kind") == "consistency":
+        return _check_consistency(document, verifier, kept)
+    raise BadProof("This proof is not of the kind that is asked for.")
+
+
+def _check_inclusion(document: Mapping[str, Any], verifier: Verifier) -> str:
+    head = verifier.open(_text(document, "checkpoint"))
+    sequence, canonical = document.get("sequence"), _text(document, "canonical")
+    if type(sequence) is not int or document.get("tree_size") != head.size:
+        raise BadProof("The proof's sequence or tree size is not that of its checkpoint.")
+    leaf = leaf_hash(canonical.encode("utf-8", "surrogatepass"))
+    if document.get("leaf_hash") != leaf.hex():
+        raise BadProof("The event was changed: its bytes do not give the leaf hash.")
+    if not verify_inclusion(leaf, sequence, head.size, _path(document), head.root):
+        raise BadProof(
+            f"The event is not proved: the path does not lead from it to the signed root over "
+            f"{head.size} events."
+        )
+    return (
+        f"Event {sequence} is in the log {head.origin}: its bytes lead to the signed root over "
+        f"{head.size} events."
+    )
+
+
+def _check_consistency(document: Mapping[str, Any], verifier: Verifier, kept: str) -> str:
+    old = verifier.open(_text(document, "old_checkpoint"))
+    new = verifier.open(_text(document, "new_checkpoint"))
+    if kept and (mine := verifier.open(kept)) != old:
+        raise BadProof(
+            f"The proof starts from another checkpoint over {old.size} events than the one kept, "
+            f"over {mine.size}: the log was rewritten, or another proof was asked for."
+        )
+    if not verify_consistency(old.size, new.size, old.root, new.root, _path(document)):
+        raise BadProof(
+            f"The log of {new.size} events is not proved to contain that of {old.size}: "
+            "history was changed in between."
+        )
+    return (
+        f"The log {new.origin} only grew: its first {old.size} events are unchanged among the "
+        f"{new.size} of the newer checkpoint."
+    )
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str):
+        raise BadProof(f"The proof has no {name.replace('_', ' ')}.")
+    return value
+
+
+def _path(document: Mapping[str, Any]) -> list[bytes]:
+    path = document.get("path")
+    if not isinstance(path, list) or len(path) > MAX_PATH:
+        raise BadProof("The proof has no path of hashes.")
+    if not all(isinstance(step, str) and _HASH.fullmatch(step) for step in path):
+        raise BadProof("A step of the proof's path is not a SHA-256 hash in hexadecimal.")
+    return [bytes.fromhex(step) for step in path]
