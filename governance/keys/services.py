@@ -163,8 +163,8 @@ def key_rotate(
         else:
             old.revoked_at, old.revoked_reason = now, "Rotated without overlap"
         old.save(update_fields=["expires_at", "revoked_at", "revoked_reason"])
-        key_record(actor, "key:create", new, decision=decision, rotated_from=old.public_id)
         key_record(actor, "key:rotate", old, decision=decision, successor=new.public_id)
+        key_record(actor, "key:create", new, decision=decision, rotated_from=old.public_id)
     return new, token
 
 
