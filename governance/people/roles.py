@@ -19,7 +19,8 @@ from governance.people.models import (
 )
 from governance.people.selectors import person_resource
 from governance.permissions import Action
-from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.policy.engine import Resource, decide
+from governance.policy.services import SNAPSHOT_CHANNEL, active_policy, authorize
 from governance.principals import Principal
 
 
@@ -48,6 +49,7 @@ def role_grant(
             actor=actor, action=Action.ROLE_GRANT, resource=person_resource(person)
         )
         words = role_words(role, department, speciality)
+        _refuse_beyond(actor, person, words, department, decision.policy_version)
         if actor.person_id == person.pk:
             raise NotPermitted(
                 f"Separation of duties: {person.name} may not grant themselves {words}.",
@@ -77,6 +79,28 @@ def role_grant(
             raise WrongState(f"{person.name} is {words} already.") from error
         record_role(actor, Action.ROLE_GRANT.value, assignment, decision.policy_version)
     return assignment
+
+
+def _refuse_beyond(
+    actor: Principal, person: Person, words: str, department: Department | None, version: int
+) -> None:
+    """Raises NotPermitted unless the actor keeps the roles of whoever is in `department` alone, or,
+    for a platform-wide role, of anybody: who shares a department with an administrator may keep
+    that department's roles, and not theirs."""
+    place = frozenset({department.slug} if department else ())
+    there = Resource("person", attributes={"departments": place, "owner": None})
+    if not decide(active_policy(), actor, Action.ROLE_GRANT, there).allowed:
+        raise NotPermitted(
+            f"{actor.name} may not give or take the role {words}.",
+            hint="Whoever keeps the roles of that department, or of the platform, can.",
+            attempt=Attempt(
+                actor=actor,
+                action=Action.ROLE_GRANT,
+                subject=person_subject(person),
+                department=department.slug if department else "",
+                policy_version=version,
+            ),
+        )
 
 
 def role_words(role: str, department: Department | None, speciality: str) -> str:
@@ -131,6 +155,10 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
             raise NotFound(f"There is no role assignment {assignment_id}.")
         decision = authorize(
             actor=actor, action=Action.ROLE_GRANT, resource=person_resource(assignment.person)
+        )
+        words = role_words(assignment.role, assignment.department, assignment.speciality)
+        _refuse_beyond(
+            actor, assignment.person, words, assignment.department, decision.policy_version
         )
         if assignment.source != RoleSource.MANUAL:
             raise WrongState(

@@ -42,6 +42,7 @@ from governance.people.services import (
 from governance.people.signing_in import password_check
 from governance.policy.rules import DepartmentRole, PlatformRole
 from governance.principals import Principal, RequestContext, request_context
+from tests.unit.policy_support import install_rules
 
 PASSWORD = "correct horse battery"
 
@@ -282,6 +283,45 @@ def test_members_see_their_department_and_colleagues_only(
     for slug in ("finance", "cheese", "a\x00b"):
         with pytest.raises(NotFound):
             department_get(slug=slug, actor=vera)
+
+
+def test_who_keeps_the_roles_of_a_department_gives_and_takes_none_beyond_it(
+    policy: Any, person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    """Else a lead makes a colleague an administrator, who makes the lead one."""
+    install_rules(
+        [
+            {
+                "id": "leads-keep-roles",
+                "effect": "permit",
+                "description": "leads keep the roles of colleagues",
+                "principal": {"member_roles": ["lead"]},
+                "actions": ["person:view", "role:grant"],
+                "conditions": [{"attribute": "departments", "operator": "same_department"}],
+            }
+        ]
+    )
+    lead = principal_for_person(person("Fay", "lead@finance"))
+    colleague = person("Vera", "viewer@finance", "viewer@clinical", "admin")
+    person("Olga", "admin")
+
+    granted = role_grant(
+        actor=lead, person=colleague, role="developer", department=department("finance")
+    )
+    role_revoke(actor=lead, assignment_id=granted.pk)
+
+    for role, slug in (("operator", None), ("lead", "clinical")):
+        with pytest.raises(NotPermitted, match="may not give or take"):
+            role_grant(
+                actor=lead,
+                person=colleague,
+                role=role,
+                department=department(slug) if slug else None,
+            )
+    for held in colleague.role_assignments.exclude(department__slug="finance"):
+        with pytest.raises(NotPermitted, match="may not give or take"):
+            role_revoke(actor=lead, assignment_id=held.pk)
+    assert colleague.role_assignments.count() == 3
 
 
 def test_the_database_keeps_roles_where_they_belong(
