@@ -348,3 +348,14 @@ def test_the_number_of_queries_does_not_grow_with_rules_or_policies(
             draft_create(actor=principal_for_person(ada), rules=policy.rules, note=str(n))
     assert counts[0] == counts[1]
     assert max(counts[0]) <= 24, counts
+
+
+@pytest.mark.parametrize("page", ["who", "why"])
+def test_a_thing_that_cannot_be_described_is_said_to_be_none(
+    policy: PolicyVersion, ada: Person, page: str
+) -> None:
+    many = "\n".join(f"a{n}: 1" for n in range(41))
+    asked = {"action": "deployment:invoke", "type": "deployment", "attributes": many}
+    answer = browser(ada).get(f"/policy/{page}", {**asked, "roles": "admin"})
+    assert answer.status_code == 200
+    assert "40" in answer.content.decode()

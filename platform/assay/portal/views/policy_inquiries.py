@@ -45,9 +45,15 @@ def described_resource(actor: Principal, given: dict[str, Any]) -> Resource:
     """
     attributes = parse_attributes(lines_from_text(given["attributes"]))
     if not given["reference"]:
-        case = CaseResource(
-            type=given["type"], department=given["department"] or None, attributes=attributes
-        )
+        try:
+            case = CaseResource(
+                type=given["type"], department=given["department"] or None, attributes=attributes
+            )
+        except ValueError as error:
+            raise InvalidInput(
+                "The thing is not described as one can be: it has at most 40 attributes.",
+                fields={"attributes": ["are too many"]},
+            ) from error
         return case.resource()
     if attributes or given["department"]:
         raise InvalidInput(
