@@ -36,6 +36,8 @@ USER_NAME_MAX = 254
 EXTERNAL_ID_MAX = 255
 REASON_INACTIVE = "The identity provider set the account inactive."
 REASON_DELETED = "The identity provider deleted the account."
+# Whom an administrator shut out, an administrator lets in again: every push says "active".
+_ITS_OWN = frozenset({REASON_INACTIVE, REASON_DELETED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ def _forget_credentials(actor: Principal, person: Person) -> None:
 
 
 def person_change(*, actor: Principal, person_id: int, record: PersonRecord) -> Person:
-    """Make the account what the provider says; active and inactive too.
+    """Make the account what the provider says; active and inactive too, but not active whom an
+    administrator deactivated.
 
     Raises:
         InvalidInput: as `person_provision`.
@@ -236,12 +239,8 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
             data={"before": before, "after": changed},
             policy_version=decision.policy_version,
         )
-    if record.active is not person.is_active:
-        person = _set_active(actor, person, active=record.active)
-    return person
-
-
-def _set_active(actor: Principal, person: Person, *, active: bool) -> Person:
-    if active:
+    if person.is_active and not record.active:
+        return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)
+    if record.active and not person.is_active and person.deactivation_reason in _ITS_OWN:
         return person_reactivate(actor=actor, person_id=person.pk)
-    return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)
+    return person

@@ -19,7 +19,7 @@ from governance.keys.selectors import principal_for_token
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
-from governance.people.services import person_reactivate
+from governance.people.services import person_deactivate, person_reactivate
 from tests.unit.assay.scim_support import ENTERPRISE, TOKEN, USER, Scim, error_of
 from tests.unit.assay.sign_in_support import give_totp
 
@@ -220,6 +220,28 @@ def test_who_is_set_inactive_loses_access_at_once(scim: Scim, shape: dict[str, A
     assert back.body["active"] is True
     with pytest.raises(NotAuthenticated, match="revoked"):
         principal_for_token(token)
+
+
+def test_a_routine_push_does_not_let_in_whom_an_administrator_shut_out(
+    scim: Scim, person: Callable[..., Person]
+) -> None:
+    """Providers say of everybody in use that they are active, with every change of theirs."""
+    made = scim.call("POST", "Users", OKTA).body["id"]
+    ada = principal_for_person(person("Ada", "admin"))
+    person_deactivate(actor=ada, person_id=int(made), reason="Their laptop was stolen.")
+
+    put = scim.call("PUT", f"Users/{made}", OKTA | {"displayName": "Dora D."})
+    patched = scim.patch(f"Users/{made}", {"op": "Replace", "path": "active", "value": "True"})
+
+    for answer in (put, patched):
+        assert (answer.status_code, answer.body["active"]) == (200, False)
+    dora = Person.objects.get(pk=made)
+    assert (dora.name, dora.is_active) == ("Dora D.", False)
+    assert dora.deactivation_reason == "Their laptop was stolen."
+    scim.call("DELETE", f"Users/{made}")
+    assert scim.call("POST", "Users", OKTA).body["active"] is False
+    person_reactivate(actor=ada, person_id=int(made), reason="A new laptop.")
+    assert scim.get(f"Users/{made}").body["active"] is True
 
 
 @pytest.mark.parametrize(
