@@ -52,6 +52,14 @@ def test_every_operation_is_described_and_says_how_it_refuses(schema: dict[str, 
             assert {"401", "503"} <= described["responses"].keys(), where
 
 
+def test_the_roles_of_the_caller_are_described(schema: dict[str, Any]) -> None:
+    components = schema["components"]["schemas"]
+    items = components["MeAnswer"]["properties"]["roles"]["items"]
+    described = components[items["$ref"].rpartition("/")[2]]
+
+    assert described["properties"].keys() == {"role", "department", "speciality"}
+
+
 def test_the_header_that_makes_posts_safe_to_repeat_is_described(schema: dict[str, Any]) -> None:
     named = [p["name"] for p in schema["paths"]["/api/v1/fine-tunes"]["post"]["parameters"]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from assay.api.representations.common import PersonReference, slug
@@ -92,6 +93,7 @@ class MeAnswer(serializers.Serializer[Any]):
     def get_departments(self, principal: Any) -> list[str]:
         return sorted(principal.departments)
 
+    @extend_schema_field(HeldRoleAnswer(many=True))
     def get_roles(self, principal: Any) -> list[dict[str, str | None]]:
         held = sorted(principal.roles, key=lambda r: (r.role, r.department or "", r.speciality))
         return [
@@ -206,7 +208,7 @@ class InclusionProofAnswer(serializers.Serializer[Any]):
 
     format = serializers.CharField()
     kind = serializers.CharField()
-    public_key = serializers.CharField()
+    public_keys = serializers.CharField()
     checkpoint = serializers.CharField()
     sequence = serializers.IntegerField()
     tree_size = serializers.IntegerField()
@@ -220,7 +222,7 @@ class ConsistencyProofAnswer(serializers.Serializer[Any]):
 
     format = serializers.CharField()
     kind = serializers.CharField()
-    public_key = serializers.CharField()
+    public_keys = serializers.CharField()
     old_checkpoint = serializers.CharField()
     new_checkpoint = serializers.CharField()
     path = serializers.ListField(child=serializers.CharField())
