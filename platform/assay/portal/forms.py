@@ -85,10 +85,10 @@ class ModelForm(DepartmentScoped):
 class GateForm(TablerForm):
     """A threshold that later evaluations must meet."""
 
-    dataset = SlugChoice(queryset=None, empty_label=None)
+    dataset = SlugChoice(queryset=None, empty_label="Choose the dataset")
     metric = forms.ChoiceField()
     comparator = forms.ChoiceField(
-        choices=[(c, "at least" if c == ">=" else "at most") for c in Comparator.values]
+        choices=[(c, "At least" if c == ">=" else "At most") for c in Comparator.values]
     )
     threshold = forms.FloatField(widget=forms.NumberInput(attrs={"step": "any"}))
     why = forms.CharField(max_length=300, required=False, label="Why this threshold")
