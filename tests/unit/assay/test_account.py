@@ -117,6 +117,7 @@ def test_a_change_to_how_one_signs_in_needs_a_fresh_proof(
         visitor.post("/account/recovery-codes"),
         visitor.post("/account/factors/1/remove"),
         visitor.post("/account/tokens", name="x", days=7),
+        visitor.post("/account/password", current=PASSWORD, new=NEW),
     ):
         assert answer.status_code == 302
         assert answer["Location"].startswith("/account/confirm?next=")

@@ -82,8 +82,18 @@ class Account(ActionScreen):
         }
 
 
+class FreshScreen(Account):
+    """Needs somebody who has proved lately who they are; sends everybody else to do so."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated and not is_fresh(request):
+            back = request.path if request.method == "GET" else reverse("portal:account")
+            return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': back})}")
+        return super().dispatch(request, *args, **kwargs)
+
+
 @method_decorator(sensitive_post_parameters("current", "new"), name="dispatch")
-class PasswordChange(Account):
+class PasswordChange(FreshScreen):
     """A new password; the old one is asked for."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
@@ -107,16 +117,6 @@ def follow_session(request: HttpRequest, old_key: str | None) -> None:
 
     request.session.save()
     session_renamed(old=old_key, new=request.session.session_key)
-
-
-class FreshScreen(Account):
-    """Needs somebody who has proved lately who they are; sends everybody else to do so."""
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated and not is_fresh(request):
-            back = request.path if request.method == "GET" else reverse("portal:account")
-            return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': back})}")
-        return super().dispatch(request, *args, **kwargs)
 
 
 @method_decorator(
