@@ -66,28 +66,28 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Opens checkpoints that the owner of one public key signed."""
+    """Opens checkpoints of one log that the owner of one of its public keys signed.
+
+    A log has several keys when its signing key was changed: the retired ones still open what they
+    signed. `keys` are key ids and keys.
+    """
 
     name: str
-    key_id: bytes
-    key: Ed25519PublicKey
+    keys: tuple[tuple[bytes, Ed25519PublicKey], ...]
 
     @classmethod
-    def from_text(cls, public_key: str) -> Verifier:
-        """Read `name+hash+base64`.
+    def from_text(cls, public_keys: str) -> Verifier:
+        """Read `name+hash+base64`, or several of them, with commas between.
 
         Raises:
-            BadCheckpoint: it is not an Ed25519 verifier key, or its hash is another key's.
+            BadCheckpoint: one is not an Ed25519 verifier key, its hash is another key's, or they
+                are of different logs.
         """
-        try:
-            name, hash_hex, encoded = public_key.strip().split("+", 2)
-            data = _decode(encoded)
-            claimed = bytes.fromhex(hash_hex)
-        except ValueError as error:
-            raise BadCheckpoint("The public key is not of the form name+hash+base64.") from error
-        if data[:1] != ED25519 or len(data) != 33 or key_id(name, data[1:]) != claimed:
-            raise BadCheckpoint(f"The public key of {name} is not an Ed25519 key, or is damaged.")
-        return cls(name, claimed, Ed25519PublicKey.from_public_bytes(data[1:]))
+        read = [_public_key(text) for text in split_keys(public_keys) or [""]]
+        name = read[0][0]
+        if any(other != name for other, *_ in read):
+            raise BadCheckpoint("The public keys are of different logs.")
+        return cls(name, tuple((claimed, key) for _, claimed, key in read))
 
     def open(self, note: str) -> Checkpoint:
         """The checkpoint in a note that this key signed.
@@ -112,12 +112,31 @@ class Verifier:
             return False
         try:
             signature = _decode(line[len(prefix) :])
-            if signature[:4] != self.key_id:
+            key = dict(self.keys).get(signature[:4])
+            if key is None:
                 return False
-            self.key.verify(signature[4:], text.encode())
+            key.verify(signature[4:], text.encode())
         except (ValueError, InvalidSignature):
             return False
         return True
+
+
+def split_keys(public_keys: str) -> list[str]:
+    """The verifier keys in a text that has commas between them."""
+    return [text.strip() for text in public_keys.split(",") if text.strip()]
+
+
+def _public_key(text: str) -> tuple[str, bytes, Ed25519PublicKey]:
+    """Name, key id and key in one verifier key."""
+    try:
+        name, hash_hex, encoded = text.split("+", 2)
+        data = _decode(encoded)
+        claimed = bytes.fromhex(hash_hex)
+    except ValueError as error:
+        raise BadCheckpoint("The public key is not of the form name+hash+base64.") from error
+    if data[:1] != ED25519 or len(data) != 33 or key_id(name, data[1:]) != claimed:
+        raise BadCheckpoint(f"The public key of {name} is not an Ed25519 key, or is damaged.")
+    return name, claimed, Ed25519PublicKey.from_public_bytes(data[1:])
 
 
 def _decode(text: str) -> bytes:

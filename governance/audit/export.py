@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from governance.audit.merkle import EMPTY_ROOT
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.signing import audit_signer
+from governance.audit.signing import audit_public_keys, audit_signer
 from governance.audit.verify import event_line, header_line
 
 FETCH = 2000
@@ -25,11 +25,11 @@ def export_lines() -> Iterator[str]:
 
 def export_header() -> tuple[int, str]:
     """How many events the latest checkpoint covers, and the header line that carries it."""
-    signer = audit_signer()
-    latest = AuditCheckpoint.objects.first()
+    keys, latest = audit_public_keys(), AuditCheckpoint.objects.first()
     if latest is None:
-        return 0, header_line(public_key=signer.public_key, checkpoint=signer.sign(0, EMPTY_ROOT))
-    return latest.tree_size, header_line(public_key=signer.public_key, checkpoint=latest.note)
+        empty = audit_signer().sign(0, EMPTY_ROOT)
+        return 0, header_line(public_keys=keys, checkpoint=empty)
+    return latest.tree_size, header_line(public_keys=keys, checkpoint=latest.note)
 
 
 def sealed_events(size: int) -> Iterator[AuditEvent]:

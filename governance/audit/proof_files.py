@@ -25,7 +25,7 @@ class BadProof(ValueError):
 
 def inclusion_document(
     *,
-    public_key: str,
+    public_keys: str,
     checkpoint: str,
     sequence: int,
     tree_size: int,
@@ -36,7 +36,7 @@ def inclusion_document(
     return {
         "format": FORMAT,
         "kind": "inclusion",
-        "public_key": public_key,
+        "public_keys": public_keys,
         "checkpoint": checkpoint,
         "sequence": sequence,
         "tree_size": tree_size,
@@ -47,24 +47,24 @@ def inclusion_document(
 
 
 def consistency_document(
-    *, public_key: str, old: str, new: str, path: list[bytes]
+    *, public_keys: str, old: str, new: str, path: list[bytes]
 ) -> dict[str, Any]:
     """That the log of checkpoint `new` only added to that of checkpoint `old`."""
     return {
         "format": FORMAT,
         "kind": "consistency",
-        "public_key": public_key,
+        "public_keys": public_keys,
         "old_checkpoint": old,
         "new_checkpoint": new,
         "path": [step.hex() for step in path],
     }
 
 
-def check_proof(document: Any, *, public_key: str, kept: str = "") -> str:
+def check_proof(document: Any, *, public_keys: str, kept: str = "") -> str:
     """Check a document; returns one sentence that says what it proves.
 
     Args:
-        public_key: The log's verifier key, `name+hash+base64`, known from elsewhere.
+        public_keys: The log's verifier keys, `name+hash+base64`, known from elsewhere.
         kept: A checkpoint of one's own that must be the old one of a proof of consistency.
 
     Raises:
@@ -72,7 +72,7 @@ def check_proof(document: Any, *, public_key: str, kept: str = "") -> str:
     """
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
         raise BadProof(f"This is not a proof from an audit log ({FORMAT}).")
-    verifier = Verifier.from_text(public_key)
+    verifier = Verifier.from_text(public_keys)
     if document.get("kind") == "inclusion" and not kept:
         return _check_inclusion(document, verifier)
     if document.get("kind") == "consistency":

@@ -12,7 +12,7 @@ from typing import Any
 from governance.audit import merkle
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
 from governance.audit.proof_files import consistency_document, inclusion_document
-from governance.audit.signing import audit_signer
+from governance.audit.signing import audit_public_keys
 from governance.audit.tiles import WIDTH, split_hashes
 from governance.errors import InvalidInput, WrongState
 
@@ -106,7 +106,7 @@ def event_proof(event: AuditEvent) -> dict[str, Any]:
     """
     proof = inclusion_proof(event)
     return inclusion_document(
-        public_key=audit_signer().public_key,
+        public_keys=audit_public_keys(),
         checkpoint=proof.checkpoint,
         sequence=proof.sequence,
         tree_size=proof.tree_size,
@@ -123,7 +123,7 @@ def growth_proof(old_size: int, new_size: int | None = None) -> dict[str, Any]:
     """
     proof = consistency_proof(old_size, new_size)
     return consistency_document(
-        public_key=audit_signer().public_key, old=proof.old, new=proof.new, path=proof.path
+        public_keys=audit_public_keys(), old=proof.old, new=proof.new, path=proof.path
     )
 
 

@@ -20,7 +20,7 @@ from governance.audit.checkpoint import BadCheckpoint, Verifier
 from governance.audit.merkle import Frontier, tree_root
 from governance.audit.models import AuditCheckpoint, AuditSubtree
 from governance.audit.proofs import leaf_hashes
-from governance.audit.signing import audit_signer
+from governance.audit.signing import audit_public_keys, audit_signer
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def _published_size(latest: AuditCheckpoint) -> int:
     note = tiles.published_checkpoint(settings.AUDIT_PUBLISH_DIR)
     if note is None:
         return 0
-    outside = Verifier.from_text(audit_signer().public_key).open(note)
+    outside = Verifier.from_text(audit_public_keys()).open(note)
     ours = AuditCheckpoint.objects.filter(tree_size=outside.size).first()
     if outside.size > latest.tree_size:
         raise tiles.PublishRefused(

@@ -15,7 +15,7 @@ from django.utils import timezone
 from governance.audit.export import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.services import event_columns
-from governance.audit.signing import audit_signer
+from governance.audit.signing import audit_public_keys
 from governance.audit.tiles import published_checkpoint
 from governance.audit.verify import VerificationReport, verify_export
 from governance.errors import NotFound
@@ -133,7 +133,7 @@ def verify_live() -> VerificationReport:
     found: list[tuple[int, str]] = []
     report = verify_export(
         _checked_lines(found),
-        public_key=audit_signer().public_key,
+        public_keys=audit_public_keys(),
         checkpoints=[] if outside is None else [outside],
         tiles=folder,
     )

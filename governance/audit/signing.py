@@ -9,7 +9,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from governance.audit.checkpoint import Signer
+from governance.audit.checkpoint import BadCheckpoint, Signer, Verifier
 
 KEY_FILE = "audit-signing-key"
 SEED_BYTES = 32
@@ -35,6 +35,22 @@ def audit_signer() -> Signer:
             "ASSAY_AUDIT_SIGNING_KEY must be 64 hexadecimal digits (`openssl rand -hex 32`) and "
             f"ASSAY_AUDIT_LOG_NAME a name without spaces: {error}."
         ) from error
+
+
+def audit_public_keys() -> str:
+    """The verifier keys that open this log's checkpoints: the signer's, then the retired ones.
+
+    Raises:
+        ImproperlyConfigured: as `audit_signer`; or a retired key is malformed or of another log.
+    """
+    keys = ",".join((audit_signer().public_key, *settings.AUDIT_RETIRED_KEYS))
+    try:
+        Verifier.from_text(keys)
+    except BadCheckpoint as error:
+        raise ImproperlyConfigured(
+            f"ASSAY_AUDIT_RETIRED_KEYS holds what is no key of {settings.AUDIT_LOG_NAME}: {error}"
+        ) from error
+    return keys
 
 
 def _local_seed(path: Path) -> str:

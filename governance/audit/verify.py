@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier
+from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, split_keys
 from governance.audit.merkle import HASH_BYTES, Frontier, leaf_hash
 from governance.audit.tiles import WIDTH, read_tile
 
@@ -49,11 +49,11 @@ class _Bad(Exception):
         self.sequence = sequence
 
 
-def header_line(*, public_key: str, checkpoint: str) -> str:
+def header_line(*, public_keys: str, checkpoint: str) -> str:
     """The first line of an export."""
-    log = public_key.split("+", 1)[0]
+    log = public_keys.split("+", 1)[0]
     return _compact(
-        {"format": FORMAT, "log": log, "public_key": public_key, "checkpoint": checkpoint}
+        {"format": FORMAT, "log": log, "public_keys": public_keys, "checkpoint": checkpoint}
     )
 
 
@@ -65,7 +65,7 @@ def event_line(sequence: int, canonical: str, leaf: bytes) -> str:
 def verify_export(
     lines: Iterable[str],
     *,
-    public_key: str,
+    public_keys: str,
     checkpoints: Sequence[str] = (),
     tiles: Path | None = None,
 ) -> VerificationReport:
@@ -73,13 +73,13 @@ def verify_export(
 
     Args:
         lines: The export, with or without line ends.
-        public_key: The log's verifier key, `name+hash+base64`, known from elsewhere.
+        public_keys: The log's verifier keys, `name+hash+base64`, known from elsewhere.
         checkpoints: Signed notes kept outside the database, such as the published one.
         tiles: A folder of published tiles; with it a replaced row is named, not only noticed.
     """
     run = _Run(tiles)
     try:
-        run.check(iter(lines), public_key, checkpoints)
+        run.check(iter(lines), public_keys, checkpoints)
     except _Bad as bad:
         return run.report(bad.message, bad.sequence, ok=False)
     except BadCheckpoint as error:
@@ -95,7 +95,7 @@ def verify_export(
 
 
 def verify_file(
-    path: Path, *, public_key: str, checkpoints: Sequence[str] = (), tiles: Path | None = None
+    path: Path, *, public_keys: str, checkpoints: Sequence[str] = (), tiles: Path | None = None
 ) -> VerificationReport:
     """`verify_export` of a file; bytes that are not UTF-8 count against the row they stand in.
 
@@ -103,7 +103,7 @@ def verify_file(
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
-        return verify_export(lines, public_key=public_key, checkpoints=checkpoints, tiles=tiles)
+        return verify_export(lines, public_keys=public_keys, checkpoints=checkpoints, tiles=tiles)
 
 
 class _Run:
@@ -123,10 +123,10 @@ class _Run:
             root=self.frontier.root().hex(),
         )
 
-    def check(self, lines: Iterable[str], public_key: str, notes: Sequence[str]) -> None:
-        verifier = Verifier.from_text(public_key)
+    def check(self, lines: Iterable[str], public_keys: str, notes: Sequence[str]) -> None:
+        verifier = Verifier.from_text(public_keys)
         source = iter(lines)
-        own = verifier.open(_header(next(source, ""), public_key.strip()))
+        own = verifier.open(_header(next(source, ""), set(split_keys(public_keys))))
         outside = [verifier.open(note) for note in notes]
         wanted = {head.size for head in (own, *outside)}
         roots = {0: self.frontier.root()}
@@ -189,7 +189,7 @@ class _Run:
             good = head.size
 
 
-def _header(line: str, public_key: str) -> str:
+def _header(line: str, keys: set[str]) -> str:
     """The checkpoint in the header, which must be written exactly as it is exported."""
     line = line.removesuffix("\n")
     body = _parse(line)
@@ -198,9 +198,13 @@ def _header(line: str, public_key: str) -> str:
     note = body.get("checkpoint")
     if not isinstance(note, str):
         raise _Bad("The header of the export carries no checkpoint.")
-    if body.get("public_key") != public_key:
-        raise _Bad("The export names another public key than the one it is checked with.")
-    if line != header_line(public_key=public_key, checkpoint=note):
+    named = body.get("public_keys")
+    if not isinstance(named, str):
+        raise _Bad("The header of the export names no public keys.")
+    listed = set(split_keys(named))
+    if not listed or not (listed <= keys or keys <= listed):
+        raise _Bad("The export names other public keys than those it is checked with.")
+    if line != header_line(public_keys=named, checkpoint=note):
         raise _Bad("The header of the export was changed: it is not written as exported.")
     return note
 

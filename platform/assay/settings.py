@@ -140,6 +140,8 @@ if PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
         "ASSAY_AUDIT_SIGNING_KEY is missing: 64 hexadecimal digits (an Ed25519 seed), for example "
         "from `openssl rand -hex 32`, in ASSAY_AUDIT_SIGNING_KEY or ASSAY_AUDIT_SIGNING_KEY_FILE."
     )
+# Public keys (name+hash+base64) that signed checkpoints before the present one did.
+AUDIT_RETIRED_KEYS = env_list("ASSAY_AUDIT_RETIRED_KEYS")
 AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
 
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))

@@ -18,7 +18,10 @@ from governance.audit.verify import VerificationReport, verify_file
 
 Key = Annotated[
     str,
-    typer.Option(envvar="ASSAY_AUDIT_KEY", help="The log's public key, known from elsewhere."),
+    typer.Option(
+        envvar="ASSAY_AUDIT_KEY",
+        help="The log's public key, or keys with commas between, known from elsewhere.",
+    ),
 ]
 
 app = typer.Typer(no_args_is_help=True, help="The audit log: take it along, and check it.")
@@ -105,7 +108,7 @@ def check(
 
 
 def _say(document: Any, key: str, kept: str = "") -> None:
-    named = document.get("public_key") if isinstance(document, dict) else None
+    named = document.get("public_keys") if isinstance(document, dict) else None
     if not key and isinstance(named, str):
         key = named
         errors.print(
@@ -114,7 +117,7 @@ def _say(document: Any, key: str, kept: str = "") -> None:
             style="dim",
         )
     try:
-        said = check_proof(document, public_key=key, kept=kept)
+        said = check_proof(document, public_keys=key, kept=kept)
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof does not hold. {error}") from error
     console.print(f"[green]✓[/] {escape(said)}")
@@ -139,7 +142,7 @@ def _verify(file: Path, key: str, notes: list[str], tiles: Path | None) -> Verif
             style="dim",
         )
     try:
-        return verify_file(file, public_key=key, checkpoints=notes, tiles=tiles)
+        return verify_file(file, public_keys=key, checkpoints=notes, tiles=tiles)
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.") from error
 
@@ -163,7 +166,7 @@ def _key_in(file: Path) -> str:
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
             header = json.loads(lines.readline(64 * 1024))
-        return str(header["public_key"])
+        return str(header["public_keys"])
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError):

@@ -36,7 +36,7 @@ def test_the_export_verifies_and_is_itself_audited(auditor: Api) -> None:
     lines = lines_of(auditor.get("audit/export"))
 
     header = json.loads(lines[0])
-    report = verify_export(lines, public_key=header["public_key"])
+    report = verify_export(lines, public_keys=header["public_keys"])
     assert report.ok, report.message
     assert report.events == len(lines) - 1 > 0
     assert AuditEvent.objects.filter(action="audit:export", outcome="allowed").count() == 1
@@ -63,7 +63,7 @@ def test_an_event_is_shown_with_its_bytes_and_proved(auditor: Api) -> None:
 
     assert json.loads(one["canonical"])["action"] == one["action"] == event.action
     assert proof["canonical"] == one["canonical"]
-    assert "is in the log" in check_proof(proof, public_key=proof["public_key"])
+    assert "is in the log" in check_proof(proof, public_keys=proof["public_keys"])
     problem_of(auditor.get("audit/events/999999999"), 404)
     problem_of(auditor.get("audit/events/999999999/proof"), 404)
 
@@ -72,7 +72,7 @@ def test_a_checkpoint_that_was_kept_is_proved_to_be_the_beginning(auditor: Api) 
     problem_of(auditor.get("audit/consistency", old="1"), 409)
     seal_once()
     kept = auditor.get("audit/checkpoint").content.decode()
-    auditor.get("audit/export").close()
+    lines_of(auditor.get("audit/export"))
     seal_once()
 
     heads = auditor.get("audit/checkpoints").body["results"]
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_was_kept_is_proved_to_be_the_beginning(auditor: Api) 
         auditor.get("audit/checkpoint").content.decode(),
         kept,
     ]
-    assert "only grew" in check_proof(proof, public_key=proof["public_key"], kept=kept)
+    assert "only grew" in check_proof(proof, public_keys=proof["public_keys"], kept=kept)
     for wrong in ({}, {"old": "x"}, {"old": "-1"}, {"old": str(10**30)}, {"old": "1", "more": "1"}):
         problem_of(auditor.get("audit/consistency", **wrong), 400)
     backwards = auditor.get("audit/consistency", old=str(heads[0]["tree_size"]), new=size)

@@ -168,7 +168,7 @@ def test_the_heads_of_the_log_and_proofs_are_for_those_who_see_all_of_it(company
     assert f"/audit/checkpoints/{size}/consistency" in page.content.decode()
     for address in (f"/audit/{company.event.pk}/proof", f"/audit/checkpoints/{size}/consistency"):
         proof = auditor.get(address).json()
-        assert check_proof(proof, public_key=audit_signer().public_key), address
+        assert check_proof(proof, public_keys=audit_signer().public_key), address
     assert auditor.get(f"/audit/checkpoints/{size + 1}/consistency").status_code == 400
     for who in ("enzo", "devi", "carla"):
         for address in ("/audit/checkpoints", f"/audit/checkpoints/{size}/consistency"):

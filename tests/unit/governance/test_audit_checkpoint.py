@@ -30,7 +30,7 @@ def test_the_key_of_the_signed_note_specification_is_read():
     verifier = Verifier.from_text(
         "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
     )
-    assert verifier.key_id.hex() == "033de0ae"
+    assert verifier.keys[0][0].hex() == "033de0ae"
 
 
 def test_every_flipped_bit_of_a_checkpoint_is_noticed():
@@ -61,3 +61,18 @@ def test_a_witness_may_sign_beside_the_log():
 def test_a_damaged_public_key_is_refused(text: str):
     with pytest.raises(BadCheckpoint):
         Verifier.from_text(text)
+
+
+def test_a_retired_key_opens_what_it_signed_and_a_key_of_another_log_is_not_taken_beside_it():
+    retired, root = Signer(SIGNER.name, bytes(32)), bytes(32)
+    both = Verifier.from_text(f"{SIGNER.public_key}, {retired.public_key}")
+    for signer in (SIGNER, retired):
+        assert both.open(signer.sign(7, root)).size == 7
+    with pytest.raises(BadCheckpoint, match="no valid signature"):
+        Verifier.from_text(SIGNER.public_key).open(retired.sign(7, root))
+    other = Signer("other.example", bytes(32))
+    with pytest.raises(BadCheckpoint, match="different logs"):
+        Verifier.from_text(f"{SIGNER.public_key},{other.public_key}")
+    for text in (",", " , ", f"{SIGNER.public_key},x"):
+        with pytest.raises(BadCheckpoint):
+            Verifier.from_text(text)

@@ -35,7 +35,7 @@ def note(size: int, signer: Signer = SIGNER) -> str:
 
 def included(index: int = 13, size: int = 21) -> dict[str, Any]:
     return inclusion_document(
-        public_key=SIGNER.public_key,
+        public_keys=SIGNER.public_key,
         checkpoint=note(size),
         sequence=index,
         tree_size=size,
@@ -46,7 +46,7 @@ def included(index: int = 13, size: int = 21) -> dict[str, Any]:
 
 def grown(old: int = 6, new: int = 21) -> dict[str, Any]:
     return consistency_document(
-        public_key=SIGNER.public_key,
+        public_keys=SIGNER.public_key,
         old=note(old),
         new=note(new),
         path=consistency_proof(roots_of(LEAVES[:new]), old, new),
@@ -54,7 +54,7 @@ def grown(old: int = 6, new: int = 21) -> dict[str, Any]:
 
 
 def check(document: Any, **options: Any) -> str:
-    return check_proof(json.loads(json.dumps(document)), public_key=SIGNER.public_key, **options)
+    return check_proof(json.loads(json.dumps(document)), public_keys=SIGNER.public_key, **options)
 
 
 def test_what_is_proved_is_said_in_one_sentence() -> None:
@@ -71,7 +71,7 @@ def test_what_is_proved_is_said_in_one_sentence() -> None:
 @pytest.mark.parametrize("proof", [included, grown])
 def test_no_member_can_be_changed_left_out_or_of_another_type(proof: Any) -> None:
     for name in proof():
-        if name == "public_key":
+        if name == "public_keys":
             continue  # The key that counts is the one known from elsewhere.
         for value in (None, "", "x", 7, -1, 10**30, [], {}, ["x"], [["a"]], "é" * 9, True):
             document = proof()
@@ -115,16 +115,16 @@ def test_a_proof_under_another_key_or_log_is_none() -> None:
     with pytest.raises(BadCheckpoint, match="no valid signature"):
         check(document)
     with pytest.raises(BadCheckpoint):
-        check_proof(included(), public_key=OTHER.public_key)
+        check_proof(included(), public_keys=OTHER.public_key)
     with pytest.raises(BadCheckpoint):
-        check_proof(included(), public_key="")
+        check_proof(included(), public_keys="")
 
 
 def test_a_history_that_was_rewritten_and_signed_again_does_not_match_the_one_kept() -> None:
     kept = note(6)
     rewritten = [leaf_hash(b"x"), *LEAVES[1:]]
     document = consistency_document(
-        public_key=SIGNER.public_key,
+        public_keys=SIGNER.public_key,
         old=SIGNER.sign(6, tree_root(rewritten[:6])),
         new=SIGNER.sign(21, tree_root(rewritten)),
         path=consistency_proof(roots_of(rewritten), 6, 21),

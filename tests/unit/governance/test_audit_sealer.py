@@ -3,17 +3,19 @@ from __future__ import annotations
 import threading
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 
 from governance.audit import tiles
-from governance.audit.checkpoint import Verifier
+from governance.audit.checkpoint import BadCheckpoint, Verifier
 from governance.audit.merkle import tree_root, verify_inclusion
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.proofs import inclusion_proof
-from governance.audit.sealer import run, seal_once
-from governance.audit.selectors import latest_checkpoint, sealing_lag_s
+from governance.audit.proof_files import check_proof
+from governance.audit.proofs import growth_proof, inclusion_proof
+from governance.audit.sealer import publish_pending, run, seal_once
+from governance.audit.selectors import latest_checkpoint, sealing_lag_s, verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
-from governance.audit.signing import audit_signer
+from governance.audit.signing import audit_public_keys, audit_signer
 from governance.errors import WrongState
 from governance.principals import service_principal
 
@@ -179,3 +181,36 @@ def test_the_local_key_is_made_once_and_only_its_owner_reads_it(settings, tmp_pa
     files = list(settings.DATA_DIR.iterdir())
     assert [file.name for file in files] == ["audit-signing-key"]
     assert files[0].stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.django_db
+def test_a_new_signing_key_goes_on_where_the_old_one_was_and_the_old_heads_still_verify(
+    settings, folder
+):
+    settings.AUDIT_SIGNING_KEY = "01" * 32
+    retired = audit_signer().public_key
+    record(3)
+    seal_once()
+    settings.AUDIT_SIGNING_KEY = "02" * 32
+    record(4)
+
+    # Without the old public key the published head is of a stranger: nothing is overwritten.
+    seal_once()
+    assert latest_checkpoint().published_at is None
+    assert "valid signature" in verify_live().message
+
+    settings.AUDIT_RETIRED_KEYS = [retired]
+    assert publish_pending()
+    assert tiles.published_checkpoint(folder) == latest_checkpoint().note
+    assert verify_live().ok
+    document = growth_proof(3)
+    assert "first 3 events" in check_proof(document, public_keys=audit_public_keys())
+    with pytest.raises(BadCheckpoint):
+        check_proof(document, public_keys=audit_signer().public_key)
+
+
+@pytest.mark.parametrize("keys", [["nonsense"], ["other+00000000+AA=="]])
+def test_retired_keys_that_are_none_are_named(settings, keys):
+    settings.AUDIT_RETIRED_KEYS = keys
+    with pytest.raises(ImproperlyConfigured, match="ASSAY_AUDIT_RETIRED_KEYS"):
+        audit_public_keys()

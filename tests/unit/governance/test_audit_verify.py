@@ -29,7 +29,7 @@ def made(texts: list[str], signer: Signer = SIGNER) -> list[str]:
     leaves = [leaf_hash(text.encode()) for text in texts]
     note = signer.sign(len(leaves), tree_root(leaves))
     lines = [event_line(i, text, leaves[i]) for i, text in enumerate(texts)]
-    return [header_line(public_key=signer.public_key, checkpoint=note), *lines]
+    return [header_line(public_keys=signer.public_key, checkpoint=note), *lines]
 
 
 TEXTS = [json.dumps({"action": "model:create", "n": i, "reason": 'ö"\x1f'}) for i in range(COUNT)]
@@ -45,11 +45,11 @@ def with_row(number: int, text: str) -> list[str]:
 
 
 def test_an_untouched_export_is_good():
-    report = verify_export(EXPORT, public_key=KEY, checkpoints=[NOTE])
+    report = verify_export(EXPORT, public_keys=KEY, checkpoints=[NOTE])
     assert report.ok
     assert (report.events, report.first_bad) == (COUNT, None)
     assert report.root == tree_root(leaf_hash(t.encode()) for t in TEXTS).hex()
-    assert verify_export(made([]), public_key=KEY).ok
+    assert verify_export(made([]), public_keys=KEY).ok
 
 
 def test_any_flipped_bit_of_any_row_names_the_row(tmp_path):
@@ -62,7 +62,7 @@ def test_any_flipped_bit_of_any_row_names_the_row(tmp_path):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        report = verify_file(path, public_key=KEY)
+        report = verify_file(path, public_keys=KEY)
         row = whole[start : bit // 8].count(b"\n")
         assert (report.ok, report.first_bad) == (False, row), (bit, report)
         assert f"Row {row} " in report.message
@@ -75,27 +75,27 @@ def test_any_flipped_bit_of_the_header_is_noticed(tmp_path):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        assert not verify_file(path, public_key=KEY).ok, bit
+        assert not verify_file(path, public_keys=KEY).ok, bit
 
 
 def test_a_deleted_row_is_named():
-    report = verify_export([*EXPORT[:8], *EXPORT[9:]], public_key=KEY)
+    report = verify_export([*EXPORT[:8], *EXPORT[9:]], public_keys=KEY)
     assert report.first_bad == 7
     assert report.message == "Row 7 is missing: row 8 stands in its place."
 
 
 def test_an_inserted_row_is_named():
     extra = event_line(7, "{}", leaf_hash(b"{}"))
-    assert verify_export([*EXPORT[:9], extra, *EXPORT[9:]], public_key=KEY).first_bad == 8
+    assert verify_export([*EXPORT[:9], extra, *EXPORT[9:]], public_keys=KEY).first_bad == 8
     beyond = event_line(COUNT, "{}", leaf_hash(b"{}"))
-    report = verify_export([*EXPORT, beyond], public_key=KEY)
+    report = verify_export([*EXPORT, beyond], public_keys=KEY)
     assert report.first_bad == COUNT
     assert "was added" in report.message
 
 
 def test_two_exchanged_rows_are_named():
     swapped = [*EXPORT[:5], EXPORT[6], EXPORT[5], *EXPORT[7:]]
-    assert verify_export(swapped, public_key=KEY).first_bad == 4
+    assert verify_export(swapped, public_keys=KEY).first_bad == 4
 
 
 def test_two_rows_that_exchanged_their_numbers_are_noticed_and_named_by_the_tiles(tmp_path):
@@ -104,18 +104,18 @@ def test_two_rows_that_exchanged_their_numbers_are_noticed_and_named_by_the_tile
         event_line(4, TEXTS[5], leaf_hash(TEXTS[5].encode())),
         event_line(5, TEXTS[4], leaf_hash(TEXTS[4].encode())),
     )
-    report = verify_export(changed, public_key=KEY)
+    report = verify_export(changed, public_keys=KEY)
     assert (report.ok, report.first_bad) == (False, None)
     assert "root over the first 300 events differs" in report.message
     publish(tmp_path)
-    assert verify_export(changed, public_key=KEY, tiles=tmp_path).first_bad == 4
+    assert verify_export(changed, public_keys=KEY, tiles=tmp_path).first_bad == 4
 
 
 @pytest.mark.parametrize("row", [0, 255, 256, 299])
 def test_a_row_replaced_with_its_leaf_hash_is_named_by_the_tiles(row: int, tmp_path):
     publish(tmp_path)
-    assert verify_export(EXPORT, public_key=KEY, tiles=tmp_path).ok
-    report = verify_export(with_row(row, "{}"), public_key=KEY, tiles=tmp_path)
+    assert verify_export(EXPORT, public_keys=KEY, tiles=tmp_path).ok
+    report = verify_export(with_row(row, "{}"), public_keys=KEY, tiles=tmp_path)
     assert report.first_bad == row
     assert "the published tile holds another" in report.message
 
@@ -131,42 +131,42 @@ def publish(folder) -> None:
 def test_earlier_checkpoints_narrow_down_where_a_row_was_replaced():
     leaves = [leaf_hash(text.encode()) for text in TEXTS]
     outside = [SIGNER.sign(size, tree_root(leaves[:size])) for size in (200, 100)]
-    report = verify_export(with_row(150, "{}"), public_key=KEY, checkpoints=outside)
+    report = verify_export(with_row(150, "{}"), public_keys=KEY, checkpoints=outside)
     assert "a row between 100 and 199" in report.message
 
 
 def test_an_end_that_was_cut_off_is_noticed():
-    report = verify_export(EXPORT[:-3], public_key=KEY)
+    report = verify_export(EXPORT[:-3], public_keys=KEY)
     assert report.first_bad == COUNT - 3
     assert "The end is cut off" in report.message
 
 
 def test_an_end_cut_off_and_signed_again_is_shown_by_an_outside_checkpoint():
     shorter = made(TEXTS[:-3])
-    assert verify_export(shorter, public_key=KEY).ok
-    report = verify_export(shorter, public_key=KEY, checkpoints=[NOTE])
+    assert verify_export(shorter, public_keys=KEY).ok
+    report = verify_export(shorter, public_keys=KEY, checkpoints=[NOTE])
     assert report.first_bad == COUNT - 3
     assert "a checkpoint kept outside covers 300 events" in report.message
 
 
 def test_a_history_rewritten_and_signed_again_is_shown_by_an_outside_checkpoint():
     rewritten = made(["{}", *TEXTS[1:], "{}"])
-    assert verify_export(rewritten, public_key=KEY).ok
-    report = verify_export(rewritten, public_key=KEY, checkpoints=[NOTE])
+    assert verify_export(rewritten, public_keys=KEY).ok
+    report = verify_export(rewritten, public_keys=KEY, checkpoints=[NOTE])
     assert not report.ok
     assert "The log was rewritten" in report.message
 
 
 def test_an_export_signed_with_another_key_is_refused():
     other = Signer(SIGNER.name, bytes(32))
-    assert not verify_export(made(TEXTS, other), public_key=KEY).ok
-    forged = [header_line(public_key=KEY, checkpoint=other.sign(0, tree_root([])))]
-    assert "no valid signature" in verify_export(forged, public_key=KEY).message
+    assert not verify_export(made(TEXTS, other), public_keys=KEY).ok
+    forged = [header_line(public_keys=KEY, checkpoint=other.sign(0, tree_root([])))]
+    assert "no valid signature" in verify_export(forged, public_keys=KEY).message
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["[]"], ["{}"], ["[" * 100_000], ["\x00"]])
 def test_what_is_no_export_is_said_to_be_none(lines: list[str]):
-    assert "not the header" in verify_export(lines, public_key=KEY).message
+    assert "not the header" in verify_export(lines, public_keys=KEY).message
 
 
 def test_verifying_needs_no_django():
@@ -199,7 +199,7 @@ def test_the_database_verifies_and_so_does_what_it_exports():
 
     assert verify_live().ok
     assert verify_live().events == 6
-    assert verify_export(export_lines(), public_key=audit_signer().public_key).ok
+    assert verify_export(export_lines(), public_keys=audit_signer().public_key).ok
 
 
 @pytest.mark.django_db

@@ -21,6 +21,7 @@ from assay.api.views.audit import from_thread, in_chunks, record_export
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.words import described
+from governance.audit.checkpoint import split_keys
 from governance.audit.export import export_lines
 from governance.audit.models import AuditEvent
 from governance.audit.proofs import event_proof, growth_proof, inclusion_proof
@@ -34,7 +35,7 @@ from governance.audit.selectors import (
     sealing_lag_s,
     verify_live,
 )
-from governance.audit.signing import audit_signer
+from governance.audit.signing import audit_public_keys
 from governance.errors import WrongState
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -179,7 +180,7 @@ class AuditCheckpoints(Screen):
         return {
             "page": page,
             "heads": [(head, bytes(head.root_hash).hex()) for head in page.object_list],
-            "key": audit_signer().public_key,
+            "keys": split_keys(audit_public_keys()),
             "lag": sealing_lag_s(),
         }
 
