@@ -134,6 +134,16 @@ class Choice(serializers.ChoiceField):
         return super().to_internal_value(data)
 
 
+class Several(serializers.ListField):
+    """A list of at most `max_length` members, of which none is looked at when there are more."""
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        most = self.max_length
+        if most is not None and isinstance(data, list) and len(data) > most:
+            self.fail("max_length", max_length=most)
+        return list(super().to_internal_value(data))
+
+
 class Moment(serializers.DateTimeField):
     """An ISO 8601 date and time that names its offset from UTC."""
 

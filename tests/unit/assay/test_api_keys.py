@@ -119,3 +119,11 @@ def test_key_revocation_is_for_good(admin: Api) -> None:
     assert admin.post(f"keys/{made['id']}/revoke").body["revoked_at"]
     problem_of(admin.post(f"keys/{made['id']}/revoke"), 409)
     problem_of(admin.post("keys/987654/revoke"), 404)
+
+
+@pytest.mark.parametrize("field", ["allowed_deployments", "networks", "scopes"])
+def test_of_a_list_that_is_too_long_no_member_is_looked_at(admin: Api, field: str) -> None:
+    """Half a million empty names took a process twenty seconds."""
+    errors = problem_of(new_key(admin, **{field: [""] * 1000}), 400)["errors"]
+    assert [error["field"] for error in errors] == [field]
+    assert "no more than" in errors[0]["detail"]

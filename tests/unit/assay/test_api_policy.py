@@ -265,3 +265,19 @@ def test_a_malformed_question_is_refused_by_field(
     asked = {"principal": {"roles": ["admin"]}, "action": "gate:set", "resource": {"type": "gate"}}
     errors = problem_of(ada.post("policy/explain", asked | change), 400)["errors"]
     assert field in {error["field"] for error in errors}
+
+
+@pytest.mark.parametrize("field", ["rules", "tests"])
+def test_of_a_list_that_is_too_long_no_member_is_looked_at(ada: Api, field: str) -> None:
+    errors = problem_of(ada.post("policy/versions", {field: [0] * 2001}), 400)["errors"]
+    assert [error["field"] for error in errors] == [field]
+
+
+def test_of_too_many_roles_none_is_looked_at(ada: Api) -> None:
+    question = {
+        "principal": {"roles": [0] * 51},
+        "action": "policy:view",
+        "resource": {"type": "policy"},
+    }
+    errors = problem_of(ada.post("policy/explain", question), 400)["errors"]
+    assert [error["field"] for error in errors] == ["principal.roles"]

@@ -7,7 +7,6 @@ from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
-from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,6 +19,7 @@ from assay.api.fields import (
     Line,
     Moment,
     Object,
+    Several,
     Slug,
     StrictSerializer,
     Whole,
@@ -61,12 +61,10 @@ class _Details(StrictSerializer):
 
     owner = Identifier(required=False)
     purpose = Line(max_length=PURPOSE_MAX, required=False, allow_blank=True)
-    allowed_deployments = serializers.ListField(
+    allowed_deployments = Several(
         child=Line(max_length=80), required=False, max_length=DEPLOYMENTS_MAX
     )
-    networks = serializers.ListField(
-        child=Line(max_length=43), required=False, max_length=NETWORKS_MAX
-    )
+    networks = Several(child=Line(max_length=43), required=False, max_length=NETWORKS_MAX)
 
 
 class KeyBody(_Details):
@@ -76,7 +74,7 @@ class KeyBody(_Details):
 
     department = Slug(max_length=40)
     name = Line(max_length=NAME_MAX)
-    scopes = serializers.ListField(
+    scopes = Several(
         child=Choice(choices=[(str(action), str(action)) for action in Action]),
         required=False,
         min_length=1,

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import NOT_IN_TEXT, Choice, Paragraphs, StrictSerializer, Whole
+from assay.api.fields import NOT_IN_TEXT, Choice, Paragraphs, Several, StrictSerializer, Whole
 from assay.api.representations.governance import PolicyAnswer
 from assay.api.representations.policy import (
     CaseResultAnswer,
@@ -73,7 +73,7 @@ class PolicyText(serializers.CharField):
         return value
 
 
-class _Objects(serializers.ListField):
+class _Objects(Several):
     """A list of JSON objects, which the policy's own schema validates."""
 
     def __init__(self, most: int, **kwargs: Any) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Line, Object, StrictSerializer, Whole
+from assay.api.fields import (
+    Choice,
+    Identifier,
+    Line,
+    Object,
+    Several,
+    StrictSerializer,
+    Whole,
+)
 from assay.api.representations.policy import (
     EventExplanationAnswer,
     ExplanationAnswer,
@@ -59,11 +66,9 @@ class PrincipalBody(StrictSerializer):
         required=False,
     )
     id = Line(max_length=120, required=False)
-    roles = serializers.ListField(child=Line(max_length=120), required=False, max_length=50)
+    roles = Several(child=Line(max_length=120), required=False, max_length=50)
     department = Line(max_length=40, required=False)
-    scopes = serializers.ListField(
-        child=Choice(choices=ACTIONS), required=False, max_length=len(ACTIONS)
-    )
+    scopes = Several(child=Choice(choices=ACTIONS), required=False, max_length=len(ACTIONS))
 
 
 class WhoCanBody(StrictSerializer):
