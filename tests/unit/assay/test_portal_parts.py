@@ -12,6 +12,7 @@ from assay.portal.evidence import confusion, per_class, samples
 from assay.portal.markdown import render_markdown
 from assay.portal.series import curves
 from assay.portal.templatetags.assay import (
+    about,
     ago,
     bytes_size,
     initials,
@@ -78,6 +79,14 @@ def test_times_are_told_in_words() -> None:
     assert "3 days ago" in ago(now - timedelta(days=3, minutes=1))
     assert "in 30 days" in ago(now + timedelta(days=29, hours=23))
     assert ago(None) == "never"
+
+
+def test_an_amount_is_told_at_a_glance() -> None:
+    assert about(1_700_750, "money_per_month") == "1.70 EUR"
+    assert about(31_249, "money_per_month") == "0.0312 EUR"
+    assert about(12, "money_per_month") == "0.000012 EUR"
+    assert about(1, "requests_per_minute") == "1 request"
+    assert about(861, "tokens_per_day") == "861 tokens"
 
 
 def test_a_metric_is_called_what_its_task_calls_it() -> None:

@@ -248,7 +248,8 @@ def about(amount: int, kind: str) -> str:
     """A counted amount to compare at a glance: money to the cent, below one to four places."""
     if KINDS[kind].unit == "money" and amount >= MICRO // 100:
         amount = round(amount, -4 if amount >= MICRO else -2)
-    return amount_words(kind, amount, settings.CURRENCY)
+    said = amount_words(kind, amount, settings.CURRENCY)
+    return said.removesuffix("s") if said.startswith("1 ") else said
 
 
 @register.filter

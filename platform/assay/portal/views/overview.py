@@ -121,19 +121,14 @@ def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
     )
     measured = evaluations_visible_to(actor).order_by().count()
     refused = f", {intakes['refused']} refused" if intakes["refused"] else ""
+    asked = f"requests, {releases['approved']} approved"
     rows = (
         ("Intake", "package-import", versions["base"], f"trusted{refused}", "intakes"),
         ("Adapt", "adjustments", versions["adapted"], "adapted versions", "models"),
         ("Evaluate", "flask", measured, "evaluations", "jobs"),
-        ("Release", "git-pull-request", releases["every"], "requests", "reviews"),
+        ("Release", "git-pull-request", releases["every"], asked, "reviews"),
         ("Review", "clipboard-check", releases["review"], "open now", "reviews"),
-        (
-            "Deploy",
-            "rocket",
-            deployments["live"],
-            f"of {releases['approved']} approved",
-            "deployments",
-        ),
+        ("Deploy", "rocket", deployments["live"], "not stopped", "deployments"),
         ("Serve", "plug-connected", deployments["serving"], "serving", "deployments"),
     )
     keys = ("stage", "icon", "count", "hint", "url")
