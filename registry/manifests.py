@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -197,9 +197,25 @@ def open_beneath(folder: Path, path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _hash(source: BinaryIO, target: BinaryIO | None = None) -> tuple[int, str]:
+def _chunks(folder: Path, path: str) -> Iterator[bytes]:
+    with open_beneath(folder, path) as source:
+        while chunk := source.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _expected_chunks(folder: Path, path: str) -> Iterator[bytes]:
+    # Nothing but reading happens in here, so a copy that finds no room is told as what it is.
+    try:
+        yield from _chunks(folder, path)
+    except OSError as error:
+        raise ManifestMismatch(
+            f"{path} cannot be read: {error.strerror or error}.", path=path
+        ) from error
+
+
+def _hash(chunks: Iterable[bytes], target: BinaryIO | None = None) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
-    while chunk := source.read(CHUNK_BYTES):
+    for chunk in chunks:
         digest.update(chunk)
         size += len(chunk)
         if target is not None:
@@ -215,8 +231,7 @@ def build_manifest(folder: Path, base_digest: str | None = None) -> Manifest:
     """
     files = []
     for path in walk_files(folder):
-        with open_beneath(folder, path) as source:
-            size, sha256 = _hash(source)
+        size, sha256 = _hash(_chunks(folder, path))
         files.append(ManifestFile(path=path, size=size, sha256=sha256))
     return Manifest(files=tuple(files), base_digest=base_digest)
 
@@ -241,13 +256,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
 
 
 def _check_file(folder: Path, expected: ManifestFile, target: BinaryIO | None = None) -> None:
-    try:
-        with open_beneath(folder, expected.path) as source:
-            size, sha256 = _hash(source, target)
-    except OSError as error:
-        raise ManifestMismatch(
-            f"{expected.path} cannot be read: {error.strerror or error}.", path=expected.path
-        ) from error
+    size, sha256 = _hash(_expected_chunks(folder, expected.path), target)
     if (size, sha256) != (expected.size, expected.sha256):
         raise ManifestMismatch(
             f"{expected.path} has SHA-256 {sha256[:12]}… and {size} bytes; the manifest says "
@@ -275,7 +284,7 @@ def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
 
     Raises:
         ManifestMismatch: names the first file that is missing, extra or different.
-        FileExistsError: `target` exists.
+        OSError: `target` exists, or has no room.
     """
     _check_names(source, manifest)
     target.mkdir(parents=True)

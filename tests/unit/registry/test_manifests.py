@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,17 @@ def test_an_unsafe_path_is_refused(path: str) -> None:
 def test_what_is_no_manifest_is_refused(data: object) -> None:
     with pytest.raises(InvalidInput):
         Manifest.from_json(data)
+
+
+def test_a_copy_that_finds_no_room_is_no_mismatch(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"w" * 100_000)
+    manifest = build_manifest(folder)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            copy_verified(folder, tmp_path / "copy", manifest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "copy").exists()
+    verify_folder(folder, manifest)
