@@ -26,6 +26,8 @@ from workers.wire import deployment_queue
 logger = logging.getLogger(__name__)
 RECONCILE_S = 2.0
 HEARTBEAT_S = 3.0
+# When a worker tries again what another one could load and it could not.
+RELOAD_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Reconciler:
         self._consume = consume
         self._cease = cease
         self._woken = threading.Event()
+        self._load_after: dict[int, float] = {}
 
     def wake(self, _message: str = "") -> None:
         """Reconcile now."""
@@ -190,10 +193,10 @@ class Reconciler:
         for deployment_id in sorted(plans):
             if stop is not None and stop.is_set():
                 return
-            if deployment_id not in loaded:
-                self._load(plans[deployment_id])
-            else:
+            if deployment_id in loaded:
                 self._confirm(plans[deployment_id])
+            elif time.monotonic() >= self._load_after.get(deployment_id, 0.0):
+                self._load(plans[deployment_id])
 
     def _load(self, plan: LoadPlan) -> None:
         started = time.monotonic()
@@ -209,9 +212,25 @@ class Reconciler:
         except Exception as error:
             logger.exception("Deployment %s could not be loaded", plan.name)
             reason = f"{plan.name} could not be loaded: {type(error).__name__}: {error}"
-            self._refuse(plan.deployment_id, reason)
+            self._give_up(plan, reason)
             return
         self._ready(plan, digest, time.monotonic() - started)
+
+    def _give_up(self, plan: LoadPlan, reason: str) -> None:
+        """Where another worker has it ready, the bytes are good and this one lacks something: room,
+        memory, a device. It stands by, and what the other one serves goes on.
+        """
+        ready = Replica.objects.filter(deployment_id=plan.deployment_id, state=ReplicaState.READY)
+        if not ready.exclude(worker=self._worker).exists():
+            self._refuse(plan.deployment_id, reason)
+            return
+        self._load_after[plan.deployment_id] = time.monotonic() + RELOAD_S
+        replica_report(
+            deployment_id=plan.deployment_id,
+            worker=self._worker,
+            state=ReplicaState.STOPPED,
+            message=reason[:1000],
+        )
 
     def _ready(self, plan: LoadPlan, digest: str, seconds: float | None) -> None:
         try:

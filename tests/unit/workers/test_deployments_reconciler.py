@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from registry.catalogue import TASKS
 from registry.releases.models import Release
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
+from workers.deployments import reconciler
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create, deployment_stop
@@ -187,3 +189,40 @@ class RefusingHost:
 
     def unload(self, deployment_id: int) -> None:
         self.held.pop(deployment_id)
+
+
+class FullHost(RefusingHost):
+    """Has no room left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+
+    def load(self, plan: object) -> str:
+        self.tries += 1
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_worker_without_room_does_not_take_away_what_another_serves(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployed()
+    worker.loop.reconcile()
+    host = FullHost()
+    full = Reconciler(host, worker="e2", consume=lambda _: None, cease=lambda _: None)
+    full.reconcile()
+    full.reconcile()
+    assert host.tries == 1
+    deployment.refresh_from_db()
+    assert deployment.state == DeploymentState.SERVING
+    second = Replica.objects.get(deployment=deployment, worker="e2")
+    assert (second.state, "No space left" in second.message) == ("stopped", True)
+
+    monkeypatch.setattr(reconciler, "RELOAD_S", 0.0)
+    again = Reconciler(host, worker="e2", consume=lambda _: None, cease=lambda _: None)
+    again.reconcile()
+    Replica.objects.filter(worker="e1").update(state=ReplicaState.STOPPED)
+    again.reconcile()
+    assert host.tries == 3
+    deployment.refresh_from_db()
+    assert deployment.state == DeploymentState.REFUSED
