@@ -55,7 +55,22 @@ def _measure(*, rounds: int) -> list[Row]:
     rows.append(Row.of("wait for the seal, median", "ms", [median for median, _ in lags]))
     rows.append(Row.of("wait for the seal, 95 %", "ms", [high for _, high in lags]))
     rows.append(Row.of("sealing a backlog", "events/s", [_backlog_rate() for _ in range(rounds)]))
+    rows.append(Row.of("verifying an export", "events/s", [_verify_rate() for _ in range(rounds)]))
     return rows
+
+
+def _verify_rate() -> float:
+    """Events per second of processor time that `assay audit verify` checks in one process."""
+    from governance.audit.export import export_lines
+    from governance.audit.signing import audit_public_keys
+    from governance.audit.verify import verify_export
+
+    lines = list(export_lines())
+    started = time.process_time()
+    report = verify_export(lines, public_keys=audit_public_keys())
+    if not report.ok:
+        raise RuntimeError(report.message)
+    return report.events / (time.process_time() - started)
 
 
 def _rate(write: Callable[[int], None], threads: int) -> float:

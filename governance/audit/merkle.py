@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 HASH_BYTES = 32
+SUBTREE = 256
 # The root over a half-open range of leaves, start and end.
 RangeRoot = Callable[[int, int], bytes]
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -25,6 +26,18 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+def _perfect_root(nodes: list[bytes]) -> bytes:
+    """The root over hashes whose number is a power of two."""
+    sha256 = hashlib.sha256
+    while len(nodes) > 1:
+        pairs = iter(nodes)
+        nodes = [
+            sha256(b"\x01" + left + right).digest()
+            for left, right in zip(pairs, pairs, strict=True)
+        ]
+    return nodes[0]
+
+
 @dataclass(slots=True)
 class Frontier:
     """What is needed to append to a tree of `size` leaves and to know its root.
@@ -37,17 +50,29 @@ class Frontier:
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash at the right."""
-        size, node = self.size, leaf
-        while size & 1:
-            node = node_hash(self.hashes.pop(), node)
-            size >>= 1
-        self.hashes.append(node)
-        self.size += 1
+        self._push(leaf, 0)
 
     def extend(self, leaves: Iterable[bytes]) -> None:
-        """Add leaf hashes in order."""
-        for leaf in leaves:
-            self.append(leaf)
+        """Add leaf hashes in order; a perfect subtree at a time where one fits."""
+        rest = list(leaves)
+        start = 0
+        while start < len(rest):
+            if self.size % SUBTREE == 0 and len(rest) - start >= SUBTREE:
+                node = _perfect_root(rest[start : start + SUBTREE])
+                self._push(node, SUBTREE.bit_length() - 1)
+                start += SUBTREE
+            else:
+                self._push(rest[start], 0)
+                start += 1
+
+    def _push(self, node: bytes, height: int) -> None:
+        """Add the root of a perfect subtree of 2^height leaves; `size` is a multiple of them."""
+        carry = self.size >> height
+        while carry & 1:
+            node = node_hash(self.hashes.pop(), node)
+            carry >>= 1
+        self.hashes.append(node)
+        self.size += 1 << height
 
     def root(self) -> bytes:
         """The tree head over everything appended so far."""
