@@ -200,6 +200,7 @@ def test_what_is_no_passkeys_answer_is_refused_everywhere(ada: Person, number: i
     visitor = Visitor().sign_in(ada)
     visitor.get("/account/passkeys/options")
     assert visitor.post("/account/passkeys", name="x", credential=text).status_code == 400
+    assert visitor.post("/account/passkeys", name="x").status_code == 400
     assert not Authenticator.objects.exists()
 
 

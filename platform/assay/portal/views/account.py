@@ -240,7 +240,9 @@ class PasskeyAdd(FreshScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(PasskeyForm(self.request.POST))
         codes = passkeys.passkey_add(
-            actor=self.actor, name=values["name"], credential=self.request.POST["credential"]
+            actor=self.actor,
+            name=values["name"],
+            credential=self.request.POST.get("credential", ""),
         )
         return added(self.request, codes, f"The passkey {values['name']} is added.")
 
