@@ -52,13 +52,6 @@ class Principal:
             held.add(self.department)
         return frozenset(held)
 
-    def has_role(self, role: str, department: str | None = None) -> bool:
-        """Whether it holds `role`, in `department` when one is given."""
-        return any(
-            r.role == role and (department is None or r.department == department)
-            for r in self.roles
-        )
-
     @property
     def specialities(self) -> frozenset[str]:
         """The specialities it reviews in."""

@@ -27,7 +27,6 @@ from governance.principals import HeldRole, Principal, PrincipalKind
 M = TypeVar("M", bound=Model)
 
 ROLE = "assay_app"
-EVERYTHING = "*"
 
 # The tables that deciding on a resource type reads, by the names that `assay_opened` asks for: its
 # own, those that its list joins, and the data that makes its classification.

@@ -145,7 +145,7 @@ def password_change(
     if not person.has_usable_password():
         raise InvalidInput(
             f"{person.name} signs in without a password; there is none to change.",
-            hint="Sign in as before; an administrator can give the account a password.",
+            hint="Sign in as before: with a passkey, or with single sign-on.",
         )
     try:
         if len(new) > PASSWORD_MAX:

@@ -68,14 +68,6 @@ def reviews_visible_to(actor: Principal) -> QuerySet[Review]:
     return visible_to(actor, Action.RELEASE_VIEW, reviews, resource_type="review")
 
 
-def review_get(*, actor: Principal, review_id: int) -> Review:
-    """Raises NotFound when there is none, or the actor may not see it."""
-    review = reviews_visible_to(actor).filter(pk=review_id).first()
-    if review is None:
-        raise NotFound(f"There is no review {review_id}.")
-    return review
-
-
 def review_standing(review: Review) -> Standing:
     """What the present round has and lacks. One person counts once, for one speciality."""
     votes = review.decisions.filter(

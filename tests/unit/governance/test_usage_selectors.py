@@ -11,7 +11,7 @@ from governance.errors import InvalidInput
 from governance.policy.services import policy_bootstrap
 from governance.principals import ANONYMOUS, HeldRole, Principal, PrincipalKind
 from governance.usage.models import UsageRecord
-from governance.usage.selectors import UsageTotals, usage_by_day, usage_totals, usage_visible_to
+from governance.usage.selectors import usage_grouped, usage_visible_to
 
 pytestmark = pytest.mark.django_db
 
@@ -61,29 +61,34 @@ def test_a_department_sees_its_own_usage_and_an_auditor_all_of_it():
 
 
 @pytest.mark.usefixtures("records")
-def test_totals_are_those_of_the_days_asked_for():
-    assert usage_totals(person("auditor"), days=30) == UsageTotals(4, 1, 40, 6)
-    assert usage_totals(person("lead", "clinical"), days=1) == UsageTotals(2, 1, 20, 1)
-    assert usage_totals(person("lead", "clinical"), days=1).tokens == 21
-    assert usage_totals(ANONYMOUS) == UsageTotals()
+def test_sums_are_those_of_the_days_asked_for():
+    assert sums(person("auditor"), days=30) == [
+        (3, 1, 0, 10, 2),
+        (1, 1, 0, 10, 3),
+        (0, 2, 1, 20, 1),
+    ]
+    assert sums(person("lead", "clinical"), days=1) == [(0, 2, 1, 20, 1)]
+    assert sums(ANONYMOUS, days=366) == []
 
 
-@pytest.mark.usefixtures("records")
-def test_every_day_is_there_and_today_is_last():
-    days = usage_by_day(person("auditor"), days=5)
-    assert [day.totals.requests for day in days] == [0, 1, 0, 1, 2]
-    assert days[-1].day == timezone.now().date()
+def sums(actor: Principal, days: int) -> list[tuple[int, ...]]:
+    """Age in days, requests, failed ones, prompt and completion tokens of each day with use."""
+    today = timezone.now().date()
+    return [
+        ((today - s.day).days, s.requests, s.failed, s.prompt_tokens, s.completion_tokens)
+        for s in usage_grouped(actor, days)
+    ]
 
 
 @pytest.mark.parametrize("days", [0, -1, 367])
 def test_an_absurd_number_of_days_is_refused(days: int):
     with pytest.raises(InvalidInput, match="1 to 366 days"):
-        usage_by_day(person("auditor"), days=days)
+        usage_grouped(person("auditor"), days)
 
 
 def test_the_last_days_are_found_by_the_index_on_time(records: None) -> None:
     with connection.cursor() as cursor, CaptureQueriesContext(connection) as captured:
-        usage_totals(person("admin"), days=7)
+        usage_grouped(person("admin"), 7)
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {captured[-1]['sql']}")
         assert "Index Cond: (occurred_at" in str(cursor.fetchall())
