@@ -163,7 +163,7 @@ def described(event: AuditEvent) -> Described:
         subject = f"{event.subject_type.replace('_', ' ')} {event.subject_id}"
     if resource == "quota":
         kind, of, whose = subject.partition(" of ")
-        subject = f"{kind.replace('_', ' ')}{of}{whose}"
+        subject = f"{kind.replace('_', ' ')}{of}{whose.replace(':', ' ')}"
     phrase = PHRASES.get(event.action)
     if phrase is None:
         phrase = f"{resource.replace('_', ' ')}: {verb.replace('_', ' ')}, {{}}"

@@ -18,6 +18,7 @@ from assay.portal.templatetags.assay import (
     initials,
     measured,
     metric_title,
+    subject,
     tone,
 )
 from assay.portal.words import described
@@ -122,6 +123,20 @@ def test_an_event_about_a_limit_names_its_kind_in_words() -> None:
         action="quota:set", outcome="allowed", subject_name="tokens_per_day of my_team"
     )
     assert described(event).what == "set the limit tokens per day of my_team"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "number", "said"),
+    [
+        ("release", "release 1", "1", "release 1"),
+        ("intake", "2", "2", "intake 2"),
+        ("key", "editor plugin", "TPqp", "key editor plugin (TPqp)"),
+        ("audit", "", "log", "audit (log)"),
+    ],
+)
+def test_what_an_event_is_about_is_said_once(kind: str, name: str, number: str, said: str) -> None:
+    event = AuditEvent(subject_type=kind, subject_name=name, subject_id=number)
+    assert subject(event) == said
 
 
 def test_loopback_is_recognised_in_every_spelling() -> None:

@@ -225,6 +225,14 @@ def subject_words(subject: str) -> str:
 
 
 @register.filter
+def subject(event: Any) -> str:
+    """What an audit event is about: its kind, its name, and its number where the name lacks it."""
+    kind, name = words(event.subject_type), event.subject_name
+    said = name if name.startswith(f"{kind} ") else f"{kind} {name}".strip()
+    return said if event.subject_id in said.split() else f"{said} ({event.subject_id})"
+
+
+@register.filter
 def seconds(milliseconds: int | None) -> str:
     """Milliseconds as seconds."""
     return f"{(milliseconds or 0) / 1000:,.1f} s"
