@@ -40,7 +40,6 @@ _TEXT, _NUMBER, _FLAG, _NOTHING, _COLLECTION, _OTHER = Kind
 _MEMBERSHIP = frozenset({Operator.EQ, Operator.IN})
 _EXCLUSION = frozenset({Operator.NE, Operator.NOT_IN})
 _CONTAINMENT = frozenset({Operator.CONTAINS, Operator.CONTAINS_ANY})
-_NETWORKS = frozenset({Operator.IN_NETWORK, Operator.NOT_IN_NETWORK})
 
 
 def bits(mask: int) -> Iterator[int]:

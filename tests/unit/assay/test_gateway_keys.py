@@ -313,3 +313,13 @@ def test_a_changed_key_that_cannot_be_read_is_not_trusted(
         assert "could not be read again" in stream.end()
         assert stream.ended_at - changed < admission.PATIENCE_S + 1
     wait_until(lambda: not stage.application.gateway.start().refresher.pending)
+
+
+def test_a_key_that_was_revoked_by_a_host_whose_clock_is_ahead_is_dead_at_once(
+    stage: Stage,
+) -> None:
+    stage.deployment()
+    token = stage.key()
+    ApiKey.objects.update(revoked_at=timezone.now() + timedelta(minutes=5))
+    stage.notify()
+    assert stage.post(CHAT, token, json=GOOD).status_code == 401

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Paragraphs, Slug, StrictSerializer, Truth
+from assay.api.fields import Choice, Line, Paragraphs, Several, Slug, StrictSerializer, Truth
 from assay.api.idempotency import idempotent
 from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
 from assay.api.representations.registry import IntakeAnswer
@@ -36,7 +36,7 @@ class IntakeBody(StrictSerializer):
     model = Slug(max_length=80)
     source = Line(max_length=300)  # type: ignore[assignment]  # DRF takes it out of the class
     licence = Line(max_length=60)
-    files = serializers.ListField(
+    files = Several(
         child=serializers.FileField(max_length=255, allow_empty_file=True),
         min_length=1,
         max_length=MAX_FILES,

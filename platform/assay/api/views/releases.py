@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,6 +15,7 @@ from assay.api.fields import (
     Line,
     Object,
     Paragraphs,
+    Several,
     Slug,
     StrictSerializer,
 )
@@ -87,9 +87,7 @@ class ReleaseBody(StrictSerializer):
     version = Identifier()
     environment = Choice(choices=Environment.choices)
     deployment_name = Slug(max_length=80)
-    departments = serializers.ListField(
-        child=Slug(max_length=40), min_length=1, max_length=MAX_DEPARTMENTS
-    )
+    departments = Several(child=Slug(max_length=40), min_length=1, max_length=MAX_DEPARTMENTS)
     visibility = Choice(choices=Visibility.choices, required=False)
     purpose = Paragraphs(max_length=1000)
     risk_answers = Object(required=False)
