@@ -26,7 +26,7 @@ _MONEY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 def list_limits(limit: Limit = 100) -> None:
     """Limits that you may see, and how far they are used."""
     table(
-        ("id", "on", "limit", "used", "reserved", "%", "no room today", "resets"),
+        ("id", "on", "limit", "used", "reserved", "%", "refused today", "resets"),
         (_row(quota) for quota in Client.signed_in().all("quotas", limit=limit)),
         empty="There are no limits that you may see.",
     )
@@ -66,7 +66,7 @@ def which(
     asked = {"key": str(key), **({"deployment": deployment} if deployment else {})}
     found = Client.signed_in().get("quotas/effective", **asked)
     table(
-        ("id", "on", "limit", "used", "reserved", "%", "no room today", "resets"),
+        ("id", "on", "limit", "used", "reserved", "%", "refused today", "resets"),
         (_row(quota) for quota in found["limits"]),
         empty="Nothing limits this key.",
     )
