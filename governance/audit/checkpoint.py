@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -69,11 +70,11 @@ class Verifier:
     """Opens checkpoints of one log that the owner of one of its public keys signed.
 
     A log has several keys when its signing key was changed: the retired ones still open what they
-    signed. `keys` are key ids and keys.
+    signed. `keys` are found by their ids.
     """
 
     name: str
-    keys: tuple[tuple[bytes, Ed25519PublicKey], ...]
+    keys: Mapping[bytes, Ed25519PublicKey]
 
     @classmethod
     def from_text(cls, public_keys: str) -> Verifier:
@@ -87,7 +88,7 @@ class Verifier:
         name = read[0][0]
         if any(other != name for other, *_ in read):
             raise BadCheckpoint("The public keys are of different logs.")
-        return cls(name, tuple((claimed, key) for _, claimed, key in read))
+        return cls(name, {claimed: key for _, claimed, key in read})
 
     def open(self, note: str) -> Checkpoint:
         """The checkpoint in a note that this key signed.
@@ -112,7 +113,7 @@ class Verifier:
             return False
         try:
             signature = _decode(line[len(prefix) :])
-            key = dict(self.keys).get(signature[:4])
+            key = self.keys.get(signature[:4])
             if key is None:
                 return False
             key.verify(signature[4:], text.encode())

@@ -6,41 +6,20 @@ of leaves and a root for every 256 events, not of the whole log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from governance.audit import merkle
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
 from governance.audit.proof_files import consistency_document, inclusion_document
+from governance.audit.selectors import audit_checkpoints_visible_to
 from governance.audit.signing import audit_public_keys
 from governance.audit.tiles import WIDTH, split_hashes
 from governance.errors import InvalidInput, WrongState
+from governance.principals import Principal
 
 
-@dataclass(frozen=True, slots=True)
-class InclusionProof:
-    """That an event stands at `sequence` of the tree that `checkpoint` (a signed note) heads."""
-
-    sequence: int
-    tree_size: int
-    leaf_hash: bytes
-    path: list[bytes]
-    checkpoint: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConsistencyProof:
-    """That the log of the `new` checkpoint only added to that of the `old` one (signed notes)."""
-
-    old_size: int
-    new_size: int
-    path: list[bytes]
-    old: str
-    new: str
-
-
-def inclusion_proof(event: AuditEvent) -> InclusionProof:
-    """The proof that the latest checkpoint covers `event`.
+def inclusion_proof(event: AuditEvent) -> dict[str, Any]:
+    """The proof that the latest checkpoint covers `event`, for `proof_files.check_proof`.
 
     Raises:
         WrongState: the event is not sealed yet, or the log was tampered with and proves nothing.
@@ -59,17 +38,28 @@ def inclusion_proof(event: AuditEvent) -> InclusionProof:
         leaf, event.sequence, size, path, root
     ):
         raise _tampered(f"Audit event {event.pk} cannot be proved to be in the log")
-    return InclusionProof(event.sequence, size, leaf, path, checkpoint.note)
+    return inclusion_document(
+        public_keys=audit_public_keys(),
+        checkpoint=checkpoint.note,
+        sequence=event.sequence,
+        tree_size=size,
+        canonical=bytes(event.canonical).decode(),
+        path=path,
+    )
 
 
-def consistency_proof(old_size: int, new_size: int | None = None) -> ConsistencyProof:
-    """The proof between the checkpoints over `old_size` and `new_size` events (or the latest).
+def consistency_proof(
+    *, actor: Principal, old_size: int, new_size: int | None = None
+) -> dict[str, Any]:
+    """The proof between the checkpoints over `old_size` and `new_size` events (or the latest), for
+    `proof_files.check_proof`.
 
     Raises:
+        NotFound, NotPermitted: the actor may not see the whole log.
         InvalidInput: there is no checkpoint of that size, or the old one is the larger.
         WrongState: nothing is sealed yet, or the log was tampered with and proves nothing.
     """
-    heads = AuditCheckpoint.objects.all()
+    heads = audit_checkpoints_visible_to(actor)
     new = heads.first() if new_size is None else heads.filter(tree_size=new_size).first()
     if new is None and new_size is None:
         raise WrongState(
@@ -95,35 +85,8 @@ def consistency_proof(old_size: int, new_size: int | None = None) -> Consistency
         raise _tampered(
             f"The log of {new.tree_size} events cannot be proved to contain that of {old.tree_size}"
         )
-    return ConsistencyProof(old.tree_size, new.tree_size, path, old.note, new.note)
-
-
-def event_proof(event: AuditEvent) -> dict[str, Any]:
-    """The proof of inclusion as a document that `governance.audit.proof_files` checks anywhere.
-
-    Raises:
-        WrongState: as `inclusion_proof`.
-    """
-    proof = inclusion_proof(event)
-    return inclusion_document(
-        public_keys=audit_public_keys(),
-        checkpoint=proof.checkpoint,
-        sequence=proof.sequence,
-        tree_size=proof.tree_size,
-        canonical=bytes(event.canonical).decode(),
-        path=proof.path,
-    )
-
-
-def growth_proof(old_size: int, new_size: int | None = None) -> dict[str, Any]:
-    """The proof of consistency as such a document.
-
-    Raises:
-        InvalidInput, WrongState: as `consistency_proof`.
-    """
-    proof = consistency_proof(old_size, new_size)
     return consistency_document(
-        public_keys=audit_public_keys(), old=proof.old, new=proof.new, path=proof.path
+        public_keys=audit_public_keys(), old=old.note, new=new.note, path=path
     )
 
 

@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from governance.audit.merkle import HASH_BYTES, tree_root
+from governance.audit.merkle import HASH_BYTES, SUBTREE, tree_root
 
-WIDTH = 256
+WIDTH = SUBTREE
 TILE_BYTES = WIDTH * HASH_BYTES
 CHECKPOINT = "checkpoint"
 

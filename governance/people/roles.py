@@ -19,6 +19,7 @@ from governance.people.models import (
 )
 from governance.people.selectors import person_resource
 from governance.permissions import Action
+from governance.policy.context import base_context
 from governance.policy.engine import Resource, decide
 from governance.policy.services import SNAPSHOT_CHANNEL, active_policy, authorize
 from governance.principals import Principal
@@ -54,13 +55,7 @@ def role_grant(
             raise NotPermitted(
                 f"Separation of duties: {person.name} may not grant themselves {words}.",
                 hint="Another administrator can.",
-                attempt=Attempt(
-                    actor=actor,
-                    action=Action.ROLE_GRANT,
-                    subject=person_subject(person),
-                    department=department.slug if department else "",
-                    policy_version=decision.policy_version,
-                ),
+                attempt=_attempt(actor, person, department, decision.policy_version),
             )
         # The row as it is now, held: groups may be giving it roles at the same time.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
@@ -89,18 +84,24 @@ def _refuse_beyond(
     that department's roles, and not theirs."""
     place = frozenset({department.slug} if department else ())
     there = Resource("person", attributes={"departments": place, "owner": None})
-    if not decide(active_policy(), actor, Action.ROLE_GRANT, there).allowed:
+    if not decide(active_policy(), actor, Action.ROLE_GRANT, there, base_context()).allowed:
         raise NotPermitted(
             f"{actor.name} may not give or take the role {words}.",
             hint="Whoever keeps the roles of that department, or of the platform, can.",
-            attempt=Attempt(
-                actor=actor,
-                action=Action.ROLE_GRANT,
-                subject=person_subject(person),
-                department=department.slug if department else "",
-                policy_version=version,
-            ),
+            attempt=_attempt(actor, person, department, version),
         )
+
+
+def _attempt(
+    actor: Principal, person: Person, department: Department | None, version: int
+) -> Attempt:
+    return Attempt(
+        actor=actor,
+        action=Action.ROLE_GRANT,
+        subject=person_subject(person),
+        department=department.slug if department else "",
+        policy_version=version,
+    )
 
 
 def role_words(role: str, department: Department | None, speciality: str) -> str:

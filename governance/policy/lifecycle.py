@@ -15,7 +15,7 @@ from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.access import require_two_deciders
 from governance.policy.cases import CaseResult, failing, parse_cases, run_cases
-from governance.policy.document import Document, document_checked
+from governance.policy.document import Document, document_checked, document_from_yaml
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.selectors import policy_versions_visible_to
@@ -38,6 +38,17 @@ def content_digest(version: PolicyVersion) -> str:
     content = {"rules": version.rules, "tests": version.tests, "note": version.note}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def policy_read(*, actor: Principal, text: str) -> Document:
+    """The rules, tests and note in `text`, YAML that may become a draft of the actor's.
+
+    Raises:
+        NotFound, NotPermitted: the actor drafts no policies; reading one may take a second.
+        InvalidInput, TooLarge: it is no policy; `fields` says where.
+    """
+    authorize(actor=actor, action=Action.POLICY_DRAFT, resource=Resource("policy"))
+    return document_from_yaml(text)
 
 
 def draft_create(

@@ -10,7 +10,6 @@ from typing import Any
 from django.db.models import Case, CharField, Count, F, Q, QuerySet, Sum, Value, When
 from django.db.models.expressions import Expression
 from django.db.models.functions import TruncDate
-from django.utils import timezone
 
 from governance.errors import InvalidInput
 from governance.permissions import Action
@@ -59,7 +58,7 @@ def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[Us
     Raises:
         InvalidInput: `days` is not between 1 and 366, or `by` is none of `GROUPS`.
     """
-    records = _recent(actor, days).order_by()
+    records = usage_visible_to(actor).filter(occurred_at__gte=beginning_of(days)).order_by()
     whole: Expression = Value(None, CharField(null=True))
     name = whole
     if by is not None:
@@ -78,12 +77,13 @@ def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[Us
     return [UsageSum(**row) for row in rows]
 
 
-def _first_day(days: int) -> date:
+def beginning_of(days: int) -> datetime:
+    """When the first of the last `days` days began, in UTC; today is the last of them.
+
+    Raises:
+        InvalidInput: `days` is not between 1 and 366.
+    """
     if not 1 <= days <= MAX_DAYS:
         raise InvalidInput(f"Usage is shown for 1 to {MAX_DAYS} days; {days} were asked for.")
-    return timezone.now().date() - timedelta(days=days - 1)
-
-
-def _recent(actor: Principal, days: int) -> QuerySet[UsageRecord]:
-    since = datetime.combine(_first_day(days), time.min, UTC)
-    return usage_visible_to(actor).filter(occurred_at__gte=since)
+    first = datetime.now(UTC).date() - timedelta(days=days - 1)
+    return datetime.combine(first, time.min, UTC)

@@ -111,16 +111,20 @@ def _say(document: Any, key: str, kept: str = "") -> None:
     named = document.get("public_keys") if isinstance(document, dict) else None
     if not key and isinstance(named, str):
         key = named
-        errors.print(
-            "Checked with the key that the proof itself names; --key checks with one that you "
-            "know from elsewhere.",
-            style="dim",
-        )
+        _say_whose_key("proof")
     try:
         said = check_proof(document, public_keys=key, kept=kept)
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof does not hold. {error}") from error
     console.print(f"[green]✓[/] {escape(said)}")
+
+
+def _say_whose_key(what: str) -> None:
+    errors.print(
+        f"Checked with the key that the {what} itself names; --key checks with one that you know "
+        "from elsewhere.",
+        style="dim",
+    )
 
 
 def _keep(document: Any, out: Path | None) -> None:
@@ -136,11 +140,7 @@ def _keep(document: Any, out: Path | None) -> None:
 def _verify(file: Path, key: str, notes: list[str], tiles: Path | None) -> VerificationReport:
     if not key:
         key = _key_in(file)
-        errors.print(
-            "Checked with the key that the export itself names; --key checks with one that you "
-            "know from elsewhere.",
-            style="dim",
-        )
+        _say_whose_key("export")
     try:
         return verify_file(file, public_keys=key, checkpoints=notes, tiles=tiles)
     except OSError as error:

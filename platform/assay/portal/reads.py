@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
-from django.utils import timezone
 
 from assay.portal.access import may
 from governance.permissions import Action
@@ -15,6 +14,7 @@ from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
+from governance.usage.selectors import beginning_of
 
 
 def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
@@ -48,10 +48,10 @@ def policies_awaiting(actor: Principal) -> int:
 
 def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
     """Requests and tokens a day for the last `days` days, today last, days without use as 0."""
-    today = timezone.now().date()
-    first = today - timedelta(days=days - 1)
+    since = beginning_of(days)
+    first = since.date()
     rows = (
-        records.filter(occurred_at__gte=datetime.combine(first, time.min, UTC))
+        records.filter(occurred_at__gte=since)
         .annotate(day=TruncDate("occurred_at"))
         .order_by()
         .values("day")

@@ -57,6 +57,8 @@ PHRASES = {
     "person:remove_factor": "removed a second factor of {}",
     "person:renew_recovery_codes": "made new recovery codes for {}",
     "person:reset_factors": "reset the second factors of {}",
+    "person:unlink": "ended the link of {} with the identity provider",
+    "person:forget_credentials": "forgot how {} used to sign in",
     "policy:activate": "put {} in force",
     "policy:draft": "drafted {}",
     "policy:propose": "proposed {}",

@@ -30,7 +30,7 @@ def test_the_key_of_the_signed_note_specification_is_read():
     verifier = Verifier.from_text(
         "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
     )
-    assert verifier.keys[0][0].hex() == "033de0ae"
+    assert [key.hex() for key in verifier.keys] == ["033de0ae"]
 
 
 def test_every_flipped_bit_of_a_checkpoint_is_noticed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -15,15 +16,18 @@ from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_signer
-from governance.errors import InvalidInput, WrongState
-from governance.principals import service_principal
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.principals import ANONYMOUS, HeldRole, Principal, PrincipalKind, service_principal
 
 pytestmark = pytest.mark.django_db
+AUDITOR = Principal(
+    PrincipalKind.PERSON, "1", "Asha", roles=frozenset({HeldRole("auditor")}), person_id=1
+)
 SIZES = (1, 255, 256, 257, 600, 1029)
 
 
 @pytest.fixture(autouse=True)
-def log(settings: Any, tmp_path: Any) -> None:
+def log(policy: Any, settings: Any, tmp_path: Any) -> None:
     """A log whose checkpoints are over `SIZES` events."""
     settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
     with transaction.atomic():
@@ -41,9 +45,19 @@ def opened(note: str) -> Checkpoint:
 
 def holds(sequence: int) -> bool:
     proof = inclusion_proof(AuditEvent.objects.get(sequence=sequence))
-    head = opened(proof.checkpoint)
-    assert head.size == proof.tree_size
-    return verify_inclusion(proof.leaf_hash, proof.sequence, proof.tree_size, proof.path, head.root)
+    head = opened(proof["checkpoint"])
+    assert head.size == proof["tree_size"]
+    return verify_inclusion(
+        bytes.fromhex(proof["leaf_hash"]), proof["sequence"], head.size, path_of(proof), head.root
+    )
+
+
+def grown(old: int, new: int | None = None) -> dict[str, Any]:
+    return consistency_proof(actor=AUDITOR, old_size=old, new_size=new)
+
+
+def path_of(proof: dict[str, Any]) -> list[bytes]:
+    return [bytes.fromhex(step) for step in proof["path"]]
 
 
 def test_a_root_is_kept_of_every_full_tile() -> None:
@@ -70,22 +84,22 @@ def test_each_checkpoint_is_proved_to_contain_the_earlier_ones_and_no_later_one(
     for old, new in product(SIZES, SIZES):
         if old > new:
             with pytest.raises(InvalidInput, match="cannot have grown"):
-                consistency_proof(old, new)
+                grown(old, new)
             continue
-        proof = consistency_proof(old, new)
-        before, after = opened(proof.old), opened(proof.new)
+        proof = grown(old, new)
+        before, after = opened(proof["old_checkpoint"]), opened(proof["new_checkpoint"])
         assert (before.size, after.size) == (old, new)
-        assert verify_consistency(old, new, before.root, after.root, proof.path)
+        assert verify_consistency(old, new, before.root, after.root, path_of(proof))
 
 
 def test_the_latest_checkpoint_is_meant_when_none_is_named() -> None:
-    assert consistency_proof(256).new_size == SIZES[-1]
+    assert opened(grown(256)["new_checkpoint"]).size == SIZES[-1]
 
 
 def test_what_was_no_checkpoint_is_refused_by_name() -> None:
     for old, new in ((2, None), (1, 2), (0, None), (-1, None)):
         with pytest.raises(InvalidInput, match=f"over {new or old} events"):
-            consistency_proof(old, new)
+            grown(old, new)
 
 
 def test_a_log_that_was_tampered_with_proves_nothing() -> None:
@@ -104,7 +118,7 @@ def test_a_log_that_was_tampered_with_proves_nothing() -> None:
     with pytest.raises(WrongState, match="contradicts the signed checkpoint"):
         holds(0)
     with pytest.raises(WrongState, match="cannot be proved to contain"):
-        consistency_proof(257)
+        grown(257)
 
 
 def test_a_log_of_nothing_has_no_proof() -> None:
@@ -112,4 +126,10 @@ def test_a_log_of_nothing_has_no_proof() -> None:
         cursor.execute("ALTER TABLE governance_auditcheckpoint DISABLE TRIGGER USER")
     AuditCheckpoint.objects.all().delete()
     with pytest.raises(WrongState, match="Nothing is sealed"):
-        consistency_proof(1)
+        grown(1)
+
+
+def test_who_may_not_see_the_whole_log_gets_no_proof_about_it() -> None:
+    for actor in (ANONYMOUS, replace(AUDITOR, roles=frozenset({HeldRole("lead", "clinical")}))):
+        with pytest.raises((NotFound, NotPermitted)):
+            consistency_proof(actor=actor, old_size=1)

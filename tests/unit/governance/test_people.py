@@ -297,8 +297,11 @@ def test_who_keeps_the_roles_of_a_department_gives_and_takes_none_beyond_it(
                 "description": "leads keep the roles of colleagues",
                 "principal": {"member_roles": ["lead"]},
                 "actions": ["person:view", "role:grant"],
-                "conditions": [{"attribute": "departments", "operator": "same_department"}],
-            }
+                "conditions": [
+                    {"attribute": "departments", "operator": "same_department"},
+                    {"attribute": "context.time", "operator": "gte", "value": "00:00"},
+                ],
+            },
         ]
     )
     lead = principal_for_person(person("Fay", "lead@finance"))

@@ -27,7 +27,7 @@ from assay.api.representations.governance import (
     InclusionProofAnswer,
 )
 from governance.audit.export import export_lines
-from governance.audit.proofs import event_proof, growth_proof
+from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
     audit_event_get,
@@ -138,7 +138,7 @@ class AuditEventProofView(Endpoint):
     def get(self, request: Request, event_id: int) -> Response:
         self.query()
         event = audit_event_get(actor=self.actor, id=event_id)
-        return self.answer(event_proof(event), InclusionProofAnswer)
+        return self.answer(inclusion_proof(event), InclusionProofAnswer)
 
 
 class ConsistencyQuery(StrictSerializer):
@@ -159,8 +159,10 @@ class AuditConsistencyView(Endpoint):
     )
     def get(self, request: Request) -> Response:
         sizes = self.query(ConsistencyQuery)
-        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
-        return self.answer(growth_proof(sizes["old"], sizes.get("new")), ConsistencyProofAnswer)
+        proof = consistency_proof(
+            actor=self.actor, old_size=sizes["old"], new_size=sizes.get("new")
+        )
+        return self.answer(proof, ConsistencyProofAnswer)
 
 
 class AuditCheckpointsView(Endpoint):

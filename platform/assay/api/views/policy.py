@@ -22,17 +22,14 @@ from assay.api.representations.policy import (
     ReplayAnswer,
 )
 from governance.errors import InvalidInput
-from governance.permissions import Action
 from governance.policy.differences import difference
 from governance.policy.document import (
     MAX_BYTES,
     MAX_CASES,
     MAX_RULES,
     NOTE_MAX,
-    document_from_yaml,
     document_to_yaml,
 )
-from governance.policy.engine import Resource
 from governance.policy.lifecycle import (
     REASON_MAX,
     draft_create,
@@ -40,6 +37,7 @@ from governance.policy.lifecycle import (
     draft_update,
     policy_approve,
     policy_propose,
+    policy_read,
     policy_reject,
     policy_withdraw,
     version_test,
@@ -51,7 +49,6 @@ from governance.policy.selectors import (
     policy_version_get,
     policy_versions_visible_to,
 )
-from governance.policy.services import authorize
 from governance.principals import Principal
 
 TAG = "Policy"
@@ -285,7 +282,7 @@ def _document(actor: Principal, given: dict[str, Any]) -> dict[str, Any]:
     """`yaml` taken apart into what the services take.
 
     Raises:
-        NotPermitted: the actor drafts no policies; reading one may take a second.
+        NotFound, NotPermitted: as `policy_read`.
         InvalidInput: it is given together with its own parts, or not valid.
     """
     text = given.pop("yaml", None)
@@ -296,8 +293,7 @@ def _document(actor: Principal, given: dict[str, Any]) -> dict[str, Any]:
             "Give a policy as `yaml` or by its parts: one of the two.",
             fields={name: ["Given beside `yaml`."] for name in doubled},
         )
-    authorize(actor=actor, action=Action.POLICY_DRAFT, resource=Resource("policy"))
-    document = document_from_yaml(text)
+    document = policy_read(actor=actor, text=text)
     return given | {
         "rules": document.rules,
         "tests": document.tests,

@@ -24,7 +24,7 @@ from assay.portal.words import described
 from governance.audit.checkpoint import split_keys
 from governance.audit.export import export_lines
 from governance.audit.models import AuditEvent
-from governance.audit.proofs import event_proof, growth_proof, inclusion_proof
+from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
     audit_event_get,
@@ -119,14 +119,8 @@ class AuditEventPage(Screen):
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         event = audit_event_get(actor=self.actor, id=id)
-        checkpoint = latest_checkpoint()
-        covered = (
-            event.sequence is not None
-            and checkpoint is not None
-            and event.sequence < checkpoint.tree_size
-        )
         proof, tampered = None, ""
-        if covered:
+        if event.sequence is not None:
             try:
                 proof = inclusion_proof(event)
             except WrongState as error:
@@ -140,7 +134,6 @@ class AuditEventPage(Screen):
             "tampered": tampered,
             "leaf_hash": bytes(event.leaf_hash).hex(),
             "proof": proof,
-            "path": [step.hex() for step in proof.path] if proof else [],
         }
 
 
@@ -167,7 +160,7 @@ class AuditEventProof(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         event = audit_event_get(actor=self.actor, id=kwargs["id"])
-        return _attached(event_proof(event), f"assay-audit-event-{event.pk}-proof")
+        return _attached(inclusion_proof(event), f"assay-audit-event-{event.pk}-proof")
 
 
 class AuditCheckpoints(Screen):
@@ -189,9 +182,9 @@ class AuditConsistency(Screen):
     """Downloads the proof that the log only grew since a checkpoint."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        audit_checkpoints_visible_to(self.actor)
         size = kwargs["size"]
-        return _attached(growth_proof(size), f"assay-audit-consistency-from-{size}")
+        proof = consistency_proof(actor=self.actor, old_size=size)
+        return _attached(proof, f"assay-audit-consistency-from-{size}")
 
 
 class AuditExport(Screen):

@@ -19,8 +19,7 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.policy.cases import failing
 from governance.policy.differences import difference
-from governance.policy.document import document_from_yaml, document_to_yaml
-from governance.policy.engine import Resource
+from governance.policy.document import document_to_yaml
 from governance.policy.lifecycle import (
     content_digest,
     draft_create,
@@ -28,6 +27,7 @@ from governance.policy.lifecycle import (
     draft_update,
     policy_approve,
     policy_propose,
+    policy_read,
     policy_reject,
     policy_withdraw,
     version_test,
@@ -41,7 +41,6 @@ from governance.policy.selectors import (
     policy_versions_visible_to,
 )
 from governance.policy.sentences import rule_words
-from governance.policy.services import authorize
 
 RULES_SHOWN = 50
 RUNS = (100, 1000, 10_000)
@@ -291,9 +290,7 @@ class PolicyYaml(PolicyPage):
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         text = self.request.POST.get("yaml", "").replace("\r\n", "\n")
-        # Before it is read, which may take a second.
-        authorize(actor=self.actor, action=Action.POLICY_DRAFT, resource=Resource("policy"))
-        document = document_from_yaml(text)
+        document = policy_read(actor=self.actor, text=text)
         draft_update(
             actor=self.actor,
             number=number,

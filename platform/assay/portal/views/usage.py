@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db.models import Avg, Count, F, Q, Sum
-from django.utils import timezone
 
 from assay.portal.http import Screen
 from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
 from governance.quotas.selectors import alerts_now
 from governance.usage.records import JOBS
-from governance.usage.selectors import usage_visible_to
+from governance.usage.selectors import beginning_of, usage_visible_to
 
 GROUPS = (
     ("deployment", "Deployment"),
@@ -37,10 +35,8 @@ class Usage(Screen):
         by = by if by in dict(GROUPS) else "deployment"
         records = usage_visible_to(self.actor)
         days = usage_days(records.exclude(endpoint__startswith=JOBS), period)
-        first = timezone.now().date() - timedelta(days=period - 1)
-        since = datetime.combine(first, time.min, UTC)
         table = (
-            records.filter(occurred_at__gte=since)
+            records.filter(occurred_at__gte=beginning_of(period))
             .order_by()
             .values(name=F(by))
             .annotate(
