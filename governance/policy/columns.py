@@ -146,7 +146,7 @@ def _scalar_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind) 
         case "ne" | "not_in":
             values = [wanted] if operator == "ne" else list(wanted)
             if common_kind(values) is kind:
-                return Rows(~among(values))
+                return Rows(reduce(and_, (_other_than(path, values) for path in paths)))
             return Rows(empty, errs=~empty)
         case "names_any":
             if kind is Kind.TEXT:
@@ -163,6 +163,13 @@ def _scalar_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind) 
             # A column is no collection, and none holds addresses.
             return Rows(NEVER, errs=ALWAYS)
     return Rows(NEVER, errs=~empty)
+
+
+def _other_than(path: str, values: list[Any]) -> Q:
+    """What is empty is none of them. Said in so many words: Django leaves it out of a negation that
+    comes after another condition on the same join.
+    """
+    return Q(**{f"{path}__isnull": True}) | ~Q(**{f"{path}__in": values})
 
 
 def _ordered_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind) -> Rows:

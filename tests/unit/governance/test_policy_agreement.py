@@ -424,6 +424,11 @@ _NOTHING_IS_NOT = [
     {**_PEOPLE, "conditions": [_where("owner", "ne", 10**6)]},
     {**_PEOPLE, "conditions": [_where("department", "not_in", ["clinical"])]},
 ]
+# Nor after two conditions that it is the value, which a single join must serve.
+_NOTHING_IS_NOT_AFTER_ALL = [
+    {**_PEOPLE, "conditions": [_where("department", "eq", "clinical")] * 2},
+    {**_PEOPLE, "conditions": [_where("department", "ne", "clinical")]},
+]
 _NO_ORDER_IN_NOTHING = [
     _PEOPLE,
     {**_PEOPLE, "effect": "forbid", "conditions": [_where("owner", "gte", 10**6)]},
@@ -450,6 +455,7 @@ def _agree(world: World, policy: tuple[str, list[dict[str, Any]]], context: dict
 @example(policy=("release", _SEVERAL), context={})
 @example(policy=("release", _LAPSED), context={"tokens": 1})
 @example(policy=("key", _NOTHING_IS_NOT), context={})
+@example(policy=("key", _NOTHING_IS_NOT_AFTER_ALL), context={})
 @example(policy=("key", _NO_ORDER_IN_NOTHING), context={})
 def test_any_policy_lists_what_it_decides(
     world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]
