@@ -33,6 +33,8 @@ from tests.unit.assay.api_support import Api
 from workers.deployments.models import Deployment, Replica
 from workers.jobs.models import Job, JobEvent
 
+pytestmark = pytest.mark.sweep
+
 DIGEST = "0" * 64
 # What a list costs whatever its length: the key, the caller's roles, the policy, and the rows.
 QUERIES = {

@@ -36,6 +36,8 @@ from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment
 from workers.jobs.models import Job
 
+pytestmark = pytest.mark.sweep
+
 # Tables with a department that everybody may read, each for the reason beside it.
 OPEN_TABLES = {
     "governance_auditevent": "refusals about another department are recorded there",

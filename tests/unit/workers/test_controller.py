@@ -15,6 +15,8 @@ from workers.dispatch import wake_controller
 from workers.jobs.models import Job, JobState
 from workers.jobs.services import job_cancel, job_claim, job_create
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.mark.django_db
 def test_a_loop_that_breaks_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
