@@ -60,7 +60,10 @@ class Signer:
 
     def sign(self, size: int, root: bytes) -> str:
         """The signed note over the tree head."""
-        text = Checkpoint(self.name, size, root).text()
+        return self.sign_text(Checkpoint(self.name, size, root).text())
+
+    def sign_text(self, text: str) -> str:
+        """The signed note over `text`, whole lines that no checkpoint begins with."""
         signature = key_id(self.name, self._public) + self._key.sign(text.encode())
         return f"{text}\n— {self.name} {base64.b64encode(signature).decode()}\n"
 
@@ -96,16 +99,24 @@ class Verifier:
         Raises:
             BadCheckpoint: malformed, of another log, or without a valid signature by this key.
         """
-        text, separator, signatures = note.partition("\n\n")
-        if not separator or len(note) > MAX_NOTE_BYTES:
-            raise BadCheckpoint("The checkpoint is not a signed note.")
-        text += "\n"
-        if not any(self._signed(text, line) for line in signatures.split("\n")):
-            raise BadCheckpoint(f"The checkpoint carries no valid signature by {self.name}.")
-        checkpoint = parse(text)
+        checkpoint = parse(self.open_text(note))
         if checkpoint.origin != self.name:
             raise BadCheckpoint(f"The checkpoint is of {checkpoint.origin}, not of {self.name}.")
         return checkpoint
+
+    def open_text(self, note: str, what: str = "checkpoint") -> str:
+        """The text of a note that one of the keys signed.
+
+        Raises:
+            BadCheckpoint: malformed, or without a valid signature.
+        """
+        text, separator, signatures = note.partition("\n\n")
+        if not separator or len(note) > MAX_NOTE_BYTES:
+            raise BadCheckpoint(f"The {what} is not a signed note.")
+        text += "\n"
+        if not any(self._signed(text, line) for line in signatures.split("\n")):
+            raise BadCheckpoint(f"The {what} carries no valid signature by {self.name}.")
+        return text
 
     def _signed(self, text: str, line: str) -> bool:
         prefix = f"— {self.name} "
