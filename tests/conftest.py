@@ -20,6 +20,7 @@ from governance.principals import Principal
 APPEND_ONLY = (
     "governance_auditevent",
     "governance_auditcheckpoint",
+    "governance_auditpersonkey",
     "governance_auditsubtree",
     "governance_usagerecord",
 )

@@ -60,6 +60,32 @@ class AuditEvent(models.Model):
         return f"{self.action} {self.subject_type} {self.subject_id}"
 
 
+class AuditPersonKey(models.Model):
+    """The key under which the log keeps what is personal of one person.
+
+    A database trigger makes it with the person. It is changed once, to null: then the person is
+    erased from the log, and every hash in it stands.
+    """
+
+    person = models.OneToOneField(
+        "governance.Person", on_delete=models.PROTECT, primary_key=True, related_name="+"
+    )
+    key = models.BinaryField(max_length=32, null=True)
+    erased_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                name="a_person_has_a_key_or_is_erased",
+                condition=Q(key__isnull=False, erased_at__isnull=True)
+                | Q(key__isnull=True, erased_at__isnull=False),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"key of person {self.person_id}"
+
+
 class AuditCheckpoint(models.Model):
     """A signed tree head: `note` is the C2SP checkpoint as published.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from django.conf import settings
 from django.db.models import Min, Q, QuerySet
@@ -14,6 +12,7 @@ from django.utils import timezone
 
 from governance.audit.export import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.personal import opened, sealed_body
 from governance.audit.services import event_columns
 from governance.audit.signing import audit_public_keys
 from governance.audit.tiles import published_checkpoint
@@ -67,30 +66,19 @@ def audit_events_visible_to(
             | Q(subject_id=query)
             | Q(request_id=query)
         )
-    # The canonical bytes are many and a list shows none of them.
-    return events.defer("canonical").order_by("-id")
+    return events.order_by("-id")
 
 
 def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (the contract's word)
-    """One event.
+    """One event, opened: with the names in it.
 
     Raises:
         NotFound: there is none, or the actor may not see it.
     """
-    event = audit_events_visible_to(actor).defer(None).filter(pk=id).first()
+    event = audit_events_visible_to(actor).filter(pk=id).first()
     if event is None:
         raise NotFound(f"There is no audit event {id} that you may see.")
-    return event
-
-
-def event_body(event: AuditEvent) -> dict[str, Any]:
-    """What was recorded, as sealed: the decoded canonical bytes.
-
-    Raises:
-        ValueError: they are no JSON, as they never are unless somebody changed them.
-    """
-    body: dict[str, Any] = json.loads(bytes(event.canonical))
-    return body
+    return opened([event])[0]
 
 
 def event_text(event: AuditEvent) -> str:
@@ -162,7 +150,7 @@ def _checked_lines(found: list[tuple[int, str]]) -> Iterator[str]:
 def _wrong_column(event: AuditEvent) -> str:
     """The first column that disagrees with the canonical bytes; empty when none does."""
     try:
-        expected = event_columns(event_body(event))
+        expected = event_columns(sealed_body(event))
     except (KeyError, TypeError, ValueError):
         return "canonical"
     if event.delivery not in ("", expected["request_id"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,11 +14,12 @@ from django.utils import timezone
 
 from governance.audit.merkle import leaf_hash
 from governance.audit.models import AuditEvent
+from governance.audit.personal import person_keys, put_in_boxes
 from governance.errors import DomainError, InvalidInput, TooLarge
 from governance.policy import decisions
-from governance.principals import Principal, RequestContext, request_context
+from governance.principals import Principal, PrincipalKind, RequestContext, request_context
 
-CANONICAL_VERSION = 1
+CANONICAL_VERSION = 2
 NONCE_BYTES = 16
 DATA_MAX_BYTES = 64 * 1024
 INSERT_BATCH = 1000
@@ -36,6 +37,11 @@ COLUMNS = (
     "reason",
     "request_id",
 )
+_INSERTED = (*COLUMNS, "occurred_at", "policy_version", "delivery", "canonical", "leaf_hash")
+_INSERT = (
+    f"INSERT INTO governance_auditevent ({', '.join(_INSERTED)}) "  # noqa: S608 (our own names)
+    f"VALUES ({', '.join(['%s'] * len(_INSERTED))}) RETURNING id"
+)
 _WIDTHS: dict[str, int] = {
     column.name: column.max_length
     for column in AuditEvent._meta.fields
@@ -45,11 +51,23 @@ _WIDTHS: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was acted on: its type, its id as text, and its name as people know it."""
+    """What was acted on: its type, its id as text, and its name as people know it.
+
+    `person` is whom it is about, if anybody: what the event says is then kept under their key. It
+    is known of a subject that is a person.
+    """
 
     type: str
     id: str
     name: str
+    person: int | None = None
+
+    @property
+    def concerns(self) -> int | None:
+        """The id of the person that the event is about."""
+        if self.person is None and self.type == "person" and self.id.isdecimal():
+            return int(self.id)
+        return self.person
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +129,17 @@ def audit_record(
     decision = decisions.consume(actor, policy_version)
     if decision is not None and outcome == "allowed":
         data = {"decision": decision, **(data or {})}
-    event = _build(
-        AuditEntry(
-            actor=actor,
-            action=action,
-            subject=subject,
-            outcome=outcome,
-            reason=reason,
-            department=department,
-            data=data or {},
-            policy_version=policy_version,
-        )
+    entry = AuditEntry(
+        actor=actor,
+        action=action,
+        subject=subject,
+        outcome=outcome,
+        reason=reason,
+        department=department,
+        data=data or {},
+        policy_version=policy_version,
     )
-    event.save(force_insert=True)
-    return event
+    return _insert(_build(entry, person_keys(_concerned(entry))))
 
 
 def audit_record_many(entries: Iterable[AuditEntry]) -> int:
@@ -136,7 +151,9 @@ def audit_record_many(entries: Iterable[AuditEntry]) -> int:
         RuntimeError, TooLarge, InvalidInput: as `audit_record`; then nothing is recorded.
     """
     _require_transaction()
-    events = [_build(entry) for entry in entries]
+    listed = list(entries)
+    keys = person_keys(person for entry in listed for person in _concerned(entry))
+    events = [_build(entry, keys) for entry in listed]
     AuditEvent.objects.bulk_create(events, batch_size=INSERT_BATCH, ignore_conflicts=True)
     return len(events)
 
@@ -186,7 +203,28 @@ def _require_transaction() -> None:
         )
 
 
-def _build(entry: AuditEntry) -> AuditEvent:
+def _insert(event: AuditEvent) -> AuditEvent:
+    """As `event.save(force_insert=True)`, in a third of the time: this is in every change's way."""
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT, [getattr(event, name) for name in _INSERTED])
+        (event.pk,) = cursor.fetchone()
+    event._state.adding = False
+    return event
+
+
+def _concerned(entry: AuditEntry) -> list[int]:
+    """The ids of the people whom an event names: who acts, and whom it is about."""
+    return [person for person in (_acting(entry.actor), entry.subject.concerns) if person]
+
+
+def _acting(actor: Principal) -> int | None:
+    """The id of the person who acts, with their own session or with a token of theirs."""
+    if actor.person_id is None and actor.kind is PrincipalKind.PERSON and actor.id.isdecimal():
+        return int(actor.id)
+    return actor.person_id
+
+
+def _build(entry: AuditEntry, keys: Mapping[int, bytes]) -> AuditEvent:
     context = entry.context or request_context.get()
     occurred_at = (entry.occurred_at or timezone.now()).astimezone(UTC)
     raw = {
@@ -202,19 +240,20 @@ def _build(entry: AuditEntry) -> AuditEvent:
         "reason": entry.reason,
         "request_id": context.request_id,
     }
-    columns = {name: _fit(str(text), _WIDTHS[name]) for name, text in raw.items()}
     body = {
         "v": CANONICAL_VERSION,
-        **columns,
+        **{name: _fit(str(text), _WIDTHS[name]) for name, text in raw.items()},
         "occurred_at": occurred_at.isoformat(timespec="microseconds"),
         "client_address": _fit(context.client_address, 64),
         "policy_version": entry.policy_version,
         "data": entry.data,
         "nonce": secrets.token_hex(NONCE_BYTES),
     }
-    canonical = _canonical(body, entry)
+    _check_data(entry)
+    body = put_in_boxes(body, actor=_acting(entry.actor), subject=entry.subject.concerns, keys=keys)
+    canonical = _encode(body)
     return AuditEvent(
-        **columns,
+        **{name: body[name] for name in COLUMNS},
         occurred_at=occurred_at,
         policy_version=entry.policy_version,
         delivery=_fit(entry.delivery, _WIDTHS["delivery"]),
@@ -223,21 +262,21 @@ def _build(entry: AuditEntry) -> AuditEvent:
     )
 
 
-def _canonical(body: dict[str, Any], entry: AuditEntry) -> bytes:
+def _check_data(entry: AuditEntry) -> None:
     what = f"{entry.action} on {entry.subject.type} {entry.subject.id}"
     try:
-        if len(_encode(body["data"])) > DATA_MAX_BYTES:
-            raise TooLarge(
-                f"The audit event of {what} carries more than {DATA_MAX_BYTES} bytes of data; "
-                "it was not recorded.",
-                hint="Record digests and ids, and keep the documents elsewhere.",
-            )
-        return _encode(body)
+        size = len(_encode(entry.data))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The audit event of {what} carries data that is not JSON ({error}); "
             "it was not recorded."
         ) from error
+    if size > DATA_MAX_BYTES:
+        raise TooLarge(
+            f"The audit event of {what} carries more than {DATA_MAX_BYTES} bytes of data; "
+            "it was not recorded.",
+            hint="Record digests and ids, and keep the documents elsewhere.",
+        )
 
 
 def _encode(value: Any) -> bytes:

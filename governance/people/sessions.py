@@ -64,7 +64,12 @@ def session_revoke(*, actor: Principal, session_id: int) -> None:
         audit_record(
             actor=actor,
             action=Action.SESSION_REVOKE,
-            subject=Subject("session", str(session.pk), f"session of {session.user.name}"),
+            subject=Subject(
+                "session",
+                str(session.pk),
+                f"session of {session.user.name}",
+                person=session.user_id,
+            ),
             data=_facts(session),
             policy_version=decision.policy_version,
         )

@@ -8,6 +8,7 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.crypto import salted_hmac
 
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import DomainError, InvalidInput, NotAuthenticated, NotPermitted
@@ -27,13 +28,17 @@ SIGN_IN = "person:sign_in"
 
 
 def sign_in_attempt(*, person: Person | None, email: str = "") -> Attempt:
-    """A try to sign in, for the error that refuses it; nobody is known to be acting yet."""
-    identity = str(person.pk) if person else ""
-    return Attempt(
-        actor=ANONYMOUS,
-        action=SIGN_IN,
-        subject=Subject("person", identity, email or (person.email if person else "")),
-    )
+    """A try to sign in, for the error that refuses it; nobody is known to be acting yet.
+
+    An address that is nobody's has no key to be kept under; the log tells such addresses apart
+    without keeping them.
+    """
+    if person is not None:
+        subject = Subject("person", str(person.pk), email or person.email)
+    else:
+        tag = salted_hmac("assay.audit.unknown_address", email, algorithm="sha256").hexdigest()
+        subject = Subject("person", "", f"unknown address {tag[:8]}")
+    return Attempt(actor=ANONYMOUS, action=SIGN_IN, subject=subject)
 
 
 def password_check(*, email: str, password: str) -> Person:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from governance.audit.models import AuditEvent
-from governance.audit.selectors import audit_event_get, event_body
+from governance.audit.personal import opened_body
+from governance.audit.selectors import audit_event_get
 from governance.errors import WrongState
 from governance.keys.selectors import key_get, keys_visible_to
 from governance.people.selectors import (
@@ -74,7 +75,7 @@ def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
     """
     event = audit_event_get(actor=actor, id=event_id)
     authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=Resource("policy"))
-    recorded = event_body(event)["data"].get("decision")
+    recorded = opened_body(event)["data"].get("decision")
     try:
         asked = Inputs.from_dict(recorded)
         allowed, rules = bool(recorded["allowed"]), tuple(recorded["rules"])

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from governance.audit.models import AuditEvent
-from governance.audit.selectors import event_body
+from governance.audit.personal import opened_body
 from governance.people.attempts import MAX_ADDRESS_FAILURES, MAX_FAILURES
 from tests.abuse.company import token_of
 from tests.unit.assay.gateway_support import Stage, stage
@@ -35,7 +35,7 @@ def recorded_address(token: str, headers: dict[str, str], peer: str = "203.0.113
     """What the log holds for a refused call from `peer`."""
     client = Client(headers={"authorization": f"Bearer {token}", **headers}, REMOTE_ADDR=peer)
     client.post("/api/v1/keys/999/revoke", {}, content_type="application/json")
-    return str(event_body(AuditEvent.objects.latest("pk"))["client_address"])
+    return str(opened_body(AuditEvent.objects.latest("pk"))["client_address"])
 
 
 @pytest.mark.parametrize("headers", FORGERIES)

@@ -122,11 +122,17 @@ class Endpoint(APIView):
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
-    def page(self, rows: QuerySet[Any], serializer_class: SerializerType) -> Response:
-        """One page of `rows`."""
+    def page(
+        self,
+        rows: QuerySet[Any],
+        serializer_class: SerializerType,
+        *,
+        prepared: Callable[[Iterable[Any]], Iterable[Any]] = list,
+    ) -> Response:
+        """One page of `rows`; `prepared` completes the page's rows before they are shown."""
         paginator = CursorPagination()
-        page = paginator.paginate_queryset(rows, self.request, view=self)
-        return paginator.get_paginated_response(self.rendered(page or [], serializer_class))
+        page = prepared(paginator.paginate_queryset(rows, self.request, view=self) or [])
+        return paginator.get_paginated_response(self.rendered(page, serializer_class))
 
     def rendered(self, rows: Iterable[Any], serializer_class: SerializerType) -> Any:
         return serializer_class(rows, many=True, context={"request": self.request}).data

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from governance.audit.models import AuditEvent
+from governance.audit.personal import opened
 
 # Past tense of "<resource>:<verb>"; {} is the subject's name.
 PHRASES = {
@@ -157,8 +159,13 @@ class Described:
     tone: str
 
 
+def described_all(events: Iterable[AuditEvent]) -> list[Described]:
+    """Each of the events as a sentence, with the names of people in it."""
+    return [described(event) for event in opened(events)]
+
+
 def described(event: AuditEvent) -> Described:
-    """The event as a sentence: `who` did `what`."""
+    """An event that is opened as a sentence: `who` did `what`."""
     resource, _, verb = event.action.partition(":")
     subject = event.subject_name
     if subject in ("", event.subject_id):

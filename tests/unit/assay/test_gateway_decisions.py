@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from governance.audit.models import AuditEvent
-from governance.audit.selectors import event_body
+from governance.audit.personal import opened_body
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from governance.policy.decisions import Inputs
@@ -44,7 +44,7 @@ def test_what_the_gateway_decided_is_rehearsed_under_a_draft_and_holds_once_it_i
 
     used, refused = AuditEvent.objects.filter(action="deployment:invoke").order_by("id")
     for event, allowed in ((used, True), (refused, False)):
-        recorded = event_body(event)["data"]["decision"]
+        recorded = opened_body(event)["data"]["decision"]
         asked = Inputs.from_dict(recorded)
         again = decide(active_policy(), asked.actor, asked.action, asked.resource, asked.context)
         assert recorded["allowed"] is again.allowed is allowed

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from governance.audit.selectors import audit_event_get, audit_events_visible_to, event_body
+from governance.audit.personal import opened_body
+from governance.audit.selectors import audit_event_get, audit_events_visible_to
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound
 from governance.policy.services import policy_bootstrap
@@ -71,4 +72,4 @@ def test_the_audit_log_is_filtered():
     ]:
         seen = audit_events_visible_to(auditor, **{"subject_type": "model", **filters})
         assert list(seen) == expected, filters
-    assert event_body(one)["subject_name"] == "sentiment"
+    assert opened_body(one)["subject_name"] == "sentiment"

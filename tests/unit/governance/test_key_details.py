@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from governance.audit.selectors import event_body
+from governance.audit.personal import opened_body
 from governance.errors import (
     InvalidInput,
     NotAuthenticated,
@@ -225,7 +225,7 @@ def test_a_rotated_key_has_a_successor_that_is_alike_and_both_work_in_the_overla
         request_context.reset(reset)
     event = AuditEvent.objects.get(action="key:rotate")
     # The decision stands with what was asked for, so that it can be explained there.
-    assert event_body(event)["data"]["decision"]["action"] == "key:rotate"
+    assert opened_body(event)["data"]["decision"]["action"] == "key:rotate"
     assert event.subject_id == old.public_id
     assert new.public_id.encode() in bytes(event.canonical)
 

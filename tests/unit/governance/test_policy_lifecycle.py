@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from governance.audit.models import AuditEvent
-from governance.audit.selectors import event_body
+from governance.audit.personal import opened_body
 from governance.errors import (
     DomainError,
     InvalidInput,
@@ -399,7 +399,7 @@ def test_the_event_of_a_change_carries_the_decision_that_let_it_through(
     draft: PolicyVersion,
 ) -> None:
     event = AuditEvent.objects.get(action="policy:draft")
-    decision = event_body(event)["data"]["decision"]
+    decision = opened_body(event)["data"]["decision"]
     assert decision["allowed"] is True
     assert decision["rules"] == ["admins-manage"]
     assert decision["action"] == "policy:draft"

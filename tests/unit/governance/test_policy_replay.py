@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from governance.audit.selectors import event_body
+from governance.audit.personal import opened_body
 from governance.audit.services import AuditEntry, Subject, audit_record_many, audit_refusal
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
@@ -212,7 +212,7 @@ def test_a_change_and_a_refusal_carry_their_decision_and_no_other_event_does(
 ) -> None:
     authorize(actor=ada, action=Action.AUDIT_VIEW, resource=Resource("audit"))
     department_create(actor=ada, slug="clinical", name="Clinical")
-    data = event_body(AuditEvent.objects.get(action="department:create"))["data"]
+    data = opened_body(AuditEvent.objects.get(action="department:create"))["data"]
     assert data["decision"]["action"] == "department:create"
     assert data["decision"]["rules"] == ["admins-manage"]
     with pytest.raises(DomainError) as caught:
@@ -232,7 +232,7 @@ def test_the_event_of_a_refusal_can_be_replayed(actor: Callable[..., Principal])
             actor=dora, action=Action.GATE_SET, resource=Resource("gate", department="finance")
         )
     audit_refusal(caught.value)
-    body = event_body(AuditEvent.objects.get(outcome="denied"))
+    body = opened_body(AuditEvent.objects.get(outcome="denied"))
     asked = Inputs.from_dict(body["data"]["decision"])
     assert asked.actor == dora
     assert not decide(active_policy(), asked.actor, asked.action, asked.resource).allowed

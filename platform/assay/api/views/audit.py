@@ -27,6 +27,7 @@ from assay.api.representations.governance import (
     InclusionProofAnswer,
 )
 from governance.audit.export import export_lines
+from governance.audit.personal import opened
 from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
@@ -80,7 +81,7 @@ class AuditEventsView(Endpoint):
     @operation("Audit", "List audit events", query=AuditQuery, answer=AuditEventAnswer, paged=True)
     def get(self, request: Request) -> Response:
         events = audit_events_visible_to(self.actor, **self.query(AuditQuery))
-        return self.page(events, AuditEventAnswer)
+        return self.page(events, AuditEventAnswer, prepared=opened)
 
 
 def record_export(actor: Principal) -> None:

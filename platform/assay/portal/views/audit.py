@@ -20,16 +20,16 @@ from django.utils.dateparse import parse_date
 from assay.api.views.audit import from_thread, in_chunks, record_export
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
-from assay.portal.words import described
+from assay.portal.words import described, described_all
 from governance.audit.checkpoint import split_keys
 from governance.audit.export import export_lines
 from governance.audit.models import AuditEvent
+from governance.audit.personal import opened_body
 from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
     audit_event_get,
     audit_events_visible_to,
-    event_body,
     event_text,
     latest_checkpoint,
     sealing_lag_s,
@@ -73,7 +73,7 @@ class AuditLog(ActionScreen):
         page = page_of(self.request, rows, LIST_SIZE)
         return {
             "page": page,
-            "events": [described(event) for event in page.object_list],
+            "events": described_all(page.object_list),
             "given": {**given, "q": query, "since": since, "until": until},
             "filtered": any([*given.values(), query, since, until]),
             "actions": Action,
@@ -139,7 +139,7 @@ class AuditEventPage(Screen):
 
 def _has_decision(event: AuditEvent) -> bool:
     try:
-        return "decision" in event_body(event)["data"]
+        return "decision" in opened_body(event)["data"]
     except (ValueError, KeyError, TypeError):
         return False
 

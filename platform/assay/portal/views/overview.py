@@ -14,7 +14,7 @@ from assay.portal.access import may_somewhere
 from assay.portal.http import Screen
 from assay.portal.reads import reviews_awaiting, usage_days
 from assay.portal.series import usage_bars
-from assay.portal.words import described
+from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.permissions import Action
 from governance.principals import Principal
@@ -162,7 +162,7 @@ class Overview(Screen):
             "tokens": sum(day["tokens"] for day in days),
             "sees_audit": sees_audit,
             "sees_usage": may_somewhere(actor, Action.USAGE_VIEW, kind="usage"),
-            "events": [described(event) for event in events],
+            "events": described_all(events),
         }
 
 

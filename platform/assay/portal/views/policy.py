@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
-from assay.portal.words import described
+from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.errors import InvalidInput
 from governance.permissions import Action
@@ -181,7 +181,7 @@ class PolicyPage(ActionScreen):
             events = audit_events_visible_to(
                 self.actor, subject_type="policy", subject_id=str(version.number)
             )
-            return {"trail": [described(event) for event in events[:100]]}
+            return {"trail": described_all(events[:100])}
         if tab == "tests":
             return {"cases": list(zip(version.tests, version_test(version), strict=True))}
         return rules_page(self.request, shown_rules(version.rules))

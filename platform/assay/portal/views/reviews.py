@@ -13,7 +13,7 @@ from assay.portal.access import may
 from assay.portal.comparison import subject_of
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.reads import reviews_awaiting
-from assay.portal.words import described
+from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -179,7 +179,7 @@ class ReviewPage(ActionScreen):
         own = audit_events_visible_to(self.actor).filter(
             subject_type="review", subject_id=str(review.pk)
         )
-        return {"trail": [described(event) for event in (events | own).order_by("-id")[:100]]}
+        return {"trail": described_all((events | own).order_by("-id")[:100])}
 
 
 def back(pk: int) -> HttpResponse:

@@ -1,0 +1,258 @@
+"""Personal data in audit events: in boxes, each under the key of the person concerned.
+
+An event's canonical bytes never hold a person's name, addresses or what is said about them in
+clear. They hold `"personal": [{"of": "person:17", "box": "<base64>"}]`; a box is ChaCha20-Poly1305
+(RFC 8439) of a JSON object that is merged over the event to read it. Its key is HKDF-SHA256
+(RFC 5869) of the person's key, salted with the event's nonce: used once, so with a zero nonce.
+Destroying a person's key makes every box of theirs unreadable, and leaves every hash as it was.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from governance.audit.models import AuditEvent, AuditPersonKey
+
+INFO = b"assay audit box v1"
+KEY_BYTES = 32
+ZERO_NONCE = bytes(12)
+PREFIX = "person:"
+# Of `data`, what says nothing about the person that an event is about.
+IMPERSONAL = frozenset({"decision", "code", "status"})
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosure:
+    """The key of one box of one event: whoever has it can open that box and no other."""
+
+    of: str
+    key: bytes
+
+
+def person_keys(people: Iterable[int]) -> dict[int, bytes]:
+    """The keys of those of `people` who have one: it is gone once they are erased."""
+    wanted = set(people)
+    if not wanted:
+        return {}
+    rows = AuditPersonKey.objects.filter(person_id__in=wanted).values_list("person_id", "key")
+    return {person: bytes(key) for person, key in rows if key is not None}
+
+
+def box_key(person_key: bytes, nonce: str) -> bytes:
+    """The key of a person's box in the event of that nonce (hexadecimal)."""
+    hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=bytes.fromhex(nonce), info=INFO)
+    return hkdf.derive(person_key)
+
+
+def open_box(box: bytes, key: bytes) -> Body:
+    """What the box holds.
+
+    Raises:
+        ValueError: it was not made under this key, or was changed.
+    """
+    try:
+        content = json.loads(ChaCha20Poly1305(key).decrypt(ZERO_NONCE, box, None))
+    except InvalidTag as error:
+        raise ValueError("the box was changed, or is of another key") from error
+    if not isinstance(content, dict):
+        raise ValueError("the box holds no object")
+    return content
+
+
+def put_in_boxes(
+    body: Body, *, actor: int | None, subject: int | None, keys: Mapping[int, bytes]
+) -> Body:
+    """The event's body with what is personal moved into boxes.
+
+    Args:
+        body: A canonical body, with its nonce; it is left as it is.
+        actor, subject: Ids of the person who acts, and of the one it is about, if they are people.
+        keys: Their keys. Of who has none, being erased, name and address are left out for good.
+    """
+    if actor is None and subject is None:
+        return body
+    body = {**body, "data": dict(body["data"])}
+    boxes: dict[int, Body] = {}
+    if subject is not None:
+        about = boxes.setdefault(subject, {})
+        _move(body, about, "subject_name")
+        if subject in keys:
+            _move_data(body, about)
+            _move(body, about, "reason")
+        if actor is None:
+            _move(body, about, "client_address")
+        _move_decided(body, about, "resource", "name", blank=True)
+    if actor is not None:
+        by = boxes.setdefault(actor, {})
+        names = {body["actor_name"]} - {""}
+        _move(body, by, "actor_name")
+        _move(body, by, "client_address")
+        _move_decided(body, by, "principal", "name", blank=True)
+        _move_decided(body, by, "context", "client_address", blank=False)
+        # A refusal's sentence says who was refused.
+        told = body["outcome"] == "denied" or any(name in body["reason"] for name in names)
+        if actor in keys and told:
+            _move(body, by, "reason")
+    nonce = body["nonce"]
+    sealed = [
+        {"of": f"{PREFIX}{person}", "box": _sealed(content, box_key(keys[person], nonce))}
+        for person, content in boxes.items()
+        if person in keys and content
+    ]
+    return {**body, "personal": sealed}
+
+
+def sealed_body(event: AuditEvent) -> Body:
+    """What was hashed: the decoded canonical bytes.
+
+    Raises:
+        ValueError: they are no JSON object, as they never are unless somebody changed them.
+    """
+    body = json.loads(bytes(event.canonical))
+    if not isinstance(body, dict):
+        raise ValueError(f"audit event {event.pk} is no JSON object")
+    return body
+
+
+def opened_body(event: AuditEvent) -> Body:
+    """What was recorded: the canonical body, with every box in it that can still be opened.
+
+    Raises:
+        ValueError: as `sealed_body`.
+    """
+    return opened_bodies([event])[0]
+
+
+def opened_bodies(events: Iterable[AuditEvent]) -> list[Body]:
+    """As `opened_body` for many, whose keys are read at once."""
+    bodies = [sealed_body(event) for event in events]
+    keys = person_keys(_people_in(bodies))
+    return [_with_boxes(body, keys) for body in bodies]
+
+
+def opened(events: Iterable[AuditEvent]) -> list[AuditEvent]:
+    """The events, with the names and reasons that stand in boxes filled in, in memory alone.
+
+    Who was erased is "erased person 17". An event whose bytes somebody changed is shown as its
+    columns are.
+    """
+    found = list(events)
+    bodies: list[Body] = []
+    for event in found:
+        try:
+            bodies.append(sealed_body(event))
+        except ValueError:
+            bodies.append({})
+    keys = person_keys(_people_in(bodies))
+    for event, body in zip(found, bodies, strict=True):
+        if _boxes(body):
+            _fill(event, _with_boxes(body, keys), keys)
+    return found
+
+
+def disclosures(events: Iterable[AuditEvent]) -> dict[int, list[Disclosure]]:
+    """By the events' ids, the keys of their boxes, for who takes the events along."""
+    found = [(event.pk, sealed_body(event)) for event in events]
+    keys = person_keys(_people_in(body for _, body in found))
+    return {
+        pk: [
+            Disclosure(f"{PREFIX}{person}", box_key(keys[person], body["nonce"]))
+            for person, _ in _boxes(body)
+            if person in keys
+        ]
+        for pk, body in found
+    }
+
+
+def _move(body: Body, box: Body, name: str) -> None:
+    if body[name]:
+        box[name], body[name] = body[name], ""
+
+
+def _move_data(body: Body, box: Body) -> None:
+    said = {name: value for name, value in body["data"].items() if name not in IMPERSONAL}
+    if said:
+        box.setdefault("data", {}).update(said)
+        body["data"] = {name: v for name, v in body["data"].items() if name in IMPERSONAL}
+
+
+def _move_decided(body: Body, box: Body, part: str, name: str, *, blank: bool) -> None:
+    """Take a field out of one part of the recorded decision; leave it blank, or out."""
+    decision = body["data"].get("decision")
+    inner = decision.get(part) if isinstance(decision, dict) else None
+    if not isinstance(decision, dict) or not isinstance(inner, dict) or not inner.get(name):
+        return
+    kept = {other: value for other, value in inner.items() if other != name}
+    if blank:
+        kept[name] = ""
+    body["data"]["decision"] = {**decision, part: kept}
+    taken = box.setdefault("data", {}).setdefault("decision", {})
+    taken[part] = {name: inner[name]}
+
+
+def _sealed(content: Body, key: bytes) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    box = ChaCha20Poly1305(key).encrypt(ZERO_NONCE, text.encode("utf-8", "replace"), None)
+    return base64.b64encode(box).decode()
+
+
+def _boxes(body: Body) -> list[tuple[int, bytes]]:
+    """Person and bytes of every box that is one; a body that was tampered with has any shape."""
+    listed = body.get("personal")
+    found = []
+    for entry in listed if isinstance(listed, list) else ():
+        try:
+            kind, _, person = entry["of"].partition(":")
+            if f"{kind}:" == PREFIX:
+                found.append((int(person), base64.b64decode(entry["box"], validate=True)))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
+
+
+def _people_in(bodies: Iterable[Body]) -> set[int]:
+    return {person for body in bodies for person, _ in _boxes(body)}
+
+
+def _with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
+    for person, box in _boxes(body):
+        try:
+            content = open_box(box, box_key(keys[person], body["nonce"]))
+        except (KeyError, ValueError, TypeError):
+            continue
+        body = _merged(body, content)
+    return body
+
+
+def _merged(body: Body, over: Mapping[str, Any]) -> Body:
+    merged = dict(body)
+    for name, value in over.items():
+        below = merged.get(name)
+        both = isinstance(value, dict) and isinstance(below, dict)
+        merged[name] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _fill(event: AuditEvent, body: Body, keys: Mapping[int, bytes]) -> None:
+    for name in ("actor_name", "subject_name", "reason"):
+        setattr(event, name, str(body.get(name, "")))
+    who, what = event.actor_id, event.subject_id
+    for person, _ in _boxes(body):
+        if person in keys:
+            continue
+        gone = f"erased person {person}"
+        if not event.actor_name and who == str(person):
+            event.actor_name = gone
+        if not event.subject_name and (event.subject_type, what) == ("person", str(person)):
+            event.subject_name = gone
