@@ -13,23 +13,19 @@ import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from governance.audit.boxes import ZERO_NONCE, Body, merged, open_box
 from governance.audit.models import AuditEvent, AuditPersonKey
 
 INFO = b"assay audit box v1"
 KEY_BYTES = 32
-ZERO_NONCE = bytes(12)
 PREFIX = "person:"
 # Of `data`, what says nothing about the person that an event is about.
 IMPERSONAL = frozenset({"decision", "code", "status"})
-
-Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +49,6 @@ def box_key(person_key: bytes, nonce: str) -> bytes:
     """The key of a person's box in the event of that nonce (hexadecimal)."""
     hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=bytes.fromhex(nonce), info=INFO)
     return hkdf.derive(person_key)
-
-
-def open_box(box: bytes, key: bytes) -> Body:
-    """What the box holds.
-
-    Raises:
-        ValueError: it was not made under this key, or was changed.
-    """
-    try:
-        content = json.loads(ChaCha20Poly1305(key).decrypt(ZERO_NONCE, box, None))
-    except InvalidTag as error:
-        raise ValueError("the box was changed, or is of another key") from error
-    if not isinstance(content, dict):
-        raise ValueError("the box holds no object")
-    return content
 
 
 def put_in_boxes(
@@ -231,17 +212,8 @@ def _with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
             content = open_box(box, box_key(keys[person], body["nonce"]))
         except (KeyError, ValueError, TypeError):
             continue
-        body = _merged(body, content)
+        body = merged(body, content)
     return body
-
-
-def _merged(body: Body, over: Mapping[str, Any]) -> Body:
-    merged = dict(body)
-    for name, value in over.items():
-        below = merged.get(name)
-        both = isinstance(value, dict) and isinstance(below, dict)
-        merged[name] = _merged(below, value) if both else value  # type: ignore[arg-type]
-    return merged
 
 
 def _fill(event: AuditEvent, body: Body, keys: Mapping[int, bytes]) -> None:
