@@ -204,9 +204,9 @@ def _record(entry: UsageEntry) -> UsageRecord:
 def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
     return AuditEntry(
         actor=actor,
-        action="deployment:invoke",
-        subject=Subject("deployment", entry.deployment, entry.deployment),
-        outcome="allowed" if entry.ran else "denied",
+        action=entry.action,
+        subject=_subject(entry),
+        outcome="allowed" if entry.ran or entry.outcome == "ok" else "denied",
         reason=entry.reason,
         department=entry.department,
         data={
@@ -230,6 +230,13 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
         context=RequestContext(entry.request_id, entry.client_address),
         delivery=entry.request_id,
     )
+
+
+def _subject(entry: UsageEntry) -> Subject:
+    """The deployment that was asked for; before it is known, the endpoint."""
+    if entry.deployment:
+        return Subject("deployment", entry.deployment, entry.deployment)
+    return Subject("endpoint", entry.endpoint, entry.endpoint)
 
 
 def _time(entry: UsageEntry) -> datetime:

@@ -28,7 +28,8 @@ class UsageEntry:
     `cost_micro` is in micro-units of the currency. `limit` names the limit that stopped it,
     `shadowed` those that would have if they were no shadows. `key_counted` is the key on which it
     counts: the first of those that succeeded one another. `decision` is what the policy decided and
-    on what, as `governance.policy.decisions` writes it.
+    on what, as `governance.policy.decisions` writes it. `action` is what was asked for; who only
+    looks at the models ran nothing and is `ok` all the same.
     """
 
     request_id: str
@@ -57,6 +58,7 @@ class UsageEntry:
     shadowed: list[str] = field(default_factory=list)
     key_counted: str = ""
     decision: dict[str, Any] = field(default_factory=dict)
+    action: str = "deployment:invoke"
 
     @property
     def is_job(self) -> bool:

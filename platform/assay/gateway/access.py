@@ -70,9 +70,15 @@ class Circumstances:
 
 
 class ModelUnknown(NotFound):
-    """No such deployment, or not one that the key may know of."""
+    """No such deployment, or not one that the key may know of: `hidden` is what was decided then,
+    for the record and not for the caller.
+    """
 
     code = "model_not_found"
+
+    def __init__(self, message: str, *, hidden: Refused | None = None) -> None:
+        super().__init__(message)
+        self.hidden = hidden
 
 
 class Refused(NotPermitted):
@@ -117,15 +123,16 @@ def find_deployment(
     context = circumstances.context(entry)
     decision = decide(snapshot.policy, actor, action, resource, context)
     if not decision.allowed:
-        if not may_know_of(snapshot.policy, actor, action, resource, context):
-            raise model_unknown(name)
-        raise Refused(
+        refused = Refused(
             decision.reason,
             code="policy_denied",
             deployment=entry,
             decision=decision,
             context=context,
         )
+        if not may_know_of(snapshot.policy, actor, action, resource, context):
+            raise model_unknown(name, refused)
+        raise refused
     if obstacle := entry.obstacle or _expired(entry):
         raise Refused(
             f"Deployment {entry.name} does not serve: {obstacle}.",
@@ -167,8 +174,9 @@ def _expired(entry: DeploymentEntry) -> str:
     return f"its release {entry.release} is expired" if entry.expires_at <= time.time() else ""
 
 
-def model_unknown(name: str) -> ModelUnknown:
+def model_unknown(name: str, hidden: Refused | None = None) -> ModelUnknown:
     """The error for a name that is not there, or may not be known to be: they look alike."""
     return ModelUnknown(
-        f"The model `{printable(name)}` does not exist or you do not have access to it."
+        f"The model `{printable(name)}` does not exist or you do not have access to it.",
+        hidden=hidden,
     )

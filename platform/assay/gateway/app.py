@@ -11,6 +11,7 @@ from django.conf import settings
 
 from assay.gateway.access import (
     Circumstances,
+    ModelUnknown,
     Refused,
     declared_classification,
     model_unknown,
@@ -48,6 +49,7 @@ from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
+from governance.permissions import Action
 from registry.catalogue import get_task
 
 logger = logging.getLogger(__name__)
@@ -121,6 +123,10 @@ def _label(path: str) -> str:
 async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
     path, method = scope["path"], scope["method"]
     endpoint = ENDPOINTS.get(path)
+    if (known := runtime.refresher.snapshot) is not None:
+        call.policy = known.policy.version
+    if endpoint is None:
+        call.action = Action.DEPLOYMENT_VIEW.value
     if endpoint is None and call.endpoint == "other":
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
@@ -131,6 +137,7 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
     token = presented_token(header(scope, b"authorization"))
     snapshot = await runtime.refresher.knowing(token.public_id)
+    call.policy = snapshot.policy.version
     call.key = authenticate(snapshot, token, call.client_address)
     circumstances = Circumstances(call.client_address, declared_classification(scope))
     if endpoint is not None:
@@ -141,6 +148,8 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
         await _list_models(call, visible, send)
     else:
         await _show_model(call, visible, path.removeprefix(f"{_MODELS}/"), send)
+    call.recorded = True
+    runtime.ledger.record_bounded(call.entry("ok", ran=False))
 
 
 async def _infer(
@@ -160,6 +169,7 @@ async def _infer(
     application = Application(token, circumstances, plan.model)
     # The body took its time to come: what held at its first byte need not hold any more.
     snapshot = await runtime.refresher.knowing(token.public_id)
+    call.policy = snapshot.policy.version
     admitted = application.admit(snapshot)
     call.key, call.deployment = admitted.key, admitted.deployment
     call.decision, call.context = admitted.decision, admitted.context
@@ -220,10 +230,11 @@ async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) 
         call.limit = error.limit.name
     if call.outcome == "ok":
         call.outcome = error.code
-    decided = call.key is not None or isinstance(error, KeyRefused)
-    if decided and not call.recorded and error.code != Unavailable.code:
+    if not call.recorded and (call.key is not None or isinstance(error, KeyRefused)):
         call.recorded = True
-        runtime.ledger.record_refusal(call.entry(error.code, reason=error.message, ran=False))
+        entry = _as_decided(call, error).entry(error.code, reason=error.message, ran=False)
+        # While a store is away nothing can be recorded; what was refused then is counted.
+        runtime.ledger.record_bounded(entry, later=error.code == Unavailable.code)
     if call.responding:
         return  # The server closes the connection on the unfinished answer.
     headers: Headers = call.headers() + error_headers(error)
@@ -232,3 +243,14 @@ async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) 
     if error.status in {408, 413}:
         headers.append((b"connection", b"close"))
     await respond(send, error.status, error_json(error), headers)
+
+
+def _as_decided(call: Call, error: DomainError) -> Call:
+    """The request as it is recorded: with what was decided, also where the caller hears that there
+    is no such model."""
+    if not isinstance(error, ModelUnknown) or error.hidden is None:
+        return call
+    refused = error.hidden
+    return replace(
+        call, deployment=refused.deployment, decision=refused.decision, context=refused.context
+    )

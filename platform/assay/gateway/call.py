@@ -26,7 +26,8 @@ def new_request_id() -> str:
 class Call:
     """One request. Filled in as it is understood; `recorded` once the ledger has its entry,
     `responding` once the answer has begun. `limit` stopped it, `shadowed` would have.
-    `context` is what the decision knew of the moment and the place.
+    `context` is what the decision knew of the moment and the place. `policy` is the number of the
+    policy in force; of one that decided, `decision` says it.
     """
 
     endpoint: str
@@ -45,6 +46,8 @@ class Call:
     limit: str = ""
     shadowed: list[str] = field(default_factory=list)
     context: Mapping[str, Any] = field(default_factory=dict)
+    action: str = Action.DEPLOYMENT_INVOKE.value
+    policy: int | None = None
 
     @property
     def elapsed_ms(self) -> int:
@@ -101,7 +104,7 @@ class Call:
                 device_ms=device_ms,
             ),
             streamed=self.streamed,
-            policy_version=None if decision is None else decision.policy_version,
+            policy_version=self.policy if decision is None else decision.policy_version,
             rules=[] if decision is None else list(decision.rules),
             reason=printable(reason, 1000),
             client_address=self.client_address,
@@ -110,6 +113,7 @@ class Call:
             shadowed=self.shadowed,
             key_counted="" if key is None else key.counted_as,
             decision=self._decided(),
+            action=self.action,
         )
 
     def _decided(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Ledger:
         self._held: deque[Settlement] = deque()
         self._background: set[asyncio.Task[None]] = set()
         self._limiter = RefusalLimiter()
+        self._last_skipped: dict[str, UsageEntry] = {}
         self._retrier: asyncio.Task[None] | None = None
 
     @property
@@ -66,6 +67,7 @@ class Ledger:
         if self._retrier is not None:
             self._retrier.cancel()
             await asyncio.gather(self._retrier, return_exceptions=True)
+        await self._record_skipped()
 
     async def settle(self, settlement: Settlement) -> None:
         """Settle quota and record usage, once. Never raises: what fails is held."""
@@ -85,18 +87,23 @@ class Ledger:
             self._held.append(settlement)
             HELD.set(len(self._held))
 
-    def record_refusal(self, entry: UsageEntry) -> None:
-        """Record a refusal in the background, at a bounded rate.
+    def record_bounded(self, entry: UsageEntry, *, later: bool = False) -> None:
+        """Record what cost nothing, a refusal or a look at the models, in the background and at a
+        bounded rate.
 
-        Beyond the rate refusals are counted, and the next one that is recorded says how many.
+        Beyond the rate they are counted; the next one that is recorded, or a second later the last
+        of them, says how many. `later` counts this one in any case: a store is away.
         """
-        admitted, skipped = self._limiter.admit(entry.key_public_id)
+        key = entry.key_public_id
+        admitted, skipped = (False, 0) if later else self._limiter.admit(key)
         if not admitted:
             UNRECORDED.inc()
+            if later:
+                self._limiter.skip(key)
+            self._last_skipped[key] = entry
             return
-        if skipped:
-            entry = replace(entry, reason=f"{entry.reason} ({skipped} more were not recorded.)")
-        self.spawn(self.settle(Settlement(entry)))
+        self._last_skipped.pop(key, None)
+        self.spawn(self.settle(Settlement(_counting(entry, skipped))))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` to its end although the request that caused it is over."""
@@ -121,6 +128,27 @@ class Ledger:
                 HELD.set(len(self._held))
                 if not self._held:
                     logger.warning("Everything that was held is recorded; requests run again.")
+            if not self._held:
+                await self._record_skipped()
+
+    async def _record_skipped(self) -> None:
+        """For each key whose rate was passed, the last that was not recorded, with the number of
+        those before it."""
+        for key, skipped in self._limiter.left_over().items():
+            if (entry := self._last_skipped.pop(key, None)) is None:
+                continue
+            try:
+                await self._apply(Settlement(_counting(entry, skipped - 1)))
+            except (redis.RedisError, OSError):
+                self._limiter.skip(key, skipped)
+                self._last_skipped.setdefault(key, entry)
+
+
+def _counting(entry: UsageEntry, others: int) -> UsageEntry:
+    if not others:
+        return entry
+    reason = f"{entry.reason} ({others} more were not recorded.)".strip()
+    return replace(entry, reason=reason)
 
 
 class RefusalLimiter:
@@ -143,3 +171,13 @@ class RefusalLimiter:
             self._skipped[key_public_id] = self._skipped.get(key_public_id, 0) + 1
             return False, 0
         return True, self._skipped.pop(key_public_id, 0)
+
+    def skip(self, key_public_id: str, count: int = 1) -> None:
+        """Count what was not recorded for another cause than its rate."""
+        self._skipped[key_public_id] = self._skipped.get(key_public_id, 0) + count
+
+    def left_over(self) -> dict[str, int]:
+        """How many were not recorded, by key, where nothing more was since; they are counted
+        once."""
+        left, self._skipped = self._skipped, {}
+        return left
