@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 
+from governance.audit.refusals import refusals_forget
 from governance.people.models import Department, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.policy.models import PolicyVersion
@@ -20,6 +21,7 @@ from governance.principals import Principal
 APPEND_ONLY = (
     "governance_auditevent",
     "governance_auditcheckpoint",
+    "governance_auditcosignature",
     "governance_auditpersonkey",
     "governance_auditsubtree",
     "governance_usagerecord",
@@ -59,6 +61,11 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Any:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@pytest.fixture(autouse=True)
+def _refusals_of_other_tests_do_not_count() -> None:
+    refusals_forget()
 
 
 @pytest.fixture

@@ -102,9 +102,86 @@ class AuditCheckpoint(models.Model):
 
     class Meta:
         ordering = ("-tree_size",)
+        indexes = (
+            models.Index(
+                fields=("tree_size",),
+                condition=Q(published_at__isnull=True),
+                name="audit_unpublished_heads",
+            ),
+        )
 
     def __str__(self) -> str:
         return f"checkpoint {self.tree_size}"
+
+
+class AuditCosignature(models.Model):
+    """What a witness signed under a checkpoint, as a line of a note; verified before it is kept.
+
+    `witness` is the witness's name with the id of its key, `cosigned_at` the time that it states.
+    """
+
+    checkpoint = models.ForeignKey(
+        AuditCheckpoint, on_delete=models.PROTECT, related_name="cosignatures"
+    )
+    witness = models.CharField(max_length=200)
+    line = models.CharField(max_length=500)
+    cosigned_at = models.DateTimeField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("witness",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("checkpoint", "witness"), name="one_cosignature_per_witness_and_head"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.witness} under checkpoint {self.checkpoint_id}"
+
+
+class AuditKeeper(models.Model):
+    """Who keeps our checkpoints outside, and how the last try to reach them went.
+
+    `size` is the largest tree that they are known to keep. `fault` says what went wrong, empty when
+    nothing did; `contradicts` that what they keep is another history than the database's.
+    """
+
+    class Kind(models.TextChoices):
+        """What they are."""
+
+        PLACE = "place"
+        WITNESS = "witness"
+
+    key = models.CharField(max_length=500, primary_key=True)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    size = models.BigIntegerField(default=0)
+    fault = models.CharField(max_length=500, blank=True)
+    contradicts = models.BooleanField(default=False)
+    tried_at = models.DateTimeField()
+    reached_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("kind", "key")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+class AuditAlarm(models.Model):
+    """An alarm that is raised now; the row goes when it clears. Both are audit events."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    title = models.CharField(max_length=100)
+    critical = models.BooleanField()
+    message = models.CharField(max_length=1000)
+    raised_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-critical", "raised_at")
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class AuditSubtree(models.Model):

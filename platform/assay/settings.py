@@ -145,8 +145,26 @@ AUDIT_RETIRED_KEYS = env_list("ASSAY_AUDIT_RETIRED_KEYS")
 AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
 
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
-# The second place for checkpoints and tiles.
+# The second place for checkpoints and tiles: this folder, or in place of it another or a bucket,
+# s3://bucket/prefix, whose objects are locked for so many days. Credentials are boto3's affair.
 AUDIT_PUBLISH_DIR = Path(env("ASSAY_AUDIT_PUBLISH_DIR", str(DATA_DIR / "transparency")))
+AUDIT_PUBLISH_URL = env("ASSAY_AUDIT_PUBLISH_URL", "")
+AUDIT_S3_ENDPOINT_URL = env("ASSAY_AUDIT_S3_ENDPOINT_URL", "")
+AUDIT_S3_REGION = env("ASSAY_AUDIT_S3_REGION", "")
+AUDIT_S3_RETENTION_DAYS = env_int("ASSAY_AUDIT_S3_RETENTION_DAYS", 365)
+# Witnesses that cosign checkpoints: "verifier-key url", commas between.
+AUDIT_WITNESSES = env_list("ASSAY_AUDIT_WITNESSES")
+# The shortest time between two publications, in seconds.
+AUDIT_PUBLISH_INTERVAL_S = env_int(
+    "ASSAY_AUDIT_PUBLISH_INTERVAL_S", 10 if "://" in AUDIT_PUBLISH_URL or AUDIT_WITNESSES else 1
+)
+# Seconds after which an alarm is raised: an event that waits for its seal, a checkpoint that waits
+# to be published, a checkpoint that waits for a witness.
+AUDIT_SEALING_ALARM_S = env_int("ASSAY_AUDIT_SEALING_ALARM_S", 10)
+AUDIT_PUBLISH_ALARM_S = env_int("ASSAY_AUDIT_PUBLISH_ALARM_S", 60)
+AUDIT_WITNESS_ALARM_S = env_int("ASSAY_AUDIT_WITNESS_ALARM_S", 300)
+# How many events an export with proofs may hold; the whole log is exported without.
+AUDIT_EXPORT_MAX_ROWS = env_int("ASSAY_AUDIT_EXPORT_MAX_ROWS", 250_000)
 
 if PRODUCTION:
     for _name in ("DATABASE_URL", "REDIS_URL", "MLFLOW_TRACKING_URI"):

@@ -13,8 +13,11 @@ APART = frozenset(
     {
         "assay_idempotencyrecord",
         "django_session",
+        "governance_auditalarm",
         "governance_auditcheckpoint",
+        "governance_auditcosignature",
         "governance_auditevent",
+        "governance_auditkeeper",
         "governance_auditsubtree",
     }
 )

@@ -1,0 +1,128 @@
+"""Where the outside copy stands: a folder, or whatever keeps files under names and gives them back.
+
+Knows no Django, so that an export can be checked against a folder of tiles anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+CHECKPOINT = "checkpoint"
+
+
+class PublishRefused(Exception):
+    """What stands outside contradicts what is to be published: one was tampered with."""
+
+
+class PlaceUnavailable(OSError):
+    """The place does not answer, or refuses."""
+
+
+class Place(Protocol):
+    """A place for tiles and the checkpoint, by paths such as `tile/0/000`.
+
+    Every method may raise OSError: the place cannot be read or written now.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    def read(self, path: str) -> bytes | None:
+        """The file's bytes; None without one."""
+
+    def names(self, path: str) -> list[str]:
+        """Names of the files directly in a folder; none when there is no such folder."""
+
+    def keep(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Write each file once and for all.
+
+        Raises:
+            PublishRefused: a file stands there with other bytes.
+        """
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file that a fuller one will take the place of."""
+
+    def put_checkpoint(self, data: bytes) -> None:
+        """Replace the checkpoint in one step; a place that can, keeps the one before."""
+
+    def drop(self, path: str) -> None:
+        """Remove a folder of files that were `put`, if it is there."""
+
+    def faults(self) -> list[str]:
+        """What is wrong with how the place is set up, in sentences that say what mends it."""
+
+
+class Folder:
+    """A place on a file system."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        return str(self._path)
+
+    def read(self, path: str) -> bytes | None:
+        try:
+            return (self._path / path).read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def names(self, path: str) -> list[str]:
+        try:
+            return [entry.name for entry in (self._path / path).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def keep(self, files: Sequence[tuple[str, bytes]]) -> None:
+        for path, data in files:
+            there = self.read(path)
+            if there is None:
+                self.put(path, data)
+            elif there != data:
+                raise PublishRefused(
+                    f"{self._path / path} holds other hashes than the database does."
+                )
+
+    def put(self, path: str, data: bytes) -> None:
+        _write_atomically(self._path / path, data)
+
+    def put_checkpoint(self, data: bytes) -> None:
+        self.put(CHECKPOINT, data)
+
+    def drop(self, path: str) -> None:
+        shutil.rmtree(self._path / path, ignore_errors=True)
+
+    def faults(self) -> list[str]:
+        existing = next(part for part in (self._path, *self._path.parents) if part.exists())
+        if existing.is_dir() and os.access(existing, os.W_OK):
+            return []
+        return [f"{existing} cannot be written: correct its owner."]
+
+
+def as_place(place: Place | Path) -> Place:
+    """The place; a folder may be given by its path."""
+    return Folder(place) if isinstance(place, Path) else place
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file under its name, or nothing: readers never see half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
