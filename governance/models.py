@@ -1,5 +1,6 @@
 """Every model of this context, gathered where Django looks for them."""
 
+from governance.audit.exports_models import AuditExport
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.keys.models import ApiKey
 from governance.people.models import (
@@ -18,6 +19,7 @@ __all__ = [
     "ApiKey",
     "AuditCheckpoint",
     "AuditEvent",
+    "AuditExport",
     "BudgetHold",
     "ChecklistItem",
     "Decision",

@@ -317,7 +317,7 @@ def _is_hash(text: object) -> bool:
 
 def _opened(sequence: int, canonical: str, keys: list[tuple[str, bytes]]) -> Body:
     """What the bytes say, with the boxes merged in that there are keys of."""
-    body = _parse(canonical)
+    body: Body = _parse(canonical)
     if not isinstance(body, dict):
         raise BadSelection(f"Row {sequence} holds no event.", sequence)
     boxes = boxes_in(body)

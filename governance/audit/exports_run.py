@@ -1,0 +1,274 @@
+"""The loop of the controller that makes exports of selected events, one at a time.
+
+The row is the truth: whoever makes an export holds its lease and renews it with every page. A
+controller that was killed is silent, and its export is begun again under the next fence; what it
+had written is swept away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from django.db import close_old_connections, connection, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from governance.audit.exports import (
+    KEPT_FOR,
+    export_file,
+    export_lock,
+    export_move,
+    export_subject,
+    exportable_events,
+    exports_folder,
+    may_export,
+    words_for,
+)
+from governance.audit.exports_models import AuditExport, ExportFormat, ExportState
+from governance.audit.exports_write import write_selection
+from governance.audit.selection import BadSelection
+from governance.audit.selection_csv import pack
+from governance.audit.selectors import latest_checkpoint
+from governance.audit.services import audit_record
+from governance.audit.signing import audit_public_keys
+from governance.errors import DomainError
+from governance.people.selectors import principal_for_person
+from governance.principals import RequestContext, request_context, service_principal
+
+logger = logging.getLogger(__name__)
+
+EXPORTS_LOCK = 0x41534558  # "ASEX": claims are taken one after the other
+LEASE_S = 60
+IDLE_S = 1.0
+TIDY_S = 60.0
+MAX_ATTEMPTS = 3
+# For how long it is still listed that there was an export.
+LISTED_FOR = timedelta(days=30)
+PACKED_AT_ONCE = 500
+
+
+class Stopped(Exception):
+    """Nobody wants this export any more: cancelled, taken by another process, or we end."""
+
+
+def run(stop: threading.Event) -> None:
+    """Make what is asked for, and delete what is past, until `stop`."""
+    tidy_at = 0.0
+    while not stop.is_set():
+        close_old_connections()
+        if time.monotonic() >= tidy_at:
+            exports_tidy()
+            tidy_at = time.monotonic() + TIDY_S
+        if not export_next(stop):
+            stop.wait(IDLE_S)
+
+
+def export_next(stop: threading.Event) -> bool:
+    """Make the export that has waited longest; False when none waits."""
+    export = export_claim()
+    if export is None:
+        return False
+    try:
+        _make(export, stop)
+    except Stopped:
+        _delete_files(export)
+        if stop.is_set():
+            _give_back(export)
+    except OSError as error:
+        logger.warning("Export %s could not be written: %s", export.pk, error)
+        _fail(export, words_for(error))
+    except DomainError as error:
+        _fail(export, f"{error.message} {error.hint}".strip())
+    except BadSelection as error:
+        _fail(export, f"What was written does not verify: {error.message}")
+    return True
+
+
+def export_claim() -> AuditExport | None:
+    """Take the oldest export that waits, or whose maker has fallen silent; None without one, and
+    while another one is being made."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EXPORTS_LOCK])
+        under_way = AuditExport.objects.filter(state=ExportState.RUNNING, lease_until__gte=Now())
+        if under_way.exists():
+            return None
+        waiting = Q(state=ExportState.QUEUED) | Q(state=ExportState.RUNNING, lease_until__lt=Now())
+        rows = AuditExport.objects.select_for_update(skip_locked=True, of=("self",))
+        export = rows.filter(waiting).order_by("id").first()
+        if export is None:
+            return None
+        if export.fence >= MAX_ATTEMPTS:
+            export.state = ExportState.RUNNING
+            export_move(
+                export,
+                ExportState.FAILED,
+                error=f"Begun {MAX_ATTEMPTS} times and never finished: what made it was ended.",
+                finished_at=timezone.now(),
+            )
+            return None
+        AuditExport.objects.filter(pk=export.pk).update(
+            state=ExportState.RUNNING,
+            fence=F("fence") + 1,
+            lease_until=Now() + timedelta(seconds=LEASE_S),
+            searched=0,
+            rows=0,
+            packed=0,
+        )
+    return AuditExport.objects.select_related("person").get(pk=export.pk)
+
+
+def exports_tidy() -> None:
+    """Delete the files of what has expired and of what nobody makes any more, and old rows."""
+    past = AuditExport.objects.filter(state=ExportState.DONE, expires_at__lte=Now())
+    for pk in past.values_list("pk", flat=True)[:1000]:
+        with transaction.atomic():
+            export = export_lock(pk)
+            if export.state == ExportState.DONE:
+                export_move(export, ExportState.EXPIRED)
+    over = (ExportState.FAILED, ExportState.CANCELLED, ExportState.EXPIRED)
+    old = AuditExport.objects.filter(state__in=over, created_at__lt=timezone.now() - LISTED_FOR)
+    old.delete()
+    kept = AuditExport.objects.filter(state__in=(ExportState.RUNNING, ExportState.DONE))
+    names = {f"{pk}-{fence}" for pk, fence in kept.values_list("pk", "fence")}
+    folder = exports_folder()
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.partition(".")[0] not in names:
+            path.unlink(missing_ok=True)
+
+
+def _make(export: AuditExport, stop: threading.Event) -> None:
+    context = RequestContext(client_address=export.address)
+    token = request_context.set(context)
+    try:
+        # As they stand now: who may no longer see it gets nothing.
+        actor = principal_for_person(export.person)
+        may_export(actor, export.filters)
+        events = exportable_events(actor, export.filters)
+    finally:
+        request_context.reset(token)
+    head = latest_checkpoint()
+    _renew(export, stop, tree_size=head.tree_size if head else 0)
+    folder = exports_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    final = export_file(export)
+    draft, proof = final.with_suffix(".draft"), final.with_suffix(".proof")
+    with _private(proof) as file:
+        rows, digest = write_selection(
+            file,
+            events=events,
+            checkpoint=head,
+            filters=export.filters,
+            export=export.pk,
+            beat=lambda searched, found: _renew(export, stop, searched=searched, rows=found),
+        )
+        _kept(file)
+    if export.format == ExportFormat.CSV:
+        with _private(draft) as file:
+            pack(proof, file, step=_Steps(export, stop, rows), public_keys=audit_public_keys())
+            _kept(file)
+        proof.unlink()
+        digest = _digest(draft)
+    else:
+        proof.rename(draft)
+    draft.rename(final)
+    _finish(export, rows=rows, sha256=digest, size=final.stat().st_size)
+
+
+class _Steps:
+    """Renews the lease now and then while rows are packed."""
+
+    def __init__(self, export: AuditExport, stop: threading.Event, rows: int) -> None:
+        self._export, self._stop, self._rows = export, stop, rows
+
+    def __call__(self, packed: int) -> None:
+        if packed % PACKED_AT_ONCE == 0 or packed == self._rows:
+            _renew(self._export, self._stop, packed=packed)
+
+
+def _renew(export: AuditExport, stop: threading.Event, **progress: Any) -> None:
+    """Say how far it is, and keep it.
+
+    Raises:
+        Stopped: it is not ours any more.
+    """
+    held = AuditExport.objects.filter(
+        pk=export.pk, fence=export.fence, state=ExportState.RUNNING
+    ).update(lease_until=Now() + timedelta(seconds=LEASE_S), **progress)
+    if not held or stop.is_set():
+        raise Stopped
+
+
+def _finish(export: AuditExport, **made: Any) -> None:
+    now = timezone.now()
+    with transaction.atomic():
+        mine = _mine(export)
+        if mine is None:
+            raise Stopped
+        export_move(
+            mine, ExportState.DONE, finished_at=now, expires_at=now + KEPT_FOR, error="", **made
+        )
+        audit_record(
+            actor=service_principal("controller"),
+            action="audit:finish_export",
+            subject=export_subject(mine),
+            data={**made, "tree_size": mine.tree_size},
+        )
+
+
+def _fail(export: AuditExport, error: str) -> None:
+    _delete_files(export)
+    with transaction.atomic():
+        mine = _mine(export)
+        if mine is None:
+            return
+        export_move(mine, ExportState.FAILED, error=error[:500], finished_at=timezone.now())
+        audit_record(
+            actor=service_principal("controller"),
+            action="audit:finish_export",
+            outcome="failed",
+            subject=export_subject(mine),
+            reason=mine.error,
+        )
+
+
+def _give_back(export: AuditExport) -> None:
+    """Let the next controller begin it at once; it is nobody's fault, so it costs no attempt."""
+    AuditExport.objects.filter(pk=export.pk, fence=export.fence, state=ExportState.RUNNING).update(
+        state=ExportState.QUEUED, fence=F("fence") - 1
+    )
+
+
+def _mine(export: AuditExport) -> AuditExport | None:
+    """The row, locked, while the lease is still ours."""
+    rows = AuditExport.objects.select_for_update()
+    return rows.filter(pk=export.pk, fence=export.fence, state=ExportState.RUNNING).first()
+
+
+def _private(path: Path) -> BinaryIO:
+    """A new file that only this user may read."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _kept(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _delete_files(export: AuditExport) -> None:
+    for path in exports_folder().glob(f"{export.pk}-{export.fence}.*"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""Writing a selection with its proofs: read from the log in pages, at the same cost wherever it is.
+
+Bounded in memory by a page of events and the tiles they lie in, beside a root for every 256 events.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from governance.audit import merkle
+from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.personal import disclosures
+from governance.audit.proofs import leaf_hashes
+from governance.audit.selection import end_line, end_text, header_line, row_line
+from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.tiles import WIDTH, split_hashes
+from governance.audit.tree_paths import TilePaths, Tree
+from governance.errors import TooLarge, WrongState
+
+PAGE = 500
+# So many events are looked through at a time, whether any of them fits or not.
+WINDOW = 20_000
+# A zip beyond 4 GiB needs a directory that is not checked before it is read.
+MAX_BYTES = 2 * 1024**3
+
+Beat = Callable[[int, int], None]
+
+_LEAVES = """
+SELECT tile, (
+    SELECT string_agg(leaf_hash, ''::bytea ORDER BY sequence) FROM governance_auditevent
+    WHERE sequence >= tile * %s AND sequence < least((tile + 1) * %s, %s)
+) FROM unnest(%s::bigint[]) AS tile
+"""
+
+
+def write_selection(
+    target: BinaryIO,
+    *,
+    events: QuerySet[AuditEvent],
+    checkpoint: AuditCheckpoint | None,
+    filters: Mapping[str, Any],
+    export: int,
+    beat: Beat,
+) -> tuple[int, str]:
+    """Write every event of `events` that the checkpoint covers; returns how many, and the SHA-256.
+
+    Args:
+        beat: Told how many events were looked through and how many fit; may raise to stop.
+
+    Raises:
+        TooLarge: more rows or bytes than an export may have.
+        WrongState: what is stored contradicts the checkpoint.
+        OSError: `target` cannot be written.
+    """
+    digest = hashlib.sha256()
+    written = rows = 0
+
+    def write(line: str) -> None:
+        nonlocal written
+        data = line.encode("utf-8", "replace") + b"\n"
+        written += len(data)
+        if written > MAX_BYTES:
+            raise TooLarge(
+                f"The export grew over {MAX_BYTES // 1024**2} MiB; nothing of it is kept.",
+                hint="Narrow the filter, or take the whole log: it needs no proof for each event.",
+            )
+        digest.update(data)
+        target.write(data)
+
+    size = checkpoint.tree_size if checkpoint else 0
+    note = checkpoint.note if checkpoint else audit_signer().sign(0, merkle.EMPTY_ROOT)
+    write(
+        header_line(
+            public_keys=audit_public_keys(),
+            checkpoint=note,
+            filters=filters,
+            export=export,
+            exported_at=timezone.now().isoformat(timespec="seconds"),
+        )
+    )
+    paths = _Paths(checkpoint) if checkpoint else None
+    for searched, page in _pages(events, size):
+        rows += len(page)
+        if rows > settings.AUDIT_EXPORT_MAX_ROWS:
+            raise TooLarge(
+                f"More than {settings.AUDIT_EXPORT_MAX_ROWS} events fit; an export with proofs "
+                "holds no more.",
+                hint="Narrow the filter, or take the whole log.",
+            )
+        if page and paths is not None:
+            for line in _lines(page, paths):
+                write(line)
+        beat(searched, rows)
+    signer = audit_signer()
+    write(end_line(signer.sign_text(end_text(signer.name, rows, digest.hexdigest()))))
+    return rows, digest.hexdigest()
+
+
+def _pages(events: QuerySet[AuditEvent], size: int) -> Iterator[tuple[int, list[AuditEvent]]]:
+    """How many of the first `size` events were looked through, and the next ones that fit."""
+    found = events.order_by("sequence").defer(None)
+    found = found.only("id", "sequence", "canonical", "leaf_hash")
+    for start in range(0, size, WINDOW):
+        end, after = min(start + WINDOW, size), start
+        while True:
+            page = list(found.filter(sequence__gte=after, sequence__lt=end)[:PAGE])
+            if len(page) < PAGE:
+                break
+            after = (page[-1].sequence or 0) + 1
+            yield after, page
+        yield end, page
+
+
+def _lines(page: list[AuditEvent], paths: _Paths) -> Iterator[str]:
+    tiles = paths.of(event.sequence or 0 for event in page)
+    for event in page:
+        sequence, leaf = event.sequence or 0, bytes(event.leaf_hash)
+        stands = tiles[sequence // WIDTH].leaf(sequence)
+        if leaf != stands or leaf != merkle.leaf_hash(bytes(event.canonical)):
+            raise _tampered(f"Event {sequence} cannot be proved to be in the log")
+    keys = disclosures(page)
+    for event in page:
+        sequence = event.sequence or 0
+        yield row_line(
+            sequence,
+            bytes(event.canonical).decode(),
+            bytes(event.leaf_hash),
+            tiles[sequence // WIDTH].path_hex(sequence),
+            [(one.of, one.key) for one in keys.get(event.pk, ())],
+        )
+
+
+class _Paths:
+    """Paths to one checkpoint, a page of events at a time; each tile is read once."""
+
+    def __init__(self, checkpoint: AuditCheckpoint) -> None:
+        size = checkpoint.tree_size
+        rows = AuditSubtree.objects.filter(index__lt=size // WIDTH).order_by("index")
+        roots = [bytes(root) for root in rows.values_list("root_hash", flat=True)]
+        if size % WIDTH:
+            rest = split_hashes(leaf_hashes(size - size % WIDTH, size))
+            roots.append(merkle.tree_root(rest))
+        self._tree = self._checked(size, roots, bytes(checkpoint.root_hash))
+        self._last: dict[int, TilePaths] = {}
+
+    @staticmethod
+    def _checked(size: int, roots: list[bytes], root: bytes) -> Tree:
+        try:
+            tree = Tree(size, roots)
+        except ValueError as error:
+            raise _tampered("The log cannot be proved") from error
+        if tree.root != root:
+            raise _tampered("The log cannot be proved")
+        return tree
+
+    def of(self, sequences: Iterable[int]) -> dict[int, TilePaths]:
+        """The paths of the tiles that these events lie in, by the tiles' numbers."""
+        wanted = sorted({sequence // WIDTH for sequence in sequences})
+        missing = [tile for tile in wanted if tile not in self._last]
+        tiles = {tile: self._last[tile] for tile in wanted if tile in self._last}
+        with connection.cursor() as cursor:
+            cursor.execute(_LEAVES, [WIDTH, WIDTH, self._tree.size, missing])
+            for tile, leaves in cursor:
+                try:
+                    tiles[tile] = self._tree.tile(tile, bytes(leaves or b""))
+                except ValueError as error:
+                    raise _tampered("The log cannot be proved") from error
+        self._last = {wanted[-1]: tiles[wanted[-1]]}
+        return tiles
+
+
+def _tampered(what: str) -> WrongState:
+    return WrongState(
+        f"{what}: what is stored contradicts the signed checkpoint.",
+        hint="`assay audit verify` names the first row that was changed.",
+    )
