@@ -1,6 +1,6 @@
-"""The control plane's own loops: seal the audit log, collect usage, keep budgets, sweep and finish
-jobs, expire releases, silent replicas and sessions. One process runs them all; a second one that
-stands by does no harm.
+"""The control plane's own loops: seal and publish the audit log, make exports of it, collect usage,
+keep budgets, sweep and finish jobs, expire releases, silent replicas and sessions. One process runs
+them all; a second one that stands by does no harm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import redis
 from django.conf import settings
 from django.db import close_old_connections, connections
 
-from governance.audit import sealer
+from governance.audit import alarms, exports_run, publishing, sealer
 from governance.people import sessions
 from governance.quotas import keeping
 from governance.usage.collector import collect_once
@@ -46,11 +46,14 @@ class Controller:
     def start(self) -> None:
         loops: dict[str, Loop] = {
             "sealer": sealer.run,
+            "publisher": publishing.run,
+            "alarms": alarms.run,
             "usage": _collect_usage,
             "budgets": keeping.run,
             "jobs": self._sweep_jobs,
             "releases": _watch_releases,
             "sessions": sessions.run,
+            "exports": exports_run.run,
         }
         for name, loop in loops.items():
             thread = threading.Thread(

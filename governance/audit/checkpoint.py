@@ -37,9 +37,9 @@ class Checkpoint:
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
 
-def key_id(name: str, public: bytes) -> bytes:
-    """The first 4 bytes of SHA-256(name || newline || 0x01 || public key)."""
-    return hashlib.sha256(name.encode() + b"\n" + ED25519 + public).digest()[:4]
+def key_id(name: str, public: bytes, algorithm: bytes = ED25519) -> bytes:
+    """The first 4 bytes of SHA-256(name || newline || algorithm || public key)."""
+    return hashlib.sha256(name.encode() + b"\n" + algorithm + public).digest()[:4]
 
 
 class Signer:
@@ -123,7 +123,7 @@ class Verifier:
         if not line.startswith(prefix):
             return False
         try:
-            signature = _decode(line[len(prefix) :])
+            signature = decode(line[len(prefix) :])
             key = self.keys.get(signature[:4])
             if key is None:
                 return False
@@ -142,7 +142,7 @@ def _public_key(text: str) -> tuple[str, bytes, Ed25519PublicKey]:
     """Name, key id and key in one verifier key."""
     try:
         name, hash_hex, encoded = text.split("+", 2)
-        data = _decode(encoded)
+        data = decode(encoded)
         claimed = bytes.fromhex(hash_hex)
     except ValueError as error:
         raise BadCheckpoint("The public key is not of the form name+hash+base64.") from error
@@ -151,7 +151,7 @@ def _public_key(text: str) -> tuple[str, bytes, Ed25519PublicKey]:
     return name, claimed, Ed25519PublicKey.from_public_bytes(data[1:])
 
 
-def _decode(text: str) -> bytes:
+def decode(text: str) -> bytes:
     """Base64 in its one canonical form; raises ValueError on any other spelling."""
     data = base64.b64decode(text, validate=True)
     if base64.b64encode(data).decode() != text:
@@ -168,7 +168,7 @@ def parse(text: str) -> Checkpoint:
     lines = text.split("\n")
     try:
         origin, size, encoded = lines[:3]
-        root = _decode(encoded)
+        root = decode(encoded)
         number = int(size)
     except ValueError as error:
         raise BadCheckpoint("A checkpoint is three lines: origin, size, root hash.") from error

@@ -78,7 +78,7 @@ def consistency_proof(
             f"A log of {new.tree_size} events cannot have grown from one of {old.tree_size}.",
             hint="Name the older checkpoint first.",
         )
-    path = merkle.consistency_proof(_range_root, old.tree_size, new.tree_size)
+    path = consistency_path(old.tree_size, new.tree_size)
     if not merkle.verify_consistency(
         old.tree_size, new.tree_size, bytes(old.root_hash), bytes(new.root_hash), path
     ):
@@ -94,6 +94,11 @@ def leaf_hashes(start: int, end: int) -> bytes:
     """The concatenated leaf hashes of events `start` to `end` (half open)."""
     rows = AuditEvent.objects.filter(sequence__gte=start, sequence__lt=end).order_by("sequence")
     return b"".join(bytes(leaf) for leaf in rows.values_list("leaf_hash", flat=True))
+
+
+def consistency_path(old_size: int, new_size: int) -> list[bytes]:
+    """The hashes that prove that the tree of `new_size` leaves begins with that of `old_size`."""
+    return merkle.consistency_proof(_range_root, old_size, new_size)
 
 
 def _range_root(start: int, end: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The second place as the settings name it."""
+"""The second place of the audit log, as the settings name it."""
 
 from __future__ import annotations
 

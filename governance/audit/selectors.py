@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from django.conf import settings
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from governance.audit.export import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.personal import opened, sealed_body
+from governance.audit.places import Place
+from governance.audit.second_place import second_place
 from governance.audit.services import event_columns
 from governance.audit.signing import audit_public_keys
 from governance.audit.tiles import published_checkpoint
@@ -23,6 +24,8 @@ from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
 from governance.policy.services import authorize
 from governance.principals import Principal
+
+COUNTED = 100_000
 
 
 def audit_events_visible_to(
@@ -104,26 +107,53 @@ def audit_checkpoints_visible_to(actor: Principal) -> QuerySet[AuditCheckpoint]:
 
 def sealing_lag_s() -> float:
     """Seconds that the oldest unsealed event has waited; 0 when all are sealed."""
-    oldest = AuditEvent.objects.filter(sequence__isnull=True).aggregate(at=Min("occurred_at"))["at"]
-    if oldest is None:
-        return 0.0
-    return max(0.0, float((timezone.now() - oldest).total_seconds()))
+    unsealed = AuditEvent.objects.filter(sequence__isnull=True).order_by("id")
+    return _seconds_since(unsealed.values_list("occurred_at", flat=True).first())
+
+
+def unsealed_events() -> int:
+    """How many events wait for their seal; counts no further than `COUNTED`."""
+    return AuditEvent.objects.filter(sequence__isnull=True)[:COUNTED].count()
+
+
+def publish_lag_s() -> float:
+    """Seconds that the oldest unpublished head has waited; 0 when all are published."""
+    waiting = AuditCheckpoint.objects.filter(published_at__isnull=True).order_by("tree_size")
+    return _seconds_since(waiting.values_list("created_at", flat=True).first())
+
+
+def _seconds_since(moment: datetime | None) -> float:
+    return 0.0 if moment is None else max(0.0, (timezone.now() - moment).total_seconds())
 
 
 def verify_live() -> VerificationReport:
     """Check the database itself: as `verify_export`, and that each search column repeats its event.
 
-    The published checkpoint and tiles are taken into account when they are there.
+    The published checkpoint and tiles are taken into account when they are there; a log whose
+    second place cannot be read is not verified.
     """
-    folder = settings.AUDIT_PUBLISH_DIR
-    # Before the header: it is published after it is kept, so the header's head is never older.
-    outside = published_checkpoint(folder)
+    place = second_place()
+    try:
+        # Before the header: it is published after it is kept, so the header's head is never older.
+        return _verify(place, published_checkpoint(place))
+    except OSError as error:
+        report = _verify(None, None)
+        if not report.ok:
+            return report
+        message = (
+            f"The second place cannot be read ({error}), so the log was not compared with what was "
+            f"published. In itself it agrees: all {report.events} events."
+        )
+        return replace(report, ok=False, message=message)
+
+
+def _verify(place: Place | None, outside: str | None) -> VerificationReport:
     found: list[tuple[int, str]] = []
     report = verify_export(
         _checked_lines(found),
         public_keys=audit_public_keys(),
         checkpoints=[] if outside is None else [outside],
-        tiles=folder,
+        tiles=place,
     )
     if found and (report.first_bad is None or found[0][0] <= report.first_bad):
         sequence, message = found[0]

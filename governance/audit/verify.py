@@ -23,6 +23,7 @@ from typing import Any
 
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, split_keys
 from governance.audit.merkle import HASH_BYTES, Frontier, leaf_hash
+from governance.audit.places import Place
 from governance.audit.tiles import WIDTH, read_tile
 
 FORMAT = "assay-audit-export/1"
@@ -72,7 +73,7 @@ def verify_export(
     *,
     public_keys: str,
     checkpoints: Sequence[str] = (),
-    tiles: Path | None = None,
+    tiles: Place | Path | None = None,
 ) -> VerificationReport:
     """Recompute everything an export claims; reads it once, in order, whatever its size.
 
@@ -80,7 +81,7 @@ def verify_export(
         lines: The export, with or without line ends.
         public_keys: The log's verifier keys, `name+hash+base64`, known from elsewhere.
         checkpoints: Signed notes kept outside the database, such as the published one.
-        tiles: A folder of published tiles; with it a replaced row is named, not only noticed.
+        tiles: Published tiles, such as a folder of them; a replaced row is named, not only noticed.
     """
     run = _Run(tiles)
     try:
@@ -100,7 +101,11 @@ def verify_export(
 
 
 def verify_file(
-    path: Path, *, public_keys: str, checkpoints: Sequence[str] = (), tiles: Path | None = None
+    path: Path,
+    *,
+    public_keys: str,
+    checkpoints: Sequence[str] = (),
+    tiles: Place | Path | None = None,
 ) -> VerificationReport:
     """`verify_export` of a file; bytes that are not UTF-8 count against the row they stand in.
 
@@ -114,7 +119,7 @@ def verify_file(
 class _Run:
     """One pass over an export."""
 
-    def __init__(self, tiles: Path | None) -> None:
+    def __init__(self, tiles: Place | Path | None) -> None:
         self.frontier = Frontier()
         self._tiles = tiles
         self._tile = b""

@@ -1,0 +1,219 @@
+"""Alarms of the audit log: what is looked at, and what is said when it begins and when it ends.
+
+An alarm is raised once and cleared once, whatever restarts: its row says that it is raised. Both
+are audit events, in the transaction of the row. What else is to be watched is added to `ALARMS`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import Error, connection, connections, transaction
+from django.utils import timezone
+
+from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditKeeper
+from governance.audit.second_place import second_place
+from governance.audit.selectors import publish_lag_s, sealing_lag_s
+from governance.audit.services import Subject, audit_record
+from governance.audit.witnessing import witness_endpoints
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal, service_principal
+
+logger = logging.getLogger(__name__)
+
+ALARM_LOCK = 0x4153534C  # "ASSL"
+CHECK_S = 5.0
+_CONTROLLER = service_principal("controller")
+_MESSAGE_CHARACTERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One thing that is watched. `check` says in a sentence what is wrong, else nothing."""
+
+    name: str
+    title: str
+    check: Callable[[], str]
+    critical: bool = False
+
+
+def sealing_behind() -> str:
+    """Events wait too long for their seal."""
+    lag = sealing_lag_s()
+    if lag <= settings.AUDIT_SEALING_ALARM_S:
+        return ""
+    return f"An event has waited {lag:.0f} s for its seal. Is the controller running?"
+
+
+def publishing_behind() -> str:
+    """Checkpoints wait too long to be published."""
+    lag = publish_lag_s()
+    if lag <= settings.AUDIT_PUBLISH_ALARM_S:
+        return ""
+    place = second_place().name
+    keeper = AuditKeeper.objects.filter(key=place).first()
+    why = f" {keeper.fault}" if keeper is not None and keeper.fault else ""
+    return f"A checkpoint has waited {lag:.0f} s to be published to {place}.{why}"
+
+
+def publishing_contradicted() -> str:
+    """What stands in the second place is of another history."""
+    keeper = AuditKeeper.objects.filter(key=second_place().name, contradicts=True).first()
+    return "" if keeper is None else f"{keeper.key}: {keeper.fault}"
+
+
+def witness_behind() -> str:
+    """A witness has not cosigned what is sealed since long."""
+    named = [str(one.witness) for one in witness_endpoints()]
+    known = AuditKeeper.objects.in_bulk(named)
+    before = timezone.now() - timedelta(seconds=settings.AUDIT_WITNESS_ALARM_S)
+    late = []
+    for name in named:
+        keeper = known.get(name)
+        size = 0 if keeper is None else keeper.size
+        missed = AuditCheckpoint.objects.filter(tree_size__gt=size).last()
+        if missed is not None and missed.created_at < before:
+            fault = "it was never asked" if keeper is None else keeper.fault or "it is asked again"
+            late.append(f"{name} ({fault.rstrip('.')})")
+    return f"Not cosigned for too long by: {', '.join(late)}." if late else ""
+
+
+def witness_contradicted() -> str:
+    """A witness refuses the history in the database."""
+    named = [str(one.witness) for one in witness_endpoints()]
+    keepers = AuditKeeper.objects.filter(key__in=named, contradicts=True)
+    return " ".join(f"{keeper.key}: {keeper.fault}" for keeper in keepers)
+
+
+ALARMS: tuple[Alarm, ...] = (
+    Alarm("sealing_behind", "Sealing is behind", sealing_behind),
+    Alarm("publishing_behind", "Publishing is behind", publishing_behind),
+    Alarm(
+        "publishing_contradicted",
+        "The published log is of another history",
+        publishing_contradicted,
+        critical=True,
+    ),
+    Alarm("witness_behind", "A witness is behind", witness_behind),
+    Alarm(
+        "witness_contradicted",
+        "A witness refuses the log’s history",
+        witness_contradicted,
+        critical=True,
+    ),
+)
+
+
+def alarms_check() -> None:
+    """Look at everything once; raise what is wrong and clear what no longer is."""
+    found = {alarm: _checked(alarm) for alarm in ALARMS}
+    with transaction.atomic(durable=True):
+        if not _take_lock():
+            return
+        raised = {row.name: row for row in AuditAlarm.objects.all()}
+        for alarm, message in found.items():
+            if message is not None:
+                _settle(alarm, message[:_MESSAGE_CHARACTERS], raised.get(alarm.name))
+        for name in raised.keys() - {alarm.name for alarm in ALARMS}:
+            # Of a version that watched it.
+            _clear(raised[name])
+
+
+def alarms_visible_to(actor: Principal) -> list[AuditAlarm]:
+    """What is wrong now, for who may see the whole log. A controller that is down raises nothing,
+    so sealing is looked at here too.
+
+    Raises:
+        NotFound, NotPermitted: the actor may not.
+    """
+    authorize(actor=actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+    rows = list(AuditAlarm.objects.all())
+    sealing = ALARMS[0]
+    if all(row.name != sealing.name for row in rows) and (message := sealing.check()):
+        rows.append(_row(sealing, message))
+    return rows
+
+
+def run(stop: threading.Event) -> None:
+    """Check every few seconds until `stop` is set; waits for a database that is away."""
+    try:
+        while not stop.is_set():
+            try:
+                alarms_check()
+            except Error as error:
+                logger.error("Alarms are not checked: %s", error)
+                connection.close()
+            stop.wait(CHECK_S)
+    finally:
+        connections.close_all()
+
+
+def _checked(alarm: Alarm) -> str | None:
+    """What is wrong; None when that cannot be told, and then nothing changes."""
+    try:
+        return alarm.check()
+    except Error:
+        raise
+    except Exception:
+        logger.exception("The alarm %s cannot be checked", alarm.name)
+        return None
+
+
+def _take_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [ALARM_LOCK])
+        return bool(cursor.fetchone()[0])
+
+
+def _settle(alarm: Alarm, message: str, row: AuditAlarm | None) -> None:
+    if row is None:
+        if message:
+            _raise(alarm, message)
+    elif not message:
+        _clear(row)
+    elif message != row.message:
+        AuditAlarm.objects.filter(pk=row.pk).update(message=message)
+
+
+def _raise(alarm: Alarm, message: str) -> None:
+    row = _row(alarm, message)
+    row.save(force_insert=True)
+    level = logging.CRITICAL if alarm.critical else logging.WARNING
+    logger.log(level, "Alarm raised: %s. %s", alarm.title, message)
+    _record("audit:alarm_raise", row)
+
+
+def _clear(row: AuditAlarm) -> None:
+    row.delete()
+    logger.warning("Alarm cleared: %s.", row.title)
+    _record("audit:alarm_clear", row)
+
+
+def _row(alarm: Alarm, message: str) -> AuditAlarm:
+    return AuditAlarm(
+        name=alarm.name,
+        title=alarm.title,
+        critical=alarm.critical,
+        message=message[:_MESSAGE_CHARACTERS],
+        raised_at=timezone.now(),
+    )
+
+
+def _record(action: str, row: AuditAlarm) -> None:
+    audit_record(
+        actor=_CONTROLLER,
+        action=action,
+        subject=Subject("alarm", row.name, row.title),
+        reason=row.message if action == "audit:alarm_raise" else "",
+        data={
+            "critical": row.critical,
+            "raised_at": row.raised_at.isoformat(timespec="seconds"),
+        },
+    )

@@ -1,0 +1,42 @@
+"""What is remembered of those who keep checkpoints outside: the second place and the witnesses."""
+
+from __future__ import annotations
+
+from django.utils import timezone
+
+from governance.audit.models import AuditKeeper
+
+_FAULT_CHARACTERS = 500
+
+
+def reached(key: str, kind: AuditKeeper.Kind, size: int) -> None:
+    """They answered and keep a tree of `size` events of this history."""
+    now = timezone.now()
+    AuditKeeper.objects.update_or_create(
+        key=key,
+        defaults={
+            "kind": kind,
+            "size": size,
+            "fault": "",
+            "contradicts": False,
+            "tried_at": now,
+            "reached_at": now,
+        },
+    )
+
+
+def failed(key: str, kind: AuditKeeper.Kind, fault: str) -> None:
+    """They did not answer, or not as they should. A contradiction stands until it is mended."""
+    defaults = {"kind": kind, "tried_at": timezone.now(), "fault": _fit(fault)}
+    AuditKeeper.objects.update_or_create(key=key, defaults=defaults)
+
+
+def contradicted(key: str, kind: AuditKeeper.Kind, fault: str) -> None:
+    """What they keep is another history than the database's."""
+    defaults = {"kind": kind, "tried_at": timezone.now(), "fault": _fit(fault)}
+    AuditKeeper.objects.update_or_create(key=key, defaults={**defaults, "contradicts": True})
+
+
+def _fit(text: str) -> str:
+    clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return clean if len(clean) <= _FAULT_CHARACTERS else f"{clean[: _FAULT_CHARACTERS - 1]}…"
