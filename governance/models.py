@@ -2,6 +2,7 @@
 
 from governance.audit.exports_models import AuditExport
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.streaming.models import AuditStream
 from governance.keys.models import ApiKey
 from governance.people.models import (
     Department,
@@ -20,6 +21,7 @@ __all__ = [
     "AuditCheckpoint",
     "AuditEvent",
     "AuditExport",
+    "AuditStream",
     "BudgetHold",
     "ChecklistItem",
     "Decision",

@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from governance.audit.streaming.destinations import destinations_from
+
 DEVELOPMENT_SECRET = "development-only-not-a-secret"  # noqa: S105 (refused in production)
 PACKAGE_DIR = Path(__file__).resolve().parent
 
@@ -143,6 +145,12 @@ if PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
 # Public keys (name+hash+base64) that signed checkpoints before the present one did.
 AUDIT_RETIRED_KEYS = env_list("ASSAY_AUDIT_RETIRED_KEYS")
 AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
+
+# Where audit events are streamed to: a JSON list, as docs/audit.md says.
+try:
+    SIEM_STREAMS = destinations_from(env("ASSAY_SIEM_STREAMS", ""), production=PRODUCTION)
+except ValueError as _error:
+    raise ImproperlyConfigured(f"ASSAY_SIEM_STREAMS cannot be used: {_error}.") from None
 
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
 # The second place for checkpoints and tiles: this folder, or in place of it another or a bucket,

@@ -1,0 +1,1 @@
+"""The audit log, streamed to a SIEM: at least once, in order, from where it left off."""

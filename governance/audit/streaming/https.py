@@ -1,0 +1,118 @@
+"""JSON or CEF lines in the body of a POST. The receiver's 2xx is its acceptance."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Sequence
+
+import httpx
+
+from governance.audit.streaming.destinations import AUTHORIZATIONS, Destination
+from governance.audit.streaming.ocsf import PRODUCT_VERSION
+from governance.audit.streaming.sending import (
+    ANSWER_S,
+    CONNECT_S,
+    BatchRefused,
+    SendFailed,
+    failure_words,
+    tls_context,
+)
+
+ANSWER_BYTES_MAX = 64 * 1024
+RETRY_AFTER_MAX_S = 300.0
+# The receiver has read the batch and will not have what is in it.
+REFUSING = frozenset({400, 413, 422})
+WORDS = {
+    401: "does not accept the token",
+    403: "does not accept the token",
+    404: "has no collector at that path",
+    405: "takes no POST at that path",
+    408: "did not get the batch in time",
+    415: "does not take this content type",
+    429: "asks to be sent less",
+}
+
+
+class HttpsSender:
+    """One connection, kept open between batches."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._to = destination
+        self._client: httpx.Client | None = None
+
+    def send(self, lines: Sequence[bytes]) -> None:
+        body = b"".join(line + b"\n" for line in lines)
+        headers = self._headers()
+        if self._to.gzip:
+            body = gzip.compress(body, 6)
+            headers["Content-Encoding"] = "gzip"
+        try:
+            answer = self._post(body, headers)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            self.close()
+            raise SendFailed(f"{self._to.address}: {failure_words(error)}.") from None
+        self._judge(answer)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        """The answer, of which no more than a bounded part is read, in bounded time."""
+        deadline, read = time.monotonic() + ANSWER_S, 0
+        with self._connected().stream(
+            "POST", self._to.url, content=body, headers=headers
+        ) as answer:
+            for chunk in answer.iter_raw():
+                read += len(chunk)
+                if read > ANSWER_BYTES_MAX or time.monotonic() > deadline:
+                    # Its status is known; leaving here closes the connection.
+                    break
+        return answer
+
+    def _connected(self) -> httpx.Client:
+        if self._client is None:
+            self._client = httpx.Client(
+                verify=tls_context(self._to) if self._to.encrypted else True,
+                timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=1),
+            )
+        return self._client
+
+    def _headers(self) -> dict[str, str]:
+        as_json = self._to.format == "ocsf" or self._to.auth == "splunk"
+        headers = {
+            "Content-Type": "application/x-ndjson" if as_json else "text/plain; charset=utf-8",
+            "User-Agent": f"assay/{PRODUCT_VERSION}",
+        }
+        if self._to.auth == "splunk":
+            headers["Content-Type"] = "application/json"
+        try:
+            token = self._to.secret()
+        except (OSError, ValueError) as error:
+            raise SendFailed(
+                f"The token's file {self._to.token_file} cannot be read ({type(error).__name__})."
+            ) from None
+        if token:
+            headers["Authorization"] = f"{AUTHORIZATIONS[self._to.auth]} {token}"
+        return headers
+
+    def _judge(self, answer: httpx.Response) -> None:
+        status = answer.status_code
+        if 200 <= status < 300:
+            return
+        if status in REFUSING:
+            raise BatchRefused(f"{self._to.address} answers {status}: it refuses the events.")
+        what = "redirects, which is not followed" if 300 <= status < 400 else WORDS.get(status, "")
+        words = f"{self._to.address} answers {status}" + (f": it {what}." if what else ".")
+        raise SendFailed(words, retry_after=_retry_after(answer))
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    text = answer.headers.get("Retry-After", "")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        return None
+    return min(float(text), RETRY_AFTER_MAX_S)

@@ -1,0 +1,28 @@
+"""How far each stream has come."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class AuditStream(models.Model):
+    """The cursor of one destination: every event before `next_sequence` was accepted there.
+
+    It never goes back; a database trigger sees to it. `failing_since` is null while it goes well;
+    `last_error` says in words what was wrong last. `reduced` counts events of which only number,
+    hash and the reason were sent.
+    """
+
+    name = models.CharField(max_length=40, primary_key=True)
+    next_sequence = models.BigIntegerField()
+    sent_at = models.DateTimeField(null=True)
+    failing_since = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=500, blank=True)
+    reduced = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return f"stream {self.name}"

@@ -1,0 +1,124 @@
+"""Events as they leave: which of them, and how much of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from governance.audit.models import AuditEvent
+from governance.audit.personal import opened_bodies, sealed_body
+
+REASON_SHORT = 200
+# What stand-ins tell of: the log was tampered with, or the receiver will not have the event.
+MISSING = "audit:missing"
+UNREADABLE = "audit:unreadable"
+REFUSED = "audit:refused"
+# Until boxes came, these may hold personal data.
+_ONCE_IN_CLEAR = ("actor_name", "subject_name", "reason", "client_address")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event to be sent. `sequence` and `leaf_hash` (hexadecimal) tie it to the log.
+
+    `body` is the event's canonical body, opened or not; `at` when it happened. `after` is where the
+    stream goes on once it is accepted. `stands_in` says that the body is not the event's, but tells
+    why not.
+    """
+
+    sequence: int
+    leaf_hash: str
+    body: dict[str, Any]
+    at: datetime
+    after: int
+    stands_in: bool = False
+    shortened: bool = False
+
+    def shorter(self) -> Record:
+        """Without the event's details, its reason cut."""
+        reason = str(self.body.get("reason", ""))
+        cut = reason if len(reason) <= REASON_SHORT else reason[: REASON_SHORT - 1] + "…"
+        return replace(self, body={**self.body, "data": {}, "reason": cut}, shortened=True)
+
+    def stand_in(self, action: str, why: str) -> Record:
+        """What is sent of an event that cannot be sent: its number, its hash, and why."""
+        body: dict[str, Any] = {
+            "actor_kind": "service",
+            "actor_id": "assay",
+            "actor_name": "assay",
+            "department": "",
+            "action": action,
+            "outcome": "failed",
+            "subject_type": "audit",
+            "subject_id": str(self.sequence),
+            "subject_name": "",
+            "reason": why,
+            "request_id": "",
+            "client_address": "",
+            "policy_version": None,
+            "occurred_at": self.at.isoformat(),
+            "data": {},
+        }
+        return replace(self, body=body, stands_in=True)
+
+
+def records_of(events: Sequence[AuditEvent], *, start: int, personal_data: bool) -> list[Record]:
+    """The events, which are in order and begin at `start`, as records.
+
+    An event that somebody took out or made unreadable is told of in its place.
+    """
+    bodies = _bodies(events, personal_data)
+    records: list[Record] = []
+    expected = start
+    for event in events:
+        sequence = event.sequence or 0
+        if sequence > expected:
+            records.append(_missing(expected, sequence, event.occurred_at))
+        body = bodies.get(sequence)
+        leaf_hash = bytes(event.leaf_hash).hex()
+        record = Record(sequence, leaf_hash, body or {}, event.occurred_at, sequence + 1)
+        if body is None:
+            record = record.stand_in(UNREADABLE, "The event's bytes were changed: no JSON now.")
+        records.append(record)
+        expected = sequence + 1
+    return records
+
+
+def _missing(first: int, end: int, at: datetime) -> Record:
+    which = f"Event {first} is" if end == first + 1 else f"Events {first} to {end - 1} are"
+    record = Record(first, "", {}, at, end)
+    return record.stand_in(MISSING, f"{which} missing from the database: deleted.")
+
+
+def _bodies(events: Sequence[AuditEvent], personal_data: bool) -> dict[int, dict[str, Any]]:
+    """By sequence number, of those that can be read."""
+    readable = list(_readable(events))
+    if not personal_data:
+        return {event.sequence or 0: _pseudonymous(body) for event, body in readable}
+    opened = opened_bodies(event for event, _ in readable)
+    return {
+        event.sequence or 0: _without_boxes(body)
+        for (event, _), body in zip(readable, opened, strict=True)
+    }
+
+
+def _readable(events: Sequence[AuditEvent]) -> Iterator[tuple[AuditEvent, dict[str, Any]]]:
+    for event in events:
+        try:
+            yield event, sealed_body(event)
+        except (ValueError, RecursionError):
+            continue
+
+
+def _without_boxes(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "personal"}
+
+
+def _pseudonymous(body: dict[str, Any]) -> dict[str, Any]:
+    """People by their ids alone: what is said of them stands in boxes, which stay here."""
+    body = _without_boxes(body)
+    if body.get("v") == 1:
+        return {**body, **dict.fromkeys(_ONCE_IN_CLEAR, ""), "data": {}}
+    return body

@@ -1,0 +1,195 @@
+"""The loop of one stream: read after the cursor, send, move the cursor once it is accepted."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from django.conf import settings
+from django.db import Error, close_old_connections, connection
+from django.db.models import F, Value
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.streaming.destinations import Destination
+from governance.audit.streaming.https import HttpsSender
+from governance.audit.streaming.models import AuditStream
+from governance.audit.streaming.records import REFUSED, records_of
+from governance.audit.streaming.rendering import Line, Renderer
+from governance.audit.streaming.sending import BatchRefused, Sender, SendFailed
+from governance.audit.streaming.syslog import SyslogSender
+
+logger = logging.getLogger(__name__)
+
+STREAM_LOCK = 0x5349454D  # "SIEM": with the stream's name, the lock that makes one streamer of many
+BATCH_EVENTS = 500
+BATCH_BYTES = 1024 * 1024
+IDLE_S = 1.0
+BACKOFF_FIRST_S = 1.0
+BACKOFF_LONGEST_S = 60.0
+PAUSE_AFTER_ERROR_S = 2.0
+ERROR_MAX = 500
+
+
+class Superseded(Exception):
+    """Somebody else has moved the cursor."""
+
+
+class Streamer:
+    """Streams to one destination. Used by one thread; of several processes one works at a time."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._to = destination
+        self._sender: Sender = (
+            HttpsSender(destination) if destination.over_http else SyslogSender(destination)
+        )
+        self._renderer = Renderer(
+            destination, log=settings.AUDIT_LOG_NAME, host=socket.gethostname()
+        )
+        self._failures = 0
+        self._at = 0
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def step(self) -> float:
+        """Send one batch; says how many seconds to wait before the next step.
+
+        Raises:
+            django.db.Error: the database does not answer.
+        """
+        with _held(self._to.name) as held:
+            if not held:
+                return IDLE_S
+            self._at = self._cursor()
+            lines = self._batch()
+            if not lines:
+                return IDLE_S
+            try:
+                self._deliver(lines)
+            except Superseded:
+                return IDLE_S
+            except SendFailed as failure:
+                return self._failed(failure)
+        if self._failures:
+            logger.info("Streaming to %s goes on, at event %d", self._to.name, self._at)
+        self._failures = 0
+        # Those that a short batch has left unsent are few: they may wait for company.
+        return 0.0 if len(lines) >= BATCH_EVENTS // 2 else IDLE_S
+
+    def _cursor(self) -> int:
+        stream = AuditStream.objects.filter(name=self._to.name).first()
+        if stream is None:
+            head = AuditCheckpoint.objects.first() if self._to.begin == "now" else None
+            begin = 0 if head is None else head.tree_size
+            stream, _ = AuditStream.objects.get_or_create(
+                name=self._to.name, defaults={"next_sequence": begin}
+            )
+        return stream.next_sequence
+
+    def _batch(self) -> list[Line]:
+        """What comes after the cursor, bounded in number and bytes."""
+        events = (
+            AuditEvent.objects.filter(sequence__gte=self._at)
+            .only("sequence", "canonical", "leaf_hash", "occurred_at")
+            .order_by("sequence")[:BATCH_EVENTS]
+        )
+        records = records_of(list(events), start=self._at, personal_data=self._to.personal_data)
+        lines: list[Line] = []
+        size = 0
+        for record in records:
+            line = self._renderer.line(record)
+            size += len(line.data)
+            if lines and size > BATCH_BYTES:
+                break
+            lines.append(line)
+        return lines
+
+    def _deliver(self, lines: Sequence[Line]) -> None:
+        """Send; what the receiver refuses is halved until it is one event, which then is sent as
+        its number and hash. When it refuses even that, it refuses everything, and nothing is passed
+        over.
+        """
+        try:
+            self._sender.send([line.data for line in lines])
+        except BatchRefused as refusal:
+            if len(lines) > 1:
+                middle = len(lines) // 2
+                self._deliver(lines[:middle])
+                self._deliver(lines[middle:])
+                return
+            (refused,) = lines
+            if refused.record.stands_in:
+                raise
+            logger.error("Audit event %d: %s", refused.record.sequence, refusal.words)
+            self._deliver([self._renderer.line(refused.record.stand_in(REFUSED, refusal.words))])
+            return
+        self._advance(lines)
+
+    def _advance(self, lines: Sequence[Line]) -> None:
+        """Move the cursor from where it was read; never back, never past what is not accepted."""
+        after = lines[-1].record.after
+        reduced = sum(line.record.stands_in for line in lines)
+        moved = AuditStream.objects.filter(name=self._to.name, next_sequence=self._at).update(
+            next_sequence=after,
+            sent_at=timezone.now(),
+            failing_since=None,
+            last_error="",
+            reduced=F("reduced") + reduced,
+        )
+        if not moved:
+            raise Superseded
+        self._at = after
+
+    def _failed(self, failure: SendFailed) -> float:
+        """Keep what went wrong; says how long to wait, ever longer while it goes on."""
+        logger.warning(
+            "Streaming to %s failed at event %d: %s", self._to.name, self._at, failure.words
+        )
+        AuditStream.objects.filter(name=self._to.name).update(
+            failing_since=Coalesce(F("failing_since"), Value(timezone.now())),
+            last_error=failure.words[:ERROR_MAX],
+        )
+        longest = min(BACKOFF_LONGEST_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        # Not all at once after an outage.
+        return max(failure.retry_after or 0.0, longest * random.uniform(0.5, 1.0))
+
+
+def run(destination: Destination, stop: threading.Event) -> None:
+    """Stream to `destination` until `stop`; waits for a database that is away."""
+    streamer = Streamer(destination)
+    try:
+        while not stop.is_set():
+            close_old_connections()
+            try:
+                pause = streamer.step()
+            except Error as error:
+                logger.error("Streaming to %s waits for the database: %s", destination.name, error)
+                connection.close()
+                pause = PAUSE_AFTER_ERROR_S
+            stop.wait(pause)
+    finally:
+        streamer.close()
+
+
+@contextmanager
+def _held(name: str) -> Iterator[bool]:
+    """Whether this process has the stream to itself. Held for one step, on the connection, for a
+    transaction must not stay open while the receiver takes its time. Should the connection break,
+    somebody else may begin: then events come twice, and the cursor still never passes one over.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [STREAM_LOCK, name])
+        held = bool(cursor.fetchone()[0])
+    try:
+        yield held
+    finally:
+        if held:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", [STREAM_LOCK, name])

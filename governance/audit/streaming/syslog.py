@@ -1,0 +1,132 @@
+"""RFC 5424 messages over TLS (RFC 5425) or TCP, with octet counting (RFC 6587).
+
+Syslog has no acknowledgement. So each batch has a connection of its own that ends in good order:
+everything is sent, the receiver's system has acknowledged every byte while the connection stands,
+we say that no more comes, and the receiver, which learns that only after it has read all of it,
+closes as well. Over TLS its closure alert is asked for, which nobody on the way can forge. A
+receiver that dies with unread messages resets the connection instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import termios
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fcntl import ioctl
+
+from governance.audit.streaming.destinations import Destination
+from governance.audit.streaming.ocsf import severity_of
+from governance.audit.streaming.records import Record
+from governance.audit.streaming.sending import (
+    ANSWER_S,
+    CONNECT_S,
+    SendFailed,
+    failure_words,
+    tls_context,
+)
+
+LOG_AUDIT = 13
+# OCSF's severity → syslog's: informational, notice, warning, critical.
+SEVERITIES = {1: 6, 2: 5, 3: 4, 5: 2}
+STRAY_BYTES_MAX = 64 * 1024
+LOOK_AGAIN_S = 0.002
+
+
+def syslog_message(record: Record, text: bytes, *, host: str) -> bytes:
+    """The message with `text` in it, without its frame."""
+    priority = LOG_AUDIT * 8 + SEVERITIES[severity_of(record)]
+    moment = datetime.fromisoformat(str(record.body["occurred_at"])).astimezone(UTC)
+    at = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    message_id = _printable(str(record.body["action"]), 32)
+    return f"<{priority}>1 {at} {_printable(host, 255)} assay - {message_id} - ".encode() + text
+
+
+def framed(message: bytes) -> bytes:
+    """With its length in octets before it."""
+    return b"%d %s" % (len(message), message)
+
+
+class SyslogSender:
+    """One connection for each batch."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._to = destination
+
+    def send(self, lines: Sequence[bytes]) -> None:
+        context = tls_context(self._to) if self._to.encrypted else None
+        try:
+            with socket.create_connection((self._to.host, self._to.port), CONNECT_S) as plain:
+                connection = plain
+                if context is not None:
+                    connection = context.wrap_socket(plain, server_hostname=self._to.host)
+                with connection:
+                    _deliver(connection, b"".join(framed(line) for line in lines))
+        except OSError as error:
+            raise SendFailed(
+                f"{self._to.address} did not take the batch: {failure_words(error)}."
+            ) from error
+
+    def close(self) -> None:
+        """Nothing stays open between batches."""
+
+
+def _deliver(connection: socket.socket, payload: bytes) -> None:
+    deadline = time.monotonic() + ANSWER_S
+    connection.settimeout(ANSWER_S)
+    connection.sendall(payload)
+    _await_acknowledged(connection, deadline)
+    _check_standing(connection)
+    _end_in_good_order(connection, deadline)
+
+
+def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
+    """Until the receiver's system has every byte; where this system cannot tell, not at all."""
+    while True:
+        try:
+            (unacknowledged,) = struct.unpack("i", ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+        except OSError:
+            return
+        if unacknowledged == 0:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _check_standing(connection: socket.socket) -> None:
+    """Raises ConnectionError when the receiver has closed before it was told that all is sent."""
+    connection.setblocking(False)
+    try:
+        for _ in range(STRAY_BYTES_MAX // 1024):
+            if not connection.recv(1024):
+                raise ConnectionResetError(0, "it closed the connection early")
+        raise ConnectionAbortedError(0, "it talks, which no syslog receiver does")
+    except (BlockingIOError, ssl.SSLWantReadError):
+        pass
+
+
+def _end_in_good_order(connection: socket.socket, deadline: float) -> None:
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(max(0.1, deadline - time.monotonic()))
+        # Sends our closure alert and waits for the receiver's.
+        connection.unwrap().close()
+        return
+    connection.shutdown(socket.SHUT_WR)
+    for _ in range(STRAY_BYTES_MAX // 1024):
+        connection.settimeout(max(0.1, deadline - time.monotonic()))
+        if not connection.recv(1024):
+            return
+    raise ConnectionAbortedError(0, "it talks, which no syslog receiver does")
+
+
+def _printable(text: str, width: int) -> str:
+    """A field of the header: printable ASCII without spaces; a hyphen for nothing."""
+    with contextlib.suppress(UnicodeError):
+        text = text.encode("ascii", "replace").decode()
+    kept = "".join(c if "!" <= c <= "~" else "_" for c in text[:width])
+    return kept or "-"
