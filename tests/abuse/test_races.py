@@ -84,7 +84,7 @@ def test_two_admins_approve_one_policy(admins: list[Principal]) -> None:
     allowed = AuditEvent.objects.filter(
         subject_type="policy", subject_id=str(number), outcome="allowed"
     ).exclude(action="policy:draft")
-    assert len({each.actor_name for each in allowed} & {"Ben", "Cleo"}) == 1
+    assert len({each.actor_id for each in allowed} & {ben.id, cleo.id}) == 1
 
 
 def test_one_approves_and_one_rejects(admins: list[Principal]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,7 +17,6 @@ from django.utils import timezone
 
 from assay.accounts import crypto, freshness, middleware
 from assay.accounts.devices import device_words
-from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.people.models import Person
 from governance.people.sessions import sessions_purge
@@ -33,6 +31,7 @@ from tests.unit.assay.sign_in_support import (
     with_password,
 )
 from tests.unit.assay.test_portal_pages import inline_in
+from tests.unit.audit_support import bodies
 
 pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 NEW = "another horse, another battery"
@@ -59,8 +58,7 @@ def lead(person: Callable[..., Person]) -> Person:
 
 
 def events(action: str) -> list[dict[str, Any]]:
-    found = AuditEvent.objects.filter(action=action).order_by("id")
-    return [json.loads(bytes(event.canonical)) for event in found]
+    return bodies(action=action)
 
 
 PAGES = (

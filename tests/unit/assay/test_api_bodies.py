@@ -13,9 +13,9 @@ from django.urls.resolvers import RoutePattern
 
 from assay.api.endpoint import Endpoint
 from assay.api.urls import RowIdConverter, urlpatterns
-from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
 from tests.unit.assay.api_support import Api, decoded, problem_of
+from tests.unit.audit_support import recorded
 
 pytestmark = pytest.mark.sweep
 
@@ -199,5 +199,5 @@ def test_a_refused_attempt_is_audited_with_the_request_id(
     )
 
     assert answer.status_code in {403, 404}
-    event = AuditEvent.objects.get(outcome="denied", action="department:create")
+    event = recorded(outcome="denied", action="department:create")
     assert (event.request_id, event.actor_name) == ("trace-9", "Vera")

@@ -56,7 +56,7 @@ QUERIES = {
     "reviews": 4,
     "deployments": 6,
     "usage": 4,
-    "audit/events": 4,
+    "audit/events": 5,
     "audit/checkpoints": 4,
 }
 # Around each: the scope of row security, which here is a savepoint and its end, and setting it and

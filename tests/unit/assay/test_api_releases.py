@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
 from governance.reviews.models import Review
 from registry.releases.models import Release
 from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.audit_support import recorded
 from tests.unit.registry import objects
 from workers.deployments.models import Deployment
 
@@ -131,7 +131,7 @@ def test_the_submitter_may_not_approve_and_the_attempt_is_audited(
     answer = decide(people["dev"], release, "approve", "compliance")
 
     assert "Separation of duties" in problem_of(answer, 403)["detail"]
-    event = AuditEvent.objects.get(outcome="denied", action="release:decide")
+    event = recorded(outcome="denied", action="release:decide")
     assert event.actor_name == "Devi"
 
 

@@ -8,10 +8,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from governance.audit.models import AuditEvent
 from governance.people.models import DirectoryGroup, GroupMapping, Person, RoleAssignment
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.audit_support import recorded_all
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # At most, whatever the length of the list; the menu asks some of them.
@@ -107,7 +107,7 @@ def test_a_person_is_deactivated_with_a_reason_and_let_in_again(company: Company
     back = ada.post(f"/people/{devi.pk}/reactivate", {"reason": "Came to their senses."})
     assert back.status_code == 302
     assert "Came to their senses." in {
-        event.reason for event in AuditEvent.objects.filter(action="person:reactivate")
+        event.reason for event in recorded_all(action="person:reactivate")
     }
 
 

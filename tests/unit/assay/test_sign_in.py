@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from allauth.mfa.models import Authenticator
 
-from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.people import attempts
 from governance.people.models import Person
@@ -25,6 +24,7 @@ from tests.unit.assay.sign_in_support import (
     totp_now,
     with_password,
 )
+from tests.unit.audit_support import bodies
 
 pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
@@ -40,8 +40,7 @@ def ada(person: Callable[..., Person]) -> Person:
 
 
 def sign_ins(outcome: str = "allowed") -> list[Any]:
-    events = AuditEvent.objects.filter(action="person:sign_in", outcome=outcome).order_by("id")
-    return [json.loads(bytes(event.canonical)) for event in events]
+    return bodies(action="person:sign_in", outcome=outcome)
 
 
 def test_a_password_signs_in_and_leads_where_one_was_going(ada: Person) -> None:

@@ -11,11 +11,11 @@ import pytest
 from allauth.mfa.models import Authenticator
 
 from assay.accounts import passkeys
-from governance.audit.models import AuditEvent
 from governance.people import attempts
 from governance.people.models import Person
 from tests.unit.assay.sign_in_support import Visitor, give_passkey, with_password
 from tests.unit.assay.soft_passkey import PRESENT, VERIFIED, SoftPasskey, b64
+from tests.unit.audit_support import bodies
 
 pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 EXTENDED = 0x80
@@ -42,8 +42,7 @@ def by_passkey(visitor: Visitor, key: SoftPasskey, **more: Any) -> Any:
 
 
 def methods() -> list[str]:
-    event = AuditEvent.objects.filter(action="person:sign_in", outcome="allowed").latest("id")
-    found: list[str] = json.loads(bytes(event.canonical))["data"]["methods"]
+    found: list[str] = bodies(action="person:sign_in", outcome="allowed")[-1]["data"]["methods"]
     return found
 
 
@@ -68,8 +67,8 @@ def test_adding_one_is_audited_and_gives_recovery_codes_once(ada: Person) -> Non
     options = visitor.get("/account/passkeys/options").json()
     answer = visitor.post("/account/passkeys", name="key", credential=second.create(options))
     assert (answer.status_code, answer["Location"]) == (302, "/account")
-    events = AuditEvent.objects.filter(action="person:add_factor").order_by("id")
-    assert [json.loads(bytes(e.canonical))["data"]["name"] for e in events] == ["phone", "key"]
+    added = bodies(action="person:add_factor")
+    assert [body["data"]["name"] for body in added] == ["phone", "key"]
 
 
 def test_it_is_the_second_factor_after_a_password_too(ada: Person, key: SoftPasskey) -> None:

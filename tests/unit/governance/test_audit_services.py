@@ -45,7 +45,7 @@ def test_an_event_holds_what_happened_in_bytes_and_columns_alike():
         event.canonical
         == json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     )
-    assert body["v"] == 1
+    assert body["v"] == 2
     assert body["client_address"] == "10.0.0.9"
     assert body["data"] == {"a": [None], "b": 1}
     assert body["request_id"] == event.request_id == "req-1"

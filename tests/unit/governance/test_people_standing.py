@@ -23,6 +23,7 @@ from governance.people.roles import role_revoke
 from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate, person_reactivate
 from governance.principals import Principal, service_principal
+from tests.unit.audit_support import recorded
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_deactivation_ends_sessions_and_tokens_and_roles_have_no_effect(
     assert dora.role_assignments.count() == 1
     assert (dora.is_active, dora.deactivation_reason) == (False, "Left the company.")
     assert dora.deactivated_at is not None
-    event = AuditEvent.objects.get(action="person:deactivate")
+    event = recorded(action="person:deactivate")
     assert (event.reason, event.subject_id) == ("Left the company.", str(dora.pk))
     assert AuditEvent.objects.filter(action="key:revoke").count() == 1
 
@@ -80,7 +81,7 @@ def test_who_comes_back_has_their_roles_but_neither_old_sessions_nor_old_tokens(
         principal_for_token(token)
     assert principal_for_person(back).departments == {"clinical"}
     assert (back.deactivated_at, back.deactivation_reason) == (None, "")
-    assert AuditEvent.objects.get(action="person:reactivate").reason == "Is back."
+    assert recorded(action="person:reactivate").reason == "Is back."
     client.force_login(back)
     assert signed_in(client)
 

@@ -33,6 +33,7 @@ from registry.intake.services import (
 )
 from registry.intake.states import ALLOWED_TRANSITIONS, set_state
 from registry.versions.models import Model, ModelVersion
+from tests.unit.audit_support import recorded
 from tests.unit.registry.objects import Upload, delivery, model, sha256, stored
 
 pytestmark = pytest.mark.django_db
@@ -87,7 +88,7 @@ def test_a_pickle_is_rejected_on_record_with_the_reason_and_its_bytes_are_gone(
     assert intake.state == IntakeState.REJECTED
     assert intake.reason.startswith("weights.pth is a Python pickle: loading it can run code.")
     assert left_in_quarantine() == before
-    event = AuditEvent.objects.get(action="intake:create")
+    event = recorded(action="intake:create")
     assert (event.outcome, event.reason) == ("denied", intake.reason)
     assert json.loads(bytes(event.canonical))["data"]["files"] == intake.files
 

@@ -12,6 +12,7 @@ from governance.audit.models import AuditEvent
 from governance.audit.services import audit_refusal
 from governance.errors import NotFound, NotPermitted, WrongState
 from registry.releases.models import Release
+from tests.unit.audit_support import recorded
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
@@ -75,7 +76,7 @@ def test_an_unapproved_release_is_refused_and_the_attempt_is_on_record(state: st
     with pytest.raises(WrongState) as error:
         deployed(refused)
     audit_refusal(error.value)
-    event = AuditEvent.objects.get(action="deployment:create", outcome="denied")
+    event = recorded(action="deployment:create", outcome="denied")
     assert (event.subject_type, event.subject_id) == ("release", str(refused.pk))
     assert event.actor_name == "dev-clinical"
     assert not Deployment.objects.exists()

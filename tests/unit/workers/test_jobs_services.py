@@ -13,6 +13,7 @@ from governance.audit.models import AuditEvent
 from governance.errors import NotFound, NotPermitted, WrongState
 from registry.evaluations.models import Evaluation
 from registry.versions.models import ModelVersion
+from tests.unit.audit_support import recorded
 from tests.unit.workers import company
 from workers.jobs import workspace
 from workers.jobs.models import Job, JobKind, JobState
@@ -63,7 +64,7 @@ def test_creating_a_job_audits_it_and_sends_its_id_after_the_commit(
         job = queued()
         assert redis.llen("compute") == 0
     assert redis.llen("compute") == 1
-    event = AuditEvent.objects.get(action="job:create", subject_id=str(job.pk))
+    event = recorded(action="job:create", subject_id=str(job.pk))
     assert (event.actor_name, event.department) == ("dev-clinical", "clinical")
 
 
