@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -79,3 +81,18 @@ request_context: contextvars.ContextVar[RequestContext] = contextvars.ContextVar
     "assay_request_context",
     default=_NO_REQUEST,
 )
+
+
+@contextlib.contextmanager
+def background(work: str, actor: Principal) -> Iterator[None]:
+    """What the platform does by itself: where no request asked for it, its events name `work`, such
+    as `job-…`, in the place of a request's id.
+    """
+    if request_context.get().request_id or actor.kind is not PrincipalKind.SERVICE:
+        yield
+        return
+    token = request_context.set(RequestContext(request_id=work[:64]))
+    try:
+        yield
+    finally:
+        request_context.reset(token)

@@ -281,7 +281,7 @@ def key_record(
     audit_record(
         actor=actor,
         action=action,
-        subject=Subject("key", key.public_id, key.name),
+        subject=Subject("key", key.public_id, key.name, person=key.person_id),
         reason=reason,
         department=key.department.slug if key.department else "",
         data={

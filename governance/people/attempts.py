@@ -62,7 +62,7 @@ def network_of(address: str) -> str:
 
 
 def _account_count(email: str, address: str) -> _Count:
-    refusal = f"Too many failed sign-ins for {email}"
+    refusal = "Too many failed sign-ins for this account"
     return _Count(_named("sign-in", email, address), MAX_FAILURES, refusal)
 
 

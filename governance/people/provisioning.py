@@ -91,14 +91,16 @@ def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
             _refuse_taken(record, None)
             made = person_create(actor=actor, email=record.email, name=record.name)
             return _apply(actor, made, record)
-        authorize(actor=actor, action=Action.PERSON_CREATE, resource=person_resource(former))
-        _forget_credentials(actor, former)
+        decision = authorize(
+            actor=actor, action=Action.PERSON_CREATE, resource=person_resource(former)
+        )
+        _forget_credentials(actor, former, decision.policy_version)
         former.deprovisioned_at = None
         former.save(update_fields=["password", "deprovisioned_at", "changed_at"])
         return _apply(actor, former, record)
 
 
-def _forget_credentials(actor: Principal, person: Person) -> None:
+def _forget_credentials(actor: Principal, person: Person, policy_version: int) -> None:
     person.set_unusable_password()
     audit_record(
         actor=actor,
@@ -108,6 +110,7 @@ def _forget_credentials(actor: Principal, person: Person) -> None:
             "factors": Authenticator.objects.filter(user=person).delete()[0],
             "links": SocialAccount.objects.filter(user=person).delete()[0],
         },
+        policy_version=policy_version,
     )
 
 

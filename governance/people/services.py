@@ -162,7 +162,7 @@ def _person_make(*, email: str, name: str, password: str | None) -> Person:
         with transaction.atomic():
             person.save(force_insert=True)
     except IntegrityError as error:
-        raise WrongState(f"{email} has an account already; no second one is made.") from error
+        raise WrongState("This address has an account already; no second one is made.") from error
     return person
 
 
@@ -235,7 +235,7 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
             subject=person_subject(person),
             reason=reason,
             data={
-                "tokens_revoked": _revoke_tokens(actor, person),
+                "tokens_revoked": _revoke_tokens(actor, person, decision.policy_version),
                 "sessions_ended": sessions_end(person_id=person.pk),
             },
             policy_version=decision.policy_version,
@@ -297,7 +297,7 @@ def _check_reason(reason: str, *, needed: bool = True) -> str:
     return reason
 
 
-def _revoke_tokens(actor: Principal, person: Person) -> int:
+def _revoke_tokens(actor: Principal, person: Person, policy_version: int) -> int:
     """Revoke every access token of theirs that is alive; how many there were."""
     alive = ApiKey.objects.filter(person=person, revoked_at=None, expires_at__gt=timezone.now())
     # Another person's tokens are nobody's to see, and end all the same.
@@ -308,7 +308,8 @@ def _revoke_tokens(actor: Principal, person: Person) -> int:
         audit_record(
             actor=actor,
             action=Action.KEY_REVOKE,
-            subject=Subject("key", key.public_id, key.name),
-            reason=f"The account of {person.name} is deactivated.",
+            subject=Subject("key", key.public_id, key.name, person=person.pk),
+            reason="The account of its owner is deactivated.",
+            policy_version=policy_version,
         )
     return len(keys)

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound
+from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
@@ -90,10 +91,11 @@ def sessions_revoke(*, actor: Principal, person_id: int, keep: str | None = None
             ),
         )
         ended = sessions_end(person_id=person_id, keep=keep)
+        names = Person.objects.filter(pk=person_id).values_list("name", flat=True)
         audit_record(
             actor=actor,
             action=Action.SESSION_REVOKE,
-            subject=Subject("person", str(person_id), f"all sessions of person {person_id}"),
+            subject=Subject("person", str(person_id), names.first() or ""),
             data={"sessions": ended},
             policy_version=decision.policy_version,
         )

@@ -160,9 +160,32 @@ _pending: contextvars.ContextVar[_Pending | None] = contextvars.ContextVar(
 )
 
 
+# The last permission to change something: what a refusal that comes after it was about.
+_latest: contextvars.ContextVar[_Pending | None] = contextvars.ContextVar(
+    "assay_latest_decision", default=None
+)
+
+
 def remember(decision: PolicyDecision, asked: Inputs) -> None:
     """Keep a decision for the next audit event of the same actor, request and policy."""
-    _pending.set(_Pending(decision, asked, request_context.get(), time.monotonic()))
+    kept = _Pending(decision, asked, request_context.get(), time.monotonic())
+    _pending.set(kept)
+    if not asked.action.endswith(":view"):
+        _latest.set(kept)
+
+
+def latest(actor: Principal) -> tuple[PolicyDecision, Inputs] | None:
+    """What the actor was last let change in this request; None outside of one."""
+    kept = _latest.get()
+    request = request_context.get()
+    if (
+        kept is None
+        or not request.request_id
+        or kept.request is not request
+        or kept.asked.actor != actor
+    ):
+        return None
+    return kept.decision, kept.asked
 
 
 def consume(actor: Principal, policy_version: int | None) -> dict[str, Any] | None:

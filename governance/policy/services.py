@@ -79,7 +79,7 @@ def authorize(
     attempt = Attempt(
         actor=actor,
         action=action.value,
-        subject=Subject(resource.type, resource.id, resource.name or resource.id),
+        subject=resource_subject(resource),
         department=resource.department or "",
         policy_version=decision.policy_version,
         decision=decision_data(decision, asked),
@@ -93,6 +93,19 @@ def authorize(
             f"There is no such {resource.type if named else 'department'}.", attempt=attempt
         )
     raise NotPermitted(decision.reason, hint=_hint(snapshot), attempt=attempt)
+
+
+def resource_subject(resource: Resource) -> Subject:
+    """What a decision was about, as the audit log names it. A session and a personal token are
+    about the person who has them."""
+    owner = resource.attributes.get("owner")
+    personal = resource.type == "session" or (resource.type == "key" and not resource.department)
+    return Subject(
+        resource.type,
+        resource.id,
+        resource.name or resource.id,
+        person=owner if personal and isinstance(owner, int) else None,
+    )
 
 
 def _hint(snapshot: PolicySnapshot) -> str:

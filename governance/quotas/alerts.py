@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import transaction
 
 from governance.audit.services import Subject, audit_record
-from governance.principals import service_principal
+from governance.principals import background, service_principal
 from governance.quotas.kinds import KINDS, THRESHOLDS, Window, amount_words, limit_words
 from governance.quotas.models import QuotaAlert, QuotaLimit
 from governance.quotas.selectors import LimitUse, uses
@@ -81,20 +81,21 @@ def _raise(use: LimitUse, thresholds: list[int]) -> int:
         owner = row.api_key.department if row.api_key else row.department
         used = amount_words(row.kind, use.count.used, settings.CURRENCY)
         limit = limit_words(row.kind, row.limit, settings.CURRENCY)
-        audit_record(
-            actor=_CONTROLLER,
-            action="quota:alert",
-            subject=Subject("quota", str(row.pk), f"{row.kind} of {row.subject}"),
-            department=owner.slug if owner else "",
-            reason=f"{use.title} has used {used} of {limit}: {new[-1]} % in {window}.",
-            data={
-                "kind": row.kind,
-                "subject": row.subject,
-                "window": window,
-                "threshold": new[-1],
-                "used": use.count.used,
-                "limit": row.limit,
-                "shadow": row.shadow,
-            },
-        )
+        with background(f"quota-{row.pk}", _CONTROLLER):
+            audit_record(
+                actor=_CONTROLLER,
+                action="quota:alert",
+                subject=Subject("quota", str(row.pk), f"{row.kind} of {row.subject}"),
+                department=owner.slug if owner else "",
+                reason=f"{use.title} has used {used} of {limit}: {new[-1]} % in {window}.",
+                data={
+                    "kind": row.kind,
+                    "subject": row.subject,
+                    "window": window,
+                    "threshold": new[-1],
+                    "used": use.count.used,
+                    "limit": row.limit,
+                    "shadow": row.shadow,
+                },
+            )
     return len(new)

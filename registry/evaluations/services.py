@@ -16,7 +16,7 @@ from governance.errors import InvalidInput
 from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.services import authorize
-from governance.principals import Principal, service_principal
+from governance.principals import Principal, background, service_principal
 from registry.canonical import json_digest
 from registry.catalogue import get_task
 from registry.datasets.models import Dataset, DatasetVersion
@@ -153,20 +153,22 @@ def evaluation_record(
         if not created:
             return evaluation
         results = _decide_gates(evaluation)
-        audit_record(
-            actor=service_principal("controller"),
-            action="evaluation:record",
-            subject=evaluation_subject(evaluation),
-            department=version.model.department.slug,
-            data={
-                "version": version.digest,
-                "dataset": dataset_version.digest,
-                "metrics": measured,
-                "gates": {str(result.gate): result.passed for result in results},
-                "job": str(job_id),
-                "created_by": created_by.name,
-            },
-        )
+        controller = service_principal("controller")
+        with background(f"job-{job_id}", controller):
+            audit_record(
+                actor=controller,
+                action="evaluation:record",
+                subject=evaluation_subject(evaluation),
+                department=version.model.department.slug,
+                data={
+                    "version": version.digest,
+                    "dataset": dataset_version.digest,
+                    "metrics": measured,
+                    "gates": {str(result.gate): result.passed for result in results},
+                    "job": str(job_id),
+                    "created_by": f"person {created_by.pk}",
+                },
+            )
     return evaluation
 
 

@@ -14,7 +14,7 @@ from governance.audit.services import Attempt, audit_record
 from governance.errors import NotFound, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
-from governance.principals import Principal, service_principal
+from governance.principals import Principal, background, service_principal
 from registry import store
 from registry.intake import quarantine
 from registry.intake.checks import Limits
@@ -118,13 +118,14 @@ def intake_checked(
         intake.findings = [dict(finding) for finding in findings]
         intake.job_id = job_id
         intake.save()
-        audit_record(
-            actor=CONTROLLER,
-            action="intake:check",
-            subject=intake_subject(intake),
-            department=intake.model.department.slug,
-            data={"digest": intake.digest, "job": str(job_id)},
-        )
+        with background(f"job-{job_id}", CONTROLLER):
+            audit_record(
+                actor=CONTROLLER,
+                action="intake:check",
+                subject=intake_subject(intake),
+                department=intake.model.department.slug,
+                data={"digest": intake.digest, "job": str(job_id)},
+            )
     return intake
 
 
@@ -139,15 +140,16 @@ def intake_reject(
         intake.job_id = job_id
         intake.findings = [dict(finding) for finding in findings] or intake.findings
         _reject(intake, reason)
-        audit_record(
-            actor=CONTROLLER,
-            action="intake:check",
-            subject=intake_subject(intake),
-            outcome="denied",
-            reason=intake.reason,
-            department=intake.model.department.slug,
-            data={"job": str(job_id)},
-        )
+        with background(f"job-{job_id}", CONTROLLER):
+            audit_record(
+                actor=CONTROLLER,
+                action="intake:check",
+                subject=intake_subject(intake),
+                outcome="denied",
+                reason=intake.reason,
+                department=intake.model.department.slug,
+                data={"job": str(job_id)},
+            )
     return intake
 
 
@@ -253,6 +255,6 @@ def _card(intake: Intake) -> str:
     return (
         f"# {intake.model.name}\n\n{intake.model.description}\n\n"
         f"Taken in from {intake.source} under {intake.licence} "
-        f"by {intake.submitted_by.name}.\n\n"
+        f"by person {intake.submitted_by_id}.\n\n"
         f"| delivered file | bytes | SHA-256 |\n|---|---|---|\n{delivered}\n"
     )

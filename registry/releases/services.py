@@ -111,7 +111,7 @@ def release_submit(
             risk_answers=answers,
             tier=tier,
             policy_version=decision.policy_version,
-            submitted_by=person.name,
+            submitted_by=person.pk,
         )
         release = Release.objects.create(
             version=version,
@@ -264,7 +264,7 @@ def _rebuilt(release: Release, policy_version: int) -> dict[str, Any]:
         risk_answers=release.risk_answers,
         tier=release.tier,
         policy_version=policy_version,
-        submitted_by=release.submitted_by.name,
+        submitted_by=release.submitted_by_id,
     )
 
 

@@ -7,7 +7,7 @@ from django.db import transaction
 from governance.audit.services import audit_record
 from governance.errors import NotFound, WrongState
 from governance.notify import notify
-from governance.principals import Principal
+from governance.principals import Principal, background
 from registry.releases.models import Release, ReleaseState
 from registry.resources import release_subject
 
@@ -74,19 +74,20 @@ def release_set_state(
         )
     release.state = state
     release.save()
-    audit_record(
-        actor=actor,
-        action=f"release:{state.value}",
-        subject=release_subject(release),
-        reason=reason,
-        department=release.department.slug,
-        data={
-            "before": before.value,
-            "after": state.value,
-            "dossier": release.dossier_digest,
-            "version": release.version.digest,
-        },
-        policy_version=policy_version,
-    )
+    with background(f"release-{release.pk}", actor):
+        audit_record(
+            actor=actor,
+            action=f"release:{state.value}",
+            subject=release_subject(release),
+            reason=reason,
+            department=release.department.slug,
+            data={
+                "before": before.value,
+                "after": state.value,
+                "dossier": release.dossier_digest,
+                "version": release.version.digest,
+            },
+            policy_version=policy_version,
+        )
     for channel in CHANNELS:
         transaction.on_commit(lambda channel=channel: notify(channel))  # type: ignore[misc]

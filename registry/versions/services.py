@@ -14,7 +14,7 @@ from governance.errors import InvalidInput, WrongState
 from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.services import authorize
-from governance.principals import Principal
+from governance.principals import Principal, background
 from registry import mlflow_adapter, store
 from registry.catalogue import get_task
 from registry.datasets.models import DatasetVersion
@@ -159,20 +159,21 @@ def version_register(
             job_id=job_id,
             created_by=created_by,
         )
-        audit_record(
-            actor=actor,
-            action="version:register",
-            subject=version_subject(version),
-            department=model.department.slug,
-            data={
-                "digest": digest,
-                "kind": kind,
-                "base": base.digest if base else None,
-                "dataset": dataset_version.digest if dataset_version else None,
-                "job": str(job_id),
-                "created_by": created_by.name,
-            },
-        )
+        with background(f"job-{job_id}", actor):
+            audit_record(
+                actor=actor,
+                action="version:register",
+                subject=version_subject(version),
+                department=model.department.slug,
+                data={
+                    "digest": digest,
+                    "kind": kind,
+                    "base": base.digest if base else None,
+                    "dataset": dataset_version.digest if dataset_version else None,
+                    "job": str(job_id),
+                    "created_by": f"person {created_by.pk}",
+                },
+            )
     return version
 
 

@@ -40,6 +40,12 @@ def deployment_get(*, actor: Principal, deployment_id: int) -> Deployment:
     return found
 
 
+def deployment_ids_under(release_id: int) -> list[int]:
+    """Every deployment there ever was under a release, for its evidence; ids alone."""
+    rows = Deployment.objects.filter(release_id=release_id).order_by("pk")
+    return list(rows.values_list("pk", flat=True))
+
+
 def live_deployments() -> QuerySet[Deployment]:
     """Pending and serving ones: what engine workers are to hold, for the platform's own use."""
     return Deployment.objects.filter(state__in=LIVE).select_related(*_RELATED).order_by("pk")

@@ -70,7 +70,7 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
         )
     try:
         release_servable(release)
-        _replace_live(actor, release)
+        _replace_live(actor, release, decision.policy_version)
     except DomainError as error:
         error.attempt = error.attempt or attempt
         raise
@@ -87,7 +87,7 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
     return deployment
 
 
-def _replace_live(actor: Principal, release: Release) -> None:
+def _replace_live(actor: Principal, release: Release, policy_version: int) -> None:
     live = (
         Deployment.objects.select_for_update(of=("self",))
         .filter(name=release.deployment_name, state__in=LIVE)
@@ -112,6 +112,7 @@ def _replace_live(actor: Principal, release: Release) -> None:
         to=DeploymentState.STOPPED,
         actor=actor,
         message=f"Replaced by release {release.pk}.",
+        policy_version=policy_version,
     )
 
 
@@ -157,7 +158,7 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
         deployment_id=seen.pk,
         to=DeploymentState.STOPPED,
         actor=actor,
-        message=(reason or f"Stopped by {actor.name}.")[:1000],
+        message=(reason or "Stopped; no reason was given.")[:1000],
         policy_version=decision.policy_version,
     )
 

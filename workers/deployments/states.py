@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
-from governance.principals import Principal
+from governance.principals import Principal, background
 from workers.deployments.models import Deployment, DeploymentState
 from workers.dispatch import wake_engines
 
@@ -81,15 +81,16 @@ def deployment_move(
         deployment.stopped_at = timezone.now()
     deployment.save(update_fields=["state", "message", "stopped_at"])
     version = deployment.release.version
-    audit_record(
-        actor=actor,
-        action=f"deployment:{_VERBS[to]}",
-        subject=deployment_subject(deployment),
-        outcome=outcome,
-        reason=message,
-        department=deployment.department.slug,
-        data={"release": deployment.release_id, "digest": version.digest},
-        policy_version=policy_version,
-    )
+    with background(f"deployment-{deployment.pk}", actor):
+        audit_record(
+            actor=actor,
+            action=f"deployment:{_VERBS[to]}",
+            subject=deployment_subject(deployment),
+            outcome=outcome,
+            reason=message,
+            department=deployment.department.slug,
+            data={"release": deployment.release_id, "digest": version.digest},
+            policy_version=policy_version,
+        )
     transaction.on_commit(wake_engines)
     return deployment

@@ -23,7 +23,7 @@ def adaptation_card(
         f"- Licence of the base: {base.licence or 'not recorded'}",
         f"- Trained on: {data.dataset.name} v{data.number}, {data.rows} rows, "
         f"{data.dataset.classification}, licence {data.dataset.licence}",
-        f"- Started by: {job.created_by.name}",
+        f"- Started by: person {job.created_by_id}",
         "",
         "## Measured on the validation split",
         "",

@@ -165,6 +165,7 @@ def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
             to=JobState.CANCELLED,
             actor=actor,
             reason="Cancelled before it ran.",
+            policy_version=decision.policy_version,
             cancel_requested=True,
         )
     if job.state != JobState.RUNNING:

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
-from governance.principals import Principal
+from governance.principals import Principal, background
 from workers.jobs import workspace
 from workers.jobs.budgets import budget_follow
 from workers.jobs.models import Job, JobState
@@ -69,22 +69,38 @@ def job_lock(job_id: UUID | str) -> Job:
     return found
 
 
-def job_audit(job: Job, *, actor: Principal, to: JobState, reason: str = "", **data: Any) -> None:
+def job_audit(
+    job: Job,
+    *,
+    actor: Principal,
+    to: JobState,
+    reason: str = "",
+    policy_version: int | None = None,
+    **data: Any,
+) -> None:
     """Record one transition in the transaction that makes it."""
-    audit_record(
-        actor=actor,
-        action=f"job:{_VERBS[to]}",
-        subject=job_subject(job),
-        outcome="failed" if to in _BAD else "allowed",
-        reason=reason[:2000],
-        department=job.department.slug,
-        data={"kind": job.kind, "attempt": job.attempt, "fence": job.fence, **data},
-    )
+    with background(f"job-{job.pk}", actor):
+        audit_record(
+            actor=actor,
+            action=f"job:{_VERBS[to]}",
+            subject=job_subject(job),
+            outcome="failed" if to in _BAD else "allowed",
+            reason=reason[:2000],
+            department=job.department.slug,
+            data={"kind": job.kind, "attempt": job.attempt, "fence": job.fence, **data},
+            policy_version=policy_version,
+        )
 
 
 @transaction.atomic
 def job_move(
-    *, job_id: UUID | str, to: JobState, actor: Principal, reason: str = "", **changes: Any
+    *,
+    job_id: UUID | str,
+    to: JobState,
+    actor: Principal,
+    reason: str = "",
+    policy_version: int | None = None,
+    **changes: Any,
 ) -> Job:
     """Lock the job, re-check its state, set `to` and `changes`, and audit.
 
@@ -106,7 +122,7 @@ def job_move(
         setattr(job, name, value)
     job.save()
     budget_follow(job, before=state)
-    job_audit(job, actor=actor, to=to, reason=reason)
+    job_audit(job, actor=actor, to=to, reason=reason, policy_version=policy_version)
     if to in TERMINAL:
         transaction.on_commit(lambda: workspace.discard(job.pk))
     return job

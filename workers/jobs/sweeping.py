@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from itertools import takewhile
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -44,7 +45,7 @@ def _take_back_expired() -> int:
         for job in expired:
             to = after_attempt(job)
             reason = f"The lease of {job.worker} ran out in attempt {job.attempt}."
-            changes = {"error": reason, "dispatches": 0, "dispatch_after": timezone.now()}
+            changes: dict[str, Any] = {"error": reason, "dispatches": 0, "dispatch_after": timezone.now()}
             if to is JobState.CANCELLED:
                 changes["error"] = ""
             logger.warning("Job %s: %s Now %s.", job.pk, reason, to.value)

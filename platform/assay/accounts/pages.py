@@ -13,7 +13,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 
 from assay.accounts.personas import personas_allowed
 from assay.portal.forms import SignInForm
-from governance.audit.services import audit_refusal
+from governance.audit.refusals import refusal_record
 from governance.errors import DomainError
 from governance.people.models import Person
 
@@ -51,5 +51,5 @@ def sign_in_page(
 
 def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
     """The sign-in page with the refusal, which is audited; called outside any transaction."""
-    audit_refusal(error)
+    refusal_record(error)
     return sign_in_page(request, status=error.status, error=error)

@@ -186,7 +186,7 @@ def _person(login: SocialLogin, claims: dict[str, Any]) -> Person:
     elif SocialAccount.objects.filter(provider=login.account.provider, user=found).exists():
         # They go by another name there: the address was theirs, and was given to somebody else.
         raise _refused(
-            f"The account of {email} belongs to somebody else at {settings.OIDC_NAME}.",
+            f"The account of your address belongs to somebody else at {settings.OIDC_NAME}.",
             found,
             hint="If it is yours, an administrator ends its link under People → the person → "
             "Sign-in; else they correct the account's address.",
@@ -224,10 +224,10 @@ def _verified_email(claims: dict[str, Any]) -> str:
 def _made(email: str, claims: dict[str, Any]) -> Person:
     if not settings.OIDC_CREATE_PEOPLE:
         raise _refused(
-            f"There is no account for {email}.", hint="Ask an administrator to make one."
+            "There is no account for your address.", hint="Ask an administrator to make one."
         )
     name = " ".join(str(claims.get("name") or "").split())[:120]
     try:
         return person_create(actor=ACTOR, email=email, name=name or email)
     except InvalidInput as error:
-        raise _refused(f"No account can be made for {email[:254]!r}: {error.message}") from error
+        raise _refused(f"No account can be made for your address: {error.message}") from error

@@ -26,7 +26,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
 from assay.api.authentication import Caller
-from governance.audit.services import Attempt, Subject, audit_refusal
+from governance.audit.refusals import attempted, refusal_record
 from governance.errors import (
     DomainError,
     InvalidInput,
@@ -36,7 +36,7 @@ from governance.errors import (
     Unavailable,
     WrongState,
 )
-from governance.principals import request_context
+from governance.principals import ANONYMOUS, request_context
 
 logger = logging.getLogger(__name__)
 
@@ -193,30 +193,46 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespo
         response = from_framework_error(error, request)
         if isinstance(error, drf.MethodNotAllowed):
             response.headers["Allow"] = ", ".join(context["view"].allowed_methods)
+        else:
+            refuse_change(framework_refusal(error), context["request"])
         return response
     refusal = translate(error)
     if refusal is None:
         return server_error(request, error)
     if refusal is not error and not isinstance(error, Http404):
         logger.warning("%s %s was refused", request.method, request.path, exc_info=error)
-    if isinstance(refusal, NotFound) and request.method not in SAFE_METHODS:
-        refusal.attempt = refusal.attempt or blind_attempt(context["request"])
-    record_refusal(refusal)
+    refuse_change(refusal, context["request"])
     return from_domain_error(refusal, request)
 
 
-def blind_attempt(request: Request) -> Attempt | None:
-    """Whoever would change what they may not know of has tried, though no service saw it."""
-    if not isinstance(request.user, Caller):
-        return None
-    subject = Subject("address", "", request.path)
-    return Attempt(request.user.principal, f"api:{str(request.method).lower()}", subject)
+def framework_refusal(error: drf.APIException) -> DomainError:
+    """What the framework refused, for the log: which fields were wrong, not what stood in them."""
+    if isinstance(error, drf.ValidationError):
+        wrong = sorted({each["field"] or "the body" for each in flatten(error.detail)})
+        return InvalidInput(f"The request is invalid: {', '.join(wrong)[:MAX_TEXT]}.")
+    refusal = DomainError(str(error.detail)[:MAX_TEXT], code=error.default_code)
+    refusal.status = error.status_code
+    return refusal
+
+
+def refuse_change(error: DomainError, request: Request) -> None:
+    """Audit what was refused. Whoever would change something has tried, also where no service saw
+    it: what they may not know of, what is malformed, or as nobody.
+    """
+    if error.attempt is None and request.method not in SAFE_METHODS:
+        # Not `request.user`, which would ask for the credential once more that was just refused.
+        user = getattr(request, "_user", None)
+        actor = user.principal if isinstance(user, Caller) else ANONYMOUS
+        error.attempt = attempted(
+            actor, surface="api", method=str(request.method), path=request.path
+        )
+    record_refusal(error)
 
 
 def record_refusal(error: DomainError) -> None:
     """Audit a refused attempt; the refusal stands even when the log cannot be written."""
     try:
-        audit_refusal(error)
+        refusal_record(error)
     except Exception:
         logger.exception("A refusal could not be audited: %s", error.message)
 

@@ -12,7 +12,7 @@ from django.shortcuts import render
 from django.views import View
 
 from assay.middleware import principal_of
-from governance.audit.services import Attempt, Subject, audit_refusal
+from governance.audit.refusals import attempted, refusal_record
 from governance.errors import DomainError, InvalidInput, NotFound
 from governance.principals import Principal
 from governance.rowsecurity import scope
@@ -54,20 +54,25 @@ class Screen(View):
         except DomainError as error:
             refusal = error
         # Here, because what was refused is recorded in a transaction of its own.
+        self.recorded(refusal)
         if self.shows(refusal):
-            audit_refusal(refusal)
             try:
                 with scope(self.actor):
                     return self.page(status=refusal.status, error=refusal, **kwargs)
             except DomainError as error:
                 refusal = error
-        if refusal.attempt is None and request.method == "POST":
-            # Whoever would change what they may not know of has tried, though no service saw.
-            address = Subject("address", "", request.path)
-            refusal.attempt = Attempt(self.actor, "portal:post", address)
-        audit_refusal(refusal)
+                self.recorded(refusal)
         with scope(self.actor):
             return refusal_page(request, refusal)
+
+    def recorded(self, refusal: DomainError) -> None:
+        """Audit what was refused. Whoever would change something has tried, also where no service
+        saw it."""
+        method = str(self.request.method)
+        if refusal.attempt is None and method == "POST":
+            path = self.request.path
+            refusal.attempt = attempted(self.actor, surface="portal", method=method, path=path)
+        refusal_record(refusal)
 
     def shows(self, refusal: DomainError) -> bool:
         """Whether the page itself says what was refused, in place of a page of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from governance.audit.personal import opened
 
 # Past tense of "<resource>:<verb>"; {} is the subject's name.
 PHRASES = {
+    "audit:alarm_clear": "saw the end of the alarm: {}",
+    "audit:alarm_raise": "raised an alarm: {}",
     "audit:export": "exported the audit log",
-    "audit:verify": "verified the audit log",
     "checklist:attest": "attested a checklist item of {}",
     "dataset:create": "added the dataset {}",
     "dataset_version:create": "added {}",
@@ -32,7 +34,6 @@ PHRASES = {
     "group_mapping:delete": "took a role from the group {}",
     "intake:create": "delivered {}",
     "intake:check": "checked {}",
-    "intake:reject": "rejected {}",
     "intake:sign_off": "signed off {}",
     "job:cancel": "cancelled the job {}",
     "job:create": "started the job {}",
@@ -72,11 +73,10 @@ PHRASES = {
     "quota:price": "set the {}",
     "quota:reconcile": "compared {} with the ledger",
     "quota:set": "set the limit {}",
-    "release:approve": "approved {}",
     "release:decide": "decided on {}",
+    "release:evidence": "took the evidence pack of {}",
     "release:submit": "asked for {}",
     "release:withdraw": "withdrew {}",
-    "release:expire": "let {} expire",
     "review:opened": "opened the review of {}",
     "review:approved": "closed the review of {}: approved",
     "review:rejected": "closed the review of {}: rejected",
@@ -88,40 +88,159 @@ PHRASES = {
     "release:in_review": "put {} in review",
     "release:expired": "let {} expire",
     "release:withdrawn": "withdrew {}",
-    "review:approve": "approved {}",
     "review:comment": "commented on {}",
-    "review:reject": "rejected {}",
-    "review:request_changes": "requested changes to {}",
-    "review:answer": "answered the review of {}",
     "role:grant": "granted a role to {}",
     "role:revoke": "took a role from {}",
     "session:revoke": "ended the {}",
     "version:register": "registered {}",
+    "deployment:view": "looked up {}",
+    "person:erase": "erased {} from the records",
+    "release:recalled": "recalled {}",
+    "review:open": "opened the review of {} again",
+    "review:voided": "closed the review of {}: void",
+    "audit:cancel_export": "stopped the export {}",
+    "audit:download": "downloaded the export {}",
+    "audit:finish_export": "finished the export {}",
+    "audit:select": "asked for an export of the audit log: {}",
+    "audit:view": "read the audit log",
 }
-# The same as something tried and refused.
+# The same as something tried and refused, or that failed.
 ATTEMPTS = {
+    "audit:alarm_clear": "end the alarm: {}",
+    "audit:alarm_raise": "raise an alarm: {}",
+    "audit:cancel_export": "stop the export {}",
+    "audit:download": "download the export {}",
     "audit:export": "export the audit log",
+    "audit:finish_export": "finish the export {}",
+    "audit:select": "export a selection of the audit log",
     "audit:view": "read the audit log",
     "checklist:attest": "attest a checklist item of {}",
+    "dataset:create": "add the dataset {}",
+    "dataset:view": "look at the dataset {}",
+    "dataset_version:create": "add {}",
+    "department:create": "found the department {}",
+    "department:view": "look at the department {}",
+    "deployment:await": "have workers load {}",
     "deployment:create": "deploy {}",
     "deployment:invoke": "use {}",
     "deployment:load": "load {}",
+    "deployment:serve": "bring {} into service",
     "deployment:stop": "stop {}",
+    "deployment:view": "look up {}",
+    "evaluation:record": "record {}",
+    "evaluation:view": "look at the evaluation {}",
+    "gate:set": "set a gate on {}",
+    "group:create": "provision the group {}",
+    "group:delete": "delete the group {}",
+    "group:members": "change who is in the group {}",
+    "group:update": "rename or relabel the group {}",
+    "group_mapping:create": "give the group {} a role",
+    "group_mapping:delete": "take a role from the group {}",
+    "intake:check": "pass the checks of {}",
     "intake:create": "deliver files for {}",
     "intake:sign_off": "sign off {}",
+    "intake:view": "look at the delivery {}",
+    "job:bury": "finish the job {}",
+    "job:cancel": "cancel the job {}",
+    "job:claim": "take the job {}",
     "job:create": "start {}",
+    "job:deliver": "deliver the result of {}",
+    "job:fail": "finish the job {}",
+    "job:finish": "finish the job {}",
+    "job:requeue": "put the job {} back in the queue",
+    "job:view": "look at the job {}",
     "key:create": "make the key {}",
     "key:revoke": "revoke the key {}",
     "key:rotate": "rotate the key {}",
+    "key:update": "change the key {}",
+    "key:view": "look at the key {}",
+    "model:create": "register the model {}",
+    "model:view": "look at the model {}",
+    "person:add_factor": "add a second factor for {}",
+    "person:change_password": "change the password of {}",
+    "person:create": "add the person {}",
+    "person:deactivate": "end the access of {}",
+    "person:deprovision": "delete the account of {}",
+    "person:erase": "erase {}",
+    "person:forget_credentials": "forget how {} used to sign in",
+    "person:link": "link {} with the identity provider",
+    "person:reactivate": "let {} in again",
+    "person:remove_factor": "remove a second factor of {}",
+    "person:renew_recovery_codes": "make new recovery codes for {}",
+    "person:reset_factors": "reset the second factors of {}",
     "person:sign_in": "sign in",
+    "person:unlink": "end the link of {} with the identity provider",
+    "person:update": "change the account of {}",
+    "person:view": "look at the account of {}",
+    "policy:activate": "put {} in force",
     "policy:decide": "decide on {}",
     "policy:draft": "change {}",
     "policy:explain": "ask about {}",
+    "policy:propose": "propose {}",
+    "policy:reject": "reject {}",
+    "policy:revise": "change the draft of {}",
+    "policy:supersede": "take {} out of force",
+    "policy:view": "read {}",
+    "policy:withdraw": "withdraw {}",
+    "quota:alert": "raise an alert: {} is running out",
+    "quota:price": "set the {}",
+    "quota:reconcile": "compare {} with the ledger",
     "quota:set": "set the limit {}",
+    "quota:view": "look at the limit {}",
+    "release:approved": "make {} servable",
+    "release:changes_requested": "return {} to its department",
     "release:decide": "decide on {}",
+    "release:evidence": "take the evidence pack of {}",
+    "release:expired": "let {} expire",
+    "release:in_review": "put {} in review",
+    "release:recalled": "recall {}",
+    "release:rejected": "reject {}",
     "release:submit": "ask for the release of {}",
+    "release:view": "look at the release {}",
+    "release:withdraw": "withdraw {}",
+    "release:withdrawn": "withdraw {}",
+    "review:approved": "approve {}",
+    "review:changes_requested": "return the review of {}",
+    "review:comment": "comment on {}",
+    "review:open": "open the review of {} again",
+    "review:opened": "open the review of {}",
+    "review:rejected": "reject {}",
+    "review:voided": "close the review of {}",
+    "review:withdrawn": "withdraw the review of {}",
     "role:grant": "grant a role to {}",
+    "role:revoke": "take a role from {}",
     "session:revoke": "end the {}",
+    "session:view": "look at the {}",
+    "usage:view": "look at the usage",
+    "version:register": "register {}",
+    # What was refused before anybody knew what it was to be: the address that was called.
+    "api:delete": "delete something at {}",
+    "api:patch": "change something at {}",
+    "api:post": "do something at {}",
+    "api:put": "change something at {}",
+    "portal:post": "do something at {}",
+    "scim:delete": "delete something at {}",
+    "scim:patch": "change something at {}",
+    "scim:post": "provision something at {}",
+    "scim:put": "change something at {}",
+}
+# The same done to a person as to one thing of theirs.
+OF_A_PERSON = {"session:revoke": ("ended every session of {}", "end every session of {}")}
+# Subjects whose name is their id: it says what they are.
+NAMED_BY_ID = frozenset({"address", "department", "deployment", "endpoint", "model"})
+ENDPOINTS = {
+    "/v1/chat/completions": "a model for a conversation (/v1/chat/completions)",
+    "/v1/models": "the deployments that it may use (/v1/models)",
+}
+# Processes of the platform, and whoever is not known, as people call them.
+WHO = {
+    ("anonymous", "anonymous"): "somebody unknown",
+    ("service", "bootstrap"): "the installation",
+    ("service", "compute-worker"): "a compute worker",
+    ("service", "controller"): "the controller",
+    ("service", "engine-worker"): "an engine worker",
+    ("service", "scim"): "the identity provider",
+    ("service", "sso"): "single sign-on",
 }
 ICONS = {
     "audit": "file-certificate",
@@ -167,26 +286,52 @@ def described_all(events: Iterable[AuditEvent]) -> list[Described]:
 def described(event: AuditEvent) -> Described:
     """An event that is opened as a sentence: `who` did `what`."""
     resource, _, verb = event.action.partition(":")
-    subject = event.subject_name
-    if subject in ("", event.subject_id):
-        subject = f"{event.subject_type.replace('_', ' ')} {event.subject_id}"
-    if resource == "quota":
-        kind, of, whose = subject.partition(" of ")
-        subject = f"{kind.replace('_', ' ')}{of}{whose.replace(':', ' ')}"
-    phrase = PHRASES.get(event.action)
-    if phrase is None:
-        phrase = f"{resource.replace('_', ' ')}: {verb.replace('_', ' ')}, {{}}"
-    if event.outcome == "denied" or (event.outcome == "failed" and event.action in ATTEMPTS):
-        tried = ATTEMPTS.get(event.action, f"{verb.replace('_', ' ')} {{}}")
+    person = event.subject_type == "person"
+    whole = OF_A_PERSON.get(event.action, ("", "")) if person else ("", "")
+    refused = event.outcome == "denied" or (event.outcome == "failed" and event.action in ATTEMPTS)
+    if refused:
+        tried = whole[1] or ATTEMPTS.get(event.action, f"{verb.replace('_', ' ')} {{}}")
         end = "was refused" if event.outcome == "denied" else "failed"
-        what = f"tried to {tried.replace('{}', subject)} and {end}"
+        what = f"tried to {_about(tried, event)} and {end}"
     else:
-        what = phrase.replace("{}", subject)
+        done = f"did “{verb.replace('_', ' ')}” to {{}}"
+        what = _about(whole[0] or PHRASES.get(event.action, done), event)
     tone = {"allowed": "", "denied": "bad", "failed": "warn"}.get(event.outcome, "")
     return Described(
         event=event,
-        who=event.actor_name or event.actor_id,
+        who=WHO.get((event.actor_kind, event.actor_id)) or event.actor_name or _actor(event),
         what=what,
         icon="ban" if event.outcome == "denied" else ICONS.get(resource, "circle-dot"),
         tone=tone,
     )
+
+
+def _about(phrase: str, event: AuditEvent) -> str:
+    """The phrase with its subject: by name, else by number, else as one of its kind."""
+    kind = event.subject_type.replace("_", " ")
+    name = event.subject_name
+    if name == event.subject_id and event.subject_type not in NAMED_BY_ID:
+        name = ""
+    if not name and event.subject_id:
+        name = f"{kind} {event.subject_id}"
+    if not name:
+        article = "an" if kind[:1] in "aeiou" else "a"
+        # "the key {}" is then "a key".
+        return re.sub(r"(?:the (?:[a-z]+ ){1,2})?\{\}", f"{article} {kind}", phrase)
+    if event.action.startswith("quota:"):
+        of_kind, of, whose = name.partition(" of ")
+        name = f"{of_kind.replace('_', ' ')}{of}{whose.replace(':', ' ')}"
+    if event.subject_type == "endpoint":
+        name = ENDPOINTS.get(name, name)
+    return re.sub(rf"(?:the {kind} )?\{{\}}", lambda found: _once(found[0], kind, name), phrase)
+
+
+def _once(found: str, kind: str, name: str) -> str:
+    """The subject without its kind said twice: not "the group group 4"."""
+    if found.startswith("the ") and name.startswith(f"{kind} "):
+        return name
+    return found.replace("{}", name)
+
+
+def _actor(event: AuditEvent) -> str:
+    return f"{event.actor_kind} {event.actor_id}".strip()

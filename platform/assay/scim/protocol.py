@@ -14,15 +14,17 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from pydantic import ValidationError
 from rest_framework.exceptions import ParseError
+from rest_framework.permissions import SAFE_METHODS
 from scim2_models import Context, Error, Resource, SCIMException
 
 from assay.api.parsers import parse_json
 from assay.api.problems import record_refusal, translate
 from assay.scim.resources import TOLERANT
 from governance import rowsecurity
+from governance.audit.refusals import attempted
 from governance.errors import DomainError, InvalidInput, NotAuthenticated, NotFound, TooLarge
 from governance.people.provisioning import UNIQUENESS
-from governance.principals import request_context, service_principal
+from governance.principals import ANONYMOUS, request_context, service_principal
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +64,17 @@ class ScimView(View):
                 return super().dispatch(request, *args, **kwargs)
         except ValidationError as error:
             first = Error.from_validation_errors(error)[0]
+            wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+            self.refused(InvalidInput(f"The resource is invalid: {', '.join(wrong)[:500]}."))
             return refusal(first.status or 400, first.detail or "", first.scim_type or "")
         except SCIMException as error:
+            self.refused(InvalidInput("The request is not one of SCIM's.", code="scim"))
             return refusal(error.status, error.detail, error.scim_type)
         except ParseError as error:
+            self.refused(InvalidInput("The body could not be read."))
             return refusal(400, str(error.detail), "invalidSyntax")
         except RequestDataTooBig:
+            self.refused(TooLarge("The request body is too large."))
             return refusal(413, "The request body is too large.")
         except Exception as error:
             return self.failed(error)
@@ -79,7 +86,7 @@ class ScimView(View):
             identity = request_context.get().request_id
             logger.error("SCIM %s failed (%s)", self.request.path, identity, exc_info=error)
             return refusal(500, f"Something went wrong on our side; request {identity}.")
-        record_refusal(refused)
+        self.refused(refused)
         headers = {}
         if refused.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="assay-scim"'
@@ -87,6 +94,14 @@ class ScimView(View):
             headers["Retry-After"] = str(max(1, round(refused.retry_after)))
         sentence = " ".join(part for part in (refused.message, refused.hint) if part)
         return refusal(refused.status, sentence, _scim_type(refused), **headers)
+
+    def refused(self, error: DomainError) -> None:
+        """Audit what was refused; of what only reads, what the policy refused."""
+        method = str(self.request.method)
+        if error.attempt is None and method not in SAFE_METHODS and settings.SCIM_TOKEN:
+            actor = ANONYMOUS if error.status == 401 else PROVIDER
+            error.attempt = attempted(actor, surface="scim", method=method, path=self.request.path)
+        record_refusal(error)
 
     def authenticate(self) -> None:
         """Raises NotFound where SCIM is off, NotAuthenticated without the right token."""

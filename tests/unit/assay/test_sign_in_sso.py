@@ -270,7 +270,7 @@ def test_nobody_is_made_where_accounts_are_made_by_hand(provider: Provider, sett
     answer = go(Visitor(), provider)
 
     assert answer.status_code == 401
-    assert "no account for lisa@example.org" in answer.content.decode()
+    assert "no account for your address" in answer.content.decode()
     assert not Person.objects.exists()
 
 

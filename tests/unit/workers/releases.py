@@ -35,7 +35,7 @@ def release(
         risk_answers={},
         tier="limited",
         policy_version=1,
-        submitted_by=person.name,
+        submitted_by=person.pk,
     )
     now = timezone.now()
     made = Release.objects.create(

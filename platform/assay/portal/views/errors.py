@@ -6,9 +6,17 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
+from assay.middleware import principal_of
+from governance.audit.refusals import attempted, refusal_record
+from governance.errors import NotPermitted
+
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form came back without its token; Django names this view in `CSRF_FAILURE_VIEW`."""
+    refusal = NotPermitted("The form came back without its token.", code="csrf_failed")
+    method, path = str(request.method), request.path
+    refusal.attempt = attempted(principal_of(request), surface="portal", method=method, path=path)
+    refusal_record(refusal)
     return render(request, "portal/errors/csrf.html", status=403)
 
 

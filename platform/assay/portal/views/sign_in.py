@@ -45,7 +45,7 @@ from assay.accounts.personas import personas_allowed
 from assay.accounts.provider import SignOnAdapter
 from assay.portal.account_forms import CodeForm
 from assay.portal.forms import SignInForm
-from governance.audit.services import audit_refusal
+from governance.audit.refusals import refusal_record
 from governance.errors import DomainError, Unavailable
 from governance.people.models import Person
 from governance.people.sessions import session_forget
@@ -70,7 +70,7 @@ class SignIn(View):
                 email=form.cleaned_data["email"], password=form.cleaned_data["password"]
             )
         except DomainError as error:
-            audit_refusal(error)
+            refusal_record(error)
             return sign_in_page(request, form, status=error.status, error=error)
         leave(request)
         login = Login(user=person, redirect_url=destination(request))
@@ -110,7 +110,7 @@ class SecondFactor(View):
             else:
                 factor = code_check(person=person, code=request.POST.get("code", ""))
         except DomainError as error:
-            audit_refusal(error)
+            refusal_record(error)
             return self.page(status=error.status, error=error)
         record_authentication(request, person, "mfa", id=factor.pk, type=factor.type)
         response: HttpResponse = self.stage.exit()
