@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from governance.audit.checkpoint import MAX_NOTE_BYTES, BadCheckpoint, decode, key_id
+from governance.audit.checkpoint import MAX_NOTE_BYTES, BadCheckpoint, decode, key_id, parse
 
 ED25519_COSIGNATURE = b"\x04"
 ID_BYTES = 4
@@ -102,8 +102,44 @@ def signed_message(text: str, seconds: int) -> bytes:
     return f"cosignature/v1\ntime {seconds}\n{text}".encode()
 
 
-def cosignatures(note: str, witnesses: Sequence[Witness]) -> list[Cosignature]:
-    """The valid ones of these witnesses in a note, one of each key; other lines are ignored."""
-    by_key = {witness.id + witness.key.public_bytes_raw(): witness for witness in witnesses}
-    found = (witness.find(note) for witness in by_key.values())
-    return [cosignature for cosignature in found if cosignature is not None]
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """Witnesses that are trusted, and how many of them must have cosigned a checkpoint."""
+
+    witnesses: tuple[Witness, ...]
+    needed: int
+
+    @classmethod
+    def of(cls, vkeys: Sequence[str], needed: int | None = None) -> Quorum:
+        """All of the witnesses are needed, or so many of them.
+
+        Raises:
+            BadCheckpoint: one is no key, two are one, or there are not that many.
+        """
+        witnesses = tuple(Witness.from_text(vkey) for vkey in vkeys)
+        # A key that counts under two names would be two votes of one witness.
+        if len({witness.key.public_bytes_raw() for witness in witnesses}) != len(witnesses):
+            raise BadCheckpoint("A witness is named twice.")
+        needed = len(witnesses) if needed is None else needed
+        if not 1 <= needed <= len(witnesses):
+            raise BadCheckpoint(f"{needed} of {len(witnesses)} witnesses cannot be required.")
+        return cls(witnesses, needed)
+
+    def require(self, notes: Sequence[str]) -> tuple[int, list[Cosignature]]:
+        """The largest tree that enough witnesses cosigned, and their cosignatures.
+
+        The notes must have been opened by the log's own key before.
+
+        Raises:
+            BadCheckpoint: none of the notes has enough of them.
+        """
+        most = 0
+        for note in sorted(notes, key=lambda note: parse(note).size, reverse=True):
+            found = [cosigned for one in self.witnesses if (cosigned := one.find(note))]
+            if len(found) >= self.needed:
+                return parse(note).size, found
+            most = max(most, len(found))
+        raise BadCheckpoint(
+            f"No checkpoint here is cosigned by {self.needed} of the {len(self.witnesses)} "
+            f"witnesses that are asked for, but by {most} at most."
+        )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, split_keys
+from governance.audit.cosignature import Quorum
 from governance.audit.merkle import HASH_BYTES, Frontier, leaf_hash
 from governance.audit.places import Place
 from governance.audit.tiles import WIDTH, read_tile
@@ -74,6 +75,7 @@ def verify_export(
     public_keys: str,
     checkpoints: Sequence[str] = (),
     tiles: Place | Path | None = None,
+    quorum: Quorum | None = None,
 ) -> VerificationReport:
     """Recompute everything an export claims; reads it once, in order, whatever its size.
 
@@ -82,10 +84,16 @@ def verify_export(
         public_keys: The log's verifier keys, `name+hash+base64`, known from elsewhere.
         checkpoints: Signed notes kept outside the database, such as the published one.
         tiles: Published tiles, such as a folder of them; a replaced row is named, not only noticed.
+        quorum: Witnesses of whom so many must have cosigned one of the checkpoints.
     """
     run = _Run(tiles)
+    cosigned = ""
     try:
-        run.check(iter(lines), public_keys, checkpoints)
+        own = run.check(iter(lines), public_keys, checkpoints)
+        if quorum is not None:
+            covered, by = quorum.require([own, *checkpoints])
+            names = ", ".join(one.witness for one in by)
+            cosigned = f" Witnesses cosigned the first {covered}: {names}."
     except _Bad as bad:
         return run.report(bad.message, bad.sequence, ok=False)
     except BadCheckpoint as error:
@@ -94,7 +102,7 @@ def verify_export(
     outside = f" and {len(checkpoints)} outside" if checkpoints else ""
     return run.report(
         f"All {size} events are as they were sealed: every leaf hash, the Merkle root and the "
-        f"signed checkpoint{outside} agree.",
+        f"signed checkpoint{outside} agree.{cosigned}",
         None,
         ok=True,
     )
@@ -106,6 +114,7 @@ def verify_file(
     public_keys: str,
     checkpoints: Sequence[str] = (),
     tiles: Place | Path | None = None,
+    quorum: Quorum | None = None,
 ) -> VerificationReport:
     """`verify_export` of a file; bytes that are not UTF-8 count against the row they stand in.
 
@@ -113,7 +122,9 @@ def verify_file(
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
-        return verify_export(lines, public_keys=public_keys, checkpoints=checkpoints, tiles=tiles)
+        return verify_export(
+            lines, public_keys=public_keys, checkpoints=checkpoints, tiles=tiles, quorum=quorum
+        )
 
 
 class _Run:
@@ -134,10 +145,12 @@ class _Run:
             root=self.frontier.root().hex(),
         )
 
-    def check(self, lines: Iterable[str], public_keys: str, notes: Sequence[str]) -> None:
+    def check(self, lines: Iterable[str], public_keys: str, notes: Sequence[str]) -> str:
+        """Returns the export's own checkpoint, once all is found good."""
         verifier = Verifier.from_text(public_keys)
         source = iter(lines)
-        own = verifier.open(_header(next(source, ""), set(split_keys(public_keys))))
+        header = _header(next(source, ""), set(split_keys(public_keys)))
+        own = verifier.open(header)
         outside = [verifier.open(note) for note in notes]
         wanted = {head.size for head in (own, *outside)}
         roots = {0: self.frontier.root()}
@@ -155,6 +168,7 @@ class _Run:
         finally:
             self._grown()
         self._compare(own, outside, roots)
+        return header
 
     def _grown(self) -> Frontier:
         """The tree with what waits to be added."""
