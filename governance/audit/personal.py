@@ -72,15 +72,14 @@ def put_in_boxes(
             _move_data(body, about)
             _move(body, about, "reason")
         if actor is None:
-            _move(body, about, "client_address")
+            _move_address(body, about)
         _move_decided(body, about, "resource", "name", blank=True)
     if actor is not None:
         by = boxes.setdefault(actor, {})
         names = {body["actor_name"]} - {""}
         _move(body, by, "actor_name")
-        _move(body, by, "client_address")
+        _move_address(body, by)
         _move_decided(body, by, "principal", "name", blank=True)
-        _move_decided(body, by, "context", "client_address", blank=False)
         # A refusal's sentence says who was refused.
         told = body["outcome"] == "denied" or any(name in body["reason"] for name in names)
         if actor in keys and told:
@@ -119,7 +118,7 @@ def opened_bodies(events: Iterable[AuditEvent]) -> list[Body]:
     """As `opened_body` for many, whose keys are read at once."""
     bodies = [sealed_body(event) for event in events]
     keys = person_keys(_people_in(bodies))
-    return [_with_boxes(body, keys) for body in bodies]
+    return [with_boxes(body, keys) for body in bodies]
 
 
 def opened(events: Iterable[AuditEvent]) -> list[AuditEvent]:
@@ -138,7 +137,7 @@ def opened(events: Iterable[AuditEvent]) -> list[AuditEvent]:
     keys = person_keys(_people_in(bodies))
     for event, body in zip(found, bodies, strict=True):
         if _boxes(body):
-            _fill(event, _with_boxes(body, keys), keys)
+            _fill(event, with_boxes(body, keys), keys)
     return found
 
 
@@ -159,6 +158,11 @@ def disclosures(events: Iterable[AuditEvent]) -> dict[int, list[Disclosure]]:
 def _move(body: Body, box: Body, name: str) -> None:
     if body[name]:
         box[name], body[name] = body[name], ""
+
+
+def _move_address(body: Body, box: Body) -> None:
+    _move(body, box, "client_address")
+    _move_decided(body, box, "context", "client_address", blank=False)
 
 
 def _move_data(body: Body, box: Body) -> None:
@@ -206,7 +210,8 @@ def _people_in(bodies: Iterable[Body]) -> set[int]:
     return {person for body in bodies for person, _ in _boxes(body)}
 
 
-def _with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
+def with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
+    """The body with every box of the people of `keys` merged in."""
     for person, box in _boxes(body):
         try:
             content = open_box(box, box_key(keys[person], body["nonce"]))
