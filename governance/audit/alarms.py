@@ -59,14 +59,17 @@ def publishing_behind() -> str:
         return ""
     place = second_place().name
     keeper = AuditKeeper.objects.filter(key=place).first()
-    why = f" {keeper.fault}" if keeper is not None and keeper.fault else ""
-    return f"A checkpoint has waited {lag:.0f} s to be published to {place}.{why}"
+    why = keeper.fault.removeprefix(f"{place}: ") if keeper is not None else ""
+    return f"A checkpoint has waited {lag:.0f} s to be published to {place}. {why}".rstrip()
 
 
 def publishing_contradicted() -> str:
     """What stands in the second place is of another history."""
     keeper = AuditKeeper.objects.filter(key=second_place().name, contradicts=True).first()
-    return "" if keeper is None else f"{keeper.key}: {keeper.fault}"
+    if keeper is None:
+        return ""
+    fault = keeper.fault.removeprefix(f"{keeper.key}: ")
+    return f"{keeper.key}: {fault}"
 
 
 def witness_behind() -> str:
@@ -191,9 +194,9 @@ def _raise(alarm: Alarm, message: str) -> None:
 
 
 def _clear(row: AuditAlarm) -> None:
-    row.delete()
     logger.warning("Alarm cleared: %s.", row.title)
     _record("audit:alarm_clear", row)
+    row.delete()
 
 
 def _row(alarm: Alarm, message: str) -> AuditAlarm:
