@@ -2,6 +2,7 @@
 
 from governance.audit.exports_models import AuditExport
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
 from governance.keys.models import ApiKey
 from governance.people.models import (
@@ -21,6 +22,9 @@ __all__ = [
     "AuditCheckpoint",
     "AuditEvent",
     "AuditExport",
+    "AuditFilter",
+    "AuditName",
+    "AuditSpan",
     "AuditStream",
     "BudgetHold",
     "ChecklistItem",

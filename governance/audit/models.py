@@ -54,6 +54,15 @@ class AuditEvent(models.Model):
             models.Index(fields=("subject_type", "subject_id", "-id"), name="audit_by_subject"),
             models.Index(fields=("actor_kind", "actor_id", "-id"), name="audit_by_actor"),
             models.Index(fields=("action", "-id"), name="audit_by_action"),
+            # Narrow ones: most events are allowed, and most requests are deliveries.
+            models.Index(
+                fields=("outcome", "-id"), condition=~Q(outcome="allowed"), name="audit_by_outcome"
+            ),
+            models.Index(
+                fields=("request_id", "-id"),
+                condition=~Q(request_id="") & Q(delivery=""),
+                name="audit_by_request",
+            ),
         )
 
     def __str__(self) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from governance.audit.export import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.personal import opened, sealed_body
 from governance.audit.places import Place
+from governance.audit.search.filters import EventFilter, holds
 from governance.audit.second_place import second_place
 from governance.audit.services import event_columns
 from governance.audit.signing import audit_public_keys
@@ -32,44 +33,43 @@ def audit_events_visible_to(
     actor: Principal,
     *,
     action: str | None = None,
+    actor_kind: str | None = None,
     actor_id: str | None = None,
+    who: str | None = None,
     subject_type: str | None = None,
     subject_id: str | None = None,
+    subject: str | None = None,
     outcome: str | None = None,
     department: str | None = None,
+    request_id: str | None = None,
+    policy_version: int | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     query: str | None = None,
 ) -> QuerySet[AuditEvent]:
     """The events that the policy lets `actor` see, newest first; filters that are empty are off.
 
-    `since` is inclusive, `until` exclusive; `query` is looked for in names, ids and the reason.
+    They mean what `EventFilter` says. All of them, however many: a list shows one page after
+    another, which `audit_event_page` makes.
     """
+    given = EventFilter(
+        action=action,
+        actor_kind=actor_kind,
+        actor_id=actor_id,
+        who=who,
+        subject_type=subject_type,
+        subject_id=subject_id,
+        subject=subject,
+        outcome=outcome,
+        department=department,
+        request_id=request_id,
+        policy_version=policy_version,
+        since=since,
+        until=until,
+        query=query,
+    )
     events = visible_to(actor, Action.AUDIT_VIEW, AuditEvent.objects.all(), resource_type="audit")
-    filters = {
-        "action": action,
-        "actor_id": actor_id,
-        "subject_type": subject_type,
-        "subject_id": subject_id,
-        "outcome": outcome,
-        "department": department,
-        "occurred_at__gte": since,
-        "occurred_at__lt": until,
-    }
-    events = events.filter(**{name: value for name, value in filters.items() if value})
-    if any("\x00" in value for value in (query, *filters.values()) if isinstance(value, str)):
-        # PostgreSQL cannot hold it, so no event has it.
-        return events.none()
-    if query:
-        events = events.filter(
-            Q(actor_name__icontains=query)
-            | Q(subject_name__icontains=query)
-            | Q(reason__icontains=query)
-            | Q(action__icontains=query)
-            | Q(subject_id=query)
-            | Q(request_id=query)
-        )
-    return events.order_by("-id")
+    return events.filter(holds(actor, given)).order_by("-id")
 
 
 def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (the contract's word)

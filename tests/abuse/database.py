@@ -18,6 +18,8 @@ APART = frozenset(
         "governance_auditcosignature",
         "governance_auditevent",
         "governance_auditkeeper",
+        "governance_auditname",
+        "governance_auditspan",
         "governance_auditsubtree",
     }
 )

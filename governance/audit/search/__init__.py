@@ -1,0 +1,1 @@
+"""Finding events: filters, names, pages with a bound whatever is asked, filters that are kept."""

@@ -1,0 +1,66 @@
+"""Spans of time as spans of ids: in which of them events of a time can be."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from governance.audit.models import AuditEvent
+from governance.audit.search.filters import EventFilter
+from governance.audit.search.models import SPAN_WIDTH
+from governance.audit.search.ways import LAST, Stretch
+
+_SPANS = """
+SELECT min(index), max(index) FROM (
+    SELECT index, index - row_number() OVER (ORDER BY index) AS island
+    FROM governance_auditspan
+    WHERE index BETWEEN %(first)s AND %(last)s AND {conditions}
+) AS found GROUP BY island ORDER BY 1 {order} LIMIT %(most)s
+"""
+
+
+def stretches_of(given: EventFilter, whole: Stretch, most: int) -> list[Stretch]:
+    """Of `whole`, the first `most` stretches that can hold events of the filter's time and policy.
+
+    There is more than one only where events were recorded long after they happened, or a clock was
+    wrong.
+    """
+    conditions = []
+    if given.since is not None:
+        conditions.append("last_at >= %(since)s")
+    if given.until is not None:
+        conditions.append("first_at < %(until)s")
+    if given.policy_version is not None:
+        conditions.append("%(policy)s BETWEEN first_policy AND last_policy")
+    if not conditions:
+        return [whole] if whole else []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SPANS.format(conditions=" AND ".join(conditions), order=whole.order),
+            {
+                "first": whole.low // SPAN_WIDTH,
+                "last": whole.high // SPAN_WIDTH,
+                "most": most,
+                "since": given.since,
+                "until": given.until,
+                "policy": given.policy_version,
+            },
+        )
+        spans = [(low * SPAN_WIDTH, (high + 1) * SPAN_WIDTH) for low, high in cursor.fetchall()]
+    # What waits for its seal is in no span yet.
+    waiting = AuditEvent.objects.filter(sequence__isnull=True).order_by("pk")
+    first_waiting = waiting.values_list("pk", flat=True).first()
+    if first_waiting is not None:
+        spans.append((first_waiting, LAST))
+    found = [whole.within(low, high) for low, high in _merged(spans)]
+    return [stretch for stretch in found[:: -1 if whole.newest_first else 1] if stretch][:most]
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order, and those that touch as one."""
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if merged and low <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return merged
