@@ -10,6 +10,9 @@ receiver that dies with unread messages resets the connection instead.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import select
 import socket
 import ssl
 import struct
@@ -34,7 +37,7 @@ LOG_AUDIT = 13
 # OCSF's severity → syslog's: informational, notice, warning, critical.
 SEVERITIES = {1: 6, 2: 5, 3: 4, 5: 2}
 STRAY_BYTES_MAX = 64 * 1024
-LOOK_AGAIN_S = 0.002
+LOOK_AGAIN_MS = 2
 
 
 def syslog_message(record: Record, text: bytes, *, host: str) -> bytes:
@@ -86,6 +89,8 @@ def _deliver(connection: socket.socket, payload: bytes) -> None:
 
 def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
     """Until the receiver's system has every byte; where this system cannot tell, not at all."""
+    broken = select.poll()
+    broken.register(connection, 0)
     while True:
         try:
             (unacknowledged,) = struct.unpack("i", ioctl(connection, termios.TIOCOUTQ, bytes(4)))
@@ -93,9 +98,11 @@ def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
             return
         if unacknowledged == 0:
             return
+        # Waits a little, and for nothing but that the connection breaks.
+        if broken.poll(LOOK_AGAIN_MS):
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         if time.monotonic() > deadline:
             raise TimeoutError
-        time.sleep(LOOK_AGAIN_S)
 
 
 def _check_standing(connection: socket.socket) -> None:
