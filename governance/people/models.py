@@ -47,6 +47,8 @@ class Person(AbstractBaseUser):
     deactivation_reason = models.CharField(max_length=300, blank=True, default="")
     # When the identity provider deleted them: it sees them no more, and may make them anew.
     deprovisioned_at = models.DateTimeField(null=True, blank=True)
+    # When what is personal of them was erased; nothing brings it back.
+    erased_at = models.DateTimeField(null=True, blank=True)
     # Raised when every session that they have must end; a session carries the number it began at.
     session_epoch = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -72,6 +74,11 @@ class Person(AbstractBaseUser):
                 name="who_is_deactivated_is_not_active",
                 condition=Q(is_active=False)
                 | Q(deactivated_at__isnull=True, deprovisioned_at__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="who_is_erased_is_gone",
+                condition=Q(erased_at__isnull=True)
+                | Q(is_active=False, deprovisioned_at__isnull=False),
             ),
         )
 

@@ -262,6 +262,11 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
             raise WrongState(
                 f"The account of {person.name} is active; it cannot be activated again."
             )
+        if person.erased_at is not None:
+            raise WrongState(
+                f"{person.name} cannot be activated again.",
+                hint="Nothing is kept of who they were. Make a new account.",
+            )
         person.is_active = True
         person.deactivated_at = person.deprovisioned_at = None
         person.deactivation_reason = ""

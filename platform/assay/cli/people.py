@@ -1,4 +1,4 @@
-"""`assay people list`, `deactivate`, `reactivate`; `assay people groups`: what they mean."""
+"""`assay people list`, `deactivate`, `reactivate`, `erase`; `assay people groups`: their meaning."""
 
 from __future__ import annotations
 
@@ -72,6 +72,31 @@ def reactivate(
     given = {} if reason is None else {"reason": reason}
     person = client.post(f"people/{_id(client, who)}/reactivate", **given)
     console.print(f"{person['name']} may sign in again.", markup=False)
+
+
+@app.command()
+def erase(
+    who: Who,
+    reason: Annotated[
+        str, typer.Option(prompt=True, help="For the audit log; it must not name them.")
+    ],
+    confirm: Annotated[
+        str | None, typer.Option(help="The person's e-mail address, instead of being asked.")
+    ] = None,
+) -> None:
+    """Erase somebody who is deactivated: name, addresses and credentials go for good, also from
+    the audit log, whose proofs stay valid. What they made and decided stays, without their name.
+    """
+    client = Client.signed_in()
+    person_id = _id(client, who)
+    person = client.get(f"people/{person_id}")
+    typed = confirm or typer.prompt(
+        f"This cannot be undone. Type {person['email']} to erase {person['name']}"
+    )
+    if typed.strip().lower() != person["email"]:
+        raise CliError("That is another address; nobody was erased.")
+    erased = client.post(f"people/{person_id}/erase", reason=reason)
+    console.print(f"They are {erased['name'].lower()} from now on.", markup=False)
 
 
 @app.command()

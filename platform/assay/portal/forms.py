@@ -324,6 +324,32 @@ class MappingForm(RoleForm):
     field_order = ("group", "role", "department", "speciality")
 
 
+class EraseForm(TablerForm):
+    """Why somebody is erased, and their address typed by whoever means it."""
+
+    why = forms.CharField(
+        label="Reason",
+        max_length=300,
+        help_text="Stays in the audit log for good: do not name them.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    confirm = forms.CharField(
+        label="Their e-mail address, to confirm",
+        max_length=254,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, email: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._email = email
+
+    def clean_confirm(self) -> str:
+        typed = str(self.cleaned_data["confirm"]).strip().lower()
+        if typed != self._email:
+            raise forms.ValidationError("This is not their address; nobody was erased.")
+        return typed
+
+
 class StandingForm(TablerForm):
     """Why a person's access ends, or begins again."""
 

@@ -7,6 +7,8 @@ from django.urls import path
 from assay.portal.views import (
     account,
     audit,
+    audit_checkpoints,
+    audit_exports,
     budgets,
     datasets,
     departments,
@@ -74,6 +76,7 @@ urlpatterns = [
     path("versions/<int:id>/evaluate", versions.Evaluate.as_view(), name="version_evaluate"),
     path("versions/<int:id>/release", releases.ReleaseNew.as_view(), name="release_new"),
     path("releases/<int:id>", releases.ReleasePage.as_view(), name="release"),
+    path("releases/<int:id>/evidence", releases.ReleaseEvidence.as_view(), name="release_evidence"),
     path("releases/<int:id>/withdraw", releases.ReleaseWithdraw.as_view(), name="release_withdraw"),
     path("releases/<int:id>/deploy", releases.ReleaseDeploy.as_view(), name="release_deploy"),
     path("intakes", intakes.Intakes.as_view(), name="intakes"),
@@ -112,10 +115,26 @@ urlpatterns = [
     path("audit", audit.AuditLog.as_view(), name="audit"),
     path("audit/verify", audit.AuditVerify.as_view(), name="audit_verify"),
     path("audit/export", audit.AuditExport.as_view(), name="audit_export"),
-    path("audit/checkpoints", audit.AuditCheckpoints.as_view(), name="audit_checkpoints"),
+    path("audit/exports", audit_exports.AuditExports.as_view(), name="audit_exports"),
+    path("audit/exports/rows", audit_exports.AuditExportRows.as_view(), name="audit_exports_rows"),
+    path(
+        "audit/exports/<int:id>/cancel",
+        audit_exports.AuditExportCancel.as_view(),
+        name="audit_export_cancel",
+    ),
+    path(
+        "audit/exports/<int:id>/file",
+        audit_exports.AuditExportFile.as_view(),
+        name="audit_export_file",
+    ),
+    path(
+        "audit/checkpoints",
+        audit_checkpoints.AuditCheckpoints.as_view(),
+        name="audit_checkpoints",
+    ),
     path(
         "audit/checkpoints/<int:size>/consistency",
-        audit.AuditConsistency.as_view(),
+        audit_checkpoints.AuditConsistency.as_view(),
         name="audit_consistency",
     ),
     path("audit/<int:id>", audit.AuditEventPage.as_view(), name="audit_event"),
@@ -170,6 +189,7 @@ urlpatterns = [
     path("people/<int:id>/roles", people.RoleGrant.as_view(), name="person_role"),
     path("people/<int:id>/deactivate", people.PersonDeactivate.as_view(), name="person_deactivate"),
     path("people/<int:id>/reactivate", people.PersonReactivate.as_view(), name="person_reactivate"),
+    path("people/<int:id>/erase", people.PersonErase.as_view(), name="person_erase"),
     path("departments", departments.Departments.as_view(), name="departments"),
     path("departments/<slug:slug>", departments.DepartmentPage.as_view(), name="department"),
 ]

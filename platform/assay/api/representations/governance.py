@@ -41,6 +41,7 @@ class PersonAnswer(serializers.Serializer[Any]):
     name = serializers.CharField()
     is_active = serializers.BooleanField()
     deactivated_at = serializers.DateTimeField(allow_null=True)
+    erased_at = serializers.DateTimeField(allow_null=True)
     provisioned = serializers.SerializerMethodField()
     roles = RoleAnswer(many=True, source="role_assignments")
     created_at = serializers.DateTimeField()
@@ -190,6 +191,14 @@ class AuditEventDetail(AuditEventAnswer):
         return event_text(event)
 
 
+class CosignatureAnswer(serializers.Serializer[Any]):
+    """A witness's, verified: `line` goes under the note of the checkpoint."""
+
+    witness = serializers.CharField()
+    cosigned_at = serializers.DateTimeField()
+    line = serializers.CharField()
+
+
 class CheckpointAnswer(serializers.Serializer[Any]):
     """A signed tree head; `note` is the C2SP checkpoint. `published_at` is null until it is out."""
 
@@ -198,6 +207,7 @@ class CheckpointAnswer(serializers.Serializer[Any]):
     note = serializers.CharField()
     created_at = serializers.DateTimeField()
     published_at = serializers.DateTimeField(allow_null=True)
+    cosignatures = CosignatureAnswer(many=True)
 
     def get_root_hash(self, checkpoint: Any) -> str:
         return bytes(checkpoint.root_hash).hex()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from assay.accounts.erasure import account_erase
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Password, Slug, StrictSerializer
@@ -137,4 +138,27 @@ class PersonReactivateView(Endpoint):
         given = self.body(ReactivationBody)
         person_get(actor=self.actor, person_id=person_id)
         person = person_reactivate(actor=self.actor, person_id=person_id, **given)
+        return self.answer(person, PersonAnswer)
+
+
+class ErasureBody(StrictSerializer):
+    """Why they are erased. It stands in the audit log for good, so it must not name them."""
+
+    reason = Line(max_length=REASON_MAX)
+
+
+class PersonEraseView(Endpoint):
+    """Erasing a person."""
+
+    @operation(
+        "People",
+        "Erase somebody whose access has ended: name, addresses and credentials go for good, also "
+        "from the audit log",
+        body=ErasureBody,
+        answer=PersonAnswer,
+    )
+    def post(self, request: Request, person_id: int) -> Response:
+        given = self.body(ErasureBody)
+        person_get(actor=self.actor, person_id=person_id)
+        person = account_erase(actor=self.actor, person_id=person_id, **given)
         return self.answer(person, PersonAnswer)

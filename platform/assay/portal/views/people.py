@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
+from django.urls import reverse
 
+from assay.accounts.erasure import account_erase
+from assay.accounts.freshness import is_fresh
 from assay.portal.access import may
-from assay.portal.forms import PersonForm, RoleForm, StandingForm
+from assay.portal.forms import EraseForm, PersonForm, RoleForm, StandingForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from governance.people.models import Person
 from governance.people.roles import role_grant, role_revoke
@@ -73,17 +78,25 @@ class PersonPage(ActionScreen):
         posted = self.request.POST if "reason" in self.request.POST else None
         return StandingForm(posted)
 
+    def erase_form(self, person: Person) -> EraseForm:
+        posted = self.request.POST if "confirm" in self.request.POST else None
+        return EraseForm(posted, email=person.email)
+
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
         everyone = sees_everyone(self.actor)
         own = person.pk == self.actor.person_id
+        changeable = not own and person.erased_at is None
         return {
             "person": person,
             "roles": person.role_assignments.select_related("department", "granted_by"),
             "groups": person.directory_groups.all() if everyone else [],
             "everyone": everyone,
             "form": self.form() if self.may_grant(person) else None,
-            "standing_form": None if own or not self.may_deactivate() else self.standing_form(),
+            "standing_form": self.standing_form() if changeable and self.may_deactivate() else None,
+            "erase_form": self.erase_form(person)
+            if changeable and not person.is_active and self.may_erase()
+            else None,
             "may_see_reason": self.may_deactivate(),
             "may_see_sign_in": may(
                 self.actor, Action.SESSION_VIEW, kind="session", attributes={"owner": person.pk}
@@ -92,6 +105,9 @@ class PersonPage(ActionScreen):
 
     def may_grant(self, person: Person) -> bool:
         return person.is_active and may(self.actor, Action.ROLE_GRANT, kind="person")
+
+    def may_erase(self) -> bool:
+        return may(self.actor, Action.PERSON_ERASE, kind="person")
 
     def may_deactivate(self) -> bool:
         return may(self.actor, Action.PERSON_DEACTIVATE, kind="person")
@@ -135,4 +151,21 @@ class PersonReactivate(PersonPage):
         given = cleaned(self.standing_form())
         person_reactivate(actor=self.actor, person_id=id, **given)
         messages.success(self.request, f"{person.name} may sign in again.")
+        return redirect("portal:person", id=id)
+
+
+class PersonErase(PersonPage):
+    """Erases a person for good; by somebody who has proved lately who they are."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated and not is_fresh(request):
+            back = reverse("portal:person", kwargs={"id": kwargs["id"]})
+            return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': back})}")
+        return super().dispatch(request, *args, **kwargs)
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        person = person_get(actor=self.actor, person_id=id)
+        given = cleaned(self.erase_form(person))
+        erased = account_erase(actor=self.actor, person_id=id, reason=given["why"])
+        messages.success(self.request, f"They are {erased.name.lower()} from now on.")
         return redirect("portal:person", id=id)

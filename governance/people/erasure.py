@@ -1,0 +1,164 @@
+"""Erasing a person: what is personal of them goes, what they did stays.
+
+The key under which the audit log keeps what is personal of theirs is destroyed, so that it can be
+read no more while every hash stands; their record stays as "Erased person 17", for what they made
+and decided names it. Nothing brings them back: whoever has their address next is somebody new.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.exports_models import AuditExport
+from governance.audit.models import AuditPersonKey
+from governance.audit.search.models import AuditFilter
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.keys.models import ApiKey
+from governance.notify import notify
+from governance.people.models import Person
+from governance.people.roles import person_subject, record_role
+from governance.people.selectors import person_resource
+from governance.people.sessions import sessions_end
+from governance.permissions import Action
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+
+REASON_MAX = 300
+# Parts of a name that are shorter are parts of other words too.
+_TELLING = 3
+_WORD = re.compile(r"\w+")
+
+
+def erased_name(person_id: int) -> str:
+    """What a person is called once they are erased."""
+    return f"Erased person {person_id}"
+
+
+def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
+    """Erase somebody whose access has ended. It cannot be undone.
+
+    `reason` stands in the audit log for good and in clear, so it must not name them.
+
+    Raises:
+        InvalidInput: no reason, one over its bound, or one that names the person.
+        NotFound, NotPermitted: there is no such person, the policy refuses, or it is the actor.
+        WrongState: the account is active, or erased already.
+    """
+    with transaction.atomic():
+        person = Person.objects.select_for_update(no_key=True).filter(pk=person_id).first()
+        if person is None:
+            raise NotFound("There is no such person.")
+        decision = authorize(
+            actor=actor, action=Action.PERSON_ERASE, resource=person_resource(person)
+        )
+        if actor.person_id == person.pk:
+            raise NotPermitted(
+                f"{person.name} may not erase themselves.", hint="Another administrator can."
+            )
+        if person.erased_at is not None:
+            raise WrongState(f"{person.name} cannot be erased again.")
+        if person.is_active:
+            raise WrongState(
+                f"The account of {person.name} is active; only who has no access any more is "
+                "erased.",
+                hint="Deactivate the account first.",
+            )
+        reason = _checked_reason(reason, person)
+        gone = _credentials_end(person)
+        with lifted():
+            _texts_forget(person)
+        _record_forget(person)
+        # From here on events call them by number alone.
+        AuditPersonKey.objects.filter(person=person).update(key=None, erased_at=person.erased_at)
+        audit_record(
+            actor=actor,
+            action=Action.PERSON_ERASE,
+            subject=person_subject(person),
+            reason=reason,
+            data=gone,
+            policy_version=decision.policy_version,
+        )
+        roles = person.role_assignments.select_related("person", "department")
+        for assignment in roles:
+            record_role(actor, "role:revoke", assignment, decision.policy_version)
+        roles.all().delete()
+        transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    return person
+
+
+def _checked_reason(reason: str, person: Person) -> str:
+    reason = reason.strip()
+    if not reason or len(reason) > REASON_MAX or not reason.isprintable():
+        raise InvalidInput(
+            f"A reason has 1 to {REASON_MAX} printable characters.",
+            fields={"reason": ["is empty, too long or not printable"]},
+        )
+    said = reason.casefold()
+    words = set(_WORD.findall(said))
+    texts = (person.email, person.user_name, person.external_id)
+    named = any(text and text.casefold() in said for text in texts)
+    if named or words & _name_words(person):
+        raise InvalidInput(
+            "The reason names the person; it would stand in the audit log for good.",
+            hint="Say why without their name or address: “Asked for it on 3 May.”",
+            fields={"reason": ["must not name the person"]},
+        )
+    return reason
+
+
+def _name_words(person: Person) -> set[str]:
+    names = f"{person.name} {person.given_name} {person.family_name}".casefold()
+    return {word for word in _WORD.findall(names) if len(word) >= _TELLING}
+
+
+def _credentials_end(person: Person) -> dict[str, Any]:
+    """Everything that they signed in with; how much there was."""
+    for session in Session.objects.iterator():
+        # One without a row of its own, which somebody has begun to sign in with.
+        if _is_of(session.get_decoded(), person):
+            session.delete()
+    return {
+        "sessions": sessions_end(person_id=person.pk),
+        "factors": Authenticator.objects.filter(user=person).delete()[0],
+        "links": SocialAccount.objects.filter(user=person).delete()[0],
+        "addresses": EmailAddress.objects.filter(user=person).delete()[0],
+    }
+
+
+def _is_of(data: dict[str, Any], person: Person) -> bool:
+    return data.get("_auth_user_id") == str(person.pk) or person.email in str(data)
+
+
+def _texts_forget(person: Person) -> None:
+    """What they wrote to find their own things again, and where they called from."""
+    ApiKey.objects.filter(person=person).update(
+        name="token of an erased person", purpose="", networks=[], revoked_reason=""
+    )
+    AuditFilter.objects.filter(person=person).delete()
+    AuditExport.objects.filter(person=person).update(address="")
+
+
+def _record_forget(person: Person) -> None:
+    person.directory_groups.clear()
+    person.name = erased_name(person.pk)
+    person.email = f"erased-{person.pk}@invalid"
+    person.given_name = person.family_name = ""
+    person.user_name = person.external_id = ""
+    person.deactivation_reason = ""
+    person.set_unusable_password()
+    person.last_login = None
+    person.session_epoch += 1
+    # The identity provider sees them no more, and makes somebody new of the same address.
+    person.deprovisioned_at = person.deprovisioned_at or timezone.now()
+    person.erased_at = timezone.now()
+    person.save()
