@@ -188,4 +188,6 @@ def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
         statuses.extend(("409", "413"))
     elif path.endswith(("/proof", "/consistency")):
         statuses.append("409")
+    elif path.endswith("/evidence"):
+        statuses.extend(("409", "413"))
     return sorted(statuses)

@@ -1,14 +1,18 @@
-"""`assay releases list`, `assay releases show`."""
+"""`assay releases list`, `assay releases show`, and the evidence pack of one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
+from assay.cli.audit import Key
 from assay.cli.client import Client
 from assay.cli.models import Limit
-from assay.cli.output import console, facts, state, table
+from assay.cli.output import CliError, console, errors, facts, state, table
+from registry.releases.evidence_verifier import Fault, check, load
 
 app = typer.Typer(no_args_is_help=True, help="Requests to run a version, and their reviews.")
 
@@ -62,6 +66,46 @@ def show(release_id: Annotated[int, typer.Argument(help="The release's number.",
     )
     if release["review"] is not None:
         _show_review(release["review"])
+
+
+@app.command()
+def evidence(
+    release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
+    file: Annotated[Path, typer.Argument(help="Where to keep the pack, a .zip.")],
+    key: Key = "",
+) -> None:
+    """Download the signed evidence pack of a release, and check all of it here."""
+    if not file.parent.is_dir():
+        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
+    Client.signed_in().download(f"releases/{release_id}/evidence", file)
+    console.print(f"The pack is in {file} ({file.stat().st_size:,} bytes).", markup=False)
+    _show_checks(file, key)
+
+
+@app.command("check-evidence")
+def check_evidence(
+    pack: Annotated[Path, typer.Argument(help="A pack that was kept, or its folder.", exists=True)],
+    key: Key = "",
+) -> None:
+    """Check an evidence pack, offline; exits with 1 when anything does not hold."""
+    _show_checks(pack, key)
+
+
+def _show_checks(pack: Path, key: str) -> None:
+    try:
+        rows = check(load(str(pack)), key)
+    except (Fault, OSError) as error:
+        raise CliError(f"{pack} cannot be read: {error}.") from error
+    for holds, title, found in rows:
+        console.print(f"{'[green]✓[/]' if holds else '[red]✗[/]'} {title}: {escape(found)}")
+    if not key:
+        errors.print(
+            "Checked with the key that the pack itself names; --key checks with one that you know "
+            "from elsewhere.",
+            style="dim",
+        )
+    if not all(holds for holds, _, _ in rows):
+        raise CliError("The evidence pack does not hold.", "Do not rely on it.")
 
 
 def _show_review(review: dict[str, Any]) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -34,6 +38,7 @@ from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from governance.reviews.services import checklist_attest
+from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
 from registry.releases.risk import TIERS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
@@ -44,6 +49,7 @@ from registry.releases.services import (
     release_withdraw,
 )
 from registry.versions.selectors import version_get
+from workers.deployments.selectors import deployment_ids_under
 
 MAX_DEPARTMENTS = 100
 
@@ -149,6 +155,57 @@ class DossierView(Endpoint):
         return self.answer(
             {"digest": release.dossier_digest, "dossier": release.dossier}, DossierAnswer
         )
+
+
+class Archive(BaseRenderer):
+    """For negotiation alone: the view writes the archive itself."""
+
+    media_type = "application/zip"
+    format = "zip"
+    charset = None
+    render_style = "binary"
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Any = None,
+    ) -> bytes:
+        return bytes(data)
+
+
+def evidence_of(actor: Principal, release_id: int) -> EvidencePack:
+    """The pack of a release, with what is known of where it served."""
+    return release_evidence(
+        actor=actor, release_id=release_id, deployments=deployment_ids_under(release_id)
+    )
+
+
+def as_download(pack: EvidencePack) -> HttpResponse:
+    """The pack as a file to keep."""
+    return HttpResponse(
+        pack.content,
+        content_type="application/zip",
+        headers={
+            "Content-Disposition": f'attachment; filename="{pack.name}"',
+            "Cache-Control": "no-store",
+        },
+    )
+
+
+class EvidenceView(Endpoint):
+    """The evidence to take along."""
+
+    renderer_classes = (Archive, *Endpoint.renderer_classes)
+
+    @operation(
+        "Releases",
+        "The signed evidence pack of a release, with a verifier that needs only Python",
+        answer=OpenApiResponse(OpenApiTypes.BINARY, description="A .zip archive."),
+    )
+    def get(self, request: Request, release_id: int) -> HttpResponse:
+        self.query()
+        return as_download(evidence_of(self.actor, release_id))
 
 
 class DecisionBody(StrictSerializer):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
+from assay.api.views.releases import as_download, evidence_of
 from assay.portal.access import may
 from assay.portal.forms import ReleaseForm
-from assay.portal.http import ActionScreen, cleaned
+from assay.portal.http import ActionScreen, Screen, cleaned
 from governance.people.models import Department
 from governance.permissions import Action
 from registry.releases.models import ReleaseState
@@ -77,9 +78,19 @@ class ReleasePage(ActionScreen):
             "may_deploy": release.state == ReleaseState.APPROVED
             and not live
             and may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department),
+            "may_pack": may(
+                self.actor, Action.RELEASE_EVIDENCE, kind="release", department=department
+            ),
             "may_withdraw": waiting
             and may(self.actor, Action.RELEASE_WITHDRAW, kind="release", department=department),
         }
+
+
+class ReleaseEvidence(Screen):
+    """Downloads the evidence pack."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return as_download(evidence_of(self.actor, kwargs["id"]))
 
 
 class ReleaseWithdraw(ReleasePage):

@@ -156,6 +156,12 @@ class ReviewPage(ActionScreen):
             )
             and review.opened_by_id != self.actor.person_id
             and self.actor.person_id not in review.excluded_people,
+            "may_pack": may(
+                self.actor,
+                Action.RELEASE_EVIDENCE,
+                kind="release",
+                department=review.department.slug,
+            ),
             "may_answer": review.state == ReviewState.CHANGES_REQUESTED
             and may(
                 self.actor,

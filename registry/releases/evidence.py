@@ -1,0 +1,166 @@
+"""The evidence pack of a release: one signed archive that is checked without this platform."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.audit.signing import audit_public_keys, audit_signer
+from governance.errors import WrongState
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.models import Review
+from governance.rowsecurity import lifted
+from registry.canonical import canonical_json, json_digest
+from registry.releases import evidence_verifier
+from registry.releases.dossier import version_evaluations
+from registry.releases.evidence_archive import (
+    MANIFEST,
+    SIGNATURE,
+    archive,
+    manifest_bytes,
+    readable_json,
+    signed_manifest,
+)
+from registry.releases.evidence_documents import (
+    Names,
+    decisions_document,
+    evaluations_document,
+    readme,
+)
+from registry.releases.evidence_events import Record, events_document, release_record
+from registry.releases.evidence_html import dossier_page
+from registry.releases.evidence_mlbom import mlbom
+from registry.releases.models import Release
+from registry.releases.selectors import release_get
+from registry.releases.states import release_locked
+from registry.resources import release_resource, release_subject
+
+
+@dataclass(frozen=True, slots=True)
+class EvidencePack:
+    """The archive, the name to keep it under, and the digest of the manifest that was signed."""
+
+    name: str
+    content: bytes
+    manifest_digest: str
+
+
+def release_evidence(
+    *, actor: Principal, release_id: int, deployments: Sequence[int] = ()
+) -> EvidencePack:
+    """Pack what the release was decided on, by whom, and the proofs that the log says so.
+
+    Args:
+        deployments: Ids of what served under the release, whose events belong to it.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+        TooLarge: there are more events than a pack holds.
+        WrongState: its last event is not sealed yet (try again), or what is stored contradicts
+            its dossier's digest or the log.
+    """
+    with transaction.atomic():
+        release = release_get(actor=actor, id=release_id)
+        decision = authorize(
+            actor=actor, action=Action.RELEASE_EVIDENCE, resource=release_resource(release)
+        )
+        with lifted():
+            pack = _packed(release, actor, deployments)
+        audit_record(
+            actor=actor,
+            action=Action.RELEASE_EVIDENCE,
+            subject=release_subject(release),
+            department=release.department.slug,
+            data={"manifest": pack.manifest_digest},
+            policy_version=decision.policy_version,
+        )
+    return pack
+
+
+def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> EvidencePack:
+    # Nobody decides while it is packed: rows and log then say the same.
+    release_locked(release.pk)
+    reviews = list(
+        Review.objects.select_for_update(of=("self",))
+        .filter(subject_type="release", subject_id=str(release.pk))
+        .order_by("pk")
+    )
+    release.refresh_from_db()
+    if json_digest(release.dossier) != release.dossier_digest:
+        raise WrongState(
+            f"The dossier of release {release.pk} does not have the digest that it was decided "
+            "under; there is no evidence to pack.",
+            hint="`assay audit verify` tells whether the log is whole.",
+        )
+    evaluations = version_evaluations(release.version)
+    record = release_record(
+        release_id=release.pk,
+        reviews=[review.pk for review in reviews],
+        version_id=release.version_id,
+        evaluations=[each.pk for each in evaluations],
+        deployments=deployments,
+    )
+    names = Names(record)
+    now = timezone.now().isoformat(timespec="seconds")
+    decisions = decisions_document(release, reviews, record, names)
+    measured = evaluations_document(evaluations, names)
+    names.of(release.version.created_by_id)
+    if (data := release.version.dataset_version) is not None:
+        names.of(data.created_by_id)
+    made = {"made_at": now, "made_by": actor.name}
+    files = {
+        "README.txt": readme(release, left_out=record.left_out, **made),
+        "dossier.json": canonical_json(release.dossier),
+        "dossier.html": dossier_page(release, decisions, record, names.known(), **made),
+        "mlbom.cdx.json": mlbom(release),
+        "decisions.json": readable_json(decisions),
+        "evaluations.json": readable_json(measured),
+        "events.json": readable_json(events_document(record)),
+        "checkpoint.txt": record.checkpoint.note.encode(),
+        "public-keys.txt": audit_public_keys().encode() + b"\n",
+        "verify.py": Path(evidence_verifier.__file__).read_bytes(),
+    }
+    return _signed(release, actor, record, files, now)
+
+
+def _signed(
+    release: Release, actor: Principal, record: Record, files: dict[str, bytes], made_at: str
+) -> EvidencePack:
+    signer = audit_signer()
+    manifest = manifest_bytes(
+        files,
+        {
+            "log": signer.name,
+            "release": {
+                "id": release.pk,
+                "state": release.state,
+                "version": str(release.version),
+                "deployment_name": release.deployment_name,
+                "environment": release.environment,
+                "department": release.department.slug,
+            },
+            "dossier": release.dossier_digest,
+            "made_at": made_at,
+            "made_by": {"kind": str(actor.kind), "id": actor.id, "name": actor.name},
+            "checkpoint": {
+                "size": record.checkpoint.tree_size,
+                "root": bytes(record.checkpoint.root_hash).hex(),
+            },
+            "events_left_out": record.left_out,
+        },
+    )
+    files[MANIFEST] = manifest
+    files[SIGNATURE] = signed_manifest(manifest, release_id=release.pk, signer=signer)
+    return EvidencePack(
+        name=f"assay-release-{release.pk}-evidence.zip",
+        content=archive(files),
+        manifest_digest=hashlib.sha256(manifest).hexdigest(),
+    )

@@ -1,0 +1,58 @@
+"""The archive of an evidence pack: files, a manifest of them, and the signature over that.
+
+Pure: bytes in, bytes out. The same files give the same archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from governance.audit.checkpoint import Signer
+from registry.releases.evidence_verifier import FORMAT
+
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+# Every pack's files bear the time that archives begin at; when it was made stands in the manifest.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_READABLE = 0o100644 << 16
+
+
+def readable_json(value: Any) -> bytes:
+    """For people to read too: indented, sorted."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace") + b"\n"
+
+
+def manifest_bytes(files: Mapping[str, bytes], about: Mapping[str, Any]) -> bytes:
+    """`about` with the path, SHA-256 and size of every file."""
+    listed = [
+        {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        for name, data in sorted(files.items())
+    ]
+    return readable_json({"format": FORMAT, **about, "files": listed})
+
+
+def signed_manifest(manifest: bytes, *, release_id: int, signer: Signer) -> bytes:
+    """The signed note that names the manifest's digest.
+
+    Its origin is not the log's name and its second line is no number, so that it can never be
+    taken for a checkpoint, nor a checkpoint for it.
+    """
+    digest = hashlib.sha256(manifest).hexdigest()
+    return signer.sign_text(f"{signer.name}/evidence\nrelease {release_id}\n{digest}\n").encode()
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """One .zip, files in the order of their names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system, entry.external_attr = 3, _READABLE
+            packed.writestr(entry, data)
+    return buffer.getvalue()

@@ -1,0 +1,218 @@
+"""Decisions and measurements as an evidence pack states them, and its README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from governance.errors import WrongState
+from governance.people.models import Person
+from governance.permissions import Action
+from governance.reviews.models import Decision, Review
+from registry.evaluations.models import Evaluation
+from registry.releases.evidence_events import Record
+from registry.releases.models import Release
+
+# A longer reason ends in the log with a mark.
+REASON_LOGGED = 2000
+_SPOKEN = frozenset({str(Action.RELEASE_DECIDE), str(Action.REVIEW_COMMENT)})
+
+
+class Names:
+    """What people are called: as the log says, where their boxes still open."""
+
+    def __init__(self, record: Record) -> None:
+        self._known: dict[int, str] = {}
+        for event, body in zip(record.events, record.bodies, strict=True):
+            if event.actor_kind == "person" and event.actor_id.isdecimal():
+                person = int(event.actor_id)
+                self._known[person] = body["actor_name"] or f"erased person {person}"
+
+    def known(self) -> list[tuple[int, str]]:
+        """Everybody asked for so far, and who acted, by number."""
+        return sorted(self._known.items())
+
+    def of(self, person_id: int | None) -> dict[str, Any] | None:
+        """Id and name; None for nobody."""
+        if person_id is None:
+            return None
+        if person_id not in self._known:
+            person = Person.objects.filter(pk=person_id).first()
+            self._known[person_id] = person.name if person else f"erased person {person_id}"
+        return {"id": person_id, "name": self._known[person_id]}
+
+
+def decisions_document(
+    release: Release, reviews: Iterable[Review], record: Record, names: Names
+) -> dict[str, Any]:
+    """Rounds, votes and reasons; each decision with the position of its event in the log.
+
+    Raises:
+        WrongState: the rows say something else than the log.
+    """
+    return {
+        "release": release.pk,
+        "dossier": release.dossier_digest,
+        "submitted_by": names.of(release.submitted_by_id),
+        "reviews": [_review(review, record, names) for review in reviews],
+    }
+
+
+def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
+    decisions = list(review.decisions.order_by("pk"))
+    said = [each for each in record.about("review", review.pk) if each[0].action in _SPOKEN]
+    if len(said) != len(decisions):
+        raise _contradicted(review)
+    return {
+        "id": review.pk,
+        "state": review.state,
+        "tier": review.tier,
+        "round": review.round,
+        "digest": review.digest,
+        "policy_version": review.policy_version,
+        "required_approvals": review.required_approvals,
+        "excluded_people": review.excluded_people,
+        "opened_by": names.of(review.opened_by_id),
+        "opened_at": review.opened_at.isoformat(),
+        "due_at": review.due_at.isoformat(),
+        "closed_at": review.closed_at.isoformat() if review.closed_at else None,
+        "checklist": [
+            {
+                "code": item.code,
+                "title": item.title,
+                "why": item.why,
+                "automatic": item.automatic,
+                "state": item.state,
+                "note": item.note,
+                "attested_by": names.of(item.attested_by_id),
+                "attested_at": item.attested_at.isoformat() if item.attested_at else None,
+            }
+            for item in review.checklist.order_by("pk")
+        ],
+        "decisions": [
+            _decision(decision, event.sequence or 0, body, names)
+            for decision, (event, body) in zip(decisions, said, strict=True)
+        ],
+    }
+
+
+def _decision(
+    decision: Decision, sequence: int, body: dict[str, Any], names: Names
+) -> dict[str, Any]:
+    data = body["data"]
+    kept = (
+        str(decision.person_id),
+        decision.verdict,
+        decision.speciality,
+        decision.digest,
+        decision.round,
+    )
+    logged = (
+        body["actor_id"],
+        *(data.get(name) for name in ("verdict", "speciality", "digest", "round")),
+    )
+    if kept != logged:
+        raise _contradicted(decision.review)
+    # The log holds the beginning of a long reason, and none that stood in a box that is closed now.
+    logged_reason: str = body["reason"]
+    cut = len(logged_reason) == REASON_LOGGED and decision.reason.startswith(logged_reason[:-1])
+    return {
+        "event": sequence,
+        "round": decision.round,
+        "verdict": decision.verdict,
+        "speciality": decision.speciality,
+        "digest": decision.digest,
+        "person": names.of(decision.person_id),
+        "reason": decision.reason if cut else logged_reason,
+        "at": body["occurred_at"],
+    }
+
+
+def _contradicted(review: Review) -> WrongState:
+    return WrongState(
+        f"The decisions of review {review.pk} are not those that the audit log holds; there is no "
+        "evidence to pack.",
+        hint="`assay audit verify` tells whether the log is whole.",
+    )
+
+
+def evaluations_document(evaluations: Sequence[Evaluation], names: Names) -> dict[str, Any]:
+    """Everything measured of the version, with what was drawn from it, oldest first."""
+    return {
+        "evaluations": [
+            {
+                "id": each.pk,
+                "digest": each.digest,
+                "dataset": each.dataset_version.dataset.name,
+                "dataset_version": each.dataset_version.number,
+                "dataset_digest": each.dataset_version.digest,
+                "sample_size": each.sample_size,
+                "metrics": each.metrics,
+                "baseline": each.baseline,
+                "baseline_name": each.baseline_name,
+                "details": each.details,
+                "started_at": each.started_at.isoformat(),
+                "started_by": names.of(each.created_by_id),
+            }
+            for each in evaluations
+        ]
+    }
+
+
+README = """\
+Evidence pack of release {release}: {version} as {name}, {environment}
+{underline}
+
+Made on {made_at} for {made_by}. The release was {state} then.
+
+What is in it
+
+  dossier.html      everything that was decided on, to read and to print
+  dossier.json      the same as bytes; their SHA-256 is what each approval names
+  decisions.json    reviews: rounds, checklist, who voted what, and why
+  evaluations.json  what was measured of the version
+  mlbom.cdx.json    the model as a bill of materials, CycloneDX 1.6
+  events.json       what the audit log says, each event with its proof
+  checkpoint.txt    the signed head of the log that the proofs lead to
+  public-keys.txt   the log's public keys
+  manifest.json     every file with its SHA-256 and size
+  manifest.sig      the log's signature over the manifest
+  verify.py         checks all of this; needs Python 3.8 or later, nothing else
+
+How to check it
+
+  python3 verify.py
+  python3 verify.py --key KEY      with the log's public key as you know it from elsewhere
+
+Take the key, and verify.py if you do not trust the one in here, from where you trust it: whoever
+could write this whole pack could write both. Then it shows that the log's owner signed this pack;
+that the events are in the log under the checkpoint; that the people named decided as is said, on
+this dossier, and on nothing that they had made; and that the dossier names the model's files.
+
+What it does not show
+
+  That nothing was left out of the pack: an export of the whole log shows that. That the log was
+  not rewritten: a checkpoint that somebody else kept, or cosigned, shows that. Requests that the
+  model answered are not in here. {left_out}
+"""
+
+
+def readme(release: Release, *, made_at: str, made_by: str, left_out: int) -> bytes:
+    """What the pack is and how to check it, in plain words."""
+    first = README.split("\n", 1)[0]
+    about = {
+        "release": release.pk,
+        "version": release.version,
+        "name": release.deployment_name,
+        "environment": release.environment,
+    }
+    return README.format(
+        **about,
+        underline="=" * len(first.format(**about)),
+        made_at=made_at,
+        made_by=made_by,
+        state=release.get_state_display().lower(),
+        left_out=f"{left_out} older refusals and events of deployments did not fit."
+        if left_out
+        else "",
+    ).encode("utf-8", "replace")

@@ -1,0 +1,126 @@
+"""What the audit log says of a release, each event with its proof, for an evidence pack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Q
+
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.paths import inclusion_paths
+from governance.audit.personal import disclosures, opened_bodies
+from governance.errors import TooLarge, WrongState
+from governance.permissions import Action
+
+# What was decided is in a pack whole or not at all; of the rest, the newest.
+MAX_EVENTS = 10_000
+MAX_OTHERS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Sealed events in the log's order, what each says (boxes opened), and the head they lead to.
+
+    `left_out` counts older refusals and events of deployments that did not fit.
+    """
+
+    events: tuple[AuditEvent, ...]
+    bodies: tuple[dict[str, Any], ...]
+    checkpoint: AuditCheckpoint
+    left_out: int
+
+    def about(self, subject_type: str, subject_id: int) -> list[tuple[AuditEvent, dict[str, Any]]]:
+        """The events of one subject that were let through, with what they say."""
+        return [
+            (event, body)
+            for event, body in zip(self.events, self.bodies, strict=True)
+            if (event.subject_type, event.subject_id) == (subject_type, str(subject_id))
+            and event.outcome == "allowed"
+        ]
+
+
+def release_record(
+    *,
+    release_id: int,
+    reviews: Sequence[int],
+    version_id: int,
+    evaluations: Sequence[int],
+    deployments: Sequence[int],
+) -> Record:
+    """Every event of the release, its reviews, version, evaluations and deployments.
+
+    Requests to `/v1` are left out: they are use, not evidence for a decision.
+
+    Raises:
+        TooLarge: there are more than a pack may hold.
+        WrongState: one is not sealed yet, or the log was tampered with and proves nothing.
+    """
+    own = (
+        _of("release", [release_id])
+        | _of("review", reviews)
+        | _of("version", [version_id])
+        | _of("evaluation", evaluations)
+    )
+    run = _of("deployment", deployments) & ~Q(action=Action.DEPLOYMENT_INVOKE)
+    decided = list(
+        AuditEvent.objects.filter(own, outcome="allowed")
+        .exclude(action=Action.RELEASE_EVIDENCE, sequence=None)
+        .order_by("id")[: MAX_EVENTS + 1]
+    )
+    if len(decided) > MAX_EVENTS:
+        raise TooLarge(
+            f"Release {release_id} has more than {MAX_EVENTS:,} audit events; they fit no pack.",
+            hint="An export of the audit log holds them all.",
+        )
+    others = AuditEvent.objects.filter(
+        run | (own & ~Q(outcome="allowed")), sequence__isnull=False
+    ).order_by("-id")
+    newest = list(others[:MAX_OTHERS])
+    left_out = others.count() - MAX_OTHERS if len(newest) == MAX_OTHERS else 0
+    if any(event.sequence is None for event in decided):
+        raise WrongState(
+            f"The last that happened to release {release_id} is not sealed in the log yet.",
+            hint="Events are sealed within a second; try again. If not, the controller is down.",
+            retry_after=1,
+        )
+    # After the events, so that it covers them.
+    checkpoint = AuditCheckpoint.objects.first()
+    if checkpoint is None or not decided:
+        raise WrongState(
+            f"The audit log says nothing of release {release_id}; there is no evidence to pack.",
+            hint="`assay audit verify` tells whether the log is whole.",
+        )
+    events = sorted([*decided, *newest], key=lambda event: event.sequence or 0)
+    return Record(tuple(events), tuple(opened_bodies(events)), checkpoint, max(0, left_out))
+
+
+def _of(kind: str, ids: Iterable[int]) -> Q:
+    return Q(subject_type=kind, subject_id__in=[str(each) for each in ids])
+
+
+def events_document(record: Record) -> dict[str, Any]:
+    """Bytes, leaf hash and path of each event, and the keys of those boxes that still open.
+
+    Raises:
+        WrongState: the log was tampered with and proves nothing.
+    """
+    paths = inclusion_paths(record.events, record.checkpoint)
+    keys = disclosures(record.events)
+    return {
+        "tree_size": record.checkpoint.tree_size,
+        "events": [
+            {
+                "id": event.pk,
+                "sequence": event.sequence,
+                "canonical": bytes(event.canonical).decode(),
+                "leaf_hash": bytes(event.leaf_hash).hex(),
+                "path": [step.hex() for step in paths[event.pk]],
+                "disclosures": [
+                    {"of": each.of, "key": each.key.hex()} for each in keys.get(event.pk, ())
+                ],
+            }
+            for event in record.events
+        ],
+    }

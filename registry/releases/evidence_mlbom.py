@@ -1,0 +1,255 @@
+"""The model of a release as a bill of materials: CycloneDX 1.6, with its model card.
+
+The library has no classes for model cards, so the JSON is written here and held against the
+library's own copy of the schema before it is given out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from registry import store
+from registry.catalogue import TASKS
+from registry.releases.evidence_archive import readable_json
+from registry.releases.models import Release
+
+CONFIG = "config.json"
+MAX_CONFIG_BYTES = 1024 * 1024
+_AUTONOMY = {
+    "suggests": "It suggests; a person acts.",
+    "decides_with_human": "It takes part in decisions; a person confirms them.",
+    "decides": "It decides without a person.",
+}
+
+
+def mlbom(release: Release) -> bytes:
+    """The bill of materials of what the dossier names, as JSON.
+
+    Raises:
+        RuntimeError: it is not what the schema of CycloneDX 1.6 asks for.
+    """
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    dossier = release.dossier
+    datasets = _datasets(dossier)
+    model = _model(release, datasets)
+    bases = [_base(base) for base in dossier["identity"]["bases"]]
+    if bases:
+        model["pedigree"] = {"ancestors": bases}
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid5(NAMESPACE_URL, release.dossier_digest)}",
+        "version": 1,
+        "metadata": {
+            "timestamp": release.created_at.isoformat(),
+            "tools": {"components": [{"type": "application", "name": "Assay"}]},
+            "component": model,
+            "properties": _properties(
+                release=release.pk,
+                dossier=release.dossier_digest,
+                environment=release.environment,
+                deployment=release.deployment_name,
+                tier=dossier["risk"]["tier"],
+            ),
+        },
+        "components": list(datasets.values()),
+        "dependencies": [{"ref": model["bom-ref"], "dependsOn": sorted(datasets)}],
+    }
+    text = readable_json(document)
+    wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode())
+    if wrong is not None:
+        raise RuntimeError(
+            f"The bill of materials of {release} is no CycloneDX: {wrong.data!r:.300}"
+        )
+    return text
+
+
+def _model(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
+    identity = release.dossier["identity"]
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"model:{identity['digest']}",
+        "name": identity["model"],
+        "version": str(identity["version"]),
+        "description": release.dossier["purpose"],
+        "hashes": _sha256(identity["digest"]),
+        **_licences(identity["licence"]),
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"file:{file['path']}",
+                "name": file["path"],
+                "hashes": _sha256(file["sha256"]),
+                "properties": _properties(size_bytes=file["size"]),
+            }
+            for file in identity["files"]
+        ],
+        "modelCard": _card(release, datasets),
+        "properties": _properties(
+            kind=identity["kind"],
+            mlflow_run_id=identity["mlflow"]["run_id"],
+            **{f"parameter:{k}": v for k, v in release.dossier["training"]["parameters"].items()},
+        ),
+    }
+
+
+def _card(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
+    dossier = release.dossier
+    identity, answers = dossier["identity"], dossier["risk"]["answers"]
+    parameters: dict[str, Any] = {
+        "task": identity["task"],
+        "datasets": [{"ref": ref} for ref in datasets],
+        **architecture(release),
+    }
+    if dossier["data"] is not None:
+        parameters["approach"] = {"type": "supervised"}
+    task = TASKS.get(identity["task"])
+    metrics = [
+        {"type": name, "value": str(value), "slice": _slice(each)}
+        for each in dossier["evaluations"]
+        for name, value in sorted(each["metrics"].items())
+    ]
+    gates = {
+        f"gate:{gate['metric']} {gate['comparator']} {gate['threshold']}": (
+            f"{'passed' if gate['passed'] else 'failed'} with {gate['value']}, {_slice(each)}"
+        )
+        for each in dossier["evaluations"]
+        for gate in each["gates"]
+    }
+    considerations: dict[str, Any] = {
+        "users": dossier["release"]["departments"],
+        "useCases": list(dict.fromkeys([dossier["purpose"], answers["intended_purpose"]])),
+        "ethicalConsiderations": [
+            {"name": "Autonomy", "mitigationStrategy": _AUTONOMY[answers["autonomy"]]},
+            {
+                "name": "Personal data",
+                "mitigationStrategy": "It handles personal data."
+                if answers["personal_data"]
+                else "It handles none.",
+            },
+        ],
+        "fairnessAssessments": [{"groupAtRisk": answers["affected_people"]}],
+    }
+    if answers.get("notes"):
+        considerations["technicalLimitations"] = [answers["notes"]]
+    return {
+        "modelParameters": parameters,
+        "quantitativeAnalysis": {"performanceMetrics": metrics},
+        "considerations": considerations,
+        "properties": _properties(
+            task=task.title if task else identity["task"],
+            eu_ai_act_role=answers["eu_ai_act_role"],
+            **gates,
+        ),
+    }
+
+
+def architecture(release: Release) -> dict[str, str]:
+    """Family and class of the network, out of the configuration that is among the version's files.
+
+    An adapter's is its base's. What is not there, or not what the manifest names, says nothing.
+    """
+    identity = release.dossier["identity"]
+    versions = [release.version]
+    while (base := versions[-1].base) is not None:
+        versions.append(base)
+    for version in versions:
+        named = {file["path"]: file["sha256"] for file in version.manifest["files"]}
+        if CONFIG not in named:
+            continue
+        try:
+            with (store.version_folder(version.digest) / CONFIG).open("rb") as file:
+                data = file.read(MAX_CONFIG_BYTES)
+            config = json.loads(data)
+        except (OSError, ValueError, RecursionError):
+            continue
+        if hashlib.sha256(data).hexdigest() != named[CONFIG] or not isinstance(config, dict):
+            continue
+        found = {"architectureFamily": config.get("model_type")}
+        classes = config.get("architectures")
+        found["modelArchitecture"] = classes[0] if isinstance(classes, list) and classes else None
+        told = {name: text for name, text in found.items() if isinstance(text, str) and text}
+        if told:
+            return told
+    return {"architectureFamily": f"{identity['kind']} for {identity['task']}"}
+
+
+def _datasets(dossier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Training and test data as components, by their references."""
+    found: dict[str, dict[str, Any]] = {}
+    if (data := dossier["data"]) is not None:
+        found[f"data:{data['digest']}"] = _dataset(
+            data["dataset"], data["version"], data["digest"], "training", data["rows"]
+        )
+        made = found[f"data:{data['digest']}"]
+        made.update(_licences(data["licence"]))
+        made["data"][0]["classification"] = data["classification"]
+    for each in dossier["evaluations"]:
+        ref = f"data:{each['dataset_digest']}"
+        if ref not in found:
+            found[ref] = _dataset(
+                each["dataset"],
+                each["dataset_version"],
+                each["dataset_digest"],
+                "test",
+                each["rows"],
+            )
+    return found
+
+
+def _dataset(name: str, number: int, digest: str, role: str, rows: int) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "bom-ref": f"data:{digest}",
+        "name": name,
+        "version": str(number),
+        "hashes": _sha256(digest),
+        "data": [{"type": "dataset", "name": f"{name} v{number}"}],
+        "properties": _properties(role=role, rows=rows),
+    }
+
+
+def _base(base: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"model:{base['digest']}",
+        "name": base["model"],
+        "version": str(base["version"]),
+        "hashes": _sha256(base["digest"]),
+        **_licences(base["licence"]),
+        "properties": _properties(kind=base["kind"]),
+    }
+
+
+def _slice(evaluation: Mapping[str, Any]) -> str:
+    return (
+        f"{evaluation['dataset']} v{evaluation['dataset_version']}, "
+        f"{evaluation['sample_size']} rows"
+    )
+
+
+def _sha256(digest: str) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": digest}]
+
+
+def _licences(text: str) -> dict[str, Any]:
+    from cyclonedx.spdx import is_supported_id
+
+    if not text:
+        return {}
+    return {"licenses": [{"license": {"id" if is_supported_id(text) else "name": text}}]}
+
+
+def _properties(**values: Any) -> list[dict[str, str]]:
+    return [
+        {"name": f"assay:{name}", "value": value if isinstance(value, str) else json.dumps(value)}
+        for name, value in values.items()
+        if value not in (None, "")
+    ]

@@ -1,0 +1,480 @@
+#!/usr/bin/env python3
+"""Checks an evidence pack. Needs Python 3.8 or later and nothing else; uses no network.
+
+    python3 verify.py                      the folder that this file lies in
+    python3 verify.py pack.zip             a pack that was not unpacked, or another folder
+    python3 verify.py pack.zip --key KEY   with the log's public key as you know it from elsewhere
+
+Without --key the pack is checked with the key that it brings along: that shows that it is of one
+piece, not whose it is. Exits with 0 when everything holds, with 1 when anything does not.
+
+Ed25519 is RFC 8032, ChaCha20-Poly1305 RFC 8439, the tree of the log RFC 6962, and signed texts are
+C2SP signed notes (https://c2sp.org/signed-note). Canonical JSON: sorted keys, no spaces, UTF-8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import hmac
+import json
+import os
+import struct
+import sys
+import zipfile
+import zlib
+from typing import Any
+
+FORMAT = "assay-evidence/1"
+MAX_BYTES = 256 * 1024 * 1024
+
+
+class Fault(Exception):
+    """Something in the pack does not hold; says what."""
+
+
+# --- Ed25519: RFC 8032, section 5.1 ---------------------------------------------------------------
+
+_P = 2**255 - 19
+_ORDER = 2**252 + 27742317777372353535851937790883648493
+_D = -121665 * pow(121666, _P - 2, _P) % _P
+_ROOT = pow(2, (_P - 1) // 4, _P)
+
+
+def _point(data: bytes) -> tuple[int, int, int, int]:
+    number = int.from_bytes(data, "little")
+    y, sign = number & ((1 << 255) - 1), number >> 255
+    if len(data) != 32 or y >= _P:
+        raise ValueError("no canonical encoding of a point")
+    square = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
+    x = pow(square, (_P + 3) // 8, _P)
+    if (x * x - square) % _P:
+        x = x * _ROOT % _P
+    if (x * x - square) % _P or (x == 0 and sign):
+        raise ValueError("no point of the curve")
+    x = _P - x if x & 1 != sign else x
+    return x, y, 1, x * y % _P
+
+
+def _add(p: tuple[int, int, int, int], q: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    a, b = (p[1] - p[0]) * (q[1] - q[0]) % _P, (p[1] + p[0]) * (q[1] + q[0]) % _P
+    c, d = 2 * p[3] * q[3] * _D % _P, 2 * p[2] * q[2] % _P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % _P, g * h % _P, f * g % _P, e * h % _P
+
+
+def _times(scalar: int, point: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    total = (0, 1, 1, 0)
+    while scalar:
+        total = _add(total, point) if scalar & 1 else total
+        point, scalar = _add(point, point), scalar >> 1
+    return total
+
+
+_BASE = _point((4 * pow(5, _P - 2, _P) % _P).to_bytes(32, "little"))
+
+
+def ed25519_valid(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Strict: the scalar is below the order, points are canonical, no key is of small order."""
+    try:
+        key = _point(public)
+    except ValueError:
+        return False
+    scalar = int.from_bytes(signature[32:], "little")
+    if len(signature) != 64 or scalar >= _ORDER or _times(8, key)[0] % _P == 0:
+        return False
+    digest = hashlib.sha512(signature[:32] + public + message).digest()
+    factor = int.from_bytes(digest, "little") % _ORDER
+    minus_key = (_P - key[0], key[1], 1, _P - key[3])
+    x, y, z, _ = _add(_times(scalar, _BASE), _times(factor, minus_key))
+    inverse = pow(z, _P - 2, _P)
+    encoded = y * inverse % _P | (x * inverse % _P & 1) << 255
+    return encoded.to_bytes(32, "little") == signature[:32]
+
+
+# --- ChaCha20-Poly1305: RFC 8439 ------------------------------------------------------------------
+
+_COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+_DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+
+
+def chacha20_block(key: bytes, counter: int, nonce: bytes) -> bytes:
+    start = [0x61707865, 0x3320646E, 0x79622D32, 0x6B206574]
+    start += [*struct.unpack("<8L", key), counter, *struct.unpack("<3L", nonce)]
+    s = list(start)
+    for _ in range(10):
+        for a, b, c, d in _COLUMNS + _DIAGONALS:
+            for to, other, by, shift in (a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7):
+                s[to] = (s[to] + s[other]) & 0xFFFFFFFF
+                word = s[by] ^ s[to]
+                s[by] = (word << shift | word >> (32 - shift)) & 0xFFFFFFFF
+    return struct.pack("<16L", *((s[at] + start[at]) & 0xFFFFFFFF for at in range(16)))
+
+
+def poly1305(key: bytes, data: bytes) -> bytes:
+    r = int.from_bytes(key[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
+    total = 0
+    for at in range(0, len(data), 16):
+        total = (total + int.from_bytes(data[at : at + 16] + b"\x01", "little")) * r % (2**130 - 5)
+    return ((total + int.from_bytes(key[16:], "little")) % 2**128).to_bytes(16, "little")
+
+
+def decrypted(key: bytes, nonce: bytes, box: bytes, extra: bytes = b"") -> bytes:
+    """What the box holds; its tag is the last 16 bytes.
+
+    Raises:
+        Fault: the tag is not that of this key.
+    """
+    if len(key) != 32 or len(nonce) != 12 or len(box) < 16:
+        raise Fault("a box or its key has a wrong length")
+    text, tag = box[:-16], box[-16:]
+    padded = extra + bytes(-len(extra) % 16) + text + bytes(-len(text) % 16)
+    sealed = padded + struct.pack("<QQ", len(extra), len(text))
+    if not hmac.compare_digest(poly1305(chacha20_block(key, 0, nonce)[:32], sealed), tag):
+        raise Fault("a box does not open with the key that is given for it")
+    blocks = range(1, 1 - len(text) // -64)
+    stream = b"".join(chacha20_block(key, at, nonce) for at in blocks)[: len(text)]
+    clear = int.from_bytes(text, "big") ^ int.from_bytes(stream, "big")
+    return clear.to_bytes(len(text), "big")
+
+
+# --- The log: RFC 6962 and signed notes -----------------------------------------------------------
+
+
+def leaf_hash(data: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def root_from(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
+    """The root that an inclusion path leads to (RFC 9162, section 2.1.3.2)."""
+    if not 0 <= index < size:
+        raise Fault(f"event {index} stands outside of the tree")
+    node, last, result = index, size - 1, leaf
+    for sibling in path:
+        if last == 0:
+            raise Fault(f"the path of event {index} is too long")
+        if node & 1 or node == last:
+            result = hashlib.sha256(b"\x01" + sibling + result).digest()
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            result = hashlib.sha256(b"\x01" + result + sibling).digest()
+        node, last = node >> 1, last >> 1
+    if last:
+        raise Fault(f"the path of event {index} is too short")
+    return result
+
+
+def public_keys(text: str) -> tuple[str, dict[bytes, bytes]]:
+    """The log's name, and its keys by their ids, of `name+hash+base64`, with commas between."""
+    names, keys = set(), {}
+    for part in filter(None, (each.strip() for each in text.replace("\n", ",").split(","))):
+        name, claimed, encoded = part.split("+", 2)
+        data = base64.b64decode(encoded, validate=True)
+        key_id = hashlib.sha256(name.encode() + b"\n" + data).digest()[:4]
+        if data[:1] != b"\x01" or len(data) != 33 or key_id.hex() != claimed:
+            raise Fault(f"{part[:80]} is not an Ed25519 key of a log, or is damaged")
+        names.add(name)
+        keys[key_id] = data[1:]
+    if len(names) != 1:
+        raise Fault("the public keys must be those of one log")
+    return names.pop(), keys
+
+
+def signed_lines(note: bytes, name: str, keys: dict[bytes, bytes], origin: str) -> list[str]:
+    """The three lines of a note of `origin` that one of the keys signed in the log's name."""
+    text, separator, signatures = note.decode("utf-8").partition("\n\n")
+    lines, prefix = text.split("\n"), f"\N{EM DASH} {name} "
+    if not separator or len(lines) != 3 or not signatures.endswith("\n"):
+        raise Fault("it is not a signed note of three lines")
+    if lines[0] != origin:
+        raise Fault(f"it is a note of {lines[0][:80]}, not of {origin}")
+    for line in signatures.split("\n"):
+        if line.startswith(prefix):
+            data = base64.b64decode(line[len(prefix) :], validate=True)
+            if ed25519_valid(keys.get(data[:4], b""), text.encode() + b"\n", data[4:]):
+                return lines
+    raise Fault(f"it carries no valid signature by {name}")
+
+
+# --- The pack -------------------------------------------------------------------------------------
+
+
+def canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def merged(under: Any, over: Any) -> Any:
+    """`under` with what a box holds put over it, object by object."""
+    if not isinstance(under, dict) or not isinstance(over, dict):
+        return over
+    return {**under, **{name: merged(under.get(name), value) for name, value in over.items()}}
+
+
+class Pack:
+    """The files of a pack. Each check returns what it found, in words, or raises Fault."""
+
+    def __init__(self, files: dict[str, bytes], key: str) -> None:
+        self.files = files
+        self.manifest: Any = json.loads(files["manifest.json"])
+        self.name, self.keys = public_keys(key or files["public-keys.txt"].decode())
+        self.size, self.root = 0, b""
+        # Position in the log → what the event says.
+        self.events: dict[int, Any] = {}
+
+    def read(self, name: str) -> Any:
+        return json.loads(self.files[name])
+
+    def allowed(self, kind: str, *actions: str) -> list[Any]:
+        """What was done to subjects of this type, in order; every action when none is named."""
+        found = [body for _, body in sorted(self.events.items()) if body["outcome"] == "allowed"]
+        return [
+            body
+            for body in found
+            if body["subject_type"] == kind and (not actions or body["action"] in actions)
+        ]
+
+    def signature(self) -> str:
+        origin = f"{self.name}/evidence"
+        lines = signed_lines(self.files["manifest.sig"], self.name, self.keys, origin)
+        digest = hashlib.sha256(self.files["manifest.json"]).hexdigest()
+        if lines[1:] != [f"release {self.manifest['release']['id']}", digest]:
+            raise Fault("the signature is of another manifest")
+        if (self.manifest["format"], self.manifest["log"]) != (FORMAT, self.name):
+            raise Fault("the manifest is of another format or another log")
+        return f"{self.name} signed the list of files"
+
+    def digests(self) -> str:
+        listed = {entry["path"]: entry for entry in self.manifest["files"]}
+        expected = {*listed, "manifest.json", "manifest.sig"}
+        for name in sorted(expected ^ set(self.files)):
+            raise Fault(f"{name} is {'missing' if name in expected else 'not of the pack'}")
+        for name, entry in listed.items():
+            found = (hashlib.sha256(self.files[name]).hexdigest(), len(self.files[name]))
+            if found != (entry["sha256"], entry["size"]):
+                raise Fault(f"{name} was changed")
+        return f"{len(listed)} files are as they were listed, and there is no other"
+
+    def checkpoint(self) -> str:
+        lines = signed_lines(self.files["checkpoint.txt"], self.name, self.keys, self.name)
+        self.size, self.root = int(lines[1]), base64.b64decode(lines[2], validate=True)
+        if self.manifest["checkpoint"] != {"size": self.size, "root": self.root.hex()}:
+            raise Fault("the manifest names another checkpoint")
+        return f"{self.name} signed the root over its first {self.size} events"
+
+    def inclusion(self) -> str:
+        for event in self.read("events.json")["events"]:
+            at, data = event["sequence"], event["canonical"].encode("utf-8")
+            if at <= max(self.events, default=-1):
+                raise Fault("events are not in order, or one stands twice")
+            if leaf_hash(data).hex() != event["leaf_hash"]:
+                raise Fault(f"event {at} was changed")
+            path = [bytes.fromhex(step) for step in event["path"]]
+            if root_from(leaf_hash(data), at, self.size, path) != self.root:
+                raise Fault(f"event {at} is not in the log")
+            self.events[at] = json.loads(data)
+        return f"{len(self.events)} events lead to the signed root"
+
+    def boxes(self) -> str:
+        opened, closed = 0, set()
+        for event in self.read("events.json")["events"]:
+            body = self.events[event["sequence"]]
+            keys = {given["of"]: bytes.fromhex(given["key"]) for given in event["disclosures"]}
+            for box in body.get("personal", []):
+                if box["of"] not in keys:
+                    closed.add(box["of"])
+                    continue
+                data = base64.b64decode(box["box"], validate=True)
+                body = merged(body, json.loads(decrypted(keys[box["of"]], bytes(12), data)))
+                opened += 1
+            self.events[event["sequence"]] = body
+        erased = f"; {len(closed)} people were erased since" if closed else ""
+        return f"names in {opened} boxes could be read{erased}"
+
+    def dossier(self) -> str:
+        data, digest = self.files["dossier.json"], self.manifest["dossier"]
+        dossier = json.loads(data)
+        if hashlib.sha256(data).hexdigest() != digest or canonical(dossier) != data:
+            raise Fault(f"the dossier is not the one of the digest {digest[:12]}")
+        said = {"after": "in_review"}
+        for body in self.allowed("release"):
+            if body["subject_id"] == str(self.manifest["release"]["id"]):
+                said.update(body["data"])
+        if (said["dossier"], said["version"]) != (digest, dossier["identity"]["digest"]):
+            raise Fault("the log names another dossier or another version of the model")
+        if said["after"] != self.manifest["release"]["state"]:
+            raise Fault(f"the log says that the release is {said['after']}")
+        return "it is the one that the log names"
+
+    def model(self) -> str:
+        dossier = self.read("dossier.json")
+        identity = dossier["identity"]
+        files = sorted(identity["files"], key=lambda file: str(file["path"]))
+        bases = [None, *(base["digest"] for base in identity["bases"][:1])]
+        given = [hashlib.sha256(canonical({"base": b, "files": files})).hexdigest() for b in bases]
+        if identity["digest"] not in given:
+            raise Fault("the model's files do not give the digest of the version")
+        component = self.read("mlbom.cdx.json")["metadata"]["component"]
+        listed = {each["name"]: each["hashes"] for each in component["components"]}
+        if listed != {f["path"]: [{"alg": "SHA-256", "content": f["sha256"]}] for f in files}:
+            raise Fault("the bill of materials names other files than the dossier")
+        measured = {each["id"]: each for each in self.read("evaluations.json")["evaluations"]}
+        for each in dossier["evaluations"]:
+            if any(measured[each["id"]][name] != each[name] for name in ("digest", "metrics")):
+                raise Fault(f"evaluation {each['id']} is another than in the dossier")
+        return f"{len(files)} files and the measurements are those of the dossier"
+
+    def decisions(self) -> str:
+        names, release = (
+            ("verdict", "speciality", "digest", "round"),
+            self.manifest["release"]["id"],
+        )
+        left = self.allowed("review", "release:decide", "review:comment")
+        count = len(left)
+        for review in self.read("decisions.json")["reviews"]:
+            for each in review["decisions"]:
+                body, person = self.events.get(each["event"]), each["person"]
+                if body is None or body not in left:
+                    raise Fault(f"the log has no decision by {person['name']} at {each['event']}")
+                left.remove(body)
+                told = [str(person["id"]), each["at"], str(review["id"]), f"release {release}"]
+                said = [body["actor_id"], body["occurred_at"], body["subject_id"]]
+                told += [each[name] for name in names]
+                said += [body["data"][name] for name in ("subject", *names)]
+                if told != said or body["actor_name"] not in ("", person["name"]):
+                    raise Fault(f"event {each['event']} is of another decision by {person['name']}")
+                # The log holds the first 2,000 characters of a reason, the last of them a mark.
+                reason, stated = body["reason"], each["reason"]
+                if reason != stated and not (
+                    len(reason) == 2000 and stated.startswith(reason[:-1])
+                ):
+                    raise Fault(f"event {each['event']} gives another reason")
+        if left:
+            raise Fault(f"{len(left)} decisions of the log are not in decisions.json")
+        return f"{count} decisions and comments are what the log says"
+
+    def separation(self) -> str:
+        made = {body["actor_id"] for body in self.allowed("release", "release:submit")}
+        for body in self.allowed("review", "review:opened"):
+            made |= {body["actor_id"], *map(str, body["data"]["excluded_people"])}
+        votes = self.allowed("review", "release:decide")
+        for review in self.read("decisions.json")["reviews"]:
+            made_later = made | {str(person) for person in review["excluded_people"]}
+            for body in votes:
+                this = body["subject_id"] == str(review["id"])
+                latest = this and body["data"]["round"] == review["round"]
+                if body["actor_id"] in (made_later if latest else made):
+                    raise Fault(f"person {body['actor_id']} decided on their own work")
+        return "nobody decided on what they submitted or made"
+
+    def approval(self) -> str:
+        if not self.allowed("release", "release:approved"):
+            return f"none; the release is {self.manifest['release']['state'].replace('_', ' ')}"
+        number = self.allowed("review", "review:approved")[-1]["subject_id"]
+        opened = self.allowed("review", "review:opened")
+        votes = [
+            body
+            for body in self.allowed("review", "release:decide")
+            if (body["subject_id"], body["data"]["verdict"]) == (number, "approve")
+            and body["data"]["digest"] == self.manifest["dossier"]
+        ]
+        last = max((body["data"]["round"] for body in votes), default=0)
+        given = {
+            body["actor_id"]: body["data"]["speciality"]
+            for body in votes
+            if body["data"]["round"] == last
+        }
+        (asked,) = [b["data"]["required_approvals"] for b in opened if b["subject_id"] == number]
+        for speciality, needed in asked.items():
+            if list(given.values()).count(speciality) < needed:
+                raise Fault(f"fewer than {needed} approved this dossier for {speciality}")
+        return f"{len(given)} people approved exactly this dossier"
+
+
+CHECKS = (
+    ("Signature", Pack.signature),
+    ("Files", Pack.digests),
+    ("Checkpoint", Pack.checkpoint),
+    ("Events", Pack.inclusion),
+    ("Names", Pack.boxes),
+    ("Dossier", Pack.dossier),
+    ("Model", Pack.model),
+    ("Decisions", Pack.decisions),
+    ("Separation of duties", Pack.separation),
+    ("Approval", Pack.approval),
+)
+
+
+def check(files: dict[str, bytes], key: str = "") -> list[tuple[bool, str, str]]:
+    """Whether it holds, what was checked, and what was found; for every check."""
+    try:
+        pack = Pack(files, key)
+    except (Fault, KeyError, TypeError, ValueError, RecursionError) as error:
+        return [(False, "Pack", f"this is no evidence pack ({error})")]
+    rows = []
+    for title, one in CHECKS:
+        try:
+            rows.append((True, title, one(pack)))
+        except Fault as fault:
+            rows.append((False, title, str(fault)))
+        except Exception as error:
+            rows.append((False, title, f"it cannot be read ({type(error).__name__}: {error})"))
+    return rows
+
+
+def load(path: str) -> dict[str, bytes]:
+    """The files of a pack by their names, out of an archive or a folder. Nothing is unpacked.
+
+    Raises:
+        Fault, OSError: it cannot be read, is too large, or a name stands in it twice.
+    """
+    files: dict[str, bytes] = {}
+    left = MAX_BYTES
+
+    def keep(name: str, file: Any) -> None:
+        nonlocal left
+        if name in files:
+            raise Fault(f"{name} stands in it twice")
+        files[name] = file.read(left + 1)
+        left -= len(files[name])
+        if left < 0:
+            raise Fault(f"it holds more than {MAX_BYTES} bytes")
+
+    if os.path.isdir(path):
+        for folder, _, names in os.walk(path):
+            for full in (os.path.join(folder, name) for name in names):
+                with open(full, "rb") as file:
+                    keep(os.path.relpath(full, path).replace(os.sep, "/"), file)
+        return files
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as packed:
+                    keep(entry.filename, packed)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise Fault(f"it is no archive, or is damaged ({error})") from error
+    return files
+
+
+def main(arguments: list[str]) -> int:
+    here = os.path.dirname(os.path.abspath(__file__))
+    parser = argparse.ArgumentParser(description="Checks an evidence pack of a release.")
+    parser.add_argument("pack", nargs="?", default=here, help="the archive, or its folder")
+    parser.add_argument("--key", default="", help="the log's public key, known from elsewhere")
+    given = parser.parse_args(arguments)
+    try:
+        rows = check(load(given.pack), given.key)
+    except (Fault, OSError) as error:
+        rows = [(False, "Pack", f"{given.pack}: {error}")]
+    holds = all(ok for ok, _, _ in rows)
+    lines = [f"{'ok  ' if ok else 'FAIL'}  {title:<20}  {found}" for ok, title, found in rows]
+    if not given.key:
+        lines.append("The key is the one that the pack brings along; --key checks with your own.")
+    lines.append("Everything holds." if holds else "This pack does not hold. Do not rely on it.")
+    sys.stdout.buffer.write("\n".join([*lines, ""]).encode("utf-8", "replace"))
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+"""A release that was decided on, its pack, and a forger who has the log's key."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+from governance.audit.sealer import seal_once
+from governance.audit.signing import audit_signer
+from governance.people.selectors import principal_for_person
+from registry.releases.evidence import EvidencePack, release_evidence
+from registry.releases.evidence_archive import MANIFEST, SIGNATURE, manifest_bytes, signed_manifest
+from registry.releases.evidence_verifier import check
+from registry.releases.models import Release
+from tests.unit.registry.test_releases import Office
+
+Files = dict[str, bytes]
+
+
+def decided(office: Office) -> Release:
+    """Changes were requested and answered with a new dossier; then it was approved."""
+    release = office.submit()
+    office.decide(release, office.risk, "request_changes")
+    from registry.releases.services import release_answer
+
+    release = release_answer(
+        actor=principal_for_person(office.submitter),
+        release_id=release.pk,
+        message="The head of the pharmacy oversees it.",
+        risk_answers={**release.risk_answers, "notes": "Overseen by the head of the pharmacy."},
+    )
+    return office.approve(release)
+
+
+def packed(office: Office, release: Release, **more: Any) -> EvidencePack:
+    seal_once()
+    return release_evidence(
+        actor=principal_for_person(office.compliance), release_id=release.pk, **more
+    )
+
+
+def files_of(pack: EvidencePack) -> Files:
+    with zipfile.ZipFile(io.BytesIO(pack.content)) as archive:
+        return {entry.filename: archive.read(entry) for entry in archive.infolist()}
+
+
+def forged(files: Files, **changes: Callable[[Any], Any]) -> Files:
+    """The pack with some of its JSON changed, and signed again by who holds the log's key.
+
+    `changes` are by the file's name without what follows its first dot; each gets the decoded
+    JSON and returns what is to stand in its place, or None when it changed it in place.
+    """
+    made = dict(files)
+    about = json.loads(made.pop(MANIFEST))
+    del made[SIGNATURE]
+    del about["files"], about["format"]
+    for name in list(made):
+        if name.endswith(".json") and (change := changes.pop(name.partition(".")[0], None)):
+            value = json.loads(made[name])
+            value = change(value) or value
+            made[name] = json.dumps(
+                value, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+            ).encode()
+    if (change := changes.pop("manifest", None)) is not None:
+        about = change(about) or about
+    assert not changes
+    manifest = manifest_bytes(made, about)
+    made[MANIFEST] = manifest
+    made[SIGNATURE] = signed_manifest(
+        manifest, release_id=about["release"]["id"], signer=audit_signer()
+    )
+    return made
+
+
+def faults(files: Files, key: str = "") -> dict[str, str]:
+    """What does not hold, by the check that found it."""
+    return {title: found for ok, title, found in check(files, key) if not ok}
