@@ -18,6 +18,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
+from governance.audit.exports_models import AuditExport
 from governance.audit.services import Subject, audit_record
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
@@ -93,6 +94,9 @@ def attacked_company() -> Company:
         group=f"{SECRET} engineers", role="developer", department=engineering
     )
     things["token"], _ = access_token_create(person=company.enzo, name=SECRET)
+    things["export"] = AuditExport.objects.create(
+        person=company.enzo, filters={"query": SECRET}, format="jsonl"
+    )
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
     Dataset.objects.filter(**own).update(description=SECRET, licence=SECRET)
@@ -146,6 +150,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "audit": company.event.pk,
         "audit/checkpoints": 1,
         "audit/events": company.event.pk,
+        "audit/exports": company.export.pk,
         "budgets/limits": company.limit.pk,
         "checklist": "oversight",
         "datasets": "docstrings-train",

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from assay.cli.audit_exports import check_file, export, key_in
 from assay.cli.client import Client
 from assay.cli.output import CliError, console, errors
 from governance.audit.checkpoint import BadCheckpoint, parse
 from governance.audit.proof_files import BadProof, check_proof
-from governance.audit.verify import VerificationReport, verify_file
+from governance.audit.verify import VerificationReport
 
 Key = Annotated[
     str,
@@ -27,13 +28,7 @@ Key = Annotated[
 app = typer.Typer(no_args_is_help=True, help="The audit log: take it along, and check it.")
 
 
-@app.command()
-def export(file: Annotated[Path, typer.Argument(help="Where to write the log.")]) -> None:
-    """Download the sealed log."""
-    if not file.parent.is_dir():
-        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
-    Client.signed_in().download("audit/export", file)
-    console.print(f"The sealed log is in {file} ({file.stat().st_size:,} bytes).", markup=False)
+app.command()(export)
 
 
 @app.command()
@@ -50,7 +45,10 @@ def verify(
     ] = None,
     key: Key = "",
 ) -> None:
-    """Recompute every hash and signature of an export, offline; exits with 1 on the first fault."""
+    """Recompute every hash and signature of an export, offline; exits with 1 on the first fault.
+
+    Of the whole log, of selected events, or of a zip with a table of them.
+    """
     notes = [_read(path) for path in checkpoint or []]
     if tiles is not None and not tiles.is_dir():
         raise CliError(f"{tiles} is not a folder.", "Name the folder that the sealer publishes to.")
@@ -138,11 +136,16 @@ def _keep(document: Any, out: Path | None) -> None:
 
 
 def _verify(file: Path, key: str, notes: list[str], tiles: Path | None) -> VerificationReport:
-    if not key:
-        key = _key_in(file)
-        _say_whose_key("export")
     try:
-        return verify_file(file, public_keys=key, checkpoints=notes, tiles=tiles)
+        if not key:
+            key = key_in(file)
+            if not key:
+                raise CliError(
+                    f"{file} is not an export of the audit log.",
+                    "`assay audit export FILE` or GET /api/v1/audit/export makes one.",
+                )
+            _say_whose_key("export")
+        return check_file(file, key, notes, tiles)
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.") from error
 
@@ -160,20 +163,6 @@ def show(report: VerificationReport) -> None:
         )
     console.print(f"[green]✓[/] {report.message}")
     console.print(f"root {report.root}", style="dim", soft_wrap=True)
-
-
-def _key_in(file: Path) -> str:
-    try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            header = json.loads(lines.readline(64 * 1024))
-        return str(header["public_keys"])
-    except OSError as error:
-        raise CliError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError):
-        raise CliError(
-            f"{file} is not an export of the audit log.",
-            "`assay audit export FILE` or GET /api/v1/audit/export makes one.",
-        ) from None
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,145 @@
+"""Exports of selected audit events, made in the background: the caller's own."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, StrictSerializer
+from assay.api.idempotency import idempotent
+from assay.api.representations.audit_exports import AuditExportAnswer
+from assay.api.views.audit import AuditQuery, from_thread
+from governance.audit.exports import (
+    audit_export_ask,
+    audit_export_cancel,
+    audit_export_get,
+    audit_export_open,
+    audit_exports_of,
+    export_name,
+)
+from governance.audit.exports_models import AuditExport, ExportFormat
+
+CHUNK_BYTES = 64 * 1024
+
+
+class Bytes(BaseRenderer):
+    """For negotiation alone: the file is sent as it lies."""
+
+    media_type = "application/octet-stream"
+    format = "bin"
+    charset = None
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Any = None,
+    ) -> bytes:
+        return bytes(data)
+
+
+class AuditExportAsk(StrictSerializer):
+    """What to export: the filters of the list of events, and how. `csv` is a zip."""
+
+    filter = AuditQuery(required=False)
+    format = Choice(choices=ExportFormat.choices, required=False)
+
+
+class AuditExportsView(Endpoint):
+    """The caller's exports, newest first."""
+
+    @operation("Audit", "List your exports of events", answer=AuditExportAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(audit_exports_of(self.actor), AuditExportAnswer)
+
+    @operation(
+        "Audit",
+        "Ask for an export of selected events, each with its proof",
+        body=AuditExportAsk,
+        answer=AuditExportAnswer,
+        status=202,
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        asked = self.body(AuditExportAsk)
+        export = audit_export_ask(
+            actor=self.actor,
+            filters=dict(asked.get("filter") or {}),
+            format=asked.get("format", ExportFormat.JSONL),
+        )
+        return self.answer(export, AuditExportAnswer, status=202)
+
+
+class AuditExportStateView(Endpoint):
+    """One export."""
+
+    @operation("Audit", "One export of yours and its progress", answer=AuditExportAnswer)
+    def get(self, request: Request, export_id: int) -> Response:
+        self.query()
+        return self.answer(
+            audit_export_get(actor=self.actor, export_id=export_id), AuditExportAnswer
+        )
+
+
+class AuditExportCancelView(Endpoint):
+    """End an export."""
+
+    @operation("Audit", "Cancel an export that is not done", answer=AuditExportAnswer)
+    def post(self, request: Request, export_id: int) -> Response:
+        self.nothing()
+        export = audit_export_cancel(actor=self.actor, export_id=export_id)
+        return self.answer(export, AuditExportAnswer)
+
+
+class AuditExportFileView(Endpoint):
+    """The file of an export."""
+
+    renderer_classes = (Bytes, *Endpoint.renderer_classes)
+
+    @operation(
+        "Audit",
+        "The file of an export that is done, for `assay audit verify`",
+        answer=OpenApiResponse(OpenApiTypes.BINARY, description="JSON lines, or a zip."),
+    )
+    def get(self, request: Request, export_id: int) -> StreamingHttpResponse:
+        self.query()
+        export, file = audit_export_open(actor=self.actor, export_id=export_id)
+        return file_response(request._request, export, file)
+
+
+def file_response(
+    request: HttpRequest, export: AuditExport, file: BinaryIO
+) -> StreamingHttpResponse:
+    """The file in pieces, with its digest (RFC 9530)."""
+    chunks = _chunks(file)
+    streamed: Any = from_thread(chunks) if isinstance(request, ASGIRequest) else chunks
+    digest = base64.b64encode(bytes.fromhex(export.sha256)).decode()
+    return StreamingHttpResponse(
+        streamed,
+        content_type=Bytes.media_type,
+        headers={
+            "Content-Disposition": f'attachment; filename="{export_name(export)}"',
+            "Content-Length": str(export.size),
+            "Repr-Digest": f"sha-256=:{digest}:",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+        },
+    )
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,175 @@
+"""`assay audit export`: the whole log, or what filters select, each event with its proof."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from assay.cli.client import Client
+from assay.cli.output import CliError, console
+from governance.audit import selection, selection_csv
+from governance.audit.verify import VerificationReport, verify_file
+
+POLL_S = 0.5
+LIVE = frozenset({"queued", "running"})
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")],
+    action: Annotated[str | None, typer.Option(help="Only this action.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="allowed, denied or failed.")] = None,
+    department: Annotated[str | None, typer.Option(help="Only of this department.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="From this day or moment on.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Up to, and without, this day or moment.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Only events that hold this text.")] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="NAME=VALUE",
+            help="Another filter of GET /api/v1/audit/events. May be repeated.",
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002 (the option's name)
+        str | None,
+        typer.Option(help="jsonl: events with proofs. csv: a zip with a table beside the proofs."),
+    ] = None,
+) -> None:
+    """Download the sealed log; or, with a filter or a format, selected events with their proofs."""
+    if not file.parent.is_dir():
+        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
+    given = {
+        "action": action,
+        "outcome": outcome,
+        "department": department,
+        "since": since and _moment(since),
+        "until": until and _moment(until),
+        "query": text,
+        **dict(_pair(item) for item in filters or ()),
+    }
+    asked = {name: value for name, value in given.items() if value}
+    client = Client.signed_in()
+    if not asked and format is None:
+        client.download("audit/export", file)
+        console.print(f"The sealed log is in {file} ({file.stat().st_size:,} bytes).", markup=False)
+        return
+    made = _made(client, client.post("audit/exports", filter=asked, format=format or "jsonl"))
+    client.download(f"audit/exports/{made['id']}/file", file)
+    with file.open("rb") as source:
+        if hashlib.file_digest(source, "sha256").hexdigest() != made["sha256"]:
+            raise CliError(f"{file} is not what was exported: its digest differs.", "Try again.")
+    rows = f"{made['rows']:,} event{'' if made['rows'] == 1 else 's'}"
+    console.print(
+        f"{rows} with proofs {'are' if made['rows'] != 1 else 'is'} in {file} "
+        f"({made['size']:,} bytes). `assay audit verify {file}` checks them.",
+        markup=False,
+    )
+
+
+def check_file(file: Path, key: str, notes: list[str], tiles: Path | None) -> VerificationReport:
+    """Verify an export of any kind: the whole log, selected events, or a zip of them.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    kind = _kind(file)
+    if kind == "zip":
+        return selection_csv.verify_zip(file, public_keys=key, checkpoints=notes, tiles=tiles)
+    if kind == "selection":
+        with file.open("rb") as source:
+            return selection.verify_selection(
+                source, public_keys=key, checkpoints=notes, tiles=tiles
+            )
+    return verify_file(file, public_keys=key, checkpoints=notes, tiles=tiles)
+
+
+def key_in(file: Path) -> str:
+    """The public keys that an export names of itself; empty when it is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if _kind(file) == "zip":
+        return selection_csv.keys_in_zip(file)
+    return str(_header(file).get("public_keys", ""))
+
+
+def _kind(file: Path) -> str:
+    with file.open("rb") as source:
+        if source.read(2) == b"PK":
+            return "zip"
+    return "selection" if _header(file).get("format") == selection.FORMAT else "log"
+
+
+def _header(file: Path) -> dict[str, Any]:
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        try:
+            header = json.loads(lines.readline(64 * 1024))
+        except (ValueError, RecursionError):
+            return {}
+    return header if isinstance(header, dict) else {}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise CliError(f"{text!r} is not of the form NAME=VALUE.", "Such as --filter actor_id=17.")
+    return name, _moment(value) if name in ("since", "until") else value
+
+
+def _moment(text: str) -> str:
+    """A day or moment as the API takes it; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CliError(
+            f"{text!r} is not a day or moment.", "Such as 2026-11-25 or 2026-11-25T14:00+01:00."
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
+def _made(client: Client, export: dict[str, Any]) -> dict[str, Any]:
+    """The export once it is done, drawn until then; whoever interrupts it cancels it.
+
+    Raises:
+        CliError: it failed, or was cancelled elsewhere.
+    """
+    address = f"audit/exports/{export['id']}"
+    with _cancelled_when_interrupted(client, address), _bar() as progress:
+        bar = progress.add_task("waiting", total=100)
+        while export["state"] in LIVE:
+            time.sleep(POLL_S)
+            export = client.get(address)
+            shown = f"{export['state']} · {export['rows']:,} events"
+            progress.update(bar, description=shown, completed=export["percent"])
+    if export["state"] != "done":
+        raise CliError(f"The export is {export['state']}.", export["error"])
+    return export
+
+
+def _bar() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+@contextlib.contextmanager
+def _cancelled_when_interrupted(client: Client, address: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(CliError):
+            client.post(f"{address}/cancel")
+        raise
