@@ -11,12 +11,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import redis
 from django.conf import settings
 from django.db import close_old_connections, connections
 
 from governance.audit import alarms, exports_run, publishing, sealer
+from governance.audit.streaming import streamer
 from governance.people import sessions
 from governance.quotas import keeping
 from governance.usage.collector import collect_once
@@ -54,6 +56,7 @@ class Controller:
             "releases": _watch_releases,
             "sessions": sessions.run,
             "exports": exports_run.run,
+            **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},
         }
         for name, loop in loops.items():
             thread = threading.Thread(

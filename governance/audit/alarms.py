@@ -20,6 +20,7 @@ from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditKeeper
 from governance.audit.second_place import second_place
 from governance.audit.selectors import publish_lag_s, sealing_lag_s
 from governance.audit.services import Subject, audit_record
+from governance.audit.streaming.selectors import stream_states
 from governance.audit.witnessing import witness_endpoints
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -95,6 +96,16 @@ def witness_contradicted() -> str:
     return " ".join(f"{keeper.key}: {keeper.fault}" for keeper in keepers)
 
 
+def siem_behind() -> str:
+    """What is sealed reaches a SIEM too late."""
+    late = [
+        f"{one.name} is {one.lag_events} events and {one.lag_s:.0f} s behind. {one.last_error}"
+        for one in stream_states()
+        if one.lag_s > settings.SIEM_ALARM_S
+    ]
+    return " ".join(text.rstrip() for text in late)
+
+
 ALARMS: tuple[Alarm, ...] = (
     Alarm("sealing_behind", "Sealing is behind", sealing_behind),
     Alarm("publishing_behind", "Publishing is behind", publishing_behind),
@@ -111,6 +122,7 @@ ALARMS: tuple[Alarm, ...] = (
         witness_contradicted,
         critical=True,
     ),
+    Alarm("siem_behind", "A SIEM is behind", siem_behind),
 )
 
 

@@ -151,6 +151,8 @@ try:
     SIEM_STREAMS = destinations_from(env("ASSAY_SIEM_STREAMS", ""), production=PRODUCTION)
 except ValueError as _error:
     raise ImproperlyConfigured(f"ASSAY_SIEM_STREAMS cannot be used: {_error}.") from None
+# An event that waits longer for a SIEM to accept it raises an alarm, in seconds.
+SIEM_ALARM_S = env_int("ASSAY_SIEM_ALARM_S", 300)
 
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
 # The second place for checkpoints and tiles: this folder, or in place of it another or a bucket,
@@ -453,6 +455,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},
+        "botocore": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "fido2": {"level": "WARNING"},
     },

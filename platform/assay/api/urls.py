@@ -8,6 +8,7 @@ from django.urls.converters import IntConverter
 from assay.api.views import (
     audit,
     audit_exports,
+    audit_streams,
     datasets,
     deployments,
     evaluations,
@@ -117,6 +118,7 @@ urlpatterns = [
     path("audit/exports/<id:export_id>", audit_exports.AuditExportStateView.as_view()),
     path("audit/exports/<id:export_id>/cancel", audit_exports.AuditExportCancelView.as_view()),
     path("audit/exports/<id:export_id>/file", audit_exports.AuditExportFileView.as_view()),
+    path("audit/streams", audit_streams.AuditStreamsView.as_view()),
     path("audit/checkpoint", audit.AuditCheckpointView.as_view()),
     path("audit/checkpoints", audit.AuditCheckpointsView.as_view()),
     path("audit/consistency", audit.AuditConsistencyView.as_view()),
