@@ -25,7 +25,7 @@ from governance.audit.witnessing import witness_endpoints
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
-from governance.principals import Principal, service_principal
+from governance.principals import Principal, background, service_principal
 
 logger = logging.getLogger(__name__)
 
@@ -222,13 +222,14 @@ def _row(alarm: Alarm, message: str) -> AuditAlarm:
 
 
 def _record(action: str, row: AuditAlarm) -> None:
-    audit_record(
-        actor=_CONTROLLER,
-        action=action,
-        subject=Subject("alarm", row.name, row.title),
-        reason=row.message if action == "audit:alarm_raise" else "",
-        data={
-            "critical": row.critical,
-            "raised_at": row.raised_at.isoformat(timespec="seconds"),
-        },
-    )
+    with background(f"alarm-{row.name}", _CONTROLLER):
+        audit_record(
+            actor=_CONTROLLER,
+            action=action,
+            subject=Subject("alarm", row.name, row.title),
+            reason=row.message if action == "audit:alarm_raise" else "",
+            data={
+                "critical": row.critical,
+                "raised_at": row.raised_at.isoformat(timespec="seconds"),
+            },
+        )

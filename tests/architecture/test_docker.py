@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from prometheus_client import Gauge
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -178,3 +179,21 @@ def test_uploads_wait_on_the_disk_and_not_in_memory(
     folder = Path(finished.stdout.strip())
     assert folder.is_dir()
     assert folder.is_relative_to(tmp_path / "data")
+
+
+def test_alert_rules_ask_for_metrics_and_alarms_that_exist() -> None:
+    from assay.gateway import log_health
+    from governance.audit.alarms import ALARMS
+
+    found = [thing for thing in vars(log_health).values() if isinstance(thing, Gauge)]
+    gauges = {gauge.describe()[0].name for gauge in found}
+    names = {alarm.name for alarm in ALARMS}
+    (group,) = yaml.safe_load((DOCKER / "prometheus/assay-audit.rules.yaml").read_text())["groups"]
+    asked = set()
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert rule["annotations"].keys() == {"summary", "description"}
+        asked |= set(re.findall(r"assay_audit_\w+", rule["expr"]))
+        for alarms in re.findall(r'alarm[=!]~"([^"]*)"', rule["expr"]):
+            assert set(alarms.split("|")) <= names, alarms
+    assert asked <= gauges

@@ -13,6 +13,7 @@ from assay.cli.output import CliError, console, table
 PING_TIMEOUT_S = 2.0
 MINIMUM_FREE_BYTES = 5 * 1024**3
 SEALING_LAG_S = 30
+PUBLISH_LAG_S = 120
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,30 @@ def check_sealing() -> str:
     return f"nothing waits longer than {SEALING_LAG_S} s"
 
 
+def check_second_place() -> str:
+    """Checkpoints can be published, and stay as they were published."""
+    from governance.audit.second_place import second_place
+    from governance.audit.selectors import publish_lag_s
+
+    place = second_place()
+    if faults := place.faults():
+        raise NotWell(" ".join(faults), "See docs/audit.md; or correct ASSAY_AUDIT_PUBLISH_URL.")
+    lag = publish_lag_s()
+    if lag > PUBLISH_LAG_S:
+        raise NotWell(
+            f"a checkpoint has waited {lag:.0f} s to be published to {place.name}",
+            "Start the controller: `assay manage run_controller`; its log says why, if it runs.",
+        )
+    return place.name
+
+
+def check_witnesses() -> str:
+    """The witnesses named are witnesses."""
+    from governance.audit.witnessing import witness_endpoints
+
+    return ", ".join(one.witness.name for one in witness_endpoints()) or "none named"
+
+
 def check_disk() -> str:
     """The data folder can be written and has room."""
     from django.conf import settings
@@ -171,6 +196,8 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("Policy", check_policy, "Run `assay manage migrate` and `assay manage bootstrap`."),
     ("Signing key", check_signing_key, "Set ASSAY_AUDIT_SIGNING_KEY: `openssl rand -hex 32`."),
     ("Audit sealing", check_sealing, "Mend PostgreSQL first."),
+    ("Second place", check_second_place, "Correct ASSAY_AUDIT_PUBLISH_URL, or the way to it."),
+    ("Witnesses", check_witnesses, "Correct ASSAY_AUDIT_WITNESSES."),
     ("Single sign-on", check_single_sign_on, "Correct ASSAY_OIDC_ISSUER, or the way to it."),
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Mend Redis or Valkey first."),

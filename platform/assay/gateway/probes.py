@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import redis
+from django.db import Error as DatabaseError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from assay.gateway.app import Gateway
 from assay.gateway.http import Scope, Send, respond
+from assay.gateway.log_health import measure_log
 from assay.gateway.metrics import may_scrape
 from assay.gateway.rendering import dumps, encode
 from governance.errors import Unavailable
@@ -53,6 +55,8 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
     with contextlib.suppress(Unavailable, redis.RedisError, OSError):
         # Without them the gauges stand as they were at the last scrape.
         await runtime.quotas.measure((await runtime.refresher.current()).limits)
+    with contextlib.suppress(DatabaseError):
+        await measure_log()
     await respond(send, 200, generate_latest(), [], CONTENT_TYPE_LATEST.encode())
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
 
 from assay.middleware import principal_of
 from assay.portal.access import may_somewhere
-from assay.portal.reads import policies_awaiting, reviews_awaiting
+from assay.portal.reads import audit_alarms, policies_awaiting, reviews_awaiting
 from governance.permissions import Action
 from governance.principals import Principal
 
@@ -122,4 +123,11 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         )
         for title, entries in MENU
     ]
-    return {"menu": menu, "role_words": role_words(actor), "demo": settings.DEMO, "actor": actor}
+    return {
+        "menu": menu,
+        "role_words": role_words(actor),
+        "demo": settings.DEMO,
+        "actor": actor,
+        # Read only by the pages that show them.
+        "audit_alarms": SimpleLazyObject(lambda: audit_alarms(actor)),
+    }

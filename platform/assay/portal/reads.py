@@ -9,6 +9,9 @@ from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
 from assay.portal.access import may
+from governance.audit.alarms import alarms_visible_to
+from governance.audit.models import AuditAlarm
+from governance.errors import NotFound, NotPermitted
 from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
@@ -44,6 +47,14 @@ def policies_awaiting(actor: Principal) -> int:
     waiting = PolicyVersion.objects.filter(state=PolicyState.PROPOSED)
     count = waiting.exclude(authors__contains=[actor.person_id]).count()
     return count if count and may(actor, Action.POLICY_DECIDE, kind="policy") else 0
+
+
+def audit_alarms(actor: Principal) -> list[AuditAlarm]:
+    """What is wrong with the audit log now; nothing for who may not see all of it."""
+    try:
+        return alarms_visible_to(actor)
+    except (NotFound, NotPermitted):
+        return []
 
 
 def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:

@@ -10,12 +10,15 @@ from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db import transaction
 from django.http import HttpResponse, StreamingHttpResponse
+from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from assay.api.audit_pages import answer as page_answer
+from assay.api.audit_pages import place_of, size_of
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import MAX_IDENTIFIER, Choice, Line, Moment, StrictSerializer
@@ -27,12 +30,13 @@ from assay.api.representations.governance import (
     InclusionProofAnswer,
 )
 from governance.audit.export import export_lines
-from governance.audit.personal import opened
 from governance.audit.proofs import consistency_proof, inclusion_proof
+from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
+from governance.audit.search.pages import audit_event_page
+from governance.audit.search.parameters import OUTCOMES, WITHIN
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
     audit_event_get,
-    audit_events_visible_to,
     latest_checkpoint,
 )
 from governance.audit.services import Subject, audit_record
@@ -43,6 +47,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 
 LINES_AT_ONCE = 500
+MAX_POLICY_VERSION = 2**31 - 1
 
 
 class PlainText(BaseRenderer):
@@ -62,26 +67,77 @@ class PlainText(BaseRenderer):
 
 
 class AuditQuery(StrictSerializer):
-    """Filters of the list; `since` is inclusive, `until` exclusive, `query` searches names."""
+    """Filters of events, all of which must hold."""
 
-    action = Line(max_length=60, required=False)
+    action = Line(
+        max_length=60, required=False, help_text="An action; `release:` is every one on releases."
+    )
+    actor_kind = Choice(choices=KINDS, required=False)
     actor_id = Line(max_length=64, required=False)
+    who = Line(
+        max_length=TEXT_MAX,
+        required=False,
+        help_text="A person's e-mail address or name, words of a key's or service's, or `key:7`.",
+    )
     subject_type = Line(max_length=40, required=False)
     subject_id = Line(max_length=80, required=False)
-    outcome = Choice(choices=("allowed", "denied"), required=False)
+    subject = Line(
+        max_length=TEXT_MAX, required=False, help_text="Words of a thing's name, or `release:7`."
+    )
+    outcome = Choice(choices=OUTCOMES, required=False)
     department = Line(max_length=40, required=False)
-    since = Moment(required=False)
-    until = Moment(required=False)
-    query = Line(max_length=100, required=False)
+    request_id = Line(max_length=64, required=False)
+    policy_version = serializers.IntegerField(
+        min_value=0, max_value=MAX_POLICY_VERSION, required=False
+    )
+    since = Moment(required=False, help_text="Not before this moment.")
+    until = Moment(required=False, help_text="Before this moment.")
+    query = Line(
+        max_length=TEXT_MAX,
+        required=False,
+        help_text=(
+            "Any of: what `who` or `subject` finds, a request's id, an action. Names are matched "
+            "by words and their beginnings; reasons are not searched."
+        ),
+    )
+
+
+class AuditEventsQuery(AuditQuery):
+    """As `AuditQuery`; and a span of time that ends now."""
+
+    within = Choice(choices=tuple(WITHIN), required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "within" in attrs and attrs.keys() & {"since", "until"}:
+            raise serializers.ValidationError({"within": ["Give either this or moments."]})
+        return attrs
 
 
 class AuditEventsView(Endpoint):
     """Events."""
 
-    @operation("Audit", "List audit events", query=AuditQuery, answer=AuditEventAnswer, paged=True)
+    @operation(
+        "Audit",
+        "List audit events, newest first",
+        query=AuditEventsQuery,
+        answer=AuditEventAnswer,
+        paged=True,
+        description=(
+            "A page looks at a bounded number of events. When the conditions hold on few of them "
+            "it may hold fewer than were asked for, even none, while `next` is not null: follow it."
+        ),
+    )
     def get(self, request: Request) -> Response:
-        events = audit_events_visible_to(self.actor, **self.query(AuditQuery))
-        return self.page(events, AuditEventAnswer, prepared=opened)
+        given = self.query(AuditEventsQuery)
+        if within := given.pop("within", None):
+            given["since"] = timezone.now() - WITHIN[within]
+        page = audit_event_page(
+            actor=self.actor,
+            given=EventFilter(**{name: value or None for name, value in given.items()}),
+            size=size_of(request),
+            **place_of(request),
+        )
+        return page_answer(request, page, lambda rows: self.rendered(rows, AuditEventAnswer))
 
 
 def record_export(actor: Principal) -> None:
@@ -172,7 +228,8 @@ class AuditCheckpointsView(Endpoint):
     @operation("Audit", "List checkpoints", answer=CheckpointAnswer, paged=True)
     def get(self, request: Request) -> Response:
         self.query()
-        return self.page(audit_checkpoints_visible_to(self.actor), CheckpointAnswer)
+        heads = audit_checkpoints_visible_to(self.actor).prefetch_related("cosignatures")
+        return self.page(heads, CheckpointAnswer)
 
 
 class AuditExportView(Endpoint):

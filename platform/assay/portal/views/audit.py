@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time
 from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
@@ -13,103 +12,21 @@ from django.http import (
     JsonResponse,
     StreamingHttpResponse,
 )
-from django.shortcuts import render
-from django.utils import timezone
-from django.utils.dateparse import parse_date
 
 from assay.api.views.audit import from_thread, in_chunks, record_export
 from assay.portal.access import may
-from assay.portal.http import ActionScreen, Screen, page_of
-from assay.portal.words import described, described_all
-from governance.audit.checkpoint import split_keys
+from assay.portal.http import Screen
+from assay.portal.words import described
 from governance.audit.export import export_lines
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
-from governance.audit.proofs import consistency_proof, inclusion_proof
+from governance.audit.proofs import inclusion_proof
 from governance.audit.selectors import (
-    audit_checkpoints_visible_to,
     audit_event_get,
-    audit_events_visible_to,
     event_text,
-    latest_checkpoint,
-    sealing_lag_s,
-    verify_live,
 )
-from governance.audit.signing import audit_public_keys
 from governance.errors import WrongState
 from governance.permissions import Action
-from governance.policy.engine import Resource
-from governance.policy.services import authorize
-
-LIST_SIZE = 50
-FILTERS = ("action", "outcome", "subject_type", "department")
-
-
-def _day(text: str, at: time) -> datetime | None:
-    day = parse_date(text) if len(text) == 10 else None
-    return timezone.make_aware(datetime.combine(day, at)) if day else None
-
-
-class AuditLog(ActionScreen):
-    """The list, with filters."""
-
-    template_name = "portal/audit/list.html"
-
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=self.scope())
-        given = {name: self.request.GET.get(name, "").strip()[:80] for name in FILTERS}
-        query = self.request.GET.get("q", "").strip()[:100]
-        since, until = self.request.GET.get("since", ""), self.request.GET.get("until", "")
-        rows = audit_events_visible_to(
-            self.actor,
-            query=query or None,
-            since=_day(since, time.min),
-            until=_day(until, time.max),
-            action=given["action"] or None,
-            outcome=given["outcome"] or None,
-            subject_type=given["subject_type"] or None,
-            department=given["department"] or None,
-        )
-        page = page_of(self.request, rows, LIST_SIZE)
-        return {
-            "page": page,
-            "events": described_all(page.object_list),
-            "given": {**given, "q": query, "since": since, "until": until},
-            "filtered": any([*given.values(), query, since, until]),
-            "actions": Action,
-            "checkpoint": latest_checkpoint(),
-            "lag": sealing_lag_s(),
-            "may_see_all": may(self.actor, Action.AUDIT_VIEW, kind="audit"),
-            "may_export": may(self.actor, Action.AUDIT_EXPORT, kind="audit"),
-            "report": None,
-        }
-
-    def scope(self) -> Resource:
-        """The whole log, or the first department whose part of it the person may read."""
-        if may(self.actor, Action.AUDIT_VIEW, kind="audit"):
-            return Resource(type="audit", name="the audit log")
-        mine = sorted(self.actor.departments)
-        allowed = [
-            slug
-            for slug in mine
-            if may(self.actor, Action.AUDIT_VIEW, kind="audit", department=slug)
-        ]
-        return Resource(
-            type="audit", name="the audit log", department=allowed[0] if allowed else None
-        )
-
-
-class AuditVerify(AuditLog):
-    """Verifies the whole log now and shows the outcome."""
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        authorize(
-            actor=self.actor,
-            action=Action.AUDIT_VIEW,
-            resource=Resource(type="audit", name="the audit log"),
-        )
-        context = {**self.context(), "report": verify_live(), "error": None}
-        return render(request, self.template_name, context)
 
 
 class AuditEventPage(Screen):
@@ -144,7 +61,8 @@ def _has_decision(event: AuditEvent) -> bool:
         return False
 
 
-def _attached(document: dict[str, Any], name: str) -> HttpResponse:
+def attached(document: dict[str, Any], name: str) -> HttpResponse:
+    """A proof to be downloaded."""
     return JsonResponse(
         document,
         json_dumps_params={"indent": 2},
@@ -160,31 +78,7 @@ class AuditEventProof(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         event = audit_event_get(actor=self.actor, id=kwargs["id"])
-        return _attached(inclusion_proof(event), f"assay-audit-event-{event.pk}-proof")
-
-
-class AuditCheckpoints(Screen):
-    """Every signed head: what it covers, when it was published, that the log only grew since."""
-
-    template_name = "portal/audit/checkpoints.html"
-
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        page = page_of(self.request, audit_checkpoints_visible_to(self.actor), LIST_SIZE)
-        return {
-            "page": page,
-            "heads": [(head, bytes(head.root_hash).hex()) for head in page.object_list],
-            "keys": split_keys(audit_public_keys()),
-            "lag": sealing_lag_s(),
-        }
-
-
-class AuditConsistency(Screen):
-    """Downloads the proof that the log only grew since a checkpoint."""
-
-    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        size = kwargs["size"]
-        proof = consistency_proof(actor=self.actor, old_size=size)
-        return _attached(proof, f"assay-audit-consistency-from-{size}")
+        return attached(inclusion_proof(event), f"assay-audit-event-{event.pk}-proof")
 
 
 class AuditExport(Screen):
