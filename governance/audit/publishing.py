@@ -42,6 +42,8 @@ def publish_pending(stop: threading.Event | None = None) -> bool:
     if latest is None or (latest.published_at is not None and not witnessing.owed(latest)):
         return True
     with _only_one() as ours:
+        # Read again: another may have published more while this one waited for its turn.
+        latest = AuditCheckpoint.objects.latest("tree_size")
         return _publish(latest, stop or threading.Event()) if ours else True
 
 
