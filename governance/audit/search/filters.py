@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import reduce
 from operator import or_
-from typing import Any
 
 from django.db.models import Q
 
@@ -147,10 +146,10 @@ def _by_columns(given: EventFilter) -> Iterable[Part]:
         yield Part(Q(request_id=given.request_id), _request(given.request_id))
     times = {"occurred_at__gte": given.since, "occurred_at__lt": given.until}
     spans = {name: moment for name, moment in times.items() if moment is not None}
-    if given.policy_version is not None:
-        spans["policy_version"] = given.policy_version  # type: ignore[assignment]
     if spans:
         yield Part(Q(**spans))
+    if given.policy_version is not None:
+        yield Part(Q(policy_version=given.policy_version))
 
 
 def _by_query(actor: Principal, text: str) -> Part:
@@ -210,8 +209,3 @@ def _called(columns: tuple[str, str], pairs: Pairs, text: str) -> Part:
 def holds(actor: Principal, given: EventFilter) -> Q:
     """On which events a filter holds."""
     return reduce(lambda both, part: both & part.holds, parts_of(actor, given), Q())
-
-
-def filter_of(values: dict[str, Any]) -> EventFilter:
-    """The filter with these values by name."""
-    return EventFilter(**{name: value or None for name, value in values.items()})

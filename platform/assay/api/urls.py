@@ -8,6 +8,7 @@ from django.urls.converters import IntConverter
 from assay.api.views import (
     audit,
     audit_exports,
+    audit_filters,
     audit_streams,
     datasets,
     deployments,
@@ -113,6 +114,8 @@ urlpatterns = [
     path("audit/events", audit.AuditEventsView.as_view()),
     path("audit/events/<id:event_id>", audit.AuditEventView.as_view()),
     path("audit/events/<id:event_id>/proof", audit.AuditEventProofView.as_view()),
+    path("audit/filters", audit_filters.AuditFiltersView.as_view()),
+    path("audit/filters/<id:filter_id>", audit_filters.AuditFilterView.as_view()),
     path("audit/export", audit.AuditExportView.as_view()),
     path("audit/exports", audit_exports.AuditExportsView.as_view()),
     path("audit/exports/<id:export_id>", audit_exports.AuditExportStateView.as_view()),

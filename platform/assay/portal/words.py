@@ -103,6 +103,9 @@ PHRASES = {
     "audit:finish_export": "finished the export {}",
     "audit:select": "asked for an export of the audit log: {}",
     "audit:view": "read the audit log",
+    "audit_filter:create": "kept the filter {}",
+    "audit_filter:delete": "deleted the filter {}",
+    "audit_filter:update": "changed the filter {}",
 }
 # The same as something tried and refused, or that failed.
 ATTEMPTS = {
@@ -114,6 +117,9 @@ ATTEMPTS = {
     "audit:finish_export": "finish the export {}",
     "audit:select": "export a selection of the audit log",
     "audit:view": "read the audit log",
+    "audit_filter:create": "keep a filter of the audit log",
+    "audit_filter:delete": "delete the filter {}",
+    "audit_filter:update": "change the filter {}",
     "checklist:attest": "attest a checklist item of {}",
     "dataset:create": "add the dataset {}",
     "dataset:view": "look at the dataset {}",
@@ -244,6 +250,7 @@ WHO = {
 }
 ICONS = {
     "audit": "file-certificate",
+    "audit_filter": "search",
     "checklist": "clipboard-check",
     "dataset": "database",
     "dataset_version": "database",
@@ -265,6 +272,21 @@ ICONS = {
     "role": "users",
     "version": "git-commit",
 }
+
+
+def action_groups() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Every action that has words, by what it is done to: (its name, [(action, words)])."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for action in sorted({*PHRASES, *ATTEMPTS}):
+        words = PHRASES.get(action) or ATTEMPTS[action]
+        said = words.replace("{}", "…").strip()
+        groups.setdefault(action.partition(":")[0], []).append((action, said))
+    return sorted(groups.items())
+
+
+def subject_types() -> list[str]:
+    """Kinds of things that events are about."""
+    return sorted(ICONS)
 
 
 @dataclass(frozen=True, slots=True)

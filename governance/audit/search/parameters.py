@@ -1,0 +1,96 @@
+"""Filters as text, as they stand in addresses and are kept: read strictly, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_datetime
+
+from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
+from governance.errors import InvalidInput
+
+OUTCOMES = ("allowed", "denied", "failed")
+# Spans of time that end now.
+WITHIN = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+}
+PARAMETERS = (*(field.name for field in fields(EventFilter)), "within")
+_CHOICES = {"outcome": OUTCOMES, "actor_kind": KINDS, "within": tuple(WITHIN)}
+
+
+def parameters_of(given: Mapping[str, Any]) -> dict[str, str]:
+    """Those that are given, without spaces around them; what is empty is left out.
+
+    Raises:
+        InvalidInput: one that there is not, that is too long, or that says nothing that can be.
+    """
+    wrong: dict[str, list[str]] = {}
+    kept: dict[str, str] = {}
+    for name, value in given.items():
+        problem = _problem(name, value)
+        if problem:
+            wrong[str(name)[:40]] = [problem]
+        elif value.strip():
+            kept[name] = value.strip()
+    if "within" in kept and kept.keys() & {"since", "until"}:
+        wrong["within"] = ["Give either this or dates."]
+    if wrong:
+        raise InvalidInput("The filter cannot be used.", hint="See what is wrong.", fields=wrong)
+    return kept
+
+
+def _problem(name: str, value: Any) -> str:
+    if name not in PARAMETERS:
+        return f"Not a filter. There are {', '.join(PARAMETERS)}."
+    if not isinstance(value, str):
+        return "Not a text."
+    if len(value) > TEXT_MAX:
+        return f"Longer than {TEXT_MAX} characters."
+    text = value.strip()
+    if not text:
+        return ""
+    if not text.isprintable():
+        return "Holds what is no character."
+    if name in _CHOICES and text not in _CHOICES[name]:
+        return f"Not one of {', '.join(_CHOICES[name])}."
+    if name == "policy_version" and not (text.isascii() and text.isdigit() and len(text) < 10):
+        return "Not the number of a policy."
+    if name in ("since", "until") and moment_of(text, last=False) is None:
+        return "Not a date, or a date and time."
+    return ""
+
+
+def given_by(parameters: Mapping[str, str], now: datetime | None = None) -> EventFilter:
+    """The filter that `parameters_of` let through; what is within a span of time ends `now`."""
+    values: dict[str, Any] = {name: value for name, value in parameters.items() if value}
+    within = values.pop("within", None)
+    if within is not None:
+        values["since"] = (now or timezone.now()) - WITHIN[within]
+    elif "since" in values:
+        values["since"] = moment_of(values["since"], last=False)
+    if "until" in values:
+        values["until"] = moment_of(values["until"], last=True)
+    if "policy_version" in values:
+        values["policy_version"] = int(values["policy_version"])
+    return EventFilter(**values)
+
+
+def moment_of(text: str, *, last: bool) -> datetime | None:
+    """A moment; of a date the day's beginning, or with `last` the beginning of the day after."""
+    try:
+        day = parse_date(text)
+        moment = parse_datetime(text) if day is None else None
+        if day is not None:
+            moment = datetime.combine(day, time.min) + timedelta(days=1 if last else 0)
+    except (ValueError, OverflowError):
+        return None
+    if moment is None or not 1970 < moment.year < 9999:
+        return None
+    return moment if timezone.is_aware(moment) else moment.replace(tzinfo=UTC)
