@@ -1,0 +1,195 @@
+"""Who did what to what, why, in which request and under which policy: every operation of the
+management API that changes something says all of it, and every one that is refused says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from governance.audit.models import AuditEvent
+from governance.audit.personal import opened, opened_body
+from governance.audit.refusals import BURST, STRANGERS_BURST
+from tests.abuse.company import EVERYBODY, INQUIRIES, address_book, caller, values
+from tests.abuse.database import digests, undone
+from tests.abuse.surface import Operation, body_of, filled, operations, send
+from tests.unit.assay.portal_data import Company
+
+pytestmark = pytest.mark.sweep
+
+# Things of a department: an event about one says whose.
+OWNED = frozenset(
+    {
+        "dataset",
+        "dataset_version",
+        "deployment",
+        "evaluation",
+        "gate",
+        "intake",
+        "job",
+        "model",
+        "release",
+        "review",
+        "version",
+    }
+)
+
+
+def changing() -> list[Operation]:
+    """Every operation that may change something for somebody who says who they are."""
+    return [
+        operation
+        for operation in operations()
+        if not operation.reads and not operation.public and operation.path not in INQUIRIES
+    ]
+
+
+def events_of(response: Any) -> list[AuditEvent]:
+    """The events of this very request."""
+    identity = response.headers["x-request-id"]
+    assert identity
+    return opened(AuditEvent.objects.filter(request_id=identity).order_by("id"))
+
+
+def faults_in(events: list[AuditEvent], outcome: str) -> list[str]:
+    """What the events do not say."""
+    said = [event for event in events if event.outcome == outcome]
+    if not said:
+        return [f"no event that is {outcome}"]
+    found = []
+    for event in said:
+        if not event.actor_id or not event.actor_name:
+            found.append(f"{event.action}: nobody acts")
+        # What is to be made, or is about everybody, has no name when it is refused.
+        named = event.subject_id or event.subject_name or outcome == "denied"
+        if not event.subject_type or not named:
+            found.append(f"{event.action}: about nothing")
+        if outcome == "denied" and not event.reason:
+            found.append(f"{event.action}: no reason")
+        if outcome == "allowed" and event.policy_version is None:
+            found.append(f"{event.action}: under no policy")
+        if outcome == "allowed" and event.subject_type in OWNED and not event.department:
+            found.append(f"{event.action}: of no department")
+        decided = opened_body(event)["data"].get("decision")
+        if decided is not None and event.policy_version is None:
+            found.append(f"{event.action}: decided under no policy")
+    return found
+
+
+def test_every_change_and_every_refusal_is_an_event_with_all_that_it_must_say(
+    company: Company,
+) -> None:
+    book, known = address_book(company), values(company)
+    callers = {name: caller(company, name) for name in EVERYBODY}
+    done, refused, faults = set(), set(), []
+    for operation in changing():
+        path, body = filled(operation, book), body_of(operation, known)
+        for name, client in callers.items():
+            with undone():
+                response = send(client, operation, path, body)
+                events = events_of(response)
+            if response.status_code == 500:
+                faults.append((str(operation), name, f"{response.status_code}"))
+            elif response.status_code >= 400:
+                refused.add(str(operation))
+                wrong = faults_in(events, "denied")
+                faults += [(str(operation), name, each) for each in wrong]
+            elif events:
+                done.add(str(operation))
+                outcome = "denied" if events[0].action == "intake:create" else "allowed"
+                outcome = outcome if any(e.outcome == outcome for e in events) else "allowed"
+                wrong = faults_in(events, outcome)
+                faults += [(str(operation), name, each) for each in wrong]
+            elif changes_something(client, operation, path, body):
+                faults.append((str(operation), name, "changed something without a word"))
+    assert faults == [], '\n'.join(map(str, faults))
+    assert len(done) >= 15, done
+    assert len(refused) >= len(changing()) - 5
+
+
+def changes_something(client: Client, operation: Operation, path: str, body: Any) -> bool:
+    with undone():
+        before = digests()
+        send(client, operation, path, body)
+        return digests() != before
+
+
+def test_a_stranger_who_would_change_something_is_recorded_with_their_address(
+    company: Company,
+) -> None:
+    book, known = address_book(company), values(company)
+    stranger = Client(raise_request_exception=False)
+    forger = Client(
+        headers={"authorization": "Bearer assay_nothing"}, raise_request_exception=False
+    )
+    for operation in changing()[: STRANGERS_BURST // 4]:
+        for client in (stranger, forger):
+            response = send(client, operation, filled(operation, book), body_of(operation, known))
+            assert response.status_code == 401, operation
+            (event,) = events_of(response)
+            assert (event.actor_kind, event.outcome) == ("anonymous", "denied")
+            assert event.subject_name == filled(operation, book)
+            assert event.reason
+            assert opened_body(event)["client_address"] == "127.0.0.1"
+
+
+def test_whoever_is_refused_without_end_fills_no_log(company: Company) -> None:
+    client = caller(company, "a viewer of finance")
+    before = AuditEvent.objects.count()
+    path = f"/api/v1/jobs/{company.running.pk}/cancel"
+    asked = BURST + 200
+    for _ in range(asked):
+        assert client.post(path, {}, content_type="application/json").status_code == 404
+    recorded = AuditEvent.objects.count() - before
+    # How fast this ran decides how many are let through beyond the burst; never all.
+    assert BURST <= recorded <= asked
+    sql = AuditEvent.objects.order_by("-id")[:1]
+    assert opened(sql)[0].outcome == "denied"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("post", "/api/v1/people", {"email": "no address", "name": "X"}, 400),
+        ("post", "/api/v1/people", {"email": "x@example.org", "colour": "red"}, 400),
+        ("post", "/api/v1/departments", {"slug": "engineering", "name": "Twice"}, 409),
+        ("post", "/api/v1/jobs/00000000-0000-0000-0000-000000000007/cancel", {}, 404),
+        ("delete", "/api/v1/people/1/roles/999999999", {}, 404),
+    ],
+)
+def test_malformed_and_mistimed_changes_are_events_too(
+    company: Company, method: str, path: str, body: dict[str, Any], status: int
+) -> None:
+    response = getattr(caller(company, "an admin"), method)(
+        path, body, content_type="application/json"
+    )
+    assert response.status_code == status, response.content
+    (event,) = events_of(response)
+    assert (event.outcome, event.actor_kind) == ("denied", "person")
+    assert event.reason
+    if status == 409:
+        # What the policy had let through is what was refused.
+        assert (event.action, event.policy_version) == ("department:create", 1)
+
+
+def test_the_portal_says_as_much_of_what_it_refuses(company: Company) -> None:
+    from tests.abuse.company import browser
+
+    admin = browser(company, "an admin")
+    for path, form, status, action in (
+        ("/departments", {"slug": "engineering", "name": "Twice"}, 409, "department:create"),
+        ("/people", {"email": "", "name": ""}, 400, "portal:post"),
+        ("/people/999999999/deactivate", {"reason": "x"}, 404, "portal:post"),
+    ):
+        response = admin.post(path, form)
+        assert response.status_code == status, path
+        (event,) = events_of(response)
+        assert (event.action, event.outcome) == (action, "denied")
+        assert event.reason
+    checked = browser(company, "an admin", enforce_csrf_checks=True)
+    response = checked.post("/departments", {"slug": "new", "name": "New"})
+    assert response.status_code == 403
+    (event,) = events_of(response)
+    assert (event.action, event.actor_kind) == ("portal:post", "person")
