@@ -1,27 +1,27 @@
-"""Audit events per second, sealed while they are written, and how long an event waits for its seal.
+"""Audit events per second, sealed while they are written, how long an event waits for its seal, and
+what it adds to the transaction of a change.
 
-The subject is `audit_record` in a transaction of its own, with a sealer running beside it; the
-reference is a plain INSERT of an equal row into an equal table without guards, sealer or hashing,
-over the same connections. Rounds are interleaved.
+The subject is `audit_record` in a transaction of its own, by processes that write at once, with a
+sealer beside them in a process of its own; the reference is a plain INSERT of an equal row into an
+equal table without guards, sealer or hashing, by the same processes. Rounds are interleaved.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
-from collections.abc import Callable
+from statistics import median
 
+from benchmarks.audit_writers import Writers, sealing
 from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
 
-THREADS = (1, 4)
-EVENTS = 1000
+WRITERS = (1, 4)
+EVENTS = 4000
 BACKLOG = 20_000
 
 _LAG_MS = """
-SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY lag), percentile_cont(0.95) WITHIN GROUP (ORDER BY lag)
+SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY lag)
 FROM (
     SELECT 1000 * extract(epoch FROM (
         SELECT created_at FROM governance_auditcheckpoint
@@ -29,7 +29,7 @@ FROM (
     ) - occurred_at) AS lag
     FROM governance_auditevent WHERE sequence >= %s
 ) AS lags
-"""  # noqa: E501 (SQL)
+"""
 
 
 def run(*, quick: bool = False) -> list[Row]:
@@ -43,20 +43,61 @@ def _measure(*, rounds: int) -> list[Row]:
 
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE plain_event (LIKE governance_auditevent INCLUDING ALL)")
+        cursor.execute("CREATE TABLE plain_change (id bigserial PRIMARY KEY, body text)")
     rows = []
-    lags: list[tuple[float, float]] = []
-    for threads in THREADS:
-        ours: list[float] = []
-        plain: list[float] = []
-        for _ in range(rounds):
-            plain.append(_rate(_insert_plainly, threads))
-            ours.append(_sealed_rate(threads, lags))
-        rows.append(Row.of(f"{threads} writing, each in its transaction", "events/s", ours, plain))
-    rows.append(Row.of("wait for the seal, median", "ms", [median for median, _ in lags]))
-    rows.append(Row.of("wait for the seal, 95 %", "ms", [high for _, high in lags]))
+    for count in WRITERS:
+        writers = Writers(count)
+        try:
+            rows += _written(writers, rounds)
+        finally:
+            writers.close()
     rows.append(Row.of("sealing a backlog", "events/s", [_backlog_rate() for _ in range(rounds)]))
     rows.append(Row.of("verifying an export", "events/s", [_verify_rate() for _ in range(rounds)]))
     return rows
+
+
+def _written(writers: Writers, rounds: int) -> list[Row]:
+    """Rates and waits with so many writers; with one, also what an event adds to a change."""
+    who = f"{writers.count} writing"
+    ours: list[float] = []
+    plain: list[float] = []
+    people: list[float] = []
+    changes: list[float] = []
+    recorded: list[float] = []
+    lags: list[list[float]] = []
+    for _ in range(rounds):
+        plain.append(writers.write("insert", EVENTS)[0])
+        with sealing():
+            ours.append(_sealed_rate(writers, lags))
+            people.append(writers.write("record a person", EVENTS)[0])
+            if writers.count == 1:
+                changes.append(median(writers.write("change", EVENTS)[1]))
+                recorded.append(median(writers.write("change on record", EVENTS)[1]))
+    rows = [
+        Row.of(f"{who}, each event in its transaction", "events/s", ours, plain),
+        Row.of(f"{who}, each event by a person", "events/s", people, plain),
+        Row.of(f"{who}: wait for the seal, p50", "ms", [p50 for p50, _ in lags]),
+        Row.of(f"{who}: wait for the seal, p99", "ms", [p99 for _, p99 in lags]),
+    ]
+    if changes:
+        rows.append(Row.of("a change with its event, p50", "ms", recorded, changes))
+    return rows
+
+
+def _sealed_rate(writers: Writers, lags: list[list[float]]) -> float:
+    """Events per second while a sealer runs; adds their waits in ms to `lags`."""
+    from django.db import connection
+
+    from governance.audit.models import AuditEvent
+
+    first = AuditEvent.objects.count()
+    rate, _ = writers.write("record", EVENTS)
+    while AuditEvent.objects.filter(sequence__isnull=True).exists():
+        time.sleep(0.02)
+    with connection.cursor() as cursor:
+        cursor.execute(_LAG_MS, [first])
+        lags.append([float(lag) for lag in cursor.fetchone()[0]])
+    return rate
 
 
 def _verify_rate() -> float:
@@ -71,81 +112,6 @@ def _verify_rate() -> float:
     if not report.ok:
         raise RuntimeError(report.message)
     return report.events / (time.process_time() - started)
-
-
-def _rate(write: Callable[[int], None], threads: int) -> float:
-    """Rows per second of `threads` threads that write `EVENTS` rows together."""
-    share = EVENTS // threads
-    workers = [threading.Thread(target=_and_close, args=(write, share)) for _ in range(threads)]
-    started = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return share * threads / (time.perf_counter() - started)
-
-
-def _and_close(write: Callable[[int], None], count: int) -> None:
-    from django.db import connection
-
-    try:
-        write(count)
-    finally:
-        connection.close()
-
-
-def _sealed_rate(threads: int, lags: list[tuple[float, float]]) -> float:
-    """As `_rate` for audit events, while a sealer runs; adds their waits in ms to `lags`."""
-    from django.db import connection
-
-    from governance.audit import sealer
-    from governance.audit.models import AuditEvent
-
-    first = AuditEvent.objects.count()
-    stop = threading.Event()
-    sealing = threading.Thread(target=sealer.run, args=(stop,))
-    sealing.start()
-    try:
-        rate = _rate(_record, threads)
-        while AuditEvent.objects.filter(sequence__isnull=True).exists():
-            time.sleep(0.02)
-    finally:
-        stop.set()
-        sealing.join()
-    with connection.cursor() as cursor:
-        cursor.execute(_LAG_MS, [first])
-        median, high = cursor.fetchone()
-    lags.append((float(median), float(high)))
-    return rate
-
-
-def _record(count: int) -> None:
-    from django.db import transaction
-
-    from governance.audit.services import Subject, audit_record
-    from governance.principals import service_principal
-
-    actor, subject = service_principal("bench"), Subject("model", "7", "docstring-writer")
-    for _ in range(count):
-        with transaction.atomic():
-            audit_record(actor=actor, action="model:create", subject=subject, department="clinical")
-
-
-def _insert_plainly(count: int) -> None:
-    from django.db import connection, transaction
-
-    names = (
-        "occurred_at, actor_kind, actor_id, actor_name, department, action, outcome, subject_type, "
-        "subject_id, subject_name, reason, request_id, delivery, canonical, leaf_hash"
-    )
-    sql = (
-        f"INSERT INTO plain_event ({names}) VALUES (now(), 'service', 'bench', 'bench', "  # noqa: S608
-        "'clinical', 'model:create', 'allowed', 'model', '7', 'docstring-writer', '', '', '', "
-        "%s, %s)"
-    )
-    for _ in range(count):
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(sql, [os.urandom(460), os.urandom(32)])
 
 
 def _backlog_rate() -> float:

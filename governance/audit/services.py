@@ -42,6 +42,7 @@ _INSERT = (
     f"INSERT INTO governance_auditevent ({', '.join(_INSERTED)}) "  # noqa: S608 (our own names)
     f"VALUES ({', '.join(['%s'] * len(_INSERTED))}) RETURNING id"
 )
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _WIDTHS: dict[str, int] = {
     column.name: column.max_length
     for column in AuditEvent._meta.fields
@@ -249,7 +250,8 @@ def _build(entry: AuditEntry, keys: Mapping[int, bytes]) -> AuditEvent:
         "data": entry.data,
         "nonce": secrets.token_hex(NONCE_BYTES),
     }
-    _check_data(entry)
+    if entry.data:
+        _check_data(entry)
     body = put_in_boxes(body, actor=_acting(entry.actor), subject=entry.subject.concerns, keys=keys)
     canonical = _encode(body)
     return AuditEvent(
@@ -281,13 +283,12 @@ def _check_data(entry: AuditEntry) -> None:
 
 def _encode(value: Any) -> bytes:
     """Sorted keys, compact, UTF-8; what cannot be encoded (lone surrogates) becomes '?'."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode("utf-8", "replace")
+    return _JSON.encode(value).encode("utf-8", "replace")
 
 
 def _fit(text: str, width: int) -> str:
     """`text` as PostgreSQL can hold it in `width` characters: no NUL, no lone surrogate."""
+    if len(text) <= width and text.isascii() and "\x00" not in text:
+        return text
     clean = text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
     return clean if len(clean) <= width else clean[: width - 1] + "…"
