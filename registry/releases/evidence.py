@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.witnessing import cosigned_note
 from governance.errors import WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -124,7 +125,7 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
         "decisions.json": readable_json(decisions),
         "evaluations.json": readable_json(measured),
         "events.json": readable_json(events_document(record)),
-        "checkpoint.txt": record.checkpoint.note.encode(),
+        "checkpoint.txt": cosigned_note(record.checkpoint).encode(),
         "public-keys.txt": audit_public_keys().encode() + b"\n",
         "verify.py": Path(evidence_verifier.__file__).read_bytes(),
     }

@@ -85,15 +85,20 @@ def release_record(
             hint="Events are sealed within a second; try again. If not, the controller is down.",
             retry_after=1,
         )
-    # After the events, so that it covers them.
-    checkpoint = AuditCheckpoint.objects.first()
+    events = sorted([*decided, *newest], key=lambda event: event.sequence or 0)
+    checkpoint = _checkpoint(events[-1].sequence if events else None)
     if checkpoint is None or not decided:
         raise WrongState(
             f"The audit log says nothing of release {release_id}; there is no evidence to pack.",
             hint="`assay audit verify` tells whether the log is whole.",
         )
-    events = sorted([*decided, *newest], key=lambda event: event.sequence or 0)
     return Record(tuple(events), tuple(opened_bodies(events)), checkpoint, max(0, left_out))
+
+
+def _checkpoint(last: int | None) -> AuditCheckpoint | None:
+    """The newest that covers the event at `last`; one that witnesses cosigned before another."""
+    heads = AuditCheckpoint.objects.filter(tree_size__gt=last or 0)
+    return heads.filter(cosignatures__isnull=False).first() or heads.first()
 
 
 def _of(kind: str, ids: Iterable[int]) -> Q:

@@ -4,6 +4,7 @@
     python3 verify.py                      the folder that this file lies in
     python3 verify.py pack.zip             a pack that was not unpacked, or another folder
     python3 verify.py pack.zip --key KEY   with the log's public key as you know it from elsewhere
+    python3 verify.py --witness KEY        the checkpoint must be cosigned by this witness
 
 Without --key the pack is checked with the key that it brings along: that shows that it is of one
 piece, not whose it is. Exits with 0 when everything holds, with 1 when anything does not.
@@ -166,19 +167,27 @@ def root_from(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     return result
 
 
-def public_keys(text: str) -> tuple[str, dict[bytes, bytes]]:
-    """The log's name, and its keys by their ids, of `name+hash+base64`, with commas between."""
+def decoded(text: str) -> bytes:
+    """Base64 in its one canonical spelling."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise Fault("it is not canonical base64")
+    return data
+
+
+def public_keys(text: str, kind: bytes = b"\x01") -> tuple[str, dict[bytes, bytes]]:
+    """Whose they are, and the keys by their ids, of `name+hash+base64`, with commas between."""
     names, keys = set(), {}
     for part in filter(None, (each.strip() for each in text.replace("\n", ",").split(","))):
         name, claimed, encoded = part.split("+", 2)
-        data = base64.b64decode(encoded, validate=True)
+        data = decoded(encoded)
         key_id = hashlib.sha256(name.encode() + b"\n" + data).digest()[:4]
-        if data[:1] != b"\x01" or len(data) != 33 or key_id.hex() != claimed:
-            raise Fault(f"{part[:80]} is not an Ed25519 key of a log, or is damaged")
+        if data[:1] != kind or len(data) != 33 or key_id.hex() != claimed:
+            raise Fault(f"{part[:80]} is not an Ed25519 key of that kind, or is damaged")
         names.add(name)
         keys[key_id] = data[1:]
     if len(names) != 1:
-        raise Fault("the public keys must be those of one log")
+        raise Fault("the public keys must be those of one owner")
     return names.pop(), keys
 
 
@@ -192,10 +201,23 @@ def signed_lines(note: bytes, name: str, keys: dict[bytes, bytes], origin: str) 
         raise Fault(f"it is a note of {lines[0][:80]}, not of {origin}")
     for line in signatures.split("\n"):
         if line.startswith(prefix):
-            data = base64.b64decode(line[len(prefix) :], validate=True)
+            data = decoded(line[len(prefix) :])
             if ed25519_valid(keys.get(data[:4], b""), text.encode() + b"\n", data[4:]):
                 return lines
     raise Fault(f"it carries no valid signature by {name}")
+
+
+def cosigned(note: bytes, witness: str) -> str:
+    """Which witness signed the note too (https://c2sp.org/tlog-cosignature)."""
+    name, keys = public_keys(witness, b"\x04")
+    text, _, signatures = note.decode("utf-8").partition("\n\n")
+    for line in signatures.split("\n"):
+        if line.startswith(f"\N{EM DASH} {name} "):
+            data = decoded(line.split(" ")[2])
+            said = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{text}\n"
+            if ed25519_valid(keys.get(data[:4], b""), said.encode(), data[12:]):
+                return name
+    raise Fault(f"{name} did not cosign the checkpoint")
 
 
 # --- The pack -------------------------------------------------------------------------------------
@@ -206,8 +228,10 @@ def canonical(value: Any) -> bytes:
 
 
 def merged(under: Any, over: Any) -> Any:
-    """`under` with what a box holds put over it, object by object."""
+    """`under` with what a box holds put into its blanks, object by object."""
     if not isinstance(under, dict) or not isinstance(over, dict):
+        if under not in (None, "", over):
+            raise Fault("a box says something else than the event that it is in")
         return over
     return {**under, **{name: merged(under.get(name), value) for name, value in over.items()}}
 
@@ -215,10 +239,11 @@ def merged(under: Any, over: Any) -> Any:
 class Pack:
     """The files of a pack. Each check returns what it found, in words, or raises Fault."""
 
-    def __init__(self, files: dict[str, bytes], key: str) -> None:
-        self.files = files
+    def __init__(self, files: dict[str, bytes], key: str, witnesses: tuple[str, ...]) -> None:
+        self.files, self.witnesses = files, witnesses
         self.manifest: Any = json.loads(files["manifest.json"])
         self.name, self.keys = public_keys(key or files["public-keys.txt"].decode())
+        self.subject = f"release {self.manifest['release']['id']}"
         self.size, self.root = 0, b""
         # Position in the log → what the event says.
         self.events: dict[int, Any] = {}
@@ -227,19 +252,24 @@ class Pack:
         return json.loads(self.files[name])
 
     def allowed(self, kind: str, *actions: str) -> list[Any]:
-        """What was done to subjects of this type, in order; every action when none is named."""
+        """What was done to this release, or to reviews of it, in order."""
         found = [body for _, body in sorted(self.events.items()) if body["outcome"] == "allowed"]
+        own = {("release", str(self.manifest["release"]["id"]))}
+        for body in found:
+            if body["action"] == "review:opened" and body["data"]["subject"] == self.subject:
+                own.add(("review", body["subject_id"]))
         return [
             body
             for body in found
-            if body["subject_type"] == kind and (not actions or body["action"] in actions)
+            if body["subject_type"] == kind and (kind, body["subject_id"]) in own
+            if not actions or body["action"] in actions
         ]
 
     def signature(self) -> str:
         origin = f"{self.name}/evidence"
         lines = signed_lines(self.files["manifest.sig"], self.name, self.keys, origin)
         digest = hashlib.sha256(self.files["manifest.json"]).hexdigest()
-        if lines[1:] != [f"release {self.manifest['release']['id']}", digest]:
+        if lines[1:] != [self.subject, digest]:
             raise Fault("the signature is of another manifest")
         if (self.manifest["format"], self.manifest["log"]) != (FORMAT, self.name):
             raise Fault("the manifest is of another format or another log")
@@ -258,10 +288,11 @@ class Pack:
 
     def checkpoint(self) -> str:
         lines = signed_lines(self.files["checkpoint.txt"], self.name, self.keys, self.name)
-        self.size, self.root = int(lines[1]), base64.b64decode(lines[2], validate=True)
+        self.size, self.root = int(lines[1]), decoded(lines[2])
         if self.manifest["checkpoint"] != {"size": self.size, "root": self.root.hex()}:
             raise Fault("the manifest names another checkpoint")
-        return f"{self.name} signed the root over its first {self.size} events"
+        by = [self.name, *(cosigned(self.files["checkpoint.txt"], key) for key in self.witnesses)]
+        return f"{', '.join(by)} signed the root over its first {self.size} events"
 
     def inclusion(self) -> str:
         for event in self.read("events.json")["events"]:
@@ -285,8 +316,8 @@ class Pack:
                 if box["of"] not in keys:
                     closed.add(box["of"])
                     continue
-                data = base64.b64decode(box["box"], validate=True)
-                body = merged(body, json.loads(decrypted(keys[box["of"]], bytes(12), data)))
+                content = decrypted(keys[box["of"]], bytes(12), decoded(box["box"]))
+                body = merged(body, json.loads(content))
                 opened += 1
             self.events[event["sequence"]] = body
         erased = f"; {len(closed)} people were erased since" if closed else ""
@@ -299,8 +330,7 @@ class Pack:
             raise Fault(f"the dossier is not the one of the digest {digest[:12]}")
         said = {"after": "in_review"}
         for body in self.allowed("release"):
-            if body["subject_id"] == str(self.manifest["release"]["id"]):
-                said.update(body["data"])
+            said.update(body["data"])
         if (said["dossier"], said["version"]) != (digest, dossier["identity"]["digest"]):
             raise Fault("the log names another dossier or another version of the model")
         if said["after"] != self.manifest["release"]["state"]:
@@ -326,10 +356,7 @@ class Pack:
         return f"{len(files)} files and the measurements are those of the dossier"
 
     def decisions(self) -> str:
-        names, release = (
-            ("verdict", "speciality", "digest", "round"),
-            self.manifest["release"]["id"],
-        )
+        names = ("verdict", "speciality", "digest", "round")
         left = self.allowed("review", "release:decide", "review:comment")
         count = len(left)
         for review in self.read("decisions.json")["reviews"]:
@@ -338,17 +365,16 @@ class Pack:
                 if body is None or body not in left:
                     raise Fault(f"the log has no decision by {person['name']} at {each['event']}")
                 left.remove(body)
-                told = [str(person["id"]), each["at"], str(review["id"]), f"release {release}"]
-                said = [body["actor_id"], body["occurred_at"], body["subject_id"]]
+                told = ["person", str(person["id"]), each["at"], str(review["id"]), self.subject]
+                said = [body[of] for of in ("actor_kind", "actor_id", "occurred_at", "subject_id")]
                 told += [each[name] for name in names]
                 said += [body["data"][name] for name in ("subject", *names)]
                 if told != said or body["actor_name"] not in ("", person["name"]):
                     raise Fault(f"event {each['event']} is of another decision by {person['name']}")
                 # The log holds the first 2,000 characters of a reason, the last of them a mark.
                 reason, stated = body["reason"], each["reason"]
-                if reason != stated and not (
-                    len(reason) == 2000 and stated.startswith(reason[:-1])
-                ):
+                cut = len(reason) == 2000 and stated.startswith(reason[:-1])
+                if reason != stated and not cut:
                     raise Fault(f"event {each['event']} gives another reason")
         if left:
             raise Fault(f"{len(left)} decisions of the log are not in decisions.json")
@@ -406,10 +432,12 @@ CHECKS = (
 )
 
 
-def check(files: dict[str, bytes], key: str = "") -> list[tuple[bool, str, str]]:
+def check(
+    files: dict[str, bytes], key: str = "", witnesses: tuple[str, ...] = ()
+) -> list[tuple[bool, str, str]]:
     """Whether it holds, what was checked, and what was found; for every check."""
     try:
-        pack = Pack(files, key)
+        pack = Pack(files, key, witnesses)
     except (Fault, KeyError, TypeError, ValueError, RecursionError) as error:
         return [(False, "Pack", f"this is no evidence pack ({error})")]
     rows = []
@@ -462,9 +490,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Checks an evidence pack of a release.")
     parser.add_argument("pack", nargs="?", default=here, help="the archive, or its folder")
     parser.add_argument("--key", default="", help="the log's public key, known from elsewhere")
+    parser.add_argument("--witness", default=[], action="append", help="a key of who cosigned it")
     given = parser.parse_args(arguments)
     try:
-        rows = check(load(given.pack), given.key)
+        rows = check(load(given.pack), given.key, tuple(given.witness))
     except (Fault, OSError) as error:
         rows = [(False, "Pack", f"{given.pack}: {error}")]
     holds = all(ok for ok, _, _ in rows)

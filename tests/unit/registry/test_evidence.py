@@ -355,6 +355,51 @@ def test_the_dossier_of_another_release_is_found(office: Office, files: Files) -
     assert "Approval" in found
 
 
+def test_votes_on_the_same_dossier_of_another_release_do_not_count(
+    office: Office, person: Callable[..., Person]
+) -> None:
+    """One that was withdrawn and asked for again has the same dossier, and needs votes anew."""
+    first = office.submit()
+    office.approve(first)
+    submitter = principal_for_person(office.submitter)
+    release_withdraw(actor=submitter, release_id=first.pk, reason="Once more.")
+    second = office.submit()
+    assert second.dossier_digest == first.dossier_digest
+    office.attest(second)
+    office.decide(second, office.compliance)
+    office.decide(second, person("Rita", "reviewer:model-risk"))
+    seal_once()
+    theirs, files = (
+        files_of(release_evidence(actor=principal_for_person(office.operator), release_id=each.pk))
+        for each in (first, second)
+    )
+    assert theirs["checkpoint.txt"] == files["checkpoint.txt"]
+    assert faults(files) == {}
+    lost = str(office.compliance.pk)
+
+    def one_vote_less(told: Any) -> None:
+        told["reviews"][0]["decisions"] = [
+            each for each in told["reviews"][0]["decisions"] if str(each["person"]["id"]) != lost
+        ]
+
+    def with_theirs(told: Any) -> None:
+        own = {each["sequence"]: each for each in told["events"]}
+        gone = [
+            at
+            for at, each in own.items()
+            if json.loads(each["canonical"])["action"] == "release:decide"
+            and json.loads(each["canonical"])["actor_id"] == lost
+        ]
+        for at in gone:
+            del own[at]
+        for each in json.loads(theirs["events.json"])["events"]:
+            own.setdefault(each["sequence"], each)
+        told["events"] = [own[at] for at in sorted(own)]
+
+    found = faults(forged(files, decisions=one_vote_less, events=with_theirs))
+    assert found == {"Approval": "fewer than 1 approved this dossier for compliance"}
+
+
 def test_files_that_do_not_make_the_version_are_found(office: Office, files: Files) -> None:
     def change(dossier: Any) -> None:
         dossier["identity"]["files"][0]["sha256"] = "0" * 64
