@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from inspect import Parameter, signature
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from governance.audit.exports_models import (
     ExportState,
 )
 from governance.audit.models import AuditEvent
+from governance.audit.search.parameters import given_by, parameters_of
 from governance.audit.selectors import audit_events_visible_to
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
@@ -33,13 +34,8 @@ from governance.principals import Principal, request_context
 
 KEPT_FOR = timedelta(hours=24)
 UNDER_WAY_MAX = 3
-# Filters by which audit events are found, and exported. What is typed is searched for anywhere.
-FILTERS = frozenset(
-    name
-    for name, parameter in signature(audit_events_visible_to).parameters.items()
-    if parameter.kind is Parameter.KEYWORD_ONLY
-)
-TYPED = frozenset({"query"})
+# Filters that may hold a person's name, which no event holds in clear.
+TYPED = frozenset({"query", "who", "subject"})
 _MOMENTS = frozenset({"since", "until"})
 
 
@@ -65,18 +61,18 @@ def audit_export_ask(
     filters: Mapping[str, Any],
     format: ExportFormat | str = ExportFormat.JSONL,  # noqa: A002 (the API's word)
 ) -> AuditExport:
-    """Queue an export of what `filters` select, as `audit_events_visible_to` takes them.
+    """Queue an export of what `filters` select, as `filters_of` takes them.
 
     Raises:
         NotFound, NotPermitted: the policy refuses; or the actor is no person.
         InvalidInput: a filter or format that there is not.
         WrongState: too many of the person's exports are under way.
     """
-    given = _stored(filters)
+    given = filters_of(filters)
     if format not in ExportFormat.values:
         raise InvalidInput(f"There is no export format {str(format)[:20]!r}; use jsonl or csv.")
     with transaction.atomic():
-        decision = may_export(actor, filters)
+        decision = may_export(actor, given)
         if actor.person_id is None:
             raise NotPermitted(
                 f"{actor.name} is not a person; an export is made for a person who answers for it.",
@@ -252,26 +248,31 @@ def words_for(error: OSError) -> str:
     return f"The file could not be written ({error.strerror or type(error).__name__})."
 
 
-def _stored(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Filters as JSON; those that are off are left out.
+def filters_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Filters as an export keeps them: those of `audit_events_visible_to`, as JSON.
+
+    Args:
+        given: Values, or text as it stands in addresses; a span of time ends now.
 
     Raises:
-        InvalidInput: one that there is not.
+        InvalidInput: one that there is not, or that says nothing that can be.
     """
-    if unknown := sorted(filters.keys() - FILTERS):
-        raise InvalidInput(
-            f"There is no filter {unknown[0][:60]!r}.",
-            hint=f"There are: {', '.join(sorted(FILTERS))}.",
-        )
+    texts = {
+        name: value.isoformat() if isinstance(value, datetime) else str(value)
+        for name, value in given.items()
+        if value is not None
+    }
+    found = given_by(parameters_of(texts))
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
     return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in filters.items()
-        if value not in (None, "", [], ())
+        name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+        if value is not None
     }
 
 
 def _read(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `_stored`."""
+    """The inverse of `filters_of`."""
     return {
         name: parse_datetime(value) if name in _MOMENTS else value
         for name, value in filters.items()

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from governance.audit.exports import audit_export_ask, export_file
 from governance.audit.exports_models import AuditExport, ExportState
 from governance.audit.exports_run import export_next
+from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.selection import verify_selection
 from governance.audit.selection_csv import verify_zip
@@ -39,6 +40,23 @@ def write(count: int, *, actor: Principal | None = None, action: str = "model:cr
         audit_record_many(entries)
     with connection.cursor() as cursor:
         # As autovacuum does outside of a test's one transaction.
+        cursor.execute("ANALYZE governance_auditevent")
+    seal()
+
+
+def write_many(count: int) -> None:
+    """The same event over and over, in the time of one: for when only their number matters."""
+    write(1, action="model:train")
+    columns = ", ".join(
+        column.name for column in AuditEvent._meta.fields if column.name not in ("id", "sequence")
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO governance_auditevent ({columns}) SELECT {columns} "  # noqa: S608
+            "FROM (SELECT * FROM governance_auditevent ORDER BY id DESC LIMIT 1) AS one, "
+            "generate_series(1, %s)",
+            [count - 1],
+        )
         cursor.execute("ANALYZE governance_auditevent")
     seal()
 

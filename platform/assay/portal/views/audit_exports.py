@@ -3,72 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, time, timedelta
 from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
-from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
 
 from assay.api.views.audit_exports import file_response
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.views.audit_list import typed_in
 from governance.audit.exports import (
-    FILTERS,
     KEPT_FOR,
     audit_export_ask,
     audit_export_cancel,
     audit_export_open,
     audit_exports_of,
+    filters_of,
     may_export,
 )
 from governance.audit.exports_models import AuditExport, ExportFormat
-from governance.errors import DomainError
+from governance.errors import DomainError, InvalidInput
 from governance.permissions import Action
 
-TEXT_MAX = 100
-# How the list of events calls a filter, where that is shorter.
-SHORT = {"q": "query"}
+MOMENTS = frozenset({"since", "until"})
 # What a filter is called on the page.
-WORDS = {"query": "text", "since": "from", "until": "to"}
-
-
-def filters_in(given: Mapping[str, str]) -> dict[str, Any]:
-    """The filters in an address of the list of events; what is none of them is left out."""
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        name, value = SHORT.get(name, name), value.strip()[:TEXT_MAX]
-        if name not in FILTERS or not value:
-            continue
-        if name in ("since", "until"):
-            moment = _moment(value, last=name == "until")
-            if moment is not None:
-                found[name] = moment
-        else:
-            found[name] = value
-    return found
-
-
-def _moment(text: str, *, last: bool) -> datetime | None:
-    """A moment, or the beginning of a day; of the last day, the beginning of the next one."""
-    try:
-        day = parse_date(text)
-        moment = parse_datetime(text) if day is None else None
-    except ValueError:
-        return None
-    if day is not None:
-        moment = datetime.combine(day, time.min) + (timedelta(days=1) if last else timedelta(0))
-    if moment is None or not 1970 < moment.year < 9999:
-        return None
-    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+WORDS = {"query": "text", "since": "from", "until": "before", "who": "who", "request_id": "request"}
 
 
 def in_words(filters: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Filters as they are shown: what each is called, and its value."""
     return [
-        (WORDS.get(name, name.replace("_", " ")), str(value)) for name, value in filters.items()
+        (
+            WORDS.get(name, name.replace("_", " ")),
+            str(value).replace("T", " ")[:16] + " UTC" if name in MOMENTS else str(value),
+        )
+        for name, value in filters.items()
     ]
 
 
@@ -89,8 +59,12 @@ class AuditExports(ActionScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         given = self.request.POST if self.request.method == "POST" else self.request.GET
-        filters = filters_in(given)
-        refused = None
+        filters: dict[str, Any] = {}
+        refused: DomainError | None = None
+        try:
+            filters = filters_of(typed_in(given))
+        except InvalidInput as error:
+            refused = error
         try:
             may_export(self.actor, filters)
         except DomainError as error:
@@ -102,10 +76,7 @@ class AuditExports(ActionScreen):
             **_listed(self),
             "refused": refused,
             "asked": in_words(filters),
-            "hidden": [
-                (name, value.isoformat() if isinstance(value, datetime) else value)
-                for name, value in filters.items()
-            ],
+            "hidden": list(filters.items()),
             "formats": ExportFormat.choices,
             "hours": int(KEPT_FOR.total_seconds() // 3600),
             "may_see_all": may(self.actor, Action.AUDIT_VIEW, kind="audit"),
@@ -115,7 +86,7 @@ class AuditExports(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         export = audit_export_ask(
             actor=self.actor,
-            filters=filters_in(self.request.POST),
+            filters=typed_in(self.request.POST),
             format=self.request.POST.get("format", ExportFormat.JSONL),
         )
         messages.success(self.request, f"Export {export.pk} is being made; it shows below.")
