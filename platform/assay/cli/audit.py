@@ -14,6 +14,7 @@ from assay.cli.audit_exports import check_file, export, key_in
 from assay.cli.client import Client
 from assay.cli.output import CliError, console, errors
 from governance.audit.checkpoint import BadCheckpoint, parse
+from governance.audit.cosignature import Quorum
 from governance.audit.proof_files import BadProof, check_proof
 from governance.audit.verify import VerificationReport
 
@@ -43,6 +44,13 @@ def verify(
     tiles: Annotated[
         Path | None, typer.Option(help="A folder of published tiles; names a replaced row.")
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="A witness's key; a --checkpoint must be cosigned. May be repeated."),
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option(help="How many of the witnesses suffice; all if left out.")
+    ] = None,
     key: Key = "",
 ) -> None:
     """Recompute every hash and signature of an export, offline; exits with 1 on the first fault.
@@ -52,13 +60,14 @@ def verify(
     notes = [_read(path) for path in checkpoint or []]
     if tiles is not None and not tiles.is_dir():
         raise CliError(f"{tiles} is not a folder.", "Name the folder that the sealer publishes to.")
+    cosigned = _quorum(witness or [], quorum)
     if file is not None:
-        show(_verify(file, key, notes, tiles))
+        show(_verify(file, key, notes, tiles, cosigned))
         return
     with tempfile.TemporaryDirectory(prefix="assay-audit-") as folder:
         downloaded = Path(folder) / "export.jsonl"
         Client.signed_in().download("audit/export", downloaded)
-        show(_verify(downloaded, key, notes, tiles))
+        show(_verify(downloaded, key, notes, tiles, cosigned))
 
 
 @app.command()
@@ -135,7 +144,18 @@ def _keep(document: Any, out: Path | None) -> None:
     console.print(f"The proof is in {out}.", markup=False)
 
 
-def _verify(file: Path, key: str, notes: list[str], tiles: Path | None) -> VerificationReport:
+def _quorum(witnesses: list[str], needed: int | None) -> Quorum | None:
+    if not witnesses and needed is None:
+        return None
+    try:
+        return Quorum.of(witnesses, needed)
+    except BadCheckpoint as error:
+        raise CliError(str(error), "--witness takes a key of the form name+hash+base64.") from error
+
+
+def _verify(
+    file: Path, key: str, notes: list[str], tiles: Path | None, quorum: Quorum | None
+) -> VerificationReport:
     try:
         if not key:
             key = key_in(file)
@@ -145,7 +165,7 @@ def _verify(file: Path, key: str, notes: list[str], tiles: Path | None) -> Verif
                     "`assay audit export FILE` or GET /api/v1/audit/export makes one.",
                 )
             _say_whose_key("export")
-        return check_file(file, key, notes, tiles)
+        return check_file(file, key, notes, tiles, quorum)
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.") from error
 

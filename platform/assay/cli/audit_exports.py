@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from assay.cli.client import Client
 from assay.cli.output import CliError, console
 from governance.audit import selection, selection_csv
+from governance.audit.cosignature import Quorum
 from governance.audit.verify import VerificationReport, verify_file
 
 POLL_S = 0.5
@@ -79,13 +80,21 @@ def export(
     )
 
 
-def check_file(file: Path, key: str, notes: list[str], tiles: Path | None) -> VerificationReport:
+def check_file(
+    file: Path, key: str, notes: list[str], tiles: Path | None, quorum: Quorum | None = None
+) -> VerificationReport:
     """Verify an export of any kind: the whole log, selected events, or a zip of them.
 
     Raises:
         OSError: it cannot be read.
+        CliError: witnesses are asked for of what is not the whole log.
     """
     kind = _kind(file)
+    if quorum is not None and kind != "log":
+        raise CliError(
+            f"{file} is not an export of the whole log, so no witness can vouch for it.",
+            "Leave out --witness; or verify the whole log with it: `assay audit verify`.",
+        )
     if kind == "zip":
         return selection_csv.verify_zip(file, public_keys=key, checkpoints=notes, tiles=tiles)
     if kind == "selection":
@@ -93,7 +102,7 @@ def check_file(file: Path, key: str, notes: list[str], tiles: Path | None) -> Ve
             return selection.verify_selection(
                 source, public_keys=key, checkpoints=notes, tiles=tiles
             )
-    return verify_file(file, public_keys=key, checkpoints=notes, tiles=tiles)
+    return verify_file(file, public_keys=key, checkpoints=notes, tiles=tiles, quorum=quorum)
 
 
 def key_in(file: Path) -> str:

@@ -26,6 +26,7 @@ from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
 from registry.versions.models import Model
 from tests.unit.assay.sign_in_support import give_totp, totp_now
+from tests.unit.governance.witness_server import WitnessServer
 from workers.jobs.models import Job, JobEvent
 
 PASSWORD = "correct horse battery staple"
@@ -237,6 +238,30 @@ def test_an_export_verifies_and_one_flipped_bit_is_named(
     export.write_text("\n".join(lines) + "\n")
     _, _, err = signed_in("audit", "verify", str(export), code=1)
     assert "Row 1 was changed" in err
+
+
+def test_verifying_can_require_that_witnesses_cosigned_what_was_published(
+    signed_in: Run, tmp_path: Path, settings: Any
+) -> None:
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
+    export = tmp_path / "export.jsonl"
+    stranger = WitnessServer("witness.example/stranger").vkey
+    with WitnessServer("witness.example/one", audit_signer().public_key) as server:
+        settings.AUDIT_WITNESSES = [server.setting]
+        seal_once()
+        signed_in("audit", "export", str(export), code=0)
+        kept = ["--checkpoint", str(tmp_path / "published" / CHECKPOINT)]
+        asked = ["audit", "verify", str(export), "--witness", server.vkey]
+
+        _, out, _ = signed_in(*asked, *kept, code=0)
+        assert "witness.example/one" in out
+        _, _, err = signed_in(*asked, code=1)
+        assert "No checkpoint here is cosigned" in err
+        _, _, err = signed_in(*asked, "--witness", stranger, *kept, code=1)
+        assert "by 2 of the 2 witnesses" in err
+        signed_in(*asked, "--witness", stranger, "--quorum", "1", *kept, code=0)
+        _, _, err = signed_in("audit", "verify", str(export), "--witness", "nonsense", code=1)
+        assert "not of the form" in err
 
 
 def test_one_event_and_the_logs_growth_are_proved_kept_and_checked_offline(
