@@ -90,6 +90,16 @@ def test_single_sign_on_is_configured_whole_and_over_tls() -> None:
         assert named in finished.stderr.splitlines()[-1]
 
 
+def test_a_destination_of_audit_events_that_cannot_be_used_is_named() -> None:
+    good = '[{"name": "soc", "url": "https://siem.example", "token": "hidden"}]'
+    assert start({**COMPLETE, "ASSAY_SIEM_STREAMS": good}).returncode == 0
+    finished = start({**COMPLETE, "ASSAY_SIEM_STREAMS": good.replace("https", "http")})
+    assert finished.returncode != 0
+    last = finished.stderr.splitlines()[-1]
+    assert "ASSAY_SIEM_STREAMS cannot be used: destination 'soc'" in last
+    assert "hidden" not in finished.stderr
+
+
 def test_production_refuses_the_demo() -> None:
     finished = start({**COMPLETE, "ASSAY_DEMO": "1"})
     assert finished.returncode != 0
