@@ -16,7 +16,8 @@ def second_place() -> Place:
     """Where checkpoints and tiles are published to.
 
     Raises:
-        ImproperlyConfigured: ASSAY_AUDIT_PUBLISH_URL is neither a folder nor `s3://bucket/prefix`.
+        ImproperlyConfigured: ASSAY_AUDIT_PUBLISH_URL is neither a folder nor `s3://bucket/prefix`,
+            or ASSAY_AUDIT_S3_RETENTION_DAYS is no number of days.
     """
     url: str = settings.AUDIT_PUBLISH_URL
     if not url:
@@ -40,6 +41,10 @@ def _bucket(url: str, endpoint: str, region: str, retention_days: int) -> Place:
     if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
         raise ImproperlyConfigured(
             f"ASSAY_AUDIT_PUBLISH_URL={url!r} is neither a folder nor s3://bucket/prefix."
+        )
+    if retention_days < 1:
+        raise ImproperlyConfigured(
+            f"ASSAY_AUDIT_S3_RETENTION_DAYS={retention_days} locks nothing; set it to 1 or more."
         )
     return Bucket(
         parts.netloc, parts.path, endpoint=endpoint, region=region, retention_days=retention_days

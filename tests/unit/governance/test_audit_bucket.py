@@ -231,6 +231,13 @@ def test_a_place_that_is_none_is_named(settings, url):
         second_place()
 
 
+def test_a_lock_of_no_days_is_refused(server, settings):
+    use(settings, server, "s3://some-bucket/log")
+    settings.AUDIT_S3_RETENTION_DAYS = 0
+    with pytest.raises(ImproperlyConfigured, match="ASSAY_AUDIT_S3_RETENTION_DAYS"):
+        second_place()
+
+
 def closed():
     """An address at which nobody listens."""
     with socket.socket() as listening:
