@@ -123,7 +123,7 @@ def opened_body(event: AuditEvent) -> Body:
 def opened_bodies(events: Iterable[AuditEvent]) -> list[Body]:
     """As `opened_body` for many, whose keys are read at once."""
     bodies = [sealed_body(event) for event in events]
-    keys = person_keys(_people_in(bodies))
+    keys = person_keys(people_in_boxes(bodies))
     return [with_boxes(body, keys) for body in bodies]
 
 
@@ -140,7 +140,7 @@ def opened(events: Iterable[AuditEvent]) -> list[AuditEvent]:
             bodies.append(sealed_body(event))
         except ValueError:
             bodies.append({})
-    keys = person_keys(_people_in(bodies))
+    keys = person_keys(people_in_boxes(bodies))
     for event, body in zip(found, bodies, strict=True):
         if _boxes(body):
             _fill(event, with_boxes(body, keys), keys)
@@ -150,7 +150,7 @@ def opened(events: Iterable[AuditEvent]) -> list[AuditEvent]:
 def disclosures(events: Iterable[AuditEvent]) -> dict[int, list[Disclosure]]:
     """By the events' ids, the keys of their boxes, for who takes the events along."""
     found = [(event.pk, sealed_body(event)) for event in events]
-    keys = person_keys(_people_in(body for _, body in found))
+    keys = person_keys(people_in_boxes(body for _, body in found))
     return {
         pk: [
             Disclosure(f"{PREFIX}{person}", box_key(keys[person], body["nonce"]))
@@ -212,10 +212,6 @@ def _boxes(body: Body) -> list[tuple[int, bytes]]:
     return found
 
 
-def _people_in(bodies: Iterable[Body]) -> set[int]:
-    return {person for body in bodies for person, _ in _boxes(body)}
-
-
 def with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
     """The body with every box of the people of `keys` merged in."""
     for person, box in _boxes(body):
@@ -225,6 +221,25 @@ def with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
             continue
         body = merged(body, content)
     return body
+
+
+def people_in_boxes(bodies: Iterable[Body]) -> set[int]:
+    """Ids of the people of whom something stands in the boxes of `bodies`."""
+    return {person for body in bodies for person, _ in _boxes(body)}
+
+
+def box_opens(body: Body, person: int, keys: Mapping[int, bytes]) -> bool:
+    """Whether the person's key opens their boxes in `body`; so it is, too, when they have none."""
+    if person not in keys:
+        return True
+    try:
+        key = box_key(keys[person], body["nonce"])
+        for of, box in _boxes(body):
+            if of == person:
+                open_box(box, key)
+    except (KeyError, ValueError, TypeError):
+        return False
+    return True
 
 
 def _fill(event: AuditEvent, body: Body, keys: Mapping[int, bytes]) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from governance.audit.beside import KeyCheck, fault_beside, stray_event
 from governance.audit.export import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.personal import opened, sealed_body
@@ -127,7 +128,8 @@ def _seconds_since(moment: datetime | None) -> float:
 
 
 def verify_live() -> VerificationReport:
-    """Check the database itself: as `verify_export`, and that each search column repeats its event.
+    """Check the database itself: as `verify_export`, and that each search column repeats its event,
+    and every checkpoint, subtree and person's key is what the events say.
 
     The published checkpoint and tiles are taken into account when they are there; a log whose
     second place cannot be read is not verified.
@@ -155,26 +157,33 @@ def _verify(place: Place | None, outside: str | None) -> VerificationReport:
         checkpoints=[] if outside is None else [outside],
         tiles=place,
     )
+    if report.ok and not found and (stray := stray_event()) is not None:
+        found.append((stray, f"Row {stray} was added: no checkpoint covers it."))
     if found and (report.first_bad is None or found[0][0] <= report.first_bad):
         sequence, message = found[0]
         return replace(report, ok=False, first_bad=sequence, message=message)
+    if report.ok and (message := fault_beside(report.events)):
+        return replace(report, ok=False, message=message)
     return report
 
 
 def _checked_lines(found: list[tuple[int, str]]) -> Iterator[str]:
-    """The export, noting in `found` the first row whose columns are not what its bytes say."""
+    """The export, noting in `found` the first row of which something beside its bytes was changed:
+    a column that repeats them, or the key that opens what is personal in them."""
     size, header = export_header()
+    keys = KeyCheck()
     yield header
     for event in sealed_events(size):
         yield export_line(event)
-        if not found and (column := _wrong_column(event)):
-            found.append(
-                (
-                    event.sequence or 0,
-                    f"Row {event.sequence} was changed: its column {column} is not what its "
-                    "sealed bytes say.",
-                )
-            )
+        if not found and (change := _changed(event, keys)):
+            found.append((event.sequence or 0, f"Row {event.sequence} was changed: {change}."))
+
+
+def _changed(event: AuditEvent, keys: KeyCheck) -> str:
+    if column := _wrong_column(event):
+        return f"its column {column} is not what its sealed bytes say"
+    person = keys.changed(sealed_body(event))
+    return "" if person is None else f"the key of person {person} does not open what was sealed"
 
 
 def _wrong_column(event: AuditEvent) -> str:

@@ -1,0 +1,99 @@
+"""What the database keeps beside the events, checked against them: the signed heads, the roots of
+subtrees, the people's keys. An export does not carry these, so only the live log is checked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from django.db import connection
+
+from governance.audit.boxes import Body
+from governance.audit.checkpoint import BadCheckpoint, Verifier
+from governance.audit.merkle import Frontier, tree_root
+from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.personal import box_opens, people_in_boxes, person_keys
+from governance.audit.signing import audit_public_keys
+from governance.audit.tiles import WIDTH
+
+PAGE = WIDTH * 256
+# In one statement, so that it sees a batch with its checkpoint or not at all.
+_STRAY = """
+SELECT min(sequence) FROM governance_auditevent WHERE sequence >= (
+    SELECT coalesce(max(tree_size), 0) FROM governance_auditcheckpoint
+)
+"""
+
+
+def stray_event() -> int | None:
+    """The first sequence number that no checkpoint covers; the sealer never leaves one."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STRAY)
+        found: int | None = cursor.fetchone()[0]
+    return found
+
+
+def fault_beside(size: int) -> str:
+    """What is wrong with the heads and subtrees over the first `size` events, whose leaf hashes are
+    taken to be good; empty when nothing is."""
+    return _wrong_head(size) or _wrong_subtree(size)
+
+
+class KeyCheck:
+    """Whether people's keys still open their boxes; looks at one box of each person."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def changed(self, body: Body) -> int | None:
+        """The person whose key is there but does not open their box in `body`; None when all do."""
+        new = people_in_boxes([body]) - self._seen
+        if not new:
+            return None
+        self._seen |= new
+        keys = person_keys(new)
+        return next((person for person in new if not box_opens(body, person, keys)), None)
+
+
+def _wrong_head(size: int) -> str:
+    verifier = Verifier.from_text(audit_public_keys())
+    leaves, tree = _leaves(size), Frontier()
+    heads = AuditCheckpoint.objects.filter(tree_size__lte=size).order_by("tree_size")
+    for head in heads.iterator(chunk_size=PAGE):
+        tree.extend(islice(leaves, head.tree_size - tree.size))
+        try:
+            signed = verifier.open(head.note)
+        except BadCheckpoint as error:
+            return f"The checkpoint over {head.tree_size} events was changed: {error}"
+        if (signed.size, signed.root) != (head.tree_size, tree.root()) or (
+            bytes(head.root_hash),
+            bytes(head.frontier),
+        ) != (signed.root, tree.to_bytes()):
+            return (
+                f"The checkpoint over {head.tree_size} events was changed: its row is not what the "
+                "events under it give."
+            )
+    return ""
+
+
+def _wrong_subtree(size: int) -> str:
+    leaves = _leaves(size)
+    kept = AuditSubtree.objects.order_by("index").values_list("index", "root_hash")
+    stored = dict(kept.iterator(chunk_size=PAGE))
+    for index in range(size // WIDTH):
+        root = stored.pop(index, None)
+        if root is None or bytes(root) != tree_root(islice(leaves, WIDTH)):
+            first = index * WIDTH
+            return (
+                f"The root kept over events {first} to {first + WIDTH - 1} was changed; proofs are "
+                "made from it."
+            )
+    return ""
+
+
+def _leaves(size: int) -> Iterator[bytes]:
+    for start in range(0, size, PAGE):
+        page = AuditEvent.objects.filter(sequence__gte=start, sequence__lt=min(start + PAGE, size))
+        hashes = page.order_by("sequence").values_list("leaf_hash", flat=True)
+        yield from map(bytes, hashes)
