@@ -9,6 +9,7 @@ import pytest
 from governance.people.models import Department, GroupMapping, Person, RoleAssignment
 from tests.unit.assay import test_cli
 from tests.unit.assay.test_cli import Run
+from tests.unit.dump import found
 
 # Fixtures of the command line's own tests.
 ada, run, signed_in = test_cli.ada, test_cli.run, test_cli.signed_in
@@ -56,4 +57,19 @@ def test_a_person_is_deactivated_by_address_and_reactivated_by_id(
     _, out, _ = signed_in("people", "reactivate", str(dora.pk), code=0)
     assert "may sign in again" in out
     _, _, err = signed_in("people", "deactivate", "nobody@example.org", "--reason", "x", code=1)
+    assert "nobody with the address" in err
+
+
+def test_the_command_line_erases_whom_one_names_twice(
+    signed_in: Run, person: Callable[..., Person]
+) -> None:
+    other = person("Zebedee Quillfrost")
+    who, why = other.email, ("--reason", "Asked for it.")
+    signed_in("people", "deactivate", who, "--reason", "Left.", code=0)
+    _, _, err = signed_in("people", "erase", who, *why, "--confirm", "a@example.org", code=1)
+    assert "nobody was erased" in err
+    _, out, _ = signed_in("people", "erase", who, *why, "--confirm", who, code=0)
+    assert f"erased person {other.pk}" in out
+    assert found(("Zebedee", "Quillfrost")) == []
+    _, _, err = signed_in("people", "erase", who, *why, "--confirm", who, code=1)
     assert "nobody with the address" in err
