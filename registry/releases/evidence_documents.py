@@ -37,7 +37,7 @@ class Names:
         if person_id is None:
             return None
         if person_id not in self._known:
-            person = Person.objects.filter(pk=person_id).first()
+            person = Person.objects.filter(pk=person_id, erased_at=None).first()
             self._known[person_id] = person.name if person else f"erased person {person_id}"
         return {"id": person_id, "name": self._known[person_id]}
 

@@ -14,18 +14,19 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from governance.audit.checkpoint import BadCheckpoint, Signer, Verifier
-from governance.audit.models import AuditEvent, AuditPersonKey
+from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_public_keys, audit_signer
 from governance.errors import NotFound, NotPermitted, TooLarge, WrongState
+from governance.people.erasure import person_erase
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
-from governance.principals import service_principal
+from governance.people.services import person_deactivate
+from governance.principals import Principal, service_principal
 from governance.reviews.models import Decision, Review
 from registry.canonical import json_digest
 from registry.releases import evidence_events
@@ -473,17 +474,22 @@ def test_those_who_may_not_have_it_do_not_get_it(
 
 
 def test_who_was_erased_is_a_number_and_the_rest_still_verifies(
-    office: Office, release: Release
+    office: Office, release: Release, actor: Callable[..., Principal]
 ) -> None:
-    AuditPersonKey.objects.filter(person=office.risk).update(key=None, erased_at=timezone.now())
+    admin = actor("Ada", "admin")
+    for gone in (office.risk, office.trainer):
+        person_deactivate(actor=admin, person_id=gone.pk, reason="Left.")
+        person_erase(actor=admin, person_id=gone.pk, reason="Asked for it.")
     files = files_of(packed(office, release))
     assert faults(files) == {}
     told = json.loads(files["decisions.json"])
     names = [each["person"]["name"] for each in told["reviews"][0]["decisions"]]
     erased = f"erased person {office.risk.pk}"
     assert names == [erased, "Devi", "Carla", erased]
-    for name in ("decisions.json", "events.json", "dossier.html"):
-        assert b"Milo" not in files[name]
+    assert f"<td>{office.trainer.pk}</td><td>erased person".encode() in files["dossier.html"]
+    for name, data in files.items():
+        assert b"Milo" not in data, name
+        assert b"Tara" not in data, name
 
 
 def test_the_events_of_where_it_serves_are_in_it_and_bounded(
