@@ -15,14 +15,14 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from governance.audit import merkle
-from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.paths import checked_tree, tampered
 from governance.audit.personal import disclosures
-from governance.audit.proofs import leaf_hashes
 from governance.audit.selection import end_line, end_text, header_line, row_line
 from governance.audit.signing import audit_public_keys, audit_signer
-from governance.audit.tiles import WIDTH, split_hashes
-from governance.audit.tree_paths import TilePaths, Tree
-from governance.errors import TooLarge, WrongState
+from governance.audit.tiles import WIDTH
+from governance.audit.tree_paths import TilePaths
+from governance.errors import TooLarge
 
 PAGE = 500
 # So many events are looked through at a time, whether any of them fits or not.
@@ -124,7 +124,7 @@ def _lines(page: list[AuditEvent], paths: _Paths) -> Iterator[str]:
         sequence, leaf = event.sequence or 0, bytes(event.leaf_hash)
         stands = tiles[sequence // WIDTH].leaf(sequence)
         if leaf != stands or leaf != merkle.leaf_hash(bytes(event.canonical)):
-            raise _tampered(f"Event {sequence} cannot be proved to be in the log")
+            raise tampered(f"Event {sequence} cannot be proved to be in the log")
     keys = disclosures(page)
     for event in page:
         sequence = event.sequence or 0
@@ -141,24 +141,8 @@ class _Paths:
     """Paths to one checkpoint, a page of events at a time; each tile is read once."""
 
     def __init__(self, checkpoint: AuditCheckpoint) -> None:
-        size = checkpoint.tree_size
-        rows = AuditSubtree.objects.filter(index__lt=size // WIDTH).order_by("index")
-        roots = [bytes(root) for root in rows.values_list("root_hash", flat=True)]
-        if size % WIDTH:
-            rest = split_hashes(leaf_hashes(size - size % WIDTH, size))
-            roots.append(merkle.tree_root(rest))
-        self._tree = self._checked(size, roots, bytes(checkpoint.root_hash))
+        self._tree = checked_tree(checkpoint)
         self._last: dict[int, TilePaths] = {}
-
-    @staticmethod
-    def _checked(size: int, roots: list[bytes], root: bytes) -> Tree:
-        try:
-            tree = Tree(size, roots)
-        except ValueError as error:
-            raise _tampered("The log cannot be proved") from error
-        if tree.root != root:
-            raise _tampered("The log cannot be proved")
-        return tree
 
     def of(self, sequences: Iterable[int]) -> dict[int, TilePaths]:
         """The paths of the tiles that these events lie in, by the tiles' numbers."""
@@ -171,13 +155,6 @@ class _Paths:
                 try:
                     tiles[tile] = self._tree.tile(tile, bytes(leaves or b""))
                 except ValueError as error:
-                    raise _tampered("The log cannot be proved") from error
+                    raise tampered("The log cannot be proved") from error
         self._last = {wanted[-1]: tiles[wanted[-1]]}
         return tiles
-
-
-def _tampered(what: str) -> WrongState:
-    return WrongState(
-        f"{what}: what is stored contradicts the signed checkpoint.",
-        hint="`assay audit verify` names the first row that was changed.",
-    )

@@ -24,7 +24,7 @@ def inclusion_paths(
     Raises:
         WrongState: an event is not covered by it, or what is stored contradicts it.
     """
-    tree, tiles = _tree(checkpoint), dict[int, TilePaths]()
+    tree, tiles = checked_tree(checkpoint), dict[int, TilePaths]()
     paths: dict[int, list[bytes]] = {}
     for event in events:
         sequence = event.sequence
@@ -40,15 +40,19 @@ def inclusion_paths(
             try:
                 tiles[index] = tree.tile(index, leaf_hashes(index * WIDTH, end))
             except ValueError as error:
-                raise _tampered(f"The leaves around audit event {event.pk} were changed") from error
+                raise tampered(f"The leaves around audit event {event.pk} were changed") from error
         if tiles[index].leaf(sequence) != leaf_hash(bytes(event.canonical)):
-            raise _tampered(f"Audit event {event.pk} cannot be proved to be in the log")
+            raise tampered(f"Audit event {event.pk} cannot be proved to be in the log")
         paths[event.pk] = tiles[index].path(sequence)
     return paths
 
 
-def _tree(checkpoint: AuditCheckpoint) -> Tree:
-    """The tree over the roots of tiles, which must give the root that was signed."""
+def checked_tree(checkpoint: AuditCheckpoint) -> Tree:
+    """The tree over the roots of tiles, which must give the root that was signed.
+
+    Raises:
+        WrongState: they do not.
+    """
     size = checkpoint.tree_size
     whole = size // WIDTH
     rows = AuditSubtree.objects.filter(index__lt=whole).order_by("index")
@@ -58,13 +62,14 @@ def _tree(checkpoint: AuditCheckpoint) -> Tree:
     try:
         tree = Tree(size, roots)
     except ValueError as error:
-        raise _tampered(f"The roots over the first {size} events are not all there") from error
+        raise tampered(f"The roots over the first {size} events are not all there") from error
     if tree.root != bytes(checkpoint.root_hash):
-        raise _tampered(f"The first {size} events do not give the root that was signed")
+        raise tampered(f"The first {size} events do not give the root that was signed")
     return tree
 
 
-def _tampered(what: str) -> WrongState:
+def tampered(what: str) -> WrongState:
+    """The error that says so."""
     return WrongState(
         f"{what}: what is stored contradicts the signed checkpoint.",
         hint="`assay audit verify` names the first row that was changed.",
