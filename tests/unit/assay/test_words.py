@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.portal.facts import facts
 from assay.portal.words import ATTEMPTS, PHRASES, described
 from governance.audit.models import AuditEvent
 from governance.permissions import Action
@@ -144,3 +145,34 @@ def test_whoever_acts_is_called_by_what_they_are() -> None:
     assert said("person", "4", "erased person 4") == "erased person 4"
     assert said("person", "4", "") == "person 4"
     assert said("key", "4", "ci of clinical") == "ci of clinical"
+
+
+def test_what_was_recorded_is_told_as_labels_and_values() -> None:
+    told = facts(
+        {
+            "decision": {"rules": ["r"]},
+            "before": {"name": "Old", "email": "same@x.example", "active": True},
+            "after": {"name": "New", "email": "same@x.example", "active": False},
+            "sessions_ended": 2,
+            "scopes": ["deployment:invoke", "model:view"],
+            "shared": False,
+            "nothing": None,
+            "metrics": {"macro_f1": 0.5},
+            "long": "x" * 1000,
+            "many": list(range(30)),
+            "code": "policy_denied",
+            "status": 403,
+        }
+    )
+    assert told[:2] == [("Active", "yes → no"), ("Name", "Old → New")]
+    assert ("Sessions ended", "2") in told
+    assert ("Scopes", "deployment:invoke, model:view") in told
+    assert ("Shared", "no") in told
+    assert ("Metrics", "macro f1: 0.5") in told
+    assert ("Answered with", "403 policy denied") in told
+    assert dict(told)["Many"].endswith("19 and 10 more")
+    assert len(dict(told)["Long"]) == 301
+    assert {"Decision", "Nothing", "Email"} & set(dict(told)) == set()
+    assert facts({"before": 5, "after": None}) == [("Changed", "5 → nothing")]
+    assert facts({"before": 5, "after": 5}) == []
+    assert len(facts({f"f{n}": n for n in range(1000)})) == 40

@@ -15,6 +15,7 @@ from django.http import (
 
 from assay.api.views.audit import from_thread, in_chunks, record_export
 from assay.portal.access import may
+from assay.portal.facts import facts
 from assay.portal.http import Screen
 from assay.portal.words import described
 from governance.audit.export import export_lines
@@ -42,10 +43,14 @@ class AuditEventPage(Screen):
                 proof = inclusion_proof(event)
             except WrongState as error:
                 tampered = error.message
+        data = _recorded(event)
+        names = (event.actor_name, event.subject_name)
         return {
             "event": event,
             "said": described(event),
-            "explains": _has_decision(event)
+            "facts": facts(data),
+            "erased": any(name.startswith("erased person") for name in names),
+            "explains": "decision" in data
             and may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
             "canonical": event_text(event),
             "tampered": tampered,
@@ -54,11 +59,13 @@ class AuditEventPage(Screen):
         }
 
 
-def _has_decision(event: AuditEvent) -> bool:
+def _recorded(event: AuditEvent) -> dict[str, Any]:
+    """The event's data; nothing when somebody changed its bytes into something else."""
     try:
-        return "decision" in opened_body(event)["data"]
+        data = opened_body(event)["data"]
     except (ValueError, KeyError, TypeError):
-        return False
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def attached(document: dict[str, Any], name: str) -> HttpResponse:
