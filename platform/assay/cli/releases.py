@@ -86,14 +86,17 @@ def evidence(
 def check_evidence(
     pack: Annotated[Path, typer.Argument(help="A pack that was kept, or its folder.", exists=True)],
     key: Key = "",
+    witness: Annotated[
+        list[str] | None, typer.Option(help="Key of a witness who cosigned it. May be repeated.")
+    ] = None,
 ) -> None:
     """Check an evidence pack, offline; exits with 1 when anything does not hold."""
-    _show_checks(pack, key)
+    _show_checks(pack, key, tuple(witness or ()))
 
 
-def _show_checks(pack: Path, key: str) -> None:
+def _show_checks(pack: Path, key: str, witnesses: tuple[str, ...] = ()) -> None:
     try:
-        rows = check(load(str(pack)), key)
+        rows = check(load(str(pack)), key, witnesses)
     except (Fault, OSError) as error:
         raise CliError(f"{pack} cannot be read: {error}.") from error
     for holds, title, found in rows:

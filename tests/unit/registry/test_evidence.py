@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from governance.audit.checkpoint import BadCheckpoint, Signer, Verifier
-from governance.audit.models import AuditEvent
+from governance.audit.models import AuditCheckpoint, AuditCosignature, AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_public_keys, audit_signer
@@ -33,10 +34,11 @@ from registry.releases import evidence_events
 from registry.releases.evidence import release_evidence
 from registry.releases.evidence_archive import SIGNATURE, archive
 from registry.releases.evidence_mlbom import mlbom
-from registry.releases.evidence_verifier import Fault, load
+from registry.releases.evidence_verifier import Fault, check, load
 from registry.releases.models import Release
 from registry.releases.services import release_withdraw
 from registry.versions.models import ModelVersion
+from tests.unit.governance.witness_server import WitnessServer
 from tests.unit.registry.evidence_world import Files, decided, faults, files_of, forged, packed
 from tests.unit.registry.objects import stored
 from tests.unit.registry.test_releases import Office
@@ -220,6 +222,32 @@ def test_a_pack_and_a_checkpoint_are_never_taken_for_each_other(files: Files) ->
     found = faults({**files, SIGNATURE: files["checkpoint.txt"]})
     assert "/evidence" in found["Signature"]
     assert "Checkpoint" in faults({**files, "checkpoint.txt": files[SIGNATURE]})
+
+
+def test_a_cosigned_checkpoint_is_preferred_and_its_witness_can_be_asked_for(
+    office: Office, release: Release
+) -> None:
+    one, other = WitnessServer("witness.example/one"), WitnessServer("witness.example/other")
+    seal_once()
+    head = AuditCheckpoint.objects.latest("tree_size")
+    AuditCosignature.objects.create(
+        checkpoint=head,
+        witness=one.name,
+        line=one.cosign(head.note).rstrip("\n"),
+        cosigned_at=timezone.now(),
+    )
+    packed(office, office.submit(deployment_name="other"))
+    files = files_of(packed(office, release))
+    assert AuditCheckpoint.objects.latest("tree_size").tree_size > head.tree_size
+    assert files["checkpoint.txt"].decode().startswith(head.note)
+    assert faults(files) == {}
+    rows = check(files, audit_public_keys(), (one.vkey,))
+    assert all(ok for ok, _, _ in rows)
+    assert any("witness.example/one signed the root" in found for _, _, found in rows)
+    for witness in (other.vkey, one.vkey.replace("/one", "/two"), audit_public_keys(), "x"):
+        assert not all(ok for ok, _, _ in check(files, "", (one.vkey, witness)))
+    files["checkpoint.txt"] = files["checkpoint.txt"].replace(b"one ", b"two ")
+    assert not all(ok for ok, _, _ in check(forged(files), "", (one.vkey,)))
 
 
 # --- Whoever has the log's key and signs the pack again -------------------------------------------
