@@ -107,9 +107,15 @@ def sessions_end(*, person_id: int, keep: str | None = None) -> int:
     return _end(UserSession.objects.filter(user_id=person_id).exclude(session_key=keep or ""))
 
 
-def session_forget(*, key: str | None) -> None:
+def sign_out(*, actor: Principal, key: str | None) -> None:
     """Signing out: the session's row goes with the session, which the caller flushes."""
-    UserSession.objects.filter(session_key=key or "").delete()
+    with transaction.atomic():
+        UserSession.objects.filter(session_key=key or "").delete()
+        audit_record(
+            actor=actor,
+            action="person:sign_out",
+            subject=Subject("person", actor.id, actor.name),
+        )
 
 
 def session_renamed(*, old: str | None, new: str | None) -> None:

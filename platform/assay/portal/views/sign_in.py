@@ -43,12 +43,13 @@ from assay.accounts.pages import destination, refusal, sign_in_page
 from assay.accounts.passkeys import authentication_options, passkey_check
 from assay.accounts.personas import personas_allowed
 from assay.accounts.provider import SignOnAdapter
+from assay.middleware import principal_of
 from assay.portal.account_forms import CodeForm
 from assay.portal.forms import SignInForm
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError, Unavailable
 from governance.people.models import Person
-from governance.people.sessions import session_forget
+from governance.people.sessions import sign_out
 from governance.people.signing_in import password_check
 
 
@@ -81,7 +82,7 @@ class SignIn(View):
 def leave(request: HttpRequest) -> None:
     """Whoever signs in while somebody is signed in here signs that one out first."""
     if request.user.is_authenticated:
-        session_forget(key=request.session.session_key)
+        sign_out(actor=principal_of(request), key=request.session.session_key)
         logout(request)
 
 
