@@ -19,6 +19,7 @@ from django.test import Client
 from django.utils import timezone
 
 from governance.audit.exports_models import AuditExport
+from governance.audit.search.models import AuditFilter
 from governance.audit.services import Subject, audit_record
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
@@ -45,6 +46,10 @@ COMMON = frozenset({"policy", "policy/versions"})
 
 # Only ask, though by a body.
 INQUIRIES = ("/api/v1/policy/explain", "/api/v1/policy/who-can")
+
+# What people make for themselves, in tables of their own, who otherwise only look.
+OWN = ("/api/v1/audit/exports", "/api/v1/audit/filters")
+OWN_TABLES = frozenset({"governance_auditexport", "governance_auditfilter"})
 
 # Who they are, by the roles they hold; engineering is attacked, finance attacks.
 OUTSIDERS: Mapping[str, tuple[str, ...]] = {
@@ -96,6 +101,9 @@ def attacked_company() -> Company:
     things["token"], _ = access_token_create(person=company.enzo, name=SECRET)
     things["export"] = AuditExport.objects.create(
         person=company.enzo, filters={"query": SECRET}, format="jsonl"
+    )
+    things["filter"] = AuditFilter.objects.create(
+        person=company.enzo, name=SECRET, parameters={"query": SECRET}
     )
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
@@ -151,6 +159,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "audit/checkpoints": 1,
         "audit/events": company.event.pk,
         "audit/exports": company.export.pk,
+        "audit/filters": company.filter.pk,
         "budgets/limits": company.limit.pk,
         "checklist": "oversight",
         "datasets": "docstrings-train",
