@@ -68,11 +68,11 @@ def audit_export_ask(
         InvalidInput: a filter or format that there is not.
         WrongState: too many of the person's exports are under way.
     """
-    given = filters_of(filters)
-    if format not in ExportFormat.values:
-        raise InvalidInput(f"There is no export format {str(format)[:20]!r}; use jsonl or csv.")
     with transaction.atomic():
-        decision = may_export(actor, given)
+        decision = may_export(actor, filters)
+        given = filters_of(filters)
+        if format not in ExportFormat.values:
+            raise InvalidInput(f"There is no export format {str(format)[:20]!r}; use jsonl or csv.")
         if actor.person_id is None:
             raise NotPermitted(
                 f"{actor.name} is not a person; an export is made for a person who answers for it.",

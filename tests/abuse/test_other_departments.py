@@ -19,6 +19,8 @@ from tests.abuse.company import (
     INQUIRIES,
     INSIDERS,
     OUTSIDERS,
+    OWN,
+    OWN_TABLES,
     SECRET,
     address_book,
     browser,
@@ -204,6 +206,8 @@ def test_those_who_only_look_change_nothing(company: Company, who: str) -> None:
             response = send(client, operation, filled(operation, book), body_of(operation, known))
             changed = [name for name, digest in digests().items() if digest != before[name]]
             done = response.status_code < 400 and not operation.path.startswith(INQUIRIES)
+            if operation.path.startswith(OWN) and OWN_TABLES.issuperset(changed):
+                continue
             if done or changed:
                 faults.append((str(operation), response.status_code, changed))
     assert faults == []
