@@ -224,16 +224,15 @@ class _Run:
                 found,
             )
         heads = sorted((own, *outside), key=lambda head: head.size)
-        good = 0
         for head in heads:
             if roots[head.size] != head.root:
+                good = max((other.size for other in heads if other.size < head.size), default=0)
                 raise _Bad(
                     f"The log was rewritten: the root over the first {head.size} events differs "
                     f"from the signed checkpoint's. Every row agrees with its own leaf hash, so a "
                     f"row between {good} and {head.size - 1} was replaced together with its hash; "
                     "the published tiles name it."
                 )
-            good = head.size
 
 
 def _header(line: str, keys: set[str]) -> str:
