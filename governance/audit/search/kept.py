@@ -22,28 +22,24 @@ from governance.principals import Principal
 KEPT_MAX = 50
 NAME_MAX = 80
 SHOWN_MAX = 200
+WHOLE_LOG = Resource(type="audit", name="the audit log")
 
 
-def readable_part(actor: Principal) -> Resource:
-    """The whole log, or the first department whose part of it the policy lets `actor` read; for
-    `authorize`, which says so if there is none."""
-    policy = active_policy()
-    places = (None, *sorted(actor.departments))
-    parts = [Resource(type="audit", name="the audit log", department=place) for place in places]
-    context = probing_context(Action.AUDIT_VIEW)
-    return next(
-        (p for p in parts if decide(policy, actor, Action.AUDIT_VIEW, p, context).allowed), parts[0]
-    )
+def readable_part(actor: Principal) -> Resource | None:
+    """The whole log, or the first department whose part of it the policy lets `actor` read."""
+    policy, context = active_policy(), probing_context(Action.AUDIT_VIEW)
+    for place in (None, *sorted(actor.departments)):
+        part = Resource(type="audit", name="the audit log", department=place)
+        if decide(policy, actor, Action.AUDIT_VIEW, part, context).allowed:
+            return part
+    return None
 
 
 def audit_filters_visible_to(actor: Principal) -> QuerySet[AuditFilter]:
     """The actor's own; and shared ones, if they may read the whole log. By name."""
     mine = Q(person_id=actor.person_id) if actor.person_id is not None else Q(pk__in=[])
-    whole = readable_part(actor)
-    allowed = decide(
-        active_policy(), actor, Action.AUDIT_VIEW, whole, probing_context(Action.AUDIT_VIEW)
-    ).allowed
-    if allowed and whole.department is None:
+    part = readable_part(actor)
+    if part is not None and part.department is None:
         mine |= Q(shared=True)
     return AuditFilter.objects.filter(mine).select_related("person").order_by("name", "pk")
 
@@ -130,8 +126,8 @@ def _own(actor: Principal, filter_id: int) -> AuditFilter:
 
 
 def _may_keep(actor: Principal, *, shared: bool) -> tuple[PolicyDecision, int]:
-    part = Resource(type="audit", name="the audit log") if shared else readable_part(actor)
-    decision = authorize(actor=actor, action=Action.AUDIT_VIEW, resource=part)
+    part = None if shared else readable_part(actor)
+    decision = authorize(actor=actor, action=Action.AUDIT_VIEW, resource=part or WHOLE_LOG)
     if actor.person_id is None:
         raise NotPermitted(
             f"{actor.name} is not a person; filters are kept for people.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened
@@ -276,6 +277,7 @@ ICONS = {
 }
 
 
+@cache
 def action_groups() -> list[tuple[str, list[tuple[str, str]]]]:
     """Every action that has words, by what it is done to: (its name, [(action, words)])."""
     groups: dict[str, list[tuple[str, str]]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -26,8 +25,7 @@ class Parameters(Object):
     """Filters by name, each a text."""
 
     def __init__(self) -> None:
-        text = serializers.CharField(max_length=TEXT_MAX)
-        super().__init__(max_members=20, child=text, required=False)
+        super().__init__(max_members=20, child=Line(max_length=TEXT_MAX), required=False)
 
 
 class AuditFilterNew(StrictSerializer):

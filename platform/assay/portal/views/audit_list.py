@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
 from assay.portal.access import may
 from assay.portal.http import ActionScreen
+from assay.portal.templatetags.assay import sentence, words
 from assay.portal.words import action_groups, described, subject_types
 from governance.audit.search.filters import KINDS, EventFilter
 from governance.audit.search.kept import (
     SHOWN_MAX,
+    WHOLE_LOG,
     audit_filter_change,
     audit_filter_delete,
     audit_filter_save,
@@ -38,7 +42,7 @@ from governance.policy.services import authorize
 LIST_SIZE = 50
 PEOPLE_MAX = 200
 TEXT_MAX = 201
-WHOLE_LOG = Resource(type="audit", name="the audit log")
+_ACTION = '<option value="{}">{} ({})</option>'
 WITHIN = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "30 days"))
 # What an address may call a filter besides.
 SHORT = {"q": "query"}
@@ -63,7 +67,7 @@ class AuditLog(ActionScreen):
     template_name = "portal/audit/list.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        part = readable_part(self.actor)
+        part = readable_part(self.actor) or WHOLE_LOG
         authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=part)
         typed, problem, page = typed_in(self.request.GET), None, EventPage([])
         parameters: dict[str, str] = {}
@@ -85,7 +89,7 @@ class AuditLog(ActionScreen):
             "parameters_address": address,
             "newest": f"?{address}" if page.newer is not None else "",
             "export": urlencode(self.exported(parameters)),
-            "actions": action_groups(),
+            "actions": action_options(),
             "kinds": KINDS,
             "outcomes": OUTCOMES,
             "subject_types": subject_types(),
@@ -125,12 +129,13 @@ class AuditLog(ActionScreen):
             return sorted(self.actor.departments)
         return list(Department.objects.order_by("slug").values_list("slug", flat=True))
 
-    def people(self) -> QuerySet[Person]:
+    def people(self) -> SafeString:
         """Those whose names are offered, which are few of many: others are typed."""
         people = visible_to(
             self.actor, Action.PERSON_VIEW, Person.objects.all(), resource_type="person"
         )
-        return people.order_by("name", "pk").only("name", "email")[:PEOPLE_MAX]
+        listed = people.order_by("name", "pk").values_list("email", "name")[:PEOPLE_MAX]
+        return format_html_join("", '<option value="{}">{}</option>', listed)
 
     def filters(self, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
         """Kept filters, with their addresses, and which of them is on."""
@@ -143,6 +148,22 @@ class AuditLog(ActionScreen):
             }
             for kept in audit_filters_visible_to(self.actor)[:SHOWN_MAX]
         ]
+
+
+@cache
+def action_options() -> SafeString:
+    """The choices of an action: hundreds, and always the same."""
+    return format_html_join(
+        "",
+        '<optgroup label="{}"><option value="{}:">anything to do with {}</option>{}</optgroup>',
+        (
+            (sentence(words(noun)), noun, words(noun), format_html_join("", _ACTION, listed))
+            for noun, listed in (
+                (noun, [(action, said, action) for action, said in group])
+                for noun, group in action_groups()
+            )
+        ),
+    )
 
 
 def _address(parameters: Mapping[str, str], **place: int | None) -> str:
