@@ -1,7 +1,15 @@
 """Every model of this context, gathered where Django looks for them."""
 
 from governance.audit.exports_models import AuditExport
-from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.models import (
+    AuditAlarm,
+    AuditCheckpoint,
+    AuditCosignature,
+    AuditEvent,
+    AuditKeeper,
+    AuditPersonKey,
+    AuditSubtree,
+)
 from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
 from governance.keys.models import ApiKey
@@ -19,13 +27,18 @@ from governance.usage.models import UsageRecord
 
 __all__ = [
     "ApiKey",
+    "AuditAlarm",
     "AuditCheckpoint",
+    "AuditCosignature",
     "AuditEvent",
     "AuditExport",
     "AuditFilter",
+    "AuditKeeper",
     "AuditName",
+    "AuditPersonKey",
     "AuditSpan",
     "AuditStream",
+    "AuditSubtree",
     "BudgetHold",
     "ChecklistItem",
     "Decision",

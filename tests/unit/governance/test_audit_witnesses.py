@@ -242,6 +242,29 @@ def test_a_key_that_is_damaged_or_named_twice_is_refused():
             Quorum.of([vkey], needed)
 
 
+def test_a_real_checkpoint_with_the_cosignature_of_a_real_witness_is_read():
+    """Published by a Certificate Transparency log, with the lines of signers unknown here."""
+    note = """arche2025h1.staging.ct.transparency.dev
+1432088532
+U7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=
+
+— arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=
+— witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/iEcxZ75W3u5hNI7TOQtmJbqmNWVuE0tgh0XwzdZsDsUAQ==
+— remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBxtqB0DrAWfBw==
+"""  # noqa: E501
+    log = (
+        "arche2025h1.staging.ct.transparency.dev+ba2f06c0"
+        "+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f"
+    )
+    remora = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2"
+    assert Verifier.from_text(log).open(note).size == 1432088532
+    size, (cosigned,) = Quorum.of([remora]).require([note])
+    assert (size, cosigned.witness) == (1432088532, "remora.n621.de+da77ade7")
+    assert cosigned.cosigned_at.isoformat() == "2026-05-23T21:50:24+00:00"
+    with pytest.raises(BadCheckpoint):
+        Quorum.of([remora]).require([note.replace("1432088532", "1432088533")])
+
+
 def test_every_bit_of_a_cosignature_counts():
     server = WitnessServer("witness.example/one")
     note = audit_signer().sign(3, tree_root([bytes(32)] * 3))
