@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from governance.audit.exports_models import AuditExport
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.search.models import AuditFilter
 from governance.keys.models import ApiKey
 from governance.people.models import (
     Department,
@@ -57,10 +58,13 @@ QUERIES = {
     "reviews": 4,
     "deployments": 6,
     "usage": 4,
-    "audit/events": 5,
+    # And the ids along one index, which departments these can be of, and the keys of people.
+    "audit/events": 7,
     "audit/checkpoints": 5,
     # Without the policy: one's own are one's own.
     "audit/exports": 3,
+    # With the policy: who may read the whole log sees shared ones.
+    "audit/filters": 4,
 }
 # Around each: the scope of row security, which here is a savepoint and its end, and setting it and
 # putting it back. Outside of a test's transaction the end puts it back.
@@ -291,6 +295,11 @@ def fill_exports(_world: World, _number: int) -> None:
     AuditExport.objects.create(person=ada, filters={"action": "a:b"}, format="jsonl")
 
 
+def fill_filters(_world: World, number: int) -> None:
+    ada = Person.objects.get(name="Ada")
+    AuditFilter.objects.create(person=ada, name=f"f{number}", parameters={"who": "x"})
+
+
 FILL: dict[str, Callable[[World, int], object]] = {
     "departments": lambda world, _: world.department(),
     "people": fill_people,
@@ -313,6 +322,7 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "audit/events": fill_audit,
     "audit/checkpoints": fill_checkpoints,
     "audit/exports": fill_exports,
+    "audit/filters": fill_filters,
 }
 
 
