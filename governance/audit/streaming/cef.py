@@ -20,7 +20,7 @@ from governance.audit.streaming.ocsf import (
 from governance.audit.streaming.records import Record
 
 # OCSF's severity → CEF's, of 0 to 10.
-SEVERITIES = {1: 3, 2: 4, 3: 6, 5: 10}
+SEVERITIES = {1: 3, 2: 4, 3: 6, 4: 8, 5: 10}
 # Line ends, and whatever else a receiver may take for one.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

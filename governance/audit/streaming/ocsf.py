@@ -23,6 +23,7 @@ except PackageNotFoundError:
     PRODUCT_VERSION = "unknown"
 
 OTHER = 99
+ALARM = "audit:alarm_raise"
 IAM = (3, "Identity & Access Management")
 APPLICATION = (6, "Application Activity")
 
@@ -37,7 +38,7 @@ class EventClass:
     activities: dict[int, str]
 
 
-AUTHENTICATION = EventClass(3002, "Authentication", IAM, {1: "Logon"})
+AUTHENTICATION = EventClass(3002, "Authentication", IAM, {1: "Logon", 2: "Logoff"})
 ACCOUNT_CHANGE = EventClass(
     3001,
     "Account Change",
@@ -64,6 +65,7 @@ ACCOUNT_ACTIVITIES = {
     "change_password": 3,
     "deactivate": 5,
     "deprovision": 6,
+    "erase": 6,
     "add_factor": 10,
     "remove_factor": 11,
     "reset_factors": 11,
@@ -71,11 +73,14 @@ ACCOUNT_ACTIVITIES = {
 API_ACTIVITIES = {
     **dict.fromkeys(("create", "submit", "draft", "register", "record", "opened", "grant"), 1),
     **dict.fromkeys(("view", "export", "verify", "explain", "compare", "check"), 2),
+    **dict.fromkeys(("select", "download", "evidence"), 2),
     **dict.fromkeys(("update", "set", "rotate", "revise", "activate", "propose"), 3),
     **dict.fromkeys(("approve", "reject", "decide", "request_changes", "sign_off"), 3),
+    **dict.fromkeys(("approved", "rejected", "changes_requested", "withdrawn", "expired"), 3),
+    **dict.fromkeys(("recalled", "voided", "supersede", "in_review", "members"), 3),
     **dict.fromkeys(("delete", "revoke", "withdraw", "stop", "cancel", "expire"), 4),
 }
-SEVERITIES = {1: "Informational", 2: "Low", 3: "Medium", 5: "Critical"}
+SEVERITIES = {1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical"}
 # OCSF's types of accounts.
 USER_TYPES = {"person": (1, "User"), "service": (3, "System"), "key": (4, "Service")}
 
@@ -123,8 +128,8 @@ def ocsf(record: Record, *, log: str) -> dict[str, Any]:
 def classify(action: str) -> tuple[EventClass, int]:
     """The class and activity of an action."""
     noun, _, verb = action.partition(":")
-    if action == "person:sign_in":
-        return AUTHENTICATION, 1
+    if action in {"person:sign_in", "person:sign_out"}:
+        return AUTHENTICATION, 1 if action == "person:sign_in" else 2
     if noun == "role" and verb in {"grant", "revoke"}:
         return USER_ACCESS, 1 if verb == "grant" else 2
     if noun == "person" and verb != "view":
@@ -133,11 +138,13 @@ def classify(action: str) -> tuple[EventClass, int]:
 
 
 def severity_of(record: Record) -> int:
-    """Informational when it was allowed, low when it failed, medium when it was denied; critical
-    when the log itself was changed.
+    """Informational when it was allowed, low when it failed, medium when it was denied; high when
+    it raises an alarm, critical when the log itself was changed.
     """
     if record.stands_in:
         return 3 if record.body["action"] == REFUSED else 5
+    if record.body["action"] == ALARM:
+        return 5 if _data(record.body).get("critical") is True else 4
     return {"allowed": 1, "failed": 2}.get(str(record.body["outcome"]), 3)
 
 

@@ -34,8 +34,8 @@ from governance.audit.streaming.sending import (
 )
 
 LOG_AUDIT = 13
-# OCSF's severity → syslog's: informational, notice, warning, critical.
-SEVERITIES = {1: 6, 2: 5, 3: 4, 5: 2}
+# OCSF's severity → syslog's: informational, notice, warning, error, critical.
+SEVERITIES = {1: 6, 2: 5, 3: 4, 4: 3, 5: 2}
 STRAY_BYTES_MAX = 64 * 1024
 LOOK_AGAIN_MS = 2
 

@@ -122,7 +122,9 @@ def test_every_action_is_an_event_of_its_class_with_what_that_requires(action: s
 def test_actions_are_classed_as_what_they_are() -> None:
     for action, kind, activity in [
         ("person:sign_in", 3002, 1),
+        ("person:sign_out", 3002, 2),
         ("person:create", 3001, 1),
+        ("person:erase", 3001, 6),
         ("person:deactivate", 3001, 5),
         ("person:update", 3001, 99),
         ("person:view", 6003, 2),
@@ -134,6 +136,24 @@ def test_actions_are_classed_as_what_they_are() -> None:
     ]:
         found = classify(action)
         assert (found[0].uid, found[1]) == (kind, activity), action
+
+
+def test_severity_rises_with_what_happened() -> None:
+    alarm = {"action": "audit:alarm_raise", "data": {"critical": False}}
+    severities = [
+        ocsf(record(**changed), log=LOG)["severity"]
+        for changed in (
+            {},
+            {"outcome": "failed"},
+            {"outcome": "denied"},
+            alarm,
+            alarm | {"data": {"critical": True}},
+        )
+    ]
+    assert severities == ["Informational", "Low", "Medium", "High", "Critical"]
+    header, _ = parse_cef(cef(record(**alarm), log=LOG))
+    assert header[6] == "8"
+    assert rendered(record(**alarm), url="syslog+tls://log.example").data.startswith(b"<107>1 ")
 
 
 def test_an_event_leads_back_to_the_log_and_the_request() -> None:
