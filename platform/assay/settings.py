@@ -424,7 +424,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "ENUM_NAME_OVERRIDES": {"ActionEnum": "assay.api.views.policy_inquiries.ACTIONS"},
+    "ENUM_NAME_OVERRIDES": {
+        "ActionEnum": "assay.api.views.policy_inquiries.ACTIONS",
+        "ActorKindEnum": "governance.audit.search.filters.KINDS",
+    },
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
