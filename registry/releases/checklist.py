@@ -163,7 +163,7 @@ def _intake(root: ModelVersion) -> ChecklistEntry:
     intake = getattr(root, "intake", None)
     signed = intake is not None and intake.state == IntakeState.TRUSTED
     signer = intake.signed_by if intake is not None else None
-    note = f"{root} was signed off by {signer.name}." if signer else f"{root} has no intake."
+    note = f"{root} was signed off by person {signer.pk}." if signer else f"{root} has no intake."
     return _automatic(
         "intake",
         "What it stands on came in through a signed intake",

@@ -5,10 +5,12 @@ Every text goes through `format_html`, which escapes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from registry.releases.evidence_events import Record
@@ -18,11 +20,17 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;max-width:60rem;
 margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem;margin-bottom:.2rem}
 h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid #d0d7de}h3{font-size:1rem}
-table{border-collapse:collapse;width:100%;margin:.5rem 0}th,td{text-align:left;padding:.3rem .6rem;
-border-bottom:1px solid #e4e8ec;vertical-align:top;overflow-wrap:anywhere}th{font-weight:600}
-.mono,pre{font-family:ui-monospace,monospace;font-size:.85em}pre{white-space:pre-wrap;
-overflow-wrap:anywhere}.wide{overflow-x:auto}@media print{body{margin:0;max-width:none}
-h2{break-after:avoid}tr{break-inside:avoid}}
+p{overflow-wrap:anywhere}table{border-collapse:collapse;width:100%;margin:.5rem 0}
+th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid #e4e8ec;
+vertical-align:top;overflow-wrap:break-word}th{font-weight:600;color:#424a53}
+.facts>tbody>tr>th{width:11rem}.facts td{overflow-wrap:anywhere}
+td table{margin:0}td tr:last-child>*{border-bottom:0}
+.mono,pre{font-family:ui-monospace,monospace;font-size:.85em;overflow-wrap:anywhere}
+pre{white-space:pre-wrap;background:#f6f8fa;padding:.75rem}.wide{overflow-x:auto}
+.wide td{min-width:4.5rem}.when{white-space:nowrap}
+@media(max-width:40rem){.facts>tbody>tr>th{width:7rem}}
+@media print{body{margin:0;max-width:none;font-size:11px}h2{break-after:avoid}
+tr{break-inside:avoid}.when{white-space:normal}}
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -33,6 +41,7 @@ _PAGE = """<!doctype html>
 <p>{name} in {environment}, {state}. Dossier <span class="mono">{digest}</span></p>
 {body}</main></body></html>
 """
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _VERDICTS = {
     "comment": "commented",
     "request_changes": "requested changes",
@@ -57,9 +66,9 @@ def dossier_page(
         _section("Risk", _facts(dossier["risk"]["answers"].items())),
         *(_review(review) for review in decisions["reviews"]),
         *(_evaluation(each) for each in dossier["evaluations"]),
-        _section("Trained on", _facts((dossier["data"] or {"": "no data of ours"}).items())),
+        _section("Trained on", _facts_or("No data of ours.", dossier["data"])),
         _section("Training", _facts(dossier["training"].items())),
-        _section("What it replaces", _facts((dossier["replaces"] or {"": "nothing"}).items())),
+        _section("What it replaces", _facts_or("Nothing.", dossier["replaces"])),
         _section("Files", _files(dossier["identity"])),
         _section("Model card", format_html("<pre>{}</pre>", dossier["card"] or "none")),
         _section("People", _table(("Person", "Name"), people)),
@@ -102,8 +111,8 @@ def _asked(release: Release, decisions: Mapping[str, Any]) -> list[tuple[str, An
         ("Version digest", identity["digest"]),
         ("Licence", identity["licence"] or "not recorded"),
         *(("Stands on", f"{b['model']} v{b['version']}, {b['digest']}") for b in identity["bases"]),
-        ("Approved", release.approved_at.isoformat() if release.approved_at else "no"),
-        ("Until", release.expires_at.isoformat() if release.expires_at else "–"),
+        ("Approved", _moment(release.approved_at) if release.approved_at else "no"),
+        ("Until", _moment(release.expires_at) if release.expires_at else "–"),
     ]
 
 
@@ -115,8 +124,8 @@ def _review(review: Mapping[str, Any]) -> SafeString:
             _VERDICTS[each["verdict"]],
             each["speciality"],
             each["reason"],
-            each["at"],
-            each["digest"][:12],
+            _moment(each["at"]),
+            format_html('<span class="mono when">{}…</span>', each["digest"][:12]),
         )
         for each in review["decisions"]
     ]
@@ -169,7 +178,7 @@ def _evaluation(each: Mapping[str, Any]) -> SafeString:
                     each["rows"],
                     each["rows_in_training_data"],
                     each["started_by"],
-                    each["started_at"],
+                    _moment(each["started_at"]),
                 ),
                 _table(("Metric", "Value", each["baseline_name"] or "Baseline"), rows),
                 _table(("Gate, set before", "Value", "Result", "Why"), gates) if gates else "",
@@ -187,7 +196,7 @@ def _events(record: Record) -> SafeString:
     rows = [
         (
             event.sequence,
-            body["occurred_at"],
+            _moment(body["occurred_at"]),
             body["actor_name"] or f"erased {event.actor_kind} {event.actor_id}",
             body["action"],
             f"{body['subject_type']} {body['subject_id']}",
@@ -206,9 +215,25 @@ def _facts(pairs: Iterable[tuple[str, Any]]) -> SafeString:
     rows = format_html_join(
         "",
         '<tr><th scope="row">{}</th><td>{}</td></tr>',
-        ((str(name).replace("_", " "), _value(value)) for name, value in pairs),
+        ((_sentence(str(name)), _value(value)) for name, value in pairs),
     )
-    return format_html("<table><tbody>{}</tbody></table>", rows)
+    return format_html('<table class="facts"><tbody>{}</tbody></table>', rows)
+
+
+def _facts_or(otherwise: str, facts: Mapping[str, Any] | None) -> SafeString:
+    return _facts(facts.items()) if facts else format_html("<p>{}</p>", otherwise)
+
+
+def _sentence(name: str) -> str:
+    text = name.replace("_", " ").replace("eu ai act", "EU AI Act")
+    return text[:1].upper() + text[1:]
+
+
+def _moment(at: datetime | str) -> SafeString:
+    """To the second, in UTC."""
+    time = datetime.fromisoformat(at) if isinstance(at, str) else at
+    text = time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return format_html('<span class="when">{} UTC</span>', text)
 
 
 def _value(value: Any) -> SafeString | str:
@@ -219,7 +244,9 @@ def _value(value: Any) -> SafeString | str:
         return format_html_join("", "<div>{}</div>", ((_value(each),) for each in value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "–" if value is None or value == "" else str(value)
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return format_html('<span class="mono">{}</span>', value)
+    return "–" if value is None or value == "" else conditional_escape(value)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> SafeString:
@@ -227,7 +254,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> SafeString:
     body = format_html_join(
         "",
         "<tr>{}</tr>",
-        ((format_html_join("", "<td>{}</td>", ((cell,) for cell in row)),) for row in rows),
+        ((format_html_join("", "<td>{}</td>", ((_value(cell),) for cell in row)),) for row in rows),
     )
     return format_html(
         '<div class="wide"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',

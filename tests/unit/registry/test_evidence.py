@@ -505,7 +505,7 @@ def test_who_was_erased_is_a_number_and_the_rest_still_verifies(
     office: Office, release: Release, actor: Callable[..., Principal]
 ) -> None:
     admin = actor("Ada", "admin")
-    for gone in (office.risk, office.trainer):
+    for gone in (office.risk, office.trainer, office.operator):
         person_deactivate(actor=admin, person_id=gone.pk, reason="Left.")
         person_erase(actor=admin, person_id=gone.pk, reason="Asked for it.")
     files = files_of(packed(office, release))
@@ -518,6 +518,7 @@ def test_who_was_erased_is_a_number_and_the_rest_still_verifies(
     for name, data in files.items():
         assert b"Milo" not in data, name
         assert b"Tara" not in data, name
+        assert b"Otto" not in data, name
 
 
 def test_the_events_of_where_it_serves_are_in_it_and_bounded(
