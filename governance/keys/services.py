@@ -110,7 +110,7 @@ def access_token_create(
     with transaction.atomic():
         person = Person.objects.select_for_update().get(pk=person.pk)
         if not person.is_active:
-            raise WrongState(f"The account of {person.name} is inactive; it gets no token.")
+            raise WrongState("The account is inactive; it gets no token.")
         check(asked, longest=TOKEN_MAX_LIFETIME)
         key, token = _mint(asked, person=person, created_by_id=person.pk, owner_id=person.pk)
         key_record(principal_for_person(person), "key:create", key)

@@ -51,7 +51,7 @@ def roles_from_groups(
         raise InvalidInput(f"{source[:40]!r} is no source of groups; it is sso or scim.")
     if len(groups) > GROUPS_MAX:
         raise InvalidInput(
-            f"{person.name} is said to be in {len(groups)} groups; {GROUPS_MAX} are allowed.",
+            f"The account is said to be in {len(groups)} groups; {GROUPS_MAX} are allowed.",
             hint="Let the identity provider send only the groups that are assigned to Assay.",
         )
     with transaction.atomic():

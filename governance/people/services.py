@@ -29,7 +29,7 @@ from governance.people.sessions import sessions_end
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize
-from governance.principals import Principal, service_principal
+from governance.principals import Principal, background, service_principal
 from governance.rowsecurity import lifted
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
@@ -186,12 +186,13 @@ def first_admin_create(*, email: str, name: str, password: str) -> Person:
         person = _person_make(email=email, name=name, password=password)
         RoleAssignment.objects.create(person=person, role=Role.ADMIN)
         for action in (Action.PERSON_CREATE, Action.ROLE_GRANT):
-            audit_record(
-                actor=bootstrap,
-                action=action,
-                subject=person_subject(person),
-                data={"email": person.email, "role": Role.ADMIN.value},
-            )
+            with background("bootstrap", bootstrap):
+                audit_record(
+                    actor=bootstrap,
+                    action=action,
+                    subject=person_subject(person),
+                    data={"email": person.email, "role": Role.ADMIN.value},
+                )
     return person
 
 

@@ -27,7 +27,7 @@ from governance.policy.engine import (
     may_know_of,
 )
 from governance.policy.models import PolicyState, PolicyVersion
-from governance.principals import Principal, service_principal
+from governance.principals import Principal, background, service_principal
 
 DEFAULT_POLICY = Path(__file__).with_name("default.yaml")
 SNAPSHOT_CHANNEL = "assay:snapshot"
@@ -134,12 +134,14 @@ def policy_bootstrap() -> PolicyVersion:
             },
         )
         if created:
-            audit_record(
-                actor=service_principal("bootstrap"),
-                action="policy:activate",
-                subject=Subject("policy", "1", "policy 1"),
-                data={"digest": version.digest},
-                policy_version=1,
-            )
+            bootstrap = service_principal("bootstrap")
+            with background("bootstrap", bootstrap):
+                audit_record(
+                    actor=bootstrap,
+                    action="policy:activate",
+                    subject=Subject("policy", "1", "policy 1"),
+                    data={"digest": version.digest},
+                    policy_version=1,
+                )
             transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return version

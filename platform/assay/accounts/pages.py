@@ -16,6 +16,7 @@ from assay.portal.forms import SignInForm
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError
 from governance.people.models import Person
+from governance.people.signing_in import sign_in_attempt
 
 
 def destination(request: HttpRequest) -> str:
@@ -51,5 +52,8 @@ def sign_in_page(
 
 def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
     """The sign-in page with the refusal, which is audited; called outside any transaction."""
+    if error.attempt is None:
+        # What a service refused once somebody was known: a try to sign in all the same.
+        error.attempt = sign_in_attempt(person=None)
     refusal_record(error)
     return sign_in_page(request, status=error.status, error=error)

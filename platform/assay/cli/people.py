@@ -1,4 +1,4 @@
-"""`assay people list`, `deactivate`, `reactivate`, `erase`; `assay people groups`: their meaning."""
+"""`assay people list`, `deactivate`, `reactivate`, `erase`; `groups`: what those mean."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from django.views import View
 
 from assay.middleware import principal_of
 from governance.audit.refusals import attempted, refusal_record
-from governance.errors import DomainError, InvalidInput, NotFound
-from governance.principals import Principal
+from governance.errors import DomainError, InvalidInput, NotAuthenticated, NotFound
+from governance.principals import ANONYMOUS, Principal
 from governance.rowsecurity import scope
 
 PAGE_SIZE = 25
@@ -46,6 +46,9 @@ class Screen(View):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
+            self.actor = ANONYMOUS
+            if request.method == "POST":
+                self.recorded(NotAuthenticated("Nobody is signed in."))
             return redirect_to_login(request.get_full_path())
         self.actor = principal_of(request)
         try:
