@@ -226,7 +226,7 @@ def _write(stop: threading.Event, name: str, path: str) -> None:
                             actor=actor, action=ACTION, subject=Subject("write", name, name)
                         )
                 # Others commit in between, so ids become visible out of order.
-                time.sleep(draw.random() * 0.004)
+                time.sleep(draw.random() * 0.01)
                 if regretted:
                     raise _Regret
         except _Regret:
