@@ -70,7 +70,7 @@ def publishing_contradicted() -> str:
     if keeper is None:
         return ""
     fault = keeper.fault.removeprefix(f"{keeper.key}: ")
-    return f"{keeper.key}: {fault}"
+    return f"What stands in {keeper.key} is left as it is: {fault}"
 
 
 def witness_behind() -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponseBase
 
+from assay.portal.access import may
 from assay.portal.http import Screen, page_of
 from assay.portal.views.audit import attached
 from governance.audit.checkpoint import split_keys
@@ -18,6 +19,7 @@ from governance.audit.selectors import (
     sealing_lag_s,
 )
 from governance.audit.signing import audit_public_keys
+from governance.permissions import Action
 
 LIST_SIZE = 50
 
@@ -51,6 +53,7 @@ class AuditCheckpoints(Screen):
             "keys": split_keys(audit_public_keys()),
             "lag": sealing_lag_s(),
             "publish_lag": publish_lag_s(),
+            "may_export": may(self.actor, Action.AUDIT_EXPORT, kind="audit"),
         }
 
 
