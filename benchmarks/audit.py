@@ -12,6 +12,7 @@ import sys
 import time
 from statistics import median
 
+from benchmarks.audit_exports import exported
 from benchmarks.audit_writers import Writers, sealing
 from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
@@ -53,7 +54,7 @@ def _measure(*, rounds: int) -> list[Row]:
             writers.close()
     rows.append(Row.of("sealing a backlog", "events/s", [_backlog_rate() for _ in range(rounds)]))
     rows.append(Row.of("verifying an export", "events/s", [_verify_rate() for _ in range(rounds)]))
-    return rows
+    return rows + exported(min(rounds, 2))
 
 
 def _written(writers: Writers, rounds: int) -> list[Row]:

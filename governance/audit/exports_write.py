@@ -105,17 +105,16 @@ def write_selection(
 
 def _pages(events: QuerySet[AuditEvent], size: int) -> Iterator[tuple[int, list[AuditEvent]]]:
     """How many of the first `size` events were looked through, and the next ones that fit."""
-    found = events.order_by("sequence").defer(None)
-    found = found.only("id", "sequence", "canonical", "leaf_hash")
+    rows = AuditEvent.objects.only("id", "sequence", "canonical", "leaf_hash")
     for start in range(0, size, WINDOW):
-        end, after = min(start + WINDOW, size), start
-        while True:
-            page = list(found.filter(sequence__gte=after, sequence__lt=end)[:PAGE])
-            if len(page) < PAGE:
-                break
-            after = (page[-1].sequence or 0) + 1
-            yield after, page
-        yield end, page
+        end = min(start + WINDOW, size)
+        within = events.filter(sequence__gte=start, sequence__lt=end).order_by()
+        # Numbers first: whatever way the database finds them, it goes that way once.
+        found = sorted(number or 0 for number in within.values_list("sequence", flat=True))
+        for at in range(0, len(found), PAGE):
+            page = found[at : at + PAGE]
+            yield page[-1] + 1, list(rows.filter(sequence__in=page).order_by("sequence"))
+        yield end, []
 
 
 def _lines(page: list[AuditEvent], paths: _Paths) -> Iterator[str]:
