@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 SEALER_LOCK = 0x41535341  # "ASSA": the advisory lock that makes one sealer of many
 BATCH = 5000
 PAUSE_AFTER_ERROR_S = 2.0
+# PostgreSQL ends a sealer that stops half-way, its machine being paused or cut off, so that another
+# takes over. Nothing that a sealer does between two statements takes so long.
+HUNG_AFTER_S = 15
 
 _NUMBER = """
 WITH unsealed AS (
@@ -55,6 +58,7 @@ def run(stop: threading.Event, interval_s: float = 0.1) -> None:
     try:
         while not stop.is_set():
             try:
+                _be_relieved_when_hung()
                 pause = 0.0 if _seal_batch(BATCH) == BATCH else interval_s
             except Error as error:
                 logger.error("Sealing failed and will be tried again: %s", error)
@@ -63,6 +67,12 @@ def run(stop: threading.Event, interval_s: float = 0.1) -> None:
             stop.wait(pause)
     finally:
         connections.close_all()
+
+
+def _be_relieved_when_hung() -> None:
+    """Said each time, for the connection may be a new one."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{HUNG_AFTER_S:d}s'")
 
 
 def _seal_batch(batch: int) -> int:

@@ -177,6 +177,7 @@ def _seal(stop: threading.Event, largest_file: str = "") -> None:
 
     # Not to sleep through most of the faults.
     sealer.PAUSE_AFTER_ERROR_S = 0.05
+    sealer.HUNG_AFTER_S = 2
     publishing.PAUSE_AFTER_FAILURE_S = 0.05
     settings.AUDIT_PUBLISH_INTERVAL_S = 0.01
     if largest_file:

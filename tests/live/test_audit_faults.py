@@ -22,6 +22,7 @@ import pytest
 
 from governance.audit.checkpoint import Signer, Verifier
 from governance.audit.merkle import Frontier
+from governance.audit.sealer import SEALER_LOCK
 from governance.audit.tiles import WIDTH, read_tile, split_hashes
 from tests.live.audit_processes import ACTION, FragilePostgres, Nursery, end, gone, nursery
 from tests.live.celery_worker import ROOT, until
@@ -311,7 +312,39 @@ def test_of_two_sealers_one_works_and_the_other_takes_over(installation: Install
         assert verified(installation, processes)
 
 
-@pytest.mark.parametrize("trouble", ["a file in its place", "no room", "all of it removed"])
+def test_a_sealer_that_hangs_half_way_is_relieved_and_does_no_harm_when_it_wakes(
+    installation: Installation,
+) -> None:
+    with installation.nursery(key=1) as processes:
+        writer = installation.writer(processes)
+        hung = installation.sealer(processes)
+        until(lambda: stopped_half_way(installation, hung))
+        # What it was about to write is undone, and it never wakes before another has gone on.
+        other = installation.sealer(processes)
+        seen = installation.sealed()
+        until(lambda: installation.sealed() > seen + 100)
+        os.kill(hung, signal.SIGCONT)
+        seen = installation.sealed()
+        until(lambda: installation.sealed() > seen)
+        end(writer)
+        until(installation.came_to_rest)
+        for sealer in (hung, other):
+            end(sealer)
+        assert verified(installation, processes)
+
+
+def stopped_half_way(installation: Installation, sealer: int) -> bool:
+    """Stop the process as a paused machine does; let it go on unless it stopped while sealing."""
+    os.kill(sealer, signal.SIGSTOP)
+    time.sleep(0.1)  # What PostgreSQL has been given to do is done by then.
+    held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+    if installation.rows(held, SEALER_LOCK):
+        return True
+    os.kill(sealer, signal.SIGCONT)
+    return False
+
+
+@pytest.mark.parametrize("trouble", ["a file in its place", "no room", "not mounted"])
 def test_sealing_goes_on_without_the_second_place_which_is_caught_up(
     installation: Installation, trouble: str
 ) -> None:
@@ -327,13 +360,15 @@ def test_sealing_goes_on_without_the_second_place_which_is_caught_up(
             place.rename(aside)
         if trouble == "a file in its place":
             until(lambda: occupied(place))
+        if trouble == "not mounted":
+            until(lambda: vanished(place))
         recorded, sealed = installation.events(), installation.sealed()
         until(lambda: installation.events() > recorded + 300)
         until(lambda: installation.sealed() > sealed + 300)
-        if trouble != "all of it removed":
-            assert installation.unpublished() > 0
+        assert installation.unpublished() > 0
         if trouble == "a file in its place":
             place.unlink()
+        if trouble != "no room":
             aside.rename(place)
         if trouble == "no room":
             end(sealer)
@@ -358,6 +393,13 @@ def occupied(place: Path) -> bool:
     except OSError:
         return False
     return place.is_file()
+
+
+def vanished(place: Path) -> bool:
+    """Whether it stays away: a publisher that was half-way when it went may have made it anew."""
+    shutil.rmtree(place, ignore_errors=True)
+    time.sleep(0.3)
+    return not place.exists()
 
 
 def published_hashes(installation: Installation) -> list[bytes]:
