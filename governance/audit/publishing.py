@@ -19,7 +19,7 @@ from django.utils import timezone
 from governance.audit import keepers, tiles, witnessing
 from governance.audit.checkpoint import BadCheckpoint, Verifier
 from governance.audit.models import AuditCheckpoint, AuditKeeper
-from governance.audit.places import Place, PublishRefused
+from governance.audit.places import Place, PlaceUnavailable, PublishRefused
 from governance.audit.proofs import leaf_hashes
 from governance.audit.second_place import second_place
 from governance.audit.signing import audit_public_keys
@@ -109,7 +109,7 @@ def _publish(latest: AuditCheckpoint, stop: threading.Event) -> bool:
 def _bring_up(place: Place, latest: AuditCheckpoint, stop: threading.Event) -> int:
     """Publish up to `latest`, a step at a time; returns the size that the place then has."""
     outside = tiles.published_checkpoint(place)
-    published = 0 if outside is None else _published_size(outside, latest)
+    published = _nothing(place) if outside is None else _published_size(outside, latest)
     while True:
         head = _next_head(published, latest)
         tiles.publish_tree(place, size=head.tree_size, published=published, leaves=leaf_hashes)
@@ -120,6 +120,22 @@ def _bring_up(place: Place, latest: AuditCheckpoint, stop: threading.Event) -> i
         outside, published = note, head.tree_size
         if published == latest.tree_size or stop.is_set():
             return published
+
+
+def _nothing(place: Place) -> int:
+    """0, where nothing stands in a place that is new.
+
+    Raises:
+        PlaceUnavailable: the place is known to have held something. Written to anew, a folder whose
+            storage is not mounted would be taken for the copy that it hides.
+    """
+    keeper = AuditKeeper.objects.filter(key=place.name, size__gt=0).first()
+    if keeper is not None:
+        raise PlaceUnavailable(
+            f"{place.name}: {keeper.size} events were published there, and nothing is there now. "
+            "Is its storage mounted? To begin anew, publish to another place."
+        )
+    return 0
 
 
 def _next_head(published: int, latest: AuditCheckpoint) -> AuditCheckpoint:

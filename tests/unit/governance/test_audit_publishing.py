@@ -113,6 +113,30 @@ def test_the_controllers_loops_seal_and_publish_side_by_side(folder, settings):
     connections.close_all()
 
 
+@pytest.mark.django_db
+def test_a_place_that_is_not_mounted_is_not_taken_for_a_new_one(folder, settings, tmp_path):
+    record(5)
+    assert seal(5) == 5
+    assert publish_pending()
+    folder.rename(tmp_path / "away")
+    folder.mkdir()
+    record(1)
+    assert seal(5) == 1
+    assert not publish_pending()
+    assert list(folder.iterdir()) == []
+    assert "Is its storage mounted?" in AuditKeeper.objects.get().fault
+    folder.rmdir()
+    (tmp_path / "away").rename(folder)
+    assert publish_pending()
+    # Another place is begun from the first event.
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "new"
+    record(1)
+    assert seal(5) == 1
+    assert publish_pending()
+    assert verify_live().ok
+    assert (tmp_path / "new/tile/0/000.p/7").is_file()
+
+
 def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path):
     assert Folder(tmp_path / "new" / "folder").faults() == []
     file = tmp_path / "file"
