@@ -79,13 +79,20 @@ def reaches(ways: list[Way], stretch: Stretch, depth: int) -> list[int | None]:
         return list(cursor.fetchone())
 
 
+def end_of(stretch: Stretch, depth: int) -> int | None:
+    """The id of event number `depth` of the stretch; None when it has fewer."""
+    sql, values = _entries(Way((), ((),)), stretch)
+    with connection.cursor() as cursor:
+        cursor.execute(f"{sql} OFFSET {depth - 1} LIMIT 1", values)
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
 def ids_along(ways: tuple[Way, ...], stretch: Stretch, depth: int) -> tuple[list[int], int | None]:
     """The ids of the first `depth` events of each key, in one order, as far as they are whole; and
     the id at which they end, None when these are all of the stretch."""
     parts = [_each_key(way, stretch, depth, number) for number, way in enumerate(ways)]
-    # The primary key itself needs no forcing.
-    of_all = not any(way.columns or way.where for way in ways)
-    with connection.cursor() if of_all else _indexes_alone() as cursor:
+    with _indexes_alone() as cursor:
         cursor.execute(
             " UNION ALL ".join(sql for sql, _ in parts), [v for _, more in parts for v in more]
         )

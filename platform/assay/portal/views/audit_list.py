@@ -40,7 +40,7 @@ from governance.policy.selectors import visible_to
 from governance.policy.services import authorize
 
 LIST_SIZE = 50
-PEOPLE_MAX = 200
+PEOPLE_MAX = 100
 TEXT_MAX = 201
 _ACTION = '<option value="{}">{} ({})</option>'
 WITHIN = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "30 days"))
