@@ -41,7 +41,12 @@ from governance.audit.services import audit_record
 from governance.audit.signing import audit_public_keys
 from governance.errors import DomainError
 from governance.people.selectors import principal_for_person
-from governance.principals import RequestContext, request_context, service_principal
+from governance.principals import (
+    RequestContext,
+    background,
+    request_context,
+    service_principal,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,7 @@ LEASE_S = 60
 IDLE_S = 1.0
 TIDY_S = 60.0
 MAX_ATTEMPTS = 3
+_CONTROLLER = service_principal("controller")
 # For how long it is still listed that there was an export.
 LISTED_FOR = timedelta(days=30)
 PACKED_AT_ONCE = 500
@@ -216,12 +222,13 @@ def _finish(export: AuditExport, **made: Any) -> None:
         export_move(
             mine, ExportState.DONE, finished_at=now, expires_at=now + KEPT_FOR, error="", **made
         )
-        audit_record(
-            actor=service_principal("controller"),
-            action="audit:finish_export",
-            subject=export_subject(mine),
-            data={**made, "tree_size": mine.tree_size},
-        )
+        with background(f"export-{mine.pk}", _CONTROLLER):
+            audit_record(
+                actor=_CONTROLLER,
+                action="audit:finish_export",
+                subject=export_subject(mine),
+                data={**made, "tree_size": mine.tree_size},
+            )
 
 
 def _fail(export: AuditExport, error: str) -> None:
@@ -231,13 +238,14 @@ def _fail(export: AuditExport, error: str) -> None:
         if mine is None:
             return
         export_move(mine, ExportState.FAILED, error=error[:500], finished_at=timezone.now())
-        audit_record(
-            actor=service_principal("controller"),
-            action="audit:finish_export",
-            outcome="failed",
-            subject=export_subject(mine),
-            reason=mine.error,
-        )
+        with background(f"export-{mine.pk}", _CONTROLLER):
+            audit_record(
+                actor=_CONTROLLER,
+                action="audit:finish_export",
+                outcome="failed",
+                subject=export_subject(mine),
+                reason=mine.error,
+            )
 
 
 def _give_back(export: AuditExport) -> None:
