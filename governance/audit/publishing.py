@@ -30,6 +30,8 @@ PUBLISHER_LOCK = 0x41535350  # "ASSP"
 # So many events are published before the checkpoint over them is: what is caught up stays so.
 STEP = 65_536
 PAUSE_AFTER_FAILURE_S = 10.0
+# Longer than what is written outside between two questions to the database takes at its slowest.
+LOST_AFTER_MS = 300_000
 
 
 def publish_pending(stop: threading.Event | None = None) -> bool:
@@ -66,15 +68,22 @@ def run(stop: threading.Event) -> None:
 
 @contextmanager
 def _only_one() -> Iterator[bool]:
-    """Whether this process publishes now. The lock is the connection's, and ends with it."""
+    """Whether this process publishes now. The lock is the connection's, and ends with it.
+
+    PostgreSQL ends the connection of a publisher that is silent for too long, as one on a machine
+    that was paused is, so that another takes over.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [PUBLISHER_LOCK])
         ours = bool(cursor.fetchone()[0])
+        if ours:
+            cursor.execute(f"SET idle_session_timeout = {LOST_AFTER_MS:d}")
     try:
         yield ours
     finally:
         if ours:
             with connection.cursor() as cursor:
+                cursor.execute("RESET idle_session_timeout")
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [PUBLISHER_LOCK])
 
 

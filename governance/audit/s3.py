@@ -72,8 +72,14 @@ class Bucket:
         if not files:
             return
         with self._answering(), ThreadPoolExecutor(WRITERS) as writers:
-            # Reading every outcome raises the first that is an error.
-            list(writers.map(lambda file: self._keep(*file), files))
+            written = [writers.submit(self._keep, *file) for file in files]
+            try:
+                for one in written:
+                    one.result()
+            except BaseException:
+                # Or each of those that wait would wait for its time limit as well.
+                writers.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def put(self, path: str, data: bytes) -> None:
         with self._answering():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import ClientError
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, connections, transaction
+from django.db import Error, connection, connections, transaction
 
-from governance.audit import sealer, tiles
+from governance.audit import publishing, sealer, tiles
 from governance.audit.alarms import alarms_check
 from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditEvent, AuditKeeper
 from governance.audit.places import PlaceUnavailable, PublishRefused
@@ -281,8 +282,9 @@ def test_a_bucket_out_of_reach_raises_an_alarm_and_is_caught_up(s3, bucket, serv
     assert verify_live().ok
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_bucket_that_hangs_holds_up_no_sealing(settings):
+@pytest.fixture
+def hanging(settings):
+    """A bucket that takes requests and answers none; events: it was asked, it may hang up."""
     asked, released, over = threading.Event(), threading.Event(), threading.Event()
 
     def hang(listening):
@@ -298,31 +300,55 @@ def test_a_bucket_that_hangs_holds_up_no_sealing(settings):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.05)
         use(settings, f"http://127.0.0.1:{listening.getsockname()[1]}", "s3://hanging/log")
-        hanging = threading.Thread(target=hang, args=(listening,))
-        hanging.start()
-        publishing = threading.Thread(target=seal_and_close)
-        record(3)
-        publishing.start()
+        thread = threading.Thread(target=hang, args=(listening,))
+        thread.start()
+        publisher = threading.Thread(target=seal_and_close)
         try:
-            asked.wait()
-            assert latest_checkpoint().tree_size == 3
-            record(4)
-            assert sealer._seal_batch(100) == 4
-            # The other publisher has not ended, and this one leaves the place to it.
-            assert lock_is_held()
-            assert publish_pending()
+            yield asked, publisher
         finally:
             released.set()
-            publishing.join()
+            publisher.join()
             over.set()
-            hanging.join()
+            thread.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_bucket_that_hangs_holds_up_no_sealing(hanging):
+    asked, publisher = hanging
+    record(3)
+    publisher.start()
+    asked.wait()
+    assert latest_checkpoint().tree_size == 3
+    record(4)
+    assert sealer._seal_batch(100) == 4
+    # The other publisher has not ended, and this one leaves the place to it.
+    assert lock_is_held()
+    assert publish_pending()
     assert latest_checkpoint().published_at is None
-    assert not lock_is_held()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_publisher_that_is_silent_for_too_long_is_relieved(
+    hanging, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(publishing, "LOST_AFTER_MS", 200)
+    asked, publisher = hanging
+    record(3)
+    publisher.start()
+    asked.wait()
+    while lock_is_held():
+        connection.close()
+    settings.AUDIT_PUBLISH_URL = str(tmp_path / "published")
+    assert publish_pending()
+    assert latest_checkpoint().published_at is not None
+    assert publisher.is_alive()
 
 
 def seal_and_close():
     try:
-        seal_once()
+        # PostgreSQL may end the connection meanwhile.
+        with suppress(Error):
+            seal_once()
     finally:
         connections.close_all()
 
