@@ -183,6 +183,8 @@ def _checked(alarm: Alarm) -> str | None:
 
 def _take_lock() -> bool:
     with connection.cursor() as cursor:
+        # A controller on a machine that was paused must not keep another from raising alarms.
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '30s'")
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [ALARM_LOCK])
         return bool(cursor.fetchone()[0])
 
