@@ -214,5 +214,5 @@ def readme(release: Release, *, made_at: str, made_by: str, left_out: int) -> by
         state=release.get_state_display().lower(),
         left_out=f"{left_out} older refusals and events of deployments did not fit."
         if left_out
-        else "",
+        else "Nothing was too much to fit.",
     ).encode("utf-8", "replace")

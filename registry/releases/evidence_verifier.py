@@ -335,7 +335,7 @@ class Pack:
             raise Fault("the log names another dossier or another version of the model")
         if said["after"] != self.manifest["release"]["state"]:
             raise Fault(f"the log says that the release is {said['after']}")
-        return "it is the one that the log names"
+        return f"{digest} is the one that the log names"
 
     def model(self) -> str:
         dossier = self.read("dossier.json")
@@ -407,15 +407,16 @@ class Pack:
         ]
         last = max((body["data"]["round"] for body in votes), default=0)
         given = {
-            body["actor_id"]: body["data"]["speciality"]
+            body["actor_id"]: (body["data"]["speciality"], body["actor_name"] or "somebody erased")
             for body in votes
             if body["data"]["round"] == last
         }
         (asked,) = [b["data"]["required_approvals"] for b in opened if b["subject_id"] == number]
         for speciality, needed in asked.items():
-            if list(given.values()).count(speciality) < needed:
+            if [each for each, _ in given.values()].count(speciality) < needed:
                 raise Fault(f"fewer than {needed} approved this dossier for {speciality}")
-        return f"{len(given)} people approved exactly this dossier"
+        by = ", ".join(f"{name} for {speciality}" for speciality, name in given.values())
+        return f"exactly this dossier, by {by}"
 
 
 CHECKS = (

@@ -63,12 +63,20 @@ def release(office: Office) -> Release:
     return decided(office)
 
 
+_kept: Files = {}
+
+
 @pytest.fixture
-def files(office: Office, release: Release) -> Files:
-    return files_of(packed(office, release))
+def files(request: pytest.FixtureRequest) -> Files:
+    """The pack of a release that was approved in its second round. It needs no database any more,
+    so it is made once."""
+    if not _kept:
+        office: Office = request.getfixturevalue("office")
+        _kept.update(files_of(packed(office, decided(office))))
+    return dict(_kept)
 
 
-def test_a_pack_holds_together_and_says_what_was_decided(office: Office, files: Files) -> None:
+def test_a_pack_holds_together_and_says_what_was_decided(files: Files) -> None:
     assert faults(files) == {}
     assert faults(files, audit_public_keys()) == {}
     told = json.loads(files["decisions.json"])
@@ -135,7 +143,7 @@ def test_the_verifier_is_written_for_python_3_8(files: Files) -> None:
     ast.parse(files["verify.py"], feature_version=(3, 8))
 
 
-def test_the_same_release_gives_the_same_archive(office: Office, files: Files) -> None:
+def test_the_same_files_give_the_same_archive(files: Files) -> None:
     assert archive(files) == archive(dict(reversed(files.items())))
     with zipfile.ZipFile(io.BytesIO(archive(files))) as opened:
         assert {entry.date_time for entry in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -222,6 +230,22 @@ def test_a_pack_and_a_checkpoint_are_never_taken_for_each_other(files: Files) ->
     found = faults({**files, SIGNATURE: files["checkpoint.txt"]})
     assert "/evidence" in found["Signature"]
     assert "Checkpoint" in faults({**files, "checkpoint.txt": files[SIGNATURE]})
+
+
+def test_keys_that_were_retired_still_verify(
+    office: Office, release: Release, settings: Any
+) -> None:
+    seal_once()
+    before = audit_signer().public_key
+    settings.AUDIT_SIGNING_KEY, settings.AUDIT_RETIRED_KEYS = "07" * 32, (before,)
+    files = files_of(
+        release_evidence(actor=principal_for_person(office.operator), release_id=release.pk)
+    )
+    assert faults(files, audit_public_keys()) == {}
+    assert faults(files, before).keys() == {"Signature"}
+    assert faults(files, audit_signer().public_key).keys() >= {"Checkpoint"}
+    files = files_of(packed(office, release))
+    assert faults(files, audit_signer().public_key) == {}
 
 
 def test_a_cosigned_checkpoint_is_preferred_and_its_witness_can_be_asked_for(
