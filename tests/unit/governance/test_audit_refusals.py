@@ -1,0 +1,108 @@
+"""Refusals are recorded with what was tried, and no more of them than the log bears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from governance.audit.models import AuditEvent
+from governance.audit.refusals import (
+    ACTORS_MAX,
+    BURST,
+    STRANGERS_BURST,
+    RefusalRate,
+    attempted,
+    refusal_record,
+)
+from governance.audit.services import Attempt, Subject
+from governance.errors import NotPermitted, WrongState
+from governance.people.services import department_create
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import ANONYMOUS, Principal, RequestContext, request_context
+from tests.unit.audit_support import recorded
+
+pytestmark = pytest.mark.django_db
+
+
+def refusal(actor: Principal, said: str = "No.") -> NotPermitted:
+    return NotPermitted(said, attempt=Attempt(actor, "key:revoke", Subject("key", "7", "ci")))
+
+
+def silent_for(rate: RefusalRate, seconds: float) -> None:
+    """As if so much time had passed."""
+    for bucket in rate._buckets.values():
+        bucket.at -= seconds
+
+
+@pytest.mark.parametrize(("who", "burst"), [("person", BURST), ("nobody", STRANGERS_BURST)])
+def test_beyond_the_burst_refusals_are_counted_and_the_next_one_says_how_many(
+    actor: Callable[..., Principal], who: str, burst: int
+) -> None:
+    rate = RefusalRate()
+    somebody = actor("Ada") if who == "person" else ANONYMOUS
+    told = [rate.admit(refusal(somebody), somebody) for _ in range(burst)]
+    assert all(len(each) == 1 and each[0][1] == 0 for each in told)
+    # Room comes back with time; none has passed for the count.
+    rate._buckets[f"{somebody.kind}:{somebody.id}"].room = 0
+    silent_for(rate, -1000)
+    assert [rate.admit(refusal(somebody), somebody) for _ in range(7)] == [[]] * 7
+    silent_for(rate, 2000)
+    ((_, others),) = rate.admit(refusal(somebody), somebody)
+    assert others == 7
+
+
+def test_one_who_stops_is_told_of_with_the_next_refusal_of_anybody(
+    actor: Callable[..., Principal],
+) -> None:
+    rate = RefusalRate()
+    ada, ben = actor("Ada"), actor("Ben")
+    rate.admit(refusal(ada), ada)
+    rate._buckets[f"person:{ada.id}"].room = 0
+    silent_for(rate, -1000)
+    for number in range(5):
+        assert rate.admit(refusal(ada, f"No {number}."), ada) == []
+    silent_for(rate, 2000)
+    own, overdue = rate.admit(refusal(ben), ben)
+    assert own[1] == 0
+    assert (overdue[0].message, overdue[1]) == ("No 4.", 4)
+    assert len(rate.admit(refusal(ben), ben)) == 1
+
+
+def test_actors_that_are_kept_in_mind_are_bounded(actor: Callable[..., Principal]) -> None:
+    rate = RefusalRate()
+    ada = actor("Ada")
+    for number in range(ACTORS_MAX + 50):
+        rate.admit(refusal(ada), replace(ada, id=str(number)))
+    assert len(rate._buckets) == ACTORS_MAX
+
+
+def test_what_was_let_through_in_this_request_is_what_is_refused(
+    actor: Callable[..., Principal],
+) -> None:
+    ada = actor("Ada", "admin")
+    where = {"surface": "api", "method": "POST", "path": "/api/v1/departments"}
+    department_create(actor=ada, slug="clinical", name="Clinical")
+    # Of another request, or of none: the address.
+    assert attempted(ada, **where).subject == Subject("address", *[where["path"]] * 2)
+    token = request_context.set(RequestContext("req-1"))
+    try:
+        with pytest.raises(WrongState) as caught:
+            department_create(actor=ada, slug="clinical", name="Clinical")
+        # What only looks does not count.
+        authorize(actor=ada, action=Action.MODEL_VIEW, resource=Resource("model", name="m"))
+        tried = attempted(ada, **where)
+        assert (tried.action, tried.policy_version) == ("department:create", 1)
+        assert attempted(replace(ada, id="other"), **where).action == "api:post"
+        caught.value.attempt = tried
+        refusal_record(caught.value)
+    finally:
+        request_context.reset(token)
+    event = recorded(outcome="denied")
+    assert (event.action, event.subject_name) == ("department:create", "clinical")
+    assert (event.request_id, event.reason) == ("req-1", caught.value.message)
+    refusal_record(NotPermitted("Of nobody."))
+    assert AuditEvent.objects.filter(outcome="denied").count() == 1
