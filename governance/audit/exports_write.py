@@ -90,7 +90,7 @@ def write_selection(
         rows += len(page)
         if rows > settings.AUDIT_EXPORT_MAX_ROWS:
             raise TooLarge(
-                f"More than {settings.AUDIT_EXPORT_MAX_ROWS} events fit; an export with proofs "
+                f"More than {settings.AUDIT_EXPORT_MAX_ROWS:,} events fit; an export with proofs "
                 "holds no more.",
                 hint="Narrow the filter, or take the whole log.",
             )
