@@ -316,6 +316,7 @@ def test_verify_needs_neither_server_nor_django(tmp_path: Path) -> None:
 
 def test_doctor_says_what_is_wrong_and_what_mends_it(ada: Person, run: Run, settings: Any) -> None:
     settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"
+    settings.AUDIT_WITNESSES = ["nonsense"]
 
     _, out, err = run("doctor", code=1)
 
@@ -324,6 +325,9 @@ def test_doctor_says_what_is_wrong_and_what_mends_it(ada: Person, run: Run, sett
     assert lines["Redis or Valkey"].startswith("✓")
     assert lines["Migrations"].startswith("✓")
     assert lines["Policy"].startswith("✓")
+    assert lines["Second place"].startswith("✓")
+    assert lines["Witnesses"].startswith("✗")
+    assert "ASSAY_AUDIT_WITNESSES" in out
     assert lines["MLflow"].startswith("✗")
     assert "MLFLOW_TRACKING_URI" in out
     assert lines["Workers"].startswith("✗")
