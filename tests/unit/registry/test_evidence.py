@@ -30,7 +30,7 @@ from governance.people.services import person_deactivate
 from governance.principals import Principal, service_principal
 from governance.reviews.models import Decision, Review
 from registry.canonical import json_digest
-from registry.releases import evidence_events
+from registry.releases import evidence_events, evidence_mlbom
 from registry.releases.evidence import release_evidence
 from registry.releases.evidence_archive import SIGNATURE, archive
 from registry.releases.evidence_mlbom import mlbom
@@ -686,6 +686,28 @@ def test_the_architecture_is_read_from_the_files_that_the_manifest_names(office:
     card = json.loads(mlbom(release))["metadata"]["component"]["modelCard"]
     assert card["modelParameters"]["architectureFamily"] == "bert"
     assert card["modelParameters"]["modelArchitecture"] == "BertForSequenceClassification"
+
+
+def test_a_version_of_many_files_has_a_bill_that_the_schema_takes_whole(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = stored({f"part-{n}.safetensors": b"%d" % n for n in range(150)})
+    ModelVersion.objects.filter(pk=office.tuned.pk).update(
+        digest=manifest.digest, manifest=manifest.to_json()
+    )
+    office.tuned.refresh_from_db()
+    release = office.submit()
+    bill = mlbom(release)
+    assert len(json.loads(bill)["metadata"]["component"]["components"]) == 150
+    monkeypatch.setattr(evidence_mlbom, "CHECKED_ITEMS", 1000)
+    assert mlbom(release) == bill
+
+
+def test_a_bill_that_is_no_cyclonedx_is_not_given_out(office: Office) -> None:
+    release = office.submit()
+    release.dossier["identity"]["files"][0]["sha256"] = "no digest"
+    with pytest.raises(RuntimeError, match="is no CycloneDX"):
+        mlbom(release)
 
 
 @pytest.mark.parametrize("licence", ["", "Company licence (2026)", "MIT"])
