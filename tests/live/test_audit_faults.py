@@ -27,9 +27,8 @@ from governance.audit.tiles import WIDTH, read_tile, split_hashes
 from tests.live.audit_processes import ACTION, FragilePostgres, Nursery, end, gone, nursery
 from tests.live.celery_worker import ROOT, until
 
-pytestmark = [pytest.mark.live, pytest.mark.sweep]
-
 KILLS = int(os.environ.get("ASSAY_FAULT_KILLS", "100"))
+pytestmark = [pytest.mark.live, pytest.mark.sweep, pytest.mark.timeout(120 + 5 * KILLS)]
 NAME = "assay.example/audit"
 SEEDS = ("01" * 32, "02" * 32)
 KEYS = [Signer(NAME, bytes.fromhex(seed)).public_key for seed in SEEDS]
