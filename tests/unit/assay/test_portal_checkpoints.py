@@ -20,7 +20,7 @@ from governance.audit.second_place import second_place
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.governance.witness_server import WitnessServer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture

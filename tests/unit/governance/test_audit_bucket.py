@@ -24,6 +24,8 @@ from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_signer
 from governance.principals import service_principal
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture(scope="module")
 def server():
