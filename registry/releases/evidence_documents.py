@@ -192,8 +192,9 @@ this dossier, and on nothing that they had made; and that the dossier names the 
 What it does not show
 
   That nothing was left out of the pack: an export of the whole log shows that. That the log was
-  not rewritten: a checkpoint that somebody else kept, or cosigned, shows that. Requests that the
-  model answered are not in here. {left_out}
+  not rewritten: a checkpoint that somebody else kept, or cosigned, shows that. dossier.html is for
+  reading; what was approved is dossier.json. Requests that the model answered are not in here.
+  {left_out}
 """
 
 

@@ -10,24 +10,24 @@ from typing import Any
 
 from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
+from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.evidence_archive import MANIFEST, SIGNATURE, manifest_bytes, signed_manifest
 from registry.releases.evidence_verifier import check
 from registry.releases.models import Release
+from registry.releases.services import release_answer
 from tests.unit.registry.test_releases import Office
 
 Files = dict[str, bytes]
 
 
-def decided(office: Office) -> Release:
+def decided(office: Office, answered_by: Person | None = None) -> Release:
     """Changes were requested and answered with a new dossier; then it was approved."""
     release = office.submit()
     office.decide(release, office.risk, "request_changes")
-    from registry.releases.services import release_answer
-
     release = release_answer(
-        actor=principal_for_person(office.submitter),
+        actor=principal_for_person(answered_by or office.submitter),
         release_id=release.pk,
         message="The head of the pharmacy oversees it.",
         risk_answers={**release.risk_answers, "notes": "Overseen by the head of the pharmacy."},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import random
@@ -20,7 +21,7 @@ from pytest_django import DjangoAssertNumQueries
 from governance.audit.checkpoint import BadCheckpoint, Signer, Verifier
 from governance.audit.models import AuditCheckpoint, AuditCosignature, AuditEvent
 from governance.audit.sealer import seal_once
-from governance.audit.services import AuditEntry, Subject, audit_record_many
+from governance.audit.services import AuditEntry, Subject, audit_record, audit_record_many
 from governance.audit.signing import audit_public_keys, audit_signer
 from governance.errors import NotFound, NotPermitted, TooLarge, WrongState
 from governance.people.erasure import person_erase
@@ -29,14 +30,17 @@ from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate
 from governance.principals import Principal, service_principal
 from governance.reviews.models import Decision, Review
+from governance.reviews.states import review_subject
 from registry.canonical import json_digest
 from registry.releases import evidence_events, evidence_mlbom
 from registry.releases.evidence import release_evidence
 from registry.releases.evidence_archive import SIGNATURE, archive
+from registry.releases.evidence_events import events_document, release_record
 from registry.releases.evidence_mlbom import mlbom
-from registry.releases.evidence_verifier import Fault, check, load
+from registry.releases.evidence_verifier import Fault, canonical, check, leaf_hash, load
 from registry.releases.models import Release
-from registry.releases.services import release_withdraw
+from registry.releases.selectors import release_review
+from registry.releases.services import release_decide, release_withdraw
 from registry.versions.models import ModelVersion
 from tests.unit.governance.witness_server import WitnessServer
 from tests.unit.registry.evidence_world import Files, decided, faults, files_of, forged, packed
@@ -138,8 +142,6 @@ def test_it_verifies_with_python_alone(office: Office, release: Release, tmp_pat
 
 
 def test_the_verifier_is_written_for_python_3_8(files: Files) -> None:
-    import ast
-
     ast.parse(files["verify.py"], feature_version=(3, 8))
 
 
@@ -333,8 +335,6 @@ def _rewritten(name: str, value: Any) -> Callable[[Any], None]:
     """The newest event of a decision says something else, with a leaf hash that fits."""
 
     def change(told: Any) -> None:
-        from registry.releases.evidence_verifier import canonical, leaf_hash
-
         for each in reversed(told["events"]):
             body = json.loads(each["canonical"])
             if body["action"] == "release:decide":
@@ -384,6 +384,8 @@ def test_an_event_that_was_changed_or_left_out_is_found(
         ("evaluations", lambda d: d["evaluations"].clear(), "Model"),
         ("mlbom", lambda d: d["metadata"]["component"]["components"].clear(), "Model"),
         ("manifest", lambda d: d["release"].update(state="withdrawn"), "Dossier"),
+        ("manifest", lambda d: d["release"].update(version="sentiment v2"), "Dossier"),
+        ("manifest", lambda d: d["release"].update(environment="staging"), "Dossier"),
         ("manifest", lambda d: d["checkpoint"].update(size=1), "Checkpoint"),
         ("manifest", lambda d: d.update(log="another"), "Signature"),
     ],
@@ -451,6 +453,60 @@ def test_votes_on_the_same_dossier_of_another_release_do_not_count(
 
     found = faults(forged(files, decisions=one_vote_less, events=with_theirs))
     assert found == {"Approval": "fewer than 1 approved this dossier for compliance"}
+
+
+@pytest.mark.parametrize("when", ["submitted it", "answered the reviewers"])
+def test_a_vote_on_ones_own_work_is_found_though_the_log_holds_it(
+    office: Office, person: Callable[..., Person], when: str
+) -> None:
+    """No service takes such a vote; here somebody wrote it into the log, and packs it by hand."""
+    voter = office.submitter
+    if when == "answered the reviewers":
+        voter = person("Ann", "developer@clinical")
+    release = decided(office, answered_by=voter)
+    files = files_of(packed(office, release))
+    review = release_review(release)
+    assert review is not None
+    event = audit_record(
+        actor=principal_for_person(voter),
+        action="release:decide",
+        subject=review_subject(review),
+        reason="Mine is good.",
+        data={
+            "verdict": "approve",
+            "speciality": "compliance",
+            "digest": review.digest,
+            "round": review.round,
+            "subject": f"release {release.pk}",
+        },
+    )
+    seal_once()
+    event.refresh_from_db()
+    record = release_record(
+        release_id=release.pk, reviews=[review.pk], version_id=0, evaluations=[], deployments=[]
+    )
+    head = record.checkpoint
+
+    def with_vote(told: Any) -> None:
+        vote = json.loads(bytes(event.canonical))
+        said = {name: vote["data"][name] for name in ("verdict", "speciality", "digest", "round")}
+        _decisions(told).append(
+            {
+                **said,
+                "event": event.sequence,
+                "person": {"id": voter.pk, "name": voter.name},
+                "reason": vote["reason"],
+                "at": vote["occurred_at"],
+            }
+        )
+
+    def under(about: Any) -> None:
+        about["checkpoint"] = {"size": head.tree_size, "root": bytes(head.root_hash).hex()}
+
+    files["checkpoint.txt"] = head.note.encode()
+    made = forged(files, decisions=with_vote, events=lambda _: events_document(record))
+    found = faults(forged(made, manifest=under))
+    assert found == {"Separation of duties": f"person {voter.pk} decided on their own work"}
 
 
 def test_files_that_do_not_make_the_version_are_found(office: Office, files: Files) -> None:
@@ -606,8 +662,6 @@ def test_a_reason_longer_than_the_log_holds_is_whole(office: Office) -> None:
     release = office.submit()
     actor = principal_for_person(office.compliance)
     reason = "Because of this. " * 200
-    from registry.releases.services import release_decide
-
     release_decide(
         actor=actor,
         release_id=release.pk,
