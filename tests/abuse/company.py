@@ -99,11 +99,12 @@ def attacked_company() -> Company:
         group=f"{SECRET} engineers", role="developer", department=engineering
     )
     things["token"], _ = access_token_create(person=company.enzo, name=SECRET)
+    asker = person_of(company, "an auditor")
     things["export"] = AuditExport.objects.create(
-        person=company.enzo, filters={"query": SECRET}, format="jsonl"
+        person=asker, filters={"query": SECRET}, format="jsonl"
     )
     things["filter"] = AuditFilter.objects.create(
-        person=company.enzo, name=SECRET, parameters={"query": SECRET}
+        person=asker, name=SECRET, parameters={"query": SECRET}
     )
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
