@@ -12,7 +12,9 @@ import pytest
 
 from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
+from governance.audit.services import audit_record
 from governance.people.models import Department, Person
+from governance.principals import service_principal
 from registry.releases.evidence_verifier import check
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
@@ -20,6 +22,7 @@ from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_portal_pages import signed_in
 from tests.unit.registry.test_releases import Office
 from workers.deployments.models import Deployment
+from workers.deployments.states import deployment_subject
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -64,10 +67,6 @@ def test_the_api_gives_it_out_and_says_so_in_the_log(office: Office, release: Re
 
 
 def test_where_it_serves_is_in_it(office: Office, release: Release) -> None:
-    from governance.audit.services import audit_record
-    from governance.principals import service_principal
-    from workers.deployments.states import deployment_subject
-
     made = Deployment.objects.create(
         name="review-sentiment",
         release=release,
