@@ -243,6 +243,7 @@ def values(company: Company) -> dict[str, Any]:
         "name": "mallory",
         "new": None,
         "old": 1,
+        "parameters": {"action": "key:create"},
         "password": "correct horse battery staple",
         "person": company.enzo.pk,
         "query": "engineering",
