@@ -42,8 +42,10 @@ from governance.policy.services import authorize
 LIST_SIZE = 50
 PEOPLE_MAX = 100
 TEXT_MAX = 201
-_ACTION = '<option value="{}">{} ({})</option>'
+_ACTION = '<option value="{}">{}</option>'
 WITHIN = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "30 days"))
+# What a condition is called on the page, where that is not its name.
+TITLES = {"query": "search", "subject": "on what", "since": "from", "until": "to", "within": "when"}
 # What an address may call a filter besides.
 SHORT = {"q": "query"}
 
@@ -90,6 +92,8 @@ class AuditLog(ActionScreen):
             "newest": f"?{address}" if page.newer is not None else "",
             "export": urlencode(self.exported(parameters)),
             "actions": action_options(),
+            "given_action": said_of(typed.get("action", "")),
+            "shown": [(TITLES.get(k, words(k)), v) for k, v in parameters.items()],
             "kinds": KINDS,
             "outcomes": OUTCOMES,
             "subject_types": subject_types(),
@@ -150,6 +154,16 @@ class AuditLog(ActionScreen):
         ]
 
 
+def said_of(action: str) -> str:
+    """A chosen action in the words of its choice."""
+    for noun, listed in action_groups():
+        if action == f"{noun}:":
+            return f"anything to do with {words(noun)}"
+        if action in dict(listed):
+            return dict(listed)[action]
+    return action
+
+
 @cache
 def action_options() -> SafeString:
     """The choices of an action: hundreds, and always the same."""
@@ -158,10 +172,7 @@ def action_options() -> SafeString:
         '<optgroup label="{}"><option value="{}:">anything to do with {}</option>{}</optgroup>',
         (
             (sentence(words(noun)), noun, words(noun), format_html_join("", _ACTION, listed))
-            for noun, listed in (
-                (noun, [(action, said, action) for action, said in group])
-                for noun, group in action_groups()
-            )
+            for noun, listed in action_groups()
         ),
     )
 
