@@ -95,7 +95,7 @@ def refusal_record(error: DomainError) -> None:
     if error.attempt is None:
         return
     for refused, others in _rate.admit(error, error.attempt.actor):
-        audit_refusal(_counting(refused, others))
+        audit_refusal(_as_recorded(refused, others))
 
 
 def attempted(actor: Principal, *, surface: str, method: str, path: str) -> Attempt:
@@ -116,13 +116,21 @@ def attempted(actor: Principal, *, surface: str, method: str, path: str) -> Atte
     )
 
 
-def _counting(error: DomainError, others: int) -> DomainError:
-    if not others:
+def _as_recorded(error: DomainError, others: int) -> DomainError:
+    """The refusal with the number of those that were left out.
+
+    A sentence about somebody else is kept under their key: it calls who was refused by number, lest
+    it names them when they are erased.
+    """
+    message, attempt = error.message, error.attempt
+    if attempt is not None and attempt.actor.person_id is not None and attempt.actor.name:
+        about = attempt.subject.concerns
+        if about is not None and about != attempt.actor.person_id:
+            message = message.replace(attempt.actor.name, f"person {attempt.actor.person_id}")
+    if others:
+        message = f"{message} ({others} more were not recorded.)"
+    if message == error.message:
         return error
-    told = DomainError(
-        f"{error.message} ({others} more were not recorded.)",
-        code=error.code,
-        attempt=error.attempt,
-    )
+    told = DomainError(message, code=error.code, attempt=attempt)
     told.status = error.status
     return told

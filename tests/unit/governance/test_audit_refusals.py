@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from django.utils import timezone
 
-from governance.audit.models import AuditEvent
+from governance.audit.models import AuditEvent, AuditPersonKey
 from governance.audit.refusals import (
     ACTORS_MAX,
     BURST,
@@ -18,12 +19,13 @@ from governance.audit.refusals import (
 )
 from governance.audit.services import Attempt, Subject
 from governance.errors import NotPermitted, WrongState
+from governance.people.models import Person
 from governance.people.services import department_create
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import ANONYMOUS, Principal, RequestContext, request_context
-from tests.unit.audit_support import recorded
+from tests.unit.audit_support import recorded, recorded_all
 
 pytestmark = pytest.mark.django_db
 
@@ -106,3 +108,21 @@ def test_what_was_let_through_in_this_request_is_what_is_refused(
     assert (event.request_id, event.reason) == ("req-1", caught.value.message)
     refusal_record(NotPermitted("Of nobody."))
     assert AuditEvent.objects.filter(outcome="denied").count() == 1
+
+
+def test_a_refusal_about_somebody_else_does_not_keep_the_name_of_who_was_refused(
+    actor: Callable[..., Principal], person: Callable[..., Person]
+) -> None:
+    ada, ben = actor("Ada Zwetschge"), person("Ben Quitte")
+    about_ben = Attempt(ada, "role:grant", Subject("person", str(ben.pk), ben.name))
+    refusal_record(NotPermitted("Ada Zwetschge may not do this.", attempt=about_ben))
+    assert recorded(outcome="denied").reason == f"person {ada.id} may not do this."
+    # About themselves, their own key keeps it.
+    refusal_record(refusal(ada, "Ada Zwetschge may not do that."))
+    said = [event.reason for event in recorded_all(outcome="denied")]
+    assert said[1] == "Ada Zwetschge may not do that."
+    AuditPersonKey.objects.filter(person_id=ada.person_id).update(
+        key=None, erased_at=timezone.now()
+    )
+    told = "".join(f"{e.actor_name} {e.reason}" for e in recorded_all(outcome="denied"))
+    assert "Zwetschge" not in told
