@@ -10,6 +10,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 ZERO_NONCE = bytes(12)
+# What every box begins with inside. ChaCha20-Poly1305 alone does not bind a box to one key: two
+# contents could be made to share a box (https://eprint.iacr.org/2020/1456, the padding fix).
+COMMITMENT = bytes(32)
 
 Body = dict[str, Any]
 
@@ -21,9 +24,12 @@ def open_box(box: bytes, key: bytes) -> Body:
         ValueError: it was not made under this key, or was changed.
     """
     try:
-        content = json.loads(ChaCha20Poly1305(key).decrypt(ZERO_NONCE, box, None))
+        clear = ChaCha20Poly1305(key).decrypt(ZERO_NONCE, box, None)
     except InvalidTag as error:
         raise ValueError("the box was changed, or is of another key") from error
+    if not clear.startswith(COMMITMENT):
+        raise ValueError("the box is not bound to its key")
+    content = json.loads(clear[len(COMMITMENT) :])
     if not isinstance(content, dict):
         raise ValueError("the box holds no object")
     return content

@@ -2,9 +2,10 @@
 
 An event's canonical bytes never hold a person's name, addresses or what is said about them in
 clear. They hold `"personal": [{"of": "person:17", "box": "<base64>"}]`; a box is ChaCha20-Poly1305
-(RFC 8439) of a JSON object that is merged over the event to read it. Its key is HKDF-SHA256
-(RFC 5869) of the person's key, salted with the event's nonce: used once, so with a zero nonce.
-Destroying a person's key makes every box of theirs unreadable, and leaves every hash as it was.
+(RFC 8439) of 32 zero bytes, which bind it to its key, and a JSON object that is merged over the
+event to read it. Its key is HKDF-SHA256 (RFC 5869) of the person's key, salted with the event's
+nonce: used once, so with a zero nonce. Destroying a person's key makes every box of theirs
+unreadable, and leaves every hash as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import connection
 
-from governance.audit.boxes import ZERO_NONCE, Body, merged, open_box
+from governance.audit.boxes import COMMITMENT, ZERO_NONCE, Body, merged, open_box
 from governance.audit.models import AuditEvent
 
 INFO = b"assay audit box v1"
@@ -194,7 +195,8 @@ def _move_decided(body: Body, box: Body, part: str, name: str, *, blank: bool) -
 
 def _sealed(content: Body, key: bytes) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    box = ChaCha20Poly1305(key).encrypt(ZERO_NONCE, text.encode("utf-8", "replace"), None)
+    clear = COMMITMENT + text.encode("utf-8", "replace")
+    box = ChaCha20Poly1305(key).encrypt(ZERO_NONCE, clear, None)
     return base64.b64encode(box).decode()
 
 

@@ -317,7 +317,9 @@ class Pack:
                     closed.add(box["of"])
                     continue
                 content = decrypted(keys[box["of"]], bytes(12), decoded(box["box"]))
-                body = merged(body, json.loads(content))
+                if content[:32] != bytes(32):
+                    raise Fault("a box is not bound to its key")
+                body = merged(body, json.loads(content[32:]))
                 opened += 1
             self.events[event["sequence"]] = body
         erased = f"; {len(closed)} people were erased since" if closed else ""

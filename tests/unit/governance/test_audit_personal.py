@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from django.db import Error, connection, transaction
 from django.utils import timezone
 from hypothesis import given
@@ -134,6 +135,13 @@ def test_a_disclosed_key_opens_its_box_and_no_other(people: tuple[Person, Person
             open_box(boxes[one.of], one.key)
     erase(people[0])
     assert [one.of for one in disclosures([first])[first.pk]] == [f"person:{people[1].pk}"]
+
+
+def test_a_box_that_is_not_bound_to_its_key_is_none() -> None:
+    key = bytes(range(32))
+    box = ChaCha20Poly1305(key).encrypt(bytes(12), b'{"actor_name": "somebody else"}', None)
+    with pytest.raises(ValueError, match="not bound"):
+        open_box(box, key)
 
 
 def test_equal_events_have_unequal_boxes(people: tuple[Person, Person]) -> None:
