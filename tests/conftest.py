@@ -25,6 +25,7 @@ APPEND_ONLY = (
     "governance_auditpersonkey",
     "governance_auditsubtree",
     "governance_usagerecord",
+    "workers_servingperiod",
 )
 _flush = DatabaseOperations.sql_flush
 

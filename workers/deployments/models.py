@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 
 class DeploymentState(models.TextChoices):
@@ -77,3 +77,60 @@ class Replica(models.Model):
 
     def __str__(self) -> str:
         return f"{self.deployment_id}@{self.worker}"
+
+
+class ServingPeriod(models.Model):
+    """From when to when a deployment served: what answers "what served then?".
+
+    Written with the move that begins it, at the time of that move's audit event; closed once, with
+    the move that ends it. Database triggers refuse every other change. `digest` is what its first
+    ready replica had hashed while loading, and `ended_as` the state that the deployment went to.
+    """
+
+    deployment = models.ForeignKey(
+        Deployment, on_delete=models.PROTECT, related_name="periods", db_index=False
+    )
+    digest = models.CharField(max_length=64)
+    serving_from = models.DateTimeField()
+    serving_until = models.DateTimeField(null=True, blank=True)
+    ended_as = models.CharField(max_length=10, choices=DeploymentState.choices, blank=True)
+    began_event = models.ForeignKey(
+        "governance.AuditEvent", on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    ended_event = models.ForeignKey(
+        "governance.AuditEvent",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        null=True,
+        blank=True,
+    )
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("deployment",),
+                condition=Q(serving_until__isnull=True),
+                name="one_open_period_per_deployment",
+            ),
+            models.CheckConstraint(
+                name="a_period_ends_after_it_began",
+                condition=Q(serving_until__isnull=True) | Q(serving_until__gte=F("serving_from")),
+            ),
+            models.CheckConstraint(
+                name="an_ended_period_says_how",
+                condition=Q(serving_until__isnull=True, ended_event__isnull=True, ended_as="")
+                | Q(
+                    serving_until__isnull=False,
+                    ended_event__isnull=False,
+                    ended_as__in=("pending", "refused", "stopped"),
+                ),
+            ),
+        )
+        indexes = (
+            models.Index(fields=("deployment", "serving_from"), name="periods_of_deployment"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.deployment} from {self.serving_from:%Y-%m-%d %H:%M}"

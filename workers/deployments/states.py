@@ -9,6 +9,7 @@ from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
 from governance.principals import Principal, background
 from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.periods import period_keep
 from workers.dispatch import wake_engines
 
 ALLOWED_TRANSITIONS: dict[DeploymentState, frozenset[DeploymentState]] = {
@@ -63,7 +64,8 @@ def deployment_move(
     outcome: str = "allowed",
     policy_version: int | None = None,
 ) -> Deployment:
-    """Lock, re-check, set `to`, audit; after the commit engines and gateways look again.
+    """Lock, re-check, set `to`, audit, and keep from when to when it served; after the commit
+    engines and gateways look again.
 
     Raises:
         NotFound: no such deployment.
@@ -82,7 +84,7 @@ def deployment_move(
     deployment.save(update_fields=["state", "message", "stopped_at"])
     version = deployment.release.version
     with background(f"deployment-{deployment.pk}", actor):
-        audit_record(
+        event = audit_record(
             actor=actor,
             action=f"deployment:{_VERBS[to]}",
             subject=deployment_subject(deployment),
@@ -92,5 +94,6 @@ def deployment_move(
             data={"release": deployment.release_id, "digest": version.digest},
             policy_version=policy_version,
         )
+    period_keep(deployment=deployment, before=state, event=event)
     transaction.on_commit(wake_engines)
     return deployment
