@@ -213,7 +213,7 @@ def readme(release: Release, *, made_at: str, made_by: str, left_out: int) -> by
         made_at=made_at,
         made_by=made_by,
         state=release.get_state_display().lower(),
-        left_out=f"{left_out} older refusals and events of deployments did not fit."
+        left_out=f"{left_out} older refusals and events of deployments or packs taken did not fit."
         if left_out
         else "Nothing was too much to fit.",
     ).encode("utf-8", "replace")

@@ -14,16 +14,18 @@ from governance.audit.personal import disclosures, opened_bodies
 from governance.errors import TooLarge, WrongState
 from governance.permissions import Action
 
-# What was decided is in a pack whole or not at all; of the rest, the newest.
+# What was decided is in a pack whole or not at all; of the rest, the newest. Packs that were taken
+# are bounded on their own: whoever takes one again and again must crowd out nothing else.
 MAX_EVENTS = 10_000
 MAX_OTHERS = 1_000
+MAX_TAKEN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """Sealed events in the log's order, what each says (boxes opened), and the head they lead to.
 
-    `left_out` counts older refusals and events of deployments that did not fit.
+    `left_out` counts older refusals, events of deployments and packs taken that did not fit.
     """
 
     events: tuple[AuditEvent, ...]
@@ -64,35 +66,39 @@ def release_record(
         | _of("evaluation", evaluations)
     )
     run = _of("deployment", deployments) & ~Q(action=Action.DEPLOYMENT_INVOKE)
+    taken = Q(action=Action.RELEASE_EVIDENCE)
     decided = list(
-        AuditEvent.objects.filter(own, outcome="allowed")
-        .exclude(action=Action.RELEASE_EVIDENCE, sequence=None)
-        .order_by("id")[: MAX_EVENTS + 1]
+        AuditEvent.objects.filter(own & ~taken, outcome="allowed").order_by("id")[: MAX_EVENTS + 1]
     )
     if len(decided) > MAX_EVENTS:
         raise TooLarge(
             f"Release {release_id} has more than {MAX_EVENTS:,} audit events; they fit no pack.",
             hint="An export of the audit log holds them all.",
         )
-    others = AuditEvent.objects.filter(
-        run | (own & ~Q(outcome="allowed")), sequence__isnull=False
-    ).order_by("-id")
-    newest = list(others[:MAX_OTHERS])
-    left_out = others.count() - MAX_OTHERS if len(newest) == MAX_OTHERS else 0
+    others, others_left = _newest(run | (own & ~Q(outcome="allowed")), MAX_OTHERS)
+    packs, packs_left = _newest(own & taken & Q(outcome="allowed"), MAX_TAKEN)
     if any(event.sequence is None for event in decided):
         raise WrongState(
             f"The last that happened to release {release_id} is not sealed in the log yet.",
             hint="Events are sealed within a second; try again. If not, the controller is down.",
             retry_after=1,
         )
-    events = sorted([*decided, *newest], key=lambda event: event.sequence or 0)
+    events = sorted([*decided, *others, *packs], key=lambda event: event.sequence or 0)
     checkpoint = _checkpoint(events[-1].sequence if events else None)
     if checkpoint is None or not decided:
         raise WrongState(
             f"The audit log says nothing of release {release_id}; there is no evidence to pack.",
             hint="`assay audit verify` tells whether the log is whole.",
         )
-    return Record(tuple(events), tuple(opened_bodies(events)), checkpoint, max(0, left_out))
+    left_out = others_left + packs_left
+    return Record(tuple(events), tuple(opened_bodies(events)), checkpoint, left_out)
+
+
+def _newest(which: Q, most: int) -> tuple[list[AuditEvent], int]:
+    """The newest sealed ones, and how many are older."""
+    rows = AuditEvent.objects.filter(which, sequence__isnull=False).order_by("-id")
+    newest = list(rows[:most])
+    return newest, max(0, rows.count() - most) if len(newest) == most else 0
 
 
 def _checkpoint(last: int | None) -> AuditCheckpoint | None:

@@ -637,6 +637,30 @@ def test_the_events_of_where_it_serves_are_in_it_and_bounded(
         packed(office, release)
 
 
+def test_taking_packs_crowds_out_no_pack(
+    office: Office, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may take one could else take it so often that nobody gets one any more."""
+    audit_record_many(
+        AuditEntry(
+            actor=service_principal("nobody"),
+            action="release:evidence",
+            subject=Subject("release", str(release.pk), "the release"),
+        )
+        for _ in range(40)
+    )
+    monkeypatch.setattr(evidence_events, "MAX_EVENTS", 30)
+    monkeypatch.setattr(evidence_events, "MAX_TAKEN", 5)
+    files = files_of(packed(office, release))
+    assert faults(files) == {}
+    actions = [
+        json.loads(each["canonical"])["action"]
+        for each in json.loads(files["events.json"])["events"]
+    ]
+    assert actions.count("release:evidence") == 5
+    assert json.loads(files["manifest.json"])["events_left_out"] == 35
+
+
 def test_rows_that_contradict_the_log_are_not_packed(office: Office, release: Release) -> None:
     packed(office, release)
 
