@@ -12,9 +12,9 @@ from django.test import Client
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened, opened_body
 from governance.audit.refusals import BURST, STRANGERS_BURST
-from tests.abuse.company import EVERYBODY, INQUIRIES, address_book, caller, values
+from tests.abuse.company import EVERYBODY, INQUIRIES, address_book, browser, caller, values
 from tests.abuse.database import digests, undone
-from tests.abuse.surface import Operation, body_of, filled, operations, send
+from tests.abuse.surface import Operation, addresses, body_of, filled, operations, send
 from tests.unit.assay.portal_data import Company
 
 pytestmark = pytest.mark.sweep
@@ -177,8 +177,6 @@ def test_malformed_and_mistimed_changes_are_events_too(
 
 
 def test_the_portal_says_as_much_of_what_it_refuses(company: Company) -> None:
-    from tests.abuse.company import browser
-
     admin = browser(company, "an admin")
     for path, form, status, action in (
         ("/departments", {"slug": "engineering", "name": "Twice"}, 409, "department:create"),
@@ -195,3 +193,32 @@ def test_the_portal_says_as_much_of_what_it_refuses(company: Company) -> None:
     assert response.status_code == 403
     (event,) = events_of(response)
     assert (event.action, event.actor_kind) == ("portal:post", "person")
+
+
+# Where one signs in or out, and what only looks by a form; forms that are shown again are refusals
+# of the page's own.
+NO_CHANGE = ("/sign-", "/account", "/audit/verify", "/policy/why", "/policy/who", "/playground")
+
+
+@pytest.mark.parametrize("who", ["a viewer of finance", "a lead of engineering", "an admin"])
+def test_every_form_of_the_portal_that_is_sent_is_an_event(company: Company, who: str) -> None:
+    client, book = browser(company, who), address_book(company)
+    form = {"reason": "Mine.", "message": "Mine.", "role": "developer", "verdict": "reject"}
+    silent, outcomes = [], set()
+    for address in addresses("/"):
+        path = address.filled(book)
+        if address.pattern.startswith(("/api/", "/scim/", "/v1/", "/static", *NO_CHANGE)):
+            continue
+        with undone():
+            before = digests()
+            response = client.post(path, form)
+            said = AuditEvent.objects.filter(request_id=response.headers["x-request-id"])
+            told = set(said.values_list("outcome", flat=True))
+            outcomes |= told
+            if response.status_code in {400, 403, 404, 409, 429} and address.places:
+                if "denied" not in told:
+                    silent.append((address.pattern, response.status_code))
+            elif response.status_code < 400 and not told and digests() != before:
+                silent.append((address.pattern, response.status_code))
+    assert silent == []
+    assert outcomes >= ({"denied"} if "viewer" in who else {"allowed", "denied"})
