@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
@@ -26,6 +26,7 @@ from governance.audit.search.parameters import given_by, parameters_of
 from governance.audit.selectors import audit_events_visible_to
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
+from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.engine import PolicyDecision, Resource
 from governance.policy.selectors import visible_to
@@ -34,6 +35,7 @@ from governance.principals import Principal, request_context
 
 KEPT_FOR = timedelta(hours=24)
 UNDER_WAY_MAX = 3
+KEPT_BYTES_MAX = 8 * 1024**3
 # Filters that may hold a person's name, which no event holds in clear.
 TYPED = frozenset({"query", "who", "subject"})
 _MOMENTS = frozenset({"since", "until"})
@@ -66,7 +68,7 @@ def audit_export_ask(
     Raises:
         NotFound, NotPermitted: the policy refuses; or the actor is no person.
         InvalidInput: a filter or format that there is not.
-        WrongState: too many of the person's exports are under way.
+        WrongState: too many of the person's exports are under way, or those kept are too large.
     """
     with transaction.atomic():
         decision = may_export(actor, filters)
@@ -84,15 +86,9 @@ def audit_export_ask(
                     policy_version=decision.policy_version,
                 ),
             )
-        under_way = AuditExport.objects.filter(
-            person_id=actor.person_id, state__in=(ExportState.QUEUED, ExportState.RUNNING)
-        )
-        if under_way.count() >= UNDER_WAY_MAX:
-            raise WrongState(
-                f"{UNDER_WAY_MAX} of your exports are under way; no other one was begun.",
-                hint="Wait until one is done, or cancel one.",
-                retry_after=30,
-            )
+        # One at a time of each person's, so that the bounds hold.
+        Person.objects.select_for_update(no_key=True).get(pk=actor.person_id)
+        _check_room(actor.person_id)
         export = AuditExport.objects.create(
             person_id=actor.person_id,
             address=request_context.get().client_address[:64],
@@ -113,6 +109,29 @@ def audit_export_ask(
             policy_version=decision.policy_version,
         )
     return export
+
+
+def _check_room(person_id: int) -> None:
+    """Files lie on the disk that everything else lies on too.
+
+    Raises:
+        WrongState: too many of the person's exports are under way, or those kept are too large.
+    """
+    own = AuditExport.objects.filter(person_id=person_id)
+    under_way = own.filter(state__in=(ExportState.QUEUED, ExportState.RUNNING))
+    if under_way.count() >= UNDER_WAY_MAX:
+        raise WrongState(
+            f"{UNDER_WAY_MAX} of your exports are under way; no other one was begun.",
+            hint="Wait until one is done, or cancel one.",
+            retry_after=30,
+        )
+    kept = own.filter(state=ExportState.DONE).aggregate(bytes=Sum("size"))["bytes"] or 0
+    if kept >= KEPT_BYTES_MAX:
+        raise WrongState(
+            f"Your exports of the last day hold more than {KEPT_BYTES_MAX // 1024**3} GiB; no "
+            "other one was begun.",
+            hint="Each is deleted 24 hours after it was made.",
+        )
 
 
 def may_export(actor: Principal, filters: Mapping[str, Any]) -> PolicyDecision:

@@ -13,6 +13,8 @@ from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
+from governance.audit.exports import UNDER_WAY_MAX, audit_export_ask
+from governance.audit.exports_models import AuditExport
 from governance.audit.models import AuditEvent
 from governance.errors import DomainError
 from governance.keys.models import ApiKey
@@ -255,3 +257,12 @@ def test_one_idempotency_key_from_ten_tabs(
     assert 200 in statuses
     stops = AuditEvent.objects.filter(action="deployment:stop", outcome="allowed")
     assert stops.count() == 1
+
+
+def test_more_exports_are_asked_for_at_once_than_may_be_under_way(
+    actor: Callable[..., Principal],
+) -> None:
+    auditor = actor("Asha", "auditor")
+    asked = [lambda: audit_export_ask(actor=auditor, filters={})] * (UNDER_WAY_MAX + 4)
+    assert refusals(at_once(*asked)) == [409] * 4
+    assert AuditExport.objects.count() == UNDER_WAY_MAX

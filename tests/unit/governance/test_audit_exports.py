@@ -16,7 +16,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit import exports_run, exports_write
+from governance.audit import exports, exports_run, exports_write
 from governance.audit.exports import (
     ALLOWED_TRANSITIONS,
     audit_export_ask,
@@ -124,6 +124,18 @@ def test_who_may_not_export_gets_none_and_the_attempt_is_recorded(
     with pytest.raises(NotPermitted, match="is not a person"):
         audit_export_ask(actor=key, filters={})
     assert not AuditExport.objects.exists()
+
+
+def test_who_keeps_too_much_asks_for_no_more(
+    auditor: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(3)
+    export = made(auditor)
+    monkeypatch.setattr(exports, "KEPT_BYTES_MAX", export.size)
+    with pytest.raises(WrongState, match="hold more"):
+        audit_export_ask(actor=auditor, filters={})
+    AuditExport.objects.update(state=ExportState.EXPIRED)
+    audit_export_ask(actor=auditor, filters={})
 
 
 def test_a_filter_or_format_that_there_is_not_is_refused(auditor: Principal) -> None:
