@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
@@ -45,6 +47,11 @@ from tests.unit.dump import found
 CANARIES = ("Zebedee", "Quillfrost", "zeb.q@canary.example", "zq-ext-4711")
 WHY = "Asked for it on 3 May."
 PROVIDER = service_principal("scim")
+
+
+@pytest.fixture(autouse=True)
+def _a_second_place_of_its_own(settings: Any, tmp_path: Path) -> None:
+    settings.AUDIT_PUBLISH_DIR = tmp_path
 
 
 @pytest.fixture
