@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 from django.db.models import Case, Q, QuerySet, When
-from django.db.models.expressions import RawSQL
 
 from governance.audit.search.models import AuditName, NameRole
 from governance.people.models import Person
@@ -27,11 +26,10 @@ _TYPE = re.compile("[a-z_]{1,40}")
 Pairs = tuple[tuple[str, str], ...]
 
 _WORDS = """
-SELECT id FROM governance_auditname
-WHERE array_to_tsvector(assay_words(name)) @@ (
+array_to_tsvector(assay_words(name)) @@ (
     SELECT string_agg('''' || word || ''':*', ' & ')::tsquery
     FROM unnest((assay_words(%s))[1:8]) AS word
-) LIMIT %s
+)
 """
 
 
@@ -86,7 +84,9 @@ def actions_under(prefix: str) -> tuple[str, ...]:
 def _noted(actor: Principal, text: str) -> list[tuple[str, str, str]]:
     """(role, type, ref): what is called exactly so first, then what was named last."""
     names = visible_to(actor, Action.AUDIT_VIEW, AuditName.objects.all(), resource_type="audit")
-    names = names.filter(pk__in=RawSQL(_WORDS, (text, _MATCHES_MAX)))  # noqa: S611
+    # The bound is on what the actor may know: or what others call theirs would crowd it out.
+    matches = names.order_by().extra(where=[_WORDS], params=[text])  # noqa: S610
+    names = AuditName.objects.filter(pk__in=matches.values("pk")[:_MATCHES_MAX])
     exact = Case(When(name__iexact=text, then=0), default=1)
     return list(names.order_by(exact, "-pk").values_list("role", "type", "ref")[:NAMES_MAX])
 

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
-from governance.audit.search import pages
+from governance.audit.search import names, pages
 from governance.audit.search.filters import EventFilter
 from governance.audit.search.models import SPAN_WIDTH, AuditName, AuditSpan
 from governance.audit.search.pages import audit_event_page
@@ -277,6 +277,25 @@ def test_a_lead_finds_their_departments_events_and_the_names_in_them_alone(
     for given in ({"query": "ledger"}, {"subject": "ledger"}, {"department": "finance"}):
         assert walk(lead, **given) == []
     assert walk(actor("Vera", "viewer@clinical")) == []
+
+
+def test_what_others_call_theirs_keeps_nobody_from_finding_their_own(
+    events: list[AuditEvent],
+    actor: Callable[..., Principal],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(names, "_MATCHES_MAX", 3)
+    AuditEvent.objects.bulk_create(
+        AuditEvent(
+            id=9_000_000 + number, occurred_at=at(999), actor_kind="key", actor_id="9",
+            department="clinical" if number == 20 else "finance", action="deployment:invoke",
+            outcome="denied", subject_type="deployment", subject_id=f"ward-{number}",
+            subject_name=f"ward {number}", canonical=b"{}", leaf_hash=bytes(32),
+        )
+        for number in range(21)
+    )  # fmt: skip
+    seal_once()
+    assert walk(actor("Lea", "lead@clinical"), subject="ward") == [9_000_020]
 
 
 def test_people_are_found_by_name_and_address_though_no_event_says_them(
