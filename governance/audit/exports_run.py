@@ -101,11 +101,13 @@ def export_next(stop: threading.Event) -> bool:
 def export_claim() -> AuditExport | None:
     """Take the oldest export that waits, or whose maker has fallen silent; None without one, and
     while another one is being made."""
+    under_way = (ExportState.QUEUED, ExportState.RUNNING)
+    if not AuditExport.objects.filter(state__in=under_way).exists():
+        return None
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EXPORTS_LOCK])
-        under_way = AuditExport.objects.filter(state=ExportState.RUNNING, lease_until__gte=Now())
-        if under_way.exists():
+        if AuditExport.objects.filter(state=ExportState.RUNNING, lease_until__gte=Now()).exists():
             return None
         waiting = Q(state=ExportState.QUEUED) | Q(state=ExportState.RUNNING, lease_until__lt=Now())
         rows = AuditExport.objects.select_for_update(skip_locked=True, of=("self",))

@@ -399,6 +399,7 @@ def test_every_move_between_states_is_allowed_by_the_table_or_refused(
 
 
 @pytest.mark.sweep
+@pytest.mark.timeout(600)  # Watching every allocation costs time.
 def test_fifty_thousand_rows_cost_little_memory_and_few_queries(
     auditor: Principal, django_assert_max_num_queries: Any
 ) -> None:
