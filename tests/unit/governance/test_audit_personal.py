@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,11 @@ DECISION = {
     "allowed": True,
 }
 CANARIES = (b"Xanthippe", b"Zebedee", b"203.0.113.77", b"zebedee@", b"left us")
+
+
+@pytest.fixture(autouse=True)
+def _second_place(settings: Any, tmp_path: Path) -> None:
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "outside"
 
 
 @pytest.fixture
