@@ -1,0 +1,148 @@
+"""What served, through the API, the portal and the command line."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.principals import service_principal
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.test_portal_pages import SCOPE
+from workers.deployments.models import Deployment, ServingPeriod
+
+WORKER = service_principal("engine-worker")
+EVERYONE = ("ada", "omar", "asha", "carla", "milo", "enzo", "devi", "vera")
+
+
+@pytest.fixture
+def company(db: None) -> Company:
+    """The story, in which docstring-writer has served for ten days, and twice before."""
+    made = tell_story()
+    for begun, ended in ((25, 20), (20, 12), (10, None)):
+        kept(made.deployment, begun, ended)
+    return made
+
+
+def kept(deployment: Deployment, begun: float, ended: float | None = None) -> ServingPeriod:
+    """A period of so many days ago."""
+    now = timezone.now()
+    subject = Subject("deployment", str(deployment.pk), deployment.name)
+
+    def event(verb: str) -> Any:
+        return audit_record(actor=WORKER, action=f"deployment:{verb}", subject=subject)
+
+    period = ServingPeriod.objects.create(
+        deployment=deployment,
+        digest=deployment.release.version.digest,
+        serving_from=now - timedelta(days=begun),
+        began_event=event("serve"),
+    )
+    if ended is not None:
+        period.serving_until = now - timedelta(days=ended)
+        period.ended_as, period.ended_event = "pending", event("await")
+        period.save()
+    return period
+
+
+def days_ago(days: float) -> str:
+    return (timezone.now() - timedelta(days=days)).isoformat()
+
+
+def test_the_api_says_what_serves_now_who_approved_it_and_on_what(company: Company) -> None:
+    body = Api(company.asha).get("served", department="engineering").body
+    assert (body["department"], body["said"], body["since"], body["until"]) == (
+        "engineering", "", None, None,
+    )  # fmt: skip
+    assert body["at"] is not None
+    (served,) = body["results"]
+    assert (served["name"], served["environment"]) == ("docstring-writer", "production")
+    assert served["digest"] == served["version"]["digest"] == company.first.digest
+    assert (served["serving_until"], served["ended"], served["ended_event"]) == (None, "", None)
+    began = ServingPeriod.objects.latest("pk").began_event_id
+    assert served["began_event"]["proof_url"] == f"/api/v1/audit/events/{began}/proof"
+    release = served["release"]
+    assert release["dossier_digest"] == company.live.dossier_digest
+    assert release["departments"] == ["engineering"]
+    assert release["evidence_url"] == f"/api/v1/releases/{company.live.pk}/evidence"
+    approval = served["approval"]
+    assert approval["review"]["id"] == company.review_approved.pk
+    assert len(approval["review"]["checklist"]) == 5
+    assert [(vote["person"]["name"], vote["speciality"]) for vote in approval["votes"]] == [
+        ("Milo Model-Risk", "model-risk"),
+        ("Carla Compliance", "compliance"),
+    ]
+    assert served["usage"]["requests"] >= 0
+
+
+def test_the_api_answers_for_a_moment_and_for_a_span(company: Company) -> None:
+    api = Api(company.asha)
+
+    def found(**query: Any) -> list[int]:
+        body = api.get("served", department="engineering", **query).body
+        return [served["id"] for served in body["results"]]
+
+    first, second, third = ServingPeriod.objects.order_by("pk").values_list("pk", flat=True)
+    assert found(at=days_ago(22)) == [first]
+    assert found(at=days_ago(15)) == [second]
+    assert found(at=days_ago(11)) == []
+    assert found(at=days_ago(1)) == found() == [third]
+    assert found(since=days_ago(30)) == [third, second, first]
+    assert found(since=days_ago(22), until=days_ago(15)) == [second, first]
+    page = api.get("served", department="engineering", since=days_ago(30), page_size="2").body
+    rest = api.get(page["next"].partition("/api/v1/")[2]).body
+    assert [served["id"] for served in page["results"] + rest["results"]] == [third, second, first]
+    assert rest["said"] == ""
+
+
+def test_an_empty_answer_says_what_there_is_instead(company: Company) -> None:
+    api = Api(company.asha)
+    before = api.get("served", department="engineering", at=days_ago(90)).body
+    assert before["results"] == []
+    assert "the first that did began at" in before["said"]
+    never = api.get("served", department="finance").body
+    assert never["said"].endswith("nor at any other time.")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({}, "department"),
+        ({"department": "engineering", "at": "2999-01-01T00:00:00Z"}, "at"),
+        ({"department": "engineering", "at": "2026-01-01T00:00:00"}, "at"),
+        ({"department": "engineering", "at": "yesterday"}, "at"),
+        ({"department": "engineering", "until": "2026-01-01T00:00:00Z"}, "since"),
+        ({"department": "Engineering'; --"}, "department"),
+    ],
+)
+def test_what_is_no_question_is_refused(
+    company: Company, query: dict[str, str], field: str
+) -> None:
+    problem = problem_of(Api(company.asha).get("served", **query), 400)
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
+def test_another_departments_people_are_told_that_there_is_no_such_department(
+    company: Company,
+) -> None:
+    problem_of(Api(company.fay).get("served", department="engineering"), 404)
+    assert Api(company.vera).get("served", department="engineering").status_code == 200
+    problem_of(Api(company.vera).get("served", department="finance"), 404)
+
+
+def test_an_answer_costs_as_many_queries_for_many_periods_as_for_one(company: Company) -> None:
+    api = Api(company.asha)
+    api.get("served", department="engineering")
+    costs = []
+    for since in (days_ago(1), days_ago(30)):
+        with CaptureQueriesContext(connection) as captured:
+            answer = api.get("served", department="engineering", since=since)
+        costs.append((len(answer.body["results"]), len(captured) - SCOPE))
+    # The key, the caller's roles, and what the selectors ask.
+    assert costs == [(1, 16), (3, 16)], [query["sql"][:100] for query in captured]
