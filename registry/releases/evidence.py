@@ -104,6 +104,7 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
     evaluations = version_evaluations(release.version)
     record = release_record(
         release_id=release.pk,
+        department=release.department.slug,
         reviews=[review.pk for review in reviews],
         version_id=release.version_id,
         evaluations=[each.pk for each in evaluations],

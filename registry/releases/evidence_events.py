@@ -46,6 +46,7 @@ class Record:
 def release_record(
     *,
     release_id: int,
+    department: str,
     reviews: Sequence[int],
     version_id: int,
     evaluations: Sequence[int],
@@ -53,7 +54,9 @@ def release_record(
 ) -> Record:
     """Every event of the release, its reviews, version, evaluations and deployments.
 
-    Requests to `/v1` are left out: they are use, not evidence for a decision.
+    Requests to `/v1` are left out: they are use, not evidence for a decision. So is what was
+    refused in other departments than the release's `department`, to which the version may belong:
+    who takes the pack may not know of it.
 
     Raises:
         TooLarge: there are more than a pack may hold.
@@ -75,7 +78,8 @@ def release_record(
             f"Release {release_id} has more than {MAX_EVENTS:,} audit events; they fit no pack.",
             hint="An export of the audit log holds them all.",
         )
-    others, others_left = _newest(run | (own & ~Q(outcome="allowed")), MAX_OTHERS)
+    refused = ~Q(outcome="allowed") & Q(department__in=("", department))
+    others, others_left = _newest(run | (own & refused), MAX_OTHERS)
     packs, packs_left = _newest(own & taken & Q(outcome="allowed"), MAX_TAKEN)
     if any(event.sequence is None for event in decided):
         raise WrongState(

@@ -483,7 +483,12 @@ def test_a_vote_on_ones_own_work_is_found_though_the_log_holds_it(
     seal_once()
     event.refresh_from_db()
     record = release_record(
-        release_id=release.pk, reviews=[review.pk], version_id=0, evaluations=[], deployments=[]
+        release_id=release.pk,
+        department="clinical",
+        reviews=[review.pk],
+        version_id=0,
+        evaluations=[],
+        deployments=[],
     )
     head = record.checkpoint
 
@@ -635,6 +640,27 @@ def test_the_events_of_where_it_serves_are_in_it_and_bounded(
     monkeypatch.setattr(evidence_events, "MAX_EVENTS", 2)
     with pytest.raises(TooLarge, match="more than 2 audit events"):
         packed(office, release)
+
+
+def test_what_another_department_was_refused_is_in_no_pack(
+    office: Office, release: Release, actor: Callable[..., Principal]
+) -> None:
+    """The version may be another department's, which shares it."""
+    curious, version = actor("Fritz", "developer@finance"), str(release.version_id)
+    audit_record_many(
+        AuditEntry(
+            actor=curious,
+            action="version:recall",
+            subject=Subject("version", version, "sentiment v1"),
+            outcome="denied",
+            reason=f"Fritz may not ({department}).",
+            department=department,
+        )
+        for department in ("finance", "clinical")
+    )
+    told = json.loads(files_of(packed(office, release))["events.json"])["events"]
+    of = [json.loads(each["canonical"]) for each in told]
+    assert [each["department"] for each in of if each["subject_type"] == "version"] == ["clinical"]
 
 
 def test_taking_packs_crowds_out_no_pack(
