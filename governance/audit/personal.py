@@ -66,7 +66,8 @@ def put_in_boxes(
     Args:
         body: A canonical body, with its nonce; it is left as it is.
         actor, subject: Ids of the person who acts, and of the one it is about, if they are people.
-        keys: Their keys. Of who has none, being erased, name and address are left out for good.
+        keys: Their keys. Of who has none, being erased, name and address are left out for good, and
+            so is a reason that may name them: what was refused is recorded after it happened.
     """
     if actor is None and subject is None:
         return body
@@ -74,9 +75,14 @@ def put_in_boxes(
     boxes: dict[int, Body] = {}
     if subject is not None:
         about = boxes.setdefault(subject, {})
+        name = body["subject_name"]
+        # Who was erased before is called by number, which names nobody.
+        known = name and name.casefold() != f"erased person {subject}"
+        named = known and name in body["reason"]
         _move(body, about, "subject_name")
         if subject in keys:
             _move_data(body, about)
+        if subject in keys or named:
             _move(body, about, "reason")
         if actor is None:
             _move_address(body, about)
@@ -89,7 +95,7 @@ def put_in_boxes(
         _move_decided(body, by, "principal", "name", blank=True)
         # A refusal's sentence says who was refused.
         told = body["outcome"] == "denied" or any(name in body["reason"] for name in names)
-        if actor in keys and told:
+        if told:
             _move(body, by, "reason")
     nonce = body["nonce"]
     sealed = [

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_refusal
 from governance.errors import DomainError
 from governance.policy import decisions
 from governance.policy.services import resource_subject
-from governance.principals import Principal, PrincipalKind
+from governance.principals import Principal, PrincipalKind, request_context
 
 # Recorded at once, and then so many a second, of one actor in one process.
 BURST, PER_S = 300, 20
@@ -48,7 +50,7 @@ class RefusalRate:
             bucket = self._bucket(name, actor, now)
             if bucket.room < 1:
                 bucket.skipped += 1
-                bucket.last = error
+                bucket.last = _for_later(error)
                 return []
             bucket.room -= 1
             due = [(error, bucket.skipped)]
@@ -129,8 +131,20 @@ def _as_recorded(error: DomainError, others: int) -> DomainError:
             message = message.replace(attempt.actor.name, f"person {attempt.actor.person_id}")
     if others:
         message = f"{message} ({others} more were not recorded.)"
-    if message == error.message:
-        return error
+    return error if message == error.message else _told(error, message, attempt)
+
+
+def _for_later(error: DomainError) -> DomainError:
+    """The refusal with the request that it is of, for another's will write it; and without the
+    frames that it was raised in, which hold whatever that request brought along.
+    """
+    attempt = error.attempt
+    if attempt is not None:
+        attempt = replace(attempt, context=request_context.get(), at=timezone.now())
+    return _told(error, error.message, attempt)
+
+
+def _told(error: DomainError, message: str, attempt: Attempt | None) -> DomainError:
     told = DomainError(message, code=error.code, attempt=attempt)
     told.status = error.status
     return told

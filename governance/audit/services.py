@@ -76,6 +76,7 @@ class Attempt:
     """Who tried what on what; carried by the error that refused it.
 
     `decision` is what the policy decided and on what, as `governance.policy.decisions` writes it.
+    `context` and `at` are the request that was refused and when, if it is recorded later than that.
     """
 
     actor: Principal
@@ -84,6 +85,8 @@ class Attempt:
     department: str = ""
     policy_version: int | None = None
     decision: dict[str, Any] | None = None
+    context: RequestContext | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,14 @@ def audit_record(
     department: str = "",
     data: dict[str, Any] | None = None,
     policy_version: int | None = None,
+    occurred_at: datetime | None = None,
+    context: RequestContext | None = None,
 ) -> AuditEvent:
     """Record one event in the caller's transaction, so that it stands or falls with the change.
 
-    Texts longer than their column are cut; `data` is JSON of at most 64 KiB. The decision that let
-    the change through joins it as `data["decision"]`.
+    `context` and `occurred_at` default to the current request and now. Texts longer than their
+    column are cut; `data` is JSON of at most 64 KiB. The decision that let the change through joins
+    it as `data["decision"]`.
 
     Raises:
         RuntimeError: there is no transaction to belong to.
@@ -139,6 +145,8 @@ def audit_record(
         department=department,
         data=data or {},
         policy_version=policy_version,
+        occurred_at=occurred_at,
+        context=context,
     )
     return _insert(_build(entry, person_keys(_concerned(entry))))
 
@@ -181,6 +189,8 @@ def audit_refusal(error: DomainError) -> None:
             department=attempt.department,
             data=data,
             policy_version=attempt.policy_version,
+            occurred_at=attempt.at,
+            context=attempt.context,
         )
 
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from django.utils import timezone
 
+from governance.audit import refusals
 from governance.audit.models import AuditEvent, AuditPersonKey
+from governance.audit.personal import opened_body
 from governance.audit.refusals import (
     ACTORS_MAX,
     BURST,
@@ -126,3 +128,42 @@ def test_a_refusal_about_somebody_else_does_not_keep_the_name_of_who_was_refused
     )
     told = "".join(f"{e.actor_name} {e.reason}" for e in recorded_all(outcome="denied"))
     assert "Zwetschge" not in told
+
+
+def test_one_that_is_told_of_later_keeps_where_and_when_it_was_refused_and_no_erased_name(
+    actor: Callable[..., Principal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another's request writes it: neither its number nor the address that it came from."""
+    rate = RefusalRate()
+    monkeypatch.setattr(refusals, "_rate", rate)
+    ada, ben = actor("Ada Zwetschge"), actor("Ben")
+
+    def refuse(who: Principal, request: RequestContext) -> None:
+        token = request_context.set(request)
+        try:
+            refusal_record(refusal(who, f"{who.name} may not do this."))
+        finally:
+            request_context.reset(token)
+
+    refuse(ada, RequestContext("req-1", "192.0.2.1"))
+    rate._buckets[f"person:{ada.id}"].room = 0
+    silent_for(rate, -1000)
+    refuse(ada, RequestContext("req-2", "192.0.2.2"))
+    silent_for(rate, 2000)
+    refuse(ben, RequestContext("req-3", "192.0.2.3"))
+    later = recorded(request_id="req-2")
+    assert (later.actor_id, opened_body(later)["client_address"]) == (ada.id, "192.0.2.2")
+    assert recorded(request_id="req-3").actor_id == ben.id
+    assert later.occurred_at < recorded(request_id="req-3").occurred_at
+
+    rate._buckets[f"person:{ada.id}"].room = 0
+    silent_for(rate, -1000)
+    refuse(ada, RequestContext("req-4", "192.0.2.4"))
+    AuditPersonKey.objects.filter(person_id=ada.person_id).update(
+        key=None, erased_at=timezone.now()
+    )
+    silent_for(rate, 2000)
+    refuse(ben, RequestContext("req-5", "192.0.2.5"))
+    written = bytes(AuditEvent.objects.get(request_id="req-4").canonical)
+    assert b"Zwetschge" not in written
+    assert b"192.0.2.4" not in written
