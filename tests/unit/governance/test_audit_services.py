@@ -5,7 +5,6 @@ import json
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from governance.audit.merkle import leaf_hash
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
 from governance.audit.services import (
     Attempt,
@@ -15,6 +14,7 @@ from governance.audit.services import (
     audit_record_many,
     audit_refusal,
 )
+from governance.audit.tree.merkle import leaf_hash
 from governance.errors import InvalidInput, NotPermitted, TooLarge
 from governance.principals import RequestContext, request_context, service_principal
 from governance.usage.models import UsageRecord
@@ -116,11 +116,12 @@ REFUSED = [
     "UPDATE governance_auditevent SET sequence = 0, leaf_hash = ''",
     "UPDATE governance_auditevent SET sequence = NULL",
     "DELETE FROM governance_auditevent",
-    "TRUNCATE governance_auditevent",
+    # Other tables refer to these two, which alone would refuse it.
+    "TRUNCATE governance_auditevent CASCADE",
     "UPDATE governance_auditcheckpoint SET note = 'better'",
     "UPDATE governance_auditcheckpoint SET published_at = now(), tree_size = 2",
     "DELETE FROM governance_auditcheckpoint",
-    "TRUNCATE governance_auditcheckpoint",
+    "TRUNCATE governance_auditcheckpoint CASCADE",
     "UPDATE governance_auditsubtree SET root_hash = ''",
     "DELETE FROM governance_auditsubtree",
     "TRUNCATE governance_auditsubtree",
