@@ -91,7 +91,8 @@ def audit_filter_change(
     """
     with transaction.atomic():
         kept = _own(actor, filter_id)
-        decision, person_id = _may_keep(actor, shared=bool(shared))
+        # Who reads a part alone by now changes nothing that others are shown, but may take it back.
+        decision, person_id = _may_keep(actor, shared=kept.shared if shared is None else shared)
         if name is not None and name.strip() != kept.name:
             others = AuditFilter.objects.filter(person_id=person_id).exclude(pk=kept.pk)
             kept.name = _free_name(others, name)

@@ -15,7 +15,7 @@ from django.utils import timezone
 from governance.audit.models import AuditEvent
 from governance.audit.search.kept import KEPT_MAX
 from governance.audit.search.models import AuditFilter
-from governance.people.models import Person
+from governance.people.models import Person, RoleAssignment
 from tests.unit.assay.api_support import Api, problem_of
 
 pytestmark = pytest.mark.django_db
@@ -257,6 +257,18 @@ def test_kept_filters_through_the_api(api: Api, asha: Person) -> None:
     assert api.delete(address).status_code == 204
     problem_of(api.get(address), 404)
     problem_of(api.patch(address, {"name": "x"}), 404)
+
+
+def test_who_shared_a_filter_and_reads_a_part_alone_by_now_changes_none_that_others_see(
+    person: Callable[..., Person], policy: object
+) -> None:
+    asha = person("Asha", "auditor", "lead@clinical")
+    api = Api(asha)
+    new = {"name": "Grants", "parameters": {"action": "role:"}, "shared": True}
+    address = f"audit/filters/{api.post('audit/filters', new).body['id']}"
+    RoleAssignment.objects.filter(person=asha, role="auditor").delete()
+    assert api.patch(address, {"name": "See http://elsewhere"}).status_code in {403, 404}
+    assert api.patch(address, {"name": "Mine", "shared": False}).body["name"] == "Mine"
 
 
 def test_who_reads_no_part_of_the_log_keeps_no_filters(
