@@ -232,7 +232,7 @@ def served_answers(
     used = {} if question.at is None else _hour(actor, question.department, question.at, rows)
     answers = []
     for period in rows:
-        until, ended = _end(period)
+        until, ended = period_end(period)
         release = period.deployment.release_id
         answers.append(
             Served(
@@ -246,7 +246,7 @@ def served_answers(
     return answers
 
 
-def _end(period: ServingPeriod) -> tuple[datetime | None, str]:
+def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:
     """When and how it ended. The gateway refuses a release from the moment that it expires, however
     much later the deployment is stopped for it."""
     expires = period.deployment.release.expires_at

@@ -68,7 +68,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     (
         "Use",
         (
-            Entry("Deployments", "portal:deployments", "rocket", ("deployment",)),
+            Entry("Deployments", "portal:deployments", "rocket", ("deployment", "served")),
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
             # Everybody has tokens of their own there.
             Entry("API keys", "portal:keys", "key", ("key",)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from workers.jobs.models import JobEvent
@@ -65,3 +67,61 @@ def metric_by_version(points: Sequence[tuple[str, float]], name: str) -> dict[st
         "labels": [label for label, _ in points],
         "series": [{"name": name, "data": [value for _, value in points]}],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A time in which something served, until `until` (None: it still does), under a release."""
+
+    name: str
+    release: int
+    since: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneBar:
+    """Where a stretch stands on a line from 0 to 100, as SVG has it; `faint` is every other
+    release, so that one that follows at once is told from the one before."""
+
+    x: str
+    width: str
+    faint: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One name's line; `days` is how long it served in the time that is drawn."""
+
+    name: str
+    bars: list[LaneBar]
+    days: float
+    serves: bool
+
+
+# What served for seconds is still to be seen.
+LEAST_WIDTH = 0.5
+
+
+def serving_lanes(
+    stretches: Iterable[Stretch], since: datetime, until: datetime, now: datetime
+) -> list[Lane]:
+    """A line for each name, of what served between two moments; the names in order."""
+    by_name: dict[str, list[Stretch]] = {}
+    for stretch in stretches:
+        by_name.setdefault(stretch.name, []).append(stretch)
+    whole = (until - since).total_seconds()
+    lanes = []
+    for name, found in sorted(by_name.items()):
+        found.sort(key=lambda stretch: stretch.since)
+        releases = {release: n for n, release in enumerate(dict.fromkeys(s.release for s in found))}
+        bars, served = [], 0.0
+        for stretch in found:
+            first, last = max(stretch.since, since), min(stretch.until or now, until)
+            seconds = max(0.0, (last - first).total_seconds())
+            served += seconds
+            width = max(100 * seconds / whole, LEAST_WIDTH)
+            x = min(100 * (first - since).total_seconds() / whole, 100 - width)
+            bars.append(LaneBar(f"{x:.2f}", f"{width:.2f}", releases[stretch.release] % 2 == 1))
+        lanes.append(Lane(name, bars, served / 86_400, found[-1].until is None))
+    return lanes

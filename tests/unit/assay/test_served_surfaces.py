@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from assay.portal.series import LaneBar, Stretch, serving_lanes
+from assay.portal.views.served import given_again
 from governance.audit.services import Subject, audit_record
 from governance.principals import service_principal
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company, tell_story
-from tests.unit.assay.test_portal_pages import SCOPE
+from tests.unit.assay.test_portal_pages import SCOPE, inline_in
 from workers.deployments.models import Deployment, ServingPeriod
 
 WORKER = service_principal("engine-worker")
@@ -146,3 +150,112 @@ def test_an_answer_costs_as_many_queries_for_many_periods_as_for_one(company: Co
         costs.append((len(answer.body["results"]), len(captured) - SCOPE))
     # The key, the caller's roles, and what the selectors ask.
     assert costs == [(1, 16), (3, 16)], [query["sql"][:100] for query in captured]
+
+
+@pytest.mark.parametrize("who", EVERYONE)
+def test_the_page_answers_everybody_who_may_see_the_department(company: Company, who: str) -> None:
+    client = Client()
+    client.force_login(company.people[who])
+    response = client.get("/served", {"department": "engineering"})
+    html = response.content.decode()
+    assert response.status_code == 200
+    assert inline_in(html) == []
+    assert company.first.digest in html
+    assert "Carla Compliance" in html
+    assert f"/reviews/{company.review_approved.pk}" in html
+    assert html.count('class="meter"') == 2
+    may_pack = who in {"ada", "omar", "asha", "carla", "milo", "enzo"}
+    assert (f"/releases/{company.live.pk}/evidence" in html) is may_pack
+    began = ServingPeriod.objects.latest("pk").began_event_id
+    assert (f"/audit/{began}" in html) is (who in {"ada", "omar", "asha", "enzo"})
+
+
+def test_the_page_shows_a_moment_and_the_weeks_around_it(company: Company) -> None:
+    client = Client()
+    client.force_login(company.asha)
+    first = ServingPeriod.objects.earliest("pk")
+    page = client.get("/served", {"department": "engineering"})
+    assert "The last 30 days" in page.content.decode()
+    link = f"at={given_again(first.serving_from)}"
+    assert link in page.content.decode()
+    then = client.get(f"/served?department=engineering&{link}").content.decode()
+    assert "then its last worker was gone" in then
+    long_ago = (timezone.now() - timedelta(days=45)).strftime("%Y-%m-%dT%H:%M")
+    before = client.get("/served", {"department": "engineering", "at": long_ago}).content.decode()
+    assert "The 30 days around it" in before
+    assert "the first that did began at" in before
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [("2999-01-01T00:00", "is in the future"), ("tomorrow", "is no date and time")],
+)
+def test_the_page_says_what_is_wrong_with_a_moment(company: Company, at: str, words: str) -> None:
+    client = Client()
+    client.force_login(company.asha)
+    html = client.get("/served", {"department": "engineering", "at": at}).content.decode()
+    assert words in html
+    assert 'class="meter"' in html
+
+
+def test_the_page_of_another_department_is_not_found(company: Company) -> None:
+    client = Client()
+    client.force_login(company.fay)
+    assert client.get("/served", {"department": "engineering"}).status_code == 404
+    assert client.get("/served", {"department": "\x00"}).status_code == 404
+    own = client.get("/served").content.decode()
+    assert "Nothing that you may see served finance" in own
+    assert company.first.digest not in own
+
+
+def test_who_belongs_nowhere_is_told_so(company: Company, person: Callable[..., Any]) -> None:
+    client = Client()
+    client.force_login(person("Nora Nowhere"))
+    assert "No department that you may see" in client.get("/served").content.decode()
+
+
+def test_the_page_costs_as_many_queries_for_many_periods_as_for_one(company: Company) -> None:
+    client = Client()
+    client.force_login(company.asha)
+    address = "/served?department=engineering"
+    client.get(address)
+    costs = []
+    for _ in range(2):
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(address).status_code == 200
+        costs.append(len(captured) - SCOPE)
+        for number in range(15):
+            other = Deployment.objects.create(
+                name=f"more-{number}", release=company.live, state="stopped",
+                department=company.departments["engineering"], created_by=company.enzo,
+            )  # fmt: skip
+            kept(other, 5)
+    assert costs == [36, 36], [query["sql"][:100] for query in captured]
+
+
+def test_other_pages_lead_to_it(company: Company) -> None:
+    client = Client()
+    client.force_login(company.enzo)
+    assert 'href="/served"' in client.get("/deployments").content.decode()
+    department = client.get("/departments/engineering").content.decode()
+    assert 'href="/served?department=engineering"' in department
+
+
+def test_lanes_show_what_is_short_and_stay_within_the_time_that_is_drawn() -> None:
+    now = timezone.now()
+    day = timedelta(days=1)
+    since = now - 10 * day
+    lanes = serving_lanes(
+        [
+            Stretch("b", 2, now - 5 * day, None),
+            Stretch("b", 1, now - 20 * day, now - 5 * day),
+            Stretch("a", 3, now - timedelta(seconds=1), now),
+        ],
+        since,
+        now,
+        now,
+    )
+    assert [lane.name for lane in lanes] == ["a", "b"]
+    assert lanes[0].bars == [LaneBar("99.50", "0.50", False)]
+    assert lanes[1].bars == [LaneBar("0.00", "50.00", False), LaneBar("50.00", "50.00", True)]
+    assert (lanes[1].days, lanes[1].serves, lanes[0].serves) == (10.0, True, False)

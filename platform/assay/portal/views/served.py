@@ -1,0 +1,133 @@
+"""What served a department at a moment, who approved it, on what evidence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from assay.portal.access import may
+from assay.portal.http import Screen, page_of
+from assay.portal.series import Stretch, serving_lanes
+from governance.errors import InvalidInput
+from governance.people.models import Department
+from governance.people.selectors import departments_visible_to
+from governance.permissions import Action
+from governance.principals import Principal
+from workers.deployments.served import (
+    Question,
+    nothing_said,
+    period_end,
+    served_answers,
+    served_question,
+)
+
+DRAWN = timedelta(days=30)
+# What one page shows in full, what a drawing holds, what a choice offers.
+ANSWERS, STRETCHES, OFFERED = 20, 300, 500
+
+
+class Served(Screen):
+    """The question, the answer for a moment, and what served in the weeks around it."""
+
+    template_name = "portal/deployments/served.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        offered = list(departments_visible_to(self.actor).order_by("slug")[:OFFERED])
+        given = self.request.GET.get("at", "").strip()
+        slug = self.request.GET.get("department", "").strip() or _own(self.actor, offered)
+        found: dict[str, Any] = {"departments": offered, "slug": slug, "given": given}
+        if not slug:
+            return found
+        try:
+            question = served_question(actor=self.actor, department=slug, at=_moment(given))
+        except InvalidInput as error:
+            # The weeks up to now are shown beside what was wrong with the question.
+            question = served_question(actor=self.actor, department=slug)
+            return {**found, "problem": error, **self._around(question)}
+        return {**found, **self._answer(question), **self._around(question)}
+
+    def _answer(self, question: Question) -> dict[str, Any]:
+        slug = question.department.slug
+        rows = list(question.rows[: ANSWERS + 1])
+        answers = served_answers(self.actor, question, rows[:ANSWERS])
+        owners = {each.release.department.slug for each in answers if each.approval}
+        packs = {
+            owner
+            for owner in owners
+            if may(self.actor, Action.RELEASE_EVIDENCE, kind="release", department=owner)
+        }
+        return {
+            "answers": answers,
+            "more": len(rows) > ANSWERS,
+            "said": "" if rows else nothing_said(self.actor, question),
+            "packs": packs,
+            "reads_log": may(self.actor, Action.AUDIT_VIEW, kind="audit", department=slug),
+        }
+
+    def _around(self, question: Question) -> dict[str, Any]:
+        """The last 30 days; the 30 around the moment when it is longer ago."""
+        now, moment = timezone.now(), question.since
+        since, until = now - DRAWN, now
+        if moment < since:
+            since, until = moment - DRAWN / 2, moment + DRAWN / 2
+        slug = question.department.slug
+        span = served_question(actor=self.actor, department=slug, since=since, until=until)
+        drawn = list(span.rows.prefetch_related(None)[: STRETCHES + 1])
+        stretches = [
+            Stretch(
+                period.deployment.name,
+                period.deployment.release_id,
+                period.serving_from,
+                period_end(period)[0],
+            )
+            for period in drawn[:STRETCHES]
+        ]
+        page = page_of(self.request, span.rows.prefetch_related(None))
+        marked = 100 * ((moment - since) / (until - since))
+        return {
+            "department": question.department,
+            "moment": moment,
+            "field": given_again(moment),
+            "since": since,
+            "until": until,
+            "is_recent": until == now,
+            "lanes": serving_lanes(stretches, since, until, now),
+            "undrawn": len(drawn) > STRETCHES,
+            "mark": f"{min(marked, 99.6):.2f}",
+            "page": page,
+            "periods": [
+                (period, *period_end(period), given_again(period.serving_from)) for period in page
+            ],
+        }
+
+
+def _own(actor: Principal, offered: list[Department]) -> str:
+    """The department to begin with: one's own, else the first that one may see."""
+    slugs = [department.slug for department in offered]
+    return next((slug for slug in slugs if slug in actor.departments), slugs[0] if slugs else "")
+
+
+def _moment(text: str) -> datetime | None:
+    """A date and time of the form, in UTC unless it says otherwise; None for now.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text[:40])
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except ValueError as error:
+        sentence = f"{text[:40]!r} is no date and time."
+        raise InvalidInput(
+            sentence, hint="Write it as 2026-05-01T14:30, in UTC.", fields={"at": [sentence]}
+        ) from error
+
+
+def given_again(moment: datetime) -> str:
+    """A moment as the form's field takes it: the next whole second, in UTC."""
+    whole = moment.astimezone(UTC) + timedelta(microseconds=999_999)
+    return whole.strftime("%Y-%m-%dT%H:%M:%S")
