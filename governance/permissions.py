@@ -56,6 +56,7 @@ class Action(StrEnum):
     SESSION_REVOKE = "session:revoke"
     SESSION_VIEW = "session:view"
     USAGE_VIEW = "usage:view"
+    VERSION_RECALL = "version:recall"
 
 
 # What one must be allowed to do to know that a resource of this type exists.

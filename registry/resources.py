@@ -49,6 +49,16 @@ def model_resource(model: Model) -> Resource:
     )
 
 
+def version_resource(version: ModelVersion) -> Resource:
+    return Resource(
+        type="version",
+        id=str(version.pk),
+        name=str(version),
+        department=version.model.department.slug,
+        attributes={"shared": version.model.shared},
+    )
+
+
 def dataset_resource(dataset: Dataset) -> Resource:
     return Resource(
         type="dataset",

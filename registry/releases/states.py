@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import transaction
 
-from governance.audit.services import audit_record
+from governance.audit.services import AuditEntry, audit_record, audit_record_many
 from governance.errors import NotFound, WrongState
 from governance.notify import notify
 from governance.principals import Principal, background
@@ -89,5 +91,46 @@ def release_set_state(
             },
             policy_version=policy_version,
         )
+    releases_changed()
+
+
+def releases_recall(
+    *, actor: Principal, releases: Iterable[Release], reason: str, policy_version: int | None
+) -> list[Release]:
+    """Move every locked release that is under review or approved to `recalled`, in one statement,
+    with an event each; returns those. The others are at an end already.
+    """
+    moved = [
+        release
+        for release in releases
+        if ReleaseState.RECALLED in ALLOWED_TRANSITIONS[ReleaseState(release.state)]
+    ]
+    entries = [
+        AuditEntry(
+            actor=actor,
+            action=f"release:{ReleaseState.RECALLED.value}",
+            subject=release_subject(release),
+            reason=reason,
+            department=release.department.slug,
+            data={
+                "before": release.state,
+                "after": ReleaseState.RECALLED.value,
+                "dossier": release.dossier_digest,
+                "version": release.version.digest,
+            },
+            policy_version=policy_version,
+        )
+        for release in moved
+    ]
+    Release.objects.filter(pk__in=[release.pk for release in moved]).update(
+        state=ReleaseState.RECALLED
+    )
+    audit_record_many(entries)
+    releases_changed()
+    return moved
+
+
+def releases_changed() -> None:
+    """Wake those who serve, after the commit."""
     for channel in CHANNELS:
         transaction.on_commit(lambda channel=channel: notify(channel))  # type: ignore[misc]

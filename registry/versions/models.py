@@ -39,7 +39,7 @@ class VersionKind(models.TextChoices):
 
 
 class VersionState(models.TextChoices):
-    """`trusted` may be released; `recalled` never serves again."""
+    """`trusted` may be released; `recalled` never serves again, nor does what stands on it."""
 
     TRUSTED = "trusted"
     RECALLED = "recalled"
@@ -82,6 +82,19 @@ class ModelVersion(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    recalled_at = models.DateTimeField(null=True, blank=True)
+    recalled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    recalled_with = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The version whose recall reached this one; itself, where it was recalled.",
+    )
+    recall_reason = models.CharField(max_length=1000, blank=True)
 
     class Meta:
         ordering = ("-id",)

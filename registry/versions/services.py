@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import Max
+from django.db import IntegrityError, transaction
+from django.db.models import Max, Q
 
 from governance.audit.services import audit_record
 from governance.errors import InvalidInput, WrongState
@@ -117,6 +117,7 @@ def version_register(
     settings = storable_json(parameters)
     _check_base(model, kind, manifest, base)
     digest = manifest.digest
+    _check_not_recalled(model, digest, base)
     if not store.version_folder(digest).is_dir():
         raise WrongState(
             f"The artefact store holds no files for digest {digest[:12]}; "
@@ -141,7 +142,7 @@ def version_register(
         if (found := _registered(job_id)) is not None:
             return found
         last = model.versions.aggregate(last=Max("number"))["last"] or 0
-        version = ModelVersion.objects.create(
+        row = ModelVersion(
             model=model,
             number=last + 1,
             kind=kind,
@@ -159,6 +160,7 @@ def version_register(
             job_id=job_id,
             created_by=created_by,
         )
+        version = _insert(row)
         with background(f"job-{job_id}", actor):
             audit_record(
                 actor=actor,
@@ -179,6 +181,31 @@ def version_register(
 
 def _registered(job_id: UUID) -> ModelVersion | None:
     return ModelVersion.objects.select_related("model").filter(job_id=job_id).first()
+
+
+def _insert(version: ModelVersion) -> ModelVersion:
+    """The database refuses what a recall has reached meanwhile (registry/migrations/…_recall)."""
+    try:
+        with transaction.atomic():
+            version.save(force_insert=True)
+    except IntegrityError:
+        _check_not_recalled(version.model, version.digest, version.base)
+        raise
+    return version
+
+
+def _check_not_recalled(model: Model, digest: str, base: ModelVersion | None) -> None:
+    bad = Q(digest=digest) if base is None else Q(digest=digest) | Q(pk=base.pk)
+    recalled = ModelVersion.objects.filter(bad, state=VersionState.RECALLED).first()
+    if recalled is None:
+        return
+    if recalled.digest == digest:
+        raise WrongState(
+            f"These are the bytes of {recalled}, which is recalled; they were not registered as a "
+            f"version of {model.name}.",
+            hint="A recall is for good. Other bytes may be registered.",
+        )
+    raise WrongState(f"{recalled} is recalled; nothing may be registered on it.")
 
 
 def _check_base(model: Model, kind: str, manifest: Manifest, base: ModelVersion | None) -> None:

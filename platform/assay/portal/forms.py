@@ -358,3 +358,30 @@ class StandingForm(TablerForm):
         help_text="Kept in the audit log.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
+
+
+class RecallForm(TablerForm):
+    """Why a version is recalled, and its name typed by whoever means it."""
+
+    reason = forms.CharField(
+        label="Reason",
+        max_length=1000,
+        help_text="Shown wherever it stops something, and kept in the audit log: name no people.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
+    confirm = forms.CharField(
+        label="Name of the version, to confirm",
+        max_length=120,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, version: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._version = version
+        self.fields["confirm"].help_text = f"Type {version}."
+
+    def clean_confirm(self) -> str:
+        typed = str(self.cleaned_data["confirm"]).strip()
+        if typed != self._version:
+            raise forms.ValidationError("This is not its name; nothing was recalled.")
+        return typed

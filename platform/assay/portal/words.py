@@ -94,6 +94,7 @@ PHRASES = {
     "role:grant": "granted a role to {}",
     "role:revoke": "took a role from {}",
     "session:revoke": "ended the {}",
+    "version:recall": "recalled {}",
     "version:register": "registered {}",
     "deployment:view": "looked up {}",
     "person:erase": "erased {} from the records",
@@ -221,6 +222,7 @@ ATTEMPTS = {
     "session:revoke": "end the {}",
     "session:view": "look at the {}",
     "usage:view": "look at the usage",
+    "version:recall": "recall {}",
     "version:register": "register {}",
     # What was refused before anybody knew what it was to be: the address that was called.
     "api:delete": "delete something at {}",

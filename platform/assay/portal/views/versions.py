@@ -14,16 +14,24 @@ from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.lineage import drawing
 from assay.portal.series import curves
 from governance.permissions import Action
+from governance.principals import Principal
 from registry.catalogue import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.releases.selectors import releases_visible_to
 from registry.versions.models import ModelVersion, VersionState
-from registry.versions.selectors import version_get
+from registry.versions.selectors import version_get, versions_visible_to
 from workers.jobs.requests import evaluate_request
 from workers.jobs.selectors import job_events, jobs_visible_to
 
 EVALUATIONS_SHOWN = 6
+
+
+def recall_of(actor: Principal, version: ModelVersion) -> ModelVersion | None:
+    """The version whose recall reached this one, where the actor may see it."""
+    if version.recalled_with_id in (None, version.pk):
+        return None
+    return versions_visible_to(actor).filter(pk=version.recalled_with_id).first()
 
 
 class VersionPage(Screen):
@@ -55,6 +63,15 @@ class VersionPage(Screen):
             "releases": releases_visible_to(self.actor).filter(version=version)[:20],
             "may_release": trusted
             and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
+            "recalled_with": recall_of(self.actor, version),
+            "may_recall": trusted
+            and may(
+                self.actor,
+                Action.VERSION_RECALL,
+                kind="version",
+                department=department,
+                attributes={"shared": version.model.shared},
+            ),
             "may_evaluate": trusted
             and bool(TASKS[version.model.task].evaluator)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),

@@ -1,0 +1,75 @@
+"""What a recall reaches, before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from assay.api.representations.common import slug
+from assay.api.representations.registry import VersionReference
+
+
+class ReachedVersionAnswer(VersionReference):
+    """One version that a recall reaches."""
+
+    kind = serializers.CharField()
+    state = serializers.CharField()
+    department = slug("model.department.slug")
+
+
+class ReachedReleaseAnswer(serializers.Serializer[Any]):
+    """One release that a recall reaches; those that are over already stay as they are."""
+
+    id = serializers.IntegerField()
+    state = serializers.CharField()
+    version = VersionReference()
+    deployment_name = serializers.CharField()
+    department = slug()
+    departments = serializers.SerializerMethodField()
+
+    def get_departments(self, release: Any) -> list[str]:
+        return [department.slug for department in release.departments.all()]
+
+
+class ReachedDeploymentAnswer(serializers.Serializer[Any]):
+    """One live deployment that a recall stops."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    state = serializers.CharField()
+    release = serializers.IntegerField(source="release_id")
+    department = slug()
+
+
+class TrafficAnswer(serializers.Serializer[Any]):
+    """What one department asked of these versions in the last 30 days."""
+
+    department = serializers.CharField()
+    requests = serializers.IntegerField()
+    tokens = serializers.IntegerField()
+    last_at = serializers.DateTimeField()
+
+
+class RecallRadiusAnswer(serializers.Serializer[Any]):
+    """Everything that a recall would reach. `digest` confirms exactly this list; the totals count
+    what the lists leave out: beyond 200, or not the caller's to see."""
+
+    digest = serializers.CharField(source="below.digest")
+    version = VersionReference(source="below.version")
+    versions = ReachedVersionAnswer(many=True, source="below.versions")
+    versions_total = serializers.IntegerField(source="below.versions_total")
+    releases = ReachedReleaseAnswer(many=True, source="below.releases")
+    releases_total = serializers.IntegerField(source="below.releases_total")
+    deployments = ReachedDeploymentAnswer(many=True)
+    deployments_total = serializers.IntegerField()
+    traffic = TrafficAnswer(many=True)
+
+
+class RecalledAnswer(serializers.Serializer[Any]):
+    """What a recall has ended: how many versions, releases and reviews."""
+
+    version = VersionReference()
+    versions = serializers.IntegerField()
+    releases = serializers.IntegerField()
+    reviews = serializers.IntegerField()

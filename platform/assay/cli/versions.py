@@ -1,0 +1,118 @@
+"""`assay versions recall`: the list first, then the action."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from assay.cli.client import Client
+from assay.cli.output import CliError, console, errors, facts, state, table
+
+app = typer.Typer(no_args_is_help=True, help="Versions of models.")
+
+
+@app.callback()
+def versions() -> None:
+    """Versions of models."""
+
+
+@app.command()
+def recall(
+    version_id: Annotated[int, typer.Argument(help="The version's number.", min=1)],
+    reason: Annotated[
+        str, typer.Option(help="Why. Without it, only the list is shown; name no people.")
+    ] = "",
+    confirm: Annotated[
+        str, typer.Option(help="The digest of a list that was shown: nobody is asked then.")
+    ] = "",
+) -> None:
+    """Recall a version and everything below it, for good; shows first what that is."""
+    client = Client.signed_in()
+    found = client.get(f"versions/{version_id}/recall")
+    _show(found)
+    if not reason:
+        return
+    name = found["version"]["name"]
+    confirm = confirm or _confirmed(name, found["digest"])
+    done = client.post(f"versions/{version_id}/recall", reason=reason, confirm=confirm)
+    console.print(
+        f"{name} is recalled: {done['versions']} versions, {done['releases']} releases and "
+        f"{done['reviews']} open reviews are at an end.",
+        markup=False,
+    )
+
+
+def _confirmed(name: str, digest: str) -> str:
+    """The digest, once somebody at the terminal has typed the name of the version."""
+    if not sys.stdin.isatty():
+        raise CliError(
+            "Nobody is there to confirm the recall; nothing was recalled.",
+            f"Read the list, then give --confirm {digest}.",
+        )
+    errors.print("There is no way back. Type the name of the version to recall it.")
+    if typer.prompt(name, default="", show_default=False).strip() != name:
+        raise CliError("This is not its name; nothing was recalled.")
+    return digest
+
+
+def _show(found: dict[str, Any]) -> None:
+    table(
+        ("version", "state", "kind", "department", "digest"),
+        (
+            (
+                each["name"],
+                state(each["state"]),
+                each["kind"],
+                each["department"],
+                each["digest"][:12],
+            )
+            for each in found["versions"]
+        ),
+        empty="",
+    )
+    console.print()
+    table(
+        ("release", "state", "version", "as", "for"),
+        (
+            (
+                each["id"],
+                state(each["state"]),
+                each["version"]["name"],
+                each["deployment_name"],
+                each["departments"],
+            )
+            for each in found["releases"]
+        ),
+        empty="No releases.",
+    )
+    console.print()
+    table(
+        ("serves now", "state", "release", "department"),
+        (
+            (each["name"], state(each["state"]), each["release"], each["department"])
+            for each in found["deployments"]
+        ),
+        empty="None of them serves now.",
+    )
+    console.print()
+    table(
+        ("used by", "requests in 30 days", "tokens", "last"),
+        (
+            (each["department"], each["requests"], each["tokens"], each["last_at"])
+            for each in found["traffic"]
+        ),
+        empty="Nobody used them in the last 30 days.",
+    )
+    console.print()
+    facts(
+        [
+            (
+                "in all",
+                f"{found['versions_total']} versions, {found['releases_total']} releases, "
+                f"{found['deployments_total']} deployments",
+            ),
+            ("digest of the list", found["digest"]),
+        ]
+    )

@@ -1,0 +1,266 @@
+"""Recalling a version: it, what stands on it, and its bytes under any name never serve again.
+
+One action reaches everything below in the lineage, whatever its department. Registering holds the
+lock that a recall takes, shared, until it has committed (the trigger of the migration `recall`
+takes it), so that nothing joins the lineage unseen between its reading and its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from governance.audit.services import AuditEntry, audit_record, audit_record_many
+from governance.errors import WrongState
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.voiding import reviews_void
+from governance.rowsecurity import lifted
+from registry.canonical import json_digest
+from registry.releases.models import Release
+from registry.releases.selectors import releases_visible_to
+from registry.releases.states import releases_recall
+from registry.resources import acting_person, version_resource, version_subject
+from registry.validation import checked_text
+from registry.versions.models import ModelVersion, VersionState
+from registry.versions.selectors import version_get, versions_visible_to
+
+REASON_MAX = 1000
+# How many of each kind a list names; the rest of them are counted.
+LISTED = 200
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:recall'))"
+# What stands on it at any depth, and whatever has the same bytes as one of these.
+_BELOW = """
+WITH RECURSIVE below(id, digest) AS (
+    SELECT id, digest FROM registry_modelversion WHERE id = %s
+    UNION
+    SELECT v.id, v.digest FROM below b
+    JOIN registry_modelversion v ON v.base_id = b.id OR v.digest = b.digest
+)
+SELECT id FROM below ORDER BY id
+"""
+
+
+# Columns that are large and not needed here.
+_HEAVY = ("manifest", "card", "base__manifest", "base__card")
+
+
+@dataclass(frozen=True, slots=True)
+class RecallRadius:
+    """What a recall of `version` reaches: itself first, then in the order they were made.
+
+    `versions` and `releases` name at most 200 each of those that the actor may see; the counts are
+    of all there are. `digest` is of all of them as they stand, and confirms the recall.
+    """
+
+    version: ModelVersion
+    digest: str
+    versions: list[ModelVersion]
+    releases: list[Release]
+    versions_total: int
+    releases_total: int
+    release_ids: list[int]
+    version_digests: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a recall has ended."""
+
+    version: ModelVersion
+    versions: int
+    releases: int
+    reviews: int
+
+
+def recall_radius(*, actor: Principal, version_id: int) -> RecallRadius:
+    """Everything that a recall would reach, before it does.
+
+    Raises:
+        NotFound, NotPermitted: there is no such version, or the policy does not let them recall it.
+    """
+    version = version_get(actor=actor, id=version_id)
+    authorize(actor=actor, action=Action.VERSION_RECALL, resource=version_resource(version))
+    with lifted():
+        ids = versions_below(version.pk)
+        digests = ModelVersion.objects.filter(pk__in=ids).values_list("digest", flat=True)
+        version_digests = sorted(set(digests))
+        releases, digest = _as_they_stand(ids)
+    others = versions_visible_to(actor).filter(pk__in=ids).exclude(pk=version.pk)
+    seen = releases_visible_to(actor).filter(version_id__in=ids)
+    seen = seen.defer("dossier", "version__manifest", "version__card")
+    return RecallRadius(
+        version=version,
+        digest=digest,
+        versions=[version, *others.defer(*_HEAVY).order_by("pk")[: LISTED - 1]],
+        releases=list(seen.order_by("pk")[:LISTED]),
+        versions_total=len(ids),
+        releases_total=len(releases),
+        release_ids=releases,
+        version_digests=version_digests,
+    )
+
+
+def versions_below(version_id: int) -> list[int]:
+    """Ids of the version and of all that a recall of it reaches, whoever may see them."""
+    with connection.cursor() as cursor:
+        cursor.execute(_BELOW, [version_id])
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _as_they_stand(ids: Collection[int]) -> tuple[list[int], str]:
+    """The ids of the versions' releases, and the digest over all of it."""
+    versions = ModelVersion.objects.filter(pk__in=ids).order_by("pk")
+    releases = list(
+        Release.objects.filter(version_id__in=ids)
+        .order_by("pk")
+        .values_list("pk", "version_id", "state")
+    )
+    found = {
+        "versions": [list(row) for row in versions.values_list("pk", "digest", "state")],
+        "releases": [list(row) for row in releases],
+    }
+    return [row[0] for row in releases], json_digest(found)
+
+
+def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: str) -> Recalled:
+    """Recall a version and everything below it, for good. `confirm` is the digest of the list.
+
+    Releases under review or approved are recalled with it and their reviews voided; gateways cut
+    what runs as soon as they hear of it, and deployments stop.
+
+    Raises:
+        InvalidInput: no reason, or one over 1,000 characters.
+        NotFound, NotPermitted: there is no such version, or the policy refuses.
+        WrongState: it is recalled already, or the list is not the one that was confirmed.
+    """
+    reason = checked_text(reason, field="reason", limit=REASON_MAX)
+    with transaction.atomic():
+        version = version_get(actor=actor, id=version_id)
+        decision = authorize(
+            actor=actor, action=Action.VERSION_RECALL, resource=version_resource(version)
+        )
+        person_id = acting_person(actor).pk
+        with lifted():
+            ids = _locked(version.pk)
+            _check_confirmed(version, ids, confirm)
+            reached = _mark(actor, version, ids, reason, person_id, decision.policy_version)
+            releases, reviews = _end_releases(actor, version, ids, reason, decision.policy_version)
+    version.refresh_from_db(fields=["state", "recalled_at", "recall_reason"])
+    return Recalled(version=version, versions=reached, releases=releases, reviews=reviews)
+
+
+def _locked(version_id: int) -> list[int]:
+    """The lineage, which nothing can join or leave until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK)
+    ids = versions_below(version_id)
+    # Submitting a release locks its version; approving and deploying lock the release.
+    rows = ModelVersion.objects.select_for_update(of=("self",)).filter(pk__in=ids)
+    list(rows.order_by("pk").values_list("pk"))
+    releases = Release.objects.select_for_update(of=("self",)).filter(version_id__in=ids)
+    list(releases.order_by("pk").values_list("pk"))
+    return ids
+
+
+def _check_confirmed(version: ModelVersion, ids: Collection[int], confirm: str) -> None:
+    state = ModelVersion.objects.values_list("state", flat=True).get(pk=version.pk)
+    if state == VersionState.RECALLED:
+        raise WrongState(f"{version} is recalled already.", hint="A recall is for good.")
+    if _as_they_stand(ids)[1] != confirm:
+        raise WrongState(
+            f"What a recall of {version} would reach is no longer the list that was confirmed; "
+            "nothing was recalled.",
+            code="lineage_changed",
+            hint="Read the list as it is now, and confirm that one.",
+        )
+
+
+def _mark(
+    actor: Principal,
+    version: ModelVersion,
+    ids: Collection[int],
+    reason: str,
+    person_id: int,
+    policy_version: int,
+) -> int:
+    """Mark them recalled, in one statement; returns how many. What was recalled before keeps its
+    own reason."""
+    rows = ModelVersion.objects.filter(pk__in=ids, state=VersionState.TRUSTED)
+    reached = list(
+        rows.select_related("model__department")
+        .only("number", "digest", "model__name", "model__department__slug")
+        .order_by("pk")
+    )
+    rows.update(
+        state=VersionState.RECALLED,
+        recalled_at=timezone.now(),
+        recalled_by_id=person_id,
+        recalled_with=version,
+        recall_reason=reason,
+    )
+    record = partial(_event, actor, version, reason, policy_version)
+    first = record(version, {"reached": len(reached)})
+    audit_record(
+        actor=actor,
+        action=first.action,
+        subject=first.subject,
+        reason=reason,
+        department=first.department,
+        data=first.data,
+        policy_version=policy_version,
+    )
+    audit_record_many(record(each, {}) for each in reached if each.pk != version.pk)
+    return len(reached)
+
+
+def _event(
+    actor: Principal,
+    root: ModelVersion,
+    reason: str,
+    policy_version: int,
+    version: ModelVersion,
+    more: dict[str, int],
+) -> AuditEntry:
+    return AuditEntry(
+        actor=actor,
+        action=Action.VERSION_RECALL,
+        subject=version_subject(version),
+        reason=reason,
+        department=version.model.department.slug,
+        data={"digest": version.digest, "recalled_with": f"version {root.pk}", **more},
+        policy_version=policy_version,
+    )
+
+
+def _end_releases(
+    actor: Principal,
+    version: ModelVersion,
+    ids: Collection[int],
+    reason: str,
+    policy_version: int,
+) -> tuple[int, int]:
+    """Recall their releases and void their open reviews; returns how many of each."""
+    releases = (
+        Release.objects.filter(version_id__in=ids)
+        .select_related("department", "version")
+        .only("state", "dossier_digest", "department__slug", "version__digest")
+        .order_by("pk")
+    )
+    sentence = f"{version} is recalled: {reason}"
+    moved = releases_recall(
+        actor=actor, releases=releases, reason=sentence, policy_version=policy_version
+    )
+    voided = reviews_void(
+        actor=actor,
+        subject_type="release",
+        subject_ids=[str(release.pk) for release in moved],
+        reason=sentence,
+        policy_version=policy_version,
+    )
+    return len(moved), voided

@@ -1,0 +1,98 @@
+"""What a recall would stop: deployments that serve now, and who used these versions lately."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, Max, Sum
+
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+from governance.usage.models import UsageRecord
+from governance.usage.selectors import beginning_of
+from registry.versions.recall import LISTED, RecallRadius, recall_radius
+from workers.deployments.models import Deployment
+from workers.deployments.selectors import deployments_visible_to
+from workers.deployments.states import LIVE
+
+TRAFFIC_DAYS = 30
+# Columns that are large and not needed here.
+_HEAVY = (
+    "release__dossier",
+    "release__version__manifest",
+    "release__version__card",
+    "release__version__base__manifest",
+    "release__version__base__card",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one department asked of these versions in the last 30 days."""
+
+    department: str
+    requests: int
+    tokens: int
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BlastRadius:
+    """What a recall reaches below a version, and what it stops.
+
+    `deployments` are live ones that the actor may see, 200 at most; the total counts all.
+    """
+
+    below: RecallRadius
+    deployments: list[Deployment]
+    deployments_total: int
+    traffic: list[Traffic]
+
+
+def blast_radius(*, actor: Principal, version_id: int) -> BlastRadius:
+    """Everything that a recall of the version would reach and stop, before it does.
+
+    Traffic is shown to whoever may recall, though they see no other usage: it says who is struck.
+
+    Raises:
+        NotFound, NotPermitted: there is no such version, or the policy does not let them recall it.
+    """
+    below = recall_radius(actor=actor, version_id=version_id)
+    with lifted():
+        under = Deployment.objects.filter(release_id__in=below.release_ids)
+        names = list(under.values_list("name", flat=True).distinct())
+        total = under.filter(state__in=LIVE).count()
+    live = deployments_visible_to(actor).filter(release_id__in=below.release_ids, state__in=LIVE)
+    live = live.defer(*_HEAVY)
+    rows = (
+        UsageRecord.objects.filter(
+            # The first for its index.
+            deployment__in=names,
+            version_digest__in=below.version_digests,
+            occurred_at__gte=beginning_of(TRAFFIC_DAYS),
+        )
+        .order_by()
+        .values("department")
+        .annotate(
+            requests=Count("id"),
+            prompt=Sum("prompt_tokens"),
+            completion=Sum("completion_tokens"),
+            last_at=Max("occurred_at"),
+        )
+        .order_by("-requests", "department")
+    )
+    return BlastRadius(
+        below=below,
+        deployments=list(live.order_by("name")[:LISTED]),
+        deployments_total=total,
+        traffic=[
+            Traffic(
+                row["department"],
+                row["requests"],
+                row["prompt"] + row["completion"],
+                row["last_at"],
+            )
+            for row in rows[:LISTED]
+        ],
+    )
