@@ -36,10 +36,19 @@ def open_box(box: bytes, key: bytes) -> Body:
 
 
 def merged(body: Body, over: Mapping[str, Any]) -> Body:
-    """`body` with what a box holds put over it, object by object."""
+    """`body` with what a box holds put into its blanks, object by object.
+
+    Raises:
+        ValueError: the box says something else than what was sealed in clear, so that the event
+            would read differently to who opens it and after an erasure.
+    """
     result = dict(body)
     for name, value in over.items():
         below = result.get(name)
-        both = isinstance(value, dict) and isinstance(below, dict)
-        result[name] = merged(below, value) if both else value  # type: ignore[arg-type]
+        if isinstance(value, dict) and isinstance(below, dict):
+            result[name] = merged(below, value)
+        elif below in (None, "", value):
+            result[name] = value
+        else:
+            raise ValueError(f"the box says another {name} than the event that it is in")
     return result

@@ -224,10 +224,9 @@ def with_boxes(body: Body, keys: Mapping[int, bytes]) -> Body:
     """The body with every box of the people of `keys` merged in."""
     for person, box in _boxes(body):
         try:
-            content = open_box(box, box_key(keys[person], body["nonce"]))
+            body = merged(body, open_box(box, box_key(keys[person], body["nonce"])))
         except (KeyError, ValueError, TypeError):
             continue
-        body = merged(body, content)
     return body
 
 

@@ -15,8 +15,10 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from governance.audit.boxes import merged
 from governance.audit.models import AuditEvent, AuditPersonKey
 from governance.audit.personal import (
+    box_key,
     disclosures,
     open_box,
     opened,
@@ -148,6 +150,26 @@ def test_a_box_that_is_not_bound_to_its_key_is_none() -> None:
     box = ChaCha20Poly1305(key).encrypt(bytes(12), b'{"actor_name": "somebody else"}', None)
     with pytest.raises(ValueError, match="not bound"):
         open_box(box, key)
+
+
+def test_a_box_fills_blanks_and_says_nothing_else_than_the_event() -> None:
+    body = {"outcome": "allowed", "reason": "", "data": {"round": 1, "decision": {"name": ""}}}
+    filled = merged(body, {"reason": "Because.", "data": {"why": "x", "decision": {"name": "A"}}})
+    assert filled == {
+        "outcome": "allowed",
+        "reason": "Because.",
+        "data": {"round": 1, "why": "x", "decision": {"name": "A"}},
+    }
+    for lie in ({"outcome": "denied"}, {"data": {"round": 2}}, {"data": "none"}, {"outcome": {}}):
+        with pytest.raises(ValueError, match="says another"):
+            merged(body, lie)
+    key, nonce = bytes(range(32)), "00" * 16
+    box = ChaCha20Poly1305(box_key(key, nonce)).encrypt(
+        bytes(12), bytes(32) + b'{"outcome": "denied"}', None
+    )
+    boxed = {"of": "person:7", "box": base64.b64encode(box).decode()}
+    told = {"outcome": "allowed", "nonce": nonce, "personal": [boxed]}
+    assert with_boxes(told, {7: key}) == told
 
 
 def test_equal_events_have_unequal_boxes(people: tuple[Person, Person]) -> None:
