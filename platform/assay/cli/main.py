@@ -12,6 +12,7 @@ from assay.cli import audit, jobs, keys, people, policy, quota, releases, versio
 from assay.cli.doctor import doctor
 from assay.cli.models import models
 from assay.cli.output import CliError, show_error
+from assay.cli.served import served
 from assay.cli.session import login, whoami
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.add_typer(people.app, name="people")
 app.add_typer(policy.app, name="policy")
 app.add_typer(quota.app, name="quota")
 app.add_typer(audit.app, name="audit")
+app.command()(served)
 app.command()(doctor)
 
 

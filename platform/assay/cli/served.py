@@ -1,0 +1,138 @@
+"""`assay served DEPARTMENT`: what served it then, who approved it, on what evidence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from assay.cli.client import Client
+from assay.cli.output import CliError, console, facts, state, table
+
+LIMIT = 1_000
+Moment = Annotated[
+    str, typer.Option(help="As 2026-05-01T14:30, in UTC unless it says otherwise; now if left out.")
+]
+
+
+def served(
+    department: Annotated[str, typer.Argument(help="The department, by its slug.")],
+    at: Moment = "",
+    since: Annotated[str, typer.Option(help="List a span instead: its beginning.")] = "",
+    until: Annotated[str, typer.Option(help="The span's end; now if left out.")] = "",
+) -> None:
+    """What served a department at a moment, who approved it, on what evidence."""
+    given = {"at": at, "since": since, "until": until}
+    asked = {name: _moment(name, text) for name, text in given.items() if text}
+    client = Client.signed_in()
+    query = {"department": department, **asked}
+    rows = list(client.all("served", limit=LIMIT, **query))
+    if not rows:
+        console.print(client.get("served", **query)["said"], markup=False)
+    elif since or until:
+        _show_span(rows)
+    else:
+        for row in rows:
+            _show(row)
+
+
+def _moment(name: str, text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CliError(
+            f"--{name} is no date and time: {text}.", "Write it as 2026-05-01T14:30."
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
+def _show_span(rows: list[dict[str, Any]]) -> None:
+    table(
+        ("deployment", "from", "until", "ended", "version", "digest", "release"),
+        (
+            (
+                row["name"],
+                row["serving_from"],
+                row["serving_until"],
+                row["ended"],
+                row["version"]["name"],
+                row["digest"][:12],
+                row["release"]["id"],
+            )
+            for row in rows
+        ),
+        empty="",
+    )
+
+
+def _show(row: dict[str, Any]) -> None:
+    release, approval, usage = row["release"], row["approval"], row["usage"]
+    pairs: list[tuple[str, Any]] = [
+        ("deployment", f"{row['name']} ({row['environment']}, of {row['department']})"),
+        ("served from", row["serving_from"]),
+        ("until", row["serving_until"] or "it still does"),
+        ("version", row["version"]["name"]),
+        ("bytes loaded", row["digest"]),
+        ("release", release["id"]),
+        ("its state now", state(release["state"])),
+        ("dossier", release["dossier_digest"]),
+        ("approved", release["approved_at"]),
+        ("expires", release["expires_at"]),
+        ("for", release["departments"]),
+        ("purpose", release["purpose"]),
+    ]
+    if usage is not None:
+        pairs.append(("requests in that hour", usage["requests"]))
+    facts(pairs)
+    console.print()
+    if approval is None:
+        console.print("Who approved it is shown to those who may see the release.")
+    else:
+        _show_approval(approval)
+    console.print()
+
+
+def _show_approval(approval: dict[str, Any]) -> None:
+    table(
+        ("vote", "by", "for", "when", "reason"),
+        (
+            (
+                vote["verdict"].replace("_", " "),
+                vote["person"]["name"],
+                vote["speciality"],
+                vote["created_at"],
+                vote["reason"],
+            )
+            for vote in approval["votes"]
+        ),
+        empty="No votes on this dossier are on record.",
+    )
+    console.print()
+    table(
+        ("measured on", "rows", "metrics", "digest of the results"),
+        (
+            (
+                each["dataset"],
+                each["sample_size"],
+                "  ".join(f"{name} {value:.4g}" for name, value in each["metrics"].items()),
+                each["digest"],
+            )
+            for each in approval["evaluations"]
+        ),
+        empty="The dossier holds no evaluation.",
+    )
+    console.print()
+    table(
+        ("in the log", "number", "when", "event"),
+        (
+            (
+                event["action"],
+                event["sequence"],
+                event["occurred_at"],
+                event["id"],
+            )
+            for event in approval["events"]
+        ),
+        empty="The log has no event of the decision.",
+    )
