@@ -1,8 +1,11 @@
 """What finding events needs: spans of time by spans of ids, names, kept filters, two narrow indexes.
 
 One trigger on the statement that seals notes spans and names, so that writing an event costs
-nothing more. The indexes are of few events: of what was refused or failed, and of requests that
-changed something; those on `/v1` are found by their delivery.
+nothing more. What was refused under a name that is its id alone may be made up, an address or a
+model that there is not: the id is noted, so that it is found, and no words of it.
+
+The indexes are of few events: of what was refused or failed, and of requests that changed
+something; those on `/v1` are found by their delivery.
 """
 
 import django.db.models.deletion
@@ -19,8 +22,9 @@ ON CONFLICT (index) DO UPDATE SET
     last_policy = greatest(span.last_policy, excluded.last_policy);
 INSERT INTO governance_auditname (role, type, ref, name, department)
     SELECT role, type, ref, name, department FROM (
-        SELECT 'subject' AS role, subject_type AS type, subject_id AS ref, subject_name AS name,
-            department FROM {events}
+        SELECT 'subject' AS role, subject_type AS type, subject_id AS ref,
+            CASE WHEN outcome = 'denied' AND subject_name = subject_id THEN '' ELSE subject_name END
+                AS name, department FROM {events}
         UNION SELECT 'actor', actor_kind, actor_id, actor_name, department FROM {events}
         UNION SELECT 'action', action, '', '', '' FROM {events}
     ) AS seen

@@ -298,6 +298,31 @@ def test_what_others_call_theirs_keeps_nobody_from_finding_their_own(
     assert walk(actor("Lea", "lead@clinical"), subject="ward") == [9_000_020]
 
 
+def test_what_somebody_made_up_to_be_refused_is_no_name_but_is_found(
+    events: list[AuditEvent], auditor: Principal
+) -> None:
+    """Whoever has a key may ask for models of any name, and call any address."""
+    AuditEvent.objects.bulk_create(
+        AuditEvent(
+            id=9_000_000 + number, occurred_at=at(999), actor_kind="key", actor_id="9",
+            action="deployment:invoke", outcome=outcome, subject_type=kind, subject_id=ref,
+            subject_name=ref, canonical=b"{}", leaf_hash=bytes(32),
+        )
+        for number, (kind, ref, outcome) in enumerate([
+            ("deployment", "ward-1", "denied"), ("address", "/api/v1/ward", "denied"),
+            ("deployment", "ward-2", "allowed"),
+        ])
+    )  # fmt: skip
+    for seal in (False, True):
+        if seal:
+            seal_once()
+        made_up, address, there = 9_000_000, 9_000_001, 9_000_002
+        assert walk(auditor, subject="ward") == [there] if seal else [there, address, made_up]
+        assert walk(auditor, subject="deployment:ward-1") == [made_up]
+        assert walk(auditor, subject_id="/api/v1/ward") == [address]
+        assert walk(auditor, subject_type="address") == [address]
+
+
 def test_people_are_found_by_name_and_address_though_no_event_says_them(
     auditor: Principal, actor: Callable[..., Principal]
 ) -> None:
