@@ -289,22 +289,25 @@ class Pack:
     def checkpoint(self) -> str:
         lines = signed_lines(self.files["checkpoint.txt"], self.name, self.keys, self.name)
         self.size, self.root = int(lines[1]), decoded(lines[2])
+        if str(self.size) != lines[1]:
+            raise Fault("the checkpoint's size is no number as checkpoints write them")
         if self.manifest["checkpoint"] != {"size": self.size, "root": self.root.hex()}:
             raise Fault("the manifest names another checkpoint")
         by = [self.name, *(cosigned(self.files["checkpoint.txt"], key) for key in self.witnesses)]
         return f"{', '.join(by)} signed the root over its first {self.size} events"
 
     def inclusion(self) -> str:
+        last = -1
         for event in self.read("events.json")["events"]:
             at, data = event["sequence"], event["canonical"].encode("utf-8")
-            if at <= max(self.events, default=-1):
+            if at <= last:
                 raise Fault("events are not in order, or one stands twice")
             if leaf_hash(data).hex() != event["leaf_hash"]:
                 raise Fault(f"event {at} was changed")
             path = [bytes.fromhex(step) for step in event["path"]]
             if root_from(leaf_hash(data), at, self.size, path) != self.root:
                 raise Fault(f"event {at} is not in the log")
-            self.events[at] = json.loads(data)
+            self.events[at], last = json.loads(data), at
         return f"{len(self.events)} events lead to the signed root"
 
     def boxes(self) -> str:

@@ -250,6 +250,14 @@ def test_keys_that_were_retired_still_verify(
     assert faults(files, audit_signer().public_key) == {}
 
 
+def test_a_size_is_written_in_one_way_alone(files: Files) -> None:
+    """What reads as the same number here is another checkpoint, or none, to other readers."""
+    name, size, root, *_ = files["checkpoint.txt"].decode().split("\n")
+    for spelled in (f"+{size}", f"0{size}", f" {size}", f"{size} ", f"{size[:1]}_{size[1:]}"):
+        signed = audit_signer().sign_text(f"{name}\n{spelled}\n{root}\n")
+        assert "Checkpoint" in faults(forged({**files, "checkpoint.txt": signed.encode()})), spelled
+
+
 def test_a_cosigned_checkpoint_is_preferred_and_its_witness_can_be_asked_for(
     office: Office, release: Release
 ) -> None:
