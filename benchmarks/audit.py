@@ -103,7 +103,7 @@ def _sealed_rate(writers: Writers, lags: list[list[float]]) -> float:
 
 def _verify_rate() -> float:
     """Events per second of processor time that `assay audit verify` checks in one process."""
-    from governance.audit.export import export_lines
+    from governance.audit.exports.log import export_lines
     from governance.audit.signing import audit_public_keys
     from governance.audit.verify import verify_export
 

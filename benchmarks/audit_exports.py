@@ -14,7 +14,7 @@ ACTION = "bench:export"
 
 def exported(rounds: int) -> list[Row]:
     """Of `SELECTED` events by a person among all that are in the log by now. Django is set up."""
-    from governance.audit.exports_models import ExportFormat
+    from governance.audit.exports.models import ExportFormat
 
     actor = _auditor()
     _record(actor)
@@ -53,8 +53,8 @@ def _record(actor: Any) -> None:
 def _once(actor: Any, kind: str) -> tuple[float, float]:
     """Events per second made, and checked by one process in its processor time."""
     from assay.cli.audit_exports import check_file
-    from governance.audit.exports import audit_export_ask, export_file
-    from governance.audit.exports_run import export_next
+    from governance.audit.exports.run import export_next
+    from governance.audit.exports.services import audit_export_ask, export_file
     from governance.audit.signing import audit_public_keys
 
     export = audit_export_ask(actor=actor, filters={"action": ACTION}, format=kind)

@@ -1,6 +1,6 @@
 """Every model of this context, gathered where Django looks for them."""
 
-from governance.audit.exports_models import AuditExport
+from governance.audit.exports.models import AuditExport
 from governance.audit.models import (
     AuditAlarm,
     AuditCheckpoint,

@@ -17,7 +17,9 @@ import redis
 from django.conf import settings
 from django.db import close_old_connections, connections
 
-from governance.audit import alarms, exports_run, publishing, sealer
+from governance.audit import alarms, sealer
+from governance.audit.exports import run as exports_run
+from governance.audit.outside import publishing
 from governance.audit.streaming import streamer
 from governance.people import sessions
 from governance.quotas import keeping

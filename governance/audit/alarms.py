@@ -17,11 +17,11 @@ from django.db import Error, connection, connections, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditKeeper
-from governance.audit.second_place import second_place
+from governance.audit.outside.second_place import second_place
+from governance.audit.outside.witnessing import witness_endpoints
 from governance.audit.selectors import publish_lag_s, sealing_lag_s
 from governance.audit.services import Subject, audit_record
 from governance.audit.streaming.selectors import stream_states
-from governance.audit.witnessing import witness_endpoints
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize

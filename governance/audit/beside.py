@@ -11,11 +11,11 @@ from django.db import connection
 
 from governance.audit.boxes import Body
 from governance.audit.checkpoint import BadCheckpoint, Verifier
-from governance.audit.merkle import Frontier, tree_root
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
 from governance.audit.personal import box_opens, people_in_boxes, person_keys
 from governance.audit.signing import audit_public_keys
-from governance.audit.tiles import WIDTH
+from governance.audit.tree.merkle import Frontier, tree_root
+from governance.audit.tree.tiles import WIDTH
 
 PAGE = WIDTH * 256
 # In one statement, so that it sees a batch with its checkpoint or not at all.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from governance.audit.merkle import HASH_BYTES
+from governance.audit.tree.merkle import HASH_BYTES
 
 ED25519 = b"\x01"
 MAX_NOTE_BYTES = 64 * 1024

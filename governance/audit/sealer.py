@@ -12,12 +12,12 @@ import threading
 
 from django.db import Error, connection, connections, transaction
 
-from governance.audit import tiles
-from governance.audit.merkle import Frontier, tree_root
 from governance.audit.models import AuditCheckpoint, AuditSubtree
-from governance.audit.proofs import leaf_hashes
-from governance.audit.publishing import publish_pending
+from governance.audit.outside.publishing import publish_pending
 from governance.audit.signing import audit_signer
+from governance.audit.tree import tiles
+from governance.audit.tree.merkle import Frontier, tree_root
+from governance.audit.tree.proofs import leaf_hashes
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from governance.audit.beside import KeyCheck, fault_beside, stray_event
-from governance.audit.export import export_header, export_line, sealed_events
+from governance.audit.exports.log import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.outside.places import Place
+from governance.audit.outside.second_place import second_place
 from governance.audit.personal import opened, sealed_body
-from governance.audit.places import Place
 from governance.audit.search.filters import EventFilter, holds
-from governance.audit.second_place import second_place
 from governance.audit.services import event_columns
 from governance.audit.signing import audit_public_keys
-from governance.audit.tiles import published_checkpoint
+from governance.audit.tree.tiles import published_checkpoint
 from governance.audit.verify import VerificationReport, verify_export
 from governance.errors import NotFound
 from governance.permissions import Action

@@ -12,9 +12,9 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
-from governance.audit.merkle import leaf_hash
 from governance.audit.models import AuditEvent
 from governance.audit.personal import person_keys, put_in_boxes
+from governance.audit.tree.merkle import leaf_hash
 from governance.errors import DomainError, InvalidInput, TooLarge
 from governance.policy import decisions
 from governance.principals import Principal, PrincipalKind, RequestContext, request_context

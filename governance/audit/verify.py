@@ -23,9 +23,9 @@ from typing import Any
 
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, split_keys
 from governance.audit.cosignature import Quorum
-from governance.audit.merkle import HASH_BYTES, Frontier, leaf_hash
-from governance.audit.places import Place
-from governance.audit.tiles import WIDTH, read_tile
+from governance.audit.outside.places import Place
+from governance.audit.tree.merkle import HASH_BYTES, Frontier, leaf_hash
+from governance.audit.tree.tiles import WIDTH, read_tile
 
 FORMAT = "assay-audit-export/1"
 BATCH = 4096

@@ -17,7 +17,7 @@ from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit.exports_models import AuditExport
+from governance.audit.exports.models import AuditExport
 from governance.audit.models import AuditPersonKey
 from governance.audit.search.models import AuditFilter
 from governance.audit.services import audit_record

@@ -10,9 +10,9 @@ from pathlib import Path
 from django.db import transaction
 from django.utils import timezone
 
+from governance.audit.outside.witnessing import cosigned_note
 from governance.audit.services import audit_record
 from governance.audit.signing import audit_public_keys, audit_signer
-from governance.audit.witnessing import cosigned_note
 from governance.errors import WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize

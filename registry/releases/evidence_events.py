@@ -9,8 +9,8 @@ from typing import Any
 from django.db.models import Q
 
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.paths import inclusion_paths
 from governance.audit.personal import disclosures, opened_bodies
+from governance.audit.tree.paths import inclusion_paths
 from governance.errors import TooLarge, WrongState
 from governance.permissions import Action
 

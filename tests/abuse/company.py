@@ -18,7 +18,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
-from governance.audit.exports_models import AuditExport
+from governance.audit.exports.models import AuditExport
 from governance.audit.search.models import AuditFilter
 from governance.audit.services import Subject, audit_record
 from governance.keys.models import ApiKey
@@ -31,11 +31,13 @@ from governance.policy.lifecycle import draft_create, policy_propose
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Decision, Review
+from governance.principals import service_principal
 from registry.datasets.models import Dataset
 from registry.releases.models import Release
 from registry.versions.models import Model
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
+from workers.deployments.models import ServingPeriod
 from workers.jobs.models import Job, JobEvent
 
 # Stands in engineering's texts, and must never be told to anybody else.
@@ -119,6 +121,17 @@ def attacked_company() -> Company:
         verdict="comment", reason=SECRET, digest=company.review_open.digest,
         round=company.review_open.round,
     )  # fmt: skip
+    began = audit_record(
+        actor=service_principal("engine-worker"),
+        action="deployment:serve",
+        subject=Subject("deployment", str(company.deployment.pk), SECRET),
+    )
+    ServingPeriod.objects.create(
+        deployment=company.deployment,
+        digest=company.first.digest,
+        serving_from=began.occurred_at,
+        began_event=began,
+    )
     things["event"] = audit_record(
         actor=principal_for_person(company.enzo),
         action="release:submit",
@@ -268,6 +281,7 @@ def values(company: Company) -> dict[str, Any]:
         "keys_post:scopes": ["deployment:invoke"],
         "person_roles_post:speciality": None,
         "allowed_deployments": ["docstring-writer"],
+        "at": None,
         "networks": ["192.0.2.0/24"],
         "owner": company.enzo.pk,
         "context": {},

@@ -173,7 +173,8 @@ def _seal(stop: threading.Event, largest_file: str = "") -> None:
 
     from django.conf import settings
 
-    from governance.audit import publishing, sealer
+    from governance.audit import sealer
+    from governance.audit.outside import publishing
 
     # Not to sleep through most of the faults.
     sealer.PAUSE_AFTER_ERROR_S = 0.05
@@ -257,7 +258,7 @@ def _migrate(stop: threading.Event) -> None:
 
 
 def _export(stop: threading.Event, path: str) -> None:
-    from governance.audit.export import export_lines
+    from governance.audit.exports.log import export_lines
 
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in export_lines())

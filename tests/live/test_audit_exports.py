@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from governance.audit.exports import audit_export_ask, export_file, exports_folder
-from governance.audit.exports_models import AuditExport, ExportFormat, ExportState
-from governance.audit.exports_run import exports_tidy
+from governance.audit.exports.models import AuditExport, ExportFormat, ExportState
+from governance.audit.exports.run import exports_tidy
+from governance.audit.exports.services import audit_export_ask, export_file, exports_folder
 from governance.principals import Principal
 from tests.live.celery_worker import kill, started, until
 from tests.unit.governance.exports_support import checked, write_many
@@ -27,7 +27,7 @@ import logging, sys, threading, time
 sys.path[:0] = [".", "platform"]
 import django
 django.setup()
-from governance.audit import exports_run
+from governance.audit.exports import run as exports_run
 renew = exports_run._renew
 exports_run._renew = lambda *given, **progress: (time.sleep(0.02), renew(*given, **progress))
 print("makes exports", flush=True)

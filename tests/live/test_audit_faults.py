@@ -21,9 +21,9 @@ import psycopg
 import pytest
 
 from governance.audit.checkpoint import Signer, Verifier
-from governance.audit.merkle import Frontier
 from governance.audit.sealer import SEALER_LOCK
-from governance.audit.tiles import WIDTH, read_tile, split_hashes
+from governance.audit.tree.merkle import Frontier
+from governance.audit.tree.tiles import WIDTH, read_tile, split_hashes
 from tests.live.audit_processes import ACTION, FragilePostgres, Nursery, end, gone, nursery
 from tests.live.celery_worker import ROOT, until
 

@@ -15,7 +15,7 @@ from assay.cli.client import Client
 from assay.cli.output import CliError, console, errors
 from governance.audit.checkpoint import BadCheckpoint, parse
 from governance.audit.cosignature import Quorum
-from governance.audit.proof_files import BadProof, check_proof
+from governance.audit.tree.proof_files import BadProof, check_proof
 from governance.audit.verify import VerificationReport
 
 Key = Annotated[

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from assay.cli.client import Client
 from assay.cli.output import CliError, console
-from governance.audit import selection, selection_csv
 from governance.audit.cosignature import Quorum
+from governance.audit.exports import selection, selection_csv
 from governance.audit.verify import VerificationReport, verify_file
 
 POLL_S = 0.5

@@ -121,7 +121,7 @@ def check_sealing() -> str:
 
 def check_second_place() -> str:
     """Checkpoints can be published, and stay as they were published."""
-    from governance.audit.second_place import second_place
+    from governance.audit.outside.second_place import second_place
     from governance.audit.selectors import publish_lag_s
 
     place = second_place()
@@ -138,7 +138,7 @@ def check_second_place() -> str:
 
 def check_witnesses() -> str:
     """The witnesses named are witnesses."""
-    from governance.audit.witnessing import witness_endpoints
+    from governance.audit.outside.witnessing import witness_endpoints
 
     return ", ".join(one.witness.name for one in witness_endpoints()) or "none named"
 

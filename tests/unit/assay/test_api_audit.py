@@ -11,8 +11,8 @@ from django.db import connection
 from django.test import AsyncClient
 
 from governance.audit.models import AuditEvent
-from governance.audit.proof_files import check_proof
 from governance.audit.sealer import seal_once
+from governance.audit.tree.proof_files import check_proof
 from governance.audit.verify import verify_export
 from governance.people.models import Person
 from tests.unit.assay.api_support import Api, problem_of

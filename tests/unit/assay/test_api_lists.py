@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from governance.audit.exports_models import AuditExport
+from governance.audit.exports.models import AuditExport
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.search.models import AuditFilter
 from governance.keys.models import ApiKey

@@ -16,11 +16,11 @@ from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 
 from assay.cli import audit_exports as cli
-from governance.audit.exports import export_file, exports_folder
-from governance.audit.exports_models import AuditExport, ExportState
-from governance.audit.exports_run import export_next, exports_tidy
+from governance.audit.exports.models import AuditExport, ExportState
+from governance.audit.exports.run import export_next, exports_tidy
+from governance.audit.exports.selection_csv import verify_zip
+from governance.audit.exports.services import export_file, exports_folder
 from governance.audit.models import AuditEvent
-from governance.audit.selection_csv import verify_zip
 from governance.audit.signing import audit_public_keys
 from governance.people.models import Person
 from tests.unit.assay.api_support import Api, problem_of

@@ -20,7 +20,7 @@ from assay.cli.main import main
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
-from governance.audit.tiles import CHECKPOINT
+from governance.audit.tree.tiles import CHECKPOINT
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
 from governance.people.models import Department, Person

@@ -14,9 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from governance.audit.alarms import alarms_check
 from governance.audit.cosignature import Witness
 from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditCosignature, AuditKeeper
-from governance.audit.places import Folder
+from governance.audit.outside.places import Folder
+from governance.audit.outside.second_place import second_place
 from governance.audit.sealer import seal_once
-from governance.audit.second_place import second_place
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.governance.witness_server import WitnessServer
 

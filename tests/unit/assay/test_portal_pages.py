@@ -12,9 +12,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.proof_files import check_proof
 from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
+from governance.audit.tree.proof_files import check_proof
 from tests.unit.assay.portal_data import Company, found_company, tell_story
 from workers.jobs.models import Job
 

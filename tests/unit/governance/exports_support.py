@@ -9,13 +9,13 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from governance.audit.exports import audit_export_ask, export_file
-from governance.audit.exports_models import AuditExport, ExportState
-from governance.audit.exports_run import export_next
+from governance.audit.exports.models import AuditExport, ExportState
+from governance.audit.exports.run import export_next
+from governance.audit.exports.selection import verify_selection
+from governance.audit.exports.selection_csv import verify_zip
+from governance.audit.exports.services import audit_export_ask, export_file
 from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
-from governance.audit.selection import verify_selection
-from governance.audit.selection_csv import verify_zip
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_public_keys
 from governance.audit.verify import VerificationReport

@@ -12,16 +12,18 @@ from botocore.exceptions import ClientError
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connection, connections, transaction
 
-from governance.audit import publishing, sealer, tiles
+from governance.audit import sealer
 from governance.audit.alarms import alarms_check
 from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditEvent, AuditKeeper
-from governance.audit.places import PlaceUnavailable, PublishRefused
-from governance.audit.publishing import PUBLISHER_LOCK, publish_pending
+from governance.audit.outside import publishing
+from governance.audit.outside.places import PlaceUnavailable, PublishRefused
+from governance.audit.outside.publishing import PUBLISHER_LOCK, publish_pending
+from governance.audit.outside.second_place import second_place
 from governance.audit.sealer import seal_once
-from governance.audit.second_place import second_place
 from governance.audit.selectors import latest_checkpoint, verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_signer
+from governance.audit.tree import tiles
 from governance.principals import service_principal
 
 pytestmark = pytest.mark.sweep

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from governance.audit.checkpoint import BadCheckpoint, Signer, Verifier, parse
-from governance.audit.merkle import EMPTY_ROOT, leaf_hash
+from governance.audit.tree.merkle import EMPTY_ROOT, leaf_hash
 
 SIGNER = Signer("assay.example/audit", bytes(range(32)))
 

@@ -16,8 +16,12 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit import exports, exports_run, exports_write
-from governance.audit.exports import (
+from governance.audit.exports import run as exports_run
+from governance.audit.exports import services as exports
+from governance.audit.exports import write as exports_write
+from governance.audit.exports.models import AuditExport, ExportState
+from governance.audit.exports.run import Stopped, export_claim, export_next, exports_tidy
+from governance.audit.exports.services import (
     ALLOWED_TRANSITIONS,
     audit_export_ask,
     audit_export_cancel,
@@ -28,8 +32,6 @@ from governance.audit.exports import (
     export_move,
     exports_folder,
 )
-from governance.audit.exports_models import AuditExport, ExportState
-from governance.audit.exports_run import Stopped, export_claim, export_next, exports_tidy
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState

@@ -22,11 +22,11 @@ from django.db import transaction
 
 from governance.audit.checkpoint import BadCheckpoint
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.proof_files import BadProof, check_proof
-from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.tree.proof_files import BadProof, check_proof
+from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.principals import HeldRole, Principal, PrincipalKind, service_principal
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from governance.audit.merkle import (
+from governance.audit.tree.merkle import (
     EMPTY_ROOT,
     Frontier,
     consistency_proof,

@@ -9,10 +9,10 @@ from django.db import connection, transaction
 from pytest_django import DjangoAssertNumQueries
 
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
-from governance.audit.paths import inclusion_paths
-from governance.audit.proofs import inclusion_proof
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
+from governance.audit.tree.paths import inclusion_paths
+from governance.audit.tree.proofs import inclusion_proof
 from governance.errors import WrongState
 from governance.principals import service_principal
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from governance.audit.checkpoint import BadCheckpoint, Signer
-from governance.audit.merkle import (
+from governance.audit.tree.merkle import (
     consistency_proof,
     inclusion_proof,
     leaf_hash,
     roots_of,
     tree_root,
 )
-from governance.audit.proof_files import (
+from governance.audit.tree.proof_files import (
     BadProof,
     check_proof,
     consistency_document,

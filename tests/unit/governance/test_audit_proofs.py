@@ -10,12 +10,12 @@ import pytest
 from django.db import connection, transaction
 
 from governance.audit.checkpoint import Checkpoint, Verifier
-from governance.audit.merkle import verify_consistency, verify_inclusion
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
-from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.sealer import seal_once
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_signer
+from governance.audit.tree.merkle import verify_consistency, verify_inclusion
+from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.principals import ANONYMOUS, HeldRole, Principal, PrincipalKind, service_principal
 

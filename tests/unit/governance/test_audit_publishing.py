@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from django.db import connection, connections, transaction
 
-from governance.audit import publishing, sealer, tiles
+from governance.audit import sealer
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditKeeper
-from governance.audit.places import Folder
-from governance.audit.proofs import leaf_hashes
-from governance.audit.publishing import publish_pending
+from governance.audit.outside import publishing
+from governance.audit.outside.places import Folder
+from governance.audit.outside.publishing import publish_pending
 from governance.audit.selectors import latest_checkpoint, publish_lag_s, verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
+from governance.audit.tree import tiles
+from governance.audit.tree.proofs import leaf_hashes
 from governance.principals import service_principal
 
 

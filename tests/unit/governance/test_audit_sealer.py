@@ -6,16 +6,16 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 
-from governance.audit import tiles
 from governance.audit.checkpoint import BadCheckpoint, Verifier
-from governance.audit.merkle import tree_root
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.proof_files import check_proof
-from governance.audit.proofs import consistency_proof, inclusion_proof
 from governance.audit.sealer import publish_pending, run, seal_once
 from governance.audit.selectors import latest_checkpoint, sealing_lag_s, verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.tree import tiles
+from governance.audit.tree.merkle import tree_root
+from governance.audit.tree.proof_files import check_proof
+from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import WrongState
 from governance.principals import HeldRole, Principal, PrincipalKind, service_principal
 

@@ -15,15 +15,22 @@ from typing import Any
 import pytest
 
 from governance.audit.checkpoint import Signer
-from governance.audit.exports import export_file
-from governance.audit.merkle import tree_root
+from governance.audit.exports.selection import MAX_LINE_BYTES, Row
+from governance.audit.exports.selection_csv import (
+    PROOF,
+    README,
+    TABLE,
+    cell,
+    table_head,
+    table_line,
+)
+from governance.audit.exports.services import export_file
 from governance.audit.models import AuditCheckpoint
 from governance.audit.personal import person_keys
-from governance.audit.selection import MAX_LINE_BYTES, Row
-from governance.audit.selection_csv import PROOF, README, TABLE, cell, table_head, table_line
 from governance.audit.services import Subject, audit_record
 from governance.audit.signing import audit_signer
-from governance.audit.tree_paths import Tree, levels_of, path_in
+from governance.audit.tree.bulk import Tree, levels_of, path_in
+from governance.audit.tree.merkle import tree_root
 from governance.principals import Principal
 from tests.unit.governance.exports_support import bytes_of, checked, made, seal, write
 
@@ -162,7 +169,7 @@ def test_what_is_no_selection_is_said_to_be_none_within_bounds(tmp_path: Path, p
 
 
 def test_paths_made_together_are_those_of_rfc_6962() -> None:
-    from governance.audit.merkle import inclusion_proof, roots_of, verify_inclusion
+    from governance.audit.tree.merkle import inclusion_proof, roots_of, verify_inclusion
 
     leaves = [bytes([i % 256, i // 256] * 16) for i in range(901)]
     for size in (1, 2, 3, 255, 256, 257, 512, 513, 901):

@@ -18,13 +18,13 @@ import pytest
 from django.db import connection, transaction
 
 from governance.audit.checkpoint import parse
-from governance.audit.export import export_lines
-from governance.audit.merkle import Frontier, leaf_hash, tree_root
+from governance.audit.exports.log import export_lines
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.selectors import verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.tree.merkle import Frontier, leaf_hash, tree_root
 from governance.audit.verify import (
     VerificationReport,
     _Bad,

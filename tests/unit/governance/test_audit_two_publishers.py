@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 
 from governance.audit.models import AuditCheckpoint, AuditKeeper
-from governance.audit.publishing import publish_pending
+from governance.audit.outside.publishing import publish_pending
 from governance.audit.sealer import seal_once
 from governance.audit.services import Subject, audit_record
 from governance.principals import service_principal

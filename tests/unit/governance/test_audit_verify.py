@@ -11,12 +11,12 @@ import pytest
 from django.db import connection, transaction
 
 from governance.audit.checkpoint import Signer
-from governance.audit.export import export_lines
-from governance.audit.merkle import leaf_hash, tree_root
+from governance.audit.exports.log import export_lines
 from governance.audit.sealer import seal_once
 from governance.audit.selectors import verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
-from governance.audit.tiles import publish_checkpoint, publish_tree
+from governance.audit.tree.merkle import leaf_hash, tree_root
+from governance.audit.tree.tiles import publish_checkpoint, publish_tree
 from governance.audit.verify import event_line, header_line, verify_export, verify_file
 from governance.principals import service_principal
 

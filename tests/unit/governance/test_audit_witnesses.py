@@ -8,18 +8,19 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 
-from governance.audit import tiles, witness
 from governance.audit.alarms import alarms_check
 from governance.audit.checkpoint import BadCheckpoint, Signer, Verifier
 from governance.audit.cosignature import Quorum, Witness
-from governance.audit.export import export_lines
-from governance.audit.merkle import tree_root
+from governance.audit.exports.log import export_lines
 from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditCosignature, AuditKeeper
-from governance.audit.publishing import publish_pending
+from governance.audit.outside import witness
+from governance.audit.outside.publishing import publish_pending
 from governance.audit.sealer import seal_once
 from governance.audit.selectors import latest_checkpoint, verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.tree import tiles
+from governance.audit.tree.merkle import tree_root
 from governance.audit.verify import verify_export
 from governance.principals import service_principal
 from tests.unit.governance.witness_server import WitnessServer

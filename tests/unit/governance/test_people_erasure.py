@@ -16,12 +16,12 @@ from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
 from assay.portal.words import described
-from governance.audit.export import export_lines
+from governance.audit.exports.log import export_lines
 from governance.audit.models import AuditEvent, AuditPersonKey
-from governance.audit.proofs import inclusion_proof
 from governance.audit.sealer import seal_once
 from governance.audit.selectors import verify_live
 from governance.audit.signing import audit_public_keys
+from governance.audit.tree.proofs import inclusion_proof
 from governance.audit.verify import verify_export
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.keys.services import access_token_create, key_revoke

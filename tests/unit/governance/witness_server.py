@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, parse
-from governance.audit.merkle import verify_consistency
+from governance.audit.tree.merkle import verify_consistency
 
 
 class WitnessServer:

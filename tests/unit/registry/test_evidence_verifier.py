@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governance.audit import merkle
 from governance.audit.checkpoint import Signer
-from governance.audit.merkle import tree_root
+from governance.audit.tree import merkle
+from governance.audit.tree.merkle import tree_root
 from registry.releases.evidence_verifier import (
     Fault,
     chacha20_block,

@@ -29,8 +29,7 @@ from assay.api.representations.governance import (
     ConsistencyProofAnswer,
     InclusionProofAnswer,
 )
-from governance.audit.export import export_lines
-from governance.audit.proofs import consistency_proof, inclusion_proof
+from governance.audit.exports.log import export_lines
 from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
 from governance.audit.search.pages import audit_event_page
 from governance.audit.search.parameters import OUTCOMES, WITHIN
@@ -40,6 +39,7 @@ from governance.audit.selectors import (
     latest_checkpoint,
 )
 from governance.audit.services import Subject, audit_record
+from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.engine import Resource

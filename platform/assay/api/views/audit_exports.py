@@ -20,7 +20,8 @@ from assay.api.fields import Choice, StrictSerializer
 from assay.api.idempotency import idempotent
 from assay.api.representations.audit_exports import AuditExportAnswer
 from assay.api.views.audit import AuditQuery, from_thread
-from governance.audit.exports import (
+from governance.audit.exports.models import AuditExport, ExportFormat
+from governance.audit.exports.services import (
     audit_export_ask,
     audit_export_cancel,
     audit_export_get,
@@ -28,7 +29,6 @@ from governance.audit.exports import (
     audit_exports_of,
     export_name,
 )
-from governance.audit.exports_models import AuditExport, ExportFormat
 
 CHUNK_BYTES = 64 * 1024
 

@@ -18,14 +18,14 @@ from assay.portal.access import may
 from assay.portal.facts import facts
 from assay.portal.http import Screen
 from assay.portal.words import described
-from governance.audit.export import export_lines
+from governance.audit.exports.log import export_lines
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
-from governance.audit.proofs import inclusion_proof
 from governance.audit.selectors import (
     audit_event_get,
     event_text,
 )
+from governance.audit.tree.proofs import inclusion_proof
 from governance.errors import WrongState
 from governance.permissions import Action
 

@@ -11,14 +11,14 @@ from assay.portal.http import Screen, page_of
 from assay.portal.views.audit import attached
 from governance.audit.checkpoint import split_keys
 from governance.audit.models import AuditCheckpoint
-from governance.audit.outside import kept_outside
-from governance.audit.proofs import consistency_proof
+from governance.audit.outside.selectors import kept_outside
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
     publish_lag_s,
     sealing_lag_s,
 )
 from governance.audit.signing import audit_public_keys
+from governance.audit.tree.proofs import consistency_proof
 from governance.permissions import Action
 
 LIST_SIZE = 50

@@ -13,7 +13,8 @@ from assay.api.views.audit_exports import file_response
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.views.audit_list import typed_in
-from governance.audit.exports import (
+from governance.audit.exports.models import AuditExport, ExportFormat
+from governance.audit.exports.services import (
     KEPT_FOR,
     audit_export_ask,
     audit_export_cancel,
@@ -22,7 +23,6 @@ from governance.audit.exports import (
     filters_of,
     may_export,
 )
-from governance.audit.exports_models import AuditExport, ExportFormat
 from governance.errors import DomainError, InvalidInput
 from governance.permissions import Action
 

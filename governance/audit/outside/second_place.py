@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from governance.audit.places import Folder, Place
+from governance.audit.outside.places import Folder, Place
 
 
 def second_place() -> Place:
@@ -35,7 +35,7 @@ def second_place() -> Place:
 @functools.lru_cache(maxsize=4)
 def _bucket(url: str, endpoint: str, region: str, retention_days: int) -> Place:
     # Here, because loading boto3 takes a third of a second and most installations need none of it.
-    from governance.audit.s3 import Bucket
+    from governance.audit.outside.s3 import Bucket
 
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:

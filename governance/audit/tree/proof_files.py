@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from governance.audit.checkpoint import Verifier
-from governance.audit.merkle import leaf_hash, verify_consistency, verify_inclusion
+from governance.audit.tree.merkle import leaf_hash, verify_consistency, verify_inclusion
 
 FORMAT = "assay-audit-proof/1"
 # A path has a hash for each level: enough for every tree that 64 bits can count.

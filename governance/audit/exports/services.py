@@ -15,7 +15,7 @@ from django.db.models import QuerySet, Sum
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from governance.audit.exports_models import (
+from governance.audit.exports.models import (
     ALLOWED_TRANSITIONS,
     AuditExport,
     ExportFormat,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from governance.audit.merkle import EMPTY_ROOT
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.tree.merkle import EMPTY_ROOT
 from governance.audit.verify import event_line, header_line
 
 FETCH = 2000

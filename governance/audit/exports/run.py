@@ -21,7 +21,10 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from governance.audit.exports import (
+from governance.audit.exports.models import AuditExport, ExportFormat, ExportState
+from governance.audit.exports.selection import BadSelection
+from governance.audit.exports.selection_csv import pack
+from governance.audit.exports.services import (
     KEPT_FOR,
     export_file,
     export_lock,
@@ -32,10 +35,7 @@ from governance.audit.exports import (
     may_export,
     words_for,
 )
-from governance.audit.exports_models import AuditExport, ExportFormat, ExportState
-from governance.audit.exports_write import write_selection
-from governance.audit.selection import BadSelection
-from governance.audit.selection_csv import pack
+from governance.audit.exports.write import write_selection
 from governance.audit.selectors import latest_checkpoint
 from governance.audit.services import audit_record
 from governance.audit.signing import audit_public_keys

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from governance.audit.boxes import Body
-from governance.audit.selection import (
+from governance.audit.exports.selection import (
     BadSelection,
     Reader,
     Row,

@@ -17,7 +17,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from governance.audit.places import CHECKPOINT, PlaceUnavailable, PublishRefused
+from governance.audit.outside.places import CHECKPOINT, PlaceUnavailable, PublishRefused
 
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 10

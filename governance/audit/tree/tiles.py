@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from governance.audit.merkle import HASH_BYTES, SUBTREE, tree_root
-from governance.audit.places import CHECKPOINT, Place, PublishRefused, as_place
+from governance.audit.outside.places import CHECKPOINT, Place, PublishRefused, as_place
+from governance.audit.tree.merkle import HASH_BYTES, SUBTREE, tree_root
 
 WIDTH = SUBTREE
 TILE_BYTES = WIDTH * HASH_BYTES

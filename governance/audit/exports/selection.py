@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 
 from governance.audit.boxes import Body, merged, open_box
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, split_keys
-from governance.audit.merkle import HASH_BYTES, leaf_hash, verify_inclusion
-from governance.audit.tiles import WIDTH, read_tile
+from governance.audit.tree.merkle import HASH_BYTES, leaf_hash, verify_inclusion
+from governance.audit.tree.tiles import WIDTH, read_tile
 from governance.audit.verify import VerificationReport
 
 FORMAT = "assay-audit-selection/1"

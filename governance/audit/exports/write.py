@@ -14,14 +14,14 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from governance.audit import merkle
+from governance.audit.exports.selection import end_line, end_text, header_line, row_line
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.paths import checked_tree, tampered
 from governance.audit.personal import disclosures
-from governance.audit.selection import end_line, end_text, header_line, row_line
 from governance.audit.signing import audit_public_keys, audit_signer
-from governance.audit.tiles import WIDTH
-from governance.audit.tree_paths import TilePaths
+from governance.audit.tree import merkle
+from governance.audit.tree.bulk import TilePaths
+from governance.audit.tree.paths import checked_tree, tampered
+from governance.audit.tree.tiles import WIDTH
 from governance.errors import TooLarge
 
 PAGE = 500

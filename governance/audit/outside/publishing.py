@@ -16,13 +16,14 @@ from django.conf import settings
 from django.db import Error, connection, connections
 from django.utils import timezone
 
-from governance.audit import keepers, tiles, witnessing
 from governance.audit.checkpoint import BadCheckpoint, Verifier
 from governance.audit.models import AuditCheckpoint, AuditKeeper
-from governance.audit.places import Place, PlaceUnavailable, PublishRefused
-from governance.audit.proofs import leaf_hashes
-from governance.audit.second_place import second_place
+from governance.audit.outside import keepers, witnessing
+from governance.audit.outside.places import Place, PlaceUnavailable, PublishRefused
+from governance.audit.outside.second_place import second_place
 from governance.audit.signing import audit_public_keys
+from governance.audit.tree import tiles
+from governance.audit.tree.proofs import leaf_hashes
 
 logger = logging.getLogger(__name__)
 

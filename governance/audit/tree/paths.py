@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from governance.audit.merkle import leaf_hash, tree_root
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
-from governance.audit.proofs import leaf_hashes
-from governance.audit.tiles import WIDTH, split_hashes
-from governance.audit.tree_paths import TilePaths, Tree
+from governance.audit.tree.bulk import TilePaths, Tree
+from governance.audit.tree.merkle import leaf_hash, tree_root
+from governance.audit.tree.proofs import leaf_hashes
+from governance.audit.tree.tiles import WIDTH, split_hashes
 from governance.errors import WrongState
 
 

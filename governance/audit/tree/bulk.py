@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from governance.audit.merkle import HASH_BYTES, SUBTREE, node_hash
+from governance.audit.tree.merkle import HASH_BYTES, SUBTREE, node_hash
 
 Levels = list[list[bytes]]
 

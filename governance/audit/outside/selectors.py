@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from governance.audit.models import AuditCheckpoint, AuditKeeper
-from governance.audit.second_place import second_place
-from governance.audit.witnessing import witness_endpoints
+from governance.audit.outside.second_place import second_place
+from governance.audit.outside.witnessing import witness_endpoints
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize

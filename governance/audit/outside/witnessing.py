@@ -9,11 +9,11 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from governance.audit import keepers, witness
 from governance.audit.checkpoint import BadCheckpoint
 from governance.audit.cosignature import Cosignature
 from governance.audit.models import AuditCheckpoint, AuditCosignature, AuditKeeper
-from governance.audit.proofs import consistency_path
+from governance.audit.outside import keepers, witness
+from governance.audit.tree.proofs import consistency_path
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from governance.audit import merkle
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
-from governance.audit.proof_files import consistency_document, inclusion_document
 from governance.audit.selectors import audit_checkpoints_visible_to
 from governance.audit.signing import audit_public_keys
-from governance.audit.tiles import WIDTH, split_hashes
+from governance.audit.tree import merkle
+from governance.audit.tree.proof_files import consistency_document, inclusion_document
+from governance.audit.tree.tiles import WIDTH, split_hashes
 from governance.errors import InvalidInput, WrongState
 from governance.principals import Principal
 

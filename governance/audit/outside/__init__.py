@@ -1,0 +1,1 @@
+"""What lies outside of this installation: the second place, and witnesses."""

@@ -1,0 +1,1 @@
+"""The Merkle tree: hashes, proofs, and the tiles that are published."""
