@@ -13,8 +13,8 @@ from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from governance.audit.exports import UNDER_WAY_MAX, audit_export_ask
-from governance.audit.exports_models import AuditExport
+from governance.audit.exports.models import AuditExport
+from governance.audit.exports.services import UNDER_WAY_MAX, audit_export_ask
 from governance.audit.models import AuditEvent
 from governance.errors import DomainError
 from governance.keys.models import ApiKey
