@@ -31,6 +31,9 @@ DEAD_STREAM = "assay:usage:dead"
 DEAD_MAXLEN = 10_000
 # A consumer that has held an entry for this long is taken for dead.
 CLAIM_IDLE_MS = 30_000
+# There is no such deployment, or the key may not know that there is. Both are filed under no
+# department: a lead who reads the key's part of the log is told no more than the key was.
+HIDDEN = "model_not_found"
 # What one entry alone can cause; anything else (a database that is away) is no fault of an entry.
 POISON = (DataError, IntegrityError, DomainError, TypeError, ValueError, OverflowError, OSError)
 
@@ -208,7 +211,7 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
         subject=_subject(entry),
         outcome="allowed" if entry.ran or entry.outcome == "ok" else "denied",
         reason=entry.reason,
-        department=entry.department,
+        department="" if entry.outcome == HIDDEN else entry.department,
         data={
             "outcome": entry.outcome,
             "endpoint": entry.endpoint,

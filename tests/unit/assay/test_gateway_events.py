@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ from django.conf import settings
 from assay.gateway.ledger import ANONYMOUS_PER_S
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
+from governance.audit.selectors import audit_events_visible_to
+from governance.principals import Principal
 from governance.usage.collector import collect_once
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 
@@ -61,7 +64,8 @@ def test_every_answer_and_every_refusal_is_one_whole_event(stage: Stage) -> None
         assert response.status_code == status, response.text
         event, body = event_of(stage, response)
         assert (event.action, event.outcome) == ("deployment:invoke", outcome), status
-        assert (event.actor_kind, event.department) == ("key", "engineering"), status
+        department = "" if status == 404 else "engineering"
+        assert (event.actor_kind, event.department) == ("key", department), status
         assert event.policy_version == 1, status
         assert all((event.subject_id, event.subject_name)), status
         assert why in event.reason, (status, event.reason)
@@ -81,7 +85,7 @@ def test_looking_at_the_models_is_a_decision_too(stage: Stage) -> None:
         event, _ = event_of(stage, response)
         assert (event.action, event.outcome) == ("deployment:view", outcome)
         assert (event.subject_id, event.policy_version) == (subject, 1)
-        assert event.department == "engineering"
+        assert event.department == ("" if status == 404 else "engineering")
 
 
 def test_of_what_the_caller_may_not_know_the_log_says_what_was_decided(stage: Stage) -> None:
@@ -95,6 +99,21 @@ def test_of_what_the_caller_may_not_know_the_log_says_what_was_decided(stage: St
     assert (event.outcome, event.policy_version) == ("denied", 1)
     assert body["data"]["decision"]["resource"]["name"] == "writer"
     assert body["data"]["decision"]["allowed"] is False
+
+
+def test_a_lead_reads_in_the_log_nothing_that_the_gateway_hid_from_their_key(
+    stage: Stage, actor: Callable[..., Principal]
+) -> None:
+    """Neither what it is nor that it is there: a model that there is not looks the same."""
+    stage.deployment()
+    token = stage.key("finance")
+    lead, auditor = actor("Lea", "lead@finance"), actor("Asha", "auditor")
+    for model in ("writer", "nothing"):
+        response = stage.post(CHAT, token, json={**GOOD, "model": model})
+        assert response.status_code == 404
+        event, _ = event_of(stage, response)
+        assert event not in audit_events_visible_to(lead)
+        assert event in audit_events_visible_to(auditor)
 
 
 def test_a_stranger_is_recorded_with_the_address_and_a_flood_of_them_is_counted(
