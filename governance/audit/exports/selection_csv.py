@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -50,6 +51,9 @@ COLUMNS = (
 )
 # What begins a formula in a spreadsheet (OWASP, CSV injection), also full-width.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+# A spreadsheet that expects ; between cells does not see our quotes: what begins a cell or a line
+# there must begin no formula either.
+_INNER = re.compile("([;\t\r\n][\\s\"'\xa0]*)(?=[-=+@＝＋－＠])")
 _NOT_OURS = f"The zip is not an export: it does not hold {TABLE}, {PROOF} and {README} alone."
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _END_OF_ZIP = 22
@@ -62,7 +66,7 @@ def cell(value: object) -> str:
         return ""
     if isinstance(value, int):
         return str(value)
-    text = value if isinstance(value, str) else _json(value)
+    text = _INNER.sub(r"\1'", value if isinstance(value, str) else _json(value))
     return f"'{text}" if text.lstrip(" \xa0").startswith(_FORMULA) else text
 
 

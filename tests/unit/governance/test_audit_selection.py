@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -221,6 +222,12 @@ def test_no_cell_is_taken_for_a_formula(auditor: Principal, tmp_path: Path) -> N
     assert {row["actor_name"] for row in read} == {"Asha"}
     assert cell(-5) == "-5"
     assert cell(None) == ""
+    # Where ; or a tab stands between cells, as in half of Europe, a text begins none of its own.
+    for text in ("a;=1+1", "a\t=1+1", 'a; "=1+1"', "a;;@x", 'a;""-1', "a\r\n+1", "a;＝1"):
+        for part in re.split(r"[;\t\r\n]", cell(text)):
+            assert not part.lstrip(' "').startswith(tuple("=+-@＝＋－＠")), text
+    for harmless in ("a;b", "x = y; z", "a-b", '{"a":-1,"b":"c;d"}', "2026-01-01;12:00"):
+        assert cell(harmless) == harmless
 
 
 def test_somebody_erased_is_named_by_number_and_the_event_stands(
