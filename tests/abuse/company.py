@@ -29,6 +29,7 @@ from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.lifecycle import draft_create, policy_propose
 from governance.policy.models import PolicyVersion
+from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Decision, Review
 from governance.principals import service_principal
@@ -37,6 +38,7 @@ from registry.releases.models import Release
 from registry.versions.models import Model
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
+from workers.deployments.models import ServingPeriod
 from workers.deployments.models import ServingPeriod
 from workers.jobs.models import Job, JobEvent
 
@@ -121,6 +123,17 @@ def attacked_company() -> Company:
         verdict="comment", reason=SECRET, digest=company.review_open.digest,
         round=company.review_open.round,
     )  # fmt: skip
+    began = audit_record(
+        actor=service_principal("engine-worker"),
+        action="deployment:serve",
+        subject=Subject("deployment", str(company.deployment.pk), SECRET),
+    )
+    ServingPeriod.objects.create(
+        deployment=company.deployment,
+        digest=company.first.digest,
+        serving_from=began.occurred_at,
+        began_event=began,
+    )
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
@@ -281,6 +294,7 @@ def values(company: Company) -> dict[str, Any]:
         "keys_post:scopes": ["deployment:invoke"],
         "person_roles_post:speciality": None,
         "allowed_deployments": ["docstring-writer"],
+        "at": None,
         "at": None,
         "networks": ["192.0.2.0/24"],
         "owner": company.enzo.pk,

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Model as DjangoModel
 from django.utils import timezone
 
+from governance.audit.services import Subject, audit_record
 from governance.keys.models import ApiKey
 from governance.people.models import Department, Person
+from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.usage.models import UsageRecord
@@ -21,7 +24,7 @@ from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.intake.models import Intake
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
-from workers.deployments.models import Deployment, Replica
+from workers.deployments.models import Deployment, Replica, ServingPeriod
 from workers.jobs.models import Job, JobEvent
 
 SLUGS = ("clinical", "engineering", "finance")
@@ -46,6 +49,7 @@ OWNED: tuple[type[DjangoModel], ...] = (
     JobEvent,
     Deployment,
     Replica,
+    ServingPeriod,
 )
 
 
@@ -207,3 +211,17 @@ def _run(estate: Estate) -> None:
             deployment=deployment, worker="w", state="ready", heartbeat_at=timezone.now()
         )
     )
+    with transaction.atomic():
+        began = audit_record(
+            actor=service_principal("engine-worker"),
+            action="deployment:serve",
+            subject=Subject("deployment", str(deployment.pk), deployment.name),
+        )
+        estate.add(
+            ServingPeriod.objects.create(
+                deployment=deployment,
+                digest=DIGEST,
+                serving_from=began.occurred_at,
+                began_event=began,
+            )
+        )
