@@ -32,13 +32,11 @@ from governance.policy.models import PolicyVersion
 from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Decision, Review
-from governance.principals import service_principal
 from registry.datasets.models import Dataset
 from registry.releases.models import Release
 from registry.versions.models import Model
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
-from workers.deployments.models import ServingPeriod
 from workers.deployments.models import ServingPeriod
 from workers.jobs.models import Job, JobEvent
 
@@ -123,17 +121,6 @@ def attacked_company() -> Company:
         verdict="comment", reason=SECRET, digest=company.review_open.digest,
         round=company.review_open.round,
     )  # fmt: skip
-    began = audit_record(
-        actor=service_principal("engine-worker"),
-        action="deployment:serve",
-        subject=Subject("deployment", str(company.deployment.pk), SECRET),
-    )
-    ServingPeriod.objects.create(
-        deployment=company.deployment,
-        digest=company.first.digest,
-        serving_from=began.occurred_at,
-        began_event=began,
-    )
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
@@ -294,7 +281,6 @@ def values(company: Company) -> dict[str, Any]:
         "keys_post:scopes": ["deployment:invoke"],
         "person_roles_post:speciality": None,
         "allowed_deployments": ["docstring-writer"],
-        "at": None,
         "at": None,
         "networks": ["192.0.2.0/24"],
         "owner": company.enzo.pk,
