@@ -36,6 +36,8 @@ from governance.rowsecurity import lifted
 REASON_MAX = 300
 # Parts of a name that are shorter are parts of other words too.
 _TELLING = 3
+# Of a search in the log, what may be somebody's name.
+_TYPED = ("query", "subject", "who")
 _WORD = re.compile(r"\w+")
 
 
@@ -103,11 +105,8 @@ def _checked_reason(reason: str, person: Person) -> str:
             f"A reason has 1 to {REASON_MAX} printable characters.",
             fields={"reason": ["is empty, too long or not printable"]},
         )
-    said = reason.casefold()
-    words = set(_WORD.findall(said))
-    texts = (person.email, person.user_name, person.external_id)
-    named = any(text and text.casefold() in said for text in texts)
-    if named or words & _name_words(person):
+    words = set(_WORD.findall(reason.casefold()))
+    if _names(reason, _identifiers(person)) or words & _name_words(person):
         raise InvalidInput(
             "The reason names the person; it would stand in the audit log for good.",
             hint="Say why without their name or address: “Asked for it on 3 May.”",
@@ -145,7 +144,44 @@ def _texts_forget(person: Person) -> None:
         name="token of an erased person", purpose="", networks=[], revoked_reason=""
     )
     AuditFilter.objects.filter(person=person).delete()
-    AuditExport.objects.filter(person=person).update(address="")
+    AuditExport.objects.filter(person=person).update(address="", filters={})
+    _searches_forget(person)
+
+
+def _searches_forget(person: Person) -> None:
+    """Others may have looked for them: what was typed to find them says their number from now on,
+    as the log does."""
+    kept = AuditFilter.objects.filter(parameters__has_any_keys=_TYPED)
+    for search in kept.select_for_update(of=("self",)):
+        if (changed := _without(search.parameters, person)) != search.parameters:
+            AuditFilter.objects.filter(pk=search.pk).update(parameters=changed)
+    exports = AuditExport.objects.filter(filters__has_any_keys=_TYPED)
+    for export in exports.select_for_update(of=("self",)):
+        if (changed := _without(export.filters, person)) != export.filters:
+            AuditExport.objects.filter(pk=export.pk).update(filters=changed)
+
+
+def _without(search: dict[str, Any], person: Person) -> dict[str, Any]:
+    number = erased_name(person.pk).lower()
+    return {
+        name: number if name in _TYPED and _finds(name, str(value), person) else value
+        for name, value in search.items()
+    }
+
+
+def _finds(name: str, typed: str, person: Person) -> bool:
+    """Whether it names them. `who` is of people; other words may be of anything."""
+    if _names(typed, (*_identifiers(person), person.name)):
+        return True
+    return name == "who" and bool(set(_WORD.findall(typed.casefold())) & _name_words(person))
+
+
+def _identifiers(person: Person) -> tuple[str, ...]:
+    return person.email, person.user_name, person.external_id
+
+
+def _names(said: str, texts: tuple[str, ...]) -> bool:
+    return any(text and text.casefold() in said.casefold() for text in texts)
 
 
 def _record_forget(person: Person) -> None:

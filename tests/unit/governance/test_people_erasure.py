@@ -17,8 +17,12 @@ from django.test import Client
 
 from assay.portal.words import described
 from governance.audit.exports.log import export_lines
+from governance.audit.exports.models import AuditExport, ExportState
+from governance.audit.exports.services import audit_export_ask
 from governance.audit.models import AuditEvent, AuditPersonKey
 from governance.audit.sealer import seal_once
+from governance.audit.search.kept import audit_filter_save
+from governance.audit.search.models import AuditFilter
 from governance.audit.selectors import verify_live
 from governance.audit.signing import audit_public_keys
 from governance.audit.tree.proofs import inclusion_proof
@@ -115,6 +119,33 @@ def test_neither_name_nor_address_stands_anywhere_and_what_they_did_does(
     assert {e.actor_name for e in theirs} == {f"erased person {gone.pk}"}
     # Other people's events read as before.
     assert "Ada" in {e.actor_name for e in recorded_all(action="role:grant")}
+
+
+def test_who_looked_for_them_keeps_the_search_and_not_the_name(
+    admin: Principal, zebedee: Person
+) -> None:
+    theirs = principal_for_person(zebedee)
+    for actor, given in (
+        (admin, {"who": "zeb.q@canary.example", "action": "role:"}),
+        (admin, {"who": "quillfrost"}),
+        (admin, {"query": "Zebedee Quillfrost"}),
+        (admin, {"query": "writer"}),
+        (theirs, {"who": "Zebedee"}),
+    ):
+        name = f"filter {AuditFilter.objects.count()}"
+        audit_filter_save(actor=actor, name=name, parameters=given)
+        audit_export_ask(actor=actor, filters=given)
+        AuditExport.objects.update(state=ExportState.CANCELLED)
+    erased(admin, zebedee)
+    assert found(CANARIES) == []
+    number = f"erased person {zebedee.pk}"
+    expected = [
+        {"who": number, "action": "role:"}, {"who": number}, {"query": number}, {"query": "writer"},
+    ]  # fmt: skip
+    kept = AuditFilter.objects.order_by("pk").values_list("parameters", flat=True)
+    assert list(kept) == expected
+    exports = AuditExport.objects.order_by("pk").values_list("filters", flat=True)
+    assert list(exports) == [*expected, {}]
 
 
 def test_every_hash_stands_and_exports_from_before_and_after_verify(
