@@ -145,10 +145,12 @@ def exports_tidy() -> None:
     over = (ExportState.FAILED, ExportState.CANCELLED, ExportState.EXPIRED)
     old = AuditExport.objects.filter(state__in=over, created_at__lt=timezone.now() - LISTED_FOR)
     old.delete()
+    folder = exports_folder()
+    # Before the rows are read: another controller may begin one in between.
+    files = list(folder.iterdir()) if folder.is_dir() else []
     kept = AuditExport.objects.filter(state__in=(ExportState.RUNNING, ExportState.DONE))
     names = {f"{pk}-{fence}" for pk, fence in kept.values_list("pk", "fence")}
-    folder = exports_folder()
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in files:
         if path.name.partition(".")[0] not in names:
             path.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from governance.audit.exports import run as exports_run
@@ -421,3 +421,24 @@ def test_fifty_thousand_rows_cost_little_memory_and_few_queries(
     assert report.events == export.rows == 50_000
     assert making < 24 * 1024**2, making
     assert checking < 24 * 1024**2, checking
+
+
+def test_tidying_leaves_alone_what_another_controller_begins_meanwhile(
+    auditor: Principal,
+) -> None:
+    exports_folder().mkdir(parents=True)
+    left = exports_folder() / "7-1.jsonl"
+    left.write_bytes(b"of nobody")
+    begun: list[Path] = []
+
+    def begin(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        rows = execute(sql, *rest)
+        if not begun and sql.startswith("SELECT") and "fence" in sql.partition(" FROM ")[0]:
+            begun.append(exports_folder() / "8-1.proof")
+            begun[0].write_bytes(b"half of it")
+        return rows
+
+    with connection.execute_wrapper(begin):
+        exports_tidy()
+    assert begun[0].exists()
+    assert not left.exists()
