@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from assay.cli import audit, jobs, keys, people, policy, quota, releases, versions
+from assay.cli import audit, deployments, jobs, keys, people, policy, quota, releases, versions
 from assay.cli.doctor import doctor
 from assay.cli.models import models
 from assay.cli.output import CliError, show_error
@@ -24,6 +24,7 @@ app.command()(login)
 app.command()(whoami)
 app.command()(models)
 app.add_typer(versions.app, name="versions")
+app.add_typer(deployments.app, name="deployments")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")

@@ -106,6 +106,11 @@ urlpatterns = [
     path("deployments/<int:id>", deployments.DeploymentPage.as_view(), name="deployment"),
     path("deployments/<int:id>/stop", deployments.DeploymentStop.as_view(), name="deployment_stop"),
     path("served", served.Served.as_view(), name="served"),
+    path(
+        "deployments/<int:id>/rollback",
+        deployments.DeploymentRollback.as_view(),
+        name="deployment_rollback",
+    ),
     path("playground", playground.Playground.as_view(), name="playground"),
     path("keys", keys.Keys.as_view(), name="keys"),
     path("keys/<int:id>", keys.KeyPage.as_view(), name="key"),

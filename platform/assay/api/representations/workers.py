@@ -93,3 +93,16 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     stopped_at = serializers.DateTimeField(allow_null=True)
     url = Link("deployments/{0.id}")
+
+
+class RollbackChoiceAnswer(serializers.Serializer[Any]):
+    """A release that served under the name before. `obstacle` says why it may not serve again; an
+    empty sentence means that it may."""
+
+    release = serializers.IntegerField(source="release.pk")
+    version = VersionReference(source="release.version")
+    state = serializers.CharField(source="release.state")
+    approved_at = serializers.DateTimeField(source="release.approved_at", allow_null=True)
+    expires_at = serializers.DateTimeField(source="release.expires_at", allow_null=True)
+    served_from = serializers.DateTimeField()
+    obstacle = serializers.CharField()

@@ -9,8 +9,9 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Identifier, Line, StrictSerializer
 from assay.api.idempotency import idempotent
-from assay.api.representations.workers import DeploymentAnswer
+from assay.api.representations.workers import DeploymentAnswer, RollbackChoiceAnswer
 from workers.deployments.models import DeploymentState
+from workers.deployments.rollback import REASON_MAX, deployment_rollback, rollback_choices
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import deployment_create, deployment_stop
 
@@ -83,3 +84,43 @@ class DeploymentStopView(Endpoint):
             actor=self.actor, deployment_id=deployment_id, reason=given["reason"]
         )
         return self.answer(stopped, DeploymentAnswer)
+
+
+class RollbackBody(StrictSerializer):
+    """Which release to go back to, and why."""
+
+    release = Identifier()
+    reason = Line(max_length=REASON_MAX)
+
+
+class DeploymentRollbackView(Endpoint):
+    """Back to what served under the name before."""
+
+    @operation(
+        "Deployments",
+        "What a deployment can be rolled back to",
+        answer=RollbackChoiceAnswer(many=True),
+    )
+    def get(self, request: Request, deployment_id: int) -> Response:
+        self.query()
+        found = deployment_get(actor=self.actor, deployment_id=deployment_id)
+        choices = rollback_choices(actor=self.actor, deployment=found)
+        return Response(self.rendered(choices, RollbackChoiceAnswer))
+
+    @operation(
+        "Deployments",
+        "Roll back to a release that served before",
+        body=RollbackBody,
+        answer=DeploymentAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, deployment_id: int) -> Response:
+        given = self.body(RollbackBody)
+        made = deployment_rollback(
+            actor=self.actor,
+            deployment_id=deployment_id,
+            release_id=given["release"],
+            reason=given["reason"],
+        )
+        return self.answer(made, DeploymentAnswer, status=201)

@@ -13,12 +13,14 @@ from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
+from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
 from governance.usage.selectors import usage_visible_to
 from registry.catalogue import get_task
 from registry.releases.selectors import release_review
 from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import deployment_stop
 
@@ -68,6 +70,7 @@ class DeploymentPage(ActionScreen):
         live = deployment.state in (DeploymentState.PENDING, DeploymentState.SERVING)
         return {
             "deployment": deployment,
+            "rollback": self.rollback(deployment),
             "release": deployment.release,
             "version": version,
             "live": live,
@@ -85,6 +88,33 @@ class DeploymentPage(ActionScreen):
                 department=deployment.department.slug,
             ),
         }
+
+    def rollback(self, deployment: Deployment) -> list[RollbackChoice]:
+        """What it can go back to; nothing for whoever may not deploy."""
+        department = deployment.department.slug
+        if not may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department):
+            return []
+        return rollback_choices(actor=self.actor, deployment=deployment)
+
+
+class DeploymentRollback(DeploymentPage):
+    """Goes back to what served before, with a reason."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        chosen = self.request.POST.get("release", "")
+        if not (chosen.isascii() and chosen.isdecimal() and len(chosen) <= 18):
+            raise InvalidInput(
+                "Which release to go back to was not said.",
+                fields={"release": ["Choose one of the list."]},
+            )
+        again = deployment_rollback(
+            actor=self.actor,
+            deployment_id=id,
+            release_id=int(chosen),
+            reason=self.request.POST.get("reason", ""),
+        )
+        messages.success(self.request, f"{again.name} goes back to {again.release.version}.")
+        return redirect("portal:deployment", id=again.pk)
 
 
 class DeploymentStop(DeploymentPage):

@@ -1,0 +1,146 @@
+"""Back to what served before: only to a release that is still approved and unexpired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Max, QuerySet
+
+from governance.audit.services import audit_record
+from governance.errors import WrongState
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from registry.releases.models import Release
+from registry.releases.selectors import release_get, releases_visible_to
+from registry.releases.services import release_servable
+from registry.validation import checked_text
+from workers.deployments.models import Deployment, ServingPeriod
+from workers.deployments.resources import deployment_context, new_deployment_resource
+from workers.deployments.selectors import deployment_get
+from workers.deployments.services import deployment_create
+from workers.deployments.states import deployment_subject
+
+# How many of those that served before are offered, the latest first.
+CHOICES = 10
+REASON_MAX = 500
+_HEAVY = ("version__manifest", "version__card")
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackChoice:
+    """A release that served under the name before; `obstacle` says why it may not serve again, and
+    is empty when it may.
+    """
+
+    release: Release
+    served_from: datetime
+    obstacle: str
+
+
+def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[RollbackChoice]:
+    """What served under the deployment's name before it, the latest first, at most ten; nothing for
+    one that another has taken the place of."""
+    if _later(deployment) is not None:
+        return []
+    served = dict(
+        _served(deployment)
+        .exclude(deployment__release=deployment.release_id)
+        .order_by()
+        .values_list("deployment__release")
+        .annotate(last=Max("serving_from"))
+        .order_by("-last", "-deployment__release")[:CHOICES]
+    )
+    releases = releases_visible_to(actor).filter(pk__in=served).defer(*_HEAVY)
+    found = [RollbackChoice(each, served[each.pk], _obstacle(each)) for each in releases]
+    return sorted(found, key=lambda choice: choice.served_from, reverse=True)
+
+
+def _served(deployment: Deployment) -> QuerySet[ServingPeriod]:
+    """When anything served under its name, for its department."""
+    return ServingPeriod.objects.filter(
+        deployment__name=deployment.name, deployment__department=deployment.department_id
+    )
+
+
+def _obstacle(release: Release) -> str:
+    try:
+        release_servable(release)
+    except WrongState as error:
+        return error.message
+    return ""
+
+
+@transaction.atomic
+def deployment_rollback(
+    *, actor: Principal, deployment_id: int, release_id: int, reason: str
+) -> Deployment:
+    """Deploy a release again that served under the deployment's name before, in its place.
+
+    Raises:
+        InvalidInput: no reason, or one over 500 characters.
+        NotFound: there is no such deployment or release, or the actor may not see it.
+        NotPermitted: the policy denies it.
+        WrongState: the release never served under the name or may not serve now (and why), or the
+            name was deployed again since.
+    """
+    reason = checked_text(reason, field="reason", limit=REASON_MAX)
+    deployment = deployment_get(actor=actor, deployment_id=deployment_id)
+    release = release_get(actor=actor, id=release_id)
+    decision = authorize(
+        actor=actor,
+        action=Action.DEPLOYMENT_CREATE,
+        resource=new_deployment_resource(release),
+        context=deployment_context(release),
+    )
+    _check_latest(deployment)
+    _check_served(deployment, release)
+    again = deployment_create(actor=actor, release_id=release.pk)
+    audit_record(
+        actor=actor,
+        action="deployment:rollback",
+        subject=deployment_subject(again),
+        reason=reason,
+        department=again.department.slug,
+        data={
+            "from": {"deployment": deployment.pk, "release": deployment.release_id},
+            "to": {"deployment": again.pk, "release": release.pk},
+            "digest": release.version.digest,
+        },
+        policy_version=decision.policy_version,
+    )
+    return again
+
+
+def _later(deployment: Deployment) -> Deployment | None:
+    """The newest deployment under its name, when there is one after it."""
+    later = Deployment.objects.filter(
+        name=deployment.name, department=deployment.department_id, pk__gt=deployment.pk
+    )
+    return later.order_by("-pk").first()
+
+
+def _check_latest(deployment: Deployment) -> None:
+    if (newest := _later(deployment)) is not None:
+        raise WrongState(
+            f"{deployment.name} was deployed again since, as deployment {newest.pk}; nothing was "
+            "rolled back.",
+            hint=f"Roll back deployment {newest.pk}, if it is the one that must go.",
+        )
+
+
+def _check_served(deployment: Deployment, release: Release) -> None:
+    if release.pk == deployment.release_id:
+        raise WrongState(
+            f"Deployment {deployment.pk} is of release {release.pk} itself; nothing was rolled "
+            "back.",
+            hint="Deploy the release again, if it stopped.",
+        )
+    if not _served(deployment).filter(deployment__release=release.pk).exists():
+        raise WrongState(
+            f"Release {release.pk} never served as {deployment.name}; nothing was rolled back.",
+            code="never_served",
+            hint="Deploy it as any approved release.",
+        )
