@@ -45,7 +45,8 @@ class Served(Screen):
         except InvalidInput as error:
             # The weeks up to now are shown beside what was wrong with the question.
             question = served_question(actor=self.actor, department=slug)
-            return {**found, "problem": error, **self._around(question)}
+            problem = InvalidInput(error.message, hint=error.hint)
+            return {**found, "problem": problem, **self._around(question)}
         return {**found, **self._answer(question), **self._around(question)}
 
     def _answer(self, question: Question) -> dict[str, Any]:
