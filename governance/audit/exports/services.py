@@ -28,7 +28,7 @@ from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
 from governance.people.models import Person
 from governance.permissions import Action
-from governance.policy.engine import PolicyDecision, Resource
+from governance.policy.engine import PolicyDecision, Resource, scope_allows
 from governance.policy.selectors import visible_to
 from governance.policy.services import authorize
 from governance.principals import Principal, request_context
@@ -157,8 +157,9 @@ def exportable_events(actor: Principal, filters: Mapping[str, Any]) -> QuerySet[
 
 
 def audit_exports_of(actor: Principal) -> QuerySet[AuditExport]:
-    """The actor's own exports, newest first. Nobody sees another's, whatever their role."""
-    if actor.person_id is None:
+    """The actor's own exports, newest first. Nobody sees another's, whatever their role;
+    nor does a token that may not export."""
+    if actor.person_id is None or not scope_allows(actor.scopes, Action.AUDIT_EXPORT):
         return AuditExport.objects.none()
     return AuditExport.objects.filter(person_id=actor.person_id).order_by("-id")
 

@@ -15,7 +15,7 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.context import probing_context
-from governance.policy.engine import PolicyDecision, Resource, decide
+from governance.policy.engine import PolicyDecision, Resource, decide, scope_allows
 from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 
@@ -37,7 +37,8 @@ def readable_part(actor: Principal) -> Resource | None:
 
 def audit_filters_visible_to(actor: Principal) -> QuerySet[AuditFilter]:
     """The actor's own; and shared ones, if they may read the whole log. By name."""
-    mine = Q(person_id=actor.person_id) if actor.person_id is not None else Q(pk__in=[])
+    person_id = _keeper(actor)
+    mine = Q(person_id=person_id) if person_id is not None else Q(pk__in=[])
     part = readable_part(actor)
     if part is not None and part.department is None:
         mine |= Q(shared=True)
@@ -117,9 +118,14 @@ def audit_filter_delete(*, actor: Principal, filter_id: int) -> None:
         kept.delete()
 
 
+def _keeper(actor: Principal) -> int | None:
+    """The person whose filters they are; nobody for a token that may not look at the log."""
+    return actor.person_id if scope_allows(actor.scopes, Action.AUDIT_VIEW) else None
+
+
 def _own(actor: Principal, filter_id: int) -> AuditFilter:
     rows = AuditFilter.objects.select_for_update(of=("self",)).select_related("person")
-    person_id = actor.person_id
+    person_id = _keeper(actor)
     kept = None if person_id is None else rows.filter(pk=filter_id, person_id=person_id).first()
     if kept is None:
         raise NotFound(f"You keep no filter {filter_id}.")

@@ -8,6 +8,7 @@ import stat
 import threading
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ from governance.audit.exports.services import (
 )
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
+from governance.audit.search.kept import (
+    audit_filter_delete,
+    audit_filter_save,
+    audit_filters_visible_to,
+)
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import RoleAssignment
 from governance.principals import Principal, PrincipalKind, service_principal
@@ -421,6 +427,26 @@ def test_fifty_thousand_rows_cost_little_memory_and_few_queries(
     assert report.events == export.rows == 50_000
     assert making < 24 * 1024**2, making
     assert checking < 24 * 1024**2, checking
+
+
+def test_a_token_without_that_scope_neither_sees_nor_cancels_ones_exports_nor_ones_filters(
+    auditor: Principal,
+) -> None:
+    export = audit_export_ask(actor=auditor, filters={})
+    kept = audit_filter_save(actor=auditor, name="Mine", parameters={"outcome": "denied"})
+    token = replace(auditor, scopes=frozenset({"deployment:invoke"}))
+    assert not audit_exports_of(token).exists()
+    assert not audit_filters_visible_to(token).exists()
+    for refused in (
+        lambda: audit_export_get(actor=token, export_id=export.pk),
+        lambda: audit_export_cancel(actor=token, export_id=export.pk),
+        lambda: audit_filter_delete(actor=token, filter_id=kept.pk),
+    ):
+        with pytest.raises(NotFound):
+            refused()
+    wide = replace(auditor, scopes=frozenset({"audit:export"}))
+    assert audit_filters_visible_to(wide).get() == kept
+    audit_export_cancel(actor=wide, export_id=export.pk)
 
 
 def test_tidying_leaves_alone_what_another_controller_begins_meanwhile(
