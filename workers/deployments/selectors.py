@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from datetime import datetime
+
+from django.db.models import Q, QuerySet
 
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from registry.releases.models import ReleaseState
 from workers.deployments.models import Deployment
 from workers.deployments.states import LIVE
 
@@ -49,3 +52,11 @@ def deployment_ids_under(release_id: int) -> list[int]:
 def live_deployments() -> QuerySet[Deployment]:
     """Pending and serving ones: what engine workers are to hold, for the platform's own use."""
     return Deployment.objects.filter(state__in=LIVE).select_related(*_RELATED).order_by("pk")
+
+
+def live_or_recalled(since: datetime) -> QuerySet[Deployment]:
+    """As `live_deployments`, and those that stopped since then of releases that are recalled: what
+    still runs of them is to be cut."""
+    recalled = Q(stopped_at__gte=since, release__state=ReleaseState.RECALLED)
+    rows = Deployment.objects.filter(Q(state__in=LIVE) | recalled)
+    return rows.select_related(*_RELATED).order_by("pk")

@@ -17,7 +17,7 @@ from assay.gateway.access import Circumstances, Refused, find_deployment
 from assay.gateway.authentication import authenticate
 from assay.gateway.refresher import Refresher
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
-from governance.errors import DomainError, Unavailable
+from governance.errors import DomainError, NotPermitted, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.policy.engine import PolicyDecision
 
@@ -87,12 +87,18 @@ class Ticket:
     def fault(self, snapshot: Snapshot) -> DomainError | None:
         """Why it may not go on under `snapshot`; None when it may.
 
-        A deployment that was stopped or replaced lets go of its requests by itself.
+        A deployment that was stopped or replaced lets go of its requests by itself; of one that a
+        recall has stopped, nothing may run any more.
         """
         now = snapshot.deployments.get(self.application.model)
         try:
             if now is None or now.id != self.deployment_id:
                 authenticate(snapshot, self.application.token, self.application.client_address)
+                if why := snapshot.recalled.get(self.deployment_id):
+                    return NotPermitted(
+                        f"Deployment {self.application.model} does not serve: {why}.",
+                        code="release_not_servable",
+                    )
             else:
                 self.application.admit(snapshot)
         except DomainError as error:

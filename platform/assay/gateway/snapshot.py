@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.conf import settings
@@ -33,10 +33,13 @@ from registry.versions.classification import classification_expression
 from registry.versions.models import ModelVersion, VersionState
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.resources import deployment_attributes
-from workers.deployments.selectors import live_deployments
+from workers.deployments.selectors import live_or_recalled
+from workers.deployments.states import LIVE
 
 # How long a revoked or expired key is still told why, instead of being unknown.
 _REMEMBERED = timedelta(days=7)
+# How long requests may still run on a deployment that a recall has stopped, and are cut.
+_RECALL_REMEMBERED = timedelta(hours=1)
 # A replica whose heartbeat is older than this, in seconds, is not counted on.
 REPLICA_PATIENCE_S = 30.0
 # Columns that are large and not needed here.
@@ -97,13 +100,16 @@ class DeploymentEntry:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One reading of the database. `read_at` is on the monotonic clock."""
+    """One reading of the database. `read_at` is on the monotonic clock. `recalled` are deployments
+    that a recall has stopped lately, by id, and why: what runs on them is cut.
+    """
 
     keys: Mapping[str, KeyEntry]
     deployments: Mapping[str, DeploymentEntry]
     policy: PolicySnapshot
     read_at: float
     limits: tuple[Limit, ...] = ()
+    recalled: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def age_s(self) -> float:
@@ -125,10 +131,13 @@ def read_snapshot() -> Snapshot:
     close_old_connections()
     try:
         limits = _read_limits()
+        policy, keys = _read_policy(), _read_keys(limits)
+        deployments, recalled = _read_deployments(limits)
         return Snapshot(
-            policy=_read_policy(),
-            keys=_read_keys(limits),
-            deployments=_read_deployments(limits),
+            policy=policy,
+            keys=keys,
+            deployments=deployments,
+            recalled=recalled,
             limits=tuple(limit for found in limits.values() for limit in found),
             read_at=read_at,
         )
@@ -213,16 +222,22 @@ def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
     )
 
 
-def _read_deployments(limits: dict[str, list[Limit]]) -> dict[str, DeploymentEntry]:
-    rows = live_deployments().prefetch_related("release__departments", "replicas").defer(*_HEAVY)
-    rows = rows.annotate(classification=classification_expression("release__version__"))
+def _read_deployments(
+    limits: dict[str, list[Limit]],
+) -> tuple[dict[str, DeploymentEntry], dict[int, str]]:
+    """Live ones by name; and why, by id, those that a recall has stopped lately."""
+    rows = live_or_recalled(timezone.now() - _RECALL_REMEMBERED)
+    rows = rows.prefetch_related("release__departments", "replicas").defer(*_HEAVY)
+    found = list(rows.annotate(classification=classification_expression("release__version__")))
     prices = tariffs()
-    return {
+    live = {
         row.name: _deployment_entry(
             row, tuple(limits.get(f"deployment:{row.name}", ())), tariff_for(row.name, prices)
         )
-        for row in rows
+        for row in found
+        if row.state in LIVE
     }
+    return live, {row.pk: _obstacle(row) for row in found if row.state not in LIVE}
 
 
 def _deployment_entry(
