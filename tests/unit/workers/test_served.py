@@ -22,12 +22,8 @@ from registry.versions.models import ModelVersion
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, ReplicaState
-from workers.deployments.served import (
-    Served,
-    nothing_said,
-    served_answers,
-    served_question,
-)
+from workers.deployments.served import nothing_said, served_question
+from workers.deployments.served_evidence import Served, served_answers
 from workers.deployments.services import (
     deployment_create,
     deployment_stop,

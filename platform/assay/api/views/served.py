@@ -12,13 +12,8 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Moment, Slug, StrictSerializer
 from assay.api.representations.served import ServedAnswer, ServedPage
 from workers.deployments.models import ServingPeriod
-from workers.deployments.served import (
-    Question,
-    Served,
-    nothing_said,
-    served_answers,
-    served_question,
-)
+from workers.deployments.served import Question, nothing_said, served_question
+from workers.deployments.served_evidence import Served, served_answers
 
 
 class ServedQuery(StrictSerializer):

@@ -15,13 +15,8 @@ from governance.people.models import Department
 from governance.people.selectors import departments_visible_to
 from governance.permissions import Action
 from governance.principals import Principal
-from workers.deployments.served import (
-    Question,
-    nothing_said,
-    period_end,
-    served_answers,
-    served_question,
-)
+from workers.deployments.served import Question, nothing_said, period_end, served_question
+from workers.deployments.served_evidence import served_answers
 
 DRAWN = timedelta(days=30)
 # What one page shows in full, what a drawing holds, what a choice offers.
