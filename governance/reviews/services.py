@@ -35,6 +35,8 @@ from governance.reviews.states import review_locked, review_set_state, review_su
 
 REASON_MAX = 4000
 NOTE_MAX = 500
+# Of one person on one review: an evidence pack holds all of everybody's.
+COMMENTS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,8 @@ def review_decide(
         InvalidInput: an unknown verdict, no reason, or an approval for it is not clear which
             speciality.
         NotFound, NotPermitted: the policy or separation of duties refuses (with the attempt).
-        WrongState: closed, another digest, voted already, or unmet checklist items.
+        WrongState: closed, another digest, voted already, too many comments, or unmet checklist
+            items.
     """
     kind = _verdict(verdict)
     reason = _text(reason, "reason", REASON_MAX)
@@ -177,10 +180,21 @@ def review_decide(
         if obstacle is not None:
             raise obstacle
         _check_digest(review, digest)
-        if kind is not Verdict.COMMENT:
+        if kind is Verdict.COMMENT:
+            _check_comments(actor, review)
+        else:
             speciality = speciality_for(actor, review, kind, speciality)
         _decision_write(actor, review, kind, reason, speciality)
         return _follow(actor, review, kind, reason)
+
+
+def _check_comments(actor: Principal, review: Review) -> None:
+    mine = review.decisions.filter(person_id=_person_id(actor), verdict=Verdict.COMMENT)
+    if mine.count() >= COMMENTS_MAX:
+        raise WrongState(
+            f"You have written {COMMENTS_MAX} comments on review {review.pk}; it takes no more.",
+            hint="Decide, ask for changes, or say it elsewhere and point to it here.",
+        )
 
 
 def _decision_write(

@@ -11,6 +11,7 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted,
 from governance.people.models import Department, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal
+from governance.reviews import services
 from governance.reviews.models import Decision, Review, ReviewState
 from governance.reviews.selectors import (
     review_standing,
@@ -349,6 +350,24 @@ def test_a_viewer_comments_and_does_not_decide(
     assert decide(viewer, review, "comment").state == ReviewState.OPEN
     with pytest.raises(NotPermitted, match="may not decide release"):
         decide(viewer, review, "approve")
+
+
+def test_nobody_comments_without_end(
+    opened: Callable[..., Review],
+    actor: Callable[..., Principal],
+    compliance: Principal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So many comments would fit no evidence pack."""
+    monkeypatch.setattr(services, "COMMENTS_MAX", 2)
+    review, viewer = opened(), actor("Vera", "viewer@clinical")
+    for _ in range(2):
+        decide(viewer, review, "comment")
+    with pytest.raises(WrongState, match="2 comments"):
+        decide(viewer, review, "comment")
+    decide(compliance, review, "comment")
+    decide(compliance, review, "approve")
+    assert review.decisions.count() == 4
 
 
 def test_only_people_submit(
