@@ -24,7 +24,6 @@ import os
 import struct
 import sys
 import zipfile
-import zlib
 from typing import Any
 
 FORMAT = "assay-evidence/1"
@@ -489,7 +488,10 @@ def load(path: str) -> dict[str, bytes]:
             for entry in archive.infolist():
                 with archive.open(entry) as packed:
                     keep(entry.filename, packed)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except (Fault, OSError):
+        raise
+    except Exception as error:
+        # Each way of packing has errors of its own, and names may be no text.
         raise Fault(f"it is no archive, or is damaged ({error})") from error
     return files
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,19 @@ def test_keys_that_were_retired_still_verify(
     assert faults(files, audit_signer().public_key).keys() >= {"Checkpoint"}
     files = files_of(packed(office, release))
     assert faults(files, audit_signer().public_key) == {}
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_an_archive_that_is_damaged_anywhere_is_said_to_be(packing: int, tmp_path: Path) -> None:
+    draw, path, packed = random.Random(packing), tmp_path / "pack.zip", io.BytesIO()
+    with zipfile.ZipFile(packed, "w", packing) as made:
+        made.writestr("é.json", "{}" * 300)
+    for _ in range(300):
+        damaged = bytearray(packed.getvalue())
+        damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        with suppress(Fault, OSError):
+            load(str(path))
 
 
 def test_a_size_is_written_in_one_way_alone(files: Files) -> None:
