@@ -58,10 +58,16 @@ class Api:
                 handle.close()
 
     def text(self, path: str) -> str:
+        return self._got(path).text
+
+    def content(self, path: str) -> bytes:
+        return self._got(path).content
+
+    def _got(self, path: str) -> httpx.Response:
         response = self._http.get(path)
         if response.is_error:
             self._answer(response)
-        return response.text
+        return response
 
     def all(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page."""
