@@ -168,10 +168,10 @@ def verify_zip(
                     tiles=tiles,
                     beside=lambda reader: _comparing(archive, table, reader),
                 )
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        return _damaged(f"The zip is damaged: {error}.")
     except BadSelection as bad:
         return _damaged(bad.message)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        return _damaged(f"The zip is damaged: {error}.")
     return report
 
 

@@ -337,3 +337,14 @@ def test_a_row_of_the_table_has_a_cell_for_every_column() -> None:
     assert cells["data"] == '{"n":1}'
     assert cells["policy_version"] == "3"
     assert cells["leaf_hash"] == "0" * 64
+
+
+def test_a_zip_whose_names_are_no_text_is_damaged(tmp_path: Path) -> None:
+    path, packed = tmp_path / "export.zip", io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as made:
+        for name in ("évents.csv", "proof.jsonl", "README.txt"):
+            made.writestr(name, "")
+    path.write_bytes(packed.getvalue().replace("é".encode(), b"\xff\xff"))
+    report = checked(path)
+    assert not report.ok
+    assert "damaged" in report.message
