@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from governance.audit.models import AuditEvent
 from governance.rowsecurity import lifted
 from workers.deployments.models import Deployment, DeploymentState, ServingPeriod
 
 
 @lifted()
-def period_keep(*, deployment: Deployment, before: DeploymentState, event: AuditEvent) -> None:
-    """Close the period that the move of a locked deployment ended, or begin the one it began.
+def period_keep(*, deployment: Deployment, event: AuditEvent) -> None:
+    """Begin a period when the move of a locked deployment made it serve; else close what is open.
 
     Both at the time of the move's audit event. Clocks of several machines may differ: no period
     ends before it began, or begins before the last one ended. Past the actor's reach, who may write
     no history of their own.
     """
-    state = DeploymentState(deployment.state)
-    periods = ServingPeriod.objects.filter(deployment=deployment)
-    if before is DeploymentState.SERVING:
-        for period in periods.filter(serving_until=None):
-            period.serving_until = max(event.occurred_at, period.serving_from)
-            period.ended_as = state.value
-            period.ended_event = event
-            period.save(update_fields=["serving_until", "ended_as", "ended_event"])
-    if state is DeploymentState.SERVING:
-        last = periods.order_by("-id").values_list("serving_until", flat=True).first()
-        ServingPeriod.objects.create(
-            deployment=deployment,
-            # No other bytes make a deployment serve: `replica_report` compares.
-            digest=deployment.release.version.digest,
-            serving_from=max(event.occurred_at, last or event.occurred_at),
-            began_event=event,
-        )
+    last = ServingPeriod.objects.filter(deployment=deployment).order_by("-id").first()
+    is_open = last is not None and last.serving_until is None
+    if deployment.state == DeploymentState.SERVING:
+        # One that is open already goes on: somebody set the state past its machine, and left no
+        # record of an end.
+        if not is_open:
+            _begin(deployment, event, None if last is None else last.serving_until)
+    elif last is not None and is_open:
+        last.serving_until = max(event.occurred_at, last.serving_from)
+        last.ended_as = deployment.state
+        last.ended_event = event
+        last.save(update_fields=["serving_until", "ended_as", "ended_event"])
+
+
+def _begin(deployment: Deployment, event: AuditEvent, previous: datetime | None) -> None:
+    ServingPeriod.objects.create(
+        deployment=deployment,
+        # No other bytes make a deployment serve: `replica_report` compares.
+        digest=deployment.release.version.digest,
+        serving_from=max(event.occurred_at, previous or event.occurred_at),
+        began_event=event,
+    )

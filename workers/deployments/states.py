@@ -94,6 +94,6 @@ def deployment_move(
             data={"release": deployment.release_id, "digest": version.digest},
             policy_version=policy_version,
         )
-    period_keep(deployment=deployment, before=state, event=event)
+    period_keep(deployment=deployment, event=event)
     transaction.on_commit(wake_engines)
     return deployment

@@ -115,6 +115,19 @@ def test_what_never_served_leaves_no_period_when_it_is_stopped() -> None:
     assert not ServingPeriod.objects.exists()
 
 
+def test_a_state_that_was_set_past_its_machine_keeps_nothing_from_serving() -> None:
+    deployment = deployed()
+    ready(deployment)
+    Deployment.objects.filter(pk=deployment.pk).update(state=DeploymentState.PENDING)
+    ready(deployment, "e2")
+    deployment.refresh_from_db()
+    assert deployment.state == DeploymentState.SERVING
+    assert ServingPeriod.objects.get().serving_until is None
+    Deployment.objects.filter(pk=deployment.pk).update(state=DeploymentState.PENDING)
+    deployment_stop(actor=company.person("lea", "lead", "clinical"), deployment_id=deployment.pk)
+    assert ServingPeriod.objects.get().ended_as == "stopped"
+
+
 @pytest.mark.parametrize("minutes", [-5, 0])
 def test_a_period_that_ends_by_a_slower_clock_ends_where_it_began(minutes: int) -> None:
     deployment = deployed()
@@ -123,9 +136,9 @@ def test_a_period_that_ends_by_a_slower_clock_ends_where_it_began(minutes: int) 
     event = AuditEvent.objects.get(pk=period.began_event_id)
     event.occurred_at = period.serving_from + timedelta(minutes=minutes)
     deployment.state = DeploymentState.PENDING
-    period_keep(deployment=deployment, before=DeploymentState.SERVING, event=event)
+    period_keep(deployment=deployment, event=event)
     deployment.state = DeploymentState.SERVING
-    period_keep(deployment=deployment, before=DeploymentState.PENDING, event=event)
+    period_keep(deployment=deployment, event=event)
     newer, older = ServingPeriod.objects.all()
     assert older.serving_until == older.serving_from == newer.serving_from
 
