@@ -22,7 +22,7 @@ from governance.principals import Principal, PrincipalKind, request_context
 # Recorded at once, and then so many a second, of one actor in one process.
 BURST, PER_S = 300, 20
 # Of everybody together who has not said who they are.
-STRANGERS_BURST, STRANGERS_PER_S = 100, 10
+STRANGERS_BURST, STRANGERS_PER_S = 100, 1
 # Actors that are kept in mind; the longest silent are forgotten first.
 ACTORS_MAX = 5_000
 

@@ -19,6 +19,8 @@ from governance.principals import ANONYMOUS, Principal, RequestContext, request_
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
+# What stands in the place of a request where the platform works by itself.
+OWN_WORK = re.compile(r"bootstrap|(alarm|deployment|export|job|quota|release)-")
 
 GetResponse = Callable[[HttpRequest], Any]
 
@@ -35,9 +37,13 @@ def client_address(request: HttpRequest) -> str:
 
 
 def request_id(request: HttpRequest) -> str:
-    """The caller's own request id when it is a sane one, else a new one."""
+    """The caller's own request id when it is a sane one, and none of what the platform itself does;
+    else a new one.
+    """
     given = request.headers.get(REQUEST_ID_HEADER, "")
-    return given if REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+    if REQUEST_ID.fullmatch(given) and not OWN_WORK.match(given):
+        return given
+    return f"req_{secrets.token_hex(12)}"
 
 
 def session_principal(request: HttpRequest) -> Principal:

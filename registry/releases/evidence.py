@@ -125,7 +125,7 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
         "mlbom.cdx.json": mlbom(release),
         "decisions.json": readable_json(decisions),
         "evaluations.json": readable_json(measured),
-        "events.json": readable_json(events_document(record)),
+        "events.json": readable_json(events_document(record, release.department.slug)),
         "checkpoint.txt": cosigned_note(record.checkpoint).encode(),
         "public-keys.txt": audit_public_keys().encode() + b"\n",
         "verify.py": Path(evidence_verifier.__file__).read_bytes(),

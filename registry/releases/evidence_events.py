@@ -115,7 +115,7 @@ def _of(kind: str, ids: Iterable[int]) -> Q:
     return Q(subject_type=kind, subject_id__in=[str(each) for each in ids])
 
 
-def events_document(record: Record) -> dict[str, Any]:
+def events_document(record: Record, department: str) -> dict[str, Any]:
     """Bytes, leaf hash and path of each event, and the keys of those boxes that still open.
 
     Raises:
@@ -133,7 +133,10 @@ def events_document(record: Record) -> dict[str, Any]:
                 "leaf_hash": bytes(event.leaf_hash).hex(),
                 "path": [step.hex() for step in paths[event.pk]],
                 "disclosures": [
-                    {"of": each.of, "key": each.key.hex()} for each in keys.get(event.pk, ())
+                    {"of": each.of, "key": each.key.hex()}
+                    # What another department did with a shared version stays under its keys.
+                    for each in keys.get(event.pk, ())
+                    if event.department in ("", department)
                 ],
             }
             for event in record.events

@@ -324,7 +324,9 @@ class Pack:
                 body = merged(body, json.loads(content[32:]))
                 opened += 1
             self.events[event["sequence"]] = body
-        erased = f"; {len(closed)} people were erased since" if closed else ""
+        erased = (
+            f"; some of {len(closed)} people stay closed: erased, or not ours" if closed else ""
+        )
         return f"names in {opened} boxes could be read{erased}"
 
     def dossier(self) -> str:

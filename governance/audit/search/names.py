@@ -12,6 +12,7 @@ from django.db.models import Case, Q, QuerySet, When
 
 from governance.audit.search.models import AuditName, NameRole
 from governance.people.models import Person
+from governance.people.selectors import people_visible_to
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
@@ -33,14 +34,19 @@ array_to_tsvector(assay_words(name)) @@ (
 """
 
 
-def people_named(text: str) -> Pairs:
-    """Those with this e-mail address; or with this in their name or address, the newest."""
+def people_named(actor: Principal, text: str) -> Pairs:
+    """Those with this e-mail address; or with this in their name or address, the newest.
+
+    Events show names, but no addresses: these are only for who may see the people themselves.
+    """
+    seen = people_visible_to(actor)
     ids: list[int] = []
     if "@" in text:
-        ids = list(Person.objects.filter(email=text.lower()).values_list("pk", flat=True))
+        ids = list(seen.filter(email=text.lower()).values_list("pk", flat=True))
     if not ids:
-        like = Q(name__icontains=text) | Q(email__icontains=text)
-        people = Person.objects.filter(like).order_by("-pk")
+        addressed = seen.filter(email__icontains=text).order_by().values("pk")
+        people = Person.objects.filter(Q(name__icontains=text) | Q(pk__in=addressed))
+        people = people.order_by("-pk")
         ids = list(people.values_list("pk", flat=True)[:PEOPLE_MAX])
     return tuple(("person", str(pk)) for pk in ids)
 
@@ -51,7 +57,7 @@ def named(actor: Principal, text: str) -> tuple[Pairs, Pairs]:
     People by what is in their names, everything else by the words of its name, which may be cut
     short; or the one that `text` names by type and id, as `key:7`.
     """
-    people = people_named(text)
+    people = people_named(actor, text)
     actors, subjects = list(people), list(people)
     kind, _, ref = text.partition(":")
     if ref.strip() and _TYPE.fullmatch(kind):

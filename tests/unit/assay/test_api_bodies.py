@@ -189,6 +189,13 @@ def test_every_missing_field_is_named(api: Api) -> None:
     assert {error["field"] for error in errors} == {"name", "department", "task"}
 
 
+@pytest.mark.parametrize("given", ["job-17", "bootstrap", "release-3", "no spaces", "x" * 65])
+def test_a_request_is_not_called_what_the_platform_calls_its_own_work(api: Api, given: str) -> None:
+    answer = api.post("models", {}, **{"x-request-id": given})
+    assert answer.status_code == 400
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
 def test_a_refused_attempt_is_audited_with_the_request_id(
     api: Api, person: Callable[..., Person]
 ) -> None:

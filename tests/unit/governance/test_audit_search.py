@@ -279,6 +279,21 @@ def test_a_lead_finds_their_departments_events_and_the_names_in_them_alone(
     assert walk(actor("Vera", "viewer@clinical")) == []
 
 
+def test_nobody_guesses_addresses_of_people_whom_they_may_not_see(
+    policy: object, actor: Callable[..., Principal]
+) -> None:
+    lead, theirs = actor("Lea", "lead@clinical"), actor("Fritz Far", "developer@finance")
+    key = Subject("key", "5", "k")
+    did = audit_record(actor=theirs, action="key:view", subject=key, department="clinical")
+    mine = audit_record(actor=lead, action="key:view", subject=key, department="clinical")
+    assert walk(lead, who="fritz far") == [did.pk]
+    auditor = actor("Ada", "auditor")
+    for text in ("fritz.far@example.org", "fritz.far@", "far@exam"):
+        assert walk(lead, who=text) == [], text
+        assert walk(auditor, who=text) == [did.pk], text
+    assert walk(lead, who="lea@example.org") == [mine.pk]
+
+
 def test_what_others_call_theirs_keeps_nobody_from_finding_their_own(
     events: list[AuditEvent],
     actor: Callable[..., Principal],

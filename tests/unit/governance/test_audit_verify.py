@@ -190,6 +190,7 @@ def attack(sql: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE governance_auditevent DISABLE TRIGGER USER")
         cursor.execute(sql)
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("ALTER TABLE governance_auditevent ENABLE TRIGGER USER")
 
 

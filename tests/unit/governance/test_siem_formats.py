@@ -388,4 +388,5 @@ def tamper(statement: str, values: list[Any]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE governance_auditevent DISABLE TRIGGER USER")
         cursor.execute(statement, values)
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("ALTER TABLE governance_auditevent ENABLE TRIGGER USER")

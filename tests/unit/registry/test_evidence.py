@@ -531,7 +531,7 @@ def test_a_vote_on_ones_own_work_is_found_though_the_log_holds_it(
         about["checkpoint"] = {"size": head.tree_size, "root": bytes(head.root_hash).hex()}
 
     files["checkpoint.txt"] = head.note.encode()
-    made = forged(files, decisions=with_vote, events=lambda _: events_document(record))
+    made = forged(files, decisions=with_vote, events=lambda _: events_document(record, "clinical"))
     found = faults(forged(made, manifest=under))
     assert found == {"Separation of duties": f"person {voter.pk} decided on their own work"}
 
@@ -683,6 +683,28 @@ def test_what_another_department_was_refused_is_in_no_pack(
     told = json.loads(files_of(packed(office, release))["events.json"])["events"]
     of = [json.loads(each["canonical"]) for each in told]
     assert [each["department"] for each in of if each["subject_type"] == "version"] == ["clinical"]
+
+
+def test_what_another_department_did_is_in_the_pack_and_stays_under_its_keys(
+    office: Office, release: Release, actor: Callable[..., Principal]
+) -> None:
+    fritz, version = actor("Fritz", "developer@finance"), str(release.version_id)
+    audit_record_many(
+        [
+            AuditEntry(
+                actor=fritz,
+                action="version:register",
+                subject=Subject("version", version, "sentiment v1"),
+                department="finance",
+            )
+        ]
+    )
+    files = files_of(packed(office, release))
+    assert faults(files) == {}
+    told = json.loads(files["events.json"])["events"]
+    (theirs,) = (each for each in told if json.loads(each["canonical"])["department"] == "finance")
+    assert json.loads(theirs["canonical"])["personal"]
+    assert theirs["disclosures"] == []
 
 
 def test_taking_packs_crowds_out_no_pack(
