@@ -45,7 +45,11 @@ def _take_back_expired() -> int:
         for job in expired:
             to = after_attempt(job)
             reason = f"The lease of {job.worker} ran out in attempt {job.attempt}."
-            changes: dict[str, Any] = {"error": reason, "dispatches": 0, "dispatch_after": timezone.now()}
+            changes: dict[str, Any] = {
+                "error": reason,
+                "dispatches": 0,
+                "dispatch_after": timezone.now(),
+            }
             if to is JobState.CANCELLED:
                 changes["error"] = ""
             logger.warning("Job %s: %s Now %s.", job.pk, reason, to.value)
