@@ -29,6 +29,8 @@ from tests.unit.governance.exports_support import NEVER, write
 
 pytestmark = pytest.mark.django_db
 
+ANY = {"format": "jsonl"}
+
 
 @pytest.fixture(autouse=True)
 def data(settings: Any, tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ async def test_the_file_is_streamed_under_asgi_too(asha: Person) -> None:
     from asgiref.sync import sync_to_async
 
     api = await sync_to_async(Api)(asha)
-    asked = await sync_to_async(api.post)("audit/exports")
+    asked = await sync_to_async(api.post)("audit/exports", ANY)
     await sync_to_async(export_next)(NEVER)
     answer: Any = await AsyncClient().get(
         f"/api/v1/audit/exports/{asked.body['id']}/file",
@@ -90,7 +92,7 @@ async def test_the_file_is_streamed_under_asgi_too(asha: Person) -> None:
 
 def test_the_same_key_asks_once(asha: Person) -> None:
     api = Api(asha)
-    first, again = (api.post("audit/exports", **{"Idempotency-Key": "k"}) for _ in range(2))
+    first, again = (api.post("audit/exports", ANY, **{"Idempotency-Key": "k"}) for _ in range(2))
     assert first.body["id"] == again.body["id"]
     assert AuditExport.objects.count() == 1
 
@@ -106,7 +108,7 @@ def test_one_is_cancelled_and_then_over(asha: Person) -> None:
 def test_anothers_does_not_exist_and_who_may_not_gets_none(
     asha: Person, person: Callable[..., Person]
 ) -> None:
-    made = Api(asha).post("audit/exports").body["id"]
+    made = Api(asha).post("audit/exports", ANY).body["id"]
     export_next(NEVER)
     for role in ("admin", "auditor"):
         other = person(f"Other {role}", role)
@@ -118,7 +120,7 @@ def test_anothers_does_not_exist_and_who_may_not_gets_none(
         assert client.post(f"/audit/exports/{made}/cancel").status_code == 404
         assert f"Export {made}" not in client.get("/audit/exports").content.decode()
     lead = person("Lena", "lead@clinical")
-    assert Api(lead).post("audit/exports").status_code in {403, 404}
+    assert Api(lead).post("audit/exports", ANY).status_code in {403, 404}
     assert browser(lead).get("/audit/exports").status_code in {403, 404}
     assert browser(lead).post("/audit/exports", {"format": "csv"}).status_code in {403, 404}
     assert AuditExport.objects.count() == 1

@@ -53,7 +53,7 @@ class AuditExportAsk(StrictSerializer):
     """What to export: the filters of the list of events, and how. `csv` is a zip."""
 
     filter = AuditQuery(required=False)
-    format = Choice(choices=ExportFormat.choices, required=False)
+    format = Choice(choices=ExportFormat.choices)
 
 
 class AuditExportsView(Endpoint):
