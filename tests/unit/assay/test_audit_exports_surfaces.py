@@ -27,7 +27,7 @@ from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_cli import Run, ada, run, signed_in  # noqa: F401 (fixtures)
 from tests.unit.governance.exports_support import NEVER, write
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
 ANY = {"format": "jsonl"}
 

@@ -18,7 +18,7 @@ from governance.audit.search.models import AuditFilter
 from governance.people.models import Person, RoleAssignment
 from tests.unit.assay.api_support import Api, problem_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 LIST = "audit/events"
 
 

@@ -21,6 +21,8 @@ from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in
 from workers.deployments.models import Deployment, ServingPeriod
 
+pytestmark = pytest.mark.sweep
+
 WORKER = service_principal("engine-worker")
 EVERYONE = ("ada", "omar", "asha", "carla", "milo", "enzo", "devi", "vera")
 

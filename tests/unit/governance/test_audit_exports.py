@@ -45,7 +45,7 @@ from governance.people.models import RoleAssignment
 from governance.principals import Principal, PrincipalKind, service_principal
 from tests.unit.governance.exports_support import NEVER, bytes_of, checked, made, write, write_many
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
 
 @pytest.fixture

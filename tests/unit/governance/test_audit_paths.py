@@ -16,7 +16,7 @@ from governance.audit.tree.proofs import inclusion_proof
 from governance.errors import WrongState
 from governance.principals import service_principal
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 # One tile and a bit, three and a bit; a power of two; one that is none and has no whole tile.
 SIZES = (7, 257, 512, 901)
 

@@ -19,7 +19,7 @@ from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.principals import ANONYMOUS, HeldRole, Principal, PrincipalKind, service_principal
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 AUDITOR = Principal(
     PrincipalKind.PERSON, "1", "Asha", roles=frozenset({HeldRole("auditor")}), person_id=1
 )

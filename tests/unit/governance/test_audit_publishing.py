@@ -19,6 +19,8 @@ from governance.audit.tree import tiles
 from governance.audit.tree.proofs import leaf_hashes
 from governance.principals import service_principal
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture(autouse=True)
 def folder(settings, tmp_path):

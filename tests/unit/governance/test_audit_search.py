@@ -23,6 +23,8 @@ from governance.audit.services import Subject, audit_record
 from governance.people.models import Person
 from governance.principals import Principal, service_principal
 
+pytestmark = pytest.mark.sweep
+
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = SPAN_WIDTH // 8
 ACTIONS = ("key:create", "key:revoke", "release:approve", "job:create", "role:grant")

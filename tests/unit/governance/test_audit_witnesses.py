@@ -25,6 +25,8 @@ from governance.audit.verify import verify_export
 from governance.principals import service_principal
 from tests.unit.governance.witness_server import WitnessServer
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture(autouse=True)
 def folder(settings, tmp_path):

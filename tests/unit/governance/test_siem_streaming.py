@@ -34,6 +34,8 @@ from tests.unit.governance.siem_support import (
 )
 from workers.controller import Controller
 
+pytestmark = pytest.mark.sweep
+
 DEATHS = 30
 
 

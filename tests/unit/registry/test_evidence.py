@@ -48,7 +48,7 @@ from tests.unit.registry.evidence_world import Files, decided, faults, files_of,
 from tests.unit.registry.objects import stored
 from tests.unit.registry.test_releases import Office
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from tests.unit.policy_support import install_rules
 from tests.unit.registry.objects import evaluation, model, stored, version
 from tests.unit.registry.test_releases import Office
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
 
 @pytest.fixture

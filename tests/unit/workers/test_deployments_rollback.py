@@ -24,7 +24,7 @@ from workers.deployments.models import Deployment
 from workers.deployments.rollback import deployment_rollback, rollback_choices
 from workers.deployments.services import deployment_stop
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
 
 def versions_of_one(count: int) -> list[Release]:

@@ -32,7 +32,7 @@ from workers.deployments.services import (
     replicas_stop,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
 
 def serve(of: Release, *, is_ready: bool = True) -> Deployment:
