@@ -277,6 +277,7 @@ def values(company: Company) -> dict[str, Any]:
         "verdict": "approve",
         "version": company.second.pk,
         "evaluations_post:dataset_version": company.held_out.pk,
+        "audit_exports_post:format": "jsonl",
         "keys_post:quotas": None,
         "keys_post:scopes": ["deployment:invoke"],
         "person_roles_post:speciality": None,
