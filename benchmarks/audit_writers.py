@@ -41,11 +41,12 @@ class Writers:
 
 @contextmanager
 def sealing() -> Any:
-    """A sealer in a process of its own."""
-    stop = _processes.Event()
-    process = _processes.Process(target=_seal, args=(stop,))
+    """A sealer in a process of its own, once it is at work."""
+    ready, stop = _processes.Event(), _processes.Event()
+    process = _processes.Process(target=_seal, args=(ready, stop))
     process.start()
     try:
+        ready.wait()
         yield
     finally:
         stop.set()
@@ -60,7 +61,7 @@ def _set_up(together: Barrier) -> None:
     _together = together
 
 
-def _seal(stop: Event) -> None:
+def _seal(ready: Event, stop: Event) -> None:
     import django
 
     django.setup()
@@ -73,6 +74,8 @@ def _seal(stop: Event) -> None:
         ended.set()
 
     threading.Thread(target=end, daemon=True).start()
+    sealer.seal_once()
+    ready.set()
     sealer.run(ended)
 
 
