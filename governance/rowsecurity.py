@@ -94,7 +94,8 @@ def scope(actor: Principal) -> Iterator[Reach]:
 def lifted() -> Iterator[None]:
     """Look past the scope, for a question that only the whole platform can answer: is it taken?
 
-    Or for what the platform does of itself while it answers. Nothing that is found may be shown.
+    Or for what the platform does of itself while it answers, or for evidence, which is what there
+    is: who may have it is decided before. Nothing else that is found may be shown.
     """
     if current() is None:
         yield

@@ -1,11 +1,14 @@
-"""Where a review may go, and the one function that moves it there."""
+"""Where a review may go, and the functions that move it there: one, or many at once."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit.services import Subject, audit_record
+from governance.audit.services import AuditEntry, Subject, audit_record, audit_record_many
 from governance.errors import NotFound, WrongState
 from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState
@@ -81,16 +84,58 @@ def review_set_state(
             subject=review_subject(review),
             reason=reason,
             department=review.department.slug,
-            data={
-                "before": before.value,
-                "after": state.value,
-                "digest": review.digest,
-                "round": review.round,
-                "subject": f"{review.subject_type} {review.subject_id}",
-            },
+            data=_moved(review, before, state),
             policy_version=policy_version,
         )
     return review
+
+
+def reviews_void(
+    *,
+    actor: Principal,
+    subject_type: str,
+    subject_ids: Collection[str],
+    reason: str,
+    policy_version: int | None,
+) -> int:
+    """Void every open review of these subjects, with an event each; returns how many there were.
+
+    For the subject's own context, which has authorized what made them pointless, in its
+    transaction.
+    """
+    open_states = [s for s, to in ALLOWED_TRANSITIONS.items() if ReviewState.VOIDED in to]
+    reviews = list(
+        Review.objects.select_for_update(of=("self",))
+        .select_related("department")
+        .filter(subject_type=subject_type, subject_id__in=subject_ids, state__in=open_states)
+        .order_by("pk")
+    )
+    Review.objects.filter(pk__in=[review.pk for review in reviews]).update(
+        state=ReviewState.VOIDED, closed_at=timezone.now()
+    )
+    return audit_record_many(
+        AuditEntry(
+            actor=actor,
+            action=f"review:{ReviewState.VOIDED.value}",
+            subject=review_subject(review),
+            reason=reason,
+            department=review.department.slug,
+            data=_moved(review, ReviewState(review.state), ReviewState.VOIDED),
+            policy_version=policy_version,
+        )
+        for review in reviews
+    )
+
+
+def _moved(review: Review, before: ReviewState, after: ReviewState) -> dict[str, Any]:
+    """What the event of a move holds."""
+    return {
+        "before": before.value,
+        "after": after.value,
+        "digest": review.digest,
+        "round": review.round,
+        "subject": f"{review.subject_type} {review.subject_id}",
+    }
 
 
 def _hint(before: ReviewState) -> str:

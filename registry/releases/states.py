@@ -83,12 +83,7 @@ def release_set_state(
             subject=release_subject(release),
             reason=reason,
             department=release.department.slug,
-            data={
-                "before": before.value,
-                "after": state.value,
-                "dossier": release.dossier_digest,
-                "version": release.version.digest,
-            },
+            data=_moved(release, before, state),
             policy_version=policy_version,
         )
     releases_changed()
@@ -112,12 +107,7 @@ def releases_recall(
             subject=release_subject(release),
             reason=reason,
             department=release.department.slug,
-            data={
-                "before": release.state,
-                "after": ReleaseState.RECALLED.value,
-                "dossier": release.dossier_digest,
-                "version": release.version.digest,
-            },
+            data=_moved(release, ReleaseState(release.state), ReleaseState.RECALLED),
             policy_version=policy_version,
         )
         for release in moved
@@ -128,6 +118,16 @@ def releases_recall(
     audit_record_many(entries)
     releases_changed()
     return moved
+
+
+def _moved(release: Release, before: ReleaseState, after: ReleaseState) -> dict[str, str]:
+    """What the event of a move holds."""
+    return {
+        "before": before.value,
+        "after": after.value,
+        "dossier": release.dossier_digest,
+        "version": release.version.digest,
+    }
 
 
 def releases_changed() -> None:

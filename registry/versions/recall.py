@@ -19,7 +19,7 @@ from governance.errors import WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.reviews.voiding import reviews_void
+from governance.reviews.states import reviews_void
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.releases.models import Release

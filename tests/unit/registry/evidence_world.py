@@ -6,11 +6,14 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
-from governance.people.models import Person
+from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.evidence_archive import MANIFEST, SIGNATURE, manifest_bytes, signed_manifest
@@ -78,3 +81,42 @@ def forged(files: Files, **changes: Callable[[Any], Any]) -> Files:
 def faults(files: Files, key: str = "") -> dict[str, str]:
     """What does not hold, by the check that found it."""
     return {title: found for ok, title, found in check(files, key) if not ok}
+
+
+def decisions_in(told: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = told["reviews"][0]["decisions"]
+    return found
+
+
+def set_in(name: str, value: Any, place: int = -1) -> Callable[[Any], None]:
+    return lambda told: decisions_in(told)[place].update({name: value})
+
+
+@pytest.fixture
+def office(
+    policy: None,
+    person: Callable[..., Person],
+    department: Callable[[str], Department],
+    settings: Any,
+    tmp_path: Path,
+) -> Office:
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
+    return Office(person, department)
+
+
+@pytest.fixture
+def release(office: Office) -> Release:
+    return decided(office)
+
+
+_kept: Files = {}
+
+
+@pytest.fixture
+def files(request: pytest.FixtureRequest) -> Files:
+    """The pack of a release that was approved in its second round. It needs no database any more,
+    so it is made once."""
+    if not _kept:
+        office: Office = request.getfixturevalue("office")
+        _kept.update(files_of(packed(office, decided(office))))
+    return dict(_kept)

@@ -13,7 +13,6 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -29,6 +28,7 @@ from assay.api.representations.governance import (
     ConsistencyProofAnswer,
     InclusionProofAnswer,
 )
+from assay.api.written import PlainText
 from governance.audit.exports.log import export_lines
 from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
 from governance.audit.search.pages import audit_event_page
@@ -48,22 +48,6 @@ from governance.principals import Principal
 
 LINES_AT_ONCE = 500
 MAX_POLICY_VERSION = 2**31 - 1
-
-
-class PlainText(BaseRenderer):
-    """For negotiation alone: these views write their text themselves."""
-
-    media_type = "text/plain"
-    format = "txt"
-    charset = "utf-8"
-
-    def render(
-        self,
-        data: Any,
-        accepted_media_type: str | None = None,
-        renderer_context: Any = None,
-    ) -> str:
-        return str(data)
 
 
 class AuditQuery(StrictSerializer):

@@ -10,7 +10,6 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,6 +19,7 @@ from assay.api.fields import Choice, StrictSerializer
 from assay.api.idempotency import idempotent
 from assay.api.representations.audit_exports import AuditExportAnswer
 from assay.api.views.audit import AuditQuery, from_thread
+from assay.api.written import File
 from governance.audit.exports.models import AuditExport, ExportFormat
 from governance.audit.exports.services import (
     audit_export_ask,
@@ -31,22 +31,6 @@ from governance.audit.exports.services import (
 )
 
 CHUNK_BYTES = 64 * 1024
-
-
-class Bytes(BaseRenderer):
-    """For negotiation alone: the file is sent as it lies."""
-
-    media_type = "application/octet-stream"
-    format = "bin"
-    charset = None
-
-    def render(
-        self,
-        data: Any,
-        accepted_media_type: str | None = None,
-        renderer_context: Any = None,
-    ) -> bytes:
-        return bytes(data)
 
 
 class AuditExportAsk(StrictSerializer):
@@ -106,7 +90,7 @@ class AuditExportCancelView(Endpoint):
 class AuditExportFileView(Endpoint):
     """The file of an export."""
 
-    renderer_classes = (Bytes, *Endpoint.renderer_classes)
+    renderer_classes = (File, *Endpoint.renderer_classes)
 
     @operation(
         "Audit",
@@ -128,7 +112,7 @@ def file_response(
     digest = base64.b64encode(bytes.fromhex(export.sha256)).decode()
     return StreamingHttpResponse(
         streamed,
-        content_type=Bytes.media_type,
+        content_type=File.media_type,
         headers={
             "Content-Disposition": f'attachment; filename="{export_name(export)}"',
             "Content-Length": str(export.size),

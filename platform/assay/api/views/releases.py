@@ -7,7 +7,6 @@ from typing import Any
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -31,6 +30,7 @@ from assay.api.representations.releases import (
     ReleaseDetail,
     ReviewAnswer,
 )
+from assay.api.written import Archive
 from governance.errors import NotFound
 from governance.people.models import Speciality
 from governance.people.selectors import department_get
@@ -155,23 +155,6 @@ class DossierView(Endpoint):
         return self.answer(
             {"digest": release.dossier_digest, "dossier": release.dossier}, DossierAnswer
         )
-
-
-class Archive(BaseRenderer):
-    """For negotiation alone: the view writes the archive itself."""
-
-    media_type = "application/zip"
-    format = "zip"
-    charset = None
-    render_style = "binary"
-
-    def render(
-        self,
-        data: Any,
-        accepted_media_type: str | None = None,
-        renderer_context: Any = None,
-    ) -> bytes:
-        return bytes(data)
 
 
 def evidence_of(actor: Principal, release_id: int) -> EvidencePack:
