@@ -8,9 +8,11 @@ anything but these three files, or one that says too much of itself, is not open
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -28,6 +30,16 @@ from governance.audit.exports.selection import (
 from governance.audit.verify import VerificationReport
 
 TABLE, PROOF, README = "events.csv", "proof.jsonl", "README.txt"
+# What reading a damaged zip raises, each part of it in a way of its own.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
 # Spreadsheets read a file without a byte order mark in the codepage of the machine.
 BOM = b"\xef\xbb\xbf"
 COLUMNS = (
@@ -170,7 +182,9 @@ def verify_zip(
                 )
     except BadSelection as bad:
         return _damaged(bad.message)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except _DAMAGE as error:
+        if not _is_damage(error):
+            raise
         return _damaged(f"The zip is damaged: {error}.")
     return report
 
@@ -180,10 +194,15 @@ def keys_in_zip(path: Path) -> str:
     try:
         with path.open("rb") as file, _archive(file).open(PROOF) as proof:
             return str(json.loads(proof.readline(64 * 1024))["public_keys"])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, BadSelection):
+    except (BadSelection, KeyError, TypeError, *_DAMAGE) as error:
+        if not _is_damage(error):
+            raise
         return ""
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the zip is at fault, which may point before its own beginning, and not the disk."""
+    return not isinstance(error, OSError) or error.errno == errno.EINVAL
 
 
 def _damaged(message: str) -> VerificationReport:

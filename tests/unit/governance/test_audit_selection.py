@@ -311,6 +311,8 @@ def test_a_hostile_zip_is_refused_before_it_costs_anything(
         whole[:end] + whole[end:].replace(b"\x03\x00\x03\x00", b"\xff\xff\xff\xff", 1),
         whole[:end] + whole[end : end + 12] + struct.pack("<I", 2**31) + whole[end + 16 :],
         whole[:end] + b"PK\x06\x07" + bytes(16) + whole[end:],
+        # One more than where the list of files begins: its first file begins before the zip does.
+        whole[: end + 16] + struct.pack("<I", whole.index(b"PK\x01\x02") + 1) + whole[end + 20 :],
         whole[: len(whole) // 2], b"PK\x05\x06" + bytes(18), b"PK", b"PK\x03\x04" + bytes(100),
     ]  # fmt: skip
     for number, content in enumerate(hostile):
