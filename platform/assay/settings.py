@@ -445,7 +445,6 @@ JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
 # Threads that torch may use in an engine worker: one core less than there are, so that the process
 # beside it does not starve the matrix product (measured: 108 against 24 tokens/s).
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))
-RELEASE_VALIDITY_DAYS = env_int("ASSAY_RELEASE_VALIDITY_DAYS", 180)
 
 LOG_LEVEL = env("ASSAY_LOG_LEVEL", "INFO")
 LOGGING = {

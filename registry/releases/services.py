@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -34,6 +33,7 @@ from registry.releases.selectors import release_review
 from registry.releases.serving import check_dossier, check_trusted
 from registry.releases.serving import release_servable as release_servable
 from registry.releases.states import release_locked, release_set_state
+from registry.releases.terms import terms_of
 from registry.resources import (
     acting_person,
     department_resource,
@@ -45,7 +45,6 @@ from registry.validation import checked_choice, checked_name, checked_text
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
-REVIEW_DUE = timedelta(days=14)
 _STATE_AFTER = {
     ReviewState.OPEN: ReleaseState.IN_REVIEW,
     ReviewState.CHANGES_REQUESTED: ReleaseState.CHANGES_REQUESTED,
@@ -184,7 +183,7 @@ def _open_review(actor: Principal, release: Release, policy_version: int) -> Non
         excluded_people=sorted(_made_by(version) | {release.submitted_by_id}),
         policy_version=policy_version,
         checklist=checklist_build(version, release.dossier),
-        due_at=timezone.now() + REVIEW_DUE,
+        due_at=timezone.now() + timedelta(days=terms_of(release).due_days),
     )
 
 
@@ -302,7 +301,7 @@ def release_decide(
             if state == ReleaseState.APPROVED:
                 release.approved_at = timezone.now()
                 release.expires_at = release.approved_at + timedelta(
-                    days=settings.RELEASE_VALIDITY_DAYS
+                    days=terms_of(release).valid_days
                 )
             release_set_state(
                 actor=actor,

@@ -192,8 +192,7 @@ def test_the_digest_changes_with_card_metrics_and_evaluations(office: Office) ->
     assert len(digests) == 5
 
 
-def test_two_roles_approve_it_and_then_it_may_serve(office: Office, settings: Any) -> None:
-    settings.RELEASE_VALIDITY_DAYS = 30
+def test_two_roles_approve_it_and_then_it_may_serve(office: Office) -> None:
     release = office.submit()
     with pytest.raises(WrongState, match="it may not serve"):
         release_servable(release)
@@ -203,7 +202,7 @@ def test_two_roles_approve_it_and_then_it_may_serve(office: Office, settings: An
     assert release.state == ReleaseState.APPROVED
     assert release.expires_at is not None
     assert release.approved_at is not None
-    assert release.expires_at - release.approved_at == timedelta(days=30)
+    assert release.expires_at - release.approved_at == timedelta(days=180)
     release_servable(Release.objects.get(pk=release.pk))
 
 
