@@ -22,10 +22,13 @@ from governance.people.models import (
 )
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
+from governance.reviews.absences.models import Absence
 from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.reviews.waivers.models import Waiver
 from governance.usage.models import UsageRecord
 
 __all__ = [
+    "Absence",
     "ApiKey",
     "AuditAlarm",
     "AuditCheckpoint",
@@ -53,4 +56,5 @@ __all__ = [
     "Review",
     "RoleAssignment",
     "UsageRecord",
+    "Waiver",
 ]

@@ -6,6 +6,9 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
+
+from governance.people.proof import FRESH, METHODS
 
 
 class ReviewState(models.TextChoices):
@@ -76,7 +79,9 @@ class Decision(models.Model):
     """One person's word on one digest.
 
     `submitter` repeats the review's `opened_by`; a composite foreign key (migration) keeps it true,
-    so that the check constraint below really forbids deciding on one's own request.
+    so that the check constraint below really forbids deciding on one's own request. A vote keeps
+    the fresh proof of who cast it: `proof_method` and `proved_at` (votes from before that was asked
+    for have none; rows never change, so the constraint is not applied to them).
     """
 
     review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="decisions")
@@ -88,18 +93,38 @@ class Decision(models.Model):
     )
     verdict = models.CharField(max_length=20, choices=Verdict.choices)
     speciality = models.CharField(max_length=20, blank=True)
+    # The absent reviewer whose deputy the person voted as; see `governance.reviews.absences`.
+    in_place_of = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     reason = models.TextField(max_length=4000)
     digest = models.CharField(max_length=64)
     round = models.PositiveIntegerField()
-    created_at = models.DateTimeField(auto_now_add=True)
+    proof_method = models.CharField(max_length=20, blank=True, default="")
+    proved_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ("id",)
         constraints = (
+            models.CheckConstraint(
+                name="vote_has_a_fresh_proof",
+                condition=Q(verdict="comment")
+                | (
+                    Q(proof_method__in=METHODS, proved_at__isnull=False)
+                    & Q(proved_at__lte=models.F("created_at"))
+                    & Q(proved_at__gt=models.F("created_at") - FRESH)
+                ),
+            ),
             models.UniqueConstraint(
                 fields=("review", "person", "round"),
                 condition=~Q(verdict="comment"),
                 name="one_vote_per_person_and_round",
+            ),
+            models.UniqueConstraint(
+                fields=("review", "in_place_of", "round"),
+                condition=Q(in_place_of__isnull=False),
+                name="one_deputy_votes_for_whom_is_away",
             ),
             models.CheckConstraint(
                 name="submitter_never_decides",
@@ -121,20 +146,28 @@ class ChecklistState(models.TextChoices):
     OPEN = "open"
     SATISFIED = "satisfied"
     FAILED = "failed"
+    WAIVED = "waived"
 
 
 class ChecklistItem(models.Model):
-    """One thing that must hold before approval: checked by machine, or attested by a reviewer."""
+    """One thing that must hold before approval: checked by machine, or attested by a reviewer.
+
+    `digest` is what was under review when it was checked (at `checked_at`) or attested. What is
+    `waived` counts as long as its waiver does; `waivable` is whether it may be at all.
+    """
 
     review = models.ForeignKey(Review, on_delete=models.CASCADE, related_name="checklist")
     code = models.SlugField(max_length=60)
     title = models.CharField(max_length=200)
     why = models.CharField(max_length=500, blank=True)
     automatic = models.BooleanField(default=False)
+    waivable = models.BooleanField(default=True)
     state = models.CharField(
         max_length=10, choices=ChecklistState.choices, default=ChecklistState.OPEN
     )
     note = models.CharField(max_length=500, blank=True)
+    digest = models.CharField(max_length=64, blank=True)
+    checked_at = models.DateTimeField(null=True, blank=True)
     attested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )

@@ -1,0 +1,1 @@
+"""Who reviews in the place of a reviewer who is away."""

@@ -1,0 +1,82 @@
+"""Which absences there are, and for whom somebody may review now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from governance.people.models import Role, RoleAssignment
+from governance.people.selectors import sees_everyone
+from governance.principals import Principal
+from governance.reviews.absences.models import Absence
+from governance.reviews.models import Review, Verdict
+
+
+def absences_visible_to(actor: Principal) -> QuerySet[Absence]:
+    """Those of the actor and those they are the deputy of; all, for who sees everyone."""
+    absences = Absence.objects.select_related("person", "deputy", "set_by")
+    if sees_everyone(actor):
+        return absences
+    mine = Q(person_id=actor.person_id) | Q(deputy_id=actor.person_id)
+    return absences.filter(mine) if actor.person_id is not None else absences.none()
+
+
+def deputyships(actor: Principal) -> QuerySet[Absence]:
+    """Where `actor` stands in for somebody now, the oldest first.
+
+    Only a reviewer is a deputy, and only for a speciality that the absent person still holds: a
+    deputy lends a vote, not a role that nobody has.
+    """
+    if actor.person_id is None or not actor.specialities:
+        return Absence.objects.none()
+    now = timezone.now()
+    still_held = RoleAssignment.objects.filter(
+        person=OuterRef("person"),
+        person__is_active=True,
+        role=Role.REVIEWER,
+        speciality=OuterRef("speciality"),
+    )
+    return Absence.objects.filter(
+        Exists(still_held),
+        deputy_id=actor.person_id,
+        starts_at__lte=now,
+        ends_at__gt=now,
+        ended_at__isnull=True,
+    ).order_by("id")
+
+
+def specialities_now(actor: Principal) -> frozenset[str]:
+    """The specialities that `actor` holds, and those of whom they stand in for."""
+    return actor.specialities | frozenset(deputyships(actor).values_list("speciality", flat=True))
+
+
+def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
+    """Specialities beyond the actor's own that they may vote for in this round, each with the
+    person in whose place.
+
+    Nobody stands in for who had a part in what is under review (an author would have chosen who
+    decides), nor for who has voted in this round, or was voted for: one role, one vote.
+    """
+    absences = [
+        each
+        for each in deputyships(actor)
+        if each.person_id not in review.excluded_people
+        and each.speciality not in actor.specialities
+    ]
+    if not absences:
+        return {}
+    spoken = _spoken_for(review, [each.person_id for each in absences])
+    found: dict[str, int] = {}
+    for each in absences:
+        if each.person_id not in spoken:
+            found.setdefault(each.speciality, each.person_id)
+    return found
+
+
+def _spoken_for(review: Review, people: Iterable[int]) -> set[int]:
+    votes = review.decisions.exclude(verdict=Verdict.COMMENT).filter(round=review.round)
+    wanted = set(people)
+    rows = votes.filter(Q(person_id__in=wanted) | Q(in_place_of_id__in=wanted))
+    return {each for row in rows.values_list("person_id", "in_place_of_id") for each in row if each}

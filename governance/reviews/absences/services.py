@@ -1,0 +1,167 @@
+"""Setting an absence, and ending one early."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Person, Role, RoleAssignment, Speciality
+from governance.people.roles import person_subject
+from governance.people.selectors import person_resource
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.absences.models import Absence
+from governance.reviews.absences.selectors import absences_visible_to
+
+LONGEST = timedelta(days=180)
+AHEAD = timedelta(days=365)
+
+
+def absence_set(
+    *,
+    actor: Principal,
+    deputy: Person,
+    speciality: str,
+    starts_at: datetime,
+    ends_at: datetime,
+    person: Person | None = None,
+) -> Absence:
+    """From `starts_at` to `ends_at`, `deputy` may review for `speciality` in the person's place.
+
+    Reviewers set their own; who may change a person's account, that of `person`.
+
+    Raises:
+        InvalidInput: an unknown speciality, or times in the wrong order, over, or too far away.
+        NotFound, NotPermitted: it is of somebody whose account the actor may not change; or
+            the actor is no person.
+        WrongState: the person does not review for it, the deputy is no reviewer, or it overlaps
+            another absence.
+    """
+    _check_times(starts_at, ends_at)
+    if speciality not in Speciality.values:
+        raise InvalidInput(
+            f"There is no speciality {speciality[:40]}.",
+            fields={"speciality": [f"is one of {', '.join(Speciality.values)}"]},
+        )
+    with transaction.atomic():
+        absent, policy_version = _whose(actor, person)
+        _check_people(absent, deputy, speciality)
+        overlapping = Absence.objects.filter(
+            person=absent,
+            speciality=speciality,
+            ended_at__isnull=True,
+            starts_at__lt=ends_at,
+            ends_at__gt=starts_at,
+        ).first()
+        if overlapping is not None:
+            raise WrongState(
+                f"Absence {overlapping.pk} covers some of that time for {speciality} already.",
+                hint="End it first.",
+            )
+        absence = Absence.objects.create(
+            person=absent,
+            deputy=deputy,
+            speciality=speciality,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            set_by_id=actor.person_id,
+        )
+        _recorded(actor, "absence:set", absence, policy_version)
+    return absence
+
+
+def _check_times(starts_at: datetime, ends_at: datetime) -> None:
+    now = timezone.now()
+    fields: dict[str, list[str]] = {}
+    if ends_at <= starts_at:
+        fields["ends_at"] = ["is not after the beginning"]
+    elif ends_at <= now:
+        fields["ends_at"] = ["is over"]
+    elif ends_at - starts_at > LONGEST:
+        fields["ends_at"] = [f"is more than {LONGEST.days} days after the beginning"]
+    if starts_at > now + AHEAD:
+        fields["starts_at"] = [f"is more than {AHEAD.days} days away"]
+    if fields:
+        raise InvalidInput("An absence cannot be from and until then.", fields=fields)
+
+
+def _whose(actor: Principal, person: Person | None) -> tuple[Person, int | None]:
+    """Who is absent, their row held, and the policy that let somebody else say so."""
+    if actor.person_id is None:
+        raise NotPermitted(
+            f"{actor.name} is no person; only people are absent.",
+            code="person_required",
+            hint="Sign in, or use a personal access token.",
+        )
+    policy_version = None
+    if person is not None and person.pk != actor.person_id:
+        policy_version = authorize(
+            actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
+        ).policy_version
+    wanted = actor.person_id if person is None else person.pk
+    return Person.objects.select_for_update(no_key=True).get(pk=wanted), policy_version
+
+
+def _check_people(absent: Person, deputy: Person, speciality: str) -> None:
+    if absent.pk == deputy.pk:
+        raise InvalidInput(
+            "Nobody is their own deputy.", fields={"deputy": ["is somebody other than who is away"]}
+        )
+    reviewing = RoleAssignment.objects.filter(role=Role.REVIEWER)
+    if not reviewing.filter(person=absent, speciality=speciality).exists():
+        raise WrongState(
+            f"{absent.name} does not review for {speciality}; there is nothing to stand in for."
+        )
+    if not deputy.is_active or not reviewing.filter(person=deputy).exists():
+        raise WrongState(
+            f"{deputy.name} is no reviewer and cannot stand in for one.",
+            hint="A deputy is a reviewer, of whatever speciality.",
+        )
+
+
+def absence_end(*, actor: Principal, absence_id: int) -> Absence:
+    """End it now: who is away is back, or the deputy declines. What was decided stands.
+
+    Raises:
+        NotFound: there is none, or it is not the actor's to see.
+        NotPermitted: it is neither theirs nor of somebody whose account they may change.
+        WrongState: it is over.
+    """
+    with transaction.atomic():
+        found = absences_visible_to(actor).filter(pk=absence_id)
+        absence = found.select_for_update(of=("self",)).first()
+        if absence is None:
+            raise NotFound("There is no such absence.")
+        policy_version = None
+        if actor.person_id not in (absence.person_id, absence.deputy_id):
+            policy_version = authorize(
+                actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(absence.person)
+            ).policy_version
+        now = timezone.now()
+        if absence.ended_at is not None or absence.ends_at <= now:
+            raise WrongState(f"Absence {absence.pk} is over.")
+        absence.ended_at = now
+        absence.save(update_fields=["ended_at"])
+        _recorded(actor, "absence:end", absence, policy_version)
+    return absence
+
+
+def _recorded(actor: Principal, action: str, absence: Absence, policy_version: int | None) -> None:
+    audit_record(
+        actor=actor,
+        action=action,
+        subject=person_subject(absence.person),
+        data={
+            "absence": absence.pk,
+            "deputy": absence.deputy_id,
+            "speciality": absence.speciality,
+            "starts_at": absence.starts_at.isoformat(),
+            "ends_at": absence.ends_at.isoformat(),
+        },
+        policy_version=policy_version,
+    )
