@@ -1,0 +1,87 @@
+"""A waiver: one checklist item of one review is excused, with a reason and an end."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+
+class WaiverState(models.TextChoices):
+    """Where a waiver stands. Only `granted` excuses anything, and only until `expires_at`."""
+
+    REQUESTED = "requested"
+    GRANTED = "granted"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+class Waiver(models.Model):
+    """Asked for by one person and granted by another, on the digest that was under review then.
+
+    `excused` repeats what the item said when it was asked for: the waiver is of that result.
+    A trigger (migration) keeps the terms as they were asked for, and who granted it apart from
+    whoever had a part in what is under review.
+    """
+
+    review = models.ForeignKey(
+        "governance.Review", on_delete=models.PROTECT, related_name="waivers"
+    )
+    item = models.ForeignKey(
+        "governance.ChecklistItem", on_delete=models.PROTECT, related_name="waivers"
+    )
+    digest = models.CharField(max_length=64)
+    round = models.PositiveIntegerField()
+    excused = models.CharField(max_length=500, blank=True)
+    reason = models.TextField(max_length=1000)
+    expires_at = models.DateTimeField()
+    asked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    asked_at = models.DateTimeField(auto_now_add=True)
+    state = models.CharField(
+        max_length=10, choices=WaiverState.choices, default=WaiverState.REQUESTED
+    )
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decision_reason = models.TextField(max_length=1000, blank=True)
+    ended_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    ended_at = models.DateTimeField(null=True, blank=True)
+    end_reason = models.TextField(max_length=1000, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (
+            models.Index(
+                fields=("expires_at",), condition=Q(state="granted"), name="granted_waivers_by_end"
+            ),
+        )
+        constraints = (
+            models.UniqueConstraint(
+                fields=("item",),
+                condition=Q(state__in=("requested", "granted")),
+                name="one_waiver_at_a_time_per_item",
+            ),
+            models.CheckConstraint(
+                name="asker_never_decides_on_a_waiver",
+                condition=Q(decided_by__isnull=True) | ~Q(decided_by=F("asked_by")),
+            ),
+            models.CheckConstraint(
+                name="decided_waiver_says_by_whom",
+                condition=Q(state__in=("requested", "withdrawn"))
+                | Q(decided_by__isnull=False, decided_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="waiver_ends_after_it_was_asked_for",
+                condition=Q(expires_at__gt=F("asked_at")),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"waiver {self.pk}"
