@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 
 class ReleaseState(models.TextChoices):
-    """`approved` is the only state that may serve, and only until `expires_at`."""
+    """`approved` is the only state that may serve, and only until its `serves_until`."""
 
     IN_REVIEW = "in_review", "in review"
     CHANGES_REQUESTED = "changes_requested", "changes requested"
@@ -37,6 +40,11 @@ class Release(models.Model):
     """One version, one environment, one deployment name; with the dossier it is decided on.
 
     `dossier_digest` is the SHA-256 of `dossier` in canonical JSON, and is what approvals name.
+
+    The approval ends at `expires_at`; what serves under it goes on for `grace_days` more.
+    `conditions` are what its approvers asked for together (`registry.releases.conditions`), frozen
+    with the approval. `warns_at` is when the next warning of its end is due. `renews` is the
+    release that it was submitted again from.
     """
 
     version = models.ForeignKey(
@@ -55,6 +63,9 @@ class Release(models.Model):
     )
     purpose = models.CharField(max_length=1000)
     risk_answers = models.JSONField(default=dict)
+    dossier_fields = models.JSONField(
+        default=dict, help_text="Risks, oversight, operation, conformity, as people said them."
+    )
     tier = models.CharField(max_length=20, default="limited")
     state = models.CharField(
         max_length=20, choices=ReleaseState.choices, default=ReleaseState.IN_REVIEW, db_index=True
@@ -67,6 +78,12 @@ class Release(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     approved_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
+    grace_days = models.PositiveSmallIntegerField(default=0)
+    conditions = models.JSONField(default=dict, blank=True)
+    warns_at = models.DateTimeField(null=True, blank=True)
+    renews = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="renewals"
+    )
 
     class Meta:
         ordering = ("-id",)
@@ -85,3 +102,23 @@ class Release(models.Model):
 
     def __str__(self) -> str:
         return f"release {self.pk}"
+
+    @property
+    def serves_until(self) -> datetime | None:
+        """When serving stops: after the grace, and never later than its conditions say."""
+        if self.expires_at is None:
+            return None
+        end = self.expires_at + timedelta(days=self.grace_days)
+        until = self.conditions.get("until")
+        return min(end, datetime.fromisoformat(until)) if until else end
+
+    @property
+    def in_grace(self) -> bool:
+        """Whether the approval is over, and what serves under it goes on for a time."""
+        end, now = self.serves_until, timezone.now()
+        return (
+            self.state == ReleaseState.APPROVED
+            and end is not None
+            and self.expires_at is not None
+            and self.expires_at <= now < end
+        )
