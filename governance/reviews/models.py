@@ -98,6 +98,8 @@ class Decision(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     reason = models.TextField(max_length=4000)
+    # What an approval asks for; what may stand in it, the subject's own context knows.
+    conditions = models.JSONField(default=dict, blank=True)
     digest = models.CharField(max_length=64)
     round = models.PositiveIntegerField()
     proof_method = models.CharField(max_length=20, blank=True, default="")
@@ -125,6 +127,10 @@ class Decision(models.Model):
                 fields=("review", "in_place_of", "round"),
                 condition=Q(in_place_of__isnull=False),
                 name="one_deputy_votes_for_whom_is_away",
+            ),
+            models.CheckConstraint(
+                name="only_an_approval_has_conditions",
+                condition=Q(verdict="approve") | Q(conditions={}),
             ),
             models.CheckConstraint(
                 name="submitter_never_decides",
@@ -172,10 +178,19 @@ class ChecklistItem(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     attested_at = models.DateTimeField(null=True, blank=True)
+    # The review in which it was attested, where nothing has changed since that it rests on.
+    carried_from = models.ForeignKey(
+        Review, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
 
     class Meta:
         ordering = ("id",)
         constraints = (
+            models.CheckConstraint(
+                name="only_what_was_attested_is_carried",
+                condition=Q(carried_from__isnull=True)
+                | Q(automatic=False, attested_by__isnull=False, state="satisfied"),
+            ),
             models.UniqueConstraint(fields=("review", "code"), name="checklist_item_once"),
         )
 
