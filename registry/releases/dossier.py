@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import Prefetch
 from django.utils import timezone
@@ -20,7 +21,8 @@ from registry.releases.models import Release, ReleaseState
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
-FORMAT = 1
+# 2: with risks, oversight, logging, operation and conformity. What was frozen as 1 stays as it is.
+FORMAT = 2
 
 
 @lifted()
@@ -37,13 +39,17 @@ def dossier_build(
     tier: str,
     policy_version: int,
     submitted_by: int,
+    fields: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the release of `version` is decided on, as JSON that PostgreSQL gives back unchanged.
 
     Past the submitter's reach: evidence is what there is, not what they can see. People stand in it
-    by number, so that it need not change when one of them is erased.
+    by number, so that it need not change when one of them is erased. `fields` are the sections that
+    people filled in, checked.
     """
     evaluations = version_evaluations(version)
+    said = fields or {}
+    replaces = _replaces(environment, deployment_name)
     return as_stored(
         {
             "format": FORMAT,
@@ -67,7 +73,12 @@ def dossier_build(
             },
             "evaluations": [_evaluation(each, version) for each in evaluations],
             "card": version.card,
-            "replaces": _replaces(environment, deployment_name),
+            "replaces": replaces,
+            "risks": said.get("risks", []),
+            "oversight": said.get("oversight"),
+            "logging": _logging(),
+            "operation": {**said.get("operation", {}), "rollback": _rollback(replaces)},
+            "conformity": said.get("conformity"),
             "policy_version": policy_version,
         }
     )
@@ -195,4 +206,20 @@ def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
             }
             for each in version_evaluations(live.version)
         ],
+    }
+
+
+def _rollback(replaces: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What to go back to when it goes wrong: what may serve at the time of freezing."""
+    if replaces is None:
+        return None
+    return {name: replaces[name] for name in ("release", "model", "version", "digest")}
+
+
+def _logging() -> dict[str, Any]:
+    return {
+        "log": settings.AUDIT_LOG_NAME,
+        "events": "Every change, every refusal, and the decision on every request, with its time, "
+        "who asked, the policy and the release; no prompts and no answers.",
+        "retention": "No event is deleted.",
     }

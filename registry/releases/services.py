@@ -27,6 +27,7 @@ from registry.canonical import json_digest
 from registry.catalogue import get_task
 from registry.releases.checklist import checklist_build
 from registry.releases.dossier import dossier_build
+from registry.releases.dossier_fields import checked_dossier_fields
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
 from registry.releases.risk import REQUIRED_APPROVALS, checked_risk_answers, checked_tier
 from registry.releases.selectors import release_review
@@ -63,6 +64,7 @@ def release_submit(
     visibility: str = Visibility.DEPARTMENT,
     purpose: str,
     risk_answers: Mapping[str, Any],
+    dossier_fields: Mapping[str, Any] | None = None,
     tier: str = "limited",
 ) -> Release:
     """Ask to run `version`: freezes its dossier and opens the review.
@@ -78,6 +80,7 @@ def release_submit(
     checked_name(deployment_name, field="deployment_name")
     purpose = checked_text(purpose, field="purpose", limit=1000)
     answers = checked_risk_answers(risk_answers)
+    said = checked_dossier_fields(dossier_fields or {})
     checked_tier(tier, answers)
     if not departments:
         raise InvalidInput(
@@ -111,6 +114,7 @@ def release_submit(
             tier=tier,
             policy_version=decision.policy_version,
             submitted_by=person.pk,
+            fields=said,
         )
         release = Release.objects.create(
             version=version,
@@ -120,6 +124,7 @@ def release_submit(
             visibility=visibility,
             purpose=purpose,
             risk_answers=answers,
+            dossier_fields=said,
             tier=tier,
             dossier=dossier,
             dossier_digest=json_digest(dossier),
@@ -205,8 +210,11 @@ def release_answer(
     release_id: int,
     message: str,
     risk_answers: Mapping[str, Any] | None = None,
+    dossier_fields: Mapping[str, Any] | None = None,
 ) -> Release:
     """Answer a request for changes: freezes the dossier anew and opens the next round.
+
+    Risk answers and dossier fields that are given stand in the place of all that were there.
 
     Raises:
         InvalidInput: malformed answers, no message, or a tier that is now too low.
@@ -226,6 +234,8 @@ def release_answer(
             )
         if risk_answers is not None:
             release.risk_answers = checked_risk_answers(risk_answers)
+        if dossier_fields is not None:
+            release.dossier_fields = checked_dossier_fields(dossier_fields)
         checked_tier(release.tier, release.risk_answers)
         check_trusted(release.version, "released")
         release.dossier = _rebuilt(release, decision.policy_version)
@@ -264,6 +274,7 @@ def _rebuilt(release: Release, policy_version: int) -> dict[str, Any]:
         tier=release.tier,
         policy_version=policy_version,
         submitted_by=release.submitted_by_id,
+        fields=release.dossier_fields,
     )
 
 

@@ -41,6 +41,29 @@ ANSWERS: dict[str, Any] = {
     "personal_data": False,
     "eu_ai_act_role": "deployer",
 }
+FIELDS: dict[str, Any] = {
+    "risks": [
+        {
+            "hazard": "A complaint about a side effect is sorted as praise.",
+            "likelihood": "possible",
+            "severity": "serious",
+            "mitigation": "Pharmacists read every review that names a side effect.",
+            "residual": "low",
+            "accepter_role": "lead",
+        }
+    ],
+    "oversight": {
+        "overseers": "The pharmacists on duty.",
+        "stop_procedure": "Stop the deployment; the inbox falls back to order of arrival.",
+        "stop_tested_on": "2026-01-15",
+    },
+    "operation": {
+        "monitors": ["Share of negative reviews, weekly."],
+        "incident_contact": "pharmacy-oncall@example.org",
+        "review_date": "2099-01-01",
+    },
+    "conformity": {"route": "voluntary", "standards": ["ISO/IEC 42001:2023"]},
+}
 ATTESTED = ("purpose", "oversight", "classification")
 
 
@@ -92,6 +115,7 @@ class Office:
                 "departments": [self.clinical],
                 "purpose": "Sort reviews.",
                 "risk_answers": ANSWERS,
+                "dossier_fields": FIELDS,
                 **changes,
             }
         )

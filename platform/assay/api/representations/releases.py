@@ -46,6 +46,11 @@ class DecisionAnswer(serializers.Serializer[Any]):
     digest = serializers.CharField()
     round = serializers.IntegerField()
     person = PersonReference()
+    proof_method = serializers.CharField(
+        help_text="The second factor by which a vote's person proved who they are: `webauthn`, "
+        "`totp` or `recovery_codes`; `local` in the demonstration; empty for a comment."
+    )
+    proved_at = serializers.DateTimeField(allow_null=True)
     created_at = serializers.DateTimeField()
 
 
@@ -106,9 +111,11 @@ class ReviewDetail(ReviewAnswer):
 
 
 class ReleaseDetail(ReleaseAnswer):
-    """A release with its risk answers and its review; `review` is null before one is open."""
+    """A release with its risk answers, what was said for its dossier, and its review; `review` is
+    null before one is open."""
 
     risk_answers = serializers.JSONField()
+    dossier_fields = serializers.JSONField()
     review = ReviewDetail(allow_null=True)
 
 

@@ -97,6 +97,7 @@ class ReleaseBody(StrictSerializer):
     visibility = Choice(choices=Visibility.choices, required=False)
     purpose = Paragraphs(max_length=1000)
     risk_answers = Object(required=False)
+    dossier_fields = Object(required=False)
     tier = Choice(choices=[(tier, tier) for tier in TIERS], required=False)
 
 
@@ -127,6 +128,7 @@ class ReleasesView(Endpoint):
             visibility=given.get("visibility", str(Visibility.DEPARTMENT)),
             purpose=given["purpose"],
             risk_answers=given.get("risk_answers", {}),
+            dossier_fields=given.get("dossier_fields"),
             tier=given.get("tier", "limited"),
         )
         return self.answer(shown_release(self.actor, made.pk), ReleaseDetail, status=201)
@@ -226,10 +228,12 @@ class DecisionsView(Endpoint):
 
 
 class AnswerBody(StrictSerializer):
-    """The department's answer; changed risk answers make a new dossier."""
+    """The department's answer. Risk answers and dossier fields, where given, stand in the place of
+    all that were there, and make a new dossier."""
 
     message = Paragraphs(max_length=4000)
     risk_answers = Object(required=False)
+    dossier_fields = Object(required=False)
 
 
 class AnswersView(Endpoint):

@@ -12,6 +12,10 @@ from assay.demo.story.adapt import DOCSTRINGS, SENTIMENT
 
 EMBEDDINGS = "sentence-embeddings"
 CANARY = "docstring-canary"
+OVERSIGHT = {
+    "overseers": "Whoever uses the answer, and the lead of the department.",
+    "stop_procedure": "The lead stops the deployment in the portal; requests are refused at once.",
+}
 
 
 def _existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | None:
@@ -42,6 +46,7 @@ def submit(
             "personal_data": False,
             "eu_ai_act_role": "deployer",
         },
+        dossier_fields={"oversight": OVERSIGHT},
         **fields,
     )
     return made

@@ -1,0 +1,171 @@
+"""What people say in a dossier beside the risk answers: risks, oversight, operation, conformity.
+
+What the system knows by itself is in `dossier.py`. Who oversees or accepts is named by role; where
+one person is meant, by number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from django.utils import timezone
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from governance.errors import InvalidInput
+from governance.people.models import Person
+from registry.canonical import canonical_json
+
+MAX_RISKS = MAX_LISTED = 20
+MAX_BYTES = 32_768
+SECTIONS = ("risks", "oversight", "operation", "conformity")
+# What a tier asks for; a tier that is not named here asks for all of it.
+REQUIRED: dict[str, tuple[str, ...]] = {"minimal": (), "limited": ("oversight",)}
+# No control characters but line ends and tabs, and nothing that turns the reading direction around.
+_REFUSED = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def _text(value: str) -> str:
+    if _REFUSED.search(value):
+        raise ValueError("it holds a control character")
+    return value.strip()
+
+
+def _filled(value: str) -> str:
+    if not value:
+        raise ValueError("it is empty")
+    return value
+
+
+def _day(value: str) -> str:
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("it is no day such as 2026-11-30")
+    date.fromisoformat(value)
+    return value
+
+
+Said = Annotated[str, AfterValidator(_text)]
+Filled = Annotated[Said, AfterValidator(_filled)]
+Short = Annotated[Filled, Field(max_length=300)]
+Long = Annotated[Filled, Field(max_length=2000)]
+Note = Annotated[Said, Field(max_length=2000)]
+Day = Annotated[str, AfterValidator(_day)]
+Level = Literal["low", "medium", "high"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Risk(_Section):
+    """One thing that may go wrong; `residual` is what is left of it after the mitigation, and the
+    accepter lives with that."""
+
+    hazard: Annotated[Filled, Field(max_length=500)]
+    likelihood: Literal["rare", "possible", "likely"]
+    severity: Literal["minor", "serious", "critical"]
+    mitigation: Long
+    residual: Level
+    accepter_role: Literal[
+        "lead", "operator", "admin", "compliance", "security", "model-risk", "privacy"
+    ]
+    accepter_person: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+
+
+class Oversight(_Section):
+    """Who notices a wrong answer, and how they stop it. `stop_tested_on` is the day on which the
+    procedure was last tried; None when it never was."""
+
+    overseers: Short
+    stop_procedure: Long
+    stop_tested_on: Day | None = None
+    measures: Note = ""
+
+
+class Operation(_Section):
+    """What is watched, whom to tell of an incident (a role or a mailbox), when it is looked at
+    again."""
+
+    monitors: Annotated[list[Short], Field(min_length=1, max_length=MAX_LISTED)]
+    incident_contact: Short
+    review_date: Day
+
+
+class Conformity(_Section):
+    """The way in which conformity is assessed, by which standards, and the declaration's place."""
+
+    route: Literal["not_applicable", "voluntary", "internal_control", "notified_body"]
+    standards: Annotated[list[Short], Field(max_length=MAX_LISTED)] = []
+    declaration: Annotated[Said, Field(max_length=300)] = ""
+
+
+class DossierFields(_Section):
+    """Every section may be left out; `missing_sections` says which a tier asks for."""
+
+    risks: Annotated[list[Risk], Field(max_length=MAX_RISKS)] = []
+    oversight: Oversight | None = None
+    operation: Operation | None = None
+    conformity: Conformity | None = None
+
+
+def checked_dossier_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that were filled in, each in full.
+
+    Raises:
+        InvalidInput: a field is missing, malformed, unknown or too long, a day is on the wrong side
+            of today, or an accepter is not there; `fields` of the error says which.
+    """
+    try:
+        said = DossierFields.model_validate(dict(fields))
+    except ValidationError as error:
+        faults: dict[str, list[str]] = {}
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            name = ".".join(str(part) for part in fault["loc"])[:80]
+            faults.setdefault(name, []).append(f"{fault['msg'].removeprefix('Value error, ')}.")
+        raise _refused(faults) from error
+    if faults := _wrong(said):
+        raise _refused(faults)
+    checked = said.model_dump()
+    checked = {name: section for name in SECTIONS if (section := checked[name])}
+    if len(canonical_json(checked)) > MAX_BYTES:
+        raise InvalidInput(
+            f"The dossier's fields take more than {MAX_BYTES:,} bytes.",
+            hint="Say less, and refer to the documents.",
+            fields={"dossier_fields": [f"At most {MAX_BYTES:,} bytes."]},
+        )
+    return checked
+
+
+def missing_sections(tier: str, fields: Mapping[str, Any]) -> list[str]:
+    """The sections that `tier` asks for and that nobody filled in, in the dossier's order."""
+    return [name for name in REQUIRED.get(tier, SECTIONS) if not fields.get(name)]
+
+
+def _wrong(said: DossierFields) -> dict[str, list[str]]:
+    """What does not hold about the world rather than about the form."""
+    faults: dict[str, list[str]] = {}
+    today = timezone.now().date().isoformat()
+    if said.oversight and (said.oversight.stop_tested_on or "") > today:
+        faults["oversight.stop_tested_on"] = ["It lies in the future."]
+    if said.operation and said.operation.review_date < today:
+        faults["operation.review_date"] = ["It lies in the past."]
+    named = {risk.accepter_person for risk in said.risks if risk.accepter_person is not None}
+    there = set(Person.objects.filter(pk__in=named, is_active=True).values_list("pk", flat=True))
+    for place, risk in enumerate(said.risks):
+        if risk.accepter_person is not None and risk.accepter_person not in there:
+            faults[f"risks.{place}.accepter_person"] = ["There is no such active person."]
+    return faults
+
+
+def _refused(faults: Mapping[str, list[str]]) -> InvalidInput:
+    first, (why, *_) = next(iter(faults.items()))
+    return InvalidInput(
+        f"The dossier's fields are not complete and correct: {', '.join(faults)[:500]}. "
+        f"{first}: {why}",
+        hint=f"The sections are {', '.join(SECTIONS)}.",
+        fields={f"dossier_fields.{name}": texts for name, texts in faults.items()},
+    )
