@@ -7,8 +7,6 @@ anchors, aliases or tags, and no mapping names a key twice. What is written is r
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,20 +16,22 @@ import yaml
 from governance.errors import InvalidInput, TooLarge
 from governance.policy.cases import RESOURCE_TYPES, SPECIALITIES, PolicyCase, parse_cases
 from governance.policy.rules import LIST_MAX, Rule, parse_rules
+from governance.yaml_text import (
+    MAX_DEPTH,
+    Reader,
+    Writer,
+    check_events,
+    hides,
+    yaml_problem,
+)
 
 MAX_RULES = 2000
 MAX_CASES = 1000
 MAX_BYTES = 1024 * 1024
 NOTE_MAX = 500
-MAX_DEPTH = 24
-# Of YAML: a mapping, a list, each of their ends, a text. Bytes alone bound neither time nor memory.
-MAX_PARTS = 200_000
 # Beyond these PostgreSQL's JSON gives back another number than it was given.
 MAX_WHOLE = 2**63 - 1
 MAX_FLOAT = 9e15
-# Controls, marks that turn the reading direction, separators of lines, half surrogates: whoever
-# approves a policy reads it on a page or in a terminal, which would show another text.
-_HIDING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # What YAML takes for blank; Python would strip more.
 _BLANK = " \t\r\n"
 _MEMBERS = ("note", "rules", "tests")
@@ -66,7 +66,7 @@ def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document
                 f"The policy has {len(value):,} {name}; {most:,} are allowed.",
                 fields={name: [f"has more than {most:,}"]},
             )
-    if not isinstance(note, str) or len(note) > NOTE_MAX or _hides(note.translate(_LINES)):
+    if not isinstance(note, str) or len(note) > NOTE_MAX or hides(note.translate(_LINES)):
         raise InvalidInput(
             f"The policy's note is a text of at most {NOTE_MAX} characters, all of which show.",
             fields={"note": [f"is not a text of at most {NOTE_MAX} characters that show"]},
@@ -100,10 +100,6 @@ def _below(name: str, where: str) -> str:
 _LINES = {ord(sign): " " for sign in "\t\r\n"}
 
 
-def _hides(text: str) -> bool:
-    return not text.isprintable() and any(unicodedata.category(sign) in _HIDING for sign in text)
-
-
 def _never_applying(rules: Sequence[Rule]) -> dict[str, list[str]]:
     """What names nothing that there is, so that a forbid would forbid nothing. Only of what is
     written now: a rule that is in force is read as it is.
@@ -126,7 +122,7 @@ def _never_applying(rules: Sequence[Rule]) -> dict[str, list[str]]:
 def _check_plain(value: dict[str, Any]) -> None:
     """Refuse what JSON in PostgreSQL cannot hold, what does not show, or what is too much."""
     for path, inner in _walk(value, ""):
-        if isinstance(inner, str) and _hides(inner):
+        if isinstance(inner, str) and hides(inner):
             raise InvalidInput(
                 "The policy holds a character that does not show, such as a line break.",
                 hint="Write every text of rules and tests on one line, in signs that can be seen.",
@@ -167,46 +163,6 @@ def _walk(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
             yield from _walk(inner, f"{path}.{index}", depth + 1)
 
 
-class _Reader(yaml.CSafeLoader):
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own class attribute)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem="a mapping names a key twice, or by something other than a text",
-                    problem_mark=key.start_mark,
-                )
-            seen.add(key.value)
-        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return made
-
-
-class _Writer(yaml.CSafeDumper):
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-# YAML 1.2's core schema: no sexagesimal numbers, no dates, no `yes` and `off`.
-_SCALARS: tuple[tuple[str, str, str], ...] = (
-    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN"),
-    ("tag:yaml.org,2002:int", r"^[-+]?[1-9][0-9]*$|^[-+]?0$", "-+0123456789"),
-    (
-        "tag:yaml.org,2002:float",
-        r"^[-+]?(?:(?:[0-9]*\.[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$",
-        "-+.0123456789",
-    ),
-)
-for _tag, _pattern, _first in _SCALARS:
-    for _kind in (_Reader, _Writer):
-        _letters = [*_first, ""] if _tag.endswith("null") else list(_first)
-        _kind.add_implicit_resolver(_tag, re.compile(_pattern), _letters)
-
-
 def document_from_yaml(text: str) -> Document:
     """A policy from its YAML.
 
@@ -216,12 +172,12 @@ def document_from_yaml(text: str) -> Document:
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise TooLarge(f"The document has more than {MAX_BYTES:,} bytes.")
     try:
-        _check_events(text)
-        data = yaml.load(text, Loader=_Reader)  # noqa: S506 (a safe loader of ours)
+        check_events(text)
+        data = yaml.load(text, Loader=Reader)  # noqa: S506 (a safe loader of ours)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"This is no policy in YAML: {_yaml_problem(error)}.",
-            fields={"yaml": [_yaml_problem(error)]},
+            f"This is no policy in YAML: {yaml_problem(error)}.",
+            fields={"yaml": [yaml_problem(error)]},
         ) from error
     if not isinstance(data, dict) or "rules" not in data:
         raise InvalidInput(
@@ -241,33 +197,6 @@ def document_from_yaml(text: str) -> Document:
     )
 
 
-def _check_events(text: str) -> None:
-    """Before anything is built: no anchors, which could name a tree a billion times, no tags."""
-    depth = 0
-    for parts, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
-        mark: Any = event.start_mark
-        if parts > MAX_PARTS:
-            problem = f"it has more than {MAX_PARTS:,} parts"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        named = getattr(event, "anchor", None) or getattr(event, "tag", None)
-        if isinstance(event, yaml.AliasEvent) or named:
-            problem = "anchors, aliases and tags are not allowed"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-        if depth > MAX_DEPTH:
-            problem = f"it is nested more than {MAX_DEPTH} deep"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
-def _yaml_problem(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        return f"{where}{error.problem or error.context}"[:300]
-    return str(error).replace("\n", " ")[:300]
-
-
 def value_from_text(text: str, *, several: bool = False) -> Any:
     """A condition's value as typed: `18:00` is a text, `5` a number, `a, b` several when wanted.
 
@@ -281,13 +210,13 @@ def value_from_text(text: str, *, several: bool = False) -> Any:
             if len(parts) > LIST_MAX:
                 raise ValueError(f"{LIST_MAX} values at most")
             return [value_from_text(part) for part in parts]
-        _check_events(text)
-        return yaml.load(text, Loader=_Reader)  # noqa: S506 (a safe loader of ours)
+        check_events(text)
+        return yaml.load(text, Loader=Reader)  # noqa: S506 (a safe loader of ours)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"{text[:60]!r} is no value: {_yaml_problem(error)}.",
+            f"{text[:60]!r} is no value: {yaml_problem(error)}.",
             hint="Put a text with special characters in quotes.",
-            fields={"value": [_yaml_problem(error)]},
+            fields={"value": [yaml_problem(error)]},
         ) from error
 
 
@@ -298,7 +227,7 @@ def value_to_text(value: Any) -> str:
         if value and not any("," in part for part in parts):
             return ", ".join(parts)
     text: str = yaml.dump(
-        value, Dumper=_Writer, default_flow_style=True, allow_unicode=True, width=10_000
+        value, Dumper=Writer, default_flow_style=True, allow_unicode=True, width=10_000
     )
     return text.strip(_BLANK).removesuffix("...").strip(_BLANK)
 
@@ -331,7 +260,7 @@ def case_to_yaml(case: dict[str, Any]) -> str:
     """The YAML that `case_from_yaml` reads back."""
     text: str = yaml.dump(
         _ordered(case, tuple(PolicyCase.model_fields)),
-        Dumper=_Writer,
+        Dumper=Writer,
         sort_keys=False,
         allow_unicode=True,
         width=100,
@@ -349,7 +278,7 @@ def document_to_yaml(*, rules: Any, tests: Any = (), note: str = "") -> str:
     }
     text: str = yaml.dump(
         members,
-        Dumper=_Writer,
+        Dumper=Writer,
         sort_keys=False,
         allow_unicode=True,
         width=100,
