@@ -24,6 +24,7 @@ from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
 from governance.reviews.absences.models import Absence
 from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
 from governance.usage.models import UsageRecord
 
@@ -44,6 +45,7 @@ __all__ = [
     "AuditSubtree",
     "BudgetHold",
     "ChecklistItem",
+    "CommentDraft",
     "Decision",
     "Department",
     "DirectoryGroup",
@@ -54,7 +56,9 @@ __all__ = [
     "QuotaAlert",
     "QuotaLimit",
     "Review",
+    "ReviewThread",
     "RoleAssignment",
+    "ThreadComment",
     "UsageRecord",
     "Waiver",
 ]

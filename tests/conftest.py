@@ -24,6 +24,7 @@ APPEND_ONLY = (
     "governance_auditcosignature",
     "governance_auditpersonkey",
     "governance_auditsubtree",
+    "governance_threadcomment",
     "governance_usagerecord",
     "workers_servingperiod",
 )

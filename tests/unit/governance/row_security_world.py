@@ -18,6 +18,7 @@ from governance.people.models import Department, Person
 from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.reviews.threads.models import ReviewThread, ThreadComment
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
@@ -36,6 +37,8 @@ OWNED: tuple[type[DjangoModel], ...] = (
     Review,
     Decision,
     ChecklistItem,
+    ReviewThread,
+    ThreadComment,
     Model,
     ModelVersion,
     Dataset,
@@ -134,6 +137,13 @@ def _govern(estate: Estate, slug: str) -> None:
         )
     )
     estate.add(ChecklistItem.objects.create(review=review, code="c", title="t"))
+    on = {"digest": DIGEST, "round": 1}
+    thread = estate.add(
+        ReviewThread.objects.create(
+            review=review, anchor_kind="general", opened_by=estate.person, **on
+        )
+    )
+    estate.add(ThreadComment.objects.create(thread=thread, person=estate.person, text="t", **on))
 
 
 def _register(estate: Estate, slug: str) -> None:
