@@ -11,12 +11,15 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured number: `higher_is_better` decides which way a gate looks."""
+    """One measured number: `higher_is_better` decides which way a gate looks. A `proportion` is a
+    share of the rows, each of which is right or wrong.
+    """
 
     name: str
     title: str
     higher_is_better: bool = True
     unit: str = ""
+    proportion: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ TASK = Task(
     hyperparameters=TextClassificationHyperparameters,
     methods={"full": "full"},
     metrics=(
-        Metric("accuracy", "Accuracy"),
+        Metric("accuracy", "Accuracy", proportion=True),
         Metric("macro_f1", "Macro-F1"),
     ),
     primary_metric="macro_f1",

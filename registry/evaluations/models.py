@@ -44,7 +44,9 @@ class Evaluation(models.Model):
 
     `metrics` and `baseline` map a metric's name to its value, for the version and for what it must
     beat (majority class, or the untuned base); `details` holds what is drawn: confusion matrix,
-    per-class scores, sample outputs. `started_at` decides which gates were set beforehand.
+    per-class scores, sample outputs. `intervals` and `slices`, in the shape of `sureness.py`, say how
+    sure the numbers are and where they are worse. `started_at` decides which gates were set
+    beforehand.
     """
 
     version = models.ForeignKey(
@@ -57,6 +59,12 @@ class Evaluation(models.Model):
     baseline = models.JSONField(default=dict)
     baseline_name = models.CharField(max_length=60, blank=True)
     details = models.JSONField(default=dict)
+    intervals = models.JSONField(
+        default=dict, help_text="95 % confidence intervals of the metrics and of the baseline's."
+    )
+    slices = models.JSONField(
+        default=list, help_text="One metric on each part of the data, with its interval."
+    )
     sample_size = models.PositiveIntegerField()
     digest = models.CharField(max_length=64, help_text="SHA-256 of the results, canonical JSON.")
     job_id = models.UUIDField(unique=True)

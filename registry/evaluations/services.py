@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from registry.canonical import json_digest
 from registry.catalogue import get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
+from registry.evaluations.sureness import intervals_of, slices_of
 from registry.resources import (
     acting_person,
     dataset_resource,
@@ -112,19 +113,30 @@ def evaluation_record(
     sample_size: int,
     started_at: datetime,
     created_by: Person,
+    intervals: Mapping[str, Any] | None = None,
+    slices: Sequence[Mapping[str, Any]] = (),
 ) -> Evaluation:
     """Record what a finished job measured, and decide every gate that was set before it started.
 
     For the control plane alone. Idempotent on `job_id`. A gate whose metric was not measured fails.
+    The digest covers intervals and slices where there are any.
 
     Raises:
-        InvalidInput: a metric that is not a finite number, or an empty sample.
+        InvalidInput: a metric that is not a finite number, an interval or a slice that is none, or
+            an empty sample.
     """
     measured = checked_numbers(metrics, field="metrics")
     compared = checked_numbers(baseline, field="baseline")
     shown = storable_json(details)
     if sample_size < 1:
         raise InvalidInput(f"An evaluation of {version} on {sample_size} rows shows nothing.")
+    task = version.model.task
+    sureness = {
+        "intervals": intervals_of(
+            task, intervals or {}, metrics=measured, baseline=compared, sample_size=sample_size
+        ),
+        "slices": slices_of(task, slices),
+    }
     with transaction.atomic():
         evaluation, created = Evaluation.objects.get_or_create(
             job_id=job_id,
@@ -135,6 +147,7 @@ def evaluation_record(
                 "baseline": compared,
                 "baseline_name": baseline_name[:60],
                 "details": shown,
+                **sureness,
                 "sample_size": sample_size,
                 "digest": json_digest(
                     {
@@ -143,6 +156,7 @@ def evaluation_record(
                         "metrics": measured,
                         "baseline": compared,
                         "details": shown,
+                        **{name: found for name, found in sureness.items() if found},
                         "sample_size": sample_size,
                     }
                 ),

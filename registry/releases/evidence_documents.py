@@ -151,6 +151,8 @@ def evaluations_document(evaluations: Sequence[Evaluation], names: Names) -> dic
                 "baseline": each.baseline,
                 "baseline_name": each.baseline_name,
                 "details": each.details,
+                "intervals": each.intervals,
+                "slices": each.slices,
                 "started_at": each.started_at.isoformat(),
                 "started_by": names.of(each.created_by_id),
             }

@@ -184,6 +184,8 @@ def _register_evaluation(job: Job) -> str:
         baseline=result["baseline"],
         baseline_name=result["baseline_name"],
         details=result["details"],
+        intervals=result.get("intervals"),
+        slices=result.get("slices", ()),
         sample_size=result["sample_size"],
         started_at=job.started_at or job.created_at,
         created_by=job.created_by,

@@ -169,3 +169,54 @@ def test_another_departments_gates_and_evaluations_stay_unseen(
     with pytest.raises(NotFound):
         evaluation_get(actor=stranger, id=done.pk)
     assert list(evaluations_visible_to(actor("Vera", "viewer@clinical"))) == [done]
+
+
+def test_a_proportion_has_its_interval_and_what_is_given_is_kept(
+    measured: ModelVersion, held_out: DatasetVersion, maker: Person
+) -> None:
+    given = {"low": 0.61, "high": 0.79, "n": 20, "method": "bootstrap"}
+    done = evaluation(
+        measured,
+        held_out,
+        maker,
+        sample_size=20,
+        intervals={"metrics": {"macro_f1": given}},
+        slices=[
+            {"by": "label", "name": "good", "n": 12, "metric": "accuracy", "value": 0.75},
+            {"by": "label", "name": "bad", "n": 8, "metric": "accuracy", "value": 0.5,
+             "baseline": 1.0},
+        ],
+    )  # fmt: skip
+    found = done.intervals
+    assert found["metrics"]["macro_f1"] == given
+    # Of 16 in 20, as scipy.stats.binomtest(16, 20).proportion_ci(method="wilson") has it.
+    accuracy = found["metrics"]["accuracy"]
+    assert (accuracy["method"], accuracy["n"]) == ("Wilson", 20)
+    assert (accuracy["low"], accuracy["high"]) == pytest.approx((0.583983, 0.919342), abs=1e-6)
+    assert set(found["baseline"]) == {"accuracy"}
+    assert [(each["name"], each["baseline"]) for each in done.slices] == [
+        ("bad", 1.0),
+        ("good", None),
+    ]
+    assert all(each["low"] < each["value"] < each["high"] for each in done.slices)
+    plain = evaluation(measured, held_out, maker, sample_size=20)
+    assert done.digest != plain.digest
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"intervals": {"metrics": {"chrf": {"low": 0, "high": 1, "n": 2, "method": "x"}}}},
+        {"intervals": {"metrics": {"accuracy": {"low": 0.9, "high": 1, "n": 2, "method": "x"}}}},
+        {"intervals": {"metrics": {"accuracy": {"low": 0.1, "high": None, "n": 2}}}},
+        {"metrics": {"accuracy": 80}},
+        {"slices": [{"by": "label", "name": "a", "n": 0, "metric": "accuracy", "value": 1.0}]},
+        {"slices": [{"by": "label", "name": "a", "n": 1, "metric": "bleu", "value": 1.0}]},
+        {"slices": [{"by": "x", "name": "a", "n": 1, "metric": "accuracy", "value": 1.0}] * 21},
+    ],
+)
+def test_what_is_no_interval_and_no_slice_is_refused(
+    measured: ModelVersion, held_out: DatasetVersion, maker: Person, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput, match="cannot be recorded"):
+        evaluation(measured, held_out, maker, **wrong)

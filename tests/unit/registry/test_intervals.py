@@ -1,0 +1,53 @@
+"""Intervals against published numbers and against another implementation."""
+
+from __future__ import annotations
+
+import pytest
+from scipy.stats import binomtest
+
+from registry.evaluations.intervals import Interval, difference, wilson
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [  # Newcombe, Stat. Med. 17 (1998) 857, table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilsons_interval_is_the_published_one(right: int, n: int, low: float, high: float) -> None:
+    found = wilson(right / n, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (16, 20), (379, 379), (248, 379)])
+def test_wilsons_interval_is_that_of_scipy(right: int, n: int) -> None:
+    found, other = wilson(right / n, n), binomtest(right, n).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((other.low, other.high), abs=1e-12)
+    assert found.low <= right / n <= found.high
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [  # Newcombe, Stat. Med. 17 (1998) 873, table II, method 10.
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((6, 7), (2, 7), 0.0582, 0.8062),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+        ((10, 10), (0, 10), 0.6075, 1.0),
+    ],
+)
+def test_the_difference_of_two_proportions_is_the_published_one(
+    first: tuple[int, int], second: tuple[int, int], low: float, high: float
+) -> None:
+    new, old = first[0] / first[1], second[0] / second[1]
+    found = difference(new, wilson(new, first[1]), old, wilson(old, second[1]))
+    assert found == pytest.approx((low, high), abs=5e-5)
+
+
+def test_an_interval_is_kept_as_json() -> None:
+    interval = Interval(0.1, 0.2, 5, "bootstrap")
+    assert Interval.from_json(interval.to_json()) == interval
