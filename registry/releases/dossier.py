@@ -160,6 +160,8 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion) -> dict[str, Any]
         "metrics": evaluation.metrics,
         "baseline": evaluation.baseline,
         "baseline_name": evaluation.baseline_name,
+        "intervals": evaluation.intervals,
+        "slices": evaluation.slices,
         "started_at": evaluation.started_at.isoformat(),
         "started_by": f"person {evaluation.created_by_id}",
         "rows_in_training_data": leak,
