@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -28,13 +29,22 @@ class HeldRole:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """That a person gave a second factor: by what (`governance.people.proof.METHODS`), and when."""
+
+    method: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """An actor, resolved once from its credential and passed down unchanged.
 
     `id` is the primary key of the person or API key as text, or the name of the service.
     `department` is the slug of an API key's department; a person's departments are in `roles`.
     `scopes` narrows what a token may do (None: no narrowing). `person_id` is set for people, and
-    for personal tokens too, so that separation of duties always sees the human being.
+    for personal tokens too, so that separation of duties always sees the human being. `proof` is
+    the newest of the session or token, however old; it says nothing about who they are.
     """
 
     kind: PrincipalKind
@@ -45,6 +55,7 @@ class Principal:
     scopes: frozenset[str] | None = None
     person_id: int | None = None
     key_id: int | None = None
+    proof: Proof | None = field(default=None, compare=False)
 
     @property
     def departments(self) -> frozenset[str]:

@@ -13,10 +13,10 @@ from django.db.backends.postgresql.operations import DatabaseOperations
 
 from governance.audit.refusals import refusals_forget
 from governance.people.models import Department, Person, RoleAssignment
-from governance.people.selectors import principal_for_person
 from governance.policy.models import PolicyVersion
 from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
+from tests.proofs import proven
 
 APPEND_ONLY = (
     "governance_auditevent",
@@ -109,9 +109,9 @@ def person(department: Callable[[str], Department]) -> Callable[..., Person]:
 
 @pytest.fixture
 def actor(policy: PolicyVersion, person: Callable[..., Person]) -> Callable[..., Principal]:
-    """As `person`, as an actor under the default policy."""
+    """As `person`, as an actor under the default policy who has just proved who they are."""
 
     def make(name: str, *roles: str) -> Principal:
-        return principal_for_person(person(name, *roles))
+        return proven(person(name, *roles))
 
     return make

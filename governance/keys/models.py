@@ -17,6 +17,8 @@ class ApiKey(models.Model):
     `owner` is the person who answers for it. `allowed_deployments` (names) and `networks` (CIDRs)
     narrow it; empty means any. A rotated key has a `successor` with the same `root`, the first key
     of the row: limits belong to the root, so that two secrets of one application share them.
+
+    `proof_method` and `proved_at`: the newest second factor that the person gave with this token.
     """
 
     public_id = models.CharField(max_length=16, unique=True)
@@ -62,10 +64,20 @@ class ApiKey(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_reason = models.CharField(max_length=200, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    proof_method = models.CharField(max_length=20, blank=True, default="")
+    proved_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("-id",)
         constraints = (
+            models.CheckConstraint(
+                name="only_a_persons_token_carries_their_proof",
+                condition=Q(proof_method="", proved_at__isnull=True)
+                | (
+                    Q(person__isnull=False, proved_at__isnull=False)
+                    & Q(proof_method__in=("webauthn", "totp", "recovery_codes"))
+                ),
+            ),
             models.CheckConstraint(
                 name="key_has_exactly_one_owner",
                 condition=Q(department__isnull=False, person__isnull=True)

@@ -18,7 +18,7 @@ from governance.keys.tokens import parse_token, secret_hmac
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
-from governance.principals import Principal, PrincipalKind, request_context
+from governance.principals import Principal, PrincipalKind, Proof, request_context
 
 # `last_used_at` is written at most once in this time, so that reading costs no write.
 LAST_USED_GRAIN = timedelta(minutes=1)
@@ -86,7 +86,8 @@ def principal_for_token(text: str) -> Principal:
     _touch(key)
     if key.person is not None:
         scopes = frozenset(key.scopes) if key.scopes else None
-        return principal_for_person(key.person, scopes=scopes, key_id=key.pk)
+        proof = Proof(key.proof_method, key.proved_at) if key.proved_at is not None else None
+        return principal_for_person(key.person, scopes=scopes, key_id=key.pk, proof=proof)
     return Principal(
         kind=PrincipalKind.KEY,
         id=str(key.pk),

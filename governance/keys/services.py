@@ -28,7 +28,7 @@ from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.engine import PolicyDecision, Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize
-from governance.principals import Principal
+from governance.principals import Principal, Proof
 
 TOKEN_LIFETIME = timedelta(days=30)
 OVERLAP = timedelta(hours=24)
@@ -97,10 +97,12 @@ def access_token_create(
     name: str,
     expires_at: datetime | None = None,
     scopes: Sequence[str] | None = None,
+    proof: Proof | None = None,
 ) -> tuple[ApiKey, str]:
     """A person's own token for the command line and notebooks; 30 days unless stated.
 
-    It can do no more than the person, and only `scopes` of that when they are given.
+    It can do no more than the person, and only `scopes` of that when they are given. `proof` is
+    the second factor with which it was just asked for.
 
     Raises:
         InvalidInput: an empty name, unknown scopes, or a lifetime over 366 days.
@@ -112,7 +114,14 @@ def access_token_create(
         if not person.is_active:
             raise WrongState("The account is inactive; it gets no token.")
         check(asked, longest=TOKEN_MAX_LIFETIME)
-        key, token = _mint(asked, person=person, created_by_id=person.pk, owner_id=person.pk)
+        key, token = _mint(
+            asked,
+            person=person,
+            created_by_id=person.pk,
+            owner_id=person.pk,
+            proof_method=proof.method if proof else "",
+            proved_at=proof.at if proof else None,
+        )
         key_record(principal_for_person(person), "key:create", key)
     return key, token
 

@@ -10,15 +10,20 @@ from governance.permissions import Action
 from governance.policy.engine import Resource, decide
 from governance.policy.selectors import visible_to
 from governance.policy.services import active_policy
-from governance.principals import HeldRole, Principal, PrincipalKind
+from governance.principals import HeldRole, Principal, PrincipalKind, Proof
 
 
 def principal_for_person(
-    person: Person, *, scopes: frozenset[str] | None = None, key_id: int | None = None
+    person: Person,
+    *,
+    scopes: frozenset[str] | None = None,
+    key_id: int | None = None,
+    proof: Proof | None = None,
 ) -> Principal:
     """The person as an actor, with every role they hold; none when they are inactive.
 
-    `scopes` and `key_id` are given when an access token speaks for them.
+    `scopes` and `key_id` are given when an access token speaks for them; `proof` is the newest of
+    their session or token.
     """
     roles: frozenset[HeldRole] = frozenset()
     if person.is_active:
@@ -35,6 +40,7 @@ def principal_for_person(
         scopes=scopes,
         person_id=person.pk,
         key_id=key_id,
+        proof=proof,
     )
 
 

@@ -122,6 +122,18 @@ def sign_in_record(*, person: Person, methods: Sequence[str]) -> None:
     forget_codes(person.pk)
 
 
+def step_up_record(*, actor: Principal, method: str, token: str = "") -> None:
+    """Record that a signed-in person gave a second factor again; `token` is the public id of the
+    access token that it was given with, empty in the portal.
+    """
+    audit_record(
+        actor=actor,
+        action="person:step_up",
+        subject=Subject("person", actor.id, actor.name),
+        data={"method": method, **({"token": token} if token else {})},
+    )
+
+
 def own_account(actor: Principal) -> Person:
     """The person who acts.
 

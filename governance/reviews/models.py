@@ -40,6 +40,10 @@ class Review(models.Model):
     required_approvals = models.JSONField()
     excluded_people = ArrayField(models.BigIntegerField(), default=list)
     policy_version = models.PositiveIntegerField()
+    # What it asks for; none for reviews from before review policies, or that follow none.
+    review_policy = models.ForeignKey(
+        "governance.ReviewPolicy", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     state = models.CharField(
         max_length=20, choices=ReviewState.choices, default=ReviewState.OPEN, db_index=True
     )

@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
 
 from governance.audit.services import Attempt
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.selectors import visible_to
 from governance.policy.services import authorize
-from governance.principals import Principal, PrincipalKind
+from governance.principals import Principal, PrincipalKind, Proof
+from governance.reviews.absences.selectors import stands_in_for
 from governance.reviews.models import (
     ChecklistItem,
     ChecklistState,
@@ -23,6 +26,7 @@ from governance.reviews.models import (
     Verdict,
 )
 from governance.reviews.states import ALLOWED_TRANSITIONS, review_subject
+from governance.reviews.waivers.models import Waiver, WaiverState
 
 # What somebody who had a part in it may not do; anybody may comment.
 _ASKED = {
@@ -30,6 +34,16 @@ _ASKED = {
     Verdict.REQUEST_CHANGES: "request changes to",
     Verdict.APPROVE: "approve",
     Verdict.REJECT: "reject",
+}
+_DOING = {
+    Verdict.REQUEST_CHANGES: "requesting changes to",
+    Verdict.APPROVE: "approving",
+    Verdict.REJECT: "rejecting",
+}
+_UNMET: dict[str, str] = {
+    ChecklistState.OPEN: "open",
+    ChecklistState.FAILED: "failed",
+    ChecklistState.WAIVED: "its waiver has ended",
 }
 
 
@@ -80,8 +94,21 @@ def review_standing(review: Review) -> Standing:
         for speciality, count in required.items()
         if count > given[speciality]
     }
-    blocking = tuple(review.checklist.exclude(state=ChecklistState.SATISFIED))
+    blocking = tuple(review.checklist.exclude(met()))
     return Standing(required=required, given=dict(given), missing=missing, blocking=blocking)
+
+
+def met() -> Q:
+    """Checklist items that keep no approval from being given: satisfied, or waived by a waiver that
+    is in force at this moment.
+    """
+    waivers = Waiver.objects.filter(
+        item=OuterRef("pk"),
+        digest=OuterRef("review__digest"),
+        state=WaiverState.GRANTED,
+        expires_at__gt=timezone.now(),
+    )
+    return Q(state=ChecklistState.SATISFIED) | Q(Exists(waivers), state=ChecklistState.WAIVED)
 
 
 def why_not(actor: Principal, review: Review, verdict: str) -> str:
@@ -115,23 +142,38 @@ def decision_obstacle(
         or _voted(actor, review)
         or _speciality_obstacle(actor, review, verdict, speciality)
         or (_blocked(review) if verdict is Verdict.APPROVE else None)
+        or _unproved(actor, review, verdict)
     )
+
+
+def _unproved(actor: Principal, review: Review, verdict: Verdict) -> NotPermitted | None:
+    """Last: what more than a second factor would keep them from is said first."""
+    try:
+        proof_for(actor, review, verdict)
+    except NotPermitted as error:
+        return error
+    return None
+
+
+def proof_for(actor: Principal, review: Review, verdict: Verdict) -> Proof:
+    """The fresh proof that goes with the vote. Raises as `require_proof`."""
+    doing = f"{_DOING[verdict]} review {review.pk} of {review.subject_name}"
+    return require_proof(actor, doing, attempt=_attempt(actor, review, Action.RELEASE_DECIDE))
 
 
 def _refusal(
     actor: Principal, review: Review, sentence: str, hint: str, code: str, action: Action
 ) -> NotPermitted:
-    return NotPermitted(
-        sentence,
-        hint=hint,
-        code=code,
-        attempt=Attempt(
-            actor=actor,
-            action=action.value,
-            subject=review_subject(review),
-            department=review.department.slug,
-            policy_version=review.policy_version,
-        ),
+    return NotPermitted(sentence, hint=hint, code=code, attempt=_attempt(actor, review, action))
+
+
+def _attempt(actor: Principal, review: Review, action: Action) -> Attempt:
+    return Attempt(
+        actor=actor,
+        action=action.value,
+        subject=review_subject(review),
+        department=review.department.slug,
+        policy_version=review.policy_version,
     )
 
 
@@ -175,7 +217,14 @@ def _closed(review: Review, verdict: Verdict, *, commenting: bool = False) -> Wr
 
 def _voted(actor: Principal, review: Review) -> WrongState | None:
     votes = review.decisions.exclude(verdict=Verdict.COMMENT).filter(round=review.round)
-    if actor.person_id not in votes.values_list("person_id", flat=True):
+    spoken = list(votes.values_list("person_id", "in_place_of_id"))
+    if actor.person_id in {absent for _, absent in spoken}:
+        return WrongState(
+            f"A deputy has voted in the place of {actor.name} in round {review.round} of review "
+            f"{review.pk} of {review.subject_name}; a second vote is not taken.",
+            hint="One vote for each role in a round. Commenting is possible.",
+        )
+    if actor.person_id not in {person for person, _ in spoken}:
         return None
     return WrongState(
         f"{actor.name} has voted in round {review.round} of review {review.pk} of "
@@ -189,6 +238,8 @@ def _speciality_obstacle(
 ) -> DomainError | None:
     held = actor.specialities
     required = sorted(review.required_approvals)
+    if not held & ({speciality} if speciality else set(required)):
+        held |= stands_in_for(actor, review).keys()
     if speciality and speciality not in held:
         sentence = f"{actor.name} does not review for {speciality[:40]}"
     elif verdict is Verdict.APPROVE and not held & ({speciality} if speciality else set(required)):
@@ -218,7 +269,7 @@ def speciality_for(actor: Principal, review: Review, verdict: Verdict, stated: s
     """
     if stated:
         return stated
-    held = actor.specialities
+    held = actor.specialities | stands_in_for(actor, review).keys()
     fitting = held & set(review.required_approvals)
     if verdict is Verdict.APPROVE:
         fitting = (fitting & set(review_standing(review).missing)) or fitting
@@ -237,12 +288,9 @@ def _blocked(review: Review) -> WrongState | None:
     blocking = review_standing(review).blocking
     if not blocking:
         return None
-    items = "; ".join(
-        f"{item.title} ({'failed' if item.state == ChecklistState.FAILED else 'open'})"
-        for item in blocking
-    )
+    items = "; ".join(f"{item.title} ({_UNMET[item.state]})" for item in blocking)
     return WrongState(
         f"Review {review.pk} of {review.subject_name} cannot be approved: {items}.",
         code="checklist_unmet",
-        hint="Attest what is open; what failed needs a changed release.",
+        hint="Attest what is open; what failed needs a changed release, or a waiver.",
     )

@@ -12,10 +12,12 @@ from django.utils import timezone
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Speciality
+from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
+from governance.reviews.absences.selectors import stands_in_for
 from governance.reviews.models import (
     ChecklistItem,
     ChecklistState,
@@ -26,17 +28,24 @@ from governance.reviews.models import (
 )
 from governance.reviews.selectors import (
     decision_obstacle,
+    proof_for,
     review_resource,
     review_standing,
     separation_obstacle,
     speciality_for,
 )
 from governance.reviews.states import review_locked, review_set_state, review_subject
+from governance.reviews.waivers.states import waivers_follow
 
 REASON_MAX = 4000
 NOTE_MAX = 500
 # Of one person on one review: an evidence pack holds all of everybody's.
 COMMENTS_MAX = 100
+# Why an item is not attested (once more).
+_DONE: dict[str, str] = {
+    ChecklistState.SATISFIED: "attested already",
+    ChecklistState.WAIVED: "waived, and its waiver is revoked first",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,7 @@ class ChecklistEntry:
     """One item as the subject's own context states it.
 
     `automatic`: checked by machine, and `passed` is the result. Otherwise a reviewer attests it.
+    `waivable`: whether it may be excused for a time.
     """
 
     code: str
@@ -52,6 +62,7 @@ class ChecklistEntry:
     automatic: bool = False
     passed: bool = False
     note: str = ""
+    waivable: bool = True
 
     @property
     def state(self) -> ChecklistState:
@@ -146,8 +157,11 @@ def _checklist_write(review: Review, checklist: Sequence[ChecklistEntry]) -> Non
                 "title": entry.title,
                 "why": entry.why,
                 "automatic": entry.automatic,
+                "waivable": entry.waivable,
                 "state": entry.state,
                 "note": entry.note[:NOTE_MAX],
+                "digest": review.digest if entry.automatic else "",
+                "checked_at": timezone.now() if entry.automatic else None,
                 "attested_by": None,
                 "attested_at": None,
             },
@@ -168,7 +182,8 @@ def review_decide(
     Raises:
         InvalidInput: an unknown verdict, no reason, or an approval for it is not clear which
             speciality.
-        NotFound, NotPermitted: the policy or separation of duties refuses (with the attempt).
+        NotFound, NotPermitted: the policy or separation of duties refuses, or a vote comes without
+            a fresh proof of who casts it (with the attempt).
         WrongState: closed, another digest, voted already, too many comments, or unmet checklist
             items.
     """
@@ -200,17 +215,23 @@ def _check_comments(actor: Principal, review: Review) -> None:
 def _decision_write(
     actor: Principal, review: Review, verdict: Verdict, reason: str, speciality: str
 ) -> None:
+    comment = verdict is Verdict.COMMENT
+    now = timezone.now()
+    proof = None if comment else proof_for(actor, review, verdict)
     decision = Decision.objects.create(
         review=review,
         submitter_id=review.opened_by_id,
         person_id=_person_id(actor),
         verdict=verdict,
-        speciality="" if verdict is Verdict.COMMENT else speciality,
+        speciality="" if comment else speciality,
+        in_place_of_id=None if comment else stands_in_for(actor, review).get(speciality),
         reason=reason,
         digest=review.digest,
         round=review.round,
+        proof_method=proof.method if proof else "",
+        proved_at=min(proof.at, now) if proof else None,
+        created_at=now,
     )
-    comment = verdict is Verdict.COMMENT
     audit_record(
         actor=actor,
         action=Action.REVIEW_COMMENT if comment else Action.RELEASE_DECIDE,
@@ -220,9 +241,11 @@ def _decision_write(
         data={
             "verdict": verdict.value,
             "speciality": decision.speciality,
+            "in_place_of": decision.in_place_of_id,
             "digest": review.digest,
             "round": review.round,
             "subject": f"{review.subject_type} {review.subject_id}",
+            **proof_facts(proof),
         },
         policy_version=review.policy_version,
     )
@@ -280,7 +303,7 @@ def review_answer(
             )
         if digest != review.digest:
             review.checklist.filter(automatic=False).update(
-                state=ChecklistState.OPEN, note="", attested_by=None, attested_at=None
+                state=ChecklistState.OPEN, note="", digest="", attested_by=None, attested_at=None
             )
         review.round += 1
         review.digest = digest
@@ -288,6 +311,7 @@ def review_answer(
         review.excluded_people = sorted({*review.excluded_people, answering_id})
         review.save(update_fields=["round", "digest", "excluded_people"])
         _checklist_write(review, checklist)
+        waivers_follow(actor=actor, review=review, policy_version=decision.policy_version)
         _decision_write(actor, review, Verdict.COMMENT, message, "")
         return review_set_state(
             actor=actor,
@@ -321,15 +345,15 @@ def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) 
             raise NotFound(f"The checklist {what} has no item {code[:60]}.")
         if item.automatic:
             raise WrongState(f"“{item.title}” {what} is checked by machine; nobody can attest it.")
-        if review.state != ReviewState.OPEN or item.state == ChecklistState.SATISFIED:
-            done = item.state == ChecklistState.SATISFIED
-            state = "attested already" if done else ReviewState(review.state).label.lower()
+        if review.state != ReviewState.OPEN or item.state in _DONE:
+            state = _DONE.get(item.state) or ReviewState(review.state).label.lower()
             raise WrongState(f"“{item.title}” {what} cannot be attested: it is {state}.")
         item.state = ChecklistState.SATISFIED
         item.note = note
+        item.digest = review.digest
         item.attested_by_id = actor.person_id
         item.attested_at = timezone.now()
-        item.save(update_fields=["state", "note", "attested_by", "attested_at"])
+        item.save(update_fields=["state", "note", "digest", "attested_by", "attested_at"])
         audit_record(
             actor=actor,
             action=Action.CHECKLIST_ATTEST,

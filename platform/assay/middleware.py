@@ -51,7 +51,9 @@ def session_principal(request: HttpRequest) -> Principal:
     person = getattr(request, "user", None)
     if person is None or not person.is_authenticated or not person.is_active:
         return ANONYMOUS
-    return principal_for_person(cast(Any, person))
+    from assay.accounts.freshness import session_proof
+
+    return principal_for_person(cast(Any, person), proof=session_proof(request))
 
 
 def principal_of(request: HttpRequest) -> Principal:

@@ -31,10 +31,12 @@ from governance.policy.lifecycle import draft_create, policy_propose
 from governance.policy.models import PolicyVersion
 from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
+from governance.reviews.absences.models import Absence
 from governance.reviews.models import Decision, Review
 from registry.datasets.models import Dataset
 from registry.releases.models import Release
 from registry.versions.models import Model
+from tests.proofs import fresh_proof, signed_in
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
 from workers.deployments.models import ServingPeriod
@@ -108,6 +110,10 @@ def attacked_company() -> Company:
     things["filter"] = AuditFilter.objects.create(
         person=asker, name=SECRET, parameters={"query": SECRET}
     )
+    things["absence"] = Absence.objects.create(
+        person=company.carla, deputy=company.milo, speciality="compliance", set_by=company.carla,
+        starts_at=timezone.now(), ends_at=timezone.now() + timedelta(days=7),
+    )  # fmt: skip
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
     Dataset.objects.filter(**own).update(description=SECRET, licence=SECRET)
@@ -167,6 +173,7 @@ def open_session(person: Person) -> UserSession:
 def address_book(company: Company) -> dict[str, Any]:
     """Which of engineering's things stands after each collection in an address."""
     return {
+        "absences": company.absence.pk,
         "account/factors": company.factor.pk,
         "account/tokens": company.token.pk,
         "audit": company.event.pk,
@@ -195,6 +202,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "quotas": company.limit.pk,
         "releases": company.waiting.pk,
         "reviews": company.review_open.pk,
+        "reviews/absences": company.absence.pk,
         "roles": company.role.pk,
         "rules": "audit-export",
         "sessions": company.session.pk,
@@ -276,6 +284,11 @@ def values(company: Company) -> dict[str, Any]:
         "until": None,
         "verdict": "approve",
         "version": company.second.pk,
+        "deputy": company.milo.pk,
+        "starts_at": timezone.now().isoformat(),
+        "ends_at": (timezone.now() + timedelta(days=3)).isoformat(),
+        "absences_post:person": None,
+        "absences_post:speciality": "compliance",
         "evaluations_post:dataset_version": company.held_out.pk,
         "audit_exports_post:format": "jsonl",
         "keys_post:quotas": None,
@@ -308,7 +321,9 @@ def token_of(company: Company, name: str) -> str:
     roles = EVERYBODY[name]
     if roles and roles[0].startswith("key@"):
         return key_token(company, roles[0].partition("@")[2])
-    _, token = access_token_create(person=person_of(company, name), name="attack")
+    _, token = access_token_create(
+        person=person_of(company, name), name="attack", proof=fresh_proof()
+    )
     return token
 
 
@@ -361,5 +376,5 @@ def caller(company: Company, name: str) -> Client:
 def browser(company: Company, name: str, **more: Any) -> Client:
     """One of `EVERYBODY`, signed in to the portal."""
     client = Client(raise_request_exception=False, **more)
-    client.force_login(person_of(company, name))
+    signed_in(client, person_of(company, name))
     return client

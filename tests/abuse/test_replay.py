@@ -18,6 +18,7 @@ from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.abuse.company import SECRET, browser, caller
 from tests.abuse.surface import JSON, said
+from tests.proofs import signed_in
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.portal_data import PASSWORD, Company
 from workers.jobs.models import Job
@@ -47,7 +48,7 @@ def test_a_vote_of_an_earlier_round_says_nothing_in_this_one(company: Company) -
     review = company.review_open
     assert review.round == 2
     client = Client(raise_request_exception=False)
-    client.force_login(company.carla)
+    signed_in(client, company.carla)
     form = {"verdict": "request_changes", "reason": "Again?", "digest": "f" * 64}
     assert client.post(f"/reviews/{review.pk}/decide", form).status_code == 409
     assert not Decision.objects.filter(reason="Again?").exists()

@@ -24,6 +24,7 @@ from registry.releases.models import Release
 from registry.releases.services import release_servable
 from tests.abuse.company import caller
 from tests.abuse.surface import JSON
+from tests.proofs import fresh_proof, signed_in, vote_proof
 from tests.unit.assay.portal_data import Company
 
 SPECIALITIES = ("compliance", "model-risk", "security")
@@ -42,12 +43,11 @@ def enzo(company: Company) -> Person:
 
 def page(person: Person) -> Client:
     client = Client(raise_request_exception=False)
-    client.force_login(person)
-    return client
+    return signed_in(client, person)
 
 
 def api(person: Person) -> Client:
-    _, token = access_token_create(person=person, name="attack")
+    _, token = access_token_create(person=person, name="attack", proof=fresh_proof())
     return Client(headers={"authorization": f"Bearer {token}"}, raise_request_exception=False)
 
 
@@ -164,7 +164,7 @@ def test_by_the_orm_on_a_release(company: Company, enzo: Person) -> None:
     review = company.review_open
     row = {
         "review": review, "person": enzo, "verdict": "approve", "speciality": "security",
-        "reason": "r", "digest": review.digest, "round": review.round,
+        "reason": "r", "digest": review.digest, "round": review.round, **vote_proof(),
     }  # fmt: skip
     refused(lambda: Decision.objects.create(**row, submitter=enzo))
     refused(lambda: Decision.objects.create(**row, submitter=company.fay))

@@ -1,16 +1,25 @@
-"""Signing in without a browser: everything in one request."""
+"""Signing in without a browser: everything in one request; and proving later who one is."""
 
 from __future__ import annotations
+
+from django.utils import timezone
 
 from assay.accounts.duty import owes_second_factor
 from assay.accounts.factors import code_check, factors_of
 from governance.errors import NotAuthenticated, NotPermitted
+from governance.keys.proofs import token_prove
 from governance.people.models import Person
-from governance.people.signing_in import password_check, sign_in_attempt, sign_in_record
+from governance.people.signing_in import (
+    own_account,
+    password_check,
+    sign_in_attempt,
+    sign_in_record,
+)
+from governance.principals import Principal, Proof
 
 
-def token_sign_in(*, email: str, password: str, code: str = "") -> Person:
-    """The person of these credentials, with the second factor when they have one; audited.
+def token_sign_in(*, email: str, password: str, code: str = "") -> tuple[Person, Proof | None]:
+    """The person of these credentials, and the second factor when they have one; audited.
 
     Raises:
         NotAuthenticated: the password or the code is not right, or a code is needed.
@@ -19,6 +28,7 @@ def token_sign_in(*, email: str, password: str, code: str = "") -> Person:
     """
     person = password_check(email=email, password=password)
     methods = ["password"]
+    proof = None
     factors = factors_of(person.pk)
     if factors.any:
         if not code:
@@ -28,7 +38,8 @@ def token_sign_in(*, email: str, password: str, code: str = "") -> Person:
                 hint="Send `code` too: of the authenticator app, or a recovery code.",
                 attempt=sign_in_attempt(person=person),
             )
-        methods.append(str(code_check(person=person, code=code).type))
+        proof = Proof(str(code_check(person=person, code=code).type), timezone.now())
+        methods.append(proof.method)
     elif owes_second_factor(person):
         raise NotPermitted(
             f"{person.name} holds a role that asks for a second factor, and has none.",
@@ -37,4 +48,29 @@ def token_sign_in(*, email: str, password: str, code: str = "") -> Person:
             attempt=sign_in_attempt(person=person),
         )
     sign_in_record(person=person, methods=methods)
-    return person
+    return person, proof
+
+
+def token_step_up(*, actor: Principal, code: str) -> Proof:
+    """Prove by a code who is behind an access token; good for ten minutes, with that token alone.
+
+    Raises:
+        NotAuthenticated: the code is not right, or was used.
+        NotPermitted: no person, no access token, or the account has no second factor.
+        QuotaExceeded, Unavailable: as `code_check`.
+    """
+    person = own_account(actor)
+    if not factors_of(person.pk).any:
+        raise no_second_factor(person)
+    factor = code_check(person=person, code=code)
+    return token_prove(actor=actor, method=str(factor.type))
+
+
+def no_second_factor(person: Person) -> NotPermitted:
+    """The refusal of a step-up that there is nothing to do with, to be raised."""
+    return NotPermitted(
+        f"{person.name} has no second factor; a password or a single sign-on alone proves too "
+        "little.",
+        code="second_factor_missing",
+        hint="Add an authenticator app or a passkey under your account in the portal.",
+    )

@@ -178,6 +178,8 @@ def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
     signed_out = path.endswith(("/auth/token", "/keys/leaked"))
     statuses = ["401", "429", "503"] if signed_out else ["401", "403", "503"]
+    if path.endswith("/auth/step-up"):
+        statuses.append("429")
     if described.get("parameters") or described.get("requestBody"):
         statuses.append("400")
     if "requestBody" in described:

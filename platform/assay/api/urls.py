@@ -6,6 +6,7 @@ from django.urls import path, register_converter
 from django.urls.converters import IntConverter
 
 from assay.api.views import (
+    absences,
     audit,
     audit_exports,
     audit_filters,
@@ -41,6 +42,7 @@ register_converter(RowIdConverter, "id")
 app_name = "api"
 urlpatterns = [
     path("auth/token", session.TokenView.as_view()),
+    path("auth/step-up", session.StepUpView.as_view()),
     path("me", session.MeView.as_view()),
     path("sessions", session.SessionsView.as_view()),
     path("sessions/<id:session_id>", session.SessionView.as_view()),
@@ -109,6 +111,8 @@ urlpatterns = [
     path("releases/<id:release_id>/checklist/<slug:code>", releases.ChecklistItemView.as_view()),
     path("releases/<id:release_id>/withdraw", releases.WithdrawView.as_view()),
     path("reviews", releases.ReviewsView.as_view()),
+    path("absences", absences.AbsencesView.as_view()),
+    path("absences/<id:absence_id>/end", absences.AbsenceEndView.as_view()),
     path("deployments", deployments.DeploymentsView.as_view()),
     path("deployments/<id:deployment_id>", deployments.DeploymentView.as_view()),
     path("deployments/<id:deployment_id>/stop", deployments.DeploymentStopView.as_view()),

@@ -12,6 +12,8 @@ from governance.audit.personal import opened
 
 # Past tense of "<resource>:<verb>"; {} is the subject's name.
 PHRASES = {
+    "absence:end": "ended an absence of {}",
+    "absence:set": "named a deputy for {}, who is away",
     "audit:alarm_clear": "saw the end of the alarm: {}",
     "audit:alarm_raise": "raised an alarm: {}",
     "audit:export": "exported the audit log",
@@ -57,6 +59,7 @@ PHRASES = {
     "person:update": "changed the account of {}",
     "person:sign_in": "signed in",
     "person:sign_out": "signed out",
+    "person:step_up": "proved who they are by a second factor",
     "person:add_factor": "added a second factor for {}",
     "person:change_password": "changed the password of {}",
     "person:link": "linked {} with the identity provider",
@@ -113,6 +116,8 @@ PHRASES = {
 }
 # The same as something tried and refused, or that failed.
 ATTEMPTS = {
+    "absence:end": "end an absence of {}",
+    "absence:set": "name a deputy for {}",
     "audit:alarm_clear": "end the alarm: {}",
     "audit:alarm_raise": "raise an alarm: {}",
     "audit:cancel_export": "stop the export {}",
@@ -181,6 +186,7 @@ ATTEMPTS = {
     "person:reset_factors": "reset the second factors of {}",
     "person:sign_in": "sign in",
     "person:sign_out": "sign out",
+    "person:step_up": "prove who they are by a second factor",
     "person:unlink": "end the link of {} with the identity provider",
     "person:update": "change the account of {}",
     "person:view": "look at the account of {}",

@@ -10,6 +10,7 @@ from django.test import Client
 
 from governance.keys.services import access_token_create
 from governance.people.models import Person
+from tests.proofs import fresh_proof
 
 PROBLEM_MEMBERS = {
     "type",
@@ -25,11 +26,14 @@ PROBLEM_MEMBERS = {
 
 
 class Api:
-    """One person's view of `/api/v1/`; answers are Django responses with a `body`."""
+    """One person's view of `/api/v1/`, or one key's; answers are Django responses with a `body`.
+
+    The person has just proved who they are.
+    """
 
     def __init__(self, person: Person | None = None, token: str = "") -> None:
         if person is not None:
-            _, token = access_token_create(person=person, name="test")
+            _, token = access_token_create(person=person, name="test", proof=fresh_proof())
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self.token = token
         self._client = Client(headers=headers, raise_request_exception=False)

@@ -22,6 +22,7 @@ from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.intake.models import Intake
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
+from tests.proofs import vote_proof
 from workers.deployments.models import Deployment, Replica
 from workers.jobs.models import Job, JobEvent
 
@@ -303,6 +304,7 @@ def add_conversation(company: Company, review: Review, rounds: int) -> None:
         Decision.objects.create(
             review=review, submitter=review.opened_by, person=person, verdict=verdict,
             reason=reason, digest=review.digest, round=rounds, speciality=speciality,
+            **(vote_proof() if speciality else {}),
         )  # fmt: skip
 
     if rounds == 2:

@@ -15,6 +15,7 @@ from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
 from governance.audit.tree.proof_files import check_proof
+from tests import proofs
 from tests.unit.assay.portal_data import Company, found_company, tell_story
 from workers.jobs.models import Job
 
@@ -47,9 +48,8 @@ def company(db: None) -> Company:
 
 
 def signed_in(person: Any) -> Client:
-    client = Client()
-    client.force_login(person)
-    return client
+    """Somebody who has just proved who they are."""
+    return proofs.signed_in(Client(), person)
 
 
 def pages_of(company: Company) -> list[str]:

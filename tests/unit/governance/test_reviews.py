@@ -9,7 +9,6 @@ import pytest
 from governance.audit.models import AuditEvent
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, RoleAssignment
-from governance.people.selectors import principal_for_person
 from governance.principals import Principal
 from governance.reviews import services
 from governance.reviews.models import Decision, Review, ReviewState
@@ -26,6 +25,7 @@ from governance.reviews.services import (
     review_decide,
 )
 from governance.reviews.states import ALLOWED_TRANSITIONS, review_set_state
+from tests.proofs import proven
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 
@@ -122,7 +122,7 @@ def test_the_submitter_never_decides_whatever_they_are(
         person_id=submitter.person_id, role="reviewer", speciality="compliance"
     )
     reviewing = review.opened_by
-    for who in (submitter, principal_for_person(reviewing)):
+    for who in (submitter, proven(reviewing)):
         with pytest.raises(NotPermitted, match="Separation of duties: Dora submitted") as caught:
             decide(who, review, verdict)
         assert caught.value.code == "separation_of_duties"

@@ -15,6 +15,7 @@ from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review, ReviewState
 from governance.reviews.services import review_decide
+from tests.proofs import vote_proof
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def cast(compliance: Principal, review: Review) -> Callable[..., Decision]:
             "reason": "r",
             "digest": review.digest,
             "round": review.round,
+            **vote_proof(),
         }
         with transaction.atomic():
             decision = Decision.objects.create(**(row | changes))

@@ -31,6 +31,7 @@ from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
+from tests.proofs import vote_proof
 from tests.unit.governance.row_security_world import OWNED, Estate, estates, names_of
 from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment, ServingPeriod
@@ -459,6 +460,7 @@ def test_a_vote_on_a_review_that_one_may_not_see_is_refused_by_the_database(
             reason="mine",
             digest="e" * 64,
             round=7,
+            **vote_proof(),
         )
 
 

@@ -14,12 +14,12 @@ import pytest
 from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
 from governance.people.models import Department, Person
-from governance.people.selectors import principal_for_person
 from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.evidence_archive import MANIFEST, SIGNATURE, manifest_bytes, signed_manifest
 from registry.releases.evidence_verifier import check
 from registry.releases.models import Release
 from registry.releases.services import release_answer
+from tests.proofs import proven
 from tests.unit.registry.test_releases import Office
 
 Files = dict[str, bytes]
@@ -30,7 +30,7 @@ def decided(office: Office, answered_by: Person | None = None) -> Release:
     release = office.submit()
     office.decide(release, office.risk, "request_changes")
     release = release_answer(
-        actor=principal_for_person(answered_by or office.submitter),
+        actor=proven(answered_by or office.submitter),
         release_id=release.pk,
         message="The head of the pharmacy oversees it.",
         risk_answers={**release.risk_answers, "notes": "Overseen by the head of the pharmacy."},
@@ -40,9 +40,7 @@ def decided(office: Office, answered_by: Person | None = None) -> Release:
 
 def packed(office: Office, release: Release, **more: Any) -> EvidencePack:
     seal_once()
-    return release_evidence(
-        actor=principal_for_person(office.compliance), release_id=release.pk, **more
-    )
+    return release_evidence(actor=proven(office.compliance), release_id=release.pk, **more)
 
 
 def files_of(pack: EvidencePack) -> Files:

@@ -12,7 +12,6 @@ from django.utils import timezone
 
 from governance.errors import InvalidInput
 from governance.people.models import Department, Person
-from governance.people.selectors import principal_for_person
 from governance.reviews.models import Review
 from registry.canonical import json_digest
 from registry.releases.dossier_fields import (
@@ -24,6 +23,7 @@ from registry.releases.dossier_fields import (
 from registry.releases.models import Release
 from registry.releases.services import release_answer, release_withdraw
 from registry.releases.serving import release_servable
+from tests.proofs import proven
 from tests.unit.audit_support import bodies
 from tests.unit.registry.test_releases import FIELDS, Office
 
@@ -87,9 +87,7 @@ def test_nothing_said_is_a_dossier_too(office: Office) -> None:
 )
 def test_the_digest_covers_what_was_said(office: Office, path: str, value: Any) -> None:
     first = office.submit()
-    release_withdraw(
-        actor=principal_for_person(office.submitter), release_id=first.pk, reason="Again."
-    )
+    release_withdraw(actor=proven(office.submitter), release_id=first.pk, reason="Again.")
     assert office.submit(dossier_fields=_with(path, value)).dossier_digest != first.dossier_digest
 
 
@@ -169,7 +167,7 @@ def test_a_tier_asks_for_sections(tier: str, needed: list[str]) -> None:
 
 def test_an_answer_says_it_anew_or_leaves_it(office: Office) -> None:
     release = office.submit()
-    actor = principal_for_person(office.submitter)
+    actor = proven(office.submitter)
     office.decide(release, office.compliance, "request_changes")
     same = release_answer(actor=actor, release_id=release.pk, message="Read it again.")
     assert same.dossier["oversight"]["overseers"] == FIELDS["oversight"]["overseers"]

@@ -23,7 +23,6 @@ from governance.audit.signing import audit_public_keys, audit_signer
 from governance.errors import NotFound, NotPermitted, TooLarge, WrongState
 from governance.people.erasure import person_erase
 from governance.people.models import Person
-from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate
 from governance.principals import Principal, service_principal
 from governance.reviews.models import Decision
@@ -34,6 +33,7 @@ from registry.releases.evidence_archive import archive
 from registry.releases.models import Release
 from registry.releases.services import release_decide, release_withdraw
 from registry.versions.models import ModelVersion
+from tests.proofs import proven
 from tests.unit.registry.evidence_world import (
     Files,
     faults,
@@ -128,9 +128,7 @@ def test_a_release_in_review_has_one_too(office: Office) -> None:
     release = office.submit()
     files = files_of(packed(office, release))
     assert faults(files) == {}
-    release_withdraw(
-        actor=principal_for_person(office.submitter), release_id=release.pk, reason="Not now."
-    )
+    release_withdraw(actor=proven(office.submitter), release_id=release.pk, reason="Not now.")
     files = files_of(packed(office, release))
     assert faults(files) == {}
     assert json.loads(files["manifest.json"])["release"]["state"] == "withdrawn"
@@ -141,7 +139,7 @@ def test_what_is_not_sealed_yet_is_not_packed(office: Office) -> None:
     seal_once()
     office.decide(release, office.risk, "comment")
     with pytest.raises(WrongState, match="not sealed in the log yet") as refused:
-        release_evidence(actor=principal_for_person(office.compliance), release_id=release.pk)
+        release_evidence(actor=proven(office.compliance), release_id=release.pk)
     assert refused.value.retry_after == 1
     assert faults(files_of(packed(office, release))) == {}
 
@@ -149,7 +147,7 @@ def test_what_is_not_sealed_yet_is_not_packed(office: Office) -> None:
 def test_taking_it_is_on_record_and_does_not_delay_the_next(office: Office) -> None:
     release = office.submit()
     pack = packed(office, release)
-    again = release_evidence(actor=principal_for_person(office.operator), release_id=release.pk)
+    again = release_evidence(actor=proven(office.operator), release_id=release.pk)
     taken = AuditEvent.objects.filter(action="release:evidence").order_by("id")
     said = [json.loads(bytes(each.canonical)) for each in taken]
     assert [each["data"]["manifest"] for each in said] == [
@@ -169,7 +167,7 @@ def test_those_who_may_not_have_it_do_not_get_it(
     release = office.submit()
     seal_once()
     for allowed in (("auditor",), ("lead@clinical",), ("admin",), ("reviewer:security",)):
-        actor = principal_for_person(person(f"Yes {allowed[0]}", *allowed))
+        actor = proven(person(f"Yes {allowed[0]}", *allowed))
         assert release_evidence(actor=actor, release_id=release.pk).content
     for refused, error in (
         (("lead@finance",), NotFound),
@@ -178,11 +176,11 @@ def test_those_who_may_not_have_it_do_not_get_it(
         (("developer@clinical",), NotPermitted),
         (("viewer@clinical",), NotPermitted),
     ):
-        actor = principal_for_person(person(f"No {' '.join(refused)}", *refused))
+        actor = proven(person(f"No {' '.join(refused)}", *refused))
         with pytest.raises(error):
             release_evidence(actor=actor, release_id=release.pk)
     with pytest.raises(NotFound):
-        release_evidence(actor=principal_for_person(office.operator), release_id=10**9)
+        release_evidence(actor=proven(office.operator), release_id=10**9)
 
 
 def test_who_was_erased_is_a_number_and_the_rest_still_verifies(
@@ -331,7 +329,7 @@ def test_rows_that_contradict_the_log_are_not_packed(office: Office, release: Re
 
 def test_a_reason_longer_than_the_log_holds_is_whole(office: Office) -> None:
     release = office.submit()
-    actor = principal_for_person(office.compliance)
+    actor = proven(office.compliance)
     reason = "Because of this. " * 200
     release_decide(
         actor=actor,
@@ -366,7 +364,7 @@ def test_it_costs_few_queries(
     packed(office, release)
     seal_once()
     with django_assert_max_num_queries(60):
-        release_evidence(actor=principal_for_person(office.operator), release_id=release.pk)
+        release_evidence(actor=proven(office.operator), release_id=release.pk)
 
 
 # --- The bill of materials ------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from governance.audit.sealer import seal_once
 from governance.audit.services import audit_record
 from governance.audit.signing import audit_public_keys, audit_signer
 from governance.people.models import Person
-from governance.people.selectors import principal_for_person
 from governance.reviews.states import review_subject
 from registry.releases.evidence import release_evidence
 from registry.releases.evidence_archive import SIGNATURE, archive
@@ -29,6 +28,7 @@ from registry.releases.evidence_verifier import Fault, canonical, check, leaf_ha
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
 from registry.releases.services import release_withdraw
+from tests.proofs import proven
 from tests.unit.governance.witness_server import WitnessServer
 from tests.unit.registry.evidence_world import (
     Files,
@@ -138,9 +138,7 @@ def test_keys_that_were_retired_still_verify(
     seal_once()
     before = audit_signer().public_key
     settings.AUDIT_SIGNING_KEY, settings.AUDIT_RETIRED_KEYS = "07" * 32, (before,)
-    files = files_of(
-        release_evidence(actor=principal_for_person(office.operator), release_id=release.pk)
-    )
+    files = files_of(release_evidence(actor=proven(office.operator), release_id=release.pk))
     assert faults(files, audit_public_keys()) == {}
     assert faults(files, before).keys() == {"Signature"}
     assert faults(files, audit_signer().public_key).keys() >= {"Checkpoint"}
@@ -326,7 +324,7 @@ def test_votes_on_the_same_dossier_of_another_release_do_not_count(
     """One that was withdrawn and asked for again has the same dossier, and needs votes anew."""
     first = office.submit()
     office.approve(first)
-    submitter = principal_for_person(office.submitter)
+    submitter = proven(office.submitter)
     release_withdraw(actor=submitter, release_id=first.pk, reason="Once more.")
     second = office.submit()
     assert second.dossier_digest == first.dossier_digest
@@ -335,7 +333,7 @@ def test_votes_on_the_same_dossier_of_another_release_do_not_count(
     office.decide(second, person("Rita", "reviewer:model-risk"))
     seal_once()
     theirs, files = (
-        files_of(release_evidence(actor=principal_for_person(office.operator), release_id=each.pk))
+        files_of(release_evidence(actor=proven(office.operator), release_id=each.pk))
         for each in (first, second)
     )
     assert theirs["checkpoint.txt"] == files["checkpoint.txt"]
@@ -378,7 +376,7 @@ def test_a_vote_on_ones_own_work_is_found_though_the_log_holds_it(
     review = release_review(release)
     assert review is not None
     event = audit_record(
-        actor=principal_for_person(voter),
+        actor=proven(voter),
         action="release:decide",
         subject=review_subject(review),
         reason="Mine is good.",

@@ -13,7 +13,6 @@ from django.test.utils import CaptureQueriesContext
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Person
-from governance.people.selectors import principal_for_person
 from governance.policy.models import PolicyVersion
 from governance.principals import Principal, service_principal
 from governance.reviews.models import Review, ReviewState
@@ -31,6 +30,7 @@ from registry.versions.recall import (
     versions_below,
 )
 from registry.versions.services import version_register
+from tests.proofs import proven
 from tests.unit.policy_support import install_rules
 from tests.unit.registry.objects import evaluation, model, stored, version
 from tests.unit.registry.test_releases import Office
@@ -270,7 +270,7 @@ def test_the_trigger_sees_recalled_rows_that_the_writer_does_not(
     secret = version(model(fin, department("finance"), "secret"), fin)
     ModelVersion.objects.filter(pk=secret.pk).update(state="recalled")
     devi = person("Devi", "developer@clinical")
-    dev = principal_for_person(devi)
+    dev = proven(devi)
     own = model(devi, department("clinical"), "own")
     with scope(dev):
         assert not ModelVersion.objects.filter(pk=secret.pk).exists()
@@ -314,5 +314,5 @@ def test_a_long_lineage_costs_no_more_queries_than_a_short_one(
 def test_voided_reviews_stay_to_be_read(office: Office, ada: Principal) -> None:
     release = office.submit()
     recall(ada, office.base)
-    seen = reviews_visible_to(principal_for_person(office.submitter))
+    seen = reviews_visible_to(proven(office.submitter))
     assert seen.get(subject_id=str(release.pk)).state == ReviewState.VOIDED

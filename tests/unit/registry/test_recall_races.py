@@ -17,7 +17,6 @@ from django.db import connection, transaction
 
 from governance.errors import DomainError
 from governance.people.models import Department, Person
-from governance.people.selectors import principal_for_person
 from governance.principals import Principal
 from governance.reviews.models import Review
 from registry.releases.models import Release
@@ -25,6 +24,7 @@ from registry.releases.services import release_withdraw
 from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius, version_recall
 from registry.versions.services import _insert
+from tests.proofs import proven
 from tests.unit.registry.test_releases import Office
 from workers.deployments.models import Deployment
 from workers.deployments.services import deployment_create, deployments_stop_unservable
@@ -198,7 +198,7 @@ def test_deploying(
     office: Office, ada: Principal, person: Callable[..., Person], recall_first: bool
 ) -> None:
     release = office.approve(office.submit())
-    operator = principal_for_person(office.operator)
+    operator = proven(office.operator)
     recall = recalling(ada, office.base)
 
     def deploy() -> Deployment:
@@ -217,7 +217,7 @@ def test_deploying(
 @pytest.mark.parametrize("recall_first", [True, False])
 def test_withdrawing(office: Office, ada: Principal, recall_first: bool) -> None:
     release = office.submit()
-    lead = principal_for_person(office.submitter)
+    lead = proven(office.submitter)
     recall = recalling(ada, office.base)
 
     def withdraw() -> Release:

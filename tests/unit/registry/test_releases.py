@@ -12,7 +12,6 @@ from pytest_django import DjangoAssertNumQueries
 
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Person
-from governance.people.selectors import principal_for_person
 from governance.principals import Principal
 from governance.reviews.models import Review
 from governance.reviews.services import checklist_attest
@@ -31,6 +30,7 @@ from registry.releases.services import (
 )
 from registry.releases.states import ALLOWED_TRANSITIONS, release_set_state
 from registry.versions.models import ModelVersion, VersionState
+from tests.proofs import proven
 from tests.unit.registry.objects import data, evaluation, model, taken_in, version
 
 pytestmark = pytest.mark.django_db
@@ -96,7 +96,7 @@ class Office:
             parameters={"epochs": 2, "learning_rate": 5e-05, "huge": 1e22, "zero": -0.0},
         )
         gate_set(
-            actor=principal_for_person(self.trainer),
+            actor=proven(self.trainer),
             model=self.tuned.model,
             dataset=self.test.dataset,
             metric="accuracy",
@@ -108,7 +108,7 @@ class Office:
     def submit(self, who: Person | None = None, **changes: Any) -> Release:
         return release_submit(
             **{
-                "actor": principal_for_person(who or self.submitter),
+                "actor": proven(who or self.submitter),
                 "version": self.tuned,
                 "environment": "production",
                 "deployment_name": "review-sentiment",
@@ -125,7 +125,7 @@ class Office:
         assert review is not None
         for code in ATTESTED:
             checklist_attest(
-                actor=principal_for_person(self.compliance),
+                actor=proven(self.compliance),
                 review_id=review.pk,
                 code=code,
                 note="Read it.",
@@ -133,7 +133,7 @@ class Office:
 
     def decide(self, release: Release, who: Person, verdict: str = "approve", **kw: Any) -> Release:
         return release_decide(
-            actor=principal_for_person(who),
+            actor=proven(who),
             release_id=release.pk,
             verdict=verdict,
             reason="Because.",
@@ -195,9 +195,7 @@ def test_the_digest_changes_with_anything_that_is_asked(
     office: Office, changes: dict[str, Any]
 ) -> None:
     first = office.submit()
-    release_withdraw(
-        actor=principal_for_person(office.submitter), release_id=first.pk, reason="Again."
-    )
+    release_withdraw(actor=proven(office.submitter), release_id=first.pk, reason="Again.")
     assert office.submit().dossier_digest == first.dossier_digest
     Release.objects.exclude(pk=first.pk).delete()
     assert office.submit(**changes).dossier_digest != first.dossier_digest
@@ -254,7 +252,7 @@ def test_requested_changes_are_answered_with_a_new_dossier(office: Office) -> No
         ReleaseState.CHANGES_REQUESTED
     )
     answered = release_answer(
-        actor=principal_for_person(office.submitter),
+        actor=proven(office.submitter),
         release_id=release.pk,
         message="Said who oversees it.",
         risk_answers={**ANSWERS, "notes": "A pharmacist reads every one."},
@@ -272,7 +270,7 @@ def test_requested_changes_are_answered_with_a_new_dossier(office: Office) -> No
 def test_there_is_nothing_to_answer_before_changes_are_requested(office: Office) -> None:
     with pytest.raises(WrongState, match="nothing to answer"):
         release_answer(
-            actor=principal_for_person(office.submitter),
+            actor=proven(office.submitter),
             release_id=office.submit().pk,
             message="Hello.",
         )
@@ -358,7 +356,7 @@ def test_an_approval_ends_by_itself(office: Office) -> None:
 
 
 def test_withdrawing_ends_the_review_and_the_serving(office: Office) -> None:
-    who = principal_for_person(office.submitter)
+    who = proven(office.submitter)
     waiting = office.submit(deployment_name="second")
     release_withdraw(actor=who, release_id=waiting.pk, reason="Not needed.")
     review = release_review(waiting)
@@ -470,7 +468,7 @@ def test_another_department_neither_submits_nor_sees(
             reason="x",
             digest=release.dossier_digest,
         )
-    assert releases_visible_to(principal_for_person(office.risk)).get() == release
+    assert releases_visible_to(proven(office.risk)).get() == release
 
 
 def test_a_list_of_releases_takes_a_fixed_number_of_queries(
@@ -478,7 +476,7 @@ def test_a_list_of_releases_takes_a_fixed_number_of_queries(
 ) -> None:
     for name in ("a", "b", "c"):
         office.submit(deployment_name=name)
-    reader = principal_for_person(office.risk)
+    reader = proven(office.risk)
     with django_assert_num_queries(3):
         for release in releases_visible_to(reader):
             assert release.version.model.department == release.department
@@ -504,6 +502,4 @@ def test_every_pair_of_states_moves_or_is_refused_by_the_table(
 
 
 def move(office: Office, release: Release, after: ReleaseState) -> None:
-    release_set_state(
-        actor=principal_for_person(office.operator), release=release, state=after, reason="Why."
-    )
+    release_set_state(actor=proven(office.operator), release=release, state=after, reason="Why.")

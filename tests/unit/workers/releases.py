@@ -12,6 +12,7 @@ from registry.canonical import json_digest
 from registry.releases.dossier import dossier_build
 from registry.releases.models import Release, ReleaseState
 from registry.versions.models import ModelVersion
+from tests.proofs import vote_proof
 from tests.unit.workers import company
 
 
@@ -80,6 +81,7 @@ def _approve(release: Release) -> None:
         reason="Fine.",
         digest=review.digest,
         round=1,
+        **vote_proof(),
     )
     Review.objects.filter(pk=review.pk).update(state="approved")
 

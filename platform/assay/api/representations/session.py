@@ -27,3 +27,11 @@ class SessionAnswer(serializers.Serializer[Any]):
 
     def get_address(self, row: Any) -> str | None:
         return None if row.ip == UNKNOWN_ADDRESS else str(row.ip)
+
+
+class StepUpAnswer(serializers.Serializer[Any]):
+    """The proof that the access token carries now."""
+
+    method = serializers.CharField(help_text="`totp` or `recovery_codes`.")
+    proved_at = serializers.DateTimeField()
+    fresh_until = serializers.DateTimeField()

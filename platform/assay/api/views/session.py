@@ -9,13 +9,14 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from assay.accounts.tokens import token_sign_in
+from assay.accounts.tokens import token_sign_in, token_step_up
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, Password, StrictSerializer
 from assay.api.representations.governance import MeAnswer, TokenAnswer
-from assay.api.representations.session import SessionAnswer
+from assay.api.representations.session import SessionAnswer, StepUpAnswer
 from governance.keys.services import access_token_create
+from governance.people.proof import FRESH
 from governance.people.sessions import session_revoke, sessions_visible_to
 
 
@@ -48,14 +49,40 @@ class TokenView(Endpoint):
     )
     def post(self, request: Request) -> Response:
         given = self.body(SignInBody)
-        person = token_sign_in(
+        person, proof = token_sign_in(
             email=given["email"], password=given["password"], code=given.get("code", "")
         )
-        key, token = access_token_create(person=person, name="Signed in through the API")
+        key, token = access_token_create(
+            person=person, name="Signed in through the API", proof=proof
+        )
         answer: dict[str, Any] = {"token": token, "expires_at": key.expires_at}
         response = self.answer(answer, TokenAnswer, status=status.HTTP_201_CREATED)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+
+class StepUpBody(StrictSerializer):
+    """A code."""
+
+    code = Line(max_length=32, help_text="Of the authenticator app, or a recovery code.")
+
+
+class StepUpView(Endpoint):
+    """A fresh proof of who is behind an access token."""
+
+    @operation(
+        "Session",
+        "Prove by a second factor who you are: decisions ask for that within ten minutes",
+        body=StepUpBody,
+        answer=StepUpAnswer,
+        description="Asked for by 403 `step_up_required`. The proof goes with the access token "
+        "that it is made with. A code works once; several decisions may use one proof. Wrong codes "
+        "are counted as at sign-in.",
+    )
+    def post(self, request: Request) -> Response:
+        proof = token_step_up(actor=self.actor, code=self.body(StepUpBody)["code"])
+        answer = {"method": proof.method, "proved_at": proof.at, "fresh_until": proof.at + FRESH}
+        return self.answer(answer, StepUpAnswer)
 
 
 class MeView(Endpoint):

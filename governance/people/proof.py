@@ -1,0 +1,63 @@
+"""Step-up: what binds others needs a fresh proof of who does it, by a second factor.
+
+A session left open, a stolen password or a leaked access token reads; it does not decide. A
+password or a single sign-on alone is no proof: the factor is one that was enrolled here. In the
+local demonstration, where anybody is anybody with one click, that click is called `local`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+
+from governance.errors import NotPermitted
+from governance.principals import Principal, Proof
+
+if TYPE_CHECKING:
+    from governance.audit.services import Attempt
+
+FRESH = timedelta(minutes=10)
+LOCAL = "local"
+METHODS = ("webauthn", "totp", "recovery_codes", LOCAL)
+CODE = "step_up_required"
+# Of the clocks of two web processes.
+_SKEW = timedelta(seconds=30)
+
+
+def proof_fresh(actor: Principal) -> bool:
+    """Whether `actor` is a person who gave a second factor within `FRESH`."""
+    proof = actor.proof
+    if actor.person_id is None or proof is None or proof.method not in METHODS:
+        return False
+    return -_SKEW <= timezone.now() - proof.at < FRESH
+
+
+def require_proof(actor: Principal, doing: str, *, attempt: Attempt | None = None) -> Proof:
+    """The actor's fresh proof, to be recorded with what they do. `doing` is such as "approving
+    release 7".
+
+    Raises:
+        NotPermitted: there is none, or it is older than `FRESH` (code `step_up_required`).
+    """
+    if actor.proof is None or not proof_fresh(actor):
+        raise NotPermitted(
+            f"{doing[:1].upper()}{doing[1:]} needs a second factor, given within the last "
+            f"{FRESH.seconds // 60} minutes; {actor.name} has given none in that time.",
+            code=CODE,
+            hint="Prove who you are: in the portal under your account, with an access token by "
+            "`assay step-up` or POST /api/v1/auth/step-up.",
+            attempt=attempt,
+        )
+    return Proof(actor.proof.method, min(actor.proof.at, timezone.now()))
+
+
+def proof_facts(proof: Proof | None) -> dict[str, str]:
+    """What the event of what was done holds of it."""
+    if proof is None:
+        return {}
+    return {
+        "proof_method": proof.method,
+        "proved_at": proof.at.isoformat(timespec="milliseconds"),
+    }
