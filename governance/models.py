@@ -24,6 +24,7 @@ from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
 from governance.reviews.absences.models import Absence
 from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
 from governance.usage.models import UsageRecord
@@ -56,6 +57,7 @@ __all__ = [
     "QuotaAlert",
     "QuotaLimit",
     "Review",
+    "ReviewPolicy",
     "ReviewThread",
     "RoleAssignment",
     "ThreadComment",

@@ -1,0 +1,285 @@
+"""What a review policy says: when it applies, who approves, for how long, and what must hold.
+
+Strict and bounded; a fault names its line. Knows no Django.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from governance.errors import InvalidInput, TooLarge
+from governance.policy.cases import SPECIALITIES
+from governance.reviews.policies import frameworks
+from governance.reviews.policies.vocabulary import Answer, Vocabulary
+from governance.yaml_text import Reader, check_events, hides, yaml_problem
+
+MAX_BYTES = 64 * 1024
+ITEMS_MAX = 60
+FAULTS_MAX = 50
+YEARS_MAX = 3 * 366
+
+
+def _shown(text: str) -> str:
+    if hides(text):
+        raise ValueError("holds a character that does not show, such as a line break")
+    if text != text.strip() or not text:
+        raise ValueError("is empty, or begins or ends with a blank")
+    return text
+
+
+def _speciality(text: str) -> str:
+    if text not in SPECIALITIES:
+        raise ValueError(f"is no speciality; there are {', '.join(sorted(SPECIALITIES))}")
+    return text
+
+
+Title = Annotated[str, Field(max_length=120), AfterValidator(_shown)]
+Why = Annotated[str, Field(max_length=500), AfterValidator(_shown)]
+Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=60)]
+Days = Annotated[int, Field(ge=0, le=YEARS_MAX)]
+References = Annotated[list[str], Field(max_length=20)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Condition(_Strict):
+    """Holds when the answer to a question is one of those named."""
+
+    answer: Annotated[str, Field(max_length=60)]
+    among: Annotated[list[Answer], Field(alias="is", min_length=1, max_length=30)]
+
+    def holds(self, answers: Mapping[str, Any]) -> bool:
+        """Whether these answers meet it; what was not answered does not."""
+        given = answers.get(self.answer)
+        return any(type(given) is type(each) and given == each for each in self.among)
+
+
+class Application(Condition):
+    """A condition under which the policy applies, with the words that say so."""
+
+    because: Why
+
+
+class Approval(_Strict):
+    """So many approvals of a speciality; with `when`, only if one of those conditions holds."""
+
+    speciality: Annotated[str, AfterValidator(_speciality)]
+    count: Annotated[int, Field(ge=1, le=5)] = 1
+    when: Annotated[list[Condition], Field(max_length=10)] = []
+
+
+class Gates(_Strict):
+    """What must have been measured. `at_least`: how many thresholds must stand before that."""
+
+    held_out: bool
+    at_least: Annotated[int, Field(ge=0, le=20)] = 0
+
+
+class Maps(_Strict):
+    """Which demands of the frameworks an item serves."""
+
+    eu_ai_act: Annotated[list[Annotated[str, AfterValidator(frameworks.eu_ai_act)]], Field()] = []
+    iso_42001: Annotated[list[Annotated[str, AfterValidator(frameworks.iso_42001)]], Field()] = []
+    nist_ai_rmf: Annotated[list[Annotated[str, AfterValidator(frameworks.nist_rmf)]], Field()] = []
+    nist_ai_600_1: Annotated[
+        list[Annotated[str, AfterValidator(frameworks.nist_600_1)]], Field()
+    ] = []
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Maps:
+        every = [*self.eu_ai_act, *self.iso_42001, *self.nist_ai_rmf, *self.nist_ai_600_1]
+        if not every or len(every) > 40:
+            raise ValueError("names between 1 and 40 demands of these frameworks")
+        return self
+
+
+class Item(_Strict):
+    """One thing that must hold: `automatic` by a machine's `check`, `attested` by a reviewer.
+
+    With `when`, only if one of those conditions holds. `waivable`: a second person may let it go.
+    """
+
+    code: Slug
+    title: Annotated[str, Field(max_length=200), AfterValidator(_shown)]
+    why: Why
+    kind: Literal["automatic", "attested"]
+    check: Annotated[str, Field(max_length=60)] | None = None
+    waivable: bool = False
+    when: Annotated[list[Condition], Field(max_length=10)] = []
+    maps: Maps
+
+    @model_validator(mode="after")
+    def _checked_by_one(self) -> Item:
+        if (self.kind == "automatic") != (self.check is not None):
+            raise ValueError("an automatic item names its check, and an attested one has none")
+        return self
+
+
+class ReviewPolicyDocument(_Strict):
+    """One policy. Of those that apply, the one with the highest `rank` is the least that is due.
+
+    Days: an approval is good for `valid_days`, serves `grace_days` longer, and its end is told
+    `warn_days` before. A review is due `due_days` after it opens, and goes up `escalate_days`
+    before that.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=20)]
+    title: Title
+    summary: Why
+    rank: Annotated[int, Field(ge=0, le=1000)]
+    applies_when: Annotated[list[Application], Field(max_length=40)] = []
+    approvals: Annotated[list[Approval], Field(min_length=1, max_length=10)]
+    valid_days: Annotated[int, Field(ge=1, le=YEARS_MAX)]
+    grace_days: Annotated[int, Field(ge=0, le=60)]
+    warn_days: Annotated[list[Days], Field(max_length=6)]
+    due_days: Annotated[int, Field(ge=1, le=120)]
+    escalate_days: Annotated[int, Field(ge=0, le=60)]
+    gates: Gates
+    items: Annotated[list[Item], Field(min_length=1, max_length=ITEMS_MAX)]
+
+    @model_validator(mode="after")
+    def _agrees(self) -> ReviewPolicyDocument:
+        codes = [item.code for item in self.items]
+        if twice := sorted({code for code in codes if codes.count(code) > 1}):
+            raise ValueError(f"two items have the code {twice[0]}")
+        if not any(not approval.when for approval in self.approvals):
+            raise ValueError("at least one approval is needed whatever the answers")
+        if sorted(set(self.warn_days), reverse=True) != self.warn_days:
+            raise ValueError("warn_days fall, and none stands twice")
+        if any(days >= self.valid_days for days in self.warn_days):
+            raise ValueError("warn_days are fewer than valid_days")
+        if self.escalate_days >= self.due_days:
+            raise ValueError("escalate_days are fewer than due_days")
+        return self
+
+    def reason(self, answers: Mapping[str, Any]) -> str:
+        """Why it applies to these answers; empty when it does not."""
+        reasons = [each.because for each in self.applies_when if each.holds(answers)]
+        return "; ".join(dict.fromkeys(reasons))
+
+    def required_approvals(self, answers: Mapping[str, Any]) -> dict[str, int]:
+        """How many approvals of which speciality these answers ask for."""
+        needed: dict[str, int] = {}
+        for each in self.approvals:
+            if _applies(each.when, answers):
+                needed[each.speciality] = max(each.count, needed.get(each.speciality, 0))
+        return needed
+
+    def items_for(self, answers: Mapping[str, Any]) -> list[Item]:
+        """The items that these answers ask for, in the policy's order."""
+        return [item for item in self.items if _applies(item.when, answers)]
+
+
+def _applies(conditions: list[Condition], answers: Mapping[str, Any]) -> bool:
+    return not conditions or any(each.holds(answers) for each in conditions)
+
+
+def text_digest(text: str) -> str:
+    """SHA-256, hexadecimal, of the text as it stands."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
+    """The policy that `text`, YAML, says.
+
+    Raises:
+        InvalidInput: it is no policy, or asks what `vocabulary` does not know; `fields` maps
+            `line 7` (or `yaml`) to what is wrong there.
+        TooLarge: more than 64 KiB.
+    """
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        raise TooLarge(f"The review policy has more than {MAX_BYTES // 1024} KiB.")
+    try:
+        check_events(text)
+        node = yaml.compose(text, Loader=Reader)
+        data = yaml.load(text, Loader=Reader)  # noqa: S506 (a safe loader of ours)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = yaml_problem(error)
+        line, column, rest = problem.partition(": ") if problem.startswith("line ") else ("",) * 3
+        where = line.partition(",")[0] if column else "yaml"
+        raise InvalidInput(
+            f"This is no review policy in YAML: {problem}.", fields={where: [rest or problem]}
+        ) from error
+    if not isinstance(data, dict):
+        raise InvalidInput(
+            "A review policy in YAML is a mapping with a name, a title, approvals and items.",
+            fields={"line 1": ["is no mapping"]},
+        )
+    faults: list[tuple[tuple[Any, ...], str]] = []
+    try:
+        document = ReviewPolicyDocument.model_validate(data)
+        faults = list(_unknown(document, vocabulary))
+    except ValidationError as error:
+        faults = [
+            (fault["loc"], fault["msg"].removeprefix("Value error, "))
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+    if faults:
+        raise _refused(faults, node)
+    return document
+
+
+def _unknown(
+    document: ReviewPolicyDocument, vocabulary: Vocabulary
+) -> list[tuple[tuple[Any, ...], str]]:
+    faults: list[tuple[tuple[Any, ...], str]] = []
+    conditions: list[tuple[tuple[Any, ...], Condition]] = [
+        (("applies_when", at), each) for at, each in enumerate(document.applies_when)
+    ]
+    for kind, rows in (("approvals", document.approvals), ("items", document.items)):
+        for at, row in enumerate(rows):
+            conditions += [((kind, at, "when", on), each) for on, each in enumerate(row.when)]
+    for path, each in conditions:
+        answers = vocabulary.questions.get(each.answer)
+        if answers is None:
+            known = ", ".join(sorted(vocabulary.questions))
+            faults.append(((*path, "answer"), f"is no question; there are {known}"))
+            continue
+        # True equals 1 in Python, and no answer is a number.
+        if any(value not in answers for value in each.among):
+            known = ", ".join(str(value).lower() for value in answers)
+            faults.append(((*path, "is"), f"names an answer that there is not; there are {known}"))
+    for at, item in enumerate(document.items):
+        if item.check is not None and item.check not in vocabulary.checks:
+            known = ", ".join(sorted(vocabulary.checks))
+            faults.append((("items", at, "check"), f"is no check; there are {known}"))
+    return faults
+
+
+def _refused(faults: list[tuple[tuple[Any, ...], str]], node: Any) -> InvalidInput:
+    fields: dict[str, list[str]] = {}
+    for path, why in faults[:FAULTS_MAX]:
+        named = ".".join(str(part)[:60] for part in path)
+        fields.setdefault(f"line {_line(node, path)}", []).append(
+            f"{named}: {why}" if named else why
+        )
+    first = next(iter(fields))
+    more = f" ({len(faults)} faults)" if len(faults) > 1 else ""
+    return InvalidInput(
+        f"This is no valid review policy: {first}: {fields[first][0]}{more}.", fields=fields
+    )
+
+
+def _line(node: Any, path: tuple[Any, ...]) -> int:
+    """Where the innermost part of `path` that is there begins, counted from 1."""
+    line = int(node.start_mark.line) + 1
+    for part in path:
+        inner = None
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if found:
+                line, inner = int(found[0][0].start_mark.line) + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            inner = node.value[part]
+            line = int(inner.start_mark.line) + 1
+        if inner is None:
+            break
+        node = inner
+    return line
