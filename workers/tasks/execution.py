@@ -161,6 +161,8 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         "baseline_name": result.baseline_name,
         "sample_size": result.sample_size,
         "details": result.details,
+        "intervals": result.intervals,
+        "slices": result.slices,
     }
 
 

@@ -19,6 +19,8 @@ from workers.trainers.protocol import (
     EvaluationResult,
     Progress,
 )
+from workers.trainers.slices import by_label, by_length
+from workers.trainers.uncertainty import f1_intervals
 
 BATCH = 32
 SAMPLES = 8
@@ -27,6 +29,8 @@ SAMPLE_CHARACTERS = 300
 
 def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult:
     """Accuracy, macro-F1 and F1 by label, with the confusion matrix (rows: truth).
+
+    Accuracy is measured by label and by length of the text too.
 
     The baseline answers every row with the most frequent label of the same rows, which is the best
     that any constant answer can do there.
@@ -53,10 +57,12 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     truth = [row["label"] for row in rows]
     guesses = [labels[index] for index in probabilities.argmax(axis=1)]
     majority, _ = Counter(truth).most_common(1)[0]
+    constant = [majority] * len(truth)
     metrics = _scores(truth, guesses, labels)
+    baseline = _scores(truth, constant, labels)
     return EvaluationResult(
         metrics=metrics,
-        baseline=_scores(truth, [majority] * len(truth), labels),
+        baseline=baseline,
         baseline_name=f"always “{majority}”",
         sample_size=len(rows),
         details={
@@ -70,7 +76,40 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
             },
             "samples": _samples(rows, guesses, probabilities),
         },
+        intervals={
+            "metrics": f1_intervals(*_numbers(truth, guesses, labels), metrics, labels),
+            "baseline": f1_intervals(*_numbers(truth, constant, labels), baseline, labels),
+        },
+        slices=_slices(rows, guesses, majority),
     )
+
+
+def _numbers(
+    truth: list[str], guesses: list[str], labels: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    number = {label: index for index, label in enumerate(labels)}
+    return (
+        np.array([number[label] for label in truth]),
+        np.array([number[label] for label in guesses]),
+    )
+
+
+def _slices(rows: list[dict[str, Any]], guesses: list[str], majority: str) -> list[dict[str, Any]]:
+    """Accuracy on each part; within one label that is its recall."""
+    truth = [row["label"] for row in rows]
+    right = np.array([label == guess for label, guess in zip(truth, guesses, strict=True)])
+    constant = np.array([label == majority for label in truth])
+    return [
+        {
+            "by": part.by,
+            "name": part.name,
+            "n": len(part.rows),
+            "metric": "accuracy",
+            "value": float(right[part.rows].mean()),
+            "baseline": float(constant[part.rows].mean()),
+        }
+        for part in (*by_label(truth), *by_length([row["text"] for row in rows]))
+    ]
 
 
 def _predict(model: Any, tokenizer: Any, texts: list[str], progress: Progress) -> np.ndarray:

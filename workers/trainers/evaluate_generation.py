@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import sacrebleu
 import torch
@@ -14,7 +16,9 @@ from workers.engines.architectures import CAUSAL, UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer, pick_device
 from workers.trainers.conversations import (
     IGNORED,
+    Example,
     collate,
+    example_of,
     examples_of,
     prompt_of,
     read_conversations,
@@ -26,6 +30,8 @@ from workers.trainers.protocol import (
     EvaluationResult,
     Progress,
 )
+from workers.trainers.slices import by_length, by_turns
+from workers.trainers.uncertainty import bootstrap, perplexity_interval
 
 PERPLEXITY_ROWS = 48
 GENERATED_ROWS = 16
@@ -43,6 +49,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     Perplexity is exp of the mean cross-entropy over the answers' tokens of the first
     `PERPLEXITY_ROWS` rows; chrF compares greedy answers, their first line, with the authors' for
     the first `GENERATED_ROWS`. The baseline is the untuned base, measured alike in the same run.
+    Perplexity is measured by length of the question and by turns too.
 
     Raises:
         BadMaterial: rows or files cannot be used.
@@ -54,15 +61,15 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     model, tokenizer = _load(request)
     total = (len(scored) + len(written)) * (1 if request.base is None else 2)
     run = _Run(model, tokenizer, progress, total)
-    metrics, outputs = run.measure(scored, written)
-    baseline, untuned = metrics, outputs
+    found = run.measure(scored, written)
+    untuned: _Measured | None = None
     if request.base is not None:
         with model.disable_adapter():
-            baseline, untuned = run.measure(scored, written)
+            untuned = run.measure(scored, written)
     return EvaluationResult(
-        metrics=metrics,
-        baseline=baseline if request.base is not None else {},
-        baseline_name="untuned base" if request.base is not None else "",
+        metrics=found.metrics,
+        baseline=untuned.metrics if untuned is not None else {},
+        baseline_name="untuned base" if untuned is not None else "",
         sample_size=len(scored),
         details={
             "perplexity_rows": len(scored),
@@ -74,12 +81,85 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
                     "output": output[:SAMPLE_CHARACTERS],
                     "baseline": before[:SAMPLE_CHARACTERS],
                 }
-                for row, output, before in list(zip(written, outputs, untuned, strict=True))[
-                    :SAMPLES
-                ]
+                for row, output, before in list(
+                    zip(written, found.outputs, (untuned or found).outputs, strict=True)
+                )[:SAMPLES]
             ],
         },
+        intervals={
+            "metrics": found.intervals(),
+            "baseline": untuned.intervals() if untuned is not None else {},
+        },
+        slices=_slices(scored, found, untuned),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """`losses` are summed cross-entropies of the answers, in nats, and `tokens` their lengths, by
+    row; a row whose prompt leaves no room has neither. `firsts` are the outputs' first lines."""
+
+    losses: np.ndarray
+    tokens: np.ndarray
+    outputs: list[str]
+    firsts: list[str]
+    references: list[str]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        everything = list(range(len(self.losses)))
+        return {
+            "perplexity": self.perplexity(everything),
+            "chrf": _chrf(self.firsts, self.references),
+        }
+
+    def perplexity(self, rows: list[int]) -> float:
+        return math.exp(min(self.losses[rows].sum() / self.tokens[rows].sum(), 50.0))
+
+    def intervals(self) -> dict[str, dict[str, Any]]:
+        metrics, read = self.metrics, self.tokens > 0
+
+        def chrf(rows: np.ndarray) -> float:
+            return _chrf([self.firsts[n] for n in rows], [self.references[n] for n in rows])
+
+        return {
+            "perplexity": perplexity_interval(
+                metrics["perplexity"], self.losses[read], self.tokens[read]
+            ),
+            "chrf": bootstrap(metrics["chrf"], chrf, len(self.firsts)),
+        }
+
+
+def _chrf(written: list[str], references: list[str]) -> float:
+    return float(sacrebleu.corpus_chrf(written, [references]).score)
+
+
+def _slices(
+    scored: list[dict[str, Any]], found: _Measured, untuned: _Measured | None
+) -> list[dict[str, Any]]:
+    """Perplexity on each part."""
+    read = [index for index in range(len(scored)) if found.tokens[index] > 0]
+    asked = [scored[index]["messages"][:-1] for index in read]
+    parts = (
+        *by_length(["\n".join(turn["content"] for turn in turns) for turns in asked]),
+        *by_turns([sum(turn["role"] == "user" for turn in turns) for turns in asked]),
+    )
+    slices = []
+    for part in parts:
+        rows = [read[index] for index in part.rows]
+        value = found.perplexity(rows)
+        sure = perplexity_interval(value, found.losses[rows], found.tokens[rows])
+        slices.append(
+            {
+                "by": part.by,
+                "name": part.name,
+                "metric": "perplexity",
+                "value": value,
+                "baseline": untuned.perplexity(rows) if untuned is not None else None,
+                **sure,
+            }
+        )
+    return slices
 
 
 def _load(request: EvaluationRequest) -> tuple[Any, Any]:
@@ -105,32 +185,35 @@ class _Run:
         self._total = total
         self._done = 0
 
-    def measure(
-        self, scored: list[dict[str, Any]], written: list[dict[str, Any]]
-    ) -> tuple[dict[str, float], list[str]]:
-        """The metrics, and the answer written for each of `written`."""
+    def measure(self, scored: list[dict[str, Any]], written: list[dict[str, Any]]) -> _Measured:
+        """What the model makes of the rows: `scored` are read, `written` answered."""
         with torch.inference_mode():
             return self._measure(scored, written)
 
-    def _measure(
-        self, scored: list[dict[str, Any]], written: list[dict[str, Any]]
-    ) -> tuple[dict[str, float], list[str]]:
-        loss, tokens = 0.0, 0
-        for batch in _batches(scored):
-            summed, counted = self._loss(batch)
-            loss, tokens = loss + summed, tokens + counted
+    def _measure(self, scored: list[dict[str, Any]], written: list[dict[str, Any]]) -> _Measured:
+        examples_of(self._tokenizer, scored, MAX_LENGTH)
+        losses, tokens = np.zeros(len(scored)), np.zeros(len(scored), dtype=np.int64)
+        for first, batch in _batches(scored):
+            found = {
+                first + index: example
+                for index, row in enumerate(batch)
+                if (example := example_of(self._tokenizer, row, MAX_LENGTH)) is not None
+            }
+            if found:
+                rows = list(found)
+                losses[rows], tokens[rows] = self._losses(list(found.values()))
             self._step(len(batch))
         outputs: list[str] = []
-        for batch in _batches(written):
+        for _, batch in _batches(written):
             outputs += self._write(batch)
             self._step(len(batch))
-        references = [row["messages"][-1]["content"] for row in written]
-        firsts = [next(iter(output.strip().splitlines()), "") for output in outputs]
-        metrics = {
-            "perplexity": math.exp(min(loss / tokens, 50.0)),
-            "chrf": float(sacrebleu.corpus_chrf(firsts, [references]).score),
-        }
-        return metrics, outputs
+        return _Measured(
+            losses=losses,
+            tokens=tokens,
+            outputs=outputs,
+            firsts=[next(iter(output.strip().splitlines()), "") for output in outputs],
+            references=[row["messages"][-1]["content"] for row in written],
+        )
 
     def _step(self, rows: int) -> None:
         self._done += rows
@@ -138,22 +221,18 @@ class _Run:
         if self._progress.should_stop():
             raise Cancelled
 
-    def _loss(self, rows: list[dict[str, Any]]) -> tuple[float, int]:
-        """Summed cross-entropy over the answers' tokens, in nats, and how many there are."""
-        examples = examples_of(self._tokenizer, rows, MAX_LENGTH)
+    def _losses(self, examples: list[Example]) -> tuple[np.ndarray, np.ndarray]:
+        """Summed cross-entropy over each answer's tokens, in nats, and how many there are."""
         batch = {
             name: tensor.to(self._model.device)
             for name, tensor in collate(examples, self._tokenizer.pad_token_id).items()
         }
         labels = batch.pop("labels")[:, 1:]
         logits = self._model(**batch).logits[:, :-1].float()
-        summed = torch.nn.functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]),
-            labels.reshape(-1),
-            ignore_index=IGNORED,
-            reduction="sum",
+        each = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
         )
-        return float(summed), int((labels != IGNORED).sum())
+        return each.double().sum(dim=1).cpu().numpy(), (labels != IGNORED).sum(dim=1).cpu().numpy()
 
     def _write(self, rows: list[dict[str, Any]]) -> list[str]:
         """Greedy answers of at most 40 tokens."""
@@ -175,5 +254,6 @@ class _Run:
         return answers
 
 
-def _batches(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+def _batches(rows: list[dict[str, Any]]) -> list[tuple[int, list[dict[str, Any]]]]:
+    """Batches with the number of their first row."""
+    return [(start, rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]

@@ -76,6 +76,9 @@ class EvaluationResult:
 
     `details` may hold, for drawing: `confusion_matrix` {labels, matrix} with truth down,
     `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}].
+    `intervals` {metrics: {name: interval}, baseline: …} has those that only results row by row
+    give, each {low, high, n, method}; the registry adds those that follow from value and sample
+    size. `slices` are [{by, name, n, metric, value, baseline?, low?, high?, method?}], 20 at most.
     """
 
     metrics: dict[str, float]
@@ -83,3 +86,5 @@ class EvaluationResult:
     baseline_name: str
     sample_size: int
     details: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    slices: list[dict[str, Any]] = field(default_factory=list)

@@ -88,6 +88,14 @@ def test_it_is_cancelled_resumed_served_and_measured(
     matrix = found.details["confusion_matrix"]
     assert matrix["labels"] == ["bad", "good"]
     assert [sum(row) for row in matrix["matrix"]] == [30, 15]
+    for part in ("metrics", "baseline"):
+        assert set(found.intervals[part]) == {"macro_f1", "f1_good", "f1_bad"}
+    by = [(part["by"], part["name"], part["n"]) for part in found.slices]
+    assert by[:2] == [("label", "bad", 30), ("label", "good", 15)]
+    assert sum(part["n"] for part in found.slices if part["by"] == "input length") == 45
+    bad, good = found.slices[:2]
+    assert (bad["baseline"], good["baseline"]) == (1.0, 0.0)
+    assert bad["value"] * 30 + good["value"] * 15 == pytest.approx(found.metrics["accuracy"] * 45)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,15 @@ def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
     assert found.metrics["perplexity"] < found.baseline["perplexity"]
     assert set(found.metrics) == set(found.baseline) == {"perplexity", "chrf"}
     assert found.details["samples"][0]["expected"] == "After 0 comes the next one."
+    for part, values in (("metrics", found.metrics), ("baseline", found.baseline)):
+        sure = found.intervals[part]
+        assert {name: each["n"] for name, each in sure.items()} == {"perplexity": 12, "chrf": 12}
+        assert all(each["low"] <= values[name] <= each["high"] for name, each in sure.items())
+    assert [(part["by"], part["n"]) for part in found.slices] == [
+        ("input length", 10),
+        ("input length", 2),
+    ]
+    assert all(part["baseline"] > part["value"] for part in found.slices)
 
 
 @pytest.mark.parametrize(
