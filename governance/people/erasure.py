@@ -31,6 +31,7 @@ from governance.people.sessions import sessions_end
 from governance.permissions import Action
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize
 from governance.principals import Principal
+from governance.reviews.threads.models import CommentDraft
 from governance.rowsecurity import lifted
 
 REASON_MAX = 300
@@ -139,11 +140,12 @@ def _is_of(data: dict[str, Any], person: Person) -> bool:
 
 
 def _texts_forget(person: Person) -> None:
-    """What they wrote to find their own things again, and where they called from."""
+    """What they wrote for themselves alone, and where they called from."""
     ApiKey.objects.filter(person=person).update(
         name="token of an erased person", purpose="", networks=[], revoked_reason=""
     )
     AuditFilter.objects.filter(person=person).delete()
+    CommentDraft.objects.filter(person=person).delete()
     AuditExport.objects.filter(person=person).update(address="", filters={})
     _searches_forget(person)
 

@@ -26,6 +26,7 @@ from governance.reviews.models import (
     Verdict,
 )
 from governance.reviews.states import ALLOWED_TRANSITIONS, review_subject
+from governance.reviews.threads.models import ReviewThread, ThreadState
 from governance.reviews.waivers.models import Waiver, WaiverState
 
 # What somebody who had a part in it may not do; anybody may comment.
@@ -51,18 +52,20 @@ _UNMET: dict[str, str] = {
 class Standing:
     """The present round's tally. Specialities map to counts; `missing` holds only what is short.
 
-    `blocking` are the checklist items that keep an approval from being given.
+    `blocking` are the checklist items that keep an approval from being given, and `unresolved` the
+    threads that do.
     """
 
     required: Mapping[str, int]
     given: Mapping[str, int]
     missing: Mapping[str, int]
     blocking: tuple[ChecklistItem, ...]
+    unresolved: tuple[ReviewThread, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether the quorum is reached and nothing blocks."""
-        return not self.missing and not self.blocking
+        return not (self.missing or self.blocking or self.unresolved)
 
 
 def review_resource(review: Review) -> Resource:
@@ -95,7 +98,14 @@ def review_standing(review: Review) -> Standing:
         if count > given[speciality]
     }
     blocking = tuple(review.checklist.exclude(met()))
-    return Standing(required=required, given=dict(given), missing=missing, blocking=blocking)
+    unresolved = tuple(review.threads.filter(state=ThreadState.OPEN, blocking=True))
+    return Standing(
+        required=required,
+        given=dict(given),
+        missing=missing,
+        blocking=blocking,
+        unresolved=unresolved,
+    )
 
 
 def met() -> Q:
@@ -285,12 +295,24 @@ def speciality_for(actor: Principal, review: Review, verdict: Verdict, stated: s
 
 
 def _blocked(review: Review) -> WrongState | None:
-    blocking = review_standing(review).blocking
-    if not blocking:
+    standing = review_standing(review)
+    unmet = [f"{item.title} ({_UNMET[item.state]})" for item in standing.blocking]
+    hint = "Attest what is open; what failed needs a changed release, or a waiver." if unmet else ""
+    if standing.unresolved:
+        unmet.append(_counted(standing.unresolved))
+        hint = hint or "Whoever began a thread resolves it, or another reviewer."
+    if not unmet:
         return None
-    items = "; ".join(f"{item.title} ({_UNMET[item.state]})" for item in blocking)
     return WrongState(
-        f"Review {review.pk} of {review.subject_name} cannot be approved: {items}.",
-        code="checklist_unmet",
-        hint="Attest what is open; what failed needs a changed release, or a waiver.",
+        f"Review {review.pk} of {review.subject_name} cannot be approved: {'; '.join(unmet)}.",
+        code="checklist_unmet" if standing.blocking else "threads_unresolved",
+        hint=hint,
     )
+
+
+def _counted(threads: tuple[ReviewThread, ...]) -> str:
+    numbers = ", ".join(str(thread.pk) for thread in threads[:5])
+    if len(threads) == 1:
+        return f"thread {numbers} is not resolved"
+    more = ", …" if len(threads) > 5 else ""
+    return f"{len(threads)} threads are not resolved ({numbers}{more})"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -18,6 +20,7 @@ from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.absences.selectors import stands_in_for
+from governance.reviews.conditions import conditions_logged
 from governance.reviews.models import (
     ChecklistItem,
     ChecklistState,
@@ -35,12 +38,12 @@ from governance.reviews.selectors import (
     speciality_for,
 )
 from governance.reviews.states import review_locked, review_set_state, review_subject
+from governance.reviews.threads.drafts import drafts_submit
+from governance.reviews.threads.limits import check_room
 from governance.reviews.waivers.states import waivers_follow
 
 REASON_MAX = 4000
 NOTE_MAX = 500
-# Of one person on one review: an evidence pack holds all of everybody's.
-COMMENTS_MAX = 100
 # Why an item is not attested (once more).
 _DONE: dict[str, str] = {
     ChecklistState.SATISFIED: "attested already",
@@ -164,6 +167,7 @@ def _checklist_write(review: Review, checklist: Sequence[ChecklistEntry]) -> Non
                 "checked_at": timezone.now() if entry.automatic else None,
                 "attested_by": None,
                 "attested_at": None,
+                "carried_from": None,
             },
         )
 
@@ -176,19 +180,29 @@ def review_decide(
     reason: str,
     digest: str,
     speciality: str = "",
+    conditions: Mapping[str, Any] | None = None,
+    submit_drafts: bool = True,
 ) -> Review:
     """Say one's word on one digest; the last approval that was missing approves the review.
 
+    `conditions` are what an approval asks for; the caller has seen to it that it can be.
+    `submit_drafts`: say with it what the actor has drafted in the review's threads.
+
     Raises:
-        InvalidInput: an unknown verdict, no reason, or an approval for it is not clear which
-            speciality.
+        InvalidInput: an unknown verdict, no reason, conditions without an approval, or an approval
+            for it is not clear which speciality.
         NotFound, NotPermitted: the policy or separation of duties refuses, or a vote comes without
             a fresh proof of who casts it (with the attempt).
-        WrongState: closed, another digest, voted already, too many comments, or unmet checklist
-            items.
+        WrongState: closed, another digest, voted already, too many comments, unmet checklist items,
+            or threads that block.
     """
     kind = _verdict(verdict)
     reason = _text(reason, "reason", REASON_MAX)
+    if conditions and kind is not Verdict.APPROVE:
+        raise InvalidInput(
+            f"The verdict “{kind.label.lower()}” takes no conditions; an approval does.",
+            fields={"conditions": ["belong to an approval"]},
+        )
     with transaction.atomic():
         review = review_locked(review_id)
         obstacle = decision_obstacle(actor, review, kind, speciality)
@@ -196,25 +210,23 @@ def review_decide(
             raise obstacle
         _check_digest(review, digest)
         if kind is Verdict.COMMENT:
-            _check_comments(actor, review)
+            check_room(actor, review)
         else:
             speciality = speciality_for(actor, review, kind, speciality)
-        _decision_write(actor, review, kind, reason, speciality)
+        decision = _decision_write(actor, review, kind, reason, speciality, conditions or {})
+        if submit_drafts:
+            drafts_submit(actor=actor, review=review, decision=decision)
         return _follow(actor, review, kind, reason)
 
 
-def _check_comments(actor: Principal, review: Review) -> None:
-    mine = review.decisions.filter(person_id=_person_id(actor), verdict=Verdict.COMMENT)
-    if mine.count() >= COMMENTS_MAX:
-        raise WrongState(
-            f"You have written {COMMENTS_MAX} comments on review {review.pk}; it takes no more.",
-            hint="Decide, ask for changes, or say it elsewhere and point to it here.",
-        )
-
-
 def _decision_write(
-    actor: Principal, review: Review, verdict: Verdict, reason: str, speciality: str
-) -> None:
+    actor: Principal,
+    review: Review,
+    verdict: Verdict,
+    reason: str,
+    speciality: str,
+    conditions: Mapping[str, Any] = MappingProxyType({}),
+) -> Decision:
     comment = verdict is Verdict.COMMENT
     now = timezone.now()
     proof = None if comment else proof_for(actor, review, verdict)
@@ -226,6 +238,7 @@ def _decision_write(
         speciality="" if comment else speciality,
         in_place_of_id=None if comment else stands_in_for(actor, review).get(speciality),
         reason=reason,
+        conditions=dict(conditions),
         digest=review.digest,
         round=review.round,
         proof_method=proof.method if proof else "",
@@ -245,10 +258,12 @@ def _decision_write(
             "digest": review.digest,
             "round": review.round,
             "subject": f"{review.subject_type} {review.subject_id}",
+            **({"conditions": conditions_logged(conditions)} if conditions else {}),
             **proof_facts(proof),
         },
         policy_version=review.policy_version,
     )
+    return decision
 
 
 def _follow(actor: Principal, review: Review, verdict: Verdict, reason: str) -> Review:
@@ -303,7 +318,12 @@ def review_answer(
             )
         if digest != review.digest:
             review.checklist.filter(automatic=False).update(
-                state=ChecklistState.OPEN, note="", digest="", attested_by=None, attested_at=None
+                state=ChecklistState.OPEN,
+                note="",
+                digest="",
+                attested_by=None,
+                attested_at=None,
+                carried_from=None,
             )
         review.round += 1
         review.digest = digest
@@ -345,15 +365,20 @@ def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) 
             raise NotFound(f"The checklist {what} has no item {code[:60]}.")
         if item.automatic:
             raise WrongState(f"“{item.title}” {what} is checked by machine; nobody can attest it.")
-        if review.state != ReviewState.OPEN or item.state in _DONE:
-            state = _DONE.get(item.state) or ReviewState(review.state).label.lower()
+        # What was carried over may be looked at anew.
+        done = item.state in _DONE and item.carried_from_id is None
+        if review.state != ReviewState.OPEN or done:
+            state = _DONE[item.state] if done else ReviewState(review.state).label.lower()
             raise WrongState(f"“{item.title}” {what} cannot be attested: it is {state}.")
         item.state = ChecklistState.SATISFIED
         item.note = note
         item.digest = review.digest
         item.attested_by_id = actor.person_id
         item.attested_at = timezone.now()
-        item.save(update_fields=["state", "note", "digest", "attested_by", "attested_at"])
+        item.carried_from = None
+        item.save(
+            update_fields=["state", "note", "digest", "attested_by", "attested_at", "carried_from"]
+        )
         audit_record(
             actor=actor,
             action=Action.CHECKLIST_ATTEST,

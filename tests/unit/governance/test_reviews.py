@@ -10,7 +10,6 @@ from governance.audit.models import AuditEvent
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, RoleAssignment
 from governance.principals import Principal
-from governance.reviews import services
 from governance.reviews.models import Decision, Review, ReviewState
 from governance.reviews.selectors import (
     review_standing,
@@ -25,6 +24,7 @@ from governance.reviews.services import (
     review_decide,
 )
 from governance.reviews.states import ALLOWED_TRANSITIONS, review_set_state
+from governance.reviews.threads import limits
 from tests.proofs import proven
 
 DIGEST, OTHER = "a" * 64, "b" * 64
@@ -359,7 +359,7 @@ def test_nobody_comments_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So many comments would fit no evidence pack."""
-    monkeypatch.setattr(services, "COMMENTS_MAX", 2)
+    monkeypatch.setattr(limits, "COMMENTS_MAX", 2)
     review, viewer = opened(), actor("Vera", "viewer@clinical")
     for _ in range(2):
         decide(viewer, review, "comment")

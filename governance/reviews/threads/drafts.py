@@ -1,0 +1,134 @@
+"""Drafts of comments: their author's alone, until they are submitted with a decision.
+
+Nothing of a draft stands in the audit log: what is not said is nobody else's business. What is
+submitted stands there as any comment does.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from governance.errors import NotFound
+from governance.principals import Principal
+from governance.reviews.models import Decision, Review, Verdict
+from governance.reviews.threads.limits import check_room, checked_words
+from governance.reviews.threads.models import Anchor, CommentDraft
+from governance.reviews.threads.selectors import thread_locked, voice_of
+from governance.reviews.threads.services import (
+    check_anchor,
+    checked_blocking,
+    comment_write,
+    heard,
+    thread_write,
+)
+
+
+def draft_add(
+    *,
+    actor: Principal,
+    review_id: int,
+    text: str,
+    anchor: Anchor | None = None,
+    thread_id: int | None = None,
+    blocking: bool | None = None,
+) -> CommentDraft:
+    """Keep a comment for later: it begins a thread at `anchor`, or answers in `thread_id`.
+
+    Raises: as `thread_open` and `thread_reply`, since each draft becomes a comment.
+    """
+    text = checked_words(text)
+    place = anchor or Anchor()
+    check_anchor(place)
+    with transaction.atomic():
+        voice = heard(actor, review_id)
+        review = voice.review
+        thread = thread_locked(review, thread_id) if thread_id is not None else None
+        if thread is not None:
+            place, blocks = thread.anchor, False
+        else:
+            blocks = checked_blocking(voice, blocking)
+        check_room(actor, review)
+        return CommentDraft.objects.create(
+            review=review,
+            person_id=actor.person_id,
+            thread=thread,
+            anchor_kind=place.kind,
+            anchor_key=place.key,
+            blocking=blocks,
+            text=text,
+            digest=review.digest,
+            round=review.round,
+        )
+
+
+def draft_edit(
+    *,
+    actor: Principal,
+    review_id: int,
+    draft_id: int,
+    text: str | None = None,
+    blocking: bool | None = None,
+) -> CommentDraft:
+    """Change the words of one's own draft, or whether it will block.
+
+    It is then written on what is under review now.
+
+    Raises: as `draft_add`; NotFound also when it is another person's.
+    """
+    with transaction.atomic():
+        voice = heard(actor, review_id)
+        draft = _own(actor, review_id, draft_id)
+        if text is not None:
+            draft.text = checked_words(text)
+        if blocking is not None and draft.thread_id is None:
+            draft.blocking = checked_blocking(voice, blocking)
+        draft.digest, draft.round = voice.review.digest, voice.review.round
+        draft.save(update_fields=["text", "blocking", "digest", "round", "updated_at"])
+    return draft
+
+
+def draft_discard(*, actor: Principal, review_id: int, draft_id: int) -> None:
+    """Throw one's own draft away, also when nothing can be said in the review any more.
+
+    Raises:
+        NotFound: there is none, or it is another person's.
+    """
+    with transaction.atomic():
+        _own(actor, review_id, draft_id).delete()
+
+
+def drafts_submit(*, actor: Principal, review: Review, decision: Decision) -> int:
+    """Say what the decision's person has drafted in a review whose row is locked; how much it was.
+
+    With an approval nothing of it blocks: whoever approves has weighed it. What was written on an
+    earlier digest is said of that one.
+
+    Raises:
+        DomainError: they may not comment.
+    """
+    drafts = list(review.comment_drafts.filter(person_id=actor.person_id).select_for_update())
+    if not drafts:
+        return 0
+    voice = voice_of(actor, review)
+    if voice.obstacle is not None:
+        raise voice.obstacle
+    for draft in drafts:
+        written_on = (draft.digest, draft.round)
+        said = {"voice": voice, "text": draft.text, "written_on": written_on, "decision": decision}
+        if draft.thread_id is not None:
+            comment_write(thread=thread_locked(review, draft.thread_id), **said)
+        else:
+            # Somebody who drafted as a reviewer and had a part in it since blocks nothing.
+            blocks = draft.blocking and voice.decides and decision.verdict != Verdict.APPROVE
+            thread_write(anchor=draft.anchor, blocking=blocks, **said)
+    review.comment_drafts.filter(pk__in=[draft.pk for draft in drafts]).delete()
+    return len(drafts)
+
+
+def _own(actor: Principal, review_id: int, draft_id: int) -> CommentDraft:
+    """Another person's does not exist."""
+    drafts = CommentDraft.objects.select_for_update().filter(review_id=review_id, pk=draft_id)
+    draft = drafts.filter(person_id=actor.person_id).first() if actor.person_id else None
+    if draft is None:
+        raise NotFound(f"You have no draft {draft_id} in that review.")
+    return draft

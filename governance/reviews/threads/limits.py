@@ -1,0 +1,56 @@
+"""How much one person says in one review: an evidence pack holds all of everybody's."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from governance.errors import InvalidInput, WrongState
+from governance.principals import Principal
+from governance.reviews.models import Review, Verdict
+from governance.reviews.threads.models import TEXT_MAX, Said, ThreadComment
+
+# Comments, in threads and beside decisions, and drafts of them.
+COMMENTS_MAX = 100
+# Threads resolved and reopened.
+MOVES_MAX = 100
+
+
+def check_room(actor: Principal, review: Review) -> None:
+    """Raises WrongState when `actor` has said as much in `review` as anybody may."""
+    beside = review.decisions.filter(person_id=actor.person_id, verdict=Verdict.COMMENT).count()
+    drafts = review.comment_drafts.filter(person_id=actor.person_id).count()
+    within = _entries(actor, review).filter(said=Said.COMMENT).count()
+    if beside + within + drafts >= COMMENTS_MAX:
+        raise WrongState(
+            f"You have written {COMMENTS_MAX} comments on review {review.pk}; it takes no more.",
+            hint="Decide, ask for changes, or say it elsewhere and point to it here.",
+        )
+
+
+def check_moves(actor: Principal, review: Review) -> None:
+    """Raises WrongState when `actor` has moved as many threads of `review` as anybody may."""
+    if _entries(actor, review).exclude(said=Said.COMMENT).count() >= MOVES_MAX:
+        raise WrongState(
+            f"You have resolved and reopened threads of review {review.pk} {MOVES_MAX} times; it "
+            "takes no more.",
+            hint="Another reviewer can.",
+        )
+
+
+def _entries(actor: Principal, review: Review) -> QuerySet[ThreadComment]:
+    return ThreadComment.objects.filter(thread__review=review, person_id=actor.person_id)
+
+
+def checked_words(text: str, *, needed: bool = True) -> str:
+    """What somebody says, without what no database keeps.
+
+    Raises:
+        InvalidInput: it is empty where words are needed, or too long.
+    """
+    text = text.replace("\x00", "").strip()
+    if (needed and not text) or len(text) > TEXT_MAX:
+        raise InvalidInput(
+            f"A comment has 1 to {TEXT_MAX} characters.",
+            fields={"text": ["is too long" if text else "is empty"]},
+        )
+    return text

@@ -1,0 +1,129 @@
+"""Who may say what in a review's threads, what is said there, and what is not said yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import Prefetch
+
+from governance.audit.services import Attempt
+from governance.errors import DomainError, NotFound, NotPermitted
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.models import Review, Verdict
+from governance.reviews.selectors import decision_obstacle, review_resource, separation_obstacle
+from governance.reviews.states import review_subject
+from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """What one person may say in one review: `obstacle` keeps them from commenting, and `decides`
+    says whether they are a reviewer of it, who blocks and resolves.
+    """
+
+    actor: Principal
+    review: Review
+    obstacle: DomainError | None
+    decides: bool
+
+    def resolving(self, thread: ReviewThread) -> DomainError | None:
+        """What keeps them from resolving or reopening `thread`: its author may, and reviewers."""
+        if self.obstacle is not None:
+            return self.obstacle
+        if self.decides or thread.opened_by_id == self.actor.person_id:
+            return None
+        return self._refused(
+            f"{self.actor.name} did not begin thread {thread.pk} of review {self.review.pk} of "
+            f"{self.review.subject_name} and does not decide on it; it was left as it is.",
+            hint="Answer in it; whoever began it, or another reviewer, resolves it.",
+        )
+
+    def blocking(self) -> DomainError | None:
+        """What keeps them from blocking the approval with a thread."""
+        if self.obstacle is not None or self.decides:
+            return self.obstacle
+        return self._refused(
+            f"{self.actor.name} does not decide on review {self.review.pk} of "
+            f"{self.review.subject_name}; their comment blocks nothing.",
+            hint="Comment without blocking.",
+        )
+
+    def _refused(self, sentence: str, *, hint: str) -> NotPermitted:
+        return NotPermitted(
+            sentence,
+            code="reviewers_only",
+            hint=hint,
+            attempt=Attempt(
+                actor=self.actor,
+                action=Action.REVIEW_COMMENT.value,
+                subject=review_subject(self.review),
+                department=self.review.department.slug,
+                policy_version=self.review.policy_version,
+            ),
+        )
+
+
+def voice_of(actor: Principal, review: Review) -> Voice:
+    """What `actor` may say in `review`."""
+    decides = _decides(actor, review)
+    # Last: what is recorded of a comment is that commenting was let through.
+    return Voice(actor, review, decision_obstacle(actor, review, Verdict.COMMENT), decides)
+
+
+def _decides(actor: Principal, review: Review) -> bool:
+    action = Action.RELEASE_DECIDE
+    if separation_obstacle(actor, review, "block", action) is not None:
+        return False
+    try:
+        authorize(actor=actor, action=action, resource=review_resource(review))
+    except DomainError:
+        return False
+    return True
+
+
+def threads_of(review: Review) -> list[ReviewThread]:
+    """Every thread, oldest first, with what was said in it. Who may see the review may see them."""
+    said = ThreadComment.objects.select_related("person")
+    return list(
+        review.threads.select_related("opened_by", "resolved_by").prefetch_related(
+            Prefetch("comments", queryset=said)
+        )
+    )
+
+
+def thread_get(review: Review, thread_id: int) -> ReviewThread:
+    """One thread of `review`, as `threads_of`.
+
+    Raises:
+        NotFound: there is none there.
+    """
+    for thread in threads_of(review):
+        if thread.pk == thread_id:
+            return thread
+    raise _no_thread(review, thread_id)
+
+
+def thread_locked(review: Review, thread_id: int) -> ReviewThread:
+    """One thread of a review whose row is locked.
+
+    Raises:
+        NotFound: there is none there.
+    """
+    thread = review.threads.select_for_update().filter(pk=thread_id).first()
+    if thread is None:
+        raise _no_thread(review, thread_id)
+    return thread
+
+
+def _no_thread(review: Review, thread_id: int) -> NotFound:
+    return NotFound(f"There is no thread {thread_id} in review {review.pk}.")
+
+
+def drafts_of(actor: Principal, review: Review) -> Sequence[CommentDraft]:
+    """What `actor` has written and not submitted yet; nobody else's."""
+    if actor.person_id is None:
+        return ()
+    return list(review.comment_drafts.filter(person_id=actor.person_id))

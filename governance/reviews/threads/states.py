@@ -1,0 +1,76 @@
+"""Where a thread may go, and the function that moves it there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import WrongState
+from governance.principals import Principal
+from governance.reviews.models import Review
+from governance.reviews.states import review_subject
+from governance.reviews.threads.models import ReviewThread, Said, ThreadComment, ThreadState
+
+ALLOWED_TRANSITIONS: dict[ThreadState, frozenset[ThreadState]] = {
+    ThreadState.OPEN: frozenset({ThreadState.RESOLVED}),
+    ThreadState.RESOLVED: frozenset({ThreadState.OPEN}),
+}
+_SAID = {ThreadState.RESOLVED: Said.RESOLVE, ThreadState.OPEN: Said.REOPEN}
+_ACTIONS = {
+    ThreadState.RESOLVED: "review:resolve_thread",
+    ThreadState.OPEN: "review:reopen_thread",
+}
+
+
+def thread_facts(thread: ReviewThread, entry: ThreadComment) -> dict[str, Any]:
+    """What the event of an entry holds besides its words."""
+    return {
+        "thread": thread.pk,
+        "entry": entry.pk,
+        "anchor": {"kind": thread.anchor_kind, "key": thread.anchor_key},
+        "blocking": thread.blocking,
+        "digest": entry.digest,
+        "round": entry.round,
+        "subject": f"{thread.review.subject_type} {thread.review.subject_id}",
+    }
+
+
+def thread_set_state(
+    *, actor: Principal, review: Review, thread: ReviewThread, state: ThreadState, text: str
+) -> ThreadComment:
+    """Move a locked thread of a locked review, note it in the thread, and audit it.
+
+    Raises:
+        WrongState: it is there already.
+    """
+    if state not in ALLOWED_TRANSITIONS[ThreadState(thread.state)]:
+        raise WrongState(
+            f"Thread {thread.pk} of review {review.pk} of {review.subject_name} is "
+            f"{ThreadState(thread.state).label.lower()} already; nothing was changed."
+        )
+    resolved = state is ThreadState.RESOLVED
+    thread.state = state
+    thread.resolved_by_id = actor.person_id if resolved else None
+    thread.resolved_at = timezone.now() if resolved else None
+    thread.save(update_fields=["state", "resolved_by", "resolved_at"])
+    thread.review = review
+    entry = ThreadComment.objects.create(
+        thread=thread,
+        person_id=actor.person_id,
+        said=_SAID[state],
+        text=text,
+        digest=review.digest,
+        round=review.round,
+    )
+    audit_record(
+        actor=actor,
+        action=_ACTIONS[state],
+        subject=review_subject(review),
+        reason=text,
+        department=review.department.slug,
+        data=thread_facts(thread, entry),
+        policy_version=review.policy_version,
+    )
+    return entry
