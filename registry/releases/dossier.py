@@ -18,6 +18,7 @@ from registry.datasets.models import DatasetVersion
 from registry.datasets.services import overlap
 from registry.evaluations.models import Evaluation, GateResult
 from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import serves_until
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
@@ -182,11 +183,12 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion) -> dict[str, Any]
 def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
     """The release that may serve under this name now, with what was measured of its version."""
     live = (
-        Release.objects.filter(
+        Release.objects.annotate(stops_at=serves_until())
+        .filter(
             environment=environment,
             deployment_name=deployment_name,
             state=ReleaseState.APPROVED,
-            expires_at__gt=timezone.now(),
+            stops_at__gt=timezone.now(),
         )
         .select_related("version__model")
         .order_by("-approved_at")

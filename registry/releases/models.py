@@ -11,7 +11,8 @@ from django.utils import timezone
 
 
 class ReleaseState(models.TextChoices):
-    """`approved` is the only state that may serve, and only until its `serves_until`."""
+    """`approved` is the only state that may serve, and only until its `serves_until`; one under
+    review may for the hours of a break-glass. An incident has `suspended` what was approved."""
 
     IN_REVIEW = "in_review", "in review"
     CHANGES_REQUESTED = "changes_requested", "changes requested"
@@ -20,6 +21,7 @@ class ReleaseState(models.TextChoices):
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
     RECALLED = "recalled"
+    SUSPENDED = "suspended"
 
 
 class Environment(models.TextChoices):
@@ -109,8 +111,13 @@ class Release(models.Model):
         if self.expires_at is None:
             return None
         end = self.expires_at + timedelta(days=self.grace_days)
-        until = self.conditions.get("until")
-        return min(end, datetime.fromisoformat(until)) if until else end
+        if "until" not in self.conditions:
+            return end
+        try:
+            return min(end, datetime.fromisoformat(self.conditions["until"]))
+        except (TypeError, ValueError):
+            # What nobody approved like this: it does not serve.
+            return self.approved_at
 
     @property
     def in_grace(self) -> bool:

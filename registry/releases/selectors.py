@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from datetime import timedelta
+
+from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, QuerySet, Value
 
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -10,6 +12,16 @@ from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from governance.reviews.models import Review
 from registry.releases.models import Release
+
+
+def serves_until(path: str = "") -> ExpressionWrapper:
+    """`Release.serves_until` in SQL, of the release at the end of `path` ("release__"). An `until`
+    needs no mention: the approval itself ends then, without grace.
+    """
+    grace = ExpressionWrapper(
+        F(f"{path}grace_days") * Value(timedelta(days=1)), output_field=DurationField()
+    )
+    return ExpressionWrapper(F(f"{path}expires_at") + grace, output_field=DateTimeField())
 
 
 def releases_visible_to(actor: Principal) -> QuerySet[Release]:

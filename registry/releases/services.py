@@ -14,7 +14,7 @@ from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
-from governance.principals import Principal, service_principal
+from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.services import (
     review_answer,
@@ -25,7 +25,9 @@ from governance.reviews.services import (
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.catalogue import get_task
+from registry.incidents.reach import check_not_suspended
 from registry.releases.checklist import checklist_build
+from registry.releases.conditions import Conditions, conditions_agreed, conditions_checked
 from registry.releases.dossier import dossier_build
 from registry.releases.dossier_fields import checked_dossier_fields
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
@@ -35,6 +37,8 @@ from registry.releases.serving import check_dossier, check_trusted
 from registry.releases.serving import release_servable as release_servable
 from registry.releases.states import release_locked, release_set_state
 from registry.releases.terms import terms_of
+from registry.releases.validity import approve
+from registry.releases.validity import releases_expire_due as releases_expire_due
 from registry.resources import (
     acting_person,
     department_resource,
@@ -286,10 +290,14 @@ def release_decide(
     reason: str,
     digest: str,
     speciality: str = "",
+    conditions: Mapping[str, Any] | None = None,
 ) -> Release:
     """Say one's word on the dossier with this digest; the last approval that was missing approves.
 
+    An approval may come with `conditions`; of several approvals the strictest of each holds.
+
     Raises:
+        InvalidInput: conditions that cannot be asked for, or on no approval.
         NotFound, NotPermitted: policy or separation of duties refuses.
         WrongState: another digest, closed, voted already, unmet checklist items; or the version was
             recalled or evaluated again since the dossier was frozen.
@@ -303,17 +311,17 @@ def release_decide(
             reason=reason,
             digest=digest,
             speciality=speciality,
+            conditions=conditions_checked(conditions or {}, release).to_json(),
         )
         # After the review, so that who may not decide at all hears that first.
+        agreed = Conditions()
         if verdict == "approve":
             _check_current(release)
+            agreed = conditions_agreed(_review(release))
         state = _STATE_AFTER[ReviewState(review.state)]
         if state != release.state:
             if state == ReleaseState.APPROVED:
-                release.approved_at = timezone.now()
-                release.expires_at = release.approved_at + timedelta(
-                    days=terms_of(release).valid_days
-                )
+                approve(release, agreed)
             release_set_state(
                 actor=actor,
                 release=release,
@@ -328,6 +336,7 @@ def release_decide(
 def _check_current(release: Release) -> None:
     check_dossier(release)
     check_trusted(release.version, "approved")
+    check_not_suspended(release.version, "approved")
     frozen = sorted(each["digest"] for each in release.dossier["evaluations"])
     present = sorted(release.version.evaluations.values_list("digest", flat=True))
     if frozen != present:
@@ -369,27 +378,6 @@ def release_withdraw(*, actor: Principal, release_id: int, reason: str) -> Relea
                 reason=reason,
             )
     return release
-
-
-def releases_expire_due() -> int:
-    """Move every approved release whose time is over to `expired`; returns how many.
-
-    `release_servable` refuses them from the moment itself; this makes it visible.
-    """
-    with transaction.atomic():
-        due = list(
-            Release.objects.select_for_update(of=("self",), skip_locked=True)
-            .select_related("department", "version")
-            .filter(state=ReleaseState.APPROVED, expires_at__lte=timezone.now())
-        )
-        for release in due:
-            release_set_state(
-                actor=service_principal("controller"),
-                release=release,
-                state=ReleaseState.EXPIRED,
-                reason=f"Approved until {release.expires_at:%Y-%m-%d %H:%M} UTC.",
-            )
-    return len(due)
 
 
 def _review(release: Release) -> Review:

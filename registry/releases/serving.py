@@ -9,6 +9,8 @@ from governance.reviews.models import ReviewState
 from governance.reviews.selectors import review_standing
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
+from registry.incidents.reach import check_not_suspended
+from registry.releases.conditions import conditions_recorded
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
 from registry.versions.models import ModelVersion, VersionState
@@ -21,8 +23,8 @@ def release_servable(release: Release) -> None:
 
     Raises:
         WrongState: it is not approved, its time is over, its version or what that stands on is
-            recalled, its dossier does not name exactly these bytes and users, or no votes on record
-            approve that dossier. The sentence says which.
+            recalled, its dossier does not name exactly these bytes and users, no votes on record
+            approve that dossier, or they ask for other conditions. The sentence says which.
     """
     if release.state != ReleaseState.APPROVED:
         raise WrongState(
@@ -30,15 +32,19 @@ def release_servable(release: Release) -> None:
             code="release_not_servable",
             hint="Only an approved release serves.",
         )
-    if release.expires_at is None:
+    end = release.serves_until
+    if end is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
-    if release.expires_at <= timezone.now():
+    if end <= timezone.now():
+        grace = ", and its grace is over" if release.grace_days else ""
         raise WrongState(
-            f"Release {release.pk} expired on {release.expires_at:%Y-%m-%d}; it may not serve.",
+            f"Release {release.pk} expired on {release.expires_at:%Y-%m-%d}{grace}; "
+            "it may not serve.",
             code="release_not_servable",
             hint="Submit the version for release again.",
         )
     check_trusted(release.version, "served")
+    check_not_suspended(release.version, "served")
     check_dossier(release)
     _check_scope(release)
     _check_review(release)
@@ -93,6 +99,31 @@ def _check_review(release: Release) -> None:
         raise WrongState(
             f"Release {release.pk} has no review that approves its dossier; it may not serve.",
             code="release_not_servable",
+        )
+    if release.conditions != conditions_recorded(review):
+        raise WrongState(
+            f"The conditions of release {release.pk} are not those that its approvals ask for; "
+            "it may not serve.",
+            code="release_not_servable",
+            hint="Submit the version for release again.",
+        )
+
+
+def release_startable(release: Release) -> None:
+    """Return when something may begin to serve under `release`: it may serve, and its approval is
+    not over. What serves already goes on through the grace.
+
+    Raises:
+        WrongState: as `release_servable`, or in its grace.
+    """
+    release_servable(release)
+    if release.in_grace:
+        raise WrongState(
+            f"The approval of release {release.pk} ended on {release.expires_at:%Y-%m-%d}; what "
+            f"serves under it goes on until {release.serves_until:%Y-%m-%d %H:%M} UTC, and nothing "
+            "new is deployed under it.",
+            code="release_in_grace",
+            hint="Submit it again for another approval.",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import transaction
 
@@ -10,6 +11,7 @@ from governance.audit.services import AuditEntry, audit_record, audit_record_man
 from governance.errors import NotFound, WrongState
 from governance.notify import notify
 from governance.principals import Principal, background
+from governance.reviews.conditions import conditions_logged
 from registry.releases.models import Release, ReleaseState
 from registry.resources import release_subject
 
@@ -27,7 +29,21 @@ ALLOWED_TRANSITIONS: dict[ReleaseState, frozenset[ReleaseState]] = {
         {ReleaseState.IN_REVIEW, ReleaseState.WITHDRAWN, ReleaseState.RECALLED}
     ),
     ReleaseState.APPROVED: frozenset(
-        {ReleaseState.WITHDRAWN, ReleaseState.EXPIRED, ReleaseState.RECALLED}
+        {
+            ReleaseState.WITHDRAWN,
+            ReleaseState.EXPIRED,
+            ReleaseState.RECALLED,
+            ReleaseState.SUSPENDED,
+        }
+    ),
+    # By an incident; approved again once its suspension is lifted.
+    ReleaseState.SUSPENDED: frozenset(
+        {
+            ReleaseState.APPROVED,
+            ReleaseState.WITHDRAWN,
+            ReleaseState.EXPIRED,
+            ReleaseState.RECALLED,
+        }
     ),
     ReleaseState.REJECTED: frozenset(),
     ReleaseState.WITHDRAWN: frozenset(),
@@ -89,45 +105,51 @@ def release_set_state(
     releases_changed()
 
 
-def releases_recall(
-    *, actor: Principal, releases: Iterable[Release], reason: str, policy_version: int | None
+def releases_move(
+    *,
+    actor: Principal,
+    releases: Iterable[Release],
+    to: ReleaseState,
+    reason: str,
+    policy_version: int | None,
 ) -> list[Release]:
-    """Move every locked release that is under review or approved to `recalled`, in one statement,
-    with an event each; returns those. The others are at an end already.
+    """Move every locked release that can get there, in one statement, with an event each; returns
+    those. The others stay as they are.
     """
     moved = [
-        release
-        for release in releases
-        if ReleaseState.RECALLED in ALLOWED_TRANSITIONS[ReleaseState(release.state)]
+        release for release in releases if to in ALLOWED_TRANSITIONS[ReleaseState(release.state)]
     ]
     entries = [
         AuditEntry(
             actor=actor,
-            action=f"release:{ReleaseState.RECALLED.value}",
+            action=f"release:{to.value}",
             subject=release_subject(release),
             reason=reason,
             department=release.department.slug,
-            data=_moved(release, ReleaseState(release.state), ReleaseState.RECALLED),
+            data=_moved(release, ReleaseState(release.state), to),
             policy_version=policy_version,
         )
         for release in moved
     ]
-    Release.objects.filter(pk__in=[release.pk for release in moved]).update(
-        state=ReleaseState.RECALLED
-    )
+    Release.objects.filter(pk__in=[release.pk for release in moved]).update(state=to)
     audit_record_many(entries)
     releases_changed()
     return moved
 
 
-def _moved(release: Release, before: ReleaseState, after: ReleaseState) -> dict[str, str]:
+def _moved(release: Release, before: ReleaseState, after: ReleaseState) -> dict[str, Any]:
     """What the event of a move holds."""
-    return {
+    moved: dict[str, Any] = {
         "before": before.value,
         "after": after.value,
         "dossier": release.dossier_digest,
         "version": release.version.digest,
     }
+    if after is ReleaseState.APPROVED:
+        moved["expires_at"] = release.expires_at and release.expires_at.isoformat()
+        moved["grace_days"] = release.grace_days
+        moved["conditions"] = conditions_logged(release.conditions)
+    return moved
 
 
 def releases_changed() -> None:

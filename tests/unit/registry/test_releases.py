@@ -346,9 +346,10 @@ def test_a_row_that_says_approved_without_the_votes_may_not_serve(office: Office
 def test_an_approval_ends_by_itself(office: Office) -> None:
     release = office.approve(office.submit())
     assert releases_expire_due() == 0
-    Release.objects.update(expires_at=timezone.now())
+    assert release.grace_days == 7
+    Release.objects.update(expires_at=timezone.now() - timedelta(days=7))
     release.refresh_from_db()
-    with pytest.raises(WrongState, match="expired on"):
+    with pytest.raises(WrongState, match="expired on .*, and its grace is over"):
         release_servable(release)
     assert releases_expire_due() == 1
     release.refresh_from_db()

@@ -1,0 +1,255 @@
+"""What approvers ask for beyond their approval: the strictest of each is the release's.
+
+A condition that a machine can hold is held by the gateway; what people must keep is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from django.utils import timezone
+
+from governance.errors import InvalidInput, WrongState
+from governance.reviews.models import Decision, Review, Verdict
+from registry.releases.models import Release
+from registry.releases.terms import terms_of
+from registry.validation import checked_text
+
+T = TypeVar("T", int, datetime)
+RATE_MAX = 1_000_000
+OBLIGATIONS_MAX, OBLIGATION_MAX = 10, 300
+MEMBERS = (
+    "departments",
+    "until",
+    "requests_per_minute",
+    "requests_per_minute_of",
+    "obligations",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Nothing asked for is empty: no `departments` leaves all that the release names.
+
+    `requests_per_minute` is for all callers of the deployment together, `requests_per_minute_of`
+    for each department by its slug. `obligations` are for people to keep.
+    """
+
+    departments: tuple[str, ...] = ()
+    until: datetime | None = None
+    requests_per_minute: int | None = None
+    requests_per_minute_of: Mapping[str, int] = field(default_factory=dict)
+    obligations: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Conditions:
+        until = stored.get("until")
+        return cls(
+            departments=tuple(stored.get("departments", ())),
+            until=datetime.fromisoformat(until) if until else None,
+            requests_per_minute=stored.get("requests_per_minute"),
+            requests_per_minute_of=dict(stored.get("requests_per_minute_of", {})),
+            obligations=tuple(stored.get("obligations", ())),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a column keeps it: only what is asked for, in one order."""
+        whole = {
+            "departments": sorted(self.departments),
+            "until": self.until and self.until.astimezone(UTC).isoformat(),
+            "requests_per_minute": self.requests_per_minute,
+            "requests_per_minute_of": dict(sorted(self.requests_per_minute_of.items())),
+            "obligations": list(self.obligations),
+        }
+        return {name: value for name, value in whole.items() if value}
+
+    def words(self) -> list[str]:
+        """Each as a person says it; the machine's first."""
+        said = []
+        if self.departments:
+            said.append(f"only {_listed(self.departments)}")
+        if self.until is not None:
+            said.append(f"until {self.until.astimezone(UTC):%-d %B %Y, %H:%M} UTC")
+        if self.requests_per_minute is not None:
+            said.append(f"at most {rate_words(self.requests_per_minute)}, of all callers together")
+        said += [
+            f"at most {rate_words(rate)} of department {slug}"
+            for slug, rate in sorted(self.requests_per_minute_of.items())
+        ]
+        return [*said, *self.obligations]
+
+
+def _listed(slugs: Iterable[str]) -> str:
+    *first, last = sorted(slugs)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def rate_words(rate: int) -> str:
+    return f"{rate:,} request{'' if rate == 1 else 's'} per minute"
+
+
+def conditions_words(stored: Mapping[str, Any]) -> list[str]:
+    """What a column holds, as a person says it."""
+    return Conditions.from_json(stored).words()
+
+
+def conditions_checked(given: Mapping[str, Any], release: Release) -> Conditions:
+    """What an approver of `release` asks for, when it can be asked.
+
+    Raises:
+        InvalidInput: something unknown, malformed, or no narrower than what is approved anyway.
+    """
+    if unknown := sorted(set(given) - set(MEMBERS)):
+        raise _refused(str(unknown[0])[:40], "is no condition", f"Known: {', '.join(MEMBERS)}.")
+    named = {each.slug for each in release.departments.all()}
+    departments = _departments(given.get("departments"), named)
+    return Conditions(
+        departments=departments,
+        until=_until(given.get("until"), release),
+        requests_per_minute=_rate(given.get("requests_per_minute"), "requests_per_minute"),
+        requests_per_minute_of=_rates(
+            given.get("requests_per_minute_of"), set(departments) or named
+        ),
+        obligations=_obligations(given.get("obligations")),
+    )
+
+
+def _refused(name: str, sentence: str, hint: str = "") -> InvalidInput:
+    return InvalidInput(
+        f"The condition {name.replace('_', ' ')} {sentence}.",
+        hint=hint,
+        fields={f"conditions.{name}": [sentence]},
+    )
+
+
+def _departments(given: Any, named: set[str]) -> tuple[str, ...]:
+    if not given:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise _refused("departments", "is a list of departments")
+    if outside := sorted(set(given) - named):
+        raise _refused(
+            "departments",
+            f"names {outside[0][:40]}, which the release does not",
+            f"It names {_listed(named)}.",
+        )
+    # All of them is no condition.
+    return () if set(given) == named else tuple(sorted(set(given)))
+
+
+def _until(given: Any, release: Release) -> datetime | None:
+    if not given:
+        return None
+    try:
+        moment = given if isinstance(given, datetime) else datetime.fromisoformat(str(given)[:40])
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise _refused("until", "is a date and time with its offset from UTC")
+    now = timezone.now()
+    latest = now + timedelta(days=terms_of(release).valid_days)
+    if not now < moment < latest:
+        raise _refused(
+            "until",
+            f"lies between now and {latest:%Y-%m-%d}, when the approval would end anyway",
+        )
+    return moment.astimezone(UTC)
+
+
+def _rate(given: Any, name: str) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= RATE_MAX:
+        raise _refused(name, f"is a whole number from 1 to {RATE_MAX:,}")
+    return given
+
+
+def _rates(given: Any, named: set[str]) -> dict[str, int]:
+    if not given:
+        return {}
+    name = "requests_per_minute_of"
+    if not isinstance(given, Mapping):
+        raise _refused(name, "gives each department its number")
+    if outside := sorted(str(each) for each in set(given) - named):
+        raise _refused(name, f"names {outside[0][:40]}, which may not use it")
+    return {slug: rate for slug in sorted(given) if (rate := _rate(given[slug], name)) is not None}
+
+
+def _obligations(given: Any) -> tuple[str, ...]:
+    if not given:
+        return ()
+    if not isinstance(given, list) or len(given) > OBLIGATIONS_MAX:
+        raise _refused("obligations", f"is a list of at most {OBLIGATIONS_MAX} sentences")
+    texts = [checked_text(each, field="obligation", limit=OBLIGATION_MAX) for each in given]
+    return tuple(dict.fromkeys(texts))
+
+
+def asked(review: Review) -> list[tuple[Decision, Conditions]]:
+    """Who has approved the present round on conditions, and on which, in order."""
+    return [
+        (vote, Conditions.from_json(vote.conditions))
+        for vote in review.decisions.all()
+        if vote.conditions
+        and vote.verdict == Verdict.APPROVE
+        and vote.round == review.round
+        and vote.digest == review.digest
+    ]
+
+
+def conditions_agreed(review: Review) -> Conditions:
+    """What those who approved ask for together: of each condition the strictest.
+
+    Raises:
+        WrongState: no department is left, or the end that was asked for has passed.
+    """
+    whole = Conditions.from_json(conditions_recorded(review))
+    if whole.until is not None and whole.until <= timezone.now():
+        raise WrongState(
+            f"An approval was given until {whole.until:%Y-%m-%d %H:%M} UTC, which has passed.",
+            hint="Request changes; the department's answer opens another round.",
+        )
+    return whole
+
+
+def conditions_recorded(review: Review) -> dict[str, Any]:
+    """The same as a column keeps it, whatever has passed since.
+
+    Raises:
+        WrongState: no department is left.
+    """
+    whole = Conditions()
+    for _, each in asked(review):
+        whole = _stricter(whole, each)
+    return whole.to_json()
+
+
+def _stricter(one: Conditions, other: Conditions) -> Conditions:
+    departments = one.departments or other.departments
+    if one.departments and other.departments:
+        departments = tuple(sorted(set(one.departments) & set(other.departments)))
+        if not departments:
+            raise WrongState(
+                f"One approval asks for {_listed(one.departments)} alone, another for "
+                f"{_listed(other.departments)}; together they leave nobody.",
+                hint="Agree first, or request changes.",
+            )
+    rates = dict(one.requests_per_minute_of)
+    for slug, rate in other.requests_per_minute_of.items():
+        rates[slug] = min(rate, rates.get(slug, rate))
+    if departments:
+        rates = {slug: rate for slug, rate in rates.items() if slug in departments}
+    return Conditions(
+        departments=departments,
+        until=_least(one.until, other.until),
+        requests_per_minute=_least(one.requests_per_minute, other.requests_per_minute),
+        requests_per_minute_of=rates,
+        obligations=tuple(dict.fromkeys((*one.obligations, *other.obligations))),
+    )
+
+
+def _least(one: T | None, other: T | None) -> T | None:
+    found = [each for each in (one, other) if each is not None]
+    return min(found, default=None)

@@ -1,0 +1,140 @@
+"""From an approval to its end: how long it lasts, the warnings before, and the grace after."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.principals import Principal, background, service_principal
+from registry.releases.conditions import Conditions
+from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import releases_visible_to, serves_until
+from registry.releases.states import release_set_state
+from registry.releases.terms import terms_of
+from registry.resources import release_subject
+
+# The newest warnings are the controller's, which looks every two seconds.
+_BATCH = 100
+
+
+def approve(release: Release, agreed: Conditions) -> None:
+    """Set on a locked release what its approval now carries; the caller saves it."""
+    terms, now = terms_of(release), timezone.now()
+    release.approved_at = now
+    release.expires_at = now + timedelta(days=terms.valid_days)
+    release.grace_days = terms.grace_days
+    release.conditions = agreed.to_json()
+    if agreed.until is not None and agreed.until <= release.expires_at:
+        release.expires_at, release.grace_days = agreed.until, 0
+    release.warns_at = _next_warning(release, now)
+
+
+def _next_warning(release: Release, now: datetime) -> datetime | None:
+    """When the next warning is due: so many days before the end, and at the end if there is grace.
+
+    None lies before the approval: what is approved for a week is not said to end in thirty days.
+    """
+    if release.expires_at is None or release.approved_at is None:
+        return None
+    end = release.expires_at
+    moments = [end - timedelta(days=days) for days in terms_of(release).warn_days]
+    if release.grace_days:
+        moments.append(end)
+    later = [moment for moment in moments if moment > max(now, release.approved_at)]
+    return min(later, default=None)
+
+
+def releases_warn_due() -> int:
+    """Record each warning whose time has come, once; returns how many.
+
+    Of several that are due at the same time, as after a standstill, the last one alone.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        due = list(
+            Release.objects.select_for_update(of=("self",), skip_locked=True)
+            .select_related("department", "version")
+            .filter(state=ReleaseState.APPROVED, warns_at__lte=now)
+            .order_by("warns_at")[:_BATCH]
+        )
+        for release in due:
+            _warn(release, now)
+    return len(due)
+
+
+def _warn(release: Release, now: datetime) -> None:
+    ends, stops = release.expires_at, release.serves_until
+    release.warns_at = _next_warning(release, now)
+    release.save(update_fields=["warns_at"])
+    if ends is None or stops is None or stops <= now:
+        return
+    over = ends <= now
+    reason = f"Its approval ends on {ends:%Y-%m-%d %H:%M} UTC."
+    if over:
+        reason = (
+            f"Its approval ended on {ends:%Y-%m-%d %H:%M} UTC; what serves under it goes on until "
+            f"{stops:%Y-%m-%d %H:%M} UTC."
+        )
+    with background(f"release-{release.pk}", service_principal("controller")):
+        audit_record(
+            actor=service_principal("controller"),
+            action="release:in_grace" if over else "release:expiring",
+            subject=release_subject(release),
+            reason=reason,
+            department=release.department.slug,
+            data={
+                "expires_at": ends.isoformat(),
+                "serves_until": stops.isoformat(),
+                "days": max(0, -(-(ends - now) // timedelta(days=1))),
+                "version": release.version.digest,
+            },
+        )
+
+
+def releases_expiring(
+    actor: Principal | None = None, *, within_days: int = 30
+) -> QuerySet[Release]:
+    """Approved releases whose approval ends within so many days or has ended already, and which
+    may still serve; what stops first comes first. Those that `actor` may see; all, for the
+    platform's own use.
+    """
+    rows = (
+        Release.objects.select_related("version__model", "department")
+        if actor is None
+        else releases_visible_to(actor)
+    )
+    now = timezone.now()
+    return (
+        rows.filter(state=ReleaseState.APPROVED, expires_at__lte=now + timedelta(days=within_days))
+        .annotate(stops_at=serves_until())
+        .filter(stops_at__gt=now)
+        .order_by("stops_at", "pk")
+    )
+
+
+def releases_expire_due() -> int:
+    """Move every approved release that serves no longer to `expired`; returns how many.
+
+    `release_servable` refuses them from the moment itself; this makes it visible.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        due = list(
+            Release.objects.select_for_update(of=("self",), skip_locked=True)
+            .select_related("department", "version")
+            .annotate(stops_at=serves_until())
+            .filter(state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED), stops_at__lte=now)
+        )
+        for release in due:
+            grace = f", with {release.grace_days} days of grace" if release.grace_days else ""
+            release_set_state(
+                actor=service_principal("controller"),
+                release=release,
+                state=ReleaseState.EXPIRED,
+                reason=f"Approved until {release.expires_at:%Y-%m-%d %H:%M} UTC{grace}.",
+            )
+    return len(due)
