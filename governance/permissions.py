@@ -23,6 +23,10 @@ class Action(StrEnum):
     DEPLOYMENT_VIEW = "deployment:view"
     EVALUATION_VIEW = "evaluation:view"
     GATE_SET = "gate:set"
+    INCIDENT_LIFT = "incident:lift"
+    INCIDENT_OPEN = "incident:open"
+    INCIDENT_UPDATE = "incident:update"
+    INCIDENT_VIEW = "incident:view"
     INTAKE_CREATE = "intake:create"
     INTAKE_SIGN_OFF = "intake:sign_off"
     INTAKE_VIEW = "intake:view"
@@ -46,6 +50,8 @@ class Action(StrEnum):
     POLICY_VIEW = "policy:view"
     QUOTA_SET = "quota:set"
     QUOTA_VIEW = "quota:view"
+    RELEASE_BREAK_GLASS = "release:break_glass"
+    RELEASE_BREAK_GLASS_CONFIRM = "release:break_glass_confirm"
     RELEASE_DECIDE = "release:decide"
     RELEASE_EVIDENCE = "release:evidence"
     RELEASE_SUBMIT = "release:submit"
@@ -57,6 +63,8 @@ class Action(StrEnum):
     SESSION_VIEW = "session:view"
     USAGE_VIEW = "usage:view"
     VERSION_RECALL = "version:recall"
+    WAIVER_DECIDE = "waiver:decide"
+    WAIVER_REQUEST = "waiver:request"
 
 
 # What one must be allowed to do to know that a resource of this type exists.
@@ -68,6 +76,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "deployment": Action.DEPLOYMENT_VIEW,
         "evaluation": Action.EVALUATION_VIEW,
         "gate": Action.EVALUATION_VIEW,
+        "incident": Action.INCIDENT_VIEW,
         "intake": Action.INTAKE_VIEW,
         "job": Action.JOB_VIEW,
         "key": Action.KEY_VIEW,

@@ -34,6 +34,7 @@ _OF_A_DECISION = Q(outcome="allowed") & (
     (Q(subject_type="release") & Q(action__startswith="release:") & ~Q(action="release:evidence"))
     | Q(subject_type="review", action__in=("release:decide", "checklist:attest"))
     | Q(subject_type="review", action__startswith="review:") & ~Q(action="review:comment")
+    | Q(subject_type="review", action__startswith="waiver:")
     | Q(subject_type="deployment", action="deployment:create")
 )
 MAX_EVENTS = 2_000

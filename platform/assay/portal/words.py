@@ -100,6 +100,12 @@ PHRASES = {
     "session:revoke": "ended the {}",
     "version:recall": "recalled {}",
     "version:register": "registered {}",
+    "waiver:request": "asked to waive a checklist item of {}",
+    "waiver:granted": "waived a checklist item of {} for a time",
+    "waiver:refused": "refused to waive a checklist item of {}",
+    "waiver:withdrawn": "took back a request to waive a checklist item of {}",
+    "waiver:revoked": "revoked the waiver of a checklist item of {}",
+    "waiver:expired": "saw the end of the waiver of a checklist item of {}",
     "deployment:view": "looked up {}",
     "person:erase": "erased {} from the records",
     "release:recalled": "recalled {}",
@@ -232,6 +238,13 @@ ATTEMPTS = {
     "usage:view": "look at the usage",
     "version:recall": "recall {}",
     "version:register": "register {}",
+    "waiver:decide": "decide on a waiver in the review of {}",
+    "waiver:expired": "end a waiver in the review of {}",
+    "waiver:granted": "waive a checklist item of {}",
+    "waiver:refused": "refuse a waiver in the review of {}",
+    "waiver:request": "ask for a waiver in the review of {}",
+    "waiver:revoked": "revoke a waiver in the review of {}",
+    "waiver:withdrawn": "take back a request for a waiver in the review of {}",
     # What was refused before anybody knew what it was to be: the address that was called.
     "api:delete": "delete something at {}",
     "api:patch": "change something at {}",
@@ -284,6 +297,7 @@ ICONS = {
     "review": "message-2",
     "role": "users",
     "version": "git-commit",
+    "waiver": "clipboard-check",
 }
 
 

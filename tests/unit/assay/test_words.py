@@ -14,6 +14,7 @@ from assay.portal.words import ATTEMPTS, PHRASES, described
 from governance.audit.models import AuditEvent
 from governance.permissions import Action
 from governance.reviews.models import ReviewState
+from governance.reviews.waivers.models import WaiverState
 from registry.releases.models import ReleaseState
 from workers.deployments import states as deployment_states
 from workers.jobs import states as job_states
@@ -33,6 +34,7 @@ MADE_UP = {
     *(f"job:{verb}" for verb in job_states._VERBS.values()),
     *(f"release:{state.value}" for state in ReleaseState),
     *(f"review:{state.value}" for state in ReviewState),
+    *(f"waiver:{state.value}" for state in WaiverState if state != WaiverState.REQUESTED),
 }
 CALLED = {
     *(f"{surface}:{method}" for surface in ("api", "scim") for method in ("post", "put", "patch")),

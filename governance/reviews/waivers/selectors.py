@@ -1,0 +1,159 @@
+"""Which waivers count now, and who may ask for one or decide on it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import Min, Prefetch, QuerySet
+
+from governance.audit.services import Attempt
+from governance.errors import DomainError, NotFound, NotPermitted, WrongState
+from governance.people.proof import require_proof
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.models import ChecklistItem, ChecklistState, Review, ReviewState
+from governance.reviews.selectors import review_resource, separation_obstacle
+from governance.reviews.states import review_subject
+from governance.reviews.waivers.models import Waiver, WaiverState
+
+# Of one item: an evidence pack holds them all.
+WAIVERS_MAX = 20
+
+
+def checklist_prefetch() -> Prefetch[str, QuerySet[ChecklistItem], str]:
+    """A review's checklist with who attested it and its waivers, newest last."""
+    waivers = Waiver.objects.select_related("asked_by", "decided_by", "ended_by")
+    items = ChecklistItem.objects.select_related("attested_by").prefetch_related(
+        Prefetch("waivers", queryset=waivers)
+    )
+    return Prefetch("checklist", queryset=items)
+
+
+def waiver_find(review: Review | None, waiver_id: int) -> Waiver:
+    """A waiver of this review. Raises NotFound when it has none of that number."""
+    waiver = Waiver.objects.filter(pk=waiver_id, review=review).first() if review else None
+    if waiver is None:
+        raise NotFound(f"There is no waiver {waiver_id} in a review that you may see here.")
+    return waiver
+
+
+def waived_until(review: Review) -> datetime | None:
+    """When the first of the waivers ends that the checklist rests on; None when on none."""
+    found: datetime | None = Waiver.objects.filter(
+        review=review,
+        state=WaiverState.GRANTED,
+        item__state=ChecklistState.WAIVED,
+    ).aggregate(first=Min("expires_at"))["first"]
+    return found
+
+
+def request_obstacle(actor: Principal, review: Review, item: ChecklistItem) -> DomainError | None:
+    """What keeps `actor` from asking that `item` be waived."""
+    action = Action.WAIVER_REQUEST
+    try:
+        authorize(actor=actor, action=action, resource=review_resource(review))
+    except DomainError as error:
+        return error
+    return separation_obstacle(actor, review, "", action) or _not_waivable(review, item)
+
+
+def _not_waivable(review: Review, item: ChecklistItem) -> WrongState | None:
+    what = f"“{item.title}” of review {review.pk} of {review.subject_name}"
+    if not item.waivable:
+        return WrongState(
+            f"{what} is never waived.",
+            code="never_waived",
+            hint="Nothing serves whose bytes or origin are not what was approved.",
+        )
+    if review.state != ReviewState.OPEN:
+        state = ReviewState(review.state).label.lower()
+        return WrongState(f"{what} cannot be waived: the review is {state}.")
+    if item.state == ChecklistState.SATISFIED:
+        return WrongState(f"{what} is met; there is nothing to waive.")
+    waivers = item.waivers.values_list("state", flat=True)
+    if {WaiverState.REQUESTED, WaiverState.GRANTED} & set(waivers):
+        return WrongState(
+            f"A waiver of {what} is asked for or granted already; a second one is not taken.",
+            hint="It is decided, withdrawn or revoked first.",
+        )
+    if len(waivers) >= WAIVERS_MAX:
+        return WrongState(f"{what} was to be waived {WAIVERS_MAX} times; it takes no more.")
+    return None
+
+
+def decision_obstacle(actor: Principal, waiver: Waiver) -> DomainError | None:
+    """What keeps `actor` from granting or refusing. Permission first, then separation of duties,
+    then the state; last the fresh second factor, which they can still give.
+    """
+    review, action = waiver.review, Action.WAIVER_DECIDE
+    separation = separation_obstacle(actor, review, "decide on a waiver in", action)
+    if separation is None and actor.person_id == waiver.asked_by_id:
+        separation = _refused(
+            actor,
+            review,
+            f"Separation of duties: {actor.name} asked for the waiver of “{waiver.item.title}” and "
+            "may not decide on it.",
+            "A second person decides.",
+            "separation_of_duties",
+        )
+    try:
+        authorize(actor=actor, action=action, resource=review_resource(review))
+    except NotFound as error:
+        return error
+    except DomainError as error:
+        return separation or error
+    return separation or _undecidable(waiver) or _unfit(actor, review) or _unproved(actor, waiver)
+
+
+def _undecidable(waiver: Waiver) -> WrongState | None:
+    review, what = waiver.review, f"The waiver of “{waiver.item.title}”"
+    if waiver.state != WaiverState.REQUESTED:
+        state = WaiverState(waiver.state).label.lower()
+        return WrongState(f"{what} is {state}; there is nothing to decide.")
+    if review.state != ReviewState.OPEN:
+        state = ReviewState(review.state).label.lower()
+        return WrongState(f"{what} cannot be decided: review {review.pk} is {state}.")
+    return None
+
+
+def _unfit(actor: Principal, review: Review) -> NotPermitted | None:
+    required = sorted(review.required_approvals)
+    if actor.specialities & set(required):
+        return None
+    return _refused(
+        actor,
+        review,
+        f"Review {review.pk} of {review.subject_name} needs {' and '.join(required)}; whoever "
+        f"reviews for one of them decides on its waivers, and {actor.name} does not.",
+        "An administrator grants specialities.",
+        "speciality_missing",
+    )
+
+
+def _unproved(actor: Principal, waiver: Waiver) -> NotPermitted | None:
+    try:
+        proof_for(actor, waiver)
+    except NotPermitted as error:
+        return error
+    return None
+
+
+def proof_for(actor: Principal, waiver: Waiver) -> str:
+    """The method of the fresh proof that goes with a decision. Raises as `require_proof`."""
+    doing = f"deciding on a waiver in review {waiver.review_id}"
+    return require_proof(actor, doing, attempt=_attempt(actor, waiver.review)).method
+
+
+def _refused(actor: Principal, review: Review, sentence: str, hint: str, code: str) -> NotPermitted:
+    return NotPermitted(sentence, hint=hint, code=code, attempt=_attempt(actor, review))
+
+
+def _attempt(actor: Principal, review: Review) -> Attempt:
+    return Attempt(
+        actor=actor,
+        action=Action.WAIVER_DECIDE.value,
+        subject=review_subject(review),
+        department=review.department.slug,
+        policy_version=review.policy_version,
+    )

@@ -1,0 +1,233 @@
+"""Asking for a waiver, deciding on it, and ending it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal, background, service_principal
+from governance.reviews.models import ChecklistState
+from governance.reviews.selectors import review_resource, separation_obstacle
+from governance.reviews.states import review_locked, review_subject
+from governance.reviews.waivers.models import Waiver, WaiverState
+from governance.reviews.waivers.selectors import (
+    decision_obstacle,
+    proof_for,
+    request_obstacle,
+)
+from governance.reviews.waivers.states import excused_of, told, waiver_locked, waiver_set_state
+
+REASON_MAX = 1000
+LONGEST = timedelta(days=366)
+EXPIRE_BATCH = 100
+
+
+def waiver_request(
+    *, actor: Principal, review_id: int, code: str, reason: str, expires_at: datetime
+) -> Waiver:
+    """Ask that one unmet item of the checklist be excused until `expires_at`.
+
+    Raises:
+        InvalidInput: no reason, or an end that is past or more than a year away.
+        NotFound, NotPermitted: no such item, or the policy refuses; or the actor is no person.
+        WrongState: the review is not open, or the item is met, is never waived, or has a waiver
+            that is asked for or granted already.
+    """
+    reason = _reason(reason)
+    if not timezone.now() < expires_at <= timezone.now() + LONGEST:
+        raise InvalidInput(
+            f"A waiver ends in the future, within {LONGEST.days} days.",
+            fields={"expires_at": [f"Within {LONGEST.days} days from now."]},
+        )
+    with transaction.atomic():
+        review = review_locked(review_id)
+        decision = authorize(
+            actor=actor, action=Action.WAIVER_REQUEST, resource=review_resource(review)
+        )
+        item = None if "\x00" in code else review.checklist.filter(code=code).first()
+        if item is None:
+            raise NotFound(
+                f"The checklist of review {review.pk} of {review.subject_name} has no item "
+                f"{code[:60]}."
+            )
+        obstacle = request_obstacle(actor, review, item)
+        if obstacle is not None:
+            raise obstacle
+        waiver = Waiver.objects.create(
+            review=review,
+            item=item,
+            digest=review.digest,
+            round=review.round,
+            excused=excused_of(item),
+            reason=reason,
+            expires_at=expires_at,
+            asked_by_id=_person_id(actor),
+        )
+        audit_record(
+            actor=actor,
+            action=Action.WAIVER_REQUEST,
+            subject=review_subject(review),
+            reason=reason,
+            department=review.department.slug,
+            data=told(waiver),
+            policy_version=decision.policy_version,
+        )
+    return waiver
+
+
+def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str) -> Waiver:
+    """Grant or refuse what somebody else asked for.
+
+    Raises:
+        InvalidInput: an unknown verdict, or no reason.
+        NotFound, NotPermitted: the policy, separation of duties or the missing speciality refuses;
+            or there is no fresh second factor.
+        WrongState: it was decided or withdrawn, the review is not open, the item is met by now, or
+            the end that was asked for is past.
+    """
+    if verdict not in (WaiverState.GRANTED, WaiverState.REFUSED):
+        raise InvalidInput(
+            f"A waiver is granted or refused, not {verdict[:40]}.",
+            fields={"verdict": ["is granted or refused"]},
+        )
+    reason = _reason(reason)
+    with transaction.atomic():
+        waiver = waiver_locked(waiver_id)
+        obstacle = decision_obstacle(actor, waiver)
+        if obstacle is not None:
+            raise obstacle
+        decision = authorize(
+            actor=actor, action=Action.WAIVER_DECIDE, resource=review_resource(waiver.review)
+        )
+        if verdict == WaiverState.GRANTED:
+            _check_grantable(waiver)
+        waiver_set_state(
+            actor=actor,
+            waiver=waiver,
+            state=WaiverState(verdict),
+            reason=reason,
+            policy_version=decision.policy_version,
+            proof=proof_for(actor, waiver),
+        )
+    return waiver
+
+
+def _check_grantable(waiver: Waiver) -> None:
+    what = f"The waiver of “{waiver.item.title}” cannot be granted"
+    if waiver.item.state == ChecklistState.SATISFIED:
+        raise WrongState(f"{what}: the item is met.", hint="Refuse it.")
+    if waiver.expires_at <= timezone.now():
+        raise WrongState(
+            f"{what}: it would have ended on {waiver.expires_at:%Y-%m-%d %H:%M} UTC.",
+            hint="Refuse it; a new one can be asked for.",
+        )
+
+
+def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
+    """Take back what one has asked for, before it is decided.
+
+    Raises:
+        InvalidInput: no reason.
+        NotFound, NotPermitted: the policy refuses, or somebody else asked for it.
+        WrongState: it is decided or withdrawn already.
+    """
+    reason = _reason(reason)
+    with transaction.atomic():
+        waiver = waiver_locked(waiver_id)
+        decision = authorize(
+            actor=actor, action=Action.WAIVER_REQUEST, resource=review_resource(waiver.review)
+        )
+        if _person_id(actor) != waiver.asked_by_id:
+            raise NotPermitted(
+                f"{actor.name} did not ask for the waiver of “{waiver.item.title}” and may not "
+                "withdraw it.",
+                hint="Who asked for it withdraws it; a second person refuses it.",
+            )
+        waiver_set_state(
+            actor=actor,
+            waiver=waiver,
+            state=WaiverState.WITHDRAWN,
+            reason=reason,
+            policy_version=decision.policy_version,
+        )
+    return waiver
+
+
+def waiver_revoke(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
+    """End a waiver before its time. Any reviewer may: it makes things stricter, for everybody.
+
+    What was approved with it serves no longer; its own context sees to that.
+
+    Raises:
+        InvalidInput: no reason.
+        NotFound, NotPermitted: the policy refuses, or there is no fresh second factor.
+        WrongState: it is not granted, or has ended.
+    """
+    reason = _reason(reason)
+    with transaction.atomic():
+        waiver = waiver_locked(waiver_id)
+        review = waiver.review
+        decision = authorize(
+            actor=actor, action=Action.WAIVER_DECIDE, resource=review_resource(review)
+        )
+        obstacle = separation_obstacle(actor, review, "", Action.WAIVER_DECIDE)
+        if obstacle is not None:
+            raise obstacle
+        waiver_set_state(
+            actor=actor,
+            waiver=waiver,
+            state=WaiverState.REVOKED,
+            reason=reason,
+            policy_version=decision.policy_version,
+            proof=proof_for(actor, waiver),
+        )
+    return waiver
+
+
+def waivers_expire_due() -> int:
+    """Move granted waivers whose time is over to `expired`; returns how many.
+
+    They excuse nothing from the moment itself; this makes it visible. Two at once do it once.
+    """
+    now = timezone.now()
+    due = Waiver.objects.filter(state=WaiverState.GRANTED, expires_at__lte=now)
+    controller, moved = service_principal("controller"), 0
+    for waiver_id in list(due.order_by("expires_at").values_list("pk", flat=True)[:EXPIRE_BATCH]):
+        with transaction.atomic(), background(f"waiver-{waiver_id}", controller):
+            waiver = waiver_locked(waiver_id)
+            if waiver.state != WaiverState.GRANTED:
+                continue
+            waiver_set_state(
+                actor=controller,
+                waiver=waiver,
+                state=WaiverState.EXPIRED,
+                reason=f"Granted until {waiver.expires_at:%Y-%m-%d %H:%M} UTC.",
+            )
+            moved += 1
+    return moved
+
+
+def _reason(text: str) -> str:
+    text = text.replace("\x00", "").strip()
+    if not text or len(text) > REASON_MAX:
+        raise InvalidInput(
+            f"A reason of 1 to {REASON_MAX} characters is needed.",
+            fields={"reason": ["is empty" if not text else "is too long"]},
+        )
+    return text
+
+
+def _person_id(actor: Principal) -> int:
+    if actor.person_id is None:
+        raise NotPermitted(
+            f"{actor.name} is no person; only people ask for waivers.",
+            code="person_required",
+            hint="Sign in, or use a personal access token.",
+        )
+    return actor.person_id

@@ -1,0 +1,137 @@
+"""Where a waiver may go, and what its item becomes with it."""
+
+from __future__ import annotations
+
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import NotFound, WrongState
+from governance.principals import Principal
+from governance.reviews.models import ChecklistItem, ChecklistState, Review, ReviewState
+from governance.reviews.states import ALLOWED_TRANSITIONS as REVIEW_TRANSITIONS
+from governance.reviews.states import review_locked, review_subject
+from governance.reviews.waivers.models import Waiver, WaiverState
+
+ALLOWED_TRANSITIONS: dict[WaiverState, frozenset[WaiverState]] = {
+    WaiverState.REQUESTED: frozenset(
+        {WaiverState.GRANTED, WaiverState.REFUSED, WaiverState.WITHDRAWN}
+    ),
+    WaiverState.GRANTED: frozenset({WaiverState.REVOKED, WaiverState.EXPIRED}),
+    WaiverState.REFUSED: frozenset(),
+    WaiverState.WITHDRAWN: frozenset(),
+    WaiverState.REVOKED: frozenset(),
+    WaiverState.EXPIRED: frozenset(),
+}
+_DECIDED = (WaiverState.GRANTED, WaiverState.REFUSED)
+
+
+def waiver_locked(waiver_id: int) -> Waiver:
+    """The waiver, its review locked until the transaction ends: whoever else decides, waits.
+
+    Raises:
+        NotFound: there is none.
+    """
+    review_id = Waiver.objects.filter(pk=waiver_id).values_list("review_id", flat=True).first()
+    if review_id is None:
+        raise NotFound("There is no such waiver.")
+    review = review_locked(review_id)
+    waiver = Waiver.objects.select_related("item").get(pk=waiver_id)
+    waiver.review = review
+    return waiver
+
+
+def waiver_set_state(
+    *,
+    actor: Principal,
+    waiver: Waiver,
+    state: WaiverState,
+    reason: str,
+    policy_version: int | None = None,
+    proof: str = "",
+) -> None:
+    """Move a locked waiver, let its item follow, and audit.
+
+    Raises:
+        WrongState: the table allows no such move.
+    """
+    before = WaiverState(waiver.state)
+    if state not in ALLOWED_TRANSITIONS[before]:
+        raise WrongState(
+            f"The waiver of “{waiver.item.title}” is {before.label.lower()}; it cannot become "
+            f"{state.label.lower()}.",
+            hint="" if ALLOWED_TRANSITIONS[before] else "That state is final; ask for a new one.",
+        )
+    waiver.state = state
+    who, now = actor.person_id, timezone.now()
+    if state in _DECIDED:
+        waiver.decided_by_id, waiver.decided_at, waiver.decision_reason = who, now, reason
+    else:
+        waiver.ended_by_id, waiver.ended_at, waiver.end_reason = who, now, reason
+    waiver.save()
+    _item_follows(waiver)
+    audit_record(
+        actor=actor,
+        action=f"waiver:{state.value}",
+        subject=review_subject(waiver.review),
+        reason=reason,
+        department=waiver.review.department.slug,
+        data={**told(waiver), "before": before.value, "after": state.value}
+        | ({"proof": proof} if proof else {}),
+        policy_version=policy_version,
+    )
+
+
+def told(waiver: Waiver) -> dict[str, object]:
+    """What an event about a waiver holds."""
+    return {
+        "waiver": waiver.pk,
+        "item": waiver.item.code,
+        "expires_at": waiver.expires_at.isoformat(),
+        "asked_by": waiver.asked_by_id,
+        "digest": waiver.digest,
+        "round": waiver.round,
+    }
+
+
+def _item_follows(waiver: Waiver) -> None:
+    """A closed review keeps its checklist as it was decided on; its waivers say what became."""
+    item = waiver.item
+    if waiver.state == WaiverState.GRANTED:
+        item.state = ChecklistState.WAIVED
+    elif (
+        item.state == ChecklistState.WAIVED and REVIEW_TRANSITIONS[ReviewState(waiver.review.state)]
+    ):
+        item.state = ChecklistState.FAILED if item.automatic else ChecklistState.OPEN
+    else:
+        return
+    item.save(update_fields=["state"])
+
+
+def excused_of(item: ChecklistItem) -> str:
+    """What a waiver of the item, asked for now, excuses: the result of its check."""
+    return item.note if item.automatic else ""
+
+
+def waivers_follow(*, actor: Principal, review: Review, policy_version: int | None) -> None:
+    """For a locked review that began a new round, its checklist written: what was granted for the
+    same digest and the same result goes on; everything else is taken back, as attestations are.
+    """
+    going = Waiver.objects.select_related("item").filter(
+        review=review, state__in=(WaiverState.REQUESTED, WaiverState.GRANTED)
+    )
+    for waiver in going:
+        waiver.review, item = review, waiver.item
+        granted = waiver.state == WaiverState.GRANTED
+        unmet = item.state != ChecklistState.SATISFIED
+        if unmet and (waiver.digest, waiver.excused) == (review.digest, excused_of(item)):
+            if granted:
+                item.state = ChecklistState.WAIVED
+                item.save(update_fields=["state"])
+            continue
+        waiver_set_state(
+            actor=actor,
+            waiver=waiver,
+            state=WaiverState.REVOKED if granted else WaiverState.WITHDRAWN,
+            reason="What is under review has changed.",
+            policy_version=policy_version,
+        )
