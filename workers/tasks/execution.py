@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
+import importlib.util
 import math
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +32,9 @@ from workers.trainers.protocol import (
     TrainingRequest,
     TrainingResult,
 )
+
+# Whose versions are kept with what was trained, by the name that both imports and registries know.
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
 
 
 def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
@@ -133,10 +138,20 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     stands_on = None if task.methods[spec["method"]] == VersionKind.FULL else base.digest
     return {
         "metrics": _finite(result.metrics),
-        "parameters": result.parameters,
+        "parameters": {**result.parameters, **_made_with(task.trainer)},
         "notes": result.notes,
         "manifest": build_manifest(request.output, base_digest=stands_on).to_json(),
     }
+
+
+def _made_with(trainer: str) -> dict[str, str]:
+    """What made a version beside data and settings: the trainer, and the code it ran on."""
+    versions = {
+        f"library_{name}": importlib.metadata.version(name)
+        for name in ("assay", *LIBRARIES)
+        if importlib.util.find_spec(name) is not None
+    }
+    return {"trainer": trainer, "library_python": platform.python_version(), **versions}
 
 
 def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import time
 from pathlib import Path
@@ -89,6 +90,10 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     manifest = Manifest.from_json(job.result["manifest"])
     assert manifest.base_digest is None
     assert job.result["metrics"]
+    made_with = job.result["parameters"]
+    assert made_with["trainer"] == "workers.trainers.classifier:train"
+    assert made_with["library_torch"] == importlib.metadata.version("torch")
+    assert made_with["epochs"] == 1
     assert not workspace.inputs_folder(job.pk, 1).exists()
     assert job.events.exclude(data={}).exists()
 
