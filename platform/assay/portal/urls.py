@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from assay.portal.views import (
+    absences,
     account,
     audit,
     audit_checkpoints,
@@ -32,6 +33,7 @@ from assay.portal.views import (
     served,
     sessions,
     sign_in,
+    step_up,
     usage,
     versions,
 )
@@ -54,6 +56,7 @@ urlpatterns = [
         account.PasskeyConfirmOptions.as_view(),
         name="account_confirm_passkey",
     ),
+    path("account/prove", step_up.Prove.as_view(), name="account_prove"),
     path("account/password", account.PasswordChange.as_view(), name="account_password"),
     path("account/authenticator", account.AuthenticatorAdd.as_view(), name="account_authenticator"),
     path("account/recovery-codes", account.RecoveryCodes.as_view(), name="account_codes"),
@@ -96,6 +99,8 @@ urlpatterns = [
     path("jobs/<uuid:id>/events.json", jobs.JobEvents.as_view(), name="job_events"),
     path("jobs/<uuid:id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
     path("reviews", reviews.Reviews.as_view(), name="reviews"),
+    path("reviews/absences", absences.Absences.as_view(), name="absences"),
+    path("reviews/absences/<int:id>/end", absences.AbsenceEnd.as_view(), name="absence_end"),
     path("reviews/<int:id>", reviews.ReviewPage.as_view(), name="review"),
     path("reviews/<int:id>/decide", reviews.Decide.as_view(), name="review_decide"),
     path("reviews/<int:id>/answer", reviews.Answer.as_view(), name="review_answer"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from assay.portal.reviewing.parts import Page
+from governance.people.proof import CODE as STEP_UP
 from governance.permissions import Action
+from governance.reviews.absences.selectors import stands_in_for
 from governance.reviews.models import Review, Verdict
-from governance.reviews.selectors import why_not
+from governance.reviews.selectors import decision_obstacle
 
 VERDICTS = (
     (Verdict.COMMENT, "Comment", "Say something without deciding."),
@@ -22,23 +24,24 @@ def decision(page: Page) -> dict[str, Any]:
     speaking = page.is_open and (
         page.may(Action.RELEASE_DECIDE, "release") or page.may(Action.REVIEW_COMMENT, "review")
     )
+    voting = page.actor.specialities | stands_in_for(page.actor, page.review).keys()
     choices = choices_for(page, page.review) if speaking else []
     return {
         "standing": page.standing,
         "choices": choices,
+        "unproved": any(c["code"] == STEP_UP for c in choices),
         "decides": any(not c["blocked"] for c in choices if c["value"] != Verdict.COMMENT),
-        "specialities": sorted(page.actor.specialities & set(page.review.required_approvals)),
+        "specialities": sorted(voting & set(page.review.required_approvals)),
     }
 
 
 def choices_for(page: Page, review: Review) -> list[dict[str, str]]:
     """The four verdicts, each with why it is disabled when it is."""
-    return [
-        {
-            "value": verdict,
-            "title": title,
-            "about": about,
-            "blocked": why_not(page.actor, review, verdict),
-        }
-        for verdict, title, about in VERDICTS
-    ]
+    choices = []
+    for verdict, title, about in VERDICTS:
+        obstacle = decision_obstacle(page.actor, review, verdict)
+        blocked, code = (obstacle.message, obstacle.code) if obstacle else ("", "")
+        choices.append(
+            {"value": verdict, "title": title, "about": about, "blocked": blocked, "code": code}
+        )
+    return choices

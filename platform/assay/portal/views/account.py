@@ -25,7 +25,6 @@ from django.views.decorators.debug import sensitive_post_parameters
 from assay.accounts import crypto, passkeys
 from assay.accounts.duty import relieve
 from assay.accounts.factors import (
-    code_check,
     factor_remove,
     factors_of,
     new_secret,
@@ -43,6 +42,7 @@ from assay.portal.account_forms import (
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.views.sessions import session_id_of, shown
+from assay.portal.views.step_up import give_second_factor
 from governance.errors import InvalidInput, NotFound
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
@@ -142,10 +142,8 @@ class Confirm(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         person, given = own_account(self.actor), self.request.POST
         has_more = factors_of(person.pk).any
-        if "credential" in given:
-            factor = passkeys.passkey_check(person=person, credential=given["credential"])
-        elif "code" in given:
-            factor = code_check(person=person, code=given["code"])
+        if "credential" in given or "code" in given:
+            give_second_factor(self.request, self.actor)
         elif has_more:
             raise InvalidInput(
                 "This account has a second factor; a password alone does not confirm who you are.",
@@ -154,15 +152,6 @@ class Confirm(ActionScreen):
         else:
             password_check(email=person.email, password=given.get("password", ""))
             record_authentication(self.request, self.request.user, "password", reauthenticated=True)
-            return redirect(destination(self.request))
-        record_authentication(
-            self.request,
-            self.request.user,
-            "mfa",
-            id=factor.pk,
-            type=factor.type,
-            reauthenticated=True,
-        )
         return redirect(destination(self.request))
 
 

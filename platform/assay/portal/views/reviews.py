@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -16,6 +17,7 @@ from assay.portal.reviewing.checklist import checklist
 from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
 from assay.portal.reviewing.decision import decision
 from assay.portal.reviewing.parts import OPEN, Page
+from assay.portal.views.step_up import typed_forget, typed_keep, typed_kept
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.reviews.models import Review, ReviewState
@@ -64,7 +66,7 @@ def review_find(screen: Screen, pk: int) -> Review:
     review = (
         reviews_visible_to(screen.actor)
         .select_related("department", "opened_by")
-        .prefetch_related("decisions__person", "checklist__attested_by")
+        .prefetch_related("decisions__person", "decisions__in_place_of", "checklist__attested_by")
         .filter(pk=pk)
         .first()
     )
@@ -88,7 +90,7 @@ class ReviewPage(ActionScreen):
             "release": release,
             "tabs": TABS,
             "tab": page.tab,
-            "typed": self.request.POST,
+            "typed": self.request.POST or typed_kept(self.request, review.pk),
             "may_pack": page.may(Action.RELEASE_EVIDENCE, "release"),
             **changed(page),
             **checklist(page),
@@ -108,6 +110,10 @@ class Decide(ReviewPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         post = self.request.POST
+        if "prove" in post:
+            typed_keep(self.request, review.pk)
+            here = f"{reverse('portal:review', args=[review.pk])}#decision"
+            return redirect(f"{reverse('portal:account_prove')}?{urlencode({'next': here})}")
         release_decide(
             actor=self.actor,
             release_id=int(review.subject_id),
@@ -116,6 +122,7 @@ class Decide(ReviewPage):
             digest=post.get("digest", ""),
             speciality=post.get("speciality", ""),
         )
+        typed_forget(self.request)
         messages.success(self.request, "Recorded. It stands in the audit log under your name.")
         return back(id)
 

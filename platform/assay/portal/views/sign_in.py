@@ -39,6 +39,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from assay.accounts import single_sign_on
 from assay.accounts.factors import code_check, factors_of
+from assay.accounts.freshness import DEMONSTRATION
 from assay.accounts.pages import destination, refusal, sign_in_page
 from assay.accounts.passkeys import authentication_options, passkey_check
 from assay.accounts.personas import personas_allowed
@@ -233,7 +234,7 @@ class DemoSignIn(View):
         person = get_object_or_404(Person, pk=int(wanted[:12]), is_active=True)
         leave(request)
         # The door is open; a second factor that a visitor tries out is asked for all the same.
-        record_authentication(request, person, "demonstration")
+        record_authentication(request, person, DEMONSTRATION)
         response: HttpResponse = perform_login(
             request, Login(user=person, redirect_url=destination(request))
         )
