@@ -22,6 +22,7 @@ from governance.reviews.services import (
     review_decide,
     review_open,
 )
+from governance.reviews.waivers.selectors import waived_until
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.catalogue import get_task
@@ -321,7 +322,7 @@ def release_decide(
         state = _STATE_AFTER[ReviewState(review.state)]
         if state != release.state:
             if state == ReleaseState.APPROVED:
-                approve(release, agreed)
+                approve(release, agreed, waived_until(review))
             release_set_state(
                 actor=actor,
                 release=release,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.utils import timezone
 
 from governance.errors import WrongState
-from governance.reviews.models import ReviewState
+from governance.reviews.models import ChecklistState, ReviewState
 from governance.reviews.selectors import review_standing
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
@@ -90,15 +90,26 @@ def _check_scope(release: Release) -> None:
 def _check_review(release: Release) -> None:
     """Raises WrongState unless the votes that are on record approve exactly this dossier."""
     review = release_review(release)
+    standing = None if review is None else review_standing(review)
     if (
         review is None
+        or standing is None
         or review.state != ReviewState.APPROVED
         or review.digest != release.dossier_digest
-        or review_standing(review).missing
+        or standing.missing
     ):
         raise WrongState(
             f"Release {release.pk} has no review that approves its dossier; it may not serve.",
             code="release_not_servable",
+        )
+    for item in standing.blocking:
+        waived = item.state == ChecklistState.WAIVED
+        why = "waived, and the waiver has ended" if waived else f"{item.get_state_display()}"
+        raise WrongState(
+            f"Release {release.pk} was approved with “{item.title}” {why.lower()}; "
+            "it may not serve.",
+            code="release_not_servable",
+            hint="Submit the version for release again.",
         )
     if release.conditions != conditions_recorded(review):
         raise WrongState(

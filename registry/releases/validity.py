@@ -21,15 +21,18 @@ from registry.resources import release_subject
 _BATCH = 100
 
 
-def approve(release: Release, agreed: Conditions) -> None:
-    """Set on a locked release what its approval now carries; the caller saves it."""
+def approve(release: Release, agreed: Conditions, waived_until: datetime | None = None) -> None:
+    """Set on a locked release what its approval now carries; the caller saves it. It ends no later
+    than the first of the waivers that it rests on, and without a grace then.
+    """
     terms, now = terms_of(release), timezone.now()
     release.approved_at = now
     release.expires_at = now + timedelta(days=terms.valid_days)
     release.grace_days = terms.grace_days
     release.conditions = agreed.to_json()
-    if agreed.until is not None and agreed.until <= release.expires_at:
-        release.expires_at, release.grace_days = agreed.until, 0
+    sooner = min((end for end in (agreed.until, waived_until) if end is not None), default=None)
+    if sooner is not None and sooner <= release.expires_at:
+        release.expires_at, release.grace_days = sooner, 0
     release.warns_at = _next_warning(release, now)
 
 
