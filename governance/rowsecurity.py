@@ -35,6 +35,7 @@ TABLES: dict[str, frozenset[str]] = {
     "deployment": frozenset({"deployment", "release", "model", "dataset"}),
     "evaluation": frozenset({"model", "dataset"}),
     "gate": frozenset({"model", "dataset"}),
+    "incident": frozenset({"incident"}),
     "intake": frozenset({"model"}),
     "job": frozenset({"job"}),
     "key": frozenset({"key"}),
@@ -49,7 +50,12 @@ TABLES: dict[str, frozenset[str]] = {
 _STRUCTURAL = (
     ("shared", Operator.IS_TRUE, None, frozenset({"model", "version"})),
     ("visibility", Operator.EQ, "organisation", frozenset({"deployment", "release"})),
-    ("departments", Operator.SAME_DEPARTMENT, None, frozenset({"deployment", "release"})),
+    (
+        "departments",
+        Operator.SAME_DEPARTMENT,
+        None,
+        frozenset({"deployment", "incident", "release"}),
+    ),
     ("owner", Operator.IS_SELF, None, frozenset({"key"})),
 )
 

@@ -2,16 +2,28 @@
 
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.incidents.models import (
+    Incident,
+    IncidentNote,
+    IncidentSuspension,
+    IncidentVersion,
+)
 from registry.intake.models import Intake
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
 
 __all__ = [
+    "BreakGlass",
     "Dataset",
     "DatasetVersion",
     "Evaluation",
     "Gate",
     "GateResult",
+    "Incident",
+    "IncidentNote",
+    "IncidentSuspension",
+    "IncidentVersion",
     "Intake",
     "Model",
     "ModelVersion",

@@ -26,6 +26,10 @@ APPEND_ONLY = (
     "governance_auditsubtree",
     "governance_threadcomment",
     "governance_usagerecord",
+    "registry_breakglass",
+    "registry_incidentnote",
+    "registry_incidentsuspension",
+    "registry_incidentversion",
     "workers_servingperiod",
 )
 _flush = DatabaseOperations.sql_flush

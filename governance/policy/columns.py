@@ -204,6 +204,12 @@ COLUMNS: dict[str, dict[str, Column]] = {
     },
     "evaluation": {"department": one("version__model__department__slug")},
     "gate": {"department": one("model__department__slug")},
+    "incident": {
+        "department": one("department__slug"),
+        "departments": several("departments__slug"),
+        "reporter": one("reporter_id"),
+        "severity": one("severity"),
+    },
     "intake": {"department": one("model__department__slug"), "state": one("state")},
     "job": {"department": one("department__slug")},
     "key": {

@@ -22,9 +22,9 @@ from governance.principals import Principal
 from governance.reviews.states import reviews_void
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
-from registry.releases.models import Release
+from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import releases_visible_to
-from registry.releases.states import releases_recall
+from registry.releases.states import releases_move
 from registry.resources import acting_person, version_resource, version_subject
 from registry.validation import checked_text
 from registry.versions.models import ModelVersion, VersionState
@@ -37,7 +37,7 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:recall'))"
 # What stands on it at any depth, and whatever has the same bytes as one of these.
 _BELOW = """
 WITH RECURSIVE below(id, digest) AS (
-    SELECT id, digest FROM registry_modelversion WHERE id = %s
+    SELECT id, digest FROM registry_modelversion WHERE id = ANY (%s)
     UNION
     SELECT v.id, v.digest FROM below b
     JOIN registry_modelversion v ON v.base_id = b.id OR v.digest = b.digest
@@ -106,10 +106,10 @@ def recall_radius(*, actor: Principal, version_id: int) -> RecallRadius:
     )
 
 
-def versions_below(version_id: int) -> list[int]:
-    """Ids of the version and of all that a recall of it reaches, whoever may see them."""
+def versions_below(*version_ids: int) -> list[int]:
+    """Ids of the versions and of all that a recall of them reaches, whoever may see them."""
     with connection.cursor() as cursor:
-        cursor.execute(_BELOW, [version_id])
+        cursor.execute(_BELOW, [list(version_ids)])
         return [row[0] for row in cursor.fetchall()]
 
 
@@ -147,7 +147,7 @@ def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: s
         )
         person_id = acting_person(actor).pk
         with lifted():
-            ids = _locked(version.pk)
+            ids = lineage_locked(version.pk)
             _check_confirmed(version, ids, confirm)
             reached = _mark(actor, version, ids, reason, person_id, decision.policy_version)
             releases, reviews = _end_releases(actor, version, ids, reason, decision.policy_version)
@@ -155,11 +155,12 @@ def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: s
     return Recalled(version=version, versions=reached, releases=releases, reviews=reviews)
 
 
-def _locked(version_id: int) -> list[int]:
-    """The lineage, which nothing can join or leave until the transaction ends."""
+def lineage_locked(*version_ids: int) -> list[int]:
+    """Ids of the versions and all below, which nothing can join or leave until the transaction
+    ends; their releases are locked too."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
-    ids = versions_below(version_id)
+    ids = versions_below(*version_ids)
     # Submitting a release locks its version; approving and deploying lock the release.
     rows = ModelVersion.objects.select_for_update(of=("self",)).filter(pk__in=ids)
     list(rows.order_by("pk").values_list("pk"))
@@ -253,8 +254,12 @@ def _end_releases(
         .order_by("pk")
     )
     sentence = f"{version} is recalled: {reason}"
-    moved = releases_recall(
-        actor=actor, releases=releases, reason=sentence, policy_version=policy_version
+    moved = releases_move(
+        actor=actor,
+        releases=releases,
+        to=ReleaseState.RECALLED,
+        reason=sentence,
+        policy_version=policy_version,
     )
     voided = reviews_void(
         actor=actor,

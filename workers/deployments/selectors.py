@@ -55,8 +55,9 @@ def live_deployments() -> QuerySet[Deployment]:
 
 
 def live_or_recalled(since: datetime) -> QuerySet[Deployment]:
-    """As `live_deployments`, and those that stopped since then of releases that are recalled: what
-    still runs of them is to be cut."""
-    recalled = Q(stopped_at__gte=since, release__state=ReleaseState.RECALLED)
+    """As `live_deployments`, and those that stopped since then of releases that are recalled or
+    suspended: what still runs of them is to be cut."""
+    ended = (ReleaseState.RECALLED, ReleaseState.SUSPENDED)
+    recalled = Q(stopped_at__gte=since, release__state__in=ended)
     rows = Deployment.objects.filter(Q(state__in=LIVE) | recalled)
     return rows.select_related(*_RELATED).order_by("pk")

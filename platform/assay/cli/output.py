@@ -28,6 +28,11 @@ STYLES = {
     "revoked": "red",
     "expired": "red",
     "recalled": "red",
+    "suspended": "red",
+    "critical": "red",
+    "high": "yellow",
+    "investigating": "cyan",
+    "resolved": "green",
     "inactive": "yellow",
 }
 

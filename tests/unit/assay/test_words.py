@@ -15,6 +15,8 @@ from governance.audit.models import AuditEvent
 from governance.permissions import Action
 from governance.reviews.models import ReviewState
 from governance.reviews.waivers.models import WaiverState
+from registry.incidents.models import IncidentState
+from registry.releases.breakglass.models import BreakGlassState
 from registry.releases.models import ReleaseState
 from workers.deployments import states as deployment_states
 from workers.jobs import states as job_states
@@ -30,6 +32,8 @@ NO_ACTIONS = ("assay:", "portal:")
 ACTION = re.compile(r"[a-z_]+:[a-z_]+")
 # Written as f-strings, from the states that a thing moves to, or from what was called.
 MADE_UP = {
+    *(f"break_glass:{state.value}" for state in BreakGlassState),
+    *(f"incident:{state.value}" for state in IncidentState),
     *(f"deployment:{verb}" for verb in deployment_states._VERBS.values()),
     *(f"job:{verb}" for verb in job_states._VERBS.values()),
     *(f"release:{state.value}" for state in ReleaseState),

@@ -21,8 +21,13 @@ from governance.quotas.kinds import subject_words as quotas_subject_words
 register = template.Library()
 
 TONES = {
-    "ok": "active approved serving ready succeeded trusted satisfied allowed passed",
-    "bad": "rejected refused failed dead recalled denied reject revoked voided",
+    "ok": (
+        "active approved justified resolved serving ready succeeded trusted satisfied allowed passed"
+    ),
+    "bad": (
+        "rejected refused failed dead recalled suspended denied reject revoked voided "
+        "critical not_justified"
+    ),
     "warn": "changes_requested awaiting_sign_off expired request_changes high withdrawn",
     "info": (
         "open in_review running finishing pending loading checking quarantined queued comment "

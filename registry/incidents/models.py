@@ -1,0 +1,175 @@
+"""Incidents: something went wrong with versions, and what of them may not serve meanwhile."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+
+class IncidentState(models.TextChoices):
+    """Where an incident stands. A resolved one can be opened again; a closed one is final."""
+
+    OPEN = "open"
+    INVESTIGATING = "investigating"
+    RESOLVED = "resolved"
+    CLOSED = "closed"
+
+
+class Severity(models.TextChoices):
+    """How bad it is; `high` and `critical` suspend what the incident is about."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+SUSPENDING = frozenset({Severity.HIGH, Severity.CRITICAL})
+
+
+class Serious(models.TextChoices):
+    """Whether it is a serious incident in the sense of Art. 3(49) of the EU AI Act, and of which
+    kind: Art. 73 gives each its time to report to the market surveillance authority."""
+
+    NO = "", "not a serious incident"
+    GENERAL = "general", "serious: report within 15 days (Art. 73(2))"
+    # A widespread infringement, or critical infrastructure disrupted.
+    WIDESPREAD = "widespread", "serious and widespread: report within 2 days (Art. 73(3))"
+    DEATH = "death", "serious, a death: report within 10 days (Art. 73(4))"
+
+
+REPORT_DAYS = {Serious.GENERAL: 15, Serious.WIDESPREAD: 2, Serious.DEATH: 10}
+
+
+class Incident(models.Model):
+    """What happened, how bad it is, and which departments it concerns: those that own a version
+    which it reaches, and those that may use one. `department` owns the first version named.
+    """
+
+    title = models.CharField(max_length=120)
+    happened = models.TextField(max_length=4000)
+    severity = models.CharField(max_length=10, choices=Severity.choices)
+    serious = models.CharField(max_length=12, choices=Serious.choices, blank=True)
+    aware_at = models.DateTimeField(help_text="When the organisation became aware of it.")
+    department = models.ForeignKey(
+        "governance.Department", on_delete=models.PROTECT, related_name="incidents"
+    )
+    departments = models.ManyToManyField("governance.Department", related_name="+")
+    state = models.CharField(
+        max_length=14, choices=IncidentState.choices, default=IncidentState.OPEN, db_index=True
+    )
+    reporter = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    opened_at = models.DateTimeField(auto_now_add=True)
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                name="resolved_incident_says_when",
+                condition=~Q(state__in=("resolved", "closed")) | Q(resolved_at__isnull=False),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"incident {self.pk}"
+
+    @property
+    def report_by(self) -> datetime | None:
+        """Until when a serious incident must be reported; None for another."""
+        days = REPORT_DAYS.get(Serious(self.serious))
+        return None if days is None else self.aware_at + timedelta(days=days)
+
+
+class IncidentVersion(models.Model):
+    """A version that the incident is about; what stands on it is reached through it."""
+
+    incident = models.ForeignKey(Incident, on_delete=models.PROTECT, related_name="links")
+    version = models.ForeignKey(
+        "registry.ModelVersion", on_delete=models.PROTECT, related_name="incident_links"
+    )
+    added_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
+    )
+    added_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("incident", "version"), name="version_once_in_an_incident"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"version {self.version_id} in incident {self.incident_id}"
+
+
+class NoteKind(models.TextChoices):
+    """What a line of the timeline tells."""
+
+    NOTE = "note", "wrote"
+    STATE = "state", "moved it on"
+    SEVERITY = "severity", "rated it"
+    VERSION = "version", "added a version"
+    LIFTED = "lifted", "lifted the suspension"
+
+
+class IncidentNote(models.Model):
+    """One line of an incident's timeline. Append-only by database triggers."""
+
+    incident = models.ForeignKey(Incident, on_delete=models.PROTECT, related_name="notes")
+    kind = models.CharField(max_length=10, choices=NoteKind.choices)
+    detail = models.CharField(max_length=200, blank=True)
+    text = models.TextField(max_length=2000)
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return f"{self.kind} in incident {self.incident_id}"
+
+
+class IncidentSuspension(models.Model):
+    """While `lifted_at` is empty, nothing that the incident's versions reach may serve.
+
+    `excluded_people` reported it or had a part in those versions: none of them lifts it. A trigger
+    keeps the reporter among them and lets the list only grow; a check (migration) refuses the
+    lifting by any of them.
+    """
+
+    incident = models.ForeignKey(Incident, on_delete=models.PROTECT, related_name="suspensions")
+    since = models.DateTimeField(auto_now_add=True)
+    excluded_people = ArrayField(models.BigIntegerField())
+    lifted_at = models.DateTimeField(null=True, blank=True)
+    lifted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    lift_reason = models.CharField(max_length=1000, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("incident",),
+                condition=Q(lifted_at__isnull=True),
+                name="one_suspension_of_an_incident",
+            ),
+            models.CheckConstraint(
+                name="lifted_suspension_says_by_whom",
+                condition=Q(lifted_at__isnull=True, lifted_by__isnull=True, lift_reason="")
+                | (Q(lifted_at__isnull=False, lifted_by__isnull=False) & ~Q(lift_reason="")),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"suspension by incident {self.incident_id}"

@@ -1,0 +1,44 @@
+"""Which incident suspends a version: its own, or one of what it stands on or has the bytes of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from django.db import connection
+
+from governance.errors import WrongState
+from governance.rowsecurity import lifted
+from registry.versions.models import ModelVersion
+
+# The inverse of what a recall walks down: up to the bases, and across to the same bytes.
+_STANDING = """
+WITH RECURSIVE above(start, id, base_id, digest) AS (
+    SELECT id, id, base_id, digest FROM registry_modelversion WHERE id = ANY (%s)
+    UNION
+    SELECT a.start, v.id, v.base_id, v.digest FROM above a
+    JOIN registry_modelversion v ON v.id = a.base_id OR v.digest = a.digest
+)
+SELECT a.start, min(s.incident_id) FROM above a
+JOIN registry_incidentversion l ON l.version_id = a.id
+JOIN registry_incidentsuspension s ON s.incident_id = l.incident_id AND s.lifted_at IS NULL
+GROUP BY a.start
+"""
+
+
+def suspended_by(version_ids: Collection[int]) -> dict[int, int]:
+    """Of these versions the suspended ones, each with the first incident that suspends it."""
+    with lifted(), connection.cursor() as cursor:
+        cursor.execute(_STANDING, [list(version_ids)])
+        return dict(cursor.fetchall())
+
+
+def check_not_suspended(version: ModelVersion, verb: str) -> None:
+    """Raises WrongState while an incident suspends `version` or what it stands on."""
+    incident = suspended_by([version.pk]).get(version.pk)
+    if incident is not None:
+        raise WrongState(
+            f"Incident {incident} suspends {version}; it cannot be {verb}.",
+            code="incident_suspends",
+            hint="Once it is resolved, a reviewer for model risk or security who had no part in it "
+            "lifts the suspension.",
+        )

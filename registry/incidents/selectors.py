@@ -1,0 +1,136 @@
+"""Reading incidents: each department sees those that concern what it owns or uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import Exists, OuterRef, Prefetch, QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+from registry.incidents.models import (
+    SUSPENDING,
+    Incident,
+    IncidentNote,
+    IncidentSuspension,
+    IncidentVersion,
+)
+from registry.incidents.states import STANDING
+from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import releases_visible_to
+from registry.versions.models import ModelVersion
+from registry.versions.recall import LISTED, versions_below
+from registry.versions.selectors import versions_visible_to
+
+# Columns that are large and not needed here.
+_HEAVY = ("manifest", "card", "base__manifest", "base__card")
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What stands on an incident's versions, these among them: at most 200 of each that the actor
+    may see, and how many there are in all."""
+
+    versions: list[ModelVersion]
+    releases: list[Release]
+    versions_total: int
+    releases_total: int
+    release_ids: list[int]
+
+
+def incidents_visible_to(actor: Principal) -> QuerySet[Incident]:
+    """Incidents that `actor` may see, the newest first; `suspends` says whether one does now."""
+    standing = IncidentSuspension.objects.filter(incident=OuterRef("pk"), lifted_at__isnull=True)
+    rows = Incident.objects.select_related("department", "reporter").annotate(
+        suspends=Exists(standing)
+    )
+    rows = rows.prefetch_related(
+        Prefetch("links", IncidentVersion.objects.select_related("version__model"))
+    )
+    return visible_to(actor, Action.INCIDENT_VIEW, rows, resource_type="incident")
+
+
+def incident_get(*, actor: Principal, id: int) -> Incident:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    incident = incidents_visible_to(actor).filter(pk=id).first()
+    if incident is None:
+        raise NotFound(f"There is no incident {id} that you may see.")
+    return incident
+
+
+def incidents_pressing(actor: Principal) -> QuerySet[Incident]:
+    """High and critical ones that nobody has resolved yet."""
+    return incidents_visible_to(actor).filter(state__in=STANDING, severity__in=SUSPENDING)
+
+
+def incident_notes(incident: Incident) -> list[IncidentNote]:
+    """The timeline of an incident that the actor may see, the oldest line first."""
+    return list(incident.notes.select_related("person"))
+
+
+def incident_suspensions(incident: Incident) -> list[IncidentSuspension]:
+    """Every time that it suspended, and who lifted it."""
+    return list(incident.suspensions.select_related("lifted_by"))
+
+
+def incident_reaches(actor: Principal, incident: Incident) -> Reached:
+    """What stands on the incident's versions, as far as the actor may see it."""
+    linked = [link.version_id for link in incident.links.all()]
+    with lifted():
+        ids = versions_below(*linked)
+        of_them = Release.objects.filter(version_id__in=ids)
+        of_them = of_them.filter(state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED))
+        release_ids = list(of_them.order_by("pk").values_list("pk", flat=True))
+    versions = versions_visible_to(actor).filter(pk__in=ids).defer(*_HEAVY)
+    releases = releases_visible_to(actor).filter(pk__in=release_ids)
+    releases = releases.defer("dossier", "version__manifest", "version__card")
+    return Reached(
+        versions=list(versions.order_by("pk")[:LISTED]),
+        releases=list(releases.order_by("pk")[:LISTED]),
+        versions_total=len(ids),
+        releases_total=len(release_ids),
+        release_ids=release_ids,
+    )
+
+
+def incidents_of(actor: Principal, version_id: int) -> QuerySet[Incident]:
+    """Those that name the version, or that suspend it through what it stands on."""
+    return incidents_visible_to(actor).filter(links__version_id=version_id).distinct()
+
+
+def incident_resource(incident: Incident) -> Resource:
+    """An incident as the policy sees it."""
+    return Resource(
+        type="incident",
+        id=str(incident.pk),
+        name=str(incident),
+        department=incident.department.slug,
+        attributes={
+            "departments": sorted(each.slug for each in incident.departments.all()),
+            "reporter": incident.reporter_id,
+            "severity": incident.severity,
+        },
+    )
+
+
+def reporting_resource(version: ModelVersion) -> Resource:
+    """An incident that is about to be reported of a version: its owner's, and concerning those that
+    may use the version itself."""
+    users = Release.objects.filter(
+        version=version, state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED)
+    ).values_list("departments__slug", flat=True)
+    owner = version.model.department.slug
+    return Resource(
+        type="incident",
+        name=f"incident of {version}",
+        department=owner,
+        attributes={
+            "departments": sorted({owner, *(slug for slug in users if slug)}),
+            "reporter": None,
+            "severity": "",
+        },
+    )

@@ -1,0 +1,361 @@
+"""Opening an incident, keeping its record, and lifting what it suspends."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Attempt, audit_record
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Person
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+from registry.incidents.models import (
+    Incident,
+    IncidentNote,
+    IncidentState,
+    IncidentVersion,
+    NoteKind,
+    Serious,
+    Severity,
+)
+from registry.incidents.selectors import incident_get, incident_resource, reporting_resource
+from registry.incidents.states import (
+    STANDING,
+    incident_locked,
+    incident_set_state,
+    incident_subject,
+)
+from registry.incidents.suspending import incident_suspend, suspension_lift
+from registry.releases.models import Release
+from registry.resources import acting_person
+from registry.validation import checked_choice, checked_text
+from registry.versions.models import ModelVersion
+
+TITLE_MAX = 120
+HAPPENED_MAX = 4000
+TEXT_MAX = 2000
+REASON_MAX = 1000
+VERSIONS_MAX = 20
+NOTES_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """What a lifted suspension gave back, and what stays suspended all the same."""
+
+    incident: Incident
+    approved: list[Release]
+    suspended: list[Release]
+
+
+def incident_open(
+    *,
+    actor: Principal,
+    title: str,
+    happened: str,
+    severity: str,
+    versions: Collection[int],
+    serious: str = "",
+    aware_at: datetime | None = None,
+) -> Incident:
+    """Report what happened with some versions. One that is high or critical suspends every approved
+    release of them, and of what stands on them, in the same transaction.
+
+    Raises:
+        InvalidInput: a malformed field, no version or more than 20, or a moment in the future.
+        NotFound, NotPermitted: there is no such version, or the policy refuses.
+    """
+    title = checked_text(title, field="title", limit=TITLE_MAX)
+    happened = checked_text(happened, field="happened", limit=HAPPENED_MAX)
+    checked_choice(severity, list(Severity.values), field="severity")
+    checked_choice(serious, list(Serious.values), field="serious")
+    wanted = list(dict.fromkeys(versions))
+    _check_count(len(wanted))
+    now = timezone.now()
+    if aware_at is not None and aware_at > now:
+        sentence = "The moment at which it became known is in the future."
+        raise InvalidInput(sentence, fields={"aware_at": [sentence]})
+    with transaction.atomic():
+        found = [_reportable(actor, version_id) for version_id in wanted]
+        policy_version = found[0][1]
+        person = acting_person(actor)
+        with lifted():
+            first = found[0][0]
+            incident = Incident.objects.create(
+                title=title,
+                happened=happened,
+                severity=severity,
+                serious=serious,
+                aware_at=aware_at or now,
+                department=first.model.department,
+                reporter=person,
+            )
+            for version, _ in found:
+                IncidentVersion.objects.create(incident=incident, version=version, added_by=person)
+            audit_record(
+                actor=actor,
+                action=Action.INCIDENT_OPEN,
+                subject=incident_subject(incident),
+                reason=title,
+                department=incident.department.slug,
+                data={
+                    "severity": severity,
+                    "serious": serious,
+                    "versions": [version.digest for version, _ in found],
+                },
+                policy_version=policy_version,
+            )
+            incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+    return incident
+
+
+def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentNote:
+    """Write a line of the timeline, which stays as it is.
+
+    Raises:
+        InvalidInput: no text, or one over 2,000 characters.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: the incident is closed, or has 500 lines.
+    """
+    text = checked_text(text, field="text", limit=TEXT_MAX)
+    with transaction.atomic():
+        incident, person, policy_version = _held(actor, incident_id)
+        with lifted():
+            _check_not_closed(incident)
+            audit_record(
+                actor=actor,
+                action="incident:note",
+                subject=incident_subject(incident),
+                reason=text[:REASON_MAX],
+                department=incident.department.slug,
+                policy_version=policy_version,
+            )
+            return _note(incident, person, NoteKind.NOTE, text)
+
+
+def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) -> Incident:
+    """Investigate it, resolve it, open it again or close it. Resolving lifts no suspension; what is
+    opened again, and is high or critical, suspends again.
+
+    Raises:
+        InvalidInput: an unknown state, or no text.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: there is no way there, or its suspension stands and it was to be closed.
+    """
+    checked_choice(state, list(IncidentState.values), field="state")
+    text = checked_text(text, field="text", limit=TEXT_MAX)
+    with transaction.atomic():
+        incident, person, policy_version = _held(actor, incident_id)
+        with lifted():
+            before = incident.get_state_display()
+            incident_set_state(
+                actor=actor,
+                incident=incident,
+                state=IncidentState(state),
+                reason=text[:REASON_MAX],
+                policy_version=policy_version,
+            )
+            detail = f"{before} → {incident.get_state_display()}".lower()
+            _note(incident, person, NoteKind.STATE, text, detail)
+            if IncidentState(state) in STANDING:
+                incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+    return incident
+
+
+def incident_rate(
+    *, actor: Principal, incident_id: int, severity: str, serious: str, text: str
+) -> Incident:
+    """Say how bad it is. Raising it to high or critical suspends at once; lowering lifts nothing.
+
+    Raises:
+        InvalidInput: an unknown severity or kind, or no text.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: the incident is closed, or is rated so already.
+    """
+    checked_choice(severity, list(Severity.values), field="severity")
+    checked_choice(serious, list(Serious.values), field="serious")
+    text = checked_text(text, field="text", limit=TEXT_MAX)
+    with transaction.atomic():
+        incident, person, policy_version = _held(actor, incident_id)
+        with lifted():
+            _check_not_closed(incident)
+            before = {"severity": incident.severity, "serious": incident.serious}
+            after = {"severity": severity, "serious": serious}
+            if before == after:
+                raise WrongState(f"Incident {incident.pk} is rated {severity} already.")
+            incident.severity, incident.serious = severity, serious
+            incident.save(update_fields=["severity", "serious"])
+            audit_record(
+                actor=actor,
+                action="incident:rate",
+                subject=incident_subject(incident),
+                reason=text[:REASON_MAX],
+                department=incident.department.slug,
+                data={"before": before, "after": after},
+                policy_version=policy_version,
+            )
+            said = f"{before['severity']} → {severity}" if before["severity"] != severity else ""
+            if before["serious"] != serious:
+                said += f"{'; ' if said else ''}{Serious(serious).label}"
+            _note(incident, person, NoteKind.SEVERITY, text, said)
+            if IncidentState(incident.state) in STANDING:
+                incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+    return incident
+
+
+def incident_add_version(
+    *, actor: Principal, incident_id: int, version_id: int, text: str
+) -> Incident:
+    """Say that it is about a further version, which is suspended at once where the incident
+    suspends.
+
+    Raises:
+        InvalidInput: no text.
+        NotFound, NotPermitted: there is no such incident or version, or the policy refuses.
+        WrongState: the incident is closed, has the version, or has 20.
+    """
+    text = checked_text(text, field="text", limit=TEXT_MAX)
+    with transaction.atomic():
+        incident, person, policy_version = _held(actor, incident_id)
+        version, _ = _reportable(actor, version_id)
+        with lifted():
+            _check_not_closed(incident)
+            linked = set(incident.links.values_list("version_id", flat=True))
+            if version.pk in linked or len(linked) >= VERSIONS_MAX:
+                why = "names it already" if version.pk in linked else f"names {VERSIONS_MAX}"
+                raise WrongState(f"{version} was not added: incident {incident.pk} {why}.")
+            IncidentVersion.objects.create(incident=incident, version=version, added_by=person)
+            audit_record(
+                actor=actor,
+                action="incident:add_version",
+                subject=incident_subject(incident),
+                reason=text[:REASON_MAX],
+                department=incident.department.slug,
+                data={"version": version.digest},
+                policy_version=policy_version,
+            )
+            _note(incident, person, NoteKind.VERSION, text, str(version))
+            incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+    return incident
+
+
+def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
+    """Let serve again what a resolved incident had suspended, where nothing else forbids it.
+
+    Raises:
+        InvalidInput: no reason, or one over 1,000 characters.
+        NotFound, NotPermitted: the policy refuses, or separation of duties does.
+        WrongState: the incident suspends nothing, or is not resolved.
+    """
+    reason = checked_text(reason, field="reason", limit=REASON_MAX)
+    with transaction.atomic():
+        incident, person, policy_version = _held(actor, incident_id, Action.INCIDENT_LIFT)
+        with lifted():
+            suspension = incident.suspensions.filter(lifted_at__isnull=True).first()
+            if suspension is None:
+                raise WrongState(f"Incident {incident.pk} suspends nothing; nothing was lifted.")
+            if person.pk in suspension.excluded_people:
+                raise _separated(actor, incident, person, policy_version)
+            if IncidentState(incident.state) in STANDING:
+                raise WrongState(
+                    f"Incident {incident.pk} is {incident.get_state_display().lower()}; its "
+                    "suspension cannot be lifted.",
+                    hint="It is resolved first.",
+                )
+            approved, kept = suspension_lift(
+                actor=actor, incident=incident, reason=reason, policy_version=policy_version
+            )
+            audit_record(
+                actor=actor,
+                action=Action.INCIDENT_LIFT,
+                subject=incident_subject(incident),
+                reason=reason,
+                department=incident.department.slug,
+                data={
+                    "approved": [release.pk for release in approved],
+                    "still_suspended": [release.pk for release in kept],
+                },
+                policy_version=policy_version,
+            )
+            _note(incident, person, NoteKind.LIFTED, reason)
+    return Lifted(incident, approved, kept)
+
+
+def _held(
+    actor: Principal, incident_id: int, action: Action = Action.INCIDENT_UPDATE
+) -> tuple[Incident, Person, int | None]:
+    """The incident with its row locked, for somebody who may change it."""
+    seen = incident_get(actor=actor, id=incident_id)
+    with lifted():
+        resource = incident_resource(seen)
+    decision = authorize(actor=actor, action=action, resource=resource)
+    person = acting_person(actor)
+    with lifted():
+        return incident_locked(incident_id), person, decision.policy_version
+
+
+def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, int | None]:
+    """A version of which the actor may report something, whether or not they may look at it."""
+    unknown = f"There is no version {version_id} that you may see."
+    with lifted():
+        rows = ModelVersion.objects.select_related("model__department")
+        version = rows.filter(pk=version_id).first()
+        if version is None:
+            raise NotFound(unknown)
+        resource = reporting_resource(version)
+    try:
+        decision = authorize(actor=actor, action=Action.INCIDENT_OPEN, resource=resource)
+    except NotFound as error:
+        raise NotFound(unknown, attempt=error.attempt) from error
+    return version, decision.policy_version
+
+
+def _separated(
+    actor: Principal, incident: Incident, person: Person, policy_version: int | None
+) -> NotPermitted:
+    why = "reported" if person.pk == incident.reporter_id else "had a part in what is suspended by"
+    return NotPermitted(
+        f"Separation of duties: {actor.name} {why} incident {incident.pk} and may not lift its "
+        "suspension.",
+        code="separation_of_duties",
+        hint="Another reviewer for model risk or security lifts it.",
+        attempt=Attempt(
+            actor=actor,
+            action=Action.INCIDENT_LIFT.value,
+            subject=incident_subject(incident),
+            department=incident.department.slug,
+            policy_version=policy_version,
+        ),
+    )
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= VERSIONS_MAX:
+        sentence = f"An incident names 1 to {VERSIONS_MAX} versions; {count} were named."
+        raise InvalidInput(sentence, fields={"versions": [sentence]})
+
+
+def _check_not_closed(incident: Incident) -> None:
+    if incident.state == IncidentState.CLOSED:
+        raise WrongState(
+            f"Incident {incident.pk} is closed; nothing is added to it.", hint="Open a new one."
+        )
+
+
+def _note(
+    incident: Incident, person: Person, kind: NoteKind, text: str, detail: str = ""
+) -> IncidentNote:
+    if kind is NoteKind.NOTE and incident.notes.count() >= NOTES_MAX:
+        raise WrongState(
+            f"The timeline of incident {incident.pk} has {NOTES_MAX} lines; it takes no more notes."
+        )
+    return IncidentNote.objects.create(
+        incident=incident, person=person, kind=kind, text=text, detail=detail[:200]
+    )

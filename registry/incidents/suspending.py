@@ -1,0 +1,115 @@
+"""What an incident takes out of service, and what lifting its suspension gives back.
+
+Callers hold the incident's row, and the lineage's lock (`lineage_locked`), which a recall and
+registering share; approving and deploying wait for the rows of the releases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from django.utils import timezone
+
+from governance.principals import Principal
+from registry.incidents.models import SUSPENDING, Incident, IncidentSuspension, Severity
+from registry.incidents.reach import suspended_by
+from registry.releases.models import Release, ReleaseState
+from registry.releases.services import _made_by as made_by
+from registry.releases.states import releases_move
+from registry.versions.models import ModelVersion
+from registry.versions.recall import lineage_locked
+
+
+def incident_suspend(
+    *, actor: Principal, incident: Incident, policy_version: int | None
+) -> list[Release]:
+    """Suspend every approved release that the incident's versions reach; returns those that were
+    serving until now. Nothing for one that is neither high nor critical, and was never.
+    """
+    linked = list(incident.links.order_by("pk").values_list("version_id", flat=True))
+    ids = lineage_locked(*linked)
+    concern(incident, ids)
+    standing = incident.suspensions.filter(lifted_at__isnull=True).first()
+    if standing is None and Severity(incident.severity) not in SUSPENDING:
+        return []
+    people = excluded_people(incident, linked)
+    if standing is None:
+        IncidentSuspension.objects.create(incident=incident, excluded_people=people)
+    else:
+        standing.excluded_people = sorted({*standing.excluded_people, *people})
+        standing.save(update_fields=["excluded_people"])
+    return releases_move(
+        actor=actor,
+        releases=_releases(ids, ReleaseState.APPROVED),
+        to=ReleaseState.SUSPENDED,
+        reason=f"Incident {incident.pk} is {incident.severity}.",
+        policy_version=policy_version,
+    )
+
+
+def suspension_lift(
+    *, actor: Principal, incident: Incident, reason: str, policy_version: int | None
+) -> tuple[list[Release], list[Release]]:
+    """Lift the standing suspension; returns the releases that are approved again, and those that
+    stay suspended, because another incident suspends them too or their time is over.
+    """
+    linked = list(incident.links.values_list("version_id", flat=True))
+    ids = lineage_locked(*linked)
+    incident.suspensions.filter(lifted_at__isnull=True).update(
+        lifted_at=timezone.now(), lifted_by_id=actor.person_id, lift_reason=reason
+    )
+    still = suspended_by(ids)
+    now = timezone.now()
+    waiting = list(_releases(ids, ReleaseState.SUSPENDED))
+    free = [
+        release
+        for release in waiting
+        if release.version_id not in still
+        and release.serves_until is not None
+        and release.serves_until > now
+    ]
+    back = releases_move(
+        actor=actor,
+        releases=free,
+        to=ReleaseState.APPROVED,
+        reason=f"The suspension by incident {incident.pk} is lifted: {reason}"[:1000],
+        policy_version=policy_version,
+    )
+    kept = {release.pk for release in back}
+    return back, [release for release in waiting if release.pk not in kept]
+
+
+def excluded_people(incident: Incident, version_ids: Collection[int]) -> list[int]:
+    """Who reported the incident or had a part in its versions: none of them lifts it."""
+    people = {incident.reporter_id}
+    for version in ModelVersion.objects.filter(pk__in=version_ids):
+        people |= made_by(version)
+    return sorted(people)
+
+
+def concern(incident: Incident, ids: Collection[int]) -> None:
+    """Note which departments it concerns: owners of the versions it reaches, and those that may use
+    one. None is forgotten."""
+    owners = ModelVersion.objects.filter(pk__in=ids).values_list("model__department_id", flat=True)
+    users = Release.objects.filter(
+        version_id__in=ids, state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED)
+    ).values_list("departments__pk", flat=True)
+    incident.departments.add(*{pk for pk in (*owners, *users) if pk is not None})
+
+
+def _releases(ids: Collection[int], state: ReleaseState) -> list[Release]:
+    return list(
+        Release.objects.filter(version_id__in=ids, state=state)
+        .select_related("department", "version")
+        .only(
+            "state",
+            "dossier_digest",
+            "approved_at",
+            "expires_at",
+            "grace_days",
+            "conditions",
+            "department__slug",
+            "version__digest",
+        )
+        .order_by("pk")
+    )
