@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from governance.errors import InvalidInput, TooLarge
 from registry.canonical import canonical_json
 from registry.catalogue import Task
+from registry.datasets.personal import PersonalData
 
 MAX_ROWS = 2_000_000
 MAX_ROW_BYTES = 1024 * 1024
@@ -33,7 +34,8 @@ class ParsedDataset:
     """What canonical JSON lines hold. `digest` is the SHA-256 of the file's bytes.
 
     `profile`: `duplicates` is the number of rows whose input stood before; `characters` gives min,
-    mean and max of an input's length; `labels` counts rows by label, where the task has labels.
+    mean and max of an input's length; `labels` counts rows by label, where the task has labels;
+    `personal` says in how many rows there are signs of personal data, as in `personal.py`.
     """
 
     digest: str
@@ -152,6 +154,7 @@ def _write(rows: Iterator[tuple[int, Any]], output: IO[bytes], task: Task) -> Pa
     seen: set[bytes] = set()
     lengths: list[int] = []
     labels: Counter[str] = Counter()
+    personal = PersonalData()
     for line, raw in rows:
         count += 1
         if count > MAX_ROWS:
@@ -161,6 +164,7 @@ def _write(rows: Iterator[tuple[int, Any]], output: IO[bytes], task: Task) -> Pa
         digest.update(record)
         size += len(record)
         output.write(record)
+        personal.look(row)
         given = task.row_input(row)
         seen.add(input_fingerprint(given))
         lengths.append(len(given))
@@ -180,6 +184,7 @@ def _write(rows: Iterator[tuple[int, Any]], output: IO[bytes], task: Task) -> Pa
     }
     if labels:
         profile["labels"] = dict(labels.most_common())
+    profile["personal"] = personal.profile()
     return ParsedDataset(digest=digest.hexdigest(), rows=count, size_bytes=size, profile=profile)
 
 

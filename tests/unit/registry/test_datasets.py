@@ -70,6 +70,7 @@ def test_a_table_with_quoted_newlines_becomes_canonical_rows(
     assert (version.number, version.rows, version.size_bytes) == (1, 3, len(content))
     assert version.digest == sha256(content)
     assert version.profile["duplicates"] == 1
+    assert version.profile["personal"]["columns"] == {}
     assert version.profile["labels"] == {"negative": 1, "positive": 1, "neutral": 1}
     event = AuditEvent.objects.get(action="dataset_version:create")
     assert json.loads(bytes(event.canonical))["data"]["digest"] == version.digest
