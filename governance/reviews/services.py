@@ -87,6 +87,7 @@ def review_open(
     policy_version: int,
     checklist: Sequence[ChecklistEntry],
     due_at: datetime,
+    review_policy: ReviewPolicy | None = None,
 ) -> Review:
     """Ask for decisions on one digest. The submitter never decides, nor does who is excluded.
 
@@ -115,6 +116,7 @@ def review_open(
                     required_approvals=required_approvals,
                     excluded_people=sorted({*excluded_people, submitter_id}),
                     policy_version=policy_version,
+                    review_policy=review_policy,
                     opened_by_id=submitter_id,
                     due_at=due_at,
                 )
@@ -134,6 +136,7 @@ def review_open(
                 "required_approvals": required_approvals,
                 "excluded_people": review.excluded_people,
                 "subject": f"{subject.type} {subject.id}",
+                "review_policy": str(review_policy) if review_policy else None,
             },
             policy_version=decision.policy_version,
         )

@@ -106,10 +106,11 @@ def _decision(
         decision.speciality,
         decision.digest,
         decision.round,
+        decision.in_place_of_id,
     )
     logged = (
         body["actor_id"],
-        *(data.get(name) for name in ("verdict", "speciality", "digest", "round")),
+        *(data.get(name) for name in ("verdict", "speciality", "digest", "round", "in_place_of")),
     )
     if kept != logged:
         raise _contradicted(decision.review)
@@ -123,6 +124,7 @@ def _decision(
         "speciality": decision.speciality,
         "digest": decision.digest,
         "person": names.of(decision.person_id),
+        "in_place_of": names.of(decision.in_place_of_id),
         "reason": decision.reason if cut else logged_reason,
         "at": body["occurred_at"],
     }

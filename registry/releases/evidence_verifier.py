@@ -380,6 +380,8 @@ class Pack:
                 said = [body[of] for of in ("actor_kind", "actor_id", "occurred_at", "subject_id")]
                 told += [each[name] for name in names]
                 said += [body["data"][name] for name in ("subject", *names)]
+                told.append((each["in_place_of"] or {}).get("id"))
+                said.append(body["data"].get("in_place_of"))
                 if told != said or body["actor_name"] not in ("", person["name"]):
                     raise Fault(f"event {each['event']} is of another decision by {person['name']}")
                 # The log holds the first 2,000 characters of a reason, the last of them a mark.
@@ -399,8 +401,11 @@ class Pack:
             elif body["action"] == "review:open":
                 # Whoever answered the reviewers has had a part in it from then on.
                 made.add(body["actor_id"])
-            elif body["action"] == "release:decide" and body["actor_id"] in made:
-                raise Fault(f"person {body['actor_id']} decided on their own work")
+            elif body["action"] == "release:decide":
+                # A deputy's vote is that of whom they stand in for, too.
+                for person in (body["actor_id"], str(body["data"].get("in_place_of"))):
+                    if person in made:
+                        raise Fault(f"person {person} decided on their own work")
         return "nobody decided on what they submitted or made"
 
     def approval(self) -> str:

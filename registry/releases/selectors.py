@@ -45,7 +45,7 @@ def release_review(release: Release) -> Review | None:
     return (
         Review.objects.filter(subject_type="release", subject_id=str(release.pk))
         .select_related("department", "opened_by")
-        .prefetch_related("decisions__person", "checklist__attested_by")
+        .prefetch_related("decisions__person", "decisions__in_place_of", "checklist__attested_by")
         .order_by("-pk")
         .first()
     )

@@ -36,7 +36,7 @@ OWNED = frozenset(
     }
 )
 # What belongs to a person alone, about which no policy is asked.
-OWN = frozenset({"audit:cancel_export", "audit_filter:delete"})
+OWN = frozenset({"absence:end", "absence:set", "audit:cancel_export", "audit_filter:delete"})
 
 
 def changing() -> list[Operation]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from governance.people.models import Role, RoleAssignment
+from governance.errors import NotFound
+from governance.people.models import Person, Role, RoleAssignment
 from governance.people.selectors import sees_everyone
 from governance.principals import Principal
 from governance.reviews.absences.models import Absence
@@ -80,3 +81,19 @@ def _spoken_for(review: Review, people: Iterable[int]) -> set[int]:
     wanted = set(people)
     rows = votes.filter(Q(person_id__in=wanted) | Q(in_place_of_id__in=wanted))
     return {each for row in rows.values_list("person_id", "in_place_of_id") for each in row if each}
+
+
+def reviewers_known_to(actor: Principal) -> QuerySet[Person]:
+    """Every active reviewer, for who is one or sees everyone: whom they may name as a deputy."""
+    if not actor.specialities and not sees_everyone(actor):
+        return Person.objects.none()
+    held = RoleAssignment.objects.filter(person=OuterRef("pk"), role=Role.REVIEWER)
+    return Person.objects.filter(Exists(held), is_active=True)
+
+
+def reviewer_get(*, actor: Principal, person_id: int) -> Person:
+    """Raises NotFound when there is no such reviewer, or the actor may not know of any."""
+    found = reviewers_known_to(actor).filter(pk=person_id).first()
+    if found is None:
+        raise NotFound(f"There is no reviewer {person_id} that you may see.")
+    return found

@@ -24,6 +24,7 @@ from governance.people.models import (
     RoleAssignment,
 )
 from governance.quotas.models import QuotaLimit
+from governance.reviews.absences.models import Absence
 from governance.reviews.models import Review
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
@@ -56,6 +57,7 @@ QUERIES = {
     "jobs": 4,
     "releases": 5,
     "reviews": 4,
+    "absences": 4,
     "deployments": 6,
     "usage": 4,
     # And the ids along one index, which departments these can be of, and the keys of people.
@@ -253,6 +255,14 @@ def fill_reviews(world: World, number: int) -> None:
     )
 
 
+def fill_absences(world: World, _number: int) -> None:
+    now, away = timezone.now(), world.person()
+    Absence.objects.create(
+        person=away, deputy=world.person(), speciality="privacy", set_by=away,
+        starts_at=now, ends_at=now + timedelta(days=1),
+    )  # fmt: skip
+
+
 def fill_deployments(world: World, _number: int) -> None:
     release = world.release()
     made = Deployment.objects.create(
@@ -317,6 +327,7 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "jobs": fill_jobs,
     "releases": lambda world, _: world.release(),
     "reviews": fill_reviews,
+    "absences": fill_absences,
     "deployments": fill_deployments,
     "usage": fill_usage,
     "audit/events": fill_audit,

@@ -46,6 +46,9 @@ class DecisionAnswer(serializers.Serializer[Any]):
     digest = serializers.CharField()
     round = serializers.IntegerField()
     person = PersonReference()
+    in_place_of = PersonReference(
+        allow_null=True, help_text="The absent reviewer whose deputy the person voted as."
+    )
     proof_method = serializers.CharField(
         help_text="The second factor by which a vote's person proved who they are: `webauthn`, "
         "`totp` or `recovery_codes`; `local` in the demonstration; empty for a comment."

@@ -29,6 +29,9 @@ class VoteAnswer(serializers.Serializer[Any]):
     speciality = serializers.CharField()
     reason = serializers.CharField()
     person = PersonReference()
+    in_place_of = PersonReference(
+        allow_null=True, help_text="The absent reviewer whose deputy the person voted as."
+    )
     created_at = serializers.DateTimeField()
 
 

@@ -1,0 +1,65 @@
+"""Absences of reviewers, each with a deputy."""
+
+from __future__ import annotations
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Identifier, Moment, StrictSerializer
+from assay.api.idempotency import idempotent
+from assay.api.representations.absences import AbsenceAnswer
+from governance.people.models import Speciality
+from governance.reviews.absences.selectors import absences_visible_to, reviewer_get
+from governance.reviews.absences.services import absence_end, absence_set
+
+
+class AbsenceBody(StrictSerializer):
+    """Who stands in, for what, and how long. `person` is the caller unless told."""
+
+    deputy = Identifier()
+    speciality = Choice(choices=Speciality.choices)
+    starts_at = Moment()
+    ends_at = Moment()
+    person = Identifier(required=False)
+
+
+class AbsencesView(Endpoint):
+    """Absences."""
+
+    @operation("Reviews", "List absences of reviewers", answer=AbsenceAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(absences_visible_to(self.actor), AbsenceAnswer)
+
+    @operation(
+        "Reviews",
+        "Say who reviews in a reviewer's place while they are away",
+        body=AbsenceBody,
+        answer=AbsenceAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given = self.body(AbsenceBody)
+        person = given.pop("person", None)
+        absence = absence_set(
+            actor=self.actor,
+            person=None if person is None else reviewer_get(actor=self.actor, person_id=person),
+            deputy=reviewer_get(actor=self.actor, person_id=given.pop("deputy")),
+            **given,
+        )
+        return self.answer(absence, AbsenceAnswer, status=201)
+
+
+class AbsenceEndView(Endpoint):
+    """Its end before time."""
+
+    @operation(
+        "Reviews",
+        "End an absence now: the reviewer is back, or the deputy declines",
+        answer=AbsenceAnswer,
+    )
+    def post(self, request: Request, absence_id: int) -> Response:
+        return self.answer(absence_end(actor=self.actor, absence_id=absence_id), AbsenceAnswer)
