@@ -44,8 +44,8 @@ class LoadPlan:
     """What a host needs in order to load one deployment; nothing of Django in it.
 
     `engine` is a dotted name. `adapter` stands on `weights`; without one the weights serve as they
-    are. `digest` is the one that the approved release names; `expires_at` in seconds since the
-    epoch.
+    are. `digest` is the one that the approved release names; `expires_at` is when it stops serving,
+    in seconds since the epoch.
     """
 
     deployment_id: int
@@ -95,7 +95,8 @@ def load_plan(deployment: Deployment) -> LoadPlan:
             )
     elif version.kind not in {VersionKind.BASE, VersionKind.FULL}:
         raise InvalidInput(f"{version} is of kind {version.kind}, which no engine loads.")
-    if release.expires_at is None:
+    end = release.serves_until
+    if end is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)
     return LoadPlan(
@@ -104,7 +105,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         task=task.name,
         engine=task.engine,
         digest=version.digest,
-        expires_at=release.expires_at.timestamp(),
+        expires_at=end.timestamp(),
         weights=weights,
         adapter=adapter,
     )

@@ -15,7 +15,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from registry.releases.models import Release
 from registry.releases.selectors import release_get, releases_visible_to
-from registry.releases.services import release_servable
+from registry.releases.serving import release_startable
 from registry.validation import checked_text
 from workers.deployments.models import Deployment, ServingPeriod
 from workers.deployments.resources import deployment_context, new_deployment_resource
@@ -67,7 +67,7 @@ def _served(deployment: Deployment) -> QuerySet[ServingPeriod]:
 
 def _obstacle(release: Release) -> str:
     try:
-        release_servable(release)
+        release_startable(release)
     except WrongState as error:
         return error.message
     return ""

@@ -16,6 +16,7 @@ from governance.people.selectors import department_get
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from registry.releases.selectors import serves_until
 from workers.deployments.models import Deployment, ServingPeriod
 
 _HEAVY = (
@@ -57,7 +58,8 @@ def served_question(
     """What served the department `at` a moment (now unless told), or from `since` to `until`.
 
     A deployment served a department when its release names that department, from its first ready
-    replica on, until it was stopped, refused or lost its last replica, or its approval ended.
+    replica on, until it was stopped, refused or lost its last replica, or its approval and the
+    grace after it ended.
 
     Raises:
         InvalidInput: both a moment and a span, half a span or none at all, or the future.
@@ -67,7 +69,7 @@ def served_question(
     first, last = _checked(now, at, since, until)
     found = department_get(actor=actor, slug=department)
     ended = Q(serving_until__isnull=True) | Q(serving_until__gt=first)
-    expired = Q(deployment__release__expires_at__lte=first)
+    expired = Q(stops_at__lte=first)
     begun = Q(serving_from__lte=first) if last is None else Q(serving_from__lt=last)
     rows = _periods(actor, found).filter(begun & ended & ~expired)
     return Question(found, first, last, rows)
@@ -113,6 +115,7 @@ def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod
             deployment__in=seen.order_by().values("pk"),
             deployment__release__departments=department,
         )
+        .annotate(stops_at=serves_until("deployment__release__"))
         .select_related(
             "deployment__department",
             "deployment__release__department",
@@ -145,7 +148,7 @@ def nothing_said(actor: Principal, question: Question) -> str:
 def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:
     """When and how it ended. The gateway refuses a release from the moment that it expires, however
     much later the deployment is stopped for it."""
-    expires = period.deployment.release.expires_at
+    expires = period.deployment.release.serves_until
     if expires is not None and expires <= (period.serving_until or timezone.now()):
         return max(expires, period.serving_from), "expired"
     return period.serving_until, period.ended_as

@@ -16,7 +16,7 @@ from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
-from registry.releases.services import release_servable
+from registry.releases.serving import release_servable, release_startable
 from registry.resources import release_subject
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.resources import (
@@ -69,7 +69,7 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
             attempt=attempt,
         )
     try:
-        release_servable(release)
+        release_startable(release)
         _replace_live(actor, release, decision.policy_version)
     except DomainError as error:
         error.attempt = error.attempt or attempt
