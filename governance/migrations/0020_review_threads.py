@@ -91,7 +91,6 @@ CREATE TRIGGER assay_append_only_truncate BEFORE TRUNCATE ON governance_threadco
 ALTER TABLE governance_threadcomment ENABLE ALWAYS TRIGGER assay_append_only_update;
 ALTER TABLE governance_threadcomment ENABLE ALWAYS TRIGGER assay_append_only_delete;
 ALTER TABLE governance_threadcomment ENABLE ALWAYS TRIGGER assay_append_only_truncate;
-REVOKE UPDATE, DELETE ON governance_threadcomment FROM assay_app;
 """
 
 OF_A_REVIEW = "review_id IN (SELECT id FROM governance_review)"
