@@ -74,6 +74,7 @@ def _run(
         for name, run in STEPS:
             step = name
             run(stage)
+        stage.authenticators.remove_all()
     except (StepFailed, Refused, RuntimeError, OSError, httpx.HTTPError) as error:
         _say_failed(console, f"The step “{step}” failed.", error)
         console.print(f"Logs: {stack.logs}")

@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.demo.authenticator import Authenticators
 from assay.demo.client import Api
 from assay.demo.stage import Stage
 
@@ -96,6 +97,14 @@ def open_for_business(stage: Stage) -> None:
         ASSAY_BOOTSTRAP_PASSWORD=passwords[ADMIN.handle],
     )
     url = stage.stack.url
+    emails = {person.handle: person.email for person in EVERYONE}
+    stage.authenticators = Authenticators(
+        url,
+        stage.folder / "secrets" / "authenticators.json",
+        lambda handle: (emails[handle], passwords[handle]),
+    )
+    # Of a run that was broken off.
+    stage.authenticators.remove_all()
     found_company(Api.sign_in(url, ADMIN.email, passwords[ADMIN.handle]), passwords)
     for person in EVERYONE:
         stage.people[person.handle] = Api.sign_in(url, person.email, passwords[person.handle])

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from assay.demo.authenticator import Authenticators
 from assay.demo.client import Api, Refused
 from assay.local.stack import Stack
 
@@ -33,10 +34,16 @@ class Stage:
     materials: dict[str, Path]
     people: dict[str, Api] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    authenticators: Authenticators = field(init=False)
 
     def __getitem__(self, handle: str) -> Api:
         """The API as one person sees it."""
         return self.people[handle]
+
+    def prove(self, handle: str) -> None:
+        """Have a person prove who they are by a second factor, as whoever decides must."""
+        api = self[handle]
+        self.authenticators.prove(handle, lambda code: api.post("auth/step-up", code=code))
 
     def say(self, text: str) -> None:
         """One result."""

@@ -42,9 +42,16 @@ def submit(
         risk_answers={
             "intended_purpose": fields["purpose"],
             "affected_people": fields.pop("affected", "Employees who read the answers."),
-            "autonomy": "suggests",
-            "personal_data": False,
+            "vulnerable_groups": False,
             "eu_ai_act_role": "deployer",
+            "annex_iii": "none",
+            "data_classification": "internal",
+            "personal_data": False,
+            "special_categories": False,
+            "autonomy": "suggests",
+            "interacts_with_people": False,
+            "generates_content": fields.pop("generates", False),
+            "general_purpose_model": False,
         },
         dossier_fields={"oversight": OVERSIGHT},
         **fields,
@@ -65,6 +72,7 @@ def attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
 
 def approve(stage: Stage, reviewer: str, speciality: str, release: dict[str, Any]) -> Any:
     current = stage[reviewer].get(f"releases/{release['id']}")
+    stage.prove(reviewer)
     return stage[reviewer].post(
         f"releases/{release['id']}/decisions",
         verdict="approve",
@@ -138,13 +146,20 @@ def _the_whole_review(stage: Stage, release: dict[str, Any]) -> None:
     )
     _refuse_unapproved_deployment(stage, release)
     if release["state"] == "in_review":
-        release = stage["carla"].post(
-            f"releases/{release['id']}/decisions",
-            verdict="request_changes",
-            speciality="compliance",
-            reason="Say who checks a suggested docstring before it is committed.",
-            digest=release["dossier_digest"],
+        word = {
+            "verdict": "request_changes",
+            "speciality": "compliance",
+            "reason": "Say who checks a suggested docstring before it is committed.",
+            "digest": release["dossier_digest"],
+        }
+        stage.expect_refusal(
+            403,
+            "An access token alone decides nothing: it could be anybody's",
+            lambda: stage["carla"].post(f"releases/{release['id']}/decisions", **word),
         )
+        stage.prove("carla")
+        stage.say("Carla proves who she is by the code of her authenticator app")
+        release = stage["carla"].post(f"releases/{release['id']}/decisions", **word)
         stage.say("Carla (compliance) requests changes")
     answers = dict(release["risk_answers"])
     answers["notes"] = "An engineer accepts or edits each suggestion; nothing is committed unseen."

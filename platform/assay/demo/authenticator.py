@@ -1,0 +1,109 @@
+"""The reviewers' authenticator apps: added in the portal as a person adds one, and removed again.
+
+Decisions need a second factor. The story gives each reviewer an app when they first decide,
+computes its codes as the app on a phone does (RFC 6238), and removes it at the end: who is to
+become anybody with one click must not be asked for a code.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+STEP_S = 30
+# A proof holds for ten minutes; one that is about to run out is renewed.
+RENEWED_AFTER_S = 8 * 60
+_SECRET = re.compile(r'id="secret">([A-Z2-7 ]+)<')
+_REMOVE = re.compile(r'action="(/account/factors/\d+/remove)"')
+
+
+def totp(secret: str, counter: int) -> str:
+    """The six digits of one half minute."""
+    key = base64.b32decode(secret + "=" * (-len(secret) % 8))
+    mac = hmac.new(key, struct.pack(">Q", counter), hashlib.sha1).digest()
+    at = mac[-1] & 15
+    return f"{(struct.unpack('>I', mac[at : at + 4])[0] & 0x7FFFFFFF) % 1_000_000:06d}"
+
+
+class Authenticators:
+    """The apps by handle, in one file that only this user may read, so that a run that was broken
+    off locks nobody out."""
+
+    def __init__(self, url: str, file: Path, credentials: Callable[[str], tuple[str, str]]) -> None:
+        self._url = url
+        self._file = file
+        self._credentials = credentials
+        self._apps: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        self._proved: dict[str, float] = {}
+
+    def code(self, handle: str) -> str:
+        """The app's next code that was not used yet; empty when there is no app. Waits for it."""
+        app = self._apps.get(handle)
+        if app is None:
+            return ""
+        counter = max(app["used"] + 1, int(time.time()) // STEP_S - 1)
+        while counter > int(time.time()) // STEP_S + 1:
+            time.sleep(1)
+        app["used"] = counter
+        self._save()
+        return totp(app["secret"], counter)
+
+    def prove(self, handle: str, step_up: Callable[[str], Any]) -> None:
+        """Have the person's access token prove who they are, unless it did so lately."""
+        if time.monotonic() - self._proved.get(handle, -RENEWED_AFTER_S) < RENEWED_AFTER_S:
+            return
+        if handle not in self._apps:
+            self._add(handle)
+        step_up(self.code(handle))
+        self._proved[handle] = time.monotonic()
+
+    def remove_all(self) -> None:
+        """Take every app off again."""
+        for handle in list(self._apps):
+            browser = self._browser(handle)
+            found = _REMOVE.search(browser.get("/account").text)
+            if found is not None:
+                _posted(browser, found[1])
+            del self._apps[handle]
+            self._save()
+
+    def _add(self, handle: str) -> None:
+        browser = self._browser(handle)
+        shown = _SECRET.search(browser.get("/account/authenticator").text)
+        if shown is None:
+            raise RuntimeError(f"The portal shows no secret for the app of {handle}.")
+        self._apps[handle] = {"secret": shown[1].replace(" ", ""), "used": 0}
+        self._save()
+        _posted(browser, "/account/authenticator", code=self.code(handle))
+
+    def _browser(self, handle: str) -> httpx.Client:
+        """The portal, signed in to as that person, with the second factor if there is one."""
+        browser = httpx.Client(base_url=self._url, follow_redirects=True, timeout=60)
+        browser.get("/sign-in")
+        email, password = self._credentials(handle)
+        answer = _posted(browser, "/sign-in", email=email, password=password)
+        if answer.url.path == "/sign-in/second-factor":
+            _posted(browser, "/sign-in/second-factor", code=self.code(handle))
+        return browser
+
+    def _save(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(self._apps, file)
+
+
+def _posted(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:
+    fields["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+    return browser.post(path, data=fields).raise_for_status()

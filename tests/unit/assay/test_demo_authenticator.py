@@ -1,0 +1,48 @@
+"""The story's reviewers: an authenticator app put on by way of the portal, and removed again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.accounts.factors import factors_of
+from assay.demo.authenticator import Authenticators, totp
+from assay.demo.client import Api
+from governance.keys.models import ApiKey
+from governance.people.models import Person
+from tests.unit.assay.sign_in_support import PASSWORD, with_password
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
+
+
+def test_codes_are_those_of_the_standard() -> None:
+    """RFC 6238, appendix B, the last six digits."""
+    secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+    assert totp(secret, 59 // 30) == "287082"
+    assert totp(secret, 1_111_111_109 // 30) == "081804"
+
+
+def test_an_app_proves_a_token_and_is_gone_afterwards(
+    live_server: Any, policy: Any, person: Callable[..., Person], tmp_path: Path
+) -> None:
+    carla = with_password(person("Carla", "reviewer:compliance"))
+    file = tmp_path / "secrets" / "apps.json"
+    api = Api.sign_in(live_server.url, carla.email, PASSWORD)
+    apps = Authenticators(live_server.url, file, lambda handle: (carla.email, PASSWORD))
+
+    apps.prove("carla", lambda code: api.post("auth/step-up", code=code))
+    key = ApiKey.objects.get()
+    assert key.proof_method == "totp"
+    assert factors_of(carla.pk).totp is not None
+    assert file.stat().st_mode & 0o077 == 0
+
+    # Once in a while is enough.
+    apps.prove("carla", pytest.fail)
+    Authenticators(live_server.url, file, lambda handle: (carla.email, PASSWORD)).remove_all()
+    assert not factors_of(carla.pk).any
+    assert json.loads(file.read_text()) == {}
+    Api.sign_in(live_server.url, carla.email, PASSWORD)
