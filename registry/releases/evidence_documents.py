@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from governance.audit.models import AuditEvent
 from governance.errors import WrongState
 from governance.people.models import Person
 from governance.permissions import Action
 from governance.reviews.models import Decision, Review
+from governance.reviews.waivers.models import Waiver
 from registry.evaluations.models import Evaluation
 from registry.releases.evidence_events import Record
 from registry.releases.models import Release
@@ -60,9 +62,13 @@ def decisions_document(
 
 def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
     decisions = list(review.decisions.order_by("pk"))
-    said = [each for each in record.about("review", review.pk) if each[0].action in _SPOKEN]
+    said = [
+        (event, body)
+        for event, body in record.about("review", review.pk)
+        if event.action in _SPOKEN and "thread" not in body["data"]
+    ]
     if len(said) != len(decisions):
-        raise _contradicted(review)
+        raise contradicted(review)
     return {
         "id": review.pk,
         "state": review.state,
@@ -82,13 +88,17 @@ def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
                 "title": item.title,
                 "why": item.why,
                 "automatic": item.automatic,
+                "waivable": item.waivable,
                 "state": item.state,
                 "note": item.note,
+                "digest": item.digest,
+                "checked_at": item.checked_at.isoformat() if item.checked_at else None,
                 "attested_by": names.of(item.attested_by_id),
                 "attested_at": item.attested_at.isoformat() if item.attested_at else None,
             }
             for item in review.checklist.order_by("pk")
         ],
+        "waivers": _waivers(review, record, names),
         "decisions": [
             _decision(decision, event.sequence or 0, body, names)
             for decision, (event, body) in zip(decisions, said, strict=True)
@@ -113,7 +123,7 @@ def _decision(
         *(data.get(name) for name in ("verdict", "speciality", "digest", "round", "in_place_of")),
     )
     if kept != logged:
-        raise _contradicted(decision.review)
+        raise contradicted(decision.review)
     # The log holds the beginning of a long reason, and none that stood in a box that is closed now.
     logged_reason: str = body["reason"]
     cut = len(logged_reason) == REASON_LOGGED and decision.reason.startswith(logged_reason[:-1])
@@ -130,10 +140,58 @@ def _decision(
     }
 
 
-def _contradicted(review: Review) -> WrongState:
+def _waivers(review: Review, record: Record, names: Names) -> list[dict[str, Any]]:
+    """What was excused, each with its steps as the log tells them."""
+    steps: dict[int, list[tuple[AuditEvent, dict[str, Any]]]] = {}
+    for event, body in record.about("review", review.pk):
+        if event.action.startswith("waiver:"):
+            steps.setdefault(body["data"]["waiver"], []).append((event, body))
+    waivers = list(review.waivers.select_related("item").order_by("pk"))
+    if steps.keys() != {waiver.pk for waiver in waivers}:
+        raise contradicted(review)
+    return [_waiver(waiver, steps[waiver.pk], names) for waiver in waivers]
+
+
+def _waiver(
+    waiver: Waiver, steps: Sequence[tuple[AuditEvent, dict[str, Any]]], names: Names
+) -> dict[str, Any]:
+    history = [
+        {
+            "event": event.sequence or 0,
+            "state": _state_said(event.action),
+            "person": names.of(int(body["actor_id"])) if event.actor_kind == "person" else None,
+            "reason": body["reason"],
+            "at": body["occurred_at"],
+        }
+        for event, body in steps
+    ]
+    who = {each["state"]: (each["person"] or {"id": None})["id"] for each in history}
+    kept = (waiver.state, waiver.asked_by_id, waiver.decided_by_id)
+    decided = who.get("granted", who.get("refused"))
+    if kept != (history[-1]["state"], who.get("requested"), decided):
+        raise contradicted(waiver.review)
+    return {
+        "id": waiver.pk,
+        "item": waiver.item.code,
+        "title": waiver.item.title,
+        "excused": waiver.excused,
+        "state": waiver.state,
+        "digest": waiver.digest,
+        "round": waiver.round,
+        "expires_at": waiver.expires_at.isoformat(),
+        "history": history,
+    }
+
+
+def _state_said(action: str) -> str:
+    return "requested" if action == Action.WAIVER_REQUEST else action.partition(":")[2]
+
+
+def contradicted(review: Review) -> WrongState:
+    """The rows of a review say something else than the log."""
     return WrongState(
-        f"The decisions of review {review.pk} are not those that the audit log holds; there is no "
-        "evidence to pack.",
+        f"The decisions, waivers or threads of review {review.pk} are not those that the audit log "
+        "holds; there is no evidence to pack.",
         hint="`assay audit verify` tells whether the log is whole.",
     )
 
@@ -173,7 +231,7 @@ What is in it
 
   dossier.html      everything that was decided on, to read and to print
   dossier.json      the same as bytes; their SHA-256 is what each approval names
-  decisions.json    reviews: rounds, checklist, who voted what, and why
+  decisions.json    reviews: rounds, checklist, waivers, who voted what, and why, and threads
   evaluations.json  what was measured of the version
   mlbom.cdx.json    the model as a bill of materials, CycloneDX 1.6
   events.json       what the audit log says, each event with its proof

@@ -113,9 +113,32 @@ def _review(review: Mapping[str, Any]) -> SafeString:
                 table_html(("Round", "Who", "Said", "For", "Reason", "When", "On dossier"), votes),
                 format_html("<h3>{}</h3>", "Checklist"),
                 table_html(("Item", "State", "Checked", "Note"), checked),
+                *_waivers(review["waivers"]),
             ]
         ),
     )
+
+
+def _waivers(waivers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
+    """Nothing where nobody asked for one."""
+    steps = [
+        (
+            waiver["title"],
+            step["state"],
+            (step["person"] or {"name": "the platform"})["name"],
+            step["reason"],
+            _time(step["at"]),
+            _time(waiver["expires_at"]),
+        )
+        for waiver in waivers
+        for step in waiver["history"]
+    ]
+    if not steps:
+        return []
+    return [
+        format_html("<h3>{}</h3>", "Waivers"),
+        table_html(("Item", "State", "By", "Reason", "When", "Waived until"), steps),
+    ]
 
 
 def _events(record: Record) -> SafeString:

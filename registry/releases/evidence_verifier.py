@@ -369,6 +369,7 @@ class Pack:
     def decisions(self) -> str:
         names = ("verdict", "speciality", "digest", "round")
         left = self.allowed("review", "release:decide", "review:comment")
+        left = [body for body in left if "thread" not in body["data"]]
         count = len(left)
         for review in self.read("decisions.json")["reviews"]:
             for each in review["decisions"]:
@@ -393,6 +394,77 @@ class Pack:
             raise Fault(f"{len(left)} decisions of the log are not in decisions.json")
         return f"{count} decisions and comments are what the log says"
 
+    def waivers(self) -> str:
+        steps: dict[int, list[Any]] = {}
+        for body in self.allowed("review"):
+            if body["action"].startswith("waiver:"):
+                steps.setdefault(body["data"]["waiver"], []).append(body)
+        reviews = self.read("decisions.json")["reviews"]
+        told = {each["id"]: (str(r["id"]), each) for r in reviews for each in r["waivers"]}
+        if steps.keys() != told.keys():
+            raise Fault("decisions.json has other waivers than the log")
+        for number, bodies in steps.items():
+            review, waiver = told[number]
+            history = waiver["history"]
+            if len(history) != len(bodies) or waiver["state"] != history[-1]["state"]:
+                raise Fault(f"waiver {number} took other steps than the log says")
+            asked_by = bodies[0]["actor_id"]
+            for at, body in enumerate(bodies):
+                step = history[at]
+                said = "waiver:" + step["state"].replace("requested", "request")
+                person = str(step["person"]["id"]) if step["person"] else body["actor_id"]
+                given = [said, person, step["at"], step["reason"], review, asked_by]
+                given += [waiver[name] for name in ("item", "digest", "expires_at")]
+                of = ("action", "actor_id", "occurred_at", "reason", "subject_id")
+                found = [*(body[name] for name in of), str(body["data"]["asked_by"])]
+                found += [body["data"][name] for name in ("item", "digest", "expires_at")]
+                if found != given or body is not self.events.get(step["event"]):
+                    raise Fault(f"event {step['event']} says something else of waiver {number}")
+        granted = [
+            f"{waiver['item']} until {waiver['expires_at'][:10]}"
+            for _, waiver in told.values()
+            if waiver["state"] == "granted"
+        ]
+        return f"{len(told)} asked for; in force: {', '.join(granted) or 'none'}"
+
+    def threads(self) -> str:
+        left = [body for body in self.allowed("review") if "thread" in body["data"]]
+        actions = {
+            "comment": "review:comment",
+            "resolve": "review:resolve_thread",
+            "reopen": "review:reopen_thread",
+        }
+        count, still = 0, 0
+        for review in self.read("decisions.json")["reviews"]:
+            for thread in review["threads"]:
+                count += 1
+                state = "open"
+                for entry in thread["entries"]:
+                    body, person = self.events.get(entry["event"]), entry["person"]
+                    if body is None or body not in left:
+                        raise Fault(f"the log has nothing by {person['name']} at {entry['event']}")
+                    left.remove(body)
+                    told = [actions[entry["said"]], "person", str(person["id"]), entry["at"]]
+                    told += [str(review["id"]), self.subject, thread["id"], thread["anchor"]]
+                    told += [thread["blocking"], entry["digest"], entry["round"]]
+                    of = ("action", "actor_kind", "actor_id", "occurred_at", "subject_id")
+                    facts = ("subject", "thread", "anchor", "blocking", "digest", "round")
+                    said = [body[name] for name in of] + [body["data"][name] for name in facts]
+                    if told != said or body["actor_name"] not in ("", person["name"]):
+                        raise Fault(f"event {entry['event']} says something else in its thread")
+                    words, stated = body["reason"], entry["text"]
+                    cut = len(words) == 2000 and stated.startswith(words[:-1])
+                    if words != stated and not cut:
+                        raise Fault(f"event {entry['event']} holds other words")
+                    if entry["said"] != "comment":
+                        state = "resolved" if entry["said"] == "resolve" else "open"
+                if thread["state"] != state:
+                    raise Fault(f"thread {thread['id']} is {state} by the log")
+                still += state == "open"
+        if left:
+            raise Fault(f"{len(left)} entries of threads in the log are not in decisions.json")
+        return f"{count} threads are as the log says; {still} of them open"
+
     def separation(self) -> str:
         made = {body["actor_id"] for body in self.allowed("release", "release:submit")}
         for body in self.allowed("review"):
@@ -406,6 +478,11 @@ class Pack:
                 for person in (body["actor_id"], str(body["data"].get("in_place_of"))):
                     if person in made:
                         raise Fault(f"person {person} decided on their own work")
+            elif body["action"] == "waiver:granted" and body["actor_id"] in {
+                *made,
+                str(body["data"]["asked_by"]),
+            }:
+                raise Fault(f"person {body['actor_id']} granted a waiver of their own")
         return "nobody decided on what they submitted or made"
 
     def approval(self) -> str:
@@ -413,6 +490,18 @@ class Pack:
             return f"none; the release is {self.manifest['release']['state'].replace('_', ' ')}"
         number = self.allowed("review", "review:approved")[-1]["subject_id"]
         opened = self.allowed("review", "review:opened")
+        blocked: set[int] = set()
+        for body in self.allowed("review"):
+            if body["subject_id"] != number:
+                continue
+            if body["action"] == "review:approved" and blocked:
+                raise Fault(f"it was approved while {len(blocked)} threads were to be resolved")
+            if body["data"].get("blocking") and body["action"] == "review:resolve_thread":
+                blocked.discard(body["data"]["thread"])
+            elif body["data"].get("blocking") and body["action"] == "review:reopen_thread":
+                blocked.add(body["data"]["thread"])
+            elif body["data"].get("blocking") and body["data"].get("opens"):
+                blocked.add(body["data"]["thread"])
         votes = [
             body
             for body in self.allowed("review", "release:decide")
@@ -442,6 +531,8 @@ CHECKS = (
     ("Dossier", Pack.dossier),
     ("Model", Pack.model),
     ("Decisions", Pack.decisions),
+    ("Waivers", Pack.waivers),
+    ("Threads", Pack.threads),
     ("Separation of duties", Pack.separation),
     ("Approval", Pack.approval),
 )
