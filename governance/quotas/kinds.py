@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 MICRO = 1_000_000
 ORGANISATION = "organisation"
+RELEASE = "release:"
 # At these per cents of a budget an alert is raised.
 THRESHOLDS = (50, 80, 100)
 
@@ -83,9 +84,18 @@ def limit_words(kind: str, limit: int, currency: str) -> str:
 def subject_words(subject: str) -> str:
     """`department:clinical` as it begins a sentence: `Department clinical`."""
     kind, _, name = subject.partition(":")
+    if subject.startswith(RELEASE):
+        release, _, department = name.partition(":")
+        whom = f" for department {department}" if department else ""
+        return f"By a condition of its approval, release {release}{whom}"
     if kind == ORGANISATION:
         return "The organisation"
     return f"{'API key' if kind == 'key' else kind.capitalize()} {name}"
+
+
+def release_limit_subject(release_id: int, department: str = "") -> str:
+    """Whom a condition of a release limits: all of its callers together, or a department's."""
+    return f"{RELEASE}{release_id}" + (f":{department}" if department else "")
 
 
 def subjects_of(*, department: str = "", key: str = "", deployment: str = "") -> list[str]:

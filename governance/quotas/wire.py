@@ -10,6 +10,7 @@ from pathlib import Path
 
 from governance.quotas.kinds import (
     KINDS,
+    RELEASE,
     Window,
     amount_words,
     limit_words,
@@ -44,7 +45,9 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit. `subject` is `organisation`, `department:…`, `key:…` or `deployment:…`."""
+    """One limit. `subject` is `organisation`, `department:…`, `key:…` or `deployment:…`; or
+    `release:…`, whose approval sets it as a condition.
+    """
 
     subject: str
     kind: str
@@ -55,6 +58,11 @@ class Limit:
     def name(self) -> str:
         """As records and headers name it: `department:clinical tokens_per_day`."""
         return f"{self.subject} {self.kind}"
+
+    @property
+    def of_release(self) -> bool:
+        """Whether the conditions of a release set it."""
+        return self.subject.startswith(RELEASE)
 
     @property
     def bound(self) -> int:

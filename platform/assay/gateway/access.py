@@ -114,7 +114,8 @@ def find_deployment(
 
     Raises:
         ModelUnknown: there is none that the key may know of.
-        Refused: the policy says no, or its release no longer permits serving.
+        Refused: the policy says no, its release no longer permits serving, or a condition of its
+            release leaves the key's department out.
     """
     entry = snapshot.deployments.get(name)
     if entry is None:
@@ -137,6 +138,14 @@ def find_deployment(
         raise Refused(
             f"Deployment {entry.name} does not serve: {obstacle}.",
             code="release_not_servable",
+            deployment=entry,
+            decision=decision,
+            context=context,
+        )
+    if outside := _outside(entry, key):
+        raise Refused(
+            f"Deployment {entry.name} does not serve department {key.department}: {outside}.",
+            code="release_condition",
             deployment=entry,
             decision=decision,
             context=context,
@@ -166,12 +175,21 @@ def visible_deployments(
         usable = decide(policy, actor, action, entry.resource, context).allowed
         if usable or may_know_of(policy, actor, action, entry.resource, context):
             named = not key.allowed_deployments or name in key.allowed_deployments
-            found.append((entry, usable and named and not (entry.obstacle or _expired(entry))))
+            stopped = entry.obstacle or _expired(entry) or _outside(entry, key)
+            found.append((entry, usable and named and not stopped))
     return found
 
 
 def _expired(entry: DeploymentEntry) -> str:
     return f"its release {entry.release} is expired" if entry.expires_at <= time.time() else ""
+
+
+def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:
+    """Which condition of the release leaves the key's department out; empty when none does."""
+    if not entry.only or key.department in entry.only:
+        return ""
+    only = ", ".join(sorted(entry.only))
+    return f"its release {entry.release} was approved on the condition that only {only} uses it"
 
 
 def model_unknown(name: str, hidden: Refused | None = None) -> ModelUnknown:

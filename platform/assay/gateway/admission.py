@@ -148,7 +148,8 @@ class Running:
             ticket.cut(fault)
 
     async def _tick(self) -> None:
-        """Keys expire without a notice; and what cannot be read again is not trusted for long."""
+        """Keys and releases expire without a notice; and what cannot be read again is not trusted
+        for long."""
         while True:
             await asyncio.sleep(TICK_S)
             snapshot = self._refresher.snapshot
@@ -163,7 +164,9 @@ class Running:
                 "The key has changed and could not be read again, so the request was ended.",
                 retry_after=2,
             )
-        key = snapshot.keys.get(public_id)
-        if since is None and (key is None or key.expires_at <= time.time()):
+        key, now = snapshot.keys.get(public_id), time.time()
+        deployment = snapshot.deployments.get(ticket.application.model)
+        ended = deployment is not None and deployment.expires_at <= now
+        if since is None and (ended or key is None or key.expires_at <= now):
             return ticket.fault(snapshot)
         return None

@@ -62,6 +62,7 @@ class Call:
         if self.deployment is not None:
             headers.append((b"x-assay-release", str(self.deployment.release).encode()))
             headers.append((b"x-assay-digest", self.deployment.digest.encode()))
+            headers += self.deployment.notice
         if self.decision is not None:
             version = str(self.decision.policy_version).encode()
             headers.append((b"x-assay-policy-version", version))

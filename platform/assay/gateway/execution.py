@@ -95,7 +95,7 @@ class Execution:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
         reservation = await self._runtime.quotas.reserve(
             request_id=self._call.request_id,
-            limits=self._key.limits + self._deployment.limits,
+            limits=self._key.limits + self._deployment.limits_for(self._key.department),
             amount=self._most(),
             lifetime_s=timeout_s,
         )

@@ -43,6 +43,16 @@ BUDGET_ALERT = Gauge(
     "The highest alert threshold (50, 80, 100) that the budget has reached; 0 for none.",
     ("subject", "kind"),
 )
+RELEASE_EXPIRES = Gauge(
+    "assay_release_expires_seconds",
+    "Seconds until the approval ends that a deployment serves under; negative in its grace.",
+    ("deployment",),
+)
+RELEASE_STOPS = Gauge(
+    "assay_release_stops_seconds",
+    "Seconds until the deployment stops serving, with the grace of its release.",
+    ("deployment",),
+)
 HELD = Gauge("assay_gateway_held_settlements", "Settlements that Redis has not taken yet.")
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")

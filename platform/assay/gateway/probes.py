@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 
 import redis
@@ -12,8 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from assay.gateway.app import Gateway
 from assay.gateway.http import Scope, Send, respond
 from assay.gateway.log_health import measure_log
-from assay.gateway.metrics import may_scrape
+from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
 from assay.gateway.rendering import dumps, encode
+from assay.gateway.snapshot import Snapshot
 from governance.errors import Unavailable
 
 Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
@@ -54,10 +56,21 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
     runtime = gateway.start()
     with contextlib.suppress(Unavailable, redis.RedisError, OSError):
         # Without them the gauges stand as they were at the last scrape.
-        await runtime.quotas.measure((await runtime.refresher.current()).limits)
+        snapshot = await runtime.refresher.current()
+        _measure_releases(snapshot)
+        await runtime.quotas.measure(snapshot.limits)
     with contextlib.suppress(DatabaseError):
         await measure_log()
     await respond(send, 200, generate_latest(), [], CONTENT_TYPE_LATEST.encode())
+
+
+def _measure_releases(snapshot: Snapshot) -> None:
+    now = time.time()
+    RELEASE_EXPIRES.clear()
+    RELEASE_STOPS.clear()
+    for name, entry in snapshot.deployments.items():
+        RELEASE_EXPIRES.labels(name).set(entry.approved_until - now)
+        RELEASE_STOPS.labels(name).set(entry.expires_at - now)
 
 
 PROBES: dict[str, Probe] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

@@ -54,7 +54,8 @@ class QuotaStopped(QuotaExceeded):
     def __init__(
         self, message: str, *, limit: Limit, retry_after: float | None, headers: Headers
     ) -> None:
-        super().__init__(message, retry_after=retry_after)
+        code = "release_condition" if limit.of_release else None
+        super().__init__(message, retry_after=retry_after, code=code)
         self.limit = limit
         self.budget = KINDS[limit.kind].is_budget
         self.headers = [*headers, (b"x-assay-limit", limit.name.encode())]

@@ -19,6 +19,7 @@ from django.db import close_old_connections, connection
 from django.db.models import Q
 from django.utils import timezone
 
+from assay.gateway.conditions import end_notice, held_conditions
 from governance.keys.models import ApiKey
 from governance.permissions import Action
 from governance.policy.engine import PolicySnapshot, Resource
@@ -79,8 +80,12 @@ class KeyEntry:
 class DeploymentEntry:
     """One live deployment. `obstacle` is empty when its release and version still permit serving.
 
-    `expires_at`, `created_at` and `ready_until` are seconds since the epoch; `ready_until` is when
-    the newest heartbeat of a replica that has loaded exactly `digest` stops counting.
+    `expires_at` is when serving stops, and `approved_until` when its approval ends and its grace
+    begins; these, `created_at` and `ready_until` are seconds since the epoch. `ready_until` is when
+    the newest heartbeat of a replica that has loaded exactly `digest` stops counting. `only` are
+    the departments that the conditions of its release leave, if they leave some out, and
+    `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
+    near.
     """
 
     id: int
@@ -96,6 +101,14 @@ class DeploymentEntry:
     resource: Resource
     limits: tuple[Limit, ...] = ()
     tariff: Tariff = FREE
+    approved_until: float = 0.0
+    only: frozenset[str] = frozenset()
+    limits_of: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
+    notice: tuple[tuple[bytes, bytes], ...] = ()
+
+    def limits_for(self, department: str | None) -> tuple[Limit, ...]:
+        """What limits a request of that department here."""
+        return self.limits + self.limits_of.get(department or "", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +266,8 @@ def _deployment_entry(
     )
     named = ", ".join(departments) or "nobody"
     attributes["denial_hint"] = f"its release {release.pk} names {named}"
+    held = held_conditions(release)
+    end = release.serves_until
     return DeploymentEntry(
         id=row.pk,
         name=row.name,
@@ -260,12 +275,12 @@ def _deployment_entry(
         release=release.pk,
         digest=version.digest,
         task=version.model.task,
-        expires_at=0.0 if release.expires_at is None else release.expires_at.timestamp(),
+        expires_at=0.0 if end is None else end.timestamp(),
         created_at=row.created_at.timestamp(),
         ready_until=max(
             (_ready_until(replica, version.digest) for replica in row.replicas.all()), default=0.0
         ),
-        obstacle=_obstacle(row),
+        obstacle=_obstacle(row) or held.obstacle,
         resource=Resource(
             type="deployment",
             id=str(row.pk),
@@ -273,8 +288,12 @@ def _deployment_entry(
             department=row.department.slug,
             attributes=attributes,
         ),
-        limits=limits,
+        limits=limits + held.limits,
         tariff=tariff,
+        approved_until=0.0 if release.expires_at is None else release.expires_at.timestamp(),
+        only=held.only,
+        limits_of=held.limits_of,
+        notice=end_notice(release),
     )
 
 
