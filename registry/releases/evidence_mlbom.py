@@ -124,9 +124,22 @@ def _card(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
         parameters["approach"] = {"type": "supervised"}
     task = TASKS.get(identity["task"])
     metrics = [
-        {"type": name, "value": str(value), "slice": _slice(each)}
+        _metric(
+            name, value, _slice(each), (each.get("intervals") or {}).get("metrics", {}).get(name)
+        )
         for each in dossier["evaluations"]
         for name, value in sorted(each["metrics"].items())
+    ]
+    metrics += [
+        _metric(
+            part["metric"],
+            part["value"],
+            f"{part['by']}: {part['name']}, {part['n']} rows of {each['dataset']} "
+            f"v{each['dataset_version']}",
+            part,
+        )
+        for each in dossier["evaluations"]
+        for part in each.get("slices") or ()
     ]
     gates = {
         f"gate:{gate['metric']} {gate['comparator']} {gate['threshold']}": (
@@ -146,6 +159,14 @@ def _card(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
                 if answers["personal_data"]
                 else "It handles none.",
             },
+            *(
+                {
+                    "name": f"{risk['hazard']} ({risk['likelihood']}, {risk['severity']})",
+                    "mitigationStrategy": f"{risk['mitigation']} What is left is "
+                    f"{risk['residual']}, accepted by {risk['accepter_role']}.",
+                }
+                for risk in dossier.get("risks") or ()
+            ),
         ],
         "fairnessAssessments": [{"groupAtRisk": answers["affected_people"]}],
     }
@@ -240,6 +261,18 @@ def _base(base: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _metric(
+    name: str, value: Any, place: str, interval: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    made: dict[str, Any] = {"type": name, "value": str(value), "slice": place}
+    if interval and interval.get("low") is not None:
+        made["confidenceInterval"] = {
+            "lowerBound": str(interval["low"]),
+            "upperBound": str(interval["high"]),
+        }
+    return made
+
+
 def _slice(evaluation: Mapping[str, Any]) -> str:
     return (
         f"{evaluation['dataset']} v{evaluation['dataset_version']}, "
@@ -251,12 +284,17 @@ def _sha256(digest: str) -> list[dict[str, str]]:
     return [{"alg": "SHA-256", "content": digest}]
 
 
-def _licences(text: str) -> dict[str, Any]:
+def licence_id(text: str) -> bool:
+    """Whether `text` is a licence of the SPDX list."""
     from cyclonedx.spdx import is_supported_id
 
+    return is_supported_id(text)
+
+
+def _licences(text: str) -> dict[str, Any]:
     if not text:
         return {}
-    return {"licenses": [{"license": {"id" if is_supported_id(text) else "name": text}}]}
+    return {"licenses": [{"license": {"id" if licence_id(text) else "name": text}}]}
 
 
 def _properties(**values: Any) -> list[dict[str, str]]:

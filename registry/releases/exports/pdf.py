@@ -1,0 +1,219 @@
+"""A dossier as a PDF to print and to file: the same bytes for the same dossier.
+
+Its font, DejaVu, ships with matplotlib, which MLflow asks for; nothing of that is imported. What
+the font has no glyph for is written as its code point, so that nothing is lost or hidden.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.releases.exports.sections import Block, dossier_sections
+from registry.releases.exports.words import Fact
+
+if TYPE_CHECKING:
+    from fpdf import FPDF
+
+# What people wrote beyond this stands in the JSON alone; a page of text is some 4,000.
+MAX_CHARACTERS = 150_000
+# A cell with more is written out below its heading: a row must fit on one page.
+MAX_CELL = 400
+_CUT = "Cut here. The whole dossier is in its JSON, which has the digest below."
+_SANS, _MONO = "DejaVuSans", "DejaVuSansMono"
+_GREY, _LINE, _ROW = (90, 98, 108), 4.6, 4.2
+# No text holds it: it is replaced, like every character that the font lacks.
+_PAGES = "\ue000" * 3
+# Controls, and what prints nothing and turns the reading direction of the rest around.
+_MARKS = {*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_LINES = re.compile("\r\n?|[\u2028\u2029\x0b\x0c\x85]")
+
+
+class _Budget:
+    """How many characters may still be written, of how the font writes them."""
+
+    def __init__(self, glyphs: Iterable[int]) -> None:
+        self._glyphs = frozenset(glyphs)
+        self.left = MAX_CHARACTERS
+
+    def taken(self, text: str, *, line: bool = False) -> str:
+        """`text` as it is printed, as far as there is room; on one line, if so asked."""
+        text = _LINES.sub("\n", text[: self.left]).replace("\t", "    ")
+        if line:
+            text = " ".join(text.split())
+        text = "".join(
+            char if char == "\n" or ord(char) in self._glyphs else f"[U+{ord(char):04X}]"
+            for char in text
+        )[: self.left]
+        self.left -= len(text)
+        return text
+
+
+def dossier_pdf(dossier: Mapping[str, Any], *, digest: str, frozen_at: datetime) -> bytes:
+    """The PDF, A4. `frozen_at` is the time that it says it is of."""
+    identity, release = dossier["identity"], dossier["release"]
+    title = f"{identity['model']} v{identity['version']}"
+    pdf, budget = _document(digest)
+    pdf.set_title(f"Dossier of {title}")
+    pdf.set_lang("en")
+    pdf.set_producer("Assay")
+    pdf.set_creation_date(frozen_at)
+    pdf.add_page()
+    _text(pdf, budget.taken(f"Dossier: {title}", line=True), size=17, style="B", height=8)
+    about = f"{release['deployment_name']} in {release['environment']}"
+    _text(pdf, budget.taken(about, line=True), size=10)
+    _text(pdf, digest, size=7.5, family=_MONO, colour=_GREY)
+    for section in dossier_sections(dossier):
+        if pdf.will_page_break(24):
+            pdf.add_page()
+        pdf.ln(4)
+        pdf.start_section(section.title)
+        _text(pdf, section.title, size=13, style="B", height=7)
+        pdf.set_draw_color(200)
+        pdf.line(pdf.l_margin, pdf.get_y(), pdf.w - pdf.r_margin, pdf.get_y())
+        pdf.ln(1.5)
+        for block in section.blocks:
+            _block(pdf, budget, block)
+            if not budget.left:
+                _text(pdf, _CUT, style="B")
+                return bytes(pdf.output())
+    return bytes(pdf.output())
+
+
+def _document(digest: str) -> tuple[FPDF, _Budget]:
+    from fpdf import FPDF
+    from fpdf.fonts import TTFFont
+
+    class Dossier(FPDF):
+        """Every page names the digest and its number."""
+
+        def footer(self) -> None:
+            self.set_y(-12)
+            self.set_font(_SANS, size=6.5)
+            self.set_text_color(*_GREY)
+            self.cell(150, 5, f"Dossier {digest}")
+            self.cell(0, 5, f"Page {self.page_no()} of {_PAGES}", align="R")
+
+    fonts = _fonts()
+    pdf = Dossier(format="A4")
+    pdf.add_font(_SANS, "", fonts / f"{_SANS}.ttf")
+    pdf.add_font(_SANS, "B", fonts / f"{_SANS}-Bold.ttf")
+    pdf.add_font(_MONO, "", fonts / f"{_MONO}.ttf")
+    pdf.alias_nb_pages(_PAGES)
+    pdf.set_margins(18, 16)
+    pdf.set_auto_page_break(True, 18)
+    # The bold and the even-spaced one have fewer glyphs.
+    pdf.set_fallback_fonts([_SANS], exact_match=False)
+    font = pdf.fonts[_SANS.lower()]
+    return pdf, _Budget(set(font.cmap) - _MARKS if isinstance(font, TTFFont) else ())
+
+
+def _fonts() -> Path:
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        raise RuntimeError(
+            "No PDF can be made: matplotlib, whose fonts it is written with, is not installed."
+        )
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+
+
+def _block(pdf: FPDF, budget: _Budget, block: Block) -> None:
+    if block.title:
+        if pdf.will_page_break(16):
+            pdf.add_page()
+        pdf.ln(1.5)
+        _text(pdf, budget.taken(block.title, line=True), size=9.5, style="B", height=6)
+    if block.facts:
+        _facts(pdf, budget, block.facts)
+    if block.heads:
+        _table(pdf, budget, block.heads, block.rows)
+    if block.text:
+        family, size = (_MONO, 7.5) if block.verbatim else (_SANS, 8.5)
+        _text(pdf, budget.taken(block.text), size=size, family=family)
+
+
+def _facts(pdf: FPDF, budget: _Budget, facts: Sequence[Fact]) -> None:
+    """Short ones side by side in a table; a long one under its name, over as many pages as it
+    takes."""
+    short: list[Sequence[str]] = []
+    for name, value in facts:
+        named, said = budget.taken(name, line=True), budget.taken(value)
+        if len(said) <= MAX_CELL and len(named) <= MAX_CELL and said.count("\n") < 20:
+            short.append((named, said))
+            continue
+        _rows(pdf, short, widths=(46, 128))
+        short = []
+        _text(pdf, named, size=8, style="B")
+        _text(pdf, said, size=8)
+        pdf.ln(1)
+    _rows(pdf, short, widths=(46, 128))
+
+
+def _table(pdf: FPDF, budget: _Budget, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    shown = [[budget.taken(cell, line=True) for cell in row] for row in rows]
+    if any(len(cell) > MAX_CELL for row in shown for cell in row):
+        for row in shown:
+            for head, cell in zip(heads, row, strict=True):
+                _text(pdf, head, size=8, style="B")
+                _text(pdf, cell, size=8)
+            pdf.ln(2)
+        return
+    longest = [max(len(head), *(len(row[at]) for row in shown)) for at, head in enumerate(heads)]
+    widths = [min(max(each, 11), 40) for each in longest] if shown else [1] * len(heads)
+    _rows(pdf, shown, widths=widths, heads=heads)
+
+
+def _rows(
+    pdf: FPDF,
+    rows: Sequence[Sequence[str]],
+    *,
+    widths: Sequence[float],
+    heads: Sequence[str] = (),
+) -> None:
+    if not rows:
+        return
+    from fpdf.enums import TableBordersLayout, TableHeadingsDisplay
+    from fpdf.fonts import FontFace
+
+    pdf.set_font(_SANS, size=7.5)
+    pdf.set_text_color(0)
+    pdf.set_draw_color(215)
+    with pdf.table(
+        col_widths=tuple(widths),
+        line_height=_ROW,
+        text_align="LEFT",
+        v_align="TOP",
+        borders_layout=TableBordersLayout.HORIZONTAL_LINES,
+        first_row_as_headings=bool(heads),
+        num_heading_rows=1 if heads else 0,
+        headings_style=FontFace(family=_SANS, emphasis="BOLD", color=_GREY),
+        repeat_headings=TableHeadingsDisplay.ON_TOP_OF_EVERY_PAGE,
+        padding=(0.4, 1.2, 0.4, 0),
+    ) as table:
+        if heads:
+            table.row(tuple(heads))
+        for row in rows:
+            cells = table.row()
+            for at, cell in enumerate(row):
+                bold = FontFace(emphasis="BOLD") if not heads and at == 0 else None
+                cells.cell(cell, style=bold)
+    pdf.ln(1)
+
+
+def _text(
+    pdf: FPDF,
+    text: str,
+    *,
+    size: float = 8.5,
+    style: str = "",
+    family: str = _SANS,
+    height: float = _LINE,
+    colour: tuple[int, int, int] = (0, 0, 0),
+) -> None:
+    pdf.set_font(family, style, size)
+    pdf.set_text_color(*colour)
+    pdf.multi_cell(0, height, text, align="L", new_x="LMARGIN", new_y="NEXT")

@@ -1,0 +1,285 @@
+"""A dossier as sections to read: what the page, the PDF and the portal show, composed once.
+
+Of every format that was ever frozen: what an older one does not have is shown as not stated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from registry.releases.exports.words import NOTHING, Fact, facts, moment, titled, worded
+
+MAX_FILES = 500
+_NOT_STATED = "Not stated."
+# What the sections show; whatever else is under the digest comes last, as it is.
+_SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
+_SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card"}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One of: facts, a table (`heads` and `rows`), a text. `title` stands above it."""
+
+    title: str = ""
+    facts: tuple[Fact, ...] = ()
+    heads: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    text: str = ""
+    verbatim: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a dossier; `code` names it in addresses."""
+
+    code: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
+    """All of `dossier`, in the order in which it is read."""
+    composed = [
+        Section(code, title, tuple(compose(dossier)) or (Block(text=_NOT_STATED),))
+        for code, title, compose in _SECTIONS
+    ]
+    rest = {name: value for name, value in dossier.items() if name not in _SHOWN}
+    if rest:
+        composed.append(Section("rules", "Decided under", (Block(facts=facts(rest)),)))
+    return composed
+
+
+def _asked(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    release = dossier.get("release") or {}
+    return [
+        Block(
+            facts=(
+                ("Purpose", worded(dossier.get("purpose"))),
+                ("Department", worded(release.get("department"))),
+                ("Environment", worded(release.get("environment"))),
+                ("Called by", worded(release.get("deployment_name"))),
+                ("For", ", ".join(release.get("departments") or ()) or NOTHING),
+                ("Visible to", worded(release.get("visibility"))),
+                ("Submitted by", worded(release.get("submitted_by"))),
+            )
+        )
+    ]
+
+
+def _identity(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    identity = dossier.get("identity") or {}
+    if not identity:
+        return []
+    blocks = [Block(facts=facts(identity, without=("files", "bases")))]
+    if bases := identity.get("bases"):
+        blocks.append(
+            Block(
+                title="Stands on",
+                heads=("Model", "Kind", "Licence", "Digest"),
+                rows=tuple(
+                    (f"{b['model']} v{b['version']}", b["kind"], worded(b["licence"]), b["digest"])
+                    for b in bases
+                ),
+            )
+        )
+    return blocks
+
+
+def _classification(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    risk = dossier.get("risk") or {}
+    data = dossier.get("data") or {}
+    known = (
+        ("Risk tier", worded(risk.get("tier"))),
+        ("Training data", worded(data.get("classification"))),
+    )
+    return [Block(facts=(*known, *facts(risk.get("answers") or {})))]
+
+
+def _development(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    return _told(dossier.get("training"))
+
+
+def _data(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    return _told(dossier.get("data"), otherwise="Trained on no data of ours.")
+
+
+def _testing(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    blocks = [block for each in dossier.get("evaluations") or () for block in _evaluation(each)]
+    return blocks or [Block(text="It was not evaluated.")]
+
+
+def _evaluation(each: Mapping[str, Any]) -> list[Block]:
+    intervals = (each.get("intervals") or {}).get("metrics") or {}
+    baseline, named = each.get("baseline") or {}, each.get("baseline_name") or "Baseline"
+    blocks = [
+        Block(
+            title=f"On {each['dataset']} v{each['dataset_version']}",
+            facts=(
+                ("Rows measured", f"{each['sample_size']} of {each['rows']}"),
+                ("Of these in the training data", worded(each["rows_in_training_data"])),
+                ("Started", f"{moment(each['started_at'])} by {each['started_by']}"),
+                ("Data digest", each["dataset_digest"]),
+                ("Result digest", each["digest"]),
+            ),
+        ),
+        Block(
+            heads=("Metric", "Value", "95 % interval", titled(named)),
+            rows=tuple(
+                (name, worded(value), _interval(intervals.get(name)), worded(baseline.get(name)))
+                for name, value in each["metrics"].items()
+            ),
+        ),
+    ]
+    if gates := each.get("gates"):
+        blocks.append(
+            Block(
+                title="Thresholds, set before",
+                heads=("Threshold", "Value", "Result", "Why"),
+                rows=tuple(
+                    (
+                        f"{gate['metric']} {gate['comparator']} {worded(gate['threshold'])}",
+                        "not measured" if gate["value"] is None else worded(gate["value"]),
+                        "passed" if gate["passed"] else "failed",
+                        worded(gate["why"]),
+                    )
+                    for gate in gates
+                ),
+            )
+        )
+    if slices := each.get("slices"):
+        blocks.append(
+            Block(
+                title="By slice, the worst first",
+                heads=("Slice", "Rows", "Metric", "Value", "95 % interval", titled(named)),
+                rows=tuple(
+                    (
+                        f"{part['by']}: {part['name']}",
+                        worded(part["n"]),
+                        part["metric"],
+                        worded(part["value"]),
+                        _interval(part),
+                        worded(part.get("baseline")),
+                    )
+                    for part in slices
+                ),
+            )
+        )
+    return blocks
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    if not found or found.get("low") is None:
+        return NOTHING
+    return f"{found['low']:.4g} to {found['high']:.4g}"
+
+
+def _risks(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    rows = tuple(
+        (
+            risk["hazard"],
+            risk["likelihood"],
+            risk["severity"],
+            risk["mitigation"],
+            risk["residual"],
+            risk["accepter_role"]
+            + (f", person {risk['accepter_person']}" if risk.get("accepter_person") else ""),
+        )
+        for risk in dossier.get("risks") or ()
+    )
+    heads = ("Hazard", "Likelihood", "Severity", "Mitigation", "Residual", "Accepted by")
+    return [Block(heads=heads, rows=rows)] if rows else []
+
+
+def _oversight(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    oversight = dossier.get("oversight")
+    if not oversight:
+        return []
+    tested = oversight.get("stop_tested_on") or "never, or not stated"
+    return [
+        Block(
+            facts=(
+                ("Who", worded(oversight["overseers"])),
+                ("How to stop it", worded(oversight["stop_procedure"])),
+                ("Stop procedure tested on", tested),
+                ("Further measures", worded(oversight.get("measures"))),
+            )
+        )
+    ]
+
+
+def _operation(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    operation = dossier.get("operation") or {}
+    if not any(operation.values()):
+        return []
+    rollback = operation.get("rollback")
+    back = "Nothing served under this name."
+    if rollback:
+        back = (
+            f"{rollback['model']} v{rollback['version']}, release {rollback['release']}, "
+            f"{rollback['digest']}"
+        )
+    return [
+        Block(
+            facts=(
+                ("Monitors", worded(operation.get("monitors"))),
+                ("Incidents are told to", worded(operation.get("incident_contact"))),
+                ("Looked at again on", worded(operation.get("review_date"))),
+                ("Roll back to", back),
+            )
+        )
+    ]
+
+
+def _replaces(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    replaces = dossier.get("replaces")
+    if not replaces:
+        return [Block(text="Nothing: it was the first under its name.")]
+    blocks = [Block(facts=facts(replaces, without=("evaluations",)))]
+    rows = tuple(
+        (name, worded(value), each["dataset_digest"])
+        for each in replaces.get("evaluations") or ()
+        for name, value in each["metrics"].items()
+    )
+    if rows:
+        blocks.append(
+            Block(title="What was measured of it", heads=("Metric", "Value", "On data"), rows=rows)
+        )
+    return blocks
+
+
+def _files(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    files = (dossier.get("identity") or {}).get("files") or []
+    rows = tuple((file["path"], f"{file['size']:,}", file["sha256"]) for file in files[:MAX_FILES])
+    blocks = [Block(heads=("Path", "Bytes", "SHA-256"), rows=rows)] if rows else []
+    if len(files) > MAX_FILES:
+        blocks.append(Block(text=f"And {len(files) - MAX_FILES} more, in the dossier's JSON."))
+    return blocks
+
+
+def _card(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    card = dossier.get("card")
+    return [Block(text=card, verbatim=True)] if card else [Block(text="There is none.")]
+
+
+def _told(value: Mapping[str, Any] | None, otherwise: str = _NOT_STATED) -> Sequence[Block]:
+    return [Block(facts=facts(value))] if value else [Block(text=otherwise)]
+
+
+_SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]], ...] = (
+    ("asked", "What is asked", _asked),
+    ("identity", "Identity", _identity),
+    ("classification", "Classification", _classification),
+    ("development", "Development", _development),
+    ("data", "Data", _data),
+    ("testing", "Testing", _testing),
+    ("risks", "Risks", _risks),
+    ("oversight", "Human oversight", _oversight),
+    ("logging", "Logging", lambda dossier: _told(dossier.get("logging"))),
+    ("operation", "Operation", _operation),
+    ("conformity", "Conformity", lambda dossier: _told(dossier.get("conformity"))),
+    ("replaces", "What it replaces", _replaces),
+    ("files", "Files", _files),
+    ("card", "Model card", _card),
+)

@@ -1,0 +1,110 @@
+"""A release's dossier to take along, in the format that whoever gets it reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from governance.errors import WrongState
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+from registry.canonical import canonical_json, json_digest
+from registry.releases.evidence_mlbom import mlbom
+from registry.releases.exports.page import dossier_html
+from registry.releases.exports.pdf import dossier_pdf
+from registry.releases.exports.spdx import spdx_document
+from registry.releases.models import Release
+from registry.releases.selectors import release_get
+from registry.validation import checked_choice
+
+
+class Format(NamedTuple):
+    """One way to write a dossier down; `make` gives the same bytes for the same dossier."""
+
+    title: str
+    about: str
+    suffix: str
+    content_type: str
+    make: Callable[[Release], bytes]
+
+
+FORMATS = {
+    "pdf": Format(
+        "PDF",
+        "To read, to print and to file.",
+        "pdf",
+        "application/pdf",
+        lambda release: dossier_pdf(
+            release.dossier, digest=release.dossier_digest, frozen_at=release.created_at
+        ),
+    ),
+    "html": Format(
+        "HTML",
+        "One page to read and to print.",
+        "html",
+        "text/html; charset=utf-8",
+        lambda release: dossier_html(release.dossier, release.dossier_digest),
+    ),
+    "json": Format(
+        "JSON",
+        "The very bytes that approvals name: their SHA-256 is the digest.",
+        "json",
+        "application/json",
+        lambda release: canonical_json(release.dossier),
+    ),
+    "cyclonedx": Format(
+        "CycloneDX 1.6",
+        "The model as a bill of materials.",
+        "cdx.json",
+        "application/vnd.cyclonedx+json; version=1.6",
+        mlbom,
+    ),
+    "spdx": Format(
+        "SPDX 3.0.1",
+        "Model, files and data with the AI and dataset profiles.",
+        "spdx.json",
+        "application/spdx+json",
+        spdx_document,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The file, and the name to keep it under, which holds the beginning of the digest."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+    @property
+    def sha256(self) -> bytes:
+        return hashlib.sha256(self.content).digest()
+
+
+def release_export(*, actor: Principal, release_id: int, format: str) -> Export:  # noqa: A002
+    """The frozen dossier in one of `FORMATS`, for whoever may see the release.
+
+    Raises:
+        InvalidInput: there is no such format.
+        NotFound: there is no such release, or the policy refuses it.
+        WrongState: the dossier is not the one of its digest.
+    """
+    chosen = FORMATS[checked_choice(format, list(FORMATS), field="format")]
+    release = release_get(actor=actor, id=release_id)
+    if json_digest(release.dossier) != release.dossier_digest:
+        raise WrongState(
+            f"The dossier of release {release.pk} does not have the digest that was decided on; "
+            "it is not exported.",
+            hint="`assay audit verify` tells whether the log is whole.",
+        )
+    # What the dossier names may stand in another department, such as the base.
+    with lifted():
+        content = chosen.make(release)
+    return Export(
+        name=f"assay-release-{release.pk}-{release.dossier_digest[:12]}.{chosen.suffix}",
+        content_type=chosen.content_type,
+        content=content,
+    )

@@ -1,0 +1,67 @@
+"""Values of a dossier as people read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+NOTHING = "–"
+# What a table of a dossier's own members shows of more than this stands in the JSON alone.
+MAX_FACTS = 200
+_CODE = re.compile(r"[a-z]+(?:_[a-z]+)+")
+_NAMES = {"eu ai act": "EU AI Act", "mlflow": "MLflow", "url": "URL", "id": "Id"}
+
+Fact = tuple[str, str]
+
+
+def titled(name: str) -> str:
+    """A member's name as a heading: `eu_ai_act_role` as "EU AI Act role"."""
+    text = name.replace("_", " ").strip()
+    for raw, written in _NAMES.items():
+        text = re.sub(rf"\b{raw}\b", written, text)
+    return text[:1].upper() + text[1:]
+
+
+def worded(value: Any) -> str:
+    """Any value of a dossier as text; a list's members on lines of their own."""
+    if value is None or value in ("", [], {}):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return "\n".join(worded(each) for each in value[:MAX_FACTS])
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {text}" for name, text in facts(value))
+    text = str(value)
+    return titled(text) if _CODE.fullmatch(text) else text
+
+
+def moment(at: Any) -> str:
+    """An ISO time to the second, in UTC; what is none as it is."""
+    try:
+        time = datetime.fromisoformat(at)
+    except (TypeError, ValueError):
+        return worded(at)
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def facts(value: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> tuple[Fact, ...]:
+    """The members of an object and of the objects in it, in the order they have."""
+    found = [pair for pair in _walked(value, "") if pair[0] not in {titled(n) for n in without}]
+    shown = [(name, worded(each)) for name, each in found[:MAX_FACTS]]
+    if len(found) > MAX_FACTS:
+        shown.append(("And", f"{len(found) - MAX_FACTS} more, in the dossier's JSON"))
+    return tuple(shown)
+
+
+def _walked(value: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for name, each in value.items():
+        title = f"{above}{titled(str(name))}"
+        if isinstance(each, Mapping) and each:
+            yield from _walked(each, f"{title} · ")
+        else:
+            yield title, each
