@@ -86,6 +86,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "quota": Action.QUOTA_VIEW,
         "release": Action.RELEASE_VIEW,
         "review": Action.RELEASE_VIEW,
+        "review_policy": Action.POLICY_VIEW,
         "session": Action.SESSION_VIEW,
         "usage": Action.USAGE_VIEW,
         "version": Action.MODEL_VIEW,

@@ -6,3 +6,9 @@ class RegistryConfig(AppConfig):
 
     name = "registry"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from governance.reviews.policies.vocabulary import vocabulary_register
+        from registry.releases.vocabulary import VOCABULARY
+
+        vocabulary_register(VOCABULARY)

@@ -16,6 +16,7 @@ from governance.people.models import Department, Person, RoleAssignment
 from governance.policy.models import PolicyVersion
 from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
+from governance.reviews.policies.shipping import review_policies_bootstrap
 from tests.proofs import proven
 
 APPEND_ONLY = (
@@ -76,7 +77,8 @@ def _refusals_of_other_tests_do_not_count() -> None:
 
 @pytest.fixture
 def policy(db: None) -> PolicyVersion:
-    """The default policy, active."""
+    """The default policy, active, and the review policies that come with it."""
+    review_policies_bootstrap()
     return policy_bootstrap()
 
 

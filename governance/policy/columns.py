@@ -237,6 +237,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "visibility": one("visibility"),
     },
     "review": {"department": one("department__slug"), "tier": one("tier")},
+    "review_policy": {},
     "session": {"owner": one("user_id")},
     "usage": {"department": one("department")},
     "version": {"department": one("model__department__slug"), "shared": one("model__shared")},

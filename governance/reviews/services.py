@@ -29,6 +29,7 @@ from governance.reviews.models import (
     ReviewState,
     Verdict,
 )
+from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.selectors import (
     decision_obstacle,
     proof_for,

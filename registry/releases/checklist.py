@@ -1,14 +1,20 @@
-"""What must hold before a release may be approved: checked by machine, or attested."""
+"""What must hold before a release may be approved: its review policy's items, those that a machine
+checks with their results.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.reviews.services import ChecklistEntry
 from governance.rowsecurity import lifted
 from registry import store
 from registry.catalogue import get_task
+from registry.datasets.models import Classification
 from registry.evaluations.models import Evaluation, Gate
 from registry.intake.models import IntakeState
 from registry.manifests import Manifest, ManifestMismatch, verify_folder
@@ -18,56 +24,63 @@ from registry.versions.selectors import base_chain
 
 # A test set may share at most this part of its rows with the training data.
 LEAK_TOLERANCE = 0.01
-# Nothing serves whose bytes or origin are not what was approved; no second person changes that.
-NEVER_WAIVED = frozenset({"digest", "intake"})
-ATTESTED = (
-    ChecklistEntry(
-        code="purpose",
-        title="The purpose is stated and acceptable",
-        why="Approval is for this purpose alone.",
-    ),
-    ChecklistEntry(
-        code="oversight",
-        title="Human oversight is named",
-        why="Someone must be able to notice a wrong answer and to stop it.",
-    ),
-    ChecklistEntry(
-        code="classification",
-        title="The data's classification fits the departments and the purpose",
-        why="What a model learnt, it may repeat to whoever uses it.",
-    ),
-)
+# Of a card, with its title; shorter says nothing.
+CARD_MIN = 80
+# Nothing serves whose bytes or origin are not what was approved; no policy and no second person
+# changes that.
+NEVER_WAIVED = frozenset({"files", "intake"})
+_LEVELS = list(Classification.values)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is checked, and the policy that asks for it."""
+
+    version: ModelVersion
+    dossier: dict[str, Any]
+    policy: ReviewPolicyDocument
+
+    @cached_property
+    def chain(self) -> list[ModelVersion]:
+        """The version and everything that it stands on."""
+        return [self.version, *base_chain(self.version)]
+
+
+Result = tuple[bool, str]
 
 
 @lifted()
-def checklist_build(version: ModelVersion, dossier: dict[str, Any]) -> list[ChecklistEntry]:
-    """Every item, with the automatic ones decided. Hashes the version's stored files."""
-    tier = str(dossier["risk"]["tier"])
-    chain = [version, *base_chain(version)]
-    return [
-        _bytes(chain),
-        _licence(chain),
-        _evaluated(version, dossier, tier),
-        _gates(version, tier),
-        _leak(dossier),
-        _intake(chain[-1]),
-        *ATTESTED,
-    ]
+def checklist_build(
+    version: ModelVersion, dossier: dict[str, Any], policy: ReviewPolicyDocument
+) -> list[ChecklistEntry]:
+    """Every item that the policy asks for, with the automatic ones decided. Hashes the version's
+    stored files when it asks for that.
+    """
+    case = Case(version, dossier, policy)
+    return [_entry(item, case) for item in policy.items_for(dossier["risk"]["answers"])]
 
 
-def _automatic(code: str, title: str, why: str, passed: bool, note: str) -> ChecklistEntry:
+def _entry(item: Item, case: Case) -> ChecklistEntry:
+    # A policy from before a check went keeps asking for what nobody can answer any more.
+    check = CHECKS.get(item.check, _gone) if item.check else None
+    passed, note = check(case) if check else (False, "")
     return ChecklistEntry(
-        code=code,
-        title=title,
-        why=why,
-        automatic=True,
+        code=item.code,
+        title=item.title,
+        why=item.why,
+        automatic=check is not None,
         passed=passed,
         note=note,
-        waivable=code not in NEVER_WAIVED,
+        waivable=item.waivable and item.check not in NEVER_WAIVED,
     )
 
 
-def _bytes(chain: Iterable[ModelVersion]) -> ChecklistEntry:
+def _gone(case: Case) -> Result:
+    return False, "This check is not made any more; the review policy needs a new version."
+
+
+def files_match(chain: Sequence[ModelVersion]) -> Result:
+    """Whether the stored files of each are exactly those of its digest: they are hashed."""
     notes, passed = [], True
     for version in chain:
         manifest = Manifest.from_json(version.manifest)
@@ -79,67 +92,47 @@ def _bytes(chain: Iterable[ModelVersion]) -> ChecklistEntry:
         except ManifestMismatch as error:
             passed = False
             notes.append(f"{version}: {error.message}")
-    return _automatic(
-        "digest",
-        "Every stored file has the digest that the dossier names",
-        "What is approved must be what is there.",
-        passed,
-        " ".join(notes),
-    )
+    return passed, " ".join(notes)
 
 
-def _licence(chain: Iterable[ModelVersion]) -> ChecklistEntry:
-    without = [str(version) for version in chain if not version.licence]
-    named = ", ".join(sorted({version.licence for version in chain if version.licence}))
-    return _automatic(
-        "licence",
-        "The licence is recorded, of the version and of what it stands on",
-        "Use must be within its terms.",
-        not without,
-        f"None is recorded for {', '.join(without)}." if without else named,
-    )
+def _licence(case: Case) -> Result:
+    without = [str(version) for version in case.chain if not version.licence]
+    named = ", ".join(sorted({version.licence for version in case.chain if version.licence}))
+    return not without, f"None is recorded for {', '.join(without)}." if without else named
 
 
-def _evaluated(version: ModelVersion, dossier: dict[str, Any], tier: str) -> ChecklistEntry:
-    trained_on = dossier["data"]["digest"] if dossier["data"] else None
-    held_out = [each for each in dossier["evaluations"] if each["dataset_digest"] != trained_on]
+def _evaluated(case: Case) -> Result:
+    data, task = case.dossier["data"], case.version.model.task
+    trained_on = data["digest"] if data else None
+    evaluations = case.dossier["evaluations"]
+    held_out = [each for each in evaluations if each["dataset_digest"] != trained_on]
     if held_out:
         sizes = ", ".join(f"{each['dataset']}: {each['sample_size']} rows" for each in held_out)
-        passed, note = True, f"Measured on {sizes}."
-    elif not get_task(version.model.task).evaluator:
-        passed, note = True, f"Not applicable: {version.model.task} has no evaluation."
-    elif tier == "minimal":
-        passed, note = True, "Not evaluated; the tier minimal does not ask for it."
-    else:
-        passed, note = False, "There is no evaluation on data that it was not trained on."
-    return _automatic(
-        "evaluated",
-        "It was evaluated on held-out data",
-        "What was measured on training data says nothing about use.",
-        passed,
-        note,
-    )
+        return True, f"Measured on {sizes}."
+    if not get_task(task).evaluator:
+        return True, f"Not applicable: {task} has no evaluation."
+    if not case.policy.gates.held_out:
+        return True, f"Not evaluated; the tier {case.policy.name} does not ask for it."
+    return False, "There is no evaluation on data that it was not trained on."
 
 
-def _gates(version: ModelVersion, tier: str) -> ChecklistEntry:
-    gates = list(Gate.objects.filter(model=version.model).select_related("dataset"))
-    evaluations = version_evaluations(version)
+def _gates(case: Case) -> Result:
+    gates = list(Gate.objects.filter(model=case.version.model).select_related("dataset"))
+    evaluations = version_evaluations(case.version)
     unmet = [
         f"{gate} on {gate.dataset.name}: {why}"
         for gate in gates
         if (why := _why_unmet(gate, evaluations))
     ]
+    wanted = case.policy.gates.at_least
+    note = " ".join(f"{each}." for each in unmet)
     if not gates:
         note = "No gate is set on this model."
-    else:
-        note = " ".join(f"{each}." for each in unmet) or f"All {len(gates)} gates passed."
-    return _automatic(
-        "gates",
-        "Every gate that was set beforehand is passed",
-        "A threshold chosen after the result is no threshold.",
-        not unmet and (bool(gates) or tier != "high"),
-        note,
-    )
+    elif not unmet:
+        note = f"All {len(gates)} gates passed."
+    if len(gates) < wanted:
+        note += f" The tier {case.policy.name} asks for {wanted}."
+    return not unmet and len(gates) >= wanted, note
 
 
 def _why_unmet(gate: Gate, evaluations: list[Evaluation]) -> str:
@@ -154,30 +147,59 @@ def _why_unmet(gate: Gate, evaluations: list[Evaluation]) -> str:
     return "set after the newest evaluation started"
 
 
-def _leak(dossier: dict[str, Any]) -> ChecklistEntry:
+def _leak(case: Case) -> Result:
     notes, passed = [], True
-    for each in dossier["evaluations"]:
+    for each in case.dossier["evaluations"]:
         shared, rows = each["rows_in_training_data"], each["rows"]
         passed = passed and shared <= rows * LEAK_TOLERANCE
         notes.append(f"{each['dataset']}: {shared} of {rows} rows stand in the training data.")
-    return _automatic(
-        "leak",
-        "Training and test data are apart",
-        f"At most {LEAK_TOLERANCE:.0%} of the test rows may stand in the training data.",
-        passed,
-        " ".join(notes) or "Nothing to compare.",
-    )
+    said = " ".join(notes) or "Nothing to compare."
+    return passed, f"{said} At most {LEAK_TOLERANCE:.0%} may."
 
 
-def _intake(root: ModelVersion) -> ChecklistEntry:
+def origin_signed(chain: Sequence[ModelVersion]) -> Result:
+    """Whether the delivery that the last of them came with was signed off."""
+    root = chain[-1]
     intake = getattr(root, "intake", None)
     signed = intake is not None and intake.state == IntakeState.TRUSTED
     signer = intake.signed_by if intake is not None else None
-    note = f"{root} was signed off by person {signer.pk}." if signer else f"{root} has no intake."
-    return _automatic(
-        "intake",
-        "What it stands on came in through a signed intake",
-        "Nothing is trusted whose origin nobody vouched for.",
-        signed,
-        note,
+    return signed, (
+        f"{root} was signed off by person {signer.pk}." if signer else f"{root} has no intake."
     )
+
+
+def _card(case: Case) -> Result:
+    length = len(str(case.dossier["card"]).strip())
+    return length >= CARD_MIN, f"It has {length:,} characters; {CARD_MIN} are the least."
+
+
+def _classification(case: Case) -> Result:
+    trained = {
+        each.dataset_version.dataset.name: each.dataset_version.dataset.classification
+        for each in case.chain
+        if each.dataset_version is not None
+    }
+    stated = case.dossier["risk"]["answers"].get("data_classification", _LEVELS[0])
+    above = {
+        name: level
+        for name, level in trained.items()
+        if _LEVELS.index(level) > _LEVELS.index(stated)
+    }
+    if above:
+        named = ", ".join(f"{name} is {level}" for name, level in sorted(above.items()))
+        return False, f"Stated is {stated}, but {named}."
+    known = ", ".join(f"{name}: {level}" for name, level in sorted(trained.items()))
+    return True, f"Stated is {stated}. Trained on {known or 'nothing that is registered here'}."
+
+
+# By the names in `registry.releases.vocabulary`.
+CHECKS: dict[str, Callable[[Case], Result]] = {
+    "card": _card,
+    "classification": _classification,
+    "evaluated": _evaluated,
+    "files": lambda case: files_match(case.chain),
+    "gates": _gates,
+    "intake": lambda case: origin_signed(case.chain),
+    "leak": _leak,
+    "licence": _licence,
+}

@@ -41,12 +41,13 @@ def dossier_build(
     policy_version: int,
     submitted_by: int,
     fields: Mapping[str, Any] | None = None,
+    review_policy: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the release of `version` is decided on, as JSON that PostgreSQL gives back unchanged.
 
     Past the submitter's reach: evidence is what there is, not what they can see. People stand in it
     by number, so that it need not change when one of them is erased. `fields` are the sections that
-    people filled in, checked.
+    people filled in, checked; `review_policy` names the version that it is reviewed under.
     """
     evaluations = version_evaluations(version)
     said = fields or {}
@@ -65,6 +66,7 @@ def dossier_build(
             },
             "purpose": purpose,
             "risk": {"tier": tier, "answers": dict(risk_answers)},
+            "review_policy": dict(review_policy) if review_policy else None,
             "data": _data(version.dataset_version),
             "training": {
                 "parameters": version.parameters,

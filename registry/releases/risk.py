@@ -1,49 +1,110 @@
-"""What a department says about the risk of a release, and what follows from it."""
+"""What a department says about the risk of a release, in answers that review policies ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from governance.errors import InvalidInput
+from governance.reviews.policies.vocabulary import Answer
 
-# From least to most; each with the approvals that a release of it needs, by speciality.
-REQUIRED_APPROVALS: dict[str, dict[str, int]] = {
-    "minimal": {"compliance": 1},
-    "limited": {"compliance": 1, "model-risk": 1},
-    "high": {"compliance": 1, "model-risk": 1, "security": 1},
+YES_NO: dict[Answer, str] = {True: "Yes", False: "No"}
+# Every question whose answers can be named, with the answers in words. Regulation (EU) 2024/1689
+# numbers the areas of its annex III so.
+QUESTIONS: dict[str, dict[Answer, str]] = {
+    "vulnerable_groups": YES_NO,
+    "eu_ai_act_role": {
+        "deployer": "Deployer: we use it under our authority",
+        "provider": "Provider: we made it, or put our name on it",
+        "modifier": "Modifier: we changed somebody else's substantially",
+    },
+    "annex_iii": {
+        "none": "None of them",
+        "biometrics": "Point 1: biometrics",
+        "critical_infrastructure": "Point 2: critical infrastructure",
+        "education": "Point 3: education and vocational training",
+        "employment": "Point 4: employment, management of workers, access to self-employment",
+        "essential_services": "Point 5: essential private and public services and benefits",
+        "law_enforcement": "Point 6: law enforcement",
+        "migration": "Point 7: migration, asylum and border control",
+        "justice": "Point 8: administration of justice and democratic processes",
+    },
+    "data_classification": {
+        "public": "Public",
+        "internal": "Internal",
+        "confidential": "Confidential",
+        "restricted": "Restricted",
+    },
+    "personal_data": YES_NO,
+    "special_categories": YES_NO,
+    "autonomy": {
+        "suggests": "It suggests; a person decides",
+        "decides_with_human": "It decides together with a person",
+        "decides": "It decides without a person",
+    },
+    "interacts_with_people": YES_NO,
+    "generates_content": YES_NO,
+    "general_purpose_model": YES_NO,
 }
-TIERS = tuple(REQUIRED_APPROVALS)
 
 
 class RiskAnswers(BaseModel):
-    """`autonomy`: whether it suggests, or decides with a person or without."""
+    """Every question is answered; only `notes` may be left out.
+
+    `annex_iii` names the area of the EU AI Act's annex III that the purpose lies in, or none.
+    `data_classification` is that of what it is given and of what it was trained on, the higher.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     intended_purpose: str = Field(min_length=1, max_length=2000)
     affected_people: str = Field(min_length=1, max_length=2000)
-    autonomy: Literal["suggests", "decides_with_human", "decides"]
-    personal_data: bool
+    vulnerable_groups: bool
     eu_ai_act_role: Literal["provider", "deployer", "modifier"]
+    annex_iii: Literal[
+        "none",
+        "biometrics",
+        "critical_infrastructure",
+        "education",
+        "employment",
+        "essential_services",
+        "law_enforcement",
+        "migration",
+        "justice",
+    ]
+    data_classification: Literal["public", "internal", "confidential", "restricted"]
+    personal_data: bool
+    special_categories: bool
+    autonomy: Literal["suggests", "decides_with_human", "decides"]
+    interacts_with_people: bool
+    generates_content: bool
+    general_purpose_model: bool
     notes: str = Field(default="", max_length=4000)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> RiskAnswers:
+        if self.special_categories and not self.personal_data:
+            raise ValueError("special categories of personal data are personal data")
+        return self
 
 
 def checked_risk_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
     """The answers in full.
 
     Raises:
-        InvalidInput: an answer is missing, malformed or unknown; `fields` says which.
+        InvalidInput: an answer is missing, malformed or unknown, or two contradict each other;
+            `fields` says which.
     """
     try:
         checked = RiskAnswers.model_validate(dict(answers)).model_dump()
     except ValidationError as error:
         fields: dict[str, list[str]] = {}
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            name = ".".join(str(part) for part in fault["loc"])[:80]
-            fields.setdefault(f"risk_answers.{name}", []).append(f"{fault['msg']}.")
+            name = ".".join(str(part) for part in fault["loc"])[:80] or "special_categories"
+            said = fault["msg"].removeprefix("Value error, ")
+            fields.setdefault(f"risk_answers.{name}", []).append(f"{said[:1].upper()}{said[1:]}.")
         names = ", ".join(name.removeprefix("risk_answers.") for name in fields)
         raise InvalidInput(
             f"The risk answers are not complete and correct: {names}.",
@@ -57,30 +118,3 @@ def checked_risk_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
                 fields={f"risk_answers.{name}": ["No NUL characters."]},
             )
     return checked
-
-
-def checked_tier(tier: str, answers: Mapping[str, Any]) -> str:
-    """`tier`, when it is no lower than the answers ask for.
-
-    Raises:
-        InvalidInput: there is no such tier, or it is too low.
-    """
-    if tier not in REQUIRED_APPROVALS:
-        raise InvalidInput(
-            f"There is no tier {str(tier)[:40]!r}.",
-            hint=f"Choose one of {', '.join(TIERS)}.",
-            fields={"tier": [f"One of {', '.join(TIERS)}."]},
-        )
-    least, why = "minimal", ""
-    if answers["autonomy"] == "decides":
-        least, why = "high", "it decides without a person"
-    elif answers["personal_data"]:
-        least, why = "limited", "it handles personal data"
-    elif answers["autonomy"] == "decides_with_human":
-        least, why = "limited", "it takes part in decisions"
-    if TIERS.index(tier) < TIERS.index(least):
-        raise InvalidInput(
-            f"The tier {tier} is too low: {why}, so it is at least {least}.",
-            fields={"tier": [f"At least {least}."]},
-        )
-    return tier

@@ -16,7 +16,9 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState
+from governance.reviews.policies.selectors import InForce
 from governance.reviews.services import (
+    ChecklistEntry,
     review_answer,
     review_close,
     review_decide,
@@ -27,17 +29,24 @@ from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.catalogue import get_task
 from registry.incidents.reach import check_not_suspended
+from registry.releases.breakglass.selectors import check_withdrawable
 from registry.releases.checklist import checklist_build
 from registry.releases.conditions import Conditions, conditions_agreed, conditions_checked
 from registry.releases.dossier import dossier_build
 from registry.releases.dossier_fields import checked_dossier_fields
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
-from registry.releases.risk import REQUIRED_APPROVALS, checked_risk_answers, checked_tier
+from registry.releases.risk import checked_risk_answers
 from registry.releases.selectors import release_review
 from registry.releases.serving import check_dossier, check_trusted
 from registry.releases.serving import release_servable as release_servable
 from registry.releases.states import release_locked, release_set_state
-from registry.releases.terms import terms_of
+from registry.releases.terms import policy_terms
+from registry.releases.tiers import (
+    check_same_approvals,
+    checked_tier,
+    policy_of,
+    policy_reference,
+)
 from registry.releases.validity import approve
 from registry.releases.validity import releases_expire_due as releases_expire_due
 from registry.resources import (
@@ -86,7 +95,6 @@ def release_submit(
     purpose = checked_text(purpose, field="purpose", limit=1000)
     answers = checked_risk_answers(risk_answers)
     said = checked_dossier_fields(dossier_fields or {})
-    checked_tier(tier, answers)
     if not departments:
         raise InvalidInput(
             "A release names the departments that may use it; none was named.",
@@ -101,12 +109,14 @@ def release_submit(
             resource=department_resource("release", owner),
         )
         person = acting_person(actor)
+        # After the permission: what the tiers are is nothing to whoever may not ask.
+        policy = checked_tier(tier, answers)
         version = (
             ModelVersion.objects.select_for_update(of=("self",))
             .select_related("model__department", "dataset_version__dataset", "created_by")
             .get(pk=version.pk)
         )
-        _check_submittable(version, environment, deployment_name, tier)
+        _check_submittable(version, environment, deployment_name, policy)
         dossier = dossier_build(
             version,
             department=owner,
@@ -120,6 +130,7 @@ def release_submit(
             policy_version=decision.policy_version,
             submitted_by=person.pk,
             fields=said,
+            review_policy=policy_reference(policy),
         )
         release = Release.objects.create(
             version=version,
@@ -151,12 +162,12 @@ def release_submit(
             },
             policy_version=decision.policy_version,
         )
-        _open_review(actor, release, decision.policy_version)
+        _open_review(actor, release, decision.policy_version, policy)
     return release
 
 
 def _check_submittable(
-    version: ModelVersion, environment: str, deployment_name: str, tier: str
+    version: ModelVersion, environment: str, deployment_name: str, policy: InForce
 ) -> None:
     check_trusted(version, "released")
     under_review = version.releases.filter(
@@ -171,15 +182,16 @@ def _check_submittable(
             hint="Answer it or withdraw it.",
         )
     evaluated = get_task(version.model.task).evaluator
-    if evaluated and tier != "minimal" and not version.evaluations.exists():
+    wanted = policy.document.gates.held_out
+    if evaluated and wanted and not version.evaluations.exists():
         raise InvalidInput(
-            f"{version} was never evaluated; the tier {tier} asks for a measurement.",
+            f"{version} was never evaluated; the tier {policy.policy.name} asks for a measurement.",
             hint="Evaluate it on held-out data first.",
             fields={"version": ["Has no evaluation."]},
         )
 
 
-def _open_review(actor: Principal, release: Release, policy_version: int) -> None:
+def _open_review(actor: Principal, release: Release, policy_version: int, policy: InForce) -> None:
     version = release.version
     review_open(
         actor=actor,
@@ -189,11 +201,12 @@ def _open_review(actor: Principal, release: Release, policy_version: int) -> Non
         department=release.department,
         tier=release.tier,
         digest=release.dossier_digest,
-        required_approvals=REQUIRED_APPROVALS[release.tier],
+        required_approvals=policy.document.required_approvals(release.risk_answers),
         excluded_people=sorted(_made_by(version) | {release.submitted_by_id}),
         policy_version=policy_version,
-        checklist=checklist_build(version, release.dossier),
-        due_at=timezone.now() + timedelta(days=terms_of(release).due_days),
+        review_policy=policy.policy,
+        checklist=checklist_build(version, release.dossier, policy.document),
+        due_at=timezone.now() + timedelta(days=policy_terms(policy.document).due_days),
     )
 
 
@@ -241,20 +254,20 @@ def release_answer(
             release.risk_answers = checked_risk_answers(risk_answers)
         if dossier_fields is not None:
             release.dossier_fields = checked_dossier_fields(dossier_fields)
-        checked_tier(release.tier, release.risk_answers)
+        in_force = checked_tier(release.tier, release.risk_answers)
+        review = _review(release)
+        # The review goes on under the version that it opened with.
+        policy = policy_of(review) or in_force
+        check_same_approvals(review, policy, release.risk_answers)
         check_trusted(release.version, "released")
-        release.dossier = _rebuilt(release, decision.policy_version)
+        release.dossier = _rebuilt(release, decision.policy_version, policy)
         release.dossier_digest = json_digest(release.dossier)
         review_answer(
             actor=actor,
-            review_id=_review(release).pk,
+            review_id=review.pk,
             digest=release.dossier_digest,
             message=message,
-            checklist=[
-                entry
-                for entry in checklist_build(release.version, release.dossier)
-                if entry.automatic
-            ],
+            checklist=_asked_again(review, release, policy),
         )
         release_set_state(
             actor=actor,
@@ -266,7 +279,14 @@ def release_answer(
     return release
 
 
-def _rebuilt(release: Release, policy_version: int) -> dict[str, Any]:
+def _asked_again(review: Review, release: Release, policy: InForce) -> list[ChecklistEntry]:
+    """The automatic items anew, and what the answers ask for that they did not ask before."""
+    there = set(review.checklist.values_list("code", flat=True))
+    entries = checklist_build(release.version, release.dossier, policy.document)
+    return [each for each in entries if each.automatic or each.code not in there]
+
+
+def _rebuilt(release: Release, policy_version: int, policy: InForce) -> dict[str, Any]:
     return dossier_build(
         release.version,
         department=release.department,
@@ -280,6 +300,7 @@ def _rebuilt(release: Release, policy_version: int) -> dict[str, Any]:
         policy_version=policy_version,
         submitted_by=release.submitted_by_id,
         fields=release.dossier_fields,
+        review_policy=policy_reference(policy),
     )
 
 
@@ -364,6 +385,8 @@ def release_withdraw(*, actor: Principal, release_id: int, reason: str) -> Relea
             actor=actor, action=Action.RELEASE_WITHDRAW, resource=release_resource(release)
         )
         under_review = release.state in (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
+        if under_review:
+            check_withdrawable(release)
         release_set_state(
             actor=actor,
             release=release,

@@ -1,10 +1,14 @@
-"""How long an approval lasts, and when a review is due."""
+"""How long an approval lasts, and when a review is due: as its review policy says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from governance.reviews.models import Review
+from governance.reviews.policies.document import ReviewPolicyDocument
+from governance.reviews.policies.selectors import in_force_required
 from registry.releases.models import Release
+from registry.releases.tiers import policy_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +27,39 @@ class Terms:
     escalate_days: int
 
 
-_WARN = (30, 7, 1)
-_TERMS = {
-    "minimal": Terms(365, 14, _WARN, 14, 3),
-    "limited": Terms(180, 7, _WARN, 14, 3),
-    "general-purpose": Terms(180, 7, _WARN, 10, 3),
-    "high": Terms(90, 0, _WARN, 10, 3),
-}
+# What held for every tier before there were review policies.
+_EARLIER = Terms(180, 0, (30, 7, 1), 14, 3)
 
 
 def terms_for(tier: str) -> Terms:
-    """The terms of a review that opens now."""
-    return _TERMS[tier]
+    """The terms of a review that opens now.
+
+    Raises:
+        WrongState: no review policy of that name is in force.
+    """
+    return policy_terms(in_force_required(tier).document)
 
 
 def terms_of(release: Release) -> Terms:
-    """The terms that `release` is reviewed, or was approved, under."""
-    return terms_for(release.tier)
+    """The terms that `release` is reviewed, or was approved, under: those of the version of the
+    review policy that its review opened with, whatever is in force by now.
+    """
+    review = (
+        Review.objects.filter(subject_type="release", subject_id=str(release.pk))
+        .select_related("review_policy")
+        .order_by("-pk")
+        .first()
+    )
+    policy = policy_of(review) if review is not None else None
+    return policy_terms(policy.document) if policy is not None else _EARLIER
+
+
+def policy_terms(document: ReviewPolicyDocument) -> Terms:
+    """The terms that a review policy sets."""
+    return Terms(
+        valid_days=document.valid_days,
+        grace_days=document.grace_days,
+        warn_days=tuple(document.warn_days),
+        due_days=document.due_days,
+        escalate_days=document.escalate_days,
+    )

@@ -33,6 +33,7 @@ from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.absences.models import Absence
 from governance.reviews.models import Decision, Review
+from governance.reviews.waivers.models import Waiver
 from registry.datasets.models import Dataset
 from registry.releases.models import Release
 from registry.versions.models import Model
@@ -127,6 +128,11 @@ def attacked_company() -> Company:
         verdict="comment", reason=SECRET, digest=company.review_open.digest,
         round=company.review_open.round,
     )  # fmt: skip
+    things["waiver"] = Waiver.objects.create(
+        review=company.review_open, item=company.review_open.checklist.get(code="gates"),
+        digest=company.review_open.digest, round=company.review_open.round, reason=SECRET,
+        expires_at=timezone.now() + timedelta(days=30), asked_by=company.devi,
+    )  # fmt: skip
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
@@ -208,6 +214,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "sessions": company.session.pk,
         "tests": 1,
         "versions": company.second.pk,
+        "waivers": company.waiver.pk,
         "Groups": company.group.pk,
         "ResourceTypes": "User",
         "Schemas": "urn:ietf:params:scim:schemas:core:2.0:User",
@@ -272,9 +279,16 @@ def values(company: Company) -> dict[str, Any]:
         "risk_answers": {
             "intended_purpose": "Docstrings.",
             "affected_people": "Developers.",
-            "autonomy": "suggests",
-            "personal_data": False,
+            "vulnerable_groups": False,
             "eu_ai_act_role": "deployer",
+            "annex_iii": "none",
+            "data_classification": "internal",
+            "personal_data": False,
+            "special_categories": False,
+            "autonomy": "suggests",
+            "interacts_with_people": False,
+            "generates_content": True,
+            "general_purpose_model": False,
         },
         "role": "developer",
         "since": None,
@@ -283,6 +297,8 @@ def values(company: Company) -> dict[str, Any]:
         "task": "text-generation",
         "until": None,
         "verdict": "approve",
+        "waiver_decision_post:verdict": "granted",
+        "waivers_post:expires_at": (timezone.now() + timedelta(days=30)).isoformat(),
         "version": company.second.pk,
         "deputy": company.milo.pk,
         "starts_at": timezone.now().isoformat(),

@@ -1,4 +1,4 @@
-"""`manage.py bootstrap`: the first policy, and with `--admin` the first administrator."""
+"""`manage.py bootstrap`: the first policies, and with `--admin` the first administrator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from governance.errors import DomainError
 from governance.people.models import Role, RoleAssignment
 from governance.people.services import first_admin_create
 from governance.policy.services import policy_bootstrap
+from governance.reviews.policies.shipping import review_policies_bootstrap
 
 
 class Command(BaseCommand):
     """Idempotent: what is there already stays as it is."""
 
     help = (
-        "Install the default policy as version 1. With --admin and --name, make the first "
-        "administrator, whose password stands in ASSAY_BOOTSTRAP_PASSWORD."
+        "Install the default policy and the review policies as version 1. With --admin and --name, "
+        "make the first administrator, whose password stands in ASSAY_BOOTSTRAP_PASSWORD."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,6 +29,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         version = policy_bootstrap()
         self.stdout.write(f"{version} is installed, digest {version.digest}.")
+        for made in review_policies_bootstrap():
+            self.stdout.write(f"Review policy {made} is installed, digest {made.digest}.")
         if email := options["admin"]:
             self._admin(email, options["name"] or email.partition("@")[0])
 

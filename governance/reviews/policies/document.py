@@ -186,6 +186,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def document_parsed(text: str) -> ReviewPolicyDocument:
+    """What a text says that was checked when it was written, whatever is asked by now."""
+    return ReviewPolicyDocument.model_validate(yaml.load(text, Loader=Reader))  # noqa: S506
+
+
 def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
     """The policy that `text`, YAML, says.
 

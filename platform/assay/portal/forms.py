@@ -10,12 +10,10 @@ from governance.people.models import DEPARTMENT_ROLES, Role, Speciality
 from registry.catalogue import TASKS
 from registry.datasets.models import Classification
 from registry.evaluations.models import Comparator
-from registry.releases.models import Environment, Visibility
-
-TIERS = (("minimal", "Minimal"), ("limited", "Limited"), ("high", "High"))
 
 
-def _title(choices: Any) -> list[tuple[str, str]]:
+def titled(choices: Any) -> list[tuple[str, str]]:
+    """Choices whose labels begin with a capital."""
     return [(value, label[:1].upper() + label[1:]) for value, label in choices]
 
 
@@ -198,7 +196,7 @@ class DatasetForm(DepartmentScoped):
 
     name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
     task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
-    classification = forms.ChoiceField(choices=_title(Classification.choices))
+    classification = forms.ChoiceField(choices=titled(Classification.choices))
     licence = forms.CharField(max_length=120)
     description = forms.CharField(
         max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
@@ -219,58 +217,6 @@ class DatasetVersionForm(TablerForm):
         pairs = (part.split("=", 1) for part in self.cleaned_data["columns"].split(","))
         found = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
         return found or None
-
-
-class ReleaseForm(TablerForm):
-    """What is asked for: where, for whom, what for, with which risks."""
-
-    environment = forms.ChoiceField(choices=_title(Environment.choices))
-    deployment_name = forms.SlugField(
-        max_length=80, help_text="The name that applications call it by."
-    )
-    departments: forms.ModelMultipleChoiceField[Any] = forms.ModelMultipleChoiceField(
-        queryset=None, widget=forms.CheckboxSelectMultiple, label="Departments that may use it"
-    )
-    visibility = forms.ChoiceField(
-        choices=(
-            (Visibility.DEPARTMENT, "Only the departments above know of it"),
-            (Visibility.ORGANISATION, "Everyone knows of it; only those above use it"),
-        )
-    )
-    tier = forms.ChoiceField(choices=TIERS, label="Risk tier", initial="limited")
-    purpose = forms.CharField(max_length=1000, widget=forms.Textarea(attrs={"rows": 3}))
-    affected_people = forms.CharField(
-        max_length=2000,
-        label="Who is affected by its answers",
-        widget=forms.Textarea(attrs={"rows": 2}),
-    )
-    autonomy = forms.ChoiceField(
-        label="How it takes part in decisions",
-        choices=(
-            ("suggests", "It suggests; a person decides"),
-            ("decides_with_human", "It decides together with a person"),
-            ("decides", "It decides without a person"),
-        ),
-    )
-    personal_data = forms.BooleanField(required=False, label="It handles personal data")
-    eu_ai_act_role = forms.ChoiceField(
-        label="Our role under the EU AI Act",
-        choices=(("deployer", "Deployer"), ("provider", "Provider"), ("modifier", "Modifier")),
-    )
-    notes = forms.CharField(
-        max_length=4000,
-        required=False,
-        label="Oversight, limits, foreseeable misuse",
-        widget=forms.Textarea(attrs={"rows": 3}),
-    )
-
-    RISK = ("affected_people", "autonomy", "personal_data", "eu_ai_act_role", "notes")
-
-    def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        field = self.fields["departments"]
-        field.queryset = departments  # type: ignore[attr-defined]
-        field.label_from_instance = lambda department: department.name  # type: ignore[attr-defined]
 
 
 class PersonForm(TablerForm):
@@ -298,11 +244,11 @@ class RoleForm(TablerForm):
     """One role to grant."""
 
     # The least of them first chosen: a slip of the hand makes nobody an administrator.
-    role = forms.ChoiceField(choices=_title(Role.choices), initial=Role.VIEWER)
+    role = forms.ChoiceField(choices=titled(Role.choices), initial=Role.VIEWER)
     department = SlugChoice(queryset=None, required=False, empty_label="Platform-wide")
     speciality = forms.ChoiceField(
         required=False,
-        choices=[("", "None"), *_title(Speciality.choices)],
+        choices=[("", "None"), *titled(Speciality.choices)],
         help_text="For reviewers only.",
     )
 

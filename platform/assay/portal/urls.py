@@ -83,6 +83,7 @@ urlpatterns = [
     path("versions/<int:id>/evaluate", versions.Evaluate.as_view(), name="version_evaluate"),
     path("versions/<int:id>/recall", recalls.VersionRecall.as_view(), name="version_recall"),
     path("versions/<int:id>/release", releases.ReleaseNew.as_view(), name="release_new"),
+    path("releases/tier", releases.ReleaseTier.as_view(), name="release_tier"),
     path("releases/<int:id>", releases.ReleasePage.as_view(), name="release"),
     path("releases/<int:id>/evidence", releases.ReleaseEvidence.as_view(), name="release_evidence"),
     path("releases/<int:id>/withdraw", releases.ReleaseWithdraw.as_view(), name="release_withdraw"),

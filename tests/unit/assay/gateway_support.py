@@ -30,6 +30,7 @@ from governance.people.models import Department, Person
 from governance.policy.services import policy_bootstrap
 from governance.quotas.models import QuotaLimit
 from governance.quotas.reconcile import quotas_reconcile
+from governance.reviews.policies.shipping import review_policies_bootstrap
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from registry.releases.models import Release, ReleaseState
 from registry.versions.models import Model, ModelVersion, VersionKind
@@ -252,6 +253,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 def stage(transactional_db: None, redis: redis_module.Redis) -> Iterator[Stage]:
     """A gateway on a free port, with the default policy and nothing else."""
     policy_bootstrap()
+    review_policies_bootstrap()
     person = Person.objects.create(email="ada@example.org", name="Ada")
     application = Application()
     server = uvicorn.Server(

@@ -16,6 +16,7 @@ from governance.people.models import Department, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.policy.services import policy_bootstrap
 from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.reviews.policies.shipping import review_policies_bootstrap
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
@@ -86,6 +87,7 @@ class Company:
 def found_company() -> Company:
     """Departments, people and the policy; nothing has happened yet."""
     policy_bootstrap()
+    review_policies_bootstrap()
     company = Company()
     for slug in ("clinical", "engineering", "finance"):
         company.departments[slug] = Department.objects.create(slug=slug, name=slug.title())
@@ -240,9 +242,16 @@ def add_releases(company: Company, now: datetime) -> None:
             risk_answers={
                 "intended_purpose": "Docstrings in the editor.",
                 "affected_people": "Our own developers.",
-                "autonomy": "suggests",
-                "personal_data": False,
+                "vulnerable_groups": False,
                 "eu_ai_act_role": "deployer",
+                "annex_iii": "none",
+                "data_classification": "internal",
+                "personal_data": False,
+                "special_categories": False,
+                "autonomy": "suggests",
+                "interacts_with_people": False,
+                "generates_content": True,
+                "general_purpose_model": False,
                 "notes": "The tech lead reads every suggestion that is kept.",
             },
             dossier={"version": version.digest, "policy_version": 1}, submitted_by=company.enzo,

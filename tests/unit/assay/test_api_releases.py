@@ -18,9 +18,16 @@ from workers.deployments.models import Deployment
 ANSWERS = {
     "intended_purpose": "Sort reviews.",
     "affected_people": "Pharmacists.",
-    "autonomy": "suggests",
-    "personal_data": False,
+    "vulnerable_groups": False,
     "eu_ai_act_role": "deployer",
+    "annex_iii": "none",
+    "data_classification": "internal",
+    "personal_data": False,
+    "special_categories": False,
+    "autonomy": "suggests",
+    "interacts_with_people": False,
+    "generates_content": False,
+    "general_purpose_model": False,
 }
 
 pytestmark = pytest.mark.usefixtures("policy", "redis")

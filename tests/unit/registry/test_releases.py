@@ -37,9 +37,16 @@ pytestmark = pytest.mark.django_db
 ANSWERS: dict[str, Any] = {
     "intended_purpose": "Sort reviews for pharmacists.",
     "affected_people": "Pharmacists.",
-    "autonomy": "suggests",
-    "personal_data": False,
+    "vulnerable_groups": False,
     "eu_ai_act_role": "deployer",
+    "annex_iii": "none",
+    "data_classification": "internal",
+    "personal_data": False,
+    "special_categories": False,
+    "autonomy": "suggests",
+    "interacts_with_people": False,
+    "generates_content": False,
+    "general_purpose_model": False,
 }
 FIELDS: dict[str, Any] = {
     "risks": [
@@ -171,6 +178,7 @@ def test_a_request_freezes_all_that_is_decided_on(office: Office) -> None:
     assert dossier["policy_version"] == 1
     states = {code: state for code, (state, _) in office.checklist(release).items()}
     automatic = {"digest", "licence", "evaluated", "gates", "leak", "intake"}
+    automatic |= {"classification-stated"}
     assert {code for code, state in states.items() if state == "satisfied"} == automatic
     assert {code for code, state in states.items() if state == "open"} == set(ATTESTED)
 
@@ -392,6 +400,8 @@ def test_the_dossier_shows_what_it_replaces(office: Office) -> None:
         ({"tier": "minimal", "risk_answers": {**ANSWERS, "personal_data": True}}, "tier"),
         ({"risk_answers": {**ANSWERS, "autonomy": "decides"}}, "tier"),
         ({"risk_answers": {}}, "risk_answers.intended_purpose"),
+        ({"risk_answers": {**ANSWERS, "special_categories": True}}, "risk_answers.special_categories"),
+        ({"risk_answers": {**ANSWERS, "annex_iii": "sports"}}, "risk_answers.annex_iii"),
         ({"risk_answers": {**ANSWERS, "extra": 1}}, "risk_answers.extra"),
         ({"risk_answers": {**ANSWERS, "personal_data": "no"}}, "risk_answers.personal_data"),
     ],

@@ -11,6 +11,7 @@ from governance.people.models import Department, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
+from governance.reviews.policies.shipping import review_policies_bootstrap
 from registry import store
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.manifests import Manifest, build_manifest
@@ -19,6 +20,7 @@ from registry.versions.models import Model, ModelVersion
 
 def department(slug: str) -> Department:
     policy_bootstrap()
+    review_policies_bootstrap()
     found, _ = Department.objects.get_or_create(slug=slug, defaults={"name": slug.title()})
     return found
 

@@ -40,7 +40,6 @@ from governance.reviews.selectors import review_standing, reviews_visible_to, wh
 from governance.reviews.services import checklist_attest
 from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
-from registry.releases.risk import TIERS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import (
     release_answer,
@@ -98,7 +97,7 @@ class ReleaseBody(StrictSerializer):
     purpose = Paragraphs(max_length=1000)
     risk_answers = Object(required=False)
     dossier_fields = Object(required=False)
-    tier = Choice(choices=[(tier, tier) for tier in TIERS], required=False)
+    tier = Slug(max_length=20, required=False)
 
 
 class ReleasesView(Endpoint):

@@ -44,9 +44,16 @@ ICONS = {
 RISK_TITLES = {
     "intended_purpose": "Intended purpose",
     "affected_people": "Affected people",
-    "autonomy": "Autonomy",
-    "personal_data": "Personal data",
+    "vulnerable_groups": "Vulnerable people among them",
     "eu_ai_act_role": "EU AI Act role",
+    "annex_iii": "Area of annex III",
+    "data_classification": "Data classification",
+    "personal_data": "Personal data",
+    "special_categories": "Special categories",
+    "autonomy": "Autonomy",
+    "interacts_with_people": "People talk to it",
+    "generates_content": "Generates content",
+    "general_purpose_model": "General-purpose model",
     "notes": "Notes",
 }
 DAY = timedelta(days=1)

@@ -10,13 +10,15 @@ from django.shortcuts import redirect
 
 from assay.api.views.releases import as_download, evidence_of
 from assay.portal.access import may
-from assay.portal.forms import ReleaseForm
 from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.release_forms import ReleaseForm, RiskForm
 from governance.people.models import Department
 from governance.permissions import Action
+from governance.reviews.policies.selectors import review_policies_in_force
 from registry.releases.models import ReleaseState
 from registry.releases.selectors import release_get, release_review
 from registry.releases.services import release_submit, release_withdraw
+from registry.releases.tiers import least_tier_shown
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import version_get
 from workers.deployments.selectors import deployments_visible_to
@@ -36,7 +38,12 @@ class ReleaseNew(ActionScreen):
             "departments": [version.model.department_id],
         }
         departments = Department.objects.all()
-        return ReleaseForm(self.request.POST or None, departments=departments, initial=initial)
+        return ReleaseForm(
+            self.request.POST or None,
+            departments=departments,
+            policies=review_policies_in_force(),
+            initial=initial,
+        )
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
@@ -58,6 +65,18 @@ class ReleaseNew(ActionScreen):
         if review is None:
             return redirect("portal:release", id=release.pk)
         return redirect("portal:review", id=review.pk)
+
+
+class ReleaseTier(Screen):
+    """The least tier that some answers ask for, and why: beside the form while it is filled in."""
+
+    template_name = "portal/models/release_tier.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        form = RiskForm(self.request.GET)
+        answers = cleaned(form)
+        least = least_tier_shown(actor=self.actor, answers=answers)
+        return {"least": least}
 
 
 class ReleasePage(ActionScreen):

@@ -1,0 +1,120 @@
+"""Reading review policies: those in force, what they say, and which of them answers ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.db.models import QuerySet
+
+from governance.errors import NotFound, WrongState
+from governance.permissions import Action
+from governance.policy.context import probing_context
+from governance.policy.engine import Resource, decide
+from governance.policy.selectors import visible_to
+from governance.policy.services import active_policy
+from governance.principals import Principal
+from governance.reviews.policies.document import ReviewPolicyDocument, document_parsed
+from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A policy that reviews open under now, and what it says."""
+
+    policy: ReviewPolicy
+    document: ReviewPolicyDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The least that answers ask for, and why; without a reason it is the lowest that there is."""
+
+    name: str
+    title: str
+    why: str
+
+
+@lru_cache(maxsize=64)
+def _parsed(digest: str, text: str) -> ReviewPolicyDocument:
+    return document_parsed(text)
+
+
+def policy_document(policy: ReviewPolicy) -> ReviewPolicyDocument:
+    """What it says. It was checked when it was written, and is read as it is."""
+    return _parsed(policy.digest, policy.text)
+
+
+def review_policy_in_force(name: str) -> ReviewPolicy | None:
+    """The version of that policy under which reviews open now; None when there is none."""
+    return ReviewPolicy.objects.filter(name=name, state=ReviewPolicyState.ACTIVE).first()
+
+
+def review_policies_in_force() -> list[InForce]:
+    """Every policy in force, the lowest rank first."""
+    active = ReviewPolicy.objects.filter(state=ReviewPolicyState.ACTIVE).select_related(
+        "created_by", "proposed_by", "decided_by"
+    )
+    found = [InForce(policy, policy_document(policy)) for policy in active]
+    return sorted(found, key=lambda each: each.document.rank)
+
+
+def in_force_required(name: str) -> InForce:
+    """The policy in force of that name.
+
+    Raises:
+        WrongState: there is none; without one no review opens.
+    """
+    policy = review_policy_in_force(name)
+    if policy is None:
+        raise WrongState(
+            f"No review policy {name[:40]} is in force, so no review is held under it.",
+            code="review_policy_missing",
+            hint="Run `manage.py bootstrap`, or put one in force.",
+        )
+    return InForce(policy, policy_document(policy))
+
+
+def least_for(answers: Mapping[str, Any], policies: list[InForce]) -> Least:
+    """Of the policies that apply to these answers, the one with the highest rank.
+
+    Raises:
+        WrongState: there are no policies.
+    """
+    if not policies:
+        raise WrongState(
+            "No review policy is in force, so no review is held.",
+            code="review_policy_missing",
+            hint="Run `manage.py bootstrap`.",
+        )
+    for each in reversed(policies):
+        if why := each.document.reason(answers):
+            return Least(each.document.name, each.document.title, why)
+    return Least(policies[0].document.name, policies[0].document.title, "")
+
+
+def review_policies_visible_to(actor: Principal) -> QuerySet[ReviewPolicy]:
+    """Review policies, newest first: those that are or were in force; the others too for those who
+    may draft or decide on them.
+    """
+    rows = visible_to(
+        actor, Action.POLICY_VIEW, ReviewPolicy.objects.all(), resource_type="review_policy"
+    ).select_related("created_by", "proposed_by", "decided_by")
+    snapshot, anything = active_policy(), Resource("review_policy")
+    inside = (Action.POLICY_DRAFT, Action.POLICY_DECIDE)
+    if any(
+        decide(snapshot, actor, action, anything, probing_context(action)).allowed
+        for action in inside
+    ):
+        return rows
+    return rows.filter(state__in=(ReviewPolicyState.ACTIVE, ReviewPolicyState.SUPERSEDED))
+
+
+def review_policy_get(*, actor: Principal, id: int) -> ReviewPolicy:  # noqa: A002
+    """Raises NotFound when there is none, or the actor may not see it."""
+    policy = review_policies_visible_to(actor).filter(pk=id).first()
+    if policy is None:
+        raise NotFound(f"There is no review policy {id} that you may see.")
+    return policy

@@ -1,0 +1,49 @@
+"""The review policies that the platform starts with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.db import transaction
+
+from governance.audit.services import audit_record
+from governance.principals import background, service_principal
+from governance.reviews.policies.document import document_parsed, text_digest
+from governance.reviews.policies.models import SHIPPED, ReviewPolicy, ReviewPolicyState
+from governance.reviews.policies.states import review_policies_lock, review_policy_subject
+
+FOLDER = Path(__file__).parent / "shipped"
+
+
+def shipped_text(name: str) -> str:
+    """The YAML of a shipped policy."""
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def review_policies_bootstrap() -> list[ReviewPolicy]:
+    """Install each shipped policy that has no version yet, as version 1 and in force."""
+    with transaction.atomic():
+        review_policies_lock()
+        there = set(ReviewPolicy.objects.values_list("name", flat=True))
+        return [_install(name) for name in SHIPPED if name not in there]
+
+
+def _install(name: str) -> ReviewPolicy:
+    text = shipped_text(name)
+    document_parsed(text)
+    policy = ReviewPolicy.objects.create(
+        name=name,
+        version=1,
+        text=text,
+        digest=text_digest(text),
+        state=ReviewPolicyState.ACTIVE,
+    )
+    bootstrap = service_principal("bootstrap")
+    with background("bootstrap", bootstrap):
+        audit_record(
+            actor=bootstrap,
+            action="review_policy:activate",
+            subject=review_policy_subject(policy),
+            data={"digest": policy.digest},
+        )
+    return policy

@@ -1,0 +1,117 @@
+"""Where a review policy may go, and the one function that moves it there."""
+
+from __future__ import annotations
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound, WrongState
+from governance.policy.engine import Resource
+from governance.principals import Principal
+from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+
+ALLOWED_TRANSITIONS: dict[ReviewPolicyState, frozenset[ReviewPolicyState]] = {
+    ReviewPolicyState.DRAFT: frozenset({ReviewPolicyState.PROPOSED, ReviewPolicyState.WITHDRAWN}),
+    ReviewPolicyState.PROPOSED: frozenset(
+        {ReviewPolicyState.ACTIVE, ReviewPolicyState.REJECTED, ReviewPolicyState.WITHDRAWN}
+    ),
+    ReviewPolicyState.ACTIVE: frozenset({ReviewPolicyState.SUPERSEDED}),
+    ReviewPolicyState.SUPERSEDED: frozenset(),
+    ReviewPolicyState.REJECTED: frozenset(),
+    ReviewPolicyState.WITHDRAWN: frozenset(),
+}
+_ACTIONS = {
+    ReviewPolicyState.PROPOSED: "review_policy:propose",
+    ReviewPolicyState.ACTIVE: "review_policy:activate",
+    ReviewPolicyState.SUPERSEDED: "review_policy:supersede",
+    ReviewPolicyState.REJECTED: "review_policy:reject",
+    ReviewPolicyState.WITHDRAWN: "review_policy:withdraw",
+}
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:review_policy'))"
+
+
+def review_policy_subject(policy: ReviewPolicy) -> Subject:
+    """The policy as the audit log names it."""
+    return Subject("review_policy", str(policy.pk), str(policy))
+
+
+def review_policy_resource(policy: ReviewPolicy) -> Resource:
+    """The policy as the rules of access see it."""
+    return Resource("review_policy", id=str(policy.pk), name=policy.name)
+
+
+def review_policies_lock() -> None:
+    """Whoever changes review policies goes alone until the transaction ends: of two at once one
+    waits, and then sees what the other did.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK)
+
+
+def review_policy_locked(policy_id: int) -> ReviewPolicy:
+    """The policy, nobody else changing any, until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+    """
+    review_policies_lock()
+    policy = ReviewPolicy.objects.select_for_update(of=("self",)).filter(pk=policy_id).first()
+    if policy is None:
+        raise NotFound("There is no such review policy.")
+    return policy
+
+
+def review_policy_set_state(
+    *,
+    actor: Principal,
+    policy: ReviewPolicy,
+    state: ReviewPolicyState,
+    reason: str = "",
+    policy_version: int | None = None,
+) -> ReviewPolicy:
+    """Check, move and audit a policy that `review_policy_locked` gave. Proposing and deciding are
+    signed.
+
+    Raises:
+        WrongState: the table allows no such move.
+    """
+    with transaction.atomic():
+        before = ReviewPolicyState(policy.state)
+        require_transition(policy, state)
+        now = timezone.now()
+        policy.state = state
+        if state is ReviewPolicyState.PROPOSED:
+            policy.proposed_by_id, policy.proposed_at = actor.person_id, now
+        elif state in (ReviewPolicyState.ACTIVE, ReviewPolicyState.REJECTED):
+            policy.decided_by_id, policy.decided_at = actor.person_id, now
+            policy.decision_note = reason
+        policy.save()
+        audit_record(
+            actor=actor,
+            action=_ACTIONS[state],
+            subject=review_policy_subject(policy),
+            reason=reason,
+            data={
+                "before": before.value,
+                "after": state.value,
+                "digest": policy.digest,
+                "based_on": policy.based_on,
+            },
+            policy_version=policy_version,
+        )
+    return policy
+
+
+def require_transition(policy: ReviewPolicy, state: ReviewPolicyState) -> None:
+    """Raises WrongState when the table does not allow it."""
+    before = ReviewPolicyState(policy.state)
+    if state not in ALLOWED_TRANSITIONS[before]:
+        moves = sorted(other.label.lower() for other in ALLOWED_TRANSITIONS[before])
+        raise WrongState(
+            f"Review policy {policy} is {before.label.lower()}; it cannot become "
+            f"{state.label.lower()}.",
+            hint=f"From there it can become {', '.join(moves)}."
+            if moves
+            else "That state is final; draft a new version from what it says.",
+        )

@@ -1,0 +1,102 @@
+"""The forms around a release: where it is to run and for whom, and what is said of its risk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+
+from assay.portal.forms import TablerForm, titled
+from governance.reviews.policies.selectors import InForce
+from registry.releases.models import Environment, Visibility
+from registry.releases.risk import QUESTIONS
+
+YES_NO = {
+    "vulnerable_groups": "Children or other vulnerable people are among them",
+    "personal_data": "It handles personal data",
+    "special_categories": "Special categories of it: health, belief, origin, biometrics, …",
+    "interacts_with_people": "People talk to it directly",
+    "generates_content": "It writes texts, or makes pictures or sound",
+    "general_purpose_model": "It is offered as a general-purpose model, for many tasks",
+}
+
+
+def _named(question: str) -> list[tuple[str, str]]:
+    return [(str(answer), words) for answer, words in QUESTIONS[question].items()]
+
+
+def _yes_no(question: str) -> forms.BooleanField:
+    return forms.BooleanField(required=False, label=YES_NO[question])
+
+
+class RiskForm(TablerForm):
+    """The questions whose answers decide on the tier."""
+
+    vulnerable_groups = _yes_no("vulnerable_groups")
+    eu_ai_act_role = forms.ChoiceField(
+        label="Our role under the EU AI Act", choices=_named("eu_ai_act_role")
+    )
+    annex_iii = forms.ChoiceField(
+        label="Area of the EU AI Act's annex III", choices=_named("annex_iii")
+    )
+    data_classification = forms.ChoiceField(
+        label="Classification of its data",
+        choices=_named("data_classification"),
+        initial="internal",
+        help_text="The higher of what it is given and what it was trained on.",
+    )
+    personal_data = _yes_no("personal_data")
+    special_categories = _yes_no("special_categories")
+    autonomy = forms.ChoiceField(label="How it takes part in decisions", choices=_named("autonomy"))
+    interacts_with_people = _yes_no("interacts_with_people")
+    generates_content = _yes_no("generates_content")
+    general_purpose_model = _yes_no("general_purpose_model")
+
+    def questions(self) -> list[Any]:
+        """Its fields in the order of the questions."""
+        return [self[name] for name in QUESTIONS]
+
+
+class ReleaseForm(RiskForm):
+    """What is asked for: where, for whom, what for, with which risks."""
+
+    environment = forms.ChoiceField(choices=titled(Environment.choices))
+    deployment_name = forms.SlugField(
+        max_length=80, help_text="The name that applications call it by."
+    )
+    departments: forms.ModelMultipleChoiceField[Any] = forms.ModelMultipleChoiceField(
+        queryset=None, widget=forms.CheckboxSelectMultiple, label="Departments that may use it"
+    )
+    visibility = forms.ChoiceField(
+        choices=(
+            (Visibility.DEPARTMENT, "Only the departments above know of it"),
+            (Visibility.ORGANISATION, "Everyone knows of it; only those above use it"),
+        )
+    )
+    tier = forms.ChoiceField(label="Risk tier", initial="limited")
+    purpose = forms.CharField(max_length=1000, widget=forms.Textarea(attrs={"rows": 3}))
+    affected_people = forms.CharField(
+        max_length=2000,
+        label="Who is affected by its answers",
+        widget=forms.Textarea(attrs={"rows": 2}),
+    )
+    notes = forms.CharField(
+        max_length=4000,
+        required=False,
+        label="Oversight, limits, foreseeable misuse",
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+    RISK = ("affected_people", *QUESTIONS, "notes")
+
+    def __init__(
+        self, *args: Any, departments: Any, policies: Sequence[InForce], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["departments"]
+        field.queryset = departments  # type: ignore[attr-defined]
+        field.label_from_instance = lambda department: department.name  # type: ignore[attr-defined]
+        self.fields["tier"].choices = [  # type: ignore[attr-defined]
+            (each.policy.name, each.document.title) for each in policies
+        ]

@@ -1,0 +1,85 @@
+"""The tier of a release is the name of the review policy that it is reviewed under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from governance.errors import InvalidInput, WrongState
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.models import Review
+from governance.reviews.policies.selectors import (
+    InForce,
+    Least,
+    least_for,
+    policy_document,
+    review_policies_in_force,
+)
+
+
+def least_tier_shown(*, actor: Principal, answers: Mapping[str, Any]) -> Least:
+    """The least tier that these answers would ask for now, and why.
+
+    Raises:
+        NotPermitted: the actor may not read review policies.
+        WrongState: none is in force.
+    """
+    authorize(actor=actor, action=Action.POLICY_VIEW, resource=Resource("review_policy"))
+    return least_for(answers, review_policies_in_force())
+
+
+def checked_tier(tier: str, answers: Mapping[str, Any]) -> InForce:
+    """The review policy in force for `tier`, when that is no lower than the answers ask for.
+
+    Raises:
+        InvalidInput: there is no such tier, or it is too low.
+        WrongState: no review policy is in force.
+    """
+    policies = review_policies_in_force()
+    least = least_for(answers, policies)
+    chosen = {each.policy.name: each for each in policies}.get(tier)
+    names = [each.policy.name for each in policies]
+    if chosen is None:
+        raise InvalidInput(
+            f"There is no tier {str(tier)[:40]!r}.",
+            hint=f"Choose one of {', '.join(names)}.",
+            fields={"tier": [f"One of {', '.join(names)}."]},
+        )
+    if names.index(tier) < names.index(least.name):
+        raise InvalidInput(
+            f"The tier {tier} is too low: {least.why}, so it is at least {least.name}.",
+            fields={"tier": [f"At least {least.name}."]},
+        )
+    return chosen
+
+
+def policy_reference(in_force: InForce | None) -> dict[str, Any] | None:
+    """A review policy as a dossier names it."""
+    if in_force is None:
+        return None
+    policy = in_force.policy
+    return {"name": policy.name, "version": policy.version, "digest": policy.digest}
+
+
+def policy_of(review: Review) -> InForce | None:
+    """The review policy that `review` opened under; None for reviews from before there were any."""
+    if review.review_policy is None:
+        return None
+    return InForce(review.review_policy, policy_document(review.review_policy))
+
+
+def check_same_approvals(review: Review, policy: InForce, answers: Mapping[str, Any]) -> None:
+    """Raises WrongState when these answers ask for approvals that `review` did not open with."""
+    asked = policy.document.required_approvals(answers)
+    more = sorted(
+        name for name, count in asked.items() if count > review.required_approvals.get(name, 0)
+    )
+    if more:
+        raise WrongState(
+            f"With these answers review {review.pk} of {review.subject_name} needs approval for "
+            f"{' and '.join(more)}, which it did not open with.",
+            hint="Withdraw the release and submit it again with these answers.",
+        )
