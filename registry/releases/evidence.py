@@ -39,6 +39,7 @@ from registry.releases.evidence_documents import (
 from registry.releases.evidence_events import Record, events_document, release_record
 from registry.releases.evidence_html import dossier_page
 from registry.releases.evidence_mlbom import mlbom
+from registry.releases.evidence_threads import threads_document
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.states import release_locked
@@ -113,6 +114,8 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
     names = Names(record)
     now = timezone.now().isoformat(timespec="seconds")
     decisions = decisions_document(release, reviews, record, names)
+    for review, told in zip(reviews, decisions["reviews"], strict=True):
+        told["threads"] = threads_document(review, record, names)
     measured = evaluations_document(evaluations, names)
     names.of(release.version.created_by_id)
     if (data := release.version.dataset_version) is not None:

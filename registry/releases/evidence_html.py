@@ -114,6 +114,7 @@ def _review(review: Mapping[str, Any]) -> SafeString:
                 format_html("<h3>{}</h3>", "Checklist"),
                 table_html(("Item", "State", "Checked", "Note"), checked),
                 *_waivers(review["waivers"]),
+                *_threads(review["threads"]),
             ]
         ),
     )
@@ -138,6 +139,29 @@ def _waivers(waivers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
     return [
         format_html("<h3>{}</h3>", "Waivers"),
         table_html(("Item", "State", "By", "Reason", "When", "Waived until"), steps),
+    ]
+
+
+def _threads(threads: Sequence[Mapping[str, Any]]) -> list[SafeString]:
+    """Nothing where nobody began one."""
+    said = [
+        (
+            f"{thread['anchor']['kind']} {thread['anchor']['key']}".strip(),
+            ("blocks, " if thread["blocking"] else "") + thread["state"],
+            entry["person"]["name"],
+            {"resolve": "Resolved. ", "reopen": "Reopened. "}.get(entry["said"], "")
+            + entry["text"],
+            _time(entry["at"]),
+            entry["digest"][:12],
+        )
+        for thread in threads
+        for entry in thread["entries"]
+    ]
+    if not said:
+        return []
+    return [
+        format_html("<h3>{}</h3>", "Threads"),
+        table_html(("At", "Thread", "Who", "Said", "When", "On dossier"), said),
     ]
 
 

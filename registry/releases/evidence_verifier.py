@@ -490,18 +490,20 @@ class Pack:
             return f"none; the release is {self.manifest['release']['state'].replace('_', ' ')}"
         number = self.allowed("review", "review:approved")[-1]["subject_id"]
         opened = self.allowed("review", "review:opened")
+        seen: set[int] = set()
         blocked: set[int] = set()
         for body in self.allowed("review"):
             if body["subject_id"] != number:
                 continue
             if body["action"] == "review:approved" and blocked:
-                raise Fault(f"it was approved while {len(blocked)} threads were to be resolved")
-            if body["data"].get("blocking") and body["action"] == "review:resolve_thread":
-                blocked.discard(body["data"]["thread"])
-            elif body["data"].get("blocking") and body["action"] == "review:reopen_thread":
-                blocked.add(body["data"]["thread"])
-            elif body["data"].get("blocking") and body["data"].get("opens"):
-                blocked.add(body["data"]["thread"])
+                raise Fault(f"{len(blocked)} threads that block were open when it was approved")
+            if body["data"].get("blocking"):
+                thread = body["data"]["thread"]
+                if body["action"] == "review:resolve_thread":
+                    blocked.discard(thread)
+                elif body["action"] == "review:reopen_thread" or thread not in seen:
+                    blocked.add(thread)
+                seen.add(thread)
         votes = [
             body
             for body in self.allowed("review", "release:decide")
