@@ -17,8 +17,10 @@ from registry.releases.states import release_set_state
 from registry.releases.terms import terms_of
 from registry.resources import release_subject
 
-# The newest warnings are the controller's, which looks every two seconds.
+# Of warnings in one transaction; the controller looks every two seconds.
 _BATCH = 100
+EXPIRING = "release:expiring"
+IN_GRACE = "release:in_grace"
 
 
 def approve(release: Release, agreed: Conditions, waived_until: datetime | None = None) -> None:
@@ -85,7 +87,7 @@ def _warn(release: Release, now: datetime) -> None:
     with background(f"release-{release.pk}", service_principal("controller")):
         audit_record(
             actor=service_principal("controller"),
-            action="release:in_grace" if over else "release:expiring",
+            action=IN_GRACE if over else EXPIRING,
             subject=release_subject(release),
             reason=reason,
             department=release.department.slug,
