@@ -389,6 +389,8 @@ if SCIM_TOKEN and PRODUCTION and len(SCIM_TOKEN) < 32:
         "ASSAY_SCIM_TOKEN or ASSAY_SCIM_TOKEN_FILE; unset it to switch provisioning off."
     )
 GATEWAY_SNAPSHOT_TTL_S = env_int("ASSAY_GATEWAY_SNAPSHOT_TTL_S", 5)
+# The most hours that a break-glass may ask for; 24 at most.
+BREAK_GLASS_MAX_HOURS = min(24, max(1, env_int("ASSAY_BREAK_GLASS_MAX_HOURS", 8)))
 # In which money is stated; a name, nothing is converted.
 CURRENCY = env("ASSAY_CURRENCY", "EUR")
 # What a job reserves of device time when none of its kind has run in its department, in seconds.
@@ -460,5 +462,7 @@ LOGGING = {
         "botocore": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "fido2": {"level": "WARNING"},
+        "fontTools": {"level": "WARNING"},
+        "fpdf": {"level": "WARNING"},
     },
 }

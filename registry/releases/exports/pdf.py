@@ -163,7 +163,7 @@ def _table(pdf: FPDF, budget: _Budget, heads: Sequence[str], rows: Iterable[Sequ
             pdf.ln(2)
         return
     longest = [max(len(head), *(len(row[at]) for row in shown)) for at, head in enumerate(heads)]
-    widths = [min(max(each, 11), 40) for each in longest] if shown else [1] * len(heads)
+    widths = [min(max(each, 11), 64) for each in longest] if shown else [1] * len(heads)
     _rows(pdf, shown, widths=widths, heads=heads)
 
 
