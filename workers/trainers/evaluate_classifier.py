@@ -95,7 +95,8 @@ def _numbers(
 
 
 def _slices(rows: list[dict[str, Any]], guesses: list[str], majority: str) -> list[dict[str, Any]]:
-    """Accuracy on each part; within one label that is its recall."""
+    """Accuracy on each part; within one label that is its recall, and a constant answer is no
+    measure for it."""
     truth = [row["label"] for row in rows]
     right = np.array([label == guess for label, guess in zip(truth, guesses, strict=True)])
     constant = np.array([label == majority for label in truth])
@@ -106,7 +107,7 @@ def _slices(rows: list[dict[str, Any]], guesses: list[str], majority: str) -> li
             "n": len(part.rows),
             "metric": "accuracy",
             "value": float(right[part.rows].mean()),
-            "baseline": float(constant[part.rows].mean()),
+            "baseline": None if part.by == "label" else float(constant[part.rows].mean()),
         }
         for part in (*by_label(truth), *by_length([row["text"] for row in rows]))
     ]

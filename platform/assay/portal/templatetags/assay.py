@@ -202,6 +202,21 @@ def answer_words(value: object) -> str:
 
 
 @register.filter
+def field_title(name: str) -> str:
+    """What a field of a comparison is called; `library_torch` is the library's own name."""
+    library = name.removeprefix("library_")
+    return library if library != name else RISK_TITLES.get(name) or sentence(name)
+
+
+@register.filter
+def field_value(value: object) -> str:
+    """The value of a field, a list by its items."""
+    if isinstance(value, list):
+        return ", ".join(answer_words(each) for each in value) or "none"
+    return "–" if value is None else answer_words(value)
+
+
+@register.filter
 def risk_rows(release: Any) -> list[tuple[str, object]]:
     """The risk answers in the order and words of the form; what else is there comes last."""
     answers = dict(release.risk_answers)

@@ -8,7 +8,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
-from assay.portal.evidence import drawn, manifest_files
+from assay.portal.evidence import drawn
 from assay.portal.forms import EvaluateForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.lineage import drawing
@@ -18,6 +18,8 @@ from governance.principals import Principal
 from registry.catalogue import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
+from registry.releases.comparison.build import beside
+from registry.releases.comparison.files import manifest_files
 from registry.releases.selectors import releases_visible_to
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get, versions_visible_to
@@ -57,7 +59,7 @@ class VersionPage(Screen):
             "job": job,
             "curves": curves(job_events(job)[:5000]) if job else None,
             "evidence": [
-                drawn(evaluation, task=version.model.task)
+                drawn(beside(evaluation, version.model.task))
                 for evaluation in evaluations[:EVALUATIONS_SHOWN]
             ],
             "releases": releases_visible_to(self.actor).filter(version=version)[:20],

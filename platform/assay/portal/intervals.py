@@ -1,0 +1,164 @@
+"""How sure a number is: as words, and as bars on a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from assay.portal.templatetags.assay import measured
+from registry.evaluations.intervals import Interval
+from registry.releases.comparison.measures import (
+    ALONE,
+    BETTER,
+    WITHIN_NOISE,
+    WORSE,
+    Change,
+    GateCheck,
+    MetricRow,
+    SliceRow,
+)
+
+_VERDICTS = {
+    BETTER: "better, beyond noise",
+    WORSE: "worse, beyond noise",
+    WITHIN_NOISE: "within noise",
+    ALONE: "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where an interval and its value stand on a line from 0 to 100, as SVG has it."""
+
+    x: str
+    width: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The new number over the old one; `gates` are thresholds on the same line."""
+
+    new: Span | None
+    old: Span | None
+    gates: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gate in words."""
+
+    check: GateCheck
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A metric, or one part of the data, as a page shows it. `range`, `old_range` and
+    `change_range` are intervals in words, empty where there is none."""
+
+    title: str
+    about: str
+    n: int
+    value: float
+    range: str
+    method: str
+    old: float | None
+    old_range: str
+    change: Change
+    change_range: str
+    verdict: str
+    bar: Bar | None
+    gates: list[Gate]
+
+
+def metric_row(row: MetricRow) -> Row:
+    gates = [Gate(check, gate_words(check)) for check in row.gates]
+    return _row(row, row.title, row.name, gates)
+
+
+def slice_row(row: SliceRow) -> Row:
+    return _row(row, row.name, row.title, [])
+
+
+def _row(row: MetricRow | SliceRow, title: str, about: str, gates: list[Gate]) -> Row:
+    change = row.change
+    return Row(
+        title=title,
+        about=about,
+        n=row.n,
+        value=row.value,
+        range=range_words(row.interval),
+        method=row.interval.method if row.interval else "",
+        old=change.old,
+        old_range=range_words(change.old_interval),
+        change=change,
+        change_range=""
+        if change.low is None or change.high is None
+        else f"{_signed(change.low)} to {_signed(change.high)}",
+        verdict=verdict_words(change),
+        bar=bar_of(
+            row.value,
+            row.interval,
+            change.old,
+            change.old_interval,
+            [gate.check.threshold for gate in gates],
+        ),
+        gates=gates,
+    )
+
+
+def range_words(interval: Interval | None) -> str:
+    """`0.712 to 0.791`."""
+    return f"{measured(interval.low)} to {measured(interval.high)}" if interval else ""
+
+
+def verdict_words(change: Change) -> str:
+    """What to make of a change, in words."""
+    if change.verdict in _VERDICTS:
+        return _VERDICTS[change.verdict]
+    if change.low is not None:
+        return "another, beyond noise"
+    return "not known whether beyond noise" if change.size else "the same"
+
+
+def gate_words(gate: GateCheck) -> str:
+    """Whether it passes, and whether the sample is large enough to tell."""
+    said = "pass" if gate.passed else "fail" if gate.value is not None else "not measured"
+    return f"{said}, within noise of the gate" if gate.clear is False else said
+
+
+def bar_of(
+    value: float,
+    interval: Interval | None,
+    old: float | None,
+    old_interval: Interval | None,
+    thresholds: Iterable[float],
+) -> Bar | None:
+    """Both on one line, a little longer than what is on it; None where nothing has an interval."""
+    if interval is None and old_interval is None:
+        return None
+    thresholds = list(thresholds)
+    points = [value, *thresholds, *([] if old is None else [old])]
+    for each in (interval, old_interval):
+        points += [each.low, each.high] if each else []
+    least, most = min(points), max(points)
+    margin = (most - least) * 0.06 or abs(most) * 0.06 or 1.0
+    start, length = least - margin, (most - least) + 2 * margin
+
+    def at(point: float) -> float:
+        return 100 * (point - start) / length
+
+    def span(point: float, around: Interval | None) -> Span:
+        low, high = (around.low, around.high) if around else (point, point)
+        return Span(f"{at(low):.2f}", f"{max(at(high) - at(low), 0.5):.2f}", f"{at(point):.2f}")
+
+    return Bar(
+        new=span(value, interval),
+        old=span(old, old_interval) if old is not None else None,
+        gates=[f"{at(each):.2f}" for each in thresholds],
+    )
+
+
+def _signed(value: float) -> str:
+    return f"+{measured(value)}" if value > 0 else measured(value)

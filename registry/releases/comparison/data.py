@@ -1,0 +1,86 @@
+"""The training data of two versions beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry.datasets.changes import RowChanges, is_too_large, row_changes
+from registry.datasets.models import DatasetVersion
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """One dataset version. `personal` counts rows with signs of personal data by column and kind;
+    None when it was not looked for, as the version is older than the search."""
+
+    id: int
+    name: str
+    digest: str
+    rows: int
+    licence: str
+    classification: str
+    columns: list[str]
+    duplicates: int | None
+    labels: dict[str, int]
+    personal: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DataChange:
+    """`new` and `old` are None where there is no training data of ours, or it is not the reader's
+    to see (`hidden`). `delta` is None with a reason in `why_not`."""
+
+    new: DataFacts | None
+    old: DataFacts | None
+    hidden: bool
+    same: bool
+    delta: RowChanges | None
+    why_not: str
+    columns_added: list[str]
+    columns_removed: list[str]
+
+
+def data_facts(version: DatasetVersion) -> DataFacts:
+    """What is told of a dataset version."""
+    profile = version.profile if isinstance(version.profile, dict) else {}
+    return DataFacts(
+        id=version.pk,
+        name=str(version),
+        digest=version.digest,
+        rows=version.rows,
+        licence=version.dataset.licence,
+        classification=version.dataset.classification,
+        columns=sorted(version.schema.get("properties", {})),
+        duplicates=profile.get("duplicates"),
+        labels=dict(list(profile.get("labels", {}).items())[:20]),
+        personal=profile.get("personal"),
+    )
+
+
+def data_change(
+    new: DatasetVersion | None, old: DatasetVersion | None, *, hidden: bool = False
+) -> DataChange:
+    """What the training data has more and less than the live version's."""
+    after, before = (data_facts(each) if each is not None else None for each in (new, old))
+    delta, why_not = None, ""
+    if new is None or old is None:
+        why_not = "There are no two sets of rows to compare."
+    elif (delta := row_changes(new, old)) is None:
+        why_not = (
+            "There are too many rows to compare them here."
+            if is_too_large(new, old)
+            else "The artefact store does not hold the rows of one of them."
+        )
+    columns_after = set(after.columns) if after else set()
+    columns_before = set(before.columns) if before else set()
+    return DataChange(
+        new=after,
+        old=before,
+        hidden=hidden,
+        same=after is not None and before is not None and after.digest == before.digest,
+        delta=delta,
+        why_not=why_not,
+        columns_added=sorted(columns_after - columns_before) if before else [],
+        columns_removed=sorted(columns_before - columns_after) if after else [],
+    )

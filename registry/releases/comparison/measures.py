@@ -1,0 +1,213 @@
+"""What was measured of a version beside the live version, or beside the evaluation's baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.catalogue import TASKS
+from registry.evaluations.intervals import Interval, difference, wilson
+from registry.evaluations.models import Comparator, Evaluation, GateResult
+
+SLICES_SHOWN = 20
+# What a change is called: `unsure` where one of the two has no interval.
+BETTER, WORSE, WITHIN_NOISE, UNSURE, ALONE = "better", "worse", "within_noise", "unsure", "alone"
+
+
+@dataclass(frozen=True, slots=True)
+class GateCheck:
+    """A gate as it stood. `clear` is whether the whole interval lies on the side of the value;
+    None where there is no interval."""
+
+    comparator: str
+    threshold: float
+    value: float | None
+    passed: bool
+    clear: bool | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One number beside another. `size` is new minus old, within `low` to `high` with 95 %
+    confidence; `verdict` is one of this module's words; `better` is the direction alone."""
+
+    old: float | None
+    old_interval: Interval | None
+    size: float | None
+    low: float | None
+    high: float | None
+    better: bool | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric of an evaluation; `n` is how many rows it was measured on."""
+
+    name: str
+    title: str
+    value: float
+    interval: Interval | None
+    n: int
+    change: Change
+    gates: list[GateCheck]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """One metric on one part of the data."""
+
+    by: str
+    name: str
+    title: str
+    n: int
+    value: float
+    interval: Interval | None
+    change: Change
+
+
+def change_of(
+    new: float,
+    interval: Interval | None,
+    old: float | None,
+    old_interval: Interval | None,
+    higher_is_better: bool | None,
+) -> Change:
+    """What to make of `new` after `old`."""
+    if old is None:
+        return Change(None, None, None, None, None, None, ALONE)
+    size = new - old
+    better = None if not size or higher_is_better is None else (size > 0) == higher_is_better
+    if interval is None or old_interval is None:
+        return Change(old, old_interval, size, None, None, better, UNSURE)
+    low, high = difference(new, interval, old, old_interval)
+    verdict = UNSURE
+    if low <= 0 <= high:
+        verdict = WITHIN_NOISE
+    elif better is not None:
+        verdict = BETTER if better else WORSE
+    return Change(old, old_interval, size, low, high, better, verdict)
+
+
+def metric_rows(
+    evaluation: Evaluation,
+    task: str,
+    old: Mapping[str, Any],
+    old_intervals: Mapping[str, Any],
+) -> list[MetricRow]:
+    """The evaluation's metrics beside those of `old`, those with a gate first."""
+    gates: dict[str, list[GateResult]] = {}
+    for result in evaluation.gate_results.all():
+        gates.setdefault(result.gate.metric, []).append(result)
+    known, before = numbers(evaluation.metrics), numbers(old)
+    own = evaluation.intervals.get("metrics", {})
+    rows = []
+    for name, value in known.items():
+        title, higher = _described(task, name)
+        interval = _interval(own.get(name))
+        rows.append(
+            MetricRow(
+                name=name,
+                title=title,
+                value=value,
+                interval=interval,
+                n=interval.n if interval else evaluation.sample_size,
+                change=change_of(
+                    value, interval, before.get(name), _interval(old_intervals.get(name)), higher
+                ),
+                gates=[_gate(result, interval) for result in gates.pop(name, [])],
+            )
+        )
+    return sorted(rows, key=lambda row: not row.gates)
+
+
+def gates_not_measured(evaluation: Evaluation) -> list[GateCheck]:
+    """Gates on metrics that were not measured: they fail."""
+    return [
+        _gate(result, None)
+        for result in evaluation.gate_results.all()
+        if result.gate.metric not in evaluation.metrics
+    ]
+
+
+def slice_rows(evaluation: Evaluation, task: str, live: Evaluation | None) -> list[SliceRow]:
+    """The evaluation's parts, the worst first, beside the live version's, else the baseline's."""
+    theirs = (
+        {(each["by"], each["name"], each["metric"]): each for each in live.slices} if live else {}
+    )
+    rows = []
+    for each in evaluation.slices[:SLICES_SHOWN]:
+        title, higher = _described(task, each["metric"])
+        interval = _slice_interval(each)
+        if live is None:
+            old, old_interval = each.get("baseline"), None
+            if old is not None and _is_proportion(task, each["metric"]):
+                old_interval = wilson(old, each["n"])
+        else:
+            other = theirs.get((each["by"], each["name"], each["metric"]), {})
+            old, old_interval = other.get("value"), _slice_interval(other)
+        rows.append(
+            SliceRow(
+                by=each["by"],
+                name=each["name"],
+                title=title,
+                n=each["n"],
+                value=each["value"],
+                interval=interval,
+                change=change_of(each["value"], interval, old, old_interval, higher),
+            )
+        )
+    return rows
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The entries that are numbers (and not truth values)."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def _described(task: str, metric: str) -> tuple[str, bool | None]:
+    """How the task calls a metric, and whether more of it is better."""
+    entry = TASKS.get(task)
+    for known in entry.metrics if entry else ():
+        if known.name == metric:
+            return known.title, known.higher_is_better
+    if metric.startswith("f1_"):
+        return f"F1 of “{metric.removeprefix('f1_')}”", True
+    title = metric.replace("_", " ")
+    return title[:1].upper() + title[1:], None
+
+
+def _is_proportion(task: str, metric: str) -> bool:
+    entry = TASKS.get(task)
+    return any(each.name == metric and each.proportion for each in (entry.metrics if entry else ()))
+
+
+def _interval(found: Mapping[str, Any] | None) -> Interval | None:
+    return Interval.from_json(found) if found else None
+
+
+def _slice_interval(each: Mapping[str, Any]) -> Interval | None:
+    return Interval.from_json(each) if each.get("low") is not None else None
+
+
+def _gate(result: GateResult, interval: Interval | None) -> GateCheck:
+    clear = None
+    if interval is not None:
+        above, below = interval.low >= result.threshold, interval.high <= result.threshold
+        if result.gate.comparator == Comparator.AT_MOST:
+            above, below = below, above
+        clear = above if result.passed else below
+    return GateCheck(
+        comparator=result.gate.comparator,
+        threshold=result.threshold,
+        value=result.value,
+        passed=result.passed,
+        clear=clear,
+        why=result.gate.why,
+    )
