@@ -13,6 +13,7 @@ from django.utils import timezone
 from governance.principals import Principal
 from registry.incidents.models import SUSPENDING, Incident, IncidentSuspension, Severity
 from registry.incidents.reach import suspended_by
+from registry.releases.breakglass.states import break_glasses_over
 from registry.releases.models import Release, ReleaseState
 from registry.releases.services import _made_by as made_by
 from registry.releases.states import releases_move
@@ -38,11 +39,18 @@ def incident_suspend(
     else:
         standing.excluded_people = sorted({*standing.excluded_people, *people})
         standing.save(update_fields=["excluded_people"])
+    reason = f"Incident {incident.pk} is {incident.severity}."
+    break_glasses_over(
+        actor=actor,
+        release_ids=list(Release.objects.filter(version_id__in=ids).values_list("pk", flat=True)),
+        reason=reason,
+        policy_version=policy_version,
+    )
     return releases_move(
         actor=actor,
         releases=_releases(ids, ReleaseState.APPROVED),
         to=ReleaseState.SUSPENDED,
-        reason=f"Incident {incident.pk} is {incident.severity}.",
+        reason=reason,
         policy_version=policy_version,
     )
 

@@ -313,16 +313,18 @@ def release_decide(
     digest: str,
     speciality: str = "",
     conditions: Mapping[str, Any] | None = None,
+    submit_drafts: bool = True,
 ) -> Release:
     """Say one's word on the dossier with this digest; the last approval that was missing approves.
 
     An approval may come with `conditions`; of several approvals the strictest of each holds.
+    `submit_drafts`: say with it what the actor has drafted in the review's threads.
 
     Raises:
         InvalidInput: conditions that cannot be asked for, or on no approval.
         NotFound, NotPermitted: policy or separation of duties refuses.
-        WrongState: another digest, closed, voted already, unmet checklist items; or the version was
-            recalled or evaluated again since the dossier was frozen.
+        WrongState: another digest, closed, voted already, unmet checklist items or threads that
+            block; or the version was recalled or evaluated again since the dossier was frozen.
     """
     with transaction.atomic():
         release = release_locked(release_id)
@@ -334,6 +336,7 @@ def release_decide(
             digest=digest,
             speciality=speciality,
             conditions=conditions_checked(conditions or {}, release).to_json(),
+            submit_drafts=submit_drafts,
         )
         # After the review, so that who may not decide at all hears that first.
         agreed = Conditions()

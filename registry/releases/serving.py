@@ -10,6 +10,7 @@ from governance.reviews.selectors import review_standing
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.incidents.reach import check_not_suspended
+from registry.releases.breakglass.force import break_glass_in_force
 from registry.releases.conditions import conditions_recorded
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
@@ -21,11 +22,28 @@ from registry.versions.selectors import base_chain
 def release_servable(release: Release) -> None:
     """The one rule: return when `release` may serve now.
 
+    It is approved, by the votes on its review; or two persons have approved exactly its dossier in
+    an emergency, for some hours (break-glass). All else holds for both.
+
     Raises:
         WrongState: it is not approved, its time is over, its version or what that stands on is
-            recalled, its dossier does not name exactly these bytes and users, no votes on record
-            approve that dossier, or they ask for other conditions. The sentence says which.
+            recalled or suspended by an incident, its dossier does not name exactly these bytes and
+            users, no votes on record approve that dossier, or they ask for other conditions. The
+            sentence says which.
     """
+    emergency = break_glass_in_force(release) is not None
+    if not emergency:
+        _check_approved(release)
+    check_trusted(release.version, "served")
+    check_not_suspended(release.version, "served")
+    check_dossier(release)
+    _check_scope(release)
+    if not emergency:
+        _check_review(release)
+
+
+def _check_approved(release: Release) -> None:
+    """Raises WrongState when it is not approved, or its time is over."""
     if release.state != ReleaseState.APPROVED:
         raise WrongState(
             f"Release {release.pk} is {release.get_state_display().lower()}; it may not serve.",
@@ -43,11 +61,6 @@ def release_servable(release: Release) -> None:
             code="release_not_servable",
             hint="Submit the version for release again.",
         )
-    check_trusted(release.version, "served")
-    check_not_suspended(release.version, "served")
-    check_dossier(release)
-    _check_scope(release)
-    _check_review(release)
 
 
 def check_dossier(release: Release) -> None:

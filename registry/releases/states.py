@@ -12,6 +12,8 @@ from governance.errors import NotFound, WrongState
 from governance.notify import notify
 from governance.principals import Principal, background
 from governance.reviews.conditions import conditions_logged
+from registry.releases.breakglass.force import UNDER_REVIEW
+from registry.releases.breakglass.states import break_glasses_over
 from registry.releases.models import Release, ReleaseState
 from registry.resources import release_subject
 
@@ -102,6 +104,14 @@ def release_set_state(
             data=_moved(release, before, state),
             policy_version=policy_version,
         )
+    break_glasses_over(
+        actor=actor,
+        release_ids=[release.pk],
+        reason=f"Release {release.pk} is {state.label.lower()}.",
+        # An answer makes another dossier; the glass was broken for the one before.
+        unless_of=release.dossier_digest if state in UNDER_REVIEW else "",
+        policy_version=policy_version,
+    )
     releases_changed()
 
 
@@ -133,6 +143,12 @@ def releases_move(
     ]
     Release.objects.filter(pk__in=[release.pk for release in moved]).update(state=to)
     audit_record_many(entries)
+    break_glasses_over(
+        actor=actor,
+        release_ids=[release.pk for release in moved],
+        reason=reason,
+        policy_version=policy_version,
+    )
     releases_changed()
     return moved
 

@@ -181,6 +181,22 @@ def test_uploads_wait_on_the_disk_and_not_in_memory(
     assert folder.is_relative_to(tmp_path / "data")
 
 
+def test_alert_rules_of_emergencies_ask_for_metrics_that_exist() -> None:
+    from assay.gateway import emergencies
+
+    found = [thing for thing in vars(emergencies).values() if isinstance(thing, Gauge)]
+    gauges = {gauge.describe()[0].name for gauge in found}
+    text = (DOCKER / "prometheus/assay-emergencies.rules.yaml").read_text()
+    (group,) = yaml.safe_load(text)["groups"]
+    asked = set()
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] == "critical"
+        assert rule["annotations"].keys() == {"summary", "description"}
+        asked |= set(re.findall(r"assay_\w+", rule["expr"]))
+    assert asked
+    assert asked <= gauges
+
+
 def test_alert_rules_ask_for_metrics_and_alarms_that_exist() -> None:
     from assay.gateway import log_health
     from governance.audit.alarms import ALARMS

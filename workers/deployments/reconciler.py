@@ -16,6 +16,7 @@ from django.db import close_old_connections, connections
 from governance.errors import DomainError, InvalidInput, WrongState
 from registry.catalogue import get_task
 from registry.manifests import Manifest, ManifestMismatch
+from registry.releases.breakglass.force import serving_end
 from registry.releases.services import release_servable
 from registry.versions.models import ModelVersion, VersionKind
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
@@ -95,7 +96,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
             )
     elif version.kind not in {VersionKind.BASE, VersionKind.FULL}:
         raise InvalidInput(f"{version} is of kind {version.kind}, which no engine loads.")
-    end = release.serves_until
+    end = serving_end(release)
     if end is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from governance.quotas.kinds import release_limit_subject
 from governance.quotas.wire import Limit
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.conditions import Conditions
 from registry.releases.models import Release
 
@@ -61,3 +62,11 @@ def end_notice(release: Release) -> tuple[tuple[bytes, bytes], ...]:
         (b"x-assay-release-expires", ends.isoformat(timespec="seconds").encode()),
         (b"sunset", format_datetime(stops.astimezone(UTC), usegmt=True).encode()),
     )
+
+
+def break_glass_notice(glass: BreakGlass) -> tuple[tuple[bytes, bytes], ...]:
+    """The header that tells callers that no review has approved what answers, and until when."""
+    if glass.ends_at is None:
+        return ()
+    ends = glass.ends_at.astimezone(UTC).isoformat(timespec="seconds")
+    return ((b"x-assay-break-glass", f"until {ends}".encode()),)

@@ -11,6 +11,7 @@ from django.db import Error as DatabaseError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from assay.gateway.app import Gateway
+from assay.gateway.emergencies import measure_emergencies
 from assay.gateway.http import Scope, Send, respond
 from assay.gateway.log_health import measure_log
 from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
@@ -61,6 +62,7 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         await runtime.quotas.measure(snapshot.limits)
     with contextlib.suppress(DatabaseError):
         await measure_log()
+        await measure_emergencies()
     await respond(send, 200, generate_latest(), [], CONTENT_TYPE_LATEST.encode())
 
 

@@ -16,10 +16,10 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import close_old_connections, connection
-from django.db.models import Q
+from django.db.models import Prefetch, Q
 from django.utils import timezone
 
-from assay.gateway.conditions import end_notice, held_conditions
+from assay.gateway.conditions import break_glass_notice, end_notice, held_conditions
 from governance.keys.models import ApiKey
 from governance.permissions import Action
 from governance.policy.engine import PolicySnapshot, Resource
@@ -29,7 +29,9 @@ from governance.quotas.kinds import subjects_of
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
-from registry.releases.models import ReleaseState
+from registry.releases.breakglass.force import break_glass_in_force, serving_end
+from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.releases.models import Release, ReleaseState
 from registry.versions.classification import classification_expression
 from registry.versions.models import ModelVersion, VersionState
 from workers.deployments.models import Deployment, Replica, ReplicaState
@@ -43,6 +45,9 @@ _REMEMBERED = timedelta(days=7)
 _RECALL_REMEMBERED = timedelta(hours=1)
 # A replica whose heartbeat is older than this, in seconds, is not counted on.
 REPLICA_PATIENCE_S = 30.0
+_IN_FORCE = Prefetch(
+    "release__break_glasses", BreakGlass.objects.filter(state=BreakGlassState.ACTIVE)
+)
 # Columns that are large and not needed here.
 _HEAVY = (
     "release__dossier",
@@ -85,7 +90,7 @@ class DeploymentEntry:
     the newest heartbeat of a replica that has loaded exactly `digest` stops counting. `only` are
     the departments that the conditions of its release leave, if they leave some out, and
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
-    near.
+    near. `break_glass`: it serves by an emergency approval, before its review has decided.
     """
 
     id: int
@@ -105,6 +110,7 @@ class DeploymentEntry:
     only: frozenset[str] = frozenset()
     limits_of: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
     notice: tuple[tuple[bytes, bytes], ...] = ()
+    break_glass: bool = False
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
         """What limits a request of that department here."""
@@ -135,7 +141,7 @@ class Snapshot:
 
 
 def read_snapshot() -> Snapshot:
-    """Read everything, in seven queries. Blocks: call it in a thread.
+    """Read everything, in eight queries. Blocks: call it in a thread.
 
     Raises:
         django.db.Error: PostgreSQL does not answer.
@@ -240,7 +246,7 @@ def _read_deployments(
 ) -> tuple[dict[str, DeploymentEntry], dict[int, str]]:
     """Live ones by name; and why, by id, those that a recall has stopped lately."""
     rows = live_or_recalled(timezone.now() - _RECALL_REMEMBERED)
-    rows = rows.prefetch_related("release__departments", "replicas").defer(*_HEAVY)
+    rows = rows.prefetch_related("release__departments", "replicas", _IN_FORCE).defer(*_HEAVY)
     found = list(rows.annotate(classification=classification_expression("release__version__")))
     prices = tariffs()
     live = {
@@ -267,7 +273,7 @@ def _deployment_entry(
     named = ", ".join(departments) or "nobody"
     attributes["denial_hint"] = f"its release {release.pk} names {named}"
     held = held_conditions(release)
-    end = release.serves_until
+    end, emergency = serving_end(release), break_glass_in_force(release)
     return DeploymentEntry(
         id=row.pk,
         name=row.name,
@@ -290,16 +296,22 @@ def _deployment_entry(
         ),
         limits=limits + held.limits,
         tariff=tariff,
-        approved_until=0.0 if release.expires_at is None else release.expires_at.timestamp(),
+        approved_until=_approved_until(release, emergency),
         only=held.only,
         limits_of=held.limits_of,
-        notice=end_notice(release),
+        notice=end_notice(release) if emergency is None else break_glass_notice(emergency),
+        break_glass=emergency is not None,
     )
+
+
+def _approved_until(release: Release, emergency: BreakGlass | None) -> float:
+    end = release.expires_at if emergency is None else emergency.ends_at
+    return 0.0 if end is None else end.timestamp()
 
 
 def _obstacle(row: Deployment) -> str:
     release = row.release
-    if release.state != ReleaseState.APPROVED:
+    if release.state != ReleaseState.APPROVED and break_glass_in_force(release) is None:
         return f"its release {release.pk} is {release.get_state_display()}, not approved"
     version: ModelVersion | None = release.version
     while version is not None:

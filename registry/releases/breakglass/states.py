@@ -1,0 +1,143 @@
+"""The state machine of a break-glass: one table, the function that moves a locked one, and what
+ends those of releases that are decided, withdrawn, recalled or suspended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound, WrongState
+from governance.principals import Principal, background
+from governance.rowsecurity import lifted
+from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+
+ALLOWED_TRANSITIONS: dict[BreakGlassState, frozenset[BreakGlassState]] = {
+    BreakGlassState.REQUESTED: frozenset(
+        {BreakGlassState.ACTIVE, BreakGlassState.REFUSED, BreakGlassState.LAPSED}
+    ),
+    BreakGlassState.ACTIVE: frozenset({BreakGlassState.ENDED}),
+    BreakGlassState.ENDED: frozenset({BreakGlassState.REVIEWED}),
+    BreakGlassState.REVIEWED: frozenset(),
+    BreakGlassState.REFUSED: frozenset(),
+    BreakGlassState.LAPSED: frozenset(),
+}
+# What was in force once, and so must be reviewed.
+USED = frozenset({BreakGlassState.ACTIVE, BreakGlassState.ENDED, BreakGlassState.REVIEWED})
+REVIEW_WITHIN = timedelta(hours=24)
+
+
+def break_glass_subject(glass: BreakGlass) -> Subject:
+    """The break-glass as the audit log names it."""
+    return Subject(type="break_glass", id=str(glass.pk), name=str(glass))
+
+
+def break_glass_locked(break_glass_id: int) -> BreakGlass:
+    """The break-glass, its row locked until the transaction ends. Its release is locked before it.
+
+    Raises:
+        NotFound: there is none.
+    """
+    rows = BreakGlass.objects.select_for_update(of=("self",)).select_related("department")
+    glass = rows.filter(pk=break_glass_id).first()
+    if glass is None:
+        raise NotFound("There is no such break-glass.")
+    return glass
+
+
+def break_glass_set_state(
+    *,
+    actor: Principal,
+    glass: BreakGlass,
+    state: BreakGlassState,
+    reason: str,
+    policy_version: int | None = None,
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Move a locked break-glass, save and audit it; what else has changed of it is saved too.
+
+    Raises:
+        WrongState: there is no way from where it stands.
+    """
+    before = BreakGlassState(glass.state)
+    if state not in ALLOWED_TRANSITIONS[before]:
+        raise WrongState(
+            f"Break-glass {glass.pk} is {before.label.lower()}; it cannot become "
+            f"{state.label.lower()}.",
+            hint="" if ALLOWED_TRANSITIONS[before] else "That state is final.",
+        )
+    glass.state = state
+    glass.save()
+    with background(f"release-{glass.release_id}", actor):
+        audit_record(
+            actor=actor,
+            action=f"break_glass:{state.value}",
+            subject=break_glass_subject(glass),
+            reason=reason,
+            department=glass.department.slug,
+            data={
+                "before": before.value,
+                "after": state.value,
+                "release": glass.release_id,
+                "dossier": glass.dossier_digest,
+                **(data or {}),
+            },
+            policy_version=policy_version,
+        )
+
+
+def break_glass_close(
+    *,
+    actor: Principal,
+    glass: BreakGlass,
+    reason: str,
+    policy_version: int | None = None,
+    at: datetime | None = None,
+) -> None:
+    """End a locked one that is in force, at most when it would have ended by itself; the review
+    afterwards is due a day later."""
+    glass.ended_at = min(at or timezone.now(), glass.ends_at) if glass.ends_at else at
+    glass.ended_by_id = actor.person_id
+    glass.ended_reason = reason[:1000]
+    if glass.due_at is not None and glass.ended_at is not None:
+        glass.due_at = min(glass.due_at, glass.ended_at + REVIEW_WITHIN)
+    break_glass_set_state(
+        actor=actor,
+        glass=glass,
+        state=BreakGlassState.ENDED,
+        reason=reason,
+        policy_version=policy_version,
+    )
+
+
+@lifted()
+def break_glasses_over(
+    *,
+    actor: Principal,
+    release_ids: Collection[int],
+    reason: str,
+    policy_version: int | None,
+    unless_of: str = "",
+) -> None:
+    """End what is in force, and refuse what is asked for, of locked releases that may not serve by
+    it any more; `unless_of` is the digest of a dossier that is still under review."""
+    rows = BreakGlass.objects.select_for_update(of=("self",)).select_related("department")
+    open_states = (BreakGlassState.REQUESTED, BreakGlassState.ACTIVE)
+    rows = rows.filter(release_id__in=release_ids, state__in=open_states)
+    for glass in rows.exclude(dossier_digest=unless_of).order_by("pk"):
+        if glass.state == BreakGlassState.ACTIVE:
+            break_glass_close(
+                actor=actor, glass=glass, reason=reason, policy_version=policy_version
+            )
+            continue
+        break_glass_set_state(
+            actor=actor,
+            glass=glass,
+            state=BreakGlassState.REFUSED,
+            reason=reason,
+            policy_version=policy_version,
+        )

@@ -1,0 +1,529 @@
+"""Break-glass: two persons, one dossier, some hours; and a third person's review afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+from django.db import Error as DatabaseError
+from django.db import transaction
+from django.utils import timezone
+
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Department, Person
+from governance.principals import Principal
+from governance.reviews.models import Review
+from governance.rowsecurity import scope
+from registry import store
+from registry.incidents.services import incident_open
+from registry.releases.breakglass import services
+from registry.releases.breakglass.force import break_glass_in_force, serving_end
+from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.releases.breakglass.selectors import (
+    break_glasses_active,
+    break_glasses_to_review,
+    break_glasses_visible_to,
+)
+from registry.releases.breakglass.services import (
+    break_glass_confirm,
+    break_glass_end,
+    break_glass_refuse,
+    break_glass_request,
+    break_glass_review,
+    break_glasses_end_due,
+)
+from registry.releases.breakglass.states import ALLOWED_TRANSITIONS, break_glass_set_state
+from registry.releases.models import Release, ReleaseState
+from registry.releases.services import (
+    release_answer,
+    release_servable,
+    release_withdraw,
+)
+from registry.versions.recall import recall_radius, version_recall
+from tests.proofs import proven
+from tests.unit.audit_support import recorded, recorded_all
+from tests.unit.registry.test_releases import Office
+
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
+
+
+@pytest.fixture
+def office(
+    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
+) -> Office:
+    return Office(person, department)
+
+
+@pytest.fixture
+def release(office: Office) -> Release:
+    return office.submit()
+
+
+@pytest.fixture
+def otto(person: Callable[..., Person]) -> Principal:
+    return proven(person("Otti", "operator"))
+
+
+@pytest.fixture
+def ada(person: Callable[..., Person]) -> Principal:
+    return proven(person("Ada", "admin"))
+
+
+@pytest.fixture
+def rita(person: Callable[..., Person]) -> Principal:
+    return proven(person("Rita", "reviewer:security"))
+
+
+def ask(who: Principal, release: Release, **changes: Any) -> BreakGlass:
+    given = {"reason": "The ward stands still.", "hours": 2, **changes}
+    return break_glass_request(actor=who, release_id=release.pk, **given)
+
+
+def broken(asker: Principal, second: Principal, release: Release) -> BreakGlass:
+    return break_glass_confirm(actor=second, break_glass_id=ask(asker, release).pk)
+
+
+def fresh(release: Release) -> Release:
+    return Release.objects.get(pk=release.pk)
+
+
+def backdate(glass: BreakGlass, **by: float) -> None:
+    """As if it had been confirmed earlier; past the trigger that keeps its times."""
+    glass.refresh_from_db()
+    earlier = {
+        name: getattr(glass, name) - timedelta(**by)
+        for name in ("asked_at", "confirmed_at", "ends_at", "ended_at", "due_at")
+        if getattr(glass, name) is not None
+    }
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE registry_breakglass DISABLE TRIGGER assay_break_glass_kept")
+        BreakGlass.objects.filter(pk=glass.pk).update(**earlier)
+        cursor.execute("ALTER TABLE registry_breakglass ENABLE TRIGGER assay_break_glass_kept")
+
+
+def test_two_persons_let_it_serve_for_some_hours_before_the_review_has_decided(
+    release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = ask(otto, release)
+    with pytest.raises(WrongState, match="is in review; it may not serve"):
+        release_servable(fresh(release))
+    break_glass_confirm(actor=ada, break_glass_id=glass.pk)
+    release_servable(fresh(release))
+    glass.refresh_from_db()
+    assert glass.ends_at is not None
+    assert glass.confirmed_at is not None
+    assert glass.ends_at - glass.confirmed_at == timedelta(hours=2)
+    assert glass.due_at == glass.ends_at + timedelta(hours=24)
+    assert serving_end(fresh(release)) == glass.ends_at
+    assert (glass.dossier_digest, glass.proof) == (release.dossier_digest, "totp")
+    assert fresh(release).state == ReleaseState.IN_REVIEW
+    told = [(e.action, e.actor_name) for e in recorded_all(subject_type="break_glass")]
+    assert told == [("break_glass:requested", "Otti"), ("break_glass:active", "Ada")]
+
+
+def test_it_stops_by_itself_to_the_second(
+    release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = broken(otto, ada, release)
+    assert glass.ends_at is not None
+    before, after = glass.ends_at - timedelta(seconds=1), glass.ends_at
+    assert break_glass_in_force(fresh(release), before) == glass
+    assert break_glass_in_force(fresh(release), after) is None
+    assert break_glasses_end_due() == 0
+    backdate(glass, hours=3)
+    with pytest.raises(WrongState, match="may not serve"):
+        release_servable(fresh(release))
+    assert break_glasses_end_due() == 1
+    ended = BreakGlass.objects.get()
+    assert (ended.state, ended.ended_at, ended.ended_by) == ("ended", ended.ends_at, None)
+    assert recorded(action="break_glass:ended").actor_kind == "service"
+
+
+def test_nobody_confirms_alone_nor_what_they_had_a_part_in(
+    office: Office, release: Release, ada: Principal, person: Callable[..., Person]
+) -> None:
+    glass = ask(ada, release)
+    for who in (ada, proven(office.submitter), proven(office.trainer)):
+        with pytest.raises(NotPermitted, match="Separation of duties") as refused:
+            break_glass_confirm(actor=who, break_glass_id=glass.pk)
+        assert refused.value.attempt is not None
+    glass.refresh_from_db()
+    for confirmer in (ada.person_id, office.trainer.pk):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            BreakGlass.objects.filter(pk=glass.pk).update(confirmed_by_id=confirmer)
+    assert BreakGlass.objects.get().state == "requested"
+
+
+def test_who_confirms_proves_who_they_are(
+    release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = ask(otto, release)
+    with pytest.raises(NotPermitted) as refused:
+        break_glass_confirm(actor=replace(ada, proof=None), break_glass_id=glass.pk)
+    assert refused.value.code == "step_up_required"
+
+
+@pytest.mark.parametrize("role", ["admin", "operator", "lead@clinical"])
+def test_admins_operators_and_leads_ask(
+    release: Release, person: Callable[..., Person], role: str
+) -> None:
+    who = proven(person("Wim", role))
+    with scope(who):
+        assert ask(who, release).state == "requested"
+
+
+@pytest.mark.parametrize(
+    ("role", "error"),
+    [
+        ("developer@clinical", NotPermitted),
+        ("reviewer:security", NotPermitted),
+        ("auditor", NotPermitted),
+        ("lead@finance", NotFound),
+    ],
+)
+def test_others_do_not(
+    release: Release, person: Callable[..., Person], role: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        ask(proven(person("Wim", role)), release)
+    assert not BreakGlass.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("role", "error"),
+    [
+        ("operator", NotPermitted),
+        ("lead@clinical", NotPermitted),
+        ("auditor", NotPermitted),
+        ("lead@finance", NotFound),
+    ],
+)
+def test_only_admins_and_reviewers_confirm_refuse_and_end(
+    release: Release,
+    otto: Principal,
+    person: Callable[..., Person],
+    role: str,
+    error: type[Exception],
+) -> None:
+    glass, who = ask(otto, release), proven(person("Wim", role))
+    with pytest.raises(error):
+        break_glass_confirm(actor=who, break_glass_id=glass.pk)
+    with pytest.raises(error):
+        break_glass_refuse(actor=who, break_glass_id=glass.pk, reason="No.")
+    with pytest.raises(error):
+        break_glass_end(actor=who, break_glass_id=glass.pk, reason="No.")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"reason": ""}, {"reason": "x" * 1001}, {"hours": 0}, {"hours": 9}, {"hours": -1}]
+)
+def test_a_malformed_request_is_refused(
+    release: Release, otto: Principal, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput):
+        ask(otto, release, **changes)
+
+
+def test_no_setting_and_nobody_makes_it_longer_than_it_was_asked_for(
+    release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = broken(otto, ada, release)
+    for change in (
+        {"ends_at": timezone.now() + timedelta(hours=30)},
+        {"hours": 25},
+        {"dossier_digest": "0" * 64},
+        {"confirmed_by_id": otto.person_id},
+        {"excluded_people": []},
+        {"state": "reviewed"},
+    ):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            BreakGlass.objects.filter(pk=glass.pk).update(**change)
+    with pytest.raises(DatabaseError), transaction.atomic():
+        BreakGlass.objects.all().delete()
+
+
+def test_a_request_that_nobody_confirms_lapses_after_an_hour(
+    release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = ask(otto, release)
+    backdate(glass, hours=1)
+    with pytest.raises(WrongState, match="more than an hour ago"):
+        break_glass_confirm(actor=ada, break_glass_id=glass.pk)
+    again = ask(otto, release)
+    assert BreakGlass.objects.get(pk=glass.pk).state == "lapsed"
+    backdate(again, hours=1)
+    assert break_glasses_end_due() == 1
+    assert BreakGlass.objects.get(pk=again.pk).state == "lapsed"
+
+
+def test_one_at_a_time_and_who_asked_takes_it_back(
+    release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = ask(otto, release)
+    with pytest.raises(WrongState, match="is requested already"):
+        ask(ada, release)
+    break_glass_refuse(actor=otto, break_glass_id=glass.pk, reason="Not needed.")
+    second = ask(otto, release)
+    break_glass_refuse(actor=ada, break_glass_id=second.pk, reason="Wait for the review.")
+    assert {each.state for each in BreakGlass.objects.all()} == {"refused"}
+    with pytest.raises(WrongState, match="cannot be confirmed"):
+        break_glass_confirm(actor=ada, break_glass_id=second.pk)
+
+
+def test_bytes_origin_recall_and_incidents_are_never_excused(
+    office: Office, release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = ask(otto, release)
+    folder = store.version_folder(office.tuned.digest)
+    name = office.tuned.manifest["files"][0]["path"]
+    good = (folder / name).read_bytes()
+    (folder / name).chmod(0o644)
+    (folder / name).write_bytes(b"something else")
+    with pytest.raises(WrongState, match="cannot be broken") as refused:
+        break_glass_confirm(actor=ada, break_glass_id=glass.pk)
+    assert refused.value.code == "never_excused"
+    (folder / name).write_bytes(good)
+    break_glass_confirm(actor=ada, break_glass_id=glass.pk)
+    release_servable(fresh(release))
+    incident_open(
+        actor=ada, title="Bad", happened="Bad.", severity="high", versions=[office.base.pk]
+    )
+    with pytest.raises(WrongState, match="may not serve"):
+        release_servable(fresh(release))
+    assert BreakGlass.objects.get().state == "ended"
+    with pytest.raises(WrongState, match="suspends"):
+        ask(otto, release)
+
+
+def test_a_recall_ends_it(
+    office: Office, release: Release, otto: Principal, ada: Principal
+) -> None:
+    broken(otto, ada, release)
+    digest = recall_radius(actor=ada, version_id=office.base.pk).digest
+    version_recall(actor=ada, version_id=office.base.pk, reason="Unsafe.", confirm=digest)
+    glass = BreakGlass.objects.get()
+    assert (glass.state, glass.ended_by_id) == ("ended", ada.person_id)
+    with pytest.raises(WrongState, match="is recalled"):
+        ask(otto, release)
+
+
+def test_a_decision_ends_it_and_an_approval_makes_it_normal(
+    office: Office, release: Release, otto: Principal, ada: Principal
+) -> None:
+    broken(otto, ada, release)
+    office.approve(release)
+    assert BreakGlass.objects.get().state == "ended"
+    release_servable(fresh(release))
+    assert serving_end(fresh(release)) == fresh(release).serves_until
+
+    other = office.submit(deployment_name="second")
+    broken(otto, ada, other)
+    office.decide(other, office.compliance, "reject")
+    assert {each.state for each in BreakGlass.objects.all()} == {"ended"}
+    with pytest.raises(WrongState, match="is rejected; it may not serve"):
+        release_servable(fresh(other))
+
+
+def test_another_dossier_is_not_what_two_persons_approved(
+    office: Office, release: Release, otto: Principal, ada: Principal
+) -> None:
+    broken(otto, ada, release)
+    office.decide(release, office.compliance, "request_changes")
+    release_servable(fresh(release))
+    assert BreakGlass.objects.get().state == "active"
+    asked = ask_other(otto, office)
+    answered = release_answer(
+        actor=proven(office.submitter),
+        release_id=release.pk,
+        message="More.",
+        risk_answers={**release.risk_answers, "notes": "A pharmacist reads every one."},
+    )
+    assert answered.dossier_digest != release.dossier_digest
+    assert BreakGlass.objects.get(release=release).state == "ended"
+    assert BreakGlass.objects.get(pk=asked.pk).state == "requested"
+    with pytest.raises(WrongState, match="may not serve"):
+        release_servable(fresh(release))
+    Release.objects.filter(pk=asked.release_id).update(dossier_digest="0" * 64)
+    with pytest.raises(WrongState):
+        break_glass_confirm(actor=ada, break_glass_id=asked.pk)
+
+
+def ask_other(who: Principal, office: Office) -> BreakGlass:
+    return ask(who, office.submit(deployment_name="second"))
+
+
+def test_what_has_served_so_is_not_withdrawn_before_its_review_has_decided(
+    office: Office, release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = ask(otto, release)
+    waiting = office.submit(deployment_name="second")
+    ask(otto, waiting)
+    submitter = proven(office.submitter)
+    release_withdraw(actor=submitter, release_id=waiting.pk, reason="Not needed.")
+    assert BreakGlass.objects.get(release=waiting).state == "refused"
+    break_glass_confirm(actor=ada, break_glass_id=glass.pk)
+    for _ in range(2):
+        with pytest.raises(WrongState) as refused:
+            release_withdraw(actor=submitter, release_id=release.pk, reason="Not needed.")
+        assert refused.value.code == "served_by_break_glass"
+        if BreakGlass.objects.get(pk=glass.pk).state == "active":
+            break_glass_end(actor=ada, break_glass_id=glass.pk, reason="Over.")
+    office.approve(release)
+    assert release_withdraw(actor=submitter, release_id=release.pk, reason="Done.").state == (
+        ReleaseState.WITHDRAWN
+    )
+
+
+def test_a_third_person_reviews_it_afterwards(
+    office: Office, release: Release, otto: Principal, ada: Principal, rita: Principal,
+    person: Callable[..., Person],
+) -> None:  # fmt: skip
+    both = proven(person("Bea", "reviewer:privacy", "operator"))
+    glass = break_glass_confirm(actor=rita, break_glass_id=ask(both, release).pk)
+    given = {"break_glass_id": glass.pk, "verdict": "justified", "lessons": "More staff at night."}
+    carla = proven(office.compliance)
+    with pytest.raises(WrongState, match="cannot become reviewed"):
+        break_glass_review(actor=carla, **given)
+    break_glass_end(actor=ada, break_glass_id=glass.pk, reason="The ward runs again.")
+    assert [each.pk for each in break_glasses_to_review(carla)] == [glass.pk]
+    for who in (both, rita, proven(office.trainer)):
+        with pytest.raises(NotPermitted, match="Separation of duties"):
+            break_glass_review(actor=who, **given)
+    for reviewer in (both.person_id, rita.person_id):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            BreakGlass.objects.filter(pk=glass.pk).update(
+                state="reviewed", reviewed_by_id=reviewer, reviewed_at=timezone.now(),
+                verdict="justified", lessons="Fine.",
+            )  # fmt: skip
+    with pytest.raises(InvalidInput):
+        break_glass_review(actor=carla, **{**given, "verdict": "perhaps"})
+    with pytest.raises(InvalidInput):
+        break_glass_review(actor=carla, **{**given, "lessons": " "})
+    with pytest.raises(NotPermitted):
+        break_glass_review(actor=ada, **given)
+    with pytest.raises(NotPermitted) as unproved:
+        break_glass_review(actor=replace(carla, proof=None), **given)
+    assert unproved.value.code == "step_up_required"
+    done = break_glass_review(actor=carla, **given)
+    assert (done.state, done.verdict) == ("reviewed", "justified")
+    assert recorded(action="break_glass:reviewed").actor_name == "Carla"
+    with pytest.raises(DatabaseError), transaction.atomic():
+        BreakGlass.objects.update(verdict="not_justified")
+    assert not break_glasses_to_review(carla).exists()
+
+
+def test_an_overdue_review_keeps_the_department_from_breaking_the_glass_again(
+    office: Office, release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = broken(otto, ada, release)
+    break_glass_end(actor=ada, break_glass_id=glass.pk, reason="Over.")
+    other = office.submit(deployment_name="second")
+    asked = ask(otto, other)
+    backdate(glass, hours=25)
+    with pytest.raises(WrongState) as refused:
+        break_glass_confirm(actor=ada, break_glass_id=asked.pk)
+    assert refused.value.code == "after_review_overdue"
+    with pytest.raises(WrongState, match="which is overdue"):
+        ask(otto, office.submit(deployment_name="third"))
+    break_glass_review(
+        actor=proven(office.compliance), break_glass_id=glass.pk, verdict="not_justified",
+        lessons="It could have waited.",
+    )  # fmt: skip
+    assert break_glass_confirm(actor=ada, break_glass_id=asked.pk).state == "active"
+
+
+def test_it_is_due_when_the_review_is_at_the_latest(
+    release: Release, otto: Principal, ada: Principal
+) -> None:
+    due = timezone.now() + timedelta(hours=5)
+    Review.objects.update(due_at=due)
+    assert broken(otto, ada, release).due_at == due
+
+
+def test_only_what_is_under_review_is_served_so(
+    office: Office, release: Release, otto: Principal
+) -> None:
+    office.approve(release)
+    with pytest.raises(WrongState, match="is approved; the glass is broken only"):
+        ask(otto, release)
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(BreakGlassState, BreakGlassState)))
+def test_every_way_of_a_break_glass(
+    release: Release,
+    otto: Principal,
+    ada: Principal,
+    rita: Principal,
+    before: BreakGlassState,
+    after: BreakGlassState,
+) -> None:
+    glass = ask(otto, release)
+    if before in {"active", "ended", "reviewed"}:
+        break_glass_confirm(actor=ada, break_glass_id=glass.pk)
+    if before in {"ended", "reviewed"}:
+        break_glass_end(actor=ada, break_glass_id=glass.pk, reason="Over.")
+    if before == "reviewed":
+        break_glass_review(
+            actor=rita, break_glass_id=glass.pk, verdict="justified", lessons="None."
+        )
+    if before == "refused":
+        break_glass_refuse(actor=ada, break_glass_id=glass.pk, reason="No.")
+    if before == "lapsed":
+        backdate(glass, hours=2)
+        break_glasses_end_due()
+    glass.refresh_from_db()
+    assert glass.state == before
+    now = timezone.now()
+    wanted: dict[str, dict[str, Any]] = {
+        "active": {
+            "confirmed_by_id": ada.person_id, "confirmed_at": now,
+            "ends_at": now + timedelta(hours=1), "due_at": now + timedelta(hours=25),
+        },
+        "ended": {"ended_at": now},
+        "reviewed": {
+            "reviewed_by_id": rita.person_id, "reviewed_at": now, "verdict": "justified",
+            "lessons": "None.",
+        },
+    }  # fmt: skip
+    for name, value in wanted.get(after, {}).items():
+        setattr(glass, name, value)
+
+    def move() -> None:
+        with transaction.atomic():
+            break_glass_set_state(actor=ada, glass=glass, state=after, reason="r")
+
+    if after in ALLOWED_TRANSITIONS[before]:
+        move()
+    else:
+        with pytest.raises(WrongState, match="it cannot become"):
+            move()
+    kept = BreakGlass.objects.get(pk=glass.pk).state
+    assert kept == (after if after in ALLOWED_TRANSITIONS[before] else before)
+
+
+def test_whoever_sees_the_release_sees_it(
+    office: Office, release: Release, otto: Principal, ada: Principal,
+    person: Callable[..., Person],
+) -> None:  # fmt: skip
+    broken(otto, ada, release)
+    for role, seen in (("viewer@clinical", 1), ("auditor", 1), ("lead@finance", 0)):
+        who = proven(person(f"X {role}", role))
+        with scope(who):
+            assert break_glasses_active(who).count() == seen
+            assert break_glasses_visible_to(who).count() == seen
+            assert BreakGlass.objects.count() == seen
+
+
+def test_the_setting_bounds_it(release: Release, otto: Principal, settings: Any) -> None:
+    settings.BREAK_GLASS_MAX_HOURS = 3
+    with pytest.raises(InvalidInput, match="1 to 3 hours"):
+        ask(otto, release, hours=4)
+    assert ask(otto, release, hours=3).hours == 3
+    assert timedelta(hours=1) == services.CONFIRM_WITHIN
