@@ -11,6 +11,7 @@ from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from governance.reviews.models import Review
+from governance.reviews.waivers.selectors import checklist_prefetch
 from registry.releases.models import Release
 
 
@@ -45,7 +46,7 @@ def release_review(release: Release) -> Review | None:
     return (
         Review.objects.filter(subject_type="release", subject_id=str(release.pk))
         .select_related("department", "opened_by")
-        .prefetch_related("decisions__person", "decisions__in_place_of", "checklist__attested_by")
+        .prefetch_related("decisions__person", "decisions__in_place_of", checklist_prefetch())
         .order_by("-pk")
         .first()
     )

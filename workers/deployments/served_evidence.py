@@ -23,6 +23,7 @@ from governance.policy.services import active_policy
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
+from governance.reviews.waivers.selectors import checklist_prefetch
 from governance.usage.selectors import usage_visible_to
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
@@ -162,7 +163,7 @@ def _known(actor: Principal, rows: Sequence[ServingPeriod]) -> _Known:
     reviews = (
         reviews_visible_to(actor)
         .filter(subject_type="release", subject_id__in=[str(pk) for pk in known.evaluations])
-        .prefetch_related("decisions__person", "checklist__attested_by")
+        .prefetch_related("decisions__person", checklist_prefetch())
         .order_by("pk")
     )
     by_id = {str(pk): pk for pk in known.evaluations}

@@ -24,7 +24,7 @@ WAIVERS_MAX = 20
 def checklist_prefetch() -> Prefetch[str, QuerySet[ChecklistItem], str]:
     """A review's checklist with who attested it and its waivers, newest last."""
     waivers = Waiver.objects.select_related("asked_by", "decided_by", "ended_by")
-    items = ChecklistItem.objects.select_related("attested_by").prefetch_related(
+    items = ChecklistItem.objects.select_related("attested_by", "carried_from").prefetch_related(
         Prefetch("waivers", queryset=waivers)
     )
     return Prefetch("checklist", queryset=items)
@@ -71,7 +71,7 @@ def _not_waivable(review: Review, item: ChecklistItem) -> WrongState | None:
         return WrongState(f"{what} cannot be waived: the review is {state}.")
     if item.state == ChecklistState.SATISFIED:
         return WrongState(f"{what} is met; there is nothing to waive.")
-    waivers = item.waivers.values_list("state", flat=True)
+    waivers = [waiver.state for waiver in item.waivers.all()]
     if {WaiverState.REQUESTED, WaiverState.GRANTED} & set(waivers):
         return WrongState(
             f"A waiver of {what} is asked for or granted already; a second one is not taken.",

@@ -24,10 +24,13 @@ from assay.api.views import (
     quotas,
     recalls,
     releases,
+    review_policies,
     roles,
     served,
     session,
+    threads,
     usage,
+    waivers,
 )
 
 
@@ -82,6 +85,20 @@ urlpatterns = [
     path("policy/versions/<id:number>/approve", policy.PolicyApproveView.as_view()),
     path("policy/versions/<id:number>/reject", policy.PolicyRejectView.as_view()),
     path("policy/versions/<id:number>/withdraw", policy.PolicyWithdrawView.as_view()),
+    path("review-policies", review_policies.ReviewPoliciesView.as_view()),
+    path("review-policies/<id:review_policy_id>", review_policies.ReviewPolicyView.as_view()),
+    path(
+        "review-policies/<id:review_policy_id>/propose",
+        review_policies.ReviewPolicyProposeView.as_view(),
+    ),
+    path(
+        "review-policies/<id:review_policy_id>/decide",
+        review_policies.ReviewPolicyDecideView.as_view(),
+    ),
+    path(
+        "review-policies/<id:review_policy_id>/withdraw",
+        review_policies.ReviewPolicyWithdrawView.as_view(),
+    ),
     path("tasks", models.TasksView.as_view()),
     path("models", models.ModelsView.as_view()),
     path("models/<slug:name>", models.ModelView.as_view()),
@@ -109,6 +126,35 @@ urlpatterns = [
     path("releases/<id:release_id>/decisions", releases.DecisionsView.as_view()),
     path("releases/<id:release_id>/answers", releases.AnswersView.as_view()),
     path("releases/<id:release_id>/checklist/<slug:code>", releases.ChecklistItemView.as_view()),
+    path("releases/<id:release_id>/checklist/<slug:code>/waivers", waivers.WaiversView.as_view()),
+    path(
+        "releases/<id:release_id>/waivers/<id:waiver_id>/decision",
+        waivers.WaiverDecisionView.as_view(),
+    ),
+    path(
+        "releases/<id:release_id>/waivers/<id:waiver_id>/withdraw",
+        waivers.WaiverWithdrawView.as_view(),
+    ),
+    path(
+        "releases/<id:release_id>/waivers/<id:waiver_id>/revoke",
+        waivers.WaiverRevokeView.as_view(),
+    ),
+    path("releases/<id:release_id>/drafts", threads.DraftsView.as_view()),
+    path("releases/<id:release_id>/drafts/<id:draft_id>", threads.DraftView.as_view()),
+    path("releases/<id:release_id>/threads", threads.ThreadsView.as_view()),
+    path("releases/<id:release_id>/threads/<id:thread_id>", threads.ThreadView.as_view()),
+    path(
+        "releases/<id:release_id>/threads/<id:thread_id>/comments",
+        threads.ThreadCommentsView.as_view(),
+    ),
+    path(
+        "releases/<id:release_id>/threads/<id:thread_id>/resolve",
+        threads.ThreadResolveView.as_view(),
+    ),
+    path(
+        "releases/<id:release_id>/threads/<id:thread_id>/reopen",
+        threads.ThreadReopenView.as_view(),
+    ),
     path("releases/<id:release_id>/withdraw", releases.WithdrawView.as_view()),
     path("reviews", releases.ReviewsView.as_view()),
     path("absences", absences.AbsencesView.as_view()),

@@ -29,6 +29,7 @@ from assay.portal.views import (
     policy_inquiries,
     recalls,
     releases,
+    review_policies,
     reviews,
     served,
     sessions,
@@ -36,6 +37,7 @@ from assay.portal.views import (
     step_up,
     usage,
     versions,
+    waivers,
 )
 
 app_name = "portal"
@@ -99,6 +101,35 @@ urlpatterns = [
     path("jobs/<uuid:id>/progress", jobs.JobProgress.as_view(), name="job_progress"),
     path("jobs/<uuid:id>/events.json", jobs.JobEvents.as_view(), name="job_events"),
     path("jobs/<uuid:id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
+    path("review-policies", review_policies.ReviewPolicies.as_view(), name="review_policies"),
+    path(
+        "review-policies/new",
+        review_policies.ReviewPolicyEditor.as_view(),
+        name="review_policy_new",
+    ),
+    path(
+        "review-policies/<int:id>", review_policies.ReviewPolicyPage.as_view(), name="review_policy"
+    ),
+    path(
+        "review-policies/<int:id>/edit",
+        review_policies.ReviewPolicyEditor.as_view(),
+        name="review_policy_edit",
+    ),
+    path(
+        "review-policies/<int:id>/propose",
+        review_policies.ReviewPolicyPropose.as_view(),
+        name="review_policy_propose",
+    ),
+    path(
+        "review-policies/<int:id>/decide",
+        review_policies.ReviewPolicyDecide.as_view(),
+        name="review_policy_decide",
+    ),
+    path(
+        "review-policies/<int:id>/withdraw",
+        review_policies.ReviewPolicyWithdraw.as_view(),
+        name="review_policy_withdraw",
+    ),
     path("reviews", reviews.Reviews.as_view(), name="reviews"),
     path("reviews/absences", absences.Absences.as_view(), name="absences"),
     path("reviews/absences/<int:id>/end", absences.AbsenceEnd.as_view(), name="absence_end"),
@@ -107,6 +138,16 @@ urlpatterns = [
     path("reviews/<int:id>/answer", reviews.Answer.as_view(), name="review_answer"),
     path(
         "reviews/<int:id>/checklist/<slug:code>", reviews.Attest.as_view(), name="review_checklist"
+    ),
+    path(
+        "reviews/<int:id>/checklist/<slug:code>/waivers",
+        waivers.WaiverAsk.as_view(),
+        name="review_waivers",
+    ),
+    path(
+        "reviews/<int:id>/waivers/<int:waiver_id>",
+        waivers.WaiverAct.as_view(),
+        name="review_waiver",
     ),
     path("deployments", deployments.Deployments.as_view(), name="deployments"),
     path("deployments/<int:id>", deployments.DeploymentPage.as_view(), name="deployment"),

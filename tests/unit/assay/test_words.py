@@ -102,7 +102,7 @@ def test_every_action_that_can_occur_is_said_in_words() -> None:
     allowed = {name: where for name, where in occurring().items() if name not in PHRASES}
     # What only reads leaves an event when it is refused.
     reads = {name for name in allowed if name.endswith((":view", ":explain"))}
-    decides = {"policy:decide"}
+    decides = {"policy:decide", "waiver:decide"}
     assert set(allowed) - reads - decides == set(), allowed
     tried = {**occurring(), **dict.fromkeys(CALLED, "an address")}
     assert {name: where for name, where in tried.items() if name not in ATTEMPTS} == {}

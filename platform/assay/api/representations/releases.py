@@ -7,10 +7,15 @@ from typing import Any
 from rest_framework import serializers
 
 from assay.api.representations.common import Link, PersonReference, slug
+from assay.api.representations.conditions import (
+    CarriedAnswer,
+    ConditionsAnswer,
+    ValidityAnswer,
+)
 from assay.api.representations.registry import VersionReference
 
 
-class ReleaseAnswer(serializers.Serializer[Any]):
+class ReleaseAnswer(ValidityAnswer):
     """The request to run one version in one environment, without its dossier and review."""
 
     id = serializers.IntegerField()
@@ -27,8 +32,9 @@ class ReleaseAnswer(serializers.Serializer[Any]):
     dossier_digest = serializers.CharField()
     submitted_by = PersonReference()
     created_at = serializers.DateTimeField()
-    approved_at = serializers.DateTimeField(allow_null=True)
-    expires_at = serializers.DateTimeField(allow_null=True)
+    renews = serializers.IntegerField(
+        source="renews_id", allow_null=True, help_text="The release it was submitted again from."
+    )
     url = Link("releases/{0.id}")
     dossier_url = Link("releases/{0.id}/dossier")
 
@@ -43,6 +49,7 @@ class DecisionAnswer(serializers.Serializer[Any]):
     verdict = serializers.CharField()
     speciality = serializers.CharField()
     reason = serializers.CharField()
+    conditions = ConditionsAnswer()
     digest = serializers.CharField()
     round = serializers.IntegerField()
     person = PersonReference()
@@ -57,17 +64,44 @@ class DecisionAnswer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
 
 
+class WaiverAnswer(serializers.Serializer[Any]):
+    """One checklist item excused for a time. `excused` is what its check had found when it was
+    asked for; only while `state` is `granted` and `expires_at` lies ahead does it count."""
+
+    id = serializers.IntegerField()
+    state = serializers.CharField()
+    reason = serializers.CharField()
+    excused = serializers.CharField()
+    digest = serializers.CharField()
+    round = serializers.IntegerField()
+    expires_at = serializers.DateTimeField()
+    asked_by = PersonReference()
+    asked_at = serializers.DateTimeField()
+    decided_by = PersonReference(allow_null=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    decision_reason = serializers.CharField()
+    ended_by = PersonReference(allow_null=True, help_text="Null for the platform itself.")
+    ended_at = serializers.DateTimeField(allow_null=True)
+    end_reason = serializers.CharField()
+
+
 class ChecklistItemAnswer(serializers.Serializer[Any]):
-    """One thing that must hold before approval."""
+    """One thing that must hold before approval. `digest` is the dossier's that it was checked or
+    attested on."""
 
     code = serializers.CharField()
     title = serializers.CharField()
     why = serializers.CharField()
     automatic = serializers.BooleanField()
+    waivable = serializers.BooleanField()
     state = serializers.CharField()
     note = serializers.CharField()
+    digest = serializers.CharField()
+    checked_at = serializers.DateTimeField(allow_null=True)
     attested_by = PersonReference(allow_null=True)
     attested_at = serializers.DateTimeField(allow_null=True)
+    carried_from = CarriedAnswer(allow_null=True)
+    waivers = WaiverAnswer(many=True)
 
 
 class StandingAnswer(serializers.Serializer[Any]):
@@ -80,6 +114,9 @@ class StandingAnswer(serializers.Serializer[Any]):
     missing = serializers.DictField(child=serializers.IntegerField())
     blocking = serializers.ListField(
         child=serializers.CharField(), help_text="Codes of the checklist items not yet met."
+    )
+    unresolved = serializers.ListField(
+        child=serializers.IntegerField(), help_text="Ids of the open threads that block."
     )
 
 

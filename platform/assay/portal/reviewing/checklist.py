@@ -1,22 +1,110 @@
-"""The checklist beside the tabs."""
+"""The checklist beside the tabs: each item with what it rests on, and what may be done about it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+from django.utils import timezone
+
 from assay.portal.reviewing.parts import Page
+from governance.errors import DomainError
+from governance.people.proof import CODE
 from governance.permissions import Action
-from governance.reviews.models import ChecklistState
+from governance.reviews.models import ChecklistItem, ChecklistState
+from governance.reviews.waivers.models import Waiver, WaiverState
+from governance.reviews.waivers.selectors import decision_obstacle, request_obstacle
+from governance.reviews.waivers.services import LONGEST
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One item. `waiver` is the newest one; `asks` and `decides` whether the person would have the
+    choice at all, `not_asked` and `not_decided` why it is disabled; `unproved` whether nothing but
+    a second factor is missing.
+    """
+
+    item: ChecklistItem
+    waiver: Waiver | None
+    attests: bool
+    asks: bool
+    not_asked: str
+    decides: bool
+    not_decided: str
+    unproved: bool
+    withdraws: bool
+    revokes: bool
+
+    @property
+    def in_force(self) -> bool:
+        """Whether a waiver excuses the item at this moment."""
+        waiver = self.waiver
+        return (
+            waiver is not None
+            and waiver.state == WaiverState.GRANTED
+            and waiver.expires_at > timezone.now()
+        )
+
+    @property
+    def requested(self) -> bool:
+        return self.waiver is not None and self.waiver.state == WaiverState.REQUESTED
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it keeps no approval from being given."""
+        return self.item.state == ChecklistState.SATISFIED or self.in_force
 
 
 def checklist(page: Page) -> dict[str, Any]:
-    """Every item, how many are met, and whether the person may attest one."""
-    items = list(page.review.checklist.all())
-    deciding = page.is_open and page.may(Action.RELEASE_DECIDE, "release")
+    """Every item, how many are met, and what the person may do about each."""
+    attests = (
+        page.is_open
+        and page.may(Action.RELEASE_DECIDE, "release")
+        and not page.had_a_part
+        and page.may(Action.CHECKLIST_ATTEST, "review")
+    )
+    asks = page.is_open and page.may(Action.WAIVER_REQUEST, "review")
+    decides = page.may(Action.WAIVER_DECIDE, "review")
+    items = [
+        _shown(page, item, attests=attests, asks=asks, decides=decides)
+        for item in page.review.checklist.all()
+    ]
+    today = timezone.now().date()
     return {
         "checklist": items,
-        "met": sum(item.state == ChecklistState.SATISFIED for item in items),
-        "may_attest": deciding
-        and not page.had_a_part
-        and page.may(Action.CHECKLIST_ATTEST, "review"),
+        "met": sum(shown.is_met for shown in items),
+        "waived": sum(shown.in_force for shown in items),
+        "may_attest": attests,
+        "first_day": today.isoformat(),
+        "last_day": (today + LONGEST - timedelta(days=1)).isoformat(),
     }
+
+
+def _shown(page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decides: bool) -> Shown:
+    waiver = next(reversed(item.waivers.all()), None)
+    if waiver is not None:
+        waiver.review, waiver.item = page.review, item
+    requested = waiver is not None and waiver.state == WaiverState.REQUESTED
+    unmet = item.state not in (ChecklistState.SATISFIED, ChecklistState.WAIVED)
+    asking = asks and unmet and not requested
+    deciding = decides and requested and page.is_open
+    not_asked = request_obstacle(page.actor, page.review, item) if asking else None
+    not_decided = decision_obstacle(page.actor, waiver) if deciding and waiver else None
+    mine = waiver is not None and waiver.asked_by_id == page.actor.person_id
+    return Shown(
+        item=item,
+        waiver=waiver,
+        attests=attests and unmet and not item.automatic,
+        asks=asking,
+        not_asked=_said(not_asked),
+        decides=deciding,
+        not_decided=_said(not_decided),
+        unproved=not_decided is not None and not_decided.code == CODE,
+        withdraws=requested and mine and asks,
+        revokes=decides and waiver is not None and waiver.state == WaiverState.GRANTED,
+    )
+
+
+def _said(obstacle: DomainError | None) -> str:
+    return "" if obstacle is None else obstacle.message

@@ -23,6 +23,7 @@ from governance.permissions import Action
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.services import checklist_attest
+from governance.reviews.waivers.selectors import checklist_prefetch
 from registry.releases.selectors import release_get
 from registry.releases.services import release_answer, release_decide
 
@@ -66,7 +67,7 @@ def review_find(screen: Screen, pk: int) -> Review:
     review = (
         reviews_visible_to(screen.actor)
         .select_related("department", "opened_by")
-        .prefetch_related("decisions__person", "decisions__in_place_of", "checklist__attested_by")
+        .prefetch_related("decisions__person", "decisions__in_place_of", checklist_prefetch())
         .filter(pk=pk)
         .first()
     )

@@ -1,0 +1,89 @@
+"""Waivers of checklist items, on the page of their review."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from assay.portal.views.reviews import ReviewPage, review_find
+from governance.errors import InvalidInput
+from governance.reviews.waivers.models import WaiverState
+from governance.reviews.waivers.selectors import waiver_find
+from governance.reviews.waivers.services import (
+    waiver_decide,
+    waiver_request,
+    waiver_withdraw,
+)
+from registry.releases.waivers import release_waiver_revoke
+
+SAID = {
+    WaiverState.GRANTED: "Waived. The item is as before when the waiver ends.",
+    WaiverState.REFUSED: "Refused.",
+    WaiverState.WITHDRAWN: "Withdrawn.",
+    WaiverState.REVOKED: "Revoked. What was approved with it serves no longer.",
+}
+
+
+def back(pk: int) -> HttpResponse:
+    return redirect(f"{reverse('portal:review', args=[pk])}#checklist")
+
+
+class WaiverAsk(ReviewPage):
+    """Asks that one item be excused until the end of a day (UTC)."""
+
+    def act(self, *, id: int, code: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        review = review_find(self, id)
+        waiver_request(
+            actor=self.actor,
+            review_id=review.pk,
+            code=code,
+            reason=self.request.POST.get("reason", "").strip(),
+            expires_at=end_of(self.request.POST.get("until", "")),
+        )
+        messages.success(self.request, "Asked for. A second person decides on it.")
+        return back(id)
+
+
+class WaiverAct(ReviewPage):
+    """Grants, refuses, withdraws or revokes one waiver."""
+
+    def act(self, *, id: int, waiver_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        review = review_find(self, id)
+        waiver = waiver_find(review, waiver_id)
+        what = self.request.POST.get("do", "")
+        reason = self.request.POST.get("reason", "").strip()
+        given: dict[str, Any] = {
+            "actor": self.actor,
+            "waiver_id": waiver.pk,
+            "reason": reason,
+        }
+        if what == WaiverState.WITHDRAWN:
+            waiver_withdraw(**given)
+        elif what == WaiverState.REVOKED:
+            release_waiver_revoke(release_id=int(review.subject_id), **given)
+        else:
+            waiver_decide(verdict=what, **given)
+        messages.success(self.request, SAID[WaiverState(what)])
+        return back(id)
+
+
+def end_of(text: str) -> datetime:
+    """The end of the day.
+
+    Raises:
+        InvalidInput: it is no date.
+    """
+    try:
+        day = date.fromisoformat(text[:10])
+    except ValueError:
+        raise InvalidInput(
+            "Until when is the item to be waived? That is no date.",
+            hint="Write it as 2026-12-31.",
+            fields={"until": ["is a date"]},
+        ) from None
+    return datetime.combine(day, time(23, 59, 59), UTC)
