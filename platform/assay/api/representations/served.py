@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from assay.api.representations.common import Link, PersonReference, slug
+from assay.api.representations.conditions import ConditionsAnswer, ValidityAnswer
 from assay.api.representations.registry import VersionReference
 from assay.api.representations.releases import ChecklistItemAnswer
 
@@ -28,6 +29,7 @@ class VoteAnswer(serializers.Serializer[Any]):
     verdict = serializers.CharField()
     speciality = serializers.CharField()
     reason = serializers.CharField()
+    conditions = ConditionsAnswer()
     person = PersonReference()
     in_place_of = PersonReference(
         allow_null=True, help_text="The absent reviewer whose deputy the person voted as."
@@ -105,7 +107,7 @@ class HourAnswer(serializers.Serializer[Any]):
     tokens = serializers.IntegerField()
 
 
-class ReleasedAnswer(serializers.Serializer[Any]):
+class ReleasedAnswer(ValidityAnswer):
     """What the approval allowed, and until when. `state` is the present one."""
 
     id = serializers.IntegerField()
@@ -115,8 +117,6 @@ class ReleasedAnswer(serializers.Serializer[Any]):
     departments = serializers.SerializerMethodField()
     visibility = serializers.CharField()
     dossier_digest = serializers.CharField()
-    approved_at = serializers.DateTimeField(allow_null=True)
-    expires_at = serializers.DateTimeField(allow_null=True)
     url = Link("releases/{0.id}")
     dossier_url = Link("releases/{0.id}/dossier")
     evidence_url = Link("releases/{0.id}/evidence")

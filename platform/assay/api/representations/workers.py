@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from assay.api.representations.common import Link, PersonReference, slug
+from assay.api.representations.conditions import ValidityAnswer
 from assay.api.representations.registry import VersionReference
 
 
@@ -88,6 +89,7 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     release = serializers.IntegerField(source="release_id")
     version = VersionReference(source="release.version")
     task = serializers.CharField(source="release.version.model.task")
+    approval = ValidityAnswer(source="release")
     replicas = ReplicaAnswer(many=True)
     created_by = PersonReference()
     created_at = serializers.DateTimeField()

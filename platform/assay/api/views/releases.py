@@ -16,11 +16,14 @@ from assay.api.fields import (
     Choice,
     Identifier,
     Line,
+    Moment,
     Object,
     Paragraphs,
     Several,
     Slug,
     StrictSerializer,
+    Truth,
+    Whole,
 )
 from assay.api.idempotency import idempotent
 from assay.api.representations.releases import (
@@ -38,6 +41,7 @@ from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from governance.reviews.services import checklist_attest
+from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
 from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
 from registry.releases.selectors import release_get, release_review, releases_visible_to
@@ -62,6 +66,7 @@ def shown_review(actor: Principal, review: Review) -> Review:
         "given": standing.given,
         "missing": standing.missing,
         "blocking": [item.code for item in standing.blocking],
+        "unresolved": [thread.pk for thread in standing.unresolved],
     }
     shown.why_not = {
         str(verdict): why_not(actor, review, str(verdict)) for verdict in Verdict.values
@@ -192,13 +197,31 @@ class EvidenceView(Endpoint):
         return as_download(evidence_of(self.actor, release_id))
 
 
+class ConditionsBody(StrictSerializer):
+    """What an approval asks for: for whom, until when, how often, and what people must keep."""
+
+    departments = Several(
+        child=Slug(max_length=40), max_length=MAX_DEPARTMENTS, required=False, min_length=1
+    )
+    until = Moment(required=False)
+    requests_per_minute = Whole(min_value=1, max_value=RATE_MAX, required=False)
+    requests_per_minute_of = Object(
+        child=Whole(min_value=1, max_value=RATE_MAX), max_members=MAX_DEPARTMENTS, required=False
+    )
+    obligations = Several(
+        child=Paragraphs(max_length=OBLIGATION_MAX), max_length=OBLIGATIONS_MAX, required=False
+    )
+
+
 class DecisionBody(StrictSerializer):
-    """One's word on the dossier with this digest."""
+    """One's word on the dossier with this digest. `conditions` go with an approval."""
 
     verdict = Choice(choices=Verdict.choices)
     reason = Paragraphs(max_length=4000)
     digest = Line(min_length=64, max_length=64)
     speciality = Choice(choices=Speciality.choices, required=False)
+    conditions = ConditionsBody(required=False)
+    submit_drafts = Truth(required=False, default=True)
 
 
 class DecisionsView(Endpoint):

@@ -1,0 +1,63 @@
+"""What approvals ask for, and when they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from registry.releases.conditions import conditions_words
+
+
+class ConditionsAnswer(serializers.Serializer[Any]):
+    """What an approval asks for, or what several ask for together. What is not asked for is empty
+    or null; no `departments` leaves all that the release names. `words` says the same to people.
+    """
+
+    departments = serializers.SerializerMethodField()
+    until = serializers.SerializerMethodField()
+    requests_per_minute = serializers.SerializerMethodField()
+    requests_per_minute_of = serializers.SerializerMethodField()
+    obligations = serializers.SerializerMethodField()
+    words = serializers.SerializerMethodField()
+
+    def get_departments(self, stored: dict[str, Any]) -> list[str]:
+        return list(stored.get("departments", []))
+
+    def get_until(self, stored: dict[str, Any]) -> str | None:
+        return stored.get("until")
+
+    def get_requests_per_minute(self, stored: dict[str, Any]) -> int | None:
+        return stored.get("requests_per_minute")
+
+    def get_requests_per_minute_of(self, stored: dict[str, Any]) -> dict[str, int]:
+        return dict(stored.get("requests_per_minute_of", {}))
+
+    def get_obligations(self, stored: dict[str, Any]) -> list[str]:
+        return list(stored.get("obligations", []))
+
+    def get_words(self, stored: dict[str, Any]) -> list[str]:
+        return conditions_words(stored)
+
+
+class ValidityAnswer(serializers.Serializer[Any]):
+    """Of an approved release: it may serve from `approved_at` to `serves_until`; after
+    `expires_at`, when its approval ends, it is in its grace.
+    """
+
+    approved_at = serializers.DateTimeField(allow_null=True)
+    expires_at = serializers.DateTimeField(allow_null=True)
+    grace_days = serializers.IntegerField()
+    serves_until = serializers.DateTimeField(allow_null=True)
+    in_grace = serializers.BooleanField()
+    conditions = ConditionsAnswer()
+
+
+class CarriedAnswer(serializers.Serializer[Any]):
+    """The review in which an item was attested, whose release was submitted again."""
+
+    review = serializers.IntegerField(source="pk")
+    release = serializers.SerializerMethodField()
+
+    def get_release(self, review: Any) -> int | None:
+        return int(review.subject_id) if review.subject_type == "release" else None
