@@ -33,6 +33,10 @@ from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.absences.models import Absence
 from governance.reviews.models import Decision, Review
+from governance.reviews.threads.models import CommentDraft, ReviewThread
+from governance.reviews.policies.lifecycle import review_policy_draft, review_policy_propose
+from governance.reviews.policies.models import ReviewPolicy
+from governance.reviews.policies.shipping import shipped_text
 from governance.reviews.waivers.models import Waiver
 from registry.datasets.models import Dataset
 from registry.releases.models import Release
@@ -47,7 +51,7 @@ from workers.jobs.models import Job, JobEvent
 SECRET = "quicksilver-7f3a"
 
 # Belongs to no department: everybody reads it, and only admins change it.
-COMMON = frozenset({"policy", "policy/versions"})
+COMMON = frozenset({"policy", "policy/versions", "review-policies"})
 
 # Only ask, though by a body.
 INQUIRIES = ("/api/v1/policy/explain", "/api/v1/policy/who-can")
@@ -94,6 +98,7 @@ def attacked_company() -> Company:
         created_by=company.fay,
     )
     things["policy"] = proposed_policy(company)
+    things["review_policy"] = proposed_review_policy(company)
     things["session"] = open_session(company.enzo)
     secret = get_adapter().encrypt(generate_totp_secret())
     things["factor"] = Authenticator.objects.create(
@@ -133,6 +138,15 @@ def attacked_company() -> Company:
         digest=company.review_open.digest, round=company.review_open.round, reason=SECRET,
         expires_at=timezone.now() + timedelta(days=30), asked_by=company.devi,
     )  # fmt: skip
+    on: dict[str, Any] = {"digest": company.review_open.digest, "round": company.review_open.round}
+    things["thread"] = ReviewThread.objects.create(
+        review=company.review_open, anchor_kind="item", anchor_key="oversight",
+        opened_by=company.enzo, **on,
+    )  # fmt: skip
+    things["thread"].comments.create(person=company.enzo, text=SECRET, **on)
+    things["draft"] = CommentDraft.objects.create(
+        review=company.review_open, person=company.carla, text=SECRET, anchor_kind="general", **on
+    )
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
@@ -165,6 +179,13 @@ def proposed_policy(company: Company) -> PolicyVersion:
     return policy_propose(actor=ada, number=draft.number)
 
 
+def proposed_review_policy(company: Company) -> ReviewPolicy:
+    """A version of `limited` that Ada drafted and proposed."""
+    ada = principal_for_person(company.ada)
+    draft = review_policy_draft(actor=ada, text=shipped_text("limited"))
+    return review_policy_propose(actor=ada, policy_id=draft.pk)
+
+
 def open_session(person: Person) -> UserSession:
     """Where the person is signed in."""
     client = Client()
@@ -192,7 +213,9 @@ def address_book(company: Company) -> dict[str, Any]:
         "datasets": "docstrings-train",
         "departments": "engineering",
         "deployments": company.deployment.pk,
+        "drafts": company.draft.pk,
         "evaluations": company.evaluation.pk,
+        "export": "json",
         "group-mappings": company.mapping.pk,
         "intakes": company.signable.pk,
         "jobs": company.running.pk,
@@ -207,12 +230,14 @@ def address_book(company: Company) -> dict[str, Any]:
         "policy/versions": company.policy.number,
         "quotas": company.limit.pk,
         "releases": company.waiting.pk,
+        "review-policies": company.review_policy.pk,
         "reviews": company.review_open.pk,
         "reviews/absences": company.absence.pk,
         "roles": company.role.pk,
         "rules": "audit-export",
         "sessions": company.session.pk,
         "tests": 1,
+        "threads": company.thread.pk,
         "versions": company.second.pk,
         "waivers": company.waiver.pk,
         "Groups": company.group.pk,
@@ -229,6 +254,7 @@ def nowhere(company: Company) -> dict[str, Any]:
         **dict.fromkeys(address_book(company), "no-such-thing"),
         **numbers,
         "checklist": "oversight",
+        "export": "json",
         "rules": "audit-export",
         "tests": 1,
         "jobs": uuid.UUID(int=7),
@@ -246,6 +272,7 @@ def values(company: Company) -> dict[str, Any]:
     """
     return {
         "base_version": company.base.pk,
+        "blocking": None,
         "columns": None,
         "cursor": None,
         "dataset": "docstrings-test",
@@ -295,6 +322,7 @@ def values(company: Company) -> dict[str, Any]:
         "slug": "mallory",
         "speciality": "security",
         "task": "text-generation",
+        "thread": None,
         "until": None,
         "verdict": "approve",
         "waiver_decision_post:verdict": "granted",
@@ -311,6 +339,7 @@ def values(company: Company) -> dict[str, Any]:
         "keys_post:scopes": ["deployment:invoke"],
         "person_roles_post:speciality": None,
         "allowed_deployments": ["docstring-writer"],
+        "anchor": {"kind": "item", "key": "oversight"},
         "at": None,
         "networks": ["192.0.2.0/24"],
         "owner": company.enzo.pk,
@@ -326,6 +355,9 @@ def values(company: Company) -> dict[str, Any]:
         "quotas_post:kind": "tokens_per_day",
         "based_on": None,
         "content_digest": None,
+        "review_policies_post:text": shipped_text("minimal"),
+        "review_policy_patch:text": shipped_text("limited"),
+        "review_policy_patch:digest": None,
         "rules": PolicyVersion.objects.get(number=1).rules,
         "tests": [],
         "yaml": None,

@@ -188,7 +188,9 @@ def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
     statuses.append("404")
     if method != "get" or "/explain/" in path:
         statuses.extend(("409", "413"))
-    elif path.endswith(("/proof", "/consistency", "/exports/{export_id}/file")):
+    elif path.endswith(
+        ("/proof", "/consistency", "/exports/{export_id}/file", "/export/{file_format}")
+    ):
         statuses.append("409")
     elif path.endswith("/evidence"):
         statuses.extend(("409", "413"))

@@ -23,6 +23,7 @@ from assay.api.views import (
     policy_inquiries,
     quotas,
     recalls,
+    release_exports,
     releases,
     review_policies,
     roles,
@@ -123,6 +124,10 @@ urlpatterns = [
     path("releases/<id:release_id>", releases.ReleaseView.as_view()),
     path("releases/<id:release_id>/dossier", releases.DossierView.as_view()),
     path("releases/<id:release_id>/evidence", releases.EvidenceView.as_view()),
+    path(
+        "releases/<id:release_id>/export/<slug:file_format>",
+        release_exports.ReleaseExportView.as_view(),
+    ),
     path("releases/<id:release_id>/decisions", releases.DecisionsView.as_view()),
     path("releases/<id:release_id>/answers", releases.AnswersView.as_view()),
     path("releases/<id:release_id>/checklist/<slug:code>", releases.ChecklistItemView.as_view()),

@@ -48,3 +48,31 @@ class Archive(File):
 
     media_type = "application/zip"
     format = "zip"
+
+
+class Pdf(File):
+    """Pages to print."""
+
+    media_type = "application/pdf"
+    format = "pdf"
+
+
+class Page(File):
+    """A page to read."""
+
+    media_type = "text/html"
+    format = "html"
+
+
+class CycloneDX(File):
+    """A bill of materials."""
+
+    media_type = "application/vnd.cyclonedx+json"
+    format = "cdx"
+
+
+class Spdx(File):
+    """A bill of materials, as SPDX writes it."""
+
+    media_type = "application/spdx+json"
+    format = "spdx"

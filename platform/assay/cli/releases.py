@@ -1,7 +1,8 @@
-"""`assay releases list`, `assay releases show`, and the evidence pack of one."""
+"""`assay releases list`, `assay releases show`, its dossier as a file, and its evidence pack."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,15 @@ from assay.cli.client import Client
 from assay.cli.models import Limit
 from assay.cli.output import CliError, console, errors, facts, state, table
 from registry.releases.evidence_verifier import Fault, check, load
+
+# What `registry.releases.exports.services.FORMATS` names; a test holds them together.
+SUFFIXES = {
+    "pdf": "pdf",
+    "html": "html",
+    "json": "json",
+    "cyclonedx": "cdx.json",
+    "spdx": "spdx.json",
+}
 
 app = typer.Typer(no_args_is_help=True, help="Requests to run a version, and their reviews.")
 
@@ -82,6 +92,32 @@ def evidence(
     _show_checks(file, key)
 
 
+@app.command("export")
+def export_dossier(
+    release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
+    file_format: Annotated[
+        str, typer.Option("--format", help=f"One of {', '.join(SUFFIXES)}.")
+    ] = "pdf",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where to keep it; here, unless told.")
+    ] = None,
+) -> None:
+    """Keep the frozen dossier of a release as a file: to read, to print, or for a program."""
+    if file_format not in SUFFIXES:
+        raise CliError(f"There is no format {file_format}.", f"Take {', '.join(SUFFIXES)}.")
+    file = out or Path(f"release-{release_id}.{SUFFIXES[file_format]}")
+    if not file.parent.is_dir():
+        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
+    Client.signed_in().download(f"releases/{release_id}/export/{file_format}", file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    console.print(
+        f"The dossier is in {file} ({file.stat().st_size:,} bytes), SHA-256 {digest}"
+        + (", which is what approvals name." if file_format == "json" else "."),
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 @app.command("check-evidence")
 def check_evidence(
     pack: Annotated[Path, typer.Argument(help="A pack that was kept, or its folder.", exists=True)],
@@ -111,12 +147,22 @@ def _show_checks(pack: Path, key: str, witnesses: tuple[str, ...] = ()) -> None:
         raise CliError("The evidence pack does not hold.", "Do not rely on it.")
 
 
+def waived(item: dict[str, Any]) -> str:
+    """By whom and until when an item is waived, and why; empty when it is not."""
+    for waiver in item["waivers"]:
+        if item["state"] == "waived" and waiver["state"] in ("granted", "revoked", "expired"):
+            ended = "" if waiver["state"] == "granted" else f", {waiver['state']}"
+            until, by = waiver["expires_at"][:10], waiver["decided_by"]["name"]
+            return f"until {until} by {by}{ended}: {waiver['reason']}"
+    return ""
+
+
 def _show_review(review: dict[str, Any]) -> None:
     console.print()
     table(
         ("checklist", "state", "note"),
         (
-            (item["title"], state(item["state"]), item["note"] or item["why"])
+            (item["title"], state(item["state"]), waived(item) or item["note"] or item["why"])
             for item in review["checklist"]
         ),
         empty="Nothing is on the checklist.",
