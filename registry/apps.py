@@ -8,7 +8,10 @@ class RegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from governance.reviews.policies.states import follow_activation
         from governance.reviews.policies.vocabulary import vocabulary_register
         from registry.releases.vocabulary import VOCABULARY
+        from registry.releases.voiding import review_policy_activated
 
         vocabulary_register(VOCABULARY)
+        follow_activation(review_policy_activated)

@@ -23,9 +23,11 @@ from governance.audit.outside import publishing
 from governance.audit.streaming import streamer
 from governance.people import sessions
 from governance.quotas import keeping
+from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import collect_once
 from registry.releases.breakglass.services import break_glasses_end_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
+from registry.releases.voiding import releases_void_due
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
 from workers.listening import listener
@@ -123,8 +125,10 @@ def _watch_releases(stop: threading.Event) -> None:
     while not stop.is_set():
         close_old_connections()
         releases_expire_due()
+        waivers_expire_due()
         break_glasses_end_due()
         releases_warn_due()
+        releases_void_due()
         deployments_stop_unservable()
         replicas_expire()
         stop.wait(WATCH_S)

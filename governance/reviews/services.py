@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -296,11 +296,12 @@ def review_answer(
     digest: str,
     message: str,
     checklist: Sequence[ChecklistEntry] = (),
+    excluded_people: Collection[int] = (),
 ) -> Review:
     """The department's answer to requested changes: a new round, on `digest`.
 
     Votes of earlier rounds no longer count. Another digest also takes back what was attested.
-    `checklist` replaces the items of the same code.
+    `checklist` replaces the items of the same code; `excluded_people` come to those who were.
 
     Raises:
         InvalidInput: no message.
@@ -332,7 +333,7 @@ def review_answer(
         review.round += 1
         review.digest = digest
         # Who changed what is under review has had a part in it.
-        review.excluded_people = sorted({*review.excluded_people, answering_id})
+        review.excluded_people = sorted({*review.excluded_people, *excluded_people, answering_id})
         review.save(update_fields=["round", "digest", "excluded_people"])
         _checklist_write(review, checklist)
         waivers_follow(actor=actor, review=review, policy_version=decision.policy_version)

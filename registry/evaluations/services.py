@@ -22,6 +22,7 @@ from registry.catalogue import get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
 from registry.evaluations.sureness import intervals_of, slices_of
+from registry.releases.voiding import releases_void_stale
 from registry.resources import (
     acting_person,
     dataset_resource,
@@ -80,6 +81,8 @@ def gate_set(
             data={"gate": str(gate), "dataset": dataset.name, "before": before},
             policy_version=decision.policy_version,
         )
+        if before != threshold:
+            releases_void_stale(actor=actor, version__model=model)
     return gate
 
 
@@ -183,6 +186,7 @@ def evaluation_record(
                     "created_by": f"person {created_by.pk}",
                 },
             )
+            releases_void_stale(actor=controller, version=version)
     return evaluation
 
 

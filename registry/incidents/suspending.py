@@ -15,7 +15,7 @@ from registry.incidents.models import SUSPENDING, Incident, IncidentSuspension, 
 from registry.incidents.reach import suspended_by
 from registry.releases.breakglass.states import break_glasses_over
 from registry.releases.models import Release, ReleaseState
-from registry.releases.services import _made_by as made_by
+from registry.releases.separation import people_behind
 from registry.releases.states import releases_move
 from registry.versions.models import ModelVersion
 from registry.versions.recall import lineage_locked
@@ -91,7 +91,7 @@ def excluded_people(incident: Incident, version_ids: Collection[int]) -> list[in
     """Who reported the incident or had a part in its versions: none of them lifts it."""
     people = {incident.reporter_id}
     for version in ModelVersion.objects.filter(pk__in=version_ids):
-        people |= made_by(version)
+        people |= people_behind(version)
     return sorted(people)
 
 

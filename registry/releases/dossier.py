@@ -9,7 +9,6 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 from django.db.models import Prefetch
-from django.utils import timezone
 
 from governance.people.models import Department
 from governance.rowsecurity import lifted
@@ -17,8 +16,7 @@ from registry.canonical import canonical_json
 from registry.datasets.models import DatasetVersion
 from registry.datasets.services import overlap
 from registry.evaluations.models import Evaluation, GateResult
-from registry.releases.models import Release, ReleaseState
-from registry.releases.selectors import serves_until
+from registry.releases.live import release_live
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
@@ -184,18 +182,7 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion) -> dict[str, Any]
 
 def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
     """The release that may serve under this name now, with what was measured of its version."""
-    live = (
-        Release.objects.annotate(stops_at=serves_until())
-        .filter(
-            environment=environment,
-            deployment_name=deployment_name,
-            state=ReleaseState.APPROVED,
-            stops_at__gt=timezone.now(),
-        )
-        .select_related("version__model")
-        .order_by("-approved_at")
-        .first()
-    )
+    live = release_live(environment, deployment_name)
     if live is None:
         return None
     return {

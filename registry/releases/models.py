@@ -12,7 +12,8 @@ from django.utils import timezone
 
 class ReleaseState(models.TextChoices):
     """`approved` is the only state that may serve, and only until its `serves_until`; one under
-    review may for the hours of a break-glass. An incident has `suspended` what was approved."""
+    review may for the hours of a break-glass. An incident has `suspended` what was approved. What
+    is `voided` was under review when something changed that its dossier covers."""
 
     IN_REVIEW = "in_review", "in review"
     CHANGES_REQUESTED = "changes_requested", "changes requested"
@@ -22,6 +23,7 @@ class ReleaseState(models.TextChoices):
     EXPIRED = "expired"
     RECALLED = "recalled"
     SUSPENDED = "suspended"
+    VOIDED = "voided"
 
 
 class Environment(models.TextChoices):
@@ -47,6 +49,9 @@ class Release(models.Model):
     `conditions` are what its approvers asked for together (`registry.releases.conditions`), frozen
     with the approval. `warns_at` is when the next warning of its end is due. `renews` is the
     release that it was submitted again from.
+
+    `frozen_at` is when the dossier was, `voided_because` what changed of it since. `deployed_at` is
+    when it was last put in the place of what was live.
     """
 
     version = models.ForeignKey(
@@ -78,6 +83,9 @@ class Release(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    frozen_at = models.DateTimeField(default=timezone.now)
+    voided_because = models.CharField(max_length=500, blank=True, default="")
+    deployed_at = models.DateTimeField(null=True, blank=True)
     approved_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     grace_days = models.PositiveSmallIntegerField(default=0)
@@ -94,6 +102,10 @@ class Release(models.Model):
                 name="approved_release_expires",
                 condition=~Q(state=ReleaseState.APPROVED)
                 | Q(approved_at__isnull=False, expires_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="voided_release_says_what_changed",
+                condition=~Q(state=ReleaseState.VOIDED) | ~Q(voided_because=""),
             ),
             models.UniqueConstraint(
                 fields=("version", "environment", "deployment_name"),

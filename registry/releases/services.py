@@ -37,6 +37,7 @@ from registry.releases.dossier_fields import checked_dossier_fields
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
 from registry.releases.risk import checked_risk_answers
 from registry.releases.selectors import release_review
+from registry.releases.separation import people_behind
 from registry.releases.serving import check_dossier, check_trusted
 from registry.releases.serving import release_servable as release_servable
 from registry.releases.states import release_locked, release_set_state
@@ -49,6 +50,7 @@ from registry.releases.tiers import (
 )
 from registry.releases.validity import approve
 from registry.releases.validity import releases_expire_due as releases_expire_due
+from registry.releases.voiding import stale_because
 from registry.resources import (
     acting_person,
     department_resource,
@@ -58,7 +60,6 @@ from registry.resources import (
 )
 from registry.validation import checked_choice, checked_name, checked_text
 from registry.versions.models import ModelVersion
-from registry.versions.selectors import base_chain
 
 _STATE_AFTER = {
     ReviewState.OPEN: ReleaseState.IN_REVIEW,
@@ -202,24 +203,12 @@ def _open_review(actor: Principal, release: Release, policy_version: int, policy
         tier=release.tier,
         digest=release.dossier_digest,
         required_approvals=policy.document.required_approvals(release.risk_answers),
-        excluded_people=sorted(_made_by(version) | {release.submitted_by_id}),
+        excluded_people=sorted(people_behind(version) | {release.submitted_by_id}),
         policy_version=policy_version,
         review_policy=policy.policy,
         checklist=checklist_build(version, release.dossier, policy.document),
         due_at=timezone.now() + timedelta(days=policy_terms(policy.document).due_days),
     )
-
-
-@lifted()
-def _made_by(version: ModelVersion) -> set[int]:
-    """Who had a hand in `version`, in whatever department: none of them decides on it."""
-    people = {version.created_by_id}
-    if version.dataset_version is not None:
-        people.add(version.dataset_version.created_by_id)
-    for each in (version, *base_chain(version)):
-        if (intake := getattr(each, "intake", None)) is not None:
-            people.add(intake.submitted_by_id)
-    return people
 
 
 def release_answer(
@@ -260,6 +249,7 @@ def release_answer(
         policy = policy_of(review) or in_force
         check_same_approvals(review, policy, release.risk_answers)
         check_trusted(release.version, "released")
+        release.frozen_at = timezone.now()
         release.dossier = _rebuilt(release, decision.policy_version, policy)
         release.dossier_digest = json_digest(release.dossier)
         review_answer(
@@ -267,6 +257,7 @@ def release_answer(
             review_id=review.pk,
             digest=release.dossier_digest,
             message=message,
+            excluded_people=people_behind(release.version),
             checklist=_asked_again(review, release, policy),
         )
         release_set_state(
@@ -362,14 +353,12 @@ def _check_current(release: Release) -> None:
     check_dossier(release)
     check_trusted(release.version, "approved")
     check_not_suspended(release.version, "approved")
-    frozen = sorted(each["digest"] for each in release.dossier["evaluations"])
-    present = sorted(release.version.evaluations.values_list("digest", flat=True))
-    if frozen != present:
+    if because := stale_because(release):
         raise WrongState(
-            f"{release.version} was evaluated again since the dossier of release {release.pk} was "
-            "frozen; the approval was not taken.",
+            f"{because} The dossier of release {release.pk} is no longer true; the approval was "
+            "not taken.",
             code="dossier_outdated",
-            hint="Request changes; the department's answer freezes a new dossier.",
+            hint="The release is voided for that within seconds; submit it again.",
         )
 
 

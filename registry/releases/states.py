@@ -25,10 +25,16 @@ ALLOWED_TRANSITIONS: dict[ReleaseState, frozenset[ReleaseState]] = {
             ReleaseState.REJECTED,
             ReleaseState.WITHDRAWN,
             ReleaseState.RECALLED,
+            ReleaseState.VOIDED,
         }
     ),
     ReleaseState.CHANGES_REQUESTED: frozenset(
-        {ReleaseState.IN_REVIEW, ReleaseState.WITHDRAWN, ReleaseState.RECALLED}
+        {
+            ReleaseState.IN_REVIEW,
+            ReleaseState.WITHDRAWN,
+            ReleaseState.RECALLED,
+            ReleaseState.VOIDED,
+        }
     ),
     ReleaseState.APPROVED: frozenset(
         {
@@ -51,6 +57,7 @@ ALLOWED_TRANSITIONS: dict[ReleaseState, frozenset[ReleaseState]] = {
     ReleaseState.WITHDRAWN: frozenset(),
     ReleaseState.EXPIRED: frozenset(),
     ReleaseState.RECALLED: frozenset(),
+    ReleaseState.VOIDED: frozenset(),
 }
 CHANNELS = ("assay:snapshot", "assay:deployments")
 
@@ -112,6 +119,8 @@ def release_set_state(
         unless_of=release.dossier_digest if state in UNDER_REVIEW else "",
         policy_version=policy_version,
     )
+    if ReleaseState.APPROVED in (before, state):
+        places_changed(actor, [release])
     releases_changed()
 
 
@@ -149,8 +158,23 @@ def releases_move(
         reason=reason,
         policy_version=policy_version,
     )
+    places_changed(actor, [each for each in moved if ReleaseState.APPROVED in (each.state, to)])
     releases_changed()
     return moved
+
+
+def places_changed(actor: Principal, releases: Iterable[Release]) -> None:
+    """What is live where these are to run may be another: void what was to replace the one before.
+
+    The caller holds rows of releases; what somebody else holds is left to the controller's sweep.
+    """
+    # Voiding moves releases, by the functions above.
+    from registry.releases.voiding import releases_void_stale
+
+    ids = [release.pk for release in releases]
+    places = Release.objects.filter(pk__in=ids).values_list("environment", "deployment_name")
+    for environment, name in sorted(set(places)):
+        releases_void_stale(actor=actor, wait=False, environment=environment, deployment_name=name)
 
 
 def _moved(release: Release, before: ReleaseState, after: ReleaseState) -> dict[str, Any]:

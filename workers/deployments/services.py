@@ -14,6 +14,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
+from registry.releases.live import release_deployed
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.serving import release_servable, release_startable
@@ -75,6 +76,7 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
         error.attempt = error.attempt or attempt
         raise
     deployment = _insert(actor.person_id, release)
+    release_deployed(actor=actor, release=release)
     audit_record(
         actor=actor,
         action=Action.DEPLOYMENT_CREATE,

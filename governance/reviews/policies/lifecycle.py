@@ -133,7 +133,7 @@ def review_policy_decide(
 ) -> ReviewPolicy:
     """`approve` puts a proposal in force, in place of the version that was; `reject` is for good.
 
-    Reviews that are open keep the version that they opened under.
+    Reviews keep the version that they opened under; of a release, those under review are voided.
 
     Raises:
         NotFound, NotPermitted: there is none, the rules of access refuse, or the actor wrote on it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -28,6 +30,7 @@ _ACTIONS = {
     ReviewPolicyState.REJECTED: "review_policy:reject",
     ReviewPolicyState.WITHDRAWN: "review_policy:withdraw",
 }
+_followers: list[Callable[[Principal, ReviewPolicy], None]] = []
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:review_policy'))"
 
 
@@ -100,7 +103,18 @@ def review_policy_set_state(
             },
             policy_version=policy_version,
         )
+        if state is ReviewPolicyState.ACTIVE:
+            for follow in _followers:
+                follow(actor, policy)
     return policy
+
+
+def follow_activation(follow: Callable[[Principal, ReviewPolicy], None]) -> None:
+    """Have `follow` called with every policy that is put in force, in its transaction: for the
+    context whose things are reviewed. Once, when its application is ready.
+    """
+    if follow not in _followers:
+        _followers.append(follow)
 
 
 def require_transition(policy: ReviewPolicy, state: ReviewPolicyState) -> None:

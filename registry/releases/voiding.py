@@ -1,0 +1,141 @@
+"""Voiding: what is under review ends when something changes that its dossier covers.
+
+An approval is for a dossier; one whose facts are no longer so is not to be had. Whatever changes
+them says so here, in its transaction: the release and its review are voided, and name what changed.
+The department submits again. While changes are requested the answer freezes a new dossier, so that
+only another review policy voids: a review keeps the one that it opened under.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from governance.principals import Principal, service_principal
+from governance.reviews.policies.models import ReviewPolicy
+from governance.reviews.policies.selectors import review_policy_in_force
+from governance.reviews.states import reviews_void
+from governance.rowsecurity import lifted
+from registry.evaluations.models import Gate
+from registry.releases.live import release_live
+from registry.releases.models import Release, ReleaseState
+from registry.releases.states import releases_move
+
+UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
+
+
+def releases_void_stale(*, actor: Principal, wait: bool = True, **which: Any) -> list[Release]:
+    """Void every release under review, of those that `which` filters, whose dossier is no longer
+    true; returns them. For whoever has authorized the change, in its transaction.
+
+    Without `wait`, one that another transaction holds is left to it and to the controller's sweep:
+    for callers who hold rows of releases already, so that none waits for another in a circle.
+    """
+    with transaction.atomic(), lifted():
+        rows = (
+            Release.objects.select_for_update(of=("self",), skip_locked=not wait)
+            .select_related("department", "version__model")
+            .filter(state__in=UNDER_REVIEW, **which)
+            .order_by("pk")
+        )
+        return [release for release in rows if _voided(actor, release)]
+
+
+def releases_void_due() -> int:
+    """What was missed because somebody held it; a sweep of the controller. Returns how many."""
+    return len(releases_void_stale(actor=service_principal("controller"), wait=False))
+
+
+def review_policy_activated(actor: Principal, policy: ReviewPolicy) -> None:
+    """Another version of it is in force: what is reviewed under the one before is void."""
+    releases_void_stale(actor=actor, tier=policy.name)
+
+
+def _voided(actor: Principal, release: Release) -> bool:
+    because = stale_because(release)
+    if not because:
+        return False
+    Release.objects.filter(pk=release.pk).update(voided_because=because)
+    release.voided_because = because
+    moved = releases_move(
+        actor=actor,
+        releases=[release],
+        to=ReleaseState.VOIDED,
+        reason=because,
+        policy_version=None,
+    )
+    reviews_void(
+        actor=actor,
+        subject_type="release",
+        subject_ids=[str(each.pk) for each in moved],
+        reason=because,
+        policy_version=None,
+    )
+    return bool(moved)
+
+
+@lifted()
+def stale_because(release: Release) -> str:
+    """What changed since the dossier was frozen, of all that it covers, as a sentence; empty when
+    nothing did. Recalled bytes are another matter (`check_trusted`).
+    """
+    changes = [_policy_changed(release)]
+    if release.state == ReleaseState.IN_REVIEW:
+        changes += [_measured_again(release), _gate_changed(release), _another_live(release)]
+    return " ".join(filter(None, changes))[:500]
+
+
+def _policy_changed(release: Release) -> str:
+    frozen = release.dossier.get("review_policy")
+    if not frozen:
+        return ""
+    present = review_policy_in_force(frozen["name"])
+    if present is not None and present.digest == frozen["digest"]:
+        return ""
+    now = f"now it is version {present.version}" if present else "now none is"
+    return f"Review policy {frozen['name']} {frozen['version']} was in force; {now}."
+
+
+def _measured_again(release: Release) -> str:
+    frozen = sorted(each["digest"] for each in release.dossier.get("evaluations", ()))
+    present = sorted(release.version.evaluations.values_list("digest", flat=True))
+    if frozen == present:
+        return ""
+    return f"{release.version} was evaluated again since the dossier was frozen."
+
+
+def _gate_changed(release: Release) -> str:
+    measured_on = {each["dataset"] for each in release.dossier.get("evaluations", ())}
+    gate = (
+        Gate.objects.filter(
+            model=release.version.model_id,
+            dataset__name__in=measured_on,
+            created_at__gt=release.frozen_at,
+        )
+        .select_related("model", "dataset")
+        .first()
+    )
+    return f"A gate was set since the dossier was frozen: {gate}." if gate else ""
+
+
+def _another_live(release: Release) -> str:
+    """Where the frozen one's time merely ran out and nothing took its place, nothing changed that a
+    reviewer compares with.
+    """
+    frozen = release.dossier.get("replaces")
+    live = release_live(release.environment, release.deployment_name)
+    before, now = frozen["release"] if frozen else None, live.pk if live else None
+    if before == now or (now is None and _ran_out(before)):
+        return ""
+    was = f"release {before}" if before else "nothing"
+    present = f"release {now}" if now else "nothing"
+    return (
+        f"It was to replace {was} as {release.deployment_name} in {release.environment}; what is "
+        f"live there now is {present}."
+    )
+
+
+def _ran_out(release_id: int | None) -> bool:
+    states = (ReleaseState.APPROVED, ReleaseState.EXPIRED)
+    return Release.objects.filter(pk=release_id, state__in=states).exists()
