@@ -56,9 +56,22 @@ COMMON = frozenset({"policy", "policy/versions", "review-policies"})
 # Only ask, though by a body.
 INQUIRIES = ("/api/v1/policy/explain", "/api/v1/policy/who-can")
 
-# What people make for themselves, in tables of their own, who otherwise only look.
-OWN = ("/api/v1/audit/exports", "/api/v1/audit/filters")
-OWN_TABLES = frozenset({"governance_auditexport", "governance_auditfilter"})
+# What people make for themselves, or say, in tables of their own, who otherwise only look.
+OWN = (
+    "/api/v1/audit/exports",
+    "/api/v1/audit/filters",
+    "/api/v1/releases/{release_id}/drafts",
+    "/api/v1/releases/{release_id}/threads",
+)
+OWN_TABLES = frozenset(
+    {
+        "governance_auditexport",
+        "governance_auditfilter",
+        "governance_commentdraft",
+        "governance_reviewthread",
+        "governance_threadcomment",
+    }
+)
 
 # Who they are, by the roles they hold; engineering is attacked, finance attacks.
 OUTSIDERS: Mapping[str, tuple[str, ...]] = {

@@ -23,6 +23,8 @@ APART = frozenset(
         "governance_auditsubtree",
     }
 )
+# What nobody else knows of is no event: a draft of a comment, until it is submitted.
+UNSAID = frozenset({"governance_commentdraft"})
 # When something was last used is no change of it.
 IGNORED = "'{last_used_at,last_login,last_seen_at}'::text[]"
 
@@ -42,6 +44,11 @@ def digests() -> dict[str, str]:
     with connection.cursor() as cursor:
         cursor.execute(each)
         return dict(cursor.fetchall())
+
+
+def said_digests() -> dict[str, str]:
+    """The same of all that must be an event when it changes."""
+    return {name: digest for name, digest in digests().items() if name not in UNSAID}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from governance.audit.models import AuditEvent
 from governance.audit.personal import opened, opened_body
 from governance.audit.refusals import BURST, STRANGERS_BURST
 from tests.abuse.company import EVERYBODY, INQUIRIES, address_book, browser, caller, values
-from tests.abuse.database import digests, undone
+from tests.abuse.database import said_digests, undone
 from tests.abuse.surface import Operation, addresses, body_of, filled, operations, send
 from tests.unit.assay.portal_data import Company
 
@@ -113,9 +113,9 @@ def test_every_change_and_every_refusal_is_an_event_with_all_that_it_must_say(
 
 def changes_something(client: Client, operation: Operation, path: str, body: Any) -> bool:
     with undone():
-        before = digests()
+        before = said_digests()
         send(client, operation, path, body)
-        return digests() != before
+        return said_digests() != before
 
 
 def test_a_stranger_who_would_change_something_is_recorded_with_their_address(
@@ -210,7 +210,7 @@ def test_every_form_of_the_portal_that_is_sent_is_an_event(company: Company, who
         if address.pattern.startswith(("/api/", "/scim/", "/v1/", "/static", *NO_CHANGE)):
             continue
         with undone():
-            before = digests()
+            before = said_digests()
             response = client.post(path, form)
             said = AuditEvent.objects.filter(request_id=response.headers["x-request-id"])
             told = set(said.values_list("outcome", flat=True))
@@ -218,7 +218,7 @@ def test_every_form_of_the_portal_that_is_sent_is_an_event(company: Company, who
             if response.status_code in {400, 403, 404, 409, 429} and address.places:
                 if "denied" not in told:
                     silent.append((address.pattern, response.status_code))
-            elif response.status_code < 400 and not told and digests() != before:
+            elif response.status_code < 400 and not told and said_digests() != before:
                 silent.append((address.pattern, response.status_code))
     assert silent == []
     assert outcomes >= ({"denied"} if "viewer" in who else {"allowed", "denied"})

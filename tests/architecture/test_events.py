@@ -39,6 +39,10 @@ class Function:
     writes: bool
 
 
+# What nobody else knows of is no event: drafts of comments, until they are submitted.
+UNSAID = frozenset({"draft_add", "draft_discard", "draft_edit"})
+
+
 def functions() -> list[Function]:
     return [
         found
@@ -120,4 +124,4 @@ def test_the_walk_sees_who_records_and_who_writes() -> None:
 
 
 def test_whatever_an_actor_changes_is_recorded() -> None:
-    assert silent(functions()) == {}
+    assert silent(functions()).keys() == UNSAID

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db.models import Prefetch
+from django.db.models import Prefetch, QuerySet
 
 from governance.audit.services import Attempt
 from governance.errors import DomainError, NotFound, NotPermitted
@@ -84,13 +83,11 @@ def _decides(actor: Principal, review: Review) -> bool:
     return True
 
 
-def threads_of(review: Review) -> list[ReviewThread]:
+def threads_of(review: Review) -> QuerySet[ReviewThread]:
     """Every thread, oldest first, with what was said in it. Who may see the review may see them."""
     said = ThreadComment.objects.select_related("person")
-    return list(
-        review.threads.select_related("opened_by", "resolved_by").prefetch_related(
-            Prefetch("comments", queryset=said)
-        )
+    return review.threads.select_related("opened_by", "resolved_by").prefetch_related(
+        Prefetch("comments", queryset=said)
     )
 
 
@@ -100,10 +97,10 @@ def thread_get(review: Review, thread_id: int) -> ReviewThread:
     Raises:
         NotFound: there is none there.
     """
-    for thread in threads_of(review):
-        if thread.pk == thread_id:
-            return thread
-    raise _no_thread(review, thread_id)
+    thread = threads_of(review).filter(pk=thread_id).first()
+    if thread is None:
+        raise _no_thread(review, thread_id)
+    return thread
 
 
 def thread_locked(review: Review, thread_id: int) -> ReviewThread:
@@ -122,8 +119,8 @@ def _no_thread(review: Review, thread_id: int) -> NotFound:
     return NotFound(f"There is no thread {thread_id} in review {review.pk}.")
 
 
-def drafts_of(actor: Principal, review: Review) -> Sequence[CommentDraft]:
-    """What `actor` has written and not submitted yet; nobody else's."""
+def drafts_of(actor: Principal, review: Review) -> QuerySet[CommentDraft]:
+    """What `actor` has written and not submitted yet, oldest first; nobody else's."""
     if actor.person_id is None:
-        return ()
-    return list(review.comment_drafts.filter(person_id=actor.person_id))
+        return review.comment_drafts.none()
+    return review.comment_drafts.filter(person_id=actor.person_id)

@@ -106,6 +106,7 @@ def test_a_thread_is_not_deleted_and_what_was_said_neither_changes_nor_goes(
         lambda: ReviewThread.objects.all()._raw_delete(rows.db),  # type: ignore[attr-defined]
         lambda: connection.cursor().execute("TRUNCATE governance_threadcomment"),
     ]
+    connection.cursor().execute("SET CONSTRAINTS ALL IMMEDIATE")
     for attack in attacks:
         with pytest.raises(DatabaseError, match=r"refused|append-only"), transaction.atomic():
             attack()

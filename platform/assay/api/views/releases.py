@@ -214,7 +214,8 @@ class ConditionsBody(StrictSerializer):
 
 
 class DecisionBody(StrictSerializer):
-    """One's word on the dossier with this digest. `conditions` go with an approval."""
+    """One's word on the dossier with this digest. `conditions` go with an approval; what one has
+    drafted in the review's threads is said with it, unless `submit_drafts` is false."""
 
     verdict = Choice(choices=Verdict.choices)
     reason = Paragraphs(max_length=4000)

@@ -1,0 +1,247 @@
+"""Threads of a release's review, and one's own drafts of comments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Identifier, Line, Paragraphs, StrictSerializer, Truth
+from assay.api.idempotency import idempotent
+from assay.api.representations.threads import DraftAnswer, ThreadAnswer
+from governance.reviews.models import Review
+from governance.reviews.threads.drafts import draft_discard, draft_edit
+from governance.reviews.threads.models import (
+    KEY_MAX,
+    TEXT_MAX,
+    Anchor,
+    AnchorKind,
+    CommentDraft,
+    ReviewThread,
+    ThreadState,
+)
+from governance.reviews.threads.selectors import drafts_of, thread_get, threads_of, voice_of
+from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
+from registry.releases.anchors import places_of
+from registry.releases.selectors import release_get
+from registry.releases.threads import release_draft_add, release_review_get, release_thread_open
+
+
+class AnchorBody(StrictSerializer):
+    """A place of the release; the whole when it is left out."""
+
+    kind = Choice(choices=AnchorKind.choices, required=False, default=AnchorKind.GENERAL.value)
+    key = Line(max_length=KEY_MAX, required=False, allow_blank=True, default="")
+
+
+class ThreadBody(StrictSerializer):
+    """What is to be said, and where. Left out, `blocking` is true for reviewers."""
+
+    text = Paragraphs(max_length=TEXT_MAX)
+    anchor = AnchorBody(required=False)
+    blocking = Truth(required=False)
+
+
+class DraftBody(ThreadBody):
+    """The same for later; in `thread`, when it answers."""
+
+    thread = Identifier(required=False)
+
+
+class DraftPatch(StrictSerializer):
+    """What changes."""
+
+    text = Paragraphs(max_length=TEXT_MAX, required=False)
+    blocking = Truth(required=False)
+
+
+class ReplyBody(StrictSerializer):
+    """What is to be said."""
+
+    text = Paragraphs(max_length=TEXT_MAX)
+
+
+class MoveBody(StrictSerializer):
+    """A word on it, if one likes."""
+
+    text = Paragraphs(max_length=TEXT_MAX, required=False, allow_blank=True, default="")
+
+
+class ThreadQuery(StrictSerializer):
+    """Filters of the list."""
+
+    state = Choice(choices=ThreadState.choices, required=False)
+
+
+def placed(given: dict[str, Any]) -> dict[str, Any]:
+    """The body with its place as services take it."""
+    anchor = given.pop("anchor", None)
+    return {**given, "anchor": Anchor(**anchor)} if anchor is not None else given
+
+
+class ThreadEndpoint(Endpoint):
+    """What the views of threads share."""
+
+    def review(self, release_id: int) -> Review:
+        return release_review_get(actor=self.actor, release_id=release_id)
+
+    def shown(self, review: Review) -> Callable[[Iterable[Any]], list[ReviewThread]]:
+        """Completes threads with what keeps the caller from resolving them."""
+        voice = voice_of(self.actor, review)
+
+        def complete(threads: Iterable[Any]) -> list[ReviewThread]:
+            found = list(threads)
+            for thread in found:
+                obstacle = voice.resolving(thread)
+                thread.why_not = obstacle.message if obstacle else ""
+            return found
+
+        return complete
+
+    def thread(self, release_id: int, thread_id: int, *, status: int = 200) -> Response:
+        review = self.review(release_id)
+        (thread,) = self.shown(review)([thread_get(review, thread_id)])
+        return self.answer(thread, ThreadAnswer, status=status)
+
+    def drafts(self, release_id: int) -> Callable[[Iterable[Any]], list[CommentDraft]]:
+        """Completes drafts with whether their place is still there."""
+        release = release_get(actor=self.actor, id=release_id)
+        places = places_of(release, self.review(release_id))
+
+        def complete(drafts: Iterable[Any]) -> list[CommentDraft]:
+            found = list(drafts)
+            for draft in found:
+                draft.outdated = draft.anchor not in places
+            return found
+
+        return complete
+
+
+class ThreadsView(ThreadEndpoint):
+    """Threads of one release."""
+
+    @operation(
+        "Reviews",
+        "The threads of a release's review, newest first",
+        query=ThreadQuery,
+        answer=ThreadAnswer,
+        paged=True,
+    )
+    def get(self, request: Request, release_id: int) -> Response:
+        given = self.query(ThreadQuery)
+        review = self.review(release_id)
+        return self.page(
+            threads_of(review).filter(**given), ThreadAnswer, prepared=self.shown(review)
+        )
+
+    @operation(
+        "Reviews",
+        "Begin a thread at a place of the release",
+        body=ThreadBody,
+        answer=ThreadAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, release_id: int) -> Response:
+        given = placed(self.body(ThreadBody))
+        made = release_thread_open(actor=self.actor, release_id=release_id, **given)
+        return self.thread(release_id, made.thread_id, status=201)
+
+
+class ThreadView(ThreadEndpoint):
+    """One thread."""
+
+    @operation("Reviews", "One thread, with what was said in it", answer=ThreadAnswer)
+    def get(self, request: Request, release_id: int, thread_id: int) -> Response:
+        self.query()
+        return self.thread(release_id, thread_id)
+
+
+class ThreadCommentsView(ThreadEndpoint):
+    """Answers in a thread."""
+
+    @operation("Reviews", "Answer in a thread", body=ReplyBody, answer=ThreadAnswer, status=201)
+    @idempotent
+    def post(self, request: Request, release_id: int, thread_id: int) -> Response:
+        given = self.body(ReplyBody)
+        review = self.review(release_id)
+        thread_reply(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
+        return self.thread(release_id, thread_id, status=201)
+
+
+class ThreadResolveView(ThreadEndpoint):
+    """Nothing is left to do about it."""
+
+    @operation(
+        "Reviews",
+        "Resolve a thread: whoever began it may, or another reviewer",
+        body=MoveBody,
+        answer=ThreadAnswer,
+    )
+    @idempotent
+    def post(self, request: Request, release_id: int, thread_id: int) -> Response:
+        given = self.body(MoveBody)
+        review = self.review(release_id)
+        thread_resolve(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
+        return self.thread(release_id, thread_id)
+
+
+class ThreadReopenView(ThreadEndpoint):
+    """Something is left to do after all."""
+
+    @operation("Reviews", "Reopen a thread", body=MoveBody, answer=ThreadAnswer)
+    @idempotent
+    def post(self, request: Request, release_id: int, thread_id: int) -> Response:
+        given = self.body(MoveBody)
+        review = self.review(release_id)
+        thread_reopen(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
+        return self.thread(release_id, thread_id)
+
+
+class DraftsView(ThreadEndpoint):
+    """One's own drafts."""
+
+    @operation(
+        "Reviews", "Your own drafts of comments, newest first", answer=DraftAnswer, paged=True
+    )
+    def get(self, request: Request, release_id: int) -> Response:
+        self.query()
+        drafts = drafts_of(self.actor, self.review(release_id))
+        return self.page(drafts, DraftAnswer, prepared=self.drafts(release_id))
+
+    @operation(
+        "Reviews",
+        "Draft a comment, to be submitted with your decision",
+        body=DraftBody,
+        answer=DraftAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, release_id: int) -> Response:
+        given = placed(self.body(DraftBody))
+        thread = given.pop("thread", None)
+        made = release_draft_add(actor=self.actor, release_id=release_id, thread_id=thread, **given)
+        (draft,) = self.drafts(release_id)([made])
+        return self.answer(draft, DraftAnswer, status=201)
+
+
+class DraftView(ThreadEndpoint):
+    """One of one's own drafts."""
+
+    @operation("Reviews", "Change a draft of your own", body=DraftPatch, answer=DraftAnswer)
+    def patch(self, request: Request, release_id: int, draft_id: int) -> Response:
+        given = self.body(DraftPatch)
+        review = self.review(release_id)
+        changed = draft_edit(actor=self.actor, review_id=review.pk, draft_id=draft_id, **given)
+        (draft,) = self.drafts(release_id)([changed])
+        return self.answer(draft, DraftAnswer)
+
+    @operation("Reviews", "Throw a draft of your own away", answer=None, status=204)
+    def delete(self, request: Request, release_id: int, draft_id: int) -> Response:
+        review = self.review(release_id)
+        draft_discard(actor=self.actor, review_id=review.pk, draft_id=draft_id)
+        return Response(status=204)
