@@ -7,20 +7,30 @@ from django.db import transaction
 from governance.principals import Principal
 from governance.reviews.waivers.models import Waiver
 from governance.reviews.waivers.services import waiver_revoke
-from registry.releases.states import release_locked, releases_changed
+from registry.releases.models import ReleaseState
+from registry.releases.states import release_locked, release_set_state
+
+_APPROVED = (ReleaseState.APPROVED, ReleaseState.SUSPENDED)
 
 
 def release_waiver_revoke(
     *, actor: Principal, release_id: int, waiver_id: int, reason: str
 ) -> Waiver:
-    """Revoke a waiver of the release's review. What serves under the release stops: its checklist
-    no longer holds, and `release_servable` asks.
+    """Revoke a waiver of the release's review. An approval that rests on it is withdrawn with it,
+    and what serves under the release stops.
 
     Raises:
         As `waiver_revoke`.
     """
     with transaction.atomic():
-        release_locked(release_id)
+        release = release_locked(release_id)
         waiver = waiver_revoke(actor=actor, waiver_id=waiver_id, reason=reason)
-        releases_changed()
+        if release.state in _APPROVED:
+            release_set_state(
+                actor=actor,
+                release=release,
+                state=ReleaseState.WITHDRAWN,
+                reason=f"The waiver of “{waiver.item.title}” was revoked.",
+                policy_version=waiver.review.policy_version,
+            )
     return waiver

@@ -9,6 +9,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.output import CliError, console, facts, state, table
+from assay.cli.releases import waived
 
 LIMIT = 1_000
 Moment = Annotated[
@@ -84,6 +85,14 @@ def _show(row: dict[str, Any]) -> None:
     ]
     if usage is not None:
         pairs.append(("requests in that hour", usage["requests"]))
+    pairs.extend(
+        (
+            "BREAK-GLASS",
+            f"{each['serving_from']} to {each['serving_until']}, asked for by "
+            f"{each['asked_by']['name']}, confirmed by {each['confirmed_by']['name']}",
+        )
+        for each in row["break_glass"]
+    )
     facts(pairs)
     console.print()
     if approval is None:
@@ -109,6 +118,11 @@ def _show_approval(approval: dict[str, Any]) -> None:
         empty="No votes on this dossier are on record.",
     )
     console.print()
+    review = approval["review"] or {"checklist": []}
+    excused = [(item["title"], waived(item)) for item in review["checklist"] if waived(item)]
+    if excused:
+        table(("waived", "until, by whom and why"), excused, empty="")
+        console.print()
     table(
         ("measured on", "rows", "metrics", "digest of the results"),
         (

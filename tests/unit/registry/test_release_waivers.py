@@ -15,9 +15,9 @@ from governance.errors import WrongState
 from governance.people.models import Person
 from governance.reviews.models import Review
 from governance.reviews.waivers.models import Waiver
-from governance.reviews.waivers.services import waiver_decide, waiver_request
+from governance.reviews.waivers.services import waiver_decide, waiver_request, waiver_revoke
 from registry.evaluations.services import gate_set
-from registry.releases.models import Release
+from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
 from registry.releases.serving import release_servable
 from registry.releases.waivers import release_waiver_revoke
@@ -102,8 +102,21 @@ def test_a_revoked_waiver_ends_serving(office: Office) -> None:
         waiver_id=waiver.pk,
         reason="It got worse.",
     )
-    with pytest.raises(WrongState, match="it may not serve"):
-        release_servable(Release.objects.get(pk=release.pk))
+    done.refresh_from_db()
+    assert done.state == ReleaseState.WITHDRAWN
+    with pytest.raises(WrongState, match="is withdrawn; it may not serve"):
+        release_servable(done)
+
+
+def test_a_waiver_that_has_ended_in_any_way_keeps_an_approved_release_from_serving(
+    office: Office,
+) -> None:
+    release = unmet(office)
+    waiver = waived(office, release)
+    done = approved(office, release)
+    waiver_revoke(actor=proven(office.compliance), waiver_id=waiver.pk, reason="Past its release.")
+    with pytest.raises(WrongState, match="waived, and the waiver has ended; it may not serve"):
+        release_servable(done)
 
 
 @pytest.mark.sweep
