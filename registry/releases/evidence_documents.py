@@ -9,6 +9,7 @@ from governance.audit.models import AuditEvent
 from governance.errors import WrongState
 from governance.people.models import Person
 from governance.permissions import Action
+from governance.reviews.conditions import conditions_logged
 from governance.reviews.models import Decision, Review
 from governance.reviews.waivers.models import Waiver
 from registry.evaluations.models import Evaluation
@@ -56,6 +57,8 @@ def decisions_document(
         "release": release.pk,
         "dossier": release.dossier_digest,
         "submitted_by": names.of(release.submitted_by_id),
+        "conditions": release.conditions,
+        "renews": release.renews_id,
         "reviews": [_review(review, record, names) for review in reviews],
     }
 
@@ -95,6 +98,7 @@ def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
                 "checked_at": item.checked_at.isoformat() if item.checked_at else None,
                 "attested_by": names.of(item.attested_by_id),
                 "attested_at": item.attested_at.isoformat() if item.attested_at else None,
+                "carried_from": item.carried_from_id,
             }
             for item in review.checklist.order_by("pk")
         ],
@@ -117,10 +121,12 @@ def _decision(
         decision.digest,
         decision.round,
         decision.in_place_of_id,
+        conditions_logged(decision.conditions),
     )
     logged = (
         body["actor_id"],
         *(data.get(name) for name in ("verdict", "speciality", "digest", "round", "in_place_of")),
+        data.get("conditions", {}),
     )
     if kept != logged:
         raise contradicted(decision.review)
@@ -136,6 +142,7 @@ def _decision(
         "person": names.of(decision.person_id),
         "in_place_of": names.of(decision.in_place_of_id),
         "reason": decision.reason if cut else logged_reason,
+        "conditions": decision.conditions,
         "at": body["occurred_at"],
     }
 

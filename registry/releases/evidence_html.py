@@ -11,6 +11,7 @@ from typing import Any
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from registry.releases.conditions import conditions_words
 from registry.releases.evidence_events import Record
 from registry.releases.exports.page import (
     facts_html,
@@ -49,6 +50,8 @@ def dossier_page(
                     ("Submitted by", decisions["submitted_by"]["name"]),
                     ("Approved", _time(release.approved_at) if release.approved_at else "no"),
                     ("Until", _time(release.expires_at) if release.expires_at else NOTHING),
+                    ("Grace", f"{release.grace_days} days" if release.grace_days else "none"),
+                    ("Conditions", "; ".join(conditions_words(release.conditions)) or "none"),
                 )
             ),
         ),
@@ -80,6 +83,11 @@ def _role(decision: Mapping[str, Any]) -> str:
     return decision["speciality"] + (f", in the place of {absent['name']}" if absent else "")
 
 
+def _said(decision: Mapping[str, Any]) -> str:
+    asked = "; ".join(conditions_words(decision["conditions"]))
+    return decision["reason"] + (f" Conditions: {asked}." if asked else "")
+
+
 def _review(review: Mapping[str, Any]) -> SafeString:
     votes = [
         (
@@ -87,7 +95,7 @@ def _review(review: Mapping[str, Any]) -> SafeString:
             each["person"]["name"],
             _VERDICTS[each["verdict"]],
             _role(each),
-            each["reason"],
+            _said(each),
             _time(each["at"]),
             format_html('<span class="mono when">{}…</span>', each["digest"][:12]),
         )

@@ -235,6 +235,15 @@ def merged(under: Any, over: Any) -> Any:
     return {**under, **{name: merged(under.get(name), value) for name, value in over.items()}}
 
 
+def conditions_logged(conditions: dict[str, Any]) -> dict[str, Any]:
+    """Conditions as the log holds them: of what somebody wrote, the SHA-256."""
+    logged = dict(conditions)
+    if "obligations" in logged:
+        texts = [str(text).encode() for text in logged["obligations"]]
+        logged["obligations"] = [hashlib.sha256(text).hexdigest() for text in texts]
+    return logged
+
+
 class Pack:
     """The files of a pack. Each check returns what it found, in words, or raises Fault."""
 
@@ -383,6 +392,8 @@ class Pack:
                 said += [body["data"][name] for name in ("subject", *names)]
                 told.append((each["in_place_of"] or {}).get("id"))
                 said.append(body["data"].get("in_place_of"))
+                told.append(conditions_logged(each.get("conditions", {})))
+                said.append(body["data"].get("conditions", {}))
                 if told != said or body["actor_name"] not in ("", person["name"]):
                     raise Fault(f"event {each['event']} is of another decision by {person['name']}")
                 # The log holds the first 2,000 characters of a reason, the last of them a mark.
@@ -392,6 +403,10 @@ class Pack:
                     raise Fault(f"event {each['event']} gives another reason")
         if left:
             raise Fault(f"{len(left)} decisions of the log are not in decisions.json")
+        conditions = conditions_logged(self.read("decisions.json").get("conditions", {}))
+        for body in self.allowed("release", "release:approved"):
+            if body["data"].get("conditions", {}) != conditions:
+                raise Fault("the release was approved on other conditions than decisions.json says")
         return f"{count} decisions and comments are what the log says"
 
     def waivers(self) -> str:

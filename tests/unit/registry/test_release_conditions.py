@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from registry.releases.services import release_answer, release_servable, release
 from registry.releases.states import release_set_state
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
+from tests.unit.registry.evidence_world import faults, files_of, forged, packed
 from tests.unit.registry.test_releases import Office
 
 pytestmark = pytest.mark.django_db
@@ -308,3 +310,27 @@ def test_a_release_under_review_carries_no_conditions_yet(
         actor=proven(office.submitter), release=release, state=ReleaseState.WITHDRAWN, reason="No."
     )
     assert Release.objects.get(pk=release.pk).conditions == {}
+
+
+def test_a_pack_says_the_conditions_and_no_others_pass(
+    office: Office, department: Callable[[str], Department]
+) -> None:
+    release = under_review(office, department)
+    said = {"requests_per_minute": 5, "obligations": ["No children."]}
+    office.decide(release, office.compliance, conditions=said)
+    office.decide(release, office.risk)
+    files = files_of(packed(office, Release.objects.get()))
+    assert faults(files) == {}
+    told = json.loads(files["decisions.json"])
+    assert told["conditions"] == said
+    assert [each["conditions"] for each in told["reviews"][0]["decisions"]] == [said, {}]
+    assert b"at most 5 requests per minute" in files["dossier.html"]
+
+    def lifted(decisions: Any) -> None:
+        decisions["conditions"] = {}
+
+    def reworded(decisions: Any) -> None:
+        decisions["reviews"][0]["decisions"][0]["conditions"]["obligations"] = ["Children too."]
+
+    assert "on other conditions" in faults(forged(files, decisions=lifted))["Decisions"]
+    assert "another decision" in faults(forged(files, decisions=reworded))["Decisions"]
