@@ -19,6 +19,7 @@ from governance.reviews.policies.vocabulary import Answer, Vocabulary
 from governance.yaml_text import Reader, check_events, hides, yaml_problem
 
 MAX_BYTES = 64 * 1024
+MAX_LINES = 2000
 ITEMS_MAX = 60
 FAULTS_MAX = 50
 YEARS_MAX = 3 * 366
@@ -201,6 +202,8 @@ def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
     """
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise TooLarge(f"The review policy has more than {MAX_BYTES // 1024} KiB.")
+    if text.count("\n") > MAX_LINES:
+        raise TooLarge(f"The review policy has more than {MAX_LINES:,} lines.")
     try:
         check_events(text)
         node = yaml.compose(text, Loader=Reader)

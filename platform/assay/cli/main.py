@@ -8,12 +8,23 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from assay.cli import audit, deployments, jobs, keys, people, policy, quota, releases, versions
+from assay.cli import (
+    audit,
+    deployments,
+    jobs,
+    keys,
+    people,
+    policy,
+    quota,
+    releases,
+    review_policies,
+    versions,
+)
 from assay.cli.doctor import doctor
 from assay.cli.models import models
 from assay.cli.output import CliError, show_error
 from assay.cli.served import served
-from assay.cli.session import login, whoami
+from assay.cli.session import login, step_up, whoami
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +32,7 @@ app = typer.Typer(
     help="Nothing serves unless an approved release names exactly the bytes that are loaded.",
 )
 app.command()(login)
+app.command("step-up")(step_up)
 app.command()(whoami)
 app.command()(models)
 app.add_typer(versions.app, name="versions")
@@ -30,6 +42,7 @@ app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
 app.add_typer(people.app, name="people")
 app.add_typer(policy.app, name="policy")
+app.add_typer(review_policies.app, name="review-policies")
 app.add_typer(quota.app, name="quota")
 app.add_typer(audit.app, name="audit")
 app.command()(served)

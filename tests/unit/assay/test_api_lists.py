@@ -26,6 +26,9 @@ from governance.people.models import (
 from governance.quotas.models import QuotaLimit
 from governance.reviews.absences.models import Absence
 from governance.reviews.models import Review
+from governance.reviews.policies.document import text_digest
+from governance.reviews.policies.models import ReviewPolicy
+from governance.reviews.policies.shipping import shipped_text
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
@@ -58,6 +61,8 @@ QUERIES = {
     "releases": 5,
     "reviews": 4,
     "absences": 4,
+    # The policy twice: what may be seen at all, and whether drafts may.
+    "review-policies": 5,
     "deployments": 6,
     "usage": 4,
     # And the ids along one index, which departments these can be of, and the keys of people.
@@ -263,6 +268,12 @@ def fill_absences(world: World, _number: int) -> None:
     )  # fmt: skip
 
 
+def fill_review_policies(world: World, number: int) -> None:
+    made = ReviewPolicy(name="tidal", version=number + 1, text=shipped_text("limited"), digest="")
+    made.created_by, made.digest = world.person(), text_digest(made.text)
+    made.save()
+
+
 def fill_deployments(world: World, _number: int) -> None:
     release = world.release()
     made = Deployment.objects.create(
@@ -328,6 +339,7 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "releases": lambda world, _: world.release(),
     "reviews": fill_reviews,
     "absences": fill_absences,
+    "review-policies": fill_review_policies,
     "deployments": fill_deployments,
     "usage": fill_usage,
     "audit/events": fill_audit,

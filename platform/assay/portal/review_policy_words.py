@@ -1,0 +1,98 @@
+"""A review policy as a page says it: conditions, terms, items and what they are mapped to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from assay.portal.templatetags.assay import RISK_TITLES, sentence
+from governance.reviews.policies.document import Condition, Item, Maps, ReviewPolicyDocument
+from governance.reviews.policies.frameworks import ISO_42001
+from governance.reviews.policies.vocabulary import vocabulary_known
+
+
+@dataclass(frozen=True, slots=True)
+class ShownItem:
+    """One item; `maps` are pairs of a framework's name and what of it is meant."""
+
+    item: Item
+    how: str
+    when: str
+    maps: list[tuple[str, list[str]]]
+
+
+def condition_words(condition: Condition) -> str:
+    """Such as "personal data: yes"."""
+    answers = vocabulary_known().questions.get(condition.answer, {})
+    named = " or ".join(str(answers.get(value, value)) for value in condition.among)
+    return f"{RISK_TITLES.get(condition.answer, sentence(condition.answer))}: {named}"
+
+
+def when_words(conditions: Sequence[Condition]) -> str:
+    """Empty when there are none."""
+    return ", or ".join(condition_words(each) for each in conditions)
+
+
+def shown_items(document: ReviewPolicyDocument) -> list[ShownItem]:
+    """Every item in words, in the policy's order."""
+    checks = vocabulary_known().checks
+    return [
+        ShownItem(
+            item=item,
+            how=f"A machine checks that {checks.get(item.check, item.check)}"
+            if item.check
+            else "A reviewer attests it",
+            when=when_words(item.when),
+            maps=_maps(item.maps),
+        )
+        for item in document.items
+    ]
+
+
+def _maps(maps: Maps) -> list[tuple[str, list[str]]]:
+    named = [
+        ("EU AI Act", maps.eu_ai_act),
+        ("ISO/IEC 42001", [f"{code} {ISO_42001[code].lower()}" for code in maps.iso_42001]),
+        ("NIST AI RMF", maps.nist_ai_rmf),
+        ("NIST AI 600-1", maps.nist_ai_600_1),
+    ]
+    return [(framework, references) for framework, references in named if references]
+
+
+def shown_approvals(document: ReviewPolicyDocument) -> list[dict[str, Any]]:
+    """Who approves, and when they need not."""
+    return [
+        {"speciality": each.speciality, "count": each.count, "when": when_words(each.when)}
+        for each in document.approvals
+    ]
+
+
+def shown_terms(document: ReviewPolicyDocument) -> list[tuple[str, str]]:
+    """The terms as pairs of a name and words."""
+    warned = ", ".join(str(days) for days in document.warn_days)
+    gates = document.gates
+    asked = [
+        "an evaluation on held-out data" if gates.held_out else "",
+        f"at least {gates.at_least} gate{'s' * (gates.at_least != 1)}" if gates.at_least else "",
+    ]
+    return [
+        ("An approval lasts", _days(document.valid_days)),
+        ("It serves on after that", _days(document.grace_days) if document.grace_days else "No"),
+        ("Its end is told", f"{warned} days before" if warned else "Not beforehand"),
+        ("A review is due", f"{_days(document.due_days)} after it opens"),
+        ("It goes up", f"{_days(document.escalate_days)} before it is due"),
+        ("What must be measured", " and ".join(filter(None, asked)) or "Nothing"),
+    ]
+
+
+def _days(number: int) -> str:
+    return f"{number} day{'s' * (number != 1)}"
+
+
+def text_difference(before: str, after: str) -> list[tuple[str, str]]:
+    """The lines of a unified difference, each with `add`, `del`, `at` or nothing."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3)
+    kinds = {"+": "add", "-": "del", "@": "at"}
+    return [(kinds.get(line[:1], ""), line) for line in list(lines)[2:]]

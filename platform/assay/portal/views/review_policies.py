@@ -1,0 +1,202 @@
+"""Review policies: those in force, what each asks for, and the way of a new version into force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from assay.portal.access import may
+from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.review_policy_words import (
+    shown_approvals,
+    shown_items,
+    shown_terms,
+    text_difference,
+)
+from assay.portal.words import described_all
+from governance.audit.selectors import audit_events_visible_to
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.reviews.policies.lifecycle import (
+    review_policy_decide,
+    review_policy_draft,
+    review_policy_propose,
+    review_policy_revise,
+    review_policy_withdraw,
+)
+from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+from governance.reviews.policies.selectors import (
+    policy_document,
+    review_policies_in_force,
+    review_policies_visible_to,
+    review_policy_get,
+    review_policy_in_force,
+)
+
+TABS = (
+    ("items", "What it asks for"),
+    ("changes", "Changes"),
+    ("yaml", "YAML"),
+    ("audit", "Audit trail"),
+)
+WAITING = (ReviewPolicyState.DRAFT, ReviewPolicyState.PROPOSED)
+
+
+class ReviewPolicies(Screen):
+    """What each tier asks for, from the lowest to the highest; and what is about to change that."""
+
+    template_name = "portal/review_policies/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        authorize(actor=self.actor, action=Action.POLICY_VIEW, resource=Resource("review_policy"))
+        versions = review_policies_visible_to(self.actor)
+        return {
+            "tiers": [
+                {
+                    "policy": each.policy,
+                    "document": each.document,
+                    "approvals": shown_approvals(each.document),
+                    "terms": shown_terms(each.document)[:1],
+                }
+                for each in review_policies_in_force()
+            ],
+            "waiting": versions.filter(state__in=WAITING)[:50],
+            "page": page_of(self.request, versions.exclude(state__in=WAITING)),
+            "may_draft": may(self.actor, Action.POLICY_DRAFT, kind="review_policy"),
+        }
+
+
+class ReviewPolicyPage(ActionScreen):
+    """One version: what it asks for, what it changes, its text, and its way into force."""
+
+    template_name = "portal/review_policies/policy.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        policy = review_policy_get(actor=self.actor, id=id)
+        tab = self.request.GET.get("tab", "items")
+        drafts = may(self.actor, Action.POLICY_DRAFT, kind="review_policy")
+        active = review_policy_in_force(policy.name)
+        return {
+            "policy": policy,
+            "document": policy_document(policy),
+            "tabs": TABS,
+            "tab": tab if tab in dict(TABS) else "items",
+            "active": active,
+            "stale": policy.state in WAITING
+            and policy.based_on != (active.version if active else None),
+            "may_draft": drafts,
+            "editable": drafts and policy.state == ReviewPolicyState.DRAFT,
+            "blocked": self.blocked(policy),
+            "typed": self.request.POST,
+            **self.part(tab, policy, active),
+        }
+
+    def blocked(self, policy: ReviewPolicy) -> str | None:
+        """Why the person may not decide; empty when they may, None when it is not their office."""
+        if policy.state != ReviewPolicyState.PROPOSED:
+            return None
+        if not may(self.actor, Action.POLICY_DECIDE, kind="review_policy"):
+            return None
+        if self.actor.person_id in policy.authors:
+            return "You wrote on this policy; somebody who wrote no part of it decides."
+        return ""
+
+    def part(self, tab: str, policy: ReviewPolicy, active: ReviewPolicy | None) -> dict[str, Any]:
+        """What one tab needs."""
+        if tab == "changes":
+            before = self.before(policy, active)
+            text = before.text if before else ""
+            return {"before": before, "difference": text_difference(text, policy.text)}
+        if tab == "audit":
+            events = audit_events_visible_to(
+                self.actor, subject_type="review_policy", subject_id=str(policy.pk)
+            )
+            return {"trail": described_all(events[:100])}
+        if tab == "yaml":
+            return {}
+        document = policy_document(policy)
+        return {
+            "items": shown_items(document),
+            "approvals": shown_approvals(document),
+            "terms": shown_terms(document),
+        }
+
+    def before(self, policy: ReviewPolicy, active: ReviewPolicy | None) -> ReviewPolicy | None:
+        """What it is compared with: what is in force, or what was when it was drafted."""
+        if policy.state in WAITING:
+            return active
+        earlier = review_policies_visible_to(self.actor).filter(name=policy.name)
+        return earlier.filter(version=policy.based_on or 0).first()
+
+
+class ReviewPolicyEditor(ActionScreen):
+    """A draft's text: of a new version, begun from another one, or of one that is a draft."""
+
+    template_name = "portal/review_policies/editor.html"
+
+    def context(self, *, id: int | None = None, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        authorize(actor=self.actor, action=Action.POLICY_DRAFT, resource=Resource("review_policy"))
+        policy = review_policy_get(actor=self.actor, id=id) if id is not None else None
+        source = policy or self.source()
+        return {
+            "policy": policy,
+            "source": source,
+            "text": self.request.POST.get("text", source.text if source else ""),
+            "seen": self.request.POST.get("seen", policy.digest if policy else ""),
+        }
+
+    def source(self) -> ReviewPolicy | None:
+        """The version that `?from=` names, whose text a new one begins with."""
+        asked = self.request.GET.get("from", "")
+        if not (asked.isascii() and asked.isdigit() and len(asked) < 18):
+            return None
+        return review_policy_get(actor=self.actor, id=int(asked))
+
+    def act(self, *, id: int | None = None, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        text = self.request.POST.get("text", "").replace("\r\n", "\n")
+        if id is None:
+            policy = review_policy_draft(actor=self.actor, text=text)
+        else:
+            policy = review_policy_revise(
+                actor=self.actor, policy_id=id, text=text, expected=self.request.POST.get("seen")
+            )
+        messages.success(self.request, f"Draft {policy} is saved. See what it changes.")
+        return redirect(f"{reverse('portal:review_policy', args=[policy.pk])}?tab=changes")
+
+
+class ReviewPolicyPropose(ReviewPolicyPage):
+    """Asks for a decision."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        review_policy_propose(actor=self.actor, policy_id=id)
+        messages.success(self.request, "Proposed. Somebody who wrote no part of it decides.")
+        return redirect("portal:review_policy", id=id)
+
+
+class ReviewPolicyDecide(ReviewPolicyPage):
+    """Approves or rejects."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        policy = review_policy_decide(
+            actor=self.actor,
+            policy_id=id,
+            verdict=self.request.POST.get("verdict", ""),
+            reason=self.request.POST.get("reason", ""),
+        )
+        now = "in force" if policy.state == ReviewPolicyState.ACTIVE else "rejected"
+        messages.success(self.request, f"Review policy {policy} is {now}.")
+        return redirect("portal:review_policy", id=id)
+
+
+class ReviewPolicyWithdraw(ReviewPolicyPage):
+    """Takes a draft or a proposal back."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        policy = review_policy_withdraw(actor=self.actor, policy_id=id)
+        messages.success(self.request, f"Review policy {policy} is withdrawn.")
+        return redirect("portal:review_policy", id=id)
