@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Min, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from governance.errors import InvalidInput
@@ -16,9 +17,16 @@ from governance.people.selectors import department_get
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.selectors import serves_until
 from workers.deployments.models import Deployment, ServingPeriod
 
+EMERGENCIES = Prefetch(
+    "deployment__release__break_glasses",
+    BreakGlass.objects.filter(confirmed_at__isnull=False)
+    .select_related("asked_by", "confirmed_by", "reviewed_by")
+    .order_by("-pk"),
+)
 _HEAVY = (
     "deployment__release__dossier",
     "deployment__release__risk_answers",
@@ -115,7 +123,7 @@ def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod
             deployment__in=seen.order_by().values("pk"),
             deployment__release__departments=department,
         )
-        .annotate(stops_at=serves_until("deployment__release__"))
+        .annotate(stops_at=Coalesce(serves_until("deployment__release__"), _emergency_end()))
         .select_related(
             "deployment__department",
             "deployment__release__department",
@@ -124,9 +132,17 @@ def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod
             "ended_event",
         )
         .defer(*_HEAVY)
-        .prefetch_related("deployment__release__departments")
+        .prefetch_related("deployment__release__departments", EMERGENCIES)
         .order_by("-id")
     )
+
+
+def _emergency_end() -> Subquery:
+    """When the last break-glass of the release ended or will: what an unapproved one serves by."""
+    glasses = BreakGlass.objects.filter(
+        release=OuterRef("deployment__release"), confirmed_at__isnull=False
+    ).annotate(end=Coalesce("ended_at", "ends_at"))
+    return Subquery(glasses.order_by("-end").values("end")[:1])
 
 
 def nothing_said(actor: Principal, question: Question) -> str:
@@ -146,9 +162,27 @@ def nothing_said(actor: Principal, question: Question) -> str:
 
 
 def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:
-    """When and how it ended. The gateway refuses a release from the moment that it expires, however
-    much later the deployment is stopped for it."""
+    """When and how it ended. The gateway refuses a release from the moment that it expires, or that
+    its break-glass is over, however much later the deployment is stopped for it."""
+    last = period.serving_until or timezone.now()
+    for glass in period_emergencies(period):
+        over, approved = glass.over_at, period.deployment.release.approved_at
+        alone = approved is None or (over is not None and approved > over)
+        if over is not None and over <= last and alone:
+            return max(over, period.serving_from), "break_glass_over"
     expires = period.deployment.release.serves_until
-    if expires is not None and expires <= (period.serving_until or timezone.now()):
+    if expires is not None and expires <= last:
         return max(expires, period.serving_from), "expired"
     return period.serving_until, period.ended_as
+
+
+def period_emergencies(period: ServingPeriod) -> list[BreakGlass]:
+    """The break-glasses that it served by, in part or whole, the newest first."""
+    return [
+        glass
+        for glass in period.deployment.release.break_glasses.all()
+        if glass.confirmed_at is not None
+        and glass.over_at is not None
+        and glass.over_at > period.serving_from
+        and (period.serving_until is None or glass.confirmed_at < period.serving_until)
+    ]

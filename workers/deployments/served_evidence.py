@@ -25,10 +25,11 @@ from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.waivers.selectors import checklist_prefetch
 from governance.usage.selectors import usage_visible_to
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
 from workers.deployments.models import Deployment, ServingPeriod
-from workers.deployments.served import Question, period_end
+from workers.deployments.served import Question, period_emergencies, period_end
 
 # What of the log belongs to a decision; the comments and refusals around it are found there.
 _OF_A_DECISION = Q(outcome="allowed") & (
@@ -55,13 +56,15 @@ class HourUse:
 @dataclass(frozen=True, slots=True)
 class Served:
     """One period with what it rested on. `approval` is None for who may not see the release;
-    `usage` for who may not see the department's, or when a span was asked for."""
+    `usage` for who may not see the department's, or when a span was asked for. `emergencies` are
+    the break-glasses by which it served before its review had decided."""
 
     period: ServingPeriod
     until: datetime | None
     ended: str
     approval: Approval | None
     usage: HourUse | None
+    emergencies: Sequence[BreakGlass] = ()
 
     @property
     def deployment(self) -> Deployment:
@@ -117,6 +120,7 @@ def served_answers(
                 ended=ended,
                 approval=_approval(known, period),
                 usage=used.get(release),
+                emergencies=period_emergencies(period),
             )
         )
     return answers

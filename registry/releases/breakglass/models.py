@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -124,3 +126,8 @@ class BreakGlass(models.Model):
 
     def __str__(self) -> str:
         return f"break-glass {self.pk} of release {self.release_id}"
+
+    @property
+    def over_at(self) -> datetime | None:
+        """When it ended, or will end by itself; None before it is confirmed."""
+        return self.ended_at or self.ends_at

@@ -125,6 +125,19 @@ class ReleasedAnswer(ValidityAnswer):
         return [department.slug for department in release.departments.all()]
 
 
+class EmergencyAnswer(serializers.Serializer[Any]):
+    """A break-glass: two persons let it serve before its review had decided."""
+
+    id = serializers.IntegerField()
+    state = serializers.CharField()
+    serving_from = serializers.DateTimeField(source="confirmed_at")
+    serving_until = serializers.DateTimeField(source="over_at")
+    reason = serializers.CharField()
+    dossier_digest = serializers.CharField()
+    asked_by = PersonReference()
+    confirmed_by = PersonReference()
+
+
 class ServedAnswer(serializers.Serializer[Any]):
     """A time in which a deployment served. `approval` is null for who may not see its release,
     `usage` for who may not see the department's use."""
@@ -143,11 +156,15 @@ class ServedAnswer(serializers.Serializer[Any]):
         source="until", allow_null=True, help_text="Null while it still serves."
     )
     ended = serializers.CharField(
-        help_text="pending (its last worker was gone), refused, stopped or expired; else empty."
+        help_text="pending (its last worker was gone), refused, stopped, expired or "
+        "break_glass_over; else empty."
     )
     began_event = LogReference(source="period.began_event")
     ended_event = LogReference(source="period.ended_event", allow_null=True)
     release = ReleasedAnswer()
+    break_glass = EmergencyAnswer(
+        many=True, source="emergencies", help_text="By which it served before its review decided."
+    )
     approval = ApprovalAnswer(allow_null=True)
     usage = HourAnswer(allow_null=True)
 

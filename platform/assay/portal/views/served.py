@@ -15,7 +15,13 @@ from governance.people.models import Department
 from governance.people.selectors import departments_visible_to
 from governance.permissions import Action
 from governance.principals import Principal
-from workers.deployments.served import Question, nothing_said, period_end, served_question
+from workers.deployments.served import (
+    EMERGENCIES,
+    Question,
+    nothing_said,
+    period_end,
+    served_question,
+)
 from workers.deployments.served_evidence import served_answers
 
 DRAWN = timedelta(days=30)
@@ -70,7 +76,8 @@ class Served(Screen):
             since, until = moment - DRAWN / 2, moment + DRAWN / 2
         slug = question.department.slug
         span = served_question(actor=self.actor, department=slug, since=since, until=until)
-        drawn = list(span.rows.prefetch_related(None)[: STRETCHES + 1])
+        rows = span.rows.prefetch_related(None).prefetch_related(EMERGENCIES)
+        drawn = list(rows[: STRETCHES + 1])
         stretches = [
             Stretch(
                 period.deployment.name,
@@ -80,7 +87,7 @@ class Served(Screen):
             )
             for period in drawn[:STRETCHES]
         ]
-        page = page_of(self.request, span.rows.prefetch_related(None))
+        page = page_of(self.request, rows)
         marked = 100 * ((moment - since) / (until - since))
         return {
             "department": question.department,
