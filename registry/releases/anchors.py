@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from governance.errors import InvalidInput
 from governance.reviews.models import Review
 from governance.reviews.threads.models import KEY_MAX, Anchor, AnchorKind
+from registry.releases.comparison.card import sections
 from registry.releases.models import Release
 
 WHOLE = Anchor()
-_FENCE = re.compile(r" {0,3}(```|~~~)")
-_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$")
 
 
 def places_of(release: Release, review: Review) -> dict[Anchor, str]:
@@ -26,7 +24,10 @@ def places_of(release: Release, review: Review) -> dict[Anchor, str]:
             key = metric_key(evaluation["id"], metric)
             found[_at("metric", key)] = f"{metric} on {evaluation['dataset']}"
     found.update(
-        {_at("card", slug): title for slug, title in card_sections(dossier.get("card") or "")}
+        {
+            _at("card", slug): title
+            for slug, (title, _) in sections(dossier.get("card") or "").items()
+        }
     )
     files = (dossier.get("identity") or {}).get("files") or ()
     found.update({_at("file", file["path"]): file["path"] for file in files})
@@ -50,29 +51,6 @@ def check_place(release: Release, review: Review, anchor: Anchor) -> None:
 def metric_key(evaluation_id: int, metric: str) -> str:
     """The key of a metric's place."""
     return f"{evaluation_id}/{metric}"
-
-
-def card_sections(card: str) -> list[tuple[str, str]]:
-    """Slug and title of each heading of a model card, in order; a slug that comes again is
-    numbered.
-    """
-    found: dict[str, str] = {}
-    for title in _headings(card.splitlines()):
-        slug = re.sub(r"[^\w]+", "-", title.casefold()).strip("-")[:80] or "section"
-        number, given = 2, slug
-        while given in found:
-            given, number = f"{slug}-{number}", number + 1
-        found[given] = title
-    return list(found.items())
-
-
-def _headings(lines: Iterable[str]) -> Iterable[str]:
-    fenced = ""
-    for line in lines:
-        if fence := _FENCE.match(line):
-            fenced = "" if fence[1] == fenced else fenced or fence[1]
-        elif not fenced and (heading := _HEADING.match(line)) and heading[1]:
-            yield heading[1]
 
 
 def _at(kind: str, key: str) -> Anchor:

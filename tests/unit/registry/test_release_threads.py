@@ -14,7 +14,7 @@ from governance.people.selectors import principal_for_person
 from governance.reviews.models import Review
 from governance.reviews.threads.models import Anchor, ReviewThread
 from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
-from registry.releases.anchors import WHOLE, card_sections, metric_key, places_of
+from registry.releases.anchors import WHOLE, metric_key, places_of
 from registry.releases.models import Release
 from registry.releases.threads import (
     release_draft_add,
@@ -35,23 +35,13 @@ from tests.unit.registry.test_releases import Office
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
-def test_the_sections_of_a_card_are_its_headings_outside_of_code() -> None:
-    card = "# Title\n## Intended use ##\n```\n# no\n```\n~~~\n```\n# nor\n~~~\n#no\n"
-    card += "## Use\n## Use\n# …\n"
-    assert card_sections(card) == [
-        ("title", "Title"),
-        ("intended-use", "Intended use"),
-        ("use", "Use"),
-        ("use-2", "Use"),
-        ("section", "…"),
-    ]
-    assert card_sections("") == []
-
-
 def test_a_comment_is_at_a_place_that_is_in_the_dossier(office: Office) -> None:  # noqa: F811
     release, reviewer = office.submit(), principal_for_person(office.risk)
     review = release_review_get(actor=reviewer, release_id=release.pk)
+    release.dossier["card"] = "# Title\nWords.\n## Intended use\n"
+    release.save()
     places = places_of(release, review)
+    assert places[Anchor("card", "intended-use")] == "Intended use"
     assert places[WHOLE] == "The whole"
     assert {place.kind for place in places} >= {"general", "item", "file", "answer", "dossier"}
     for evaluation in release.dossier["evaluations"]:
