@@ -25,6 +25,7 @@ from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
 from governance.reviews.absences.models import Absence
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.reviews.policies.models import ReviewPolicy
+from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
 from governance.usage.models import UsageRecord
@@ -57,7 +58,9 @@ __all__ = [
     "QuotaAlert",
     "QuotaLimit",
     "Review",
+    "ReviewNotice",
     "ReviewPolicy",
+    "ReviewReminder",
     "ReviewThread",
     "RoleAssignment",
     "ThreadComment",

@@ -56,6 +56,13 @@ class Review(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        indexes = (
+            models.Index(
+                fields=("due_at",),
+                condition=Q(state__in=("open", "changes_requested")),
+                name="waiting_reviews_by_due_time",
+            ),
+        )
         constraints = (
             models.UniqueConstraint(
                 fields=("subject_type", "subject_id"),

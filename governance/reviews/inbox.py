@@ -1,0 +1,149 @@
+"""The reviewer's inbox: what waits for whom, and by when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import (
+    Count,
+    Exists,
+    IntegerField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+)
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, Coalesce
+from django.db.models.lookups import GreaterThan
+from django.utils import timezone
+
+from governance.people.models import Speciality
+from governance.principals import Principal
+from governance.reviews.absences.selectors import deputyships
+from governance.reviews.models import Decision, Review, ReviewState, Verdict
+from governance.reviews.selectors import reviews_visible_to
+
+WAITING = (ReviewState.OPEN, ReviewState.CHANGES_REQUESTED)
+SOON = timedelta(days=7)
+DUE = ("overdue", "week")
+
+
+def missing_for(speciality: str) -> Q:
+    """Reviews whose present round still lacks an approval for `speciality`.
+
+    Raises:
+        ValueError: there is no such speciality.
+    """
+    name = Speciality(speciality).value
+    given = (
+        Decision.objects.filter(
+            review=OuterRef("pk"),
+            verdict=Verdict.APPROVE,
+            speciality=name,
+            round=OuterRef("round"),
+            digest=OuterRef("digest"),
+        )
+        .order_by()
+        .values("review")
+        .annotate(count=Count("pk"))
+        .values("count")
+    )
+    needed = Cast(KT(f"required_approvals__{name}"), IntegerField())
+    return Q(required_approvals__has_key=name) & Q(
+        GreaterThan(needed, Coalesce(Subquery(given, output_field=IntegerField()), Value(0)))
+    )
+
+
+def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
+    """Open reviews that still lack an approval which the actor may give, for a speciality of their
+    own or in the place of somebody who is away; soonest due first.
+    """
+    if actor.person_id is None or not actor.specialities:
+        return Review.objects.none()
+    wanted = Q(pk__in=())
+    for speciality in sorted(actor.specialities & set(Speciality.values)):
+        wanted |= missing_for(speciality)
+    for absence in deputyships(actor):
+        if absence.speciality not in actor.specialities:
+            wanted |= (
+                missing_for(absence.speciality)
+                & ~Q(excluded_people__contains=[absence.person_id])
+                & ~Exists(_spoken(absence.person_id))
+            )
+    return (
+        reviews_visible_to(actor)
+        .filter(wanted, ~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
+        .exclude(opened_by_id=actor.person_id)
+        .exclude(excluded_people__contains=[actor.person_id])
+        .order_by("due_at", "pk")
+    )
+
+
+def _spoken(person_id: int) -> QuerySet[Decision]:
+    """Votes of the present round that are the person's, or were given in their place."""
+    votes = Decision.objects.filter(review=OuterRef("pk"), round=OuterRef("round"))
+    return votes.exclude(verdict=Verdict.COMMENT).filter(
+        Q(person_id=person_id) | Q(in_place_of_id=person_id)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What narrows an inbox; empty means any. `missing` is a speciality that still lacks an
+    approval, `due` one of `DUE`, `department` a slug.
+    """
+
+    missing: str = ""
+    tier: str = ""
+    state: str = ""
+    due: str = ""
+    department: str = ""
+
+    def applied(self, reviews: QuerySet[Review]) -> QuerySet[Review]:
+        """The reviews that fit."""
+        if self.missing:
+            reviews = reviews.filter(missing_for(self.missing), state__in=WAITING)
+        if self.due:
+            reviews = reviews.filter(due(self.due), state__in=WAITING)
+        exact: dict[str, Any] = {
+            "tier": self.tier,
+            "state": self.state,
+            "department__slug": self.department,
+        }
+        return reviews.filter(**{name: value for name, value in exact.items() if value})
+
+
+def due(which: str) -> Q:
+    """By when they are to be decided: `overdue`, or within the next `week`."""
+    now = timezone.now()
+    return Q(due_at__lt=now) if which == "overdue" else Q(due_at__gte=now, due_at__lt=now + SOON)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many there are of each, of those that fit."""
+
+    mine: int
+    waiting: int
+    overdue: int
+    closed: int
+
+
+def inbox_counts(actor: Principal, asked: Asked) -> Counts:
+    """The numbers beside the tabs, in two queries."""
+    waiting = Q(state__in=WAITING)
+    counted = (
+        asked.applied(reviews_visible_to(actor))
+        .order_by()
+        .aggregate(
+            waiting=Count("pk", filter=waiting),
+            overdue=Count("pk", filter=waiting & due("overdue")),
+            closed=Count("pk", filter=~waiting),
+        )
+    )
+    mine = asked.applied(reviews_awaiting(actor)).order_by().count()
+    return Counts(mine=mine, **counted)

@@ -1,0 +1,83 @@
+"""What was said of a review's due time, once each, and the notices that carry it out."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+
+class ReminderKind(models.TextChoices):
+    """Which moment of a review it is about. `escalated` goes to administrators."""
+
+    EARLY = "early"
+    LATE = "late"
+    OVERDUE = "overdue"
+    ESCALATED = "escalated"
+
+
+class ReviewReminder(models.Model):
+    """One moment of one review, at which these people were told."""
+
+    review = models.ForeignKey(
+        "governance.Review", on_delete=models.PROTECT, related_name="reminders"
+    )
+    kind = models.CharField(max_length=10, choices=ReminderKind.choices)
+    people = ArrayField(models.BigIntegerField(), default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(fields=("review", "kind"), name="each_reminder_once"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} of review {self.review_id}"
+
+
+class Channel(models.TextChoices):
+    """How a notice travels."""
+
+    MAIL = "mail"
+    WEBHOOK = "webhook"
+
+
+class ReviewNotice(models.Model):
+    """One message on its way. It is sent at `next_at` and again until it is accepted or given up;
+    whoever sends it moves `next_at` ahead first, so that nobody else does meanwhile.
+    """
+
+    reminder = models.ForeignKey(ReviewReminder, on_delete=models.CASCADE, related_name="notices")
+    channel = models.CharField(max_length=8, choices=Channel.choices)
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    attempts = models.PositiveSmallIntegerField(default=0)
+    next_at = models.DateTimeField(null=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    error = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (
+            models.Index(
+                fields=("next_at",), condition=Q(next_at__isnull=False), name="notices_to_send"
+            ),
+        )
+        constraints = (
+            models.UniqueConstraint(
+                fields=("reminder", "channel", "person"),
+                nulls_distinct=False,
+                name="each_notice_once",
+            ),
+            models.CheckConstraint(
+                name="mail_goes_to_somebody",
+                condition=Q(channel="webhook", person__isnull=True)
+                | Q(channel="mail", person__isnull=False),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.channel} of {self.reminder_id}"
