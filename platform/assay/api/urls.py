@@ -11,6 +11,7 @@ from assay.api.views import (
     audit_exports,
     audit_filters,
     audit_streams,
+    comparisons,
     datasets,
     deployments,
     evaluations,
@@ -122,6 +123,7 @@ urlpatterns = [
     path("jobs/<uuid:job_id>/cancel", jobs.JobCancelView.as_view()),
     path("releases", releases.ReleasesView.as_view()),
     path("releases/<id:release_id>", releases.ReleaseView.as_view()),
+    path("releases/<id:release_id>/comparison", comparisons.ComparisonView.as_view()),
     path("releases/<id:release_id>/dossier", releases.DossierView.as_view()),
     path("releases/<id:release_id>/evidence", releases.EvidenceView.as_view()),
     path(

@@ -139,9 +139,12 @@ class EvaluationSummary(serializers.Serializer[Any]):
 
 
 class EvaluationAnswer(EvaluationSummary):
-    """With what is drawn: confusion matrix, per-class scores, sample outputs."""
+    """With what is drawn: confusion matrix, per-class scores, sample outputs; with 95 % intervals
+    of metrics and baseline, {low, high, n, method} by name, and one metric by part of the data."""
 
     details = serializers.JSONField()
+    intervals = serializers.JSONField()
+    slices = serializers.JSONField()
 
 
 class NodeAnswer(serializers.Serializer[Any]):

@@ -1,0 +1,229 @@
+"""A release beside what serves under its name now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from assay.api.representations.recalls import TrafficAnswer
+from assay.api.representations.registry import DatasetVersionReference, VersionReference
+
+
+class IntervalAnswer(serializers.Serializer[Any]):
+    """Where the true value lies with 95 % confidence, from `n` rows."""
+
+    low = serializers.FloatField()
+    high = serializers.FloatField()
+    n = serializers.IntegerField()
+    method = serializers.CharField()
+
+
+class ChangeAnswer(serializers.Serializer[Any]):
+    """`size` is new minus old, within `low` to `high` with 95 % confidence. `verdict` is `better`,
+    `worse`, `within_noise` (the interval holds 0), `unsure` (one of the two has no interval, or it
+    is not known which way is better) or `alone` (there is nothing to compare with)."""
+
+    old = serializers.FloatField(allow_null=True)
+    old_interval = IntervalAnswer(allow_null=True)
+    size = serializers.FloatField(allow_null=True)
+    low = serializers.FloatField(allow_null=True)
+    high = serializers.FloatField(allow_null=True)
+    verdict = serializers.CharField()
+
+
+class GateCheckAnswer(serializers.Serializer[Any]):
+    """A gate as it stood. `clear` is whether the whole interval lies on the value's side of it."""
+
+    comparator = serializers.CharField()
+    threshold = serializers.FloatField()
+    value = serializers.FloatField(allow_null=True)
+    passed = serializers.BooleanField()
+    clear = serializers.BooleanField(allow_null=True)
+    why = serializers.CharField()
+
+
+class MetricChangeAnswer(serializers.Serializer[Any]):
+    """One metric."""
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    value = serializers.FloatField()
+    n = serializers.IntegerField()
+    interval = IntervalAnswer(allow_null=True)
+    change = ChangeAnswer()
+    gates = GateCheckAnswer(many=True)
+
+
+class SliceChangeAnswer(serializers.Serializer[Any]):
+    """One metric on one part of the data."""
+
+    by = serializers.CharField()
+    name = serializers.CharField()
+    metric = serializers.CharField(source="title")
+    value = serializers.FloatField()
+    n = serializers.IntegerField()
+    interval = IntervalAnswer(allow_null=True)
+    change = ChangeAnswer()
+
+
+class SamplePairAnswer(serializers.Serializer[Any]):
+    """One prompt and both answers; `old` is null where the other was not asked it."""
+
+    asked = serializers.CharField()
+    expected = serializers.CharField(allow_null=True)
+    new = serializers.CharField()
+    old = serializers.CharField(allow_null=True)
+
+
+class ComparedEvaluationAnswer(serializers.Serializer[Any]):
+    """One evaluation beside the live version's on the same data (`against` is `live`), else beside
+    its own baseline (`baseline`), else alone (`nothing`). `missing` says what mends it."""
+
+    evaluation = serializers.IntegerField(source="evaluation.pk")
+    digest = serializers.CharField(source="evaluation.digest")
+    dataset_version = DatasetVersionReference(source="evaluation.dataset_version")
+    against = serializers.CharField()
+    against_name = serializers.CharField()
+    live_evaluation = serializers.IntegerField(source="live.pk", default=None, allow_null=True)
+    missing = serializers.CharField()
+    metrics = MetricChangeAnswer(many=True)
+    gates_not_measured = GateCheckAnswer(many=True)
+    slices = SliceChangeAnswer(many=True)
+    samples = SamplePairAnswer(many=True)
+
+
+class RowChangesAnswer(serializers.Serializer[Any]):
+    """Whole rows, by their digests."""
+
+    added = serializers.IntegerField()
+    removed = serializers.IntegerField()
+    kept = serializers.IntegerField()
+
+
+class DataFactsAnswer(serializers.Serializer[Any]):
+    """One dataset version. `personal` is null where signs of personal data were not looked for."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    digest = serializers.CharField()
+    rows = serializers.IntegerField()
+    licence = serializers.CharField()
+    classification = serializers.CharField()
+    columns = serializers.ListField(child=serializers.CharField())
+    duplicates = serializers.IntegerField(allow_null=True)
+    labels = serializers.DictField(child=serializers.IntegerField())
+    personal = serializers.JSONField(allow_null=True)
+
+
+class DataChangeAnswer(serializers.Serializer[Any]):
+    """The training data. `hidden`: some of it is not the caller's to see."""
+
+    new = DataFactsAnswer(allow_null=True)
+    old = DataFactsAnswer(allow_null=True)
+    hidden = serializers.BooleanField()
+    same = serializers.BooleanField()
+    delta = RowChangesAnswer(allow_null=True)
+    why_not = serializers.CharField()
+    columns_added = serializers.ListField(child=serializers.CharField())
+    columns_removed = serializers.ListField(child=serializers.CharField())
+
+
+class FieldChangeAnswer(serializers.Serializer[Any]):
+    """One field: `same`, `changed`, `added`, `removed`, or `new` with nothing to compare with."""
+
+    name = serializers.CharField()
+    change = serializers.CharField()
+    old = serializers.JSONField(allow_null=True)
+    new = serializers.JSONField(allow_null=True)
+
+
+class FieldsAnswer(serializers.Serializer[Any]):
+    """What changed comes first; `left_out` more did not fit."""
+
+    rows = FieldChangeAnswer(many=True)
+    left_out = serializers.IntegerField()
+
+
+class SectionChangeAnswer(serializers.Serializer[Any]):
+    """One section of the model card: a diff with a line around each change."""
+
+    title = serializers.CharField()
+    slug = serializers.CharField()
+    change = serializers.CharField()
+    lines = serializers.SerializerMethodField()
+    left_out = serializers.IntegerField()
+
+    def get_lines(self, section: Any) -> list[str]:
+        return [line for _, line in section.lines]
+
+
+class CardChangeAnswer(serializers.Serializer[Any]):
+    """Sections that changed; `same` counts the others."""
+
+    sections = SectionChangeAnswer(many=True)
+    same = serializers.IntegerField()
+    left_out = serializers.IntegerField()
+
+
+class FileChangeAnswer(serializers.Serializer[Any]):
+    """One file; `before` is its digest in the live version."""
+
+    path = serializers.CharField()
+    size = serializers.IntegerField()
+    sha256 = serializers.CharField()
+    before = serializers.CharField()
+    change = serializers.CharField()
+
+
+class FilesAnswer(serializers.Serializer[Any]):
+    """Files, changed ones first; `changed` counts all of those."""
+
+    rows = FileChangeAnswer(many=True)
+    changed = serializers.IntegerField()
+    left_out = serializers.IntegerField()
+
+
+class ReachedDepartmentAnswer(serializers.Serializer[Any]):
+    """Whether a department may use the release, may use the live one, and what it asked lately."""
+
+    department = serializers.CharField()
+    may_use = serializers.BooleanField()
+    may_now = serializers.BooleanField()
+    traffic = TrafficAnswer(allow_null=True)
+
+
+class ReachAnswer(serializers.Serializer[Any]):
+    """Whom it reaches. `whole`: every department's requests of the last 30 days are counted."""
+
+    departments = ReachedDepartmentAnswer(many=True)
+    whole = serializers.BooleanField()
+    requests = serializers.IntegerField()
+    tokens = serializers.IntegerField()
+    left_out = serializers.IntegerField()
+
+
+class LiveAnswer(serializers.Serializer[Any]):
+    """What serves under the release's name now."""
+
+    deployment = serializers.IntegerField(source="pk")
+    release = serializers.IntegerField(source="release_id")
+    version = VersionReference(source="release.version")
+
+
+class ComparisonAnswer(serializers.Serializer[Any]):
+    """A release beside the live one; everything is new where `live` is null."""
+
+    release = serializers.IntegerField(source="comparison.release.pk")
+    version = VersionReference(source="comparison.release.version")
+    live = LiveAnswer(allow_null=True)
+    measured = ComparedEvaluationAnswer(many=True, source="comparison.measured")
+    data = DataChangeAnswer(source="comparison.data")  # type: ignore[assignment]  # DRF takes it out
+    settings = FieldsAnswer(source="comparison.settings")
+    code = FieldsAnswer(source="comparison.code")
+    asked = FieldsAnswer(source="comparison.asked")
+    answers = FieldsAnswer(source="comparison.answers")
+    dossier = FieldsAnswer(source="comparison.dossier")
+    card = CardChangeAnswer(source="comparison.card")
+    files = FilesAnswer(source="comparison.files")
+    reach = ReachAnswer()
