@@ -30,17 +30,18 @@ from registry.canonical import json_digest
 from registry.catalogue import get_task
 from registry.incidents.reach import check_not_suspended
 from registry.releases.breakglass.selectors import check_withdrawable
+from registry.releases.carrying import attestations_carry, check_renewal
 from registry.releases.checklist import checklist_build
 from registry.releases.conditions import Conditions, conditions_agreed, conditions_checked
 from registry.releases.dossier import dossier_build
 from registry.releases.dossier_fields import checked_dossier_fields
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
 from registry.releases.risk import checked_risk_answers
-from registry.releases.selectors import release_review
+from registry.releases.selectors import release_get, release_review
 from registry.releases.separation import people_behind
 from registry.releases.serving import check_dossier, check_trusted
 from registry.releases.serving import release_servable as release_servable
-from registry.releases.states import release_locked, release_set_state
+from registry.releases.states import place_locked, release_locked, release_set_state
 from registry.releases.terms import policy_terms
 from registry.releases.tiers import (
     check_same_approvals,
@@ -81,8 +82,12 @@ def release_submit(
     risk_answers: Mapping[str, Any],
     dossier_fields: Mapping[str, Any] | None = None,
     tier: str = "limited",
+    renews: Release | None = None,
 ) -> Release:
     """Ask to run `version`: freezes its dossier and opens the review.
+
+    With `renews` it is that release submitted again: what was attested there and still holds is
+    carried over.
 
     Raises:
         InvalidInput: a malformed field, a tier that is too low, or no evaluation where the tier
@@ -118,6 +123,10 @@ def release_submit(
             .get(pk=version.pk)
         )
         _check_submittable(version, environment, deployment_name, policy)
+        if renews is not None:
+            # As it stands now, with the version's row locked.
+            renews = release_get(actor=actor, id=renews.pk)
+            check_renewal(renews, version, environment, deployment_name)
         dossier = dossier_build(
             version,
             department=owner,
@@ -146,6 +155,7 @@ def release_submit(
             dossier=dossier,
             dossier_digest=json_digest(dossier),
             submitted_by=person,
+            renews=renews,
         )
         release.departments.set(departments)
         audit_record(
@@ -160,10 +170,12 @@ def release_submit(
                 "deployment_name": deployment_name,
                 "departments": dossier["release"]["departments"],
                 "tier": tier,
+                **({"renews": renews.pk} if renews is not None else {}),
             },
             policy_version=decision.policy_version,
         )
-        _open_review(actor, release, decision.policy_version, policy)
+        review = _open_review(actor, release, decision.policy_version, policy)
+        attestations_carry(actor=actor, release=release, review=review)
     return release
 
 
@@ -192,9 +204,11 @@ def _check_submittable(
         )
 
 
-def _open_review(actor: Principal, release: Release, policy_version: int, policy: InForce) -> None:
+def _open_review(
+    actor: Principal, release: Release, policy_version: int, policy: InForce
+) -> Review:
     version = release.version
-    review_open(
+    return review_open(
         actor=actor,
         subject=Subject(
             type="release", id=str(release.pk), name=f"{version} as {release.deployment_name}"
@@ -318,6 +332,8 @@ def release_decide(
             block; or the version was recalled or evaluated again since the dossier was frozen.
     """
     with transaction.atomic():
+        if verdict == "approve":
+            place_locked(release_id)
         release = release_locked(release_id)
         review = review_decide(
             actor=actor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from governance.audit.services import AuditEntry, audit_record, audit_record_many
 from governance.errors import NotFound, WrongState
@@ -59,7 +59,19 @@ ALLOWED_TRANSITIONS: dict[ReleaseState, frozenset[ReleaseState]] = {
     ReleaseState.RECALLED: frozenset(),
     ReleaseState.VOIDED: frozenset(),
 }
+_PLACE_LOCK = """
+SELECT pg_advisory_xact_lock(hashtext('assay:place:' || environment || ':' || deployment_name))
+FROM registry_release WHERE id = %s
+"""
 CHANNELS = ("assay:snapshot", "assay:deployments")
+
+
+def place_locked(release_id: int) -> None:
+    """Of the approvals for one name in one environment one waits for the other, until the
+    transaction ends: the second sees what the first made live. Before any row is locked.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_PLACE_LOCK, [release_id])
 
 
 def release_locked(release_id: int) -> Release:

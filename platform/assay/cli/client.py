@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,10 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import typer
 
 from assay.cli.output import CliError
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
+CODE_PROMPT = "Code of your authenticator app, or a recovery code"
 TIMEOUT = httpx.Timeout(30, connect=5)
 
 
@@ -129,8 +132,21 @@ class Client:
         return self._send("GET", path, params=params)
 
     def post(self, path: str, **body: Any) -> Any:
-        """POST a JSON object; returns the decoded answer."""
+        """POST a JSON object; returns the decoded answer. Where the server wants a fresh proof of
+        who is behind the token, whoever sits there is asked for a code, and it is sent again.
+        """
+        try:
+            return self._send("POST", path, json=body)
+        except CliError as error:
+            if error.code != "step_up_required" or not sys.stdin.isatty():
+                raise
+        self.step_up()
         return self._send("POST", path, json=body)
+
+    def step_up(self) -> Any:
+        """Ask for a code, and have the server take it as the token's proof; returns its answer."""
+        code = typer.prompt(CODE_PROMPT)
+        return self._send("POST", "auth/step-up", json={"code": code.strip()})
 
     def patch(self, path: str, **body: Any) -> Any:
         """PATCH a JSON object; returns the decoded answer."""

@@ -29,6 +29,7 @@ STYLES = {
     "expired": "red",
     "recalled": "red",
     "suspended": "red",
+    "voided": "red",
     "critical": "red",
     "high": "yellow",
     "investigating": "cyan",

@@ -1,4 +1,4 @@
-"""`assay login`, `assay whoami`."""
+"""`assay login`, `assay step-up`, `assay whoami`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import (
+    CODE_PROMPT,
     Client,
     Credentials,
     checked_server,
@@ -42,8 +43,15 @@ def _token(client: Client, email: str, password: str) -> Any:
     except CliError as error:
         if error.code != "second_factor_required":
             raise
-    code = typer.prompt("Code of your authenticator app, or a recovery code")
+    code = typer.prompt(CODE_PROMPT)
     return client.post("auth/token", email=email, password=password, code=code.strip())
+
+
+def step_up() -> None:
+    """Prove by a second factor who you are, as decisions ask; good for ten minutes."""
+    answer = Client.signed_in().step_up()
+    console.print(f"Proved by {answer['method']}; decisions may use it until ", end="")
+    console.print(f"{answer['fresh_until'][:16]}.", highlight=False)
 
 
 def whoami() -> None:
