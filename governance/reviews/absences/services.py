@@ -71,7 +71,7 @@ def absence_set(
             ends_at=ends_at,
             set_by_id=actor.person_id,
         )
-        _recorded(actor, "absence:set", absence, policy_version)
+        _record(actor, "absence:set", absence, policy_version)
     return absence
 
 
@@ -147,11 +147,11 @@ def absence_end(*, actor: Principal, absence_id: int) -> Absence:
             raise WrongState(f"Absence {absence.pk} is over.")
         absence.ended_at = now
         absence.save(update_fields=["ended_at"])
-        _recorded(actor, "absence:end", absence, policy_version)
+        _record(actor, "absence:end", absence, policy_version)
     return absence
 
 
-def _recorded(actor: Principal, action: str, absence: Absence, policy_version: int | None) -> None:
+def _record(actor: Principal, action: str, absence: Absence, policy_version: int | None) -> None:
     audit_record(
         actor=actor,
         action=action,

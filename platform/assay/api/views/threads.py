@@ -46,13 +46,13 @@ class ThreadBody(StrictSerializer):
     blocking = Truth(required=False)
 
 
-class DraftBody(ThreadBody):
+class CommentDraftBody(ThreadBody):
     """The same for later; in `thread`, when it answers."""
 
     thread = Identifier(required=False)
 
 
-class DraftPatch(StrictSerializer):
+class CommentDraftPatch(StrictSerializer):
     """What changes."""
 
     text = Paragraphs(max_length=TEXT_MAX, required=False)
@@ -216,13 +216,13 @@ class DraftsView(ThreadEndpoint):
     @operation(
         "Reviews",
         "Draft a comment, to be submitted with your decision",
-        body=DraftBody,
+        body=CommentDraftBody,
         answer=DraftAnswer,
         status=201,
     )
     @idempotent
     def post(self, request: Request, release_id: int) -> Response:
-        given = placed(self.body(DraftBody))
+        given = placed(self.body(CommentDraftBody))
         thread = given.pop("thread", None)
         made = release_draft_add(actor=self.actor, release_id=release_id, thread_id=thread, **given)
         (draft,) = self.drafts(release_id)([made])
@@ -232,9 +232,9 @@ class DraftsView(ThreadEndpoint):
 class DraftView(ThreadEndpoint):
     """One of one's own drafts."""
 
-    @operation("Reviews", "Change a draft of your own", body=DraftPatch, answer=DraftAnswer)
+    @operation("Reviews", "Change a draft of your own", body=CommentDraftPatch, answer=DraftAnswer)
     def patch(self, request: Request, release_id: int, draft_id: int) -> Response:
-        given = self.body(DraftPatch)
+        given = self.body(CommentDraftPatch)
         review = self.review(release_id)
         changed = draft_edit(actor=self.actor, review_id=review.pk, draft_id=draft_id, **given)
         (draft,) = self.drafts(release_id)([changed])
