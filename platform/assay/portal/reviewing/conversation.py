@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from assay.portal.reviewing.parts import Page
+from assay.portal.reviewing.threads import threads
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.permissions import Action
-from governance.reviews.models import Review, ReviewState, Verdict
+from governance.reviews.models import Decision, Review, ReviewState, Verdict
+from governance.reviews.threads.models import ReviewThread
 
 # The risk answers that an answer to the reviewers may reword.
 FREE_TEXT = ("intended_purpose", "affected_people", "notes")
@@ -17,31 +21,49 @@ FREE_TEXT = ("intended_purpose", "affected_people", "notes")
 def conversation(page: Page) -> dict[str, Any]:
     """The timeline, and what an answer may reword."""
     answers = page.release.risk_answers
+    said = threads(page)
     return {
-        "timeline": timeline(page.review),
+        **said,
+        "timeline": timeline(page.review, said["threads"]),
         "may_answer": page.review.state == ReviewState.CHANGES_REQUESTED
         and page.may(Action.RELEASE_SUBMIT, "release"),
         "rewordable": [(name, answers.get(name, "")) for name in FREE_TEXT],
     }
 
 
-def timeline(review: Review) -> list[dict[str, Any]]:
-    """Opened, every decision with separators where a new round began, and how it ended."""
+def timeline(review: Review, begun: Iterable[ReviewThread]) -> list[dict[str, Any]]:
+    """Opened, decisions and threads as they came, with separators where a new round began, and how
+    it ended.
+    """
     items: list[dict[str, Any]] = [
         {"kind": "opened", "at": review.opened_at, "person": review.opened_by}
     ]
     current = 1
-    for decision in review.decisions.all():
-        if decision.round > current:
-            current = decision.round
+    for _, each in _in_order(review, begun):
+        if each.round > current:
+            current = each.round
             items.append({"kind": "round", "round": current})
-        answer = decision.verdict == Verdict.COMMENT and decision.person_id == review.opened_by_id
-        items.append({"kind": "answer" if answer else "decision", "decision": decision})
+        if isinstance(each, ReviewThread):
+            items.append({"kind": "thread", "thread": each})
+            continue
+        answer = each.verdict == Verdict.COMMENT and each.person_id == review.opened_by_id
+        items.append({"kind": "answer" if answer else "decision", "decision": each})
     if review.round > current:
         items.append({"kind": "round", "round": review.round})
     if review.closed_at:
         items.append({"kind": "closed", "at": review.closed_at, "state": review.state})
     return items
+
+
+def _in_order(
+    review: Review, begun: Iterable[ReviewThread]
+) -> list[tuple[datetime, Decision | ReviewThread]]:
+    """A thread that was submitted with a decision comes after it."""
+    said: list[tuple[datetime, Decision | ReviewThread]] = [
+        *((each.created_at, each) for each in review.decisions.all()),
+        *((each.opened_at, each) for each in begun),
+    ]
+    return sorted(said, key=lambda pair: pair[0])
 
 
 def trail(page: Page) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-/* What htmx does not do: menu, theme, copying, confirmations, charts, following a job. */
+/* What htmx does not do: menu, theme, copying, confirmations, charts, following a job, keys. */
 "use strict";
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -167,8 +167,89 @@ function follow(panel) {
   if (panel.dataset.live === "yes") setTimeout(tick, 1000);
 }
 
+/* ---- keys on the review page: see its “Keys” ---- */
+
+const KEYS_OFF = "assay-keys-off";
+const STOPS = "[data-stop], .check, details.anchor";
+const EDITED = "input, textarea, select, [contenteditable]";
+
+function opened(element) {
+  for (let each = element; each; each = each.parentElement) {
+    if (each.tagName === "DETAILS") each.open = true;
+  }
+}
+
+function step(selector, by) {
+  const stops = [...document.querySelectorAll(selector)].filter((stop) => stop.checkVisibility());
+  if (!stops.length) return;
+  const here = document.activeElement;
+  const side = by > 0 ? Node.DOCUMENT_POSITION_FOLLOWING : Node.DOCUMENT_POSITION_PRECEDING;
+  const beside = (stop) => here.compareDocumentPosition(stop) & side;
+  // Stops may stand in stops: the last that holds the focus is the innermost.
+  const at = stops.findLastIndex((stop) => stop.contains(here));
+  const next = at >= 0 ? at + by : by > 0 ? Math.max(stops.findIndex(beside), 0) : stops.findLastIndex(beside);
+  const stop = stops[(next + stops.length) % stops.length];
+  const target = stop.tagName === "DETAILS" ? stop.querySelector("summary") : stop;
+  if (target === stop) stop.tabIndex = -1;
+  target.focus();
+}
+
+function comment() {
+  const stop = document.activeElement.closest(STOPS);
+  const place = stop?.matches("details.anchor") ? stop : stop?.querySelector("details.anchor, .entry-forms details");
+  const text = (place || document.querySelector("#conversation > .card-body > details.anchor"))?.querySelector("textarea");
+  if (!text) return;
+  opened(text);
+  text.focus();
+}
+
+function finish() {
+  const link = document.querySelector("[data-finish]");
+  if (!link) return;
+  link.click();
+  document.querySelector("#decision [name=verdict]:not(:disabled)")?.focus();
+}
+
+const KEYS = {
+  j: () => step(STOPS, 1),
+  k: () => step(STOPS, -1),
+  n: () => step("[data-open]", 1),
+  c: comment,
+  f: finish,
+  "?": () => {
+    const help = document.querySelector(".keys");
+    help.open = !help.open;
+    help.querySelector("summary").focus();
+  },
+};
+
+function pressed(event) {
+  if (!document.querySelector("[data-keys]") || localStorage.getItem(KEYS_OFF)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.target.closest(EDITED) || document.querySelector("dialog[open]") || !Object.hasOwn(KEYS, event.key)) return;
+  event.preventDefault();
+  KEYS[event.key]();
+}
+
+function targeted() {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (target) opened(target);
+}
+
+document.addEventListener("keydown", pressed);
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-keys-on]")) return;
+  if (event.target.checked) localStorage.removeItem(KEYS_OFF);
+  else localStorage.setItem(KEYS_OFF, "yes");
+});
+window.addEventListener("hashchange", targeted);
+
 document.addEventListener("DOMContentLoaded", () => {
   markTheme();
+  document.querySelectorAll("[data-keys-on]").forEach((box) => {
+    box.checked = !localStorage.getItem(KEYS_OFF);
+  });
+  targeted();
   drawAll(document);
   document.querySelectorAll("[data-follow]").forEach(follow);
 });

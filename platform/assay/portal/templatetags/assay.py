@@ -17,6 +17,7 @@ from django.utils.safestring import SafeString
 from assay.portal.markdown import render_markdown
 from governance.quotas.kinds import KINDS, MICRO, amount_words
 from governance.quotas.kinds import subject_words as quotas_subject_words
+from registry.releases.conditions import conditions_words as conditions_said
 
 register = template.Library()
 
@@ -227,6 +228,22 @@ def risk_rows(release: Any) -> list[tuple[str, object]]:
 
 
 @register.filter
+def conditions_words(stored: dict[str, Any]) -> list[str]:
+    """The conditions of a decision or a release, as a person says them."""
+    return conditions_said(stored)
+
+
+@register.filter
+def ends_soon(release: Any) -> bool:
+    """Whether its approval ends within a month."""
+    return (
+        release.state == "approved"
+        and release.expires_at is not None
+        and release.expires_at - timezone.now() < 30 * DAY
+    )
+
+
+@register.filter
 def initials(name: str) -> str:
     parts = [part for part in str(name).split() if part[:1].isalnum()]
     return "".join(
@@ -317,6 +334,13 @@ def ready_count(deployment: Any) -> str:
 def lookup(mapping: Any, key: object) -> Any:
     """`mapping[key]`, or None."""
     return mapping.get(key) if hasattr(mapping, "get") else None
+
+
+@register.simple_tag(takes_context=True)
+def comment_place(context: dict[str, Any], kind: str, key: object, label: str = "") -> Any:
+    """The place on the review page that a comment can be at, or None: `reviewing.threads.Place`."""
+    places = context.get("places")
+    return places.at(kind, key, label) if places is not None else None
 
 
 @register.simple_tag(takes_context=True)

@@ -1,4 +1,4 @@
-"""Reviews: the inbox, and the page on which a release is decided."""
+"""Reviews: the page on which a release is decided."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from assay.portal.http import ActionScreen, Screen, page_of
-from assay.portal.reads import reviews_awaiting
+from assay.portal.dossier_forms import DossierForms
+from assay.portal.http import ActionScreen, Screen
 from assay.portal.reviewing.changed import changed
 from assay.portal.reviewing.checklist import checklist
+from assay.portal.reviewing.conditions import conditions, conditions_given
 from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
 from assay.portal.reviewing.decision import decision
-from assay.portal.reviewing.parts import OPEN, Page
-from assay.portal.views.step_up import typed_forget, typed_keep, typed_kept
+from assay.portal.reviewing.dossier import dossier
+from assay.portal.reviewing.parts import Page
+from assay.portal.views.step_up import conditions_kept, typed_forget, typed_keep, typed_kept
 from governance.errors import NotFound
 from governance.permissions import Action
-from governance.reviews.models import Review, ReviewState
+from governance.reviews.models import Review
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.services import checklist_attest
 from governance.reviews.waivers.selectors import checklist_prefetch
@@ -34,28 +36,6 @@ TABS = (
     ("dossier", "Dossier"),
     ("audit", "Audit trail"),
 )
-
-
-class Reviews(Screen):
-    """The inbox: mine first, by due time; then everything else the person may see."""
-
-    template_name = "portal/reviews/list.html"
-
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        mine = list(reviews_awaiting(self.actor).select_related("department", "opened_by")[:50])
-        others = reviews_visible_to(self.actor).exclude(pk__in=[review.pk for review in mine])
-        state = self.request.GET.get("state", "")
-        if state == "open":
-            others = others.filter(state__in=OPEN)
-        elif state in ReviewState.values:
-            others = others.filter(state=state)
-        others = others.select_related("department", "opened_by").order_by("-pk")
-        return {
-            "mine": mine,
-            "page": page_of(self.request, others),
-            "state": state,
-            "states": [("open", "waiting"), *[c for c in ReviewState.choices if c[0] != "open"]],
-        }
 
 
 def review_find(screen: Screen, pk: int) -> Review:
@@ -95,8 +75,10 @@ class ReviewPage(ActionScreen):
             "may_pack": page.may(Action.RELEASE_EVIDENCE, "release"),
             **changed(page),
             **checklist(page),
+            **conditions(page, conditions_kept(self.request, review.pk)),
             **conversation(page),
             **decision(page),
+            **dossier(page),
             **trail(page),
         }
 
@@ -122,6 +104,8 @@ class Decide(ReviewPage):
             reason=post.get("reason", "").strip(),
             digest=post.get("digest", ""),
             speciality=post.get("speciality", ""),
+            conditions=conditions_given(post),
+            submit_drafts="keep_drafts" not in post,
         )
         typed_forget(self.request)
         messages.success(self.request, "Recorded. It stands in the audit log under your name.")
@@ -144,6 +128,7 @@ class Answer(ReviewPage):
             release_id=release.pk,
             message=self.request.POST.get("message", "").strip(),
             risk_answers=answers if answers != release.risk_answers else None,
+            dossier_fields=DossierForms(self.request.POST, release.dossier_fields).fields(),
         )
         messages.success(self.request, "Answered. The reviewers were asked to look again.")
         return back(id)

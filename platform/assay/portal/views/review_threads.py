@@ -1,0 +1,110 @@
+"""Comments on a review: now, or drafted for later; threads answered, resolved and reopened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from assay.portal.reviewing.threads import Place, typed_at
+from assay.portal.views.reviews import TABS, ReviewPage, review_find
+from governance.errors import InvalidInput
+from governance.reviews.models import Review
+from governance.reviews.threads.drafts import draft_add, draft_discard, draft_edit
+from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
+from registry.releases.threads import release_draft_add, release_thread_open
+
+DRAFTED = "Added to your review. Nobody else sees it until you submit it with “Finish review”."
+
+
+class ThreadScreen(ReviewPage):
+    """What the forms share."""
+
+    def back(self, review: Review, place: str) -> HttpResponse:
+        """To where the form was."""
+        tab = self.request.POST.get("tab", "")
+        query = f"?tab={tab}" if tab in dict(TABS) else ""
+        return redirect(f"{reverse('portal:review', args=[review.pk])}{query}#{place}")
+
+    def text(self) -> str:
+        return self.request.POST.get("text", "")
+
+    def unknown(self) -> InvalidInput:
+        return InvalidInput(
+            "The form does not say what to do; nothing was done.",
+            fields={"do": ["is no button of it"]},
+        )
+
+
+class Comment(ThreadScreen):
+    """Begins a thread at a place, or drafts its first comment."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        review = review_find(self, id)
+        post = self.request.POST
+        anchor = typed_at(post)
+        asked = {
+            "actor": self.actor,
+            "release_id": int(review.subject_id),
+            "anchor": anchor,
+            "text": self.text(),
+            # A box that is not there leaves it to the service; one that is not ticked says no.
+            "blocking": post.get("blocking") == "yes" if "may_block" in post else None,
+        }
+        match post.get("do"):
+            case "draft":
+                release_draft_add(**asked)
+                messages.success(self.request, DRAFTED)
+                return self.back(review, Place(anchor, "").id)
+            case "comment":
+                entry = release_thread_open(**asked)
+                messages.success(self.request, "Said. It stands in the audit log under your name.")
+                return self.back(review, f"thread-{entry.thread_id}")
+        raise self.unknown()
+
+
+class Thread(ThreadScreen):
+    """Answers in a thread, now or later; resolves or reopens it."""
+
+    def act(self, *, id: int, thread_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        review = review_find(self, id)
+        on = {"actor": self.actor, "review_id": review.pk, "thread_id": thread_id}
+        done = {"comment": "Answered.", "resolve": "Resolved.", "reopen": "Reopened."}
+        match self.request.POST.get("do"):
+            case "draft":
+                draft_add(text=self.text(), **on)
+                messages.success(self.request, DRAFTED)
+            case "comment":
+                thread_reply(text=self.text(), **on)
+            case "resolve":
+                thread_resolve(text=self.text(), **on)
+            case "reopen":
+                thread_reopen(text=self.text(), **on)
+            case _:
+                raise self.unknown()
+        if (said := done.get(self.request.POST["do"])) is not None:
+            messages.success(self.request, said)
+        return self.back(review, f"thread-{thread_id}")
+
+
+class Draft(ThreadScreen):
+    """Changes one's own draft, or throws it away."""
+
+    def act(self, *, id: int, draft_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        review = review_find(self, id)
+        on = {"actor": self.actor, "review_id": review.pk, "draft_id": draft_id}
+        post = self.request.POST
+        match post.get("do"):
+            case "save":
+                blocking = post.get("blocking") == "yes" if "may_block" in post else None
+                draft_edit(text=self.text(), blocking=blocking, **on)
+                messages.success(self.request, "The draft is changed.")
+            case "discard":
+                draft_discard(**on)
+                messages.success(self.request, "The draft is gone.")
+            case _:
+                raise self.unknown()
+        return self.back(review, "decision")

@@ -1,0 +1,247 @@
+"""Comments on the review page: at their places, drafted, submitted, answered, resolved."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from governance.people.models import Person
+from governance.reviews.models import ChecklistItem, Decision, Review
+from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
+from registry.releases.models import Release
+from tests import proofs
+from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.test_portal_pages import inline_in
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
+
+
+@pytest.fixture
+def company(db: None) -> Company:
+    return tell_story()
+
+
+@pytest.fixture
+def page(company: Company) -> str:
+    return f"/reviews/{company.review_open.pk}"
+
+
+def signed_in(person: Person) -> Client:
+    return proofs.signed_in(Client(), person)
+
+
+def say(client: Client, page: str, **form: Any) -> Any:
+    asked = {"kind": "item", "key": "oversight", "text": "Who oversees it?", "do": "comment"}
+    return client.post(f"{page}/comments", asked | form)
+
+
+def shown(client: Client, page: str) -> str:
+    response = client.get(page)
+    assert response.status_code == 200
+    html = response.content.decode()
+    assert inline_in(html) == []
+    return html
+
+
+def test_a_comment_is_said_at_its_place_and_stands_in_the_conversation(
+    company: Company, page: str
+) -> None:
+    carla = signed_in(company.carla)
+    response = say(carla, page, tab="evidence")
+    thread = ReviewThread.objects.get()
+    assert response.status_code == 302
+    assert response["Location"] == f"{page}?tab=evidence#thread-{thread.pk}"
+    html = shown(carla, page)
+    assert f'id="thread-{thread.pk}"' in html
+    assert "Who oversees it?" in html
+    assert f'<a href="#thread-{thread.pk}">' in html
+    assert "Human oversight is named" in html
+
+
+def test_a_reviewer_says_whether_it_blocks_and_others_are_not_asked(
+    company: Company, page: str
+) -> None:
+    carla, enzo = signed_in(company.carla), signed_in(company.enzo)
+    assert "Must be resolved before approval" in shown(carla, page)
+    assert "Must be resolved before approval" not in shown(enzo, page)
+    say(carla, page, may_block="yes", blocking="yes")
+    say(enzo, page)
+    assert [each.blocking for each in ReviewThread.objects.order_by("pk")] == [True, False]
+    html = shown(carla, page)
+    assert "1 thread to resolve" in html
+    assert "Blocks approval" in html
+
+
+def test_a_disabled_approval_says_which_thread_is_in_its_way(company: Company, page: str) -> None:
+    ChecklistItem.objects.filter(review=company.review_open).update(state="satisfied")
+    carla = signed_in(company.carla)
+    say(carla, page, may_block="yes", blocking="yes")
+    thread = ReviewThread.objects.get()
+    html = shown(carla, page)
+    approve = re.search(r'<input[^>]*id="verdict-approve"[^>]*>', html)
+    assert approve is not None
+    assert "disabled" in approve[0]
+    assert f"thread {thread.pk} is not resolved" in html
+    carla.post(f"{page}/threads/{thread.pk}", {"do": "resolve", "text": "Seen."})
+    approve = re.search(r'<input[^>]*id="verdict-approve"[^>]*>', shown(carla, page))
+    assert approve is not None
+    assert "disabled" not in approve[0]
+
+
+def test_drafts_are_counted_on_the_button_and_go_with_the_decision(
+    company: Company, page: str
+) -> None:
+    carla, milo = signed_in(company.carla), signed_in(company.milo)
+    response = say(carla, page, do="draft")
+    assert response["Location"].startswith(f"{page}#at-")
+    html = shown(carla, page)
+    assert "Finish review (1 draft)" in html
+    assert "Submit with 1 draft" in html
+    assert "Who oversees it?" not in shown(milo, page)
+    decision = {
+        "verdict": "request_changes",
+        "reason": "See there.",
+        "digest": company.review_open.digest,
+        "speciality": "compliance",
+    }
+    carla.post(f"{page}/decide", {**decision, "verdict": "comment", "keep_drafts": "yes"})
+    assert CommentDraft.objects.count() == 1
+    assert carla.post(f"{page}/decide", decision).status_code == 302
+    assert not CommentDraft.objects.exists()
+    entry = ThreadComment.objects.get()
+    assert entry.decision == Decision.objects.latest("pk")
+    assert "Who oversees it?" in shown(milo, page)
+
+
+def test_a_draft_is_changed_and_discarded_and_another_persons_does_not_exist(
+    company: Company, page: str
+) -> None:
+    carla, milo = signed_in(company.carla), signed_in(company.milo)
+    say(carla, page, do="draft", may_block="yes", blocking="yes")
+    draft = CommentDraft.objects.get()
+    at = f"{page}/drafts/{draft.pk}"
+    carla.post(at, {"do": "save", "text": "Rather this.", "may_block": "yes"})
+    draft.refresh_from_db()
+    assert (draft.text, draft.blocking) == ("Rather this.", False)
+    for do in ("save", "discard"):
+        assert milo.post(at, {"do": do, "text": "Mine."}).status_code == 404
+    assert carla.post(at, {"do": "discard"}).status_code == 302
+    assert not CommentDraft.objects.exists()
+
+
+def test_a_draft_whose_place_is_gone_is_shown_as_outdated(company: Company, page: str) -> None:
+    carla = signed_in(company.carla)
+    Release.objects.filter(pk=company.waiting.pk).update(
+        dossier={**company.waiting.dossier, "risk": {"answers": {"notes": "n"}}}
+    )
+    say(carla, page, kind="answer", key="notes", do="draft")
+    Release.objects.filter(pk=company.waiting.pk).update(dossier=company.waiting.dossier)
+    assert "Outdated: no such place now" in shown(carla, page)
+
+
+def test_the_department_answers_and_is_told_why_it_does_not_resolve(
+    company: Company, page: str
+) -> None:
+    carla, enzo = signed_in(company.carla), signed_in(company.enzo)
+    say(carla, page)
+    thread = ReviewThread.objects.get()
+    at = f"{page}/threads/{thread.pk}"
+    assert enzo.post(at, {"do": "comment", "text": "The tech lead."}).status_code == 302
+    html = shown(enzo, page)
+    assert "Resolving: Enzo Engineering did not begin thread" in html
+    refused = enzo.post(at, {"do": "resolve"})
+    assert refused.status_code == 403
+    assert "did not begin thread" in refused.content.decode()
+    assert carla.post(at, {"do": "resolve"}).status_code == 302
+    assert "Resolved" in shown(enzo, page)
+    assert carla.post(at, {"do": "reopen", "text": "Not yet."}).status_code == 302
+    assert carla.post(at, {"do": "draft", "text": "And who else?"}).status_code == 302
+    assert CommentDraft.objects.get().thread == thread
+    assert [each.said for each in thread.comments.all()] == [
+        "comment", "comment", "resolve", "reopen",
+    ]  # fmt: skip
+
+
+def test_what_was_typed_is_kept_when_it_is_refused(company: Company, page: str) -> None:
+    carla = signed_in(company.carla)
+    words = "x" * 4001
+    refused = say(carla, page, text=words)
+    assert refused.status_code == 400
+    html = refused.content.decode()
+    assert f">{words}</textarea>" in html
+    assert re.search(r'<details class="anchor" id="at-\w+" open>', html)
+    for form in ({"do": ""}, {"kind": "place"}, {"key": "no-such"}):
+        assert say(carla, page, **form).status_code == 400
+    assert carla.post(f"{page}/threads/999999999", {"do": "resolve"}).status_code == 404
+    assert carla.post(f"{page}/drafts/999999999", {"do": "else"}).status_code == 400
+    assert not ReviewThread.objects.exists()
+
+
+def test_on_an_earlier_dossier_is_said_of_thread_and_entry(company: Company, page: str) -> None:
+    carla = signed_in(company.carla)
+    say(carla, page)
+    Review.objects.filter(pk=company.review_open.pk).update(digest="f" * 64, round=3)
+    html = shown(carla, page)
+    assert "On an earlier dossier, of round 2" in html
+    assert "· on an earlier dossier" in html
+
+
+def test_a_closed_review_shows_its_threads_and_takes_no_more(company: Company) -> None:
+    review = company.review_approved
+    Review.objects.filter(pk=review.pk).update(state="open")
+    page = f"/reviews/{review.pk}"
+    say(signed_in(company.carla), page, may_block="yes")
+    Review.objects.filter(pk=review.pk).update(state="approved")
+    html = shown(signed_in(company.carla), page)
+    assert "Who oversees it?" in html
+    assert "Comment now" not in html
+    assert "Finish review" not in html
+
+
+def test_another_department_finds_no_review_to_comment_on(company: Company, page: str) -> None:
+    fay = signed_in(company.fay)
+    assert say(fay, page).status_code == 404
+    assert fay.post(f"{page}/threads/1", {"do": "resolve"}).status_code == 404
+
+
+def test_the_page_asks_as_much_for_many_threads_as_for_one(company: Company, page: str) -> None:
+    carla, enzo = signed_in(company.carla), signed_in(company.enzo)
+
+    def some() -> None:
+        say(carla, page)
+        thread = ReviewThread.objects.latest("pk")
+        enzo.post(f"{page}/threads/{thread.pk}", {"do": "comment", "text": "Me."})
+        carla.post(f"{page}/threads/{thread.pk}", {"do": "resolve"})
+        say(carla, page, do="draft")
+
+    def counted() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            shown(carla, page)
+        return len(captured)
+
+    some()
+    # What was said once must not be said again: messages go with the first page.
+    shown(carla, page)
+    one = counted()
+    for _ in range(4):
+        some()
+    shown(carla, page)
+    assert counted() == one
+
+
+def test_every_key_that_the_page_names_is_one_that_the_script_knows(
+    company: Company, page: str
+) -> None:
+    html = shown(signed_in(company.carla), page)
+    named = set(re.findall(r"<kbd>(.)</kbd>", html))
+    script = Path("platform/assay/portal/static/assay.js").read_text(encoding="utf-8")
+    table = script[script.index("const KEYS = {") :]
+    known = set(re.findall(r'^  "?([a-z?])"?: ', table[: table.index("\n};")], re.MULTILINE))
+    known |= set(re.findall(r"^  ([a-z]): ?[a-z]+,", table[: table.index("\n};")], re.MULTILINE))
+    assert named == known
