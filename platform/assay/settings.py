@@ -244,7 +244,10 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "assay.portal.context.navigation",
             ],
-            "builtins": ["assay.portal.templatetags.assay"],
+            "builtins": [
+                "assay.portal.templatetags.assay",
+                "assay.portal.templatetags.dossiers",
+            ],
             "libraries": {},
             "string_if_invalid": "",
         },

@@ -8,14 +8,19 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
+from assay.api.views.release_exports import as_file
 from assay.api.views.releases import as_download, evidence_of
 from assay.portal.access import may
+from assay.portal.dossier_forms import DossierForms
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.release_forms import ReleaseForm, RiskForm
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
+from registry.releases.carrying import renewal_obstacle
+from registry.releases.exports.services import release_export
 from registry.releases.models import ReleaseState
+from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_get, release_review
 from registry.releases.services import release_submit, release_withdraw
 from registry.releases.tiers import least_tier_shown
@@ -47,7 +52,11 @@ class ReleaseNew(ActionScreen):
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
-        return {"version": version, "form": self.form(version)}
+        return {
+            "version": version,
+            "form": self.form(version),
+            "dossier": DossierForms(self.request.POST or None),
+        }
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
@@ -58,6 +67,7 @@ class ReleaseNew(ActionScreen):
             actor=self.actor,
             version=version,
             risk_answers={"intended_purpose": values["purpose"], **answers},
+            dossier_fields=DossierForms(self.request.POST).fields(),
             **values,
         )
         review = release_review(release)
@@ -94,6 +104,9 @@ class ReleasePage(ActionScreen):
             "release": release,
             "review": release_review(release),
             "deployments": deployments,
+            "renewal": release_renewal(actor=self.actor, release=release),
+            "may_renew": renewal_obstacle(release) is None
+            and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
             "may_deploy": release.state == ReleaseState.APPROVED
             and not live
             and may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department),
@@ -110,6 +123,15 @@ class ReleaseEvidence(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return as_download(evidence_of(self.actor, kwargs["id"]))
+
+
+class ReleaseExport(Screen):
+    """Downloads the dossier in one format."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return as_file(
+            release_export(actor=self.actor, release_id=kwargs["id"], format=kwargs["file_format"])
+        )
 
 
 class ReleaseWithdraw(ReleasePage):

@@ -1,0 +1,17 @@
+"""What an answer may say anew of the dossier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assay.portal.dossier_forms import DossierForms
+from assay.portal.reviewing.parts import Page
+from governance.reviews.models import ReviewState
+
+
+def dossier(page: Page) -> dict[str, Any]:
+    """The dossier's part as it was said, to be said anew; nothing while no answer is asked for."""
+    if page.review.state != ReviewState.CHANGES_REQUESTED:
+        return {}
+    before = page.release.dossier_fields
+    return {"dossier": DossierForms(page.screen.request.POST or None, before)}

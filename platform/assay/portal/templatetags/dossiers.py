@@ -1,0 +1,35 @@
+"""A dossier in the portal: its sections, and the formats that it leaves in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django import template
+
+from registry.releases.exports.sections import Section, dossier_sections
+from registry.releases.exports.services import FORMATS, Format
+
+register = template.Library()
+
+# Long, and shown elsewhere too.
+CLOSED = frozenset({"files", "card", "rules"})
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@register.filter
+def sections_shown(dossier: Mapping[str, Any]) -> list[tuple[Section, bool]]:
+    """Each section, and whether it is open at first."""
+    return [(each, each.code not in CLOSED) for each in dossier_sections(dossier)]
+
+
+@register.filter
+def is_digest(text: str) -> bool:
+    return bool(_DIGEST.fullmatch(text))
+
+
+@register.simple_tag
+def export_formats() -> list[tuple[str, Format]]:
+    """What a dossier is exported as."""
+    return list(FORMATS.items())
