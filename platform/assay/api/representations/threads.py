@@ -18,7 +18,7 @@ class AnchorAnswer(serializers.Serializer[Any]):
     key = serializers.CharField(allow_blank=True)
 
 
-class EntryAnswer(serializers.Serializer[Any]):
+class ThreadEntryAnswer(serializers.Serializer[Any]):
     """What somebody said in a thread, or that they resolved or reopened it, on which dossier.
     `decision` is the one that it was submitted with."""
 
@@ -48,10 +48,10 @@ class ThreadAnswer(serializers.Serializer[Any]):
     resolved_by = PersonReference(allow_null=True)
     resolved_at = serializers.DateTimeField(allow_null=True)
     why_not = serializers.CharField(allow_blank=True)
-    entries = EntryAnswer(many=True, source="comments")
+    entries = ThreadEntryAnswer(many=True, source="comments")
 
 
-class DraftAnswer(serializers.Serializer[Any]):
+class CommentDraftAnswer(serializers.Serializer[Any]):
     """A comment that only the caller sees until they submit it with a decision. It begins a thread
     at `anchor`, or answers in `thread`; `outdated` when the dossier has no such place any more."""
 

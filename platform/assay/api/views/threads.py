@@ -12,7 +12,7 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Identifier, Line, Paragraphs, StrictSerializer, Truth
 from assay.api.idempotency import idempotent
-from assay.api.representations.threads import DraftAnswer, ThreadAnswer
+from assay.api.representations.threads import CommentDraftAnswer, ThreadAnswer
 from governance.reviews.models import Review
 from governance.reviews.threads.drafts import draft_discard, draft_edit
 from governance.reviews.threads.models import (
@@ -59,13 +59,13 @@ class CommentDraftPatch(StrictSerializer):
     blocking = Truth(required=False)
 
 
-class ReplyBody(StrictSerializer):
+class ThreadReplyBody(StrictSerializer):
     """What is to be said."""
 
     text = Paragraphs(max_length=TEXT_MAX)
 
 
-class MoveBody(StrictSerializer):
+class ThreadMoveBody(StrictSerializer):
     """A word on it, if one likes."""
 
     text = Paragraphs(max_length=TEXT_MAX, required=False, allow_blank=True, default="")
@@ -164,10 +164,12 @@ class ThreadView(ThreadEndpoint):
 class ThreadCommentsView(ThreadEndpoint):
     """Answers in a thread."""
 
-    @operation("Reviews", "Answer in a thread", body=ReplyBody, answer=ThreadAnswer, status=201)
+    @operation(
+        "Reviews", "Answer in a thread", body=ThreadReplyBody, answer=ThreadAnswer, status=201
+    )
     @idempotent
     def post(self, request: Request, release_id: int, thread_id: int) -> Response:
-        given = self.body(ReplyBody)
+        given = self.body(ThreadReplyBody)
         review = self.review(release_id)
         thread_reply(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
         return self.thread(release_id, thread_id, status=201)
@@ -179,12 +181,12 @@ class ThreadResolveView(ThreadEndpoint):
     @operation(
         "Reviews",
         "Resolve a thread: whoever began it may, or another reviewer",
-        body=MoveBody,
+        body=ThreadMoveBody,
         answer=ThreadAnswer,
     )
     @idempotent
     def post(self, request: Request, release_id: int, thread_id: int) -> Response:
-        given = self.body(MoveBody)
+        given = self.body(ThreadMoveBody)
         review = self.review(release_id)
         thread_resolve(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
         return self.thread(release_id, thread_id)
@@ -193,10 +195,10 @@ class ThreadResolveView(ThreadEndpoint):
 class ThreadReopenView(ThreadEndpoint):
     """Something is left to do after all."""
 
-    @operation("Reviews", "Reopen a thread", body=MoveBody, answer=ThreadAnswer)
+    @operation("Reviews", "Reopen a thread", body=ThreadMoveBody, answer=ThreadAnswer)
     @idempotent
     def post(self, request: Request, release_id: int, thread_id: int) -> Response:
-        given = self.body(MoveBody)
+        given = self.body(ThreadMoveBody)
         review = self.review(release_id)
         thread_reopen(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
         return self.thread(release_id, thread_id)
@@ -206,18 +208,21 @@ class DraftsView(ThreadEndpoint):
     """One's own drafts."""
 
     @operation(
-        "Reviews", "Your own drafts of comments, newest first", answer=DraftAnswer, paged=True
+        "Reviews",
+        "Your own drafts of comments, newest first",
+        answer=CommentDraftAnswer,
+        paged=True,
     )
     def get(self, request: Request, release_id: int) -> Response:
         self.query()
         drafts = drafts_of(self.actor, self.review(release_id))
-        return self.page(drafts, DraftAnswer, prepared=self.drafts(release_id))
+        return self.page(drafts, CommentDraftAnswer, prepared=self.drafts(release_id))
 
     @operation(
         "Reviews",
         "Draft a comment, to be submitted with your decision",
         body=CommentDraftBody,
-        answer=DraftAnswer,
+        answer=CommentDraftAnswer,
         status=201,
     )
     @idempotent
@@ -226,19 +231,21 @@ class DraftsView(ThreadEndpoint):
         thread = given.pop("thread", None)
         made = release_draft_add(actor=self.actor, release_id=release_id, thread_id=thread, **given)
         (draft,) = self.drafts(release_id)([made])
-        return self.answer(draft, DraftAnswer, status=201)
+        return self.answer(draft, CommentDraftAnswer, status=201)
 
 
 class DraftView(ThreadEndpoint):
     """One of one's own drafts."""
 
-    @operation("Reviews", "Change a draft of your own", body=CommentDraftPatch, answer=DraftAnswer)
+    @operation(
+        "Reviews", "Change a draft of your own", body=CommentDraftPatch, answer=CommentDraftAnswer
+    )
     def patch(self, request: Request, release_id: int, draft_id: int) -> Response:
         given = self.body(CommentDraftPatch)
         review = self.review(release_id)
         changed = draft_edit(actor=self.actor, review_id=review.pk, draft_id=draft_id, **given)
         (draft,) = self.drafts(release_id)([changed])
-        return self.answer(draft, DraftAnswer)
+        return self.answer(draft, CommentDraftAnswer)
 
     @operation("Reviews", "Throw a draft of your own away", answer=None, status=204)
     def delete(self, request: Request, release_id: int, draft_id: int) -> Response:
