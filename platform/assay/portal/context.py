@@ -11,9 +11,13 @@ from django.utils.functional import SimpleLazyObject
 
 from assay.middleware import principal_of
 from assay.portal.access import may_somewhere
-from assay.portal.reads import audit_alarms, policies_awaiting, reviews_awaiting
+from assay.portal.reads import after_reviews, audit_alarms, policies_awaiting
 from governance.permissions import Action
 from governance.principals import Principal
+from registry.releases.breakglass.selectors import break_glasses_active
+
+BANNERS = 5
+from governance.reviews.inbox import reviews_awaiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Govern",
         (
             Entry("Reviews", "portal:reviews", "clipboard-check", ("review",)),
+            Entry("Incidents", "portal:incidents", "alert-circle", ("incident",)),
+            Entry("Break-glass", "portal:break_glasses", "alert-triangle", ("break",)),
             Entry("Policy", "portal:policy", "shield-lock", ("policy",)),
             Entry(
                 "Audit log",
@@ -128,6 +134,9 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         "role_words": role_words(actor),
         "demo": settings.DEMO,
         "actor": actor,
+        # On every page of everybody who may see their releases: that is the price of an emergency.
+        "break_glasses": list(break_glasses_active(actor)[:BANNERS]),
         # Read only by the pages that show them.
+        "after_reviews": SimpleLazyObject(lambda: after_reviews(actor)),
         "audit_alarms": SimpleLazyObject(lambda: audit_alarms(actor)),
     }

@@ -93,7 +93,7 @@ def drawn(measured: Measured) -> Drawn:
     details = measured.evaluation.details
     return Drawn(
         measured=measured,
-        rows=[metric_row(row) for row in measured.metrics],
+        rows=[metric_row(row, measured.evaluation.pk) for row in measured.metrics],
         slices=[slice_row(row) for row in measured.slices],
         slices_by=list(dict.fromkeys(row.by for row in measured.slices)),
         gates_not_measured=[

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from assay.portal.templatetags.assay import measured
 from registry.evaluations.intervals import Interval
+from registry.releases.anchors import metric_key
 from registry.releases.comparison.measures import (
     ALONE,
     BETTER,
@@ -55,8 +56,10 @@ class Gate:
 @dataclass(frozen=True, slots=True)
 class Row:
     """A metric, or one part of the data, as a page shows it. `range`, `old_range` and
-    `change_range` are intervals in words, empty where there is none."""
+    `change_range` are intervals in words, empty where there is none; `key` is the place of a
+    comment on it."""
 
+    key: str
     title: str
     about: str
     n: int
@@ -72,18 +75,21 @@ class Row:
     gates: list[Gate]
 
 
-def metric_row(row: MetricRow) -> Row:
+def metric_row(row: MetricRow, evaluation_id: int) -> Row:
     gates = [Gate(check, gate_words(check)) for check in row.gates]
-    return _row(row, row.title, row.name, gates)
+    return _row(row, row.title, row.name, gates, metric_key(evaluation_id, row.name))
 
 
 def slice_row(row: SliceRow) -> Row:
     return _row(row, row.name, row.title, [])
 
 
-def _row(row: MetricRow | SliceRow, title: str, about: str, gates: list[Gate]) -> Row:
+def _row(
+    row: MetricRow | SliceRow, title: str, about: str, gates: list[Gate], key: str = ""
+) -> Row:
     change = row.change
     return Row(
+        key=key,
         title=title,
         about=about,
         n=row.n,

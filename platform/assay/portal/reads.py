@@ -5,39 +5,28 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
-from assay.portal.access import may
+from assay.portal.access import may, may_somewhere
 from governance.audit.alarms import alarms_visible_to
 from governance.audit.models import AuditAlarm
 from governance.errors import NotFound, NotPermitted
 from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
-from governance.reviews.models import Decision, Review, ReviewState, Verdict
-from governance.reviews.selectors import reviews_visible_to
 from governance.usage.selectors import beginning_of
+from registry.releases.breakglass.models import BreakGlass
+from registry.releases.breakglass.selectors import break_glasses_to_review
 
 
-def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
-    """Open reviews that need a vote the actor may still give, soonest due first."""
-    if actor.person_id is None or not actor.specialities:
-        return Review.objects.none()
-    voted = Decision.objects.filter(
-        review=OuterRef("pk"), person_id=actor.person_id, round=OuterRef("round")
-    ).exclude(verdict=Verdict.COMMENT)
-    return (
-        reviews_visible_to(actor)
-        .filter(
-            ~Exists(voted),
-            state=ReviewState.OPEN,
-            required_approvals__has_any_keys=sorted(actor.specialities),
-        )
-        .exclude(opened_by_id=actor.person_id)
-        .exclude(excluded_people__contains=[actor.person_id])
-        .order_by("due_at")
-    )
+def after_reviews(actor: Principal) -> list[BreakGlass]:
+    """Break-glasses that the actor may review afterwards, the most pressing first."""
+    if not may_somewhere(actor, Action.RELEASE_DECIDE, kind="release"):
+        return []
+    mine = Q(asked_by_id=actor.person_id) | Q(confirmed_by_id=actor.person_id)
+    mine |= Q(excluded_people__contains=[actor.person_id])
+    return list(break_glasses_to_review(actor).exclude(mine)[:20])
 
 
 def policies_awaiting(actor: Principal) -> int:

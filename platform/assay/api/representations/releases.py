@@ -156,6 +156,11 @@ class ReleaseDetail(ReleaseAnswer):
 
     risk_answers = serializers.JSONField()
     dossier_fields = serializers.JSONField()
+    renewals = serializers.ListField(
+        source="renewed_as",
+        child=serializers.IntegerField(),
+        help_text="Releases that it was submitted again as.",
+    )
     review = ReviewDetail(allow_null=True)
 
 

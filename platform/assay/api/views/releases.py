@@ -38,6 +38,7 @@ from governance.errors import NotFound
 from governance.people.models import Speciality
 from governance.people.selectors import department_get
 from governance.principals import Principal
+from governance.reviews.inbox import DUE, Asked, reviews_awaiting
 from governance.reviews.models import Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from governance.reviews.services import checklist_attest
@@ -79,6 +80,9 @@ def shown_release(actor: Principal, release_id: int) -> Release:
     release = release_get(actor=actor, id=release_id)
     review = release_review(release)
     shown: Any = release
+    again = releases_visible_to(actor).filter(renews=release.pk).order_by("pk")
+    # `renewals` of the row itself are those that anybody may see.
+    shown.renewed_as = list(again.values_list("pk", flat=True))
     shown.review = shown_review(actor, review) if review is not None else None
     return release
 
@@ -319,9 +323,16 @@ class WithdrawView(Endpoint):
 
 
 class ReviewQuery(StrictSerializer):
-    """Filters of the list."""
+    """Filters of the list. `missing` is a speciality that still lacks an approval; `awaiting`
+    leaves what waits for the vote of the caller; with it or `due`, what is due first comes first.
+    """
 
     state = Choice(choices=ReviewState.choices, required=False)
+    tier = Slug(max_length=20, required=False)
+    department = Slug(max_length=40, required=False)
+    missing = Choice(choices=Speciality.choices, required=False)
+    due = Choice(choices=[(each, each) for each in DUE], required=False)
+    awaiting = Choice(choices=[("me", "me")], required=False)
 
 
 class ReviewsView(Endpoint):
@@ -330,4 +341,8 @@ class ReviewsView(Endpoint):
     @operation("Releases", "List reviews", query=ReviewQuery, answer=ReviewAnswer, paged=True)
     def get(self, request: Request) -> Response:
         given = self.query(ReviewQuery)
-        return self.page(reviews_visible_to(self.actor).filter(**given), ReviewAnswer)
+        awaiting = given.pop("awaiting", "")
+        rows = reviews_awaiting(self.actor) if awaiting else reviews_visible_to(self.actor)
+        if awaiting or "due" in given:
+            self.ordering = ("due_at", "id")
+        return self.page(Asked(**given).applied(rows), ReviewAnswer)

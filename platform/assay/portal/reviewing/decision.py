@@ -29,6 +29,10 @@ def decision(page: Page) -> dict[str, Any]:
     return {
         "standing": page.standing,
         "choices": choices,
+        "may_condition": any(
+            c["value"] == Verdict.APPROVE and (not c["blocked"] or c["code"] == STEP_UP)
+            for c in choices
+        ),
         "unproved": any(c["code"] == STEP_UP for c in choices),
         "decides": any(not c["blocked"] for c in choices if c["value"] != Verdict.COMMENT),
         "specialities": sorted(voting & set(page.review.required_approvals)),

@@ -13,11 +13,13 @@ from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
+from assay.portal.views.versions import may_report
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
 from governance.usage.selectors import usage_visible_to
 from registry.catalogue import get_task
+from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
@@ -72,6 +74,7 @@ class DeploymentPage(ActionScreen):
             "deployment": deployment,
             "rollback": self.rollback(deployment),
             "release": deployment.release,
+            "renewal": release_renewal(actor=self.actor, release=deployment.release),
             "version": version,
             "live": live,
             "replicas": list(deployment.replicas.all()),
@@ -79,6 +82,7 @@ class DeploymentPage(ActionScreen):
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
             "usage": usage_bars(days, tokens=False) if any(d["requests"] for d in days) else None,
             "example": example(self, deployment),
+            "may_report": may_report(self.actor, version),
             "may_explain": may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
             "may_stop": live
             and may(

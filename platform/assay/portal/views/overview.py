@@ -12,20 +12,23 @@ from django.utils import timezone
 
 from assay.portal.access import may_somewhere
 from assay.portal.http import Screen
-from assay.portal.reads import reviews_awaiting, usage_days
+from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.selectors import alerts_now
+from governance.reviews.inbox import reviews_awaiting
 from governance.usage.records import JOBS
 from governance.usage.selectors import usage_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
+from registry.incidents.selectors import incidents_pressing
 from registry.intake.models import Intake, IntakeState
 from registry.intake.selectors import intakes_visible_to
 from registry.releases.models import ReleaseState
 from registry.releases.selectors import releases_visible_to
+from registry.releases.validity import releases_expiring
 from registry.versions.models import VersionKind
 from registry.versions.selectors import versions_visible_to
 from workers.deployments.models import DeploymentState
@@ -33,6 +36,7 @@ from workers.deployments.selectors import deployments_visible_to
 from workers.jobs.models import JobState
 from workers.jobs.selectors import jobs_visible_to
 
+EXPIRING_SHOWN = 10
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
 
@@ -154,6 +158,8 @@ class Overview(Screen):
         return {
             "needs": needs_me(actor),
             "alerts": alerts_now(actor),
+            "incidents": list(incidents_pressing(actor).prefetch_related(None)[:20]),
+            "expiring": releases_expiring(actor)[:EXPIRING_SHOWN],
             "way": way_of_a_model(actor),
             **running_jobs(actor),
             "deployments": deployments[:6],

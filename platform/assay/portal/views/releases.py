@@ -17,6 +17,8 @@ from assay.portal.release_forms import ReleaseForm, RiskForm
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
+from registry.releases.breakglass.force import serving_end
+from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
 from registry.releases.exports.services import release_export
 from registry.releases.models import ReleaseState
@@ -100,14 +102,20 @@ class ReleasePage(ActionScreen):
         waiting = release.state in (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
         deployments = list(deployments_visible_to(self.actor).filter(release=release))
         live = any(deployment.state in LIVE for deployment in deployments)
+        glasses = list(break_glasses_of(release)[:10])
+        is_open = any(glass.state in ("requested", "active") for glass in glasses)
         return {
             "release": release,
+            "glasses": glasses,
+            "may_break_glass": waiting
+            and not is_open
+            and may(self.actor, Action.RELEASE_BREAK_GLASS, kind="release", department=department),
             "review": release_review(release),
             "deployments": deployments,
             "renewal": release_renewal(actor=self.actor, release=release),
             "may_renew": renewal_obstacle(release) is None
             and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
-            "may_deploy": release.state == ReleaseState.APPROVED
+            "may_deploy": serving_end(release) is not None
             and not live
             and may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department),
             "may_pack": may(

@@ -19,6 +19,7 @@ from assay.accounts.personas import personas_allowed
 from assay.accounts.tokens import no_second_factor
 from assay.portal.account_forms import CodeForm
 from assay.portal.http import ActionScreen
+from assay.portal.reviewing.conditions import Typed, typed_conditions
 from governance.people.proof import FRESH, LOCAL, proof_fresh
 from governance.people.signing_in import own_account, step_up_record
 from governance.principals import Principal
@@ -84,13 +85,21 @@ class Prove(ActionScreen):
 def typed_keep(request: HttpRequest, review_id: int) -> None:
     """Keep what was typed into a decision, until it is taken."""
     kept = {name: request.POST.get(name, "")[:most] for name, most in _FIELDS.items()}
-    request.session[TYPED] = {"review": review_id, **kept}
+    asked = {"conditions": typed_conditions(request)}
+    request.session[TYPED] = {"review": review_id, **kept, **asked}
 
 
 def typed_kept(request: HttpRequest, review_id: int) -> dict[str, str]:
     """What was typed on that review's page; empty when nothing is kept of it."""
     kept: dict[str, Any] = request.session.get(TYPED) or {}
     return kept if kept.get("review") == review_id else {}
+
+
+def conditions_kept(request: HttpRequest, review_id: int) -> Typed:
+    """The conditions typed on that review's page."""
+    kept: Any = typed_kept(request, review_id)
+    found: Typed = kept.get("conditions", {})
+    return found
 
 
 def typed_forget(request: HttpRequest) -> None:

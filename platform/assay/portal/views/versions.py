@@ -18,6 +18,7 @@ from governance.principals import Principal
 from registry.catalogue import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
+from registry.incidents.selectors import incidents_of, reporting_resource
 from registry.releases.comparison.build import beside
 from registry.releases.comparison.files import manifest_files
 from registry.releases.selectors import releases_visible_to
@@ -34,6 +35,18 @@ def recall_of(actor: Principal, version: ModelVersion) -> ModelVersion | None:
     if version.recalled_with_id in (None, version.pk):
         return None
     return versions_visible_to(actor).filter(pk=version.recalled_with_id).first()
+
+
+def may_report(actor: Principal, version: ModelVersion) -> bool:
+    """Whether the actor may report an incident of the version."""
+    found = reporting_resource(version)
+    return may(
+        actor,
+        Action.INCIDENT_OPEN,
+        kind="incident",
+        department=found.department,
+        attributes=found.attributes,
+    )
 
 
 class VersionPage(Screen):
@@ -74,6 +87,8 @@ class VersionPage(Screen):
                 department=department,
                 attributes={"shared": version.model.shared},
             ),
+            "incidents": list(incidents_of(self.actor, version.pk).prefetch_related(None)[:5]),
+            "may_report": may_report(self.actor, version),
             "may_evaluate": trusted
             and bool(TASKS[version.model.task].evaluator)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),

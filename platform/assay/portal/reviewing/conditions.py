@@ -1,0 +1,92 @@
+"""Conditions in the box in which a reviewer decides: what others ask for, and one's own."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from django.http import HttpRequest, QueryDict
+
+from assay.portal.reviewing.parts import Page
+from governance.errors import InvalidInput, WrongState
+from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, asked, conditions_agreed
+
+PREFIX = "condition_"
+# What is kept of a form over the way to a second factor and back.
+FIELDS_MAX, VALUES_MAX, LENGTH_MAX = 120, 100, (OBLIGATION_MAX + 2) * OBLIGATIONS_MAX
+
+Typed = dict[str, list[str]]
+
+
+def conditions(page: Page, kept: Typed) -> dict[str, Any]:
+    """What has been asked for in this round, what holds of it together, and what was typed."""
+    typed = typed_conditions(page.screen.request) or kept
+    said = asked(page.review)
+    return {
+        "asked": [(vote.person, each.words()) for vote, each in said],
+        "agreed": _agreed(page) if len(said) > 1 else [],
+        "condition_departments": sorted(page.release.departments.all(), key=lambda d: d.name),
+        "condition_typed": {name: values[0] for name, values in typed.items() if values},
+        "condition_only": typed.get(f"{PREFIX}departments", []),
+    }
+
+
+def _agreed(page: Page) -> list[str]:
+    try:
+        return conditions_agreed(page.review).words()
+    except WrongState as error:
+        return [error.message]
+
+
+def typed_conditions(request: HttpRequest) -> Typed:
+    """What was typed into the form, within bounds."""
+    names = [name for name in request.POST if name.startswith(PREFIX) and len(name) <= 80]
+    return {
+        name: [value[:LENGTH_MAX] for value in request.POST.getlist(name)[:VALUES_MAX]]
+        for name in names[:FIELDS_MAX]
+        if any(request.POST.getlist(name))
+    }
+
+
+def conditions_given(post: QueryDict) -> dict[str, Any]:
+    """The form as `release_decide` takes it; empty when nothing was filled in.
+
+    Raises:
+        InvalidInput: a number or a date that is none.
+    """
+    rates = {
+        name.removeprefix(f"{PREFIX}rate_"): _whole(post[name], name)
+        for name in post
+        if name.startswith(f"{PREFIX}rate_") and post[name].strip()
+    }
+    lines = post.get(f"{PREFIX}obligations", "").splitlines()
+    rate = post.get(f"{PREFIX}rate", "").strip()
+    given = {
+        "departments": post.getlist(f"{PREFIX}departments"),
+        "until": _midnight(post.get(f"{PREFIX}until", "").strip()),
+        "requests_per_minute": _whole(rate, f"{PREFIX}rate") if rate else None,
+        "requests_per_minute_of": rates,
+        "obligations": [line.strip() for line in lines if line.strip()],
+    }
+    return {name: value for name, value in given.items() if value or value == 0}
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.strip().isascii() and text.strip().isdecimal() and len(text) <= 9):
+        raise InvalidInput(
+            f"{text[:20]} is no number of requests per minute.",
+            fields={name: ["is a whole number"]},
+        )
+    return int(text)
+
+
+def _midnight(text: str) -> datetime | None:
+    """The beginning of that day, UTC."""
+    if not text:
+        return None
+    try:
+        return datetime.combine(date.fromisoformat(text), time(), UTC)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{text[:20]} is no date.", fields={f"{PREFIX}until": ["is a date, as 2027-03-01"]}
+        ) from error

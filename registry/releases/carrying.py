@@ -1,0 +1,152 @@
+"""Which release may be submitted again, and what of its review still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from governance.errors import InvalidInput, WrongState
+from governance.principals import Principal
+from governance.reviews.carrying import attested_in, checklist_carry
+from governance.reviews.models import ChecklistItem, Review
+from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import release_review
+from registry.releases.terms import terms_of
+from registry.versions.models import ModelVersion
+
+AGAIN = frozenset(
+    {ReleaseState.EXPIRED, ReleaseState.REJECTED, ReleaseState.VOIDED, ReleaseState.WITHDRAWN}
+)
+# What a dossier says of the moment at which it was frozen: no attestation rests on it.
+_OF_THE_MOMENT = frozenset({"format", "policy_version", "review_policy", "replaces"})
+_ALWAYS = ("identity", "purpose", "release", "risk")
+# The sections that an item rests on beside those; an item that is not named rests on all.
+_RESTS_ON: Mapping[str, tuple[str, ...]] = {
+    "classification": ("data",),
+    "conformity": ("conformity",),
+    "deployer-duties": (),
+    "incidents": ("operation",),
+    "instructions": ("card",),
+    "logging": ("logging",),
+    "monitoring": ("operation",),
+    "oversight": ("oversight",),
+    "personal-data": ("data",),
+    "purpose": (),
+    "risk-management": ("risks",),
+    "stop-procedure": ("oversight",),
+    "transparency": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One section of the dossier that is not what it was."""
+
+    section: str
+    before: str
+    after: str
+
+
+def renewal_obstacle(release: Release) -> WrongState | None:
+    """Why `release` cannot be submitted again now; None when it can."""
+    state = ReleaseState(release.state)
+    if state in AGAIN:
+        return None
+    said = f"Release {release.pk} is {state.label.lower()}; it cannot be submitted again"
+    if state is ReleaseState.APPROVED and release.expires_at is not None:
+        first = release.expires_at - timedelta(days=max(terms_of(release).warn_days, default=0))
+        if first <= timezone.now():
+            return None
+        return WrongState(
+            f"{said} before {first:%Y-%m-%d}: its approval lasts until "
+            f"{release.expires_at:%Y-%m-%d}.",
+            code="not_renewable",
+            hint="A changed request is a new release of the version.",
+        )
+    hints = {
+        ReleaseState.IN_REVIEW: "Its review is under way.",
+        ReleaseState.CHANGES_REQUESTED: "Answer the reviewers.",
+        ReleaseState.RECALLED: "A recalled version never serves again; release another.",
+        ReleaseState.SUSPENDED: "Resolve the incident that suspends it.",
+    }
+    return WrongState(f"{said}.", code="not_renewable", hint=hints.get(state, ""))
+
+
+def check_renewal(
+    renews: Release, version: ModelVersion, environment: str, deployment_name: str
+) -> None:
+    """Raises WrongState when it cannot be renewed now, InvalidInput by something else."""
+    if (obstacle := renewal_obstacle(renews)) is not None:
+        raise obstacle
+    same = (renews.version_id, renews.environment, renews.deployment_name)
+    if same != (version.pk, environment, deployment_name):
+        raise InvalidInput(
+            f"Release {renews.pk} is of {renews.version} as {renews.deployment_name} in "
+            f"{renews.environment}; a renewal is of the same.",
+            fields={"renews": ["Is of something else."]},
+        )
+
+
+def dossier_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """Every section in which two dossiers of a version differ, but for who submitted them."""
+    found = []
+    for section in sorted({*before, *after} - {"format"}):
+        one, other = _section(before, section), _section(after, section)
+        if one != other:
+            found.append(Change(section, _brief(section, one), _brief(section, other)))
+    return found
+
+
+def unchanged_items(
+    old: Release, review: Review | None, dossier: Mapping[str, Any]
+) -> list[ChecklistItem]:
+    """What was attested of `old` and rests on nothing that is otherwise in `dossier`. Of what was
+    rejected nothing: it is all looked at anew.
+    """
+    if review is None or old.state == ReleaseState.REJECTED:
+        return []
+    return [item for item in attested_in(review) if _rests_unchanged(item, old.dossier, dossier)]
+
+
+def attestations_carry(*, actor: Principal, release: Release, review: Review) -> list[str]:
+    """Carry over into the review of a renewal what still holds of the one before; the codes."""
+    old = release.renews
+    source = None if old is None else release_review(old)
+    if old is None or source is None:
+        return []
+    items = unchanged_items(old, source, release.dossier)
+    return checklist_carry(actor=actor, review=review, source=source, items=items)
+
+
+def _rests_unchanged(
+    item: ChecklistItem, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> bool:
+    named = _RESTS_ON.get(item.code)
+    sections = {*before, *after} - _OF_THE_MOMENT if named is None else {*_ALWAYS, *named}
+    return all(_section(before, name) == _section(after, name) for name in sections)
+
+
+def _section(dossier: Mapping[str, Any], name: str) -> Any:
+    """The section without what only says who submitted it, or what is live just now."""
+    value = dossier.get(name)
+    if isinstance(value, Mapping):
+        apart = {"release": "submitted_by", "operation": "rollback"}.get(name)
+        return {key: part for key, part in value.items() if key != apart}
+    return value
+
+
+def _brief(section: str, value: Any) -> str:
+    if section == "evaluations":
+        count = len(value or ())
+        return f"{count} evaluation{'' if count == 1 else 's'}"
+    if section == "replaces":
+        return f"release {value['release']}" if value else "nothing"
+    if section == "review_policy":
+        return f"{value['name']}, version {value['version']}" if value else "none"
+    if value in (None, "", [], {}):
+        return "nothing"
+    return value[:200] if isinstance(value, str) else str(value) if isinstance(value, int) else ""
