@@ -158,8 +158,9 @@ def attacked_company() -> Company:
     )  # fmt: skip
     things["thread"].comments.create(person=company.enzo, text=SECRET, **on)
     things["draft"] = CommentDraft.objects.create(
-        review=company.review_open, person=company.carla, text=SECRET, anchor_kind="general", **on
-    )
+        review=company.review_open, person=person_of(company, "a compliance reviewer"),
+        text=SECRET, anchor_kind="general", **on,
+    )  # fmt: skip
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
