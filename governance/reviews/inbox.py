@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -147,3 +149,23 @@ def inbox_counts(actor: Principal, asked: Asked) -> Counts:
     )
     mine = asked.applied(reviews_awaiting(actor)).order_by().count()
     return Counts(mine=mine, **counted)
+
+
+def missing_specialities(reviews: Iterable[Review]) -> dict[int, list[str]]:
+    """By review, the specialities whose approvals its present round still lacks; one query."""
+    listed = list(reviews)
+    given: Counter[tuple[int, str]] = Counter()
+    present = {review.pk: (review.round, review.digest) for review in listed}
+    votes = Decision.objects.filter(review__in=present, verdict=Verdict.APPROVE)
+    for review, name, number, digest in votes.values_list(
+        "review_id", "speciality", "round", "digest"
+    ):
+        given[review, name] += (number, digest) == present[review]
+    return {
+        review.pk: [
+            name
+            for name, needed in sorted(review.required_approvals.items())
+            if needed > given[review.pk, name]
+        ]
+        for review in listed
+    }

@@ -14,10 +14,11 @@ from assay.portal.access import may_somewhere
 from assay.portal.reads import after_reviews, audit_alarms, policies_awaiting
 from governance.permissions import Action
 from governance.principals import Principal
+from governance.reviews.inbox import reviews_awaiting
 from registry.releases.breakglass.selectors import break_glasses_active
 
+# Break-glasses that every page names; more stand on their own page.
 BANNERS = 5
-from governance.reviews.inbox import reviews_awaiting
 
 
 @dataclass(frozen=True, slots=True)
