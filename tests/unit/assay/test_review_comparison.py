@@ -167,6 +167,39 @@ def test_the_evidence_opens_with_its_digest(company: Company) -> None:
     assert "Everything measured, as it was recorded" in html
 
 
+def test_a_comment_can_be_put_where_it_belongs(company: Company) -> None:
+    measured = company.second.evaluations.get()
+    company.waiting.dossier |= {
+        "evaluations": [{"id": measured.pk, "metrics": {"chrf": 1}, "dataset": "held-out"}],
+        "card": company.second.card,
+        "identity": {"files": [{"path": "adapter_model.safetensors"}]},
+        "risk": {"answers": {"notes": "x"}},
+        "data": {},
+        "training": {},
+    }
+    company.waiting.save()
+    html = page(company)
+    asked = set(
+        re.findall(
+            r'name="kind" value="(\w+)"><input type="hidden" name="key" value="([^"]+)"', html
+        )
+    )
+    assert {
+        ("metric", f"{measured.pk}/chrf"),
+        ("card", "limitations"),
+        ("file", "adapter_model.safetensors"),
+        ("answer", "notes"),
+        ("dossier", "data"),
+        ("dossier", "training"),
+    } <= asked
+    # Not where there is no such place, nor on a page that is no review's.
+    assert ("card", "old-card") not in asked
+    assert (
+        'name="kind"'
+        not in signed_in(company.enzo).get(f"/versions/{company.second.pk}").content.decode()
+    )
+
+
 def test_it_costs_the_same_however_much_there_is_to_compare(company: Company) -> None:
     carla = principal_for_person(company.carla)
 
