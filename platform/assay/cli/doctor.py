@@ -88,15 +88,22 @@ def check_mlflow() -> str:
 
 
 def check_policy() -> str:
-    """A policy is active; without one everything is denied."""
+    """Policies are in force; without them everything is denied, and nothing reviewed."""
     from governance.policy.models import PolicyState, PolicyVersion
+    from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
 
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     if active is None:
         raise NotWell(
             "no policy is active, so everything is denied", "Run `assay manage bootstrap`."
         )
-    return f"version {active.number}"
+    reviews = ReviewPolicy.objects.filter(state=ReviewPolicyState.ACTIVE).count()
+    if not reviews:
+        raise NotWell(
+            "no review policy is in force, so nothing can be released",
+            "Run `assay manage bootstrap`.",
+        )
+    return f"version {active.number}, {reviews} review policies"
 
 
 def check_signing_key() -> str:
