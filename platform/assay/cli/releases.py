@@ -63,6 +63,7 @@ def show(release_id: Annotated[int, typer.Argument(help="The release's number.",
         [
             ("release", release["id"]),
             ("state", state(release["state"])),
+            *([("void because", release["voided_because"])] if release["voided_because"] else []),
             ("version", release["version"]["name"]),
             ("digest", release["version"]["digest"]),
             ("deployment", f"{release['deployment_name']} ({release['environment']})"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from allauth.account.internal.flows.login import record_authentication
+from django.db import transaction
 from django.http import HttpRequest
 from django.test import Client, override_settings
 from django.utils import timezone
@@ -40,7 +41,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 @pytest.fixture
 def company(db: None) -> Company:
-    return tell_story()
+    with transaction.atomic():
+        return tell_story()
 
 
 @pytest.fixture

@@ -35,6 +35,9 @@ class ReleaseAnswer(ValidityAnswer):
     renews = serializers.IntegerField(
         source="renews_id", allow_null=True, help_text="The release it was submitted again from."
     )
+    voided_because = serializers.CharField(
+        help_text="What changed of what the dossier covers; empty unless the state is `voided`."
+    )
     url = Link("releases/{0.id}")
     dossier_url = Link("releases/{0.id}/dossier")
 

@@ -21,9 +21,16 @@ from registry.releases.conditions import conditions_words as conditions_said
 
 register = template.Library()
 
+PROOFS = {
+    "webauthn": "a passkey",
+    "totp": "an authenticator app",
+    "recovery_codes": "a recovery code",
+    "local": "a click in the demonstration (local)",
+}
 TONES = {
     "ok": (
-        "active approved justified resolved serving ready succeeded trusted satisfied allowed passed"
+        "active approved justified resolved serving ready succeeded trusted satisfied allowed "
+        "passed"
     ),
     "bad": (
         "rejected refused failed dead recalled suspended denied reject revoked voided "
@@ -314,6 +321,12 @@ def exhausted(alerts: list[Any]) -> bool:
 def normal(amount: Decimal) -> str:
     """A decimal without the noughts at its end."""
     return f"{amount:,.6f}".rstrip("0").rstrip(".")
+
+
+@register.filter
+def proof_words(method: str) -> str:
+    """By what a voter proved who they are."""
+    return PROOFS.get(method, method)
 
 
 @register.filter

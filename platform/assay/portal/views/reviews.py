@@ -26,6 +26,7 @@ from governance.reviews.models import Review
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.services import checklist_attest
 from governance.reviews.waivers.selectors import checklist_prefetch
+from registry.releases.models import ReleaseState
 from registry.releases.selectors import release_get
 from registry.releases.services import release_answer, release_decide
 
@@ -72,6 +73,8 @@ class ReviewPage(ActionScreen):
             "tabs": TABS,
             "tab": page.tab,
             "typed": self.request.POST or typed_kept(self.request, review.pk),
+            "may_renew": release.state == ReleaseState.VOIDED
+            and page.may(Action.RELEASE_SUBMIT, "release"),
             "may_pack": page.may(Action.RELEASE_EVIDENCE, "release"),
             **changed(page),
             **checklist(page),
