@@ -19,6 +19,7 @@ from registry.evaluations.models import Evaluation, Gate
 from registry.intake.models import IntakeState
 from registry.manifests import Manifest, ManifestMismatch, verify_folder
 from registry.releases.dossier import version_evaluations
+from registry.releases.dossier_fields import missing_sections
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
@@ -192,10 +193,18 @@ def _classification(case: Case) -> Result:
     return True, f"Stated is {stated}. Trained on {known or 'nothing that is registered here'}."
 
 
+def _complete(case: Case) -> Result:
+    missing = missing_sections(case.policy.name, case.dossier)
+    if missing:
+        return False, f"Nothing is said of {', '.join(missing)}."
+    return True, "What the tier asks for is filled in."
+
+
 # By the names in `registry.releases.vocabulary`.
 CHECKS: dict[str, Callable[[Case], Result]] = {
     "card": _card,
     "classification": _classification,
+    "dossier": _complete,
     "evaluated": _evaluated,
     "files": lambda case: files_match(case.chain),
     "gates": _gates,

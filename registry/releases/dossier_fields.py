@@ -140,9 +140,15 @@ def checked_dossier_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def missing_sections(tier: str, fields: Mapping[str, Any]) -> list[str]:
-    """The sections that `tier` asks for and that nobody filled in, in the dossier's order."""
-    return [name for name in REQUIRED.get(tier, SECTIONS) if not fields.get(name)]
+def missing_sections(tier: str, said: Mapping[str, Any]) -> list[str]:
+    """The sections that `tier` asks for and that nobody filled in, in the dossier's order. `said`
+    holds the sections: the fields of a release, or its dossier.
+    """
+    filled = {name for name in SECTIONS if said.get(name)}
+    # The system fills in a part of this one by itself.
+    if "review_date" not in (said.get("operation") or {}):
+        filled.discard("operation")
+    return [name for name in REQUIRED.get(tier, SECTIONS) if name not in filled]
 
 
 def _wrong(said: DossierFields) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from registry.releases.risk import QUESTIONS
 CHECKS = {
     "card": "the model card says something",
     "classification": "the stated classification is no lower than the training data's",
+    "dossier": "the dossier's sections that the tier asks for are filled in",
     "evaluated": "it was evaluated on held-out data",
     "files": "every stored file has the digest that the dossier names",
     "gates": "every gate that was set beforehand is passed, and enough are set",

@@ -123,7 +123,7 @@ def test_an_answer_says_it_anew(office: Office) -> None:
     }
     client.post(f"/reviews/{review.pk}/answer", {"message": "Said who.", **anew})
     dossier = Release.objects.get().dossier
-    assert dossier["oversight"]["overseers"] == head
+    assert dossier["oversight"]["overseers"] == "The head of the pharmacy."
     assert dossier["oversight"]["stop_tested_on"] == "2026-01-15"
     assert dossier["conformity"]["route"] == "voluntary"
 

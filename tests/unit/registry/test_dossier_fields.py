@@ -162,7 +162,32 @@ def test_the_stop_procedure_may_have_been_tested_today() -> None:
 def test_a_tier_asks_for_sections(tier: str, needed: list[str]) -> None:
     assert missing_sections(tier, {}) == needed
     assert missing_sections(tier, checked_dossier_fields(FIELDS)) == []
-    assert missing_sections(tier, {"risks": []}) == needed
+    assert (
+        missing_sections(tier, {"risks": [], "operation": {"rollback": {"release": 1}}}) == needed
+    )
+
+
+@pytest.mark.parametrize(
+    ("tier", "fields", "state", "note"),
+    [
+        ("limited", {}, "failed", "Nothing is said of oversight."),
+        ("limited", {"oversight": FIELDS["oversight"]}, "satisfied", "is filled in"),
+        ("high", {"risks": FIELDS["risks"]}, "failed", "of oversight, operation, conformity."),
+        ("high", FIELDS, "satisfied", "is filled in"),
+        ("general-purpose", {}, "failed", "of risks, oversight, operation, conformity."),
+    ],
+)
+def test_the_checklist_says_what_the_dossier_lacks(
+    office: Office, tier: str, fields: dict[str, Any], state: str, note: str
+) -> None:
+    checked = office.checklist(office.submit(tier=tier, dossier_fields=fields))["dossier-complete"]
+    assert checked[0] == state
+    assert note in checked[1]
+
+
+def test_a_minimal_tier_asks_for_none(office: Office) -> None:
+    release = office.submit(tier="minimal", dossier_fields={})
+    assert "dossier-complete" not in office.checklist(release)
 
 
 def test_an_answer_says_it_anew_or_leaves_it(office: Office) -> None:
