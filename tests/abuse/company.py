@@ -33,12 +33,14 @@ from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.absences.models import Absence
 from governance.reviews.models import Decision, Review
-from governance.reviews.threads.models import CommentDraft, ReviewThread
 from governance.reviews.policies.lifecycle import review_policy_draft, review_policy_propose
 from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.shipping import shipped_text
+from governance.reviews.threads.models import CommentDraft, ReviewThread
 from governance.reviews.waivers.models import Waiver
 from registry.datasets.models import Dataset
+from registry.incidents.models import Incident, IncidentNote, IncidentVersion
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.versions.models import Model
 from tests.proofs import fresh_proof, signed_in
@@ -161,6 +163,7 @@ def attacked_company() -> Company:
         review=company.review_open, person=person_of(company, "a compliance reviewer"),
         text=SECRET, anchor_kind="general", **on,
     )  # fmt: skip
+    add_emergencies(company)
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
@@ -180,6 +183,24 @@ def attacked_company() -> Company:
         reason=SECRET,
     )
     return company
+
+
+def add_emergencies(company: Company) -> None:
+    """An incident of engineering's adapter, and a break-glass that somebody asks for."""
+    engineering = company.departments["engineering"]
+    incident = Incident.objects.create(
+        title=SECRET, happened=SECRET, severity="medium", aware_at=timezone.now(),
+        department=engineering, reporter=company.enzo,
+    )  # fmt: skip
+    incident.departments.add(engineering)
+    IncidentVersion.objects.create(incident=incident, version=company.first, added_by=company.enzo)
+    IncidentNote.objects.create(incident=incident, kind="note", text=SECRET, person=company.enzo)
+    company.things["incident"] = incident
+    company.things["break_glass"] = BreakGlass.objects.create(
+        release=company.waiting, department=engineering, reason=SECRET, hours=2,
+        dossier_digest=company.waiting.dossier_digest, excluded_people=[company.enzo.pk],
+        asked_by=company.enzo, asked_at=timezone.now(),
+    )  # fmt: skip
 
 
 def proposed_policy(company: Company) -> PolicyVersion:
@@ -222,6 +243,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "audit/events": company.event.pk,
         "audit/exports": company.export.pk,
         "audit/filters": company.filter.pk,
+        "break-glass": company.break_glass.pk,
         "budgets/limits": company.limit.pk,
         "checklist": "oversight",
         "datasets": "docstrings-train",
@@ -231,6 +253,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "evaluations": company.evaluation.pk,
         "export": "json",
         "group-mappings": company.mapping.pk,
+        "incidents": company.incident.pk,
         "intakes": company.signable.pk,
         "jobs": company.running.pk,
         "keys": company.key.pk,
@@ -285,7 +308,11 @@ def values(company: Company) -> dict[str, Any]:
     `operation:member` is for that operation alone; None leaves the member out.
     """
     return {
+        "aware_at": None,
         "base_version": company.base.pk,
+        "break_glass_review_post:verdict": "justified",
+        "incident_state_post:state": "investigating",
+        "incidents_post:versions": [company.second.pk],
         "blocking": None,
         "columns": None,
         "cursor": None,

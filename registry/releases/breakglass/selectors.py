@@ -17,7 +17,12 @@ from registry.releases.selectors import releases_visible_to
 def break_glasses_visible_to(actor: Principal) -> QuerySet[BreakGlass]:
     """Those of releases that `actor` may see, the newest first."""
     return BreakGlass.objects.select_related(
-        "release__version__model", "department", "asked_by", "confirmed_by", "ended_by"
+        "release__version__model",
+        "department",
+        "asked_by",
+        "confirmed_by",
+        "ended_by",
+        "reviewed_by",
     ).filter(release__in=releases_visible_to(actor).order_by().values("pk"))
 
 

@@ -32,7 +32,9 @@ from governance.reviews.policies.shipping import shipped_text
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.incidents.models import Incident, IncidentVersion
 from registry.intake.models import Intake
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api
@@ -52,6 +54,8 @@ QUERIES = {
     "quotas": 4,
     "models": 4,
     "models/line/versions": 6,
+    "incidents": 5,
+    "break-glass": 4,
     "intakes": 4,
     "datasets": 4,
     "datasets/line/versions": 6,
@@ -215,6 +219,43 @@ def fill_intakes(world: World, _number: int) -> None:
     )
 
 
+def fill_incidents(world: World, _number: int) -> None:
+    made = Incident.objects.create(
+        title="t",
+        happened="h",
+        severity="low",
+        aware_at=timezone.now(),
+        department=world.department(),
+        reporter=world.person(),
+    )
+    IncidentVersion.objects.create(incident=made, version=world.version(), added_by=world.person())
+
+
+def fill_break_glass(world: World, _number: int) -> None:
+    release, now = world.release(), timezone.now()
+    BreakGlass.objects.create(
+        release=release,
+        department=release.department,
+        dossier_digest=DIGEST,
+        reason="r",
+        hours=1,
+        excluded_people=[],
+        asked_by=world.person(),
+        asked_at=now,
+        state="reviewed",
+        confirmed_by=world.person(),
+        confirmed_at=now,
+        ends_at=now,
+        ended_at=now,
+        ended_by=world.person(),
+        due_at=now,
+        reviewed_by=world.person(),
+        reviewed_at=now,
+        verdict="justified",
+        lessons="l",
+    )
+
+
 def fill_dataset_versions(world: World, _number: int) -> None:
     line = Dataset.objects.filter(name="line").first() or world.dataset("line")
     world.dataset_version(line)
@@ -330,6 +371,8 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "quotas": fill_quotas,
     "models": lambda world, _: world.model(),
     "models/line/versions": fill_versions,
+    "incidents": fill_incidents,
+    "break-glass": fill_break_glass,
     "intakes": fill_intakes,
     "datasets": lambda world, _: world.dataset(),
     "datasets/line/versions": fill_dataset_versions,

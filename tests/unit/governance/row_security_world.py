@@ -22,7 +22,14 @@ from governance.reviews.threads.models import ReviewThread, ThreadComment
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.incidents.models import (
+    Incident,
+    IncidentNote,
+    IncidentSuspension,
+    IncidentVersion,
+)
 from registry.intake.models import Intake
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
 from workers.deployments.models import Deployment, Replica, ServingPeriod
@@ -48,6 +55,11 @@ OWNED: tuple[type[DjangoModel], ...] = (
     Evaluation,
     GateResult,
     Release,
+    Incident,
+    IncidentVersion,
+    IncidentNote,
+    IncidentSuspension,
+    BreakGlass,
     Job,
     JobEvent,
     Deployment,
@@ -204,6 +216,38 @@ def _register(estate: Estate, slug: str) -> None:
             dossier={},
             dossier_digest=DIGEST,
             submitted_by=estate.person,
+        )
+    )
+    _break(estate, version)
+
+
+def _break(estate: Estate, version: ModelVersion) -> None:
+    incident = estate.add(
+        Incident.objects.create(
+            title="t",
+            happened="h",
+            severity="low",
+            aware_at=timezone.now(),
+            department=estate.department,
+            reporter=estate.person,
+        )
+    )
+    incident.departments.add(estate.department)
+    on = {"incident": incident}
+    estate.add(IncidentVersion.objects.create(**on, version=version, added_by=estate.person))
+    estate.add(IncidentNote.objects.create(**on, kind="note", text="t", person=estate.person))
+    estate.add(IncidentSuspension.objects.create(**on, excluded_people=[estate.person.pk]))
+    release = estate.rows[Release][0]
+    estate.add(
+        BreakGlass.objects.create(
+            release=release,
+            department=estate.department,
+            dossier_digest=DIGEST,
+            reason="r",
+            hours=1,
+            excluded_people=[],
+            asked_by=estate.person,
+            asked_at=timezone.now(),
         )
     )
 

@@ -25,6 +25,7 @@ from governance.reviews.models import Review
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation, Gate
+from registry.incidents.models import Incident
 from registry.intake.models import Intake
 from registry.releases.models import Release
 from registry.versions.classification import version_classifications
@@ -40,6 +41,7 @@ LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "deployment": (Deployment, ("release__version__model", "release__version__base__model")),
     "evaluation": (Evaluation, ("version__model", "dataset_version__dataset")),
     "gate": (Gate, ("model", "dataset")),
+    "incident": (Incident, ("department", "reporter")),
     "intake": (Intake, ("model",)),
     "job": (Job, ("department",)),
     "key": (ApiKey, ("department", "person")),

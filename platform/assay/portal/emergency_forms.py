@@ -1,0 +1,96 @@
+"""Forms for incidents and break-glass: they shape input; the services judge it."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from django import forms
+
+from assay.portal.forms import TablerForm
+from registry.incidents.models import Serious, Severity
+from registry.incidents.services import HAPPENED_MAX, REASON_MAX, TEXT_MAX, TITLE_MAX
+from registry.releases.breakglass.models import AfterVerdict
+from registry.releases.breakglass.services import LESSONS_MAX
+
+_SEVERITIES = (
+    (Severity.LOW, "Low: noted"),
+    (Severity.MEDIUM, "Medium: looked into"),
+    (Severity.HIGH, "High: suspends at once"),
+    (Severity.CRITICAL, "Critical: suspends at once"),
+)
+
+
+def _rows(number: int) -> forms.Textarea:
+    return forms.Textarea(attrs={"rows": number})
+
+
+def _serious() -> list[tuple[str, str]]:
+    return [(value, f"{label[:1].upper()}{label[1:]}") for value, label in Serious.choices]
+
+
+class IncidentForm(TablerForm):
+    """What happened, and how bad it is."""
+
+    title = forms.CharField(max_length=TITLE_MAX, label="What is it, in a few words?")
+    happened = forms.CharField(
+        max_length=HAPPENED_MAX, label="What happened?", widget=_rows(5),
+        help_text="What was seen, when, and whom it concerns; name no people.",
+    )  # fmt: skip
+    severity = forms.ChoiceField(
+        choices=_SEVERITIES,
+        help_text="High and critical ones suspend every approved release of the version, and of "
+        "what stands on it, as soon as you report them.",
+    )
+    serious = forms.ChoiceField(
+        choices=_serious, required=False, label="Serious incident (EU AI Act, Art. 73)"
+    )
+    aware_at = forms.DateTimeField(
+        required=False, label="Known since (UTC)", widget=forms.DateTimeInput(
+            attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"
+        ),
+        help_text="Now, if left out. The time to report a serious one runs from then.",
+    )  # fmt: skip
+
+    def clean_aware_at(self) -> Any:
+        moment = self.cleaned_data["aware_at"]
+        return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+class IncidentRateForm(TablerForm):
+    """How bad it is, seen again."""
+
+    severity = forms.ChoiceField(choices=_SEVERITIES)
+    serious = forms.ChoiceField(choices=_serious, required=False, label="Serious (Art. 73)")
+    text = forms.CharField(max_length=TEXT_MAX, label="Why", widget=_rows(2))
+
+
+class IncidentTextForm(TablerForm):
+    """A line of the timeline."""
+
+    text = forms.CharField(max_length=TEXT_MAX, label="What is known now", widget=_rows(3))
+
+
+class BreakGlassForm(TablerForm):
+    """Why it cannot wait, and for how long."""
+
+    reason = forms.CharField(
+        max_length=REASON_MAX, label="Why it cannot wait for the review", widget=_rows(4),
+        help_text="Shown on every page while it serves, and kept in the audit log: name no people.",
+    )  # fmt: skip
+    hours = forms.IntegerField(min_value=1, max_value=24, label="For how many hours")
+
+    def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["hours"].help_text = f"{most} at most. It stops by itself, to the second."
+        self.fields["hours"].widget.attrs["max"] = str(most)
+
+
+class AfterReviewForm(TablerForm):
+    """What a third person says of it afterwards."""
+
+    verdict = forms.ChoiceField(
+        choices=((AfterVerdict.JUSTIFIED, "It was justified"),
+                 (AfterVerdict.NOT_JUSTIFIED, "It was not justified")),
+    )  # fmt: skip
+    lessons = forms.CharField(max_length=LESSONS_MAX, label="What follows from it", widget=_rows(4))

@@ -1,0 +1,209 @@
+"""Incidents: the list, the report, and the page on which its record is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import may
+from assay.portal.emergency_forms import IncidentForm, IncidentRateForm, IncidentTextForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from governance.errors import InvalidInput
+from governance.permissions import Action
+from registry.incidents.models import Incident, IncidentState, NoteKind
+from registry.incidents.selectors import (
+    incident_get,
+    incident_notes,
+    incident_reaches,
+    incident_resource,
+    incident_suspensions,
+    incidents_visible_to,
+)
+from registry.incidents.services import (
+    incident_add_version,
+    incident_lift,
+    incident_move,
+    incident_note,
+    incident_open,
+    incident_rate,
+)
+from registry.incidents.states import ALLOWED_TRANSITIONS, STANDING
+from registry.versions.models import ModelVersion
+from registry.versions.selectors import version_get
+from workers.deployments.selectors import deployment_get
+
+MOVES = {
+    IncidentState.INVESTIGATING: "Investigate",
+    IncidentState.RESOLVED: "Resolve",
+    IncidentState.CLOSED: "Close for good",
+}
+
+
+class Incidents(Screen):
+    """Every incident that concerns what the person's departments own or use."""
+
+    template_name = "portal/incidents/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = incidents_visible_to(self.actor)
+        state = self.request.GET.get("state", "standing")
+        if state == "standing":
+            rows = rows.filter(state__in=STANDING)
+        elif state in IncidentState.values:
+            rows = rows.filter(state=state)
+        return {
+            "page": page_of(self.request, rows),
+            "state": state,
+            "states": [("standing", "not resolved"), ("", "any"), *IncidentState.choices],
+        }
+
+
+class IncidentNew(ActionScreen):
+    """The report, of a version or of what a deployment runs."""
+
+    template_name = "portal/incidents/new.html"
+
+    def form(self) -> IncidentForm:
+        return IncidentForm(self.request.POST or None, initial={"severity": "medium"})
+
+    def about(self) -> tuple[str, int, ModelVersion]:
+        """From where it is reported, and of which version."""
+        for name in ("version", "deployment"):
+            given = self.request.POST.get(name, "") or self.request.GET.get(name, "")
+            if given.isascii() and given.isdecimal() and len(given) <= 18:
+                number = int(given)
+                if name == "version":
+                    return name, number, version_get(actor=self.actor, id=number)
+                found = deployment_get(actor=self.actor, deployment_id=number)
+                return name, number, found.release.version
+        raise InvalidInput(
+            "Of which version was not said.",
+            hint="Report an incident from the page of a version or of a deployment.",
+        )
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        source, number, version = self.about()
+        return {"form": self.form(), "source": source, "number": number, "version": version}
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        _, _, version = self.about()
+        made = incident_open(actor=self.actor, versions=[version.pk], **cleaned(self.form()))
+        messages.success(self.request, f"Incident {made.pk} is reported.")
+        return redirect("portal:incident", id=made.pk)
+
+
+class IncidentPage(ActionScreen):
+    """One incident: what happened, what it reaches, and its timeline."""
+
+    template_name = "portal/incidents/incident.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        incident = incident_get(actor=self.actor, id=id)
+        suspensions = incident_suspensions(incident)
+        standing = next((each for each in suspensions if each.lifted_at is None), None)
+        moves = [
+            (state, MOVES[state])
+            for state in sorted(ALLOWED_TRANSITIONS[IncidentState(incident.state)], key=str)
+        ]
+        return {
+            "incident": incident,
+            "reached": incident_reaches(self.actor, incident),
+            "notes": incident_notes(incident),
+            "suspensions": suspensions,
+            "standing": standing,
+            "moves": moves,
+            "may_update": self.may(incident, Action.INCIDENT_UPDATE),
+            "lift": self.lift(incident, standing),
+            "rate": IncidentRateForm(
+                initial={"severity": incident.severity, "serious": incident.serious}
+            ),
+            "note": IncidentTextForm(),
+            "is_closed": incident.state == IncidentState.CLOSED,
+            "lifted_kind": NoteKind.LIFTED,
+        }
+
+    def may(self, incident: Incident, action: Action) -> bool:
+        found = incident_resource(incident)
+        return may(
+            self.actor, action, kind="incident", department=found.department,
+            attributes=found.attributes,
+        )  # fmt: skip
+
+    def lift(self, incident: Incident, standing: Any) -> dict[str, Any] | None:
+        """Whether lifting is offered, and if it is shown and not possible, why."""
+        if standing is None or not self.may(incident, Action.INCIDENT_LIFT):
+            return None
+        blocked = ""
+        if self.actor.person_id in standing.excluded_people:
+            blocked = (
+                "You reported it or had a part in what it suspends; another reviewer lifts it."
+            )
+        elif incident.state in STANDING:
+            blocked = "It is resolved first."
+        return {"blocked": blocked}
+
+
+class IncidentNoteNew(IncidentPage):
+    """Writes a line of the timeline."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        incident_note(actor=self.actor, incident_id=id, text=self.request.POST.get("text", ""))
+        return redirect("portal:incident", id=id)
+
+
+class IncidentMove(IncidentPage):
+    """Moves it on."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        post = self.request.POST
+        incident_move(
+            actor=self.actor, incident_id=id, state=post.get("state", ""),
+            text=post.get("text", ""),
+        )  # fmt: skip
+        messages.success(self.request, f"The incident is {post.get('state', '')}.")
+        return redirect("portal:incident", id=id)
+
+
+class IncidentRate(IncidentPage):
+    """Rates it anew."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        given = cleaned(IncidentRateForm(self.request.POST))
+        incident_rate(actor=self.actor, incident_id=id, **given)
+        messages.success(self.request, "Rated anew.")
+        return redirect("portal:incident", id=id)
+
+
+class IncidentVersionAdd(IncidentPage):
+    """Says that it is about a further version."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        given = self.request.POST.get("version", "").strip()
+        if not (given.isascii() and given.isdecimal() and len(given) <= 18):
+            raise InvalidInput(
+                "Which version was not said.", fields={"version": ["The number in its address."]}
+            )
+        incident_add_version(
+            actor=self.actor, incident_id=id, version_id=int(given),
+            text=self.request.POST.get("text", ""),
+        )  # fmt: skip
+        messages.success(self.request, "The version is added.")
+        return redirect("portal:incident", id=id)
+
+
+class IncidentLift(IncidentPage):
+    """Lifts what it suspends."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        done = incident_lift(
+            actor=self.actor, incident_id=id, reason=self.request.POST.get("reason", "")
+        )
+        messages.success(
+            self.request,
+            f"Lifted: {len(done.approved)} releases are approved again, {len(done.suspended)} stay "
+            "suspended.",
+        )
+        return redirect("portal:incident", id=id)

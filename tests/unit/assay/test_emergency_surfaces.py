@@ -1,0 +1,341 @@
+"""Incidents and break-glass by API, portal and command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from governance.people.models import Department, Person
+from registry.incidents.models import Incident
+from registry.releases.breakglass.models import BreakGlass
+from registry.releases.breakglass.services import (
+    break_glass_confirm,
+    break_glass_end,
+    break_glass_request,
+)
+from registry.releases.models import Release
+from tests import proofs
+from tests.proofs import proven
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.test_portal_pages import inline_in, queries
+from tests.unit.registry.test_break_glass import backdate
+from tests.unit.registry.test_releases import Office
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
+
+
+@pytest.fixture
+def office(
+    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
+) -> Office:
+    return Office(person, department)
+
+
+@pytest.fixture
+def ada(person: Callable[..., Person]) -> Person:
+    return person("Ada", "admin")
+
+
+def signed_in(person: Person) -> Client:
+    return proofs.signed_in(Client(), person)
+
+
+def page(person: Person, address: str, status: int = 200) -> str:
+    response = signed_in(person).get(address)
+    assert response.status_code == status, address
+    html = response.content.decode()
+    assert inline_in(html) == []
+    return html
+
+
+def reported(office: Office, **changes: Any) -> dict[str, Any]:
+    return {
+        "title": "Wrong doses",
+        "happened": "It names ten times the dose.",
+        "severity": "high",
+        "versions": [office.base.pk],
+        **changes,
+    }
+
+
+def test_an_incident_lives_from_its_report_to_its_end_by_api(office: Office, ada: Person) -> None:
+    release = office.approve(office.submit())
+    api = Api(ada)
+    made = api.post("incidents", reported(office, serious="general"))
+    assert made.status_code == 201, made.content
+    incident = made.body["id"]
+    assert (made.body["state"], made.body["suspends"]) == ("open", True)
+    assert [each["id"] for each in made.body["linked"]] == [office.base.pk]
+    assert [each["name"] for each in made.body["versions_reached"]] == ["minilm v1", "sentiment v1"]
+    assert [each["state"] for each in made.body["releases_reached"]] == ["suspended"]
+    assert made.body["report_by"] > made.body["aware_at"]
+
+    path = f"incidents/{incident}"
+    api.post(f"{path}/notes", {"text": "The supplier knows."})
+    api.post(f"{path}/versions", {"version": office.tuned.pk, "text": "That too."})
+    rated = api.post(f"{path}/severity", {"severity": "critical", "serious": "", "text": "Worse."})
+    assert (rated.body["severity"], rated.body["report_by"]) == ("critical", None)
+    problem_of(api.post(f"{path}/state", {"state": "closed", "text": "Over."}), 409)
+    for state in ("investigating", "resolved"):
+        assert api.post(f"{path}/state", {"state": state, "text": "So."}).body["state"] == state
+    problem_of(api.post(f"{path}/lift", {"reason": "Fine."}), 403)
+    lifted = Api(office.risk).post(f"{path}/lift", {"reason": "Corrected."})
+    assert lifted.body == {"incident": incident, "approved": [release.pk], "suspended": []}
+    found = api.get(path).body
+    assert [note["kind"] for note in found["notes"]] == [
+        "note", "version", "severity", "state", "state", "lifted",
+    ]  # fmt: skip
+    assert found["suspensions"][0]["lifted_by"]["name"] == "Milo"
+    assert found["suspends"] is False
+    assert [each["id"] for each in api.get("incidents", state="resolved").body["results"]] == [
+        incident
+    ]
+    assert api.get("incidents", severity="low").body["results"] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"severity": "bad"},
+        {"versions": []},
+        {"versions": ["1"]},
+        {"title": "x" * 121},
+        {"title": "two\nlines"},
+        {"serious": "very"},
+        {"colour": "red"},
+    ],
+)
+def test_a_malformed_report_is_refused_by_api(
+    office: Office, ada: Person, changes: dict[str, Any]
+) -> None:
+    problem_of(Api(ada).post("incidents", reported(office, **changes)), 400)
+    assert not Incident.objects.exists()
+
+
+def test_a_break_glass_lives_from_its_request_to_its_review_by_api(
+    office: Office, ada: Person
+) -> None:
+    release = office.submit()
+    operator, admin, reviewer = Api(office.operator), Api(ada), Api(office.compliance)
+    asked = operator.post(
+        f"releases/{release.pk}/break-glass", {"reason": "The ward stands still.", "hours": 2}
+    )
+    assert (asked.status_code, asked.body["state"]) == (201, "requested")
+    path = f"break-glass/{asked.body['id']}"
+    problem_of(operator.post(f"{path}/confirm", {}), 403)
+    active = admin.post(f"{path}/confirm", {})
+    assert (active.body["state"], active.body["confirmed_by"]["name"]) == ("active", "Ada")
+    assert active.body["dossier_digest"] == release.dossier_digest
+    assert admin.get("break-glass", state="active").body["results"][0]["id"] == asked.body["id"]
+    ended = reviewer.post(f"{path}/end", {"reason": "The ward runs again."})
+    assert (ended.body["state"], ended.body["ended_by"]["name"]) == ("ended", "Carla")
+    body = {"verdict": "justified", "lessons": "More staff at night."}
+    problem_of(admin.post(f"{path}/review", body), 403)
+    done = reviewer.post(f"{path}/review", body)
+    assert (done.body["state"], done.body["verdict"]) == ("reviewed", "justified")
+    assert operator.get(path).body["lessons"] == "More staff at night."
+
+
+def test_a_request_is_refused_by_api(office: Office, ada: Person) -> None:
+    release = office.submit()
+    path = f"releases/{release.pk}/break-glass"
+    problem_of(Api(office.operator).post(path, {"reason": "Now.", "hours": 25}), 400)
+    problem_of(Api(office.operator).post(path, {"reason": "Now.", "hours": "2"}), 400)
+    problem_of(Api(office.submitter).post(path, {"reason": "Now.", "hours": 2}), 403)
+    asked = Api(office.operator).post(path, {"reason": "Now.", "hours": 2})
+    refused = Api(ada).post(f"break-glass/{asked.body['id']}/refuse", {"reason": "It can wait."})
+    assert refused.body["state"] == "refused"
+
+
+def test_the_portal_reports_keeps_and_lifts(office: Office, ada: Person) -> None:
+    release = office.approve(office.submit())
+    assert "Report an incident…" in page(ada, f"/versions/{office.base.pk}")
+    client = signed_in(ada)
+    address = f"/incidents/new?version={office.base.pk}"
+    assert "Report an incident of minilm v1" in page(ada, address)
+    form = {"title": "Wrong doses", "happened": "Ten times.", "severity": "high", "serious": ""}
+    missing = client.post(address, {**form, "title": "", "version": office.base.pk})
+    assert missing.status_code == 400
+    assert "Ten times." in missing.content.decode()
+    known = {"serious": "death", "aware_at": "2026-01-02T03:04"}
+    made = client.post("/incidents/new", {**form, **known, "version": office.base.pk})
+    incident = Incident.objects.get()
+    assert made.headers["Location"] == f"/incidents/{incident.pk}"
+    assert incident.aware_at.isoformat() == "2026-01-02T03:04:00+00:00"
+    assert Release.objects.get(pk=release.pk).state == "suspended"
+
+    html = page(ada, f"/incidents/{incident.pk}")
+    for words in ("nothing serves that this incident reaches", "which is past", "Wrong doses"):
+        assert words in html
+    assert "Wrong doses" in page(ada, "/")
+    assert "Wrong doses" in page(ada, "/incidents")
+    assert "Wrong doses" in page(ada, f"/versions/{office.base.pk}")
+    assert "Wrong doses" not in page(ada, "/incidents?state=closed")
+
+    path = f"/incidents/{incident.pk}"
+    for action, posted in (
+        ("notes", {"text": "The supplier knows."}),
+        ("versions", {"version": office.tuned.pk, "text": "That too."}),
+        ("severity", {"severity": "critical", "serious": "", "text": "Worse."}),
+        ("state", {"state": "investigating", "text": "Looking."}),
+        ("state", {"state": "resolved", "text": "Mended."}),
+    ):
+        assert client.post(f"{path}/{action}", posted).status_code == 302, action
+    wrong = client.post(f"{path}/state", {"state": "open", "text": "No."})
+    assert (wrong.status_code, "cannot become open" in wrong.content.decode()) == (409, True)
+    assert "Lift it" not in page(ada, path)
+    assert "Lift it" in page(office.risk, path)
+    done = signed_in(office.risk).post(f"{path}/lift", {"reason": "Corrected."})
+    assert done.status_code == 302
+    assert Release.objects.get(pk=release.pk).state == "approved"
+    assert "lifted by Milo" in page(ada, path)
+
+
+def test_who_may_not_lift_is_told_why(office: Office, person: Callable[..., Person]) -> None:
+    reporter = person("Rob", "reviewer:security")
+    signed_in(reporter).post(
+        "/incidents/new",
+        {"title": "T", "happened": "H", "severity": "high", "serious": "",
+         "version": office.base.pk},
+    )  # fmt: skip
+    path = f"/incidents/{Incident.objects.get().pk}"
+    assert "You reported it or had a part" in page(reporter, path)
+    assert "It is resolved first." in page(office.risk, path)
+
+
+def test_what_is_not_said_or_not_ones_own_is_refused_by_the_portal(
+    office: Office, ada: Person, person: Callable[..., Person]
+) -> None:
+    assert "Of which version was not said" in page(ada, "/incidents/new", 400)
+    page(ada, "/incidents/new?version=x", 400)
+    outsider = person("Fay", "lead@finance")
+    page(outsider, f"/incidents/new?version={office.tuned.pk}", 404)
+    page(outsider, "/incidents/999", 404)
+    assert "No incidents" in page(outsider, "/incidents")
+
+
+def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
+    office: Office, ada: Person, person: Callable[..., Person]
+) -> None:
+    release = office.submit()
+    operator, viewer = office.operator, person("Vera", "viewer@clinical")
+    outsider = person("Fay", "lead@finance")
+    assert "Break the glass…" in page(operator, f"/releases/{release.pk}")
+    assert "Break the glass…" not in page(viewer, f"/releases/{release.pk}")
+    address = f"/releases/{release.pk}/break-glass"
+    assert "8 at most" in page(operator, address)
+    assert signed_in(operator).post(address, {"reason": "", "hours": 2}).status_code == 400
+    made = signed_in(operator).post(address, {"reason": "The ward stands still.", "hours": 2})
+    glass = BreakGlass.objects.get()
+    path = f"/break-glass/{glass.pk}"
+    assert made.headers["Location"] == path
+    assert "Take it back" in page(operator, path)
+    assert "You are the second person" in page(ada, path)
+    assert "You are the second person" not in page(operator, path)
+
+    unproved = Client()
+    unproved.force_login(ada)
+    assert "Prove who you are" in unproved.get(path).content.decode()
+    assert unproved.post(f"{path}/confirm").status_code == 403
+    assert signed_in(ada).post(f"{path}/confirm").status_code == 302
+    for who, address, seen in (
+        (viewer, "/models", True),
+        (ada, "/keys", True),
+        (office.risk, "/", True),
+        (outsider, "/models", False),
+    ):
+        banner = "serves before its review has decided" in page(who, address)
+        assert banner is seen, who.name
+    assert "Deploy" in page(operator, f"/releases/{release.pk}")
+    assert "The ward stands still." in page(viewer, "/break-glass")
+
+    assert signed_in(ada).post(f"{path}/end", {"reason": "Over."}).status_code == 302
+    assert "serves before its review has decided" not in page(viewer, "/models")
+    assert "Break-glass to review" in page(office.compliance, "/reviews")
+    assert "Break-glass to review" not in page(operator, "/reviews")
+    assert "You asked for break-glass" not in page(office.compliance, path)
+    review = {"verdict": "not_justified", "lessons": "It could have waited."}
+    assert signed_in(office.compliance).post(f"{path}/review", review).status_code == 302
+    assert "It could have waited." in page(viewer, path)
+    assert "Break-glass to review" not in page(office.compliance, "/reviews")
+
+
+def test_who_may_not_confirm_or_review_is_told_why(
+    office: Office, ada: Person, person: Callable[..., Person]
+) -> None:
+    both = person("Bea", "admin", "reviewer:privacy")
+    glass = break_glass_request(
+        actor=proven(both), release_id=office.submit().pk, reason="Night.", hours=1
+    )
+    path = f"/break-glass/{glass.pk}"
+    assert "You asked for break-glass" in page(both, path)
+    assert "You had a part in" in page(office.trainer, path)
+    break_glass_confirm(actor=proven(office.compliance), break_glass_id=glass.pk)
+    break_glass_end(actor=proven(ada), break_glass_id=glass.pk, reason="Over.")
+    assert "You confirmed break-glass" in page(office.compliance, path)
+
+
+def test_an_overdue_review_is_said_to_be(office: Office, ada: Person) -> None:
+    glass = break_glass_request(
+        actor=proven(office.operator), release_id=office.submit().pk, reason="Night.", hours=1
+    )
+    break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
+    break_glass_end(actor=proven(ada), break_glass_id=glass.pk, reason="Over.")
+    backdate(glass, hours=30)
+    assert "overdue since" in page(office.risk, "/reviews")
+    assert "overdue" in page(office.risk, f"/break-glass/{glass.pk}")
+
+
+def test_what_served_shows_the_emergency(office: Office, ada: Person) -> None:
+    from workers.deployments.models import ReplicaState
+    from workers.deployments.services import deployment_create, replica_report
+
+    release = office.submit()
+    glass = break_glass_request(
+        actor=proven(office.operator), release_id=release.pk, reason="Night.", hours=1
+    )
+    break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
+    made = deployment_create(actor=proven(office.operator), release_id=release.pk)
+    replica_report(
+        deployment_id=made.pk, worker="e1", state=ReplicaState.READY,
+        loaded_digest=office.tuned.digest,
+    )  # fmt: skip
+    (row,) = Api(ada).get("served", department="clinical").body["results"]
+    assert [each["id"] for each in row["break_glass"]] == [glass.pk]
+    assert row["break_glass"][0]["confirmed_by"]["name"] == "Ada"
+    html = page(ada, "/served?department=clinical")
+    assert "Served without an approval of its review" in html
+    assert "not by a review" in html
+    assert "Report an incident…" in page(ada, f"/deployments/{made.pk}")
+    address = f"/incidents/new?deployment={made.pk}"
+    assert "Report an incident of sentiment v1" in page(ada, address)
+
+
+def test_pages_cost_the_same_for_few_and_for_many(office: Office, ada: Person) -> None:
+    client = signed_in(ada)
+    addresses = ("/incidents?state=", "/break-glass")
+
+    def more(number: int) -> None:
+        made = Incident.objects.create(
+            title=f"T {number}", happened="H", severity="high", aware_at=timezone.now(),
+            department=office.clinical, reporter=ada,
+        )  # fmt: skip
+        made.departments.add(office.clinical)
+        made.links.create(version=office.base, added_by=ada)
+        glass = break_glass_request(
+            actor=proven(office.operator), hours=1, reason="Night.",
+            release_id=office.submit(deployment_name=f"n-{number}").pk,
+        )  # fmt: skip
+        break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
+
+    more(0)
+    for address in (*addresses, "/"):
+        client.get(address)
+    few = {address: queries(client, address) for address in (*addresses, "/")}
+    for number in range(1, 5):
+        more(number)
+    assert {address: queries(client, address) for address in (*addresses, "/")} == few
