@@ -69,13 +69,8 @@ def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
     wanted = Q(pk__in=())
     for speciality in sorted(actor.specialities & set(Speciality.values)):
         wanted |= missing_for(speciality)
-    for absence in deputyships(actor):
-        if absence.speciality not in actor.specialities:
-            wanted |= (
-                missing_for(absence.speciality)
-                & ~Q(excluded_people__contains=[absence.person_id])
-                & ~Exists(_spoken(absence.person_id))
-            )
+    for speciality in sorted(set(Speciality.values) - actor.specialities):
+        wanted |= missing_for(speciality) & Q(_stood_in_for(actor, speciality))
     return (
         reviews_visible_to(actor)
         .filter(wanted, ~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
@@ -83,6 +78,20 @@ def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
         .exclude(excluded_people__contains=[actor.person_id])
         .order_by("due_at", "pk")
     )
+
+
+def _stood_in_for(actor: Principal, speciality: str) -> Exists:
+    """Reviews in which the actor may vote in the place of somebody who is away, has had no part in
+    it and has not voted, as `stands_in_for` says of one.
+    """
+    review, absent = OuterRef(OuterRef("pk")), OuterRef("person_id")
+    part = Review.objects.filter(pk=review, excluded_people__contains=[absent])
+    votes = Decision.objects.filter(review=review, round=OuterRef(OuterRef("round")))
+    spoken = votes.exclude(verdict=Verdict.COMMENT).filter(
+        Q(person_id=absent) | Q(in_place_of_id=absent)
+    )
+    away = deputyships(actor).order_by().filter(speciality=speciality)
+    return Exists(away.filter(~Exists(part), ~Exists(spoken)))
 
 
 def _spoken(person_id: int) -> QuerySet[Decision]:
