@@ -45,7 +45,7 @@ def release_review(release: Release) -> Review | None:
     """The newest review of `release`, with its decisions and checklist."""
     return (
         Review.objects.filter(subject_type="release", subject_id=str(release.pk))
-        .select_related("department", "opened_by")
+        .select_related("department", "opened_by", "review_policy")
         .prefetch_related("decisions__person", "decisions__in_place_of", checklist_prefetch())
         .order_by("-pk")
         .first()

@@ -47,7 +47,7 @@ def review_find(screen: Screen, pk: int) -> Review:
     """
     review = (
         reviews_visible_to(screen.actor)
-        .select_related("department", "opened_by")
+        .select_related("department", "opened_by", "review_policy")
         .prefetch_related("decisions__person", "decisions__in_place_of", checklist_prefetch())
         .filter(pk=pk)
         .first()
