@@ -81,7 +81,7 @@ def metric_row(row: MetricRow, evaluation_id: int) -> Row:
 
 
 def slice_row(row: SliceRow) -> Row:
-    return _row(row, row.name, row.title, [])
+    return _row(row, row.name, f"{row.title} by {row.by}", [])
 
 
 def _row(
