@@ -107,10 +107,11 @@ class ThreadEndpoint(Endpoint):
         (thread,) = self.shown(review)([thread_get(review, thread_id)])
         return self.answer(thread, ThreadAnswer, status=status)
 
-    def drafts(self, release_id: int) -> Callable[[Iterable[Any]], list[CommentDraft]]:
+    def drafts(
+        self, release_id: int, review: Review
+    ) -> Callable[[Iterable[Any]], list[CommentDraft]]:
         """Completes drafts with whether their place is still there."""
-        release = release_get(actor=self.actor, id=release_id)
-        places = places_of(release, self.review(release_id))
+        places = places_of(release_get(actor=self.actor, id=release_id), review)
 
         def complete(drafts: Iterable[Any]) -> list[CommentDraft]:
             found = list(drafts)
@@ -215,8 +216,9 @@ class DraftsView(ThreadEndpoint):
     )
     def get(self, request: Request, release_id: int) -> Response:
         self.query()
-        drafts = drafts_of(self.actor, self.review(release_id))
-        return self.page(drafts, CommentDraftAnswer, prepared=self.drafts(release_id))
+        review = self.review(release_id)
+        drafts = drafts_of(self.actor, review)
+        return self.page(drafts, CommentDraftAnswer, prepared=self.drafts(release_id, review))
 
     @operation(
         "Reviews",
@@ -230,7 +232,7 @@ class DraftsView(ThreadEndpoint):
         given = placed(self.body(CommentDraftBody))
         thread = given.pop("thread", None)
         made = release_draft_add(actor=self.actor, release_id=release_id, thread_id=thread, **given)
-        (draft,) = self.drafts(release_id)([made])
+        (draft,) = self.drafts(release_id, self.review(release_id))([made])
         return self.answer(draft, CommentDraftAnswer, status=201)
 
 
@@ -244,7 +246,7 @@ class DraftView(ThreadEndpoint):
         given = self.body(CommentDraftPatch)
         review = self.review(release_id)
         changed = draft_edit(actor=self.actor, review_id=review.pk, draft_id=draft_id, **given)
-        (draft,) = self.drafts(release_id)([changed])
+        (draft,) = self.drafts(release_id, review)([changed])
         return self.answer(draft, CommentDraftAnswer)
 
     @operation("Reviews", "Throw a draft of your own away", answer=None, status=204)
