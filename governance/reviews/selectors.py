@@ -81,7 +81,7 @@ def review_resource(review: Review) -> Resource:
 
 def reviews_visible_to(actor: Principal) -> QuerySet[Review]:
     """The reviews that `actor` may see."""
-    reviews = Review.objects.select_related("department", "opened_by")
+    reviews = Review.objects.select_related("department", "opened_by", "review_policy")
     return visible_to(actor, Action.RELEASE_VIEW, reviews, resource_type="review")
 
 

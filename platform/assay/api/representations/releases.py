@@ -123,6 +123,15 @@ class StandingAnswer(serializers.Serializer[Any]):
     )
 
 
+class ReviewPolicyReference(serializers.Serializer[Any]):
+    """The version of a review policy that a review is held under."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    version = serializers.IntegerField()
+    digest = serializers.CharField()
+
+
 class ReviewAnswer(serializers.Serializer[Any]):
     """A review, without its decisions."""
 
@@ -137,6 +146,7 @@ class ReviewAnswer(serializers.Serializer[Any]):
     state = serializers.CharField()
     required_approvals = serializers.DictField(child=serializers.IntegerField())
     policy_version = serializers.IntegerField()
+    review_policy = ReviewPolicyReference(allow_null=True)
     opened_by = PersonReference()
     opened_at = serializers.DateTimeField()
     due_at = serializers.DateTimeField()
