@@ -38,8 +38,8 @@ from registry.releases.evidence_documents import (
 )
 from registry.releases.evidence_events import Record, events_document, release_record
 from registry.releases.evidence_html import dossier_page
-from registry.releases.evidence_mlbom import mlbom
 from registry.releases.evidence_threads import threads_document
+from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.states import release_locked
@@ -125,7 +125,9 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
         "README.txt": readme(release, left_out=record.left_out, **made),
         "dossier.json": canonical_json(release.dossier),
         "dossier.html": dossier_page(release, decisions, record, names.known(), **made),
-        "mlbom.cdx.json": mlbom(release),
+        "dossier.pdf": FORMATS["pdf"].make(release),
+        "mlbom.cdx.json": FORMATS["cyclonedx"].make(release),
+        "model.spdx.json": FORMATS["spdx"].make(release),
         "decisions.json": readable_json(decisions),
         "evaluations.json": readable_json(measured),
         "events.json": readable_json(events_document(record, release.department.slug)),

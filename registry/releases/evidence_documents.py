@@ -236,11 +236,13 @@ Made on {made_at} for {made_by}. The release was {state} then.
 
 What is in it
 
-  dossier.html      everything that was decided on, to read and to print
+  dossier.html      everything that was decided on, and the decisions, to read and to print
+  dossier.pdf       what was decided on, to file; the same whoever made the pack
   dossier.json      the same as bytes; their SHA-256 is what each approval names
   decisions.json    reviews: rounds, checklist, waivers, who voted what, and why, and threads
   evaluations.json  what was measured of the version
   mlbom.cdx.json    the model as a bill of materials, CycloneDX 1.6
+  model.spdx.json   the same as SPDX 3.0.1, with its AI and dataset profiles
   events.json       what the audit log says, each event with its proof
   checkpoint.txt    the signed head of the log that the proofs lead to
   public-keys.txt   the log's public keys
@@ -261,8 +263,9 @@ this dossier, and on nothing that they had made; and that the dossier names the 
 What it does not show
 
   That nothing was left out of the pack: an export of the whole log shows that. That the log was
-  not rewritten: a checkpoint that somebody else kept, or cosigned, shows that. dossier.html is for
-  reading; what was approved is dossier.json. Requests that the model answered are not in here.
+  not rewritten: a checkpoint that somebody else kept, or cosigned, shows that. dossier.html and
+  dossier.pdf are for reading; what was approved is dossier.json. Requests that the model answered
+  are not in here.
   {left_out}
 """
 

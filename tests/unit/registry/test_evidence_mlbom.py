@@ -46,9 +46,18 @@ def test_the_bill_of_materials_names_files_data_base_and_results(
         each["bom-ref"] for each in bill["components"]
     }
     assert card["modelParameters"]["task"] == "text-classification"
-    assert {
-        (each["type"], each["value"]) for each in card["quantitativeAnalysis"]["performanceMetrics"]
-    } == {("accuracy", "0.8"), ("macro_f1", "0.7")}
+    measured = card["quantitativeAnalysis"]["performanceMetrics"]
+    assert {(each["type"], each["value"]) for each in measured} == {
+        ("accuracy", "0.8"),
+        ("macro_f1", "0.7"),
+    }
+    bounds = next(each["confidenceInterval"] for each in measured if each["type"] == "accuracy")
+    assert float(bounds["lowerBound"]) < 0.8 < float(bounds["upperBound"])
+    (risk,) = release.dossier["risks"]
+    assert any(
+        each["name"].startswith(risk["hazard"]) and risk["mitigation"] in each["mitigationStrategy"]
+        for each in card["considerations"]["ethicalConsiderations"]
+    )
     assert card["considerations"]["technicalLimitations"] == [
         "Overseen by the head of the pharmacy."
     ]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from registry.releases.exports import pdf
 from registry.releases.exports.services import FORMATS, Export, release_export
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
+from tests.unit.registry.evidence_world import faults, files_of, packed
 from tests.unit.registry.objects import version
 from tests.unit.registry.test_releases import ANSWERS, FIELDS, Office
 
@@ -89,6 +91,11 @@ def test_what_people_said_and_what_was_measured_is_in_the_pages(office: Office) 
         assert "Thresholds, set before" in shown
         assert "2026-01-15" in shown
     assert "accuracy &gt;= 0.75" in page
+    low, high = (
+        release.dossier["evaluations"][0]["intervals"]["metrics"]["accuracy"][n]
+        for n in ("low", "high")
+    )
+    assert f"{low:.4g} to {high:.4g}" in page
     assert "Page 1 of " in text
 
 
@@ -249,3 +256,20 @@ def test_what_is_no_spdx_is_not_given_out(office: Office) -> None:
     release.dossier["identity"]["files"][0]["path"] = 7
     with pytest.raises((TypeError, ValueError)):
         FORMATS["spdx"].make(release)
+
+
+# --- The evidence pack ----------------------------------------------------------------------------
+
+
+def test_a_pack_holds_the_same_documents(office: Office, settings: Any, tmp_path: Path) -> None:
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
+    release = office.submit()
+    files = files_of(packed(office, release))
+    for name, file in (
+        ("pdf", "dossier.pdf"),
+        ("json", "dossier.json"),
+        ("cyclonedx", "mlbom.cdx.json"),
+        ("spdx", "model.spdx.json"),
+    ):
+        assert files[file] == exported(office, release, name).content
+    assert faults(files) == {}
