@@ -126,7 +126,7 @@ def _another_live(release: Release) -> str:
     frozen = release.dossier.get("replaces")
     live = release_live(release.environment, release.deployment_name)
     before, now = frozen["release"] if frozen else None, live.pk if live else None
-    if before == now or (now is None and _ran_out(before)):
+    if before == now or _suspended(before) or (now is None and _ran_out(before)):
         return ""
     was = f"release {before}" if before else "nothing"
     present = f"release {now}" if now else "nothing"
@@ -134,6 +134,12 @@ def _another_live(release: Release) -> str:
         f"It was to replace {was} as {release.deployment_name} in {release.environment}; what is "
         f"live there now is {present}."
     )
+
+
+def _suspended(release_id: int | None) -> bool:
+    """By an incident, which may be what the release under review mends: it is compared with what
+    it replaces as before, and asked again once the suspension is lifted."""
+    return Release.objects.filter(pk=release_id, state=ReleaseState.SUSPENDED).exists()
 
 
 def _ran_out(release_id: int | None) -> bool:

@@ -11,6 +11,7 @@ import typer
 from assay.cli import (
     audit,
     deployments,
+    incidents,
     jobs,
     keys,
     people,
@@ -37,6 +38,7 @@ app.command()(whoami)
 app.command()(models)
 app.add_typer(versions.app, name="versions")
 app.add_typer(deployments.app, name="deployments")
+app.add_typer(incidents.app, name="incidents")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")

@@ -44,10 +44,11 @@ from registry.incidents.services import (
 from registry.incidents.states import ALLOWED_TRANSITIONS, incident_set_state
 from registry.releases.models import Release, ReleaseState
 from registry.releases.services import release_servable, release_withdraw, releases_expire_due
+from registry.releases.voiding import releases_void_due
 from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius, version_recall
 from tests.unit.audit_support import recorded, recorded_all
-from tests.unit.registry.objects import model, version
+from tests.unit.registry.objects import evaluation, model, version
 from tests.unit.registry.test_releases import Office
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
@@ -452,3 +453,20 @@ def test_a_long_lineage_costs_no_more_queries(office: Office, ada: Principal) ->
     for _ in range(6):
         parent = version(office.base.model, office.supplier, "full", parent)
     assert cost() <= few
+
+
+def test_what_would_mend_it_stays_under_review_while_what_it_replaces_is_suspended(
+    office: Office, ada: Principal, rita: Principal
+) -> None:
+    live = office.approve(office.submit())
+    mended = version(office.tuned.model, office.trainer, "full", office.base)
+    evaluation(mended, office.test, office.trainer)
+    waiting = office.submit(version=mended)
+    assert waiting.dossier["replaces"]["release"] == live.pk
+    incident = report(ada, office.tuned)
+    assert states() == {live.pk: "suspended", waiting.pk: "in_review"}
+    assert releases_void_due() == 0
+    resolve(ada, incident)
+    incident_lift(actor=rita, incident_id=incident.pk, reason="Fine.")
+    assert releases_void_due() == 0
+    assert states() == {live.pk: "approved", waiting.pk: "in_review"}

@@ -1,0 +1,43 @@
+"""`assay incidents` against a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry.incidents.models import Incident
+from registry.releases.models import Release
+from tests.unit.assay.test_cli import run
+from tests.unit.assay.test_cli_recall import As, signed_in
+from tests.unit.workers import company
+from tests.unit.workers.test_deployments_rollback import served, versions_of_one
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
+
+__all__ = ["run", "signed_in"]
+
+
+def test_an_incident_is_reported_listed_and_shown(signed_in: As) -> None:
+    (release,) = versions_of_one(1)
+    served(release)
+    base = release.version.base
+    assert base is not None
+    company.person("ada", "admin")
+    assay = signed_in("ada@example.org")
+
+    _, out, _ = assay("incidents", "list", code=0)
+    assert "There are no such incidents" in out
+    report = ("incidents", "open", "Wrong doses", "--version", str(base.pk))
+    _, _, err = assay(*report, "--happened", "Ten times.", "--severity", "bad", code=1)
+    assert "severity" in err
+    asked = ("--happened", "Ten times.", "--severity", "high", "--serious", "general")
+    _, out, _ = assay(*report, *asked, code=0)
+    for told in ("Wrong doses", "Ten times.", "report to the authority by", "suspended", str(base)):
+        assert told in out
+    assert Release.objects.get(pk=release.pk).state == "suspended"
+    number = str(Incident.objects.get().pk)
+    _, out, _ = assay("incidents", "list", "--state", "open", code=0)
+    assert "Wrong doses" in out
+    _, out, _ = assay("incidents", "list", "--state", "closed", code=0)
+    assert "There are no such incidents" in out
+    _, out, _ = assay("incidents", "show", number, code=0)
+    assert "Ten times." in out
