@@ -38,20 +38,17 @@ def by_length(texts: list[str]) -> list[Part]:
     lengths = [len(text) for text in texts]
     ranked = sorted(lengths)
     first, second = ranked[(len(ranked) - 1) // 3], ranked[2 * (len(ranked) - 1) // 3]
-    bounds = (
-        ("short", f"up to {first}", lambda length: length <= first),
-        ("middling", f"{first + 1} to {second}", lambda length: first < length <= second),
-        ("long", f"over {max(first, second)}", lambda length: length > max(first, second)),
+    names = (
+        f"short, up to {first} characters",
+        f"middling, {first + 1} to {second} characters",
+        f"long, over {second} characters",
     )
+    rows: tuple[list[int], ...] = ([], [], [])
+    for number, length in enumerate(lengths):
+        rows[(length > first) + (length > second)].append(number)
     parts = [
-        Part(
-            "input length",
-            f"{name}, {words} characters",
-            [n for n, length in enumerate(lengths) if holds(length)],
-        )
-        for name, words, holds in bounds
+        Part("input length", name, found) for name, found in zip(names, rows, strict=True) if found
     ]
-    parts = [part for part in parts if part.rows]
     return parts if len(parts) > 1 else []
 
 
