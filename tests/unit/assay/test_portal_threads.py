@@ -21,6 +21,22 @@ from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
+# What else the dossier says of a measurement.
+MEASURED = {
+    "dataset": "d",
+    "dataset_version": 1,
+    "dataset_digest": "d" * 64,
+    "digest": "d" * 64,
+    "sample_size": 400,
+    "rows": 400,
+    "baseline": {},
+    "baseline_name": "",
+    "started_at": "2026-01-01T00:00:00+00:00",
+    "started_by": "person 1",
+    "rows_in_training_data": 0,
+    "gates": [],
+}
+
 
 @pytest.fixture
 def company(db: None) -> Company:
@@ -62,6 +78,29 @@ def test_a_comment_is_said_at_its_place_and_stands_in_the_conversation(
     assert "Who oversees it?" in html
     assert f'<a href="#thread-{thread.pk}">' in html
     assert "Human oversight is named" in html
+
+
+def test_sections_of_card_and_dossier_and_metrics_files_and_answers_are_places(
+    company: Company, page: str
+) -> None:
+    measured = company.second.evaluations.get()
+    kept = {
+        **company.waiting.dossier,
+        "card": "# Use\n",
+        "risk": {"answers": company.waiting.risk_answers},
+        "evaluations": [{"id": measured.pk, "metrics": measured.metrics, **MEASURED}],
+        "identity": {"files": company.second.manifest["files"]},
+    }
+    Release.objects.filter(pk=company.waiting.pk).update(dossier=kept)
+    carla = signed_in(company.carla)
+    for tab, places in (
+        ("card", ["Use"]),
+        ("dossier", ["policy version", "identity"]),
+        ("changed", ["adapter_model.safetensors", "Intended purpose", "chrF"]),
+    ):
+        html = shown(carla, f"{page}?tab={tab}")
+        for words in places:
+            assert f"Comment on {words}</label>" in html, (tab, words)
 
 
 def test_a_reviewer_says_whether_it_blocks_and_others_are_not_asked(

@@ -99,6 +99,8 @@ def threads(page: Page) -> dict[str, Any]:
         "drafts": drafts,
         "places": places,
         "whole": WHOLE,
+        # The tabs of the card and of the dossier show a text as one; its sections stand below it.
+        "sections": [(a, words) for a, words in places.known.items() if a.kind == page.tab],
         "may_comment": voice.obstacle is None,
         "why_no_comment": voice.obstacle.message if voice.obstacle else "",
         "blocks": voice.obstacle is None and voice.decides,
