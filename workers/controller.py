@@ -23,6 +23,7 @@ from governance.audit.outside import publishing
 from governance.audit.streaming import streamer
 from governance.people import sessions
 from governance.quotas import keeping
+from governance.reviews.reminders import run as reminders_run
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import collect_once
 from registry.releases.breakglass.services import break_glasses_end_due
@@ -61,6 +62,7 @@ class Controller:
             "releases": _watch_releases,
             "sessions": sessions.run,
             "exports": exports_run.run,
+            "reminders": reminders_run.run,
             **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},
         }
         for name, loop in loops.items():

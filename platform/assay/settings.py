@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 from governance.audit.streaming.destinations import destinations_from
+from governance.reviews.reminders.channels import mail_server_from, webhook_from
 
 DEVELOPMENT_SECRET = "development-only-not-a-secret"  # noqa: S105 (refused in production)
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -151,6 +153,22 @@ try:
     SIEM_STREAMS = destinations_from(env("ASSAY_SIEM_STREAMS", ""), production=PRODUCTION)
 except ValueError as _error:
     raise ImproperlyConfigured(f"ASSAY_SIEM_STREAMS cannot be used: {_error}.") from None
+# Reminders of reviews: by mail through this server, and as signed POSTs to one address.
+try:
+    MAIL_SERVER = mail_server_from(
+        env("ASSAY_EMAIL_URL", ""), sender=env("ASSAY_EMAIL_FROM", "assay@localhost")
+    )
+except ValueError as _error:
+    raise ImproperlyConfigured(f"ASSAY_EMAIL_URL cannot be used: {_error}.") from None
+try:
+    REVIEW_WEBHOOK = webhook_from(
+        env("ASSAY_REVIEW_WEBHOOK_URL", ""),
+        secret=env("ASSAY_REVIEW_WEBHOOK_SECRET", ""),
+        ca_file=env("ASSAY_REVIEW_WEBHOOK_CA_FILE", ""),
+        production=PRODUCTION,
+    )
+except ValueError as _error:
+    raise ImproperlyConfigured(f"ASSAY_REVIEW_WEBHOOK_URL cannot be used: {_error}.") from None
 # An event that waits longer for a SIEM to accept it raises an alarm, in seconds.
 SIEM_ALARM_S = env_int("ASSAY_SIEM_ALARM_S", 300)
 
@@ -187,6 +205,15 @@ DATABASES = {"default": database(DATABASE_URL)}
 ALLOWED_HOSTS = env_list("ASSAY_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
 if PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ASSAY_ALLOWED_HOSTS is empty; set it to the portal's host names.")
+# Where people reach the portal, for links in what is sent to them.
+PORTAL_URL = env(
+    "ASSAY_PORTAL_URL",
+    f"https://{ALLOWED_HOSTS[0].lstrip('.*') or 'localhost'}"
+    if PRODUCTION
+    else "http://localhost:8000",
+).rstrip("/")
+if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", PORTAL_URL):
+    raise ImproperlyConfigured("ASSAY_PORTAL_URL is no address; set it as https://assay.example.")
 # Addresses or CIDRs of proxies whose X-Forwarded-For is believed; nobody else can forge a client
 # address.
 TRUSTED_PROXIES = env_networks("ASSAY_TRUSTED_PROXIES")

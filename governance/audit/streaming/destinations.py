@@ -118,12 +118,17 @@ def _destination(given: dict[str, Any], number: int, production: bool) -> Destin
             begin=given.get("from", "start"),
             **{key: value for key, value in given.items() if key != "from"},
         )
-        _check_choices(made)
-        _check_url(made, production)
-        _check_credentials(made)
+        destination_checked(made, production=production)
     except ValueError as error:
         raise ValueError(f"destination {name!r}: {error}") from None
     return made
+
+
+def destination_checked(made: Destination, *, production: bool) -> None:
+    """Raises ValueError: what is wrong with it; no value is repeated that may be a secret."""
+    _check_choices(made)
+    _check_url(made, production)
+    _check_credentials(made)
 
 
 def _check_types(given: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Reminders: who can still decide hears before a review is due, administrators when it is overdue."""
+"""Reminders: who can still decide is told before a review is due, administrators after it."""

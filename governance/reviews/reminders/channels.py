@@ -1,0 +1,87 @@
+"""Where notices go, as the settings say: a mail server, and one address for a webhook. Knows no
+Django.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from governance.audit.streaming.destinations import Destination, destination_checked
+
+# Scheme → the port that it has when the URL names none.
+MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 465}
+SECRET_MIN = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """Takes mail. `smtps` is TLS from the first byte, `smtp+tls` asks for it (STARTTLS)."""
+
+    scheme: str
+    host: str
+    port: int
+    sender: str
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def address(self) -> str:
+        """What may be shown."""
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """One receiver of signed POSTs."""
+
+    destination: Destination
+    secret: str = field(repr=False)
+
+
+def mail_server_from(url: str, *, sender: str) -> MailServer | None:
+    """Read `smtps://user:password@host:port`; None when there is none.
+
+    Raises:
+        ValueError: what is wrong; no value is repeated that may be a secret.
+    """
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("it is malformed") from None
+    if parts.scheme not in MAIL_PORTS:
+        raise ValueError(f"it must begin with one of {', '.join(f'{s}://' for s in MAIL_PORTS)}")
+    if not host or port == 0 or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("it is scheme://user:password@host:port, without anything after it")
+    if parts.username and parts.scheme == "smtp":
+        raise ValueError("a password is not sent in clear; use smtps or smtp+tls")
+    if "@" not in sender or not sender.isprintable():
+        raise ValueError("ASSAY_EMAIL_FROM is no address to send from")
+    return MailServer(
+        scheme=parts.scheme,
+        host=host,
+        port=port or MAIL_PORTS[parts.scheme],
+        sender=sender,
+        username=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+    )
+
+
+def webhook_from(url: str, *, secret: str, ca_file: str, production: bool) -> Webhook | None:
+    """Read the address and the key of its signatures; None when there is no address.
+
+    Raises:
+        ValueError: what is wrong; no value is repeated that may be a secret.
+    """
+    if not url:
+        return None
+    made = Destination(name="review-webhook", url=url, ca_file=ca_file)
+    if not made.over_http:
+        raise ValueError("it must begin with https://")
+    destination_checked(made, production=production)
+    if len(secret) < SECRET_MIN:
+        raise ValueError(f"its secret needs at least {SECRET_MIN} characters")
+    return Webhook(made, secret)

@@ -1,0 +1,153 @@
+"""Whose turn it is: reminders that are due are recorded, once each, with whom they tell."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.people.models import Person, Role
+from governance.people.selectors import principal_for_person
+from governance.principals import background, service_principal
+from governance.reviews.absences.models import Absence
+from governance.reviews.inbox import WAITING, missing_specialities, reviews_awaiting
+from governance.reviews.models import Review, ReviewState
+from governance.reviews.policies.selectors import policy_document
+from governance.reviews.reminders.models import Channel, ReminderKind, ReviewNotice, ReviewReminder
+from governance.reviews.states import review_locked, review_subject
+
+# Days before the due time of a review without a review policy.
+EARLY_DAYS = 3
+LATE = timedelta(days=1)
+# No review policy begins earlier.
+FARTHEST = timedelta(days=60)
+BATCH = 200
+PEOPLE_MAX = 100
+_ACTIONS = {
+    ReminderKind.EARLY: "review:remind",
+    ReminderKind.LATE: "review:remind",
+    ReminderKind.OVERDUE: "review:remind",
+    ReminderKind.ESCALATED: "review:escalate",
+}
+
+
+def reminders_record_due() -> int:
+    """Record every reminder whose time has come, with its notices; returns how many.
+
+    Of several of one review that are due at the same time, as after a standstill, the last one
+    alone. Two processes that look at once record each of them once.
+    """
+    now, made = timezone.now(), 0
+    done = ReviewReminder.objects.filter(review=OuterRef("pk"), kind=ReminderKind.ESCALATED)
+    waiting = Review.objects.filter(
+        ~Exists(done), state__in=WAITING, due_at__lte=now + FARTHEST
+    ).select_related("review_policy")
+    for review in waiting.prefetch_related("reminders").order_by("due_at")[:BATCH]:
+        if _unsaid(review, now):
+            made += _record(review.pk, now)
+    return made
+
+
+def moments(review: Review) -> list[tuple[datetime, ReminderKind]]:
+    """When what is said of it, in order; nothing before it was opened."""
+    policy = review.review_policy
+    days = EARLY_DAYS if policy is None else policy_document(policy).escalate_days
+    at = [
+        (review.due_at - timedelta(days=days), ReminderKind.EARLY),
+        (review.due_at - LATE, ReminderKind.LATE),
+        (review.due_at, ReminderKind.OVERDUE),
+    ]
+    # One that comes as late as a later one says nothing more.
+    at = [each for each in at[:1] if each[0] < at[1][0]] + at[1:]
+    return [each for each in at if each[0] > review.opened_at]
+
+
+def _unsaid(review: Review, now: datetime) -> list[ReminderKind]:
+    """The kinds that are to be recorded now."""
+    said = {reminder.kind for reminder in review.reminders.all()}
+    past = [kind for at, kind in moments(review) if at <= now]
+    due = past[-1:]
+    if due == [ReminderKind.OVERDUE]:
+        due.append(ReminderKind.ESCALATED)
+    return [kind for kind in due if kind not in said]
+
+
+def _record(review_id: int, now: datetime) -> int:
+    controller = service_principal("controller")
+    with transaction.atomic(), background(f"review-{review_id}", controller):
+        review = review_locked(review_id)
+        kinds = _unsaid(review, now) if review.state in WAITING else []
+        for kind in kinds:
+            people = administrators() if kind is ReminderKind.ESCALATED else told(review)
+            reminder = ReviewReminder.objects.create(
+                review=review, kind=kind, people=[person.pk for person in people]
+            )
+            notices = _notices(reminder, people, now)
+            ReviewNotice.objects.bulk_create(notices)
+            audit_record(
+                actor=controller,
+                action=_ACTIONS[kind],
+                subject=review_subject(review),
+                department=review.department.slug,
+                data={
+                    "kind": kind.value,
+                    "due_at": review.due_at.isoformat(),
+                    "people": reminder.people,
+                    "channels": sorted({notice.channel for notice in notices}),
+                },
+            )
+    return len(kinds)
+
+
+def _notices(reminder: ReviewReminder, people: list[Person], now: datetime) -> list[ReviewNotice]:
+    notices = []
+    if settings.MAIL_SERVER is not None:
+        notices += [
+            ReviewNotice(reminder=reminder, channel=Channel.MAIL, person=person, next_at=now)
+            for person in people
+            if person.email
+        ]
+    if settings.REVIEW_WEBHOOK is not None:
+        notices.append(ReviewNotice(reminder=reminder, channel=Channel.WEBHOOK, next_at=now))
+    return notices
+
+
+def told(review: Review) -> list[Person]:
+    """Who can still move it: whoever may decide on it and is not away; while changes are requested,
+    who asked for the release.
+    """
+    if review.state == ReviewState.CHANGES_REQUESTED:
+        return [review.opened_by] if review.opened_by.is_active else []
+    lacking = missing_specialities([review])[review.pk]
+    now = timezone.now()
+    away = Absence.objects.filter(
+        person=OuterRef("pk"),
+        speciality__in=lacking,
+        starts_at__lte=now,
+        ends_at__gt=now,
+        ended_at__isnull=True,
+    )
+    reviewers = (
+        Person.objects.filter(~Exists(away), is_active=True, role_assignments__role=Role.REVIEWER)
+        .exclude(pk__in=[*review.excluded_people, review.opened_by_id])
+        .distinct()
+        .order_by("pk")
+    )
+    found = []
+    for person in reviewers[: PEOPLE_MAX * 5]:
+        # As the inbox says it: policy, separation of duties, votes and deputies all count.
+        if reviews_awaiting(principal_for_person(person)).filter(pk=review.pk).exists():
+            found.append(person)
+        if len(found) == PEOPLE_MAX:
+            break
+    return found
+
+
+def administrators() -> list[Person]:
+    """Everybody who administers the platform."""
+    admins = Person.objects.filter(is_active=True, role_assignments__role=Role.ADMIN)
+    return list(admins.distinct().order_by("pk")[:PEOPLE_MAX])
