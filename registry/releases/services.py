@@ -122,11 +122,11 @@ def release_submit(
             .select_related("model__department", "dataset_version__dataset", "created_by")
             .get(pk=version.pk)
         )
-        _check_submittable(version, environment, deployment_name, policy)
         if renews is not None:
             # As it stands now, with the version's row locked.
             renews = release_get(actor=actor, id=renews.pk)
             check_renewal(renews, version, environment, deployment_name)
+        _check_submittable(version, environment, deployment_name, policy)
         dossier = dossier_build(
             version,
             department=owner,

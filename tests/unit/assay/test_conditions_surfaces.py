@@ -99,3 +99,50 @@ def test_a_release_in_its_grace_says_so(people: dict[str, Api], attested: dict[s
         "nothing new is deployed under it"
         in (problem_of(refused, 409, "release_in_grace")["detail"])
     )
+
+
+def test_a_release_is_submitted_again_through_the_api(
+    people: dict[str, Api], attested: dict[str, Any]
+) -> None:
+    path = f"releases/{attested['id']}"
+    early = people["dev"].post(f"{path}/renewal")
+    problem_of(early, 409, "not_renewable")
+    assert "is in review" in people["dev"].get(f"{path}/renewal").body["obstacle"]
+
+    decide(people["carla"], attested, "approve", "compliance")
+    decide(people["milo"], attested, "approve", "model-risk")
+    Release.objects.update(expires_at=timezone.now() - timedelta(days=1))
+    seen = people["dev"].get(f"{path}/renewal").body
+    assert (seen["obstacle"], seen["anew"]) == ("", [])
+    assert {item["attested_by"]["name"] for item in seen["carried"]} == {"Carla"}
+    assert "replaces" in {change["section"] for change in seen["changes"]}
+
+    made = people["dev"].post(f"{path}/renewal")
+    assert made.status_code == 201, made.content
+    assert (made.body["renews"], made.body["state"]) == (attested["id"], "in_review")
+    carried = [item for item in made.body["review"]["checklist"] if item["carried_from"]]
+    assert len(carried) == len(seen["carried"])
+    assert carried[0]["carried_from"] == {
+        "review": attested["review"]["id"],
+        "release": attested["id"],
+    }
+    assert people["dev"].get(path).body["renewals"] == [made.body["id"]]
+
+    again = people["dev"].post(f"{path}/renewal", {"purpose": "Sort letters."})
+    problem_of(again, 409)
+    problem_of(people["carla"].get(f"{path}/renewal"), 403)
+    problem_of(people["carla"].post(f"{path}/renewal"), 403)
+    problem_of(people["fay"].get(f"{path}/renewal"), 404)
+    problem_of(people["fay"].post(f"{path}/renewal"), 404)
+
+
+def test_a_renewal_may_say_something_otherwise(
+    people: dict[str, Api], attested: dict[str, Any]
+) -> None:
+    path = f"releases/{attested['id']}"
+    people["dev"].post(f"{path}/withdraw", {"reason": "Later."})
+    made = people["dev"].post(f"{path}/renewal", {"purpose": "Sort letters."})
+    assert made.status_code == 201, made.content
+    assert made.body["purpose"] == "Sort letters."
+    assert not [item for item in made.body["review"]["checklist"] if item["carried_from"]]
+    problem_of(people["dev"].post(f"{path}/renewal", {"colour": "red"}), 400)
