@@ -197,6 +197,20 @@ def test_alert_rules_of_emergencies_ask_for_metrics_that_exist() -> None:
     assert asked <= gauges
 
 
+def test_alert_rules_of_releases_ask_for_metrics_that_exist() -> None:
+    from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS
+
+    gauges = {gauge.describe()[0].name for gauge in (RELEASE_EXPIRES, RELEASE_STOPS)}
+    rules = DOCKER / "prometheus/assay-releases.rules.yaml"
+    (group,) = yaml.safe_load(rules.read_text())["groups"]
+    asked = set()
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert rule["annotations"].keys() == {"summary", "description"}
+        asked |= set(re.findall(r"assay_\w+", rule["expr"]))
+    assert asked == gauges
+
+
 def test_alert_rules_ask_for_metrics_and_alarms_that_exist() -> None:
     from assay.gateway import log_health
     from governance.audit.alarms import ALARMS

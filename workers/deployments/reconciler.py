@@ -176,7 +176,11 @@ class Reconciler:
         connections.close_all()
 
     def reconcile(self, stop: threading.Event | None = None) -> None:
-        """One round: unload what may not serve, then load what is missing, one after another."""
+        """One round: unload what may not serve, then load what is missing, one after another.
+
+        What another deployment of the same bytes takes the place of takes nothing in any more, and
+        is let go of after that has loaded: its engine is there, so that the change is soon over.
+        """
         desired = {deployment.pk: deployment for deployment in live_deployments()}
         plans: dict[int, LoadPlan] = {}
         for deployment in desired.values():
@@ -188,17 +192,36 @@ class Reconciler:
             except DomainError as error:
                 self._refuse(deployment.pk, error.message)
         loaded = self._host.loaded()
-        for deployment_id, digest in loaded.items():
-            plan = plans.get(deployment_id)
-            if plan is None or plan.digest != digest:
+        leaving = {
+            deployment_id: digest
+            for deployment_id, digest in loaded.items()
+            if (plan := plans.get(deployment_id)) is None or plan.digest != digest
+        }
+        coming = {plan.digest for plan in plans.values() if plan.deployment_id not in loaded}
+        followed = [pk for pk, digest in leaving.items() if digest in coming]
+        for deployment_id in leaving:
+            if deployment_id in followed:
+                self._cease(deployment_queue(deployment_id))
+            else:
                 self._unload(deployment_id)
-        for deployment_id in sorted(plans):
+        try:
+            self._load_missing(plans, loaded, stop)
+        finally:
+            for deployment_id in followed:
+                self._unload(deployment_id)
+
+    def _load_missing(
+        self, plans: dict[int, LoadPlan], loaded: dict[int, str], stop: threading.Event | None
+    ) -> None:
+        # Those of bytes that are here first: they are quickest.
+        here = set(loaded.values())
+        for plan in sorted(plans.values(), key=lambda p: (p.digest not in here, p.deployment_id)):
             if stop is not None and stop.is_set():
                 return
-            if deployment_id in loaded:
-                self._confirm(plans[deployment_id])
-            elif time.monotonic() >= self._load_after.get(deployment_id, 0.0):
-                self._load(plans[deployment_id])
+            if plan.deployment_id in loaded:
+                self._confirm(plan)
+            elif time.monotonic() >= self._load_after.get(plan.deployment_id, 0.0):
+                self._load(plan)
 
     def _load(self, plan: LoadPlan) -> None:
         started = time.monotonic()

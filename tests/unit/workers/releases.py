@@ -21,6 +21,7 @@ def release(
     name: str = "docs",
     state: str = ReleaseState.APPROVED,
     hours: float = 24,
+    grace_days: int = 0,
 ) -> Release:
     """A release of `version` that ends in `hours`, with the dossier that it was decided on."""
     owner = version.model.department
@@ -51,6 +52,7 @@ def release(
         submitted_by=person,
         approved_at=now,
         expires_at=now + timedelta(hours=hours),
+        grace_days=grace_days,
     )
     made.departments.set([owner])
     if state == ReleaseState.APPROVED:

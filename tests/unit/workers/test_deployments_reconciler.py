@@ -130,6 +130,60 @@ def test_what_is_stopped_is_unloaded_and_its_queue_left(worker: Worker) -> None:
     assert (worker.host.loaded(), worker.queues) == ({}, set())
 
 
+def test_another_release_of_the_same_bytes_takes_the_engine_over(worker: Worker) -> None:
+    old = deployed()
+    worker.loop.reconcile()
+    (engine,) = echo.OPEN
+    again = release(old.release.version)
+    new = deployment_create(actor=company.developer(), release_id=again.pk)
+    worker.loop.reconcile()
+    assert state_of(new) == ("serving", "ready")
+    assert state_of(old) == ("stopped", "stopped")
+    assert worker.host.loaded() == {new.pk: again.version.digest}
+    assert worker.queues == {deployment_queue(new.pk)}
+    # Never closed and loaded again in between.
+    assert [engine] == echo.OPEN
+    assert engine.adapters == {str(new.pk): b"adapter"}
+
+
+def test_what_is_taken_over_is_let_go_of_though_its_follower_cannot_load(worker: Worker) -> None:
+    old = deployed(b"adapter that is lost")
+    worker.loop.reconcile()
+    file = store.version_folder(old.release.version.digest) / "weights.bin"
+    honest = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(honest[:-1] + b"!")
+    again = release(old.release.version)
+    new = deployment_create(actor=company.developer(), release_id=again.pk)
+    try:
+        worker.loop.reconcile()
+    finally:
+        file.write_bytes(honest)
+    assert state_of(new) == ("refused", "refused")
+    assert (worker.host.loaded(), worker.queues) == ({}, set())
+
+
+def test_in_its_grace_a_release_goes_on_serving_and_no_longer(worker: Worker) -> None:
+    deployment = deployed()
+    approved = release(deployment.release.version, name="graced", hours=-24, grace_days=2)
+    graced = Deployment.objects.create(
+        name="graced",
+        release=approved,
+        department=approved.department,
+        created_by=approved.submitted_by,
+    )
+    worker.loop.reconcile()
+    assert graced.pk in worker.host.loaded()
+    loaded = worker.host.find(graced.pk)
+    assert loaded is not None
+    assert approved.serves_until is not None
+    assert loaded.plan.expires_at == approved.serves_until.timestamp()
+    past = timezone.now() - timedelta(days=2)
+    Release.objects.filter(pk=approved.pk).update(expires_at=past)
+    worker.loop.reconcile()
+    assert graced.pk not in worker.host.loaded()
+
+
 def test_what_has_expired_is_unloaded_before_anyone_stops_it(worker: Worker) -> None:
     deployment = deployed()
     worker.loop.reconcile()
