@@ -79,6 +79,7 @@ def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
         "round": review.round,
         "digest": review.digest,
         "policy_version": review.policy_version,
+        "review_policy": _review_policy(review),
         "required_approvals": review.required_approvals,
         "excluded_people": review.excluded_people,
         "opened_by": names.of(review.opened_by_id),
@@ -110,6 +111,15 @@ def _review(review: Review, record: Record, names: Names) -> dict[str, Any]:
     }
 
 
+def _review_policy(review: Review) -> dict[str, Any] | None:
+    """The policy that the review was held under, with its text, whose digest the dossier names."""
+    policy = review.review_policy
+    if policy is None:
+        return None
+    named = {"name": policy.name, "version": policy.version, "digest": policy.digest}
+    return {**named, "text": policy.text}
+
+
 def _decision(
     decision: Decision, sequence: int, body: dict[str, Any], names: Names
 ) -> dict[str, Any]:
@@ -121,11 +131,13 @@ def _decision(
         decision.digest,
         decision.round,
         decision.in_place_of_id,
+        decision.proof_method or None,
         conditions_logged(decision.conditions),
     )
     logged = (
         body["actor_id"],
         *(data.get(name) for name in ("verdict", "speciality", "digest", "round", "in_place_of")),
+        data.get("proof_method"),
         data.get("conditions", {}),
     )
     if kept != logged:
@@ -143,6 +155,8 @@ def _decision(
         "in_place_of": names.of(decision.in_place_of_id),
         "reason": decision.reason if cut else logged_reason,
         "conditions": decision.conditions,
+        "proof_method": data.get("proof_method"),
+        "proved_at": data.get("proved_at"),
         "at": body["occurred_at"],
     }
 

@@ -375,6 +375,22 @@ class Pack:
                 raise Fault(f"evaluation {each['id']} is another than in the dossier")
         return f"{len(files)} files and the measurements are those of the dossier"
 
+    def review_policy(self) -> str:
+        named = self.read("dossier.json").get("review_policy")
+        if not named:
+            return "the dossier names none"
+        texts = [
+            review.get("review_policy") or {} for review in self.read("decisions.json")["reviews"]
+        ]
+        for each in texts:
+            if each and hashlib.sha256(each["text"].encode()).hexdigest() != each["digest"]:
+                raise Fault(f"the text of {each['name']} v{each['version']} has another digest")
+        if not any(named.items() <= each.items() for each in texts):
+            raise Fault("no review was held under the review policy that the dossier names")
+        return (
+            f"{named['name']} v{named['version']}, whose text has the digest that the dossier names"
+        )
+
     def decisions(self) -> str:
         names = ("verdict", "speciality", "digest", "round")
         left = self.allowed("review", "release:decide", "review:comment")
@@ -392,6 +408,8 @@ class Pack:
                 said += [body["data"][name] for name in ("subject", *names)]
                 told.append((each["in_place_of"] or {}).get("id"))
                 said.append(body["data"].get("in_place_of"))
+                told += [each.get(name) for name in ("proof_method", "proved_at")]
+                said += [body["data"].get(name) for name in ("proof_method", "proved_at")]
                 told.append(conditions_logged(each.get("conditions", {})))
                 said.append(body["data"].get("conditions", {}))
                 if told != said or body["actor_name"] not in ("", person["name"]):
@@ -547,6 +565,7 @@ CHECKS = (
     ("Names", Pack.boxes),
     ("Dossier", Pack.dossier),
     ("Model", Pack.model),
+    ("Review policy", Pack.review_policy),
     ("Decisions", Pack.decisions),
     ("Waivers", Pack.waivers),
     ("Threads", Pack.threads),

@@ -11,12 +11,13 @@ import redis as redis_module
 from django.test import Client
 
 from governance.audit.models import AuditEvent
+from governance.keys.models import ApiKey
 from governance.people.models import Person
 from governance.reviews.models import Decision
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
-from tests.abuse.company import SECRET, browser, caller
+from tests.abuse.company import SECRET, browser, caller, token_of
 from tests.abuse.surface import JSON, said
 from tests.proofs import signed_in
 from tests.unit.assay.gateway_support import Stage, stage
@@ -42,6 +43,29 @@ def test_a_captured_vote_sent_again_is_no_second_vote(company: Company) -> None:
     again = reviewer.post(f"/reviews/{review.pk}/decide", form)
     assert (first.status_code, again.status_code) == (302, 409)
     assert Decision.objects.filter(reason="Once.").count() == 1
+
+
+def test_a_vote_sent_again_under_its_key_is_answered_and_counts_once(company: Company) -> None:
+    """Also once the proof of who sent it is too old for a new one."""
+    token = token_of(company, "a security reviewer")
+    client = Client(headers={"authorization": f"Bearer {token}"}, raise_request_exception=False)
+    path = f"/api/v1/releases/{company.waiting.pk}/decisions"
+    body = {
+        "verdict": "reject", "reason": "Once.", "speciality": "security",
+        "digest": company.review_open.digest,
+    }  # fmt: skip
+
+    def vote(**headers: str) -> Any:
+        return client.post(path, body, content_type=JSON, headers=headers)
+
+    first = vote(**{"idempotency-key": "vote-1"})
+    ApiKey.objects.update(proof_method="", proved_at=None)
+    again, new = vote(**{"idempotency-key": "vote-1"}), vote(**{"idempotency-key": "vote-2"})
+    assert (first.status_code, again.status_code, new.status_code) == (201, 201, 409)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json() == first.json()
+    assert Decision.objects.filter(reason="Once.").count() == 1
+    assert AuditEvent.objects.filter(action="review:rejected").count() == 1
 
 
 def test_a_vote_of_an_earlier_round_says_nothing_in_this_one(company: Company) -> None:

@@ -368,3 +368,17 @@ def test_it_costs_few_queries(
 
 
 # --- The bill of materials ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forgery", [{"proof_method": "webauthn"}, {"proved_at": None}])
+def test_a_pack_says_by_what_and_when_each_voter_proved_who_they_are(
+    office: Office, release: Release, forgery: dict[str, str | None]
+) -> None:
+    files = files_of(packed(office, release))
+    assert faults(files) == {}
+    vote = json.loads(files["decisions.json"])["reviews"][0]["decisions"][-1]
+    kept = Decision.objects.filter(verdict="approve").latest("pk")
+    assert vote["proof_method"] == kept.proof_method == "totp"
+    assert vote["proved_at"][:19] == str(kept.proved_at.isoformat())[:19]
+    ((name, value),) = forgery.items()
+    assert "Decisions" in faults(forged(files, decisions=set_in(name, value)))
