@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -228,6 +229,30 @@ def test_a_decision_by_another_name_is_found(files: Files) -> None:
         decisions_in(told)[-1]["person"]["name"] = "Somebody"
 
     assert "another decision" in faults(forged(files, decisions=rename))["Decisions"]
+
+
+def _another_policy(told: Any) -> None:
+    told["reviews"][-1]["review_policy"]["text"] += "# Anybody approves."
+
+
+def _consistently(told: Any) -> None:
+    policy = told["reviews"][-1]["review_policy"]
+    policy["text"] = "approvals: []"
+    policy["digest"] = hashlib.sha256(policy["text"].encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_another_policy, "has another digest"),
+        (_consistently, "no review was held under"),
+        (lambda told: told["reviews"][-1].update(review_policy=None), "no review was held under"),
+    ],
+)
+def test_another_review_policy_than_the_dossier_names_is_found(
+    files: Files, change: Callable[[Any], Any], said: str
+) -> None:
+    assert said in faults(forged(files, decisions=change))["Review policy"]
 
 
 def _without_event(action: str) -> Callable[[Any], None]:
