@@ -12,9 +12,12 @@ from django.utils import timezone
 
 from governance.audit.personal import opened_body
 from governance.people.models import Person
+from governance.reviews.waivers.models import Waiver
 from tests.proofs import signed_in
 from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.portal_data import tell_story
 from tests.unit.assay.test_api_releases import decide, people, release
+from tests.unit.assay.test_served_surfaces import kept
 from tests.unit.audit_support import recorded
 
 __all__ = ["people", "release"]
@@ -144,3 +147,23 @@ def test_a_date_that_is_none_is_refused_in_a_sentence(
             f"/reviews/{review}/checklist/classification/waivers", {"reason": "x", "until": until}
         )
         assert sent.status_code == 400, until
+
+
+@pytest.mark.sweep
+def test_what_served_tells_what_was_waived(db: None) -> None:
+    company = tell_story()
+    kept(company.deployment, 5)
+    review = company.review_approved
+    item = review.checklist.create(code="late", title="Late item", automatic=True, state="waived")
+    now = timezone.now()
+    Waiver.objects.create(
+        review=review, item=item, digest=review.digest, round=review.round, reason="Next week.",
+        expires_at=now + timedelta(days=30), asked_by=company.devi, state="granted",
+        decided_by=company.milo, decided_at=now, decision_reason="Fine.",
+    )  # fmt: skip
+    told = Api(company.asha).get("served", department="engineering").body["results"][0]
+    (waiver,) = item_of(told["approval"], "late")["waivers"]
+    assert (waiver["decided_by"]["name"], waiver["reason"]) == ("Milo Model-Risk", "Next week.")
+    html = signed_in(Client(), company.asha).get("/served?department=engineering").content.decode()
+    assert "Waived" in html
+    assert "by Milo Model-Risk until" in html

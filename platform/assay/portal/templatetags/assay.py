@@ -36,7 +36,7 @@ TONES = {
         "rejected refused failed dead recalled suspended denied reject revoked voided "
         "critical not_justified"
     ),
-    "warn": "changes_requested awaiting_sign_off expired request_changes high withdrawn",
+    "warn": "changes_requested awaiting_sign_off expired request_changes high waived withdrawn",
     "info": (
         "open in_review running finishing pending loading checking quarantined queued comment "
         "draft proposed"
