@@ -100,6 +100,8 @@ def test_data_settings_card_answers_and_files_are_shown_by_what_changed(company:
     said = words(html)
     assert "docstrings-train v1 docstrings-train v2" in said
     assert "e-mail in 7 rows, messages of the user" in said
+    datasets = signed_in(company.enzo).get("/datasets/docstrings-train").content.decode()
+    assert "Signs of personal data e-mail in 7 rows, messages of the user" in words(datasets)
     assert "not looked for: the version is older than the search" in said
     assert "The artefact store does not hold the rows of one of them." in said
     assert "Epochs changed 1 2" in said
