@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
+from governance import rowsecurity
 from governance.errors import DomainError, WrongState
 from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.services import review_decide
+from governance.reviews.threads.drafts import draft_add
 from governance.reviews.threads.models import Anchor, CommentDraft, ReviewThread, ThreadComment
 from governance.reviews.threads.services import thread_open, thread_reopen, thread_resolve
 from tests.unit.registry.test_recall_races import one_after_another
@@ -139,6 +141,18 @@ def test_an_answer_in_a_draft_blocks_nothing_and_a_comment_has_words(
         )
     with pytest.raises(IntegrityError, match="comment_has_words"), transaction.atomic():
         ThreadComment.objects.create(thread=thread, **on)
+
+
+def test_a_query_that_forgets_whose_a_draft_is_finds_ones_own(
+    review: Review, submitter: Principal, actor: Callable[..., Principal]
+) -> None:
+    draft_add(actor=submitter, review_id=review.pk, text="Later.")
+    thread_open(actor=submitter, review_id=review.pk, anchor=Anchor(), text="Now.")
+    for who, drafts in ((submitter, 1), (actor("Vera", "viewer@clinical"), 0)):
+        with rowsecurity.scope(who):
+            assert (CommentDraft.objects.count(), ThreadComment.objects.count()) == (drafts, 1)
+    with rowsecurity.scope(actor("Otto", "lead@finance")):
+        assert not ReviewThread.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
