@@ -241,9 +241,12 @@ def _unknown(
     conditions: list[tuple[tuple[Any, ...], Condition]] = [
         (("applies_when", at), each) for at, each in enumerate(document.applies_when)
     ]
-    for kind, rows in (("approvals", document.approvals), ("items", document.items)):
-        for at, row in enumerate(rows):
-            conditions += [((kind, at, "when", on), each) for on, each in enumerate(row.when)]
+    parts: list[tuple[str, int, list[Condition]]] = [
+        *(("approvals", at, each.when) for at, each in enumerate(document.approvals)),
+        *(("items", at, each.when) for at, each in enumerate(document.items)),
+    ]
+    for kind, at, when in parts:
+        conditions += [((kind, at, "when", on), each) for on, each in enumerate(when)]
     for path, each in conditions:
         answers = vocabulary.questions.get(each.answer)
         if answers is None:
