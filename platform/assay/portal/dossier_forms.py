@@ -127,8 +127,8 @@ class DossierForms:
     @property
     def required(self) -> str:
         """Which tier asks for what, in words."""
-        told = [f"{tier} for {', '.join(names)}" for tier, names in REQUIRED.items() if names]
-        return f"The tier {'; '.join(told)}. Those above it ask for all of it."
+        asked = [f"{tier} asks for {', '.join(names)}" for tier, names in REQUIRED.items() if names]
+        return f"The tier {'; '.join(asked)}; those above it ask for all four."
 
     def fields(self) -> dict[str, Any] | None:
         """What the service is given; None where nothing is other than it was.

@@ -12,7 +12,8 @@ from typing import Any
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from registry.releases.exports.sections import Block, Section, dossier_sections
+from registry.releases.exports.blocks import Block, Section
+from registry.releases.exports.sections import dossier_sections
 from registry.releases.exports.words import Fact
 
 _STYLE = """

@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.releases.exports.sections import Block, dossier_sections
+from registry.releases.exports.blocks import Block
+from registry.releases.exports.sections import dossier_sections
 from registry.releases.exports.words import Fact
 
 if TYPE_CHECKING:

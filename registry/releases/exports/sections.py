@@ -5,38 +5,19 @@ Of every format that was ever frozen: what an older one does not have is shown a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from registry.releases.exports.words import NOTHING, Fact, facts, moment, titled, worded
+from registry.releases.exports.blocks import Block, Section
+from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
+from registry.releases.risk import RiskAnswers
 
 MAX_FILES = 500
+_IDENTITY = ("model", "version", "kind", "task", "licence", "digest", "size_bytes")
 _NOT_STATED = "Not stated."
 # What the sections show; whatever else is under the digest comes last, as it is.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
 _SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card"}
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One of: facts, a table (`heads` and `rows`), a text. `title` stands above it."""
-
-    title: str = ""
-    facts: tuple[Fact, ...] = ()
-    heads: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    text: str = ""
-    verbatim: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One part of a dossier; `code` names it in addresses."""
-
-    code: str
-    title: str
-    blocks: tuple[Block, ...]
 
 
 def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
@@ -72,7 +53,7 @@ def _identity(dossier: Mapping[str, Any]) -> Sequence[Block]:
     identity = dossier.get("identity") or {}
     if not identity:
         return []
-    blocks = [Block(facts=facts(identity, without=("files", "bases")))]
+    blocks = [Block(facts=facts(identity, first=_IDENTITY, without=("files", "bases")))]
     if bases := identity.get("bases"):
         blocks.append(
             Block(
@@ -94,15 +75,20 @@ def _classification(dossier: Mapping[str, Any]) -> Sequence[Block]:
         ("Risk tier", worded(risk.get("tier"))),
         ("Training data", worded(data.get("classification"))),
     )
-    return [Block(facts=(*known, *facts(risk.get("answers") or {})))]
+    answers = facts(risk.get("answers") or {}, first=RiskAnswers.model_fields)
+    return [Block(facts=(*known, *answers))]
 
 
 def _development(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    return _told(dossier.get("training"))
+    return _told(dossier.get("training"), first=("started_by", "job", "parameters", "metrics"))
 
 
 def _data(dossier: Mapping[str, Any]) -> Sequence[Block]:
-    return _told(dossier.get("data"), otherwise="Trained on no data of ours.")
+    return _told(
+        dossier.get("data"),
+        first=("dataset", "version", "rows", "classification", "licence", "uploaded_by", "digest"),
+        otherwise="Trained on no data of ours.",
+    )
 
 
 def _testing(dossier: Mapping[str, Any]) -> Sequence[Block]:
@@ -236,7 +222,8 @@ def _replaces(dossier: Mapping[str, Any]) -> Sequence[Block]:
     replaces = dossier.get("replaces")
     if not replaces:
         return [Block(text="Nothing: it was the first under its name.")]
-    blocks = [Block(facts=facts(replaces, without=("evaluations",)))]
+    named = ("model", "version", "release", "digest")
+    blocks = [Block(facts=facts(replaces, first=named, without=("evaluations",)))]
     rows = tuple(
         (name, worded(value), each["dataset_digest"])
         for each in replaces.get("evaluations") or ()
@@ -263,8 +250,21 @@ def _card(dossier: Mapping[str, Any]) -> Sequence[Block]:
     return [Block(text=card, verbatim=True)] if card else [Block(text="There is none.")]
 
 
-def _told(value: Mapping[str, Any] | None, otherwise: str = _NOT_STATED) -> Sequence[Block]:
-    return [Block(facts=facts(value))] if value else [Block(text=otherwise)]
+def _told(
+    value: Mapping[str, Any] | None,
+    *,
+    first: Iterable[str] = (),
+    otherwise: str = _NOT_STATED,
+) -> Sequence[Block]:
+    return [Block(facts=facts(value, first=first))] if value else [Block(text=otherwise)]
+
+
+def _logging(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    return _told(dossier.get("logging"), first=("log", "events", "retention"))
+
+
+def _conformity(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    return _told(dossier.get("conformity"), first=("route", "standards", "declaration"))
 
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]], ...] = (
@@ -276,9 +276,9 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]]
     ("testing", "Testing", _testing),
     ("risks", "Risks", _risks),
     ("oversight", "Human oversight", _oversight),
-    ("logging", "Logging", lambda dossier: _told(dossier.get("logging"))),
+    ("logging", "Logging", _logging),
     ("operation", "Operation", _operation),
-    ("conformity", "Conformity", lambda dossier: _told(dossier.get("conformity"))),
+    ("conformity", "Conformity", _conformity),
     ("replaces", "What it replaces", _replaces),
     ("files", "Files", _files),
     ("card", "Model card", _card),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ NOTHING = "–"
 # What a table of a dossier's own members shows of more than this stands in the JSON alone.
 MAX_FACTS = 200
 _CODE = re.compile(r"[a-z]+(?:_[a-z]+)+")
-_NAMES = {"eu ai act": "EU AI Act", "mlflow": "MLflow", "url": "URL", "id": "Id"}
+_NAMES = {"eu ai act": "EU AI Act", "annex iii": "annex III", "mlflow": "MLflow", "id": "Id"}
 
 Fact = tuple[str, str]
 
@@ -49,9 +49,15 @@ def moment(at: Any) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def facts(value: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> tuple[Fact, ...]:
-    """The members of an object and of the objects in it, in the order they have."""
-    found = [pair for pair in _walked(value, "") if pair[0] not in {titled(n) for n in without}]
+def facts(
+    value: Mapping[str, Any], *, first: Iterable[str] = (), without: Iterable[str] = ()
+) -> tuple[Fact, ...]:
+    """The members of an object and of the objects in it. PostgreSQL keeps no order of them: those
+    named come first, then the others by name.
+    """
+    named = [name for name in first if name in value]
+    rest = sorted(set(value) - set(named) - set(without))
+    found = list(_walked({name: value[name] for name in (*named, *rest)}, ""))
     shown = [(name, worded(each)) for name, each in found[:MAX_FACTS]]
     if len(found) > MAX_FACTS:
         shown.append(("And", f"{len(found) - MAX_FACTS} more, in the dossier's JSON"))
@@ -62,6 +68,6 @@ def _walked(value: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
     for name, each in value.items():
         title = f"{above}{titled(str(name))}"
         if isinstance(each, Mapping) and each:
-            yield from _walked(each, f"{title} · ")
+            yield from _walked(dict(sorted(each.items())), f"{title} · ")
         else:
             yield title, each

@@ -8,7 +8,8 @@ from typing import Any
 
 from django import template
 
-from registry.releases.exports.sections import Section, dossier_sections
+from registry.releases.exports.blocks import Section
+from registry.releases.exports.sections import dossier_sections
 from registry.releases.exports.services import FORMATS, Format
 
 register = template.Library()

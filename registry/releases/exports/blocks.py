@@ -1,0 +1,28 @@
+"""What a dossier's sections are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry.releases.exports.words import Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One of: facts, a table (`heads` and `rows`), a text. `title` stands above it."""
+
+    title: str = ""
+    facts: tuple[Fact, ...] = ()
+    heads: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    text: str = ""
+    verbatim: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a dossier; `code` names it in addresses."""
+
+    code: str
+    title: str
+    blocks: tuple[Block, ...]
