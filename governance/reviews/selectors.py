@@ -211,6 +211,17 @@ def separation_obstacle(
     return _refusal(actor, review, sentence, hint, "separation_of_duties", action)
 
 
+def speaker_id(actor: Principal) -> int:
+    """The person who speaks in a review. Raises NotPermitted for whoever is no person."""
+    if actor.person_id is None:
+        raise NotPermitted(
+            f"{actor.name} is no person; only people speak in a review.",
+            code="person_required",
+            hint="Sign in, or use a personal access token.",
+        )
+    return actor.person_id
+
+
 def _closed(review: Review, verdict: Verdict, *, commenting: bool = False) -> WrongState | None:
     state = ReviewState(review.state)
     if state is ReviewState.OPEN or (commenting and ALLOWED_TRANSITIONS[state]):

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.models import Department, Speciality
 from governance.people.proof import proof_facts
 from governance.permissions import Action
@@ -36,6 +36,7 @@ from governance.reviews.selectors import (
     review_resource,
     review_standing,
     separation_obstacle,
+    speaker_id,
     speciality_for,
 )
 from governance.reviews.states import review_locked, review_set_state, review_subject
@@ -104,7 +105,7 @@ def review_open(
             action=Action.RELEASE_SUBMIT,
             resource=Resource("review", name=subject.name, department=department.slug),
         )
-        submitter_id = _person_id(actor)
+        submitter_id = speaker_id(actor)
         try:
             with transaction.atomic():
                 review = Review.objects.create(
@@ -237,7 +238,7 @@ def _decision_write(
     decision = Decision.objects.create(
         review=review,
         submitter_id=review.opened_by_id,
-        person_id=_person_id(actor),
+        person_id=speaker_id(actor),
         verdict=verdict,
         speciality="" if comment else speciality,
         in_place_of_id=None if comment else stands_in_for(actor, review).get(speciality),
@@ -314,7 +315,7 @@ def review_answer(
         decision = authorize(
             actor=actor, action=Action.RELEASE_SUBMIT, resource=review_resource(review)
         )
-        answering_id = _person_id(actor)
+        answering_id = speaker_id(actor)
         if review.state != ReviewState.CHANGES_REQUESTED:
             raise WrongState(
                 f"Review {review.pk} of {review.subject_name} is "
@@ -426,16 +427,6 @@ def review_close(*, actor: Principal, review_id: int, state: str, reason: str) -
             reason=reason,
             policy_version=policy_version,
         )
-
-
-def _person_id(actor: Principal) -> int:
-    if actor.person_id is None:
-        raise NotPermitted(
-            f"{actor.name} is no person; only people speak in a review.",
-            code="person_required",
-            hint="Sign in, or use a personal access token.",
-        )
-    return actor.person_id
 
 
 def _verdict(text: str) -> Verdict:

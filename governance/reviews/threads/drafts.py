@@ -6,11 +6,14 @@ submitted stands there as any comment does.
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import transaction
 
 from governance.errors import NotFound
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review, Verdict
+from governance.reviews.selectors import speaker_id
 from governance.reviews.threads.limits import check_room, checked_words
 from governance.reviews.threads.models import Anchor, CommentDraft
 from governance.reviews.threads.selectors import thread_locked, voice_of
@@ -50,7 +53,7 @@ def draft_add(
         check_room(actor, review)
         return CommentDraft.objects.create(
             review=review,
-            person_id=actor.person_id,
+            person_id=speaker_id(actor),
             thread=thread,
             anchor_kind=place.kind,
             anchor_key=place.key,
@@ -106,7 +109,7 @@ def drafts_submit(*, actor: Principal, review: Review, decision: Decision) -> in
     Raises:
         DomainError: they may not comment.
     """
-    drafts = list(review.comment_drafts.filter(person_id=actor.person_id).select_for_update())
+    drafts = list(review.comment_drafts.filter(person_id=speaker_id(actor)).select_for_update())
     if not drafts:
         return 0
     voice = voice_of(actor, review)
@@ -114,7 +117,12 @@ def drafts_submit(*, actor: Principal, review: Review, decision: Decision) -> in
         raise voice.obstacle
     for draft in drafts:
         written_on = (draft.digest, draft.round)
-        said = {"voice": voice, "text": draft.text, "written_on": written_on, "decision": decision}
+        said: dict[str, Any] = {
+            "voice": voice,
+            "text": draft.text,
+            "written_on": written_on,
+            "decision": decision,
+        }
         if draft.thread_id is not None:
             comment_write(thread=thread_locked(review, draft.thread_id), **said)
         else:

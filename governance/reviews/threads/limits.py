@@ -7,6 +7,7 @@ from django.db.models import QuerySet
 from governance.errors import InvalidInput, WrongState
 from governance.principals import Principal
 from governance.reviews.models import Review, Verdict
+from governance.reviews.selectors import speaker_id
 from governance.reviews.threads.models import TEXT_MAX, Said, ThreadComment
 
 # Comments, in threads and beside decisions, and drafts of them.
@@ -17,8 +18,8 @@ MOVES_MAX = 100
 
 def check_room(actor: Principal, review: Review) -> None:
     """Raises WrongState when `actor` has said as much in `review` as anybody may."""
-    beside = review.decisions.filter(person_id=actor.person_id, verdict=Verdict.COMMENT).count()
-    drafts = review.comment_drafts.filter(person_id=actor.person_id).count()
+    beside = review.decisions.filter(person_id=speaker_id(actor), verdict=Verdict.COMMENT).count()
+    drafts = review.comment_drafts.filter(person_id=speaker_id(actor)).count()
     within = _entries(actor, review).filter(said=Said.COMMENT).count()
     if beside + within + drafts >= COMMENTS_MAX:
         raise WrongState(
@@ -38,7 +39,7 @@ def check_moves(actor: Principal, review: Review) -> None:
 
 
 def _entries(actor: Principal, review: Review) -> QuerySet[ThreadComment]:
-    return ThreadComment.objects.filter(thread__review=review, person_id=actor.person_id)
+    return ThreadComment.objects.filter(thread__review=review, person_id=speaker_id(actor))
 
 
 def checked_words(text: str, *, needed: bool = True) -> str:

@@ -9,6 +9,7 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review
+from governance.reviews.selectors import speaker_id
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.threads.limits import check_moves, check_room, checked_words
 from governance.reviews.threads.models import (
@@ -161,7 +162,7 @@ def thread_write(
         digest=digest,
         round=number,
         blocking=blocking,
-        opened_by_id=voice.actor.person_id,
+        opened_by_id=speaker_id(voice.actor),
     )
     return comment_write(
         voice=voice, thread=thread, text=text, written_on=written_on, decision=decision
@@ -182,7 +183,7 @@ def comment_write(
     thread.review = review
     entry = ThreadComment.objects.create(
         thread=thread,
-        person_id=voice.actor.person_id,
+        person_id=speaker_id(voice.actor),
         text=text,
         digest=digest,
         round=number,

@@ -10,6 +10,7 @@ from governance.audit.services import audit_record
 from governance.errors import WrongState
 from governance.principals import Principal
 from governance.reviews.models import Review
+from governance.reviews.selectors import speaker_id
 from governance.reviews.states import review_subject
 from governance.reviews.threads.models import ReviewThread, Said, ThreadComment, ThreadState
 
@@ -58,7 +59,7 @@ def thread_set_state(
     thread.review = review
     entry = ThreadComment.objects.create(
         thread=thread,
-        person_id=actor.person_id,
+        person_id=speaker_id(actor),
         said=_SAID[state],
         text=text,
         digest=review.digest,

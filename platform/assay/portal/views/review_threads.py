@@ -46,7 +46,7 @@ class Comment(ThreadScreen):
         review = review_find(self, id)
         post = self.request.POST
         anchor = typed_at(post)
-        asked = {
+        asked: dict[str, Any] = {
             "actor": self.actor,
             "release_id": int(review.subject_id),
             "anchor": anchor,
@@ -71,7 +71,7 @@ class Thread(ThreadScreen):
 
     def act(self, *, id: int, thread_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
-        on = {"actor": self.actor, "review_id": review.pk, "thread_id": thread_id}
+        on: dict[str, Any] = {"actor": self.actor, "review_id": review.pk, "thread_id": thread_id}
         done = {"comment": "Answered.", "resolve": "Resolved.", "reopen": "Reopened."}
         match self.request.POST.get("do"):
             case "draft":
@@ -95,7 +95,7 @@ class Draft(ThreadScreen):
 
     def act(self, *, id: int, draft_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
-        on = {"actor": self.actor, "review_id": review.pk, "draft_id": draft_id}
+        on: dict[str, Any] = {"actor": self.actor, "review_id": review.pk, "draft_id": draft_id}
         post = self.request.POST
         match post.get("do"):
             case "save":
