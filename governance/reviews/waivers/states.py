@@ -114,7 +114,8 @@ def excused_of(item: ChecklistItem) -> str:
 
 def waivers_follow(*, actor: Principal, review: Review, policy_version: int | None) -> None:
     """For a locked review that began a new round, its checklist written: what was granted for the
-    same digest and the same result goes on; everything else is taken back, as attestations are.
+    same digest and the same result, by somebody who still has no part in it, goes on; everything
+    else is taken back, as attestations are.
     """
     going = Waiver.objects.select_related("item").filter(
         review=review, state__in=(WaiverState.REQUESTED, WaiverState.GRANTED)
@@ -122,8 +123,13 @@ def waivers_follow(*, actor: Principal, review: Review, policy_version: int | No
     for waiver in going:
         waiver.review, item = review, waiver.item
         granted = waiver.state == WaiverState.GRANTED
-        unmet = item.state != ChecklistState.SATISFIED
-        if unmet and (waiver.digest, waiver.excused) == (review.digest, excused_of(item)):
+        stands = (
+            item.state != ChecklistState.SATISFIED
+            and (waiver.digest, waiver.excused) == (review.digest, excused_of(item))
+            # Who granted it may have answered for the department since.
+            and waiver.decided_by_id not in review.excluded_people
+        )
+        if stands:
             if granted:
                 item.state = ChecklistState.WAIVED
                 item.save(update_fields=["state"])

@@ -351,6 +351,18 @@ def test_a_new_round_takes_back_what_excused_another_digest_or_another_result(
         )
 
 
+def test_who_granted_a_waiver_and_then_answers_for_the_department_has_granted_nothing(
+    review: Review, submitter: Principal, compliance: Principal, actor: Callable[..., Principal]
+) -> None:
+    both = actor("Bea", "reviewer:model-risk", "developer@clinical")
+    granted = decide(both, ask(submitter, review))
+    ask_for_changes(compliance, review)
+    answer(both, review, DIGEST, "accuracy failed with 0.7")
+    granted.refresh_from_db()
+    assert granted.state == WaiverState.REVOKED
+    assert state_of(review, "gates") == "failed"
+
+
 def test_a_new_round_takes_back_what_was_only_asked_for(
     review: Review, submitter: Principal, compliance: Principal
 ) -> None:
