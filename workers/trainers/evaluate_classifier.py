@@ -25,6 +25,8 @@ from workers.trainers.uncertainty import f1_intervals
 BATCH = 32
 SAMPLES = 8
 SAMPLE_CHARACTERS = 300
+# 16 kB.
+RIGHT_ROWS = 65_536
 
 
 def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult:
@@ -75,6 +77,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
                 for label in labels
             },
             "samples": _samples(rows, guesses, probabilities),
+            **_right(truth, guesses),
         },
         intervals={
             "metrics": f1_intervals(*_numbers(truth, guesses, labels), metrics, labels),
@@ -92,6 +95,14 @@ def _numbers(
         np.array([number[label] for label in truth]),
         np.array([number[label] for label in guesses]),
     )
+
+
+def _right(truth: list[str], guesses: list[str]) -> dict[str, Any]:
+    """Which rows were right, one bit each; nothing for data too long to keep that of."""
+    if len(truth) > RIGHT_ROWS:
+        return {}
+    right = [label == guess for label, guess in zip(truth, guesses, strict=True)]
+    return {"right": {"n": len(right), "bits": np.packbits(right).tobytes().hex()}}
 
 
 def _slices(rows: list[dict[str, Any]], guesses: list[str], majority: str) -> list[dict[str, Any]]:

@@ -76,6 +76,8 @@ class EvaluationResult:
 
     `details` may hold, for drawing: `confusion_matrix` {labels, matrix} with truth down,
     `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}].
+    It may hold `right` {n, bits}, for comparing two versions row by row: hexadecimal, the first
+    row's bit first, set where the answer was right.
     `intervals` {metrics: {name: interval}, baseline: …} has those that only results row by row
     give, each {low, high, n, method}; the registry adds those that follow from value and sample
     size. `slices` are [{by, name, n, metric, value, baseline?, low?, high?, method?}], 20 at most.

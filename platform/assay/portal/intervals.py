@@ -122,7 +122,8 @@ def range_words(interval: Interval | None) -> str:
 def verdict_words(change: Change) -> str:
     """What to make of a change, in words."""
     if change.verdict in _VERDICTS:
-        return _VERDICTS[change.verdict]
+        said = _VERDICTS[change.verdict]
+        return f"{said}, row by row" if change.paired else said
     if change.low is not None:
         return "another, beyond noise"
     return "not known whether beyond noise" if change.size else "the same"

@@ -165,7 +165,7 @@ def beside(
         live=live,
         against=against,
         against_name=name,
-        metrics=metric_rows(evaluation, task, old, intervals),
+        metrics=metric_rows(evaluation, task, old, intervals, live),
         gates_not_measured=gates_not_measured(evaluation),
         slices=slice_rows(evaluation, task, live),
         samples=sample_pairs(evaluation, live),

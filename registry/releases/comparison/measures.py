@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.catalogue import TASKS
-from registry.evaluations.intervals import Interval, difference, wilson
+from registry.evaluations.intervals import (
+    Interval,
+    Paired,
+    difference,
+    paired_difference,
+    wilson,
+)
 from registry.evaluations.models import Comparator, Evaluation, GateResult
 
 SLICES_SHOWN = 20
+# The metric that is right or wrong on each row.
+ACCURACY = "accuracy"
 # What a change is called: `unsure` where one of the two has no interval.
 BETTER, WORSE, WITHIN_NOISE, UNSURE, ALONE = "better", "worse", "within_noise", "unsure", "alone"
 
@@ -31,7 +39,9 @@ class GateCheck:
 @dataclass(frozen=True, slots=True)
 class Change:
     """One number beside another. `size` is new minus old, within `low` to `high` with 95 %
-    confidence; `verdict` is one of this module's words; `better` is the direction alone."""
+    confidence; `paired` is whether that is from both answers to each row, and not from two numbers
+    as if of different rows. `verdict` is one of this module's words; `better` is the direction
+    alone."""
 
     old: float | None
     old_interval: Interval | None
@@ -40,6 +50,7 @@ class Change:
     high: float | None
     better: bool | None
     verdict: str
+    paired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +85,25 @@ def change_of(
     old: float | None,
     old_interval: Interval | None,
     higher_is_better: bool | None,
+    pairs: Paired | None = None,
 ) -> Change:
-    """What to make of `new` after `old`."""
+    """What to make of `new` after `old`; `pairs` are both answers to each row, where known."""
     if old is None:
         return Change(None, None, None, None, None, None, ALONE)
     size = new - old
     better = None if not size or higher_is_better is None else (size > 0) == higher_is_better
     if interval is None or old_interval is None:
         return Change(old, old_interval, size, None, None, better, UNSURE)
-    low, high = difference(new, interval, old, old_interval)
+    if pairs is None:
+        low, high = difference(new, interval, old, old_interval)
+    else:
+        low, high = paired_difference(pairs)
     verdict = UNSURE
     if low <= 0 <= high:
         verdict = WITHIN_NOISE
     elif better is not None:
         verdict = BETTER if better else WORSE
-    return Change(old, old_interval, size, low, high, better, verdict)
+    return Change(old, old_interval, size, low, high, better, verdict, pairs is not None)
 
 
 def metric_rows(
@@ -96,12 +111,15 @@ def metric_rows(
     task: str,
     old: Mapping[str, Any],
     old_intervals: Mapping[str, Any],
+    live: Evaluation | None = None,
 ) -> list[MetricRow]:
-    """The evaluation's metrics beside those of `old`, those with a gate first."""
+    """The evaluation's metrics beside those of `old`, those with a gate first; `live` is the
+    evaluation that `old` is of, on the same rows."""
     gates: dict[str, list[GateResult]] = {}
     for result in evaluation.gate_results.all():
         gates.setdefault(result.gate.metric, []).append(result)
     known, before = numbers(evaluation.metrics), numbers(old)
+    pairs = paired_rows(evaluation, live) if live is not None else None
     own = evaluation.intervals.get("metrics", {})
     rows = []
     for name, value in known.items():
@@ -115,12 +133,36 @@ def metric_rows(
                 interval=interval,
                 n=interval.n if interval else evaluation.sample_size,
                 change=change_of(
-                    value, interval, before.get(name), _interval(old_intervals.get(name)), higher
+                    value,
+                    interval,
+                    before.get(name),
+                    _interval(old_intervals.get(name)),
+                    higher,
+                    pairs if name == ACCURACY else None,
                 ),
                 gates=[_gate(result, interval) for result in gates.pop(name, [])],
             )
         )
     return sorted(rows, key=lambda row: not row.gates)
+
+
+def paired_rows(new: Evaluation, old: Evaluation) -> Paired | None:
+    """On how many rows both were right, one, or none; None where one of them did not keep it.
+    Both are on the same dataset version."""
+    ours, theirs = (each.details.get("right") for each in (new, old))
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+        return None
+    n = ours.get("n")
+    if not isinstance(n, int) or n < 1 or n != theirs.get("n"):
+        return None
+    try:
+        first, second = int(str(ours["bits"]), 16), int(str(theirs["bits"]), 16)
+    except (KeyError, ValueError):
+        return None
+    both, new_only = (first & second).bit_count(), (first & ~second).bit_count()
+    old_only = (second & ~first).bit_count()
+    neither = n - both - new_only - old_only
+    return Paired(both, new_only, old_only, neither) if neither >= 0 else None
 
 
 def gates_not_measured(evaluation: Evaluation) -> list[GateCheck]:

@@ -11,14 +11,14 @@ from governance.people.models import Department, Person
 from registry import store
 from registry.datasets import changes
 from registry.datasets.changes import RowChanges, is_too_large, row_changes
-from registry.evaluations.intervals import Interval, wilson
+from registry.evaluations.intervals import Interval, Paired, wilson
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison import card, files
 from registry.releases.comparison.card import card_changes, sections
 from registry.releases.comparison.data import data_change
 from registry.releases.comparison.fields import FIELDS_SHOWN, field_changes, flat
 from registry.releases.comparison.files import file_changes
-from registry.releases.comparison.measures import change_of
+from registry.releases.comparison.measures import change_of, paired_rows
 from registry.releases.comparison.samples import sample_pairs
 from registry.versions.models import ModelVersion
 from tests.unit.registry.objects import data, model, version
@@ -46,6 +46,23 @@ def test_what_has_no_interval_or_no_other_is_not_judged() -> None:
     unknown = change_of(9.0, sure, 20.0, Interval(19.0, 21.0, 48, "bootstrap"), None)
     assert (unknown.verdict, unknown.better) == ("unsure", None)
     assert change_of(9.0, sure, 9.0, sure, False).verdict == "within_noise"
+
+
+def test_rows_that_both_answered_make_the_change_of_accuracy_surer() -> None:
+    def of(bits: str, n: int = 8, **more: Any) -> Evaluation:
+        return Evaluation(details={"right": {"n": n, "bits": bits}, **more})
+
+    # 1110 1000 beside 1100 0100.
+    assert paired_rows(of("e8"), of("c4")) == Paired(both=2, new_only=2, old_only=1, neither=3)
+    assert paired_rows(of("e8"), of("c4", n=7)) is None
+    assert paired_rows(of("e8"), of("zz")) is None
+    assert paired_rows(of("ff", n=2), of("00", n=2)) is None
+    assert paired_rows(of("e8"), Evaluation(details={})) is None
+    apart = change_of(0.8, wilson(0.8, 379), 0.75, wilson(0.75, 379), True)
+    pairs = Paired(both=273, new_only=30, old_only=11, neither=65)
+    paired = change_of(303 / 379, wilson(0.8, 379), 284 / 379, wilson(0.75, 379), True, pairs)
+    assert (apart.verdict, apart.paired) == ("within_noise", False)
+    assert (paired.verdict, paired.paired) == ("better", True)
 
 
 CARD = """Made by hand.

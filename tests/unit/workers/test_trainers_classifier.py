@@ -93,6 +93,9 @@ def test_it_is_cancelled_resumed_served_and_measured(
     by = [(part["by"], part["name"], part["n"]) for part in found.slices]
     assert by[:2] == [("label", "bad", 30), ("label", "good", 15)]
     assert sum(part["n"] for part in found.slices if part["by"] == "input length") == 45
+    right = found.details["right"]
+    assert (right["n"], len(right["bits"])) == (45, 12)
+    assert int(right["bits"], 16).bit_count() == round(found.metrics["accuracy"] * 45)
     bad, good = found.slices[:2]
     assert bad["baseline"] is good["baseline"] is None
     assert all(0 < part["baseline"] < 1 for part in found.slices if part["by"] != "label")
