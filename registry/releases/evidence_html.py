@@ -80,12 +80,12 @@ def dossier_page(
 
 def _role(decision: Mapping[str, Any]) -> str:
     absent = decision["in_place_of"]
-    return decision["speciality"] + (f", in the place of {absent['name']}" if absent else "")
+    return str(decision["speciality"]) + (f", in the place of {absent['name']}" if absent else "")
 
 
 def _said(decision: Mapping[str, Any]) -> str:
     asked = "; ".join(conditions_words(decision["conditions"]))
-    return decision["reason"] + (f" Conditions: {asked}." if asked else "")
+    return str(decision["reason"]) + (f" Conditions: {asked}." if asked else "")
 
 
 def _review(review: Mapping[str, Any]) -> SafeString:

@@ -56,6 +56,14 @@ from registry.versions.selectors import version_get
 from workers.deployments.selectors import deployment_ids_under
 
 MAX_DEPARTMENTS = 100
+DOSSIER_FIELDS = (
+    "What is said beside the risk answers; each section may be left out. "
+    "`risks`: up to 20 of {hazard, likelihood: rare|possible|likely, severity: "
+    "minor|serious|critical, mitigation, residual: low|medium|high, accepter_role, "
+    "accepter_person}. `oversight`: {overseers, stop_procedure, stop_tested_on, measures}. "
+    "`operation`: {monitors, incident_contact, review_date}. `conformity`: {route: "
+    "not_applicable|voluntary|internal_control|notified_body, standards, declaration}."
+)
 
 
 def shown_review(actor: Principal, review: Review) -> Review:
@@ -105,7 +113,7 @@ class ReleaseBody(StrictSerializer):
     visibility = Choice(choices=Visibility.choices, required=False)
     purpose = Paragraphs(max_length=1000)
     risk_answers = Object(required=False)
-    dossier_fields = Object(required=False)
+    dossier_fields = Object(required=False, help_text=DOSSIER_FIELDS)
     tier = Slug(max_length=20, required=False)
 
 
@@ -260,7 +268,7 @@ class AnswerBody(StrictSerializer):
 
     message = Paragraphs(max_length=4000)
     risk_answers = Object(required=False)
-    dossier_fields = Object(required=False)
+    dossier_fields = Object(required=False, help_text=DOSSIER_FIELDS)
 
 
 class AnswersView(Endpoint):
