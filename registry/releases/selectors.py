@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, QuerySet, Value
 
@@ -15,7 +15,7 @@ from governance.reviews.waivers.selectors import checklist_prefetch
 from registry.releases.models import Release
 
 
-def serves_until(path: str = "") -> ExpressionWrapper:
+def serves_until(path: str = "") -> ExpressionWrapper[DateTimeField[datetime, datetime]]:
     """`Release.serves_until` in SQL, of the release at the end of `path` ("release__"). An `until`
     needs no mention: the approval itself ends then, without grace.
     """

@@ -73,10 +73,44 @@ def show(release_id: Annotated[int, typer.Argument(help="The release's number.",
             ("dossier", release["dossier_digest"]),
             ("submitted by", release["submitted_by"]["name"]),
             ("expires", release["expires_at"]),
+            ("serves until", release["serves_until"]),
+            ("conditions", release["conditions"]["words"]),
+            *([("renews", f"release {release['renews']}")] if release["renews"] else []),
         ]
     )
     if release["review"] is not None:
         _show_review(release["review"])
+
+
+@app.command()
+def renew(
+    release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
+    yes: Annotated[bool, typer.Option("--yes", help="Submit it, after looking.")] = False,
+) -> None:
+    """What submitting a release again would carry over; with --yes, submit it."""
+    client = Client.signed_in()
+    seen = client.get(f"releases/{release_id}/renewal")
+    if seen["obstacle"]:
+        raise CliError(seen["obstacle"], seen["hint"])
+    if yes:
+        made = client.post(f"releases/{release_id}/renewal")
+        console.print(f"Release {made['id']} renews release {release_id}; it is in review.")
+        return
+    table(
+        ("carried over", "attested by", "on"),
+        (
+            (item["title"], item["attested_by"]["name"], item["attested_at"])
+            for item in seen["carried"]
+        ),
+        empty="Nothing would be carried over.",
+    )
+    facts(
+        [
+            ("to be attested again", seen["anew"]),
+            ("changed since", [change["section"].replace("_", " ") for change in seen["changes"]]),
+        ]
+    )
+    errors.print("Nothing was submitted; --yes does.", style="dim")
 
 
 @app.command()
@@ -177,7 +211,7 @@ def _show_review(review: dict[str, Any]) -> None:
                 decision["person"]["name"],
                 decision["speciality"],
                 decision["round"],
-                decision["reason"],
+                "; ".join([decision["reason"], *decision["conditions"]["words"]]),
             )
             for decision in review["decisions"]
         ),

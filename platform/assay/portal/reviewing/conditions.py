@@ -55,9 +55,9 @@ def conditions_given(post: QueryDict) -> dict[str, Any]:
         InvalidInput: a number or a date that is none.
     """
     rates = {
-        name.removeprefix(f"{PREFIX}rate_"): _whole(post[name], name)
+        name.removeprefix(f"{PREFIX}rate_"): _whole(text, name)
         for name in post
-        if name.startswith(f"{PREFIX}rate_") and post[name].strip()
+        if name.startswith(f"{PREFIX}rate_") and (text := post.get(name, "").strip())
     }
     lines = post.get(f"{PREFIX}obligations", "").splitlines()
     rate = post.get(f"{PREFIX}rate", "").strip()
