@@ -18,6 +18,7 @@ EVENTS = {
     ReminderKind.LATE: "review.due_soon",
     ReminderKind.OVERDUE: "review.overdue",
     ReminderKind.ESCALATED: "review.escalated",
+    ReminderKind.EMERGENCY: "review.emergency",
 }
 
 
@@ -30,6 +31,8 @@ def mail_subject(notice: ReviewNotice) -> str:
     """One line."""
     review = notice.reminder.review
     name = " ".join(review.subject_name.split())[:120]
+    if notice.reminder.kind == ReminderKind.EMERGENCY:
+        return f"Break-glass, serving before its review has decided: {name}"
     if notice.reminder.kind == ReminderKind.ESCALATED:
         return f"Overdue and not decided: {name}"
     return f"{_when(review)}: {name}"
@@ -74,6 +77,11 @@ def _waits_for(review: Review) -> str:
 
 
 def _why(notice: ReviewNotice, review: Review) -> str:
+    if notice.reminder.kind == ReminderKind.EMERGENCY:
+        return (
+            "Two persons let it serve in an emergency. You get this because you are an "
+            "administrator, or lead its department."
+        )
     if notice.reminder.kind == ReminderKind.ESCALATED:
         return "You get this because you are an administrator."
     if review.state == ReviewState.CHANGES_REQUESTED:

@@ -9,12 +9,14 @@ from django.db.models import Q
 
 
 class ReminderKind(models.TextChoices):
-    """Which moment of a review it is about. `escalated` goes to administrators."""
+    """Which moment of a review it is about. `escalated` goes to administrators; `emergency` says
+    that what is under review serves before it has decided (break-glass)."""
 
     EARLY = "early"
     LATE = "late"
     OVERDUE = "overdue"
     ESCALATED = "escalated"
+    EMERGENCY = "emergency"
 
 
 class ReviewReminder(models.Model):
@@ -30,7 +32,12 @@ class ReviewReminder(models.Model):
     class Meta:
         ordering = ("id",)
         constraints = (
-            models.UniqueConstraint(fields=("review", "kind"), name="each_reminder_once"),
+            # Each emergency is one.
+            models.UniqueConstraint(
+                fields=("review", "kind"),
+                condition=~Q(kind="emergency"),
+                name="each_reminder_once",
+            ),
         )
 
     def __str__(self) -> str:

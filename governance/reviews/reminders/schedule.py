@@ -12,7 +12,7 @@ from django.utils import timezone
 from governance.audit.services import audit_record
 from governance.people.models import Person, Role
 from governance.people.selectors import principal_for_person
-from governance.principals import background, service_principal
+from governance.principals import Principal, background, service_principal
 from governance.reviews.absences.models import Absence
 from governance.reviews.inbox import WAITING, missing_specialities, reviews_awaiting
 from governance.reviews.models import Review, ReviewState
@@ -32,6 +32,7 @@ _ACTIONS = {
     ReminderKind.LATE: "review:remind",
     ReminderKind.OVERDUE: "review:remind",
     ReminderKind.ESCALATED: "review:escalate",
+    ReminderKind.EMERGENCY: "review:escalate",
 }
 
 
@@ -83,24 +84,44 @@ def _record(review_id: int, now: datetime) -> int:
         kinds = _unsaid(review, now) if review.state in WAITING else []
         for kind in kinds:
             people = administrators() if kind is ReminderKind.ESCALATED else told(review)
-            reminder = ReviewReminder.objects.create(
-                review=review, kind=kind, people=[person.pk for person in people]
-            )
-            notices = _notices(reminder, people, now)
-            ReviewNotice.objects.bulk_create(notices)
-            audit_record(
-                actor=controller,
-                action=_ACTIONS[kind],
-                subject=review_subject(review),
-                department=review.department.slug,
-                data={
-                    "kind": kind.value,
-                    "due_at": review.due_at.isoformat(),
-                    "people": reminder.people,
-                    "channels": sorted({notice.channel for notice in notices}),
-                },
-            )
+            _tell(controller, review, kind, people, now)
     return len(kinds)
+
+
+def emergency_tell(*, actor: Principal, review: Review) -> None:
+    """Tell administrators and the department's leads that what is under review serves before it has
+    decided; for whoever has let it, in their transaction.
+    """
+    leads = Person.objects.filter(
+        is_active=True,
+        role_assignments__role=Role.LEAD,
+        role_assignments__department=review.department,
+    )
+    people = {person.pk: person for person in (*administrators(), *leads[:PEOPLE_MAX])}
+    _tell(actor, review, ReminderKind.EMERGENCY, list(people.values()), timezone.now())
+
+
+def _tell(
+    actor: Principal, review: Review, kind: ReminderKind, people: list[Person], now: datetime
+) -> None:
+    reminder = ReviewReminder.objects.create(
+        review=review, kind=kind, people=[person.pk for person in people]
+    )
+    notices = _notices(reminder, people, now)
+    ReviewNotice.objects.bulk_create(notices)
+    audit_record(
+        actor=actor,
+        action=_ACTIONS[kind],
+        subject=review_subject(review),
+        department=review.department.slug,
+        data={
+            "kind": kind.value,
+            "due_at": review.due_at.isoformat(),
+            "people": reminder.people,
+            "channels": sorted({notice.channel for notice in notices}),
+        },
+        policy_version=review.policy_version,
+    )
 
 
 def _notices(reminder: ReviewReminder, people: list[Person], now: datetime) -> list[ReviewNotice]:

@@ -21,6 +21,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.reviews.models import Review
+from governance.reviews.reminders.schedule import emergency_tell
 from governance.rowsecurity import lifted
 from registry.incidents.reach import check_not_suspended
 from registry.releases.breakglass.force import UNDER_REVIEW
@@ -136,6 +137,7 @@ def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
                 policy_version=policy_version,
                 data={"ends_at": glass.ends_at.isoformat(), **proof_facts(proof)},
             )
+            emergency_tell(actor=actor, review=review)
         releases_changed()
     return glass
 

@@ -17,6 +17,9 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.models import Review
+from governance.reviews.reminders.channels import mail_server_from
+from governance.reviews.reminders.messages import mail_subject, mail_text, webhook_body
+from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.rowsecurity import scope
 from registry import store
 from registry.incidents.services import incident_open
@@ -527,3 +530,22 @@ def test_the_setting_bounds_it(release: Release, otto: Principal, settings: Any)
         ask(otto, release, hours=4)
     assert ask(otto, release, hours=3).hours == 3
     assert timedelta(hours=1) == services.CONFIRM_WITHIN
+
+
+def test_administrators_and_leads_are_told_of_each_by_mail_and_webhook(
+    office: Office, release: Release, otto: Principal, ada: Principal,
+    person: Callable[..., Person], settings: Any,
+) -> None:  # fmt: skip
+    lead, _ = person("Lea", "lead@clinical"), person("Fay", "lead@finance")
+    settings.MAIL_SERVER = mail_server_from("smtp://127.0.0.1:25", sender="a@example.org")
+    for hours in (1, 2):
+        glass = break_glass_confirm(actor=ada, break_glass_id=ask(otto, release, hours=hours).pk)
+        break_glass_end(actor=ada, break_glass_id=glass.pk, reason="Over.")
+    reminders = list(ReviewReminder.objects.filter(kind="emergency"))
+    assert [sorted(each.people) for each in reminders] == [sorted([ada.person_id, lead.pk])] * 2
+    notices = ReviewNotice.objects.filter(reminder=reminders[0])
+    assert {notice.person_id for notice in notices} == {ada.person_id, lead.pk}
+    notice = notices[0]
+    assert mail_subject(notice).startswith("Break-glass, serving before its review has decided")
+    assert "in an emergency" in mail_text(notice)
+    assert b'"event": "review.emergency"' in webhook_body(notice)
