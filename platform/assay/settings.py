@@ -459,6 +459,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "ActionEnum": "assay.api.views.policy_inquiries.ACTIONS",
         "ActorKindEnum": "governance.audit.search.filters.KINDS",
+        "IncidentStateEnum": "registry.incidents.models.IncidentState",
+        "KeyStateEnum": "assay.api.representations.keys.STATES",
     },
 }
 

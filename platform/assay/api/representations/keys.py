@@ -12,6 +12,9 @@ from assay.api.representations.quotas import QuotaAnswer
 from governance.keys.models import ApiKey
 from governance.keys.selectors import KeyState, key_state
 
+# As the description of this API names them.
+STATES = [(state.value, state.value) for state in KeyState]
+
 
 class KeyAnswer(serializers.Serializer[Any]):
     """A department's API key, or a person's access token; never the secret.
