@@ -125,8 +125,9 @@ def _another_live(release: Release) -> str:
     """
     frozen = release.dossier.get("replaces")
     live = release_live(release.environment, release.deployment_name)
-    before, now = frozen["release"] if frozen else None, live.pk if live else None
-    if before == now or _suspended(before) or (now is None and _ran_out(before)):
+    before: int | None = frozen["release"] if frozen else None
+    now = live.pk if live else None
+    if before == now or (before and (_suspended(before) or (now is None and _ran_out(before)))):
         return ""
     was = f"release {before}" if before else "nothing"
     present = f"release {now}" if now else "nothing"
@@ -136,12 +137,12 @@ def _another_live(release: Release) -> str:
     )
 
 
-def _suspended(release_id: int | None) -> bool:
+def _suspended(release_id: int) -> bool:
     """By an incident, which may be what the release under review mends: it is compared with what
     it replaces as before, and asked again once the suspension is lifted."""
     return Release.objects.filter(pk=release_id, state=ReleaseState.SUSPENDED).exists()
 
 
-def _ran_out(release_id: int | None) -> bool:
+def _ran_out(release_id: int) -> bool:
     states = (ReleaseState.APPROVED, ReleaseState.EXPIRED)
     return Release.objects.filter(pk=release_id, state__in=states).exists()
