@@ -19,8 +19,10 @@ def token_prove(*, actor: Principal, method: str) -> Proof:
         NotPermitted: the actor is not a person with an access token that is alive.
     """
     with transaction.atomic():
-        rows = ApiKey.objects.select_for_update().filter(person_id=actor.person_id, revoked_at=None)
-        key = rows.filter(pk=actor.key_id).first() if actor.person_id and actor.key_id else None
+        key = None
+        if actor.person_id is not None and actor.key_id is not None:
+            rows = ApiKey.objects.select_for_update(of=("self",)).filter(revoked_at=None)
+            key = rows.filter(pk=actor.key_id, person_id=actor.person_id).first()
         if key is None:
             raise NotPermitted(
                 f"{actor.name} does not act by a personal access token; there is none to keep the "
