@@ -17,7 +17,7 @@ class Terms:
 
     An approval lasts `valid_days`, and what serves under it goes on for `grace_days` after that.
     `warn_days`, falling, are how long before the end its department is warned. A review is due
-    `due_days` after it opens, and is escalated `escalate_days` before that.
+    `due_days` after it opens, and its reviewers are reminded `escalate_days` before that.
     """
 
     valid_days: int

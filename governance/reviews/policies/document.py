@@ -127,8 +127,8 @@ class ReviewPolicyDocument(_Strict):
     """One policy. Of those that apply, the one with the highest `rank` is the least that is due.
 
     Days: an approval is good for `valid_days`, serves `grace_days` longer, and its end is told
-    `warn_days` before. A review is due `due_days` after it opens, and goes up `escalate_days`
-    before that.
+    `warn_days` before. A review is due `due_days` after it opens; its reviewers are
+    reminded `escalate_days` before that, and administrators told when it is overdue.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=20)]

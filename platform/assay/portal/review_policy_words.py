@@ -82,7 +82,7 @@ def shown_terms(document: ReviewPolicyDocument) -> list[tuple[str, str]]:
         ("It serves on after that", _days(document.grace_days) if document.grace_days else "No"),
         ("Its end is told", f"{warned} days before" if warned else "Not beforehand"),
         ("A review is due", f"{_days(document.due_days)} after it opens"),
-        ("It goes up", f"{_days(document.escalate_days)} before it is due"),
+        ("Reviewers are reminded", f"{_days(document.escalate_days)} before it is due"),
         ("What must be measured", " and ".join(filter(None, asked)) or "Nothing"),
     ]
 
