@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, QuerySet, Value
+from django.db.models.expressions import CombinedExpression
 
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -15,7 +16,7 @@ from governance.reviews.waivers.selectors import checklist_prefetch
 from registry.releases.models import Release
 
 
-def serves_until(path: str = "") -> ExpressionWrapper[DateTimeField[datetime, datetime]]:
+def serves_until(path: str = "") -> ExpressionWrapper[CombinedExpression]:
     """`Release.serves_until` in SQL, of the release at the end of `path` ("release__"). An `until`
     needs no mention: the approval itself ends then, without grace.
     """

@@ -105,7 +105,7 @@ def releases_expiring(
 ) -> QuerySet[Release]:
     """Approved releases whose approval ends within so many days or has ended already, and which
     may still serve; what stops first comes first. Those that `actor` may see; all, for the
-    platform's own use.
+    platform's own use. What was renewed and approved anew is left out.
     """
     rows = (
         Release.objects.select_related("version__model", "department")
@@ -117,6 +117,7 @@ def releases_expiring(
         rows.filter(state=ReleaseState.APPROVED, expires_at__lte=now + timedelta(days=within_days))
         .annotate(stops_at=serves_until())
         .filter(stops_at__gt=now)
+        .exclude(renewals__state=ReleaseState.APPROVED)
         .order_by("stops_at", "pk")
     )
 

@@ -28,6 +28,7 @@ from registry.releases.renewal import (
 from registry.releases.selectors import release_review
 from registry.releases.services import release_answer, release_withdraw
 from registry.releases.serving import release_servable
+from registry.releases.validity import releases_expiring
 from tests.proofs import proven
 from tests.unit.audit_support import bodies, recorded
 from tests.unit.registry.evidence_world import faults, files_of, packed
@@ -105,6 +106,17 @@ def test_a_renewal_says_the_same_and_is_decided_anew(office: Office) -> None:
     office.decide(again, office.compliance)
     assert office.decide(again, office.risk).state == ReleaseState.APPROVED
     release_servable(Release.objects.get(pk=again.pk))
+
+
+@pytest.mark.django_db
+def test_what_was_approved_anew_needs_no_more_reminding(office: Office) -> None:
+    old = office.approve(office.submit())
+    Release.objects.update(expires_at=timezone.now() + timedelta(days=3))
+    again = renew(office, old)
+    assert [each.pk for each in releases_expiring()] == [old.pk]
+    office.decide(again, office.compliance)
+    office.decide(again, office.risk)
+    assert not releases_expiring().exists()
 
 
 @pytest.mark.django_db
