@@ -406,7 +406,7 @@ class Pack:
                 said = [body[of] for of in ("actor_kind", "actor_id", "occurred_at", "subject_id")]
                 told += [each[name] for name in names]
                 said += [body["data"][name] for name in ("subject", *names)]
-                told.append((each["in_place_of"] or {}).get("id"))
+                told.append((each.get("in_place_of") or {}).get("id"))
                 said.append(body["data"].get("in_place_of"))
                 told += [each.get(name) for name in ("proof_method", "proved_at")]
                 said += [body["data"].get(name) for name in ("proof_method", "proved_at")]
@@ -469,7 +469,7 @@ class Pack:
         }
         count, still = 0, 0
         for review in self.read("decisions.json")["reviews"]:
-            for thread in review["threads"]:
+            for thread in review.get("threads", []):
                 count += 1
                 state = "open"
                 for entry in thread["entries"]:
