@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef, Prefetch, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -16,9 +16,11 @@ from registry.incidents.models import (
     SUSPENDING,
     Incident,
     IncidentNote,
+    IncidentState,
     IncidentSuspension,
     IncidentVersion,
 )
+from registry.incidents.reach import suspended_by
 from registry.incidents.states import STANDING
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import releases_visible_to
@@ -97,9 +99,13 @@ def incident_reaches(actor: Principal, incident: Incident) -> Reached:
     )
 
 
-def incidents_of(actor: Principal, version_id: int) -> QuerySet[Incident]:
-    """Those that name the version, or that suspend it through what it stands on."""
-    return incidents_visible_to(actor).filter(links__version_id=version_id).distinct()
+def incidents_of(actor: Principal, version_id: int) -> list[Incident]:
+    """Those that name the version and are not closed, or that suspend it through what it stands on;
+    five at most, the newest first."""
+    named = IncidentVersion.objects.filter(incident=OuterRef("pk"), version=version_id)
+    suspending = suspended_by([version_id]).get(version_id)
+    rows = incidents_visible_to(actor).prefetch_related(None).exclude(state=IncidentState.CLOSED)
+    return list(rows.filter(Q(Exists(named)) | Q(pk=suspending or 0))[:5])
 
 
 def incident_resource(incident: Incident) -> Resource:

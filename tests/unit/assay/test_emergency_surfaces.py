@@ -18,6 +18,7 @@ from registry.releases.breakglass.services import (
     break_glass_request,
 )
 from registry.releases.models import Release
+from registry.releases.selectors import release_review
 from tests import proofs
 from tests.proofs import proven
 from tests.unit.assay.api_support import Api, problem_of
@@ -175,6 +176,11 @@ def test_the_portal_reports_keeps_and_lifts(office: Office, ada: Person) -> None
     assert "Wrong doses" in page(ada, "/incidents")
     assert "Wrong doses" in page(ada, f"/versions/{office.base.pk}")
     assert "Wrong doses" not in page(ada, "/incidents?state=closed")
+    review = release_review(release)
+    assert review is not None
+    # Through what it stands on.
+    for address in (f"/releases/{release.pk}", f"/reviews/{review.pk}"):
+        assert "until a reviewer lifts the suspension" in page(ada, address)
 
     path = f"/incidents/{incident.pk}"
     for action, posted in (

@@ -17,6 +17,7 @@ from assay.portal.release_forms import ReleaseForm, RiskForm
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
+from registry.incidents.selectors import incidents_of
 from registry.releases.breakglass.force import serving_end
 from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
@@ -107,6 +108,7 @@ class ReleasePage(ActionScreen):
         return {
             "release": release,
             "glasses": glasses,
+            "incidents": incidents_of(self.actor, release.version_id),
             "may_break_glass": waiting
             and not is_open
             and may(self.actor, Action.RELEASE_BREAK_GLASS, kind="release", department=department),

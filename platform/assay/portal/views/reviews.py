@@ -26,6 +26,7 @@ from governance.reviews.models import Review
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.services import checklist_attest
 from governance.reviews.waivers.selectors import checklist_prefetch
+from registry.incidents.selectors import incidents_of
 from registry.releases.models import ReleaseState
 from registry.releases.selectors import release_get
 from registry.releases.services import release_answer, release_decide
@@ -70,6 +71,7 @@ class ReviewPage(ActionScreen):
         return {
             "review": review,
             "release": release,
+            "incidents": incidents_of(self.actor, release.version_id),
             "tabs": TABS,
             "tab": page.tab,
             "typed": self.request.POST or typed_kept(self.request, review.pk),

@@ -87,7 +87,7 @@ class VersionPage(Screen):
                 department=department,
                 attributes={"shared": version.model.shared},
             ),
-            "incidents": list(incidents_of(self.actor, version.pk).prefetch_related(None)[:5]),
+            "incidents": incidents_of(self.actor, version.pk),
             "may_report": may_report(self.actor, version),
             "may_evaluate": trusted
             and bool(TASKS[version.model.task].evaluator)
