@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,9 @@ from django.utils import timezone
 
 from governance.errors import InvalidInput, NotPermitted, WrongState
 from governance.people.models import Department, Person
+from governance.policy.services import policy_bootstrap
 from governance.reviews.models import Decision
+from governance.reviews.policies.shipping import review_policies_bootstrap
 from registry.releases.conditions import Conditions, asked
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
@@ -23,8 +26,6 @@ from tests.proofs import proven
 from tests.unit.audit_support import bodies
 from tests.unit.registry.evidence_world import faults, files_of, forged, packed
 from tests.unit.registry.test_releases import Office
-
-pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def in_days(days: int) -> datetime:
     return (timezone.now() + timedelta(days=days)).replace(microsecond=0)
 
 
+@pytest.mark.django_db
 def test_the_strictest_of_every_approval_holds(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -85,6 +87,7 @@ def test_the_strictest_of_every_approval_holds(
     release_servable(Release.objects.get(pk=approved.pk))
 
 
+@pytest.mark.django_db
 def test_an_approval_without_conditions_ends_as_its_terms_say(office: Office) -> None:
     approved = office.approve(office.submit())
     assert approved.conditions == {}
@@ -117,6 +120,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(("conditions", "words"), REFUSED)
 def test_what_cannot_be_asked_is_refused_and_no_vote_is_taken(
     conditions: dict[str, Any],
@@ -130,6 +134,7 @@ def test_what_cannot_be_asked_is_refused_and_no_vote_is_taken(
     assert not Decision.objects.exists()
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("verdict", ["comment", "reject", "request_changes"])
 def test_only_an_approval_takes_conditions(verdict: str, office: Office) -> None:
     release = office.submit()
@@ -151,6 +156,7 @@ def test_only_an_approval_takes_conditions(verdict: str, office: Office) -> None
         )
 
 
+@pytest.mark.django_db
 def test_all_departments_are_no_condition(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -160,12 +166,14 @@ def test_all_departments_are_no_condition(
     assert Decision.objects.get().conditions == {}
 
 
+@pytest.mark.django_db
 def test_who_may_not_decide_asks_for_nothing(office: Office) -> None:
     release = office.submit()
     with pytest.raises(NotPermitted, match="Separation of duties"):
         office.decide(release, office.submitter, conditions={"requests_per_minute": 5})
 
 
+@pytest.mark.django_db
 def test_approvals_that_leave_nobody_are_not_both_taken(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -177,6 +185,7 @@ def test_approvals_that_leave_nobody_are_not_both_taken(
     assert Release.objects.get().state == ReleaseState.IN_REVIEW
 
 
+@pytest.mark.django_db
 def test_an_end_that_has_passed_approves_nothing(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -190,6 +199,7 @@ def test_an_end_that_has_passed_approves_nothing(
     assert Release.objects.get().state == ReleaseState.IN_REVIEW
 
 
+@pytest.mark.django_db
 def test_changes_begin_without_conditions(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -206,6 +216,7 @@ def test_changes_begin_without_conditions(
     assert office.decide(release, office.risk).conditions == {}
 
 
+@pytest.mark.django_db
 def test_what_was_approved_stands_in_the_database(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -219,6 +230,7 @@ def test_what_was_approved_stands_in_the_database(
         Release.objects.update(renews=release.pk)
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("forged", [{}, {"requests_per_minute": 500}, {"until": "never"}])
 def test_conditions_that_nobody_asked_for_serve_nothing(
     forged: dict[str, Any], office: Office, department: Callable[[str], Department]
@@ -235,6 +247,7 @@ def test_conditions_that_nobody_asked_for_serve_nothing(
         release_servable(Release.objects.get())
 
 
+@pytest.mark.django_db
 def test_the_log_keeps_the_conditions_and_no_free_words(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -252,6 +265,7 @@ def test_the_log_keeps_the_conditions_and_no_free_words(
         assert "Uma" not in str(kept)
 
 
+@pytest.mark.django_db
 def test_an_until_ends_it_without_grace(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -266,6 +280,7 @@ def test_an_until_ends_it_without_grace(
     assert releases_expire_due() == 1
 
 
+@pytest.mark.django_db
 def test_an_end_put_off_past_its_until_does_not_serve(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -280,6 +295,7 @@ def test_an_end_put_off_past_its_until_does_not_serve(
         release_servable(Release.objects.get())
 
 
+@pytest.mark.django_db
 def test_conditions_read_as_a_person_says_them() -> None:
     whole = Conditions(
         departments=("clinical", "finance"),
@@ -299,6 +315,7 @@ def test_conditions_read_as_a_person_says_them() -> None:
     assert Conditions().words() == []
 
 
+@pytest.mark.django_db
 def test_a_release_under_review_carries_no_conditions_yet(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -312,6 +329,7 @@ def test_a_release_under_review_carries_no_conditions_yet(
     assert Release.objects.get(pk=release.pk).conditions == {}
 
 
+@pytest.mark.django_db
 def test_a_pack_says_the_conditions_and_no_others_pass(
     office: Office, department: Callable[[str], Department]
 ) -> None:
@@ -334,3 +352,38 @@ def test_a_pack_says_the_conditions_and_no_others_pass(
 
     assert "on other conditions" in faults(forged(files, decisions=lifted))["Decisions"]
     assert "another decision" in faults(forged(files, decisions=reworded))["Decisions"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_approve_at_once_the_strictest_holds(
+    person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    review_policies_bootstrap()
+    policy_bootstrap()
+    office = Office(person, department)
+    release = under_review(office, department)
+    ready, faults_seen = threading.Barrier(2), []
+
+    def approve(who: Person, conditions: dict[str, Any]) -> None:
+        try:
+            ready.wait()
+            office.decide(release, who, conditions=conditions)
+        except Exception as error:
+            faults_seen.append(error)
+        finally:
+            connection.close()
+
+    asked_for = [
+        (office.compliance, {"departments": ["clinical", "finance"], "requests_per_minute": 9}),
+        (office.risk, {"departments": ["clinical", "engineering"], "requests_per_minute": 5}),
+    ]
+    threads = [threading.Thread(target=approve, args=each) for each in asked_for]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults_seen == []
+    approved = Release.objects.get()
+    assert approved.state == ReleaseState.APPROVED
+    assert approved.conditions == {"departments": ["clinical"], "requests_per_minute": 5}
+    release_servable(approved)

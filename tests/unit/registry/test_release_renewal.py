@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
@@ -49,9 +49,9 @@ def in_state(release: Release, state: ReleaseState, **more: Any) -> Release:
     return Release.objects.get(pk=release.pk)
 
 
-def ended(office: Office) -> Release:
+def ended(office: Office, name: str = "review-sentiment") -> Release:
     """An approved release whose time is over."""
-    release = office.approve(office.submit())
+    release = office.approve(office.submit(deployment_name=name))
     return in_state(release, ReleaseState.EXPIRED, expires_at=timezone.now() - timedelta(days=9))
 
 
@@ -246,6 +246,19 @@ def test_what_was_carried_over_can_be_attested_anew_and_an_answer_takes_it_back(
         risk_answers={**ANSWERS, "notes": "More."},
     )
     assert carried(again) == set()
+
+
+@pytest.mark.django_db
+def test_nothing_that_nobody_attested_is_marked_as_carried_over(office: Office) -> None:
+    old, review = ended(office), release_review(renew(office, ended(office, name="other")))
+    for item in (
+        ChecklistItem.objects.filter(review=review, automatic=True).first(),
+        ChecklistItem.objects.filter(review=review, automatic=False).first(),
+    ):
+        assert item is not None
+        item.carried_from, item.attested_by = release_review(old), None
+        with pytest.raises(IntegrityError, match="only_what_was_attested"), transaction.atomic():
+            item.save()
 
 
 @pytest.mark.django_db
