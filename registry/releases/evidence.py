@@ -21,6 +21,7 @@ from governance.reviews.models import Review
 from governance.rowsecurity import lifted
 from registry.canonical import canonical_json, json_digest
 from registry.releases import evidence_verifier
+from registry.releases.breakglass.evidence import emergencies_document
 from registry.releases.dossier import version_evaluations
 from registry.releases.evidence_archive import (
     MANIFEST,
@@ -103,6 +104,7 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
             hint="`assay audit verify` tells whether the log is whole.",
         )
     evaluations = version_evaluations(release.version)
+    emergencies = list(release.break_glasses.order_by("pk"))
     record = release_record(
         release_id=release.pk,
         department=release.department.slug,
@@ -110,12 +112,14 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
         version_id=release.version_id,
         evaluations=[each.pk for each in evaluations],
         deployments=deployments,
+        emergencies=[glass.pk for glass in emergencies],
     )
     names = Names(record)
     now = timezone.now().isoformat(timespec="seconds")
     decisions = decisions_document(release, reviews, record, names)
     for review, told in zip(reviews, decisions["reviews"], strict=True):
         told["threads"] = threads_document(review, record, names)
+    decisions["break_glass"] = emergencies_document(emergencies, names)
     measured = evaluations_document(evaluations, names)
     names.of(release.version.created_by_id)
     if (data := release.version.dataset_version) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -49,6 +50,7 @@ from registry.releases.services import (
 from registry.versions.recall import recall_radius, version_recall
 from tests.proofs import proven
 from tests.unit.audit_support import recorded, recorded_all
+from tests.unit.registry.evidence_world import faults, files_of, packed
 from tests.unit.registry.test_releases import Office
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
@@ -549,3 +551,23 @@ def test_administrators_and_leads_are_told_of_each_by_mail_and_webhook(
     assert mail_subject(notice).startswith("Break-glass, serving before its review has decided")
     assert "in an emergency" in mail_text(notice)
     assert b'"event": "review.emergency"' in webhook_body(notice)
+
+
+def test_the_evidence_pack_says_that_it_served_so(
+    office: Office, release: Release, otto: Principal, ada: Principal
+) -> None:
+    glass = broken(otto, ada, release)
+    files = files_of(packed(office, release))
+    assert faults(files) == {}
+    (told,) = json.loads(files["decisions.json"])["break_glass"]
+    assert (told["id"], told["asked_by"]["name"], told["confirmed_by"]["name"]) == (
+        glass.pk,
+        "Otti",
+        "Ada",
+    )
+    events = json.loads(files["events.json"])["events"]
+    said = [json.loads(each["canonical"])["action"] for each in events]
+    assert [each for each in said if each.startswith("break_glass:")] == [
+        "break_glass:requested",
+        "break_glass:active",
+    ]
