@@ -120,14 +120,15 @@ def _gate_changed(release: Release) -> str:
 
 
 def _another_live(release: Release) -> str:
-    """Where the frozen one's time merely ran out and nothing took its place, nothing changed that a
-    reviewer compares with.
+    """Where the frozen one's time merely ran out, or an incident suspends it, and nothing took its
+    place since, nothing changed that a reviewer compares with: what is under review may be its
+    renewal, or the remedy.
     """
     frozen = release.dossier.get("replaces")
     live = release_live(release.environment, release.deployment_name)
     before: int | None = frozen["release"] if frozen else None
     now = live.pk if live else None
-    if before == now or (before and (_suspended(before) or (now is None and _ran_out(before)))):
+    if before == now or (before and not _came_since(release, live) and _paused(before)):
         return ""
     was = f"release {before}" if before else "nothing"
     present = f"release {now}" if now else "nothing"
@@ -137,12 +138,12 @@ def _another_live(release: Release) -> str:
     )
 
 
-def _suspended(release_id: int) -> bool:
-    """By an incident, which may be what the release under review mends: it is compared with what
-    it replaces as before, and asked again once the suspension is lifted."""
-    return Release.objects.filter(pk=release_id, state=ReleaseState.SUSPENDED).exists()
+def _came_since(release: Release, live: Release | None) -> bool:
+    """Whether what is live took the place after the dossier was frozen."""
+    taken = live and (live.deployed_at or live.approved_at)
+    return bool(taken and taken > release.frozen_at)
 
 
-def _ran_out(release_id: int) -> bool:
-    states = (ReleaseState.APPROVED, ReleaseState.EXPIRED)
+def _paused(release_id: int) -> bool:
+    states = (ReleaseState.APPROVED, ReleaseState.EXPIRED, ReleaseState.SUSPENDED)
     return Release.objects.filter(pk=release_id, state__in=states).exists()

@@ -154,22 +154,44 @@ def test_what_was_deployed_is_live_whatever_was_approved_since(office: Office) -
     assert is_voided(after, f"live there now is release {first.pk}")
 
 
-@pytest.mark.parametrize("to", [ReleaseState.WITHDRAWN, "recalled", "suspended"])
-def test_the_end_of_what_it_replaces_voids(office: Office, to: str) -> None:
+@pytest.mark.parametrize("to", [ReleaseState.WITHDRAWN, ReleaseState.RECALLED])
+def test_the_end_of_what_it_replaces_voids(office: Office, to: ReleaseState) -> None:
     live = office.approve(office.submit())
     waiting = office.submit(version=other_version(office))
     releases_move(
         actor=proven(office.operator),
         releases=[now(live)],
-        to=ReleaseState(to),
+        to=to,
         reason="Why.",
         policy_version=1,
     )
     assert is_voided(waiting, "what is live there now is nothing")
 
 
+def test_a_suspension_leaves_the_remedy_until_another_takes_the_place(office: Office) -> None:
+    operator = proven(office.operator)
+    older = office.approve(office.submit())
+    deployment_create(actor=operator, release_id=older.pk)
+    live = office.approve(office.submit(version=other_version(office)))
+    deployment_create(actor=operator, release_id=live.pk)
+    remedy = office.submit(version=other_version(office))
+    move: dict[str, Any] = {"actor": operator, "reason": "Why.", "policy_version": 1}
+    releases_move(releases=[now(live)], to=ReleaseState.SUSPENDED, **move)
+    assert not is_voided(remedy, "")
+    releases_move(releases=[now(live)], to=ReleaseState.APPROVED, **move)
+    assert not is_voided(remedy, "")
+    releases_move(releases=[now(live)], to=ReleaseState.SUSPENDED, **move)
+    deployment_create(actor=operator, release_id=older.pk)
+    assert is_voided(remedy, f"live there now is release {older.pk}")
+
+
 def test_that_its_time_ran_out_voids_nothing(office: Office) -> None:
+    """Also where one that served before could serve still: nobody has put it back."""
+    operator = proven(office.operator)
+    older = office.approve(office.submit(version=other_version(office)))
+    deployment_create(actor=operator, release_id=older.pk)
     live = office.approve(office.submit())
+    deployment_create(actor=operator, release_id=live.pk)
     waiting = office.submit(version=other_version(office))
     over = timezone.now() - timedelta(days=400)
     Release.objects.filter(pk=live.pk).update(approved_at=over, expires_at=over)
@@ -179,6 +201,8 @@ def test_that_its_time_ran_out_voids_nothing(office: Office) -> None:
     assert not is_voided(waiting, "")
     office.attest(waiting)
     assert office.decide(waiting, office.compliance).state == ReleaseState.IN_REVIEW
+    deployment_create(actor=operator, release_id=older.pk)
+    assert is_voided(waiting, f"live there now is release {older.pk}")
 
 
 def test_another_review_policy_in_force_voids_what_is_reviewed_under_the_old_one(
