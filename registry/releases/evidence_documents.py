@@ -253,7 +253,7 @@ What is in it
   dossier.html      everything that was decided on, and the decisions, to read and to print
   dossier.pdf       what was decided on, to file; the same whoever made the pack
   dossier.json      the same as bytes; their SHA-256 is what each approval names
-  decisions.json    reviews: rounds, checklist, waivers, who voted what, and why; threads; break-glass
+  decisions.json    reviews: rounds, checklist, waivers, votes, and why; threads; break-glass
   evaluations.json  what was measured of the version
   mlbom.cdx.json    the model as a bill of materials, CycloneDX 1.6
   model.spdx.json   the same as SPDX 3.0.1, with its AI and dataset profiles
