@@ -49,7 +49,7 @@ def absence_set(
             fields={"speciality": [f"is one of {', '.join(Speciality.values)}"]},
         )
     with transaction.atomic():
-        absent, policy_version = _whose(actor, person)
+        absent, set_by_id, policy_version = _whose(actor, person)
         _check_people(absent, deputy, speciality)
         overlapping = Absence.objects.filter(
             person=absent,
@@ -69,7 +69,7 @@ def absence_set(
             speciality=speciality,
             starts_at=starts_at,
             ends_at=ends_at,
-            set_by_id=actor.person_id,
+            set_by_id=set_by_id,
         )
         _record(actor, "absence:set", absence, policy_version)
     return absence
@@ -90,8 +90,8 @@ def _check_times(starts_at: datetime, ends_at: datetime) -> None:
         raise InvalidInput("An absence cannot be from and until then.", fields=fields)
 
 
-def _whose(actor: Principal, person: Person | None) -> tuple[Person, int | None]:
-    """Who is absent, their row held, and the policy that let somebody else say so."""
+def _whose(actor: Principal, person: Person | None) -> tuple[Person, int, int | None]:
+    """Who is absent, their row held; who says so; and the policy that let somebody else say it."""
     if actor.person_id is None:
         raise NotPermitted(
             f"{actor.name} is no person; only people are absent.",
@@ -104,7 +104,8 @@ def _whose(actor: Principal, person: Person | None) -> tuple[Person, int | None]
             actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
         ).policy_version
     wanted = actor.person_id if person is None else person.pk
-    return Person.objects.select_for_update(no_key=True).get(pk=wanted), policy_version
+    absent = Person.objects.select_for_update(no_key=True).get(pk=wanted)
+    return absent, actor.person_id, policy_version
 
 
 def _check_people(absent: Person, deputy: Person, speciality: str) -> None:

@@ -40,7 +40,7 @@ class AbsenceForm(TablerForm):
         self.fields["speciality"].choices = [  # type: ignore[attr-defined]
             choice for choice in Speciality.choices if choice[0] in held
         ]
-        others = reviewers_known_to(screen.actor).exclude(pk=screen.actor.person_id)
+        others = reviewers_known_to(screen.actor).exclude(pk=screen.actor.person_id or 0)
         self.fields["deputy"].queryset = others.order_by("name")  # type: ignore[attr-defined]
 
 
