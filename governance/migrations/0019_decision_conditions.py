@@ -37,8 +37,8 @@ class Migration(migrations.Migration):
                 condition=models.Q(
                     ("carried_from__isnull", True),
                     models.Q(
-                        ("automatic", False),
                         ("attested_by__isnull", False),
+                        ("automatic", False),
                         ("state", "satisfied"),
                     ),
                     _connector="OR",
