@@ -121,6 +121,20 @@ def test_what_cannot_be_asked_is_refused_and_stays_typed(
     assert not Decision.objects.exists()
 
 
+@pytest.mark.usefixtures("policy", "redis")
+def test_conditions_stay_typed_on_the_way_to_a_second_factor(approvable: Review) -> None:
+    carla = called("Carla")
+    typed = {"verdict": "approve", "prove": "yes", "condition_rate": "77"}
+    away = carla.post(
+        f"/reviews/{approvable.pk}/decide",
+        {**typed, "condition_obligations": "No children.", "digest": approvable.digest},
+    )
+    assert away.status_code == 302
+    html = page(carla, f"/reviews/{approvable.pk}")
+    assert 'name="condition_rate" value="77"' in html
+    assert "No children." in html
+
+
 def test_conditions_stand_where_the_release_does(company: Company) -> None:
     changed(company.live, conditions=ASKED)
     enzo = signed_in(company.enzo)
