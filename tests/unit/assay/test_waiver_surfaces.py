@@ -22,7 +22,7 @@ from tests.unit.audit_support import recorded
 
 __all__ = ["people", "release"]
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 
 def body(days: float = 20, **changes: Any) -> dict[str, Any]:
@@ -149,7 +149,6 @@ def test_a_date_that_is_none_is_refused_in_a_sentence(
         assert sent.status_code == 400, until
 
 
-@pytest.mark.sweep
 def test_what_served_tells_what_was_waived(db: None) -> None:
     company = tell_story()
     kept(company.deployment, 5)

@@ -44,6 +44,7 @@ from tests.unit.audit_support import bodies
 from tests.unit.governance.siem_support import Collector, make_certificates
 
 Open = Callable[..., Review]
+pytestmark = pytest.mark.sweep
 SECRET = "a secret of more than thirty-two characters"
 
 
