@@ -241,7 +241,8 @@ def incident_add_version(
                 data={"version": version.digest},
                 policy_version=policy_version,
             )
-            _note(incident, person, NoteKind.VERSION, text, str(version))
+            # By its number: who reads the timeline need not know of that department's models.
+            _note(incident, person, NoteKind.VERSION, text, f"version {version.pk}")
             incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
     return incident
 

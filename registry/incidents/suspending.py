@@ -11,6 +11,7 @@ from collections.abc import Collection
 from django.utils import timezone
 
 from governance.principals import Principal
+from governance.reviews.models import Review
 from registry.incidents.models import SUSPENDING, Incident, IncidentSuspension, Severity
 from registry.incidents.reach import suspended_by
 from registry.releases.breakglass.states import break_glasses_over
@@ -19,6 +20,9 @@ from registry.releases.separation import people_behind
 from registry.releases.states import releases_move
 from registry.versions.models import ModelVersion
 from registry.versions.recall import lineage_locked
+
+# May serve, or might again.
+_HELD = (ReleaseState.APPROVED, ReleaseState.SUSPENDED)
 
 
 def incident_suspend(
@@ -33,7 +37,7 @@ def incident_suspend(
     standing = incident.suspensions.filter(lifted_at__isnull=True).first()
     if standing is None and Severity(incident.severity) not in SUSPENDING:
         return []
-    people = excluded_people(incident, linked)
+    people = excluded_people(incident, linked, ids)
     if standing is None:
         IncidentSuspension.objects.create(incident=incident, excluded_people=people)
     else:
@@ -87,11 +91,21 @@ def suspension_lift(
     return back, [release for release in waiting if release.pk not in kept]
 
 
-def excluded_people(incident: Incident, version_ids: Collection[int]) -> list[int]:
-    """Who reported the incident or had a part in its versions: none of them lifts it."""
+def excluded_people(incident: Incident, linked: Collection[int], ids: Collection[int]) -> list[int]:
+    """None of them lifts it: who reported the incident or named a version in it, and who had a part
+    in its versions, in what stands on them (`ids`), or in releases of these, as the reviews say.
+    """
     people = {incident.reporter_id}
-    for version in ModelVersion.objects.filter(pk__in=version_ids):
+    people.update(incident.links.values_list("added_by_id", flat=True))
+    for version in ModelVersion.objects.filter(pk__in=linked):
         people |= people_behind(version)
+    below = ModelVersion.objects.filter(pk__in=ids)
+    for made in ("created_by_id", "model__created_by_id", "dataset_version__created_by_id"):
+        people.update(pk for pk in below.values_list(made, flat=True) if pk is not None)
+    releases = [str(release.pk) for state in _HELD for release in _releases(ids, state)]
+    reviews = Review.objects.filter(subject_type="release", subject_id__in=releases)
+    for excluded in reviews.values_list("excluded_people", flat=True):
+        people.update(excluded)
     return sorted(people)
 
 
@@ -99,9 +113,9 @@ def concern(incident: Incident, ids: Collection[int]) -> None:
     """Note which departments it concerns: owners of the versions it reaches, and those that may use
     one. None is forgotten."""
     owners = ModelVersion.objects.filter(pk__in=ids).values_list("model__department_id", flat=True)
-    users = Release.objects.filter(
-        version_id__in=ids, state__in=(ReleaseState.APPROVED, ReleaseState.SUSPENDED)
-    ).values_list("departments__pk", flat=True)
+    users = Release.objects.filter(version_id__in=ids, state__in=_HELD).values_list(
+        "departments__pk", flat=True
+    )
     incident.departments.add(*{pk for pk in (*owners, *users) if pk is not None})
 
 

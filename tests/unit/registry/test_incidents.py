@@ -285,6 +285,47 @@ def test_who_reported_it_or_had_a_part_in_it_lifts_nothing(
             incident_lift(actor=actor(f"X {role}", role), incident_id=incident.pk, reason="Fine.")
 
 
+def test_who_had_a_part_in_what_it_suspends_lifts_nothing(
+    office: Office, ada: Principal, rita: Principal, person: Callable[..., Person]
+) -> None:
+    """Of releases too, and of what stands on the version that it names."""
+    roles = ("reviewer:model-risk", "developer@clinical")
+    submits, trains, adds = (person(name, *roles) for name in ("Sam", "Tom", "Ann"))
+    office.approve(office.submit(submits))
+    version(model(trains, office.clinical, "below"), trains, "full", office.base)
+    incident = report(ada, office.base)
+    further = version(model(office.supplier, office.clinical, "further"), office.supplier)
+    incident_add_version(
+        actor=principal_for_person(adds),
+        incident_id=incident.pk,
+        version_id=further.pk,
+        text="That too.",
+    )
+    resolve(ada, incident)
+    for who in (submits, trains, adds):
+        with pytest.raises(NotPermitted, match="had a part in"):
+            incident_lift(actor=principal_for_person(who), incident_id=incident.pk, reason="Fine.")
+    assert len(incident_lift(actor=rita, incident_id=incident.pk, reason="Fine.").approved) == 1
+
+
+def test_a_version_of_a_department_that_one_may_not_see_is_not_named(
+    office: Office, ada: Principal, actor: Callable[..., Principal], person: Callable[..., Person]
+) -> None:
+    fay = person("Fay", "lead@finance")
+    theirs = version(model(fay, Department.objects.get(slug="finance"), "hidden-name"), fay)
+    incident = report(ada, office.tuned)
+    incident_add_version(
+        actor=ada, incident_id=incident.pk, version_id=theirs.pk, text="The same cause."
+    )
+    colleague = actor("Cleo", "viewer@clinical")
+    with scope(colleague):
+        seen = incident_get(actor=colleague, id=incident.pk)
+        named = [str(link.version) for link in seen.links.all()]
+        told = [f"{note.detail} {note.text}" for note in incident_notes(seen)]
+    assert named == [str(office.tuned)]
+    assert not [line for line in told if "hidden-name" in line]
+
+
 def test_what_was_written_down_stands(office: Office, ada: Principal, rita: Principal) -> None:
     incident = report(ada, office.base)
     incident_note(actor=ada, incident_id=incident.pk, text="The supplier knows.")
