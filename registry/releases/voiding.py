@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from governance.principals import Principal, service_principal
 from governance.reviews.policies.models import ReviewPolicy
@@ -33,6 +33,10 @@ def releases_void_stale(*, actor: Principal, wait: bool = True, **which: Any) ->
     for callers who hold rows of releases already, so that none waits for another in a circle.
     """
     with transaction.atomic(), lifted():
+        if wait:
+            # The rows that the change refers to are locked now and not at the commit: versions come
+            # before releases, as in a recall.
+            connection.check_constraints()
         rows = (
             Release.objects.select_for_update(of=("self",), skip_locked=not wait)
             .select_related("department", "version__model")

@@ -13,6 +13,7 @@ from governance.errors import DomainError
 from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.models import ReviewState
+from registry.incidents.services import incident_open
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
 from registry.releases.services import release_withdraw
@@ -177,3 +178,35 @@ def test_two_last_approvals_that_both_began_make_no_circle(office: Office) -> No
         thread.join()
     assert sorted(map(str, results)) == ["409", "approved"]
     assert sorted(states(release)[0] for release in pair) == ["approved", "voided"]
+
+
+@pytest.mark.parametrize("measured_first", [True, False])
+@pytest.mark.parametrize("end", ["recall", "incident"])
+def test_a_measurement_that_voids_and_what_ends_its_version(
+    office: Office, actor: Callable[..., Principal], end: str, measured_first: bool
+) -> None:
+    """Both reach the version and its releases, and neither waits for the other in a circle."""
+    release = one_missing(office)
+    ada = actor("Ada", "admin")
+
+    def measure() -> Any:
+        return evaluation(office.tuned, office.test, office.trainer)
+
+    def ends() -> Any:
+        if end == "recall":
+            return recalling(ada, office.tuned)()
+        return incident_open(
+            actor=ada,
+            title="Wrong doses",
+            happened="Ten times the dose.",
+            severity="critical",
+            versions=[office.tuned.pk],
+        )
+
+    order = (measure, ends) if measured_first else (ends, measure)
+    first, second = one_after_another(*order)
+    assert (first is not None, second is not None) == (True, True)
+    assert office.tuned.evaluations.count() == 2
+    recalled = end == "recall" and not measured_first
+    over = ReleaseState.RECALLED if recalled else ReleaseState.VOIDED
+    assert states(release) == (over, ReviewState.VOIDED)
