@@ -301,7 +301,8 @@ def review_answer(
 ) -> Review:
     """The department's answer to requested changes: a new round, on `digest`.
 
-    Votes of earlier rounds no longer count. Another digest also takes back what was attested.
+    Votes of earlier rounds no longer count. Another digest also takes back what was attested; the
+    same one, what was attested by somebody who has had a part in it since.
     `checklist` replaces the items of the same code; `excluded_people` come to those who were.
 
     Raises:
@@ -322,19 +323,23 @@ def review_answer(
                 f"{ReviewState(review.state).label.lower()}; there is nothing to answer.",
                 hint="An answer follows a request for changes.",
             )
-        if digest != review.digest:
-            review.checklist.filter(automatic=False).update(
-                state=ChecklistState.OPEN,
-                note="",
-                digest="",
-                attested_by=None,
-                attested_at=None,
-                carried_from=None,
-            )
+        # Who changed what is under review has had a part in it.
+        excluded = sorted({*review.excluded_people, *excluded_people, answering_id})
+        attested = review.checklist.filter(automatic=False)
+        if digest == review.digest:
+            # What they vouched for before, nobody else has looked at.
+            attested = attested.filter(attested_by__in=excluded)
+        attested.update(
+            state=ChecklistState.OPEN,
+            note="",
+            digest="",
+            attested_by=None,
+            attested_at=None,
+            carried_from=None,
+        )
         review.round += 1
         review.digest = digest
-        # Who changed what is under review has had a part in it.
-        review.excluded_people = sorted({*review.excluded_people, *excluded_people, answering_id})
+        review.excluded_people = excluded
         review.save(update_fields=["round", "digest", "excluded_people"])
         _checklist_write(review, checklist)
         waivers_follow(actor=actor, review=review, policy_version=decision.policy_version)

@@ -262,6 +262,21 @@ def test_who_answers_has_had_a_part_in_it(
         decide(colleague, review, "approve")
 
 
+def test_who_attested_and_then_answers_for_the_department_has_attested_nothing(
+    opened: Callable[..., Review],
+    compliance: Principal,
+    risk: Principal,
+    actor: Callable[..., Principal],
+) -> None:
+    review = opened(checklist=[ChecklistEntry(code, code) for code in ("purpose", "oversight")])
+    both = actor("Bea", "developer@clinical", "reviewer:model-risk")
+    checklist_attest(actor=both, review_id=review.pk, code="purpose", note="read it")
+    checklist_attest(actor=risk, review_id=review.pk, code="oversight", note="read it")
+    decide(compliance, review, "request_changes")
+    review = review_answer(actor=both, review_id=review.pk, digest=DIGEST, message="it is so")
+    assert [item.code for item in review_standing(review).blocking] == ["purpose"]
+
+
 @pytest.mark.parametrize("state", ["approved", "rejected", "withdrawn", "voided"])
 def test_a_closed_review_takes_nothing_more(
     opened: Callable[..., Review], submitter: Principal, compliance: Principal, state: str
