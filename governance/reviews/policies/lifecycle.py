@@ -7,10 +7,11 @@ from django.db.models import Max
 
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.engine import PolicyDecision, Resource
 from governance.policy.services import authorize
-from governance.principals import Principal
+from governance.principals import Principal, Proof
 from governance.reviews.policies.document import (
     ReviewPolicyDocument,
     document_read,
@@ -136,7 +137,8 @@ def review_policy_decide(
     Reviews keep the version that they opened under; of a release, those under review are voided.
 
     Raises:
-        NotFound, NotPermitted: there is none, the rules of access refuse, or the actor wrote on it.
+        NotFound, NotPermitted: there is none, the rules of access refuse, the actor wrote on it, or
+            gave no second factor within ten minutes.
         InvalidInput: another verdict, or no reason.
         WrongState: it is not proposed (any more), its base is no longer in force, or its rank is
             taken.
@@ -159,14 +161,16 @@ def review_policy_decide(
                 f"{verdict} it.",
                 "Somebody who wrote no part of it decides; its authors can withdraw it.",
             )
+        attempt = _attempt(actor, decision, Action.POLICY_DECIDE, policy)
+        proof = require_proof(actor, f"deciding on review policy {policy}", attempt=attempt)
         if verdict == "reject":
-            return _move(actor, policy, ReviewPolicyState.REJECTED, decision, reason)
+            return _move(actor, policy, ReviewPolicyState.REJECTED, decision, reason, proof)
         require_transition(policy, ReviewPolicyState.ACTIVE)
         _require_ready(policy, "put in force")
         before = review_policy_in_force(policy.name)
         if before is not None:
             _move(actor, before, ReviewPolicyState.SUPERSEDED, decision, f"By {policy}.")
-        return _move(actor, policy, ReviewPolicyState.ACTIVE, decision, reason)
+        return _move(actor, policy, ReviewPolicyState.ACTIVE, decision, reason, proof)
 
 
 def review_policy_withdraw(*, actor: Principal, policy_id: int, reason: str = "") -> ReviewPolicy:
@@ -202,6 +206,7 @@ def _move(
     state: ReviewPolicyState,
     decision: PolicyDecision,
     reason: str = "",
+    proof: Proof | None = None,
 ) -> ReviewPolicy:
     return review_policy_set_state(
         actor=actor,
@@ -209,6 +214,7 @@ def _move(
         state=state,
         reason=reason,
         policy_version=decision.policy_version,
+        proof=proof,
     )
 
 
@@ -275,17 +281,18 @@ def _refused(
     message: str,
     hint: str = "",
 ) -> NotPermitted:
-    subject = review_policy_subject(policy) if policy else Subject("review_policy", "", "")
-    return NotPermitted(
-        message,
-        code="separation_of_duties",
-        hint=hint,
-        attempt=Attempt(
-            actor=actor,
-            action=action.value,
-            subject=subject,
-            policy_version=decision.policy_version,
-        ),
+    attempt = _attempt(actor, decision, action, policy)
+    return NotPermitted(message, code="separation_of_duties", hint=hint, attempt=attempt)
+
+
+def _attempt(
+    actor: Principal, decision: PolicyDecision, action: Action, policy: ReviewPolicy | None
+) -> Attempt:
+    return Attempt(
+        actor=actor,
+        action=action.value,
+        subject=review_policy_subject(policy) if policy else Subject("review_policy", "", ""),
+        policy_version=decision.policy_version,
     )
 
 

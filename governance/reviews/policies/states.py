@@ -9,8 +9,9 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
+from governance.people.proof import proof_facts
 from governance.policy.engine import Resource
-from governance.principals import Principal
+from governance.principals import Principal, Proof
 from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
 
 ALLOWED_TRANSITIONS: dict[ReviewPolicyState, frozenset[ReviewPolicyState]] = {
@@ -72,6 +73,7 @@ def review_policy_set_state(
     state: ReviewPolicyState,
     reason: str = "",
     policy_version: int | None = None,
+    proof: Proof | None = None,
 ) -> ReviewPolicy:
     """Check, move and audit a policy that `review_policy_locked` gave. Proposing and deciding are
     signed.
@@ -100,6 +102,7 @@ def review_policy_set_state(
                 "after": state.value,
                 "digest": policy.digest,
                 "based_on": policy.based_on,
+                **proof_facts(proof),
             },
             policy_version=policy_version,
         )

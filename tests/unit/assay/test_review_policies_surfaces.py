@@ -15,6 +15,7 @@ from governance.people.models import Person
 from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.shipping import shipped_text
 from registry.releases.models import Release
+from tests import proofs
 from tests.unit.assay.api_support import Api
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
@@ -45,7 +46,7 @@ def test_a_version_goes_from_a_draft_to_force_in_the_portal(
     policy: object, person: Callable[..., Person]
 ) -> None:
     carla, milo = person("Carla", "reviewer:compliance"), person("Milo", "reviewer:model-risk")
-    author, decider = browser(carla), browser(milo)
+    author, decider = browser(carla), proofs.signed_in(Client(), milo)
     source = ReviewPolicy.objects.get(name="limited")
     editor = author.get(f"/review-policies/new?from={source.pk}")
     assert editor.context["text"] == LIMITED
@@ -64,6 +65,8 @@ def test_a_version_goes_from_a_draft_to_force_in_the_portal(
     assert (refused.status_code, "Separation of duties" in body(refused)) == (403, True)
 
     path = f"/review-policies/{draft.pk}/decide"
+    unproved = browser(milo).post(path, {"verdict": "approve", "reason": "Longer is enough."})
+    assert (unproved.status_code, f"/account/prove?next={path}" in body(unproved)) == (403, True)
     without = decider.post(path, {"verdict": "approve", "reason": " "})
     assert (without.status_code, "Say why" in body(without)) == (400, True)
     decider.post(path, {"verdict": "approve", "reason": "Longer is enough."})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +43,8 @@ from governance.reviews.policies.selectors import (
 from governance.reviews.policies.shipping import review_policies_bootstrap, shipped_text
 from governance.reviews.policies.states import ALLOWED_TRANSITIONS, review_policy_set_state
 from governance.reviews.policies.vocabulary import Vocabulary, vocabulary_known
+from tests.proofs import proven
+from tests.unit.audit_support import bodies
 
 LIMITED = shipped_text("limited")
 LONGER = LIMITED.replace("valid_days: 180", "valid_days: 200")
@@ -411,7 +414,7 @@ def test_of_two_put_in_force_at_once_one_is(person: Callable[..., Person]) -> No
     policy_bootstrap()
     review_policies_bootstrap()
     ada = principal_for_person(person("Ada", "admin"))
-    deciders = [principal_for_person(person(name, "admin")) for name in ("Ben", "Cleo")]
+    deciders = [proven(person(name, "admin")) for name in ("Ben", "Cleo")]
     policies = [proposed(ada), proposed(ada, LIMITED.replace("due_days: 14", "due_days: 9"))]
     start, outcomes = threading.Barrier(2), []
 
@@ -435,3 +438,17 @@ def test_of_two_put_in_force_at_once_one_is(person: Callable[..., Person]) -> No
 
     assert sorted(outcomes) == ["active", "stale"]
     assert ReviewPolicy.objects.filter(name="limited", state="active").count() == 1
+
+
+def test_who_decides_has_just_given_a_second_factor(ada: Principal, carla: Principal) -> None:
+    policy = proposed(carla)
+    for verdict in ("approve", "reject"):
+        with pytest.raises(NotPermitted) as caught:
+            review_policy_decide(
+                actor=replace(ada, proof=None), policy_id=policy.pk, verdict=verdict, reason="Yes."
+            )
+        assert caught.value.code == "step_up_required"
+        assert caught.value.attempt is not None
+    review_policy_decide(actor=ada, policy_id=policy.pk, verdict="approve", reason="Agreed.")
+    (body,) = bodies(action="review_policy:activate", subject_id=str(policy.pk))
+    assert body["data"]["proof_method"] == "totp"

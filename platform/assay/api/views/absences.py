@@ -61,5 +61,7 @@ class AbsenceEndView(Endpoint):
         "End an absence now: the reviewer is back, or the deputy declines",
         answer=AbsenceAnswer,
     )
+    @idempotent
     def post(self, request: Request, absence_id: int) -> Response:
+        self.nothing()
         return self.answer(absence_end(actor=self.actor, absence_id=absence_id), AbsenceAnswer)
