@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from governance.policy.services import active_policy
 from governance.principals import Principal, service_principal
 from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.selectors import review_policy_in_force
@@ -22,6 +23,8 @@ from registry.releases.live import release_live
 from registry.releases.models import Release, ReleaseState
 from registry.releases.states import releases_move
 
+# Of releases that are read at a time; each has its dossier.
+_SWEPT = 100
 UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 
 
@@ -47,8 +50,18 @@ def releases_void_stale(*, actor: Principal, wait: bool = True, **which: Any) ->
 
 
 def releases_void_due() -> int:
-    """What was missed because somebody held it; a sweep of the controller. Returns how many."""
-    return len(releases_void_stale(actor=service_principal("controller"), wait=False))
+    """What was missed because somebody held it; a sweep of the controller. Returns how many.
+
+    It looks without a lock, so that nobody who decides waits for it, and locks what it finds.
+    """
+    with lifted():
+        rows = Release.objects.filter(state__in=UNDER_REVIEW).select_related("version__model")
+        rows = rows.defer("version__manifest", "version__card")
+        stale = [release.pk for release in rows.iterator(_SWEPT) if stale_because(release)]
+    if not stale:
+        return 0
+    controller = service_principal("controller")
+    return len(releases_void_stale(actor=controller, wait=False, pk__in=stale))
 
 
 def review_policy_activated(actor: Principal, policy: ReviewPolicy) -> None:
@@ -62,19 +75,20 @@ def _voided(actor: Principal, release: Release) -> bool:
         return False
     Release.objects.filter(pk=release.pk).update(voided_because=because)
     release.voided_because = because
+    policy_version = active_policy().version
     moved = releases_move(
         actor=actor,
         releases=[release],
         to=ReleaseState.VOIDED,
         reason=because,
-        policy_version=None,
+        policy_version=policy_version,
     )
     reviews_void(
         actor=actor,
         subject_type="release",
         subject_ids=[str(each.pk) for each in moved],
         reason=because,
-        policy_version=None,
+        policy_version=policy_version,
     )
     return bool(moved)
 
