@@ -14,38 +14,40 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
-from governance.errors import DomainError, InvalidInput, NotPermitted, WrongState
+from governance.errors import DomainError, InvalidInput, NotPermitted
 from governance.people.models import Person
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
-from governance.reviews.models import Review
 from governance.reviews.reminders.schedule import emergency_tell
 from governance.rowsecurity import lifted
-from registry.incidents.reach import check_not_suspended
-from registry.releases.breakglass.force import UNDER_REVIEW
+from registry.releases.breakglass.checks import (
+    CONFIRM_WITHIN,
+    check_none_open,
+    check_possible,
+    check_requested,
+    check_same_dossier,
+    separation,
+)
 from registry.releases.breakglass.models import AfterVerdict, BreakGlass, BreakGlassState
-from registry.releases.breakglass.selectors import break_glass_get, overdue_review
+from registry.releases.breakglass.selectors import break_glass_get
 from registry.releases.breakglass.states import (
     REVIEW_WITHIN,
     break_glass_close,
+    break_glass_lapse,
     break_glass_locked,
     break_glass_set_state,
     break_glass_subject,
 )
-from registry.releases.checklist import files_match, origin_signed
-from registry.releases.models import Release, ReleaseState
-from registry.releases.selectors import release_get, release_review
-from registry.releases.serving import check_dossier, check_trusted
+from registry.releases.models import Release
+from registry.releases.selectors import release_get
 from registry.releases.states import release_locked, releases_changed
 from registry.resources import acting_person, release_resource
 from registry.validation import checked_choice, checked_text
-from registry.versions.selectors import base_chain
 
 REASON_MAX = 1000
 LESSONS_MAX = 4000
-CONFIRM_WITHIN = timedelta(hours=1)
 _LEAST = timedelta(hours=1)
 
 
@@ -74,8 +76,8 @@ def break_glass_request(
         )
         person = acting_person(actor)
         with lifted():
-            review = _check_possible(release)
-            _check_none_open(release)
+            review = check_possible(release)
+            check_none_open(release)
             now = timezone.now()
             glass = BreakGlass.objects.create(
                 release=release,
@@ -114,14 +116,14 @@ def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
         )
         attempt = _attempt(actor, glass, Action.RELEASE_BREAK_GLASS_CONFIRM, policy_version)
         with lifted():
-            _check_requested(glass)
-            review = _check_possible(release)
+            check_requested(glass)
+            review = check_possible(release)
             glass.excluded_people = sorted({*glass.excluded_people, *review.excluded_people})
         if obstacle := _separated(actor, person, glass, "confirm", attempt):
             raise obstacle
         proof = require_proof(actor, f"confirming break-glass {glass.pk}", attempt=attempt)
         with lifted():
-            _check_same_dossier(release, glass)
+            check_same_dossier(release, glass)
             now = timezone.now()
             glass.confirmed_by = person
             glass.confirmed_at = now
@@ -239,19 +241,10 @@ def break_glasses_end_due() -> int:
             rows.filter(state=BreakGlassState.REQUESTED, asked_at__lte=now - CONFIRM_WITHIN)
         )
         for glass in late:
-            _lapse(controller, glass)
+            break_glass_lapse(controller, glass)
         if over:
             releases_changed()
     return len(over) + len(late)
-
-
-def _lapse(actor: Principal, glass: BreakGlass) -> None:
-    break_glass_set_state(
-        actor=actor,
-        glass=glass,
-        state=BreakGlassState.LAPSED,
-        reason="Nobody confirmed it within an hour.",
-    )
 
 
 def _held(
@@ -264,99 +257,6 @@ def _held(
     person = acting_person(actor)
     with lifted():
         return release, break_glass_locked(break_glass_id), person, decision.policy_version
-
-
-def _check_possible(release: Release) -> Review:
-    """The review of a release that an emergency could let serve.
-
-    Raises:
-        WrongState: it is not under review, or something forbids it that nobody may excuse.
-    """
-    if release.state not in UNDER_REVIEW:
-        raise WrongState(
-            f"Release {release.pk} is {ReleaseState(release.state).label.lower()}; the glass is "
-            "broken only for what is under review.",
-            hint="Submit the version for release.",
-        )
-    review = release_review(release)
-    if review is None:
-        raise WrongState(f"Release {release.pk} has no review; the glass cannot be broken for it.")
-    check_trusted(release.version, "served")
-    check_not_suspended(release.version, "served")
-    check_dossier(release)
-    chain = [release.version, *base_chain(release.version)]
-    for passed, note in (files_match(chain), origin_signed(chain)):
-        if not passed:
-            raise WrongState(
-                f"The glass cannot be broken for release {release.pk}: {note}",
-                code="never_excused",
-                hint="Bytes and origin are never excused.",
-            )
-    if (late := overdue_review(release)) is not None:
-        raise WrongState(
-            f"Department {release.department.slug} has not had its break-glass {late.pk} reviewed, "
-            "which is overdue; it may not break the glass again.",
-            code="after_review_overdue",
-            hint="A reviewer who neither asked for it nor confirmed it reviews it first.",
-        )
-    return review
-
-
-def _check_none_open(release: Release) -> None:
-    rows = BreakGlass.objects.select_for_update(of=("self",)).select_related("department")
-    states = (BreakGlassState.REQUESTED, BreakGlassState.ACTIVE)
-    glass = rows.filter(release=release, state__in=states).first()
-    if glass is None:
-        return
-    now = timezone.now()
-    if glass.state == BreakGlassState.REQUESTED and glass.asked_at + CONFIRM_WITHIN <= now:
-        _lapse(service_principal("controller"), glass)
-    elif glass.ends_at is not None and glass.ends_at <= now:
-        break_glass_close(
-            actor=service_principal("controller"),
-            glass=glass,
-            reason=f"Its {glass.hours} hours are over.",
-            at=glass.ends_at,
-        )
-    else:
-        raise WrongState(
-            f"Break-glass {glass.pk} of release {release.pk} is {glass.state} already; "
-            "another was not asked for."
-        )
-
-
-def _check_requested(glass: BreakGlass) -> None:
-    if glass.state != BreakGlassState.REQUESTED:
-        raise WrongState(
-            f"Break-glass {glass.pk} is {BreakGlassState(glass.state).label.lower()}; it cannot be "
-            "confirmed."
-        )
-    if glass.asked_at + CONFIRM_WITHIN <= timezone.now():
-        raise WrongState(
-            f"Break-glass {glass.pk} was asked for more than an hour ago; it cannot be confirmed.",
-            hint="It is asked for again.",
-        )
-
-
-def _check_same_dossier(release: Release, glass: BreakGlass) -> None:
-    if glass.dossier_digest != release.dossier_digest:
-        raise WrongState(
-            f"Break-glass {glass.pk} is about {glass.dossier_digest[:12]}…, and release "
-            f"{release.pk} has {release.dossier_digest[:12]}… now; it was not confirmed.",
-            code="digest_mismatch",
-            hint="It is asked for again, for the dossier as it is.",
-        )
-
-
-def separation(glass: BreakGlass, person_id: int | None, doing: str) -> str:
-    """Why this person may not `confirm` or `review` it; empty when they may."""
-    if person_id == glass.asked_by_id:
-        return f"asked for break-glass {glass.pk} and may not {doing} it"
-    if doing == "review" and person_id == glass.confirmed_by_id:
-        return f"confirmed break-glass {glass.pk} and may not {doing} it"
-    if person_id in glass.excluded_people:
-        return f"had a part in what break-glass {glass.pk} releases and may not {doing} it"
-    return ""
 
 
 def _separated(

@@ -141,3 +141,13 @@ def break_glasses_over(
             reason=reason,
             policy_version=policy_version,
         )
+
+
+def break_glass_lapse(actor: Principal, glass: BreakGlass) -> None:
+    """Let a locked request go that nobody has confirmed."""
+    break_glass_set_state(
+        actor=actor,
+        glass=glass,
+        state=BreakGlassState.LAPSED,
+        reason="Nobody confirmed it within an hour.",
+    )

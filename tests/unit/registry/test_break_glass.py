@@ -24,7 +24,7 @@ from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.rowsecurity import scope
 from registry import store
 from registry.incidents.services import incident_open
-from registry.releases.breakglass import services
+from registry.releases.breakglass.checks import CONFIRM_WITHIN
 from registry.releases.breakglass.force import break_glass_in_force, serving_end
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 from registry.releases.breakglass.selectors import (
@@ -531,7 +531,7 @@ def test_the_setting_bounds_it(release: Release, otto: Principal, settings: Any)
     with pytest.raises(InvalidInput, match="1 to 3 hours"):
         ask(otto, release, hours=4)
     assert ask(otto, release, hours=3).hours == 3
-    assert timedelta(hours=1) == services.CONFIRM_WITHIN
+    assert timedelta(hours=1) == CONFIRM_WITHIN
 
 
 def test_administrators_and_leads_are_told_of_each_by_mail_and_webhook(

@@ -16,6 +16,7 @@ from assay.portal.emergency_forms import AfterReviewForm, BreakGlassForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.people.proof import proof_fresh
 from governance.permissions import Action
+from registry.releases.breakglass.checks import separation
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 from registry.releases.breakglass.selectors import (
     break_glass_get,
@@ -28,7 +29,6 @@ from registry.releases.breakglass.services import (
     break_glass_refuse,
     break_glass_request,
     break_glass_review,
-    separation,
 )
 from registry.releases.selectors import release_get
 

@@ -1,0 +1,119 @@
+"""What must hold before a glass is broken, and who may have no part in that."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from governance.errors import WrongState
+from governance.principals import service_principal
+from governance.reviews.models import Review
+from registry.incidents.reach import check_not_suspended
+from registry.releases.breakglass.force import UNDER_REVIEW
+from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.releases.breakglass.selectors import overdue_review
+from registry.releases.breakglass.states import break_glass_close, break_glass_lapse
+from registry.releases.checklist import files_match, origin_signed
+from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import release_review
+from registry.releases.serving import check_dossier, check_trusted
+from registry.versions.selectors import base_chain
+
+CONFIRM_WITHIN = timedelta(hours=1)
+
+
+def check_possible(release: Release) -> Review:
+    """The review of a release that an emergency could let serve.
+
+    Raises:
+        WrongState: it is not under review, or something forbids it that nobody may excuse.
+    """
+    if release.state not in UNDER_REVIEW:
+        raise WrongState(
+            f"Release {release.pk} is {ReleaseState(release.state).label.lower()}; the glass is "
+            "broken only for what is under review.",
+            hint="Submit the version for release.",
+        )
+    review = release_review(release)
+    if review is None:
+        raise WrongState(f"Release {release.pk} has no review; the glass cannot be broken for it.")
+    check_trusted(release.version, "served")
+    check_not_suspended(release.version, "served")
+    check_dossier(release)
+    chain = [release.version, *base_chain(release.version)]
+    for passed, note in (files_match(chain), origin_signed(chain)):
+        if not passed:
+            raise WrongState(
+                f"The glass cannot be broken for release {release.pk}: {note}",
+                code="never_excused",
+                hint="Bytes and origin are never excused.",
+            )
+    if (late := overdue_review(release)) is not None:
+        raise WrongState(
+            f"Department {release.department.slug} has not had its break-glass {late.pk} reviewed, "
+            "which is overdue; it may not break the glass again.",
+            code="after_review_overdue",
+            hint="A reviewer who neither asked for it nor confirmed it reviews it first.",
+        )
+    return review
+
+
+def check_none_open(release: Release) -> None:
+    """Raises WrongState when one is asked for or in force; what is over is moved on first."""
+    rows = BreakGlass.objects.select_for_update(of=("self",)).select_related("department")
+    states = (BreakGlassState.REQUESTED, BreakGlassState.ACTIVE)
+    glass = rows.filter(release=release, state__in=states).first()
+    if glass is None:
+        return
+    now = timezone.now()
+    if glass.state == BreakGlassState.REQUESTED and glass.asked_at + CONFIRM_WITHIN <= now:
+        break_glass_lapse(service_principal("controller"), glass)
+    elif glass.ends_at is not None and glass.ends_at <= now:
+        break_glass_close(
+            actor=service_principal("controller"),
+            glass=glass,
+            reason=f"Its {glass.hours} hours are over.",
+            at=glass.ends_at,
+        )
+    else:
+        raise WrongState(
+            f"Break-glass {glass.pk} of release {release.pk} is {glass.state} already; "
+            "another was not asked for."
+        )
+
+
+def check_requested(glass: BreakGlass) -> None:
+    """Raises WrongState when it is not asked for any more."""
+    if glass.state != BreakGlassState.REQUESTED:
+        raise WrongState(
+            f"Break-glass {glass.pk} is {BreakGlassState(glass.state).label.lower()}; it cannot be "
+            "confirmed."
+        )
+    if glass.asked_at + CONFIRM_WITHIN <= timezone.now():
+        raise WrongState(
+            f"Break-glass {glass.pk} was asked for more than an hour ago; it cannot be confirmed.",
+            hint="It is asked for again.",
+        )
+
+
+def check_same_dossier(release: Release, glass: BreakGlass) -> None:
+    """Raises WrongState when the release has another dossier than was asked about."""
+    if glass.dossier_digest != release.dossier_digest:
+        raise WrongState(
+            f"Break-glass {glass.pk} is about {glass.dossier_digest[:12]}…, and release "
+            f"{release.pk} has {release.dossier_digest[:12]}… now; it was not confirmed.",
+            code="digest_mismatch",
+            hint="It is asked for again, for the dossier as it is.",
+        )
+
+
+def separation(glass: BreakGlass, person_id: int | None, doing: str) -> str:
+    """Why this person may not `confirm` or `review` it; empty when they may."""
+    if person_id == glass.asked_by_id:
+        return f"asked for break-glass {glass.pk} and may not {doing} it"
+    if doing == "review" and person_id == glass.confirmed_by_id:
+        return f"confirmed break-glass {glass.pk} and may not {doing} it"
+    if person_id in glass.excluded_people:
+        return f"had a part in what break-glass {glass.pk} releases and may not {doing} it"
+    return ""
