@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit.services import Attempt, audit_record
-from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.models import Person
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput, NotFound, WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.rowsecurity import lifted
+from registry.incidents.keeping import check_not_closed, incident_held, note_write
 from registry.incidents.models import (
     Incident,
     IncidentNote,
@@ -25,15 +24,13 @@ from registry.incidents.models import (
     Serious,
     Severity,
 )
-from registry.incidents.selectors import incident_get, incident_resource, reporting_resource
+from registry.incidents.selectors import reporting_resource
 from registry.incidents.states import (
     STANDING,
-    incident_locked,
     incident_set_state,
     incident_subject,
 )
-from registry.incidents.suspending import incident_suspend, suspension_lift
-from registry.releases.models import Release
+from registry.incidents.suspending import incident_suspend
 from registry.resources import acting_person
 from registry.validation import checked_choice, checked_text
 from registry.versions.models import ModelVersion
@@ -43,16 +40,6 @@ HAPPENED_MAX = 4000
 TEXT_MAX = 2000
 REASON_MAX = 1000
 VERSIONS_MAX = 20
-NOTES_MAX = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Lifted:
-    """What a lifted suspension gave back, and what stays suspended all the same."""
-
-    incident: Incident
-    approved: list[Release]
-    suspended: list[Release]
 
 
 def incident_open(
@@ -126,9 +113,9 @@ def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentN
     """
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = _held(actor, incident_id)
+        incident, person, policy_version = incident_held(actor, incident_id)
         with lifted():
-            _check_not_closed(incident)
+            check_not_closed(incident)
             audit_record(
                 actor=actor,
                 action="incident:note",
@@ -137,7 +124,7 @@ def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentN
                 department=incident.department.slug,
                 policy_version=policy_version,
             )
-            return _note(incident, person, NoteKind.NOTE, text)
+            return note_write(incident, person, NoteKind.NOTE, text)
 
 
 def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) -> Incident:
@@ -152,7 +139,7 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
     checked_choice(state, list(IncidentState.values), field="state")
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = _held(actor, incident_id)
+        incident, person, policy_version = incident_held(actor, incident_id)
         with lifted():
             before = incident.get_state_display()
             incident_set_state(
@@ -163,7 +150,7 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
                 policy_version=policy_version,
             )
             detail = f"{before} → {incident.get_state_display()}".lower()
-            _note(incident, person, NoteKind.STATE, text, detail)
+            note_write(incident, person, NoteKind.STATE, text, detail)
             if IncidentState(state) in STANDING:
                 incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
     return incident
@@ -183,9 +170,9 @@ def incident_rate(
     checked_choice(serious, list(Serious.values), field="serious")
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = _held(actor, incident_id)
+        incident, person, policy_version = incident_held(actor, incident_id)
         with lifted():
-            _check_not_closed(incident)
+            check_not_closed(incident)
             before = {"severity": incident.severity, "serious": incident.serious}
             after = {"severity": severity, "serious": serious}
             if before == after:
@@ -204,7 +191,7 @@ def incident_rate(
             said = f"{before['severity']} → {severity}" if before["severity"] != severity else ""
             if before["serious"] != serious:
                 said += f"{'; ' if said else ''}{Serious(serious).label}"
-            _note(incident, person, NoteKind.SEVERITY, text, said)
+            note_write(incident, person, NoteKind.SEVERITY, text, said)
             if IncidentState(incident.state) in STANDING:
                 incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
     return incident
@@ -223,10 +210,10 @@ def incident_add_version(
     """
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = _held(actor, incident_id)
+        incident, person, policy_version = incident_held(actor, incident_id)
         version, _ = _reportable(actor, version_id)
         with lifted():
-            _check_not_closed(incident)
+            check_not_closed(incident)
             linked = set(incident.links.values_list("version_id", flat=True))
             if version.pk in linked or len(linked) >= VERSIONS_MAX:
                 why = "names it already" if version.pk in linked else f"names {VERSIONS_MAX}"
@@ -242,64 +229,9 @@ def incident_add_version(
                 policy_version=policy_version,
             )
             # By its number: who reads the timeline need not know of that department's models.
-            _note(incident, person, NoteKind.VERSION, text, f"version {version.pk}")
+            note_write(incident, person, NoteKind.VERSION, text, f"version {version.pk}")
             incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
     return incident
-
-
-def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
-    """Let serve again what a resolved incident had suspended, where nothing else forbids it.
-
-    Raises:
-        InvalidInput: no reason, or one over 1,000 characters.
-        NotFound, NotPermitted: the policy refuses, or separation of duties does.
-        WrongState: the incident suspends nothing, or is not resolved.
-    """
-    reason = checked_text(reason, field="reason", limit=REASON_MAX)
-    with transaction.atomic():
-        incident, person, policy_version = _held(actor, incident_id, Action.INCIDENT_LIFT)
-        with lifted():
-            suspension = incident.suspensions.filter(lifted_at__isnull=True).first()
-            if suspension is None:
-                raise WrongState(f"Incident {incident.pk} suspends nothing; nothing was lifted.")
-            if person.pk in suspension.excluded_people:
-                raise _separated(actor, incident, person, policy_version)
-            if IncidentState(incident.state) in STANDING:
-                raise WrongState(
-                    f"Incident {incident.pk} is {incident.get_state_display().lower()}; its "
-                    "suspension cannot be lifted.",
-                    hint="It is resolved first.",
-                )
-            approved, kept = suspension_lift(
-                actor=actor, incident=incident, reason=reason, policy_version=policy_version
-            )
-            audit_record(
-                actor=actor,
-                action=Action.INCIDENT_LIFT,
-                subject=incident_subject(incident),
-                reason=reason,
-                department=incident.department.slug,
-                data={
-                    "approved": [release.pk for release in approved],
-                    "still_suspended": [release.pk for release in kept],
-                },
-                policy_version=policy_version,
-            )
-            _note(incident, person, NoteKind.LIFTED, reason)
-    return Lifted(incident, approved, kept)
-
-
-def _held(
-    actor: Principal, incident_id: int, action: Action = Action.INCIDENT_UPDATE
-) -> tuple[Incident, Person, int | None]:
-    """The incident with its row locked, for somebody who may change it."""
-    seen = incident_get(actor=actor, id=incident_id)
-    with lifted():
-        resource = incident_resource(seen)
-    decision = authorize(actor=actor, action=action, resource=resource)
-    person = acting_person(actor)
-    with lifted():
-        return incident_locked(incident_id), person, decision.policy_version
 
 
 def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, int | None]:
@@ -318,45 +250,7 @@ def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, int | 
     return version, decision.policy_version
 
 
-def _separated(
-    actor: Principal, incident: Incident, person: Person, policy_version: int | None
-) -> NotPermitted:
-    why = "reported" if person.pk == incident.reporter_id else "had a part in what is suspended by"
-    return NotPermitted(
-        f"Separation of duties: {actor.name} {why} incident {incident.pk} and may not lift its "
-        "suspension.",
-        code="separation_of_duties",
-        hint="Another reviewer for model risk or security lifts it.",
-        attempt=Attempt(
-            actor=actor,
-            action=Action.INCIDENT_LIFT.value,
-            subject=incident_subject(incident),
-            department=incident.department.slug,
-            policy_version=policy_version,
-        ),
-    )
-
-
 def _check_count(count: int) -> None:
     if not 1 <= count <= VERSIONS_MAX:
         sentence = f"An incident names 1 to {VERSIONS_MAX} versions; {count} were named."
         raise InvalidInput(sentence, fields={"versions": [sentence]})
-
-
-def _check_not_closed(incident: Incident) -> None:
-    if incident.state == IncidentState.CLOSED:
-        raise WrongState(
-            f"Incident {incident.pk} is closed; nothing is added to it.", hint="Open a new one."
-        )
-
-
-def _note(
-    incident: Incident, person: Person, kind: NoteKind, text: str, detail: str = ""
-) -> IncidentNote:
-    if kind is NoteKind.NOTE and incident.notes.count() >= NOTES_MAX:
-        raise WrongState(
-            f"The timeline of incident {incident.pk} has {NOTES_MAX} lines; it takes no more notes."
-        )
-    return IncidentNote.objects.create(
-        incident=incident, person=person, kind=kind, text=text, detail=detail[:200]
-    )

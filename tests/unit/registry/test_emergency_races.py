@@ -14,8 +14,9 @@ import pytest
 
 from governance.people.models import Department, Person
 from governance.principals import Principal
+from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentSuspension
-from registry.incidents.services import incident_lift, incident_move, incident_open, incident_rate
+from registry.incidents.services import incident_move, incident_open, incident_rate
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.breakglass.services import (
     break_glass_confirm,

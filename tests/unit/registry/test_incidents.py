@@ -18,6 +18,7 @@ from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import scope
+from registry.incidents.lifting import incident_lift
 from registry.incidents.models import (
     Incident,
     IncidentNote,
@@ -35,7 +36,6 @@ from registry.incidents.selectors import (
 )
 from registry.incidents.services import (
     incident_add_version,
-    incident_lift,
     incident_move,
     incident_note,
     incident_open,

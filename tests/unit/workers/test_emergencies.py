@@ -11,7 +11,8 @@ from django.utils import timezone
 from governance.errors import WrongState
 from governance.people.models import Department, Person
 from governance.principals import Principal
-from registry.incidents.services import incident_lift, incident_move, incident_open
+from registry.incidents.lifting import incident_lift
+from registry.incidents.services import incident_move, incident_open
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.breakglass.services import (
     break_glass_confirm,

@@ -13,6 +13,7 @@ from assay.api.fields import Choice, Identifier, Line, Moment, Paragraphs, Sever
 from assay.api.idempotency import idempotent
 from assay.api.representations.incidents import IncidentAnswer, IncidentDetail, LiftedAnswer
 from governance.principals import Principal
+from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentState, Serious, Severity
 from registry.incidents.selectors import (
     incident_get,
@@ -28,7 +29,6 @@ from registry.incidents.services import (
     TITLE_MAX,
     VERSIONS_MAX,
     incident_add_version,
-    incident_lift,
     incident_move,
     incident_note,
     incident_open,

@@ -13,6 +13,7 @@ from assay.portal.emergency_forms import IncidentForm, IncidentRateForm, Inciden
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.errors import InvalidInput
 from governance.permissions import Action
+from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentState, NoteKind
 from registry.incidents.selectors import (
     incident_get,
@@ -24,7 +25,6 @@ from registry.incidents.selectors import (
 )
 from registry.incidents.services import (
     incident_add_version,
-    incident_lift,
     incident_move,
     incident_note,
     incident_open,

@@ -1,0 +1,50 @@
+"""What every change of an incident does: hold its row for who may, and write down what was done."""
+
+from __future__ import annotations
+
+from governance.errors import WrongState
+from governance.people.models import Person
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+from registry.incidents.models import Incident, IncidentNote, IncidentState, NoteKind
+from registry.incidents.selectors import incident_get, incident_resource
+from registry.incidents.states import incident_locked
+from registry.resources import acting_person
+
+NOTES_MAX = 500
+
+
+def incident_held(
+    actor: Principal, incident_id: int, action: Action = Action.INCIDENT_UPDATE
+) -> tuple[Incident, Person, int | None]:
+    """The incident with its row locked, for somebody who may change it."""
+    seen = incident_get(actor=actor, id=incident_id)
+    with lifted():
+        resource = incident_resource(seen)
+    decision = authorize(actor=actor, action=action, resource=resource)
+    person = acting_person(actor)
+    with lifted():
+        return incident_locked(incident_id), person, decision.policy_version
+
+
+def check_not_closed(incident: Incident) -> None:
+    """Raises WrongState: nothing is added to a closed one."""
+    if incident.state == IncidentState.CLOSED:
+        raise WrongState(
+            f"Incident {incident.pk} is closed; nothing is added to it.", hint="Open a new one."
+        )
+
+
+def note_write(
+    incident: Incident, person: Person, kind: NoteKind, text: str, detail: str = ""
+) -> IncidentNote:
+    """One more line of the timeline. Raises WrongState for a note beyond 500."""
+    if kind is NoteKind.NOTE and incident.notes.count() >= NOTES_MAX:
+        raise WrongState(
+            f"The timeline of incident {incident.pk} has {NOTES_MAX} lines; it takes no more notes."
+        )
+    return IncidentNote.objects.create(
+        incident=incident, person=person, kind=kind, text=text, detail=detail[:200]
+    )

@@ -1,0 +1,92 @@
+"""Lifting what a resolved incident had suspended, by somebody who had no part in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from governance.audit.services import Attempt, audit_record
+from governance.errors import NotPermitted, WrongState
+from governance.people.models import Person
+from governance.permissions import Action
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+from registry.incidents.keeping import incident_held, note_write
+from registry.incidents.models import Incident, IncidentState, NoteKind
+from registry.incidents.states import STANDING, incident_subject
+from registry.incidents.suspending import suspension_lift
+from registry.releases.models import Release
+from registry.validation import checked_text
+
+REASON_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """What a lifted suspension gave back, and what stays suspended all the same."""
+
+    incident: Incident
+    approved: list[Release]
+    suspended: list[Release]
+
+
+def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
+    """Let serve again what a resolved incident had suspended, where nothing else forbids it.
+
+    Raises:
+        InvalidInput: no reason, or one over 1,000 characters.
+        NotFound, NotPermitted: the policy refuses, or separation of duties does.
+        WrongState: the incident suspends nothing, or is not resolved.
+    """
+    reason = checked_text(reason, field="reason", limit=REASON_MAX)
+    with transaction.atomic():
+        incident, person, policy_version = incident_held(actor, incident_id, Action.INCIDENT_LIFT)
+        with lifted():
+            suspension = incident.suspensions.filter(lifted_at__isnull=True).first()
+            if suspension is None:
+                raise WrongState(f"Incident {incident.pk} suspends nothing; nothing was lifted.")
+            if person.pk in suspension.excluded_people:
+                raise _separated(actor, incident, person, policy_version)
+            if IncidentState(incident.state) in STANDING:
+                raise WrongState(
+                    f"Incident {incident.pk} is {incident.get_state_display().lower()}; its "
+                    "suspension cannot be lifted.",
+                    hint="It is resolved first.",
+                )
+            approved, kept = suspension_lift(
+                actor=actor, incident=incident, reason=reason, policy_version=policy_version
+            )
+            audit_record(
+                actor=actor,
+                action=Action.INCIDENT_LIFT,
+                subject=incident_subject(incident),
+                reason=reason,
+                department=incident.department.slug,
+                data={
+                    "approved": [release.pk for release in approved],
+                    "still_suspended": [release.pk for release in kept],
+                },
+                policy_version=policy_version,
+            )
+            note_write(incident, person, NoteKind.LIFTED, reason)
+    return Lifted(incident, approved, kept)
+
+
+def _separated(
+    actor: Principal, incident: Incident, person: Person, policy_version: int | None
+) -> NotPermitted:
+    why = "reported" if person.pk == incident.reporter_id else "had a part in what is suspended by"
+    return NotPermitted(
+        f"Separation of duties: {actor.name} {why} incident {incident.pk} and may not lift its "
+        "suspension.",
+        code="separation_of_duties",
+        hint="Another reviewer for model risk or security lifts it.",
+        attempt=Attempt(
+            actor=actor,
+            action=Action.INCIDENT_LIFT.value,
+            subject=incident_subject(incident),
+            department=incident.department.slug,
+            policy_version=policy_version,
+        ),
+    )
