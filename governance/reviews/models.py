@@ -62,6 +62,7 @@ class Review(models.Model):
                 condition=Q(state__in=("open", "changes_requested")),
                 name="waiting_reviews_by_due_time",
             ),
+            models.Index(fields=("subject_type", "subject_id"), name="reviews_by_subject"),
         )
         constraints = (
             models.UniqueConstraint(

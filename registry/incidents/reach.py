@@ -10,10 +10,12 @@ from governance.errors import WrongState
 from governance.rowsecurity import lifted
 from registry.versions.models import ModelVersion
 
-# The inverse of what a recall walks down: up to the bases, and across to the same bytes.
+# The inverse of what a recall walks down: up to the bases, and across to the same bytes. While
+# nothing is suspended, which is nearly always, nothing is walked.
 _STANDING = """
 WITH RECURSIVE above(start, id, base_id, digest) AS (
     SELECT id, id, base_id, digest FROM registry_modelversion WHERE id = ANY (%s)
+    AND EXISTS (SELECT FROM registry_incidentsuspension WHERE lifted_at IS NULL)
     UNION
     SELECT a.start, v.id, v.base_id, v.digest FROM above a
     JOIN registry_modelversion v ON v.id = a.base_id OR v.digest = a.digest

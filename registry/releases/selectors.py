@@ -42,12 +42,17 @@ def release_get(*, actor: Principal, id: int) -> Release:  # noqa: A002
     return release
 
 
+def release_reviews(release: Release) -> QuerySet[Review]:
+    """Every review that `release` has had, the newest first."""
+    rows = Review.objects.filter(subject_type="release", subject_id=str(release.pk))
+    return rows.order_by("-pk")
+
+
 def release_review(release: Release) -> Review | None:
     """The newest review of `release`, with its decisions and checklist."""
     return (
-        Review.objects.filter(subject_type="release", subject_id=str(release.pk))
+        release_reviews(release)
         .select_related("department", "opened_by", "review_policy")
         .prefetch_related("decisions__person", "decisions__in_place_of", checklist_prefetch())
-        .order_by("-pk")
         .first()
     )

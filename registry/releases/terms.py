@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from governance.reviews.models import Review
 from governance.reviews.policies.document import ReviewPolicyDocument
 from governance.reviews.policies.selectors import in_force_required
 from registry.releases.models import Release
+from registry.releases.selectors import release_reviews
 from registry.releases.tiers import policy_of
 
 
@@ -44,12 +44,7 @@ def terms_of(release: Release) -> Terms:
     """The terms that `release` is reviewed, or was approved, under: those of the version of the
     review policy that its review opened with, whatever is in force by now.
     """
-    review = (
-        Review.objects.filter(subject_type="release", subject_id=str(release.pk))
-        .select_related("review_policy")
-        .order_by("-pk")
-        .first()
-    )
+    review = release_reviews(release).select_related("review_policy").first()
     policy = policy_of(review) if review is not None else None
     return policy_terms(policy.document) if policy is not None else _EARLIER
 

@@ -51,7 +51,8 @@ def deployment_ids_under(release_id: int) -> list[int]:
 
 def live_deployments() -> QuerySet[Deployment]:
     """Pending and serving ones: what engine workers are to hold, for the platform's own use."""
-    return Deployment.objects.filter(state__in=LIVE).select_related(*_RELATED).order_by("pk")
+    rows = Deployment.objects.filter(state__in=LIVE).select_related(*_RELATED).order_by("pk")
+    return rows.prefetch_related("release__departments")
 
 
 def live_or_recalled(since: datetime) -> QuerySet[Deployment]:
