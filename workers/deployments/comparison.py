@@ -16,6 +16,7 @@ from governance.usage.models import UsageRecord
 from governance.usage.selectors import beginning_of, usage_visible_to
 from registry.releases.comparison.build import Comparison, release_compare
 from registry.releases.models import Release
+from registry.releases.selectors import releases_visible_to
 from registry.resources import release_resource
 from workers.deployments.models import Deployment
 from workers.deployments.radius import TRAFFIC_DAYS, Traffic
@@ -60,10 +61,13 @@ class Beside:
 
 
 def live_deployment(actor: Principal, release: Release) -> Deployment | None:
-    """What serves under the release's name now, unless that is this release itself."""
+    """What serves under the release's name now, unless that is this release itself. Who may know of
+    a deployment need not know what its release says: they see none.
+    """
+    shown = releases_visible_to(actor).order_by().values("pk")
     return (
         deployments_visible_to(actor)
-        .filter(name=release.deployment_name, state__in=LIVE)
+        .filter(name=release.deployment_name, state__in=LIVE, release__in=shown)
         .exclude(release_id=release.pk)
         .first()
     )

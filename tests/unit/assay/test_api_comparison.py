@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from registry.releases.models import Release
+from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company, tell_story
 from workers.deployments.models import Deployment
@@ -62,6 +64,28 @@ def test_another_departments_release_is_not_there(company: Company) -> None:
     path = f"releases/{company.waiting.pk}/comparison"
     problem_of(Api(company.fay).get(path), 404)
     problem_of(Api(company.carla).get(path, page=2), 400)
+
+
+def test_a_live_release_of_another_department_is_not_told_of(company: Company) -> None:
+    """Who may know of a deployment need not know what its release says."""
+    Release.objects.filter(pk=company.live.pk).update(visibility="organisation")
+    finance = company.departments["finance"]
+    line = Model.objects.create(
+        name="own", department=finance, task="text-generation", created_by=company.fay
+    )
+    own = ModelVersion.objects.create(
+        model=line, number=1, kind="base", digest="f" * 64, manifest={"files": []},
+        size_bytes=1, licence="MIT", created_by=company.fay,
+    )  # fmt: skip
+    release = Release.objects.create(
+        version=own, department=finance, environment="production", purpose="Our own.",
+        deployment_name="docstring-writer", risk_answers={}, dossier={}, dossier_digest="e" * 64,
+        submitted_by=company.fay,
+    )  # fmt: skip
+    for who, there in ((company.fay, False), (company.carla, True)):
+        found = Api(who).get(f"releases/{release.pk}/comparison").body
+        assert (found["live"] is not None) is there
+        assert ("The tech lead reads every suggestion" in str(found)) is there
 
 
 def test_an_evaluation_gives_its_intervals_and_parts(company: Company) -> None:
