@@ -26,6 +26,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
 from assay.api.authentication import Caller
+from assay.conflicts import conflict_of
 from governance.audit.refusals import attempted, refusal_record
 from governance.errors import (
     DomainError,
@@ -34,7 +35,6 @@ from governance.errors import (
     NotPermitted,
     TooLarge,
     Unavailable,
-    WrongState,
 )
 from governance.principals import ANONYMOUS, request_context
 
@@ -171,11 +171,9 @@ def translate(error: Exception) -> DomainError | None:
         case DataError():
             return InvalidInput("A value is out of bounds.")
         case IntegrityError():
-            return WrongState(
-                "Something else changed it at the same time, so nothing was changed.",
-                code="conflict",
-                hint="Read it again, then retry.",
-            )
+            return conflict_of(error)
+        case OperationalError() if (conflict := conflict_of(error)) is not None:
+            return conflict
         case OperationalError() | RedisError():
             return Unavailable(
                 "A store that this needs does not answer.",

@@ -6,11 +6,13 @@ from typing import Any, ClassVar, cast
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.paginator import EmptyPage, Page, PageNotAnInteger, Paginator
+from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.views import View
 
+from assay.conflicts import conflict_of
 from assay.middleware import principal_of
 from governance.audit.refusals import attempted, refusal_record
 from governance.errors import DomainError, InvalidInput, NotAuthenticated, NotFound
@@ -56,6 +58,11 @@ class Screen(View):
                 return super().dispatch(request, *args, **kwargs)
         except DomainError as error:
             refusal = error
+        except DatabaseError as error:
+            conflict = conflict_of(error)
+            if conflict is None:
+                raise
+            refusal = conflict
         # Here, because what was refused is recorded in a transaction of its own.
         self.recorded(refusal)
         if self.shows(refusal):

@@ -10,6 +10,7 @@ from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, Valid
 from django.db import DataError, IntegrityError, OperationalError
 from django.http import Http404
 from django.test import RequestFactory
+from psycopg.errors import DeadlockDetected, SerializationFailure
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rest_framework import exceptions as drf
 from rest_framework.request import Request
@@ -27,6 +28,13 @@ def handled(error: Exception) -> Any:
     response = exception_handler(error, {"request": request, "view": View()})
     assert response.headers["Content-Type"] == "application/problem+json"
     return response, json.loads(response.content)
+
+
+def ended(cause: Exception) -> OperationalError:
+    """As Django raises what PostgreSQL says."""
+    error = OperationalError(str(cause))
+    error.__cause__ = cause
+    return error
 
 
 def test_a_refusal_is_rendered_in_its_own_words() -> None:
@@ -75,6 +83,8 @@ def test_a_missing_credential_is_challenged() -> None:
         (SuspiciousOperation("odd"), 400, "invalid_input"),
         (IntegrityError("duplicate key"), 409, "conflict"),
         (OperationalError("server closed the connection"), 503, "unavailable"),
+        (ended(DeadlockDetected("deadlock detected")), 409, "conflict"),
+        (ended(SerializationFailure("could not serialize access")), 409, "conflict"),
         (RedisConnectionError("refused"), 503, "unavailable"),
         (QuotaExceeded("Too many."), 429, "quota_exceeded"),
     ],

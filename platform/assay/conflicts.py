@@ -1,0 +1,24 @@
+"""What the database refused because somebody else changed the same things at the same moment."""
+
+from __future__ import annotations
+
+from django.db import DatabaseError, IntegrityError
+
+from governance.errors import WrongState
+
+# PostgreSQL's class "transaction rollback": a deadlock, or two that cannot be put in an order.
+_ROLLED_BACK = "40"
+
+
+def conflict_of(error: DatabaseError) -> WrongState | None:
+    """The refusal that it amounts to; None for what is no conflict. Of two that wait for each other
+    PostgreSQL ends one, and nothing of that one is left: it may be tried again.
+    """
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    if isinstance(error, IntegrityError) or state.startswith(_ROLLED_BACK):
+        return WrongState(
+            "Something else changed it at the same time, so nothing was changed.",
+            code="conflict",
+            hint="Read it again, then retry.",
+        )
+    return None
