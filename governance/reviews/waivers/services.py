@@ -12,7 +12,7 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
-from governance.reviews.models import ChecklistState
+from governance.reviews.models import ChecklistState, Verdict
 from governance.reviews.selectors import review_resource, separation_obstacle
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.waivers.models import Waiver, WaiverState
@@ -88,8 +88,8 @@ def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str
         InvalidInput: an unknown verdict, or no reason.
         NotFound, NotPermitted: the policy, separation of duties or the missing speciality refuses;
             or there is no fresh second factor.
-        WrongState: it was decided or withdrawn, the review is not open, the item is met by now, or
-            the end that was asked for is past.
+        WrongState: it was decided or withdrawn, the review is not open, the item is met by now,
+            somebody has approved in this round, or the end that was asked for is past.
     """
     if verdict not in (WaiverState.GRANTED, WaiverState.REFUSED):
         raise InvalidInput(
@@ -122,6 +122,13 @@ def _check_grantable(waiver: Waiver) -> None:
     what = f"The waiver of “{waiver.item.title}” cannot be granted"
     if waiver.item.state == ChecklistState.SATISFIED:
         raise WrongState(f"{what}: the item is met.", hint="Refuse it.")
+    review = waiver.review
+    if review.decisions.filter(verdict=Verdict.APPROVE, round=review.round).exists():
+        raise WrongState(
+            f"{what}: somebody has approved in round {review.round} of review {review.pk} without "
+            "it.",
+            hint="Request changes; after the answer everybody decides with it in view.",
+        )
     if waiver.expires_at <= timezone.now():
         raise WrongState(
             f"{what}: it would have ended on {waiver.expires_at:%Y-%m-%d %H:%M} UTC.",

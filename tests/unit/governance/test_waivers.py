@@ -363,6 +363,22 @@ def test_who_granted_a_waiver_and_then_answers_for_the_department_has_granted_no
     assert state_of(review, "gates") == "failed"
 
 
+def test_what_somebody_has_approved_with_is_not_waived_for_longer_afterwards(
+    review: Review, submitter: Principal, compliance: Principal, risk: Principal
+) -> None:
+    checklist_attest(actor=risk, review_id=review.pk, code="purpose", note="Read it.")
+    review.checklist.filter(code="intake").update(state="satisfied")
+    short = decide(risk, ask(submitter, review, expires_at=soon(days=1)))
+    approve: dict[str, Any] = {"verdict": "approve", "reason": "Until then.", "digest": DIGEST}
+    review_decide(actor=compliance, review_id=review.pk, **approve)
+    waiver_revoke(actor=risk, waiver_id=short.pk, reason="Too short.")
+    longer = ask(submitter, review, expires_at=soon(days=300))
+    with pytest.raises(WrongState, match="has approved in round 1 of review"):
+        decide(risk, longer)
+    with pytest.raises(WrongState, match="cannot be approved: Gates"):
+        review_decide(actor=risk, review_id=review.pk, **approve)
+
+
 def test_a_new_round_takes_back_what_was_only_asked_for(
     review: Review, submitter: Principal, compliance: Principal
 ) -> None:
