@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from governance.reviews.policies.document import ReviewPolicyDocument
-from governance.reviews.policies.selectors import in_force_required
 from registry.releases.models import Release
 from registry.releases.selectors import release_reviews
 from registry.releases.tiers import policy_of
@@ -29,15 +28,6 @@ class Terms:
 
 # What held for every tier before there were review policies.
 _EARLIER = Terms(180, 0, (30, 7, 1), 14, 3)
-
-
-def terms_for(tier: str) -> Terms:
-    """The terms of a review that opens now.
-
-    Raises:
-        WrongState: no review policy of that name is in force.
-    """
-    return policy_terms(in_force_required(tier).document)
 
 
 def terms_of(release: Release) -> Terms:

@@ -48,11 +48,6 @@ def deputyships(actor: Principal) -> QuerySet[Absence]:
     ).order_by("id")
 
 
-def specialities_now(actor: Principal) -> frozenset[str]:
-    """The specialities that `actor` holds, and those of whom they stand in for."""
-    return actor.specialities | frozenset(deputyships(actor).values_list("speciality", flat=True))
-
-
 def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
     """Specialities beyond the actor's own that they may vote for in this round, each with the
     person in whose place.

@@ -21,7 +21,11 @@ from governance.reviews.policies.lifecycle import (
     review_policy_propose,
 )
 from governance.reviews.policies.models import SHIPPED, ReviewPolicy
-from governance.reviews.policies.selectors import least_for, review_policies_in_force
+from governance.reviews.policies.selectors import (
+    in_force_required,
+    least_for,
+    review_policies_in_force,
+)
 from governance.reviews.policies.shipping import shipped_text
 from registry.datasets.models import Dataset
 from registry.evaluations.models import Gate, GateResult
@@ -30,7 +34,7 @@ from registry.releases.models import Release, ReleaseState
 from registry.releases.risk import QUESTIONS, RiskAnswers
 from registry.releases.selectors import release_review
 from registry.releases.services import release_answer
-from registry.releases.terms import terms_for, terms_of
+from registry.releases.terms import terms_of
 from registry.releases.vocabulary import VOCABULARY
 from registry.versions.models import ModelVersion
 from tests.unit.registry.test_releases import ANSWERS, Office
@@ -142,7 +146,7 @@ def test_a_version_put_in_force_later_holds_for_reviews_that_open_later(
 
     # What was approved keeps its terms; what waits is void, and says why.
     assert terms_of(approved).valid_days == 180
-    assert terms_for("limited").valid_days == 40
+    assert in_force_required("limited").document.valid_days == 40
     approved.refresh_from_db()
     assert approved.state == ReleaseState.APPROVED
     waiting.refresh_from_db()
@@ -194,7 +198,7 @@ def test_without_a_policy_in_force_nothing_is_reviewed(office: Office) -> None:
     with pytest.raises(WrongState, match="No review policy is in force"):
         office.submit()
     with pytest.raises(WrongState, match="No review policy limited is in force"):
-        terms_for("limited")
+        in_force_required("limited")
 
 
 @pytest.mark.parametrize("tier", SHIPPED)
