@@ -142,6 +142,12 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
         incident, person, policy_version = incident_held(actor, incident_id)
         with lifted():
             before = incident.get_state_display()
+            standing = incident.suspensions.filter(lifted_at__isnull=True)
+            if state == IncidentState.CLOSED and standing.exists():
+                raise WrongState(
+                    f"Incident {incident.pk} still suspends; it cannot become closed.",
+                    hint="A reviewer for model risk or security lifts the suspension first.",
+                )
             incident_set_state(
                 actor=actor,
                 incident=incident,

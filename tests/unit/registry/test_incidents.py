@@ -176,6 +176,8 @@ def test_resolving_lifts_nothing_and_lifting_gives_back(
         incident_lift(actor=rita, incident_id=incident.pk, reason="Fine.")
     resolve(ada, incident)
     assert states() == {release.pk: "suspended"}
+    with pytest.raises(WrongState, match="still suspends; it cannot become closed"):
+        incident_move(actor=ada, incident_id=incident.pk, state="closed", text="Done.")
     done = incident_lift(actor=rita, incident_id=incident.pk, reason="Fine.")
     assert ([each.pk for each in done.approved], done.suspended) == ([release.pk], [])
     release_servable(Release.objects.get(pk=release.pk))
