@@ -55,10 +55,11 @@ def request_obstacle(actor: Principal, review: Review, item: ChecklistItem) -> D
         authorize(actor=actor, action=action, resource=review_resource(review))
     except DomainError as error:
         return error
-    return separation_obstacle(actor, review, "", action) or _not_waivable(review, item)
+    return separation_obstacle(actor, review, "", action) or item_obstacle(review, item)
 
 
-def _not_waivable(review: Review, item: ChecklistItem) -> WrongState | None:
+def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
+    """What keeps everybody from asking that `item` be waived."""
     what = f"“{item.title}” of review {review.pk} of {review.subject_name}"
     if not item.waivable:
         return WrongState(

@@ -14,7 +14,7 @@ from governance.people.proof import CODE
 from governance.permissions import Action
 from governance.reviews.models import ChecklistItem, ChecklistState
 from governance.reviews.waivers.models import Waiver, WaiverState
-from governance.reviews.waivers.selectors import decision_obstacle, request_obstacle
+from governance.reviews.waivers.selectors import decision_obstacle, item_obstacle
 from governance.reviews.waivers.services import LONGEST
 
 
@@ -89,7 +89,8 @@ def _shown(page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decide
     unmet = item.state not in (ChecklistState.SATISFIED, ChecklistState.WAIVED)
     asking = asks and unmet and not requested
     deciding = decides and requested and page.is_open
-    not_asked = request_obstacle(page.actor, page.review, item) if asking else None
+    # Whether the person may ask at all is asked once, for every item.
+    not_asked = item_obstacle(page.review, item) if asking else None
     not_decided = decision_obstacle(page.actor, waiver) if deciding and waiver else None
     mine = waiver is not None and waiver.asked_by_id == page.actor.person_id
     return Shown(
