@@ -24,8 +24,8 @@ LISTS = (
     "/", "/models", "/intakes", "/datasets", "/jobs", "/reviews", "/deployments", "/playground",
     "/keys", "/usage",
 )  # fmt: skip
-# Pinned: a rise is a decision, not an accident. Each asks whether any glass is broken. The first page
-# asks seven contexts, and for alarms and incidents.
+# Pinned: a rise is a decision, not an accident. Each asks whether any glass is broken. The first
+# page asks seven contexts, and for alarms and incidents.
 QUERIES = {
     "/": 47,
     "/models": 14,

@@ -22,8 +22,8 @@ class IntervalAnswer(serializers.Serializer[Any]):
 class ChangeAnswer(serializers.Serializer[Any]):
     """`size` is new minus old, within `low` to `high` with 95 % confidence. `verdict` is `better`,
     `worse`, `within_noise` (the interval holds 0), `unsure` (one of the two has no interval, or it
-    is not known which way is better) or `alone` (there is nothing to compare with). `paired`: the interval is
-    from both answers to each row."""
+    is not known which way is better) or `alone` (there is nothing to compare with). `paired`: the
+    interval is from both answers to each row."""
 
     old = serializers.FloatField(allow_null=True)
     old_interval = IntervalAnswer(allow_null=True)
