@@ -32,8 +32,19 @@ class Voice:
         """What keeps them from resolving or reopening `thread`: its author may, and reviewers."""
         if self.obstacle is not None:
             return self.obstacle
-        if self.decides or thread.opened_by_id == self.actor.person_id:
+        if self.decides:
             return None
+        # Who has answered for the department since has a part in it, and their thread blocks still.
+        part = self.actor.person_id in self.review.excluded_people
+        if thread.opened_by_id == self.actor.person_id and not (thread.blocking and part):
+            return None
+        if thread.opened_by_id == self.actor.person_id:
+            return self._refused(
+                f"{self.actor.name} had a part in what review {self.review.pk} of "
+                f"{self.review.subject_name} is about since thread {thread.pk} was begun, which "
+                "blocks it; it was left as it is.",
+                hint="Answer in it; another reviewer resolves it.",
+            )
         return self._refused(
             f"{self.actor.name} did not begin thread {thread.pk} of review {self.review.pk} of "
             f"{self.review.subject_name} and does not decide on it; it was left as it is.",

@@ -132,6 +132,19 @@ def test_many_threads_are_counted_and_what_blocks_nothing_is_left_out(
     assert f"6 threads are not resolved ({named}, …)" in why_not(compliance, review, "approve")
 
 
+def test_who_answers_for_the_department_resolves_no_thread_of_theirs_that_blocks(
+    review: Review, compliance: Principal, risk: Principal, actor: Callable[..., Principal]
+) -> None:
+    both = actor("Bea", "developer@clinical", "reviewer:model-risk")
+    blocks, asks = begin(both, review), begin(both, review, blocking=False)
+    decide(compliance, review, "request_changes")
+    review_answer(actor=both, review_id=review.pk, digest=review.digest, message="It is so.")
+    with pytest.raises(NotPermitted, match="had a part in what review"):
+        move(both, blocks, ThreadState.RESOLVED)
+    move(both, asks, ThreadState.RESOLVED)
+    move(risk, blocks, ThreadState.RESOLVED)
+
+
 def test_the_department_answers_a_reviewers_thread_and_does_not_resolve_it(
     review: Review, compliance: Principal, risk: Principal, submitter: Principal
 ) -> None:
