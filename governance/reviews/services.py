@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import InvalidInput, NotFound, WrongState
+from governance.errors import InvalidInput, WrongState
 from governance.people.models import Department, Speciality
 from governance.people.proof import proof_facts
 from governance.permissions import Action
@@ -20,9 +19,9 @@ from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.absences.selectors import stands_in_for
+from governance.reviews.checklist import ChecklistEntry, checklist_write
 from governance.reviews.conditions import conditions_logged
 from governance.reviews.models import (
-    ChecklistItem,
     ChecklistState,
     Decision,
     Review,
@@ -35,46 +34,16 @@ from governance.reviews.selectors import (
     proof_for,
     review_resource,
     review_standing,
-    separation_obstacle,
     speaker_id,
     speciality_for,
 )
 from governance.reviews.states import review_locked, review_set_state, review_subject
+from governance.reviews.texts import text_checked
 from governance.reviews.threads.drafts import drafts_submit
 from governance.reviews.threads.limits import check_room
 from governance.reviews.waivers.states import waivers_follow
 
 REASON_MAX = 4000
-NOTE_MAX = 500
-# Why an item is not attested (once more).
-_DONE: dict[str, str] = {
-    ChecklistState.SATISFIED: "attested already",
-    ChecklistState.WAIVED: "waived, and its waiver is revoked first",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ChecklistEntry:
-    """One item as the subject's own context states it.
-
-    `automatic`: checked by machine, and `passed` is the result. Otherwise a reviewer attests it.
-    `waivable`: whether it may be excused for a time.
-    """
-
-    code: str
-    title: str
-    why: str = ""
-    automatic: bool = False
-    passed: bool = False
-    note: str = ""
-    waivable: bool = True
-
-    @property
-    def state(self) -> ChecklistState:
-        """What the item begins as."""
-        if not self.automatic:
-            return ChecklistState.OPEN
-        return ChecklistState.SATISFIED if self.passed else ChecklistState.FAILED
 
 
 def review_open(
@@ -127,7 +96,7 @@ def review_open(
                 f"{subject.type.capitalize()} {subject.name} is under review already; "
                 "a second review cannot be opened."
             ) from error
-        _checklist_write(review, checklist)
+        checklist_write(review, checklist)
         audit_record(
             actor=actor,
             action="review:opened",
@@ -156,27 +125,6 @@ def _check_quorum(required_approvals: dict[str, int]) -> None:
         )
 
 
-def _checklist_write(review: Review, checklist: Sequence[ChecklistEntry]) -> None:
-    for entry in checklist:
-        ChecklistItem.objects.update_or_create(
-            review=review,
-            code=entry.code,
-            defaults={
-                "title": entry.title,
-                "why": entry.why,
-                "automatic": entry.automatic,
-                "waivable": entry.waivable,
-                "state": entry.state,
-                "note": entry.note[:NOTE_MAX],
-                "digest": review.digest if entry.automatic else "",
-                "checked_at": timezone.now() if entry.automatic else None,
-                "attested_by": None,
-                "attested_at": None,
-                "carried_from": None,
-            },
-        )
-
-
 def review_decide(
     *,
     actor: Principal,
@@ -202,7 +150,7 @@ def review_decide(
             or threads that block.
     """
     kind = _verdict(verdict)
-    reason = _text(reason, "reason", REASON_MAX)
+    reason = text_checked(reason, "reason", REASON_MAX)
     if conditions and kind is not Verdict.APPROVE:
         raise InvalidInput(
             f"The verdict “{kind.label.lower()}” takes no conditions; an approval does.",
@@ -310,7 +258,7 @@ def review_answer(
         NotFound, NotPermitted: the policy refuses.
         WrongState: no changes are requested.
     """
-    message = _text(message, "message", REASON_MAX)
+    message = text_checked(message, "message", REASON_MAX)
     with transaction.atomic():
         review = review_locked(review_id)
         decision = authorize(
@@ -341,7 +289,7 @@ def review_answer(
         review.digest = digest
         review.excluded_people = excluded
         review.save(update_fields=["round", "digest", "excluded_people"])
-        _checklist_write(review, checklist)
+        checklist_write(review, checklist)
         waivers_follow(actor=actor, review=review, policy_version=decision.policy_version)
         _decision_write(actor, review, Verdict.COMMENT, message, "")
         return review_set_state(
@@ -351,55 +299,6 @@ def review_answer(
             reason=message,
             policy_version=decision.policy_version,
         )
-
-
-def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) -> ChecklistItem:
-    """A reviewer vouches for one item, in their own words.
-
-    Raises:
-        InvalidInput: no note.
-        NotFound, NotPermitted: no such item, or the policy or separation of duties refuses.
-        WrongState: the review is not open, the item is checked by machine, or is attested already.
-    """
-    note = _text(note, "note", NOTE_MAX)
-    with transaction.atomic():
-        review = review_locked(review_id)
-        decision = authorize(
-            actor=actor, action=Action.CHECKLIST_ATTEST, resource=review_resource(review)
-        )
-        obstacle = separation_obstacle(actor, review, "attest anything in", Action.CHECKLIST_ATTEST)
-        if obstacle is not None:
-            raise obstacle
-        what = f"of review {review.pk} of {review.subject_name}"
-        item = None if "\x00" in code else review.checklist.filter(code=code).first()
-        if item is None:
-            raise NotFound(f"The checklist {what} has no item {code[:60]}.")
-        if item.automatic:
-            raise WrongState(f"“{item.title}” {what} is checked by machine; nobody can attest it.")
-        # What was carried over may be looked at anew.
-        done = item.state in _DONE and item.carried_from_id is None
-        if review.state != ReviewState.OPEN or done:
-            state = _DONE[item.state] if done else ReviewState(review.state).label.lower()
-            raise WrongState(f"“{item.title}” {what} cannot be attested: it is {state}.")
-        item.state = ChecklistState.SATISFIED
-        item.note = note
-        item.digest = review.digest
-        item.attested_by_id = actor.person_id
-        item.attested_at = timezone.now()
-        item.carried_from = None
-        item.save(
-            update_fields=["state", "note", "digest", "attested_by", "attested_at", "carried_from"]
-        )
-        audit_record(
-            actor=actor,
-            action=Action.CHECKLIST_ATTEST,
-            subject=review_subject(review),
-            reason=note,
-            department=review.department.slug,
-            data={"code": code, "digest": review.digest, "round": review.round},
-            policy_version=decision.policy_version,
-        )
-    return item
 
 
 def review_close(*, actor: Principal, review_id: int, state: str, reason: str) -> Review:
@@ -417,7 +316,7 @@ def review_close(*, actor: Principal, review_id: int, state: str, reason: str) -
             f"A review is closed as withdrawn or voided, not as {state[:40]}.",
             fields={"state": ["is withdrawn or voided"]},
         )
-    reason = _text(reason, "reason", REASON_MAX)
+    reason = text_checked(reason, "reason", REASON_MAX)
     with transaction.atomic():
         review = review_locked(review_id)
         policy_version = review.policy_version
@@ -441,16 +340,6 @@ def _verdict(text: str) -> Verdict:
             fields={"verdict": [f"is one of {', '.join(Verdict.values)}"]},
         )
     return Verdict(text)
-
-
-def _text(text: str, field: str, limit: int) -> str:
-    text = text.replace("\x00", "").strip()
-    if not text or len(text) > limit:
-        raise InvalidInput(
-            f"A {field} of 1 to {limit} characters is needed.",
-            fields={field: ["is empty" if not text else "is too long"]},
-        )
-    return text
 
 
 def _check_digest(review: Review, digest: str) -> None:

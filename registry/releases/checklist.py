@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from governance.reviews.checklist import ChecklistEntry
 from governance.reviews.policies.document import Item, ReviewPolicyDocument
-from governance.reviews.services import ChecklistEntry
 from governance.rowsecurity import lifted
 from registry import store
 from registry.catalogue import get_task

@@ -15,10 +15,10 @@ from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
+from governance.reviews.checklist import ChecklistEntry
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.policies.selectors import InForce
 from governance.reviews.services import (
-    ChecklistEntry,
     review_answer,
     review_close,
     review_decide,

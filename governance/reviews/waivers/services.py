@@ -15,6 +15,7 @@ from governance.principals import Principal, background, service_principal
 from governance.reviews.models import ChecklistState, Verdict
 from governance.reviews.selectors import review_resource, separation_obstacle
 from governance.reviews.states import review_locked, review_subject
+from governance.reviews.texts import text_checked
 from governance.reviews.waivers.models import Waiver, WaiverState
 from governance.reviews.waivers.selectors import (
     decision_obstacle,
@@ -39,7 +40,7 @@ def waiver_request(
         WrongState: the review is not open, or the item is met, is never waived, or has a waiver
             that is asked for or granted already.
     """
-    reason = _reason(reason)
+    reason = text_checked(reason, "reason", REASON_MAX)
     if not timezone.now() < expires_at <= timezone.now() + LONGEST:
         raise InvalidInput(
             f"A waiver ends in the future, within {LONGEST.days} days.",
@@ -96,7 +97,7 @@ def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str
             f"A waiver is granted or refused, not {verdict[:40]}.",
             fields={"verdict": ["is granted or refused"]},
         )
-    reason = _reason(reason)
+    reason = text_checked(reason, "reason", REASON_MAX)
     with transaction.atomic():
         waiver = waiver_locked(waiver_id)
         obstacle = decision_obstacle(actor, waiver)
@@ -144,7 +145,7 @@ def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
         NotFound, NotPermitted: the policy refuses, or somebody else asked for it.
         WrongState: it is decided or withdrawn already.
     """
-    reason = _reason(reason)
+    reason = text_checked(reason, "reason", REASON_MAX)
     with transaction.atomic():
         waiver = waiver_locked(waiver_id)
         decision = authorize(
@@ -176,7 +177,7 @@ def waiver_revoke(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
         NotFound, NotPermitted: the policy refuses, or there is no fresh second factor.
         WrongState: it is not granted, or has ended.
     """
-    reason = _reason(reason)
+    reason = text_checked(reason, "reason", REASON_MAX)
     with transaction.atomic():
         waiver = waiver_locked(waiver_id)
         review = waiver.review
@@ -218,16 +219,6 @@ def waivers_expire_due() -> int:
             )
             moved += 1
     return moved
-
-
-def _reason(text: str) -> str:
-    text = text.replace("\x00", "").strip()
-    if not text or len(text) > REASON_MAX:
-        raise InvalidInput(
-            f"A reason of 1 to {REASON_MAX} characters is needed.",
-            fields={"reason": ["is empty" if not text else "is too long"]},
-        )
-    return text
 
 
 def _person_id(actor: Principal) -> int:

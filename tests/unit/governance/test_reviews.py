@@ -10,6 +10,7 @@ from governance.audit.models import AuditEvent
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, RoleAssignment
 from governance.principals import Principal
+from governance.reviews.checklist import ChecklistEntry, checklist_attest
 from governance.reviews.models import Decision, Review, ReviewState
 from governance.reviews.selectors import (
     review_standing,
@@ -17,8 +18,6 @@ from governance.reviews.selectors import (
     why_not,
 )
 from governance.reviews.services import (
-    ChecklistEntry,
-    checklist_attest,
     review_answer,
     review_close,
     review_decide,

@@ -17,11 +17,10 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted,
 from governance.people.models import Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal
+from governance.reviews.checklist import ChecklistEntry, checklist_attest
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.selectors import review_standing
 from governance.reviews.services import (
-    ChecklistEntry,
-    checklist_attest,
     review_answer,
     review_decide,
 )

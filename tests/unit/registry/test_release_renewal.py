@@ -14,9 +14,9 @@ from django.utils import timezone
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Person
 from governance.policy.services import policy_bootstrap
+from governance.reviews.checklist import checklist_attest
 from governance.reviews.models import ChecklistItem, Review
 from governance.reviews.policies.shipping import review_policies_bootstrap
-from governance.reviews.services import checklist_attest
 from registry.releases.carrying import AGAIN, renewal_obstacle
 from registry.releases.models import Release, ReleaseState
 from registry.releases.renewal import (

@@ -13,8 +13,8 @@ from pytest_django import DjangoAssertNumQueries
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, Person
 from governance.principals import Principal
+from governance.reviews.checklist import checklist_attest
 from governance.reviews.models import Review
-from governance.reviews.services import checklist_attest
 from registry import store
 from registry.canonical import json_digest
 from registry.evaluations.services import gate_set
@@ -356,7 +356,7 @@ def test_an_approval_ends_by_itself(office: Office) -> None:
     assert release.grace_days == 7
     Release.objects.update(expires_at=timezone.now() - timedelta(days=7))
     release.refresh_from_db()
-    with pytest.raises(WrongState, match="expired on .*, and its grace is over"):
+    with pytest.raises(WrongState, match=r"expired on .*, and its grace is over"):
         release_servable(release)
     assert releases_expire_due() == 1
     release.refresh_from_db()
@@ -399,7 +399,10 @@ def test_the_dossier_shows_what_it_replaces(office: Office) -> None:
         ({"tier": "minimal", "risk_answers": {**ANSWERS, "personal_data": True}}, "tier"),
         ({"risk_answers": {**ANSWERS, "autonomy": "decides"}}, "tier"),
         ({"risk_answers": {}}, "risk_answers.intended_purpose"),
-        ({"risk_answers": {**ANSWERS, "special_categories": True}}, "risk_answers.special_categories"),
+        (
+            {"risk_answers": {**ANSWERS, "special_categories": True}},
+            "risk_answers.special_categories",
+        ),
         ({"risk_answers": {**ANSWERS, "annex_iii": "sports"}}, "risk_answers.annex_iii"),
         ({"risk_answers": {**ANSWERS, "extra": 1}}, "risk_answers.extra"),
         ({"risk_answers": {**ANSWERS, "personal_data": "no"}}, "risk_answers.personal_data"),

@@ -38,10 +38,10 @@ from governance.errors import NotFound
 from governance.people.models import Speciality
 from governance.people.selectors import department_get
 from governance.principals import Principal
+from governance.reviews.checklist import checklist_attest
 from governance.reviews.inbox import DUE, Asked, reviews_awaiting
 from governance.reviews.models import Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
-from governance.reviews.services import checklist_attest
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
 from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.models import Environment, Release, ReleaseState, Visibility

@@ -22,9 +22,9 @@ from assay.portal.reviewing.parts import Page
 from assay.portal.views.step_up import conditions_kept, typed_forget, typed_keep, typed_kept
 from governance.errors import NotFound
 from governance.permissions import Action
+from governance.reviews.checklist import checklist_attest
 from governance.reviews.models import Review
 from governance.reviews.selectors import reviews_visible_to
-from governance.reviews.services import checklist_attest
 from governance.reviews.waivers.selectors import checklist_prefetch
 from registry.incidents.selectors import incidents_of
 from registry.releases.models import ReleaseState

@@ -1,0 +1,20 @@
+"""Bounds on what people write in reviews."""
+
+from __future__ import annotations
+
+from governance.errors import InvalidInput
+
+
+def text_checked(text: str, field: str, limit: int) -> str:
+    """What was written, without surrounding space and NUL.
+
+    Raises:
+        InvalidInput: nothing, or more than `limit` characters.
+    """
+    text = text.replace("\x00", "").strip()
+    if not text or len(text) > limit:
+        raise InvalidInput(
+            f"A {field} of 1 to {limit} characters is needed.",
+            fields={field: ["is empty" if not text else "is too long"]},
+        )
+    return text
