@@ -9,6 +9,7 @@ from django.db import transaction
 from governance.audit.services import Attempt, audit_record
 from governance.errors import NotPermitted, WrongState
 from governance.people.models import Person
+from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.rowsecurity import lifted
@@ -36,7 +37,8 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.
-        NotFound, NotPermitted: the policy refuses, or separation of duties does.
+        NotFound, NotPermitted: the policy refuses, or separation of duties does; or there is no
+            fresh second factor.
         WrongState: the incident suspends nothing, or is not resolved.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
@@ -54,6 +56,11 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
                     "suspension cannot be lifted.",
                     hint="It is resolved first.",
                 )
+            proof = require_proof(
+                actor,
+                f"lifting the suspension by incident {incident.pk}",
+                attempt=_attempt(actor, incident, policy_version),
+            )
             approved, kept = suspension_lift(
                 actor=actor, incident=incident, reason=reason, policy_version=policy_version
             )
@@ -66,6 +73,7 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
                 data={
                     "approved": [release.pk for release in approved],
                     "still_suspended": [release.pk for release in kept],
+                    **proof_facts(proof),
                 },
                 policy_version=policy_version,
             )
@@ -82,11 +90,15 @@ def _separated(
         "suspension.",
         code="separation_of_duties",
         hint="Another reviewer for model risk or security lifts it.",
-        attempt=Attempt(
-            actor=actor,
-            action=Action.INCIDENT_LIFT.value,
-            subject=incident_subject(incident),
-            department=incident.department.slug,
-            policy_version=policy_version,
-        ),
+        attempt=_attempt(actor, incident, policy_version),
+    )
+
+
+def _attempt(actor: Principal, incident: Incident, policy_version: int | None) -> Attempt:
+    return Attempt(
+        actor=actor,
+        action=Action.INCIDENT_LIFT.value,
+        subject=incident_subject(incident),
+        department=incident.department.slug,
+        policy_version=policy_version,
     )

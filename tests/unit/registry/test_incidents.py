@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 from typing import Any
@@ -178,6 +179,9 @@ def test_resolving_lifts_nothing_and_lifting_gives_back(
     assert states() == {release.pk: "suspended"}
     with pytest.raises(WrongState, match="still suspends; it cannot become closed"):
         incident_move(actor=ada, incident_id=incident.pk, state="closed", text="Done.")
+    with pytest.raises(NotPermitted, match="needs a second factor") as unproved:
+        incident_lift(actor=replace(rita, proof=None), incident_id=incident.pk, reason="Fine.")
+    assert unproved.value.code == "step_up_required"
     done = incident_lift(actor=rita, incident_id=incident.pk, reason="Fine.")
     assert ([each.pk for each in done.approved], done.suspended) == ([release.pk], [])
     release_servable(Release.objects.get(pk=release.pk))

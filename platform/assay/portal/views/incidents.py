@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 
 from assay.portal.access import may
 from assay.portal.emergency_forms import IncidentForm, IncidentRateForm, IncidentTextForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.errors import InvalidInput
+from governance.people.proof import proof_fresh
 from governance.permissions import Action
 from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentState, NoteKind
@@ -143,7 +146,12 @@ class IncidentPage(ActionScreen):
             )
         elif incident.state in STANDING:
             blocked = "It is resolved first."
-        return {"blocked": blocked}
+        here = reverse("portal:incident", args=[incident.pk])
+        return {
+            "blocked": blocked,
+            "proven": proof_fresh(self.actor),
+            "prove": f"{reverse('portal:account_prove')}?{urlencode({'next': here})}",
+        }
 
 
 class IncidentNoteNew(IncidentPage):
