@@ -47,7 +47,8 @@ def reminders_record_due() -> int:
     waiting = Review.objects.filter(
         ~Exists(done), state__in=WAITING, due_at__lte=now + FARTHEST
     ).select_related("review_policy")
-    for review in waiting.prefetch_related("reminders").order_by("due_at")[:BATCH]:
+    # All of them: behind many that have been reminded of there may be one that has not.
+    for review in waiting.prefetch_related("reminders").order_by("due_at").iterator(BATCH):
         if _unsaid(review, now):
             made += _record(review.pk, now)
     return made

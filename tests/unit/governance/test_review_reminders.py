@@ -20,6 +20,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
+from governance.audit.services import Subject
 from governance.audit.streaming.destinations import Destination
 from governance.people.models import Person
 from governance.principals import Principal
@@ -414,3 +415,23 @@ def test_a_webhook_that_cannot_be_used_is_refused(url: str, secret: str, why: st
     with pytest.raises(ValueError, match=why):
         webhook_from(url, secret=secret, ca_file="", production=True)
     assert webhook_from("", secret="", ca_file="", production=True) is None
+
+
+def test_one_behind_many_that_were_reminded_of_is_not_forgotten(
+    due: Callable[..., Review],
+) -> None:
+    first = due(0.5)
+    same = {
+        field.attname: getattr(first, field.attname)
+        for field in Review._meta.concrete_fields
+        if field.attname not in ("id", "subject_id")
+    }
+    before = Review.objects.bulk_create(Review(**same, subject_id=f"b{n}") for n in range(250))
+    Review.objects.update(opened_at=first.opened_at)
+    ReviewReminder.objects.bulk_create(
+        ReviewReminder(review=review, kind=ReminderKind.LATE, people=[])
+        for review in (first, *before)
+    )
+    last = due(0.9, subject=Subject("thing", "last", "thing last"))
+    assert reminders_record_due() == 1
+    assert ReviewReminder.objects.get(review=last).kind == ReminderKind.LATE
