@@ -18,7 +18,7 @@ from rich.progress import Progress
 from assay.demo.client import Refused
 from assay.demo.company import EVERYONE, open_for_business
 from assay.demo.stage import Stage, StepFailed
-from assay.demo.story import adapt, govern, intake, prove, release, use
+from assay.demo.story import adapt, govern, intake, lives, prove, release, use
 from assay.local import materials
 from assay.local.stack import ROOT, Stack
 
@@ -30,6 +30,7 @@ STEPS = (
     ("deploy", release.deploy),
     ("use", use.run),
     ("govern", govern.run),
+    ("what becomes of releases", lives.run),
     ("prove", prove.run),
 )
 

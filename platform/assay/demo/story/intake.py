@@ -31,7 +31,7 @@ def _files(material: Path) -> list[tuple[str, Path]]:
     return [("files", file) for file in sorted(material.iterdir()) if file.is_file()]
 
 
-def _deliver(stage: Stage, name: str, about: dict[str, str]) -> dict[str, Any]:
+def deliver(stage: Stage, name: str, about: dict[str, str], material: Path) -> dict[str, Any]:
     """Upload one model's files to quarantine; returns the intake."""
     enzo = stage["enzo"]
     if enzo.find("models", name=name) is None:
@@ -46,16 +46,26 @@ def _deliver(stage: Stage, name: str, about: dict[str, str]) -> dict[str, Any]:
     intake: dict[str, Any] = enzo.upload(
         "intakes",
         fields={"model": name, "source": about["source"], "licence": about["licence"]},
-        files=_files(stage.materials[about["material"]]),
+        files=_files(material),
     )
     return intake
 
 
+def sign_off(stage: Stage, name: str, intake: dict[str, Any]) -> None:
+    """The second person's word, without which nothing is trusted."""
+    signed = stage["omar"].post(
+        f"intakes/{intake['id']}/sign-off",
+        accept=True,
+        reason="Source and licence checked; every check passed.",
+    )
+    stage.expect(signed["state"] == "trusted", f"{name} is trusted after sign-off")
+
+
 def run(stage: Stage) -> None:
     with stage.chapter("1. Intake: how bytes enter"):
-        versions = {name: _version(stage, name) for name in MODELS}
+        versions = {name: version_of(stage, name) for name in MODELS}
         waiting = {
-            name: _deliver(stage, name, about)
+            name: deliver(stage, name, about, stage.materials[about["material"]])
             for name, about in MODELS.items()
             if versions[name] is None
         }
@@ -68,14 +78,9 @@ def run(stage: Stage) -> None:
                     f"intakes/{number}/sign-off", accept=True, reason="Looks fine to me."
                 ),
             )
-            signed = stage["omar"].post(
-                f"intakes/{intake['id']}/sign-off",
-                accept=True,
-                reason="Source and licence checked; every check passed.",
-            )
-            stage.expect(signed["state"] == "trusted", f"{name} is trusted after sign-off")
+            sign_off(stage, name, intake)
         for name in MODELS:
-            version = stage.found(_version(stage, name), f"{name} has a base version")
+            version = stage.found(version_of(stage, name), f"{name} has a base version")
             stage.expect(bool(version["mlflow_version"]), f"{name} is registered in MLflow")
             stage.facts[name] = version
             stage.say(
@@ -85,7 +90,8 @@ def run(stage: Stage) -> None:
         _pickle_is_refused(stage)
 
 
-def _version(stage: Stage, name: str) -> dict[str, Any] | None:
+def version_of(stage: Stage, name: str) -> dict[str, Any] | None:
+    """The model's base version, when there is one."""
     if stage["enzo"].find("models", name=name) is None:
         return None
     for version in stage["enzo"].all(f"models/{name}/versions"):

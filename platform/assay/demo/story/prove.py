@@ -1,4 +1,4 @@
-"""9. Prove: the log verifies; one flipped bit is named; a release brings its evidence along."""
+"""10. Prove: the log verifies; one flipped bit is named; a release brings its evidence along."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from assay.demo.story.adapt import DOCSTRINGS
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("9. Prove: the audit log convicts whoever edits it"):
+    with stage.chapter("10. Prove: the audit log convicts whoever edits it"):
         export = stage.folder / "audit-export.jsonl"
         export.write_text(stage["asha"].text("audit/export"))
         finished = _verify(stage, export)

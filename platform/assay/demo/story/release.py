@@ -18,7 +18,8 @@ OVERSIGHT = {
 }
 
 
-def _existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | None:
+def existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | None:
+    """The newest release of that name in one of the states."""
     for item in api.all("releases"):
         if item["deployment_name"] == deployment_name and item["state"] in states:
             release: dict[str, Any] = api.get(f"releases/{item['id']}")
@@ -29,10 +30,14 @@ def _existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | 
 def submit(
     stage: Stage, owner: str, version: dict[str, Any], name: str, **fields: Any
 ) -> dict[str, Any]:
-    """The open or approved release of that name, or a new one."""
+    """The open or approved release of that name, or a new one; with `again`, a new one in any case.
+
+    `answers` are the risk answers that are not the usual ones.
+    """
     api = stage[owner]
-    release = _existing(api, name, "in_review", "changes_requested", "approved")
-    if release is not None:
+    again = fields.pop("again", False)
+    release = existing(api, name, "in_review", "changes_requested", "approved")
+    if release is not None and not again:
         return release
     made: dict[str, Any] = api.post(
         "releases",
@@ -52,8 +57,9 @@ def submit(
             "interacts_with_people": False,
             "generates_content": fields.pop("generates", False),
             "general_purpose_model": False,
+            **fields.pop("answers", {}),
         },
-        dossier_fields={"oversight": OVERSIGHT},
+        dossier_fields=fields.pop("dossier_fields", {"oversight": OVERSIGHT}),
         **fields,
     )
     return made
@@ -70,7 +76,10 @@ def attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
             )
 
 
-def approve(stage: Stage, reviewer: str, speciality: str, release: dict[str, Any]) -> Any:
+def approve(
+    stage: Stage, reviewer: str, speciality: str, release: dict[str, Any], **more: Any
+) -> Any:
+    """One reviewer's approval of the dossier as it is; `more` goes with it, such as conditions."""
     current = stage[reviewer].get(f"releases/{release['id']}")
     stage.prove(reviewer)
     return stage[reviewer].post(
@@ -79,6 +88,7 @@ def approve(stage: Stage, reviewer: str, speciality: str, release: dict[str, Any
         speciality=speciality,
         reason=f"The evidence in dossier {current['dossier_digest'][:12]} supports the purpose.",
         digest=current["dossier_digest"],
+        **more,
     )
 
 
@@ -188,7 +198,7 @@ def _refuse_unapproved_deployment(stage: Stage, release: dict[str, Any]) -> None
 def deploy(stage: Stage) -> None:
     with stage.chapter("6. Deploy: what is loaded is hashed, and must be what was approved"):
         stage.facts[f"release:{DOCSTRINGS}"] = stage.found(
-            _existing(stage["devi"], DOCSTRINGS, "approved"),
+            existing(stage["devi"], DOCSTRINGS, "approved"),
             "docstring-writer has an approved release",
         )
         for name, owner in ((EMBEDDINGS, "enzo"), (SENTIMENT, "clara"), (DOCSTRINGS, "enzo")):
