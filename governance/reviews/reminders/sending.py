@@ -58,7 +58,7 @@ def _claimed(now: datetime) -> ReviewNotice | None:
         notice = (
             ReviewNotice.objects.select_for_update(of=("self",), skip_locked=True)
             .select_related("reminder__review__department", "person")
-            .filter(next_at__lte=now)
+            .filter(next_at__lte=now, attempts__lt=ATTEMPTS_MAX)
             .order_by("next_at", "pk")
             .first()
         )

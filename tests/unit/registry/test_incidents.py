@@ -48,6 +48,7 @@ from registry.releases.services import release_servable, release_withdraw, relea
 from registry.releases.voiding import releases_void_due
 from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius, version_recall
+from tests.proofs import proven
 from tests.unit.audit_support import recorded, recorded_all
 from tests.unit.registry.objects import evaluation, model, version
 from tests.unit.registry.test_releases import Office
@@ -163,9 +164,7 @@ def test_nothing_under_a_suspending_incident_is_approved(office: Office, ada: Pr
 
 
 def lift_by_somebody(incident: Incident, office: Office) -> Any:
-    return incident_lift(
-        actor=principal_for_person(office.risk), incident_id=incident.pk, reason="Corrected."
-    )
+    return incident_lift(actor=proven(office.risk), incident_id=incident.pk, reason="Corrected.")
 
 
 def test_resolving_lifts_nothing_and_lifting_gives_back(
@@ -389,7 +388,14 @@ def test_a_malformed_report_is_refused(
 
 @pytest.mark.parametrize(
     "role",
-    ["admin", "operator", "reviewer:privacy", "lead@clinical", "viewer@clinical", "viewer@finance"],
+    [
+        "admin",
+        "operator",
+        "reviewer:privacy",
+        "lead@clinical",
+        "developer@clinical",
+        "developer@finance",
+    ],
 )
 def test_whoever_owns_uses_reviews_or_runs_it_reports(
     office: Office,
@@ -451,7 +457,7 @@ def test_who_reported_it_from_a_using_department_keeps_its_record(
 ) -> None:
     finance = department("finance")
     office.approve(office.submit(departments=[office.clinical, finance]))
-    reporter, colleague = actor("Fay", "viewer@finance"), actor("Fin", "lead@finance")
+    reporter, colleague = actor("Fay", "developer@finance"), actor("Fin", "lead@finance")
     incident = report(reporter, office.tuned)
     with scope(reporter):
         incident_note(actor=reporter, incident_id=incident.pk, text="It happened twice.")
