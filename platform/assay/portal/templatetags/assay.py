@@ -201,6 +201,13 @@ def sentence(value: object) -> str:
 
 
 @register.filter
+def tier_words(tier: str) -> str:
+    """A tier as its readers call it: `high` as `High risk`; `general-purpose` needs no more."""
+    name = tier[:1].upper() + tier[1:]
+    return name if "-" in tier else f"{name} risk"
+
+
+@register.filter
 def answer_words(value: object) -> str:
     """A risk answer as a person would say it."""
     if isinstance(value, bool):
