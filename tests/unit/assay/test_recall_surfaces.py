@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from assay.accounts import freshness
@@ -121,7 +122,8 @@ def test_an_incomplete_body_is_refused(company: Company, body: dict[str, str]) -
 
 
 def test_the_portal_asks_who_it_is_before_it_shows_the_list(company: Company) -> None:
-    client = signed_in(company.ada)
+    client = Client()
+    client.force_login(company.ada)
     for response in (client.get(recall_page(company)), client.post(recall_page(company), {})):
         assert response.status_code == 302
         assert response.headers["Location"].startswith("/account/confirm?next=")
