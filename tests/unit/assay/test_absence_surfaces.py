@@ -16,7 +16,7 @@ from tests import proofs
 from tests.unit.assay.api_support import Api
 from tests.unit.assay.portal_data import Company, tell_story
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture

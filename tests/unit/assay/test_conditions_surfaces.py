@@ -15,7 +15,7 @@ from tests.unit.assay.test_api_releases import decide, people, release
 
 __all__ = ["people", "release"]
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 ASKED = {
     "until": "2040-01-01T00:00:00+00:00",
     "requests_per_minute": 100,

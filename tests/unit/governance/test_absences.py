@@ -23,6 +23,8 @@ from governance.reviews.services import review_decide
 from tests.proofs import vote_proof
 from tests.unit.audit_support import bodies, recorded
 
+pytestmark = pytest.mark.sweep
+
 HOUR = timedelta(hours=1)
 
 

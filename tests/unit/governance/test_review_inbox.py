@@ -26,6 +26,8 @@ from governance.reviews.models import Review, ReviewState
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.services import review_decide
 
+pytestmark = pytest.mark.sweep
+
 Open = Callable[..., Review]
 
 

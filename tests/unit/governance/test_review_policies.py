@@ -46,6 +46,8 @@ from governance.reviews.policies.vocabulary import Vocabulary, vocabulary_known
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
 
+pytestmark = pytest.mark.sweep
+
 LIMITED = shipped_text("limited")
 LONGER = LIMITED.replace("valid_days: 180", "valid_days: 200")
 

@@ -35,6 +35,8 @@ from governance.reviews.threads.services import (
 from governance.reviews.threads.states import ALLOWED_TRANSITIONS
 from tests.unit.audit_support import bodies
 
+pytestmark = pytest.mark.sweep
+
 ITEM = Anchor("item", "oversight")
 OTHER = "b" * 64
 

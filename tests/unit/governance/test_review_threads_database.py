@@ -18,6 +18,8 @@ from governance.reviews.threads.models import Anchor, CommentDraft, ReviewThread
 from governance.reviews.threads.services import thread_open, thread_reopen, thread_resolve
 from tests.unit.registry.test_recall_races import one_after_another
 
+pytestmark = pytest.mark.sweep
+
 
 def write(review: Review, person: Principal, **changes: Any) -> ReviewThread:
     """A thread by the ORM alone."""

@@ -40,6 +40,8 @@ from governance.reviews.waivers.states import (
 )
 from tests.unit.audit_support import recorded
 
+pytestmark = pytest.mark.sweep
+
 DIGEST, OTHER = "a" * 64, "b" * 64
 CHECKLIST = (
     ChecklistEntry("digest", "Bytes", automatic=True, passed=True, waivable=False),

@@ -27,7 +27,7 @@ from tests.proofs import proven
 from tests.unit.audit_support import bodies
 from tests.unit.registry.test_releases import FIELDS, Office
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture

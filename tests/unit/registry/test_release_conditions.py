@@ -27,6 +27,8 @@ from tests.unit.audit_support import bodies
 from tests.unit.registry.evidence_world import faults, files_of, forged, packed
 from tests.unit.registry.test_releases import Office
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture
 def office(

@@ -39,7 +39,7 @@ from registry.releases.vocabulary import VOCABULARY
 from registry.versions.models import ModelVersion
 from tests.unit.registry.test_releases import ANSWERS, Office
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture

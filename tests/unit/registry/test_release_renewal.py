@@ -35,6 +35,8 @@ from tests.unit.registry.evidence_world import faults, files_of, packed
 from tests.unit.registry.objects import evaluation
 from tests.unit.registry.test_releases import ANSWERS, ATTESTED, Office
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture
 def office(

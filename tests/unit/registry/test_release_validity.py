@@ -28,6 +28,8 @@ from registry.releases.validity import (
 from tests.unit.audit_support import bodies, recorded_all
 from tests.unit.registry.test_releases import Office
 
+pytestmark = pytest.mark.sweep
+
 WARNED = ("release:expiring", "release:in_grace")
 
 
