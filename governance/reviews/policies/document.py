@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -187,6 +188,7 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@lru_cache(maxsize=64)
 def document_parsed(text: str) -> ReviewPolicyDocument:
     """What a text says that was checked when it was written, whatever is asked by now."""
     return ReviewPolicyDocument.model_validate(yaml.load(text, Loader=Reader))  # noqa: S506

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from django.db.models import QuerySet
@@ -37,14 +36,9 @@ class Least:
     why: str
 
 
-@lru_cache(maxsize=64)
-def _parsed(digest: str, text: str) -> ReviewPolicyDocument:
-    return document_parsed(text)
-
-
 def policy_document(policy: ReviewPolicy) -> ReviewPolicyDocument:
     """What it says. It was checked when it was written, and is read as it is."""
-    return _parsed(policy.digest, policy.text)
+    return document_parsed(policy.text)
 
 
 def review_policy_in_force(name: str) -> ReviewPolicy | None:

@@ -15,7 +15,7 @@ from governance.people.models import Department, Person
 from governance.quotas.models import QuotaLimit
 from tests.unit.assay.api_support import Api, problem_of
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 DETAILS: dict[str, Any] = {
     "purpose": "Sorting letters.",

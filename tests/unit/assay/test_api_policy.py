@@ -15,7 +15,7 @@ from governance.policy.document import document_from_yaml
 from governance.policy.models import PolicyVersion
 from tests.unit.assay.api_support import Api, problem_of
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 VIEWERS: dict[str, Any] = {
     "id": "viewers-set-gates",

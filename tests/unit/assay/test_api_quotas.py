@@ -19,7 +19,7 @@ from governance.usage.models import UsageRecord
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import tell_story
 
-pytestmark = pytest.mark.usefixtures("policy")
+pytestmark = [pytest.mark.usefixtures("policy"), pytest.mark.sweep]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +49,13 @@ CALLED = {
 }
 
 
-def written() -> Iterator[tuple[str, str]]:
+@functools.cache
+def written() -> dict[str, str]:
     """Every action that stands in the code, and where."""
+    return dict(_written())
+
+
+def _written() -> Iterator[tuple[str, str]]:
     for root in SOURCES:
         for path in (ROOT / root).rglob("*.py"):
             # What a stream says in place of an event that is missing is no event.
@@ -80,11 +86,11 @@ def _actions(node: ast.AST) -> Iterator[str]:
 def occurring() -> dict[str, str]:
     """Every action that an event may have, and where it comes from."""
     known = {action.value: "governance/permissions.py" for action in Action}
-    return {**dict(written()), **dict.fromkeys(MADE_UP, "a state"), **known}
+    return {**written(), **dict.fromkeys(MADE_UP, "a state"), **known}
 
 
 def test_the_walk_finds_what_is_known_to_be_there() -> None:
-    found = dict(written())
+    found = written()
     for action in (
         "group:members",
         "key:rotate",

@@ -35,6 +35,8 @@ from governance.people.models import Department, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal, RequestContext, request_context
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture
 def lead(actor: Callable[..., Principal]) -> Principal:

@@ -25,6 +25,8 @@ from governance.people.services import person_deactivate, person_reactivate
 from governance.principals import Principal, service_principal
 from tests.unit.audit_support import recorded
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture
 def admin(actor: Callable[..., Principal]) -> Principal:

@@ -37,6 +37,8 @@ from governance.policy.services import active_policy, authorize, policy_bootstra
 from governance.policy.states import ALLOWED_TRANSITIONS, policy_set_state
 from governance.principals import Principal, service_principal
 
+pytestmark = pytest.mark.sweep
+
 LET_VIEWERS_SET_GATES: dict[str, Any] = {
     "id": "viewers-set-gates",
     "effect": "permit",

@@ -23,6 +23,8 @@ from registry.releases.comparison.samples import sample_pairs
 from registry.versions.models import ModelVersion
 from tests.unit.registry.objects import data, model, version
 
+pytestmark = pytest.mark.sweep
+
 
 def test_a_change_is_within_noise_when_its_interval_holds_nought() -> None:
     # 270 and 260 right of 379; then 300.

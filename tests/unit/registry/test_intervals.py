@@ -14,6 +14,8 @@ from registry.evaluations.intervals import (
     wilson,
 )
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.mark.parametrize(
     ("right", "n", "low", "high"),

@@ -33,7 +33,7 @@ from registry.versions.models import ModelVersion, VersionState
 from tests.proofs import proven
 from tests.unit.registry.objects import data, evaluation, model, taken_in, version
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 ANSWERS: dict[str, Any] = {
     "intended_purpose": "Sort reviews for pharmacists.",
     "affected_people": "Pharmacists.",

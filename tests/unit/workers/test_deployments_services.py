@@ -28,7 +28,7 @@ from workers.deployments.services import (
 )
 from workers.deployments.states import ALLOWED_TRANSITIONS, deployment_move
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 def deployed(of: Release | None = None) -> Deployment:

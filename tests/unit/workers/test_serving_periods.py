@@ -32,7 +32,7 @@ from workers.deployments.services import (
     replicas_expire,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 def deployed(content: bytes = b"adapter") -> Deployment:

@@ -10,6 +10,8 @@ from sklearn.metrics import f1_score
 from workers.trainers.slices import by_label, by_length, by_turns
 from workers.trainers.uncertainty import bootstrap, f1_intervals, perplexity_interval
 
+pytestmark = pytest.mark.sweep
+
 LABELS = ["bad", "good", "so so"]
 
 
