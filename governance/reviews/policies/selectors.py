@@ -55,22 +55,6 @@ def review_policies_in_force() -> list[InForce]:
     return sorted(found, key=lambda each: each.document.rank)
 
 
-def in_force_required(name: str) -> InForce:
-    """The policy in force of that name.
-
-    Raises:
-        WrongState: there is none; without one no review opens.
-    """
-    policy = review_policy_in_force(name)
-    if policy is None:
-        raise WrongState(
-            f"No review policy {name[:40]} is in force, so no review is held under it.",
-            code="review_policy_missing",
-            hint="Run `manage.py bootstrap`, or put one in force.",
-        )
-    return InForce(policy, policy_document(policy))
-
-
 def least_for(answers: Mapping[str, Any], policies: list[InForce]) -> Least:
     """Of the policies that apply to these answers, the one with the highest rank.
 

@@ -13,7 +13,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
 from governance.reviews.models import ChecklistState, Verdict
-from governance.reviews.selectors import review_resource, separation_obstacle
+from governance.reviews.selectors import review_resource, separation_obstacle, speaker_id
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.texts import text_checked
 from governance.reviews.waivers.models import Waiver, WaiverState
@@ -68,7 +68,7 @@ def waiver_request(
             excused=excused_of(item),
             reason=reason,
             expires_at=expires_at,
-            asked_by_id=_person_id(actor),
+            asked_by_id=speaker_id(actor),
         )
         audit_record(
             actor=actor,
@@ -151,7 +151,7 @@ def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
         decision = authorize(
             actor=actor, action=Action.WAIVER_REQUEST, resource=review_resource(waiver.review)
         )
-        if _person_id(actor) != waiver.asked_by_id:
+        if speaker_id(actor) != waiver.asked_by_id:
             raise NotPermitted(
                 f"{actor.name} did not ask for the waiver of “{waiver.item.title}” and may not "
                 "withdraw it.",
@@ -219,13 +219,3 @@ def waivers_expire_due() -> int:
             )
             moved += 1
     return moved
-
-
-def _person_id(actor: Principal) -> int:
-    if actor.person_id is None:
-        raise NotPermitted(
-            f"{actor.name} is no person; only people ask for waivers.",
-            code="person_required",
-            hint="Sign in, or use a personal access token.",
-        )
-    return actor.person_id
