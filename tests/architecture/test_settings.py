@@ -23,11 +23,13 @@ COMPLETE = {
 }
 
 
-def start(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Import the settings in a fresh interpreter with only this environment."""
+def start(
+    environment: dict[str, str], code: str = "import assay.settings"
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter with only this environment."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     return subprocess.run(
-        [sys.executable, "-c", "import assay.settings"],
+        [sys.executable, "-c", code],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, **environment},
         capture_output=True,
@@ -104,6 +106,18 @@ def test_production_refuses_the_demo() -> None:
     finished = start({**COMPLETE, "ASSAY_DEMO": "1"})
     assert finished.returncode != 0
     assert "ASSAY_DEMO" in finished.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("environment", [COMPLETE, {"ASSAY_ENV": "development"}])
+def test_only_tests_hash_passwords_cheaply(environment: dict[str, str]) -> None:
+    finished = start(
+        {**environment, "DJANGO_SETTINGS_MODULE": "assay.settings"},
+        "from django.contrib.auth.hashers import get_hashers\n"
+        "print(*(hasher.algorithm for hasher in get_hashers()))",
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("pbkdf2_sha256 ")
+    assert "md5" not in finished.stdout
 
 
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:

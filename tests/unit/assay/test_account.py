@@ -37,11 +37,6 @@ pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 NEW = "another horse, another battery"
 
 
-@pytest.fixture(autouse=True)
-def _cheap_hashes(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def ada(person: Callable[..., Person]) -> Person:
     return with_password(person("Ada", "admin"))

@@ -25,11 +25,6 @@ CANARIES = ("Zebedee", "Quillfrost", "zebedee.quillfrost@example.org")
 
 
 @pytest.fixture(autouse=True)
-def _cheap_hashes(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
-@pytest.fixture(autouse=True)
 def _a_second_place_of_its_own(settings: Any, tmp_path: Path) -> None:
     settings.AUDIT_PUBLISH_DIR = tmp_path
 

@@ -29,11 +29,6 @@ from tests.unit.audit_support import bodies
 pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 
 
-@pytest.fixture(autouse=True)
-def _cheap_hashes(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def ada(person: Callable[..., Person]) -> Person:
     return with_password(person("Ada", "admin"))

@@ -21,11 +21,6 @@ pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 EXTENDED = 0x80
 
 
-@pytest.fixture(autouse=True)
-def _cheap_hashes(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def ada(person: Callable[..., Person]) -> Person:
     return with_password(person("Ada", "admin"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from django.db import connections
@@ -21,8 +20,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def ada(person: Callable[..., Person], settings: Any) -> Person:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def ada(person: Callable[..., Person]) -> Person:
     return with_password(person("Ada", "admin"))
 
 

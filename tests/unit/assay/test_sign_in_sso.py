@@ -72,7 +72,6 @@ def server() -> Iterator[Any]:
 
 @pytest.fixture
 def provider(server: Any, settings: Any) -> Provider:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     made = Provider(f"http://localhost:{server.server_port}")
     use(settings, made.address)
     made.knows("lisa-1", **LISA)

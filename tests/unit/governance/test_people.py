@@ -47,11 +47,6 @@ from tests.unit.policy_support import install_rules
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture(autouse=True)
-def _cheap_hashes(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def admin(actor: Callable[..., Principal]) -> Principal:
     return actor("Ada", "admin")
