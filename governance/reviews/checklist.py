@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from django.db import transaction
 from django.utils import timezone
@@ -22,7 +23,30 @@ NOTE_MAX = 500
 # Why an item is not attested (once more).
 _DONE: dict[str, str] = {
     ChecklistState.SATISFIED: "attested already",
+    ChecklistState.NOT_APPLICABLE: "not applicable",
     ChecklistState.WAIVED: "waived, and its waiver is revoked first",
+}
+
+
+class CheckOutcome(StrEnum):
+    """Result of a machine check.
+
+    `NOT_APPLICABLE`: there was nothing to check; the note says why. It blocks no approval and is
+    never shown as passed. `NEEDS_JUDGMENT`: the machine cannot decide; a reviewer attests the item
+    with the machine's note in view.
+    """
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not_applicable"
+    NEEDS_JUDGMENT = "needs_judgment"
+
+
+_STATES = {
+    CheckOutcome.PASSED: ChecklistState.SATISFIED,
+    CheckOutcome.FAILED: ChecklistState.FAILED,
+    CheckOutcome.NOT_APPLICABLE: ChecklistState.NOT_APPLICABLE,
+    CheckOutcome.NEEDS_JUDGMENT: ChecklistState.OPEN,
 }
 
 
@@ -30,24 +54,26 @@ _DONE: dict[str, str] = {
 class ChecklistEntry:
     """One item as the subject's own context states it.
 
-    `automatic`: checked by machine, and `passed` is the result. Otherwise a reviewer attests it.
-    `waivable`: whether it may be excused for a time.
+    `outcome`: result of its machine check; None for an item that only a reviewer attests.
+    `waivable`: true if the item may be excused for a limited time.
     """
 
     code: str
     title: str
     why: str = ""
-    automatic: bool = False
-    passed: bool = False
+    outcome: CheckOutcome | None = None
     note: str = ""
     waivable: bool = True
 
     @property
+    def automatic(self) -> bool:
+        """True if the machine decided it, so that no reviewer attests it."""
+        return self.outcome not in (None, CheckOutcome.NEEDS_JUDGMENT)
+
+    @property
     def state(self) -> ChecklistState:
-        """What the item begins as."""
-        if not self.automatic:
-            return ChecklistState.OPEN
-        return ChecklistState.SATISFIED if self.passed else ChecklistState.FAILED
+        """State that the item begins with."""
+        return ChecklistState.OPEN if self.outcome is None else _STATES[self.outcome]
 
 
 def checklist_write(review: Review, checklist: Sequence[ChecklistEntry]) -> None:

@@ -159,12 +159,17 @@ class Decision(models.Model):
 
 
 class ChecklistState(models.TextChoices):
-    """Whether an item is met."""
+    """State of a checklist item. An open item needs a reviewer's judgment."""
 
-    OPEN = "open"
+    OPEN = "open", "needs judgment"
     SATISFIED = "satisfied"
+    NOT_APPLICABLE = "not_applicable", "not applicable"
     FAILED = "failed"
     WAIVED = "waived"
+
+
+# States that block no approval and leave nothing to waive.
+MET_STATES = (ChecklistState.SATISFIED, ChecklistState.NOT_APPLICABLE)
 
 
 class ChecklistItem(models.Model):
@@ -181,7 +186,7 @@ class ChecklistItem(models.Model):
     automatic = models.BooleanField(default=False)
     waivable = models.BooleanField(default=True)
     state = models.CharField(
-        max_length=10, choices=ChecklistState.choices, default=ChecklistState.OPEN
+        max_length=20, choices=ChecklistState.choices, default=ChecklistState.OPEN
     )
     note = models.CharField(max_length=500, blank=True)
     digest = models.CharField(max_length=64, blank=True)

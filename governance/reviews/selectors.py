@@ -19,6 +19,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal, PrincipalKind, Proof
 from governance.reviews.absences.selectors import stands_in_for
 from governance.reviews.models import (
+    MET_STATES,
     ChecklistItem,
     ChecklistState,
     Review,
@@ -42,7 +43,7 @@ _DOING = {
     Verdict.REJECT: "rejecting",
 }
 _UNMET: dict[str, str] = {
-    ChecklistState.OPEN: "open",
+    ChecklistState.OPEN: "needs judgment",
     ChecklistState.FAILED: "failed",
     ChecklistState.WAIVED: "its waiver has ended",
 }
@@ -109,8 +110,8 @@ def review_standing(review: Review) -> Standing:
 
 
 def met() -> Q:
-    """Checklist items that keep no approval from being given: satisfied, or waived by a waiver that
-    is in force at this moment.
+    """Checklist items that block no approval: satisfied, not applicable, or waived by a waiver that
+    is in force now.
     """
     waivers = Waiver.objects.filter(
         item=OuterRef("pk"),
@@ -118,7 +119,7 @@ def met() -> Q:
         state=WaiverState.GRANTED,
         expires_at__gt=timezone.now(),
     )
-    return Q(state=ChecklistState.SATISFIED) | Q(Exists(waivers), state=ChecklistState.WAIVED)
+    return Q(state__in=MET_STATES) | Q(Exists(waivers), state=ChecklistState.WAIVED)
 
 
 def why_not(actor: Principal, review: Review, verdict: str) -> str:

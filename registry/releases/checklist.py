@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from governance.reviews.checklist import ChecklistEntry
+from governance.reviews.checklist import ChecklistEntry, CheckOutcome
 from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
 from registry import store
@@ -47,7 +47,7 @@ class Case:
         return [self.version, *base_chain(self.version)]
 
 
-Result = tuple[bool, str]
+Result = tuple[CheckOutcome, str]
 
 
 @lifted()
@@ -64,24 +64,30 @@ def checklist_build(
 def _entry(item: Item, case: Case) -> ChecklistEntry:
     # A policy from before a check went keeps asking for what nobody can answer any more.
     check = CHECKS.get(item.check, _gone) if item.check else None
-    passed, note = check(case) if check else (False, "")
+    outcome, note = check(case) if check else (None, "")
     return ChecklistEntry(
         code=item.code,
         title=item.title,
         why=item.why,
-        automatic=check is not None,
-        passed=passed,
+        outcome=outcome,
         note=note,
         waivable=item.waivable and item.check not in NEVER_WAIVED,
     )
 
 
+def _decided(passed: bool, note: str) -> Result:
+    return CheckOutcome.PASSED if passed else CheckOutcome.FAILED, note
+
+
 def _gone(case: Case) -> Result:
-    return False, "This check is not made any more; the review policy needs a new version."
+    return (
+        CheckOutcome.FAILED,
+        "This check is not made any more; the review policy needs a new version.",
+    )
 
 
 def files_match(chain: Sequence[ModelVersion]) -> Result:
-    """Whether the stored files of each are exactly those of its digest: they are hashed."""
+    """Hash the stored files of each version and compare them with its digest."""
     notes, passed = [], True
     for version in chain:
         manifest = Manifest.from_json(version.manifest)
@@ -93,13 +99,14 @@ def files_match(chain: Sequence[ModelVersion]) -> Result:
         except ManifestMismatch as error:
             passed = False
             notes.append(f"{version}: {error.message}")
-    return passed, " ".join(notes)
+    return _decided(passed, " ".join(notes))
 
 
 def _licence(case: Case) -> Result:
     without = [str(version) for version in case.chain if not version.licence]
     named = ", ".join(sorted({version.licence for version in case.chain if version.licence}))
-    return not without, f"None is recorded for {', '.join(without)}." if without else named
+    note = f"None is recorded for {', '.join(without)}." if without else named
+    return _decided(not without, note)
 
 
 def _evaluated(case: Case) -> Result:
@@ -109,12 +116,14 @@ def _evaluated(case: Case) -> Result:
     held_out = [each for each in evaluations if each["dataset_digest"] != trained_on]
     if held_out:
         sizes = ", ".join(f"{each['dataset']}: {each['sample_size']} rows" for each in held_out)
-        return True, f"Measured on {sizes}."
+        return CheckOutcome.PASSED, f"Measured on {sizes}."
     if not get_task(task).evaluator:
-        return True, f"Not applicable: {task} has no evaluation."
+        return CheckOutcome.NOT_APPLICABLE, f"The task {task} has no evaluation."
     if not case.policy.gates.held_out:
-        return True, f"Not evaluated; the tier {case.policy.name} does not ask for it."
-    return False, "There is no evaluation on data that it was not trained on."
+        return CheckOutcome.NOT_APPLICABLE, (
+            f"It was not evaluated, and the tier {case.policy.name} does not require it."
+        )
+    return CheckOutcome.FAILED, "There is no evaluation on data that it was not trained on."
 
 
 def _gates(case: Case) -> Result:
@@ -126,14 +135,18 @@ def _gates(case: Case) -> Result:
         if (why := _why_unmet(gate, evaluations))
     ]
     wanted = case.policy.gates.at_least
+    if not gates and not wanted:
+        return CheckOutcome.NOT_APPLICABLE, (
+            f"No gate is set on this model, and the tier {case.policy.name} requires none."
+        )
     note = " ".join(f"{each}." for each in unmet)
     if not gates:
         note = "No gate is set on this model."
     elif not unmet:
         note = f"All {len(gates)} gates passed."
     if len(gates) < wanted:
-        note += f" The tier {case.policy.name} asks for {wanted}."
-    return not unmet and len(gates) >= wanted, note
+        note += f" The tier {case.policy.name} requires {wanted}."
+    return _decided(not unmet and len(gates) >= wanted, note)
 
 
 def _why_unmet(gate: Gate, evaluations: list[Evaluation]) -> str:
@@ -154,24 +167,33 @@ def _leak(case: Case) -> Result:
         shared, rows = each["rows_in_training_data"], each["rows"]
         passed = passed and shared <= rows * LEAK_TOLERANCE
         notes.append(f"{each['dataset']}: {shared} of {rows} rows stand in the training data.")
-    said = " ".join(notes) or "Nothing to compare."
-    return passed, f"{said} At most {LEAK_TOLERANCE:.0%} may."
+    if not notes:
+        return CheckOutcome.NOT_APPLICABLE, "It was not evaluated; there are no rows to compare."
+    if case.dossier["data"] is None:
+        return CheckOutcome.NOT_APPLICABLE, (
+            "No training data is registered for this version; there are no rows to compare."
+        )
+    return _decided(passed, f"{' '.join(notes)} At most {LEAK_TOLERANCE:.0%} may.")
 
 
 def origin_signed(chain: Sequence[ModelVersion]) -> Result:
-    """Whether the delivery that the last of them came with was signed off."""
+    """Check that the intake which brought the last of them was signed off."""
     root = chain[-1]
     intake = getattr(root, "intake", None)
     signed = intake is not None and intake.state == IntakeState.TRUSTED
     signer = intake.signed_by if intake is not None else None
-    return signed, (
-        f"{root} was signed off by person {signer.pk}." if signer else f"{root} has no intake."
+    return _decided(
+        signed,
+        f"{root} was signed off by person {signer.pk}." if signer else f"{root} has no intake.",
     )
 
 
 def _card(case: Case) -> Result:
     length = len(str(case.dossier["card"]).strip())
-    return length >= CARD_MIN, f"It has {length:,} characters; {CARD_MIN} are the least."
+    if length < CARD_MIN:
+        return CheckOutcome.FAILED, f"It has {length:,} characters; {CARD_MIN} are the minimum."
+    # A machine can measure a card, and not tell whether it states the excluded uses.
+    return CheckOutcome.NEEDS_JUDGMENT, f"The card has {length:,} characters. Read it and judge."
 
 
 def _classification(case: Case) -> Result:
@@ -188,16 +210,20 @@ def _classification(case: Case) -> Result:
     }
     if above:
         named = ", ".join(f"{name} is {level}" for name, level in sorted(above.items()))
-        return False, f"Stated is {stated}, but {named}."
+        return CheckOutcome.FAILED, f"Stated is {stated}, but {named}."
+    if not trained:
+        return CheckOutcome.NOT_APPLICABLE, (
+            f"Stated is {stated}. No training data is registered here to compare it with."
+        )
     known = ", ".join(f"{name}: {level}" for name, level in sorted(trained.items()))
-    return True, f"Stated is {stated}. Trained on {known or 'nothing that is registered here'}."
+    return CheckOutcome.PASSED, f"Stated is {stated}. Trained on {known}."
 
 
 def _complete(case: Case) -> Result:
     missing = missing_sections(case.policy.name, case.dossier)
     if missing:
-        return False, f"Nothing is said of {', '.join(missing)}."
-    return True, "What the tier asks for is filled in."
+        return CheckOutcome.FAILED, f"Nothing is said of {', '.join(missing)}."
+    return CheckOutcome.PASSED, "What the tier asks for is filled in."
 
 
 # By the names in `registry.releases.vocabulary`.

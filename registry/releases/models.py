@@ -118,6 +118,11 @@ class Release(models.Model):
         return f"release {self.pk}"
 
     @property
+    def gated(self) -> bool:
+        """True if an evaluation in the dossier was measured against a gate."""
+        return any(each.get("gates") for each in self.dossier.get("evaluations", ()))
+
+    @property
     def serves_until(self) -> datetime | None:
         """When serving stops: after the grace, and never later than its conditions say."""
         if self.expires_at is None:

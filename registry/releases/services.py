@@ -285,10 +285,16 @@ def release_answer(
 
 
 def _asked_again(review: Review, release: Release, policy: InForce) -> list[ChecklistEntry]:
-    """The automatic items anew, and what the answers ask for that they did not ask before."""
-    there = set(review.checklist.values_list("code", flat=True))
+    """Items whose state is written anew: decided by machine now or before, newly required, or
+    checked by machine for a reviewer to judge on a dossier that has changed."""
+    by_machine = dict(review.checklist.values_list("code", "automatic"))
+    changed = release.dossier_digest != review.digest
     entries = checklist_build(release.version, release.dossier, policy.document)
-    return [each for each in entries if each.automatic or each.code not in there]
+    return [
+        each
+        for each in entries
+        if each.automatic or by_machine.get(each.code, True) or (changed and each.outcome)
+    ]
 
 
 def _rebuilt(release: Release, policy_version: int, policy: InForce) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.reviews.models import ChecklistItem, ChecklistState, Review, ReviewState
+from governance.reviews.models import MET_STATES, ChecklistItem, ChecklistState, Review, ReviewState
 from governance.reviews.selectors import review_resource, separation_obstacle
 from governance.reviews.states import review_subject
 from governance.reviews.waivers.models import Waiver, WaiverState
@@ -70,7 +70,7 @@ def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
     if review.state != ReviewState.OPEN:
         state = ReviewState(review.state).label.lower()
         return WrongState(f"{what} cannot be waived: the review is {state}.")
-    if item.state == ChecklistState.SATISFIED:
+    if item.state in MET_STATES:
         return WrongState(f"{what} is met; there is nothing to waive.")
     waivers = [waiver.state for waiver in item.waivers.all()]
     if {WaiverState.REQUESTED, WaiverState.GRANTED} & set(waivers):

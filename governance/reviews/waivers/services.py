@@ -12,7 +12,7 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
-from governance.reviews.models import ChecklistState, Verdict
+from governance.reviews.models import MET_STATES, Verdict
 from governance.reviews.selectors import review_resource, separation_obstacle, speaker_id
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.texts import text_checked
@@ -121,7 +121,7 @@ def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str
 
 def _check_grantable(waiver: Waiver) -> None:
     what = f"The waiver of “{waiver.item.title}” cannot be granted"
-    if waiver.item.state == ChecklistState.SATISFIED:
+    if waiver.item.state in MET_STATES:
         raise WrongState(f"{what}: the item is met.", hint="Refuse it.")
     review = waiver.review
     if review.decisions.filter(verdict=Verdict.APPROVE, round=review.round).exists():

@@ -7,7 +7,7 @@ from django.utils import timezone
 from governance.audit.services import audit_record
 from governance.errors import NotFound, WrongState
 from governance.principals import Principal
-from governance.reviews.models import ChecklistItem, ChecklistState, Review, ReviewState
+from governance.reviews.models import MET_STATES, ChecklistItem, ChecklistState, Review, ReviewState
 from governance.reviews.states import ALLOWED_TRANSITIONS as REVIEW_TRANSITIONS
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.waivers.models import Waiver, WaiverState
@@ -124,7 +124,7 @@ def waivers_follow(*, actor: Principal, review: Review, policy_version: int | No
         waiver.review, item = review, waiver.item
         granted = waiver.state == WaiverState.GRANTED
         stands = (
-            item.state != ChecklistState.SATISFIED
+            item.state not in MET_STATES
             and (waiver.digest, waiver.excused) == (review.digest, excused_of(item))
             # Who granted it may have answered for the department since.
             and waiver.decided_by_id not in review.excluded_people

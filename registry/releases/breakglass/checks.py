@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from governance.errors import WrongState
 from governance.principals import service_principal
+from governance.reviews.checklist import CheckOutcome
 from governance.reviews.models import Review
 from registry.incidents.reach import check_not_suspended
 from registry.releases.breakglass.force import UNDER_REVIEW
@@ -42,8 +43,8 @@ def check_possible(release: Release) -> Review:
     check_not_suspended(release.version, "served")
     check_dossier(release)
     chain = [release.version, *base_chain(release.version)]
-    for passed, note in (files_match(chain), origin_signed(chain)):
-        if not passed:
+    for outcome, note in (files_match(chain), origin_signed(chain)):
+        if outcome is not CheckOutcome.PASSED:
             raise WrongState(
                 f"The glass cannot be broken for release {release.pk}: {note}",
                 code="never_excused",

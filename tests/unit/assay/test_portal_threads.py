@@ -284,3 +284,26 @@ def test_every_key_that_the_page_names_is_one_that_the_script_knows(
     known = set(re.findall(r'^  "?([a-z?])"?: ', table[: table.index("\n};")], re.MULTILINE))
     known |= set(re.findall(r"^  ([a-z]): ?[a-z]+,", table[: table.index("\n};")], re.MULTILINE))
     assert named == known
+
+
+def test_a_release_without_gates_says_so_at_the_top(company: Company, page: str) -> None:
+    release = Release.objects.get(pk=company.review_open.subject_id)
+    text = signed_in(company.milo).get(page).content.decode()
+    assert ("This release has no gates." in text) is not release.gated
+    gate = {"metric": "accuracy", "comparator": ">=", "threshold": 0.8, "value": 0.9}
+    release.dossier["evaluations"] = [MEASURED | {"id": 1, "metrics": {}, "gates": [gate]}]
+    Release.objects.filter(pk=release.pk).update(dossier=release.dossier)
+    assert "This release has no gates." not in signed_in(company.milo).get(page).content.decode()
+    release.dossier["evaluations"][0]["gates"] = []
+    Release.objects.filter(pk=release.pk).update(dossier=release.dossier)
+    assert "This release has no gates." in signed_in(company.milo).get(page).content.decode()
+
+
+def test_a_check_that_does_not_apply_is_not_shown_as_passed(company: Company, page: str) -> None:
+    ChecklistItem.objects.filter(review=company.review_open, code="licence").update(
+        state="not_applicable", note="No gate is set on this model."
+    )
+    text = signed_in(company.milo).get(page).content.decode()
+    item = text[text.index("Licence recorded") :]
+    assert "Not applicable</span>" in item[:300]
+    assert "No gate is set on this model." in item

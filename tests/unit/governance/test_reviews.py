@@ -10,7 +10,7 @@ from governance.audit.models import AuditEvent
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department, RoleAssignment
 from governance.principals import Principal
-from governance.reviews.checklist import ChecklistEntry, checklist_attest
+from governance.reviews.checklist import ChecklistEntry, CheckOutcome, checklist_attest
 from governance.reviews.models import Decision, Review, ReviewState
 from governance.reviews.selectors import (
     review_standing,
@@ -153,11 +153,11 @@ def test_approval_waits_for_the_checklist_and_says_for_what(
 ) -> None:
     review = opened(
         checklist=[
-            ChecklistEntry("digest", "Digest verified", automatic=True, passed=True),
+            ChecklistEntry("digest", "Digest verified", outcome=CheckOutcome.PASSED),
             ChecklistEntry("purpose", "Purpose stated"),
         ]
     )
-    with pytest.raises(WrongState, match=r"cannot be approved: Purpose stated \(open\)"):
+    with pytest.raises(WrongState, match=r"cannot be approved: Purpose stated \(needs judgment\)"):
         decide(compliance, review, "approve")
     item = checklist_attest(actor=risk, review_id=review.pk, code="purpose", note="read it")
     assert (item.state, item.attested_by_id) == ("satisfied", risk.person_id)
@@ -171,7 +171,9 @@ def test_approval_waits_for_the_checklist_and_says_for_what(
 def test_what_a_machine_found_wrong_no_reviewer_can_attest(
     opened: Callable[..., Review], compliance: Principal
 ) -> None:
-    review = opened(checklist=[ChecklistEntry("gates", "Gates passed", automatic=True)])
+    review = opened(
+        checklist=[ChecklistEntry("gates", "Gates passed", outcome=CheckOutcome.FAILED)]
+    )
     with pytest.raises(WrongState, match=r"Gates passed \(failed\)"):
         decide(compliance, review, "approve")
     with pytest.raises(WrongState, match="checked by machine"):
@@ -188,7 +190,7 @@ def test_an_answer_begins_a_round_in_which_old_votes_do_not_count(
     review = opened(
         checklist=[
             ChecklistEntry("purpose", "Purpose"),
-            ChecklistEntry("gates", "Gates", automatic=True),
+            ChecklistEntry("gates", "Gates", outcome=CheckOutcome.FAILED),
         ]
     )
     checklist_attest(actor=risk, review_id=review.pk, code="purpose", note="read it")
@@ -198,7 +200,7 @@ def test_an_answer_begins_a_round_in_which_old_votes_do_not_count(
         decide(risk, review, "approve")
     assert "clinical has answered" in caught.value.hint
 
-    gates = ChecklistEntry("gates", "Gates", automatic=True, passed=True)
+    gates = ChecklistEntry("gates", "Gates", outcome=CheckOutcome.PASSED)
     review = review_answer(
         actor=submitter,
         review_id=review.pk,

@@ -17,7 +17,7 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted,
 from governance.people.models import Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal
-from governance.reviews.checklist import ChecklistEntry, checklist_attest
+from governance.reviews.checklist import ChecklistEntry, CheckOutcome, checklist_attest
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.selectors import review_standing
 from governance.reviews.services import (
@@ -44,9 +44,11 @@ pytestmark = pytest.mark.sweep
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 CHECKLIST = (
-    ChecklistEntry("digest", "Bytes", automatic=True, passed=True, waivable=False),
-    ChecklistEntry("intake", "Intake", automatic=True, note="No intake.", waivable=False),
-    ChecklistEntry("gates", "Gates", automatic=True, note="accuracy failed with 0.7"),
+    ChecklistEntry("digest", "Bytes", outcome=CheckOutcome.PASSED, waivable=False),
+    ChecklistEntry(
+        "intake", "Intake", outcome=CheckOutcome.FAILED, note="No intake.", waivable=False
+    ),
+    ChecklistEntry("gates", "Gates", outcome=CheckOutcome.FAILED, note="accuracy failed with 0.7"),
     ChecklistEntry("purpose", "Purpose"),
 )
 
@@ -309,7 +311,7 @@ def answer(submitter: Principal, review: Review, digest: str, note: str) -> Revi
         review_id=review.pk,
         digest=digest,
         message="Here.",
-        checklist=[ChecklistEntry("gates", "Gates", automatic=True, note=note)],
+        checklist=[ChecklistEntry("gates", "Gates", outcome=CheckOutcome.FAILED, note=note)],
     )
 
 

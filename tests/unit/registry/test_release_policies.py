@@ -37,6 +37,7 @@ from registry.releases.services import release_answer
 from registry.releases.terms import terms_of
 from registry.releases.vocabulary import VOCABULARY
 from registry.versions.models import ModelVersion
+from tests.proofs import proven
 from tests.unit.registry.test_releases import ANSWERS, Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -207,7 +208,8 @@ def test_the_checklist_is_that_of_the_policy(tier: str, office: Office) -> None:
     asked = {item.code: item for item in said.items_for(ANSWERS)}
     assert set(items) == set(asked)
     for code, item in items.items():
-        assert item.automatic == (asked[code].kind == "automatic")
+        by_machine = asked[code].kind == "automatic" and item.state != "open"
+        assert item.automatic == by_machine
         assert item.why == asked[code].why
         assert not (item.waivable and not asked[code].waivable)
     assert not items["digest"].waivable
@@ -218,11 +220,34 @@ def test_high_risk_asks_for_a_gate_and_a_card(office: Office) -> None:
     Gate.objects.all().delete()
     states = {i.code: i for i in review_of(office.submit(tier="high")).checklist.all()}
     assert states["gates"].state == "failed"
-    assert states["gates"].note == "No gate is set on this model. The tier high asks for 1."
+    assert states["gates"].note == "No gate is set on this model. The tier high requires 1."
     assert states["card"].state == "failed"
+    assert states["card"].automatic
     ModelVersion.objects.filter(pk=office.tuned.pk).update(card="# Sentiment\n\n" + "For us. " * 20)
     again = review_of(office.submit(tier="high", deployment_name="again"))
-    assert again.checklist.get(code="card").state == "satisfied"
+    # A length says nothing about content: a reviewer judges it.
+    card = again.checklist.get(code="card")
+    assert (card.state, card.automatic) == ("open", False)
+    assert card.note.startswith("The card has ")
+
+
+def test_a_card_that_was_too_short_is_judged_again_after_an_answer(office: Office) -> None:
+    release = office.submit(tier="high")
+    office.decide(release, office.compliance, "request_changes")
+    ModelVersion.objects.filter(pk=office.tuned.pk).update(card="# Sentiment\n\n" + "For us. " * 20)
+    release_answer(actor=proven(office.submitter), release_id=release.pk, message="Card extended.")
+    card = review_of(release).checklist.get(code="card")
+    assert (card.state, card.automatic) == ("open", False)
+
+
+def test_no_gate_is_never_shown_as_passed(office: Office) -> None:
+    GateResult.objects.all().delete()
+    Gate.objects.all().delete()
+    release = office.submit(tier="minimal")
+    item = review_of(release).checklist.get(code="gates")
+    assert item.state == "not_applicable"
+    assert item.note == "No gate is set on this model, and the tier minimal requires none."
+    assert not release.gated
 
 
 def test_a_classification_below_that_of_the_training_data_is_found(office: Office) -> None:

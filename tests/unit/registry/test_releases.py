@@ -423,7 +423,10 @@ def test_above_minimal_a_measurement_is_asked_for(office: Office) -> None:
         office.submit(version=unmeasured)
     release = office.submit(version=unmeasured, tier="minimal")
     states = office.checklist(release)
-    assert states["evaluated"][0] == "satisfied"
+    assert states["evaluated"] == (
+        "not_applicable",
+        "It was not evaluated, and the tier minimal does not require it.",
+    )
     assert states["gates"] == ("failed", "accuracy >= 0.75 on test: not measured.")
 
 
@@ -434,9 +437,11 @@ def test_a_task_without_evaluation_says_so(office: Office) -> None:
     taken_in(encoder, office.supplier, office.operator)
     states = office.checklist(office.submit(version=encoder))
     assert states["evaluated"] == (
-        "satisfied",
-        "Not applicable: embeddings has no evaluation.",
+        "not_applicable",
+        "The task embeddings has no evaluation.",
     )
+    assert states["leak"][0] == "not_applicable"
+    assert states["classification-stated"][0] == "not_applicable"
 
 
 def test_failed_gates_leaks_and_tampered_bytes_fail_the_checklist(office: Office) -> None:

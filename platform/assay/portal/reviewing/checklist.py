@@ -12,7 +12,7 @@ from assay.portal.reviewing.parts import Page
 from governance.errors import DomainError
 from governance.people.proof import CODE
 from governance.permissions import Action
-from governance.reviews.models import ChecklistItem, ChecklistState
+from governance.reviews.models import MET_STATES, ChecklistItem, ChecklistState
 from governance.reviews.waivers.models import Waiver, WaiverState
 from governance.reviews.waivers.selectors import decision_obstacle, item_obstacle
 from governance.reviews.waivers.services import LONGEST
@@ -52,8 +52,8 @@ class Shown:
 
     @property
     def is_met(self) -> bool:
-        """Whether it keeps no approval from being given."""
-        return self.item.state == ChecklistState.SATISFIED or self.in_force
+        """True if it blocks no approval."""
+        return self.item.state in MET_STATES or self.in_force
 
 
 def checklist(page: Page) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _shown(page: Page, item: ChecklistItem, *, attests: bool, asks: bool, decide
     if waiver is not None:
         waiver.review, waiver.item = page.review, item
     requested = waiver is not None and waiver.state == WaiverState.REQUESTED
-    unmet = item.state not in (ChecklistState.SATISFIED, ChecklistState.WAIVED)
+    unmet = item.state not in (*MET_STATES, ChecklistState.WAIVED)
     asking = asks and unmet and not requested
     deciding = decides and requested and page.is_open
     # Whether the person may ask at all is asked once, for every item.
