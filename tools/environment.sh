@@ -20,17 +20,44 @@ find_python() {
     exit 1
 }
 
+# Prints one of pip's settings, from its environment variable or its files.
+pip_setting() {
+    "$VENV_PYTHON" -m pip config get ":env:.$1" 2>/dev/null ||
+        "$VENV_PYTHON" -m pip config get "global.$1" 2>/dev/null || true
+}
+
+# Each file is complete, so dependencies are not resolved again: that would ask for torch, too.
+# uv reads none of pip's configuration, so an index that pip is told to use is passed on.
+install_locked() {
+    local files=(--require-hashes --no-deps --only-binary :all: -r locks/control.txt -r locks/worker.txt -r locks/dev.txt) index
+    index="$(pip_setting index-url)"
+    if "$VENV_PYTHON" -m pip install --require-hashes --only-binary :all: -r locks/uv.txt &&
+        UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}" \
+            .venv/bin/uv pip install --python "$VENV_PYTHON" "${files[@]}"; then
+        return
+    fi
+    echo "uv failed; pip installs the same packages, more slowly."
+    "$VENV_PYTHON" -m pip install "${files[@]}"
+}
+
+# Everything is pinned by hash except torch: CPU and CUDA builds of one version have different hashes,
+# and pip's configuration says which of them this machine should get.
+install() {
+    install_locked &&
+        "$VENV_PYTHON" -m pip install 'torch>=2.9' &&
+        "$VENV_PYTHON" -m pip install --no-deps --no-build-isolation --editable .
+}
+
 ensure_environment() {
     local python wanted
     python="$(find_python)"
-    wanted="$(cat pyproject.toml constraints.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    wanted="$(cat pyproject.toml locks/*.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
     if [ -x "$VENV_PYTHON" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
-    echo "Installing Assay into .venv with $("$python" --version) (about 2 GB, some minutes, once) ..." >&2
+    echo "Installing Assay into .venv with $("$python" --version) (about 2 GB; once) ..." >&2
     [ -x "$VENV_PYTHON" ] || "$python" -m venv .venv
-    if ! "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check \
-        --constraint constraints.txt --editable '.[worker,local,dev]' >.venv/install.log 2>&1; then
+    if ! PIP_DISABLE_PIP_VERSION_CHECK=1 install >.venv/install.log 2>&1; then
         tail -n 25 .venv/install.log >&2
         echo "The installation failed; the whole log is .venv/install.log. A package index must be reachable." >&2
         exit 1

@@ -1,0 +1,93 @@
+"""Write `locks/`: every package that Assay installs, by exact version and hash.
+
+    .venv/bin/python tools/lock.py                     after a change of pyproject.toml
+    .venv/bin/python tools/lock.py --upgrade           to the newest versions allowed
+    .venv/bin/python tools/lock.py --upgrade django    one package to its newest version allowed
+
+Versions that are already locked stay. The files hold for Python 3.11 and newer on every platform,
+and list wheels only. Each file lists what it adds to the ones before it:
+
+    control.txt  the platform itself          worker.txt  what computes, without torch
+    torch.txt    torch with CUDA              dev.txt     local servers, tests and linters
+    uv.txt       the installer                build.txt   the build backend
+    mlflow.txt   the MLflow server's own image
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ROOT / "locks"
+PROJECT = "pyproject.toml"
+HEADER = "# Written by tools/lock.py.\n"
+# torch, and what only its CUDA build needs: a machine's CPU build has other hashes.
+TORCH = re.compile(r"(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
+
+Entries = list[str]
+
+
+def compiled(source: str, target: Path, *options: str) -> Entries:
+    """Resolve `source` with uv and return one text per package: its pin and its hashes."""
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run(
+        [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
+         "--generate-hashes", "--only-binary", ":all:", "--no-annotate", "--no-header",
+         "--output-file", str(target), *options, source],
+        cwd=ROOT, check=True,
+        env={**os.environ, "UV_SYSTEM_CERTS": "1"},
+    )  # fmt: skip
+    return entries(target.read_text())
+
+
+def entries(text: str) -> Entries:
+    return [part.strip() for part in re.split(r"\n(?=\S)", text) if "==" in part]
+
+
+def pins(packages: Entries) -> str:
+    return "".join(package.split(" \\\n")[0] + "\n" for package in packages)
+
+
+def write(name: str, packages: Entries) -> None:
+    (LOCKS / f"{name}.txt").write_text(HEADER + "".join(f"{package}\n" for package in packages))
+
+
+def main(arguments: list[str]) -> None:
+    upgrade = ["--upgrade"] if arguments == ["--upgrade"] else []
+    upgrade += [f"--upgrade-package={name}" for name in arguments[1:]]
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        everything, constraint, asked = (scratch / name for name in ("all", "pins", "asked.in"))
+        # uv prefers the versions that it finds in its output file.
+        everything.write_text("".join(path.read_text() for path in sorted(LOCKS.glob("*.txt"))))
+        asked.write_text("uv\nhatchling\n")
+        found = compiled(PROJECT, everything, "--all-extras", str(asked), *upgrade)
+        constraint.write_text(pins(found))
+
+        def part(source: str, *options: str) -> Entries:
+            return compiled(source, scratch / "part", "--constraint", str(constraint), *options)
+
+        def only(*requirements: str) -> Entries:
+            asked.write_text("\n".join(requirements))
+            return part(str(asked))
+
+        control = part(PROJECT)
+        worker = part(PROJECT, "--extra", "worker")
+        torch = [package for package in worker if TORCH.match(package)]
+        taken = {*control, *worker}
+        write("control", control)
+        write("worker", [package for package in worker if package not in {*control, *torch}])
+        write("torch", torch)
+        write("dev", [package for package in part(PROJECT, "--all-extras") if package not in taken])
+        write("uv", only("uv"))
+        write("build", only("hatchling"))
+        write("mlflow", only("mlflow", "psycopg[binary]"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
