@@ -27,7 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ManifestMismatch(DomainError):
-    """The bytes on disk are not the ones that the manifest names (409). `path` is the file."""
+    """Bytes on disk that are not the ones that the manifest names (409). `path` is the file."""
 
     code = "digest_mismatch"
     status = 409
@@ -37,6 +37,21 @@ class ManifestMismatch(DomainError):
         super().__init__(
             message, hint="Take the version in again from its source; do not use these files."
         )
+        self.path = path
+
+
+class FilesUnreadable(DomainError):
+    """Files that are missing or cannot be read (503); nothing is known about their bytes.
+
+    A disk, a mount or a permission is at fault, so that trying again may help. `path` is the file.
+    """
+
+    code = "files_unreadable"
+    status = 503
+    title = "Files cannot be read"
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message, hint="Check that the data volume is mounted and readable.")
         self.path = path
 
 
@@ -208,7 +223,7 @@ def _expected_chunks(folder: Path, path: str) -> Iterator[bytes]:
     try:
         yield from _chunks(folder, path)
     except OSError as error:
-        raise ManifestMismatch(
+        raise FilesUnreadable(
             f"{path} cannot be read: {error.strerror or error}.", path=path
         ) from error
 
@@ -240,7 +255,11 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     try:
         present = set(walk_files(folder))
     except FileNotFoundError as error:
-        raise ManifestMismatch(f"The folder {folder.name} does not exist.", path="") from error
+        raise FilesUnreadable(f"The folder {folder.name} does not exist.", path="") from error
+    except OSError as error:
+        raise FilesUnreadable(
+            f"The folder {folder.name} cannot be read: {error.strerror or error}.", path=""
+        ) from error
     except InvalidInput as error:
         raise ManifestMismatch(error.message, path="") from error
     named = {file.path for file in manifest.files}
@@ -249,7 +268,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
             f"{extra[0]} is not in the manifest {manifest.digest[:12]}.", path=extra[0]
         )
     if missing := sorted(named - present):
-        raise ManifestMismatch(
+        raise FilesUnreadable(
             f"{missing[0]} is in the manifest {manifest.digest[:12]} but is missing.",
             path=missing[0],
         )
@@ -269,7 +288,8 @@ def verify_folder(folder: Path, manifest: Manifest) -> None:
     """Return when `folder` holds exactly the files of `manifest`.
 
     Raises:
-        ManifestMismatch: names the first file that is missing, extra or different.
+        ManifestMismatch: names the first file that is extra or different.
+        FilesUnreadable: names the first file that is missing or cannot be read.
     """
     _check_names(folder, manifest)
     for file in manifest.files:
@@ -279,11 +299,12 @@ def verify_folder(folder: Path, manifest: Manifest) -> None:
 def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
     """Copy `source` to the new folder `target`, hashing the very bytes that are written.
 
-    What is loaded from `target` afterwards is what was hashed, whatever happens to `source`. On a
-    mismatch `target` is removed.
+    What is loaded from `target` afterwards is what was hashed, whatever happens to `source`. On an
+    error `target` is removed.
 
     Raises:
-        ManifestMismatch: names the first file that is missing, extra or different.
+        ManifestMismatch: names the first file that is extra or different.
+        FilesUnreadable: names the first file that is missing or cannot be read.
         OSError: `target` exists, or has no room.
     """
     _check_names(source, manifest)

@@ -76,6 +76,7 @@ def adopt(folder: Path, manifest: Manifest, *, at: Path | None = None) -> Path:
 
     Raises:
         ManifestMismatch: `folder`, or what the store already holds, is not what the manifest says.
+        FilesUnreadable: a file of either is missing or cannot be read.
     """
     final = version_folder(manifest.digest, at=at)
     if final.exists():

@@ -8,7 +8,9 @@ class WorkersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Tell the policy where a deployment's modality and classification stand."""
+        """Give the policy its columns of deployments, and the alarms those of workers."""
+        from workers.deployments.alarms import register_alarms
         from workers.deployments.resources import register_columns
 
         register_columns()
+        register_alarms()

@@ -126,6 +126,13 @@ ALARMS: tuple[Alarm, ...] = (
 )
 
 
+def alarms_add(*alarms: Alarm) -> None:
+    """Watch these too. For contexts above this one, as their application starts."""
+    global ALARMS
+    names = {alarm.name for alarm in alarms}
+    ALARMS = (*(alarm for alarm in ALARMS if alarm.name not in names), *alarms)
+
+
 def alarms_check() -> None:
     """Look at everything once; raise what is wrong and clear what no longer is."""
     found = {alarm: _checked(alarm) for alarm in ALARMS}

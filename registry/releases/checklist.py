@@ -17,7 +17,7 @@ from registry.catalogue import get_task
 from registry.datasets.models import Classification
 from registry.evaluations.models import Evaluation, Gate
 from registry.intake.models import IntakeState
-from registry.manifests import Manifest, ManifestMismatch, verify_folder
+from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, verify_folder
 from registry.releases.dossier import version_evaluations
 from registry.releases.dossier_fields import missing_sections
 from registry.versions.models import ModelVersion
@@ -96,7 +96,7 @@ def files_match(chain: Sequence[ModelVersion]) -> Result:
                 raise ManifestMismatch("The recorded manifest is not that of the digest.", path="")
             verify_folder(store.version_folder(version.digest), manifest)
             notes.append(f"{version}: {len(manifest.files)} files match.")
-        except ManifestMismatch as error:
+        except (ManifestMismatch, FilesUnreadable) as error:
             passed = False
             notes.append(f"{version}: {error.message}")
     return _decided(passed, " ".join(notes))

@@ -8,7 +8,7 @@ from django.db.models import F, Q
 
 
 class DeploymentState(models.TextChoices):
-    """`refused`: a replica would not load it, for the reason in `message`."""
+    """`refused`: the stored bytes differ from the manifest; `message` names the file."""
 
     PENDING = "pending"
     SERVING = "serving"
@@ -49,16 +49,24 @@ class Deployment(models.Model):
 
 
 class ReplicaState(models.TextChoices):
-    """Where one worker's copy stands."""
+    """State of one worker's copy.
+
+    `failed`: the worker lacks something, such as memory or its data volume, and tries again.
+    `refused`: the bytes that it read differ from the manifest.
+    """
 
     LOADING = "loading"
     READY = "ready"
+    FAILED = "failed"
     REFUSED = "refused"
     STOPPED = "stopped"
 
 
 class Replica(models.Model):
-    """One worker process and one deployment. `loaded_digest` is what was hashed while loading."""
+    """One worker process and one deployment. `loaded_digest` is what was hashed while loading.
+
+    `failures` counts the loads that failed in a row; the next one is tried at `retry_at`.
+    """
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="replicas")
     worker = models.CharField(max_length=120)
@@ -66,6 +74,8 @@ class Replica(models.Model):
     loaded_digest = models.CharField(max_length=64, blank=True)
     message = models.CharField(max_length=1000, blank=True)
     load_seconds = models.FloatField(null=True, blank=True)
+    failures = models.PositiveIntegerField(default=0, db_default=0)
+    retry_at = models.DateTimeField(null=True, blank=True)
     started_at = models.DateTimeField(auto_now_add=True)
     heartbeat_at = models.DateTimeField()
 

@@ -1,5 +1,7 @@
-"""Brings an engine worker to the desired state: exactly the live deployments whose release may
+"""Bring an engine worker to the desired state: exactly the live deployments whose release may
 serve, loaded from verified bytes. Runs in the engine worker; knows no engine, only a `Host`.
+
+One thread unloads and another one loads, so that a load of minutes delays no stop and no recall.
 """
 
 from __future__ import annotations
@@ -7,19 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, close_old_connections, connections
 
-from governance.errors import DomainError, InvalidInput, WrongState
-from registry.catalogue import get_task
-from registry.manifests import Manifest, ManifestMismatch
-from registry.releases.breakglass.force import serving_end
-from registry.releases.services import release_servable
-from registry.versions.models import ModelVersion, VersionKind
+from governance.errors import DomainError, WrongState
+from registry.manifests import ManifestMismatch
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.plans import LoadPlan, load_plan
 from workers.deployments.selectors import live_deployments
 from workers.deployments.services import replica_report, replicas_heartbeat, replicas_stop
 from workers.wire import deployment_queue
@@ -27,40 +26,13 @@ from workers.wire import deployment_queue
 logger = logging.getLogger(__name__)
 RECONCILE_S = 2.0
 HEARTBEAT_S = 3.0
-# When a worker tries again what another one could load and it could not.
-RELOAD_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """The files of one version, by manifest."""
-
-    name: str
-    digest: str
-    manifest: Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """What a host needs in order to load one deployment; nothing of Django in it.
-
-    `engine` is a dotted name. `adapter` stands on `weights`; without one the weights serve as they
-    are. `digest` is the one that the approved release names; `expires_at` is when it stops serving,
-    in seconds since the epoch.
-    """
-
-    deployment_id: int
-    name: str
-    task: str
-    engine: str
-    digest: str
-    expires_at: float
-    weights: Weights
-    adapter: Weights | None = None
+# A load that failed is tried again after this; each further failure doubles the wait.
+RETRY_FIRST_S = 5.0
+RETRY_LONGEST_S = 300.0
 
 
 class Host(Protocol):
-    """Holds engines. `load` blocks until the deployment can answer."""
+    """Holds engines. `load` blocks until the deployment can answer; `unload` may run meanwhile."""
 
     def loaded(self) -> dict[int, str]:
         """Deployment ids, each with the digest that was hashed while loading."""
@@ -69,60 +41,24 @@ class Host(Protocol):
         """Copy with verification, load, and return the digest of what was loaded.
 
         Raises:
-            DomainError: the bytes differ from the manifest; the message names the file.
+            ManifestMismatch: the bytes differ from the manifest; the message names the file.
+            Exception: anything else is trouble of this worker, such as no memory or no volume.
         """
 
     def unload(self, deployment_id: int) -> None:
         """Let go of it; requests that still run on it fail."""
 
 
-def load_plan(deployment: Deployment) -> LoadPlan:
-    """What is to be loaded for a deployment, and from which bytes.
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How often one deployment failed to load here in a row, and the (monotonic) next try."""
 
-    Raises:
-        WrongState: its release may not serve.
-        ManifestMismatch: the recorded manifest is not the one of the digest.
-        InvalidInput: its version is of a kind that no engine loads.
-    """
-    release = deployment.release
-    release_servable(release)
-    version = release.version
-    weights, adapter = _weights(version), None
-    if version.kind == VersionKind.ADAPTER and version.base is not None:
-        weights, adapter = _weights(version.base), weights
-        if adapter.manifest.base_digest != weights.digest:
-            raise ManifestMismatch(
-                f"{version} was made on another base than {version.base}.", path=""
-            )
-    elif version.kind not in {VersionKind.BASE, VersionKind.FULL}:
-        raise InvalidInput(f"{version} is of kind {version.kind}, which no engine loads.")
-    end = serving_end(release)
-    if end is None:
-        raise WrongState(f"Release {release.pk} has no end; it may not serve.")
-    task = get_task(version.model.task)
-    return LoadPlan(
-        deployment_id=deployment.pk,
-        name=deployment.name,
-        task=task.name,
-        engine=task.engine,
-        digest=version.digest,
-        expires_at=end.timestamp(),
-        weights=weights,
-        adapter=adapter,
-    )
-
-
-def _weights(version: ModelVersion) -> Weights:
-    manifest = Manifest.from_json(version.manifest)
-    if manifest.digest != version.digest:
-        raise ManifestMismatch(
-            f"The manifest of {version} does not have the digest {version.digest}.", path=""
-        )
-    return Weights(name=str(version), digest=version.digest, manifest=manifest)
+    count: int
+    next_try: float
 
 
 class Reconciler:
-    """One engine worker's loop.
+    """The loops of one engine worker.
 
     Args:
         worker: The worker's name, unique in the cluster and kept over a restart.
@@ -143,30 +79,47 @@ class Reconciler:
         self._consume = consume
         self._cease = cease
         self._woken = threading.Event()
-        self._load_after: dict[int, float] = {}
+        self._wanted = threading.Event()
+        self._missing: list[LoadPlan] = []
+        self._loading: int | None = None
+        self._ceased: set[int] = set()
+        self._failures: dict[int, Failures] = {}
 
     def wake(self, _message: str = "") -> None:
         """Reconcile now."""
         self._woken.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Reconcile every 2 s, and when woken, until `stop`."""
+        """Settle every 2 s, and when woken, until `stop`; then unload everything."""
         replicas_stop(worker=self._worker)
         while not stop.is_set():
             close_old_connections()
             try:
-                self.reconcile(stop)
+                self.settle()
             except Exception:
                 logger.exception("Reconciling failed; the next round tries again")
             self._woken.wait(RECONCILE_S)
             self._woken.clear()
+        self._wanted.set()
         for deployment_id in self._host.loaded():
             self._host.unload(deployment_id)
         replicas_stop(worker=self._worker)
         connections.close_all()
 
+    def run_loads(self, stop: threading.Event) -> None:
+        """Load what is missing, one after another, until `stop`."""
+        while not stop.is_set():
+            close_old_connections()
+            try:
+                self.load_missing(stop)
+            except Exception:
+                logger.exception("Loading failed; the next round tries again")
+            self._wanted.wait(RECONCILE_S)
+            self._wanted.clear()
+        connections.close_all()
+
     def beat(self, stop: threading.Event) -> None:
-        """Say every 3 s, also while something loads, that this worker's copies are alive."""
+        """Say every 3 s that this worker is alive."""
         while not stop.wait(HEARTBEAT_S):
             close_old_connections()
             try:
@@ -175,129 +128,193 @@ class Reconciler:
                 logger.exception("No heartbeat was sent")
         connections.close_all()
 
-    def reconcile(self, stop: threading.Event | None = None) -> None:
-        """One round: unload what may not serve, then load what is missing, one after another.
+    def settle(self) -> None:
+        """Unload what may not serve, report again what serves, and note what is to be loaded.
 
-        What another deployment of the same bytes takes the place of takes nothing in any more, and
-        is let go of after that has loaded: its engine is there, so that the change is soon over.
+        A deployment whose bytes another one is about to load gives up its queue at once, and is
+        unloaded once that load has ended: its engine is there, so that the change is soon over.
         """
-        desired = {deployment.pk: deployment for deployment in live_deployments()}
+        deployments = list(live_deployments())
+        plans = self._plans(deployments)
+        loaded = self._host.loaded()
+        missing = [plan for plan in plans.values() if plan.deployment_id not in loaded]
+        here = set(loaded.values())
+        # Bytes that are here already come first: they are the quickest.
+        self._missing = sorted(missing, key=lambda p: (p.digest not in here, p.deployment_id))
+        self._wanted.set()
+        coming = {plan.digest for plan in missing if self._may_try(plan.deployment_id)}
+        for deployment_id, digest in loaded.items():
+            plan = plans.get(deployment_id)
+            if deployment_id == self._loading:
+                continue  # Its loader asks again whether it may serve.
+            if plan is not None and plan.digest == digest:
+                self._confirm(plan, digest)
+            elif digest in coming:
+                self._leave_queue(deployment_id)
+            else:
+                self._unload(deployment_id)
+        for deployment_id in self._failures.keys() - {deployment.pk for deployment in deployments}:
+            self._failures.pop(deployment_id, None)
+
+    def load_missing(self, stop: threading.Event) -> None:
+        """Load one after another what the newest `settle` found missing."""
+        while not stop.is_set() and (plan := self._next()) is not None:
+            self._loading = plan.deployment_id
+            try:
+                self._load(plan, stop)
+            finally:
+                self._missing = [each for each in self._missing if each is not plan]
+                self._loading = None
+                self._woken.set()
+
+    def _next(self) -> LoadPlan | None:
+        loaded = self._host.loaded()
+        for plan in self._missing:
+            if plan.deployment_id not in loaded and self._may_try(plan.deployment_id):
+                return plan
+        return None
+
+    def _plans(self, deployments: Iterable[Deployment]) -> dict[int, LoadPlan]:
         plans: dict[int, LoadPlan] = {}
-        for deployment in desired.values():
+        for deployment in deployments:
             try:
                 plans[deployment.pk] = load_plan(deployment)
             except WrongState as error:
                 # The controller stops it and says why; here it only must not be held.
                 logger.info("Deployment %s is not to be served: %s", deployment.name, error)
-            except DomainError as error:
+            except ManifestMismatch as error:
                 self._refuse(deployment.pk, error.message)
-        loaded = self._host.loaded()
-        leaving = {
-            deployment_id: digest
-            for deployment_id, digest in loaded.items()
-            if (plan := plans.get(deployment_id)) is None or plan.digest != digest
-        }
-        coming = {plan.digest for plan in plans.values() if plan.deployment_id not in loaded}
-        followed = [pk for pk, digest in leaving.items() if digest in coming]
-        for deployment_id in leaving:
-            if deployment_id in followed:
-                self._cease(deployment_queue(deployment_id))
-            else:
-                self._unload(deployment_id)
-        try:
-            self._load_missing(plans, loaded, stop)
-        finally:
-            for deployment_id in followed:
-                self._unload(deployment_id)
+            except DatabaseError:
+                raise
+            except Exception as error:
+                # One row that cannot be read keeps no other deployment from its turn.
+                self._fail(deployment.pk, deployment.name, _words(error))
+        return plans
 
-    def _load_missing(
-        self, plans: dict[int, LoadPlan], loaded: dict[int, str], stop: threading.Event | None
-    ) -> None:
-        # Those of bytes that are here first: they are quickest.
-        here = set(loaded.values())
-        for plan in sorted(plans.values(), key=lambda p: (p.digest not in here, p.deployment_id)):
-            if stop is not None and stop.is_set():
-                return
-            if plan.deployment_id in loaded:
-                self._confirm(plan)
-            elif time.monotonic() >= self._load_after.get(plan.deployment_id, 0.0):
-                self._load(plan)
+    def _may_try(self, deployment_id: int) -> bool:
+        failures = self._failures.get(deployment_id)
+        return failures is None or time.monotonic() >= failures.next_try
 
-    def _load(self, plan: LoadPlan) -> None:
-        started = time.monotonic()
-        replica_report(
-            deployment_id=plan.deployment_id, worker=self._worker, state=ReplicaState.LOADING
-        )
+    def _load(self, plan: LoadPlan, stop: threading.Event) -> None:
+        pk, started = plan.deployment_id, time.monotonic()
+        replica_report(deployment_id=pk, worker=self._worker, state=ReplicaState.LOADING)
         logger.info("Loading deployment %s (%s)", plan.name, plan.digest[:12])
         try:
             digest = self._host.load(plan)
-        except DomainError as error:
-            self._refuse(plan.deployment_id, f"{plan.name} was not loaded: {error.message}")
+        except ManifestMismatch as error:
+            self._refuse(pk, f"{plan.name} was not loaded: {error.message}")
             return
-        except Exception as error:
+        except BaseException as error:
+            # Libraries in Rust raise their panics past `Exception`; this thread must go on.
             logger.exception("Deployment %s could not be loaded", plan.name)
-            reason = f"{plan.name} could not be loaded: {type(error).__name__}: {error}"
-            self._give_up(plan, reason)
+            self._fail(pk, plan.name, _words(error))
             return
-        self._ready(plan, digest, time.monotonic() - started)
-
-    def _give_up(self, plan: LoadPlan, reason: str) -> None:
-        """Where another worker has it ready, the bytes are good and this one lacks something: room,
-        memory, a device. It stands by, and what the other one serves goes on.
-        """
-        ready = Replica.objects.filter(deployment_id=plan.deployment_id, state=ReplicaState.READY)
-        if not ready.exclude(worker=self._worker).exists():
-            self._refuse(plan.deployment_id, reason)
+        if stop.is_set():
+            self._host.unload(pk)
             return
-        self._load_after[plan.deployment_id] = time.monotonic() + RELOAD_S
-        replica_report(
-            deployment_id=plan.deployment_id,
-            worker=self._worker,
-            state=ReplicaState.STOPPED,
-            message=reason[:1000],
-        )
+        try:
+            # It took its time: what held when it began need not hold any more.
+            _check_wanted(plan)
+            self._ready(plan, digest, time.monotonic() - started)
+        except WrongState as error:
+            logger.info("Deployment %s is not to be served: %s", plan.name, error)
+            self._unload(pk)
+        except Exception as error:
+            logger.exception("Deployment %s is loaded, but cannot be served", plan.name)
+            self._unload(pk)
+            self._fail(pk, plan.name, _words(error))
 
     def _ready(self, plan: LoadPlan, digest: str, seconds: float | None) -> None:
-        try:
-            self._consume(deployment_queue(plan.deployment_id))
-            replica = replica_report(
-                deployment_id=plan.deployment_id,
-                worker=self._worker,
-                state=ReplicaState.READY,
-                loaded_digest=digest,
-                load_seconds=seconds,
-            )
-        except Exception:
-            # Stopped meanwhile, or broker or database away: hold nothing that is not on record.
-            self._unload(plan.deployment_id)
-            raise
+        self._consume(deployment_queue(plan.deployment_id))
+        replica = replica_report(
+            deployment_id=plan.deployment_id,
+            worker=self._worker,
+            state=ReplicaState.READY,
+            loaded_digest=digest,
+            load_seconds=seconds,
+        )
         if replica.state != ReplicaState.READY:
-            self._unload(plan.deployment_id)
+            self._release(plan.deployment_id)
+            self._count_failure(plan.deployment_id)
+            return
+        self._failures.pop(plan.deployment_id, None)
 
-    def _confirm(self, plan: LoadPlan) -> None:
+    def _confirm(self, plan: LoadPlan, digest: str) -> None:
         """A copy that was taken for dead, by a silence that has ended, is reported again; and one
         whose deployment waits nevertheless.
         """
+        if plan.deployment_id not in self._host.loaded():
+            return  # Its loader has just let go of it.
         known = Replica.objects.filter(
             deployment_id=plan.deployment_id,
             worker=self._worker,
             state=ReplicaState.READY,
             deployment__state=DeploymentState.SERVING,
         )
-        if not known.exists():
-            self._ready(plan, self._host.loaded()[plan.deployment_id], None)
+        if known.exists():
+            return
+        try:
+            self._ready(plan, digest, None)
+        except Exception:
+            # Stopped meanwhile, or broker or database away: hold nothing that is not on record.
+            logger.exception("Deployment %s cannot be reported; it is unloaded", plan.name)
+            self._unload(plan.deployment_id)
+
+    def _leave_queue(self, deployment_id: int) -> None:
+        if deployment_id not in self._ceased:
+            self._cease(deployment_queue(deployment_id))
+            self._ceased.add(deployment_id)
+
+    def _release(self, deployment_id: int) -> None:
+        self._leave_queue(deployment_id)
+        self._host.unload(deployment_id)
+        self._ceased.discard(deployment_id)
 
     def _unload(self, deployment_id: int) -> None:
         logger.info("Unloading deployment %s", deployment_id)
-        self._cease(deployment_queue(deployment_id))
-        self._host.unload(deployment_id)
+        self._release(deployment_id)
         replica_report(deployment_id=deployment_id, worker=self._worker, state=ReplicaState.STOPPED)
 
     def _refuse(self, deployment_id: int, reason: str) -> None:
+        """The bytes differ from the manifest."""
         logger.error("Deployment %s is refused: %s", deployment_id, reason)
+        self._report_trouble(deployment_id, ReplicaState.REFUSED, reason)
+
+    def _fail(self, deployment_id: int, name: str, reason: str) -> None:
+        """This worker lacks something: room, memory, a device, a volume."""
+        logger.error("Deployment %s could not be loaded: %s", name, reason)
+        said = f"{name} could not be loaded: {reason}"
+        self._report_trouble(deployment_id, ReplicaState.FAILED, said)
+
+    def _report_trouble(self, deployment_id: int, state: ReplicaState, reason: str) -> None:
+        if not self._may_try(deployment_id):
+            return  # Reported already, and not tried again since.
+        failures = self._count_failure(deployment_id)
         replica_report(
             deployment_id=deployment_id,
             worker=self._worker,
-            state=ReplicaState.REFUSED,
+            state=state,
             message=reason[:1000],
+            failures=failures.count,
+            retry_in_s=failures.next_try - time.monotonic(),
         )
+
+    def _count_failure(self, deployment_id: int) -> Failures:
+        known = self._failures.get(deployment_id)
+        count = 1 if known is None else known.count + 1
+        wait = min(RETRY_FIRST_S * 2 ** min(count - 1, 16), RETRY_LONGEST_S)
+        failures = self._failures[deployment_id] = Failures(count, time.monotonic() + wait)
+        return failures
+
+
+def _words(error: BaseException) -> str:
+    return error.message if isinstance(error, DomainError) else f"{type(error).__name__}: {error}"
+
+
+def _check_wanted(plan: LoadPlan) -> None:
+    """Raises WrongState unless the deployment is live and its release may serve these bytes."""
+    deployment: Deployment | None = live_deployments().filter(pk=plan.deployment_id).first()
+    if deployment is None:
+        raise WrongState(f"Deployment {plan.name} was stopped while it was loaded.")
+    if load_plan(deployment).digest != plan.digest:
+        raise WrongState(f"Deployment {plan.name} names other bytes than were loaded.")

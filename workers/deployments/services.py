@@ -6,6 +6,7 @@ import contextlib
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
@@ -32,7 +33,13 @@ from workers.dispatch import wake_engines
 REPLICA_SILENCE_S = 15
 _CONTROLLER = service_principal("controller")
 ENGINE_WORKER = service_principal("engine-worker")
-_ALIVE = (ReplicaState.LOADING, ReplicaState.READY)
+# What a live worker reports of: what it holds, loads, or will try to load again.
+_REPORTED = Q(state__in=(ReplicaState.LOADING, ReplicaState.READY, ReplicaState.FAILED)) | Q(
+    state=ReplicaState.REFUSED, deployment__state__in=LIVE
+)
+# Another worker that hashed the right bytes this recently keeps a deployment from being refused:
+# it may just be restarting.
+VOUCHED_FOR = timedelta(minutes=10)
 
 
 @transaction.atomic
@@ -174,11 +181,14 @@ def replica_report(
     loaded_digest: str = "",
     message: str = "",
     load_seconds: float | None = None,
+    failures: int = 0,
+    retry_in_s: float | None = None,
 ) -> Replica:
-    """What one engine worker says of its copy. The first ready one makes the deployment serve.
+    """Record the state of one engine worker's copy. The first ready one makes the deployment serve.
 
     `loaded_digest` is what was hashed while loading; a ready replica of any other bytes than the
-    release names refuses the deployment.
+    release names is refused. A refused replica refuses the deployment, unless another worker has
+    or had the right bytes: then this worker's copy is at fault, and an alarm says so.
 
     Raises:
         WrongState: the deployment is not live any more; a ready copy must be unloaded.
@@ -192,9 +202,14 @@ def replica_report(
     if state is ReplicaState.READY and loaded_digest != digest:
         state = ReplicaState.REFUSED
         message = f"{worker} loaded {loaded_digest[:12]}…; the release names {digest[:12]}…."
-    values: dict[str, object] = {"state": state, "heartbeat_at": timezone.now(), "message": message}
+    now = timezone.now()
+    values: dict[str, object] = {"state": state, "heartbeat_at": now, "message": message}
     if state in {ReplicaState.LOADING, ReplicaState.READY}:
         values |= {"loaded_digest": loaded_digest}
+    if state is not ReplicaState.LOADING:
+        # While it tries again, the failures before still count.
+        retry_at = None if retry_in_s is None else now + timedelta(seconds=retry_in_s)
+        values |= {"failures": failures, "retry_at": retry_at}
     if load_seconds is not None:
         values |= {"load_seconds": load_seconds}
     replica, _ = Replica.objects.update_or_create(
@@ -204,7 +219,11 @@ def replica_report(
         deployment_move(
             deployment_id=deployment_id, to=DeploymentState.SERVING, actor=ENGINE_WORKER
         )
-    if state is ReplicaState.REFUSED and deployment.state in LIVE:
+    if (
+        state is ReplicaState.REFUSED
+        and deployment.state in LIVE
+        and not _vouched_for(replica, digest)
+    ):
         deployment_move(
             deployment_id=deployment_id,
             to=DeploymentState.REFUSED,
@@ -215,18 +234,27 @@ def replica_report(
     return replica
 
 
+def _vouched_for(replica: Replica, digest: str) -> bool:
+    """Whether another worker loads the same deployment, or hashed exactly these bytes lately."""
+    others = Replica.objects.filter(deployment_id=replica.deployment_id).exclude(pk=replica.pk)
+    since = timezone.now() - VOUCHED_FOR
+    return others.filter(
+        Q(state__in=(ReplicaState.LOADING, ReplicaState.READY))
+        | Q(loaded_digest=digest, heartbeat_at__gte=since)
+    ).exists()
+
+
 def replicas_heartbeat(*, worker: str) -> int:
-    """Every copy that `worker` holds or loads is alive; returns how many."""
-    return Replica.objects.filter(worker=worker, state__in=_ALIVE).update(
-        heartbeat_at=timezone.now()
-    )
+    """Record that `worker` is alive, on every copy that it holds, loads or tries to load; returns
+    how many."""
+    return Replica.objects.filter(_REPORTED, worker=worker).update(heartbeat_at=timezone.now())
 
 
 def replicas_stop(*, worker: str) -> None:
-    """`worker` has started anew or ends: it holds nothing."""
+    """Record that `worker` has started anew or ends: it holds nothing."""
     with transaction.atomic():
-        Replica.objects.filter(worker=worker, state__in=_ALIVE).update(
-            state=ReplicaState.STOPPED, message="The worker ended."
+        Replica.objects.filter(_REPORTED, worker=worker).update(
+            state=ReplicaState.STOPPED, message="The worker ended.", failures=0, retry_at=None
         )
         _await_replicas()
 
@@ -235,9 +263,11 @@ def replicas_expire() -> int:
     """Stop replicas that were silent for 15 s; a deployment without any is pending again."""
     silent = timezone.now() - timedelta(seconds=REPLICA_SILENCE_S)
     with transaction.atomic():
-        stopped = Replica.objects.filter(state__in=_ALIVE, heartbeat_at__lt=silent).update(
+        stopped = Replica.objects.filter(_REPORTED, heartbeat_at__lt=silent).update(
             state=ReplicaState.STOPPED,
             message=f"No heartbeat for {REPLICA_SILENCE_S} s.",
+            failures=0,
+            retry_at=None,
         )
         _await_replicas()
     return stopped

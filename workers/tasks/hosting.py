@@ -15,7 +15,7 @@ from django.conf import settings
 
 from registry import store
 from registry.manifests import copy_verified
-from workers.deployments.reconciler import LoadPlan, Weights
+from workers.deployments.plans import LoadPlan, Weights
 from workers.engines.protocol import Engine
 from workers.tasks.execution import load_name
 
@@ -42,8 +42,8 @@ class Loaded:
 
 
 class EngineHost:
-    """Implements `workers.deployments.reconciler.Host`. One thread loads and unloads; any number
-    read with `find`. Engines choose their own device.
+    """Implements `workers.deployments.reconciler.Host`. One thread loads, another unloads, and any
+    number read with `find`. Engines choose their own device.
     """
 
     def __init__(self) -> None:
@@ -64,24 +64,28 @@ class EngineHost:
 
     def load(self, plan: LoadPlan) -> str:
         """As `Host.load`. An engine that nothing else uses is closed again when it fails."""
-        key = (plan.engine, plan.weights.digest)
-        hosted = self._engines.get(key) or self._start(key, plan)
+        key, pk = (plan.engine, plan.weights.digest), plan.deployment_id
+        with self._lock:
+            hosted = self._engines.get(key)
+            if hosted is not None:
+                # From here on it is used, so that an unload meanwhile does not close it.
+                hosted.users.add(pk)
+        hosted = hosted or self._start(key, plan)
         adapter = None
         try:
             if plan.adapter is not None:
-                adapter = str(plan.deployment_id)
+                adapter = str(pk)
                 folder = self._copy(plan.adapter)
                 try:
                     hosted.engine.add_adapter(adapter, folder)
                 finally:
                     shutil.rmtree(folder.parent, ignore_errors=True)
         except BaseException:
-            self._drop_if_unused(key)
+            self._let_go(key, pk)
             raise
         digest = (plan.adapter or plan.weights).manifest.digest
         with self._lock:
-            hosted.users.add(plan.deployment_id)
-            self._loaded[plan.deployment_id] = Loaded(plan, digest, hosted.engine, adapter)
+            self._loaded[pk] = Loaded(plan, digest, hosted.engine, adapter)
         return digest
 
     def unload(self, deployment_id: int) -> None:
@@ -89,11 +93,11 @@ class EngineHost:
             gone = self._loaded.pop(deployment_id, None)
         if gone is None:
             return
-        key = (gone.plan.engine, gone.plan.weights.digest)
-        self._engines[key].users.discard(deployment_id)
-        if gone.adapter is not None:
-            gone.engine.remove_adapter(gone.adapter)
-        self._drop_if_unused(key)
+        try:
+            if gone.adapter is not None:
+                gone.engine.remove_adapter(gone.adapter)
+        finally:
+            self._let_go((gone.plan.engine, gone.plan.weights.digest), deployment_id)
 
     def close(self) -> None:
         """Unload everything and remove the private copies."""
@@ -108,7 +112,7 @@ class EngineHost:
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise
-        hosted = Hosted(engine=engine, folder=folder.parent)
+        hosted = Hosted(engine=engine, folder=folder.parent, users={plan.deployment_id})
         with self._lock:
             self._engines[key] = hosted
         return hosted
@@ -122,10 +126,12 @@ class EngineHost:
             raise
         return folder
 
-    def _drop_if_unused(self, key: tuple[str, str]) -> None:
+    def _let_go(self, key: tuple[str, str], deployment_id: int) -> None:
+        """Close the engine when no other deployment uses it."""
         with self._lock:
-            hosted = self._engines.get(key)
-            if hosted is None or hosted.users:
+            hosted = self._engines[key]
+            hosted.users.discard(deployment_id)
+            if hosted.users:
                 return
             del self._engines[key]
         hosted.engine.close()

@@ -43,6 +43,7 @@ class Runtime:
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
             for name, target in (
                 ("assay-reconciler", self._reconciler.run),
+                ("assay-loader", self._reconciler.run_loads),
                 ("assay-heartbeat", self._reconciler.beat),
             )
         ]
@@ -52,9 +53,9 @@ class Runtime:
             CANCEL_CHANNEL: self.answerer.cancel,
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
         }
-        self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
-        for thread in self._threads[:2]:
+        for thread in self._threads:
             thread.start()
+        self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
 
     def close(self) -> None:
         """Unload, say so, and write the last replies."""

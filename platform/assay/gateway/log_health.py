@@ -7,7 +7,7 @@ import asyncio
 from prometheus_client import Gauge
 
 from assay.gateway.snapshot import close_connection
-from governance.audit.alarms import ALARMS
+from governance.audit import alarms
 from governance.audit.models import AuditAlarm
 from governance.audit.selectors import publish_lag_s, sealing_lag_s, unsealed_events
 from governance.audit.streaming.selectors import stream_states
@@ -53,5 +53,5 @@ def _measure() -> None:
     for stream in streams:
         STREAM_EVENTS.labels(stream.name).set(stream.lag_events)
         STREAM_SECONDS.labels(stream.name).set(stream.lag_s)
-    for alarm in ALARMS:
+    for alarm in alarms.ALARMS:
         ALARM.labels(alarm.name).set(alarm.name in raised)

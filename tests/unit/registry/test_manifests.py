@@ -10,6 +10,7 @@ import pytest
 
 from governance.errors import InvalidInput
 from registry.manifests import (
+    FilesUnreadable,
     Manifest,
     ManifestFile,
     ManifestMismatch,
@@ -65,10 +66,22 @@ def test_an_extra_and_a_missing_file_are_refused_by_name(folder: Path) -> None:
         verify_folder(folder, manifest)
     (folder / "extra.json").unlink()
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ManifestMismatch, match=r"model\.safetensors .* is missing"):
+    # What is not there says nothing about bytes: a volume may not be mounted.
+    with pytest.raises(FilesUnreadable, match=r"model\.safetensors .* is missing"):
         verify_folder(folder, manifest)
-    with pytest.raises(ManifestMismatch, match="does not exist"):
+    with pytest.raises(FilesUnreadable, match="does not exist"):
         verify_folder(folder / "nowhere", manifest)
+
+
+def test_a_file_that_cannot_be_read_is_no_mismatch(folder: Path, tmp_path: Path) -> None:
+    manifest = build_manifest(folder)
+    pooling = folder / "pooling"
+    pooling.rename(tmp_path / "aside")
+    pooling.write_bytes(b"a file in the place of a folder")
+    with pytest.raises(ManifestMismatch, match="pooling is not in the manifest"):
+        verify_folder(folder, manifest)
+    with pytest.raises(FilesUnreadable, match="cannot be read: Not a directory"):
+        verify_folder(pooling, manifest)
 
 
 def test_a_symbolic_link_is_refused_wherever_it_points(folder: Path, tmp_path: Path) -> None:

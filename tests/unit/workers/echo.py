@@ -9,6 +9,8 @@ from workers.engines.protocol import EngineRequest, RequestRefused, Sink
 from workers.wire import Delta, Done
 
 OPEN: list[EchoEngine] = []
+# An engine whose folder holds the file `slow` is not loaded before this is set.
+MAY_LOAD = threading.Event()
 
 
 class EchoEngine:
@@ -17,6 +19,8 @@ class EchoEngine:
     def __init__(self, folder: Path, *, threads: int, device: str | None = None) -> None:
         if (folder / "broken").exists():
             raise ValueError("the weights make no sense")
+        if (folder / "slow").exists():
+            MAY_LOAD.wait(60)
         self.folder = folder
         self.adapters: dict[str, bytes] = {}
         self.waiting: dict[str, Sink] = {}

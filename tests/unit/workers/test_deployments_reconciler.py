@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import errno
-from collections.abc import Iterator
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -14,12 +17,19 @@ from governance.audit.models import AuditEvent
 from registry import store
 from registry.catalogue import TASKS
 from registry.releases.models import Release
+from registry.versions.models import ModelVersion
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from workers.deployments import reconciler
+from workers.deployments.alarms import copies_differ, loads_failing
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.reconciler import Reconciler
-from workers.deployments.services import deployment_create, deployment_stop
+from workers.deployments.services import (
+    deployment_create,
+    deployment_stop,
+    replica_report,
+    replicas_stop,
+)
 from workers.tasks.hosting import EngineHost
 from workers.wire import deployment_queue
 
@@ -29,12 +39,58 @@ pytestmark = pytest.mark.django_db
 class Worker:
     """An engine worker without a broker: its host, its loop, and the queues that it reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "e1") -> None:
         self.host = EngineHost()
         self.queues: set[str] = set()
         self.loop = Reconciler(
-            self.host, worker="e1", consume=self.queues.add, cease=self.queues.discard
+            self.host, worker=name, consume=self.queues.add, cease=self.queues.discard
         )
+
+    def reconcile(self) -> None:
+        """One round of the thread that unloads and of the one that loads."""
+        reconcile(self.loop)
+
+
+def reconcile(loop: Reconciler) -> None:
+    loop.settle()
+    loop.load_missing(threading.Event())
+    loop.settle()
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """No file can grow beyond 50,000 bytes, as on a full volume."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def unmounted(version: ModelVersion) -> Iterator[None]:
+    """The version's folder is not there, as when the data volume is not mounted."""
+    folder = store.version_folder(version.digest)
+    aside = folder.with_name(f"aside-{folder.name[:8]}")
+    folder.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(folder)
+
+
+@contextlib.contextmanager
+def changed(version: ModelVersion) -> Iterator[None]:
+    """One byte of the version's file differs from the manifest."""
+    file = store.version_folder(version.digest) / "weights.bin"
+    honest = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(honest[:-1] + b"!")
+    try:
+        yield
+    finally:
+        file.write_bytes(honest)
 
 
 @pytest.fixture
@@ -60,7 +116,7 @@ def state_of(deployment: Deployment) -> tuple[str, str]:
 
 def test_a_deployment_is_loaded_from_the_bytes_that_its_release_names(worker: Worker) -> None:
     deployment = deployed()
-    worker.loop.reconcile()
+    worker.reconcile()
     assert state_of(deployment) == ("serving", "ready")
     assert worker.host.loaded() == {deployment.pk: deployment.release.version.digest}
     assert worker.queues == {deployment_queue(deployment.pk)}
@@ -70,7 +126,7 @@ def test_a_deployment_is_loaded_from_the_bytes_that_its_release_names(worker: Wo
 def test_two_adapters_stand_on_one_engine(worker: Worker) -> None:
     deployed(b"one", "first")
     deployed(b"two", "second")
-    worker.loop.reconcile()
+    worker.reconcile()
     assert len(echo.OPEN) == 1
     assert len(worker.host.loaded()) == 2
 
@@ -81,14 +137,8 @@ def test_one_changed_byte_is_refused_at_load_and_audited(worker: Worker, tampere
     version = deployment.release.version
     bad = version if tampered == "adapter" else version.base
     assert bad is not None
-    file = store.version_folder(bad.digest) / "weights.bin"
-    honest = file.read_bytes()
-    file.chmod(0o644)
-    file.write_bytes(honest[:-1] + b"!")
-    try:
-        worker.loop.reconcile()
-    finally:
-        file.write_bytes(honest)
+    with changed(bad):
+        worker.reconcile()
     assert state_of(deployment) == ("refused", "refused")
     assert "weights.bin has SHA-256" in deployment.message
     assert (worker.host.loaded(), worker.queues) == ({}, set())
@@ -102,41 +152,41 @@ def test_a_manifest_that_was_rewritten_in_the_database_is_refused(worker: Worker
     version = deployment.release.version
     version.manifest["files"][0]["sha256"] = "0" * 64
     version.save()
-    worker.loop.reconcile()
+    worker.reconcile()
     deployment.refresh_from_db()
     assert deployment.state == DeploymentState.REFUSED
     assert "does not have the digest" in deployment.message
     assert AuditEvent.objects.filter(action="deployment:load", outcome="denied").exists()
 
 
-def test_weights_that_no_engine_can_load_refuse_their_deployment_alone(worker: Worker) -> None:
+def test_weights_that_no_engine_can_load_fail_alone_and_refuse_nothing(worker: Worker) -> None:
     model = company.model("odd", "text-generation")
     odd = company.version(model, files={"broken": b"", "weights.bin": b"odd"})
     broken = deployment_create(actor=company.developer(), release_id=release(odd, name="odd").pk)
     fine = deployed()
-    worker.loop.reconcile()
-    assert state_of(broken) == ("refused", "refused")
-    assert "ValueError: the weights make no sense" in broken.message
+    worker.reconcile()
+    assert state_of(broken) == ("pending", "failed")
+    assert "ValueError: the weights make no sense" in Replica.objects.get(deployment=broken).message
     assert state_of(fine) == ("serving", "ready")
 
 
 def test_what_is_stopped_is_unloaded_and_its_queue_left(worker: Worker) -> None:
     deployment = deployed()
-    worker.loop.reconcile()
+    worker.reconcile()
     lead = company.person("lea", "lead", "clinical")
     deployment_stop(actor=lead, deployment_id=deployment.pk)
-    worker.loop.reconcile()
+    worker.reconcile()
     assert state_of(deployment) == ("stopped", "stopped")
     assert (worker.host.loaded(), worker.queues) == ({}, set())
 
 
 def test_another_release_of_the_same_bytes_takes_the_engine_over(worker: Worker) -> None:
     old = deployed()
-    worker.loop.reconcile()
+    worker.reconcile()
     (engine,) = echo.OPEN
     again = release(old.release.version)
     new = deployment_create(actor=company.developer(), release_id=again.pk)
-    worker.loop.reconcile()
+    worker.reconcile()
     assert state_of(new) == ("serving", "ready")
     assert state_of(old) == ("stopped", "stopped")
     assert worker.host.loaded() == {new.pk: again.version.digest}
@@ -148,17 +198,11 @@ def test_another_release_of_the_same_bytes_takes_the_engine_over(worker: Worker)
 
 def test_what_is_taken_over_is_let_go_of_though_its_follower_cannot_load(worker: Worker) -> None:
     old = deployed(b"adapter that is lost")
-    worker.loop.reconcile()
-    file = store.version_folder(old.release.version.digest) / "weights.bin"
-    honest = file.read_bytes()
-    file.chmod(0o644)
-    file.write_bytes(honest[:-1] + b"!")
+    worker.reconcile()
     again = release(old.release.version)
     new = deployment_create(actor=company.developer(), release_id=again.pk)
-    try:
-        worker.loop.reconcile()
-    finally:
-        file.write_bytes(honest)
+    with changed(old.release.version):
+        worker.reconcile()
     assert state_of(new) == ("refused", "refused")
     assert (worker.host.loaded(), worker.queues) == ({}, set())
 
@@ -172,7 +216,7 @@ def test_in_its_grace_a_release_goes_on_serving_and_no_longer(worker: Worker) ->
         department=approved.department,
         created_by=approved.submitted_by,
     )
-    worker.loop.reconcile()
+    worker.reconcile()
     assert graced.pk in worker.host.loaded()
     loaded = worker.host.find(graced.pk)
     assert loaded is not None
@@ -180,25 +224,25 @@ def test_in_its_grace_a_release_goes_on_serving_and_no_longer(worker: Worker) ->
     assert loaded.plan.expires_at == approved.serves_until.timestamp()
     past = timezone.now() - timedelta(days=2)
     Release.objects.filter(pk=approved.pk).update(expires_at=past)
-    worker.loop.reconcile()
+    worker.reconcile()
     assert graced.pk not in worker.host.loaded()
 
 
 def test_what_has_expired_is_unloaded_before_anyone_stops_it(worker: Worker) -> None:
     deployment = deployed()
-    worker.loop.reconcile()
+    worker.reconcile()
     past = timezone.now() - timedelta(seconds=1)
     Release.objects.filter(pk=deployment.release_id).update(expires_at=past)
-    worker.loop.reconcile()
+    worker.reconcile()
     assert worker.host.loaded() == {}
 
 
 def test_a_copy_that_was_taken_for_dead_is_reported_again(worker: Worker) -> None:
     deployment = deployed()
-    worker.loop.reconcile()
+    worker.reconcile()
     Replica.objects.update(state=ReplicaState.STOPPED)
     Deployment.objects.update(state=DeploymentState.PENDING)
-    worker.loop.reconcile()
+    worker.reconcile()
     assert state_of(deployment) == ("serving", "ready")
     assert len(echo.OPEN) == 1
 
@@ -207,14 +251,14 @@ def test_a_deployment_that_was_set_to_wait_as_its_copy_got_ready_serves_again(
     worker: Worker,
 ) -> None:
     deployment = deployed()
-    worker.loop.reconcile()
+    worker.reconcile()
     # Its last other copy died in the moment in which this one was reported.
     Deployment.objects.update(state=DeploymentState.PENDING)
-    worker.loop.reconcile()
+    worker.reconcile()
     assert state_of(deployment) == ("serving", "ready")
 
 
-def test_a_queue_that_cannot_be_read_is_tried_again_in_the_next_round() -> None:
+def test_a_queue_that_cannot_be_read_is_tried_again() -> None:
     deployment = deployed()
 
     def refuse(queue: str) -> None:
@@ -222,10 +266,9 @@ def test_a_queue_that_cannot_be_read_is_tried_again_in_the_next_round() -> None:
 
     host = RefusingHost()
     loop = Reconciler(host, worker="e1", consume=refuse, cease=lambda queue: None)
-    with pytest.raises(ConnectionError):
-        loop.reconcile()
+    reconcile(loop)
     assert host.held == {}
-    assert state_of(deployment)[0] == "pending"
+    assert state_of(deployment) == ("pending", "failed")
 
 
 class RefusingHost:
@@ -245,38 +288,113 @@ class RefusingHost:
         self.held.pop(deployment_id)
 
 
-class FullHost(RefusingHost):
-    """Has no room left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tries = 0
-
-    def load(self, plan: object) -> str:
-        self.tries += 1
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_worker_without_room_does_not_take_away_what_another_serves(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", ["room", "volume"])
+def test_a_worker_without_room_or_volume_fails_and_tries_again(
+    worker: Worker, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deployment = deployed()
-    worker.loop.reconcile()
-    host = FullHost()
-    full = Reconciler(host, worker="e2", consume=lambda _: None, cease=lambda _: None)
-    full.reconcile()
-    full.reconcile()
-    assert host.tries == 1
+    deployment = deployed(b"w" * 100_000)
+    version = deployment.release.version
+    with no_room() if trouble == "room" else unmounted(version):
+        worker.reconcile()
+        worker.reconcile()
+    assert state_of(deployment) == ("pending", "failed")
+    failed = Replica.objects.get(deployment=deployment)
+    said = {"room": "File too large", "volume": "does not exist"}[trouble]
+    assert said in failed.message
+    # Once, for all that it was reconciled twice: the next try waits.
+    assert failed.failures == 1
+    assert failed.retry_at is not None
+    assert failed.retry_at > timezone.now()
+    assert not AuditEvent.objects.filter(action="deployment:load").exists()
+
+    monkeypatch.setattr(reconciler.time, "monotonic", later(reconciler.RETRY_FIRST_S))
+    worker.reconcile()
+    assert state_of(deployment) == ("serving", "ready")
+    ready = Replica.objects.get(deployment=deployment)
+    assert (ready.failures, ready.retry_at, ready.message) == (0, None, "")
+
+
+def later(seconds: float) -> Callable[[], float]:
+    now = time.monotonic() + seconds
+    return lambda: now
+
+
+def test_each_failure_doubles_the_wait_up_to_five_minutes(worker: Worker) -> None:
+    waits = []
+    for _ in range(9):
+        before = time.monotonic()
+        failures = worker.loop._count_failure(1)
+        waits.append(round(failures.next_try - before))
+    assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+@pytest.mark.parametrize("trouble", ["volume", "bytes"])
+def test_a_sick_worker_takes_nothing_away_from_what_another_serves(
+    worker: Worker, trouble: str
+) -> None:
+    deployment = deployed(b"adapter that a sick worker reads: " + trouble.encode())
+    worker.reconcile()
+    sick = Worker("e2")
+    try:
+        with (unmounted if trouble == "volume" else changed)(deployment.release.version):
+            sick.reconcile()
+    finally:
+        sick.host.close()
     deployment.refresh_from_db()
     assert deployment.state == DeploymentState.SERVING
     second = Replica.objects.get(deployment=deployment, worker="e2")
-    assert (second.state, "No space left" in second.message) == ("stopped", True)
+    assert second.state == {"volume": "failed", "bytes": "refused"}[trouble]
+    assert "weights.bin has SHA-256" in copies_differ() or trouble == "volume"
+    assert Replica.objects.get(deployment=deployment, worker="e1").state == ReplicaState.READY
 
-    monkeypatch.setattr(reconciler, "RELOAD_S", 0.0)
-    again = Reconciler(host, worker="e2", consume=lambda _: None, cease=lambda _: None)
-    again.reconcile()
-    Replica.objects.filter(worker="e1").update(state=ReplicaState.STOPPED)
-    again.reconcile()
-    assert host.tries == 3
+
+def test_a_restart_of_the_healthy_worker_does_not_let_the_sick_one_refuse(worker: Worker) -> None:
+    deployment = deployed(b"adapter of a worker that restarts")
+    worker.reconcile()
+    replicas_stop(worker="e1")
+    sick = Worker("e2")
+    with changed(deployment.release.version):
+        sick.reconcile()
+    sick.host.close()
+    deployment.refresh_from_db()
+    assert deployment.state == DeploymentState.PENDING
+    worker.reconcile()
+    deployment.refresh_from_db()
+    assert deployment.state == DeploymentState.SERVING
+
+
+def test_where_no_worker_has_the_right_bytes_the_deployment_is_refused(worker: Worker) -> None:
+    deployment = deployed(b"adapter that nobody has right")
+    failing = Replica(deployment=deployment, worker="e2", state=ReplicaState.FAILED)
+    failing.heartbeat_at = timezone.now()
+    failing.save()
+    with changed(deployment.release.version):
+        worker.reconcile()
     deployment.refresh_from_db()
     assert deployment.state == DeploymentState.REFUSED
+    assert copies_differ() == ""
+
+
+def test_loads_that_fail_again_and_again_raise_an_alarm(worker: Worker) -> None:
+    deployment = deployed()
+    for failures in (1, 2):
+        fail(deployment, failures)
+    assert loads_failing() == ""
+    fail(deployment, 3)
+    assert "e1 failed 3 times to load docs. No memory." in loads_failing()
+    # Also while the next load runs.
+    replica_report(deployment_id=deployment.pk, worker="e1", state=ReplicaState.LOADING)
+    assert "failed 3 times" in loads_failing()
+    worker.reconcile()
+    assert loads_failing() == ""
+
+
+def fail(deployment: Deployment, failures: int) -> None:
+    replica_report(
+        deployment_id=deployment.pk,
+        worker="e1",
+        state=ReplicaState.FAILED,
+        message="No memory.",
+        failures=failures,
+        retry_in_s=5,
+    )

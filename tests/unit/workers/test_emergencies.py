@@ -25,7 +25,7 @@ from tests.proofs import proven
 from tests.unit.registry.test_break_glass import backdate
 from tests.unit.registry.test_releases import Office
 from workers.deployments.models import Deployment, ReplicaState
-from workers.deployments.reconciler import load_plan
+from workers.deployments.plans import load_plan
 from workers.deployments.selectors import live_or_recalled
 from workers.deployments.served import served_question
 from workers.deployments.served_evidence import Served, served_answers

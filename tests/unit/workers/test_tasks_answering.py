@@ -12,7 +12,7 @@ from redis import Redis
 
 from registry.manifests import Manifest
 from tests.unit.workers import company, echo
-from workers.deployments.reconciler import LoadPlan, Weights
+from workers.deployments.plans import LoadPlan, Weights
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies, Reply, broken, merged

@@ -17,7 +17,7 @@ from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
-from workers.deployments.reconciler import load_plan
+from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs import workspace
 from workers.jobs.leases import job_claim

@@ -67,13 +67,16 @@ class JobEventsAnswer(serializers.Serializer[Any]):
 
 
 class ReplicaAnswer(serializers.Serializer[Any]):
-    """One worker's copy; `loaded_digest` is what was hashed while it loaded."""
+    """One worker's copy; `loaded_digest` is what was hashed while it loaded. A `failed` one is
+    tried again at `retry_at`."""
 
     worker = serializers.CharField()
     state = serializers.CharField()
     loaded_digest = serializers.CharField()
     message = serializers.CharField()
     load_seconds = serializers.FloatField(allow_null=True)
+    failures = serializers.IntegerField(help_text="Loads that failed in a row.")
+    retry_at = serializers.DateTimeField(allow_null=True)
     started_at = serializers.DateTimeField()
     heartbeat_at = serializers.DateTimeField()
 

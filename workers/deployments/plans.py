@@ -1,0 +1,89 @@
+"""What an engine worker loads for a deployment, and from which bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from governance.errors import InvalidInput, WrongState
+from registry.catalogue import get_task
+from registry.manifests import Manifest, ManifestMismatch
+from registry.releases.breakglass.force import serving_end
+from registry.releases.serving import release_servable
+from registry.versions.models import ModelVersion, VersionKind
+from workers.deployments.models import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The files of one version, by manifest."""
+
+    name: str
+    digest: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Everything that a host needs in order to load one deployment; nothing of Django in it.
+
+    `engine` is a dotted name. `adapter` stands on `weights`; without one the weights serve alone.
+    `digest` is the one that the approved release names; `expires_at` is when it stops serving, in
+    seconds since the epoch.
+    """
+
+    deployment_id: int
+    name: str
+    task: str
+    engine: str
+    digest: str
+    expires_at: float
+    weights: Weights
+    adapter: Weights | None = None
+
+
+def load_plan(deployment: Deployment) -> LoadPlan:
+    """Plan the loading of a deployment.
+
+    Raises:
+        WrongState: its release may not serve.
+        ManifestMismatch: the recorded manifest does not have the digest, or cannot be read.
+        InvalidInput: its version is of a kind that no engine loads.
+    """
+    release = deployment.release
+    release_servable(release)
+    version = release.version
+    weights, adapter = _weights(version), None
+    if version.kind == VersionKind.ADAPTER and version.base is not None:
+        weights, adapter = _weights(version.base), weights
+        if adapter.manifest.base_digest != weights.digest:
+            raise ManifestMismatch(
+                f"{version} was made on another base than {version.base}.", path=""
+            )
+    elif version.kind not in {VersionKind.BASE, VersionKind.FULL}:
+        raise InvalidInput(f"{version} is of kind {version.kind}, which no engine loads.")
+    end = serving_end(release)
+    if end is None:
+        raise WrongState(f"Release {release.pk} has no end; it may not serve.")
+    task = get_task(version.model.task)
+    return LoadPlan(
+        deployment_id=deployment.pk,
+        name=deployment.name,
+        task=task.name,
+        engine=task.engine,
+        digest=version.digest,
+        expires_at=end.timestamp(),
+        weights=weights,
+        adapter=adapter,
+    )
+
+
+def _weights(version: ModelVersion) -> Weights:
+    try:
+        manifest = Manifest.from_json(version.manifest)
+    except InvalidInput as error:
+        raise ManifestMismatch(f"{version}: {error.message}", path="") from error
+    if manifest.digest != version.digest:
+        raise ManifestMismatch(
+            f"The manifest of {version} does not have the digest {version.digest}.", path=""
+        )
+    return Weights(name=str(version), digest=version.digest, manifest=manifest)
