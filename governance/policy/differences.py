@@ -43,6 +43,21 @@ class Difference:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Removals:
+    """IDs of the rules, and names of the tests, that a policy drops from the one it is based on."""
+
+    rules: list[str]
+    tests: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.rules or self.tests)
+
+    def __str__(self) -> str:
+        counts = ((len(self.rules), "rule"), (len(self.tests), "test"))
+        return " and ".join(f"{n} {what}{'s' if n > 1 else ''}" for n, what in counts if n)
+
+
 def difference(
     before: list[dict[str, Any]],
     after: list[dict[str, Any]],

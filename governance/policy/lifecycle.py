@@ -15,10 +15,11 @@ from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.access import require_two_deciders
 from governance.policy.cases import CaseResult, failing, parse_cases, run_cases
+from governance.policy.differences import Removals
 from governance.policy.document import Document, document_checked, document_from_yaml
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource
 from governance.policy.models import PolicyState, PolicyVersion
-from governance.policy.selectors import policy_versions_visible_to
+from governance.policy.selectors import policy_removals, policy_versions_visible_to
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize, policy_digest
 from governance.policy.states import (
     policy_lock,
@@ -31,6 +32,7 @@ from governance.principals import Principal
 
 OPEN_MAX = 50
 REASON_MAX = 2000
+REMOVALS_SHOWN = 50
 
 
 def content_digest(version: PolicyVersion) -> str:
@@ -59,7 +61,9 @@ def draft_create(
     note: str = "",
     based_on: int | None = None,
 ) -> PolicyVersion:
-    """A new draft, based on the policy in force unless another is named.
+    """Create a draft, based on the policy in force unless another is named.
+
+    `tests` left out are those of the base, so that a change of rules drops none by accident.
 
     Raises:
         InvalidInput, TooLarge: the rules or tests are not valid; `fields` says where.
@@ -69,8 +73,11 @@ def draft_create(
     with transaction.atomic():
         decision = authorize(actor=actor, action=Action.POLICY_DRAFT, resource=Resource("policy"))
         author = _author(actor, decision, Resource("policy"))
-        document = document_checked(rules=rules, tests=tests or [], note=note)
         policy_lock()
+        base = _base(based_on)
+        if tests is None:
+            tests = list(PolicyVersion.objects.get(number=base).tests) if base else []
+        document = document_checked(rules=rules, tests=tests, note=note)
         states = (PolicyState.DRAFT, PolicyState.PROPOSED)
         if PolicyVersion.objects.filter(state__in=states).count() >= OPEN_MAX:
             raise WrongState(
@@ -79,7 +86,7 @@ def draft_create(
             )
         newest = PolicyVersion.objects.aggregate(number=Max("number"))["number"] or 1
         version = PolicyVersion(
-            number=newest + 1, created_by_id=author, authors=[author], based_on=_base(based_on)
+            number=newest + 1, created_by_id=author, authors=[author], based_on=base
         )
         _fill(version, document)
         version.save(force_insert=True)
@@ -151,13 +158,16 @@ def draft_delete(*, actor: Principal, number: int) -> None:
         _move(actor, version, PolicyState.WITHDRAWN, decision)
 
 
-def policy_propose(*, actor: Principal, number: int) -> PolicyVersion:
+def policy_propose(
+    *, actor: Principal, number: int, acknowledge_removals: bool = False
+) -> PolicyVersion:
     """Ask for a decision on a draft, which freezes it.
 
     Raises:
         NotFound, NotPermitted: there is none, or the policy refuses.
-        WrongState: it is no draft; one of its tests fails; its base is no longer in force; or fewer
-            than two people could decide on policies under it.
+        WrongState: it is no draft; one of its tests fails; its base is no longer in force; fewer
+            than two people could decide on policies under it; or it removes rules or tests and
+            `acknowledge_removals` is false.
     """
     with transaction.atomic():
         version, decision = _locked(actor, number, Action.POLICY_DRAFT)
@@ -167,11 +177,14 @@ def policy_propose(*, actor: Principal, number: int) -> PolicyVersion:
             version.authors = [*version.authors, author]
             version.save(update_fields=["authors"])
         _require_ready(version, "proposed")
-        _move(actor, version, PolicyState.PROPOSED, decision)
+        removals = _acknowledged(version, acknowledge_removals, "proposed")
+        _move(actor, version, PolicyState.PROPOSED, decision, removals=removals)
     return version
 
 
-def policy_approve(*, actor: Principal, number: int, note: str = "") -> PolicyVersion:
+def policy_approve(
+    *, actor: Principal, number: int, note: str = "", acknowledge_removals: bool = False
+) -> PolicyVersion:
     """Put a proposal in force, at once and everywhere. The actor is none of its authors.
 
     Raises:
@@ -182,12 +195,14 @@ def policy_approve(*, actor: Principal, number: int, note: str = "") -> PolicyVe
         version, decision = _locked(actor, number, Action.POLICY_DECIDE)
         _require_second_person(actor, version, decision, "approve")
         _check_reason(note)
+        removals = None
         if version.state == PolicyState.PROPOSED:
             _require_ready(version, "approved")
+            removals = _acknowledged(version, acknowledge_removals, "approved")
             before = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
             if before is not None:
                 _move(actor, before, PolicyState.SUPERSEDED, decision, f"By policy {number}.")
-        _move(actor, version, PolicyState.ACTIVE, decision, note)
+        _move(actor, version, PolicyState.ACTIVE, decision, note, removals)
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return version
 
@@ -254,6 +269,7 @@ def _move(
     state: PolicyState,
     decision: PolicyDecision,
     reason: str = "",
+    removals: Removals | None = None,
 ) -> None:
     policy_set_state(
         actor=actor,
@@ -261,7 +277,31 @@ def _move(
         state=state,
         reason=reason,
         policy_version=decision.policy_version,
+        removals=removals,
     )
+
+
+def _acknowledged(version: PolicyVersion, acknowledged: bool, verb: str) -> Removals | None:
+    """Return the rules and tests that the policy removes; None if it removes none.
+
+    Raises:
+        WrongState: it removes some, and the actor has not acknowledged that.
+    """
+    removals = policy_removals(version)
+    if not removals:
+        return None
+    if not acknowledged:
+        raise WrongState(
+            f"Policy {version.number} removes {removals} of policy {version.based_on}; it cannot "
+            f"be {verb} until that is acknowledged.",
+            code="removals_not_acknowledged",
+            hint="Look at what is removed, then repeat the request with acknowledge_removals.",
+            fields={
+                "rules_removed": removals.rules[:REMOVALS_SHOWN],
+                "tests_removed": removals.tests[:REMOVALS_SHOWN],
+            },
+        )
+    return removals
 
 
 def _record(

@@ -13,6 +13,7 @@ from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.columns import ALWAYS, COLUMNS, NEVER, NO_COLUMN, Column, condition_rows
 from governance.policy.context import probing_context, with_base
+from governance.policy.differences import Removals, difference
 from governance.policy.engine import BoundCondition, Clause, Resource, decide, visibility
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.services import active_policy, authorize
@@ -122,3 +123,12 @@ def policy_version_get(*, actor: Principal, number: int) -> PolicyVersion:
     if version is None:
         raise NotFound(f"There is no policy {number}.")
     return version
+
+
+def policy_removals(version: PolicyVersion) -> Removals:
+    """Rules and tests of the policy that `version` is based on and that `version` does not have."""
+    if version.based_on is None:
+        return Removals(rules=[], tests=[])
+    base = PolicyVersion.objects.get(number=version.based_on)
+    found = difference(base.rules, version.rules, base.tests, version.tests)
+    return Removals(rules=[rule["id"] for rule in found.removed], tests=found.tests_removed)

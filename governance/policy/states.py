@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from django.db import connection, transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
+from governance.policy.differences import Removals
 from governance.policy.engine import Resource
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
@@ -69,8 +72,11 @@ def policy_set_state(
     state: PolicyState,
     reason: str = "",
     policy_version: int | None = None,
+    removals: Removals | None = None,
 ) -> PolicyVersion:
     """Check, move and audit a policy that `policy_locked` gave. Proposing and deciding are signed.
+
+    `removals` are the rules and tests that the actor has acknowledged as removed.
 
     Raises:
         WrongState: the table allows no such move.
@@ -96,6 +102,7 @@ def policy_set_state(
                 "after": state.value,
                 "digest": version.digest,
                 "based_on": version.based_on,
+                **({} if removals is None else {"removed": asdict(removals)}),
             },
             policy_version=policy_version,
         )

@@ -210,7 +210,7 @@ def proposed_policy(company: Company) -> PolicyVersion:
     company.people["adam"] = deputy
     ada = principal_for_person(company.ada)
     rules = PolicyVersion.objects.get(number=1).rules
-    draft = draft_create(actor=ada, rules=rules, tests=[], note="The same again.")
+    draft = draft_create(actor=ada, rules=rules, note="The same again.")
     return policy_propose(actor=ada, number=draft.number)
 
 

@@ -72,7 +72,7 @@ def admins(actor: Callable[..., Principal]) -> list[Principal]:
 
 def proposal(admin: Principal) -> PolicyVersion:
     rules = PolicyVersion.objects.get(state=PolicyState.ACTIVE).rules
-    draft = draft_create(actor=admin, rules=rules, tests=[], note=f"By {admin.name}.")
+    draft = draft_create(actor=admin, rules=rules, note=f"By {admin.name}.")
     return policy_propose(actor=admin, number=draft.number)
 
 

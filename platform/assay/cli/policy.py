@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Who may do what: rules, drafts, tests, dry runs.")
 
+Acknowledge = Annotated[
+    bool,
+    typer.Option(
+        "--acknowledge-removals",
+        help="Confirm that the policy drops rules or tests of the policy in force.",
+    ),
+]
 Number = Annotated[int, typer.Argument(help="The policy's number.", min=1)]
 MaybeNumber = Annotated[
     int | None, typer.Argument(help="The policy's number; that in force if left out.", min=1)
@@ -153,6 +160,7 @@ def apply(
     propose_it: Annotated[
         bool, typer.Option("--propose", help="Propose it at once if its tests pass.")
     ] = False,
+    acknowledge_removals: Acknowledge = False,
 ) -> None:
     """Draft a policy from YAML. Nothing is in force until a second admin approves it."""
     document = _document(file)
@@ -173,22 +181,28 @@ def apply(
     if failing:
         _show_results(failing)
     if propose_it:
-        propose(made["number"])
+        propose(made["number"], acknowledge_removals)
 
 
 @app.command()
-def propose(number: Number) -> None:
+def propose(number: Number, acknowledge_removals: Acknowledge = False) -> None:
     """Ask for a decision on a draft, which freezes it."""
-    Client.signed_in().post(f"policy/versions/{number}/propose")
+    Client.signed_in().post(
+        f"policy/versions/{number}/propose", acknowledge_removals=acknowledge_removals
+    )
     console.print(f"Policy {number} is proposed; another administrator decides.")
 
 
 @app.command()
 def approve(
-    number: Number, note: Annotated[str, typer.Option(help="A word with it.")] = ""
+    number: Number,
+    note: Annotated[str, typer.Option(help="Note kept with the approval.")] = "",
+    acknowledge_removals: Acknowledge = False,
 ) -> None:
     """Put a proposal in force, at once. You wrote no part of it."""
-    Client.signed_in().post(f"policy/versions/{number}/approve", note=note)
+    Client.signed_in().post(
+        f"policy/versions/{number}/approve", note=note, acknowledge_removals=acknowledge_removals
+    )
     console.print(f"Policy {number} is in force.")
 
 

@@ -58,9 +58,12 @@ def test_a_policy_is_drafted_proposed_and_approved_by_another_admin(ada: Api, be
     assert [row["passed"] for row in ada.get(f"{at}/tests").body] == [True]
     diff = ada.get(f"{at}/diff").body
     assert (diff["before"], [rule["id"] for rule in diff["added"]]) == (1, ["viewers-set-gates"])
-    assert ada.post(f"{at}/propose").body["state"] == "proposed"
+    problem_of(ada.post(f"{at}/propose"), 409, "removals_not_acknowledged")
+    seen = {"acknowledge_removals": True}
+    assert ada.post(f"{at}/propose", seen).body["state"] == "proposed"
     problem_of(ada.post(f"{at}/approve"), 403, "separation_of_duties")
-    assert ben.post(f"{at}/approve", {"note": "Fine."}).body["state"] == "active"
+    problem_of(ben.post(f"{at}/approve"), 409, "removals_not_acknowledged")
+    assert ben.post(f"{at}/approve", {"note": "Fine.", **seen}).body["state"] == "active"
 
     assert ada.get("policy").body["version"] == draft["number"]
     problem_of(ben.post(f"{at}/approve"), 409, "wrong_state")
@@ -116,7 +119,7 @@ def test_a_draft_changes_only_from_what_was_seen(ada: Api, ben: Api) -> None:
 def test_a_proposal_is_rejected_with_a_reason_or_withdrawn(ada: Api, ben: Api) -> None:
     for path, api in (("reject", ben), ("withdraw", ada)):
         at = f"policy/versions/{drafted(ada)['number']}"
-        ada.post(f"{at}/propose")
+        ada.post(f"{at}/propose", {"acknowledge_removals": True})
         problem_of(api.post(f"{at}/{path}"), 400)
         assert api.post(f"{at}/{path}", {"reason": "Not so."}).status_code == 200
     assert ada.get("policy").body["version"] == 1

@@ -67,7 +67,9 @@ def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_adm
     assert "a viewer sets a gate" in out
     _, out, _ = signed_in("policy", "diff", str(changed), code=0)
     assert "viewers-set-gates" in out
-    _, out, _ = signed_in("policy", "apply", str(changed), "--propose", code=0)
+    _, out, _ = signed_in(
+        "policy", "apply", str(changed), "--propose", "--acknowledge-removals", code=0
+    )
     assert "Draft 2, based on policy 1." in out
     assert "1 of its 1 tests pass." in out
     assert "Policy 2 is proposed" in out
@@ -78,7 +80,7 @@ def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_adm
 
     _, token = access_token_create(person=ben, name="cli")
     monkeypatch.setenv("ASSAY_TOKEN", token)
-    _, out, _ = signed_in("policy", "approve", "2", "--note", "Fine.", code=0)
+    _, out, _ = signed_in("policy", "approve", "2", "--acknowledge-removals", code=0)
     assert "Policy 2 is in force." in out
     _, out, _ = signed_in("policy", "list", code=0)
     assert "superseded" in out

@@ -54,13 +54,13 @@ def test_what_the_gateway_decided_is_rehearsed_under_a_draft_and_holds_once_it_i
 
     rules = PolicyVersion.objects.get().rules
     stricter = [rule for rule in rules if rule["id"] != "named-departments-use"]
-    draft = draft_create(actor=ada, rules=stricter)
+    draft = draft_create(actor=ada, rules=stricter, tests=[])
     rehearsed = policy_replay(actor=ada, number=draft.number)
     (group,) = [g for g in rehearsed.groups if g.action == "deployment:invoke"]
     assert (group.count, group.allowed) == (1, False)
     assert [flip.event for flip in group.examples] == [used.pk]
 
-    policy_propose(actor=ada, number=draft.number)
-    policy_approve(actor=ben, number=draft.number)
+    policy_propose(actor=ada, number=draft.number, acknowledge_removals=True)
+    policy_approve(actor=ben, number=draft.number, acknowledge_removals=True)
     stage.notify()
     assert stage.post(CHAT, token, json=GOOD).status_code == 403

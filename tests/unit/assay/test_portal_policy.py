@@ -182,7 +182,27 @@ def test_changes_are_shown_before_and_after(
     html = page.content.decode()
     assert "<ins>Admins, operators and auditors may view models.</ins>" in html
     assert "<ins>those who check export the log</ins>" in html
-    assert "0 added, 1 removed, 2 changed" in html
+    assert "Rules: 0 added, 1 removed, 2 changed" in html
+
+
+def test_what_a_policy_removes_is_shown_first_and_acknowledged(
+    policy: PolicyVersion, ada: Person, ben: Person
+) -> None:
+    draft_create(actor=principal_for_person(ada), rules=policy.rules, tests=policy.tests[1:])
+    client = browser(ada)
+    html = client.get("/policy/2").content.decode()
+    assert "Removes 1 test of policy 1" in html
+    assert policy.tests[0]["name"] in html
+    assert client.post("/policy/2/propose").status_code == 409
+    assert PolicyVersion.objects.get(number=2).state == "draft"
+    acknowledged = {"acknowledge_removals": "yes"}
+    assert client.post("/policy/2/propose", acknowledged).status_code == 302
+    client = browser(ben)
+    decision = {"verdict": "approve", "reason": "The test is obsolete."}
+    assert "Removes 1 test of policy 1" in client.get("/policy/2").content.decode()
+    assert client.post("/policy/2/decide", decision).status_code == 409
+    assert client.post("/policy/2/decide", decision | acknowledged).status_code == 302
+    assert PolicyVersion.objects.get(number=2).state == "active"
 
 
 def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
@@ -245,14 +265,15 @@ def test_a_text_is_not_read_for_who_may_draft_no_policy(
 def test_a_test_is_changed_and_removed(draft: PolicyVersion, ada: Person) -> None:
     client = browser(ada)
     client.post("/policy/2/tests/0", {"case": CASE, "seen": seen(client, 2)})
-    page = client.get("/policy/2/tests/1")
-    assert "a viewer uses it in the morning" in page.context["text"]
+    last = len(PolicyVersion.objects.get(number=2).tests)
+    at = f"/policy/2/tests/{last}"
+    assert "a viewer uses it in the morning" in client.get(at).context["text"]
     deny = CASE.replace("permit", "deny")
-    client.post("/policy/2/tests/1", {"case": deny, "seen": seen(client, 2)})
-    assert PolicyVersion.objects.get(number=2).tests[0]["expect"] == "deny"
-    client.post("/policy/2/tests/1", {"case": deny, "remove": "yes", "seen": seen(client, 2)})
-    assert PolicyVersion.objects.get(number=2).tests == []
-    assert client.get("/policy/2/tests/1").status_code == 404
+    client.post(at, {"case": deny, "seen": seen(client, 2)})
+    assert PolicyVersion.objects.get(number=2).tests[-1]["expect"] == "deny"
+    client.post(at, {"case": deny, "remove": "yes", "seen": seen(client, 2)})
+    assert PolicyVersion.objects.get(number=2).tests == PolicyVersion.objects.get(number=1).tests
+    assert client.get(at).status_code == 404
 
 
 def test_a_draft_whose_base_was_replaced_is_compared_and_based_anew(

@@ -20,7 +20,8 @@ from governance.errors import (
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
-from governance.policy.engine import Resource
+from governance.policy.cases import failing, parse_cases, run_cases
+from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.lifecycle import (
     content_digest,
     draft_create,
@@ -68,7 +69,9 @@ def ben(actor: Callable[..., Principal]) -> Principal:
 @pytest.fixture
 def draft(policy: PolicyVersion, ada: Principal, ben: Principal) -> PolicyVersion:
     rules = [*policy.rules, LET_VIEWERS_SET_GATES]
-    return draft_create(actor=ada, rules=rules, tests=[CASE], note="Viewers set gates.")
+    return draft_create(
+        actor=ada, rules=rules, tests=[*policy.tests, CASE], note="Viewers set gates."
+    )
 
 
 def refreshed(version: PolicyVersion) -> PolicyVersion:
@@ -224,7 +227,11 @@ def test_a_draft_is_based_anew_on_the_policy_in_force(
     with pytest.raises(WrongState):
         policy_propose(actor=ada, number=other.number)
     draft_update(actor=ada, number=other.number, based_on=draft.number)
-    assert policy_propose(actor=ada, number=other.number).state == PolicyState.PROPOSED
+    # What policy 2 added is removed again.
+    with pytest.raises(WrongState, match="removes 1 rule and 1 test of policy 2"):
+        policy_propose(actor=ada, number=other.number)
+    proposed = policy_propose(actor=ada, number=other.number, acknowledge_removals=True)
+    assert proposed.state == PolicyState.PROPOSED
 
 
 @pytest.mark.parametrize("lost", ["policy:decide", "policy:draft", "policy:view"])
@@ -241,7 +248,7 @@ def test_nobody_locks_everybody_out(
             "actions": [lost],
         },
     ]
-    draft = draft_create(actor=ada, rules=rules)
+    draft = draft_create(actor=ada, rules=rules, tests=[])
     with pytest.raises(WrongState, match="nobody could mend it") as caught:
         policy_propose(actor=ada, number=draft.number)
     assert caught.value.code == "policy_locks_out"
@@ -274,7 +281,7 @@ def test_a_rule_about_what_nobody_states_of_a_policy_locks_everybody_out(
             "conditions": [{"attribute": attribute, "operator": "gte", "value": value}],
         },
     ]
-    draft = draft_create(actor=ada, rules=rules)
+    draft = draft_create(actor=ada, rules=rules, tests=[])
     with pytest.raises(WrongState, match="nobody could mend it"):
         policy_propose(actor=ada, number=draft.number)
 
@@ -302,8 +309,9 @@ def test_deciding_only_by_day_locks_nobody_out(
             "conditions": [{"attribute": "context.time", "operator": "gte", "value": "18:00"}],
         },
     ]
-    draft = draft_create(actor=ada, rules=rules)
-    assert policy_propose(actor=ada, number=draft.number).state == PolicyState.PROPOSED
+    draft = draft_create(actor=ada, rules=rules, tests=[])
+    proposed = policy_propose(actor=ada, number=draft.number, acknowledge_removals=True)
+    assert proposed.state == PolicyState.PROPOSED
 
 
 def test_faults_in_rules_and_tests_are_named_by_field(
@@ -440,3 +448,46 @@ def test_of_two_admins_who_decide_at_once_one_wins() -> None:
         thread.join()
     assert sorted(outcomes) in (["409", "active"], ["409", "rejected"])
     assert refreshed(draft).state in outcomes
+
+
+def test_a_draft_of_rules_alone_keeps_the_tests_of_its_base(
+    policy: PolicyVersion, ada: Principal
+) -> None:
+    draft = draft_create(actor=ada, rules=[*policy.rules, LET_VIEWERS_SET_GATES])
+    assert draft.tests == policy.tests
+    assert len(draft.tests) > 30
+
+
+def test_removed_rules_and_tests_are_acknowledged_by_author_and_approver(
+    policy: PolicyVersion, ada: Principal, ben: Principal
+) -> None:
+    gone = policy.tests[0]["name"]
+    rule = policy.rules[-1]["id"]
+    kept = [case for case in policy.tests[1:] if version_passes(policy.rules[:-1], case)]
+    dropped = [case["name"] for case in policy.tests if case not in kept]
+    draft = draft_create(actor=ada, rules=policy.rules[:-1], tests=kept)
+
+    with pytest.raises(WrongState) as caught:
+        policy_propose(actor=ada, number=draft.number)
+    assert caught.value.code == "removals_not_acknowledged"
+    assert caught.value.fields["rules_removed"] == [rule]
+    assert gone in caught.value.fields["tests_removed"]
+    assert refreshed(draft).state == PolicyState.DRAFT
+    policy_propose(actor=ada, number=draft.number, acknowledge_removals=True)
+
+    with pytest.raises(WrongState) as caught:
+        policy_approve(actor=ben, number=draft.number)
+    assert caught.value.code == "removals_not_acknowledged"
+    assert refreshed(draft).state == PolicyState.PROPOSED
+    policy_approve(actor=ben, number=draft.number, acknowledge_removals=True)
+
+    events = AuditEvent.objects.filter(subject_type="policy", subject_id=str(draft.number))
+    for action in ("policy:propose", "policy:activate"):
+        data = opened_body(events.get(action=action))["data"]
+        assert data["removed"] == {"rules": [rule], "tests": dropped}
+
+
+def version_passes(rules: list[dict[str, Any]], case: dict[str, Any]) -> bool:
+    """True if the test passes under these rules."""
+    snapshot = PolicySnapshot.from_rules(1, rules)
+    return not failing(run_cases(snapshot, parse_cases([case])))

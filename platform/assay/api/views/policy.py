@@ -199,18 +199,31 @@ class PolicyDifferenceView(Endpoint):
         return self.answer(answer, PolicyDifferenceAnswer)
 
 
+class ProposeBody(StrictSerializer):
+    """Acknowledgement of what a policy removes."""
+
+    acknowledge_removals = serializers.BooleanField(
+        default=False,
+        help_text="Needed if the policy drops rules or tests of the policy in force.",
+    )
+
+
 class PolicyProposeView(Endpoint):
     """Ask for a decision."""
 
-    @operation(TAG, "Propose a draft: its own tests must pass", answer=PolicyVersionDetail)
+    @operation(
+        TAG,
+        "Propose a draft: its own tests must pass",
+        body=ProposeBody,
+        answer=PolicyVersionDetail,
+    )
     def post(self, request: Request, number: int) -> Response:
-        self.nothing()
-        policy_propose(actor=self.actor, number=number)
+        policy_propose(actor=self.actor, number=number, **self.body(ProposeBody))
         return self.answer(_shown(self, number), PolicyVersionDetail)
 
 
-class ApproveBody(StrictSerializer):
-    """A word with the approval."""
+class ApproveBody(ProposeBody):
+    """Note of the approval, and the acknowledgement of removals."""
 
     note = Paragraphs(max_length=REASON_MAX, required=False, allow_blank=True)
 
@@ -225,8 +238,7 @@ class PolicyApproveView(Endpoint):
         answer=PolicyVersionDetail,
     )
     def post(self, request: Request, number: int) -> Response:
-        note = self.body(ApproveBody).get("note", "")
-        policy_approve(actor=self.actor, number=number, note=note)
+        policy_approve(actor=self.actor, number=number, **self.body(ApproveBody))
         return self.answer(_shown(self, number), PolicyVersionDetail)
 
 

@@ -29,7 +29,7 @@ def _change_the_policy(stage: Stage, number: int) -> None:
     ada = stage["ada"]
     document = yaml.safe_load(ada.get(f"policy/versions/{number}/document")["yaml"])
     document["note"] = "Restricted data goes to no model."
-    document["tests"] = [_case("internal", "permit"), _case("restricted", "deny")]
+    document["tests"] += [_case("internal", "permit"), _case("restricted", "deny")]
     draft = _write(stage, None, document, ["internal", "confidential", "restricted"])
     flips = ada.get(f"policy/versions/{draft}/replay", last=1000)
     stage.expect(flips["flips"] > 0, "the rehearsal finds that the first draft is too broad")
@@ -45,7 +45,9 @@ def _change_the_policy(stage: Stage, number: int) -> None:
     _write(stage, draft, document, ["restricted"])
     flips = ada.get(f"policy/versions/{draft}/replay", last=1000)
     stage.expect(flips["flips"] == 0, "the narrower draft flips nothing")
-    stage.say(f"narrowed: {flips['flips']} verdicts flip; its own 2 tests pass")
+    stage.say(
+        f"narrowed: {flips['flips']} verdicts flip; its own {len(document['tests'])} tests pass"
+    )
     ada.post(f"policy/versions/{draft}/propose")
     stage.expect_refusal(
         403,

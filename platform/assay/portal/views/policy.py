@@ -37,6 +37,7 @@ from governance.policy.replay import policy_replay
 from governance.policy.rules import parse_rules
 from governance.policy.selectors import (
     policy_get,
+    policy_removals,
     policy_version_get,
     policy_versions_visible_to,
 )
@@ -136,6 +137,7 @@ class PolicyPage(ActionScreen):
         tabs = [pair for pair in TABS if pair[0] != "rehearsal" or explains]
         tab = tab if tab in dict(tabs) else "rules"
         drafts = may(self.actor, Action.POLICY_DRAFT, kind="policy")
+        waiting = version.state in (PolicyState.DRAFT, PolicyState.PROPOSED)
         results = version_test(version)
         active = policy_versions_visible_to(self.actor).filter(state=PolicyState.ACTIVE).first()
         return {
@@ -151,6 +153,7 @@ class PolicyPage(ActionScreen):
             "may_draft": drafts,
             "may_explain": explains,
             "blocked": self.blocked(version),
+            "removals": policy_removals(version) if waiting else None,
             "typed": self.request.POST,
             **self.part(tab, version),
         }
@@ -220,11 +223,18 @@ class PolicyDraftNew(PolicyPage):
         return self.back(made.number)
 
 
+def acknowledged(request: HttpRequest) -> bool:
+    """True if the person checked the box that acknowledges removed rules and tests."""
+    return request.POST.get("acknowledge_removals") == "yes"
+
+
 class PolicyPropose(PolicyPage):
     """Asks for a decision."""
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
-        policy_propose(actor=self.actor, number=number)
+        policy_propose(
+            actor=self.actor, number=number, acknowledge_removals=acknowledged(self.request)
+        )
         messages.success(self.request, "Proposed. Another administrator decides.")
         return self.back(number, "changes")
 
@@ -236,7 +246,12 @@ class PolicyDecide(PolicyPage):
         verdict = self.request.POST.get("verdict", "")
         reason = self.request.POST.get("reason", "").strip()
         if verdict == "approve":
-            policy_approve(actor=self.actor, number=number, note=reason)
+            policy_approve(
+                actor=self.actor,
+                number=number,
+                note=reason,
+                acknowledge_removals=acknowledged(self.request),
+            )
             messages.success(self.request, f"Policy {number} is in force.")
         elif verdict == "reject":
             policy_reject(actor=self.actor, number=number, reason=reason)
