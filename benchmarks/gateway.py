@@ -2,7 +2,7 @@
 
 The subject has everything on: key, policy, six quotas on the department, Celery message, reply
 stream, settlement, usage entry. The reference reads the same body and writes an answer of the same
-size, under the same uvicorn. Rounds are interleaved. Behind the gateway stands a *responder*, a
+size, under uvicorn as it comes. Rounds are interleaved. Behind the gateway stands a *responder*, a
 process that reads the deployment's Celery queue and answers every request with one fixed event: a
 harness that makes load, not an engine, so that what is measured is the route alone.
 """
@@ -80,8 +80,9 @@ def run(*, quick: bool = False) -> list[Row]:
     with own_stores(PYTHONPATH=paths), ExitStack() as stack:
         token, queue = _furnish()
         stack.enter_context(_process(sys.executable, "-m", "benchmarks.gateway", "respond", queue))
-        subject = stack.enter_context(_served("assay.asgi:application", token))
-        reference = stack.enter_context(_served("benchmarks.gateway:echo", token))
+        subject = stack.enter_context(_served(token, "assay.server"))
+        echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
+        reference = stack.enter_context(_served(token, *echoed))
         return _measure(subject, reference, rounds=2 if quick else 7)
 
 
@@ -167,7 +168,7 @@ def _process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Served:
-    """One application under uvicorn, and a count of the CPU that its process has used."""
+    """One application behind a port, and a count of the CPU that its process has used."""
 
     def __init__(self, port: int, pid: int, token: str) -> None:
         self.port = port
@@ -196,15 +197,12 @@ class Served:
 
 
 @contextmanager
-def _served(application: str, token: str) -> Iterator[Served]:
+def _served(token: str, *module: str) -> Iterator[Served]:
     from assay.local.services import free_port
 
     port = free_port()
-    command = (
-        sys.executable, "-m", "uvicorn", application, "--host", "127.0.0.1", "--port", str(port),
-        "--no-access-log", "--log-level", "warning",
-    )  # fmt: skip
-    with _process(*command) as process:
+    options = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
+    with _process(sys.executable, "-m", *module, *options) as process:
         served = Served(port, process.pid, token)
         _until(lambda: bool(served.send(1)))
         yield served

@@ -10,9 +10,8 @@ web)
     # An upload waits on the disk: /tmp is memory in a read-only container.
     export TMPDIR="${ASSAY_DATA_DIR:-/var/lib/assay}/uploads"
     mkdir -p "$TMPDIR"
-    exec uvicorn assay.asgi:application --host 0.0.0.0 --port "${PORT:-8000}" \
-        --workers "${WEB_CONCURRENCY:-2}" --no-access-log --no-server-header \
-        --no-proxy-headers --timeout-graceful-shutdown 30 "$@"
+    exec python -m assay.server --host 0.0.0.0 --port "${PORT:-8000}" \
+        --workers "${WEB_CONCURRENCY:-2}" "$@"
     ;;
 beat)
     exec assay manage run_controller "$@"

@@ -6,21 +6,23 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 
-from django.core.asgi import get_asgi_application
+import django
 
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
 
 # The gateway reads models, and those exist only once Django is set up.
 from assay.gateway.app import Gateway  # noqa: E402
 from assay.gateway.http import Receive, Scope, Send  # noqa: E402
 from assay.gateway.probes import PROBES  # noqa: E402
+from assay.server.django_application import DjangoApplication  # noqa: E402
 
 
 class Application:
-    """Dispatches by path. Each instance has a gateway of its own."""
+    """Dispatches by path. Each instance has a gateway and a Django of its own."""
 
     def __init__(self) -> None:
         self.gateway = Gateway()
+        self.django = DjangoApplication()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -35,7 +37,7 @@ class Application:
         elif probe := PROBES.get(path):
             await probe(self.gateway, scope, send)
         else:
-            await django_application(scope, receive, send)  # type: ignore[arg-type]
+            await self.django(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from assay.server.pooling import pool_options
 from governance.audit.streaming.destinations import destinations_from
 from governance.reviews.reminders.channels import mail_server_from, webhook_from
 
@@ -51,13 +52,16 @@ def env_bool(name: str, default: bool = False) -> bool:
     raise ImproperlyConfigured(f"{name}={value!r} is not a truth value; set it to 1 or 0.")
 
 
-def env_int(name: str, default: int) -> int:
-    """`name` as a whole number."""
+def env_int(name: str, default: int, *, least: int | None = None) -> int:
+    """`name` as a whole number, at least `least`."""
     value = env(name, str(default))
     try:
-        return int(value)
+        number = int(value)
     except ValueError as error:
         raise ImproperlyConfigured(f"{name}={value!r} is not a whole number.") from error
+    if least is not None and number < least:
+        raise ImproperlyConfigured(f"{name}={value!r} is too small; set it to {least} or more.")
+    return number
 
 
 def env_list(name: str, default: str = "") -> list[str]:
@@ -102,10 +106,17 @@ def database(url: str) -> dict[str, Any]:
             f"DATABASE_URL has the scheme {parts.scheme!r}; Assay runs on PostgreSQL only. "
             "Set DATABASE_URL=postgresql://user:password@host:5432/assay."
         )
-    query = dict(parse_qsl(parts.query))
+    query: dict[str, Any] = dict(parse_qsl(parts.query))
     # The platform's own processes see every department's rows; `governance.rowsecurity` narrows
     # that for whatever a request runs.
     options = f"{query.pop('options', '')} -c assay.departments=*".strip()
+    if WEB:
+        # What a reset of the session returns to: Django sets the time zone only once.
+        session = {"TimeZone": "UTC"} | {
+            name: f"{seconds}s" for name, seconds in DATABASE_TIMEOUTS_S.items()
+        }
+        options += "".join(f" -c {name}={value}" for name, value in session.items())
+        query["pool"] = pool_options(threads=WEB_THREADS, wait_s=DATABASE_POOL_WAIT_S)
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -113,7 +124,8 @@ def database(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(query.pop("port", parts.port or "")),
-        "CONN_MAX_AGE": 60,
+        # The web process returns connections to its pool; the threads of the others keep theirs.
+        "CONN_MAX_AGE": 0 if WEB else 60,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {"connect_timeout": 5, "options": options, **query},
     }
@@ -129,6 +141,23 @@ PRODUCTION = ENVIRONMENT == "production"
 DEMO = env_bool("ASSAY_DEMO")
 if DEMO and PRODUCTION:
     raise ImproperlyConfigured("ASSAY_DEMO=1 is refused with ASSAY_ENV=production; unset it.")
+
+# `assay.server` says `web`: the one process whose requests share a pool of connections.
+WEB = env("ASSAY_PROCESS", "") == "web"
+# Requests that Django answers at once in one web process; how many more may wait, and how long.
+WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
+WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
+WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 30, least=1)
+# How long a web request waits for a database connection.
+DATABASE_POOL_WAIT_S = env_int("ASSAY_DATABASE_POOL_WAIT_S", 5, least=1)
+# What PostgreSQL ends by itself in the web process; 0 switches one off.
+DATABASE_TIMEOUTS_S = {
+    "statement_timeout": env_int("ASSAY_DATABASE_STATEMENT_TIMEOUT_S", 30, least=0),
+    "lock_timeout": env_int("ASSAY_DATABASE_LOCK_TIMEOUT_S", 10, least=0),
+    "idle_in_transaction_session_timeout": env_int(
+        "ASSAY_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_S", 60, least=0
+    ),
+}
 
 DEBUG = False
 SECRET_KEY = secret("ASSAY_SECRET_KEY")

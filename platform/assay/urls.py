@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 
 from assay.api import docs, problems
 from assay.portal.views import errors
+from assay.server.refusals import refusal_response
+from governance.errors import Unavailable
 
 urlpatterns = [
     path("api/v1/", include("assay.api.urls")),
@@ -31,7 +35,11 @@ def handler400(request: HttpRequest, exception: Exception | None = None) -> Http
 
 
 def handler500(request: HttpRequest) -> HttpResponse:
-    """A fault outside of any view: a problem for programs, a page for people."""
+    """A problem for programs, a page for people. A store that does not answer is no fault (503)."""
+    error = sys.exc_info()[1]
+    refusal = problems.translate(error) if isinstance(error, Exception) else None
+    if isinstance(refusal, Unavailable):
+        return refusal_response(request.path, refusal)
     if request.path.startswith("/api/"):
         return problems.server_error(request)
     return errors.server_error(request)

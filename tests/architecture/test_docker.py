@@ -166,7 +166,7 @@ def test_uploads_wait_on_the_disk_and_not_in_memory(
     compose: dict[str, Any], tmp_path: Path
 ) -> None:
     assert "/tmp" in compose["services"]["web"]["tmpfs"]  # where Python puts them otherwise
-    server = tmp_path / "uvicorn"
+    server = tmp_path / "python"
     server.write_text('#!/bin/sh\necho "$TMPDIR"\n')
     server.chmod(0o755)
     finished = subprocess.run(

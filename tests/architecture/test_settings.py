@@ -133,3 +133,26 @@ def test_another_database_is_refused() -> None:
     finished = start({**COMPLETE, "DATABASE_URL": "sqlite:///assay.db"})
     assert finished.returncode != 0
     assert "PostgreSQL only" in finished.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("process", "pooled"), [("web", "True 0"), ("", "False 60")])
+def test_only_the_web_process_pools_its_connections(process: str, pooled: str) -> None:
+    """A pool does not survive the fork of a worker, and the controller's loops keep sessions."""
+    finished = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from assay.settings import DATABASES as found;"
+            "print('pool' in found['default']['OPTIONS'], found['default']['CONN_MAX_AGE'])",
+        ],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
+            "ASSAY_PROCESS": process,
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stdout.strip() == pooled

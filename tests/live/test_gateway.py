@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 import openai
 import pytest
-from django.db import connection
 
-from assay.local.services import free_port, stop_process_group
 from governance.keys.models import ApiKey
 from governance.usage.records import USAGE_STREAM, UsageEntry
+from tests.live.web_process import process, web
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from workers.wire import SNAPSHOT_CHANNEL, deployment_queue
 
 __all__ = ["stage"]
 
 pytestmark = pytest.mark.live
-ROOT = Path(__file__).resolve().parents[2]
 CHAT = "/v1/chat/completions"
 BODY = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
 
@@ -46,50 +40,6 @@ def run(message):
     for event in (Delta("Hello", 1), *(() if slow else (Done("stop", 5, 1),))):
         client.xadd(request.reply_stream, {"id": request.request_id, "event": encode_event(event)})
 """
-
-
-def environment(folder: Path) -> dict[str, str]:
-    values = connection.settings_dict
-    host = quote(values["HOST"], safe="/")
-    return {
-        **os.environ,
-        "DATABASE_URL": f"postgresql://{values['USER']}@/{values['NAME']}?host={host}",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform"), str(folder)]),
-    }
-
-
-@contextmanager
-def process(folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / "log").open("ab") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
-            env=environment(folder),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield started
-    finally:
-        stop_process_group(started)
-
-
-@contextmanager
-def gateway(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    port = free_port()
-    options = ("--port", str(port), "--log-level", "warning", "--no-proxy-headers")
-    with process(folder, "uvicorn", "assay.asgi:application", *options) as started:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), 60)
-        yield url, started
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @contextmanager
@@ -113,7 +63,7 @@ def test_two_gateways_share_quotas_keys_and_workers(stage: Stage, tmp_path: Path
     token = stage.key()
     with ExitStack() as stack:
         stack.enter_context(engine(tmp_path, deployment.pk))
-        urls = [stack.enter_context(gateway(tmp_path))[0] for _ in range(2)]
+        urls = [stack.enter_context(web(tmp_path))[0] for _ in range(2)]
         with ThreadPoolExecutor(8) as pool:
             statuses = Counter(
                 answer.status_code
@@ -130,7 +80,7 @@ def test_a_stopped_gateway_settles_what_it_was_answering(stage: Stage, tmp_path:
     deployment = stage.deployment(behaviour=None)
     stage.limit("concurrent_requests", 1)
     token = stage.key()
-    with engine(tmp_path, deployment.pk), gateway(tmp_path) as (url, server):
+    with engine(tmp_path, deployment.pk), web(tmp_path) as (url, server):
         stream = openai.OpenAI(
             api_key=token, base_url=f"{url}/v1", max_retries=0
         ).chat.completions.create(

@@ -18,7 +18,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
     ValidationError,
 )
-from django.db import DataError, IntegrityError, OperationalError
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from redis.exceptions import RedisError
 from rest_framework import exceptions as drf
@@ -174,7 +174,7 @@ def translate(error: Exception) -> DomainError | None:
             return conflict_of(error)
         case OperationalError() if (conflict := conflict_of(error)) is not None:
             return conflict
-        case OperationalError() | RedisError():
+        case OperationalError() | InterfaceError() | RedisError():
             return Unavailable(
                 "A store that this needs does not answer.",
                 hint="Try again shortly; `assay doctor` tells an operator which one it is.",

@@ -21,6 +21,7 @@ from assay.gateway.access import (
 from assay.gateway.admission import Application
 from assay.gateway.authentication import KeyRefused, authenticate, presented_token
 from assay.gateway.call import Call
+from assay.gateway.database_probe import DatabaseProbe
 from assay.gateway.endpoints import ENDPOINTS, Endpoint
 from assay.gateway.errors import (
     NoSuchPath,
@@ -70,6 +71,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
+        self.database = DatabaseProbe()
 
     def start(self) -> Runtime:
         """The runtime, started on the running event loop if it is not yet."""
@@ -83,6 +85,7 @@ class Gateway:
         if self._runtime is not None:
             runtime, self._runtime = self._runtime, None
             await runtime.stop()
+        await self.database.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         runtime = self.start()

@@ -30,12 +30,14 @@ async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
 async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
     """200 when database and broker answer and usage is recorded; else 503 and what is amiss.
 
-    The database is judged by the age of the snapshot, which is read from it every few seconds.
+    The database is judged by a connection that is taken as requests take theirs, and by the age of
+    the snapshot, which is read from it every few seconds.
     """
     runtime = gateway.start()
     checks = {"database": "ok", "broker": "ok", "usage": "ok"}
     try:
         await runtime.refresher.current()
+        await gateway.database.ask()
     except Unavailable:
         checks["database"] = "does not answer"
     try:

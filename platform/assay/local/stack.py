@@ -83,9 +83,7 @@ class Stack:
 
     def _web(self) -> None:
         self._spawn(
-            "web", sys.executable, "-m", "uvicorn", "assay.asgi:application",
-            "--host", "127.0.0.1", "--port", str(self.port), "--no-access-log",
-            "--no-server-header", "--no-proxy-headers", "--timeout-graceful-shutdown", "3",
+            "web", sys.executable, "-m", "assay.server", "--port", str(self.port), "--grace", "3",
         )  # fmt: skip
 
     def _workers(self) -> None:

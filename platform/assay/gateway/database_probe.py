@@ -1,0 +1,50 @@
+"""Asks the database for a sign of life, with a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from django.db import Error, connection
+
+from governance.errors import Unavailable
+
+PATIENCE_S = 2.0
+
+
+class DatabaseProbe:
+    """Takes a connection as a request would, and runs one statement on it.
+
+    Probes that come while one is under way share its answer: however many ask, and however long the
+    database hangs, one thread and one connection are taken.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assay-database-probe")
+        self._asked: asyncio.Future[None] | None = None
+
+    async def ask(self) -> None:
+        """Return once the database has answered.
+
+        Raises:
+            Unavailable: it refused, no connection was free, or two seconds passed.
+        """
+        if self._asked is None or self._asked.done():
+            loop = asyncio.get_running_loop()
+            self._asked = loop.run_in_executor(self._thread, _ask)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.shield(self._asked)
+        except (TimeoutError, Error) as error:
+            raise Unavailable("The database does not answer.", retry_after=5) from error
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._thread.shutdown)
+
+
+def _ask() -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    finally:
+        connection.close()

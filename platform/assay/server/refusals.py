@@ -1,0 +1,60 @@
+"""Answers to requests that are refused before Django sees them, each in its surface's shape."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+
+from assay.api.problems import from_domain_error
+from assay.gateway.http import Scope, Send
+from assay.scim.protocol import refusal as scim_refusal
+from governance.errors import DomainError
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Connection": "close"}
+
+
+async def refuse(scope: Scope, send: Send, error: DomainError) -> None:
+    """Send the refusal and have the connection closed: what the client still sends is not read."""
+    response = refusal_response(scope["path"], error)
+    headers = {**dict(response.items()), **_HEADERS}
+    headers["Content-Length"] = str(len(response.content))
+    encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": response.content})
+
+
+def refusal_response(path: str, error: DomainError) -> HttpResponse:
+    """A problem for the API, SCIM's error for SCIM, a page for everything else."""
+    request = HttpRequest()
+    request.path = path
+    if path.startswith("/api/"):
+        return from_domain_error(error, request)
+    if path.startswith("/scim/"):
+        response: HttpResponse = scim_refusal(error.status, f"{error.message} {error.hint}".strip())
+    else:
+        response = refusal_page(error)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return response
+
+
+def refusal_page(error: DomainError) -> HttpResponse:
+    """The portal's page for an error, rendered without a request: the database may be away."""
+    text = _page(error.title, error.status, error.message, error.hint)
+    response = HttpResponse(text, status=error.status)
+    directives = settings.CONTENT_SECURITY_POLICY["DIRECTIVES"].items()
+    response.headers["Content-Security-Policy"] = "; ".join(
+        f"{name} {' '.join(sources)}" for name, sources in directives
+    )
+    return response
+
+
+@lru_cache(maxsize=64)
+def _page(title: str, status: int, message: str, hint: str) -> str:
+    # Cached: many requests are refused when there is least time to answer them.
+    error = {"title": title, "status": status, "message": message, "hint": hint}
+    return render_to_string("portal/errors/refused.html", {"error": error})
