@@ -21,7 +21,6 @@ from assay.local import materials
 from benchmarks.table import Row, show
 from workers.engines.generation import GenerationEngine
 from workers.engines.loading import load_model, load_tokenizer
-from workers.engines.prompts import encode
 from workers.engines.protocol import EngineRequest
 from workers.trainers.convert import convert
 from workers.wire import Delta, Done, Event
@@ -72,7 +71,11 @@ def engine_rate(engine: GenerationEngine, requests: int) -> float:
 def generate_rate(model: Any, tokenizer: Any, rows: int) -> float:
     """New tokens per second of one greedy `generate`, encoding and decoding included."""
     started = time.perf_counter()
-    prompts = torch.tensor([encode(tokenizer, INPUTS) for _ in range(rows)], device=model.device)
+    text = tokenizer.apply_chat_template(
+        INPUTS["messages"], tokenize=False, add_generation_prompt=True
+    )
+    one = tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompts = torch.tensor([one for _ in range(rows)], device=model.device)
     with torch.inference_mode():
         made = model.generate(
             input_ids=prompts,

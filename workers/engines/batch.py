@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workers.engines.adapters import AdaptedModel
 from workers.engines.kv import SlabCache
-from workers.engines.protocol import Sink
+from workers.engines.protocol import Sink, raise_exits
 from workers.engines.sampling import Sampling, choose
 from workers.engines.text import TextStream
 from workers.wire import Delta, Done, Event, Failed
@@ -37,6 +37,7 @@ class Row:
     produced: int = 0
     unsent: int = 0
     finish: str | None = None
+    broken: bool = False
 
     @property
     def length(self) -> int:
@@ -52,6 +53,19 @@ class Row:
         """Account for a new token, send what can be sent, and notice the end."""
         self.produced += 1
         self.unsent += 1
+        try:
+            text = self._text_of(token, eos)
+        except BaseException as error:
+            # The decoder came with the model. The row leaves at this step, the others go on.
+            logger.exception("the text of request %s cannot be made", self.request_id)
+            self.finish, self.broken, text = "error", True, ""
+            raise_exits(error)
+        if text:
+            self._send(Delta(text=text, tokens=self.unsent))
+            self.unsent = 0
+
+    def _text_of(self, token: int, eos: frozenset[int]) -> str:
+        """The text that may be sent after a new token; notices the end."""
         text = ""
         if token in eos:
             self.finish = "stop"
@@ -65,12 +79,13 @@ class Row:
             text += self.text.flush()
             if self.text.stopped:
                 self.finish = "stop"
-        if text:
-            self._send(Delta(text=text, tokens=self.unsent))
-            self.unsent = 0
+        return text
 
     def end(self, finish: str | None = None) -> None:
         """Send the last event."""
+        if self.broken:
+            self.fail("engine_error", "The model's tokenizer failed on the answer.", 500)
+            return
         started = self.submitted if self.started is None else self.started
         self._send(
             Done(

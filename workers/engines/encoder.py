@@ -26,7 +26,8 @@ from workers.engines.architectures import (
     read_json,
 )
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
 from workers.wire import Done, Failed
 
 logger = logging.getLogger(__name__)
@@ -84,12 +85,13 @@ class EncoderEngine:
             device=pick_device(device),
         )
         self._tokenizer = load_tokenizer(folder)
-        self._max_length = _max_length(folder, self._model, self._tokenizer)
         self._pooling = "" if self.classifies else _pooling(folder)
         labels = self._model.config.id2label
         self._labels = [str(labels[index]) for index in range(len(labels))]
+        self._prompts = PromptProcesses(
+            self._tokenizer, max_length=_max_length(folder, self._model, self._tokenizer)
+        )
         self._threads = threads
-        self._encoding = threading.Lock()  # the tokenizer's truncation is shared state
         self._changed = threading.Condition()
         self._waiting: deque[_Work] = deque()
         self._known: dict[str, _Work] = {}
@@ -107,7 +109,11 @@ class EncoderEngine:
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
         """Queue a request; its one `Done` reaches `sink` from the engine's thread."""
-        work = self._work(request, sink)
+        try:
+            work = self._work(request, sink)
+        except PromptCancelled:
+            sink(Done("cancelled", 0, 0))
+            return
         with self._changed:
             if self._closing:
                 raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
@@ -126,6 +132,7 @@ class EncoderEngine:
 
     def cancel(self, request_id: str) -> None:
         """End a request before its next batch; unknown and ended ones are ignored."""
+        self._prompts.cancel(request_id)
         with self._changed:
             work = self._known.get(request_id)
             if work is not None:
@@ -136,6 +143,7 @@ class EncoderEngine:
         with self._changed:
             self._closing = True
             self._changed.notify()
+        self._prompts.close()
         self._thread.join()
         self.__dict__.pop("_model", None)
         gc.collect()
@@ -148,11 +156,10 @@ class EncoderEngine:
             raise RequestRefused("This model takes no adapters.", code="adapter_not_found")
         texts = _texts(request.inputs)
         dimensions = self._dimensions(request.sampling)
-        with self._encoding:
-            tokens = self._tokenizer(texts, truncation=True, max_length=self._max_length)
+        tokens = self._prompts.encode_texts(request.request_id, texts)
         return _Work(
             request_id=request.request_id,
-            tokens=tokens["input_ids"],
+            tokens=tokens,
             dimensions=dimensions,
             sink=sink,
             results=[None] * len(texts),
@@ -181,10 +188,11 @@ class EncoderEngine:
             try:
                 with torch.inference_mode():
                     self._answer(works)
-            except Exception:
+            except BaseException as error:
                 logger.exception("a batch of %s requests failed", len(works))
                 for work in works:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
+                raise_exits(error)
         stopped = Failed("engine_stopped", "The engine was stopped.", 503)
         for work in list(self._known.values()):
             self._finish(work, stopped)

@@ -21,10 +21,11 @@ import torch
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
-from workers.engines.prompts import encode
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
 from workers.engines.sampling import DEFAULT_MAX_TOKENS, Sampling
 from workers.engines.text import TextStream
+from workers.wire import Done
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class GenerationEngine:
         own = int(model.config.max_position_embeddings)
         self.max_context = min(own, max_context or own)
         self._eos = _end_tokens(model, self._tokenizer)
+        self._prompts = PromptProcesses(self._tokenizer)
         self._threads = threads
         self._max_batch, self._max_waiting = max_batch, max_waiting
         self._budget = max_batch_positions
@@ -115,7 +117,11 @@ class GenerationEngine:
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
         """Queue a request; its events reach `sink` from the engine's thread."""
-        row = self._row(request, sink)
+        try:
+            row = self._row(request, sink)
+        except PromptCancelled:
+            sink(Done("cancelled", 0, 0))
+            return
         with self._changed:
             if self._closing:
                 raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
@@ -137,6 +143,7 @@ class GenerationEngine:
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step; unknown and ended ones are ignored."""
+        self._prompts.cancel(request_id)
         with self._changed:
             if request_id in self._known:
                 self._cancelled.add(request_id)
@@ -147,6 +154,7 @@ class GenerationEngine:
         with self._changed:
             self._closing = True
             self._changed.notify()
+        self._prompts.close()
         self._thread.join()
         self.__dict__.pop("_model", None)
         gc.collect()
@@ -156,7 +164,7 @@ class GenerationEngine:
     def _row(self, request: EngineRequest, sink: Sink) -> Row:
         """The validated row of a request. Raises RequestRefused."""
         sampling = Sampling.parse(request.sampling)
-        prompt = encode(self._tokenizer, request.inputs)
+        prompt = self._prompts.encode(request.request_id, request.inputs)
         room = self.max_context - len(prompt)
         if room < (sampling.max_tokens or 1):
             raise RequestRefused(
@@ -194,9 +202,10 @@ class GenerationEngine:
                 self._do_commands()
                 with torch.inference_mode():
                     self._turn()
-            except Exception:
+            except BaseException as error:
                 logger.exception("a turn of the engine failed")
                 self._fail_all("engine_error", "The engine failed; the request can be sent again.")
+                raise_exits(error)
         self._fail_all("engine_stopped", "The engine was stopped.", 503)
         self._batch = None
 
@@ -216,7 +225,7 @@ class GenerationEngine:
                 action, done = self._commands.popleft()
             try:
                 action()
-            except Exception as error:
+            except BaseException as error:
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -232,10 +241,11 @@ class GenerationEngine:
             return
         try:
             self._batch.step()
-        except Exception:
+        except BaseException as error:
             logger.exception("a step with %s rows failed", len(self._batch.rows))
             self._fail(self._batch.rows)
             self._batch = None
+            raise_exits(error)
             return
         self._let_go()
 
@@ -259,9 +269,10 @@ class GenerationEngine:
             return
         try:
             fresh = Batch(self._model, rows, self._eos, self._tokenizer.pad_token_id)
-        except Exception:
+        except BaseException as error:
             logger.exception("running the prompts of %s requests failed", len(rows))
             self._fail(rows)
+            raise_exits(error)
             return
         running, self._batch = self._batch, fresh
         self._let_go()
@@ -271,10 +282,11 @@ class GenerationEngine:
         if joining is not None:
             try:
                 running.join(joining)
-            except Exception:
+            except BaseException as error:
                 logger.exception("joining %s rows failed", len(joining.rows))
                 self._fail(running.rows + joining.rows)
                 self._batch = None
+                raise_exits(error)
 
     def _let_go(self) -> None:
         """End the rows that are finished."""

@@ -1,41 +1,240 @@
-"""From a request's inputs to the tokens of its prompt."""
+"""From a request's inputs to the tokens of its prompt, in processes that can be killed.
+
+A model's chat template and tokenizer are code that came with it, so they never run in the process
+that holds the weights: each engine has some processes of its own (`workers.engines.bounded`). A
+request that exceeds a limit costs one of them, which is replaced, and no other engine waits for it.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
+from array import array
+from dataclasses import dataclass
 from typing import Any
 
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.bounded import BoundedProcess, Declined, Ended, Limits, ProcessSource
 from workers.engines.protocol import RequestRefused
 
+logger = logging.getLogger(__name__)
 
-def encode(tokenizer: Any, inputs: dict[str, Any]) -> list[int]:
-    """The prompt's tokens: {"messages": […]} by the chat template, {"prompt": str} as it is.
+# One is enough for thousands of prompts a second; the second answers while the first is stuck.
+PROCESSES = 2
 
-    Raises RequestRefused: neither or both are given, or the template refuses the messages.
+
+class PromptCancelled(Exception):
+    """The request was cancelled before its prompt was ready."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    process: BoundedProcess | None = None
+    cancelled: bool = False
+
+
+class PromptProcesses:
+    """The processes of one model. Any number of threads may encode.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers, with the chat template.
+        max_length: Texts are cut to so many tokens; None leaves them whole.
+        limits: Bounds on each request.
+
+    Raises:
+        UnsupportedModel: The tokenizer is not a fast one, or cannot be loaded within the limits.
     """
-    if set(inputs) == {"prompt"} and isinstance(inputs["prompt"], str):
-        tokens = tokenizer(inputs["prompt"])["input_ids"]
-    elif set(inputs) == {"messages"}:
-        tokens = _from_messages(tokenizer, inputs["messages"])
-    else:
-        raise RequestRefused("A request needs either messages or one prompt.")
-    if not tokens:
-        raise RequestRefused("The prompt is empty.")
-    return list(tokens)
+
+    def __init__(
+        self, tokenizer: Any, *, max_length: int | None = None, limits: Limits | None = None
+    ) -> None:
+        self._limits = limits or Limits()
+        self._setup = _setup(tokenizer, max_length)
+        self._tokens = len(tokenizer)
+        self._changed = threading.Condition()
+        self._idle: list[BoundedProcess] = []
+        self._count = 0
+        self._jobs: dict[str, _Job] = {}
+        self._closed = False
+        try:
+            self._source = ProcessSource(self._setup, self._limits)
+        except Ended as error:
+            raise UnsupportedModel(f"The tokenizer cannot be loaded: {error}.") from error
+
+    def encode(self, request_id: str, inputs: dict[str, Any]) -> list[int]:
+        """The prompt's tokens: {"messages": […]} by the chat template, {"prompt": str} as it is.
+
+        Raises:
+            RequestRefused: Neither or both are given, the template refuses the messages, or a limit
+                was exceeded.
+            PromptCancelled: `cancel` was called.
+        """
+        if set(inputs) == {"prompt"} and isinstance(inputs["prompt"], str):
+            request = {"do": "texts", "texts": [inputs["prompt"]], "special_tokens": True}
+        elif set(inputs) == {"messages"}:
+            self._check_messages(inputs["messages"])
+            request = {"do": "messages", "messages": inputs["messages"]}
+        else:
+            raise RequestRefused("A request needs either messages or one prompt.")
+        (tokens,) = self._rows(self._ask(request_id, request), 1)
+        if not tokens:
+            raise RequestRefused("The prompt is empty.")
+        return tokens
+
+    def encode_texts(
+        self, request_id: str, texts: list[str], *, special_tokens: bool = True
+    ) -> list[list[int]]:
+        """The tokens of each text. Raises as `encode`."""
+        request = {"do": "texts", "texts": texts, "special_tokens": special_tokens}
+        return self._rows(self._ask(request_id, request), len(texts))
+
+    def cancel(self, request_id: str) -> None:
+        """End the work on a request at once; unknown ones are ignored."""
+        with self._changed:
+            job = self._jobs.get(request_id)
+            if job is None:
+                return
+            job.cancelled = True
+            if job.process is not None:
+                job.process.kill()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End all processes; requests that run or wait are refused."""
+        with self._changed:
+            self._closed = True
+            for job in self._jobs.values():
+                if job.process is not None:
+                    job.process.kill()
+            idle, self._idle = self._idle, []
+            self._changed.notify_all()
+        for process in idle:
+            process.close()
+        self._source.close()
+
+    def _check_messages(self, messages: Any) -> None:
+        if not isinstance(messages, list) or not messages:
+            raise RequestRefused("messages must be a list of at least one message.")
+        for message in messages:
+            if not isinstance(message, dict) or not all(
+                isinstance(message.get(key), str) for key in ("role", "content")
+            ):
+                raise RequestRefused("Every message needs a role and a content, both text.")
+        if not self._setup["template"]:
+            raise RequestRefused("This model has no chat template; send a prompt instead.")
+
+    def _rows(self, result: bytes, count: int) -> list[list[int]]:
+        """The rows of tokens in a result, which the model's own code may have forged."""
+        numbers = array("I")
+        numbers.frombytes(result[: len(result) // 4 * 4])
+        lengths = numbers[1 : count + 1]
+        if not numbers or numbers[0] != count or sum(lengths) != len(numbers) - count - 1:
+            raise _broken("it answered out of form")
+        tokens = numbers[count + 1 :]
+        if tokens and max(tokens) >= self._tokens:
+            raise _broken("it answered with unknown tokens")
+        rows, at = [], 0
+        for length in lengths:
+            rows.append(tokens[at : at + length].tolist())
+            at += length
+        return rows
+
+    def _ask(self, request_id: str, request: dict[str, Any]) -> bytes:
+        job = _Job()
+        with self._changed:
+            self._jobs[request_id] = job
+        try:
+            process = self._take(job)
+            alive = False
+            try:
+                result = process.ask(request)
+                alive = True
+            except Declined as error:
+                alive = True
+                raise RequestRefused(str(error)) from error
+            except Ended as error:
+                logger.warning("The prompt process of request %s ended: %s", request_id, error)
+                if job.cancelled:
+                    raise PromptCancelled from error
+                raise _broken(str(error)) from error
+            finally:
+                self._give_back(job, process, alive=alive)
+            if job.cancelled:
+                raise PromptCancelled
+            return result
+        finally:
+            with self._changed:
+                self._jobs.pop(request_id, None)
+
+    def _take(self, job: _Job) -> BoundedProcess:
+        """A process for the job alone; a new one while there are fewer than `PROCESSES`."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: job.cancelled or self._closed or self._idle or self._count < PROCESSES,
+                self._limits.seconds,
+            ):
+                raise RequestRefused(
+                    "Too many prompts are being read; try again shortly.",
+                    code="engine_overloaded",
+                    status=429,
+                )
+            if job.cancelled:
+                raise PromptCancelled
+            if self._closed:
+                raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
+            if self._idle:
+                job.process = self._idle.pop()
+                return job.process
+            self._count += 1
+        try:
+            process = self._source.process()
+        except (Ended, OSError) as error:
+            logger.exception("A prompt process could not be started")
+            self._one_less()
+            raise _broken("its process cannot be started") from error
+        with self._changed:
+            job.process = process
+        return process
+
+    def _give_back(self, job: _Job, process: BoundedProcess, *, alive: bool) -> None:
+        with self._changed:
+            job.process = None
+            if alive and not job.cancelled and not self._closed:
+                self._idle.append(process)
+                self._changed.notify()
+                return
+        process.close()
+        self._one_less()
+
+    def _one_less(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify()
 
 
-def _from_messages(tokenizer: Any, messages: Any) -> list[int]:
-    if not isinstance(messages, list) or not messages:
-        raise RequestRefused("messages must be a list of at least one message.")
-    for message in messages:
-        if not isinstance(message, dict) or not all(
-            isinstance(message.get(key), str) for key in ("role", "content")
-        ):
-            raise RequestRefused("Every message needs a role and a content, both text.")
-    if not tokenizer.chat_template:
-        raise RequestRefused("This model has no chat template; send a prompt instead.")
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:
-        # Templates raise through Jinja when the roles do not alternate as they want.
-        raise RequestRefused(f"The chat template refuses the messages: {error}") from error
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _setup(tokenizer: Any, max_length: int | None) -> dict[str, Any]:
+    """What a process needs to encode exactly as `tokenizer` does."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise UnsupportedModel("The model has no fast tokenizer.")
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return {
+        "tokenizer": backend.to_str(),
+        "template": template,
+        "special_tokens": {
+            name: value if isinstance(value, list) else str(value)
+            for name, value in tokenizer.special_tokens_map.items()
+        },
+        "split_special_tokens": bool(tokenizer.split_special_tokens),
+        "max_length": max_length,
+        "truncation_side": tokenizer.truncation_side,
+    }
+
+
+def _broken(reason: str) -> RequestRefused:
+    return RequestRefused(
+        f"The model's chat template or tokenizer could not read this prompt: {reason}.",
+        code="prompt_unreadable",
+    )

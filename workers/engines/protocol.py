@@ -44,6 +44,16 @@ class RequestRefused(Exception):
         self.status = status
 
 
+def raise_exits(error: BaseException) -> None:
+    """Raise `error` again when it ends the process.
+
+    For those who catch everything, because libraries raise what is no `Exception`: a regular
+    expression that the tokenizers library gives up on raises a `PanicException`.
+    """
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        raise error
+
+
 class Engine(Protocol):
     """One base model in memory and the thread that drives it."""
 

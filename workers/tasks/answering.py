@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from dataclasses import replace
 
-from workers.engines.protocol import Engine, EngineRequest, RequestRefused
+from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.tasks.device import DeviceClock
 from workers.tasks.hosting import EngineHost, Loaded
 from workers.tasks.replies import Replies, Reply
@@ -88,6 +88,32 @@ class Answerer:
     def answer(self, request: InferenceRequest) -> None:
         """Run one request; whatever happens, its last event is sent."""
         answer = Answer(request, self._replies, self._clock)
+        try:
+            self._admit(request, answer)
+        except RequestRefused as error:
+            answer(Failed(error.code, str(error), error.status))
+        except BaseException as error:
+            logger.exception("Request %s broke", request.request_id)
+            answer(Failed("engine_error", "The engine could not answer this request.", 500))
+            raise_exits(error)
+        finally:
+            answer.over()
+            with self._lock:
+                self._running.pop(request.request_id, None)
+                self._cancelled.pop(request.request_id, None)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request, or see to it that it does not begin."""
+        with self._lock:
+            engine = self._running.get(request_id)
+            # Noted for a running one too: its engine may not have heard of it yet.
+            self._cancelled[request_id] = None
+            while len(self._cancelled) > REMEMBERED_CANCELS:
+                self._cancelled.popitem(last=False)
+        if engine is not None:
+            engine.cancel(request_id)
+
+    def _admit(self, request: InferenceRequest, answer: Answer) -> None:
         loaded = self._host.find(request.deployment_id)
         refusal = self._refusal(request, loaded)
         if refusal is not None or loaded is None:
@@ -95,32 +121,10 @@ class Answerer:
             return
         with self._lock:
             if request.request_id in self._cancelled:
-                del self._cancelled[request.request_id]
                 answer(Done("cancelled", 0, 0))
                 return
             self._running[request.request_id] = loaded.engine
-        try:
-            self._run(request, loaded, answer)
-        except RequestRefused as error:
-            answer(Failed(error.code, str(error), error.status))
-        except Exception:
-            logger.exception("Request %s broke", request.request_id)
-            answer(Failed("engine_error", "The engine could not answer this request.", 500))
-        finally:
-            answer.over()
-            with self._lock:
-                self._running.pop(request.request_id, None)
-
-    def cancel(self, request_id: str) -> None:
-        """End a request, or see to it that it does not begin."""
-        with self._lock:
-            engine = self._running.get(request_id)
-            if engine is None:
-                self._cancelled[request_id] = None
-                while len(self._cancelled) > REMEMBERED_CANCELS:
-                    self._cancelled.popitem(last=False)
-        if engine is not None:
-            engine.cancel(request_id)
+        self._run(request, loaded, answer)
 
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
         answer.started()
@@ -134,7 +138,7 @@ class Answerer:
             answer,
         )
         with self._lock:
-            overtaken = self._cancelled.pop(request.request_id, "") is None
+            overtaken = request.request_id in self._cancelled
         if overtaken:
             loaded.engine.cancel(request.request_id)
         left = request.deadline - time.time() if request.deadline else LONGEST_S

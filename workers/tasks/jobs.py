@@ -60,7 +60,10 @@ def run_claim(claim: Claim) -> None:
             result, sentence = None, str(error)
         except DomainError as error:
             result, sentence, retry = None, error.message, isinstance(error, Unavailable)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # A panic of the tokenizers library is no Exception.
             logger.exception("Job %s broke", claim.job_id)
             result, sentence, retry = None, f"{type(error).__name__}: {error}", True
     if progress.lost:

@@ -13,8 +13,14 @@ OPEN: list[EchoEngine] = []
 MAY_LOAD = threading.Event()
 
 
+class Panic(BaseException):
+    """As pyo3's `PanicException`, which is no Exception."""
+
+
 class EchoEngine:
-    """Answers at once, word by word; a prompt of `wait` ends only when it is cancelled."""
+    """Answers at once, word by word. A prompt of `wait` ends only when it is cancelled, one of
+    `prepare` is not yet known to the engine when the cancel comes; `panic` and `exit` raise.
+    """
 
     def __init__(self, folder: Path, *, threads: int, device: str | None = None) -> None:
         if (folder / "broken").exists():
@@ -25,6 +31,7 @@ class EchoEngine:
         self.adapters: dict[str, bytes] = {}
         self.waiting: dict[str, Sink] = {}
         self.arrived = threading.Event()
+        self.prepared = threading.Event()
         OPEN.append(self)
 
     def add_adapter(self, name: str, folder: Path) -> None:
@@ -37,7 +44,14 @@ class EchoEngine:
         if request.adapter is not None and request.adapter not in self.adapters:
             raise RequestRefused("That adapter is not loaded.", code="unknown_adapter", status=404)
         words = request.inputs["prompt"].split(" ")
-        if words == ["wait"]:
+        if words == ["panic"]:
+            raise Panic("retry-limit-in-match over")
+        if words == ["exit"]:
+            raise SystemExit
+        if words == ["prepare"]:
+            self.arrived.set()
+            assert self.prepared.wait(60)
+        if words in (["wait"], ["prepare"]):
             self.waiting[request.request_id] = sink
             self.arrived.set()
             return

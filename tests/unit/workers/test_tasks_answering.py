@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -141,6 +142,40 @@ def test_a_cancel_ends_a_running_request_and_overtakes_a_queued_one(
     replies.close()
     ends = [event for event in read(redis) if isinstance(event, Done)]
     assert [end.finish_reason for end in ends] == ["cancelled", "cancelled"]
+
+
+def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
+    redis: Redis, host: EngineHost
+) -> None:
+    host.load(plan())
+    replies = Replies(redis)
+    answerer = Answerer(host, replies)
+    request = request_for(plan(), "prepare", deadline=time.time() + 100)
+    running = threading.Thread(target=answerer.answer, args=(request,))
+    running.start()
+    assert echo.OPEN[0].arrived.wait(60)
+    answerer.cancel("r1")
+    echo.OPEN[0].prepared.set()
+    running.join(60)
+    assert not running.is_alive()
+    replies.close()
+    (end,) = read(redis)
+    assert isinstance(end, Done)
+    assert end.finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize(("prompt", "raised"), [("panic", False), ("exit", True)])
+def test_whatever_an_engine_raises_the_request_has_an_end(
+    redis: Redis, host: EngineHost, prompt: str, raised: bool
+) -> None:
+    host.load(plan())
+    replies = Replies(redis)
+    with pytest.raises(SystemExit) if raised else nullcontext():
+        Answerer(host, replies).answer(request_for(plan(), prompt))
+    replies.close()
+    (end,) = read(redis)
+    assert isinstance(end, Failed)
+    assert (end.code, end.status) == ("engine_error", 500)
 
 
 def test_a_request_over_its_deadline_is_cancelled_in_the_engine(

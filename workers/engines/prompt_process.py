@@ -1,0 +1,211 @@
+"""The process that renders chat templates and tokenizes prompts, bounded in time and memory.
+
+A chat template is a program and a tokenizer's regular expressions can run for minutes, and both
+come with the model. `workers.engines.bounded` starts this file with `python -I`, an empty
+environment and one socket as its standard input. It loads the model's tokenizer once and answers no
+request itself: it forks a process for each socket that it is sent, within milliseconds, so that a
+process that takes too long can be killed and replaced. It imports nothing of Assay.
+
+A message is four bytes of length and a body. A request's body is JSON. A reply's body starts with
+one byte: `k` and the result, `r` and why the request was refused, or `b` and why this process is of
+no further use.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+from array import array
+from typing import Any
+
+KEPT, REFUSED, BROKEN = b"k", b"r", b"b"
+MEBIBYTE = 1024 * 1024
+# Reading a tokenizer of 256,000 tokens takes about 300 MiB.
+SETUP_MEMORY = 2048 * MEBIBYTE
+SETUP_CPU_S = 120
+
+
+class Refused(Exception):
+    """The request cannot be answered; the process goes on."""
+
+
+class Prompts:
+    """One model's tokenizer and chat template. Either may be missing."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self._max_output: int = setup["max_output"]
+        self._template: str | None = setup["template"]
+        self._special_tokens: dict[str, Any] = setup["special_tokens"]
+        self._tokenizer: Any = None
+        if self._template is not None:
+            from transformers.utils.chat_template_utils import render_jinja_template
+
+            self._render = render_jinja_template
+        if setup["tokenizer"] is not None:
+            from tokenizers import Tokenizer
+
+            self._tokenizer = Tokenizer.from_str(setup["tokenizer"])
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            self._tokenizer.encode_special_tokens = setup["split_special_tokens"]
+            if setup["max_length"] is not None:
+                self._tokenizer.enable_truncation(
+                    setup["max_length"], direction=setup["truncation_side"]
+                )
+
+    def messages(self, messages: list[dict[str, Any]]) -> bytes:
+        """The tokens of the prompt that the chat template makes."""
+        return self._encoded([self.rendered(messages)], special_tokens=False)
+
+    def texts(self, texts: list[str], special_tokens: bool) -> bytes:
+        """The tokens of each text, with the special tokens that the tokenizer adds or without."""
+        return self._encoded(texts, special_tokens=special_tokens)
+
+    def render(self, messages: list[dict[str, Any]]) -> bytes:
+        """The prompt that the chat template makes, as text."""
+        return self.rendered(messages).encode("utf-8", "replace")
+
+    def pattern(self, pattern: str, samples: list[str]) -> bytes:
+        """Split each sample by a tokenizer's regular expression; the result is of no interest."""
+        from tokenizers import Regex, pre_tokenizers
+
+        try:
+            split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        except Exception as error:
+            raise Refused(f"it does not compile: {error}") from error
+        for sample in samples:
+            split.pre_tokenize_str(sample)
+        return b""
+
+    def rendered(self, messages: list[dict[str, Any]]) -> str:
+        try:
+            (text,), _ = self._render(
+                conversations=[messages],
+                chat_template=self._template,
+                add_generation_prompt=True,
+                **self._special_tokens,
+            )
+        except (MemoryError, RecursionError):
+            raise
+        except Exception as error:
+            # Templates raise through Jinja when the roles do not alternate as they want.
+            raise Refused(f"The chat template refuses the messages: {error}"[:500]) from error
+        if len(text) > self._max_output:
+            raise Refused(
+                f"The chat template made {len(text)} characters of the messages; "
+                f"at most {self._max_output} are accepted."
+            )
+        return str(text)
+
+    def _encoded(self, texts: list[str], *, special_tokens: bool) -> bytes:
+        rows = self._tokenizer.encode_batch_fast(texts, add_special_tokens=special_tokens)
+        return packed([row.ids for row in rows])
+
+
+def packed(rows: list[list[int]]) -> bytes:
+    """The rows as 32-bit numbers: how many rows, the length of each, and all tokens."""
+    numbers = array("I", [len(rows), *map(len, rows)])
+    for row in rows:
+        numbers.extend(row)
+    return numbers.tobytes()
+
+
+def limit(kind: int, value: int) -> None:
+    """Lower the soft limit; never above the hard one."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def address_space() -> int:
+    """The bytes of address space that this process has now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def allow_cpu(seconds: float) -> None:
+    """Let this process be killed after some more seconds of CPU time, whoever watches it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
+
+
+def receive(channel: socket.socket) -> bytes | None:
+    """The next message; None when the other side is gone."""
+    head = _exactly(channel, 4)
+    return None if head is None else _exactly(channel, struct.unpack("!I", head)[0])
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes | None:
+    data = bytearray(size)
+    view, filled = memoryview(data), 0
+    while filled < size:
+        got = channel.recv_into(view[filled:])
+        if not got:
+            return None
+        filled += got
+    return bytes(data)
+
+
+def send(channel: socket.socket, body: bytes) -> None:
+    """Send one message."""
+    channel.sendall(struct.pack("!I", len(body)) + body)
+
+
+def serve(channel: socket.socket, prompts: Prompts, memory: int, cpu_s: float) -> None:
+    """Answer requests until the other side closes the socket."""
+    limit(resource.RLIMIT_AS, address_space() + memory)
+    limit(resource.RLIMIT_NOFILE, 16)
+    while (body := receive(channel)) is not None:
+        allow_cpu(cpu_s)
+        try:
+            request = json.loads(body)
+            reply = KEPT + getattr(prompts, request.pop("do"))(**request)
+        except Refused as error:
+            reply = REFUSED + str(error).encode("utf-8", "replace")
+        except BaseException as error:
+            # A panic of the tokenizers library is no Exception, and leaves it in a state unknown.
+            send(channel, BROKEN + f"{type(error).__name__}: {error}"[:500].encode())
+            return
+        send(channel, reply)
+
+
+def main() -> None:
+    """Load what the first message holds; then fork a process for each socket that is sent."""
+    control = socket.socket(fileno=0)
+    limit(resource.RLIMIT_AS, SETUP_MEMORY)
+    limit(resource.RLIMIT_FSIZE, 0)
+    limit(resource.RLIMIT_CORE, 0)
+    allow_cpu(SETUP_CPU_S)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    body = receive(control)
+    if body is None:
+        return
+    try:
+        setup = json.loads(body)
+        prompts = Prompts(setup)
+    except BaseException as error:
+        send(control, BROKEN + f"{type(error).__name__}: {error}"[:500].encode())
+        return
+    gc.freeze()  # children then share these pages for good
+    send(control, KEPT)
+    while True:
+        data, sockets, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            return
+        child = os.fork()
+        if not child:
+            control.close()
+            serve(socket.socket(fileno=sockets[0]), prompts, setup["memory"], setup["cpu_s"])
+            os._exit(0)
+        os.close(sockets[0])
+        handle = os.pidfd_open(child)
+        socket.send_fds(control, [struct.pack("!I", child)], [handle])
+        os.close(handle)
+
+
+if __name__ == "__main__":
+    main()
