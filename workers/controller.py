@@ -27,6 +27,7 @@ from governance.quotas import keeping
 from governance.reviews.reminders import run as reminders_run
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import collect_once
+from governance.usage.sealing import require_usage_key
 from registry.releases.breakglass.services import break_glasses_end_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
@@ -55,6 +56,12 @@ class Controller:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
+        """Start every loop.
+
+        Raises:
+            ImproperlyConfigured: this process does not have the usage key.
+        """
+        require_usage_key()
         loops: dict[str, Loop] = {
             "sealer": sealer.run,
             "publisher": publishing.run,

@@ -26,6 +26,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
+from governance.usage.forgeries import usage_forged
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ ALARMS: tuple[Alarm, ...] = (
         critical=True,
     ),
     Alarm("siem_behind", "A SIEM is behind", siem_behind),
+    Alarm("usage_forged", "Forged usage was dropped", usage_forged, critical=True),
 )
 
 

@@ -25,6 +25,7 @@ from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Amount, stop_sentence
 from governance.usage.ledger import ledger_lock
 from governance.usage.records import JOBS, UsageEntry
+from governance.usage.sealing import usage_key_held
 
 logger = logging.getLogger(__name__)
 # Of the last so many of a kind in a department that ended well the longest says what the next one
@@ -155,6 +156,8 @@ def holds_settle() -> int:
 
 
 def _send_now(hold: BudgetHold) -> None:
+    if not usage_key_held():
+        return  # A compute worker: the controller settles, with `holds_settle`.
     try:
         _send(hold)
     except Unavailable as error:

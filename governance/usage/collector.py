@@ -21,9 +21,11 @@ from governance.keys.models import ApiKey
 from governance.keys.selectors import keys_used
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext
 from governance.quotas.models import BudgetHold, HoldState
+from governance.usage.forgeries import forgeries_record
 from governance.usage.ledger import ledger_lock
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
+from governance.usage.sealing import ForgedEntry, unseal
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,8 @@ def collect_once(
     """Take up to `batch` entries off the stream; returns how many.
 
     First those that a dead consumer left pending, else new ones, for which it waits `block_ms`.
-    What cannot be an entry goes to `DEAD_STREAM` with the reason, and holds nothing up.
+    What cannot be an entry goes to `DEAD_STREAM` with the reason, and holds nothing up. Forged
+    entries do too, and are recorded as an audit event, which raises an alarm.
 
     Raises:
         redis.RedisError, django.db.Error: a store is away; nothing is lost, try again.
@@ -71,7 +74,10 @@ def collect_once(
         delivered = _read(client, consumer, batch, block_ms, claim_idle_ms)
     if not delivered:
         return 0
-    dead = _store(delivered)
+    sealed, forged = _checked(delivered)
+    if forged:
+        forgeries_record(len(forged))
+    dead = [(entry, "ForgedEntry") for entry in forged] + _store(sealed)
     with client.pipeline(transaction=True) as pipeline:
         for entry, reason in dead:
             fields: dict[Any, Any] = {"entry": entry.body, "id": entry.id, "error": reason}
@@ -119,6 +125,20 @@ def _delivered(pairs: Sequence[Any]) -> list[_Delivered]:
 
 def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
+
+
+def _checked(delivered: Sequence[_Delivered]) -> tuple[list[_Delivered], list[_Delivered]]:
+    """Entries of a process that has the usage key, and the others."""
+    sealed: list[_Delivered] = []
+    forged: list[_Delivered] = []
+    for entry in delivered:
+        try:
+            unseal(entry.body)
+        except ForgedEntry:
+            forged.append(entry)
+        else:
+            sealed.append(entry)
+    return sealed, forged
 
 
 def _store(delivered: Sequence[_Delivered]) -> list[tuple[_Delivered, str]]:

@@ -1,7 +1,7 @@
-"""What the gateway hands to the ledger. Knows no Django, so that the gateway can import it.
+"""Usage entries, from the gateway and the controller to the ledger.
 
-Entries travel on one durable Redis Stream, `USAGE_STREAM`, field `entry`, JSON. Reading twice is
-harmless: `request_id` is unique in the ledger.
+Entries travel on one durable Redis Stream, `USAGE_STREAM`, field `entry`: JSON behind a MAC (see
+`governance.usage.sealing`). Reading twice is harmless: `request_id` is unique in the ledger.
 """
 
 from __future__ import annotations
@@ -12,9 +12,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from governance.usage.sealing import seal, unseal
+
 USAGE_STREAM = "assay:usage"
 USAGE_GROUP = "ledger"
 JOBS = "jobs/"
+
+# Bounds of one entry, far above what the gateway admits: a second line behind the MAC. A request
+# takes at most an hour of the device and 10,000 units of the currency, a job ten years.
+MOST_TOKENS = 100_000_000
+MOST_REQUEST_DEVICE_MS, MOST_REQUEST_MICRO = 3_600_000, 10_000 * 1_000_000
+MOST_JOB_DEVICE_MS, MOST_JOB_MICRO = 3660 * 86_400_000, 1_000_000_000 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +72,44 @@ class UsageEntry:
     def is_job(self) -> bool:
         return self.endpoint.startswith(JOBS)
 
-    def encode(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
+
+    def encode(self) -> str:
+        """Return the entry as it travels: JSON behind its MAC.
+
+        Raises:
+            ImproperlyConfigured: this process does not have the usage key.
+        """
+        return seal(self.to_json())
 
     @classmethod
     def decode(cls, text: str | bytes) -> UsageEntry:
-        """Types are checked; fields of a newer gateway are passed over.
+        """Return the entry of what `encode` returned; fields of a newer gateway are passed over.
 
         Raises:
-            ValueError: it is not an entry.
+            ForgedEntry: no process with the usage key wrote it.
+            ValueError: it is not an entry, or not a plausible one.
         """
-        entry = _entries.validate_json(text, strict=True)
+        entry = _entries.validate_json(unseal(text), strict=True)
         if not entry.request_id:
             raise ValueError("it has no request id")
+        entry._require_plausible()
         return entry
+
+    def _require_plausible(self) -> None:
+        device_ms, micro = MOST_REQUEST_DEVICE_MS, MOST_REQUEST_MICRO
+        if self.is_job:
+            device_ms, micro = MOST_JOB_DEVICE_MS, MOST_JOB_MICRO
+        for name, most in (
+            ("prompt_tokens", MOST_TOKENS),
+            ("completion_tokens", MOST_TOKENS),
+            ("device_ms", device_ms),
+            ("cost_micro", micro),
+        ):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise ValueError(f"{name} is {value}; it must be from 0 to {most}")
 
 
 _entries: TypeAdapter[UsageEntry] = TypeAdapter(UsageEntry)

@@ -94,6 +94,17 @@ def secret(name: str) -> str:
     return value
 
 
+def process_secret(name: str) -> str:
+    """A secret that only some processes have; empty elsewhere. Those refuse to start without it."""
+    value = env(name, "" if PRODUCTION else DEVELOPMENT_SECRET)
+    if PRODUCTION and value and (value == DEVELOPMENT_SECRET or len(value) < 32):
+        raise ImproperlyConfigured(
+            f"{name} is too short or the development value. Production needs a secret of at least "
+            f"32 characters in {name} or {name}_FILE."
+        )
+    return value
+
+
 def database(url: str) -> dict[str, Any]:
     """Django's settings for a `postgresql://` URL; a Unix socket's folder goes in `?host=`.
 
@@ -165,6 +176,8 @@ SECRET_KEY = secret("ASSAY_SECRET_KEY")
 KEY_PEPPERS: dict[int, bytes] = {1: secret("ASSAY_KEY_PEPPER").encode()}
 if os.environ.get("ASSAY_KEY_PEPPER_2") or os.environ.get("ASSAY_KEY_PEPPER_2_FILE"):
     KEY_PEPPERS[2] = secret("ASSAY_KEY_PEPPER_2").encode()
+# Authenticates usage entries: for the web process and the controller alone.
+USAGE_KEY = process_secret("ASSAY_USAGE_KEY")
 # 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; made in the data folder when
 # unset outside production.
 AUDIT_SIGNING_KEY = env("ASSAY_AUDIT_SIGNING_KEY", "")

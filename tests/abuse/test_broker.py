@@ -23,6 +23,7 @@ from governance.audit.models import AuditEvent
 from governance.usage.collector import DEAD_STREAM, collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM
+from governance.usage.sealing import seal
 from tests.abuse.database import digests
 from tests.abuse.test_replay import entry
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
@@ -168,6 +169,7 @@ def test_junk_in_the_usage_stream_is_put_aside_and_holds_nothing_up(
     records = UsageRecord.objects.count()
     for each in JUNK:
         redis.xadd(USAGE_STREAM, {"entry": each})
+        redis.xadd(USAGE_STREAM, {"entry": seal(each.decode("utf-8", "replace"))})
     redis.xadd(USAGE_STREAM, {"other": b"field"})
     redis.xadd(USAGE_STREAM, {"entry": entry(request_id="honest").encode()})
     while collect_once(redis, consumer="attack", block_ms=1):
@@ -175,18 +177,27 @@ def test_junk_in_the_usage_stream_is_put_aside_and_holds_nothing_up(
     assert redis.xlen(USAGE_STREAM) == 0
     assert UsageRecord.objects.filter(request_id="honest").exists()
     added = UsageRecord.objects.count() - records
-    assert added + redis.xlen(DEAD_STREAM) == len(JUNK) + 2
+    assert added + redis.xlen(DEAD_STREAM) == 2 * len(JUNK) + 2
 
 
-def test_usage_forged_for_another_key_names_the_key_that_exists(
+def test_usage_names_the_key_that_exists(company: Company, redis: redis_module.Redis) -> None:
+    """The identity of a key comes from the database, not from the entry."""
+    made = entry(request_id="made", key_name="Carla Compliance", key_public_id="k7f3a9q2")
+    redis.xadd(USAGE_STREAM, {"entry": made.encode()})
+    collect_once(redis, consumer="attack", block_ms=1)
+    assert AuditEvent.objects.get(delivery="made").actor_name != "Carla Compliance"
+
+
+def test_usage_forged_for_another_department_books_nothing(
     company: Company, redis: redis_module.Redis
 ) -> None:
-    """Whoever writes the stream can invent usage; who a key is comes from the database."""
-    forged = entry(request_id="forged", key_name="Carla Compliance", key_public_id="k7f3a9q2")
-    redis.xadd(USAGE_STREAM, {"entry": forged.encode()})
+    before = UsageRecord.objects.count()
+    forged = entry(request_id="forged", department="finance", cost_micro=9_000_000_000)
+    redis.xadd(USAGE_STREAM, {"entry": forged.to_json()})
     collect_once(redis, consumer="attack", block_ms=1)
-    event = AuditEvent.objects.get(delivery="forged")
-    assert event.actor_name != "Carla Compliance"
+    assert UsageRecord.objects.count() == before
+    assert not AuditEvent.objects.filter(delivery="forged").exists()
+    assert AuditEvent.objects.filter(action="usage:refuse", outcome="denied").count() == 1
 
 
 def test_junk_on_the_reply_stream_costs_no_request_its_answer(stage: Stage) -> None:

@@ -81,7 +81,7 @@ class Ledger:
         logger.error(
             "USAGE NOT RECORDED (%s); held, and no request is let through until it is: %s",
             failure,
-            settlement.entry.encode(),
+            settlement.entry.to_json(),
         )
         if len(self._held) < _HELD_AT_MOST:
             self._held.append(settlement)

@@ -16,6 +16,7 @@ from assay.gateway.ledger import Ledger
 from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
+from governance.usage.sealing import require_usage_key
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Runtime:
     """Made and started on the loop that it serves."""
 
     def __init__(self) -> None:
+        require_usage_key()
         self.client = _client(_CONNECTIONS, 2)
         # Blocking reads of one second each, so a longer patience than the other's.
         self._reader = _client(2, 10)

@@ -40,6 +40,7 @@ from governance.quotas.wire import READY_KEY, Amount, Limit, reserve_arguments
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
+from governance.usage.sealing import seal
 
 pytestmark = pytest.mark.django_db
 CLINICAL = "department:clinical"
@@ -392,12 +393,12 @@ def test_the_last_microsecond_of_a_day_is_charged_where_the_ledger_has_it(counte
 
 
 def test_an_entry_of_a_newer_gateway_counts_while_it_is_on_its_way(counters: Any) -> None:
-    body = json.loads(use("1").encode()) | {"colour": "blue"}
-    wrong = json.loads(use("2").encode()) | {"prompt_tokens": "10"}
+    body = json.loads(use("1").to_json()) | {"colour": "blue"}
+    wrong = json.loads(use("2").to_json()) | {"prompt_tokens": "10"}
     settle(use("1"))
     counters.delete(USAGE_STREAM)
     for entry in (body, wrong):
-        counters.xadd(USAGE_STREAM, {"entry": json.dumps(entry)})
+        counters.xadd(USAGE_STREAM, {"entry": seal(json.dumps(entry))})
     assert quotas_reconcile(repair=False).drifts == []
     collect(counters)
     assert quotas_reconcile(repair=False).drifts == []

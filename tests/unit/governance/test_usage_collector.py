@@ -16,6 +16,7 @@ from governance.people.models import Department
 from governance.usage.collector import DEAD_STREAM, collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
+from governance.usage.sealing import seal
 
 ENTRY = UsageEntry(
     request_id="req-1",
@@ -108,11 +109,10 @@ def test_a_key_that_is_known_is_named_as_everywhere_else(redis):
 
 
 POISON = [
-    b"",
-    b"not json",
-    b"\xff\xfe",
-    b"[]",
-    b'{"request_id": "x"}',
+    seal(""),
+    seal("not json"),
+    seal("[]"),
+    seal('{"request_id": "x"}'),
     replace(ENTRY, request_id="").encode(),
     replace(ENTRY, prompt_tokens=-1).encode(),
     replace(ENTRY, prompt_tokens=2**40).encode(),
@@ -120,8 +120,8 @@ POISON = [
     replace(ENTRY, occurred_at=float("nan")).encode(),
     replace(ENTRY, deployment="x" * 81).encode(),
     replace(ENTRY, department="nul\x00").encode(),
-    json.dumps({"request_id": "x", "occurred_at": "soon", "outcome": "", "endpoint": ""}),
-    json.dumps({**json.loads(ENTRY.encode()), "prompt_tokens": "11"}),
+    seal(json.dumps({"request_id": "x", "occurred_at": "soon", "outcome": "", "endpoint": ""})),
+    seal(json.dumps({**json.loads(ENTRY.to_json()), "prompt_tokens": "11"})),
 ]
 
 
@@ -145,7 +145,7 @@ def test_an_entry_without_its_field_is_put_aside(redis):
 
 
 def test_a_newer_gateway_may_say_more(redis):
-    send(redis, json.dumps({**json.loads(ENTRY.encode()), "energy_j": 3}))
+    send(redis, seal(json.dumps({**json.loads(ENTRY.to_json()), "energy_j": 3})))
     collect(redis)
     assert UsageRecord.objects.count() == 1
 
