@@ -55,22 +55,29 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 def respond(queue: str) -> None:
     """Answer every message of a Celery queue with the same two events, until killed."""
+    import django
     import redis
+    from django.conf import settings
 
-    from workers.wire import Delta, Done, encode_event
+    django.setup()
+    from workers.deployments.worker_keys import worker_key_register
+    from workers.sealing import WireKey, WorkerSeals
+    from workers.wire import Delta, Done
 
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
-    delta = encode_event(Delta("Adds two numbers.", 4))
-    done = encode_event(Done("stop", prompt_tokens=60, completion_tokens=4))
+    worker = WorkerSeals(WireKey(settings.WIRE_KEY))
+    worker_key_register(worker="responder", public_key=worker.public_key)
+    delta = Delta("Adds two numbers.", 4)
+    done = Done("stop", prompt_tokens=60, completion_tokens=4)
     while True:
         item: Any = client.brpop([queue], timeout=1)
         if item is None:
             continue
-        ((request, *_), _, _) = json.loads(base64.b64decode(json.loads(item[1])["body"]))
+        ((message, *_), _, _) = json.loads(base64.b64decode(json.loads(item[1])["body"]))
+        request, seals = worker.open(message)
         pipe = client.pipeline(transaction=False)
         for event in (delta, done):
-            fields: dict[Any, Any] = {"id": request["request_id"], "event": event}
-            pipe.xadd(request["reply_stream"], fields, maxlen=10_000, approximate=True)
+            pipe.xadd(request.reply_stream, seals.seal(event), maxlen=10_000, approximate=True)
         pipe.execute()
 
 

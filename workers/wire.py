@@ -1,9 +1,10 @@
-"""What crosses the broker between gateway and engine workers. Knows neither Django nor torch.
+"""Messages between gateway and engine workers, as they are before they are sealed. Knows neither
+Django nor torch.
 
-A request travels as a Celery message on the queue of its deployment. Answers travel on one Redis
-Stream per gateway process (`reply_stream`), each entry with the fields `id` (the request's id) and
-`event` (JSON of one of the events below), so that a gateway reads all of its requests' answers over
-one connection. A request is cancelled by publishing its id on `CANCEL_CHANNEL`.
+A request travels as a Celery message on the queue of its deployment. Replies travel on one Redis
+Stream per gateway process (`reply_stream`), so that a gateway reads all of its requests' replies
+over one connection. A request is cancelled by a notice on `CANCEL_CHANNEL`. `workers.sealing` makes
+and checks what is sent.
 """
 
 from __future__ import annotations

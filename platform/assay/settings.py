@@ -176,6 +176,8 @@ SECRET_KEY = secret("ASSAY_SECRET_KEY")
 KEY_PEPPERS: dict[int, bytes] = {1: secret("ASSAY_KEY_PEPPER").encode()}
 if os.environ.get("ASSAY_KEY_PEPPER_2") or os.environ.get("ASSAY_KEY_PEPPER_2_FILE"):
     KEY_PEPPERS[2] = secret("ASSAY_KEY_PEPPER_2").encode()
+# Seals requests and replies between gateways and engine workers: for those alone.
+WIRE_KEY = process_secret("ASSAY_WIRE_KEY")
 # Authenticates usage entries: for the web process and the controller alone.
 USAGE_KEY = process_secret("ASSAY_USAGE_KEY")
 # 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; made in the data folder when

@@ -28,6 +28,7 @@ from tests.abuse.database import digests
 from tests.abuse.test_replay import entry
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from tests.unit.assay.portal_data import Company
+from tests.unit.workers.sealed import Wire
 from tests.unit.workers.test_tasks_answering import plan, request_for
 from workers.app import app
 from workers.deployments.plans import LoadPlan
@@ -43,7 +44,6 @@ from workers.wire import (
     Done,
     Failed,
     InferenceRequest,
-    decode_event,
 )
 
 __all__ = ["stage"]
@@ -128,14 +128,14 @@ FORGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", FORGED)
-def test_an_inference_message_that_no_gateway_wrote_runs_nothing(
+def test_a_request_for_other_bytes_than_are_loaded_runs_nothing(
     worker: tuple[Answerer, LoadPlan], redis: redis_module.Redis, what: str
 ) -> None:
     answerer, planned = worker
-    answerer.answer(request_for(planned, **FORGED[what]))
+    wire = Wire()
+    answerer.answer(*wire.open(request_for(planned, **FORGED[what])))
     wait_until(lambda: redis.xlen("replies") >= 1)
-    events = [decode_event(fields[b"event"]) for _, fields in redis.xrange("replies")]
-    assert [type(each) for each in events] == [Failed]
+    assert [type(each) for each in wire.read(redis)] == [Failed]
 
 
 @pytest.mark.parametrize(
@@ -200,16 +200,15 @@ def test_usage_forged_for_another_department_books_nothing(
     assert AuditEvent.objects.filter(action="usage:refuse", outcome="denied").count() == 1
 
 
-def test_junk_on_the_reply_stream_costs_no_request_its_answer(stage: Stage) -> None:
+def test_junk_on_the_reply_stream_costs_no_other_request_its_answer(stage: Stage) -> None:
     """Entries of no shape, of other requests, and ends of requests that never were."""
 
     def noisy(request: InferenceRequest, reply: Callable[[Any], None]) -> None:
         client = stage.redis
         for fields in (
-            {"id": request.request_id, "event": "junk"},
-            {"id": request.request_id},
-            {"id": request.request_id, "event": '{"type": "shutdown"}'},
-            {"id": request.request_id, "event": '{"type": "delta", "text": 1}'},
+            {"id": "req_other", "event": "junk"},
+            {"id": "req_other"},
+            {"id": "", "event": '{"type": "shutdown"}'},
             {"event": "{}"},
             {"id": "req_somebody_else", "event": '{"type": "delta", "text": "x", "tokens": 1}'},
             {"id": b"\xff", "event": b"\xff"},

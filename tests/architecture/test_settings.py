@@ -50,7 +50,9 @@ def test_production_names_the_setting_that_is_missing(name: str) -> None:
     assert name in finished.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["ASSAY_SECRET_KEY", "ASSAY_KEY_PEPPER", "ASSAY_USAGE_KEY"])
+@pytest.mark.parametrize(
+    "name", ["ASSAY_SECRET_KEY", "ASSAY_KEY_PEPPER", "ASSAY_USAGE_KEY", "ASSAY_WIRE_KEY"]
+)
 @pytest.mark.parametrize("value", ["development-only-not-a-secret", "short"])
 def test_production_refuses_a_demo_secret(name: str, value: str) -> None:
     finished = start({**COMPLETE, name: value})

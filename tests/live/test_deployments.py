@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,23 @@ from redis import Redis
 from tests.live.celery_worker import until, worker
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.unit.workers.sealed import Wire, entries
 from workers.app import app
-from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.models import (
+    Deployment,
+    DeploymentState,
+    Replica,
+    ReplicaState,
+    WorkerKey,
+)
 from workers.deployments.services import deployment_create, deployment_stop
-from workers.wire import CANCEL_CHANNEL, INFERENCE_TASK, InferenceRequest, deployment_queue
+from workers.wire import (
+    CANCEL_CHANNEL,
+    INFERENCE_TASK,
+    Delta,
+    InferenceRequest,
+    deployment_queue,
+)
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 ENGINE = (
@@ -25,7 +37,7 @@ ENGINE = (
 )
 
 
-def send(deployment: Deployment, request_id: str, prompt: str) -> None:
+def send(wire: Wire, deployment: Deployment, request_id: str, prompt: str) -> None:
     request = InferenceRequest(
         request_id=request_id,
         deployment_id=deployment.pk,
@@ -37,18 +49,25 @@ def send(deployment: Deployment, request_id: str, prompt: str) -> None:
         enqueued_at=time.time(),
         deadline=time.time() + 60,
     )
-    app.send_task(
-        INFERENCE_TASK, args=[request.to_message()], queue=deployment_queue(deployment.pk)
-    )
+    sealed = wire.seal(request, *WorkerKey.objects.values_list("public_key", flat=True))
+    app.send_task(INFERENCE_TASK, args=[sealed], queue=deployment_queue(deployment.pk))
 
 
-def ends(redis: Redis) -> dict[str, dict[str, Any]]:
-    found = {}
-    for _, fields in redis.xrange("replies"):
-        event = json.loads(fields[b"event"])
-        if event["type"] != "delta":
-            found[fields[b"id"].decode()] = event
-    return found
+class Ends:
+    """How requests have ended, by ID; each entry of the stream is read once."""
+
+    def __init__(self, redis: Redis, wire: Wire) -> None:
+        self._redis, self._wire = redis, wire
+        self._read = 0
+        self._found: dict[str, Any] = {}
+
+    def __call__(self) -> dict[str, Any]:
+        for fields in list(entries(self._redis))[self._read :]:
+            self._read += 1
+            event = self._wire.event(fields)
+            if not isinstance(event, Delta):
+                self._found[fields[b"id"].decode()] = event
+        return self._found
 
 
 def in_state(deployment: Deployment, state: DeploymentState) -> bool:
@@ -57,32 +76,38 @@ def in_state(deployment: Deployment, state: DeploymentState) -> bool:
 
 
 def test_a_deployment_lives_and_ends_on_an_engine_worker(redis: Redis, tmp_path: Path) -> None:
-    actor = company.developer()
+    actor, wire = company.developer(), Wire()
+    ends = Ends(redis, wire)
     before = deployment_create(actor=actor, release_id=release(adapter()).pk)
     with worker(tmp_path / "engine.log", *ENGINE) as process:
         until(lambda: in_state(before, DeploymentState.SERVING))
         # One that is made while the worker runs is loaded because it hears of it.
         after = deployment_create(actor=actor, release_id=release(adapter(b"more"), name="more").pk)
         until(lambda: in_state(after, DeploymentState.SERVING))
-        send(before, "r1", "one two")
-        send(after, "r2", "three")
-        until(lambda: len(ends(redis)) == 2)
-        assert {each["finish_reason"] for each in ends(redis).values()} == {"stop"}
+        send(wire, before, "r1", "one two")
+        send(wire, after, "r2", "three")
+        until(lambda: len(ends()) == 2)
+        assert {each.finish_reason for each in ends().values()} == {"stop"}
 
-        send(after, "r3", "wait")
+        send(wire, after, "r3", "wait")
         until(lambda: redis.llen(deployment_queue(after.pk)) == 0)
         redis.publish(CANCEL_CHANNEL, "r3")
-        until(lambda: "r3" in ends(redis))
-        assert ends(redis)["r3"]["finish_reason"] == "cancelled"
+        redis.publish(CANCEL_CHANNEL, "r3:" + "0" * 64)
+        send(wire, after, "r6", "behind the forged cancellations")
+        until(lambda: "r6" in ends())
+        assert "r3" not in ends()
+        redis.publish(CANCEL_CHANNEL, wire.key.cancel_message("r3"))
+        until(lambda: "r3" in ends())
+        assert ends()["r3"].finish_reason == "cancelled"
 
         deployment_stop(actor=company.person("lea", "lead", "clinical"), deployment_id=before.pk)
         stopped = Replica.objects.filter(deployment=before, state=ReplicaState.STOPPED)
         until(stopped.exists)
-        send(before, "r4", "too late")
-        send(after, "r5", "still here")
-        until(lambda: "r5" in ends(redis))
+        send(wire, before, "r4", "too late")
+        send(wire, after, "r5", "still here")
+        until(lambda: "r5" in ends())
         assert redis.llen(deployment_queue(before.pk)) == 1
-        assert "r4" not in ends(redis)
+        assert "r4" not in ends()
 
         process.terminate()
         assert process.wait(30) == 0, (tmp_path / "engine.log").read_text()

@@ -17,6 +17,7 @@ from governance.keys.models import ApiKey
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.live.web_process import process, web
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from workers.deployments.models import WorkerKey
 from workers.wire import SNAPSHOT_CHANNEL, deployment_queue
 
 __all__ = ["stage"]
@@ -28,27 +29,39 @@ BODY = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}], "max
 # An engine worker without an engine: Celery's own consumer, our own protocol, a fixed answer.
 ENGINE = """
 import os, redis
+from celery.signals import worker_ready
+from django.conf import settings
 from workers.app import app
-from workers.wire import INFERENCE_TASK, Delta, Done, InferenceRequest, encode_event
+from workers.sealing import WireKey, WorkerSeals
+from workers.wire import INFERENCE_TASK, Delta, Done
 
 client = redis.Redis.from_url(os.environ["REDIS_URL"])
+worker = WorkerSeals(WireKey(settings.WIRE_KEY))
+
+@worker_ready.connect
+def register(**_):
+    from workers.deployments.worker_keys import worker_key_register
+
+    worker_key_register(worker="WORKER", public_key=worker.public_key)
 
 @app.task(name=INFERENCE_TASK)
 def run(message):
-    request = InferenceRequest.from_message(message)
+    request, seals = worker.open(message)
     slow = request.inputs["messages"][-1]["content"] == "slowly"
     for event in (Delta("Hello", 1), *(() if slow else (Done("stop", 5, 1),))):
-        client.xadd(request.reply_stream, {"id": request.request_id, "event": encode_event(event)})
+        client.xadd(request.reply_stream, seals.seal(event))
 """
 
 
 @contextmanager
 def engine(folder: Path, deployment_id: int) -> Iterator[None]:
-    (folder / "fixed_engine.py").write_text(ENGINE)
+    (folder / "fixed_engine.py").write_text(ENGINE.replace("WORKER", f"responder-{deployment_id}"))
+    before = WorkerKey.objects.get().public_key
     queue = deployment_queue(deployment_id)
     options = ("-I", "fixed_engine", "-Q", queue, "-P", "threads", "-c", "8")
     quiet = ("--without-mingle", "--without-gossip", "--loglevel", "WARNING")
     with process(folder, "celery", "-A", "workers.app", "worker", *options, *quiet):
+        wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
         yield
 
 

@@ -89,6 +89,23 @@ class Replica(models.Model):
         return f"{self.deployment_id}@{self.worker}"
 
 
+class WorkerKey(models.Model):
+    """Public key (X25519, hexadecimal) of one engine worker process, made anew at each start.
+
+    Gateways seal requests for the keys of the workers that hold the deployment.
+    """
+
+    worker = models.CharField(max_length=120, unique=True)
+    public_key = models.CharField(max_length=64)
+    registered_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("worker",)
+
+    def __str__(self) -> str:
+        return self.worker
+
+
 class ServingPeriod(models.Model):
     """From when to when a deployment served: what answers "what served then?".
 

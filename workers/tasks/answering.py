@@ -9,13 +9,13 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
+from workers.sealing import LONGEST_S, ReplySeals
 from workers.tasks.device import DeviceClock
 from workers.tasks.hosting import EngineHost, Loaded
 from workers.tasks.replies import Replies, Reply
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest
 
 logger = logging.getLogger(__name__)
-LONGEST_S = 3600.0
 CANCEL_GRACE_S = 10.0
 REMEMBERED_CANCELS = 10_000
 
@@ -27,9 +27,10 @@ class Answer:
     """
 
     def __init__(
-        self, request: InferenceRequest, replies: Replies, clock: DeviceClock | None = None
+        self, request: InferenceRequest, seals: ReplySeals, replies: Replies, clock: DeviceClock
     ) -> None:
-        self._clock = clock or DeviceClock()
+        self._clock = clock
+        self._seals = seals
         self.finished = threading.Event()
         self._request = request
         self._replies = replies
@@ -68,7 +69,7 @@ class Answer:
             self.finished.set()
 
     def _send(self, event: Event) -> None:
-        self._replies.put(Reply(self._request.reply_stream, self._request.request_id, event))
+        self._replies.put(Reply(self._seals, event))
 
 
 class Answerer:
@@ -85,9 +86,9 @@ class Answerer:
         self._lock = threading.Lock()
         self._clock = DeviceClock()
 
-    def answer(self, request: InferenceRequest) -> None:
+    def answer(self, request: InferenceRequest, seals: ReplySeals) -> None:
         """Run one request; whatever happens, its last event is sent."""
-        answer = Answer(request, self._replies, self._clock)
+        answer = Answer(request, seals, self._replies, self._clock)
         try:
             self._admit(request, answer)
         except RequestRefused as error:

@@ -16,11 +16,13 @@ from django.conf import settings
 from governance.errors import Unavailable
 from workers.app import app
 from workers.deployments.reconciler import Reconciler
+from workers.deployments.worker_keys import worker_key_register
 from workers.listening import listener
+from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies
-from workers.wire import CANCEL_CHANNEL, DEPLOYMENTS_CHANNEL, INFERENCE_TASK, InferenceRequest
+from workers.wire import CANCEL_CHANNEL, DEPLOYMENTS_CHANNEL, INFERENCE_TASK
 
 logger = logging.getLogger(__name__)
 CONTROL_TIMEOUT_S = 5.0
@@ -33,9 +35,10 @@ class Runtime:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._stop = threading.Event()
+        self._seals = WorkerSeals(WireKey(settings.WIRE_KEY))
         self._host = EngineHost()
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
-        self.answerer = Answerer(self._host, self._replies)
+        self._answerer = Answerer(self._host, self._replies)
         self._reconciler = Reconciler(
             self._host, worker=worker, consume=self._consume, cease=self._cease
         )
@@ -49,8 +52,10 @@ class Runtime:
         ]
 
     def start(self) -> None:
+        """Register this process's key, then load what is to be served."""
+        worker_key_register(worker=self._worker, public_key=self._seals.public_key)
         handlers: dict[str, Callable[[str], None]] = {
-            CANCEL_CHANNEL: self.answerer.cancel,
+            CANCEL_CHANNEL: self._cancel,
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
         }
         for thread in self._threads:
@@ -65,6 +70,26 @@ class Runtime:
             thread.join(STOP_TIMEOUT_S)
         self._host.close()
         self._replies.close()
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Answer a request that a gateway sealed for this process; refuse any other message."""
+        try:
+            request, seals = self._seals.open(message)
+        except NotAddressed as error:
+            logger.warning("%s It goes back to its gateway.", error)
+            self._replies.bounce(error)
+        except Forged as error:
+            logger.error("FORGED REQUEST refused: %s", error)
+        else:
+            self._answerer.answer(request, seals)
+
+    def _cancel(self, message: str) -> None:
+        try:
+            request_id = self._seals.cancelled(message)
+        except Forged as error:
+            logger.error("FORGED CANCELLATION refused: %s", error)
+        else:
+            self._answerer.cancel(request_id)
 
     def _consume(self, queue: str) -> None:
         # Through the worker's mailbox: its consumer belongs to another thread.
@@ -106,8 +131,7 @@ def _close(**_: Any) -> None:
 @app.task(name=INFERENCE_TASK)  # type: ignore[untyped-decorator]
 def run(message: dict[str, Any]) -> None:
     """Answer one request on its reply stream."""
-    request = InferenceRequest.from_message(message)
     if _runtime is None:
-        logger.error("Request %s came before the engines were ready", request.request_id)
+        logger.error("A request came before the engines were ready")
         return
-    _runtime.answerer.answer(request)
+    _runtime.answer(message)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import redis
 
-from workers.wire import REPLY_MAXLEN, REPLY_TTL_S, Delta, Event, Failed, encode_event
+from workers.sealing import NotAddressed, ReplySeals
+from workers.wire import REPLY_MAXLEN, REPLY_TTL_S, Delta, Event, Failed
 
 logger = logging.getLogger(__name__)
 BATCH = 512
@@ -24,11 +25,14 @@ RENEW_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One event of one request for one gateway's stream."""
+    """One event of one request, and what seals it."""
 
-    stream: str
-    request_id: str
+    seals: ReplySeals
     event: Event
+
+    @property
+    def request_id(self) -> str:
+        return self.seals.request_id
 
 
 def merged(replies: list[Reply]) -> list[Reply]:
@@ -41,7 +45,7 @@ def merged(replies: list[Reply]) -> list[Reply]:
             before = result[at].event
             if isinstance(before, Delta):
                 joined = Delta(before.text + event.text, before.tokens + event.tokens)
-                result[at] = Reply(reply.stream, reply.request_id, joined)
+                result[at] = Reply(reply.seals, joined)
                 continue
         if isinstance(event, Delta):
             open_delta[reply.request_id] = len(result)
@@ -54,8 +58,8 @@ def merged(replies: list[Reply]) -> list[Reply]:
 def broken(replies: list[Reply]) -> list[Reply]:
     """One failure for each request among them; a gateway that has its end already ignores it."""
     failure = Failed("unavailable", "The answer was lost on its way; ask again.", 503)
-    streams = {reply.request_id: reply.stream for reply in replies}
-    return [Reply(stream, request_id, failure) for request_id, stream in streams.items()]
+    seals = {reply.request_id: reply.seals for reply in replies}
+    return [Reply(each, failure) for each in seals.values()]
 
 
 class Replies:
@@ -70,6 +74,15 @@ class Replies:
 
     def put(self, reply: Reply) -> None:
         self._queue.put(reply)
+
+    def bounce(self, unopened: NotAddressed) -> None:
+        """Send a request back to its gateway, unopened. Losing it costs the caller a wait."""
+        try:
+            self._client.xadd(
+                unopened.stream, unopened.fields, maxlen=REPLY_MAXLEN, approximate=True
+            )
+        except redis.RedisError as error:
+            logger.warning("%s It could not be sent back: %s", unopened, error)
 
     def close(self) -> None:
         """Write what is queued and stop."""
@@ -117,14 +130,14 @@ class Replies:
         now = time.monotonic()
         for reply in replies:
             pipe.xadd(
-                reply.stream,
-                {"id": reply.request_id, "event": encode_event(reply.event)},
+                reply.seals.stream,
+                reply.seals.seal(reply.event),
                 maxlen=REPLY_MAXLEN,
                 approximate=True,
             )
-            if now - self._renewed.get(reply.stream, -RENEW_S) >= RENEW_S:
-                pipe.expire(reply.stream, REPLY_TTL_S)
-                self._renewed[reply.stream] = now
+            if now - self._renewed.get(reply.seals.stream, -RENEW_S) >= RENEW_S:
+                pipe.expire(reply.seals.stream, REPLY_TTL_S)
+                self._renewed[reply.seals.stream] = now
         try:
             pipe.execute()
         except redis.RedisError:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import redis.asyncio
 
 from governance.errors import Unavailable
 from workers.app import app
+from workers.sealing import WireKey
 from workers.wire import CANCEL_CHANNEL, INFERENCE_TASK, InferenceRequest, deployment_queue
 
 logger = logging.getLogger(__name__)
@@ -20,13 +23,14 @@ _PUBLISH_TIMEOUT_S = 5.0
 class Dispatcher:
     """Publishes from a few threads, because Celery's producer blocks."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, wire: WireKey) -> None:
         self._client = client
+        self._wire = wire
         # Publishing is mostly Python: more threads only wait for each other.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-publish")
 
-    async def publish(self, request: InferenceRequest) -> None:
-        """Put the request on its deployment's queue.
+    async def publish(self, request: InferenceRequest, sealed: Mapping[str, Any]) -> None:
+        """Put the sealed request on its deployment's queue.
 
         Raises:
             Unavailable: the broker does not take it.
@@ -34,7 +38,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
-                await loop.run_in_executor(self._threads, _send, request)
+                await loop.run_in_executor(self._threads, _send, request, sealed)
         except Exception as error:
             # kombu raises its own, redis-py's and the socket's errors here, by transport.
             logger.warning("Request %s could not be published: %s", request.request_id, error)
@@ -45,7 +49,7 @@ class Dispatcher:
     async def cancel(self, request_id: str) -> None:
         """Tell the workers that nobody waits any more. Losing it costs compute, not truth."""
         try:
-            await self._client.publish(CANCEL_CHANNEL, request_id)
+            await self._client.publish(CANCEL_CHANNEL, self._wire.cancel_message(request_id))
         except (redis.RedisError, OSError) as error:
             logger.warning("Request %s could not be cancelled: %s", request_id, error)
 
@@ -53,10 +57,10 @@ class Dispatcher:
         await asyncio.to_thread(self._threads.shutdown)
 
 
-def _send(request: InferenceRequest) -> None:
+def _send(request: InferenceRequest, sealed: Mapping[str, Any]) -> None:
     app.send_task(
         INFERENCE_TASK,
-        args=[request.to_message()],
+        args=[sealed],
         queue=deployment_queue(request.deployment_id),
         task_id=request.request_id,
         expires=max(1.0, request.deadline - request.enqueued_at),

@@ -69,6 +69,14 @@ class EngineFailed(DomainError):
         self.status = status if 400 <= status <= 599 else 500
 
 
+class ReplyForged(DomainError):
+    """A reply did not come from the worker that holds the deployment (502)."""
+
+    code = "reply_forged"
+    status = 502
+    title = "Reply forged"
+
+
 class DeadlinePassed(DomainError):
     """No answer within the gateway's time limit (504)."""
 

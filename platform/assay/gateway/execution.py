@@ -12,12 +12,12 @@ from django.conf import settings
 from assay.gateway.admission import Admitted, Application, Ticket
 from assay.gateway.call import Call
 from assay.gateway.endpoints import Plan
-from assay.gateway.errors import DeadlinePassed, EngineFailed, error_json
+from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_json
 from assay.gateway.http import ClientGone, Headers, Receive, Send, respond
 from assay.gateway.ledger import Settlement
 from assay.gateway.metrics import TOKENS
 from assay.gateway.rendering import GenerationRenderer, dumps, encode
-from assay.gateway.replies import Cut, Inbox, Signal
+from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
 from governance.quotas.wire import Amount
 from workers.wire import Delta, Done, Failed, InferenceRequest
@@ -152,8 +152,10 @@ class Execution:
             deadline=now + timeout_s,
             expires_at=self._deployment.expires_at,
         )
+        sealed, reader = self._runtime.seals.seal(request, self._deployment.workers)
+        self._runtime.replies.expect(call.request_id, reader)
         try:
-            await self._runtime.dispatcher.publish(request)
+            await self._runtime.dispatcher.publish(request, sealed)
         except Unavailable as error:
             call.recorded = True
             await self._runtime.dispatcher.cancel(call.request_id)
@@ -219,7 +221,7 @@ class Execution:
 
         Raises:
             ClientGone: the client hung up.
-            EngineFailed, DeadlinePassed: there is no answer.
+            EngineFailed, DeadlinePassed, ReplyForged: there is no answer.
             DomainError: what admitted the request no longer holds.
         """
         event = await inbox.get()
@@ -238,6 +240,12 @@ class Execution:
             raise EngineFailed(event.message, code=event.code, status=event.status)
         if isinstance(event, Cut):
             raise event.error
+        if isinstance(event, Tampered):
+            raise ReplyForged(
+                f"A reply to this request did not come from a worker that holds deployment "
+                f"{self._deployment.name}, so the answer is not delivered.",
+                hint="Tell your operators; they find it in the audit log under the request's ID.",
+            )
         if event is Signal.DEADLINE:
             raise DeadlinePassed(
                 f"Deployment {self._deployment.name} did not answer within "
@@ -260,10 +268,13 @@ class Execution:
             self._abandon(inbox, "cancelled", error.message)
             return
         self._call.recorded = True
+        if isinstance(error, ReplyForged):
+            self._call.outcome = error.code
+            await self._runtime.dispatcher.cancel(self._call.request_id)
         refused = error.status < 500
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
         entry = self._call.entry(
-            error.code if refused else "failed",
+            error.code if refused or isinstance(error, ReplyForged) else "failed",
             reason=error.message,
             ran=not refused,
             prompt_tokens=prompt_tokens,
@@ -307,7 +318,7 @@ class Execution:
                         self._completion_tokens += event.tokens
                     elif isinstance(event, Done):
                         last = event
-                    elif isinstance(event, Failed):
+                    elif isinstance(event, Failed | Tampered):
                         last = Done("cancelled", 0, self._completion_tokens)
         self._runtime.replies.close(self._call.request_id)
         if last is None:

@@ -53,6 +53,10 @@ RELEASE_STOPS = Gauge(
     "Seconds until the deployment stops serving, with the grace of its release.",
     ("deployment",),
 )
+FORGED = Counter(
+    "assay_gateway_forged_replies",
+    "Replies that no worker made that holds the deployment, or that were changed on their way.",
+)
 HELD = Gauge("assay_gateway_held_settlements", "Settlements that Redis has not taken yet.")
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")

@@ -12,8 +12,10 @@ from typing import Any
 
 import redis.asyncio
 
+from assay.gateway.metrics import FORGED
 from governance.errors import DomainError
-from workers.wire import REPLY_TTL_S, Event, decode_event
+from workers.sealing import Forged, ReplyReader
+from workers.wire import REPLY_TTL_S, Event
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,22 @@ class Cut:
     error: DomainError
 
 
-Inbox = asyncio.Queue[Event | Signal | Cut]
+@dataclass(frozen=True, slots=True)
+class Tampered:
+    """Somebody else than the worker wrote a reply; nothing more is believed of this request."""
+
+    reason: str
+
+
+Inbox = asyncio.Queue[Event | Signal | Cut | Tampered]
+
+
+@dataclass(slots=True)
+class _Expected:
+    """Where the replies to a request go, and what checks them once the request is sealed."""
+
+    inbox: Inbox
+    reader: ReplyReader | None = None
 
 
 class Replies:
@@ -49,7 +66,7 @@ class Replies:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self.stream = f"assay:reply:{uuid.uuid4().hex}"
         self._client = client
-        self._inboxes: dict[str, Inbox] = {}
+        self._expected: dict[str, _Expected] = {}
         self._last: str | bytes = "0-0"
         self._trimmed_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -69,12 +86,16 @@ class Replies:
     def open(self, request_id: str) -> Inbox:
         """The queue that the answers to `request_id` will arrive in, until `close`."""
         inbox: Inbox = asyncio.Queue()
-        self._inboxes[request_id] = inbox
+        self._expected[request_id] = _Expected(inbox)
         return inbox
+
+    def expect(self, request_id: str, reader: ReplyReader) -> None:
+        """Believe what `reader` opens. Call it before the request is published."""
+        self._expected[request_id].reader = reader
 
     def close(self, request_id: str) -> None:
         """Answers to `request_id` that still come are dropped."""
-        self._inboxes.pop(request_id, None)
+        self._expected.pop(request_id, None)
 
     async def _read(self) -> None:
         while True:
@@ -95,13 +116,17 @@ class Replies:
             await self._client.expire(self.stream, REPLY_TTL_S)
 
     def _deliver(self, fields: dict[bytes, bytes]) -> None:
+        request_id = fields.get(b"id", b"").decode("utf-8", "replace")
+        expected = self._expected.get(request_id)
+        if expected is None or expected.reader is None:
+            return
         try:
-            inbox = self._inboxes.get(fields[b"id"].decode())
-            if inbox is not None:
-                inbox.put_nowait(decode_event(fields[b"event"]))
-        except (KeyError, TypeError, ValueError):
-            # One bad entry must not cost the other requests their answers.
-            logger.exception("An entry of %s is not an event.", self.stream)
+            expected.inbox.put_nowait(expected.reader.open(fields))
+        except Forged as error:
+            FORGED.inc()
+            logger.critical("FORGED REPLY to request %s refused: %s", request_id, error)
+            expected.reader = None
+            expected.inbox.put_nowait(Tampered(str(error)))
 
 
 def _entries(answer: Any) -> list[_Entry]:

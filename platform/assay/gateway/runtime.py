@@ -17,6 +17,7 @@ from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
 from governance.usage.sealing import require_usage_key
+from workers.sealing import GatewaySeals, WireKey
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Runtime:
 
     def __init__(self) -> None:
         require_usage_key()
+        wire = WireKey(settings.WIRE_KEY)
+        self.seals = GatewaySeals(wire)
         self.client = _client(_CONNECTIONS, 2)
         # Blocking reads of one second each, so a longer patience than the other's.
         self._reader = _client(2, 10)
@@ -50,7 +53,7 @@ class Runtime:
         self.replies = Replies(self._reader)
         self.refresher = Refresher(self.client)
         self.running = Running(self.refresher)
-        self.dispatcher = Dispatcher(self.client)
+        self.dispatcher = Dispatcher(self.client, wire)
 
     def start(self) -> None:
         self.running.start()

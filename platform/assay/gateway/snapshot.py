@@ -10,13 +10,13 @@ alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.conf import settings
 from django.db import close_old_connections, connection
-from django.db.models import Prefetch, Q
+from django.db.models import OuterRef, Prefetch, Q, Subquery
 from django.utils import timezone
 
 from assay.gateway.conditions import break_glass_notice, end_notice, held_conditions
@@ -34,7 +34,7 @@ from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 from registry.releases.models import Release, ReleaseState
 from registry.versions.classification import classification_expression
 from registry.versions.models import ModelVersion, VersionState
-from workers.deployments.models import Deployment, Replica, ReplicaState
+from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.resources import deployment_attributes
 from workers.deployments.selectors import live_or_recalled
 from workers.deployments.states import LIVE
@@ -47,6 +47,15 @@ _RECALL_REMEMBERED = timedelta(hours=1)
 REPLICA_PATIENCE_S = 30.0
 _IN_FORCE = Prefetch(
     "release__break_glasses", BreakGlass.objects.filter(state=BreakGlassState.ACTIVE)
+)
+# Each with the public key of its worker; a worker without one cannot be sent anything.
+_REPLICAS = Prefetch(
+    "replicas",
+    Replica.objects.annotate(
+        public_key=Subquery(
+            WorkerKey.objects.filter(worker=OuterRef("worker")).values("public_key")[:1]
+        )
+    ),
 )
 # Columns that are large and not needed here.
 _HEAVY = (
@@ -91,6 +100,7 @@ class DeploymentEntry:
     the departments that the conditions of its release leave, if they leave some out, and
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
     near. `break_glass`: it serves by an emergency approval, before its review has decided.
+    `workers` are the public keys of the worker processes that have it or are loading it.
     """
 
     id: int
@@ -111,6 +121,7 @@ class DeploymentEntry:
     limits_of: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
     notice: tuple[tuple[bytes, bytes], ...] = ()
     break_glass: bool = False
+    workers: tuple[str, ...] = ()
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
         """What limits a request of that department here."""
@@ -246,7 +257,7 @@ def _read_deployments(
 ) -> tuple[dict[str, DeploymentEntry], dict[int, str]]:
     """Live ones by name; and why, by id, those that a recall has stopped lately."""
     rows = live_or_recalled(timezone.now() - _RECALL_REMEMBERED)
-    rows = rows.prefetch_related("release__departments", "replicas", _IN_FORCE).defer(*_HEAVY)
+    rows = rows.prefetch_related("release__departments", _REPLICAS, _IN_FORCE).defer(*_HEAVY)
     found = list(rows.annotate(classification=classification_expression("release__version__")))
     prices = tariffs()
     live = {
@@ -301,6 +312,7 @@ def _deployment_entry(
         limits_of=held.limits_of,
         notice=end_notice(release) if emergency is None else break_glass_notice(emergency),
         break_glass=emergency is not None,
+        workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
     )
 
 
@@ -322,7 +334,18 @@ def _obstacle(row: Deployment) -> str:
     return ""
 
 
+def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
+    """Public keys of the workers that a request may reach: also of one that still loads, which may
+    read the queue before the next snapshot."""
+    for replica in replicas:
+        loading = replica.state == ReplicaState.LOADING
+        if replica.public_key and (loading or _ready_until(replica, digest)):  # type: ignore[attr-defined]  # annotated above
+            yield replica.public_key  # type: ignore[attr-defined]
+
+
 def _ready_until(replica: Replica, digest: str) -> float:
+    if not replica.public_key:  # type: ignore[attr-defined]
+        return 0.0
     if replica.state != ReplicaState.READY or replica.loaded_digest != digest:
         return 0.0
     return replica.heartbeat_at.timestamp() + REPLICA_PATIENCE_S

@@ -36,6 +36,8 @@ from registry.releases.models import Release, ReleaseState
 from registry.versions.models import Model, ModelVersion, VersionKind
 from workers.app import app
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.worker_keys import worker_key_register
+from workers.sealing import NotAddressed, ReplySeals, WireKey, WorkerSeals
 from workers.wire import (
     CANCEL_CHANNEL,
     SNAPSHOT_CHANNEL,
@@ -44,7 +46,6 @@ from workers.wire import (
     Event,
     InferenceRequest,
     deployment_queue,
-    encode_event,
 )
 
 DIGEST = "d" * 64
@@ -66,6 +67,7 @@ class Responder:
         self.requests: list[InferenceRequest] = []
         self.cancelled: list[str] = []
         self.queue = deployment_queue(deployment_id)
+        self.seals = WorkerSeals(WireKey(settings.WIRE_KEY))
         self._behaviour = behaviour
         self._client = redis_module.Redis.from_url(os.environ["REDIS_URL"])
         self._stop = threading.Event()
@@ -77,6 +79,10 @@ class Responder:
         for thread in self._threads:
             thread.start()
 
+    def restart(self) -> None:
+        """Have a new key, as a new process does, that no gateway knows of yet."""
+        self.seals = WorkerSeals(WireKey(settings.WIRE_KEY))
+
     def _consume(self) -> None:
         with app.connection() as connection, connection.SimpleQueue(self.queue) as queue:
             while not self._stop.is_set():
@@ -85,21 +91,24 @@ class Responder:
                 except Empty:
                     continue
                 message.ack()
-                request = InferenceRequest.from_message(message.payload[0][0])
+                try:
+                    request, seals = self.seals.open(message.payload[0][0])
+                except NotAddressed as error:
+                    self._client.xadd(error.stream, error.fields)
+                    continue
                 self.requests.append(request)
-                threading.Thread(target=self._run, args=(request,)).start()
+                threading.Thread(target=self._run, args=(request, seals)).start()
 
-    def _run(self, request: InferenceRequest) -> None:
+    def _run(self, request: InferenceRequest, seals: ReplySeals) -> None:
         def reply(event: Event) -> None:
-            fields = {"id": request.request_id, "event": encode_event(event)}
-            self._client.xadd(request.reply_stream, fields)
+            self._client.xadd(request.reply_stream, seals.seal(event))
 
         self._behaviour(request, reply)
 
     def _listen(self) -> None:
         while not self._stop.is_set():
             if (notice := self._notices.get_message(timeout=0.1)) is not None:
-                self.cancelled.append(notice["data"].decode("latin-1"))
+                self.cancelled.append(notice["data"].decode("latin-1").partition(":")[0])
 
     def stop(self) -> None:
         # Not joined: kombu blocks for up to a second, and queues' names never come again.
@@ -189,17 +198,25 @@ class Stage:
             state=DeploymentState.SERVING,
             created_by=self.person,
         )
+        worker = f"responder-{made.pk}"
         if ready:
             Replica.objects.create(
                 deployment=made,
-                worker="responder",
+                worker=worker,
                 state=ReplicaState.READY,
                 loaded_digest=DIGEST,
                 heartbeat_at=timezone.now(),
             )
-        self.notify()
         if behaviour is not None:
-            self.responders.append(Responder(made.pk, behaviour))
+            responder = Responder(made.pk, behaviour)
+            self.responders.append(responder)
+            if ready:
+                worker_key_register(worker=worker, public_key=responder.seals.public_key)
+        elif ready:
+            worker_key_register(
+                worker=worker, public_key=WorkerSeals(WireKey(settings.WIRE_KEY)).public_key
+            )
+        self.notify()
         return made
 
     def limit(self, kind: str, limit: int, department: str = "engineering", **changes: Any) -> None:

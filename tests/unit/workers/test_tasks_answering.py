@@ -13,11 +13,12 @@ from redis import Redis
 
 from registry.manifests import Manifest
 from tests.unit.workers import company, echo
+from tests.unit.workers.sealed import Wire
 from workers.deployments.plans import LoadPlan, Weights
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies, Reply, broken, merged
-from workers.wire import Delta, Done, Event, Failed, InferenceRequest, decode_event
+from workers.wire import Delta, Done, Event, Failed, InferenceRequest
 
 STREAM = "replies"
 ENGINE = "tests.unit.workers.echo:EchoEngine"
@@ -70,14 +71,10 @@ def host() -> Iterator[EngineHost]:
 
 
 def events_of(redis: Redis, host: EngineHost, request: InferenceRequest) -> list[Event]:
-    replies = Replies(redis)
-    Answerer(host, replies).answer(request)
+    replies, wire = Replies(redis), Wire()
+    Answerer(host, replies).answer(*wire.open(request))
     replies.close()
-    return read(redis)
-
-
-def read(redis: Redis) -> list[Event]:
-    return [decode_event(fields[b"event"]) for _, fields in redis.xrange(STREAM)]
+    return wire.read(redis)
 
 
 def test_an_answer_arrives_on_the_stream_and_the_stream_expires(
@@ -130,17 +127,18 @@ def test_a_cancel_ends_a_running_request_and_overtakes_a_queued_one(
     redis: Redis, host: EngineHost
 ) -> None:
     host.load(plan())
-    replies = Replies(redis)
+    replies, wire = Replies(redis), Wire()
     answerer = Answerer(host, replies)
-    running = threading.Thread(target=answerer.answer, args=(request_for(plan(), "wait"),))
+    waiting = wire.open(request_for(plan(), "wait"))
+    running = threading.Thread(target=answerer.answer, args=waiting)
     running.start()
     echo.OPEN[0].arrived.wait()
     answerer.cancel("r1")
     running.join()
     answerer.cancel("r2")
-    answerer.answer(request_for(plan(), request_id="r2"))
+    answerer.answer(*wire.open(request_for(plan(), request_id="r2")))
     replies.close()
-    ends = [event for event in read(redis) if isinstance(event, Done)]
+    ends = [event for event in wire.read(redis) if isinstance(event, Done)]
     assert [end.finish_reason for end in ends] == ["cancelled", "cancelled"]
 
 
@@ -148,10 +146,10 @@ def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
     redis: Redis, host: EngineHost
 ) -> None:
     host.load(plan())
-    replies = Replies(redis)
+    replies, wire = Replies(redis), Wire()
     answerer = Answerer(host, replies)
-    request = request_for(plan(), "prepare", deadline=time.time() + 100)
-    running = threading.Thread(target=answerer.answer, args=(request,))
+    request = wire.open(request_for(plan(), "prepare", deadline=time.time() + 100))
+    running = threading.Thread(target=answerer.answer, args=request)
     running.start()
     assert echo.OPEN[0].arrived.wait(60)
     answerer.cancel("r1")
@@ -159,7 +157,7 @@ def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
     running.join(60)
     assert not running.is_alive()
     replies.close()
-    (end,) = read(redis)
+    (end,) = wire.read(redis)
     assert isinstance(end, Done)
     assert end.finish_reason == "cancelled"
 
@@ -169,11 +167,11 @@ def test_whatever_an_engine_raises_the_request_has_an_end(
     redis: Redis, host: EngineHost, prompt: str, raised: bool
 ) -> None:
     host.load(plan())
-    replies = Replies(redis)
+    replies, wire = Replies(redis), Wire()
     with pytest.raises(SystemExit) if raised else nullcontext():
-        Answerer(host, replies).answer(request_for(plan(), prompt))
+        Answerer(host, replies).answer(*wire.open(request_for(plan(), prompt)))
     replies.close()
-    (end,) = read(redis)
+    (end,) = wire.read(redis)
     assert isinstance(end, Failed)
     assert (end.code, end.status) == ("engine_error", 500)
 
@@ -203,8 +201,11 @@ def test_adapters_share_one_engine_which_ends_with_its_last_user(host: EngineHos
 
 
 def test_neighbouring_deltas_of_a_request_are_joined_and_nothing_is_reordered() -> None:
+    wire = Wire()
+    seals = {name: wire.open(request_for(plan(), request_id=name))[1] for name in "ab"}
+
     def of(request_id: str, event: Event) -> Reply:
-        return Reply(STREAM, request_id, event)
+        return Reply(seals[request_id], event)
 
     done = Done("stop", 1, 2)
     sent = [

@@ -17,6 +17,7 @@ from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
+from tests.unit.workers.sealed import Wire
 from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs import workspace
@@ -27,7 +28,7 @@ from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.jobs import run, run_claim
 from workers.tasks.replies import Replies
-from workers.wire import Done, InferenceRequest, decode_event
+from workers.wire import Done, InferenceRequest
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 GOOD, BAD = ["good", "fine", "great", "happy"], ["bad", "poor", "awful", "sad"]
@@ -113,7 +114,8 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     )
     host, replies = EngineHost(), Replies(redis)
     host.load(load_plan(deployment))
-    Answerer(host, replies).answer(
+    wire = Wire()
+    request, seals = wire.open(
         InferenceRequest(
             request_id="r1",
             deployment_id=deployment.pk,
@@ -125,10 +127,10 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
             deadline=time.time() + 60,
         )
     )
+    Answerer(host, replies).answer(request, seals)
     replies.close()
     host.close()
-    ((_, fields),) = redis.xrange("replies")
-    done = decode_event(fields[b"event"])
+    (done,) = wire.read(redis)
     assert isinstance(done, Done)
     assert done.results is not None
     assert {each["label"] for each in done.results[0]} == {"positive", "negative"}

@@ -1,0 +1,111 @@
+"""Whoever reaches the broker, and does not hold the deployment, answers nothing in its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from governance.audit.models import AuditEvent
+from governance.usage.collector import collect_once
+from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage, wait_until
+from tests.unit.workers.sealed import Wire
+from workers.deployments.worker_keys import worker_key_register
+from workers.wire import Delta, Done, InferenceRequest, encode_event
+
+__all__ = ["stage"]
+
+CHAT = "/v1/chat/completions"
+GOOD = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
+LIE = Delta("I am the approved model.", 5)
+
+
+def plain(stage: Stage, request: InferenceRequest, reply: Reply) -> None:
+    """Replies as a stranger writes them who knows the format of before."""
+    for event in (LIE, Done("stop", 1, 5)):
+        fields: Any = {"id": request.request_id, "event": encode_event(event)}
+        stage.redis.xadd(request.reply_stream, fields)
+
+
+def other_worker(stage: Stage, request: InferenceRequest, reply: Reply) -> None:
+    """Replies by a worker of the installation that does not hold the deployment."""
+    _, seals = Wire().open(request)
+    for event in (LIE, Done("stop", 1, 5)):
+        stage.redis.xadd(request.reply_stream, seals.seal(event))
+
+
+def repeated(stage: Stage, request: InferenceRequest, reply: Reply) -> None:
+    """A genuine reply a second time."""
+    reply(Delta("Hello", 1))
+    wait_until(lambda: stage.redis.xlen(request.reply_stream) == 1)
+    ((_, fields),) = stage.redis.xrange(request.reply_stream)
+    stage.redis.xadd(request.reply_stream, fields)
+    reply(Done("stop", 1, 1))
+
+
+def after_a_good_beginning(stage: Stage, request: InferenceRequest, reply: Reply) -> None:
+    reply(Delta("Hello", 1))
+    plain(stage, request, reply)
+
+
+FORGERIES: tuple[Callable[[Stage, InferenceRequest, Reply], None], ...] = (
+    plain,
+    other_worker,
+    repeated,
+    after_a_good_beginning,
+)
+
+
+@pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
+def test_a_forged_reply_is_refused_audited_and_cancelled(
+    stage: Stage, forge: Callable[[Stage, InferenceRequest, Reply], None]
+) -> None:
+    stage.deployment(behaviour=lambda request, reply: forge(stage, request, reply))
+    answer = stage.post(CHAT, stage.key(), json=GOOD)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "reply_forged")
+    assert LIE.text not in answer.text
+    (entry,) = stage.entries()
+    assert (entry.outcome, entry.request_id) == ("reply_forged", answer.headers["x-request-id"])
+    wait_until(lambda: stage.responders[0].cancelled == [entry.request_id])
+    collect_once(stage.redis, consumer="test", block_ms=1)
+    event = AuditEvent.objects.get(delivery=entry.request_id)
+    assert json.loads(event.canonical)["data"]["outcome"] == "reply_forged"
+    assert "did not come from a worker" in event.reason
+    metrics = httpx.get(f"{stage.url}/metrics").text
+    (line,) = (
+        line
+        for line in metrics.splitlines()
+        if line.startswith("assay_gateway_forged_replies_total")
+    )
+    assert float(line.split()[1]) >= 1
+
+
+def test_a_forged_reply_ends_a_stream_with_an_error(stage: Stage) -> None:
+    def forge(request: InferenceRequest, reply: Reply) -> None:
+        after_a_good_beginning(stage, request, reply)
+
+    stage.deployment(behaviour=forge)
+    answer = stage.post(CHAT, stage.key(), json={**GOOD, "stream": True})
+    assert "reply_forged" in answer.text
+    assert LIE.text not in answer.text
+    assert "[DONE]" not in answer.text
+
+
+def test_a_worker_without_a_registered_key_is_sent_nothing(stage: Stage) -> None:
+    deployment = stage.deployment(behaviour=say_hello)
+    token = stage.key()
+    worker_key_register(worker=f"responder-{deployment.pk}", public_key="")
+    stage.notify()
+    assert stage.post(CHAT, token, json=GOOD).status_code == 503
+    assert stage.responders[0].requests == []
+
+
+def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) -> None:
+    """It has a new key. The caller is told to ask again, and waits for no deadline."""
+    stage.deployment(behaviour=say_hello)
+    stage.responders[0].restart()
+    answer = stage.post(CHAT, stage.key(), json=GOOD)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")

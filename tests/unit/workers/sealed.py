@@ -1,0 +1,43 @@
+"""Requests as they travel: sealed by a gateway's keys, opened by a worker's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.conf import settings
+from redis import Redis
+
+from workers.sealing import GatewaySeals, ReplyReader, ReplySeals, WireKey, WorkerSeals
+from workers.wire import Event, InferenceRequest
+
+
+class Wire:
+    """The keys of one gateway and one engine worker, and the replies that the gateway waits for."""
+
+    def __init__(self) -> None:
+        self.key = WireKey(settings.WIRE_KEY)
+        self.gateway = GatewaySeals(self.key)
+        self.worker = WorkerSeals(self.key)
+        self._readers: dict[bytes, ReplyReader] = {}
+
+    def seal(self, request: InferenceRequest, *workers: str) -> dict[str, Any]:
+        """The message of `request` for these public keys, else for this worker's."""
+        recipients = workers or (self.worker.public_key,)
+        message, self._readers[request.request_id.encode()] = self.gateway.seal(request, recipients)
+        return message
+
+    def open(self, request: InferenceRequest) -> tuple[InferenceRequest, ReplySeals]:
+        """The request on the worker's side."""
+        return self.worker.open(self.seal(request))
+
+    def read(self, redis: Redis, stream: str = "replies") -> list[Event]:
+        """The events of every entry. Call it once: replies are checked in their order."""
+        return [self.event(fields) for fields in entries(redis, stream)]
+
+    def event(self, fields: Mapping[bytes, bytes]) -> Event:
+        return self._readers[fields[b"id"]].open(fields)
+
+
+def entries(redis: Redis, stream: str = "replies") -> Iterable[Mapping[bytes, bytes]]:
+    return [fields for _, fields in redis.xrange(stream)]

@@ -1,0 +1,244 @@
+"""Messages between gateway and worker: genuine ones open, every other one is refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.workers.sealed import Wire
+from workers.sealing import (
+    NOT_ADDRESSED,
+    Forged,
+    GatewaySeals,
+    NotAddressed,
+    ReplyReader,
+    ReplySeals,
+    WireKey,
+    WorkerSeals,
+)
+from workers.wire import Delta, Done, Event, Failed, InferenceRequest
+
+DONE = Done("stop", 3, 2)
+
+
+def request(request_id: str = "req_1", **changes: Any) -> InferenceRequest:
+    made = InferenceRequest(
+        request_id=request_id,
+        deployment_id=4,
+        deployment="docs",
+        digest="d" * 64,
+        task="text-generation",
+        reply_stream="assay:reply:1",
+        inputs={"prompt": "größer 🜂"},
+        deadline=time.time() + 60,
+    )
+    return replace(made, **changes)
+
+
+def exchange(wire: Wire, asked: InferenceRequest) -> tuple[ReplySeals, ReplyReader]:
+    """Both ends of one request."""
+    message, reader = wire.gateway.seal(asked, [wire.worker.public_key])
+    return wire.worker.open(travelled(message))[1], reader
+
+
+def travelled(message: dict[str, Any]) -> dict[str, Any]:
+    copy: dict[str, Any] = json.loads(json.dumps(message))
+    return copy
+
+
+def entry(seals: ReplySeals, event: Event) -> dict[bytes, bytes]:
+    """The fields of a reply as Redis returns them."""
+    return {
+        name.encode(): value if isinstance(value, bytes) else str(value).encode()
+        for name, value in seals.seal(event).items()
+    }
+
+
+def test_a_request_and_its_replies_come_back_as_they_were_sent() -> None:
+    wire = Wire()
+    message, reader = wire.gateway.seal(request(), [wire.worker.public_key])
+    opened, seals = wire.worker.open(travelled(message))
+    assert opened == request(deadline=opened.deadline)
+    sent = [Delta("Hello", 1), Delta(" there", 1), DONE]
+    assert [reader.open(entry(seals, event)) for event in sent] == sent
+
+
+def test_the_broker_sees_neither_prompt_nor_answer() -> None:
+    wire = Wire()
+    message, _ = wire.gateway.seal(request(), [wire.worker.public_key])
+    seals = wire.worker.open(travelled(message))[1]
+    body = base64.b64decode(message["body"])
+    shown = (
+        json.dumps(message).encode() + body + b"".join(entry(seals, Delta("secret", 1)).values())
+    )
+    assert not any(word.encode() in shown for word in ("prompt", "größer", "secret", "text"))
+
+
+def _in(message: dict[str, Any], name: str, at: int) -> None:
+    data = bytearray(base64.b64decode(message[name]))
+    data[at] ^= 1
+    message[name] = base64.b64encode(data).decode()
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "its body": lambda m: _in(m, "body", 5),
+    "the end of its body": lambda m: m.update(body=m["body"][:-24]),
+    "its MAC": lambda m: _in(m, "mac", 0),
+    "its ID": lambda m: m.update(request_id="req_2"),
+    "where the replies go": lambda m: m.update(reply_stream="assay:reply:mallory"),
+    "the gateway's key": lambda m: m.update(gateway="00" * 32),
+    "a seal": lambda m: m["seals"].update(dict.fromkeys(m["seals"], m["mac"])),
+    "no seals": lambda m: m.update(seals={}),
+    "seals of another shape": lambda m: m.update(seals=[]),
+    "no MAC": lambda m: m.pop("mac"),
+    "no text at all": lambda m: m.update(body=7),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_request_that_was_changed_is_refused(what: str) -> None:
+    wire = Wire()
+    message = travelled(wire.seal(request()))
+    CHANGES[what](message)
+    with pytest.raises(Forged):
+        wire.worker.open(message)
+
+
+def test_a_request_from_outside_the_installation_is_refused() -> None:
+    """Whoever reaches the broker knows the workers' public keys, and not the wire key."""
+    wire = Wire()
+    stranger = GatewaySeals(WireKey("the wire key of another installation"))
+    message, _ = stranger.seal(request(), [wire.worker.public_key])
+    for forged in (message, request().to_message(), {}):
+        with pytest.raises(Forged):
+            wire.worker.open(travelled(forged))
+
+
+def test_a_body_is_not_moved_to_another_request() -> None:
+    wire = Wire()
+    first, second = (travelled(wire.seal(request(name))) for name in ("req_1", "req_2"))
+    with pytest.raises(Forged):
+        wire.worker.open({**first, "body": second["body"]})
+    with pytest.raises(Forged):
+        wire.worker.open({**second, "seals": first["seals"], "mac": first["mac"]})
+
+
+def test_a_request_runs_once_however_often_it_is_delivered() -> None:
+    wire = Wire()
+    message = travelled(wire.seal(request()))
+    wire.worker.open(message)
+    with pytest.raises(Forged, match="before"):
+        wire.worker.open(message)
+
+
+def test_requests_are_forgotten_once_nobody_waits_for_them() -> None:
+    wire = Wire()
+    for number in range(50):
+        wire.open(request(f"req_{number}", deadline=time.time() - 1))
+    assert len(wire.worker._opened) == 1
+
+
+def test_a_request_that_is_sealed_for_others_goes_back_unopened() -> None:
+    wire, other = Wire(), Wire()
+    message, reader = wire.gateway.seal(request(), [other.worker.public_key])
+    with pytest.raises(NotAddressed) as refused:
+        wire.worker.open(travelled(message))
+    assert refused.value.stream == "assay:reply:1"
+    fields = {name.encode(): value for name, value in refused.value.fields.items()}
+    assert reader.open(fields) == NOT_ADDRESSED
+    with pytest.raises(Forged):
+        wire.gateway.seal(request("req_2"), [])[1].open(fields)
+    with pytest.raises(Forged):
+        reader.open({**fields, b"bounce": b"0" * 32})
+
+
+def test_only_a_worker_that_the_request_was_sealed_for_can_answer() -> None:
+    """Another worker of the installation has the wire key, and not the request's key."""
+    wire, other = Wire(), Wire()
+    mine, reader = exchange(wire, request())
+    theirs, _ = exchange(other, request())
+    with pytest.raises(Forged):
+        reader.open(entry(theirs, DONE))
+    claimed = {**entry(theirs, DONE), b"by": entry(mine, DONE)[b"by"]}
+    with pytest.raises(Forged):
+        reader.open(claimed)
+
+
+def test_plain_replies_as_they_were_before_are_refused() -> None:
+    wire = Wire()
+    _, reader = exchange(wire, request())
+    for fields in ({b"event": b'{"type": "done"}'}, {}, {b"by": b"", b"n": b"0", b"event": b""}):
+        with pytest.raises(Forged):
+            reader.open({b"id": b"req_1", **fields})
+
+
+def test_replies_are_neither_repeated_nor_reordered_nor_left_out() -> None:
+    wire = Wire()
+    for *before, wrong in ([0, 0], [1], [0, 2], [0, 1, 0]):
+        seals, reader = exchange(wire, request(f"req_{before}_{wrong}"))
+        sent = [entry(seals, Delta(str(number), 1)) for number in range(3)]
+        for number in before:
+            reader.open(sent[number])
+        with pytest.raises(Forged):
+            reader.open(sent[wrong])
+
+
+def test_a_number_does_not_move_a_reply() -> None:
+    wire = Wire()
+    seals, reader = exchange(wire, request())
+    entry(seals, Delta("first", 1))
+    second = entry(seals, Delta("second", 1))
+    for number in (b"0", b"-1", b"1e3", b"9" * 40):
+        with pytest.raises(Forged):
+            reader.open({**second, b"n": number})
+
+
+def test_a_reply_is_not_moved_to_another_request_or_delivery() -> None:
+    wire = Wire()
+    first, _ = exchange(wire, request("req_1"))
+    second, reader = exchange(wire, request("req_2"))
+    with pytest.raises(Forged):
+        reader.open(entry(first, DONE))
+    reader.open(entry(second, Delta("a", 1)))
+    with pytest.raises(Forged):
+        reader.open(entry(first, DONE))
+
+
+def test_two_workers_do_not_answer_one_request() -> None:
+    wire, other = Wire(), WorkerSeals(Wire().key)
+    message, reader = wire.gateway.seal(request(), [wire.worker.public_key, other.public_key])
+    _, first = wire.worker.open(travelled(message))
+    _, second = other.open(travelled(message))
+    reader.open(entry(first, Delta("a", 1)))
+    entry(second, Delta("a", 1))
+    with pytest.raises(Forged, match="Two workers"):
+        reader.open(entry(second, DONE))
+
+
+def test_a_worker_that_lost_replies_may_say_that_it_failed() -> None:
+    wire = Wire()
+    seals, reader = exchange(wire, request())
+    reader.open(entry(seals, Delta("a", 1)))
+    entry(seals, Delta("lost", 1))
+    assert isinstance(reader.open(entry(seals, Failed("unavailable", "Lost.", 503))), Failed)
+
+
+def test_only_a_gateway_cancels() -> None:
+    wire = Wire()
+    notice = wire.key.cancel_message("req_1")
+    assert wire.worker.cancelled(notice) == "req_1"
+    forged = ("req_1", "req_1:" + "0" * 64, notice.replace("req_1", "req_2"), "", ":", "req_1:é")
+    for message in forged:
+        with pytest.raises(Forged):
+            wire.worker.cancelled(message)
+
+
+def test_no_seals_without_a_wire_key() -> None:
+    with pytest.raises(ValueError, match="ASSAY_WIRE_KEY"):
+        WireKey("")
