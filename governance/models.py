@@ -17,6 +17,7 @@ from governance.people.models import (
     Department,
     DirectoryGroup,
     GroupMapping,
+    OneTimeLink,
     Person,
     RoleAssignment,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "Department",
     "DirectoryGroup",
     "GroupMapping",
+    "OneTimeLink",
     "Person",
     "PolicyVersion",
     "Price",

@@ -98,7 +98,9 @@ def person(department: Callable[[str], Department]) -> Callable[..., Person]:
 
     def make(name: str, *roles: str) -> Person:
         email = f"{name.lower().replace(' ', '.')}@example.org"
-        made = Person.objects.create(name=name, email=email)
+        made = Person(name=name, email=email)
+        made.set_unusable_password()
+        made.save()
         for text in roles:
             role, _, slug = text.partition("@")
             role, _, speciality = role.partition(":")

@@ -235,3 +235,52 @@ class GroupMapping(models.Model):
 
     def __str__(self) -> str:
         return f"{self.group}: {self.speciality} {self.role}".replace(":  ", ": ")
+
+
+class LinkPurpose(models.TextChoices):
+    """The one thing that a one-time link may be used for."""
+
+    PASSWORD = "password"  # noqa: S105 (the purpose's name)
+    FACTOR = "factor", "second factor"
+
+
+class OneTimeLink(models.Model):
+    """A link that works once, for one person: to set a password, or to add a first second factor.
+
+    Its secret is shown when it is made, and kept as an HMAC under the pepper of that version.
+    """
+
+    person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="one_time_links")
+    purpose = models.CharField(max_length=10, choices=LinkPurpose.choices)
+    public_id = models.CharField(max_length=12, unique=True)
+    secret_hmac = models.BinaryField(max_length=32)
+    pepper_version = models.PositiveSmallIntegerField()
+    # Empty for one that the installation itself made, from a shell.
+    created_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-pk",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("person", "purpose"),
+                condition=Q(used_at=None, revoked_at=None),
+                name="one_open_link_per_purpose",
+            ),
+            models.CheckConstraint(
+                name="one_time_link_ends_once",
+                condition=Q(used_at=None) | Q(revoked_at=None),
+            ),
+            models.CheckConstraint(
+                name="one_time_link_is_made_by_another_person",
+                condition=Q(created_by=None) | ~Q(created_by=models.F("person")),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.purpose} link {self.public_id}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, connection, transaction
@@ -20,6 +19,7 @@ from governance.errors import (
 from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.groups import members_sync
+from governance.people.links import BOOTSTRAP, links_revoke
 from governance.people.models import Department, Person, Role, RoleAssignment
 from governance.people.roles import another_admin_remains, person_subject
 from governance.people.roles import role_grant as role_grant
@@ -29,13 +29,12 @@ from governance.people.sessions import sessions_end
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize
-from governance.principals import Principal, background, service_principal
+from governance.principals import Principal, background
 from governance.rowsecurity import lifted
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 NAME_MAX = 120
 EMAIL_MAX = 254
-PASSWORD_MAX = 256
 REASON_MAX = 300
 _STANDING = (
     "is_active",
@@ -119,19 +118,17 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
     return department
 
 
-def person_create(
-    *, actor: Principal, email: str, name: str, password: str | None = None
-) -> Person:
-    """A new account, without any role. Without a password they cannot sign in by one.
+def person_create(*, actor: Principal, email: str, name: str) -> Person:
+    """Make an account without any role. Its owner sets the password, by a one-time link.
 
     Raises:
-        InvalidInput: no e-mail address, no name, or a weak password.
+        InvalidInput: no e-mail address, or no name.
         NotPermitted: the policy refuses.
         WrongState: the address has an account.
     """
     with transaction.atomic():
         decision = authorize(actor=actor, action=Action.PERSON_CREATE, resource=Resource("person"))
-        person = _person_make(email=email, name=name, password=password)
+        person = _person_make(email=email, name=name)
         audit_record(
             actor=actor,
             action=Action.PERSON_CREATE,
@@ -142,22 +139,9 @@ def person_create(
     return person
 
 
-def _person_make(*, email: str, name: str, password: str | None) -> Person:
-    name = check_name(name)
-    email = check_email(email)
-    person = Person(email=email, name=name)
-    if password is None:
-        person.set_unusable_password()
-    else:
-        try:
-            if len(password) > PASSWORD_MAX:
-                raise ValidationError(f"A password has {PASSWORD_MAX} characters at most.")
-            validate_password(password, person)
-        except ValidationError as error:
-            raise InvalidInput(
-                "The password is too weak.", fields={"password": list(error.messages)}
-            ) from error
-        person.set_password(password)
+def _person_make(*, email: str, name: str) -> Person:
+    person = Person(email=check_email(email), name=check_name(name))
+    person.set_unusable_password()
     try:
         with transaction.atomic():
             person.save(force_insert=True)
@@ -166,14 +150,13 @@ def _person_make(*, email: str, name: str, password: str | None) -> Person:
     return person
 
 
-def first_admin_create(*, email: str, name: str, password: str) -> Person:
-    """The administrator who makes all others; only while there is none.
+def first_admin_create(*, email: str, name: str) -> Person:
+    """Make the administrator who makes all others; only while there is none.
 
     Raises:
         InvalidInput: as `person_create`.
         WrongState: an administrator exists, or the address has an account.
     """
-    bootstrap = service_principal("bootstrap")
     with transaction.atomic():
         # Two at once: the second waits here, and then sees the first one's.
         with connection.cursor() as cursor:
@@ -183,12 +166,12 @@ def first_admin_create(*, email: str, name: str, password: str) -> Person:
                 "There is an administrator already; no first one can be made.",
                 hint="An administrator makes others in the portal or the management API.",
             )
-        person = _person_make(email=email, name=name, password=password)
+        person = _person_make(email=email, name=name)
         RoleAssignment.objects.create(person=person, role=Role.ADMIN)
         for action in (Action.PERSON_CREATE, Action.ROLE_GRANT):
-            with background("bootstrap", bootstrap):
+            with background("bootstrap", BOOTSTRAP):
                 audit_record(
-                    actor=bootstrap,
+                    actor=BOOTSTRAP,
                     action=action,
                     subject=person_subject(person),
                     data={"email": person.email, "role": Role.ADMIN.value},
@@ -236,8 +219,14 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
             subject=person_subject(person),
             reason=reason,
             data={
-                "tokens_revoked": _revoke_tokens(actor, person, decision.policy_version),
+                "tokens_revoked": access_tokens_revoke(
+                    actor=actor,
+                    person=person,
+                    reason="The account of its owner is deactivated.",
+                    policy_version=decision.policy_version,
+                ),
                 "sessions_ended": sessions_end(person_id=person.pk),
+                "links_revoked": links_revoke(person_id=person.pk),
             },
             policy_version=decision.policy_version,
         )
@@ -303,10 +292,12 @@ def _check_reason(reason: str, *, needed: bool = True) -> str:
     return reason
 
 
-def _revoke_tokens(actor: Principal, person: Person, policy_version: int) -> int:
-    """Revoke every access token of theirs that is alive; how many there were."""
+def access_tokens_revoke(
+    *, actor: Principal, person: Person, reason: str, policy_version: int | None = None
+) -> int:
+    """Revoke every access token of theirs that is alive; returns how many there were."""
     alive = ApiKey.objects.filter(person=person, revoked_at=None, expires_at__gt=timezone.now())
-    # Another person's tokens are nobody's to see, and end all the same.
+    # Row security hides another person's tokens from the actor; they end all the same.
     with lifted():
         keys = list(alive.select_for_update(of=("self",)).order_by("pk"))
         ApiKey.objects.filter(pk__in=[key.pk for key in keys]).update(revoked_at=timezone.now())
@@ -315,7 +306,8 @@ def _revoke_tokens(actor: Principal, person: Person, policy_version: int) -> int
             actor=actor,
             action=Action.KEY_REVOKE,
             subject=Subject("key", key.public_id, key.name, person=person.pk),
-            reason="The account of its owner is deactivated.",
+            reason=reason,
             policy_version=policy_version,
         )
+    transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return len(keys)

@@ -145,6 +145,22 @@ def own_account(actor: Principal) -> Person:
     return Person.objects.get(pk=actor.person_id)
 
 
+def password_checked(password: str, person: Person, *, field: str) -> None:
+    """Refuse a password that is too weak for this person.
+
+    Raises:
+        InvalidInput: with the reasons under `field`.
+    """
+    try:
+        if len(password) > PASSWORD_MAX:
+            raise ValidationError(f"A password has {PASSWORD_MAX} characters at most.")
+        validate_password(password, person)
+    except ValidationError as error:
+        raise InvalidInput(
+            "The new password is too weak.", fields={field: list(error.messages)}
+        ) from error
+
+
 def password_change(
     *, actor: Principal, current: str, new: str, keep_session: str | None = None
 ) -> Person:
@@ -164,14 +180,7 @@ def password_change(
             f"{person.name} signs in without a password; there is none to change.",
             hint="Sign in as before: with a passkey, or with single sign-on.",
         )
-    try:
-        if len(new) > PASSWORD_MAX:
-            raise ValidationError(f"A password has {PASSWORD_MAX} characters at most.")
-        validate_password(new, person)
-    except ValidationError as error:
-        raise InvalidInput(
-            "The new password is too weak.", fields={"new": list(error.messages)}
-        ) from error
+    password_checked(new, person, field="new")
     password_check(email=person.email, password=current)
     with transaction.atomic():
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)

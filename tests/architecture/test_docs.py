@@ -13,7 +13,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = (ROOT / "platform" / "assay" / "settings.py").read_text()
 # Read by processes and commands themselves.
 OUTSIDE_SETTINGS = {
-    "ASSAY_BOOTSTRAP_PASSWORD",
     "ASSAY_SERVER",
     "ASSAY_TOKEN",
     "ASSAY_WORKER_CONCURRENCY",

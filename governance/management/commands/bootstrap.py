@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from governance.errors import DomainError
-from governance.people.models import Role, RoleAssignment
+from governance.people.links import BOOTSTRAP, has_factor, password_link_create
+from governance.people.models import Person, Role, RoleAssignment
 from governance.people.services import first_admin_create
 from governance.policy.services import policy_bootstrap
 from governance.reviews.policies.shipping import review_policies_bootstrap
@@ -19,7 +19,8 @@ class Command(BaseCommand):
 
     help = (
         "Install the default policy and the review policies as version 1. With --admin and --name, "
-        "make the first administrator, whose password stands in ASSAY_BOOTSTRAP_PASSWORD."
+        "make the first administrator, and print the one-time link by which they set a password "
+        "and add a second factor."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -35,16 +36,21 @@ class Command(BaseCommand):
             self._admin(email, options["name"] or email.partition("@")[0])
 
     def _admin(self, email: str, name: str) -> None:
-        admins = RoleAssignment.objects.filter(role=Role.ADMIN)
-        if admins.filter(person__email=email.strip().lower()).exists():
+        admins = RoleAssignment.objects.filter(role=Role.ADMIN, person__is_active=True)
+        held = admins.filter(person__email=email.strip().lower()).select_related("person").first()
+        person: Person | None = None if held is None else held.person
+        if person is not None and (person.has_usable_password() or has_factor(person.pk)):
             self.stdout.write(f"{email} is an administrator already.")
             return
-        password = os.environ.get("ASSAY_BOOTSTRAP_PASSWORD")
-        if not password:
-            raise CommandError("Set ASSAY_BOOTSTRAP_PASSWORD to the administrator's password.")
         try:
-            person = first_admin_create(email=email, name=name, password=password)
+            if person is None:
+                person = first_admin_create(email=email, name=name)
+            link, address = password_link_create(actor=BOOTSTRAP, person_id=person.pk)
         except DomainError as error:
             faults = [fault for faults in error.fields.values() for fault in faults]
             raise CommandError(" ".join([error.message, *faults, error.hint]).strip()) from error
-        self.stdout.write(f"{person.email} is the first administrator.")
+        self.stdout.write(
+            f"{person.email} is the first administrator. Set the password and a second factor with "
+            f"this link; it works once, until {link.expires_at:%Y-%m-%d %H:%M} UTC:"
+        )
+        self.stdout.write(address)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import smtplib
 import time
 from datetime import datetime, timedelta
 
 import httpx
 from django.conf import settings
-from django.core.mail import EmailMessage
-from django.core.mail.backends.smtp import EmailBackend
 from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.streaming.https import HttpsSender
 from governance.audit.streaming.sending import SendFailed, failure_words
+from governance.mail import mail_send
 from governance.reviews.inbox import WAITING
 from governance.reviews.reminders.channels import MailServer, Webhook
 from governance.reviews.reminders.messages import (
@@ -34,7 +32,6 @@ ATTEMPTS_MAX = 8
 LEASE = timedelta(minutes=3)
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=3)
-MAIL_TIMEOUT_S = 10
 PER_ROUND = 50
 
 
@@ -109,35 +106,13 @@ def _sent(notice: ReviewNotice) -> None:
 
 def _mail(server: MailServer, notice: ReviewNotice, to: str) -> None:
     """Raises SendFailed: the server did not take it."""
-    domain = server.sender.rpartition("@")[2].strip("> ")
-    backend = EmailBackend(
-        host=server.host,
-        port=server.port,
-        username=server.username,
-        password=server.password,
-        use_tls=server.scheme == "smtp+tls",
-        use_ssl=server.scheme == "smtps",
-        timeout=MAIL_TIMEOUT_S,
-    )
-    message = EmailMessage(
+    mail_send(
+        server,
+        to=to,
         subject=mail_subject(notice),
-        body=mail_text(notice),
-        from_email=server.sender,
-        to=[to],
-        headers={
-            "Auto-Submitted": "auto-generated",
-            "Message-ID": f"<assay-notice-{notice.pk}@{domain}>",
-        },
-        connection=backend,
+        text=mail_text(notice),
+        message_id=f"assay-notice-{notice.pk}",
     )
-    try:
-        message.send()
-    except smtplib.SMTPResponseException as error:
-        raise SendFailed(f"{server.address} answers {error.smtp_code}.") from None
-    except smtplib.SMTPRecipientsRefused:
-        raise SendFailed(f"{server.address} does not take mail for that person.") from None
-    except (OSError, smtplib.SMTPException, ValueError) as error:
-        raise SendFailed(f"{server.address}: {failure_words(error)}.") from None
 
 
 class WebhookSender(HttpsSender):

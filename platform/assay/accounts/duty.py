@@ -10,7 +10,7 @@ from allauth.account.internal.flows.login import get_authentication_records
 from django.conf import settings
 from django.http import HttpRequest
 
-from assay.accounts.factors import has_second_factor
+from governance.people.links import has_factor
 from governance.people.models import Person
 
 OWES = "assay_owes_second_factor"
@@ -21,7 +21,7 @@ def owes_second_factor(person: Person) -> bool:
     wanted = settings.SECOND_FACTOR_ROLES
     if not wanted or not person.role_assignments.filter(role__in=wanted).exists():
         return False
-    return not has_second_factor(person.pk)
+    return not has_factor(person.pk)
 
 
 def remember_duty(request: HttpRequest, person: Person) -> None:

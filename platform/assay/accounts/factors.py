@@ -27,8 +27,10 @@ from assay.accounts import crypto
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
 from governance.people.attempts import forget_codes
-from governance.people.models import Person
-from governance.people.selectors import person_get, person_resource
+from governance.people.links import has_factor, is_privileged, link_claim
+from governance.people.models import LinkPurpose, Person
+from governance.people.proof import require_proof
+from governance.people.selectors import person_get, person_resource, principal_for_person
 from governance.people.sessions import sessions_end
 from governance.people.signing_in import code_attempt, code_refused, own_account
 from governance.permissions import Action
@@ -65,11 +67,6 @@ def factors_of(person_id: int) -> Factors:
             left = _how_many_codes() - used
     totp = next((row for row in rows if row.type == Type.TOTP), None)
     return Factors(totp, [row for row in rows if row.type == Type.WEBAUTHN], left)
-
-
-def has_second_factor(person_id: int) -> bool:
-    """Whether a password alone does not sign this person in."""
-    return bool(Authenticator.objects.filter(user_id=person_id, type__in=STRONG).exists())
 
 
 def _how_many_codes() -> int:
@@ -135,12 +132,11 @@ def _takes(row: Authenticator, code: str) -> bool:
     return True
 
 
-def totp_activate(*, actor: Principal, secret: str, code: str) -> list[str]:
-    """Put an authenticator app on one's own account; returns recovery codes when they are new.
+def code_counter(secret: str, code: str) -> int:
+    """Return the time step whose code of a new app's `secret` this is.
 
     Raises:
         InvalidInput: the code is not one of this secret.
-        WrongState: there is an app already.
     """
     counter = _counter_of(secret, code[:CODE_MAX])
     if counter is None:
@@ -149,6 +145,22 @@ def totp_activate(*, actor: Principal, secret: str, code: str) -> list[str]:
             hint="Check that the clocks of this device and of the server agree.",
             fields={"code": ["is not what the app shows now"]},
         )
+    return counter
+
+
+def totp_activate(
+    *, actor: Principal, secret: str, code: str, link_id: int | None = None
+) -> list[str]:
+    """Put an authenticator app on one's own account; returns recovery codes when they are new.
+
+    `link_id` is of the opened one-time link that a first factor on a privileged account needs.
+
+    Raises:
+        InvalidInput: the code is not one of this secret.
+        WrongState: there is an app already.
+        NotPermitted: as `addition_permitted`.
+    """
+    counter = code_counter(secret, code)
     with transaction.atomic():
         person = locked_own(actor)
         if Authenticator.objects.filter(user=person, type=Type.TOTP).exists():
@@ -156,13 +168,60 @@ def totp_activate(*, actor: Principal, secret: str, code: str) -> list[str]:
                 f"{person.name} has an authenticator app already; no second one is added.",
                 hint="Remove the old one first.",
             )
-        Authenticator.objects.create(
-            user=person,
-            type=Type.TOTP,
-            data={"secret": crypto.encrypt(secret), "last_counter": counter},
-        )
-        factor_record(actor, person, "person:add_factor", {"type": "totp"})
-        return first_recovery_codes(person)
+        addition_permitted(actor, person, link_id)
+        return app_add(person, secret, counter)
+
+
+def app_add(person: Person, secret: str, counter: int) -> list[str]:
+    """Add an app whose code of step `counter` was checked, in the caller's transaction; returns
+    recovery codes when they are new.
+    """
+    Authenticator.objects.create(
+        user=person,
+        type=Type.TOTP,
+        data={"secret": crypto.encrypt(secret), "last_counter": counter},
+    )
+    factor_record(principal_for_person(person), person, "person:add_factor", {"type": "totp"})
+    return first_recovery_codes(person)
+
+
+def first_factor_refused(person: Person) -> NotPermitted | None:
+    """Return the refusal of a first second factor without a one-time link; None where none is
+    needed: the account has a factor, or no role that decides for others.
+    """
+    if has_factor(person.pk) or not is_privileged(person):
+        return None
+    return NotPermitted(
+        f"{person.name} holds a role that decides for others; adding the first second factor to "
+        "this account needs a one-time link from an administrator.",
+        code="factor_link_required",
+        hint="Ask another administrator for one: People → your name → Sign-in → Permit a second "
+        "factor. On the server, `assay manage account_link EMAIL --factor` prints one.",
+    )
+
+
+def addition_permitted(actor: Principal, person: Person, link_id: int | None) -> None:
+    """Check that one more factor may be added to one's own account, whose row is locked.
+
+    A first one on a privileged account uses the one-time link up; a further one on any account
+    needs a fresh proof by one that is there. Otherwise a leaked password would add a factor, and
+    decide with it.
+
+    Raises:
+        NotPermitted: there is no open link for this account, or no fresh proof.
+    """
+    if has_factor(person.pk):
+        require_proof(actor, "adding another second factor")
+        return
+    refused = first_factor_refused(person)
+    if refused is None:
+        return
+    try:
+        link = link_claim(link_id=link_id, purpose=LinkPurpose.FACTOR)
+    except NotFound:
+        raise refused from None
+    if link.person_id != person.pk:
+        raise refused
 
 
 def recovery_codes_renew(*, actor: Principal) -> list[str]:
@@ -170,14 +229,16 @@ def recovery_codes_renew(*, actor: Principal) -> list[str]:
 
     Raises:
         WrongState: there is no second factor that they could stand in for.
+        NotPermitted: no second factor was given lately.
     """
     with transaction.atomic():
         person = locked_own(actor)
-        if not has_second_factor(person.pk):
+        if not has_factor(person.pk):
             raise WrongState(
                 f"{person.name} has no second factor; recovery codes would stand in for none.",
                 hint="Add an authenticator app or a passkey first.",
             )
+        require_proof(actor, "making new recovery codes")
         Authenticator.objects.filter(user=person, type=Type.RECOVERY_CODES).delete()
         codes: list[str] = RecoveryCodes.activate(person).generate_codes()
         factor_record(actor, person, "person:renew_recovery_codes", {})
@@ -189,15 +250,17 @@ def factor_remove(*, actor: Principal, factor_id: int) -> None:
 
     Raises:
         NotFound: no such factor is on it.
+        NotPermitted: no second factor was given lately.
     """
     with transaction.atomic():
         person = locked_own(actor)
         row = Authenticator.objects.filter(user=person, type__in=STRONG, pk=factor_id).first()
         if row is None:
             raise NotFound(f"There is no second factor {factor_id} on your account.")
+        require_proof(actor, "removing a second factor")
         facts = {"type": str(row.type), "name": _name(row)}
         row.delete()
-        if not has_second_factor(person.pk):
+        if not has_factor(person.pk):
             Authenticator.objects.filter(user=person).delete()
         factor_record(actor, person, "person:remove_factor", facts)
 

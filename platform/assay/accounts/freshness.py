@@ -10,6 +10,7 @@ from allauth.account.internal.flows.login import get_authentication_records
 from django.http import HttpRequest
 
 from assay.accounts.personas import personas_allowed
+from governance.people.links import has_factor
 from governance.people.proof import FRESH, LOCAL, METHODS
 from governance.principals import Proof
 
@@ -25,7 +26,12 @@ def proved_at(request: HttpRequest) -> float:
 
 
 def is_fresh(request: HttpRequest) -> bool:
-    """Whether a factor was given within `FRESH_S`."""
+    """Return whether the person proved who they are within `FRESH_S`: by a second factor when the
+    account has one, for a password may have leaked.
+    """
+    if has_factor(request.user.pk or 0):
+        proof = session_proof(request)
+        return proof is not None and time.time() - proof.at.timestamp() < FRESH_S
     return time.time() - proved_at(request) < FRESH_S
 
 

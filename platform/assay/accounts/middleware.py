@@ -22,6 +22,7 @@ SETTING_UP = (
     "/account/authenticator",
     "/account/passkeys",
     "/account/confirm",
+    "/sign-in/link",
     "/sign-out",
     "/static/",
 )

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from assay.accounts.factors import (
     Type,
+    addition_permitted,
     credential_of,
     factor_record,
     first_recovery_codes,
@@ -62,12 +63,17 @@ def registration_options(*, actor: Principal) -> Any:
     return _plain(auth.begin_registration(own_account(actor), True))
 
 
-def passkey_add(*, actor: Principal, name: str, credential: str) -> list[str]:
+def passkey_add(
+    *, actor: Principal, name: str, credential: str, link_id: int | None = None
+) -> list[str]:
     """Put a passkey on one's own account; returns recovery codes when they are new.
+
+    `link_id` is of the opened one-time link that a first factor on a privileged account needs.
 
     Raises:
         InvalidInput: the name or the browser's answer is wrong, or the challenge is not ours.
         WrongState: there are `MOST` already.
+        NotPermitted: as `addition_permitted`.
     """
     name = name.strip()
     if not name or len(name) > NAME_MAX or not name.isprintable():
@@ -91,6 +97,7 @@ def passkey_add(*, actor: Principal, name: str, credential: str) -> list[str]:
                 f"{person.name} has {MOST} passkeys already; no more are added.",
                 hint="Remove one that is not used.",
             )
+        addition_permitted(actor, person, link_id)
         auth.WebAuthn.add(person, name, given)
         factor_record(actor, person, "person:add_factor", {"type": "webauthn", "name": name})
         return first_recovery_codes(person)

@@ -61,6 +61,8 @@ urlpatterns = [
     path("people/<id:person_id>/deactivate", people.PersonDeactivateView.as_view()),
     path("people/<id:person_id>/reactivate", people.PersonReactivateView.as_view()),
     path("people/<id:person_id>/erase", people.PersonEraseView.as_view()),
+    path("people/<id:person_id>/password-link", people.PersonPasswordLinkView.as_view()),
+    path("people/<id:person_id>/factor-link", people.PersonFactorLinkView.as_view()),
     path("people/<id:person_id>/roles", roles.PersonRolesView.as_view()),
     path("people/<id:person_id>/roles/<id:assignment_id>", roles.PersonRoleView.as_view()),
     path("groups", roles.GroupsView.as_view()),

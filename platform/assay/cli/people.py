@@ -1,4 +1,4 @@
-"""`assay people list`, `deactivate`, `reactivate`, `erase`; `groups`: what those mean."""
+"""`assay people`: list, invite, reset passwords, permit second factors, end access, erase."""
 
 from __future__ import annotations
 
@@ -51,6 +51,42 @@ def list_people(
         ),
         empty="There is nobody that fits and that you may see.",
     )
+
+
+@app.command()
+def invite(
+    email: Annotated[str, typer.Argument(help="The new person's e-mail address.")],
+    name: Annotated[str, typer.Option(prompt=True, help="Their name.")],
+) -> None:
+    """Add a person and print the one-time link by which they set their password."""
+    client = Client.signed_in()
+    person = client.post("people", email=email, name=name)
+    _show_link(client.post(f"people/{person['id']}/password-link"), f"{name} sets their password")
+
+
+@app.command("reset-password")
+def reset_password(who: Who) -> None:
+    """Print a one-time link by which a person sets a new password, or their first one."""
+    client = Client.signed_in()
+    made = client.post(f"people/{_id(client, who)}/password-link")
+    _show_link(made, "They set their password")
+
+
+@app.command("permit-factor")
+def permit_factor(who: Who) -> None:
+    """Print a one-time link by which a person adds their first second factor."""
+    client = Client.signed_in()
+    made = client.post(f"people/{_id(client, who)}/factor-link")
+    _show_link(made, "They add their first second factor")
+
+
+def _show_link(made: dict[str, Any], what: str) -> None:
+    console.print(
+        f"{what} with this link. It works once, until {made['expires_at'][:16]}, and is shown "
+        f"only now{'; it is mailed too' if made['mailed'] else ''}:",
+        markup=False,
+    )
+    console.print(made["link"], markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """The reviewers' authenticator apps: added in the portal as a person adds one, and removed again.
 
-Decisions need a second factor. The story gives each reviewer an app when they first decide,
-computes its codes as the app on a phone does (RFC 6238), and removes it at the end: who is to
-become anybody with one click must not be asked for a code.
+Decisions need a second factor. Everybody sets a password by a one-time link, and whoever decides
+for others adds an app with it. The story computes its codes as the app on a phone does (RFC 6238),
+and removes the apps at the end: who is to become anybody with one click must not be asked for a
+code.
 """
 
 from __future__ import annotations
@@ -40,10 +41,18 @@ class Authenticators:
     """The apps by handle, in one file that only this user may read, so that a run that was broken
     off locks nobody out."""
 
-    def __init__(self, url: str, file: Path, credentials: Callable[[str], tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        url: str,
+        file: Path,
+        credentials: Callable[[str], tuple[str, str]],
+        permit: Callable[[str], str],
+    ) -> None:
         self._url = url
         self._file = file
         self._credentials = credentials
+        # Returns a one-time link for a first second factor, by handle.
+        self._permit = permit
         self._apps: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         self._proved: dict[str, float] = {}
 
@@ -66,6 +75,10 @@ class Authenticators:
         if handle not in self._apps:
             self._add(handle)
         step_up(self.code(handle))
+        self.note_proof(handle)
+
+    def note_proof(self, handle: str) -> None:
+        """Note that a code was given with the person's token just now."""
         self._proved[handle] = time.monotonic()
 
     def remove_all(self) -> None:
@@ -78,14 +91,27 @@ class Authenticators:
             del self._apps[handle]
             self._save()
 
+    def accept(self, handle: str, link: str) -> None:
+        """Set the person's password by an invitation, with an app where their roles require one."""
+        browser = httpx.Client(base_url=self._url, follow_redirects=True, timeout=60)
+        page = _opened(browser, link)
+        _, password = self._credentials(handle)
+        given = {"password": password, "again": password}
+        if (shown := _SECRET.search(page)) is not None:
+            given["code"] = self._keep(handle, shown[1])
+        _posted(browser, "/sign-in/link/password", **given)
+
     def _add(self, handle: str) -> None:
         browser = self._browser(handle)
-        shown = _SECRET.search(browser.get("/account/authenticator").text)
+        shown = _SECRET.search(_opened(browser, self._permit(handle)))
         if shown is None:
             raise RuntimeError(f"The portal shows no secret for the app of {handle}.")
-        self._apps[handle] = {"secret": shown[1].replace(" ", ""), "used": 0}
+        _posted(browser, "/account/authenticator", code=self._keep(handle, shown[1]))
+
+    def _keep(self, handle: str, secret: str) -> str:
+        self._apps[handle] = {"secret": secret.replace(" ", ""), "used": 0}
         self._save()
-        _posted(browser, "/account/authenticator", code=self.code(handle))
+        return self.code(handle)
 
     def _browser(self, handle: str) -> httpx.Client:
         """The portal, signed in to as that person, with the second factor if there is one."""
@@ -102,6 +128,12 @@ class Authenticators:
         descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(self._apps, file)
+
+
+def _opened(browser: httpx.Client, link: str) -> str:
+    """Open a one-time link as the page's script does; returns the page that it leads to."""
+    browser.get("/sign-in/link")
+    return _posted(browser, "/sign-in/link", link=link).text
 
 
 def _posted(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:

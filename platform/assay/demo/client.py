@@ -33,9 +33,10 @@ class Api:
         )
 
     @classmethod
-    def sign_in(cls, base_url: str, email: str, password: str) -> Api:
-        """Exchange a password for an access token."""
-        token = cls(base_url).post("auth/token", email=email, password=password)["token"]
+    def sign_in(cls, base_url: str, email: str, password: str, code: str = "") -> Api:
+        """Exchange a password, and a code where the account has a factor, for an access token."""
+        given = {"email": email, "password": password} | ({"code": code} if code else {})
+        token = cls(base_url).post("auth/token", **given)["token"]
         return cls(base_url, token)
 
     def get(self, path: str, **params: Any) -> Any:

@@ -63,8 +63,9 @@ class Passwords:
         return self._passwords[handle]
 
 
-def found_company(admin: Api, passwords: Passwords) -> None:
-    """Create the departments, people and roles that are missing."""
+def found_company(stage: Stage) -> None:
+    """Create the departments, people and roles that are missing, as the first administrator."""
+    admin = stage[ADMIN.handle]
     departments = {item["slug"] for item in admin.all("departments")}
     for slug, name in DEPARTMENTS.items():
         if slug not in departments:
@@ -73,9 +74,7 @@ def found_company(admin: Api, passwords: Passwords) -> None:
     for person in PEOPLE:
         if person.email in people:
             continue
-        made = admin.post(
-            "people", email=person.email, name=person.name, password=passwords[person.handle]
-        )
+        made = admin.post("people", email=person.email, name=person.name)
         for role, department, speciality in person.roles:
             body = {"role": role}
             if department:
@@ -83,28 +82,54 @@ def found_company(admin: Api, passwords: Passwords) -> None:
             if speciality:
                 body["speciality"] = speciality
             admin.post(f"people/{made['id']}/roles", **body)
+        stage.prove(ADMIN.handle)
+        invitation = admin.post(f"people/{made['id']}/password-link")
+        stage.authenticators.accept(person.handle, invitation["link"])
+
+
+def _printed_link(output: str) -> str | None:
+    """Return the one-time link that a management command printed."""
+    return next((line for line in output.splitlines() if "/sign-in/link#" in line), None)
 
 
 def open_for_business(stage: Stage) -> None:
     """Make the first admin, found the company, and sign everyone in. The web server must answer."""
     passwords = Passwords(stage.folder / "secrets" / "passwords.json")
-    stage.stack.manage(
-        "bootstrap",
-        "--admin",
-        ADMIN.email,
-        "--name",
-        ADMIN.name,
-        ASSAY_BOOTSTRAP_PASSWORD=passwords[ADMIN.handle],
+    invitation = _printed_link(
+        stage.stack.manage("bootstrap", "--admin", ADMIN.email, "--name", ADMIN.name)
     )
     url = stage.stack.url
     emails = {person.handle: person.email for person in EVERYONE}
+
+    def permit(handle: str) -> str:
+        """Return a one-time link for an app: from the shell for the administrator, else hers."""
+        if handle == ADMIN.handle:
+            printed = stage.stack.manage("account_link", ADMIN.email, "--factor")
+            return stage.found(_printed_link(printed), "account_link prints a link")
+        admin = stage[ADMIN.handle]
+        person = stage.found(admin.find("people", email=emails[handle]), f"{handle} has an account")
+        stage.prove(ADMIN.handle)
+        link: str = admin.post(f"people/{person['id']}/factor-link")["link"]
+        return link
+
     stage.authenticators = Authenticators(
         url,
         stage.folder / "secrets" / "authenticators.json",
         lambda handle: (emails[handle], passwords[handle]),
+        permit,
     )
     # Of a run that was broken off.
     stage.authenticators.remove_all()
-    found_company(Api.sign_in(url, ADMIN.email, passwords[ADMIN.handle]), passwords)
-    for person in EVERYONE:
-        stage.people[person.handle] = Api.sign_in(url, person.email, passwords[person.handle])
+    if invitation is not None:
+        stage.authenticators.accept(ADMIN.handle, invitation)
+
+    def sign_in(handle: str) -> Api:
+        code = stage.authenticators.code(handle)
+        if code:
+            stage.authenticators.note_proof(handle)
+        return Api.sign_in(url, emails[handle], passwords[handle], code)
+
+    stage.people[ADMIN.handle] = sign_in(ADMIN.handle)
+    found_company(stage)
+    for person in PEOPLE:
+        stage.people[person.handle] = sign_in(person.handle)

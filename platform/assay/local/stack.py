@@ -62,6 +62,8 @@ class Stack:
             "ASSAY_ENV": "development",
             "ASSAY_DEMO": "1" if self._demo else "0",
             "ASSAY_DATA_DIR": str(data),
+            # Mail and one-time links lead to the port that this stack took.
+            "ASSAY_PORTAL_URL": self.url,
             "ASSAY_SECRET_KEY": self._secret("secret-key"),
             "ASSAY_KEY_PEPPER": self._secret("key-pepper"),
             "DATABASE_URL": postgres.url("assay"),

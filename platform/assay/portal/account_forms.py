@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
 
 from assay.portal.forms import TablerForm
@@ -52,6 +54,46 @@ class ReasonForm(TablerForm):
     """Why something is done to somebody's account."""
 
     reason = forms.CharField(max_length=300)
+
+
+class LinkForm(TablerForm):
+    """A one-time link, when the browser runs no script that reads it off the address."""
+
+    link = forms.CharField(
+        max_length=300,
+        label="One-time link",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="Paste the whole link that you got.",
+    )
+
+
+class NewPasswordForm(TablerForm):
+    """A password, and the code of a new authenticator app where roles require one."""
+
+    password = forms.CharField(
+        max_length=256,
+        label="New password",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text="At least 12 characters.",
+    )
+    again = forms.CharField(
+        max_length=256,
+        label="The same password again",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+    code = forms.CharField(
+        required=False,
+        max_length=32,
+        label="Code that the app shows",
+        widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "inputmode": "numeric"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse two passwords that differ."""
+        given: dict[str, Any] = super().clean() or {}
+        if {"password", "again"} <= given.keys() and given["password"] != given["again"]:
+            self.add_error("again", "The two passwords differ.")
+        return given
 
 
 class PasswordForm(TablerForm):

@@ -220,17 +220,10 @@ class DatasetVersionForm(TablerForm):
 
 
 class PersonForm(TablerForm):
-    """A new account."""
+    """A person to invite."""
 
     email = forms.EmailField(label="E-mail")
     name = forms.CharField(max_length=120)
-    password = forms.CharField(
-        required=False,
-        max_length=256,
-        label="First password",
-        help_text="At least 12 characters.",
-        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-    )
 
 
 class DepartmentForm(TablerForm):

@@ -24,6 +24,7 @@ from assay.portal.views import (
     jobs,
     keys,
     models,
+    one_time_links,
     overview,
     people,
     playground,
@@ -54,6 +55,8 @@ urlpatterns = [
     path("sign-in/passkey", sign_in.PasskeySignIn.as_view(), name="passkey_sign_in"),
     path("sign-in/sso", sign_in.SingleSignOn.as_view(), name="sso"),
     path("sign-in/sso/callback", sign_in.SingleSignOnCallback.as_view(), name="sso_callback"),
+    path("sign-in/link", one_time_links.LinkOpen.as_view(), name="link_open"),
+    path("sign-in/link/password", one_time_links.LinkPassword.as_view(), name="link_password"),
     path("sign-out", sign_in.SignOut.as_view(), name="logout"),
     path("demo/sign-in", sign_in.DemoSignIn.as_view(), name="demo_sign_in"),
     path("account", account.Account.as_view(), name="account"),
@@ -301,6 +304,7 @@ urlpatterns = [
         name="group_mapping",
     ),
     path("people/<int:id>", people.PersonPage.as_view(), name="person"),
+    path("people/<int:id>/link", one_time_links.PersonLink.as_view(), name="person_link"),
     path("people/<int:id>/sign-in", sessions.PersonSignIn.as_view(), name="person_sign_in"),
     path(
         "people/<int:id>/sessions/end", sessions.PersonSessionEnd.as_view(), name="person_session"

@@ -10,7 +10,10 @@ from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
 from django.test import Client
 
 from assay.accounts import crypto
-from governance.people.models import Person
+from assay.accounts.factors import new_secret, totp_activate
+from governance.people.links import BOOTSTRAP, factor_permit_create, has_factor, is_privileged
+from governance.people.models import OneTimeLink, Person
+from governance.people.selectors import principal_for_person
 from tests.unit.assay.soft_passkey import SoftPasskey
 
 PASSWORD = "correct horse battery staple"
@@ -60,20 +63,45 @@ def code_of(secret: str, *, step: int = 0) -> str:
     return text
 
 
+def factor_link(person: Person) -> OneTimeLink:
+    """An open one-time link with which the person adds a first second factor."""
+    return factor_permit_create(actor=BOOTSTRAP, person_id=person.pk)[0]
+
+
 def give_totp(person: Person) -> str:
     """Puts an app on the account; returns its secret. The present code has been used by then."""
-    from assay.accounts.factors import new_secret, totp_activate
-    from governance.people.selectors import principal_for_person
-
     secret = new_secret()
     # The code of the step before: those of this step and the next stay usable.
-    totp_activate(actor=principal_for_person(person), secret=secret, code=code_of(secret, step=-1))
+    totp_activate(
+        actor=principal_for_person(person),
+        secret=secret,
+        code=code_of(secret, step=-1),
+        link_id=factor_link(person).pk if is_privileged(person) else None,
+    )
     return secret
+
+
+def open_factor_link(visitor: Visitor, person: Person) -> Visitor:
+    """A signed-in visitor opens the link that an administrator made for them."""
+    _, address = factor_permit_create(actor=BOOTSTRAP, person_id=person.pk)
+    answer = visitor.post("/sign-in/link", link=address)
+    assert answer["Location"] == "/account/authenticator"
+    return visitor
+
+
+def prove(visitor: Visitor, person: Person) -> Visitor:
+    """A signed-in visitor gives the code that the person's app shows now."""
+    answer = visitor.post("/account/prove", code=totp_now(person))
+    assert answer.status_code == 302, answer.content
+    return visitor
 
 
 def give_passkey(visitor: Visitor, name: str = "laptop") -> SoftPasskey:
     """A signed-in visitor adds a passkey."""
     key = SoftPasskey()
+    person = Person.objects.get(pk=visitor.client.session["_auth_user_id"])
+    if is_privileged(person) and not has_factor(person.pk):
+        open_factor_link(visitor, person)
     options = visitor.get("/account/passkeys/options").json()
     answer = visitor.post("/account/passkeys", name=name, credential=key.create(options))
     assert answer.status_code in {200, 302}, answer.content[:2000]

@@ -122,7 +122,7 @@ def _fields(path: str) -> list[str]:
     schema: dict[str, list[str]] = {
         "auth/token": ["email", "password"],
         "departments": ["slug", "name"],
-        "people": ["email", "name", "password"],
+        "people": ["email", "name"],
         "group-mappings": ["group", "role", "department", "speciality"],
         "keys": ["department", "name", "scopes", "expires_at", "expires_in_days", "quotas"],
         "quotas": ["kind", "limit", "department", "key", "deployment", "organisation", "shadow"],

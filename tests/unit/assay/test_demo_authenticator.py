@@ -13,6 +13,7 @@ from assay.accounts.factors import factors_of
 from assay.demo.authenticator import Authenticators, totp
 from assay.demo.client import Api
 from governance.keys.models import ApiKey
+from governance.people.links import BOOTSTRAP, factor_permit_create, password_link_create
 from governance.people.models import Person
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
 
@@ -32,8 +33,14 @@ def test_an_app_proves_a_token_and_is_gone_afterwards(
     carla = with_password(person("Carla", "reviewer:compliance"))
     file = tmp_path / "secrets" / "apps.json"
     api = Api.sign_in(live_server.url, carla.email, PASSWORD)
-    apps = Authenticators(live_server.url, file, lambda handle: (carla.email, PASSWORD))
 
+    def permit(handle: str) -> str:
+        return factor_permit_create(actor=BOOTSTRAP, person_id=carla.pk)[1]
+
+    def made() -> Authenticators:
+        return Authenticators(live_server.url, file, lambda handle: (carla.email, PASSWORD), permit)
+
+    apps = made()
     apps.prove("carla", lambda code: api.post("auth/step-up", code=code))
     key = ApiKey.objects.get()
     assert key.proof_method == "totp"
@@ -42,7 +49,28 @@ def test_an_app_proves_a_token_and_is_gone_afterwards(
 
     # Once in a while is enough.
     apps.prove("carla", pytest.fail)
-    Authenticators(live_server.url, file, lambda handle: (carla.email, PASSWORD)).remove_all()
+    made().remove_all()
     assert not factors_of(carla.pk).any
     assert json.loads(file.read_text()) == {}
     Api.sign_in(live_server.url, carla.email, PASSWORD)
+
+
+def test_an_invitation_sets_the_password_and_the_app_of_who_decides_for_others(
+    live_server: Any, policy: Any, person: Callable[..., Person], tmp_path: Path
+) -> None:
+    for handle, roles, has_app in (
+        ("carla", ("reviewer:compliance",), True),
+        ("fay", ("lead@finance",), False),
+    ):
+        invited = person(handle.title(), *roles)
+        link = password_link_create(actor=BOOTSTRAP, person_id=invited.pk)[1]
+        email = invited.email
+        apps = Authenticators(
+            live_server.url,
+            tmp_path / f"{handle}.json",
+            lambda handle, email=email: (email, PASSWORD),  # type: ignore[misc]
+            pytest.fail,
+        )
+        apps.accept(handle, link)
+        assert factors_of(invited.pk).any is has_app
+        Api.sign_in(live_server.url, email, PASSWORD, apps.code(handle))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from allauth.mfa.models import Authenticator
 
+from assay.accounts import crypto
 from governance.keys.models import ApiKey
 from governance.people import attempts
 from governance.people.models import Person
@@ -19,8 +20,11 @@ from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.sign_in_support import (
     PASSWORD,
     Visitor,
+    code_of,
     give_passkey,
     give_totp,
+    open_factor_link,
+    prove,
     totp_now,
     with_password,
 )
@@ -144,6 +148,7 @@ def test_codes_cannot_be_guessed_from_many_addresses(ada: Person) -> None:
 def test_a_recovery_code_stands_in_once(ada: Person) -> None:
     visitor = Visitor().sign_in(ada)
     give_totp(ada)
+    prove(visitor, ada)
     page = visitor.post("/account/recovery-codes").content.decode()
     codes = re.findall(r"\b[0-9]{10}\b", page)
     assert len(set(codes)) == 10
@@ -321,10 +326,9 @@ def test_a_role_may_oblige_its_holders_to_have_a_second_factor(ada: Person, sett
     refused = Api().post("auth/token", {"email": ada.email, "password": PASSWORD})
     problem_of(refused, 403, "second_factor_missing")
 
+    assert visitor.get("/account/authenticator").status_code == 403
+    open_factor_link(visitor, ada)
     assert visitor.get("/account/authenticator").status_code == 200
-    from assay.accounts import crypto
-    from tests.unit.assay.sign_in_support import code_of
-
     secret = crypto.decrypt(visitor.client.session["assay_totp_secret"])
     answer = visitor.post("/account/authenticator", code=code_of(secret))
     assert answer.status_code == 200

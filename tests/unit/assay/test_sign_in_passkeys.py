@@ -13,7 +13,12 @@ from allauth.mfa.models import Authenticator
 from assay.accounts import passkeys
 from governance.people import attempts
 from governance.people.models import Person
-from tests.unit.assay.sign_in_support import Visitor, give_passkey, with_password
+from tests.unit.assay.sign_in_support import (
+    Visitor,
+    give_passkey,
+    open_factor_link,
+    with_password,
+)
 from tests.unit.assay.soft_passkey import PRESENT, VERIFIED, SoftPasskey, b64
 from tests.unit.audit_support import bodies
 
@@ -52,7 +57,7 @@ def test_a_passkey_alone_signs_in_without_a_name_or_a_password(key: SoftPasskey)
 
 
 def test_adding_one_is_audited_and_gives_recovery_codes_once(ada: Person) -> None:
-    visitor = Visitor().sign_in(ada)
+    visitor = open_factor_link(Visitor().sign_in(ada), ada)
     first, second = SoftPasskey(), SoftPasskey()
     options = visitor.get("/account/passkeys/options").json()
 

@@ -88,10 +88,18 @@ def test_only_an_admin_makes_departments_people_and_roles(
         role_grant(actor=lead, person=person("Finn", "viewer@finance"), role="admin")
 
 
+def account(admin: Principal, email: str, name: str) -> Person:
+    """A person who has set a password."""
+    made = person_create(actor=admin, email=email, name=name)
+    made.set_password(PASSWORD)
+    made.save()
+    return made
+
+
 def test_a_person_signs_in_whatever_the_case_of_their_address(
     admin: Principal, redis: redis_module.Redis
 ) -> None:
-    made = person_create(actor=admin, email=" Grace@Example.org ", name="Grace", password=PASSWORD)
+    made = account(admin, " Grace@Example.org ", "Grace")
     assert made.email == "grace@example.org"
     assert password_check(email="GRACE@example.org", password=PASSWORD) == made
 
@@ -103,15 +111,12 @@ def test_a_person_signs_in_whatever_the_case_of_their_address(
         ({"email": "a\x00@example.org"}, "email"),
         ({"name": ""}, "name"),
         ({"name": "a\x00"}, "name"),
-        ({"password": "short"}, "password"),
-        ({"password": "password1234"}, "password"),
-        ({"password": "x" * 300}, "password"),
     ],
 )
 def test_an_account_that_is_asked_for_wrongly_is_not_made(
     admin: Principal, changes: dict[str, str], field: str
 ) -> None:
-    asked = {"email": "x@example.org", "name": "X", "password": PASSWORD} | changes
+    asked = {"email": "x@example.org", "name": "X"} | changes
     with pytest.raises(InvalidInput) as caught:
         person_create(actor=admin, **asked)
     assert list(caught.value.fields) == [field]
@@ -127,8 +132,8 @@ def test_one_address_one_account(admin: Principal) -> None:
 def test_every_wrong_sign_in_gets_the_same_answer(
     admin: Principal, person: Callable[..., Person], redis: redis_module.Redis
 ) -> None:
-    person_create(actor=admin, email="x@example.org", name="X", password=PASSWORD)
-    gone = person_create(actor=admin, email="gone@example.org", name="G", password=PASSWORD)
+    account(admin, "x@example.org", "X")
+    gone = account(admin, "gone@example.org", "G")
     Person.objects.filter(pk=gone.pk).update(is_active=False)
     person_create(actor=admin, email="none@example.org", name="N")
     answers = set()
@@ -151,7 +156,7 @@ def test_every_wrong_sign_in_gets_the_same_answer(
 def test_too_many_failures_lock_that_address_out_and_no_other(
     admin: Principal, redis: redis_module.Redis
 ) -> None:
-    person_create(actor=admin, email="x@example.org", name="X", password=PASSWORD)
+    account(admin, "x@example.org", "X")
     here = request_context.set(RequestContext(client_address="192.0.2.1"))
     for _ in range(attempts.MAX_FAILURES):
         with pytest.raises(NotAuthenticated):
@@ -165,7 +170,7 @@ def test_too_many_failures_lock_that_address_out_and_no_other(
 
 
 def test_success_forgets_the_failures(admin: Principal, redis: redis_module.Redis) -> None:
-    person_create(actor=admin, email="x@example.org", name="X", password=PASSWORD)
+    account(admin, "x@example.org", "X")
     for _ in range(attempts.MAX_FAILURES - 1):
         with pytest.raises(NotAuthenticated):
             password_check(email="x@example.org", password="wrong")
@@ -174,7 +179,7 @@ def test_success_forgets_the_failures(admin: Principal, redis: redis_module.Redi
 
 
 def test_without_the_counter_nobody_signs_in(admin: Principal, settings: Any) -> None:
-    person_create(actor=admin, email="x@example.org", name="X", password=PASSWORD)
+    account(admin, "x@example.org", "X")
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     with pytest.raises(Unavailable):
         password_check(email="x@example.org", password=PASSWORD)

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
+from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from governance.audit.models import AuditEvent
 from governance.errors import NotFound, NotPermitted
-from governance.people.models import Person
+from governance.people.models import OneTimeLink, Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.models import PolicyState, PolicyVersion
@@ -115,26 +115,23 @@ def test_a_list_of_an_unknown_type_is_an_error_in_our_own_code(
 
 
 @pytest.mark.django_db
-def test_bootstrap_makes_the_first_admin_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "ASSAY_BOOTSTRAP_PASSWORD", "correct horse battery")
+def test_bootstrap_invites_the_first_admin_until_they_have_set_a_password() -> None:
+    printed = []
     for _ in range(2):
-        call_command("bootstrap", admin="Ada@example.org", name="Ada")
+        out = StringIO()
+        call_command("bootstrap", admin="Ada@example.org", name="Ada", stdout=out)
+        printed.append(out.getvalue())
     ada = Person.objects.get()
     assert ada.email == "ada@example.org"
-    assert ada.check_password("correct horse battery")
+    assert not ada.has_usable_password()
     assert [held.role for held in ada.role_assignments.all()] == ["admin"]
+    # A lost link is replaced, and the earlier one is dead.
+    assert all("/sign-in/link#" in text for text in printed)
+    assert OneTimeLink.objects.filter(revoked_at=None).count() == 1
+    ada.set_password("correct horse battery")
+    ada.save()
+    out = StringIO()
+    call_command("bootstrap", admin="ada@example.org", name="Ada", stdout=out)
+    assert "/sign-in/link" not in out.getvalue()
     with pytest.raises(CommandError, match="administrator already"):
         call_command("bootstrap", admin="eve@example.org", name="Eve")
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("password", [None, "short"])
-def test_bootstrap_asks_for_a_real_password(
-    monkeypatch: pytest.MonkeyPatch, password: str | None
-) -> None:
-    monkeypatch.delenv("ASSAY_BOOTSTRAP_PASSWORD", raising=False)
-    if password:
-        monkeypatch.setenv("ASSAY_BOOTSTRAP_PASSWORD", password)
-    with pytest.raises(CommandError, match=r"(?i)password"):
-        call_command("bootstrap", admin="ada@example.org", name="Ada")
-    assert not Person.objects.exists()

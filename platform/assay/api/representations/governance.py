@@ -50,6 +50,15 @@ class PersonAnswer(serializers.Serializer[Any]):
         return bool(person.external_id or person.user_name)
 
 
+class OneTimeLinkAnswer(serializers.Serializer[Any]):
+    """A one-time link; shown this once."""
+
+    purpose = serializers.CharField(help_text="`password` or `factor`.")
+    link = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+    mailed = serializers.BooleanField()
+
+
 class GroupAnswer(serializers.Serializer[Any]):
     """A group that an identity provider keeps here."""
 

@@ -8,8 +8,14 @@ from rest_framework.response import Response
 from assay.accounts.erasure import account_erase
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Password, Slug, StrictSerializer
-from assay.api.representations.governance import DepartmentAnswer, PersonAnswer
+from assay.api.fields import Choice, Line, Slug, StrictSerializer
+from assay.api.representations.governance import (
+    DepartmentAnswer,
+    OneTimeLinkAnswer,
+    PersonAnswer,
+)
+from governance.people.links import factor_permit_create, is_mailed, password_link_create
+from governance.people.models import OneTimeLink
 from governance.people.selectors import (
     department_get,
     departments_visible_to,
@@ -62,11 +68,10 @@ class DepartmentView(Endpoint):
 
 
 class PersonBody(StrictSerializer):
-    """A new person; without a password they cannot sign in with one."""
+    """A new person. They set their own password, by a one-time link."""
 
     email = Line(max_length=254)
     name = Line(max_length=120)
-    password = Password(required=False)
 
 
 class PeopleQuery(StrictSerializer):
@@ -162,3 +167,50 @@ class PersonEraseView(Endpoint):
         person_get(actor=self.actor, person_id=person_id)
         person = account_erase(actor=self.actor, person_id=person_id, **given)
         return self.answer(person, PersonAnswer)
+
+
+class PersonPasswordLinkView(Endpoint):
+    """The one-time link by which a person sets their password."""
+
+    @operation(
+        "People",
+        "Invite a person, or reset their password, by a one-time link",
+        answer=OneTimeLinkAnswer,
+        status=201,
+        description="Needs a fresh second factor of yours (403 `step_up_required`). The link is "
+        "shown this once, replaces an earlier one, and is mailed where a mail server is set.",
+    )
+    def post(self, request: Request, person_id: int) -> Response:
+        self.nothing()
+        made = password_link_create(actor=self.actor, person_id=person_id)
+        return one_time_link_answer(self, *made)
+
+
+class PersonFactorLinkView(Endpoint):
+    """The one-time link by which a person adds a first second factor."""
+
+    @operation(
+        "People",
+        "Permit a person a first second factor, by a one-time link",
+        answer=OneTimeLinkAnswer,
+        status=201,
+        description="A first second factor on an account with a platform-wide role takes such a "
+        "link of another administrator, who gives a fresh second factor for it.",
+    )
+    def post(self, request: Request, person_id: int) -> Response:
+        self.nothing()
+        made = factor_permit_create(actor=self.actor, person_id=person_id)
+        return one_time_link_answer(self, *made)
+
+
+def one_time_link_answer(view: Endpoint, link: OneTimeLink, address: str) -> Response:
+    """Return a new link as the API shows it, this once."""
+    answer = {
+        "purpose": str(link.purpose),
+        "link": address,
+        "expires_at": link.expires_at,
+        "mailed": is_mailed(),
+    }
+    response = view.answer(answer, OneTimeLinkAnswer, status=201)
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from allauth.account.internal.flows.login import record_authentication
-from allauth.mfa.adapter import get_adapter
+from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 from django.contrib import messages
@@ -25,13 +24,15 @@ from django.views.decorators.debug import sensitive_post_parameters
 from assay.accounts import crypto, passkeys
 from assay.accounts.duty import relieve
 from assay.accounts.factors import (
+    STRONG,
     factor_remove,
     factors_of,
-    new_secret,
+    first_factor_refused,
     recovery_codes_renew,
     totp_activate,
 )
 from assay.accounts.freshness import is_fresh
+from assay.accounts.opened_links import link_forget, link_opened
 from assay.accounts.pages import destination
 from assay.portal.account_forms import (
     CodeForm,
@@ -41,20 +42,19 @@ from assay.portal.account_forms import (
     TokenForm,
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
 from assay.portal.views.sessions import session_id_of, shown
 from assay.portal.views.step_up import give_second_factor
 from governance.errors import InvalidInput, NotFound
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
 from governance.keys.services import access_token_create, key_revoke
-from governance.people.models import Person
+from governance.people.models import LinkPurpose, Person
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
 from governance.people.signing_in import own_account, password_change, password_check
 from governance.principals import Principal
 
 TOKENS_SHOWN = 50
-
-SECRET = "assay_totp_secret"  # noqa: S105 (the name of the place in the session)
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -67,9 +67,12 @@ class Account(ActionScreen):
         person = own_account(self.actor)
         mine = sessions_visible_to(self.actor, person_id=person.pk)
         page = page_of(self.request, mine)
+        factors = factors_of(person.pk)
+        may_add = factors.any or link_of(self.request, person) is not None
         return {
             "person": person,
-            "factors": factors_of(person.pk),
+            "factors": factors,
+            "factor_refused": None if may_add else first_factor_refused(person),
             "page": page,
             "sessions": [shown(row, self.request) for row in page],
             "linked": SocialAccount.objects.filter(user=person).exists(),
@@ -163,31 +166,42 @@ class AuthenticatorAdd(FreshScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         person = own_account(self.actor)
-        if self.request.method == "GET" or SECRET not in self.request.session:
-            self.request.session[SECRET] = crypto.encrypt(new_secret())
-        secret = crypto.decrypt(self.request.session[SECRET])
-        address = get_adapter().build_totp_url(person, secret)
-        picture = base64.b64encode(get_adapter().build_totp_svg(address).encode()).decode()
-        return {
-            "person": person,
-            "picture": f"data:image/svg+xml;base64,{picture}",
-            "secret": " ".join(secret[at : at + 4] for at in range(0, len(secret), 4)),
-            "form": CodeForm(),
-        }
+        refused = first_factor_refused(person)
+        if refused is not None and link_of(self.request, person) is None:
+            raise refused
+        return {"person": person, "form": CodeForm()} | app_shown(person, app_secret(self.request))
 
     def act(self, **kwargs: Any) -> HttpResponse:
         sealed = self.request.session.get(SECRET)
         if not sealed:
             raise InvalidInput("There is no new authenticator app to confirm; begin again.")
-        secret, code = crypto.decrypt(sealed), self.request.POST.get("code", "")
-        codes = totp_activate(actor=self.actor, secret=secret, code=code)
+        codes = totp_activate(
+            actor=self.actor,
+            secret=crypto.decrypt(sealed),
+            code=self.request.POST.get("code", ""),
+            link_id=link_of(self.request, own_account(self.actor)),
+        )
         del self.request.session[SECRET]
         return added(self.request, codes, "The authenticator app is added.")
 
 
+def link_of(request: HttpRequest, person: Person) -> int | None:
+    """Return the opened one-time link with which this person may add a first second factor."""
+    return link_opened(request, LinkPurpose.FACTOR, person_id=person.pk)
+
+
 def added(request: HttpRequest, codes: list[str], said: str) -> HttpResponse:
-    """After a second factor: its recovery codes, this once, when there are new ones."""
+    """After a second factor: its recovery codes, this once, when there are new ones.
+
+    It was used just now to add it, so this session has given it.
+    """
+    person = cast(Person, request.user)
+    newest = Authenticator.objects.filter(user=person, type__in=STRONG).latest("pk")
+    record_authentication(
+        request, person, "mfa", id=newest.pk, type=newest.type, reauthenticated=True
+    )
     relieve(request)
+    link_forget(request)
     messages.success(request, said)
     return codes_page(request, codes) if codes else redirect("portal:account")
 
@@ -232,6 +246,7 @@ class PasskeyAdd(FreshScreen):
             actor=self.actor,
             name=values["name"],
             credential=self.request.POST.get("credential", ""),
+            link_id=link_of(self.request, own_account(self.actor)),
         )
         return added(self.request, codes, f"The passkey {values['name']} is added.")
 

@@ -16,6 +16,8 @@ from assay.accounts.freshness import is_fresh
 from assay.portal.access import may
 from assay.portal.forms import EraseForm, PersonForm, RoleForm, StandingForm
 from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.views.one_time_links import link_page
+from governance.people.links import password_link_create
 from governance.people.models import Person
 from governance.people.roles import role_grant, role_revoke
 from governance.people.selectors import (
@@ -58,11 +60,12 @@ class People(ActionScreen):
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
-        values = cleaned(PersonForm(self.request.POST))
-        values["password"] = values["password"] or None
-        person = person_create(actor=self.actor, **values)
-        messages.success(self.request, f"{person.name} is added; grant a role next.")
-        return redirect("portal:person", id=person.pk)
+        person = person_create(actor=self.actor, **cleaned(PersonForm(self.request.POST)))
+        if "without_password" in self.request.POST:
+            messages.success(self.request, f"{person.name} is added; grant a role next.")
+            return redirect("portal:person", id=person.pk)
+        link, address = password_link_create(actor=self.actor, person_id=person.pk)
+        return link_page(self.request, link, address)
 
 
 class PersonPage(ActionScreen):

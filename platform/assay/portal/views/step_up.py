@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 
 from assay.accounts import passkeys
-from assay.accounts.factors import code_check, factors_of
+from assay.accounts.factors import code_check, factors_of, first_factor_refused
 from assay.accounts.freshness import DEMONSTRATION
 from assay.accounts.pages import destination
 from assay.accounts.personas import personas_allowed
@@ -61,6 +61,7 @@ class Prove(ActionScreen):
         return {
             "person": person,
             "factors": factors,
+            "factor_refused": first_factor_refused(person),
             "code_form": CodeForm(),
             "next": destination(self.request),
             "local": not factors.any and personas_allowed(self.request),

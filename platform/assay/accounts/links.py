@@ -1,0 +1,58 @@
+"""Using a one-time link: a password, with a first second factor where roles require one."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from assay.accounts.factors import app_add, code_counter
+from governance.audit.services import Subject, audit_record
+from governance.people.links import USE, has_factor, is_privileged, link_claim
+from governance.people.models import LinkPurpose, OneTimeLink, Person
+from governance.people.selectors import principal_for_person
+from governance.people.services import access_tokens_revoke
+from governance.people.sessions import sessions_end
+from governance.people.signing_in import password_checked
+
+
+def needs_first_factor(person: Person) -> bool:
+    """Return whether the link's page must add an authenticator app together with the password."""
+    return is_privileged(person) and not has_factor(person.pk)
+
+
+def password_set(
+    *, link_id: int | None, password: str, secret: str = "", code: str = ""
+) -> tuple[OneTimeLink, list[str]]:
+    """Set a person's password by an opened link; returns their recovery codes when they are new.
+
+    `secret` and `code` are of the authenticator app, for a person whose roles require one. Their
+    sessions end, and their access tokens too: whoever knew the old password may have made them.
+
+    Raises:
+        NotFound: the link was used, replaced or expired (code `link_not_valid`).
+        InvalidInput: the password is too weak, or the code is wrong; the link stays usable.
+    """
+    with transaction.atomic():
+        link = link_claim(link_id=link_id, purpose=LinkPurpose.PASSWORD)
+        person = link.person
+        password_checked(password, person, field="password")
+        actor = principal_for_person(person)
+        codes: list[str] = []
+        added = needs_first_factor(person)
+        if added:
+            codes = app_add(person, secret, code_counter(secret, code))
+        person.set_password(password)
+        person.save(update_fields=["password"])
+        audit_record(
+            actor=actor,
+            action=USE,
+            subject=Subject("person", str(person.pk), person.name),
+            data={
+                "link": link.public_id,
+                "factor": "totp" if added else "",
+                "sessions_ended": sessions_end(person_id=person.pk),
+                "tokens_revoked": access_tokens_revoke(
+                    actor=actor, person=person, reason="The password was set by a one-time link."
+                ),
+            },
+        )
+    return link, codes

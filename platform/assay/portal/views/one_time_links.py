@@ -1,0 +1,147 @@
+"""One-time links: opened by who got one, and made by an administrator on a person's page."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from allauth.mfa.adapter import get_adapter
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+
+from assay.accounts import crypto
+from assay.accounts.factors import new_secret
+from assay.accounts.links import needs_first_factor, password_set
+from assay.accounts.opened_links import link_forget, link_opened, link_remember
+from assay.portal.account_forms import LinkForm, NewPasswordForm
+from assay.portal.http import cleaned
+from assay.portal.views.sessions import PersonSignIn
+from assay.portal.views.sign_in import leave
+from governance.audit.refusals import refusal_record
+from governance.errors import DomainError
+from governance.people.links import (
+    factor_permit_create,
+    is_mailed,
+    link_open,
+    not_valid,
+    password_link_create,
+)
+from governance.people.models import LinkPurpose, OneTimeLink, Person
+
+SECRET = "assay_totp_secret"  # noqa: S105 (the name of the place in the session)
+
+
+def app_secret(request: HttpRequest) -> str:
+    """Return the secret that this session offers to an authenticator app; new with each GET."""
+    if request.method == "GET" or SECRET not in request.session:
+        request.session[SECRET] = crypto.encrypt(new_secret())
+    return crypto.decrypt(request.session[SECRET])
+
+
+def app_shown(person: Person, secret: str) -> dict[str, str]:
+    """Return the QR code of a secret, and the secret in groups of four."""
+    address = get_adapter().build_totp_url(person, secret)
+    picture = base64.b64encode(get_adapter().build_totp_svg(address).encode()).decode()
+    return {
+        "picture": f"data:image/svg+xml;base64,{picture}",
+        "secret": " ".join(secret[at : at + 4] for at in range(0, len(secret), 4)),
+    }
+
+
+@method_decorator([never_cache, sensitive_post_parameters("link")], name="dispatch")
+class LinkOpen(View):
+    """The page behind a one-time link. Its script posts what stands behind the `#`."""
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return self.page(request)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        try:
+            link = link_open(text=request.POST.get("link", ""))
+        except DomainError as error:
+            refusal_record(error)
+            return self.page(request, error)
+        if link.purpose == LinkPurpose.PASSWORD:
+            leave(request)
+            link_remember(request, link)
+            return redirect("portal:link_password")
+        link_remember(request, link)
+        return redirect("portal:account_authenticator")
+
+    def page(self, request: HttpRequest, error: DomainError | None = None) -> HttpResponse:
+        context = {"form": LinkForm(), "error": error}
+        status = 200 if error is None else error.status
+        response = render(request, "portal/account/link.html", context, status=status)
+        if error is not None and error.retry_after is not None:
+            response.headers["Retry-After"] = str(int(error.retry_after))
+        return response
+
+
+@method_decorator(
+    [never_cache, sensitive_post_parameters("password", "again", "code")], name="dispatch"
+)
+class LinkPassword(View):
+    """A new password by an opened link, with the first second factor where roles require one."""
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return self.page(request)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        link_id = link_opened(request, LinkPurpose.PASSWORD)
+        try:
+            given = cleaned(NewPasswordForm(request.POST))
+            link, codes = password_set(
+                link_id=link_id,
+                password=given["password"],
+                secret=app_secret(request),
+                code=given["code"],
+            )
+        except DomainError as error:
+            refusal_record(error)
+            return self.page(request, error)
+        link_forget(request)
+        request.session.pop(SECRET, None)
+        context = {"person": link.person, "codes": codes}
+        return render(request, "portal/account/link_used.html", context)
+
+    def page(self, request: HttpRequest, error: DomainError | None = None) -> HttpResponse:
+        link_id = link_opened(request, LinkPurpose.PASSWORD)
+        link = OneTimeLink.objects.select_related("person").filter(pk=link_id or 0).first()
+        if link is None or getattr(error, "code", "") == "link_not_valid":
+            gone = error or not_valid(None)
+            context: dict[str, Any] = {"form": LinkForm(), "error": gone}
+            return render(request, "portal/account/link.html", context, status=gone.status)
+        person = link.person
+        form = NewPasswordForm(request.POST or None)
+        context = {"person": person, "form": form, "error": error, "needs_factor": False}
+        if needs_first_factor(person):
+            context |= {"needs_factor": True, **app_shown(person, app_secret(request))}
+        status = 200 if error is None else error.status
+        return render(request, "portal/account/link_password.html", context, status=status)
+
+
+class PersonLink(PersonSignIn):
+    """Makes a one-time link for a person, and shows it this once."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        if self.request.POST.get("purpose") == LinkPurpose.FACTOR:
+            link, address = factor_permit_create(actor=self.actor, person_id=id)
+        else:
+            link, address = password_link_create(actor=self.actor, person_id=id)
+        return link_page(self.request, link, address)
+
+
+def link_page(request: HttpRequest, link: OneTimeLink, address: str) -> HttpResponse:
+    """Return the page that shows a new link; no address shows it again."""
+    context = {
+        "link": link,
+        "person": link.person,
+        "address": address,
+        "mailed": is_mailed(),
+        "for_password": link.purpose == LinkPurpose.PASSWORD,
+    }
+    return render(request, "portal/account/link_made.html", context, status=201)
