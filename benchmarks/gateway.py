@@ -138,6 +138,7 @@ def _deployment(department: Any) -> str:
     from governance.people.models import Person
     from registry.releases.models import Release
     from registry.versions.models import Model, ModelVersion
+    from tests.approvals import approve, give_dossier
     from workers.deployments.models import Deployment, Replica
     from workers.wire import deployment_queue
 
@@ -155,7 +156,11 @@ def _deployment(department: Any) -> str:
         submitted_by=person, approved_at=timezone.now(), expires_at=later,
     )  # fmt: skip
     release.departments.set([department])
-    deployment = Deployment.objects.create(name="bench", release=release, state="serving", **owned)
+    give_dossier(release)
+    approve(release)
+    deployment = Deployment.objects.create(
+        name="bench", release=release, state="serving", servable_until=later, **owned
+    )
     # Nobody renews this heartbeat, so it lies ahead.
     Replica.objects.create(
         deployment=deployment, worker="responder", state="ready", loaded_digest="0" * 64,

@@ -5,7 +5,6 @@ them all; a second one that stands by does no harm.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import socket
@@ -31,6 +30,7 @@ from governance.usage.sealing import require_usage_key
 from registry.releases.breakglass.services import break_glasses_end_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
+from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
 from workers.listening import listener
@@ -39,8 +39,19 @@ from workers.wire import CONTROLLER_CHANNEL
 logger = logging.getLogger(__name__)
 SWEEP_S = 1.0
 WATCH_S = 2.0
-# It looks at everything that is under review, for what nearly always was voided by its cause.
-VOID_TURNS = 5
+DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
+    ("leases", WATCH_S, leases_renew),
+    ("deployments", WATCH_S, deployments_stop_unservable),
+    ("replicas", WATCH_S, replicas_expire),
+    ("releases", WATCH_S, releases_expire_due),
+    ("warnings", WATCH_S, releases_warn_due),
+    ("waivers", WATCH_S, waivers_expire_due),
+    ("break-glasses", WATCH_S, break_glasses_end_due),
+    # It looks at everything that is under review, for what nearly always was voided by its cause.
+    ("voiding", 5 * WATCH_S, releases_void_due),
+)
+# The longest pause after a duty that failed, far below `ASSAY_SERVING_LEASE_S`.
+DUTY_LONGEST_S = 8.0
 RESTART_FIRST_S = 0.5
 RESTART_LONGEST_S = 30.0
 
@@ -69,7 +80,8 @@ class Controller:
             "usage": _collect_usage,
             "budgets": keeping.run,
             "jobs": self._sweep_jobs,
-            "releases": _watch_releases,
+            # One loop for each, so that one which fails or hangs holds up no other.
+            **{name: partial(_every, name, every, duty) for name, every, duty in DUTIES},
             "sessions": sessions.run,
             "exports": exports_run.run,
             "reminders": reminders_run.run,
@@ -133,17 +145,15 @@ def _collect_usage(stop: threading.Event) -> None:
         client.close()
 
 
-def _watch_releases(stop: threading.Event) -> None:
-    for turn in itertools.count():
-        if stop.is_set():
-            return
+def _every(name: str, seconds: float, duty: Callable[[], object], stop: threading.Event) -> None:
+    """Do `duty` until `stop`. One that fails is soon tried again: a lease cannot wait for long."""
+    wait = seconds
+    while not stop.is_set():
         close_old_connections()
-        releases_expire_due()
-        waivers_expire_due()
-        break_glasses_end_due()
-        releases_warn_due()
-        if turn % VOID_TURNS == 0:
-            releases_void_due()
-        deployments_stop_unservable()
-        replicas_expire()
-        stop.wait(WATCH_S)
+        try:
+            duty()
+            wait = seconds
+        except Exception:
+            wait = min(2 * wait, DUTY_LONGEST_S)
+            logger.exception("%s failed; it is tried again in %.0f s", name, wait)
+        stop.wait(wait)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -91,6 +91,18 @@ def review_standing(review: Review) -> Standing:
     votes = review.decisions.filter(
         verdict=Verdict.APPROVE, round=review.round, digest=review.digest
     ).values_list("speciality", flat=True)
+    blocking = tuple(review.checklist.exclude(met()))
+    unresolved = tuple(review.threads.filter(state=ThreadState.OPEN, blocking=True))
+    return standing_of(review, votes, blocking, unresolved)
+
+
+def standing_of(
+    review: Review,
+    votes: Iterable[str],
+    blocking: tuple[ChecklistItem, ...],
+    unresolved: tuple[ReviewThread, ...] = (),
+) -> Standing:
+    """The tally of `votes`, each the speciality of an approval that counts in the present round."""
     given = Counter(votes)
     required: dict[str, int] = dict(review.required_approvals)
     missing = {
@@ -98,8 +110,6 @@ def review_standing(review: Review) -> Standing:
         for speciality, count in required.items()
         if count > given[speciality]
     }
-    blocking = tuple(review.checklist.exclude(met()))
-    unresolved = tuple(review.threads.filter(state=ThreadState.OPEN, blocking=True))
     return Standing(
         required=required,
         given=dict(given),
@@ -107,6 +117,14 @@ def review_standing(review: Review) -> Standing:
         blocking=blocking,
         unresolved=unresolved,
     )
+
+
+def blocking_items(reviews: Iterable[Review]) -> dict[int, tuple[ChecklistItem, ...]]:
+    """The checklist items that block an approval, by review, in one query."""
+    found: dict[int, tuple[ChecklistItem, ...]] = {}
+    for item in ChecklistItem.objects.filter(review__in=list(reviews)).exclude(met()):
+        found[item.review_id] = (*found.get(item.review_id, ()), item)
+    return found
 
 
 def met() -> Q:

@@ -466,6 +466,13 @@ if SCIM_TOKEN and PRODUCTION and len(SCIM_TOKEN) < 32:
         "ASSAY_SCIM_TOKEN or ASSAY_SCIM_TOKEN_FILE; unset it to switch provisioning off."
     )
 GATEWAY_SNAPSHOT_TTL_S = env_int("ASSAY_GATEWAY_SNAPSHOT_TTL_S", 5)
+# Nothing serves that the controller has not confirmed for this long.
+SERVING_LEASE_S = env_int("ASSAY_SERVING_LEASE_S", 30)
+if SERVING_LEASE_S < 3 * GATEWAY_SNAPSHOT_TTL_S:
+    raise ImproperlyConfigured(
+        "ASSAY_SERVING_LEASE_S is too short: it needs at least three times "
+        "ASSAY_GATEWAY_SNAPSHOT_TTL_S, or gateways miss renewals."
+    )
 # The most hours that a break-glass may ask for; 24 at most.
 BREAK_GLASS_MAX_HOURS = min(24, max(1, env_int("ASSAY_BREAK_GLASS_MAX_HOURS", 8)))
 # In which money is stated; a name, nothing is converted.

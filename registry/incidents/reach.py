@@ -35,8 +35,12 @@ def suspended_by(version_ids: Collection[int]) -> dict[int, int]:
 
 
 def check_not_suspended(version: ModelVersion, verb: str) -> None:
-    """Raises WrongState while an incident suspends `version` or what it stands on."""
-    incident = suspended_by([version.pk]).get(version.pk)
+    """Raise WrongState while an incident suspends `version` or what it stands on."""
+    refuse_suspended(version, suspended_by([version.pk]).get(version.pk), verb)
+
+
+def refuse_suspended(version: ModelVersion, incident: int | None, verb: str) -> None:
+    """Raise WrongState when `incident` suspends `version`; None does not."""
     if incident is not None:
         raise WrongState(
             f"Incident {incident} suspends {version}; it cannot be {verb}.",

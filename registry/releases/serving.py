@@ -1,137 +1,71 @@
-"""The check that everything which serves must pass."""
+"""The check that everything which serves must pass.
+
+Gateways, engine workers and the controller all ask `serving_verdicts`, and nothing else decides.
+"""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 
 from django.utils import timezone
 
 from governance.errors import WrongState
 from governance.reviews.models import ChecklistState, ReviewState
-from governance.reviews.selectors import review_standing
 from governance.rowsecurity import lifted
-from registry.canonical import json_digest
-from registry.incidents.reach import check_not_suspended
-from registry.releases.breakglass.force import break_glass_in_force
+from registry.incidents.reach import refuse_suspended
+from registry.releases.breakglass.force import break_glass_of
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.conditions import conditions_recorded
 from registry.releases.models import Release, ReleaseState
-from registry.releases.selectors import release_reviews
+from registry.releases.serving_facts import DossierFacts, ServingFacts
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import base_chain
 
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServingVerdict:
+    """Verdict on one release. It may serve when `refusal` is None, and until `until` at most.
+
+    `readable` is False for a row that cannot be read, which does not serve. `emergency` is the
+    break-glass that it serves by.
+    """
+
+    refusal: WrongState | None = None
+    until: datetime | None = None
+    emergency: BreakGlass | None = None
+    readable: bool = True
+
 
 @lifted()
-def release_servable(release: Release) -> None:
-    """The one rule: return when `release` may serve now.
+def serving_verdicts(releases: Collection[Release]) -> dict[int, ServingVerdict]:
+    """The one rule, for each of `releases` by its id, in a fixed number of queries.
 
-    It is approved, by the votes on its review; or two persons have approved exactly its dossier in
-    an emergency, for some hours (break-glass). All else holds for both.
+    A release may serve that is approved, by the votes on its review; or whose dossier two persons
+    have approved in an emergency, for some hours (break-glass). For both, its time is not over,
+    neither its version nor what that stands on is recalled or suspended by an incident, its dossier
+    names exactly these bytes and users, and its approvals ask for exactly its conditions.
 
     Raises:
-        WrongState: it is not approved, its time is over, its version or what that stands on is
-            recalled or suspended by an incident, its dossier does not name exactly these bytes and
-            users, no votes on record approve that dossier, or they ask for other conditions. The
-            sentence says which.
+        django.db.Error: the database does not answer. A row that cannot be read raises nothing.
     """
-    emergency = break_glass_in_force(release) is not None
-    if not emergency:
-        _check_approved(release)
-    check_trusted(release.version, "served")
-    check_not_suspended(release.version, "served")
-    check_dossier(release)
-    _check_scope(release)
-    if not emergency:
-        _check_review(release)
+    facts = ServingFacts.read(releases)
+    return {release.pk: _verdict(release, facts) for release in releases}
 
 
-def _check_approved(release: Release) -> None:
-    """Raises WrongState when it is not approved, or its time is over."""
-    if release.state != ReleaseState.APPROVED:
-        raise WrongState(
-            f"Release {release.pk} is {release.get_state_display().lower()}; it may not serve.",
-            code="release_not_servable",
-            hint="Only an approved release serves.",
-        )
-    end = release.serves_until
-    if end is None:
-        raise WrongState(f"Release {release.pk} has no end; it may not serve.")
-    if end <= timezone.now():
-        grace = ", and its grace is over" if release.grace_days else ""
-        raise WrongState(
-            f"Release {release.pk} expired on {release.expires_at:%Y-%m-%d}{grace}; "
-            "it may not serve.",
-            code="release_not_servable",
-            hint="Submit the version for release again.",
-        )
+def release_servable(release: Release) -> None:
+    """Return when `release` may serve now.
 
-
-def check_dossier(release: Release) -> None:
-    """Raises WrongState when the dossier is not the one of its digest, or is of other bytes."""
-    dossier = release.dossier
-    if json_digest(dossier) != release.dossier_digest:
-        raise WrongState(
-            f"The dossier of release {release.pk} does not have the digest that was approved; "
-            "it may not serve.",
-            code="release_not_servable",
-        )
-    named = dossier["identity"]["digest"]
-    if named != release.version.digest:
-        raise WrongState(
-            f"The dossier of release {release.pk} names {named[:12]}, not "
-            f"{release.version.digest[:12]}; it may not serve.",
-            code="release_not_servable",
-        )
-
-
-def _check_scope(release: Release) -> None:
-    """Raises WrongState when the row names another place or other users than the dossier."""
-    approved = release.dossier["release"]
-    present = {
-        "environment": release.environment,
-        "deployment_name": release.deployment_name,
-        "departments": sorted(each.slug for each in release.departments.all()),
-        "visibility": release.visibility,
-    }
-    for name, value in present.items():
-        if value != approved[name]:
-            raise WrongState(
-                f"Release {release.pk} was approved with other {name.replace('_', ' ')} than it "
-                "has now; it may not serve.",
-                code="release_not_servable",
-                hint="Submit the version for release again.",
-            )
-
-
-def _check_review(release: Release) -> None:
-    """Raises WrongState unless the votes that are on record approve exactly this dossier."""
-    # Asked of everything live every two seconds, by each who serves: without names and notes.
-    review = release_reviews(release).first()
-    standing = None if review is None else review_standing(review)
-    if (
-        review is None
-        or standing is None
-        or review.state != ReviewState.APPROVED
-        or review.digest != release.dossier_digest
-        or standing.missing
-    ):
-        raise WrongState(
-            f"Release {release.pk} has no review that approves its dossier; it may not serve.",
-            code="release_not_servable",
-        )
-    for item in standing.blocking:
-        waived = item.state == ChecklistState.WAIVED
-        why = "waived, and the waiver has ended" if waived else f"{item.get_state_display()}"
-        raise WrongState(
-            f"Release {release.pk} was approved with “{item.title}” {why.lower()}; "
-            "it may not serve.",
-            code="release_not_servable",
-            hint="Submit the version for release again.",
-        )
-    if release.conditions != conditions_recorded(review):
-        raise WrongState(
-            f"The conditions of release {release.pk} are not those that its approvals ask for; "
-            "it may not serve.",
-            code="release_not_servable",
-            hint="Submit the version for release again.",
-        )
+    Raises:
+        WrongState: it may not; the sentence says why.
+    """
+    refusal = serving_verdicts([release])[release.pk].refusal
+    if refusal is not None:
+        raise refusal
 
 
 def release_startable(release: Release) -> None:
@@ -152,9 +86,137 @@ def release_startable(release: Release) -> None:
         )
 
 
+def _verdict(release: Release, facts: ServingFacts) -> ServingVerdict:
+    emergency = until = None
+    try:
+        emergency = break_glass_of(release, facts.glasses.get(release.pk, ()))
+        until = release.serves_until if emergency is None else emergency.ends_at
+        _judge(release, facts, emergency)
+    except WrongState as error:
+        return ServingVerdict(error, until, emergency, readable=error.code != _UNREADABLE)
+    except Exception as error:
+        # One row that nobody can read must not keep the others from being judged.
+        logger.exception("Release %s cannot be judged; it does not serve", release.pk)
+        return ServingVerdict(
+            _unreadable(release, f"{type(error).__name__}: {error}"), readable=False
+        )
+    return ServingVerdict(until=until, emergency=emergency)
+
+
+def _judge(release: Release, facts: ServingFacts, emergency: BreakGlass | None) -> None:
+    version = release.version
+    if emergency is None:
+        _check_approved(release)
+    _check_chain(version, facts.bases[version.pk], "served")
+    refuse_suspended(version, facts.suspended.get(version.pk), "served")
+    dossier = facts.dossiers[release.pk]
+    _check_dossier(release, dossier)
+    _check_scope(release, dossier, facts.departments.get(release.pk, []))
+    if emergency is None:
+        _check_review(release, facts)
+
+
+_UNREADABLE = "release_unreadable"
+
+
+def _refused(sentence: str, hint: str = "") -> WrongState:
+    return WrongState(f"{sentence}; it may not serve.", code="release_not_servable", hint=hint)
+
+
+def _unreadable(release: Release, fault: str) -> WrongState:
+    return WrongState(
+        f"Release {release.pk} cannot be read ({fault[:200]}); it may not serve.",
+        code=_UNREADABLE,
+        hint="Its row differs from what Assay writes; compare it with the audit log.",
+    )
+
+
+def _check_approved(release: Release) -> None:
+    """Raise WrongState when it is not approved, or its time is over."""
+    if release.state != ReleaseState.APPROVED:
+        raise _refused(
+            f"Release {release.pk} is {release.get_state_display().lower()}",
+            "Only an approved release serves.",
+        )
+    end = release.serves_until
+    if end is None:
+        raise _refused(f"Release {release.pk} has no end")
+    if end <= timezone.now():
+        grace = ", and its grace is over" if release.grace_days else ""
+        raise _refused(
+            f"Release {release.pk} expired on {release.expires_at:%Y-%m-%d}{grace}",
+            "Submit the version for release again.",
+        )
+
+
+def check_dossier(release: Release) -> None:
+    """Raise WrongState when the dossier is not the one of its digest, or is of other bytes."""
+    _check_dossier(release, DossierFacts.of(release.dossier))
+
+
+def _check_dossier(release: Release, dossier: DossierFacts) -> None:
+    if dossier.digest != release.dossier_digest and dossier.digest:
+        raise _refused(
+            f"The dossier of release {release.pk} does not have the digest that was approved"
+        )
+    if dossier.fault:
+        raise _unreadable(release, dossier.fault)
+    if dossier.version_digest != release.version.digest:
+        raise _refused(
+            f"The dossier of release {release.pk} names {dossier.version_digest[:12]}, not "
+            f"{release.version.digest[:12]}"
+        )
+
+
+def _check_scope(release: Release, dossier: DossierFacts, departments: list[str]) -> None:
+    """Raise WrongState when the row names another place or other users than the dossier."""
+    present = {
+        "environment": release.environment,
+        "deployment_name": release.deployment_name,
+        "departments": sorted(departments),
+        "visibility": release.visibility,
+    }
+    for name, value in present.items():
+        if value != (dossier.scope or {})[name]:
+            raise _refused(
+                f"Release {release.pk} was approved with other {name.replace('_', ' ')} than it "
+                "has now",
+                "Submit the version for release again.",
+            )
+
+
+def _check_review(release: Release, facts: ServingFacts) -> None:
+    """Raise WrongState unless the votes that are on record approve exactly this dossier."""
+    review, standing = facts.reviews.get(release.pk), facts.standing(release)
+    if (
+        review is None
+        or standing is None
+        or review.state != ReviewState.APPROVED
+        or review.digest != release.dossier_digest
+        or standing.missing
+    ):
+        raise _refused(f"Release {release.pk} has no review that approves its dossier")
+    for item in standing.blocking:
+        waived = item.state == ChecklistState.WAIVED
+        why = "waived, and the waiver has ended" if waived else f"{item.get_state_display()}"
+        raise _refused(
+            f"Release {release.pk} was approved with “{item.title}” {why.lower()}",
+            "Submit the version for release again.",
+        )
+    if release.conditions != conditions_recorded(review):
+        raise _refused(
+            f"The conditions of release {release.pk} are not those that its approvals ask for",
+            "Submit the version for release again.",
+        )
+
+
 @lifted()
 def check_trusted(version: ModelVersion, verb: str) -> None:
-    """Raises WrongState when `version`, or anything that it stands on, is recalled."""
-    for each in (version, *base_chain(version)):
+    """Raise WrongState when `version`, or anything that it stands on, is recalled."""
+    _check_chain(version, base_chain(version), verb)
+
+
+def _check_chain(version: ModelVersion, bases: list[ModelVersion], verb: str) -> None:
+    for each in (version, *bases):
         if each.state != VersionState.TRUSTED:
             raise WrongState(f"{each} is {each.state}; {version} cannot be {verb}.")

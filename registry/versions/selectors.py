@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db.models import Count, QuerySet
@@ -58,6 +59,28 @@ def base_chain(version: ModelVersion) -> list[ModelVersion]:
         base = ModelVersion.objects.select_related("model__department").get(pk=base_id)
         chain.append(base)
         base_id = base.base_id
+    return chain
+
+
+def base_chains(versions: Iterable[ModelVersion]) -> dict[int, list[ModelVersion]]:
+    """As `base_chain`, for many at once: a query for each level, without manifests and cards."""
+    versions = list(versions)
+    known: dict[int, ModelVersion] = {}
+    level = {version.base_id for version in versions if version.base_id is not None}
+    rows = ModelVersion.objects.select_related("model").defer("manifest", "card")
+    while level:
+        known |= rows.in_bulk(level)
+        above = {known[pk].base_id for pk in level}
+        level = {pk for pk in above if pk is not None} - known.keys()
+    return {version.pk: _chain_of(version, known) for version in versions}
+
+
+def _chain_of(version: ModelVersion, known: Mapping[int, ModelVersion]) -> list[ModelVersion]:
+    chain: list[ModelVersion] = []
+    base_id = version.base_id
+    while base_id is not None:
+        chain.append(known[base_id])
+        base_id = known[base_id].base_id
     return chain
 
 

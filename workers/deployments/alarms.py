@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from django.db.models import QuerySet
+from django.db.models.functions import Now
 
 from governance.audit.alarms import Alarm, alarms_add
-from workers.deployments.models import Replica, ReplicaState
+from registry.releases.serving import serving_verdicts
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.selectors import live_deployments
 from workers.deployments.states import LIVE
 
 # Loads that failed in a row before an alarm is raised: a first one may be a restart's.
@@ -33,6 +36,25 @@ def loads_failing() -> str:
     )
 
 
+def releases_unreadable() -> str:
+    """Name live deployments whose release cannot be read, so that they do not serve."""
+    deployments = list(live_deployments())
+    verdicts = serving_verdicts([deployment.release for deployment in deployments])
+    found = [
+        f"{deployment.name}: {verdict.refusal}"
+        for deployment in deployments
+        if not (verdict := verdicts[deployment.release_id]).readable
+    ]
+    return " ".join(found[:_NAMED])
+
+
+def leases_lapsed() -> str:
+    """Name serving deployments that the controller does not confirm."""
+    rows = Deployment.objects.filter(state=DeploymentState.SERVING, servable_until__lte=Now())
+    names = list(rows.order_by("name").values_list("name", flat=True))
+    return f"Not confirmed, so that they do not serve: {', '.join(names)}." if names else ""
+
+
 def _named(rows: QuerySet[Replica]) -> QuerySet[Replica]:
     return rows.select_related("deployment").order_by("pk")[:_NAMED]
 
@@ -42,4 +64,8 @@ def register_alarms() -> None:
     alarms_add(
         Alarm("copies_differ", "A worker’s copy of a model differs", copies_differ, critical=True),
         Alarm("loads_failing", "A worker cannot load a deployment", loads_failing),
+        Alarm(
+            "releases_unreadable", "A release cannot be read", releases_unreadable, critical=True
+        ),
+        Alarm("leases_lapsed", "Deployments are not confirmed", leases_lapsed, critical=True),
     )

@@ -17,7 +17,11 @@ class DeploymentState(models.TextChoices):
 
 
 class Deployment(models.Model):
-    """An approved release under the name that applications call it by."""
+    """An approved release under the name that applications call it by.
+
+    It serves no longer than `servable_until`, which the controller moves on as long as the release
+    may serve: a controller that is dead or stuck ends all serving.
+    """
 
     name = models.SlugField(max_length=80)
     release = models.ForeignKey(
@@ -33,6 +37,7 @@ class Deployment(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
     stopped_at = models.DateTimeField(null=True, blank=True)
+    servable_until = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("name", "-id")

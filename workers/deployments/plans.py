@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from governance.errors import InvalidInput, WrongState
 from registry.catalogue import get_task
 from registry.manifests import Manifest, ManifestMismatch
-from registry.releases.breakglass.force import serving_end
-from registry.releases.serving import release_servable
+from registry.releases.serving import serving_verdicts
 from registry.versions.models import ModelVersion, VersionKind
 from workers.deployments.models import Deployment
 
@@ -50,7 +49,9 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         InvalidInput: its version is of a kind that no engine loads.
     """
     release = deployment.release
-    release_servable(release)
+    verdict = serving_verdicts([release])[release.pk]
+    if verdict.refusal is not None:
+        raise verdict.refusal
     version = release.version
     weights, adapter = _weights(version), None
     if version.kind == VersionKind.ADAPTER and version.base is not None:
@@ -61,8 +62,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
             )
     elif version.kind not in {VersionKind.BASE, VersionKind.FULL}:
         raise InvalidInput(f"{version} is of kind {version.kind}, which no engine loads.")
-    end = serving_end(release)
-    if end is None:
+    if verdict.until is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)
     return LoadPlan(
@@ -71,7 +71,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         task=task.name,
         engine=task.engine,
         digest=version.digest,
-        expires_at=end.timestamp(),
+        expires_at=verdict.until.timestamp(),
         weights=weights,
         adapter=adapter,
     )

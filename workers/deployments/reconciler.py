@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import close_old_connections, connections
 
 from governance.errors import DomainError, WrongState
 from registry.manifests import ManifestMismatch
+from registry.releases.serving import serving_verdicts
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import LoadPlan, load_plan
 from workers.deployments.selectors import live_deployments
@@ -46,7 +47,10 @@ class Host(Protocol):
         """
 
     def unload(self, deployment_id: int) -> None:
-        """Let go of it; requests that still run on it fail."""
+        """Let go of it, if it is loaded; requests that still run on it fail."""
+
+    def lease(self, until: Mapping[int, float]) -> None:
+        """Answer for these deployments alone, each until then on the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Reconciler:
         self._cease = cease
         self._woken = threading.Event()
         self._wanted = threading.Event()
-        self._missing: list[LoadPlan] = []
+        self._missing: list[Deployment] = []
         self._loading: int | None = None
         self._ceased: set[int] = set()
         self._failures: dict[int, Failures] = {}
@@ -134,119 +138,110 @@ class Reconciler:
         A deployment whose bytes another one is about to load gives up its queue at once, and is
         unloaded once that load has ended: its engine is there, so that the change is soon over.
         """
+        # Before the query, so that no lease is taken for longer than it is.
+        now = time.monotonic()
         deployments = list(live_deployments())
-        plans = self._plans(deployments)
+        verdicts = serving_verdicts([deployment.release for deployment in deployments])
+        wanted = {
+            deployment.pk: deployment
+            for deployment in deployments
+            if verdicts[deployment.release_id].refusal is None
+        }
+        self._host.lease({pk: now + _lease_s(deployment) for pk, deployment in wanted.items()})
         loaded = self._host.loaded()
-        missing = [plan for plan in plans.values() if plan.deployment_id not in loaded]
         here = set(loaded.values())
+        missing = [deployment for pk, deployment in wanted.items() if pk not in loaded]
         # Bytes that are here already come first: they are the quickest.
-        self._missing = sorted(missing, key=lambda p: (p.digest not in here, p.deployment_id))
+        self._missing = sorted(missing, key=lambda each: (_digest(each) not in here, each.pk))
         self._wanted.set()
-        coming = {plan.digest for plan in missing if self._may_try(plan.deployment_id)}
+        coming = {_digest(each) for each in missing if self._may_try(each.pk)}
         for deployment_id, digest in loaded.items():
-            plan = plans.get(deployment_id)
+            deployment = wanted.get(deployment_id)
             if deployment_id == self._loading:
                 continue  # Its loader asks again whether it may serve.
-            if plan is not None and plan.digest == digest:
-                self._confirm(plan, digest)
+            if deployment is not None and _digest(deployment) == digest:
+                self._confirm(deployment, digest)
             elif digest in coming:
                 self._leave_queue(deployment_id)
             else:
                 self._unload(deployment_id)
+        for deployment in deployments:
+            verdict = verdicts[deployment.release_id]
+            if verdict.refusal is not None and not verdict.readable:
+                self._fail(deployment.pk, deployment.name, verdict.refusal.message)
         for deployment_id in self._failures.keys() - {deployment.pk for deployment in deployments}:
             self._failures.pop(deployment_id, None)
 
     def load_missing(self, stop: threading.Event) -> None:
         """Load one after another what the newest `settle` found missing."""
-        while not stop.is_set() and (plan := self._next()) is not None:
-            self._loading = plan.deployment_id
+        while not stop.is_set() and (deployment := self._next()) is not None:
+            self._loading = deployment.pk
             try:
-                self._load(plan, stop)
+                self._load(deployment, stop)
             finally:
-                self._missing = [each for each in self._missing if each is not plan]
+                self._missing = [each for each in self._missing if each is not deployment]
                 self._loading = None
                 self._woken.set()
 
-    def _next(self) -> LoadPlan | None:
+    def _next(self) -> Deployment | None:
         loaded = self._host.loaded()
-        for plan in self._missing:
-            if plan.deployment_id not in loaded and self._may_try(plan.deployment_id):
-                return plan
+        for deployment in self._missing:
+            if deployment.pk not in loaded and self._may_try(deployment.pk):
+                return deployment
         return None
-
-    def _plans(self, deployments: Iterable[Deployment]) -> dict[int, LoadPlan]:
-        plans: dict[int, LoadPlan] = {}
-        for deployment in deployments:
-            try:
-                plans[deployment.pk] = load_plan(deployment)
-            except WrongState as error:
-                # The controller stops it and says why; here it only must not be held.
-                logger.info("Deployment %s is not to be served: %s", deployment.name, error)
-            except ManifestMismatch as error:
-                self._refuse(deployment.pk, error.message)
-            except DatabaseError:
-                raise
-            except Exception as error:
-                # One row that cannot be read keeps no other deployment from its turn.
-                self._fail(deployment.pk, deployment.name, _words(error))
-        return plans
 
     def _may_try(self, deployment_id: int) -> bool:
         failures = self._failures.get(deployment_id)
         return failures is None or time.monotonic() >= failures.next_try
 
-    def _load(self, plan: LoadPlan, stop: threading.Event) -> None:
-        pk, started = plan.deployment_id, time.monotonic()
+    def _load(self, deployment: Deployment, stop: threading.Event) -> None:
+        pk, name, started = deployment.pk, deployment.name, time.monotonic()
         replica_report(deployment_id=pk, worker=self._worker, state=ReplicaState.LOADING)
-        logger.info("Loading deployment %s (%s)", plan.name, plan.digest[:12])
+        logger.info("Loading deployment %s (%s)", name, _digest(deployment)[:12])
         try:
-            digest = self._host.load(plan)
+            digest = self._host.load(_current_plan(deployment))
+            if stop.is_set():
+                self._host.unload(pk)
+                return
+            # It took its time: what held when it began need not hold any more.
+            if _current_plan(deployment).digest != digest:
+                raise WrongState(f"Deployment {name} names other bytes than were loaded.")
+            self._ready(pk, digest, time.monotonic() - started)
+        except WrongState as error:
+            logger.info("Deployment %s is not to be served: %s", name, error)
+            self._unload(pk)
         except ManifestMismatch as error:
-            self._refuse(pk, f"{plan.name} was not loaded: {error.message}")
-            return
+            self._release(pk)
+            self._refuse(pk, f"{name} was not loaded: {error.message}")
         except BaseException as error:
             # Libraries in Rust raise their panics past `Exception`; this thread must go on.
-            logger.exception("Deployment %s could not be loaded", plan.name)
-            self._fail(pk, plan.name, _words(error))
-            return
-        if stop.is_set():
-            self._host.unload(pk)
-            return
-        try:
-            # It took its time: what held when it began need not hold any more.
-            _check_wanted(plan)
-            self._ready(plan, digest, time.monotonic() - started)
-        except WrongState as error:
-            logger.info("Deployment %s is not to be served: %s", plan.name, error)
-            self._unload(pk)
-        except Exception as error:
-            logger.exception("Deployment %s is loaded, but cannot be served", plan.name)
-            self._unload(pk)
-            self._fail(pk, plan.name, _words(error))
+            logger.exception("Deployment %s could not be loaded", name)
+            self._release(pk)
+            self._fail(pk, name, _words(error))
 
-    def _ready(self, plan: LoadPlan, digest: str, seconds: float | None) -> None:
-        self._consume(deployment_queue(plan.deployment_id))
+    def _ready(self, deployment_id: int, digest: str, seconds: float | None) -> None:
+        self._consume(deployment_queue(deployment_id))
         replica = replica_report(
-            deployment_id=plan.deployment_id,
+            deployment_id=deployment_id,
             worker=self._worker,
             state=ReplicaState.READY,
             loaded_digest=digest,
             load_seconds=seconds,
         )
         if replica.state != ReplicaState.READY:
-            self._release(plan.deployment_id)
-            self._count_failure(plan.deployment_id)
+            self._release(deployment_id)
+            self._count_failure(deployment_id)
             return
-        self._failures.pop(plan.deployment_id, None)
+        self._failures.pop(deployment_id, None)
 
-    def _confirm(self, plan: LoadPlan, digest: str) -> None:
+    def _confirm(self, deployment: Deployment, digest: str) -> None:
         """A copy that was taken for dead, by a silence that has ended, is reported again; and one
         whose deployment waits nevertheless.
         """
-        if plan.deployment_id not in self._host.loaded():
+        if deployment.pk not in self._host.loaded():
             return  # Its loader has just let go of it.
         known = Replica.objects.filter(
-            deployment_id=plan.deployment_id,
+            deployment=deployment,
             worker=self._worker,
             state=ReplicaState.READY,
             deployment__state=DeploymentState.SERVING,
@@ -254,11 +249,11 @@ class Reconciler:
         if known.exists():
             return
         try:
-            self._ready(plan, digest, None)
+            self._ready(deployment.pk, digest, None)
         except Exception:
             # Stopped meanwhile, or broker or database away: hold nothing that is not on record.
-            logger.exception("Deployment %s cannot be reported; it is unloaded", plan.name)
-            self._unload(plan.deployment_id)
+            logger.exception("Deployment %s cannot be reported; it is unloaded", deployment.name)
+            self._unload(deployment.pk)
 
     def _leave_queue(self, deployment_id: int) -> None:
         if deployment_id not in self._ceased:
@@ -277,18 +272,17 @@ class Reconciler:
 
     def _refuse(self, deployment_id: int, reason: str) -> None:
         """The bytes differ from the manifest."""
-        logger.error("Deployment %s is refused: %s", deployment_id, reason)
         self._report_trouble(deployment_id, ReplicaState.REFUSED, reason)
 
     def _fail(self, deployment_id: int, name: str, reason: str) -> None:
         """This worker lacks something: room, memory, a device, a volume."""
-        logger.error("Deployment %s could not be loaded: %s", name, reason)
         said = f"{name} could not be loaded: {reason}"
         self._report_trouble(deployment_id, ReplicaState.FAILED, said)
 
     def _report_trouble(self, deployment_id: int, state: ReplicaState, reason: str) -> None:
         if not self._may_try(deployment_id):
             return  # Reported already, and not tried again since.
+        logger.error("Deployment %s is %s here: %s", deployment_id, state.value, reason)
         failures = self._count_failure(deployment_id)
         replica_report(
             deployment_id=deployment_id,
@@ -311,10 +305,18 @@ def _words(error: BaseException) -> str:
     return error.message if isinstance(error, DomainError) else f"{type(error).__name__}: {error}"
 
 
-def _check_wanted(plan: LoadPlan) -> None:
-    """Raises WrongState unless the deployment is live and its release may serve these bytes."""
-    deployment: Deployment | None = live_deployments().filter(pk=plan.deployment_id).first()
-    if deployment is None:
-        raise WrongState(f"Deployment {plan.name} was stopped while it was loaded.")
-    if load_plan(deployment).digest != plan.digest:
-        raise WrongState(f"Deployment {plan.name} names other bytes than were loaded.")
+def _digest(deployment: Deployment) -> str:
+    return deployment.release.version.digest
+
+
+def _lease_s(deployment: Deployment) -> float:
+    left: float | None = deployment.lease_s  # type: ignore[attr-defined]  # annotated
+    return left or 0.0
+
+
+def _current_plan(deployment: Deployment) -> LoadPlan:
+    """The plan of a deployment as its rows are now. Raises WrongState when it may not serve."""
+    current = live_deployments().filter(pk=deployment.pk).first()
+    if current is None:
+        raise WrongState(f"Deployment {deployment.name} was stopped while it was loaded.")
+    return load_plan(current)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.db.models import Q, QuerySet
+from django.db.models import ExpressionWrapper, F, FloatField, Q, QuerySet
+from django.db.models.functions import Extract, Now
 
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -49,10 +50,28 @@ def deployment_ids_under(release_id: int) -> list[int]:
     return list(rows.values_list("pk", flat=True))
 
 
+# Large columns that nobody needs who asks every few seconds.
+HEAVY = (
+    "release__dossier",
+    "release__version__manifest",
+    "release__version__card",
+    "release__version__base__manifest",
+    "release__version__base__card",
+)
+# Seconds that the lease has left, by the clock of the database: those of hosts may differ.
+LEASE_S = ExpressionWrapper(
+    Extract(F("servable_until") - Now(), "epoch"), output_field=FloatField()
+)
+
+
 def live_deployments() -> QuerySet[Deployment]:
-    """Pending and serving ones: what engine workers are to hold, for the platform's own use."""
+    """Pending and serving ones: what engine workers are to hold, for the platform's own use.
+
+    `lease_s` is how many seconds of its lease are left; None without one. Dossiers, manifests and
+    cards are deferred.
+    """
     rows = Deployment.objects.filter(state__in=LIVE).select_related(*_RELATED).order_by("pk")
-    return rows.prefetch_related("release__departments")
+    return rows.defer(*HEAVY).annotate(lease_s=LEASE_S)
 
 
 def live_or_recalled(since: datetime) -> QuerySet[Deployment]:
@@ -62,4 +81,4 @@ def live_or_recalled(since: datetime) -> QuerySet[Deployment]:
     let_go = (ReleaseState.APPROVED, ReleaseState.WITHDRAWN, ReleaseState.EXPIRED)
     recalled = Q(stopped_at__gte=since) & ~Q(release__state__in=let_go)
     rows = Deployment.objects.filter(Q(state__in=LIVE) | recalled)
-    return rows.select_related(*_RELATED).order_by("pk")
+    return rows.select_related(*_RELATED).order_by("pk").defer(*HEAVY).annotate(lease_s=LEASE_S)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from datetime import timedelta
 
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -18,8 +18,9 @@ from governance.rowsecurity import taken
 from registry.releases.live import release_deployed
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
-from registry.releases.serving import release_servable, release_startable
+from registry.releases.serving import release_startable, serving_verdicts
 from registry.resources import release_subject
+from workers.deployments.leases import lease_end
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.resources import (
     deployment_context,
@@ -30,6 +31,7 @@ from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
 from workers.dispatch import wake_engines
 
+logger = logging.getLogger(__name__)
 REPLICA_SILENCE_S = 15
 _CONTROLLER = service_principal("controller")
 ENGINE_WORKER = service_principal("engine-worker")
@@ -138,6 +140,8 @@ def _insert(person_id: int, release: Release) -> Deployment:
                 release=release,
                 department=release.department,
                 created_by_id=person_id,
+                # Its release was asked about in this transaction; from now on the controller does.
+                servable_until=lease_end(),
             )
     except IntegrityError as error:
         raise WrongState(
@@ -287,19 +291,29 @@ def _await_replicas() -> None:
 
 
 def deployments_stop_unservable() -> int:
-    """Stop what its release no longer covers: expired, withdrawn, recalled. Returns how many."""
+    """Stop what its release no longer covers: expired, withdrawn, recalled. Returns how many.
+
+    One whose release cannot be read is not stopped, which would be final; its lease ends.
+    """
     stopped = 0
-    for deployment in live_deployments():
+    deployments = list(live_deployments())
+    verdicts = serving_verdicts([deployment.release for deployment in deployments])
+    for deployment in deployments:
+        verdict = verdicts[deployment.release_id]
+        if verdict.refusal is None or not verdict.readable:
+            continue
         try:
-            release_servable(deployment.release)
-        except WrongState as error:
-            # Somebody else may have stopped it in between, which is as good.
-            with contextlib.suppress(WrongState):
-                deployment_move(
-                    deployment_id=deployment.pk,
-                    to=DeploymentState.STOPPED,
-                    actor=_CONTROLLER,
-                    message=error.message,
-                )
-                stopped += 1
+            deployment_move(
+                deployment_id=deployment.pk,
+                to=DeploymentState.STOPPED,
+                actor=_CONTROLLER,
+                message=verdict.refusal.message,
+            )
+            stopped += 1
+        except WrongState:
+            logger.info("Deployment %s was stopped by someone else", deployment.name)
+        except DatabaseError:
+            raise
+        except Exception:
+            logger.exception("Deployment %s could not be stopped", deployment.name)
     return stopped

@@ -164,6 +164,10 @@ class Answerer:
                 f"{request.digest[:12]}….",
                 503,
             )
+        if not self._host.leased(request.deployment_id):
+            return Failed(
+                "release_not_confirmed", f"The release of {name} was not confirmed lately.", 503
+            )
         if now >= min(request.expires_at or loaded.plan.expires_at, loaded.plan.expires_at):
             return Failed("release_expired", f"The release of {name} has expired.", 403)
         return None

@@ -8,6 +8,8 @@ import logging
 import shutil
 import tempfile
 import threading
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +53,7 @@ class EngineHost:
         self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         self._engines: dict[tuple[str, str], Hosted] = {}
         self._loaded: dict[int, Loaded] = {}
+        self._leases: Mapping[int, float] = {}
         self._lock = threading.Lock()
 
     def loaded(self) -> dict[int, str]:
@@ -61,6 +64,13 @@ class EngineHost:
     def find(self, deployment_id: int) -> Loaded | None:
         """The deployment when it can answer now."""
         return self._loaded.get(deployment_id)
+
+    def lease(self, until: Mapping[int, float]) -> None:
+        self._leases = dict(until)
+
+    def leased(self, deployment_id: int) -> bool:
+        """Whether the controller has confirmed lately that the deployment may serve."""
+        return self._leases.get(deployment_id, 0.0) > time.monotonic()
 
     def load(self, plan: LoadPlan) -> str:
         """As `Host.load`. An engine that nothing else uses is closed again when it fails."""

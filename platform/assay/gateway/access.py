@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+
 from assay.gateway.errors import RequestInvalid, printable
 from assay.gateway.http import Scope
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
@@ -101,6 +103,12 @@ class Refused(NotPermitted):
         self.context = context
 
 
+class NotConfirmed(Unavailable):
+    """The controller has not confirmed lately that the deployment may serve; nothing is charged."""
+
+    code = "release_not_confirmed"
+
+
 class NotReady(Unavailable):
     """No replica has loaded the deployment; nothing is charged."""
 
@@ -116,6 +124,7 @@ def find_deployment(
         ModelUnknown: there is none that the key may know of.
         Refused: the policy says no, its release no longer permits serving, or a condition of its
             release leaves the key's department out.
+        NotConfirmed: the controller has not confirmed its release lately.
     """
     entry = snapshot.deployments.get(name)
     if entry is None:
@@ -136,7 +145,7 @@ def find_deployment(
         raise refused
     if obstacle := entry.obstacle or _expired(entry):
         raise Refused(
-            f"Deployment {entry.name} does not serve: {obstacle}.",
+            f"Deployment {entry.name} does not serve. {obstacle}",
             code="release_not_servable",
             deployment=entry,
             decision=decision,
@@ -149,6 +158,13 @@ def find_deployment(
             deployment=entry,
             decision=decision,
             context=context,
+        )
+    if entry.leased_until <= time.monotonic():
+        raise NotConfirmed(
+            f"Release {entry.release} of deployment {entry.name} was not confirmed for "
+            f"{settings.SERVING_LEASE_S} s, so it does not serve.",
+            hint="The controller confirms it; nothing was charged.",
+            retry_after=_REPLICA_WAIT_S,
         )
     return entry, decision, context
 
@@ -175,13 +191,14 @@ def visible_deployments(
         usable = decide(policy, actor, action, entry.resource, context).allowed
         if usable or may_know_of(policy, actor, action, entry.resource, context):
             named = not key.allowed_deployments or name in key.allowed_deployments
-            stopped = entry.obstacle or _expired(entry) or _outside(entry, key)
+            lapsed = entry.leased_until <= time.monotonic()
+            stopped = lapsed or entry.obstacle or _expired(entry) or _outside(entry, key)
             found.append((entry, usable and named and not stopped))
     return found
 
 
 def _expired(entry: DeploymentEntry) -> str:
-    return f"its release {entry.release} is expired" if entry.expires_at <= time.time() else ""
+    return f"Release {entry.release} is expired." if entry.expires_at <= time.time() else ""
 
 
 def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:

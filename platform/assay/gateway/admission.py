@@ -55,7 +55,7 @@ class Application:
         """What lets it run under `snapshot`.
 
         Raises:
-            KeyRefused, ModelUnknown, Refused: nothing does.
+            KeyRefused, ModelUnknown, Refused, NotConfirmed: nothing does.
         """
         key = authenticate(snapshot, self.token, self.client_address)
         found = find_deployment(snapshot, key, self.model, self.circumstances)
@@ -96,7 +96,7 @@ class Ticket:
                 authenticate(snapshot, self.application.token, self.application.client_address)
                 if why := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
-                        f"Deployment {self.application.model} does not serve: {why}.",
+                        f"Deployment {self.application.model} does not serve. {why}",
                         code="release_not_servable",
                     )
             else:
@@ -166,7 +166,9 @@ class Running:
             )
         key, now = snapshot.keys.get(public_id), time.time()
         deployment = snapshot.deployments.get(ticket.application.model)
-        ended = deployment is not None and deployment.expires_at <= now
+        ended = deployment is not None and (
+            deployment.expires_at <= now or deployment.leased_until <= time.monotonic()
+        )
         if since is None and (ended or key is None or key.expires_at <= now):
             return ticket.fault(snapshot)
         return None

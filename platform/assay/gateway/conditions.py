@@ -44,7 +44,7 @@ def held_conditions(release: Release) -> Held:
         )
     except (AttributeError, TypeError, ValueError):
         # One that nobody approved like this: every other deployment goes on.
-        return Held(obstacle=f"the conditions of its release {release.pk} cannot be read")
+        return Held(obstacle=f"The conditions of release {release.pk} cannot be read.")
 
 
 def _limit(release: Release, department: str, rate: int) -> Limit:

@@ -9,6 +9,7 @@ alone.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,15 +30,16 @@ from governance.quotas.kinds import subjects_of
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
-from registry.releases.breakglass.force import break_glass_in_force, serving_end
-from registry.releases.breakglass.models import BreakGlass, BreakGlassState
-from registry.releases.models import Release, ReleaseState
+from registry.releases.breakglass.models import BreakGlass
+from registry.releases.models import Release
+from registry.releases.serving import ServingVerdict, serving_verdicts
 from registry.versions.classification import classification_expression
-from registry.versions.models import ModelVersion, VersionState
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.resources import deployment_attributes
 from workers.deployments.selectors import live_or_recalled
 from workers.deployments.states import LIVE
+
+logger = logging.getLogger(__name__)
 
 # How long a revoked or expired key is still told why, instead of being unknown.
 _REMEMBERED = timedelta(days=7)
@@ -45,9 +47,6 @@ _REMEMBERED = timedelta(days=7)
 _RECALL_REMEMBERED = timedelta(hours=1)
 # A replica whose heartbeat is older than this, in seconds, is not counted on.
 REPLICA_PATIENCE_S = 30.0
-_IN_FORCE = Prefetch(
-    "release__break_glasses", BreakGlass.objects.filter(state=BreakGlassState.ACTIVE)
-)
 # Each with the public key of its worker; a worker without one cannot be sent anything.
 _REPLICAS = Prefetch(
     "replicas",
@@ -56,14 +55,6 @@ _REPLICAS = Prefetch(
             WorkerKey.objects.filter(worker=OuterRef("worker")).values("public_key")[:1]
         )
     ),
-)
-# Columns that are large and not needed here.
-_HEAVY = (
-    "release__dossier",
-    "release__version__manifest",
-    "release__version__card",
-    "release__version__base__manifest",
-    "release__version__base__card",
 )
 
 
@@ -92,10 +83,11 @@ class KeyEntry:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentEntry:
-    """One live deployment. `obstacle` is empty when its release and version still permit serving.
+    """One live deployment. `obstacle` is why it may not serve; empty when it may.
 
     `expires_at` is when serving stops, and `approved_until` when its approval ends and its grace
-    begins; these, `created_at` and `ready_until` are seconds since the epoch. `ready_until` is when
+    begins; these, `created_at` and `ready_until` are seconds since the epoch. `leased_until` is how
+    long the controller vouches for it, on the monotonic clock. `ready_until` is when
     the newest heartbeat of a replica that has loaded exactly `digest` stops counting. `only` are
     the departments that the conditions of its release leave, if they leave some out, and
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
@@ -112,6 +104,7 @@ class DeploymentEntry:
     expires_at: float
     created_at: float
     ready_until: float
+    leased_until: float
     obstacle: str
     resource: Resource
     limits: tuple[Limit, ...] = ()
@@ -152,7 +145,7 @@ class Snapshot:
 
 
 def read_snapshot() -> Snapshot:
-    """Read everything, in eight queries. Blocks: call it in a thread.
+    """Read everything, in a fixed number of queries. Blocks: call it in a thread.
 
     Raises:
         django.db.Error: PostgreSQL does not answer.
@@ -256,22 +249,40 @@ def _read_deployments(
     limits: dict[str, list[Limit]],
 ) -> tuple[dict[str, DeploymentEntry], dict[int, str]]:
     """Live ones by name; and why, by id, those that a recall has stopped lately."""
+    # Before the query, so that no lease is taken for longer than it is.
+    now = time.monotonic()
     rows = live_or_recalled(timezone.now() - _RECALL_REMEMBERED)
-    rows = rows.prefetch_related("release__departments", _REPLICAS, _IN_FORCE).defer(*_HEAVY)
+    rows = rows.prefetch_related("release__departments", _REPLICAS)
     found = list(rows.annotate(classification=classification_expression("release__version__")))
+    verdicts = serving_verdicts([row.release for row in found])
     prices = tariffs()
-    live = {
-        row.name: _deployment_entry(
-            row, tuple(limits.get(f"deployment:{row.name}", ())), tariff_for(row.name, prices)
-        )
-        for row in found
-        if row.state in LIVE
-    }
-    return live, {row.pk: _obstacle(row) for row in found if row.state not in LIVE}
+    live: dict[str, DeploymentEntry] = {}
+    recalled: dict[int, str] = {}
+    for row in found:
+        verdict = verdicts[row.release_id]
+        if row.state not in LIVE:
+            recalled[row.pk] = _obstacle(verdict)
+            continue
+        try:
+            live[row.name] = _deployment_entry(
+                row,
+                verdict,
+                now + (row.lease_s or 0.0),  # type: ignore[attr-defined]  # annotated
+                tuple(limits.get(f"deployment:{row.name}", ())),
+                tariff_for(row.name, prices),
+            )
+        except Exception:
+            # It is left out, so that it does not serve; every other deployment goes on.
+            logger.exception("Deployment %s cannot be read; it does not serve", row.name)
+    return live, recalled
 
 
 def _deployment_entry(
-    row: Deployment, limits: tuple[Limit, ...], tariff: Tariff
+    row: Deployment,
+    verdict: ServingVerdict,
+    leased_until: float,
+    limits: tuple[Limit, ...],
+    tariff: Tariff,
 ) -> DeploymentEntry:
     release, version = row.release, row.release.version
     departments = sorted(department.slug for department in release.departments.all())
@@ -284,7 +295,7 @@ def _deployment_entry(
     named = ", ".join(departments) or "nobody"
     attributes["denial_hint"] = f"its release {release.pk} names {named}"
     held = held_conditions(release)
-    end, emergency = serving_end(release), break_glass_in_force(release)
+    end, emergency = verdict.until, verdict.emergency
     return DeploymentEntry(
         id=row.pk,
         name=row.name,
@@ -297,7 +308,8 @@ def _deployment_entry(
         ready_until=max(
             (_ready_until(replica, version.digest) for replica in row.replicas.all()), default=0.0
         ),
-        obstacle=_obstacle(row) or held.obstacle,
+        leased_until=leased_until,
+        obstacle=_obstacle(verdict) or held.obstacle,
         resource=Resource(
             type="deployment",
             id=str(row.pk),
@@ -321,17 +333,8 @@ def _approved_until(release: Release, emergency: BreakGlass | None) -> float:
     return 0.0 if end is None else end.timestamp()
 
 
-def _obstacle(row: Deployment) -> str:
-    release = row.release
-    if release.state != ReleaseState.APPROVED and break_glass_in_force(release) is None:
-        return f"its release {release.pk} is {release.get_state_display()}, not approved"
-    version: ModelVersion | None = release.version
-    while version is not None:
-        if version.state != VersionState.TRUSTED:
-            return f"version {version} is {version.get_state_display()}"
-        # Read with the deployment; only what stands on an adaptation costs a query more.
-        version = version.base
-    return ""
+def _obstacle(verdict: ServingVerdict) -> str:
+    return "" if verdict.refusal is None else verdict.refusal.message
 
 
 def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.utils import timezone
@@ -17,8 +18,17 @@ def break_glass_in_force(release: Release, now: datetime | None = None) -> Break
     over. Reads `release.break_glasses`, which a list may have prefetched."""
     if release.state not in UNDER_REVIEW:
         return None
+    return break_glass_of(release, release.break_glasses.all(), now)
+
+
+def break_glass_of(
+    release: Release, glasses: Iterable[BreakGlass], now: datetime | None = None
+) -> BreakGlass | None:
+    """As `break_glass_in_force`, among these break-glasses of `release`."""
+    if release.state not in UNDER_REVIEW:
+        return None
     now = now or timezone.now()
-    for glass in release.break_glasses.all():
+    for glass in glasses:
         if (
             glass.state == BreakGlassState.ACTIVE
             and glass.dossier_digest == release.dossier_digest

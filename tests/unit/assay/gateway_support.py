@@ -34,6 +34,7 @@ from governance.reviews.policies.shipping import review_policies_bootstrap
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from registry.releases.models import Release, ReleaseState
 from registry.versions.models import Model, ModelVersion, VersionKind
+from tests.approvals import approve, give_dossier
 from workers.app import app
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.worker_keys import worker_key_register
@@ -191,12 +192,16 @@ class Stage:
             **values,
         )
         approved.departments.set([self.department(slug) for slug in departments])
+        give_dossier(approved)
+        if approved.state == ReleaseState.APPROVED:
+            approve(approved)
         made = Deployment.objects.create(
             name=name,
             release=approved,
             department=owner,
             state=DeploymentState.SERVING,
             created_by=self.person,
+            servable_until=timezone.now() + timedelta(days=1),
         )
         worker = f"responder-{made.pk}"
         if ready:

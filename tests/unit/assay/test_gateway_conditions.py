@@ -109,7 +109,7 @@ def test_a_limit_of_the_deployment_and_a_condition_both_hold(stage: Stage) -> No
 
 
 def test_conditions_that_cannot_be_read_serve_nobody_and_stop_nothing_else(stage: Stage) -> None:
-    stage.deployment("broken", **conditions(until="never", requests_per_minute="many"))
+    stage.deployment("broken", **conditions(requests_per_minute="many"))
     stage.deployment("other", behaviour=None, ready=False)
     token = stage.key()
     refused = stage.post(CHAT, token, json={**GOOD, "model": "broken"})

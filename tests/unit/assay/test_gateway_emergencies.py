@@ -90,7 +90,7 @@ def test_ending_it_cuts_what_runs(stage: Stage) -> None:
     stream = Stream(stage, stage.key())
     admin = Person.objects.get(email="s@example.org")
     break_glass_end(actor=proven(admin), break_glass_id=glass.pk, reason="Over.")
-    assert "not approved" in stream.end()
+    assert "is in review; it may not serve" in stream.end()
     assert '"code": "release_not_servable"' in stream.lines[-1]
 
 
@@ -103,7 +103,7 @@ def test_an_incident_cuts_what_runs_and_refuses_what_comes(stage: Stage) -> None
         actor=proven(stage.person), title="Bad", happened="Bad.", severity="critical",
         versions=[deployment.release.version_id],
     )  # fmt: skip
-    assert "is Suspended, not approved" in stream.end()
+    assert "is suspended; it may not serve" in stream.end()
     refused = stage.post(CHAT, token, json=GOOD)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "release_not_servable")
     assert 'assay_incidents_open{severity="critical"} 1.0' in httpx.get(f"{stage.url}/metrics").text

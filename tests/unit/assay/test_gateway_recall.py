@@ -34,7 +34,7 @@ def test_a_recall_cuts_what_runs_with_an_error_and_refuses_what_comes(stage: Sta
     stream = Stream(stage, token)
     # Its notice is enough: nobody publishes another one here.
     assert recall(stage, deployment.release.version).versions == 1
-    assert "is Recalled, not approved" in stream.end()
+    assert "is recalled; it may not serve" in stream.end()
     assert '"code": "release_not_servable"' in stream.lines[-1]
     assert "data: [DONE]" not in stream.lines
     refused = stage.post(CHAT, token, json=GOOD)
@@ -52,7 +52,7 @@ def test_what_runs_is_cut_also_when_the_deployment_stopped_before_it_was_heard(
     with transaction.atomic():
         recall(stage, deployment.release.version)
         assert deployments_stop_unservable() == 1
-    assert "is Recalled, not approved" in stream.end()
+    assert "is recalled; it may not serve" in stream.end()
     assert read_snapshot().recalled.keys() == {deployment.pk}
 
 

@@ -205,7 +205,7 @@ def test_what_stands_on_a_recalled_base_serves_nobody(stage: Stage) -> None:
     response = stage.post(CHAT, token, json=GOOD)
     error = error_of(response)
     assert (response.status_code, error["code"]) == (403, "release_not_servable")
-    assert "v2 is Recalled" in error["message"]
+    assert "v2 is recalled" in error["message"]
 
 
 def test_the_wrong_endpoint_names_the_right_one(stage: Stage) -> None:

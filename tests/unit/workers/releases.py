@@ -7,12 +7,11 @@ from datetime import timedelta
 from django.utils import timezone
 
 from governance.people.models import Person
-from governance.reviews.models import Decision, Review
 from registry.canonical import json_digest
 from registry.releases.dossier import dossier_build
 from registry.releases.models import Release, ReleaseState
 from registry.versions.models import ModelVersion
-from tests.proofs import vote_proof
+from tests.approvals import approve
 from tests.unit.workers import company
 
 
@@ -56,36 +55,8 @@ def release(
     )
     made.departments.set([owner])
     if state == ReleaseState.APPROVED:
-        _approve(made)
+        approve(made)
     return made
-
-
-def _approve(release: Release) -> None:
-    """The review that approved it, with its one vote."""
-    review = Review.objects.create(
-        subject_type="release",
-        subject_id=str(release.pk),
-        subject_name=str(release),
-        department=release.department,
-        digest=release.dossier_digest,
-        required_approvals={"compliance": 1},
-        policy_version=1,
-        opened_by=release.submitted_by,
-        due_at=timezone.now(),
-    )
-    reviewer, _ = Person.objects.get_or_create(email="vera@example.org", defaults={"name": "Vera"})
-    Decision.objects.create(
-        review=review,
-        submitter=review.opened_by,
-        person=reviewer,
-        verdict="approve",
-        speciality="compliance",
-        reason="Fine.",
-        digest=review.digest,
-        round=1,
-        **vote_proof(),
-    )
-    Review.objects.filter(pk=review.pk).update(state="approved")
 
 
 def adapter(content: bytes = b"adapter", where: str = "clinical") -> ModelVersion:

@@ -85,3 +85,29 @@ def test_a_running_controller_takes_jobs_back_and_seals_the_log(
         running.close()
     assert job.state == JobState.CANCELLED
     assert AuditCheckpoint.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_duty_that_fails_or_hangs_holds_up_no_other(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, done = threading.Event(), threading.Event()
+    tries: list[int] = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise KeyError("identity")
+
+    def carry_on() -> None:
+        if len(tries) > 2:
+            done.set()
+
+    duties = (("hangs", 0.01, ended.wait), ("fails", 0.01, fail), ("goes-on", 0.01, carry_on))
+    monkeypatch.setattr(controller, "DUTIES", (*duties, *controller.DUTIES))
+    running = Controller()
+    running.start()
+    try:
+        assert done.wait(30)
+    finally:
+        ended.set()
+        running.close()

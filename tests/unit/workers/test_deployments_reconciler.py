@@ -7,7 +7,7 @@ import dataclasses
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
 import pytest
@@ -286,6 +286,9 @@ class RefusingHost:
 
     def unload(self, deployment_id: int) -> None:
         self.held.pop(deployment_id)
+
+    def lease(self, until: Mapping[int, float]) -> None:
+        """It answers nobody."""
 
 
 @pytest.mark.parametrize("trouble", ["room", "volume"])

@@ -65,6 +65,7 @@ def request_for(plan: LoadPlan, prompt: str = "one two", **changes: object) -> I
 @pytest.fixture
 def host() -> Iterator[EngineHost]:
     host = EngineHost()
+    host.lease({pk: float("inf") for pk in range(100)})
     yield host
     host.close()
     assert echo.OPEN == []
@@ -221,3 +222,16 @@ def test_neighbouring_deltas_of_a_request_are_joined_and_nothing_is_reordered() 
         ("a", Failed),
         ("b", Failed),
     ]
+
+
+def test_without_a_lease_nothing_is_answered(redis: Redis, host: EngineHost) -> None:
+    one = plan()
+    host.load(one)
+    for lease in ({}, {one.deployment_id: time.monotonic() - 0.001}):
+        host.lease(lease)
+        (answer,) = events_of(redis, host, request_for(one))
+        assert isinstance(answer, Failed)
+        assert (answer.code, answer.status) == ("release_not_confirmed", 503)
+        redis.delete(STREAM)
+    host.lease({one.deployment_id: time.monotonic() + 60})
+    assert isinstance(events_of(redis, host, request_for(one))[-1], Done)

@@ -1,0 +1,146 @@
+"""One function gives the verdict to gateway, worker and controller, row by row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from assay.gateway.snapshot import read_snapshot
+from registry.canonical import json_digest
+from registry.releases.models import Release
+from registry.releases.serving import ServingVerdict, serving_verdicts
+from tests.unit.workers import company
+from tests.unit.workers.releases import adapter, release
+from tests.unit.workers.test_deployments_reconciler import Worker, worker
+from workers.deployments.alarms import leases_lapsed, releases_unreadable
+from workers.deployments.leases import leases_renew
+from workers.deployments.models import Deployment, Replica
+from workers.deployments.selectors import HEAVY, live_deployments
+from workers.deployments.services import deployment_create, deployments_stop_unservable
+
+__all__ = ["worker"]
+
+pytestmark = pytest.mark.django_db
+
+
+def deployed(name: str) -> Deployment:
+    approved = release(adapter(name.encode()), name=name)
+    return deployment_create(actor=company.developer(), release_id=approved.pk)
+
+
+def poison(deployment: Deployment) -> None:
+    """A dossier without an identity, under its own digest."""
+    Release.objects.filter(pk=deployment.release_id).update(
+        dossier={"release": {}}, dossier_digest=json_digest({"release": {}})
+    )
+
+
+def verdict_on(pk: int, *, deferred: bool) -> ServingVerdict:
+    rows = Release.objects.select_related("version__model", "version__base__model")
+    if deferred:
+        rows = rows.defer(*(each.removeprefix("release__") for each in HEAVY))
+    return serving_verdicts([rows.get(pk=pk)])[pk]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_release_that_cannot_be_read_stops_itself_alone(worker: Worker) -> None:
+    bad, good = deployed("bad"), deployed("good")
+    worker.reconcile()
+    poison(bad)
+    worker.reconcile()
+    assert worker.host.loaded().keys() == {good.pk}
+    failed = Replica.objects.get(deployment=bad)
+    assert (failed.state, "cannot be read (KeyError: 'identity')" in failed.message) == (
+        "failed",
+        True,
+    )
+    assert deployments_stop_unservable() == 0
+    leases_renew()
+    left = {each.name: each.lease_s > 0 for each in live_deployments()}  # type: ignore[attr-defined]
+    assert left == {"bad": False, "good": True}
+    assert "bad: Release" in releases_unreadable()
+    assert "good" not in releases_unreadable()
+    found = read_snapshot().deployments
+    assert "cannot be read" in found["bad"].obstacle
+    assert found["good"].obstacle == ""
+
+
+def test_a_reading_is_the_same_whether_or_not_the_dossier_was_read(worker: Worker) -> None:
+    deployment = deployed("docs")
+    pk = deployment.release_id
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({}, ""),
+        ({"visibility": "organisation"}, "approved with other visibility"),
+        ({"dossier_digest": "0" * 64}, "does not have the digest that was approved"),
+        ({"dossier": {"identity": {}}}, "does not have the digest that was approved"),
+        ({"dossier": [1], "dossier_digest": json_digest([1])}, "cannot be read"),
+        ({"dossier": "text", "dossier_digest": json_digest("text")}, "cannot be read"),
+        ({"state": "withdrawn"}, "is withdrawn"),
+        ({"expires_at": timezone.now()}, "expired on"),
+    ]
+    honest = Release.objects.filter(pk=pk).values().get()
+    for change, sentence in changes:
+        Release.objects.filter(pk=pk).update(**{**honest, **change})
+        said = [verdict_on(pk, deferred=deferred).refusal for deferred in (False, True)]
+        assert str(said[0]) == str(said[1])
+        assert sentence in str(said[0] or ""), change
+        assert (said[0] is None) is (sentence == "")
+
+
+def test_a_verdict_takes_the_same_queries_however_much_is_live(
+    worker: Worker, django_assert_num_queries: Callable[[int], Any]
+) -> None:
+    for name in ("one", "two", "three"):
+        deployed(name)
+    rows = [deployment.release for deployment in live_deployments()]
+    serving_verdicts(rows)
+    # The dossiers are known by now, so that none is read.
+    for count in (1, 3):
+        with django_assert_num_queries(8):
+            assert all(each.refusal is None for each in serving_verdicts(rows[:count]).values())
+
+
+def test_a_lease_is_renewed_while_the_release_may_serve_and_no_longer() -> None:
+    deployment = deployed("docs")
+    (first,) = live_deployments()
+    assert 0 < first.lease_s <= 30  # type: ignore[attr-defined]
+    assert leases_renew() == 0
+    Deployment.objects.update(servable_until=timezone.now() - timedelta(seconds=1))
+    Deployment.objects.update(state="serving")
+    assert leases_lapsed() == "Not confirmed, so that they do not serve: docs."
+    assert leases_renew() == 1
+    assert leases_lapsed() == ""
+    Release.objects.filter(pk=deployment.release_id).update(state="withdrawn")
+    Deployment.objects.update(servable_until=timezone.now() + timedelta(seconds=1))
+    assert leases_renew() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deployment_that_is_locked_keeps_no_other_from_its_lease() -> None:
+    held, free = deployed("held"), deployed("free")
+    Deployment.objects.update(servable_until=timezone.now())
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            Deployment.objects.select_for_update().get(pk=held.pk)
+            locked.set()
+            done.wait(60)
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert locked.wait(60)
+        assert leases_renew() == 1
+    finally:
+        done.set()
+        holder.join(60)
+    left = {each.pk: each.lease_s > 0 for each in live_deployments()}  # type: ignore[attr-defined]
+    assert left == {held.pk: False, free.pk: True}

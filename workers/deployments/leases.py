@@ -1,0 +1,58 @@
+"""The lease of a deployment: how long the controller vouches that it may serve.
+
+Gateways and engine workers require it beside the verdict that they reach themselves, so that a
+controller which is dead, stuck or cut off ends all serving within `ASSAY_SERVING_LEASE_S`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
+
+from registry.releases.serving import serving_verdicts
+from workers.deployments.models import Deployment
+from workers.deployments.selectors import live_deployments
+from workers.deployments.states import LIVE
+from workers.dispatch import wake_engines
+
+
+def lease_end() -> Combinable:
+    """End of a lease that begins now, by the clock of the database."""
+    return Now() + timedelta(seconds=settings.SERVING_LEASE_S)
+
+
+def leases_renew() -> int:
+    """Renew the lease of everything live whose release may serve, and end at once the lease of what
+    cannot be read. Returns how many were renewed.
+    """
+    deployments = list(live_deployments())
+    verdicts = serving_verdicts([deployment.release for deployment in deployments])
+    due, unreadable, lapsed = [], [], False
+    for deployment in deployments:
+        left: float = deployment.lease_s or 0.0  # type: ignore[attr-defined]  # annotated
+        verdict = verdicts[deployment.release_id]
+        if not verdict.readable:
+            if left > 0:
+                unreadable.append(deployment.pk)
+        elif verdict.refusal is None and left < settings.SERVING_LEASE_S * 2 / 3:
+            due.append(deployment.pk)
+            lapsed = lapsed or left <= 0
+    ended = _set_end(unreadable, Now())
+    renewed = _set_end(due, lease_end())
+    if ended or (lapsed and renewed):
+        wake_engines()
+    return renewed
+
+
+def _set_end(ids: list[int], end: Combinable) -> int:
+    """A row that somebody holds locked is left to the next round, so that it holds up no other."""
+    if not ids:
+        return 0
+    with transaction.atomic():
+        rows = Deployment.objects.filter(pk__in=ids, state__in=LIVE)
+        free = rows.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)
+        return Deployment.objects.filter(pk__in=list(free)).update(servable_until=end)
