@@ -30,6 +30,7 @@ class Intake(models.Model):
     licence = models.CharField(max_length=60)
     files = models.JSONField(default=list, help_text="Name, size and SHA-256 as delivered.")
     findings = models.JSONField(default=list)
+    code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")
     reason = models.CharField(max_length=1000, blank=True)
     manifest = models.JSONField(null=True, blank=True)
     digest = models.CharField(max_length=64, blank=True)

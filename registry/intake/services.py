@@ -28,6 +28,7 @@ from registry.resources import (
     intake_subject,
 )
 from registry.validation import checked_text
+from registry.versions.model_code import checked_code
 from registry.versions.models import Model, VersionKind
 from registry.versions.services import version_register
 
@@ -96,10 +97,12 @@ def intake_checked(
     manifest: Manifest,
     findings: Sequence[Mapping[str, Any]],
     job_id: UUID,
+    code: Sequence[Mapping[str, Any]] = (),
 ) -> Intake:
     """Note what the checking job made of a delivery; from now on it awaits a signature.
 
-    For the control plane alone. Idempotent on `job_id`.
+    For the control plane alone. Idempotent on `job_id`. `code` holds the chat templates and
+    tokenizer patterns that came with the model, as `registry.versions.model_code.Code`.
 
     Raises:
         WrongState: it is no delivery that waits for checks, or the store lacks the converted files.
@@ -116,6 +119,7 @@ def intake_checked(
         intake.manifest = manifest.to_json()
         intake.digest = manifest.digest
         intake.findings = [dict(finding) for finding in findings]
+        intake.code = checked_code(code)
         intake.job_id = job_id
         intake.save()
         with background(f"job-{job_id}", CONTROLLER):
@@ -124,7 +128,11 @@ def intake_checked(
                 action="intake:check",
                 subject=intake_subject(intake),
                 department=intake.model.department.slug,
-                data={"digest": intake.digest, "job": str(job_id)},
+                data={
+                    "digest": intake.digest,
+                    "job": str(job_id),
+                    "code": [each["sha256"] for each in intake.code],
+                },
             )
     return intake
 
@@ -238,6 +246,7 @@ def _trust(intake: Intake, actor: Principal) -> None:
         metrics={},
         history=[],
         licence=intake.licence,
+        code=intake.code,
         card=_card(intake),
         job_id=intake.job_id,
         created_by=intake.submitted_by,

@@ -20,8 +20,9 @@ from registry.releases.live import release_live
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
-# 2: with risks, oversight, logging, operation and conformity. What was frozen as 1 stays as it is.
-FORMAT = 2
+# 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model.
+# What was frozen before stays as it is.
+FORMAT = 3
 
 
 @lifted()
@@ -74,6 +75,7 @@ def dossier_build(
             },
             "evaluations": [_evaluation(each, version) for each in evaluations],
             "card": version.card,
+            "code": _code(version),
             "replaces": replaces,
             "risks": said.get("risks", []),
             "oversight": said.get("oversight"),
@@ -130,6 +132,15 @@ def _identity(version: ModelVersion) -> dict[str, Any]:
         "intake": intake and {"id": intake.pk, "source": intake.source},
         "mlflow": {"run_id": version.mlflow_run_id, "version": version.mlflow_version},
     }
+
+
+def _code(version: ModelVersion) -> list[dict[str, Any]]:
+    """Chat templates and tokenizer patterns of the version, and of each version it stands on."""
+    return [
+        {"model": each.model.name, "version": each.number, **code}
+        for each in (version, *base_chain(version))
+        for code in each.code
+    ]
 
 
 def _data(data: DatasetVersion | None) -> dict[str, Any] | None:

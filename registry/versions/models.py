@@ -74,6 +74,7 @@ class ModelVersion(models.Model):
     parameters = models.JSONField(default=dict, help_text="Hyper-parameters and settings.")
     metrics = models.JSONField(default=dict, help_text="Measured while training.")
     licence = models.CharField(max_length=60, blank=True)
+    code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")
     card = models.TextField(blank=True, help_text="The model card, in Markdown.")
     mlflow_run_id = models.CharField(max_length=64, blank=True)
     mlflow_version = models.CharField(max_length=20, blank=True)

@@ -33,6 +33,7 @@ from registry.validation import (
     checked_text,
     storable_json,
 )
+from registry.versions.model_code import checked_code
 from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 
 
@@ -96,12 +97,14 @@ def version_register(
     card: str,
     job_id: UUID,
     created_by: Person,
+    code: Sequence[Mapping[str, Any]] = (),
 ) -> ModelVersion:
     """Register the files that the store holds under `manifest` as the next version of `model`.
 
     For the control plane alone, which has authorized the request that led here. Idempotent on
     `job_id`: what is reported twice is registered once, in MLflow and here. `history` is a list of
-    {"step": int, "values": {metric: value}}; `metrics` are measured while training.
+    {"step": int, "values": {metric: value}}; `metrics` are measured while training. `code` holds
+    the chat templates and tokenizer patterns among the files.
 
     Raises:
         InvalidInput: kind, base and manifest do not fit together.
@@ -154,6 +157,7 @@ def version_register(
             parameters=settings,
             metrics=numbers,
             licence=licence.strip(),
+            code=checked_code(code),
             card=card,
             mlflow_run_id=run.run_id,
             mlflow_version=run.version,

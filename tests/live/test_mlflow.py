@@ -159,12 +159,20 @@ def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: D
         files=delivery(),
     )
     manifest = stored({"config.json": b"{}", "model.safetensors": uuid4().bytes})
-    intake_checked(intake_id=intake.pk, manifest=manifest, findings=[], job_id=uuid4())
+    code = {
+        "kind": "chat template",
+        "path": "chat_template.jinja",
+        "sha256": "ab" * 32,
+        "characters": 5,
+        "shown": "{{ 1 }}",
+    }
+    intake_checked(intake_id=intake.pk, manifest=manifest, findings=[], code=[code], job_id=uuid4())
     signed = intake_sign_off(actor=principal_for_person(operator), intake_id=intake.pk, accept=True)
     assert signed.state == IntakeState.TRUSTED
     assert signed.version is not None
     assert (signed.version.kind, signed.version.number) == ("base", 1)
     assert signed.version.created_by == developer
+    assert signed.version.code == [{**code, "known": ""}]
     verify_folder(store.version_folder(signed.version.digest), manifest)
     registered = client.get_model_version(of.name, signed.version.mlflow_version)
     assert registered.run_id == signed.version.mlflow_run_id

@@ -42,10 +42,9 @@ class Prompts:
         self._template: str | None = setup["template"]
         self._special_tokens: dict[str, Any] = setup["special_tokens"]
         self._tokenizer: Any = None
-        if self._template is not None:
-            from transformers.utils.chat_template_utils import render_jinja_template
+        from transformers.utils.chat_template_utils import render_jinja_template
 
-            self._render = render_jinja_template
+        self._render = render_jinja_template
         if setup["tokenizer"] is not None:
             from tokenizers import Tokenizer
 
@@ -60,15 +59,15 @@ class Prompts:
 
     def messages(self, messages: list[dict[str, Any]]) -> bytes:
         """The tokens of the prompt that the chat template makes."""
-        return self._encoded([self.rendered(messages)], special_tokens=False)
+        return self._encoded([self._rendered(self._template, messages)], special_tokens=False)
 
     def texts(self, texts: list[str], special_tokens: bool) -> bytes:
         """The tokens of each text, with the special tokens that the tokenizer adds or without."""
         return self._encoded(texts, special_tokens=special_tokens)
 
-    def render(self, messages: list[dict[str, Any]]) -> bytes:
-        """The prompt that the chat template makes, as text."""
-        return self.rendered(messages).encode("utf-8", "replace")
+    def render(self, template: str, messages: list[dict[str, Any]]) -> bytes:
+        """The prompt that a chat template makes, as text."""
+        return self._rendered(template, messages).encode("utf-8", "replace")
 
     def pattern(self, pattern: str, samples: list[str]) -> bytes:
         """Split each sample by a tokenizer's regular expression; the result is of no interest."""
@@ -82,11 +81,11 @@ class Prompts:
             split.pre_tokenize_str(sample)
         return b""
 
-    def rendered(self, messages: list[dict[str, Any]]) -> str:
+    def _rendered(self, template: str | None, messages: list[dict[str, Any]]) -> str:
         try:
             (text,), _ = self._render(
                 conversations=[messages],
-                chat_template=self._template,
+                chat_template=template,
                 add_generation_prompt=True,
                 **self._special_tokens,
             )

@@ -135,6 +135,7 @@ def _register_intake(job: Job) -> str:
         intake_id=intake_id,
         manifest=_adopt_output(job),
         findings=result["findings"],
+        code=result.get("code", ()),
         job_id=job.pk,
     )
     return ""
@@ -157,6 +158,7 @@ def _register_version(job: Job) -> str:
         metrics=result["metrics"],
         history=_history(job),
         licence=base.licence,
+        code=result.get("code", ()),
         card=cards.adaptation_card(job=job, model=model, base=base, data=data, kind=kind),
         job_id=job.pk,
         created_by=job.created_by,

@@ -7,7 +7,7 @@ import importlib.util
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from registry.datasets.models import DatasetVersion
 from registry.intake.checks import Limits, check_delivery
 from registry.intake.models import Intake
 from registry.manifests import Manifest, ManifestFile, build_manifest, copy_verified
+from registry.versions.model_code import known_code
 from registry.versions.models import ModelVersion, VersionKind
+from workers.engines.model_code import Code, Refused, model_code
 from workers.jobs import workspace
 from workers.jobs.leases import Claim
 from workers.jobs.models import JobKind
@@ -104,12 +106,36 @@ def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     output = _output(claim)
     convert: Callable[..., dict[str, Any]] = load_name("workers.trainers.convert:convert")
     converted = convert(folder, output, progress)
+    progress.enter("trying its code")
+    try:
+        code = model_code(output, passes=known_code().__contains__)
+    except Refused as refused:
+        detail = f"{refused}."
+        progress.log(f"FAILED: code: {detail}")
+        return {
+            "rejected": detail,
+            "findings": [*findings, {"check": "code", "passed": False, "detail": detail}],
+        }
+    findings.append({"check": "code", "passed": True, "detail": code_summary(code)})
     progress.enter("hashing")
     return {
         "findings": findings,
+        "code": [each.to_json() for each in code],
         "converted": converted,
         "manifest": build_manifest(output).to_json(),
     }
+
+
+def code_summary(code: Sequence[Code]) -> str:
+    """A sentence on the code that a delivery brings along."""
+    if not code:
+        return "It brings no chat template and no tokenizer pattern along."
+    known = known_code()
+    told = (
+        f"{each.kind} in {each.path} ({known.get(each.sha256) or 'not a known one'})"
+        for each in code
+    )
+    return f"Each ended within its limits, or is well known: {'; '.join(told)}."
 
 
 def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
@@ -140,6 +166,7 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         "metrics": _finite(result.metrics),
         "parameters": {**result.parameters, **_made_with(task.trainer)},
         "notes": result.notes,
+        "code": [each.to_json() for each in model_code(request.output)],
         "manifest": build_manifest(request.output, base_digest=stands_on).to_json(),
     }
 

@@ -17,7 +17,7 @@ _IDENTITY = ("model", "version", "kind", "task", "licence", "digest", "size_byte
 _NOT_STATED = "Not stated."
 # What the sections show; whatever else is under the digest comes last, as it is.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
-_SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card"}
+_SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code"}
 
 
 def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
@@ -245,6 +245,27 @@ def _files(dossier: Mapping[str, Any]) -> Sequence[Block]:
     return blocks
 
 
+def _code(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    code = dossier.get("code")
+    if code is None:
+        return []
+    if not code:
+        return [Block(text="It brings no chat template and no tokenizer pattern along.")]
+    blocks = []
+    for each in code:
+        known = each["known"] or "not a known one"
+        blocks.append(
+            Block(
+                title=f"{each['kind']} of {each['model']} v{each['version']}: {known}".capitalize(),
+                facts=(("File", each["path"]), ("SHA-256", each["sha256"])),
+            )
+        )
+        blocks.append(Block(text=each["shown"], verbatim=True))
+        if (left := each["characters"] - len(each["shown"])) > 0:
+            blocks.append(Block(text=f"And {left:,} more characters, under the same SHA-256."))
+    return blocks
+
+
 def _card(dossier: Mapping[str, Any]) -> Sequence[Block]:
     card = dossier.get("card")
     return [Block(text=card, verbatim=True)] if card else [Block(text="There is none.")]
@@ -280,6 +301,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]]
     ("operation", "Operation", _operation),
     ("conformity", "Conformity", _conformity),
     ("replaces", "What it replaces", _replaces),
+    ("code", "Code in this model", _code),
     ("files", "Files", _files),
     ("card", "Model card", _card),
 )

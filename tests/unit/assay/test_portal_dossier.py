@@ -10,9 +10,11 @@ import pytest
 from django.test import Client
 
 from governance.people.models import Department, Person
+from registry.intake.models import Intake
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
+from registry.versions.models import ModelVersion
 from tests.unit.registry.test_releases import ANSWERS, FIELDS, Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -155,3 +157,34 @@ def test_the_links_give_files_and_to_another_department_none(
         assert answer["Content-Disposition"].startswith("attachment;")
         assert stranger.get(f"/releases/{release.pk}/export/{name}").status_code == 404
     assert client.get(f"/releases/{release.pk}/export/docx").status_code == 400
+
+
+def test_code_that_is_not_known_is_shown_escaped_where_it_is_signed_and_reviewed(
+    office: Office,
+) -> None:
+    found = {
+        "kind": "chat template",
+        "path": "chat_template.jinja",
+        "sha256": "ab" * 32,
+        "characters": 50_000,
+        "shown": "{{ '<script>alert(1)</script>' }}",
+        "known": "",
+    }
+    ModelVersion.objects.filter(pk=office.base.pk).update(code=[found])
+    Intake.objects.filter(version=office.base).update(code=[{**found, "known": "SmolLM2"}])
+    release = office.submit()
+    review = release_review(release)
+    assert review is not None
+    client = browser(office.compliance)
+    for path in (f"/versions/{office.base.pk}", f"/reviews/{review.pk}"):
+        page = client.get(path).content.decode()
+        assert "Chat template, not a known one" in page
+        assert "{{ &#x27;&lt;script&gt;alert(1)&lt;/script&gt;&#x27; }}" in page
+        assert f"{50_000 - len(found['shown'])} more characters" in page
+        assert "<script>alert" not in page
+    assert "minilm v1" in page
+    signed = browser(office.operator).get(f"/intakes/{Intake.objects.get().pk}").content.decode()
+    assert "Well known" in signed
+    dossier = client.get(f"/reviews/{review.pk}?tab=dossier").content.decode()
+    assert 'id="dossier-code"' in dossier
+    assert "Chat template of minilm v1: not a known one" in dossier

@@ -52,7 +52,7 @@ def test_what_was_said_stands_in_the_dossier_beside_what_the_system_knows(office
     live = office.approve(office.submit())
     release = office.submit()
     dossier = Release.objects.get(pk=release.pk).dossier
-    assert dossier["format"] == 2
+    assert dossier["format"] == 3
     assert dossier["risks"] == [{**FIELDS["risks"][0], "accepter_person": None}]
     assert dossier["oversight"] == {**FIELDS["oversight"], "measures": ""}
     assert dossier["operation"] == {
@@ -211,7 +211,7 @@ def test_an_answer_says_it_anew_or_leaves_it(office: Office) -> None:
 def test_a_dossier_of_the_older_format_serves_on(office: Office) -> None:
     release = office.submit()
     older = {**release.dossier, "format": 1}
-    for name in ("risks", "oversight", "logging", "operation", "conformity"):
+    for name in ("risks", "oversight", "logging", "operation", "conformity", "code"):
         del older[name]
     Release.objects.filter(pk=release.pk).update(
         dossier=older, dossier_digest=json_digest(older), dossier_fields={}

@@ -169,6 +169,7 @@ class VersionDetail(VersionAnswer):
 
     manifest = serializers.JSONField()
     card = serializers.CharField()
+    code = serializers.JSONField()
     evaluations = EvaluationSummary(many=True, source="shown_evaluations")
     gates = GateAnswer(many=True, source="shown_gates")
     lineage = LineageAnswer(source="shown_lineage")
@@ -190,6 +191,7 @@ class IntakeAnswer(serializers.Serializer[Any]):
     licence = serializers.CharField()
     files = serializers.JSONField()
     findings = serializers.JSONField()
+    code = serializers.JSONField()
     reason = serializers.CharField()
     digest = serializers.CharField()
     job = serializers.UUIDField(source="job_id", allow_null=True)

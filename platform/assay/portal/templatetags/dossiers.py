@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import template
@@ -28,6 +28,19 @@ def sections_shown(dossier: Mapping[str, Any]) -> list[tuple[Section, bool]]:
 @register.filter
 def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
+
+
+@register.filter
+def code_unknown(code: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A title for each kind of code in the model that is not well known."""
+    kinds = dict.fromkeys(each["kind"] for each in code if not each["known"])
+    return [f"{kind}, not a known one".capitalize() for kind in kinds]
+
+
+@register.filter
+def code_left(code: Mapping[str, Any]) -> int:
+    """How many characters of the code are not shown."""
+    return max(0, int(code["characters"]) - len(code["shown"]))
 
 
 @register.simple_tag

@@ -1,0 +1,65 @@
+"""Code of models that is well known: chat templates and tokenizer patterns by their SHA-256."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from governance.errors import InvalidInput
+
+MAX_CODE = 16
+SHOWN_CHARACTERS = 16 * 1024
+NO_NUL = r"^[^\x00]*$"
+
+
+class Code(BaseModel):
+    """One piece of code as a worker found it in the files of a version.
+
+    `shown` is its beginning, `sha256` is over all of it; `known` names what well-known code belongs
+    to.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: str = Field(min_length=1, max_length=40)
+    path: str = Field(min_length=1, max_length=400, pattern=NO_NUL)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    characters: int = Field(ge=0, le=2**31)
+    shown: str = Field(max_length=SHOWN_CHARACTERS, pattern=NO_NUL)
+    known: str = ""
+
+
+_CODES = TypeAdapter(list[Code])
+
+
+@cache
+def known_code() -> Mapping[str, str]:
+    """The name of every well-known piece of code, by its SHA-256."""
+    listed = json.loads(files("registry.versions").joinpath("known_code.json").read_text("utf-8"))
+    return {each["sha256"]: each["name"] for each in listed["code"]}
+
+
+def checked_code(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a worker found, with the names of what is well known.
+
+    Raises:
+        InvalidInput: An entry is malformed, or there are more than may be.
+    """
+    if len(found) > MAX_CODE:
+        raise InvalidInput(f"{len(found)} pieces of code were found; at most {MAX_CODE} may be.")
+    try:
+        codes = _CODES.validate_python([dict(each) for each in found])
+    except ValidationError as error:
+        raise InvalidInput("What was found of the model's code is malformed.") from error
+    return [
+        {
+            **code.model_dump(),
+            "known": known_code().get(code.sha256, ""),
+        }
+        for code in codes
+    ]
