@@ -10,6 +10,7 @@ from pathlib import Path
 
 BENCHMARKS = {
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
+    "portal": "errors, latency and connections while people click through the portal",
     "stack": "tokens/s through everything, against generate in process",
     "engine": "tokens/s of the engine alone, against generate at the same batch",
     "rowsecurity": "ms that row-level security adds to a request",
@@ -25,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--people", type=int, help="who click through the portal at once (20)")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
@@ -38,6 +40,8 @@ def main() -> int:
         command = [sys.executable, "-m", f"benchmarks.{name}"]
         if options.quick:
             command.append("--quick")
+        if options.people and name == "portal":
+            command.append(f"--people={options.people}")
         failed += subprocess.run(command, cwd=root, env=environment, check=False).returncode != 0
     return failed
 

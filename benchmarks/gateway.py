@@ -86,7 +86,7 @@ def run(*, quick: bool = False) -> list[Row]:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     with own_stores(PYTHONPATH=paths), ExitStack() as stack:
         token, queue = _furnish()
-        stack.enter_context(_process(sys.executable, "-m", "benchmarks.gateway", "respond", queue))
+        stack.enter_context(process(sys.executable, "-m", "benchmarks.gateway", "respond", queue))
         subject = stack.enter_context(_served(token, "assay.server"))
         echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
         reference = stack.enter_context(_served(token, *echoed))
@@ -170,13 +170,20 @@ def _deployment(department: Any) -> str:
 
 
 @contextmanager
-def _process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block."""
+    started = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
-        yield process
+        yield started
     finally:
-        process.terminate()
-        process.wait()
+        started.terminate()
+        started.wait()
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 class Served:
@@ -189,8 +196,7 @@ class Served:
 
     def cpu_s(self) -> float:
         """User and system time of the server process, in seconds."""
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return cpu_s(self._pid)
 
     def send(self, count: int) -> list[float]:
         """`count` requests one after another on one connection; each one's time in ms."""
@@ -214,13 +220,14 @@ def _served(token: str, *module: str) -> Iterator[Served]:
 
     port = free_port()
     options = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
-    with _process(sys.executable, "-m", *module, *options) as process:
-        served = Served(port, process.pid, token)
-        _until(lambda: bool(served.send(1)))
+    with process(sys.executable, "-m", *module, *options) as started:
+        served = Served(port, started.pid, token)
+        until_works(lambda: bool(served.send(1)))
         yield served
 
 
-def _until(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def until_works(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Return once `works` is true; what it raises counts as not yet, for a while."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:

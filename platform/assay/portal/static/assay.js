@@ -121,6 +121,39 @@ function drawAll(scope) {
   scope.querySelectorAll("canvas[data-chart]").forEach(draw);
 }
 
+/* ---- polling: not while the tab is hidden, less often while the server refuses ---- */
+
+const POLL_MS = 1500;
+const BACK_OFF_MS = 4000;
+const BACK_OFF_MAX_MS = 60000;
+const refusing = new Map();
+
+function mayPoll(address) {
+  return !document.hidden && Date.now() >= (refusing.get(address)?.until ?? 0);
+}
+
+function polled(address, succeeded) {
+  if (succeeded) {
+    refusing.delete(address);
+    return;
+  }
+  const times = (refusing.get(address)?.times ?? 0) + 1;
+  const wait = Math.min(BACK_OFF_MS * 2 ** (times - 1), BACK_OFF_MAX_MS);
+  // Spread, so that many tabs do not come back in the same second.
+  refusing.set(address, { times, until: Date.now() + wait * (1 + Math.random() / 2) });
+}
+
+const polls = (element) => Boolean(element.getAttribute("hx-trigger")?.startsWith("every"));
+
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (polls(event.detail.elt) && !mayPoll(event.detail.requestConfig.path)) event.preventDefault();
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  // After a success the element that asked has been replaced.
+  const { elt, requestConfig, successful } = event.detail;
+  if (successful || polls(elt)) polled(requestConfig.path, successful);
+});
+
 /* ---- following a job: curve and log from one JSON endpoint ---- */
 
 function appendPoint(chart, step, values) {
@@ -134,14 +167,23 @@ function follow(panel) {
   const canvas = panel.querySelector("canvas[data-chart]");
   const log = panel.querySelector("[data-log]");
   let after = Number(panel.dataset.after);
+  const address = panel.dataset.follow;
   const tick = async () => {
+    if (!mayPoll(address)) {
+      setTimeout(tick, POLL_MS);
+      return;
+    }
     let reply;
     try {
-      const response = await fetch(`${panel.dataset.follow}?after=${after}`, { headers: { Accept: "application/json" } });
-      if (!response.ok) return;
+      const response = await fetch(`${address}?after=${after}`, { headers: { Accept: "application/json" } });
+      if (response.status >= 400 && response.status < 500) return;
       reply = await response.json();
+      polled(address, response.ok);
     } catch {
-      setTimeout(tick, 4000);
+      polled(address, false);
+    }
+    if (!reply) {
+      setTimeout(tick, POLL_MS);
       return;
     }
     const chart = charts.get(canvas);
@@ -160,7 +202,7 @@ function follow(panel) {
       }
     }
     if (reply.events.length && chart) chart.update("none");
-    if (reply.live) setTimeout(tick, 1500);
+    if (reply.live) setTimeout(tick, POLL_MS);
     else location.reload();
   };
   if (log) log.scrollTop = log.scrollHeight;

@@ -1,0 +1,245 @@
+"""The portal under N people who click at once: errors, latency, pages per second, connections.
+
+A company whose pages show every state. Each person signs in with a password, then follows links in
+an order of their own, without a pause between two pages: more than people do. The web process is
+one, started as everywhere. There is no reference; compare the numbers for different N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import random
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+from urllib.parse import urlencode
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.gateway import cpu_s, process, until_works
+from benchmarks.stores import own_stores
+
+ROOT = Path(__file__).resolve().parents[1]
+PASSWORD = "correct horse battery staple"  # noqa: S105
+LINK = re.compile(r'(?:href|hx-get)="(/[^"#]*)"')
+TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+# Nobody hashes a password more often than that at once; it is the processor's time alone.
+SIGN_IN_AT_ONCE = 4
+ROLES = (
+    ("auditor", None, ""),
+    ("operator", None, ""),
+    ("lead", "engineering", ""),
+    ("developer", "engineering", ""),
+    ("reviewer", None, "compliance"),
+    ("lead", "clinical", ""),
+    ("viewer", "finance", ""),
+    ("admin", None, ""),
+)
+
+
+@dataclass
+class Outcome:
+    """All requests of all people."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    times_s: list[float] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+    took_s: float = 0.0
+    cpu_s: float = 0.0
+    connections: list[int] = field(default_factory=list)
+
+
+class Visitor:
+    """One person's browser: cookies, one connection, and the links that were seen."""
+
+    def __init__(self, port: int, email: str) -> None:
+        self.email = email
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self._cookies: dict[str, str] = {}
+
+    def request(self, method: str, path: str, body: str = "") -> tuple[int, str, str]:
+        """Status, text and the address that it sends to."""
+        headers = {"Cookie": "; ".join(f"{k}={v}" for k, v in self._cookies.items())}
+        if body:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        try:
+            self._connection.request(method, path, body or None, headers)
+            answer = self._connection.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionError):
+            # It was idle for too long, as between signing in and walking; a browser asks again.
+            self._connection.close()
+            self._connection.request(method, path, body or None, headers)
+            answer = self._connection.getresponse()
+        text = answer.read().decode("utf-8", "replace")
+        for cookie in answer.headers.get_all("Set-Cookie") or ():
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self._cookies[name] = value
+        return answer.status, text, answer.headers.get("Location", "")
+
+    def sign_in(self) -> None:
+        """Raises RuntimeError when it is not let in."""
+        _, page, _ = self.request("GET", "/sign-in")
+        found = TOKEN.search(page)
+        form = {"email": self.email, "password": PASSWORD}
+        form["csrfmiddlewaretoken"] = found.group(1) if found else ""
+        status, text, _ = self.request("POST", "/sign-in", urlencode(form))
+        if status != 302:
+            raise RuntimeError(f"{self.email} could not sign in: {status} {text[:300]}")
+
+    def walk(self, pages: int, outcome: Outcome, lock: threading.Lock) -> None:
+        """Follow up to `pages` links, in an order of this person's own."""
+        order = random.Random(self.email)
+        seen, waiting = {"/"}, ["/"]
+        for _ in range(pages):
+            if not waiting:
+                return
+            path = waiting.pop(order.randrange(len(waiting)))
+            started = time.perf_counter()
+            status, text, to = self.request("GET", path)
+            took = time.perf_counter() - started
+            with lock:
+                outcome.statuses[status] += 1
+                outcome.times_s.append(took)
+                if status >= 400:
+                    outcome.failed[f"{status} {re.sub(r'[0-9]+', 'N', path)}"] += 1
+            for link in (to, *LINK.findall(text)):
+                if link.startswith("/") and not link.startswith("/static/") and link not in seen:
+                    seen.add(link)
+                    waiting.append(link)
+
+
+def run(*, people: int, pages: int) -> Outcome:
+    """Start stores and the web process, let people in, have them walk, stop everything."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+    # Second factors are not what is measured; the roles that need one vary.
+    with own_stores(PYTHONPATH=paths, ASSAY_SECOND_FACTOR_ROLES=""):
+        from assay.local.services import free_port
+
+        emails = _company(people)
+        port = free_port()
+        command = (sys.executable, "-m", "assay.server", "--port", str(port))
+        with process(*command, "--log-level", "warning") as web:
+            until_works(lambda: Visitor(port, "").request("GET", "/readyz")[0] == 200)
+            visitors = [Visitor(port, email) for email in emails]
+            with ThreadPoolExecutor(SIGN_IN_AT_ONCE) as pool:
+                list(pool.map(Visitor.sign_in, visitors))
+            before = cpu_s(web.pid)
+            outcome = _walked(visitors, pages)
+            outcome.cpu_s = cpu_s(web.pid) - before
+            return outcome
+
+
+def _walked(visitors: list[Visitor], pages: int) -> Outcome:
+    outcome, lock = Outcome(), threading.Lock()
+    with _counted(outcome.connections), ThreadPoolExecutor(len(visitors)) as pool:
+        started = time.perf_counter()
+        list(pool.map(lambda each: each.walk(pages, outcome, lock), visitors))
+        outcome.took_s = time.perf_counter() - started
+    return outcome
+
+
+def _company(count: int) -> list[str]:
+    """Every kind of thing, and `count` people in all roles; their addresses."""
+    from django.contrib.auth.hashers import make_password
+    from django.db import connection, transaction
+
+    from governance.people.models import Person, RoleAssignment
+    from tests.unit.assay.portal_data import tell_story
+
+    with transaction.atomic():
+        company = tell_story()
+    password = make_password(PASSWORD)
+    emails = []
+    for number in range(count):
+        email = f"person-{number}@assay.example"
+        person = Person.objects.create(email=email, name=f"Person {number}", password=password)
+        role, department, speciality = ROLES[number % len(ROLES)]
+        RoleAssignment.objects.create(
+            person=person,
+            role=role,
+            speciality=speciality,
+            department=company.departments[department] if department else None,
+        )
+        emails.append(email)
+    connection.close()
+    return emails
+
+
+@contextmanager
+def _counted(into: list[int]) -> Iterator[None]:
+    """Count the connections that PostgreSQL holds for others, a few times a second."""
+    import psycopg
+
+    done = threading.Event()
+
+    def count() -> None:
+        with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as own:
+            while not done.wait(0.2):
+                row: Any = own.execute(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                ).fetchone()
+                into.append(row[0])
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    try:
+        yield
+    finally:
+        done.set()
+        counter.join()
+
+
+def show(people: int, outcome: Outcome) -> None:
+    """Print what came of it."""
+    cuts = quantiles(outcome.times_s, n=100)
+    table = Table(title=f"The portal, {people} people at once", title_justify="left")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    pages = sum(outcome.statuses.values())
+    by_status = ", ".join(f"{n} × {status}" for status, n in sorted(outcome.statuses.items()))
+    for name, value in (
+        ("pages", f"{pages:,}"),
+        ("by status", by_status),
+        ("pages/s", f"{pages / outcome.took_s:.1f}"),
+        ("p50", f"{cuts[49]:.2f} s"),
+        ("p95", f"{cuts[94]:.2f} s"),
+        ("CPU of the web process per page", f"{outcome.cpu_s / pages * 1000:.0f} ms"),
+        ("PostgreSQL connections, most", str(max(outcome.connections, default=0))),
+        ("PostgreSQL connections, at the end", str((outcome.connections or [0])[-1])),
+        ("load average", f"{os.getloadavg()[0]:.1f}"),
+    ):
+        table.add_row(name, value)
+    console = Console()
+    console.print(table)
+    for path, count in outcome.failed.most_common(20):
+        console.print(f"  {count} × {path}", highlight=False)
+
+
+def main() -> int:
+    """`python -m benchmarks.portal [--people N] [--pages N] [--quick]`; 1 if any answer was 5xx."""
+    parser = argparse.ArgumentParser(prog="./bench portal", description=__doc__)
+    parser.add_argument("--people", type=int, default=20)
+    parser.add_argument("--pages", type=int, default=40, help="that each person opens")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the pages")
+    options = parser.parse_args()
+    pages = max(1, options.pages // 4) if options.quick else options.pages
+    outcome = run(people=options.people, pages=pages)
+    show(options.people, outcome)
+    return int(any(status >= 500 for status in outcome.statuses))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Pages that follow something, in a real browser: they ask nothing while nobody looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from governance.people.models import Person
+from tests.live.browser import CHROMIUM, Browser
+from tests.unit.assay.sign_in_support import PASSWORD, with_password
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+
+ASKED = "performance.getEntriesByType('resource').filter((e) => e.name.includes('running')).length"
+# Counts what a page would have asked; it hears of each request after the page's own script did.
+COUNT = """
+window.kept = 0;
+window.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.defaultPrevented) kept += 1;
+});
+"""
+UNLIMITED = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+HIDE = "Object.defineProperty(document, 'hidden', { value: %s, configurable: true })"
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    started = Browser()
+    yield started
+    started.close()
+
+
+def test_a_hidden_tab_asks_for_nothing_and_goes_on_when_it_is_seen(
+    browser: Browser,
+    live_server: Any,
+    policy: object,
+    redis: object,
+    person: Callable[..., Person],
+) -> None:
+    lead = with_password(person("Enzo", "lead@engineering"))
+    browser.go(f"{live_server.url}/")
+    browser.fill(email=lead.email, password=PASSWORD)
+    browser.press("form[action='/sign-in'] button")
+    browser.run(COUNT)
+    browser.wait(f"{ASKED} >= 1")
+
+    browser.run(HIDE % "true")
+    asked = browser.run(ASKED)
+    browser.wait("kept >= 2")
+    assert browser.run(ASKED) == asked
+
+    browser.run(HIDE % "false")
+    browser.wait(f"{ASKED} > {asked}")
+    assert browser.faults == []
+
+
+def test_a_page_asks_less_often_while_the_server_refuses(
+    browser: Browser,
+    live_server: Any,
+    policy: object,
+    redis: object,
+    person: Callable[..., Person],
+) -> None:
+    lead = with_password(person("Enzo", "lead@engineering"))
+    browser.go(f"{live_server.url}/")
+    browser.fill(email=lead.email, password=PASSWORD)
+    browser.press("form[action='/sign-in'] button")
+    browser.run(COUNT)
+    browser.call("Network.enable")
+    browser.call("Network.emulateNetworkConditions", offline=True, **UNLIMITED)
+
+    browser.wait("kept >= 1")
+    browser.call("Network.emulateNetworkConditions", offline=False, **UNLIMITED)
+    browser.wait("refusing.size === 0")
