@@ -7,9 +7,6 @@ role="${1:-web}"
 
 case "$role" in
 web)
-    # An upload waits on the disk: /tmp is memory in a read-only container.
-    export TMPDIR="${ASSAY_DATA_DIR:-/var/lib/assay}/uploads"
-    mkdir -p "$TMPDIR"
     exec python -m assay.server --host 0.0.0.0 --port "${PORT:-8000}" \
         --workers "${WEB_CONCURRENCY:-2}" "$@"
     ;;

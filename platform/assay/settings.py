@@ -159,14 +159,22 @@ WEB = env("ASSAY_PROCESS", "") == "web"
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
 WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 30, least=1)
+# Connections from clients that one web process keeps; those that are idle longest go first.
+WEB_CONNECTIONS = env_int("ASSAY_WEB_CONNECTIONS", 1000, least=16)
+# Seconds for the headers of a request to arrive, for its body to begin with (more for each 16 KiB
+# that have come), and for the client to take what was written.
+WEB_HEAD_TIMEOUT_S = env_int("ASSAY_WEB_HEAD_TIMEOUT_S", 15, least=1)
+WEB_BODY_TIMEOUT_S = env_int("ASSAY_WEB_BODY_TIMEOUT_S", 30, least=1)
+WEB_WRITE_TIMEOUT_S = env_int("ASSAY_WEB_WRITE_TIMEOUT_S", 30, least=1)
 # How long a web request waits for a database connection.
 DATABASE_POOL_WAIT_S = env_int("ASSAY_DATABASE_POOL_WAIT_S", 5, least=1)
-# What PostgreSQL ends by itself in the web process; 0 switches one off.
+# What PostgreSQL ends by itself in the web process; 0 switches one off. A transaction is idle while
+# an upload is stored, which takes minutes.
 DATABASE_TIMEOUTS_S = {
     "statement_timeout": env_int("ASSAY_DATABASE_STATEMENT_TIMEOUT_S", 30, least=0),
     "lock_timeout": env_int("ASSAY_DATABASE_LOCK_TIMEOUT_S", 10, least=0),
     "idle_in_transaction_session_timeout": env_int(
-        "ASSAY_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_S", 60, least=0
+        "ASSAY_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_S", 600, least=0
     ),
 }
 
@@ -452,6 +460,9 @@ USE_I18N = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
 DATA_UPLOAD_MAX_NUMBER_FILES = 64
+# Where uploads wait until they are whole: a folder of the web process alone, not the shared one.
+UPLOAD_DIR = Path(env("ASSAY_UPLOAD_DIR", str(DATA_DIR.absolute().parent / "uploads")))
+FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if WEB else None
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
 DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)

@@ -30,21 +30,33 @@ class Caller:
     is_authenticated: bool = True
 
 
+def bearer_token(request: HttpRequest) -> str | None:
+    """Return the token in the Authorization header; None without such a header.
+
+    Raises:
+        NotAuthenticated: the header holds no bearer token.
+    """
+    header = request.headers.get("Authorization", "")
+    if not header:
+        return None
+    scheme, _, token = header.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_CHARACTERS:
+        raise NotAuthenticated(
+            "The Authorization header is not a bearer token.",
+            hint="Send `Authorization: Bearer assay_…`.",
+        )
+    return token
+
+
 class TokenAuthentication(BaseAuthentication):
     """`Authorization: Bearer assay_…`."""
 
     def authenticate(self, request: Request) -> tuple[Caller, None] | None:
         """Raises NotAuthenticated for a header that is there but no good."""
-        header = request.headers.get("Authorization", "")
-        if not header:
+        token = bearer_token(request._request)
+        if token is None:
             return None
-        scheme, _, token = header.partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_CHARACTERS:
-            raise NotAuthenticated(
-                "The Authorization header is not a bearer token.",
-                hint="Send `Authorization: Bearer assay_…`.",
-            )
         principal = principal_for_token(token)
         request._request.principal = principal  # type: ignore[attr-defined]
         return Caller(principal), None

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
+import time
+from pathlib import Path
 
 import uvicorn
+from django.conf import settings
+
+from assay.server.protocol import BoundedProtocol
+
+# An idle connection is kept this long; a proxy before this must let go of its own sooner.
+KEEP_ALIVE_S = 15
+# Files beside connections: database, broker, uploads, code.
+FILES_BESIDE = 1024
+LEFT_AFTER_S = 24 * 3600
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     # Before the settings are read, here and in every worker.
     os.environ["ASSAY_PROCESS"] = "web"
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
+    prepare()
     uvicorn.run(
         "assay.asgi:application",
         host=options.host,
@@ -33,9 +47,27 @@ def main(argv: list[str] | None = None) -> int:
         server_header=False,
         # Only `ASSAY_TRUSTED_PROXIES` says whose word about a client's address is believed.
         proxy_headers=False,
+        http=BoundedProtocol,
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     return 0
+
+
+def prepare() -> None:
+    """Make the folder for uploads, private to this user, and allow as many files as connections."""
+    folder: Path = settings.UPLOAD_DIR
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    # What a process that was killed has left.
+    for left in folder.glob("*.upload*"):
+        if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
+            left.unlink(missing_ok=True)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.WEB_CONNECTIONS + FILES_BESIDE
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from typing import IO, Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
+from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 
 from assay.gateway.http import Message, Receive, Scope, Send
-from assay.server.gate import Gate
+from assay.server import bodies
+from assay.server.gate import Gate, Overloaded
 from assay.server.pooling import give_back
 from assay.server.refusals import refuse
 from governance.errors import DomainError
@@ -20,29 +24,97 @@ from governance.errors import DomainError
 # neither a thread nor a connection. All of them together may take the second number.
 BUFFERED_MAX = 2 * 1024 * 1024
 BUFFERED_TOTAL_MAX = 64 * 1024 * 1024
+# Bytes of all bodies that are not uploads, from their arrival to the end of their requests.
+SPOOLED_TOTAL_MAX = 128 * 1024 * 1024
+# The part of a body that is kept in memory; the rest waits on the disk.
+SPOOL_IN_MEMORY = 64 * 1024
+
+
+class Handler(ASGIHandler):
+    """Django's handler, with bodies in the folder that the settings name."""
+
+    async def read_body(self, receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> IO[bytes]:
+        """The body, rewound.
+
+        Raises:
+            RequestAborted: the client hung up.
+        """
+        body = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (Django closes it)
+            max_size=SPOOL_IN_MEMORY, mode="w+b", dir=settings.FILE_UPLOAD_TEMP_DIR
+        )
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestAborted
+                body.write(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+        except BaseException:
+            body.close()
+            raise
+        body.seek(0)
+        return body
 
 
 class DjangoApplication:
     """The ASGI application. A request waits for its turn once its body has arrived."""
 
     def __init__(self) -> None:
-        self._handler = ASGIHandler()
+        self._handler = Handler()
         self.gate = Gate(
             size=settings.WEB_THREADS,
             queue=settings.WEB_QUEUE,
             wait_s=settings.WEB_QUEUE_WAIT_S,
         )
+        # Half of the threads at most, since what they store takes long.
+        self.uploads = Gate(
+            size=max(1, settings.WEB_THREADS // 2),
+            queue=settings.WEB_THREADS,
+            wait_s=settings.WEB_QUEUE_WAIT_S,
+        )
         self.buffered = 0
+        self.spooled = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(self, receive, send)
         try:
+            scope = await self._admit(exchange, scope)
             await self._answer(exchange, scope)
             await exchange.flush()
         except DomainError as error:
             await refuse(scope, send, error)
         finally:
             exchange.close()
+
+    async def _admit(self, exchange: Exchange, scope: Scope) -> Scope:
+        """Decide on the body before any of it is read; returns the request as Django sees it."""
+        length = bodies.declared_length(scope)
+        if length == 0:
+            return scope
+        allowance = bodies.allowance_of(scope["path"])
+        small = min(allowance.limit, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        exchange.limit = small
+        if length is None or length <= small:
+            if small:
+                return scope
+        elif length > allowance.limit and allowance.limit:
+            raise bodies.too_large(allowance.limit)
+        elif allowance.limit and await self._is_known(scope):
+            await self.uploads.enter()
+            exchange.limit, exchange.uploads = allowance.limit, True
+            return scope
+        # Django refuses by itself what nobody is at, and whoever is nobody.
+        exchange.skip_body()
+        return bodies.without_body(scope)
+
+    async def _is_known(self, scope: Scope) -> bool:
+        await self.gate.enter()
+        try:
+            async with ThreadSensitiveContext():
+                return await sync_to_async(_known)(scope)
+        finally:
+            self.gate.leave()
 
     async def _answer(self, exchange: Exchange, scope: Scope) -> None:
         async with ThreadSensitiveContext():
@@ -55,6 +127,13 @@ class DjangoApplication:
                     self.gate.leave()
 
 
+def _known(scope: Scope) -> bool:
+    try:
+        return bodies.is_known(scope)
+    finally:
+        give_back()
+
+
 class Exchange:
     """One request and its response, between the server and Django."""
 
@@ -63,17 +142,56 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._next: asyncio.Future[Message] | None = None
+        self._started: float | None = None
+        self._received = 0
+        self._spooled = 0
         self._held: list[Message] = []
         self._held_bytes = 0
         self._holds = False
+        self._skipped = False
+        self.limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        self.uploads = False
         self.entered = False
 
+    def skip_body(self) -> None:
+        """Hand on an empty body in place of the one that is sent, and read none of that."""
+        self._skipped = True
+        self._next = asyncio.get_running_loop().create_future()
+
     async def receive(self) -> Message:
-        """The server's next message. The last of the body is handed on when it is our turn."""
-        message = await self._following()
-        last = message["type"] == "http.request" and not message.get("more_body", False)
-        if last and not self.entered and not await self._enter():
-            return {"type": "http.disconnect"}
+        """The server's next message. The last of the body is handed on when it is our turn.
+
+        Raises:
+            TooLarge, BodySlow: the body is larger than allowed, or takes too long.
+            Overloaded: too many wait, or too many bytes do.
+        """
+        if self.entered:
+            return await self._following()
+        message = await self._part()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            return message if await self._enter() else {"type": "http.disconnect"}
+        return message
+
+    async def _part(self) -> Message:
+        """The next piece of the body, counted."""
+        if self._skipped:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if self._started is None:
+            self._started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(self._started + bodies.due_s(self._received)):
+                message = await self._following()
+        except TimeoutError:
+            raise bodies.late() from None
+        size = len(message.get("body", b""))
+        self._received += size
+        if self._received > self.limit:
+            raise bodies.too_large(self.limit)
+        if not self.uploads:
+            self._spooled += size
+            self._application.spooled += size
+            if self._application.spooled > SPOOLED_TOTAL_MAX:
+                raise Overloaded
         return message
 
     async def _following(self) -> Message:
@@ -86,7 +204,8 @@ class Exchange:
     async def _enter(self) -> bool:
         """Wait for our turn; False when the client hangs up first, and then nobody is waiting."""
         turn = asyncio.ensure_future(self._application.gate.enter())
-        self._next = asyncio.ensure_future(self._receive())
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._receive())
         try:
             await asyncio.wait((turn, self._next), return_when=asyncio.FIRST_COMPLETED)
             if not turn.done():
@@ -122,7 +241,11 @@ class Exchange:
             await self._send(message)
 
     def close(self) -> None:
+        """Give back what the exchange held of the process's bounds."""
         self._application.buffered -= self._held_bytes
+        self._application.spooled -= self._spooled
+        if self.uploads:
+            self._application.uploads.leave()
         if self._next is not None:
             self._next.cancel()
 

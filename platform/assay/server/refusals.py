@@ -14,11 +14,13 @@ from assay.gateway.http import Scope, Send
 from assay.scim.protocol import refusal as scim_refusal
 from governance.errors import DomainError
 
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Connection": "close"}
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 async def refuse(scope: Scope, send: Send, error: DomainError) -> None:
-    """Send the refusal and have the connection closed: what the client still sends is not read."""
+    """Send the refusal. The server drops what the client still sends of the body, a little of it;
+    a connection that was closed at once would reset under the answer.
+    """
     response = refusal_response(scope["path"], error)
     headers = {**dict(response.items()), **_HEADERS}
     headers["Content-Length"] = str(len(response.content))

@@ -68,6 +68,7 @@ class DatasetVersionBody(StrictSerializer):
 class DatasetVersionsView(Endpoint):
     """Versions of one dataset."""
 
+    upload_limit = "DATASET_MAX_BYTES"
     parser_classes = (BoundedMultiPartParser, StrictJSONParser)
 
     @operation("Datasets", "List a dataset's versions", answer=DatasetVersionAnswer, paged=True)

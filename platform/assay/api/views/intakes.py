@@ -46,6 +46,7 @@ class IntakeBody(StrictSerializer):
 class IntakesView(Endpoint):
     """Deliveries."""
 
+    upload_limit = "INTAKE_MAX_BYTES"
     parser_classes = (BoundedMultiPartParser, StrictJSONParser)
 
     @operation("Intake", "List intakes", query=IntakeQuery, answer=IntakeAnswer, paged=True)

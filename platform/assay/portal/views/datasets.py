@@ -64,6 +64,7 @@ class DatasetNew(ActionScreen):
 class DatasetPage(ActionScreen):
     """One dataset, and the form that adds a version."""
 
+    upload_limit = "DATASET_MAX_BYTES"
     template_name = "portal/models/dataset.html"
 
     def form(self) -> DatasetVersionForm:

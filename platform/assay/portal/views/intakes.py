@@ -80,6 +80,7 @@ class IntakePage(ActionScreen):
 class IntakeNew(ActionScreen):
     """Delivers files into quarantine."""
 
+    upload_limit = "INTAKE_MAX_BYTES"
     template_name = "portal/form.html"
 
     def form(self) -> IntakeForm:

@@ -1,0 +1,167 @@
+"""HTTP on one connection, with bounds that uvicorn leaves to a proxy.
+
+uvicorn's httptools protocol is fast, and believes the client: a header may be endless, may take a
+week to arrive, and an answer may wait for ever to be read. This one states a limit for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+from django.conf import settings
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+# The request line and all headers together; and, later, anything between two pieces of a body.
+HEAD_MAX_BYTES = 64 * 1024
+HEAD_MAX_FIELDS = 128
+# Bytes of a body that are dropped after its request was answered.
+DROPPED_MAX_BYTES = 1024 * 1024
+
+_REFUSALS = {
+    431: "The request's headers are too large.",
+    408: "The request's headers did not arrive in time.",
+    503: "Too many connections.",
+}
+
+
+class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
+    """uvicorn's protocol with limits on headers, on time, and on the number of connections.
+
+    Connections that wait for a request are closed, longest wait first, when there are too many.
+    """
+
+    # Those whose headers are not complete, of the whole process, longest wait first.
+    waiting: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_bytes = 0
+        self._dropped_bytes = 0
+        self._refused = False
+        # Bytes since the last ones that belonged to a body.
+        self._overhead = 0
+        self._progress = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._await_head()
+        if len(self.connections) > settings.WEB_CONNECTIONS:
+            next(iter(self.waiting)).turn_away(503)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._progress = False
+        super().data_received(data)
+        if self.transport.is_closing():
+            self._limit_writing()
+            return
+        # A head or a trailer that goes on and on; a body's own length is bounded by path.
+        self._overhead = 0 if self._progress else self._overhead + len(data)
+        if self._overhead > HEAD_MAX_BYTES:
+            self.turn_away(431)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._dropped_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._head_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # A trailer: nothing here reads any, and none may pass for a header.
+        self._head_bytes += len(name) + len(value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._progress = True
+        self._stop_waiting()
+        if self._head_bytes > HEAD_MAX_BYTES or len(self.headers) > HEAD_MAX_FIELDS:
+            self.turn_away(431)
+        self._in_head = False
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._progress = True
+        if self._refused:
+            return
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._dropped_bytes += len(body)
+            if self._dropped_bytes > DROPPED_MAX_BYTES:
+                self.turn_away(413)
+
+    def on_message_complete(self) -> None:
+        self._progress = True
+        if not self._refused:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._limit_writing()
+        elif self.cycle.response_complete:
+            self._await_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_writing()
+
+    def resume_writing(self) -> None:
+        # While the connection closes the rest has to leave too.
+        if self._write_timer is not None and not self.transport.is_closing():
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._limit_writing()
+
+    def turn_away(self, status: int) -> None:
+        """Close the connection; with an answer if one is due and none is under way."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        self._stop_waiting()
+        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+            text = _REFUSALS[status].encode()
+            lines = [STATUS_LINE[status], b"content-type: text/plain; charset=utf-8\r\n"]
+            lines.append(b"content-length: %d\r\n" % len(text))
+            if status == 503:
+                lines.append(b"retry-after: 5\r\n")
+            self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", text]))
+        self.transport.close()
+        self._limit_writing()
+
+    def _await_head(self) -> None:
+        self._stop_waiting()
+        self.waiting[self] = None
+        self._head_timer = self.loop.call_later(settings.WEB_HEAD_TIMEOUT_S, self.turn_away, 408)
+
+    def _stop_waiting(self) -> None:
+        self.waiting.pop(self, None)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _limit_writing(self) -> None:
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(
+                settings.WEB_WRITE_TIMEOUT_S, self.transport.abort
+            )
