@@ -18,7 +18,8 @@ from governance.quotas.reconcile import quotas_reconcile
 from governance.quotas.store import read_counts, reclaim
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
-from tests.live.test_gateway import BODY, CHAT, engine, gateway, post
+from tests.live.test_gateway import BODY, CHAT, engine, post
+from tests.live.web_process import web
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 
 __all__ = ["stage"]
@@ -34,7 +35,7 @@ def gateways(stage: Stage, tmp_path: Path) -> Iterator[list[str]]:
     with ExitStack() as stack:
         stack.enter_context(engine(tmp_path, deployment.pk))
         with ThreadPoolExecutor(PROCESSES) as pool:
-            started = list(pool.map(lambda _: gateway(tmp_path), range(PROCESSES)))
+            started = list(pool.map(lambda _: web(tmp_path), range(PROCESSES)))
         yield [stack.enter_context(one)[0] for one in started]
 
 
@@ -82,7 +83,7 @@ def test_a_gateway_that_is_killed_holds_nothing_for_ever(stage: Stage, tmp_path:
     ]
     with (
         engine(tmp_path, deployment.pk),
-        gateway(tmp_path) as (url, server),
+        web(tmp_path) as (url, server),
         httpx.stream("POST", f"{url}{CHAT}", json=slowly, headers=headers) as answer,
     ):
         assert answer.status_code == 200

@@ -31,7 +31,7 @@ from governance.keys.models import ApiKey
 from governance.keys.services import key_create, key_revoke, key_rotate
 from governance.people.models import RoleAssignment
 from governance.people.selectors import principal_for_person
-from tests.live.test_gateway import gateway
+from tests.live.web_process import web
 from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
 from workers.wire import Delta, Done, InferenceRequest
 
@@ -72,7 +72,7 @@ def urls(
     monkeypatch.setenv("REDIS_URL", broker.url)
     monkeypatch.setattr(settings, "REDIS_URL", broker.url)
     with ExitStack() as stack:
-        yield [stack.enter_context(gateway(tmp_path))[0] for _ in range(PROCESSES)]
+        yield [stack.enter_context(web(tmp_path))[0] for _ in range(PROCESSES)]
 
 
 @pytest.fixture

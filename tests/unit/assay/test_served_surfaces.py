@@ -16,6 +16,7 @@ from assay.portal.series import LaneBar, Stretch, serving_lanes
 from assay.portal.views.served import given_again
 from governance.audit.services import Subject, audit_record
 from governance.principals import service_principal
+from governance.usage.models import UsageRecord
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in
@@ -84,7 +85,33 @@ def test_the_api_says_what_serves_now_who_approved_it_and_on_what(company: Compa
         ("Milo Model-Risk", "model-risk"),
         ("Carla Compliance", "compliance"),
     ]
-    assert served["usage"]["requests"] >= 0
+
+
+def test_the_usage_of_a_moment_is_that_of_its_release_in_its_hour(company: Company) -> None:
+    moment = timezone.now().replace(minute=30) - timedelta(days=1)
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    for minutes, outcome, release in (
+        (5, "ok", company.live),
+        (50, "cancelled", company.live),
+        (30, "ok", company.waiting),
+        (-1, "ok", company.live),
+        (60, "ok", company.live),
+    ):
+        UsageRecord.objects.create(
+            request_id=f"req_of_{minutes}", occurred_at=hour + timedelta(minutes=minutes),
+            department="engineering", deployment="docstring-writer", release=release.pk,
+            version_digest=company.first.digest, endpoint="/v1/chat/completions",
+            prompt_tokens=10, completion_tokens=2, total_ms=1, outcome=outcome,
+        )  # fmt: skip
+    query = {"department": "engineering", "at": moment.isoformat()}
+    (served,) = Api(company.asha).get("served", **query).body["results"]
+    assert served["usage"] == {
+        "since": hour.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "until": (hour + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "requests": 2,
+        "failed": 1,
+        "tokens": 24,
+    }
 
 
 def test_the_api_answers_for_a_moment_and_for_a_span(company: Company) -> None:

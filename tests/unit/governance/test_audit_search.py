@@ -27,6 +27,8 @@ pytestmark = pytest.mark.sweep
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = SPAN_WIDTH // 8
+# Above the ids of what other tests recorded: the sequence does not go back.
+FIRST_ID = 1_000_000
 ACTIONS = ("key:create", "key:revoke", "release:approve", "job:create", "role:grant")
 OUTCOMES = ("allowed", "allowed", "allowed", "denied", "failed")
 DEPARTMENTS = ("clinical", "finance", "")
@@ -42,7 +44,7 @@ def write(number: int, draw: random.Random) -> AuditEvent:
     late = timedelta(hours=30) if draw.random() < 0.04 else timedelta(0)
     subject_id = str(draw.randrange(4))
     return AuditEvent(
-        id=1000 + number * STEP,
+        id=FIRST_ID + number * STEP,
         occurred_at=BEGAN + timedelta(hours=number) - late,
         actor_kind=kind,
         actor_id=ref,
@@ -275,7 +277,7 @@ def test_a_lead_finds_their_departments_events_and_the_names_in_them_alone(
     seal_once()
     for given, holds in FILTERS:
         mine = [e.pk for e in reversed(events) if holds(e) and e.department == "clinical"]
-        assert [pk for pk in walk(lead, **given) if pk >= 1000] == mine, given
+        assert [pk for pk in walk(lead, **given) if pk >= FIRST_ID] == mine, given
     for given in ({"query": "ledger"}, {"subject": "ledger"}, {"department": "finance"}):
         assert walk(lead, **given) == []
     assert walk(actor("Vera", "viewer@clinical")) == []
