@@ -1,5 +1,5 @@
 #!/bin/sh
-# The role is the first argument: web, beat, migrate, worker (ASSAY_WORKER_KIND: compute or engine).
+# The role is the first argument: web, beat, init, migrate, worker (ASSAY_WORKER_KIND: compute or engine).
 set -eu
 
 role="${1:-web}"
@@ -12,6 +12,9 @@ web)
     ;;
 beat)
     exec assay manage run_controller "$@"
+    ;;
+init)
+    exec assay init "$@"
     ;;
 migrate)
     assay manage migrate --no-input
@@ -34,7 +37,7 @@ worker)
     esac
     ;;
 *)
-    echo "Role '$role' is not known; use web, beat, migrate or worker." >&2
+    echo "Role '$role' is not known; use web, beat, init, migrate or worker." >&2
     exit 64
     ;;
 esac

@@ -14,6 +14,7 @@ from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
 from governance.keys.models import ApiKey
 from governance.people.models import (
+    AccessRequest,
     Department,
     DirectoryGroup,
     GroupMapping,
@@ -33,6 +34,7 @@ from governance.usage.models import UsageRecord
 
 __all__ = [
     "Absence",
+    "AccessRequest",
     "ApiKey",
     "AuditAlarm",
     "AuditCheckpoint",

@@ -24,7 +24,7 @@ from governance.audit.services import audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.keys.models import ApiKey
 from governance.notify import notify
-from governance.people.models import OneTimeLink, Person
+from governance.people.models import AccessRequest, OneTimeLink, Person
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import person_resource
 from governance.people.sessions import sessions_end
@@ -132,6 +132,7 @@ def _credentials_end(person: Person) -> dict[str, Any]:
         "factors": Authenticator.objects.filter(user=person).delete()[0],
         "links": SocialAccount.objects.filter(user=person).delete()[0],
         "one_time_links": OneTimeLink.objects.filter(person=person).delete()[0],
+        "access_requests": AccessRequest.objects.filter(person=person).delete()[0],
         "addresses": EmailAddress.objects.filter(user=person).delete()[0],
     }
 

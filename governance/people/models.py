@@ -284,3 +284,31 @@ class OneTimeLink(models.Model):
 
     def __str__(self) -> str:
         return f"{self.purpose} link {self.public_id}"
+
+
+class AccessRequest(models.Model):
+    """A person without a role asks administrators for one, in their own words."""
+
+    person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="access_requests")
+    text = models.CharField(max_length=300)
+    created_at = models.DateTimeField(auto_now_add=True)
+    # Set when an administrator declines it, or when the person asks again later.
+    closed_at = models.DateTimeField(null=True, blank=True)
+    closed_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ("created_at", "pk")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("person",), condition=Q(closed_at=None), name="one_open_access_request"
+            ),
+            models.CheckConstraint(
+                name="access_request_is_declined_by_another",
+                condition=Q(closed_by=None) | ~Q(closed_by=models.F("person")),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"access request {self.pk}"

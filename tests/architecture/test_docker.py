@@ -158,7 +158,7 @@ def test_an_unknown_role_is_refused_with_the_roles_that_exist() -> None:
         ["sh", str(DOCKER / "entrypoint.sh"), "gpu"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 64
-    assert "web, beat, migrate or worker" in finished.stderr
+    assert "web, beat, init, migrate or worker" in finished.stderr
 
 
 def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]) -> None:

@@ -51,6 +51,19 @@ app.command()(served)
 app.command()(doctor)
 
 
+@app.command()
+def init(
+    admin: Annotated[
+        str | None, typer.Option(help="E-mail address of the first administrator.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the first administrator.")] = None,
+) -> None:
+    """Start an installation: check settings, migrate, and invite the first administrator."""
+    given = {"--admin": admin, "--name": name}
+    options = [part for flag, value in given.items() if value for part in (flag, value)]
+    manage(["assay", "init", *options])
+
+
 @app.command(
     "manage",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

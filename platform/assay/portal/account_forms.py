@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 
 from assay.portal.forms import TablerForm
+from governance.people.access_requests import TEXT_MAX
 
 
 class CodeForm(TablerForm):
@@ -54,6 +55,16 @@ class ReasonForm(TablerForm):
     """Why something is done to somebody's account."""
 
     reason = forms.CharField(max_length=300)
+
+
+class AccessRequestForm(TablerForm):
+    """A request for a first role."""
+
+    text = forms.CharField(
+        max_length=TEXT_MAX,
+        label="What you need",
+        help_text="Your department, what you want to do, and who can confirm it.",
+    )
 
 
 class LinkForm(TablerForm):

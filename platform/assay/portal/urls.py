@@ -50,6 +50,7 @@ app_name = "portal"
 urlpatterns = [
     path("", overview.Overview.as_view(), name="overview"),
     path("overview/running", overview.Running.as_view(), name="overview_running"),
+    path("access-request", overview.AccessRequested.as_view(), name="access_request"),
     path("sign-in", sign_in.SignIn.as_view(), name="login"),
     path("sign-in/second-factor/passkey", sign_in.SecondFactorOptions.as_view(), name="factor_key"),
     path("sign-in/passkey", sign_in.PasskeySignIn.as_view(), name="passkey_sign_in"),
@@ -296,6 +297,11 @@ urlpatterns = [
         name="policy_case",
     ),
     path("people", people.People.as_view(), name="people"),
+    path(
+        "people/access-requests/<int:id>/decline",
+        people.AccessRequestDecline.as_view(),
+        name="access_request_decline",
+    ),
     path("people/groups", groups.Groups.as_view(), name="groups"),
     path("people/groups/<int:id>", groups.GroupPage.as_view(), name="group"),
     path(

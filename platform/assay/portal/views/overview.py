@@ -5,17 +5,25 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from assay.portal.access import may_somewhere
-from assay.portal.http import Screen
+from assay.portal.account_forms import AccessRequestForm
+from assay.portal.first_steps import first_steps
+from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
+from governance.people.access_requests import (
+    access_request_create,
+    access_requests_open,
+    own_access_request,
+)
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.selectors import alerts_now
@@ -72,7 +80,16 @@ def needs_me(actor: Principal) -> dict[str, Any]:
             ]
         ),
     }
+    found["access_requests"] = list(access_requests_open(actor)[:5])
     return {**found, "anything": any(found.values())}
+
+
+def request_access(actor: Principal) -> dict[str, Any]:
+    """What the page offers a person without any role; nothing for others."""
+    if actor.roles:
+        return {}
+    form = AccessRequestForm()
+    return {"access_form": form, "access_request": own_access_request(actor)}
 
 
 def leads(actor: Principal) -> list[str]:
@@ -139,7 +156,7 @@ def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
     return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
-class Overview(Screen):
+class Overview(ActionScreen):
     """The first page."""
 
     template_name = "portal/overview.html"
@@ -156,6 +173,8 @@ class Overview(Screen):
             .prefetch_related("replicas")
         )
         return {
+            "first_steps": first_steps(actor),
+            **request_access(actor),
             "needs": needs_me(actor),
             "alerts": alerts_now(actor),
             "incidents": list(incidents_pressing(actor).prefetch_related(None)[:20]),
@@ -170,6 +189,15 @@ class Overview(Screen):
             "sees_usage": may_somewhere(actor, Action.USAGE_VIEW, kind="usage"),
             "events": described_all(events),
         }
+
+
+class AccessRequested(Overview):
+    """Asks administrators for a first role."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        access_request_create(actor=self.actor, **cleaned(AccessRequestForm(self.request.POST)))
+        messages.success(self.request, "Your request is sent to the administrators.")
+        return redirect("portal:overview")
 
 
 class Running(Screen):

@@ -17,6 +17,7 @@ from assay.portal.access import may
 from assay.portal.forms import EraseForm, PersonForm, RoleForm, StandingForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from assay.portal.views.one_time_links import link_page
+from governance.people.access_requests import access_request_decline, access_requests_open
 from governance.people.links import password_link_create
 from governance.people.models import Person
 from governance.people.roles import role_grant, role_revoke
@@ -32,6 +33,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 
 SEARCH_MAX = 100
+REQUESTS_SHOWN = 50
 STATES = {"active": True, "inactive": False}
 
 
@@ -57,6 +59,7 @@ class People(ActionScreen):
             "state": state,
             "department": department,
             "form": PersonForm(self.request.POST or None) if adds else None,
+            "access_requests": list(access_requests_open(self.actor)[:REQUESTS_SHOWN]),
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
@@ -66,6 +69,15 @@ class People(ActionScreen):
             return redirect("portal:person", id=person.pk)
         link, address = password_link_create(actor=self.actor, person_id=person.pk)
         return link_page(self.request, link, address)
+
+
+class AccessRequestDecline(People):
+    """Declines a request for a first role."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        declined = access_request_decline(actor=self.actor, request_id=kwargs["id"])
+        messages.success(self.request, f"The request of {declined.person.name} is declined.")
+        return redirect("portal:people")
 
 
 class PersonPage(ActionScreen):

@@ -1,0 +1,70 @@
+"""`assay init`: a first start without the demo, in one command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from assay.cli.doctor import check_disk, check_postgresql, check_redis
+from governance.people.models import Role, RoleAssignment
+
+NEEDED: tuple[tuple[str, Callable[[], str], str], ...] = (
+    ("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
+    ("Redis or Valkey", check_redis, "Start it, or correct REDIS_URL."),
+    ("Data folder", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
+)
+FIRST_STEPS = """
+First steps:
+  1. Open the link above: set your password and add an authenticator app.
+  2. Invite a second administrator: People → Invite a person.
+  3. Create a department and give it a lead: Departments.
+  4. Start the controller and the workers, then look at Health and Workers in the portal.
+  5. Bring in a base model: Models → Upload for checks.
+The overview of the portal keeps this list. `assay doctor` checks every service.
+"""
+
+
+class Command(BaseCommand):
+    """Idempotent: run it again after an upgrade, or when the first link was lost."""
+
+    help = (
+        "Check the settings, migrate the database, install the first policies, and print the "
+        "one-time link of the first administrator."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--admin", metavar="EMAIL", help="e-mail of the first administrator")
+        parser.add_argument("--name", help="name of the first administrator")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for name, check, mend in NEEDED:
+            self._check(name, check, mend)
+        call_command("migrate", interactive=False, verbosity=0, stdout=self.stdout)
+        self.stdout.write("The database is migrated.")
+        email = options["admin"] or self._asked_for()
+        call_command("bootstrap", admin=email, name=options["name"], stdout=self.stdout)
+        self.stdout.write(FIRST_STEPS)
+        self.stdout.write(f"The portal's address is {settings.PORTAL_URL} (ASSAY_PORTAL_URL).")
+
+    def _check(self, name: str, check: Callable[[], str], mend: str) -> None:
+        try:
+            found = check()
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CommandError(f"{name}: {first[:200]} {getattr(error, 'mend', mend)}") from error
+        self.stdout.write(f"{name}: {found}.")
+
+    def _asked_for(self) -> str | None:
+        """Return the address that is typed; None when there is an administrator."""
+        if RoleAssignment.objects.filter(role=Role.ADMIN).exists():
+            return None
+        if not sys.stdin.isatty():
+            raise CommandError(
+                "There is no administrator yet. Name the first one: --admin you@example.com"
+            )
+        return input("E-mail address of the first administrator: ").strip()
