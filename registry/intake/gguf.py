@@ -6,6 +6,7 @@ Source of the layout and of the block sizes: https://github.com/ggml-org/ggml/bl
 from __future__ import annotations
 
 import math
+import os
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, BinaryIO
 
 from registry.intake.formats import MAX_TENSORS, Refused, read_exactly
 
+# The largest tokenizers take about 20 MB of it.
+MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_KEYS = 10_000
 MAX_KEY_BYTES = 65_535
 MAX_STRING_BYTES = 4 * 1024 * 1024
@@ -23,6 +26,7 @@ _SCALARS = {
     10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_READ = ("general.architecture", "general.alignment")
 # Numbers per block and bytes per block, by tensor type.
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
@@ -35,23 +39,24 @@ def check_gguf(path: Path) -> str:
     """Raises Refused unless every key, string and tensor of the header stays within bounds."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        if read_exactly(file, 4) != b"GGUF":
+        header = _Header(file, size)
+        if header.read(4) != b"GGUF":
             raise Refused("it does not begin as a GGUF file does")
-        (version,) = struct.unpack("<I", read_exactly(file, 4))
+        version = header.number("<I")
         if version not in (2, 3):
             raise Refused(f"it is GGUF version {version}; 2 and 3 are accepted")
-        tensors, keys = struct.unpack("<QQ", read_exactly(file, 16))
+        tensors, keys = header.number("<Q"), header.number("<Q")
         if not 1 <= tensors <= MAX_TENSORS or keys > MAX_KEYS:
             raise Refused(f"it claims {tensors} tensors and {keys} keys, more than there may be")
-        metadata = _read_metadata(file, keys)
+        metadata = _read_metadata(header, keys)
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str) or not architecture.isascii():
             raise Refused("it does not name its architecture")
         alignment = metadata.get("general.alignment", 32)
         if type(alignment) is not int or not 8 <= alignment <= 65_536 or alignment % 8:
             raise Refused("its alignment is out of bounds")
-        spans = [_read_tensor(file, alignment) for _ in range(tensors)]
-        start = -(-file.tell() // alignment) * alignment
+        spans = [_read_tensor(header, alignment) for _ in range(tensors)]
+        start = -(-header.position // alignment) * alignment
     if any(start + end > size for _, end in spans):
         raise Refused("a tensor reaches past the end of the file")
     spans.sort()
@@ -60,55 +65,93 @@ def check_gguf(path: Path) -> str:
     return f"GGUF version {version}, architecture {architecture[:40]}, {tensors} tensors"
 
 
-def _read_metadata(file: BinaryIO, keys: int) -> dict[str, Any]:
+class _Header:
+    """A header that is read in order. All of it together may have `MAX_HEADER_BYTES`."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._end = min(size, MAX_HEADER_BYTES)
+        self._whole = size <= MAX_HEADER_BYTES
+
+    @property
+    def position(self) -> int:
+        return self._file.tell()
+
+    def read(self, count: int) -> bytes:
+        self._check(count)
+        return read_exactly(self._file, count)
+
+    def skip(self, count: int) -> None:
+        self._check(count)
+        self._file.seek(count, os.SEEK_CUR)
+
+    def number(self, form: str) -> Any:
+        return struct.unpack(form, self.read(struct.calcsize(form)))[0]
+
+    def text_length(self, limit: int) -> int:
+        length = self.number("<Q")
+        if length > limit:
+            raise Refused(f"it holds text of {length} bytes; {limit} are allowed")
+        return int(length)
+
+    def text(self, limit: int) -> str:
+        # Tokens may be arbitrary bytes; what is compared or shown is ASCII.
+        return self.read(self.text_length(limit)).decode("utf-8", "replace")
+
+    def _check(self, count: int) -> None:
+        if self._file.tell() + count > self._end:
+            if self._whole:
+                raise Refused("it ends in the middle of its header")
+            raise Refused(f"its header has more than {MAX_HEADER_BYTES // 2**20} MiB")
+
+
+def _read_metadata(header: _Header, keys: int) -> dict[str, Any]:
+    """The values of `_READ`; all others are passed over."""
+    named: set[str] = set()
     found: dict[str, Any] = {}
     for _ in range(keys):
-        key = _read_string(file, MAX_KEY_BYTES)
-        if key in found:
+        key = header.text(MAX_KEY_BYTES)
+        if key in named:
             raise Refused(f"it names the key {key[:80]!r} twice")
-        (kind,) = struct.unpack("<I", read_exactly(file, 4))
-        found[key] = _read_value(file, kind)
+        named.add(key)
+        kind = header.number("<I")
+        if key in _READ and kind in _SCALARS:
+            found[key] = header.number(_SCALARS[kind])
+        elif key in _READ and kind == _STRING:
+            found[key] = header.text(MAX_NAME_BYTES)
+        else:
+            _pass_over(header, kind)
     return found
 
 
-def _read_value(file: BinaryIO, kind: int) -> Any:
-    """A scalar or string as it is; an array is read over and stands as its length."""
+def _pass_over(header: _Header, kind: int) -> None:
     if kind in _SCALARS:
-        form = _SCALARS[kind]
-        return struct.unpack(form, read_exactly(file, struct.calcsize(form)))[0]
-    if kind == _STRING:
-        return _read_string(file, MAX_STRING_BYTES)
-    if kind != _ARRAY:
-        raise Refused(f"it holds a value of the unknown type {kind}")
-    element, length = struct.unpack("<IQ", read_exactly(file, 12))
-    if length > MAX_ARRAY_LENGTH:
-        raise Refused(f"it holds an array of {length} values, more than there may be")
-    if element in _SCALARS:
-        read_exactly(file, struct.calcsize(_SCALARS[element]) * length)
-    elif element == _STRING:
-        for _ in range(length):
-            _read_string(file, MAX_STRING_BYTES)
+        header.skip(struct.calcsize(_SCALARS[kind]))
+    elif kind == _STRING:
+        header.skip(header.text_length(MAX_STRING_BYTES))
+    elif kind == _ARRAY:
+        element, length = header.number("<I"), header.number("<Q")
+        if length > MAX_ARRAY_LENGTH:
+            raise Refused(f"it holds an array of {length} values, more than there may be")
+        if element in _SCALARS:
+            header.skip(struct.calcsize(_SCALARS[element]) * length)
+        elif element == _STRING:
+            for _ in range(length):
+                header.skip(header.text_length(MAX_STRING_BYTES))
+        else:
+            raise Refused("it holds an array of something other than numbers and text")
     else:
-        raise Refused("it holds an array of something other than numbers and text")
-    return length
+        raise Refused(f"it holds a value of the unknown type {kind}")
 
 
-def _read_string(file: BinaryIO, limit: int) -> str:
-    (length,) = struct.unpack("<Q", read_exactly(file, 8))
-    if length > limit:
-        raise Refused(f"it holds text of {length} bytes; {limit} are allowed")
-    # Tokens may be arbitrary bytes; what is compared or shown is ASCII.
-    return read_exactly(file, length).decode("utf-8", "replace")
-
-
-def _read_tensor(file: BinaryIO, alignment: int) -> tuple[int, int]:
+def _read_tensor(header: _Header, alignment: int) -> tuple[int, int]:
     """Where a tensor's bytes begin and end, from the start of the data."""
-    name = _read_string(file, MAX_NAME_BYTES)
-    (dimensions,) = struct.unpack("<I", read_exactly(file, 4))
+    name = header.text(MAX_NAME_BYTES)
+    dimensions = header.number("<I")
     if not 1 <= dimensions <= 4:
         raise Refused(f"tensor {name[:80]!r} has {dimensions} dimensions")
-    shape = struct.unpack(f"<{dimensions}Q", read_exactly(file, 8 * dimensions))
-    kind, offset = struct.unpack("<IQ", read_exactly(file, 12))
+    shape = struct.unpack(f"<{dimensions}Q", header.read(8 * dimensions))
+    kind, offset = header.number("<I"), header.number("<Q")
     if kind not in _BLOCKS:
         raise Refused(f"tensor {name[:80]!r} has the type {kind}, which cannot be converted")
     block, width = _BLOCKS[kind]

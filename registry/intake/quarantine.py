@@ -15,7 +15,8 @@ from django.conf import settings
 
 from governance.errors import InvalidInput, TooLarge
 from registry import store
-from registry.intake.checks import Finding, Limits, check_delivery, check_names
+from registry.intake.bounded import check_bounded
+from registry.intake.checks import Finding, Limits, check_names
 
 
 class DeliveredFile(Protocol):
@@ -68,7 +69,7 @@ def quarantined(files: Sequence[DeliveredFile], limits: Limits) -> Iterator[Deli
             yield Delivery(folder=scratch, findings=refused)
             return
         written = _write(files, scratch, limits)
-        yield Delivery(folder=scratch, files=written, findings=check_delivery(scratch, limits))
+        yield Delivery(folder=scratch, files=written, findings=check_bounded(scratch, limits))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -17,7 +17,8 @@ from django.conf import settings
 from registry import store
 from registry.catalogue import get_task
 from registry.datasets.models import DatasetVersion
-from registry.intake.checks import Limits, check_delivery
+from registry.intake.bounded import check_bounded
+from registry.intake.checks import Limits
 from registry.intake.models import Intake
 from registry.manifests import Manifest, ManifestFile, build_manifest, copy_verified
 from registry.versions.model_code import known_code
@@ -95,7 +96,7 @@ def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     )
     folder = workspace.inputs_folder(claim.job_id, claim.fence) / "delivery"
     copy_verified(store.quarantine_folder(intake.pk), folder, delivered)
-    checks = check_delivery(folder, Limits(max_bytes=settings.INTAKE_MAX_BYTES))
+    checks = check_bounded(folder, Limits(max_bytes=settings.INTAKE_MAX_BYTES))
     findings = [asdict(finding) for finding in checks]
     for finding in findings:
         verdict = "passed" if finding["passed"] else "FAILED"

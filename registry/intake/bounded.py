@@ -1,0 +1,68 @@
+"""The checks of a delivery, in a process of its own with bounds on time and memory.
+
+The web process and the worker read nothing of a delivery themselves: what a file makes a parser do
+ends with that process. It has no environment of ours, so no address and no password of a store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from registry.intake.checks import Finding, Limits, check_delivery
+
+SECONDS = 120
+# The largest JSON file that may come in takes about 1 GiB while it is read.
+MEMORY_BYTES = 2 * 1024**3
+# Of one process of ours; further deliveries wait.
+AT_ONCE = 2
+_slots = threading.BoundedSemaphore(AT_ONCE)
+
+
+def check_bounded(folder: Path, limits: Limits) -> list[Finding]:
+    """As `check_delivery`, within the limits of this module; exceeding one is a failed finding."""
+    bounds = json.dumps({"folder": str(folder), **asdict(limits), "memory": MEMORY_BYTES})
+    with _slots:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-m", "registry.intake.bounded"],
+                input=bounds.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={"LANG": "C.UTF-8", "PATH": os.defpath},
+                timeout=SECONDS,
+                check=True,
+            )
+            findings = json.loads(done.stdout)
+        except subprocess.TimeoutExpired:
+            return [_exceeded(f"The checks took longer than {SECONDS} seconds")]
+        except (subprocess.CalledProcessError, ValueError):
+            gibibytes = MEMORY_BYTES / 1024**3
+            return [_exceeded(f"The checks broke, or needed more than {gibibytes:g} GiB of memory")]
+    return [Finding(**finding) for finding in findings]
+
+
+def _exceeded(what: str) -> Finding:
+    return Finding("limits", False, f"{what}; a delivery that does that is not accepted.")
+
+
+def main() -> None:
+    """Check the delivery that standard input names; the findings go to standard output."""
+    given = json.load(sys.stdin)
+    resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = Limits(max_bytes=given["max_bytes"], max_files=given["max_files"])
+    findings = check_delivery(Path(given["folder"]), limits)
+    json.dump([finding.to_json() for finding in findings], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

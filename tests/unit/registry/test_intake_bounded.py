@@ -1,0 +1,76 @@
+"""The checks of a delivery cost the process that asks for them no memory, and end within limits."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from registry.intake import bounded
+from registry.intake.bounded import check_bounded
+from registry.intake.checks import Limits, check_delivery
+from registry.intake.gguf import MAX_HEADER_BYTES
+from tests.unit.registry.objects import gguf_string, safetensors
+
+LIMITS = Limits(max_bytes=10**10)
+
+
+def hungry_json(folder: Path) -> Path:
+    """Millions of small values: about 500 MB once it is parsed."""
+    (folder / "config.json").write_bytes(b"[" + b"[0]," * 2_000_000 + b"[0]]")
+    (folder / "model.safetensors").write_bytes(safetensors())
+    return folder
+
+
+def peak_kib() -> int:
+    """The most memory that this process has had."""
+    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line)
+
+
+def test_the_findings_are_those_of_the_checks(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "weights.pth").write_bytes(b"\x80\x04x")
+    assert check_bounded(tmp_path, LIMITS) == check_delivery(tmp_path, LIMITS)
+
+
+def test_parsing_costs_the_asking_process_no_memory(tmp_path: Path) -> None:
+    folder = hungry_json(tmp_path)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    before = peak_kib()
+    findings = check_bounded(folder, LIMITS)
+    grown = peak_kib() - before
+    assert all(finding.passed for finding in findings)
+    assert grown < 32 * 1024
+
+
+def test_a_delivery_that_takes_too_much_memory_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "MEMORY_BYTES", 128 * 1024**2)
+    (finding,) = check_bounded(hungry_json(tmp_path), LIMITS)
+    assert (finding.check, finding.passed) == ("limits", False)
+    assert "0.125 GiB" in finding.detail
+
+
+def test_a_delivery_that_takes_too_long_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.001)
+    (finding,) = check_bounded(tmp_path, LIMITS)
+    assert not finding.passed
+    assert "longer than 0.001 seconds" in finding.detail
+
+
+def test_a_gguf_header_is_bounded_as_a_whole_and_not_kept(tmp_path: Path) -> None:
+    value = struct.pack("<I", 8) + struct.pack("<Q", 4 * 1024**2) + b"x" * (4 * 1024**2)
+    keys = MAX_HEADER_BYTES // len(value) + 1
+    with (tmp_path / "model.gguf").open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 1, keys))
+        for number in range(keys):
+            file.write(gguf_string(f"key{number}") + value)
+    findings = {each.detail for each in check_bounded(tmp_path, LIMITS) if not each.passed}
+    assert findings == {"model.gguf was refused: its header has more than 64 MiB."}
