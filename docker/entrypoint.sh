@@ -18,6 +18,7 @@ init)
     ;;
 migrate)
     assay manage migrate --no-input
+    assay manage apply_database_roles
     exec assay manage bootstrap "$@"
     ;;
 worker)

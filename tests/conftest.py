@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import authlib.deprecate  # noqa: F401 (it asks for its warnings; pytest's filters must come after)
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.test import TransactionTestCase
 from hypothesis import HealthCheck
@@ -19,6 +21,7 @@ from governance.policy.models import PolicyVersion
 from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
 from governance.reviews.policies.shipping import review_policies_bootstrap
+from tests.database_roles import play_processes
 from tests.proofs import proven
 
 # A machine that does other things at the same time is no fault of a test's.
@@ -61,6 +64,8 @@ BEGIN
 END $$
 """
 
+play_processes()
+
 
 def _empty_the_database(self: TransactionTestCase) -> None:
     with connection.cursor() as cursor:
@@ -76,8 +81,10 @@ def _tests_may_empty_the_audit_log() -> Any:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Any:
-    """As pytest-django's. Threads of servers that tests started may still hold connections when the
-    database is to be dropped; they are ended first."""
+    """As pytest-django's, with the database roles of the processes. Threads of servers that tests
+    started may still hold connections when the database is to be dropped; they are ended first."""
+    with django_db_blocker.unblock():
+        call_command("apply_database_roles", stdout=io.StringIO())
     yield
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(

@@ -253,6 +253,12 @@ DATABASE_URL = env("DATABASE_URL", "postgresql:///assay")
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 MLFLOW_TRACKING_URI = env("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
 DATABASES = {"default": database(DATABASE_URL)}
+# For `manage.py apply_database_roles` alone.
+DATABASE_ROLE_PASSWORDS = {
+    "web": env("ASSAY_DATABASE_PASSWORD_WEB", ""),
+    "controller": env("ASSAY_DATABASE_PASSWORD_CONTROLLER", ""),
+    "worker": env("ASSAY_DATABASE_PASSWORD_WORKER", ""),
+}
 
 ALLOWED_HOSTS = env_list("ASSAY_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
 if PRODUCTION and not ALLOWED_HOSTS:

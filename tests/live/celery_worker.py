@@ -15,14 +15,19 @@ from urllib.parse import quote
 
 from django.db import connection
 
+from assay.database_roles.privileges import ROLES
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 40.0
 
 
-def database_url() -> str:
+def database_url(process: str = "") -> str:
+    """The tests' database; with `process`, as the role of that process, as in production."""
     values = connection.settings_dict
     user, name = quote(values["USER"]), quote(values["NAME"])
     password = f":{quote(values['PASSWORD'])}" if values["PASSWORD"] else ""
+    if process:
+        user, password = ROLES[process].name, ""
     port = f"&port={values['PORT']}" if values["PORT"] else ""
     return f"postgresql://{user}{password}@/{name}?host={quote(values['HOST'], safe='/')}{port}"
 
@@ -31,23 +36,30 @@ def database_url() -> str:
 def worker(log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Celery worker."""
     command = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel", "INFO")
-    with started(log, b" ready.", *command, "-n", f"{log.stem}@%h", *options) as process:
+    with started("worker", log, b" ready.", *command, "-n", f"{log.stem}@%h", *options) as process:
         yield process
 
 
 @contextmanager
 def controller(log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The control plane's loops."""
-    with started(log, b"The controller runs", "manage.py", "run_controller") as process:
+    with started(
+        "controller", log, b"The controller runs", "manage.py", "run_controller"
+    ) as process:
         yield process
 
 
 @contextmanager
-def started(log: Path, ready: bytes, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process in its own group, on the tests' database and broker, once it is `ready`."""
-    environment = {**os.environ, "DATABASE_URL": database_url(), "PYTHONPATH": str(ROOT)}
+def started(
+    process: str, log: Path, ready: bytes, *arguments: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process in its own group, on the tests' database and broker, once it is `ready`.
+
+    `process` is the kind that it plays, whose database role it has.
+    """
+    environment = {**os.environ, "DATABASE_URL": database_url(process), "PYTHONPATH": str(ROOT)}
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        running = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
             env=environment,
@@ -56,11 +68,11 @@ def started(log: Path, ready: bytes, *arguments: str) -> Iterator[subprocess.Pop
             start_new_session=True,
         )
     try:
-        until(lambda: ready in log.read_bytes() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        yield process
+        until(lambda: ready in log.read_bytes() or running.poll() is not None)
+        assert running.poll() is None, log.read_text()
+        yield running
     finally:
-        kill(process)
+        kill(running)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

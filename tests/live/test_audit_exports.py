@@ -37,7 +37,7 @@ exports_run.run(threading.Event())
 
 @contextmanager
 def maker(log: Path) -> Iterator[Any]:
-    with started(log, b"makes exports", "-c", MAKER) as process:
+    with started("controller", log, b"makes exports", "-c", MAKER) as process:
         yield process
 
 

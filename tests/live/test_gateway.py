@@ -60,7 +60,7 @@ def engine(folder: Path, deployment_id: int) -> Iterator[None]:
     queue = deployment_queue(deployment_id)
     options = ("-I", "fixed_engine", "-Q", queue, "-P", "threads", "-c", "8")
     quiet = ("--without-mingle", "--without-gossip", "--loglevel", "WARNING")
-    with process(folder, "celery", "-A", "workers.app", "worker", *options, *quiet):
+    with process(folder, "worker", "celery", "-A", "workers.app", "worker", *options, *quiet):
         wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
         yield
 

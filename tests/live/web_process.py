@@ -8,36 +8,36 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
-from django.db import connection
 
 from assay.local.services import free_port, stop_process_group
+from tests.live.celery_worker import database_url
 from tests.unit.assay.gateway_support import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What a process needs to work on the test's database."""
-    values = connection.settings_dict
-    host = quote(values["HOST"], safe="/")
+def environment(folder: Path, kind: str) -> dict[str, str]:
+    """What a process of a kind (`web`, `worker`) needs to work on the test's database, in the role
+    of that kind."""
     return {
         **os.environ,
-        "DATABASE_URL": f"postgresql://{values['USER']}@/{values['NAME']}?host={host}",
+        "DATABASE_URL": database_url(kind),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform"), str(folder)]),
     }
 
 
 @contextmanager
-def process(folder: Path, *command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python module as a process, its output in `folder`/log; ended with the block."""
+def process(
+    folder: Path, kind: str, *command: str, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python module as a process of a kind, its output in `folder`/log; ended with the block."""
     with (folder / "log").open("ab") as log:
         started = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=ROOT,
-            env={**environment(folder), **settings},
+            env={**environment(folder, kind), **settings},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -53,7 +53,7 @@ def web(folder: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[b
     """The web process, ready; its address and the process."""
     port = free_port()
     options = ("--port", str(port), "--log-level", "warning")
-    with process(folder, "assay.server", *options, **settings) as started:
+    with process(folder, "web", "assay.server", *options, **settings) as started:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), 60)
         yield url, started

@@ -260,7 +260,7 @@ def replicas_stop(*, worker: str) -> None:
         Replica.objects.filter(_REPORTED, worker=worker).update(
             state=ReplicaState.STOPPED, message="The worker ended.", failures=0, retry_at=None
         )
-        _await_replicas()
+        _await_replicas(ENGINE_WORKER)
 
 
 def replicas_expire() -> int:
@@ -273,11 +273,11 @@ def replicas_expire() -> int:
             failures=0,
             retry_at=None,
         )
-        _await_replicas()
+        _await_replicas(_CONTROLLER)
     return stopped
 
 
-def _await_replicas() -> None:
+def _await_replicas(actor: Principal) -> None:
     deserted = Deployment.objects.filter(state=DeploymentState.SERVING).exclude(
         replicas__state=ReplicaState.READY
     )
@@ -285,7 +285,7 @@ def _await_replicas() -> None:
         deployment_move(
             deployment_id=deployment.pk,
             to=DeploymentState.PENDING,
-            actor=_CONTROLLER,
+            actor=actor,
             message="Waiting for an engine worker to load it.",
         )
 

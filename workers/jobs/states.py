@@ -60,7 +60,7 @@ def job_lock(job_id: UUID | str) -> Job:
     """
     found = (
         Job.objects.select_for_update(of=("self",))
-        .select_related("department", "created_by")
+        .select_related("department")
         .filter(pk=job_id)
         .first()
     )
@@ -120,7 +120,8 @@ def job_move(
         job.finished_at = timezone.now()
     for name, value in changes.items():
         setattr(job, name, value)
-    job.save()
+    # Only these columns: a worker's database role may not write what was requested, nor for whom.
+    job.save(update_fields=["state", "lease_until", "finished_at", *changes])
     budget_follow(job, before=state)
     job_audit(job, actor=actor, to=to, reason=reason, policy_version=policy_version)
     if to in TERMINAL:

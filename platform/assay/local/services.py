@@ -52,20 +52,36 @@ class Postgres:
     def socket_folder(self) -> str:
         return str(self._server.get_postmaster_info().socket_dir)
 
-    def url(self, database: str) -> str:
+    def url(self, database: str, role: str = "postgres") -> str:
         """A `postgresql://` URL that psycopg, Django's settings and SQLAlchemy read alike."""
-        return f"postgresql://postgres@/{database}?host={quote(self.socket_folder, safe='/')}"
+        return f"postgresql://{role}@/{database}?host={quote(self.socket_folder, safe='/')}"
 
-    def create_database(self, name: str) -> None:
-        """Create `name` unless it exists."""
+    def create_database(self, name: str, *, owner: str, creates_roles: bool = False) -> None:
+        """Create the database `name` and the role that owns it, unless both exist. Only the owner
+        may connect.
+
+        Raises:
+            RuntimeError: the database exists and is another role's.
+        """
         import psycopg
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            if not connection.execute(
+                "SELECT FROM pg_roles WHERE rolname = %s", (owner,)
+            ).fetchone():
+                options = "LOGIN CREATEROLE" if creates_roles else "LOGIN"
+                connection.execute(f'CREATE ROLE "{owner}" {options}')
             found = connection.execute(
-                "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
+                "SELECT datdba::regrole::text FROM pg_database WHERE datname = %s", (name,)
             ).fetchone()
             if found is None:
-                connection.execute(f'CREATE DATABASE "{name}"')
+                connection.execute(f'CREATE DATABASE "{name}" OWNER "{owner}"')
+                connection.execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+            elif found[0] != owner:
+                raise RuntimeError(
+                    f"The database {name} belongs to {found[0]}, not to {owner}: an earlier "
+                    "version made it. Start over with empty stores (./demo --reset)."
+                )
 
     def forget_durability(self) -> None:
         """Commit without waiting for the disk: for tests, whose data nobody keeps."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from assay.database_roles.privileges import MLFLOW, OWNER, ROLES
 from assay.local.services import MLflow, Postgres, Valkey, free_port, stop_process_group
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,7 +35,9 @@ class Stack:
         self._demo = demo
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stops: list[Callable[[], None]] = []
+        # What every process gets; `environment_of` adds what one kind of process gets.
         self.environment: dict[str, str] = {}
+        self._database_urls: dict[str, str] = {}
         self.mlflow: MLflow | None = None
 
     @property
@@ -50,12 +53,14 @@ class Stack:
         self.logs.mkdir(parents=True, exist_ok=True)
         postgres = Postgres(self.folder / "postgres")
         self._stops.append(postgres.stop)
-        for database in ("assay", "mlflow"):
-            postgres.create_database(database)
+        postgres.create_database("assay", owner=OWNER, creates_roles=True)
+        postgres.create_database("mlflow", owner=MLFLOW)
         valkey = Valkey(self.folder / "valkey")
         self._stops.append(valkey.stop)
         data = self.folder / "data"
-        self.mlflow = MLflow(postgres.url("mlflow"), data / "artifacts", self.logs / "mlflow.log")
+        self.mlflow = MLflow(
+            postgres.url("mlflow", MLFLOW), data / "artifacts", self.logs / "mlflow.log"
+        )
         self._stops.append(self.mlflow.stop)
         self.environment = {
             **os.environ,
@@ -66,7 +71,6 @@ class Stack:
             "ASSAY_PORTAL_URL": self.url,
             "ASSAY_SECRET_KEY": self._secret("secret-key"),
             "ASSAY_KEY_PEPPER": self._secret("key-pepper"),
-            "DATABASE_URL": postgres.url("assay"),
             "REDIS_URL": valkey.url,
             "MLFLOW_TRACKING_URI": self.mlflow.url,
             "DJANGO_SETTINGS_MODULE": "assay.settings",
@@ -77,31 +81,41 @@ class Stack:
             "OMP_WAIT_POLICY": "PASSIVE",
         }
         say("PostgreSQL and Valkey are up; MLflow is starting")
+        self._database_urls = {
+            "migrate": postgres.url("assay", OWNER),
+            **{name: postgres.url("assay", role.name) for name, role in ROLES.items()},
+        }
         self.manage("migrate", "--verbosity", "0")
+        self.manage("apply_database_roles")
         self._web()
-        self._spawn("controller", sys.executable, "manage.py", "run_controller")
+        self._spawn("controller", "controller", sys.executable, "manage.py", "run_controller")
         self._workers()
         self.wait_for_web()
 
     def _web(self) -> None:
         self._spawn(
-            "web", sys.executable, "-m", "assay.server", "--port", str(self.port), "--grace", "3",
+            "web", "web", sys.executable, "-m", "assay.server", "--port", str(self.port),
+            "--grace", "3",
         )  # fmt: skip
 
     def _workers(self) -> None:
         celery = (sys.executable, "-m", "celery", "-A", "workers.app", "worker")
         quiet = ("--loglevel", "INFO", "--without-mingle", "--without-gossip")
         self._spawn(
-            "compute-worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
+            "compute-worker", "worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
             "-P", "prefork", "-c", "1", "-n", "compute@%h", *quiet,
         )  # fmt: skip
         self._spawn(
-            "engine-worker", *celery, "-I", "workers.tasks.inference", "-Q", "engine.none",
-            "-P", "threads", "-c", "64", "-n", "engine@%h", *quiet,
+            "engine-worker", "worker", *celery, "-I", "workers.tasks.inference",
+            "-Q", "engine.none", "-P", "threads", "-c", "64", "-n", "engine@%h", *quiet,
         )  # fmt: skip
 
+    def environment_of(self, process: str) -> dict[str, str]:
+        """The environment of a process: `web`, `controller`, `worker` or `migrate`."""
+        return {**self.environment, "DATABASE_URL": self._database_urls[process]}
+
     def manage(self, *arguments: str, **extra: str) -> str:
-        """Run a management command to its end.
+        """Run a management command to its end, as the owner of the tables.
 
         Raises:
             RuntimeError: it failed; carries its output.
@@ -109,7 +123,7 @@ class Stack:
         finished = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,
-            env={**self.environment, **extra},
+            env={**self.environment_of("migrate"), **extra},
             capture_output=True,
             text=True,
             check=False,
@@ -163,12 +177,12 @@ class Stack:
         while self._stops:
             self._stops.pop()()
 
-    def _spawn(self, name: str, *command: str) -> None:
+    def _spawn(self, name: str, process: str, *command: str) -> None:
         with (self.logs / f"{name}.log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=self.environment,
+                env=self.environment_of(process),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -96,7 +96,7 @@ def test_a_deployment_that_lost_its_replicas_serves_again_in_a_period_of_its_own
 def test_a_replica_of_other_bytes_ends_it_as_refused_and_begins_none() -> None:
     deployment = deployed()
     ready(deployment)
-    ready(deployment, "e2", "0" * 64)
+    ready(deployment, "e1", "0" * 64)
     assert ServingPeriod.objects.get().ended_as == "refused"
 
 

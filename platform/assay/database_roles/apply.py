@@ -1,0 +1,161 @@
+"""Makes the database roles, and gives each the privileges declared in `privileges`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from assay.database_roles.privileges import OWNER, ROLES, TABLES, Grant
+from governance.errors import DomainError
+from governance.rowsecurity import ROLE as REQUESTS
+
+ATTEMPTS = 5
+PAUSE_S = 0.2
+
+
+class RolesNotApplied(DomainError):
+    """A role cannot be given what it needs, or has more than it may have (409)."""
+
+    status = 409
+    code = "database_roles"
+    title = "Database roles not applied"
+
+
+def apply_roles(
+    connection: psycopg.Connection[Any],
+    *,
+    passwords: Mapping[str, str] | None = None,
+    connections: Mapping[str, int] | None = None,
+) -> None:
+    """Make the roles that are missing, and set bounds and privileges of all to what is declared.
+
+    Idempotent: what was granted by hand is taken back. Roles belong to the whole cluster, so that
+    two databases may apply theirs at the same moment; the later one tries again.
+
+    Args:
+        connection: Of the tables' owner, who may create roles, or of a superuser; in autocommit.
+        passwords: By process; a role without one keeps the password that it has.
+        connections: Connection limits by process, in place of those in `ROLES`.
+
+    Raises:
+        RolesNotApplied: the connection may not do it, or a process's role is over-privileged.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            with connection.transaction():
+                _apply(connection, passwords or {}, connections or {})
+            return
+        except (psycopg.errors.InternalError_, psycopg.errors.UniqueViolation):
+            # "tuple concurrently updated": another database changes the same role.
+            if attempt + 1 == ATTEMPTS:
+                raise
+            time.sleep(PAUSE_S)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise RolesNotApplied(
+                f"The database roles were not applied: {str(error).splitlines()[0]}.",
+                hint=(
+                    f"Connect as the tables' owner, with CREATEROLE: "
+                    f"`CREATE ROLE {OWNER} LOGIN CREATEROLE` as a superuser."
+                ),
+            ) from error
+
+
+def _apply(
+    connection: psycopg.Connection[Any],
+    passwords: Mapping[str, str],
+    connections: Mapping[str, int],
+) -> None:
+    existing = _existing(connection)
+    for process, role in ROLES.items():
+        name = sql.Identifier(role.name)
+        if role.name not in existing:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT").format(name))
+        _check_bounded(connection, role.name)
+        limit = connections.get(process, role.connections)
+        connection.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(name, limit))
+        connection.execute(
+            sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(name, role.statement_timeout)
+        )
+        if password := passwords.get(process):
+            # What travels and may be logged is a SCRAM verifier, not the password.
+            verifier = connection.pgconn.encrypt_password(
+                password.encode(), role.name.encode(), b"scram-sha-256"
+            )
+            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(name, verifier.decode()))
+    connection.execute(
+        sql.SQL("GRANT {} TO {}").format(
+            sql.Identifier(REQUESTS), sql.Identifier(ROLES["web"].name)
+        )
+    )
+    for statement in _privileges(connection):
+        connection.execute(statement)
+
+
+def _existing(connection: psycopg.Connection[Any]) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+
+
+def _check_bounded(connection: psycopg.Connection[Any], role: str) -> None:
+    """Raise `RolesNotApplied` when the role could pass by what is declared."""
+    found = connection.execute(
+        "SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication"
+        " FROM pg_roles WHERE rolname = %s",
+        [role],
+    ).fetchone()
+    if found and found[0]:
+        raise RolesNotApplied(
+            f"The role {role} is a superuser, bypasses row security, or may make roles or "
+            "databases; a server process must not.",
+            hint=f"ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB "
+            "NOREPLICATION;",
+        )
+    owned = connection.execute(
+        "SELECT relname FROM pg_class WHERE relowner = %s::regrole"
+        " AND relnamespace = current_schema()::regnamespace LIMIT 1",
+        [role],
+    ).fetchone()
+    if owned:
+        raise RolesNotApplied(
+            f"The role {role} owns {owned[0]}; who owns a table can switch its triggers off.",
+            hint=f"REASSIGN OWNED BY {role} TO {OWNER};",
+        )
+
+
+def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
+    """Take everything back, then grant what is declared, in one transaction."""
+    here = connection.execute("SELECT current_schema(), current_database()").fetchall()[0]
+    schema, database = map(sql.Identifier, here)
+    everyone = sql.SQL(", ").join(
+        sql.Identifier(name) for name in (REQUESTS, *(role.name for role in ROLES.values()))
+    )
+    processes = sql.SQL(", ").join(sql.Identifier(role.name) for role in ROLES.values())
+    yield sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database)
+    yield sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, processes)
+    yield sql.SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(schema)
+    yield sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, everyone)
+    yield sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM PUBLIC, {}").format(schema, everyone)
+    yield sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM PUBLIC, {}").format(
+        schema, everyone
+    )
+    for table, grant in TABLES.items():
+        for role, privileges in grants_of(grant).items():
+            if privileges:
+                yield sql.SQL("GRANT {} ON {} TO {}").format(
+                    sql.SQL(privileges),
+                    sql.Identifier(table),
+                    sql.Identifier(role),
+                )
+
+
+def grants_of(grant: Grant) -> dict[str, str]:
+    """The privileges on one table by database role."""
+    return {
+        REQUESTS: grant.of_requests(),
+        ROLES["web"].name: grant.web,
+        ROLES["controller"].name: grant.controller,
+        ROLES["worker"].name: grant.worker,
+    }

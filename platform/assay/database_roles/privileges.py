@@ -1,0 +1,189 @@
+"""The database role of each process, and its privileges table by table; nothing else grants any.
+
+`assay_owner` owns the tables and runs `migrate`; no server process has it. The roles of the
+processes own nothing and bypass no row security.
+
+`web` is the web process, which runs the portal, the management API and the gateway. `requests` is
+`assay_app`, the role that `governance.rowsecurity.scope` narrows a request to: it has what `web`
+has, except where a table says otherwise. `controller` and `worker` are the other two processes.
+A table that is missing here fails a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OWNER = "assay_owner"
+MLFLOW = "assay_mlflow"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRole:
+    """The role that one kind of process connects with, and its bounds.
+
+    `connections` is for all processes of the kind together; `statement_timeout` ends a statement
+    that takes longer.
+    """
+
+    name: str
+    connections: int
+    statement_timeout: str
+
+
+ROLES: dict[str, ProcessRole] = {
+    "web": ProcessRole("assay_web", connections=50, statement_timeout="60s"),
+    # Rebuilding counters and reading exports of a large log take minutes.
+    "controller": ProcessRole("assay_controller", connections=25, statement_timeout="10min"),
+    "worker": ProcessRole("assay_worker", connections=40, statement_timeout="60s"),
+}
+
+READ = "SELECT"
+ADD = "SELECT, INSERT"
+CHANGE = "SELECT, UPDATE"
+KEEP = "SELECT, INSERT, UPDATE"
+ALL = "SELECT, INSERT, UPDATE, DELETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Privileges on one table, as `GRANT` takes them; empty: none."""
+
+    web: str = ""
+    controller: str = ""
+    worker: str = ""
+    requests: str | None = None
+
+    def of_requests(self) -> str:
+        """Privileges while a request is narrowed to what its actor can reach."""
+        return self.web if self.requests is None else self.requests
+
+
+_ACCOUNTS = {
+    "account_emailaddress": Grant(web=ALL),
+    "account_emailconfirmation": Grant(web="SELECT, DELETE"),
+    "auth_group": Grant(),
+    "auth_group_permissions": Grant(),
+    "auth_permission": Grant(),
+    "django_content_type": Grant(web=READ),
+    "django_migrations": Grant(web=READ, controller=READ, worker=READ),
+    "django_session": Grant(web=ALL, controller="SELECT, DELETE"),
+    "mfa_authenticator": Grant(web=ALL),
+    "socialaccount_socialaccount": Grant(web=ALL),
+    "socialaccount_socialapp": Grant(web=READ),
+    "socialaccount_socialtoken": Grant(web=ALL),
+    "usersessions_usersession": Grant(web=ALL, controller="SELECT, DELETE"),
+    "assay_idempotencyrecord": Grant(web="SELECT, INSERT, DELETE"),
+}
+
+_PEOPLE = {
+    "governance_absence": Grant(web=KEEP, controller=READ),
+    "governance_apikey": Grant(web=KEEP, controller="SELECT, UPDATE (last_used_at)"),
+    "governance_department": Grant(web=KEEP, controller=READ, worker=READ),
+    "governance_directorygroup": Grant(web=ALL),
+    "governance_directorygroup_members": Grant(web=ALL),
+    "governance_groupmapping": Grant(web=ALL),
+    "governance_onetimelink": Grant(web=KEEP),
+    "governance_person": Grant(web=KEEP, controller=READ),
+    "governance_policyversion": Grant(web=KEEP, controller=READ),
+    "governance_roleassignment": Grant(web=ALL, controller=READ),
+}
+
+_AUDIT = {
+    # Only the controller numbers events, signs checkpoints and keeps what the search reads.
+    "governance_auditalarm": Grant(web=READ, controller=ALL),
+    "governance_auditcheckpoint": Grant(web=READ, controller=KEEP),
+    "governance_auditcosignature": Grant(web=READ, controller=ADD),
+    # A trigger holds workers to events about their own work (`workers.0007_worker_limits`).
+    "governance_auditevent": Grant(
+        web=ADD,
+        controller="SELECT, INSERT, UPDATE (sequence)",
+        worker="SELECT (id), INSERT",
+    ),
+    "governance_auditexport": Grant(web=KEEP, controller="SELECT, UPDATE, DELETE"),
+    "governance_auditfilter": Grant(web=ALL),
+    "governance_auditkeeper": Grant(web=READ, controller=KEEP),
+    "governance_auditname": Grant(web=READ, controller=KEEP),
+    "governance_auditpersonkey": Grant(web="SELECT, UPDATE (key, erased_at)", controller=READ),
+    "governance_auditspan": Grant(web=READ, controller=KEEP),
+    "governance_auditstream": Grant(web=READ, controller=KEEP),
+    "governance_auditsubtree": Grant(web=READ, controller=ADD),
+}
+
+_BUDGETS = {
+    "governance_budgethold": Grant(
+        web=KEEP,
+        controller=CHANGE,
+        worker="SELECT, UPDATE (device_ms, running_since, state, outcome, ended_at)",
+    ),
+    "governance_price": Grant(web=ALL, controller=READ),
+    "governance_quotaalert": Grant(web=ALL, controller=ALL),
+    "governance_quotalimit": Grant(web=ALL, controller=CHANGE),
+    "governance_usagerecord": Grant(web=READ, controller=ADD),
+}
+
+_REVIEWS = {
+    "governance_checklistitem": Grant(web=ALL, controller=CHANGE, worker=READ),
+    "governance_commentdraft": Grant(web=ALL),
+    # Only people cast votes, in the web process.
+    "governance_decision": Grant(web=ADD, controller=READ, worker=READ),
+    "governance_review": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "governance_reviewnotice": Grant(web=KEEP, controller=KEEP),
+    "governance_reviewpolicy": Grant(web=KEEP, controller=READ, worker=READ),
+    "governance_reviewreminder": Grant(web=ADD, controller=ADD),
+    "governance_reviewthread": Grant(web=KEEP, controller=READ, worker=READ),
+    "governance_threadcomment": Grant(web=ADD, controller=READ),
+    "governance_waiver": Grant(web=KEEP, controller=CHANGE, worker=READ),
+}
+
+_REGISTRY = {
+    "registry_breakglass": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "registry_dataset": Grant(web=KEEP, controller=READ, worker=READ),
+    "registry_datasetversion": Grant(web=KEEP, controller=READ, worker=READ),
+    "registry_evaluation": Grant(web=READ, controller=ADD, worker=READ),
+    "registry_gate": Grant(web=KEEP, controller=READ),
+    "registry_gateresult": Grant(web=READ, controller=ADD),
+    "registry_incident": Grant(web=KEEP, controller=READ, worker=READ),
+    "registry_incident_departments": Grant(web=ALL, controller=READ, worker=READ),
+    "registry_incidentnote": Grant(web=ADD, controller=READ),
+    "registry_incidentsuspension": Grant(web=KEEP, controller=READ, worker=READ),
+    "registry_incidentversion": Grant(web=ADD, controller=READ, worker=READ),
+    "registry_intake": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "registry_modelversion": Grant(web=KEEP, controller=KEEP, worker=READ),
+    "registry_release": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "registry_release_departments": Grant(web=ALL, controller=READ, worker=READ),
+}
+
+_WORK = {
+    "workers_deployment": Grant(
+        web=KEEP, controller=CHANGE, worker="SELECT, UPDATE (state, message, stopped_at)"
+    ),
+    "workers_job": Grant(
+        web=KEEP,
+        controller=CHANGE,
+        worker=(
+            "SELECT, UPDATE (state, result, error, progress, fence, attempt, worker, lease_until,"
+            " dispatches, dispatch_after, started_at, finished_at)"
+        ),
+    ),
+    "workers_jobevent": Grant(web=READ, controller=READ, worker=ADD),
+    "workers_replica": Grant(web=READ, controller=CHANGE, worker=KEEP),
+    "workers_workerkey": Grant(web=READ, worker=KEEP),
+    # Written with the move that it records, past what a request may reach.
+    "workers_servingperiod": Grant(
+        web=KEEP,
+        requests=READ,
+        controller=KEEP,
+        worker="SELECT, INSERT, UPDATE (serving_until, ended_as, ended_event_id)",
+    ),
+}
+
+TABLES: dict[str, Grant] = {
+    **_ACCOUNTS,
+    **_PEOPLE,
+    **_AUDIT,
+    **_BUDGETS,
+    **_REVIEWS,
+    **_REGISTRY,
+    **_WORK,
+}

@@ -1,0 +1,54 @@
+"""`manage.py apply_database_roles`: the roles of the processes, after every `migrate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
+
+from assay.database_roles.apply import RolesNotApplied, apply_roles
+from assay.database_roles.privileges import ROLES
+
+
+class Command(BaseCommand):
+    """Idempotent; run as the tables' owner."""
+
+    help = (
+        "Make the database roles of the web process, the controller and the workers, and give "
+        "each the privileges that it needs and no others. Passwords come from "
+        "ASSAY_DATABASE_PASSWORD_WEB, _CONTROLLER and _WORKER, or files named by …_FILE."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--connections",
+            metavar="PROCESS=NUMBER",
+            action="append",
+            default=[],
+            help="connection limit of a process's role, such as worker=80",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        limits: dict[str, int] = {}
+        for text in options["connections"]:
+            process, _, number = text.partition("=")
+            if process not in ROLES or not number.isdecimal():
+                raise CommandError(
+                    f"--connections {text!r}: use {', '.join(ROLES)} and a whole number, "
+                    "as in worker=80."
+                )
+            limits[process] = int(number)
+        connection.ensure_connection()
+        try:
+            apply_roles(
+                connection.connection,
+                passwords=settings.DATABASE_ROLE_PASSWORDS,
+                connections=limits,
+            )
+        except RolesNotApplied as error:
+            raise CommandError(f"{error.message} {error.hint}") from error
+        for process, role in ROLES.items():
+            limit = limits.get(process, role.connections)
+            self.stdout.write(f"{role.name}: at most {limit} connections.")

@@ -1,0 +1,119 @@
+"""Processes with their database roles, on the tests' own connection.
+
+Tests prepare and look as the tables' owner. What a process does in production runs in tests with
+the privileges of that process, so that one which is missing is found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from django.db import connection
+from django.test.client import ClientHandler
+
+from assay.database_roles.privileges import ROLES
+
+# What begins in each process, as `module:function` or `module:Class.method`.
+WORK = {
+    "worker": (
+        "workers.jobs.leases:job_cancelled",
+        "workers.jobs.leases:job_claim",
+        "workers.jobs.leases:job_deliver",
+        "workers.jobs.leases:job_fail",
+        "workers.jobs.leases:job_heartbeat",
+        "workers.jobs.leases:job_report",
+        "workers.deployments.reconciler:Reconciler.load_missing",
+        "workers.deployments.reconciler:Reconciler.settle",
+        "workers.deployments.services:replica_report",
+        "workers.deployments.services:replicas_heartbeat",
+        "workers.deployments.services:replicas_stop",
+        "workers.deployments.worker_keys:worker_key_register",
+    ),
+    "controller": (
+        "governance.audit.alarms:alarms_check",
+        "governance.audit.exports.run:export_next",
+        "governance.audit.exports.run:exports_tidy",
+        "governance.audit.outside.publishing:publish_pending",
+        "governance.audit.sealer:seal_once",
+        "governance.audit.streaming.streamer:Streamer.step",
+        "governance.people.sessions:sessions_purge",
+        "governance.quotas.keeping:Keeper.step",
+        "governance.reviews.reminders.schedule:reminders_record_due",
+        "governance.reviews.reminders.sending:notices_send_due",
+        "governance.reviews.waivers.services:waivers_expire_due",
+        "governance.usage.collector:collect_once",
+        "registry.releases.breakglass.services:break_glasses_end_due",
+        "registry.releases.validity:releases_expire_due",
+        "registry.releases.validity:releases_warn_due",
+        "registry.releases.voiding:releases_void_due",
+        "workers.deployments.leases:leases_renew",
+        "workers.deployments.services:deployments_stop_unservable",
+        "workers.deployments.services:replicas_expire",
+        "workers.jobs.finishing:job_finish",
+        "workers.jobs.finishing:jobs_finish_due",
+        "workers.jobs.sweeping:job_sweep",
+    ),
+}
+
+
+@contextmanager
+def acting_as(process: str) -> Iterator[None]:
+    """Everything on the present connection has the privileges of `process`.
+
+    The session itself becomes the role's, so that no `SET ROLE` leads back. What one process calls
+    of another's is its own work. Past Django's cursor, which counts queries.
+    """
+    connection.ensure_connection()
+    raw = connection.connection
+    if raw.execute("SELECT session_user LIKE 'assay\\_%'").fetchone()[0]:
+        yield
+        return
+    raw.execute(f"SET SESSION AUTHORIZATION {ROLES[process].name}")
+    try:
+        yield
+    finally:
+        # In a transaction that broke, its rollback undoes it; a closed connection has no session.
+        if not raw.closed and raw.info.transaction_status.name != "INERROR":
+            raw.execute("RESET SESSION AUTHORIZATION")
+
+
+def play_processes() -> None:
+    """Give all that is listed in `WORK`, and every request of a test client, its process's role.
+
+    Before tests are imported, since they and the modules hold functions by name.
+    """
+    for process, names in WORK.items():
+        for name in names:
+            _play(process, *name.split(":"))
+    handle = ClientHandler.__call__
+
+    def handle_as_web(self: ClientHandler, environ: dict[str, Any]) -> Any:
+        if connection.connection is None:  # A test without a database.
+            return handle(self, environ)
+        with acting_as("web"):
+            return handle(self, environ)
+
+    ClientHandler.__call__ = handle_as_web  # type: ignore[method-assign]
+
+
+def _play(process: str, module: str, name: str) -> None:
+    holder, _, method = name.rpartition(".")
+    home = importlib.import_module(module)
+    place = getattr(home, holder) if holder else home
+    original: Callable[..., Any] = getattr(place, method)
+
+    @wraps(original)
+    def played(*args: Any, **kwargs: Any) -> Any:
+        with acting_as(process):
+            return original(*args, **kwargs)
+
+    setattr(place, method, played)
+    if not holder:
+        for other in list(sys.modules.values()):
+            if getattr(other, method, None) is original:
+                setattr(other, method, played)
