@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
 from assay.middleware import principal_of
-from assay.portal.access import may_somewhere
+from assay.portal.access import may, may_somewhere
 from assay.portal.reads import after_reviews, audit_alarms, policies_awaiting
 from governance.permissions import Action
 from governance.principals import Principal
@@ -23,13 +23,24 @@ BANNERS = 5
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the menu; `sections` are the URL names' first words that belong to it."""
+    """One line of the menu; `sections` are the URL names' first words that belong to it.
+
+    `needs` is what one must be allowed to do somewhere; with `at_large`, on the whole platform.
+    """
 
     title: str
     url: str
     icon: str
     sections: tuple[str, ...]
     needs: tuple[Action, str] | None = None
+    at_large: bool = False
+
+    def shown_to(self, actor: Principal) -> bool:
+        """Return whether the page behind it opens for this person."""
+        if self.needs is None:
+            return True
+        asked = may if self.at_large else may_somewhere
+        return asked(actor, self.needs[0], kind=self.needs[1])
 
 
 MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
@@ -62,6 +73,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "users",
                 ("people", "person", "group"),
                 (Action.PERSON_VIEW, "person"),
+                at_large=True,
             ),
             Entry(
                 "Departments",
@@ -69,6 +81,14 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "building",
                 ("department",),
                 (Action.DEPARTMENT_VIEW, "department"),
+            ),
+            Entry(
+                "Operations",
+                "portal:workers",
+                "server-2",
+                ("worker", "health", "sign"),
+                (Action.AUDIT_VIEW, "audit"),
+                at_large=True,
             ),
         ),
     ),
@@ -125,7 +145,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
                     "count": waiting_behind(entry, actor),
                 }
                 for entry in entries
-                if entry.needs is None or may_somewhere(actor, entry.needs[0], kind=entry.needs[1])
+                if entry.shown_to(actor)
             ],
         )
         for title, entries in MENU

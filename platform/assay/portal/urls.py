@@ -25,6 +25,7 @@ from assay.portal.views import (
     keys,
     models,
     one_time_links,
+    operations,
     overview,
     people,
     playground,
@@ -296,6 +297,10 @@ urlpatterns = [
         policy_editor.CaseEdit.as_view(),
         name="policy_case",
     ),
+    path("workers", operations.Workers.as_view(), name="workers"),
+    path("health", operations.Health.as_view(), name="health"),
+    path("health/checks", operations.HealthChecks.as_view(), name="health_checks"),
+    path("single-sign-on", operations.SignOnStatus.as_view(), name="sign_on_status"),
     path("people", people.People.as_view(), name="people"),
     path(
         "people/access-requests/<int:id>/decline",

@@ -1,0 +1,86 @@
+"""Workers, health, and single sign-on, for those who see the whole platform."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+
+from assay.accounts.sign_on_status import sign_on_status
+from assay.cli.doctor import examine
+from assay.portal.http import Screen
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from workers.deployments.fleet import workers_visible_to
+from workers.jobs.backlog import backlog
+
+# An address may hold a user name and a password.
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+
+
+class OperatorScreen(Screen):
+    """A page about the whole platform: for those who may read the whole audit log."""
+
+    def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+        return super().get(request, *args, **kwargs)
+
+
+class Workers(OperatorScreen):
+    """Each worker: its replicas, its jobs, its last sign of life."""
+
+    template_name = "portal/operations/workers.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {"workers": workers_visible_to(self.actor)}
+
+
+class Health(OperatorScreen):
+    """Alarms and queues; the checks of the stores follow in a request of their own."""
+
+    template_name = "portal/operations/health.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {"queues": backlog()}
+
+
+class HealthChecks(OperatorScreen):
+    """What `assay doctor` finds, as a part of the page; it takes seconds when a store is away."""
+
+    def page(self, **kwargs: Any) -> HttpResponse:
+        findings = [
+            {
+                "name": found.name,
+                "ok": found.ok,
+                "detail": _CREDENTIALS.sub("//", found.detail),
+                "mend": found.mend,
+            }
+            for found in examine()
+        ]
+        failed = sum(not found["ok"] for found in findings)
+        context = {"findings": findings, "failed": failed}
+        return render(self.request, "portal/operations/health_checks.html", context)
+
+
+class SignOnStatus(OperatorScreen):
+    """Whether single sign-on and provisioning are set up, and what they did lately."""
+
+    template_name = "portal/operations/sign_on.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "status": sign_on_status(),
+            "name": settings.OIDC_NAME,
+            "issuer": _CREDENTIALS.sub("//", settings.OIDC_ISSUER),
+            "client_id": settings.OIDC_CLIENT_ID,
+            "groups_claim": settings.OIDC_GROUPS_CLAIM,
+            "domains": settings.OIDC_EMAIL_DOMAINS,
+            "creates": settings.OIDC_CREATE_PEOPLE,
+            "provisioned": bool(settings.SCIM_TOKEN),
+            "callback": f"{settings.PORTAL_URL}/sign-in/sso/callback",
+        }

@@ -1,0 +1,65 @@
+"""Worker processes as the database knows them: what each holds, runs, and last reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db.models import Max
+from django.utils import timezone
+
+from governance.principals import Principal
+from workers.deployments.models import Replica, ReplicaState
+from workers.deployments.selectors import deployments_visible_to
+from workers.deployments.services import REPLICA_SILENCE_S
+from workers.jobs.models import Job, JobState
+from workers.jobs.selectors import jobs_visible_to
+
+SHOWN = 500
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker process. `seen_at` is its latest sign of life, None when there is none."""
+
+    name: str
+    replicas: list[Replica] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    seen_at: datetime | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Return whether it holds something and has not reported for too long."""
+        return (
+            self.seen_at is not None
+            and (timezone.now() - self.seen_at).total_seconds() > REPLICA_SILENCE_S
+        )
+
+    @property
+    def ready(self) -> int:
+        """Return how many of its replicas are ready."""
+        return sum(replica.state == ReplicaState.READY for replica in self.replicas)
+
+
+def workers_visible_to(actor: Principal) -> list[Worker]:
+    """Workers that hold a replica or a job that the actor may see, by name."""
+    found: dict[str, Worker] = {}
+    replicas = (
+        Replica.objects.filter(deployment__in=deployments_visible_to(actor).order_by().values("pk"))
+        .exclude(state=ReplicaState.STOPPED)
+        .select_related("deployment__release__version__model")
+        .order_by("worker", "deployment__name")
+    )
+    for replica in replicas[:SHOWN]:
+        worker = found.setdefault(replica.worker, Worker(replica.worker))
+        worker.replicas.append(replica)
+        worker.seen_at = max(replica.heartbeat_at, worker.seen_at or replica.heartbeat_at)
+    running = jobs_visible_to(actor).filter(state=JobState.RUNNING).exclude(worker="")
+    latest = running.annotate(said_at=Max("events__at")).order_by("worker", "pk")
+    for job in latest[:SHOWN]:
+        worker = found.setdefault(job.worker, Worker(job.worker))
+        worker.jobs.append(job)
+        said_at = job.said_at or job.started_at
+        if said_at is not None:
+            worker.seen_at = max(said_at, worker.seen_at or said_at)
+    return [found[name] for name in sorted(found)]
