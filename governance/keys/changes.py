@@ -8,12 +8,17 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.errors import WrongState
-from governance.keys.checks import Asked, check, lifetime_days
+from governance.keys.checks import Asked, check
 from governance.keys.models import ApiKey
-from governance.keys.services import key_locked, key_record, key_resource, refuse_stranger
+from governance.keys.services import (
+    authorize_for_scopes,
+    key_locked,
+    key_record,
+    key_resource,
+    refuse_stranger,
+)
 from governance.people.models import Person
 from governance.permissions import Action
-from governance.policy.services import authorize
 from governance.principals import Principal
 
 
@@ -33,17 +38,19 @@ def key_update(
     Scopes and expiry stay as they were made: another key, or a rotation, is for those.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the policy refuses.
+        NotFound, NotPermitted: there is none, or as for `key_create`.
         WrongState: it is revoked, expired, or a personal token.
         InvalidInput: a field is out of bounds; `fields` says which.
     """
     with transaction.atomic():
         key = key_locked(key_id)
-        decision = authorize(
+        decision = authorize_for_scopes(
             actor=actor,
             action=Action.KEY_CREATE,
             resource=key_resource(key),
-            context={"lifetime_days": lifetime_days(key.expires_at)},
+            doing=f"changing key {key.name}",
+            scopes=key.scopes,
+            expires_at=key.expires_at,
         )
         if key.department is None:
             raise WrongState(f"{key.name} is a personal access token; there is nothing to change.")

@@ -24,14 +24,18 @@ from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.notify import notify
 from governance.people.models import Department, Person
+from governance.people.proof import proof_facts
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.engine import PolicyDecision, Resource
-from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal, Proof
 
 TOKEN_LIFETIME = timedelta(days=30)
 OVERLAP = timedelta(hours=24)
+# What an application needs. A key that may do more needs a fresh second factor of who makes it.
+NARROW_SCOPES = frozenset({Action.DEPLOYMENT_INVOKE.value, Action.DEPLOYMENT_VIEW.value})
+_BINDING = frozenset({"key:create", "key:rotate", "key:update"})
 
 
 def key_resource(key: ApiKey) -> Resource:
@@ -66,15 +70,17 @@ def key_create(
 
     Raises:
         InvalidInput: a field is empty, unknown or out of bounds; `fields` says which.
-        NotFound, NotPermitted: the policy refuses, for its lifetime too.
+        NotFound, NotPermitted: as `authorize_for_scopes`; the policy may refuse its lifetime too.
     """
     asked = Asked(name, scopes, expires_at, purpose, allowed_deployments, networks).tidy()
     with transaction.atomic():
-        decision = authorize(
+        decision = authorize_for_scopes(
             actor=actor,
             action=Action.KEY_CREATE,
             resource=Resource("key", department=department.slug),
-            context={"lifetime_days": lifetime_days(expires_at)},
+            doing="creating a key",
+            scopes=scopes,
+            expires_at=expires_at,
         )
         if not scopes:
             raise InvalidInput(
@@ -140,7 +146,7 @@ def key_rotate(
     successor lives as long as the old key was made for, unless `expires_at` says otherwise.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the policy refuses, for its lifetime too.
+        NotFound, NotPermitted: there is none, or as for `key_create`.
         WrongState: it is revoked, expired, rotated already, or a personal token.
         InvalidInput: the overlap or the expiry is out of bounds.
     """
@@ -148,11 +154,13 @@ def key_rotate(
     with transaction.atomic():
         old = key_locked(key_id)
         until = expires_at or now + (old.expires_at - old.created_at)
-        decision = authorize(
+        decision = authorize_for_scopes(
             actor=actor,
             action=Action.KEY_ROTATE,
             resource=key_resource(old),
-            context={"lifetime_days": lifetime_days(until)},
+            doing=f"rotating key {old.name}",
+            scopes=old.scopes,
+            expires_at=until,
         )
         _refuse_rotation(old, overlap)
         asked = Asked(
@@ -241,6 +249,37 @@ def _refuse_rotation(key: ApiKey, overlap: timedelta) -> None:
         )
 
 
+def authorize_for_scopes(
+    *,
+    actor: Principal,
+    action: Action,
+    resource: Resource,
+    doing: str,
+    scopes: Sequence[str],
+    expires_at: datetime,
+) -> PolicyDecision:
+    """Let somebody make or change a key of these scopes. One that may do more than use and view
+    deployments binds others, so it needs a fresh second factor.
+
+    Raises:
+        NotFound, NotPermitted: as `authorize` and `authorize_binding`.
+    """
+    context = {"lifetime_days": lifetime_days(expires_at)}
+    if wider := _wider(scopes):
+        return authorize_binding(
+            actor=actor,
+            action=action,
+            resource=resource,
+            doing=f"{doing} with the scope {wider[0][:60]}",
+            context=context,
+        )
+    return authorize(actor=actor, action=action, resource=resource, context=context)
+
+
+def _wider(scopes: Sequence[str]) -> list[str]:
+    return sorted(set(scopes) - NARROW_SCOPES)
+
+
 def refuse_stranger(
     owner: Person | None,
     department: Department,
@@ -299,6 +338,7 @@ def key_record(
             "allowed_deployments": key.allowed_deployments,
             "networks": key.networks,
             **more,
+            **(proof_facts(actor.proof) if action in _BINDING and _wider(key.scopes) else {}),
         },
         policy_version=None if decision is None else decision.policy_version,
     )

@@ -25,11 +25,12 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.models import AccessRequest, OneTimeLink, Person
+from governance.people.proof import proof_facts
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import person_resource
 from governance.people.sessions import sessions_end
 from governance.permissions import Action
-from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize_binding
 from governance.principals import Principal
 from governance.reviews.threads.models import CommentDraft
 from governance.rowsecurity import lifted
@@ -54,15 +55,19 @@ def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
 
     Raises:
         InvalidInput: no reason, one over its bound, or one that names the person.
-        NotFound, NotPermitted: there is no such person, the policy refuses, or it is the actor.
+        NotFound, NotPermitted: there is no such person, the policy refuses, the actor has no fresh
+            second factor, or it is the actor.
         WrongState: the account is active, or erased already.
     """
     with transaction.atomic():
         person = Person.objects.select_for_update(no_key=True).filter(pk=person_id).first()
         if person is None:
             raise NotFound("There is no such person.")
-        decision = authorize(
-            actor=actor, action=Action.PERSON_ERASE, resource=person_resource(person)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.PERSON_ERASE,
+            resource=person_resource(person),
+            doing=f"erasing person {person.pk}",
         )
         if actor.person_id == person.pk:
             raise NotPermitted(
@@ -88,7 +93,7 @@ def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
             action=Action.PERSON_ERASE,
             subject=person_subject(person),
             reason=reason,
-            data=gone,
+            data={**gone, **proof_facts(actor.proof)},
             policy_version=decision.policy_version,
         )
         roles = person.role_assignments.select_related("person", "department")

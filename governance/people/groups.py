@@ -21,6 +21,7 @@ from governance.people.models import (
     RoleAssignment,
     RoleSource,
 )
+from governance.people.proof import proof_facts
 from governance.people.roles import role_words
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
@@ -29,7 +30,7 @@ from governance.people.selectors import (
 )
 from governance.people.syncing import GROUP_MAX, RoleChanges, RoleSync
 from governance.permissions import Action
-from governance.policy.services import authorize
+from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 
 # An identity provider's token names some hundreds; whatever sends more does not mean groups.
@@ -78,11 +79,16 @@ def group_mapping_create(
 
     Raises:
         InvalidInput: no name, or a role with or without a department or speciality it needs.
-        NotPermitted: the policy refuses, or the actor is in the group.
+        NotPermitted: the policy refuses, the actor has no fresh second factor, or is in the group.
         WrongState: the group gives that role already.
     """
     with transaction.atomic():
-        decision = authorize(actor=actor, action=Action.ROLE_GRANT, resource=PEOPLE_AT_LARGE)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.ROLE_GRANT,
+            resource=PEOPLE_AT_LARGE,
+            doing="mapping a group to a role",
+        )
         group = group.strip()
         if not group or len(group) > GROUP_MAX or not group.isprintable():
             raise InvalidInput(
@@ -132,14 +138,20 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
     """Forget what a group means. Whoever has the role through it alone loses it at once.
 
     Raises:
-        NotFound, NotPermitted: there is no such mapping, or the policy refuses.
+        NotFound, NotPermitted: there is no such mapping, the policy refuses, or the actor has no
+            fresh second factor.
     """
     with transaction.atomic():
         rows = group_mappings_visible_to(actor).select_for_update(of=("self",))
         mapping = rows.filter(pk=mapping_id).first()
         if mapping is None:
             raise NotFound(f"There is no group mapping {mapping_id}.")
-        decision = authorize(actor=actor, action=Action.ROLE_GRANT, resource=PEOPLE_AT_LARGE)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.ROLE_GRANT,
+            resource=PEOPLE_AT_LARGE,
+            doing="deleting a group mapping",
+        )
         _record_mapping(actor, "group_mapping:delete", mapping, decision.policy_version)
         mapping.delete()
         members_sync(
@@ -167,7 +179,11 @@ def _record_mapping(
         action=action,
         subject=Subject("group_mapping", str(mapping.pk), mapping.group),
         department=mapping.department.slug if mapping.department else "",
-        data={"role": mapping.role, "speciality": mapping.speciality},
+        data={
+            "role": mapping.role,
+            "speciality": mapping.speciality,
+            **proof_facts(actor.proof),
+        },
         policy_version=policy_version,
     )
 

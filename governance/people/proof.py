@@ -1,6 +1,7 @@
 """Step-up: what binds others needs a fresh proof of who does it, by a second factor.
 
-A session left open, a stolen password or a leaked access token reads; it does not decide. A
+A session left open, a stolen password or a leaked access token reads; it does not decide, grant,
+recall or erase. `governance.policy.services.authorize_binding` is the gate of such actions. A
 password or a single sign-on alone is no proof: the factor is one that was enrolled here. In the
 local demonstration, where anybody is anybody with one click, that click is called `local`.
 """
@@ -46,7 +47,7 @@ def require_proof(actor: Principal, doing: str, *, attempt: Attempt | None = Non
             f"{doing[:1].upper()}{doing[1:]} needs a second factor, given within the last "
             f"{FRESH.seconds // 60} minutes; {actor.name} has given none in that time.",
             code=CODE,
-            hint="Prove who you are: in the portal under your account, with an access token by "
+            hint="Verify your identity on your account page, or for an access token with "
             "`assay step-up` or POST /api/v1/auth/step-up.",
             attempt=attempt,
         )

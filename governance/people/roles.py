@@ -17,11 +17,12 @@ from governance.people.models import (
     RoleSource,
     Speciality,
 )
+from governance.people.proof import proof_facts
 from governance.people.selectors import person_resource
 from governance.permissions import Action
 from governance.policy.context import base_context
 from governance.policy.engine import Resource, decide
-from governance.policy.services import SNAPSHOT_CHANNEL, active_policy, authorize
+from governance.policy.services import SNAPSHOT_CHANNEL, active_policy, authorize_binding
 from governance.principals import Principal
 
 
@@ -42,12 +43,16 @@ def role_grant(
 
     Raises:
         InvalidInput: an unknown role, or one with or without a department or speciality it needs.
-        NotPermitted: the policy refuses, or it is the actor's own account.
+        NotPermitted: the policy refuses, the actor has no fresh second factor, or it is the
+            actor's own account.
         WrongState: they hold it already, or their account is inactive.
     """
     with transaction.atomic():
-        decision = authorize(
-            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(person)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.ROLE_GRANT,
+            resource=person_resource(person),
+            doing=f"granting a role to {person.name}",
         )
         words = role_words(role, department, speciality)
         _refuse_beyond(actor, person, words, department, decision.policy_version)
@@ -143,7 +148,8 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
     """Take a role away, at once.
 
     Raises:
-        NotFound, NotPermitted: there is no such assignment, or the policy refuses.
+        NotFound, NotPermitted: there is no such assignment, the policy refuses, or the actor has no
+            fresh second factor.
         WrongState: it is the last administrator's, or comes from a group.
     """
     with transaction.atomic():
@@ -154,8 +160,11 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
         )
         if assignment is None:
             raise NotFound(f"There is no role assignment {assignment_id}.")
-        decision = authorize(
-            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(assignment.person)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.ROLE_GRANT,
+            resource=person_resource(assignment.person),
+            doing=f"revoking a role of {assignment.person.name}",
         )
         words = role_words(assignment.role, assignment.department, assignment.speciality)
         _refuse_beyond(
@@ -189,6 +198,7 @@ def role_entry(
 ) -> AuditEntry:
     """What happened to a role, for the audit log."""
     data = {"role": str(assignment.role), "speciality": str(assignment.speciality)}
+    data |= proof_facts(actor.proof)
     if assignment.source != RoleSource.MANUAL:
         data |= {"source": str(assignment.source), "group": assignment.group}
     return AuditEntry(

@@ -21,6 +21,7 @@ from governance.notify import notify
 from governance.people.groups import members_sync
 from governance.people.links import BOOTSTRAP, links_revoke
 from governance.people.models import Department, Person, Role, RoleAssignment
+from governance.people.proof import proof_facts
 from governance.people.roles import another_admin_remains, person_subject
 from governance.people.roles import role_grant as role_grant
 from governance.people.roles import role_revoke as role_revoke
@@ -28,7 +29,7 @@ from governance.people.selectors import person_resource
 from governance.people.sessions import sessions_end
 from governance.permissions import Action
 from governance.policy.engine import Resource
-from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal, background
 from governance.rowsecurity import lifted
 
@@ -123,17 +124,22 @@ def person_create(*, actor: Principal, email: str, name: str) -> Person:
 
     Raises:
         InvalidInput: no e-mail address, or no name.
-        NotPermitted: the policy refuses.
+        NotPermitted: the policy refuses, or the actor has no fresh second factor.
         WrongState: the address has an account.
     """
     with transaction.atomic():
-        decision = authorize(actor=actor, action=Action.PERSON_CREATE, resource=Resource("person"))
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.PERSON_CREATE,
+            resource=Resource("person"),
+            doing="creating an account",
+        )
         person = _person_make(email=email, name=name)
         audit_record(
             actor=actor,
             action=Action.PERSON_CREATE,
             subject=person_subject(person),
-            data={"email": person.email},
+            data={"email": person.email, **proof_facts(actor.proof)},
             policy_version=decision.policy_version,
         )
     return person
@@ -184,13 +190,17 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
 
     Raises:
         InvalidInput: no reason, or one over its bound.
-        NotFound, NotPermitted: there is no such person, the policy refuses, or it is the actor.
+        NotFound, NotPermitted: there is no such person, the policy refuses, the actor has no fresh
+            second factor, or it is their own account.
         WrongState: the account is inactive already, or the last administrator's.
     """
     with transaction.atomic():
         person = _person_locked(person_id)
-        decision = authorize(
-            actor=actor, action=Action.PERSON_DEACTIVATE, resource=person_resource(person)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.PERSON_DEACTIVATE,
+            resource=person_resource(person),
+            doing=f"deactivating the account of {person.name}",
         )
         reason = _check_reason(reason)
         if actor.person_id == person.pk:
@@ -227,6 +237,7 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
                 ),
                 "sessions_ended": sessions_end(person_id=person.pk),
                 "links_revoked": links_revoke(person_id=person.pk),
+                **proof_facts(actor.proof),
             },
             policy_version=decision.policy_version,
         )
@@ -239,13 +250,17 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
 
     Raises:
         InvalidInput: a reason over its bound.
-        NotFound, NotPermitted: there is no such person, or the policy refuses.
+        NotFound, NotPermitted: there is no such person, the policy refuses, or the actor has no
+            fresh second factor.
         WrongState: the account is active.
     """
     with transaction.atomic():
         person = _person_locked(person_id)
-        decision = authorize(
-            actor=actor, action=Action.PERSON_DEACTIVATE, resource=person_resource(person)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.PERSON_DEACTIVATE,
+            resource=person_resource(person),
+            doing=f"reactivating the account of {person.name}",
         )
         reason = _check_reason(reason, needed=False)
         if person.is_active:
@@ -266,6 +281,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
             action="person:reactivate",
             subject=person_subject(person),
             reason=reason,
+            data=proof_facts(actor.proof),
             policy_version=decision.policy_version,
         )
         if person.directory_groups.exists():

@@ -20,7 +20,12 @@ from governance.policy.document import Document, document_checked, document_from
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.selectors import policy_removals, policy_versions_visible_to
-from governance.policy.services import SNAPSHOT_CHANNEL, authorize, policy_digest
+from governance.policy.services import (
+    SNAPSHOT_CHANNEL,
+    authorize,
+    authorize_binding,
+    policy_digest,
+)
 from governance.policy.states import (
     policy_lock,
     policy_locked,
@@ -188,11 +193,12 @@ def policy_approve(
     """Put a proposal in force, at once and everywhere. The actor is none of its authors.
 
     Raises:
-        NotFound, NotPermitted: there is none; the policy refuses; or the actor wrote on it.
+        NotFound, NotPermitted: there is none; the policy refuses; the actor has no fresh second
+            factor, or wrote on it.
         WrongState: as `policy_propose`, or it is not proposed (any more).
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DECIDE)
+        version, decision = _locked(actor, number, Action.POLICY_DECIDE, doing="approving")
         _require_second_person(actor, version, decision, "approve")
         _check_reason(note)
         removals = None
@@ -216,7 +222,7 @@ def policy_reject(*, actor: Principal, number: int, reason: str) -> PolicyVersio
         WrongState: it is not proposed (any more).
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DECIDE)
+        version, decision = _locked(actor, number, Action.POLICY_DECIDE, doing="rejecting")
         _require_second_person(actor, version, decision, "reject")
         _check_reason(reason, needed=True)
         _move(actor, version, PolicyState.REJECTED, decision, reason)
@@ -252,10 +258,20 @@ def version_snapshot(version: PolicyVersion) -> PolicySnapshot:
     return PolicySnapshot.from_rules(version.number, version.rules)
 
 
-def _locked(actor: Principal, number: int, action: Action) -> tuple[PolicyVersion, PolicyDecision]:
+def _locked(
+    actor: Principal, number: int, action: Action, *, doing: str = ""
+) -> tuple[PolicyVersion, PolicyDecision]:
+    """The version, locked, and the decision that lets the actor at it. `doing` is what binds
+    others, such as "approving", and needs a fresh second factor."""
     version = policy_locked(number)
+    resource = policy_resource(version)
     try:
-        decision = authorize(actor=actor, action=action, resource=policy_resource(version))
+        if doing:
+            decision = authorize_binding(
+                actor=actor, action=action, resource=resource, doing=f"{doing} policy {number}"
+            )
+        else:
+            decision = authorize(actor=actor, action=action, resource=resource)
     except NotPermitted as error:
         if policy_versions_visible_to(actor).filter(number=number).exists():
             raise

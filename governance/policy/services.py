@@ -14,6 +14,7 @@ from django.db import transaction
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import NotFound, NotPermitted
 from governance.notify import notify
+from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.context import with_base
 from governance.policy.decisions import Inputs, decision_data, remember
@@ -27,7 +28,7 @@ from governance.policy.engine import (
     may_know_of,
 )
 from governance.policy.models import PolicyState, PolicyVersion
-from governance.principals import Principal, background, service_principal
+from governance.principals import Principal, PrincipalKind, background, service_principal
 
 DEFAULT_POLICY = Path(__file__).with_name("default.yaml")
 SNAPSHOT_CHANNEL = "assay:snapshot"
@@ -93,6 +94,35 @@ def authorize(
             f"There is no such {resource.type if named else 'department'}.", attempt=attempt
         )
     raise NotPermitted(decision.reason, hint=_hint(snapshot), attempt=attempt)
+
+
+def authorize_binding(
+    *,
+    actor: Principal,
+    action: Action,
+    resource: Resource,
+    doing: str,
+    context: Mapping[str, Any] | None = None,
+) -> PolicyDecision:
+    """`authorize` for an action that binds others; `doing` names it, such as "recalling version 7".
+
+    A person must have given a second factor within the last ten minutes. The platform's own
+    processes and the identity provider have none to give; API keys never pass.
+
+    Raises:
+        NotFound, NotPermitted: as `authorize` and `require_proof`.
+    """
+    decision = authorize(actor=actor, action=action, resource=resource, context=context)
+    if actor.kind is not PrincipalKind.SERVICE:
+        attempt = Attempt(
+            actor=actor,
+            action=action.value,
+            subject=resource_subject(resource),
+            department=resource.department or "",
+            policy_version=decision.policy_version,
+        )
+        require_proof(actor, doing, attempt=attempt)
+    return decision
 
 
 def resource_subject(resource: Resource) -> Subject:

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
+from governance.people.proof import proof_facts
 from governance.policy.differences import Removals
 from governance.policy.engine import Resource
 from governance.policy.models import PolicyState, PolicyVersion
@@ -31,6 +32,8 @@ _ACTIONS = {
     PolicyState.REJECTED: "policy:reject",
     PolicyState.WITHDRAWN: "policy:withdraw",
 }
+# What somebody decides binds others, and the event says how they proved who they are.
+_DECIDED = (PolicyState.ACTIVE, PolicyState.SUPERSEDED, PolicyState.REJECTED)
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:policy'))"
 
 
@@ -103,6 +106,7 @@ def policy_set_state(
                 "digest": version.digest,
                 "based_on": version.based_on,
                 **({} if removals is None else {"removed": asdict(removals)}),
+                **(proof_facts(actor.proof) if state in _DECIDED else {}),
             },
             policy_version=policy_version,
         )

@@ -13,9 +13,10 @@ from governance.errors import InvalidInput
 from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.models import Department
+from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.engine import Resource
-from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal
 from governance.quotas.kinds import limit_words
 from governance.quotas.models import Price, QuotaKind, QuotaLimit
@@ -67,7 +68,7 @@ def quota_set(
 
     Raises:
         InvalidInput: an unknown kind, a limit out of bounds, or not exactly one subject.
-        NotFound, NotPermitted: the policy refuses.
+        NotFound, NotPermitted: the policy refuses, or the actor has no fresh second factor.
     """
     if api_key is not None and api_key.root is not None:
         # Keys that succeed one another share the limits of the first.
@@ -81,10 +82,11 @@ def quota_set(
     }
     name = f"{kind} of {subject.words}"
     with transaction.atomic():
-        decision = authorize(
+        decision = authorize_binding(
             actor=actor,
             action=Action.QUOTA_SET,
             resource=Resource("quota", name=name, department=subject.owner),
+            doing=f"setting the limit {name}",
         )
         rows = QuotaLimit.objects.select_for_update().filter(kind=kind, **chosen)
         before = rows.values("limit", "shadow").first()
@@ -106,6 +108,7 @@ def quota_set(
                 "after": limit,
                 "shadow": shadow,
                 "shadow_before": bool(before and before["shadow"]),
+                **proof_facts(actor.proof),
             },
             reason="" if limit is None else limit_words(kind, limit, settings.CURRENCY),
             policy_version=decision.policy_version,
@@ -121,7 +124,7 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
 
     Raises:
         InvalidInput: a price out of bounds.
-        NotPermitted: the policy refuses.
+        NotPermitted: the policy refuses, or the actor has no fresh second factor.
     """
     parts = {} if tariff is None else {n: getattr(tariff, n) for n in Tariff.__slots__}
     if wrong := [name for name, price in parts.items() if not 0 <= price <= PRICE_MAX]:
@@ -132,8 +135,11 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
     _check_name(deployment)
     name = f"price of {deployment or 'everything else'}"
     with transaction.atomic():
-        decision = authorize(
-            actor=actor, action=Action.QUOTA_SET, resource=Resource("quota", name=name)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.QUOTA_SET,
+            resource=Resource("quota", name=name),
+            doing=f"setting the {name}",
         )
         rows = Price.objects.select_for_update().filter(deployment=deployment)
         before = rows.values(*Tariff.__slots__).first()
@@ -146,7 +152,12 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
             actor=actor,
             action="quota:price",
             subject=Subject("quota", str(row.pk) if row else "", name),
-            data={"deployment": deployment, "before": before, "after": parts or None},
+            data={
+                "deployment": deployment,
+                "before": before,
+                "after": parts or None,
+                **proof_facts(actor.proof),
+            },
             policy_version=decision.policy_version,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))

@@ -12,8 +12,9 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
 from governance.errors import NotFound, NotPermitted, WrongState
+from governance.people.proof import proof_facts
 from governance.permissions import Action
-from governance.policy.services import authorize
+from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal, background, service_principal
 from registry import store
 from registry.intake import quarantine
@@ -165,15 +166,18 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
     """A second person's word: the delivery becomes a trusted base version, or is rejected.
 
     Raises:
-        NotPermitted: the one who submitted it signs.
+        NotPermitted: the one who submitted it signs, or the actor has no fresh second factor.
         WrongState: it does not await a signature.
         Unavailable: MLflow does not answer; nothing changed.
     """
     reason = checked_text(reason, field="reason", limit=1000, required=not accept)
     with transaction.atomic():
         intake = _locked(intake_id)
-        decision = authorize(
-            actor=actor, action=Action.INTAKE_SIGN_OFF, resource=intake_resource(intake)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.INTAKE_SIGN_OFF,
+            resource=intake_resource(intake),
+            doing=f"signing off intake {intake.pk}",
         )
         person = acting_person(actor)
         if person.pk == intake.submitted_by_id:
@@ -205,7 +209,12 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
             subject=intake_subject(intake),
             reason=reason,
             department=intake.model.department.slug,
-            data={"digest": intake.digest, "accepted": accept, "version": intake.version_id},
+            data={
+                "digest": intake.digest,
+                "accepted": accept,
+                "version": intake.version_id,
+                **proof_facts(actor.proof),
+            },
             policy_version=decision.policy_version,
         )
     return intake

@@ -7,7 +7,7 @@ takes it), so that nothing joins the lineage unseen between its reading and its 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,8 +16,9 @@ from django.utils import timezone
 
 from governance.audit.services import AuditEntry, audit_record, audit_record_many
 from governance.errors import WrongState
+from governance.people.proof import proof_facts
 from governance.permissions import Action
-from governance.policy.services import authorize
+from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 from governance.reviews.states import reviews_void
 from governance.rowsecurity import lifted
@@ -136,14 +137,18 @@ def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: s
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.
-        NotFound, NotPermitted: there is no such version, or the policy refuses.
+        NotFound, NotPermitted: there is no such version, the policy refuses, or the actor has no
+            fresh second factor.
         WrongState: it is recalled already, or the list is not the one that was confirmed.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
         version = version_get(actor=actor, id=version_id)
-        decision = authorize(
-            actor=actor, action=Action.VERSION_RECALL, resource=version_resource(version)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.VERSION_RECALL,
+            resource=version_resource(version),
+            doing=f"recalling {version}",
         )
         person_id = acting_person(actor).pk
         with lifted():
@@ -206,7 +211,7 @@ def _mark(
         recall_reason=reason,
     )
     record = partial(_event, actor, version, reason, policy_version)
-    first = record(version, {"reached": len(reached)})
+    first = record(version, {"reached": len(reached), **proof_facts(actor.proof)})
     audit_record(
         actor=actor,
         action=first.action,
@@ -226,7 +231,7 @@ def _event(
     reason: str,
     policy_version: int,
     version: ModelVersion,
-    more: dict[str, int],
+    more: Mapping[str, int | str],
 ) -> AuditEntry:
     return AuditEntry(
         actor=actor,

@@ -20,7 +20,6 @@ from governance.errors import DomainError
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create, key_revoke
 from governance.people.models import Department, Person, RoleAssignment
-from governance.people.selectors import principal_for_person
 from governance.people.services import department_create, person_deactivate, role_grant, role_revoke
 from governance.policy.lifecycle import (
     draft_create,
@@ -33,6 +32,7 @@ from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
 from tests.abuse.company import attacked_company
 from tests.abuse.surface import JSON
+from tests.proofs import proven
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -210,7 +210,7 @@ def test_a_token_is_used_while_it_is_revoked(admins: list[Principal]) -> None:
         late.extend(client.get("/api/v1/me").status_code for _ in range(5))
 
     def revoke() -> None:
-        key_revoke(actor=principal_for_person(ada), key_id=key.pk)
+        key_revoke(actor=proven(ada), key_id=key.pk)
         over.set()
 
     at_once(use, use, revoke)
@@ -222,7 +222,7 @@ def test_an_account_is_deactivated_while_it_makes_itself_keys(
 ) -> None:
     """No token outlives the account, in whichever order the two come."""
     ben = Person.objects.get(name="Ben")
-    ada = principal_for_person(Person.objects.get(name="Ada"))
+    ada = proven(Person.objects.get(name="Ada"))
     tokens: list[str] = []
 
     def mint() -> None:

@@ -13,7 +13,6 @@ from django.conf import settings
 
 from assay.local.services import MLflow
 from governance.people.models import Department, Person, RoleAssignment
-from governance.people.selectors import principal_for_person
 from governance.policy.services import policy_bootstrap
 from governance.principals import service_principal
 from registry import store
@@ -22,6 +21,7 @@ from registry.intake.services import intake_checked, intake_sign_off, intake_sub
 from registry.manifests import build_manifest, verify_folder
 from registry.versions.models import ModelVersion
 from registry.versions.services import version_register
+from tests.proofs import proven
 from tests.unit.registry.objects import data, delivery, model, stored, version
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db]
@@ -152,7 +152,7 @@ def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: D
     developer, operator = member("Devi", "developer", clinical), member("Otto", "operator")
     of = model(developer, clinical, f"minilm-{uuid4().hex[:8]}", "embeddings")
     intake = intake_submit(
-        actor=principal_for_person(developer),
+        actor=proven(developer),
         model=of,
         source="a supplier",
         licence="Apache-2.0",
@@ -167,7 +167,7 @@ def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: D
         "shown": "{{ 1 }}",
     }
     intake_checked(intake_id=intake.pk, manifest=manifest, findings=[], code=[code], job_id=uuid4())
-    signed = intake_sign_off(actor=principal_for_person(operator), intake_id=intake.pk, accept=True)
+    signed = intake_sign_off(actor=proven(operator), intake_id=intake.pk, accept=True)
     assert signed.state == IntakeState.TRUSTED
     assert signed.version is not None
     assert (signed.version.kind, signed.version.number) == ("base", 1)

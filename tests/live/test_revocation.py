@@ -30,8 +30,8 @@ from governance.keys.leaks import key_report_leaked
 from governance.keys.models import ApiKey
 from governance.keys.services import key_create, key_revoke, key_rotate
 from governance.people.models import RoleAssignment
-from governance.people.selectors import principal_for_person
 from tests.live.web_process import web
+from tests.proofs import proven
 from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
 from workers.wire import Delta, Done, InferenceRequest
 
@@ -93,7 +93,7 @@ def say(capsys: pytest.CaptureFixture[str], sentence: str) -> None:
 
 def new_key(stage: Stage) -> tuple[ApiKey, str]:
     return key_create(
-        actor=principal_for_person(stage.person),
+        actor=proven(stage.person),
         department=stage.department("engineering"),
         name="to be revoked",
         scopes=["deployment:invoke"],
@@ -134,7 +134,7 @@ class Caller(threading.Thread):
 
 
 def revocations(stage: Stage) -> dict[str, Callable[[ApiKey, str], Any]]:
-    admin = principal_for_person(stage.person)
+    admin = proven(stage.person)
     return {
         "revoked": lambda key, token: key_revoke(actor=admin, key_id=key.pk),
         "rotated without overlap": lambda key, token: key_rotate(
@@ -204,7 +204,7 @@ def test_running_streams_are_cut_within_two_seconds_and_settled(
     for reader in readers:
         reader.start()
     wait_until(lambda: all(len(reader.lines) > 3 for reader in readers), 60)
-    at = committed(lambda: key_revoke(actor=principal_for_person(stage.person), key_id=key.pk))
+    at = committed(lambda: key_revoke(actor=proven(stage.person), key_id=key.pk))
     for reader in readers:
         reader.join(20)
     late = [reader.ended_at - at for reader in readers]
@@ -251,7 +251,7 @@ class TestWithTheBrokerAway:
             caller.start()
         wait_until(lambda: all(len(caller.calls) > 10 for caller in callers), 60)
         broker.stop()
-        at = committed(lambda: key_revoke(actor=principal_for_person(stage.person), key_id=key.pk))
+        at = committed(lambda: key_revoke(actor=proven(stage.person), key_id=key.pk))
         wait_until(lambda: all(caller.calls[-1][2] == 401 for caller in callers), 30)
         for caller in callers:
             caller.stopped.set()

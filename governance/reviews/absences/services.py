@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit.services import audit_record
+from governance.audit.services import Attempt, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Person, Role, RoleAssignment, Speciality
+from governance.people.proof import proof_facts, require_proof
 from governance.people.roles import person_subject
 from governance.people.selectors import person_resource
 from governance.permissions import Action
@@ -38,7 +41,7 @@ def absence_set(
     Raises:
         InvalidInput: an unknown speciality, or times in the wrong order, over, or too far away.
         NotFound, NotPermitted: it is of somebody whose account the actor may not change; or
-            the actor is no person.
+            the actor is no person, or has no fresh second factor.
         WrongState: the person does not review for it, the deputy is no reviewer, or it overlaps
             another absence.
     """
@@ -50,6 +53,8 @@ def absence_set(
         )
     with transaction.atomic():
         absent, set_by_id, policy_version = _whose(actor, person)
+        attempt = _attempt(actor, absent, policy_version)
+        proof = require_proof(actor, "naming a deputy", attempt=attempt)
         _check_people(absent, deputy, speciality)
         overlapping = Absence.objects.filter(
             person=absent,
@@ -71,7 +76,7 @@ def absence_set(
             ends_at=ends_at,
             set_by_id=set_by_id,
         )
-        _record(actor, "absence:set", absence, policy_version)
+        _record(actor, "absence:set", absence, policy_version, proof_facts(proof))
     return absence
 
 
@@ -106,6 +111,15 @@ def _whose(actor: Principal, person: Person | None) -> tuple[Person, int, int | 
     wanted = actor.person_id if person is None else person.pk
     absent = Person.objects.select_for_update(no_key=True).get(pk=wanted)
     return absent, actor.person_id, policy_version
+
+
+def _attempt(actor: Principal, absent: Person, policy_version: int | None) -> Attempt:
+    return Attempt(
+        actor=actor,
+        action="absence:set",
+        subject=person_subject(absent),
+        policy_version=policy_version,
+    )
 
 
 def _check_people(absent: Person, deputy: Person, speciality: str) -> None:
@@ -152,7 +166,13 @@ def absence_end(*, actor: Principal, absence_id: int) -> Absence:
     return absence
 
 
-def _record(actor: Principal, action: str, absence: Absence, policy_version: int | None) -> None:
+def _record(
+    actor: Principal,
+    action: str,
+    absence: Absence,
+    policy_version: int | None,
+    proved: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     audit_record(
         actor=actor,
         action=action,
@@ -163,6 +183,7 @@ def _record(actor: Principal, action: str, absence: Absence, policy_version: int
             "speciality": absence.speciality,
             "starts_at": absence.starts_at.isoformat(),
             "ends_at": absence.ends_at.isoformat(),
+            **proved,
         },
         policy_version=policy_version,
     )

@@ -29,12 +29,12 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable,
 from governance.people.attempts import forget_codes
 from governance.people.links import has_factor, is_privileged, link_claim
 from governance.people.models import LinkPurpose, Person
-from governance.people.proof import require_proof
+from governance.people.proof import proof_facts, require_proof
 from governance.people.selectors import person_get, person_resource, principal_for_person
 from governance.people.sessions import sessions_end
 from governance.people.signing_in import code_attempt, code_refused, own_account
 from governance.permissions import Action
-from governance.policy.services import authorize
+from governance.policy.services import authorize_binding
 from governance.principals import Principal
 
 Type = Authenticator.Type
@@ -269,17 +269,20 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
     """Take every second factor off somebody's account, who lost theirs; their sessions end.
 
     Raises:
-        NotFound, NotPermitted: the actor may not see or change that person, or it is their own.
+        NotFound, NotPermitted: the actor may not see or change that person, has no fresh second
+            factor, or it is their own account.
         InvalidInput: no reason.
         WrongState: there is none.
     """
     with transaction.atomic():
         person = person_get(actor=actor, person_id=person_id)
-        decision = authorize(
-            actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.PERSON_UPDATE,
+            resource=person_resource(person),
+            doing=f"resetting the second factors of {person.name}",
         )
         if actor.person_id == person.pk:
-            # It asks for no proof of who they are, as their own account's page does.
             raise NotPermitted(
                 f"{person.name} may not reset their own second factors.",
                 hint="Remove them on your account's page; another administrator can reset them.",
@@ -294,7 +297,7 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
             action="person:reset_factors",
             subject=_subject(person),
             reason=reason,
-            data={"factors": gone, "sessions_ended": ended},
+            data={"factors": gone, "sessions_ended": ended, **proof_facts(actor.proof)},
             policy_version=decision.policy_version,
         )
     return person

@@ -24,12 +24,13 @@ from governance.errors import (
 )
 from governance.people.groups import roles_from_groups
 from governance.people.models import Person
+from governance.people.proof import proof_facts
 from governance.people.selectors import person_get, person_resource
 from governance.people.services import person_create
 from governance.people.sessions import sessions_end
 from governance.people.signing_in import sign_in_attempt
 from governance.permissions import Action
-from governance.policy.services import authorize
+from governance.policy.services import authorize_binding
 from governance.principals import Principal, service_principal
 
 ACTOR = service_principal("sso")
@@ -65,14 +66,18 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
     in there with their address, verified, is taken for them.
 
     Raises:
-        NotFound, NotPermitted: the actor may not see or change that person.
+        NotFound, NotPermitted: the actor may not see or change that person, or has no fresh second
+            factor.
         InvalidInput: no reason.
         WrongState: they are not linked.
     """
     with transaction.atomic():
         person = person_get(actor=actor, person_id=person_id)
-        decision = authorize(
-            actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.PERSON_UPDATE,
+            resource=person_resource(person),
+            doing=f"ending the single sign-on link of {person.name}",
         )
         reason = checked_reason(reason)
         gone, _ = SocialAccount.objects.filter(user=person).delete()
@@ -83,7 +88,10 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
             action="person:unlink",
             subject=Subject("person", str(person.pk), person.name),
             reason=reason,
-            data={"sessions_ended": sessions_end(person_id=person.pk)},
+            data={
+                "sessions_ended": sessions_end(person_id=person.pk),
+                **proof_facts(actor.proof),
+            },
             policy_version=decision.policy_version,
         )
     return person

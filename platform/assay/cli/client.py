@@ -132,16 +132,8 @@ class Client:
         return self._send("GET", path, params=params)
 
     def post(self, path: str, **body: Any) -> Any:
-        """POST a JSON object; returns the decoded answer. Where the server wants a fresh proof of
-        who is behind the token, whoever sits there is asked for a code, and it is sent again.
-        """
-        try:
-            return self._send("POST", path, json=body)
-        except CliError as error:
-            if error.code != "step_up_required" or not sys.stdin.isatty():
-                raise
-        self.step_up()
-        return self._send("POST", path, json=body)
+        """POST a JSON object; returns the decoded answer."""
+        return self._change("POST", path, json=body)
 
     def step_up(self) -> Any:
         """Ask for a code, and have the server take it as the token's proof; returns its answer."""
@@ -150,7 +142,7 @@ class Client:
 
     def patch(self, path: str, **body: Any) -> Any:
         """PATCH a JSON object; returns the decoded answer."""
-        return self._send("PATCH", path, json=body)
+        return self._change("PATCH", path, json=body)
 
     def all(self, path: str, *, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
         """The first `limit` items of a list, page by page."""
@@ -185,6 +177,18 @@ class Client:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _change(self, method: str, path: str, **options: Any) -> Any:
+        """Send what changes something. Where the server requires a fresh second factor, the user is
+        asked for a code, and it is sent again.
+        """
+        try:
+            return self._send(method, path, **options)
+        except CliError as error:
+            if error.code != "step_up_required" or not sys.stdin.isatty():
+                raise
+        self.step_up()
+        return self._send(method, path, **options)
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
         with self._reaching():

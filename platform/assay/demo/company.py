@@ -74,6 +74,7 @@ def found_company(stage: Stage) -> None:
     for person in PEOPLE:
         if person.email in people:
             continue
+        stage.prove(ADMIN.handle)
         made = admin.post("people", email=person.email, name=person.name)
         for role, department, speciality in person.roles:
             body = {"role": role}
@@ -82,7 +83,6 @@ def found_company(stage: Stage) -> None:
             if speciality:
                 body["speciality"] = speciality
             admin.post(f"people/{made['id']}/roles", **body)
-        stage.prove(ADMIN.handle)
         invitation = admin.post(f"people/{made['id']}/password-link")
         stage.authenticators.accept(person.handle, invitation["link"])
 

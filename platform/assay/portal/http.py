@@ -14,8 +14,14 @@ from django.views import View
 
 from assay.conflicts import conflict_of
 from assay.middleware import principal_of
+from assay.portal.second_factor import (
+    brings_second_factor,
+    second_factor_page,
+    second_factor_taken,
+)
 from governance.audit.refusals import attempted, refusal_record
 from governance.errors import DomainError, InvalidInput, NotAuthenticated, NotFound
+from governance.people.proof import CODE as STEP_UP_REQUIRED
 from governance.principals import ANONYMOUS, Principal
 from governance.rowsecurity import scope
 
@@ -40,7 +46,8 @@ def refusal_page(request: HttpRequest, error: DomainError) -> HttpResponse:
 class Screen(View):
     """One page. Needs a signed-in person; a `DomainError` becomes a sentence with its status.
 
-    Whatever a screen does is one transaction, within what the person's department owns.
+    Whatever a screen does is one transaction, within what the person's department owns. A form that
+    lacks a second factor is answered with a page that takes one and sends the form again.
     """
 
     template_name: ClassVar[str] = ""
@@ -53,7 +60,11 @@ class Screen(View):
                 self.recorded(NotAuthenticated("Nobody is signed in."))
             return redirect_to_login(request.get_full_path())
         self.actor = principal_of(request)
+        proving = brings_second_factor(request)
         try:
+            if proving:
+                self.actor = second_factor_taken(request, self.actor)
+                proving = False
             with scope(self.actor):
                 return super().dispatch(request, *args, **kwargs)
         except DomainError as error:
@@ -65,6 +76,9 @@ class Screen(View):
             refusal = conflict
         # Here, because what was refused is recorded in a transaction of its own.
         self.recorded(refusal)
+        if proving or (refusal.code == STEP_UP_REQUIRED and request.method == "POST"):
+            with scope(self.actor):
+                return second_factor_page(request, self.actor, refusal)
         if self.shows(refusal):
             try:
                 with scope(self.actor):

@@ -14,6 +14,7 @@ from assay.accounts.factors import new_secret, totp_activate
 from governance.people.links import BOOTSTRAP, factor_permit_create, has_factor, is_privileged
 from governance.people.models import OneTimeLink, Person
 from governance.people.selectors import principal_for_person
+from tests.proofs import signed_in
 from tests.unit.assay.soft_passkey import SoftPasskey
 
 PASSWORD = "correct horse battery staple"
@@ -48,6 +49,11 @@ class Visitor:
     def sign_in(self, person: Person) -> Visitor:
         assert self.password(person).status_code == 302
         assert self.is_in()
+        return self
+
+    def proven(self, person: Person) -> Visitor:
+        """Signed in with a second factor that was given just now."""
+        signed_in(self.client, person)
         return self
 
 

@@ -281,7 +281,7 @@ def test_an_administrator_resets_the_factors_of_who_lost_theirs(ada: Person, ver
     session = Visitor()
     session.password(vera)
     session.post("/sign-in/second-factor", code=totp_now(vera))
-    admin = Visitor().sign_in(ada)
+    admin = Visitor().proven(ada)
 
     assert admin.post(f"/people/{vera.pk}/factors/reset", reason="").status_code == 400
     answer = admin.post(f"/people/{vera.pk}/factors/reset", reason="Lost the phone; called back.")
@@ -295,13 +295,13 @@ def test_an_administrator_resets_the_factors_of_who_lost_theirs(ada: Person, ver
 
 
 def test_an_administrator_does_not_reset_their_own_factors(ada: Person) -> None:
-    """That page asks for no proof; the account's does."""
-    admin = Visitor().sign_in(ada)
+    admin = Visitor().proven(ada)
     give_totp(ada)
 
     answer = admin.post(f"/people/{ada.pk}/factors/reset", reason="An unlocked screen.")
 
     assert answer.status_code == 403
+    assert "may not reset their own" in answer.content.decode()
     assert Authenticator.objects.filter(user=ada, type="totp").exists()
 
 

@@ -25,6 +25,7 @@ from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
 from registry.versions.models import Model
+from tests.proofs import fresh_proof
 from tests.unit.assay.sign_in_support import give_totp, totp_now
 from tests.unit.governance.witness_server import WitnessServer
 from workers.jobs.models import Job, JobEvent
@@ -75,7 +76,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 @pytest.fixture
 def signed_in(ada: Person, live_server: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    _, token = access_token_create(person=ada, name="cli")
+    _, token = access_token_create(person=ada, name="cli", proof=fresh_proof())
     monkeypatch.setenv("ASSAY_SERVER", live_server.url)
     monkeypatch.setenv("ASSAY_TOKEN", token)
     return run

@@ -11,6 +11,7 @@ from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
 from governance.policy.document import document_from_yaml, document_to_yaml
 from governance.policy.models import PolicyVersion
+from tests.proofs import fresh_proof
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
 
 __all__ = ["ada", "run", "signed_in"]
@@ -78,7 +79,7 @@ def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_adm
     _, _, err = signed_in("policy", "approve", "2", code=1)
     assert "Separation of duties" in err
 
-    _, token = access_token_create(person=ben, name="cli")
+    _, token = access_token_create(person=ben, name="cli", proof=fresh_proof())
     monkeypatch.setenv("ASSAY_TOKEN", token)
     _, out, _ = signed_in("policy", "approve", "2", "--acknowledge-removals", code=0)
     assert "Policy 2 is in force." in out

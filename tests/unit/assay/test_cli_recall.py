@@ -11,6 +11,7 @@ from governance.keys.services import access_token_create
 from governance.people.models import Person
 from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius
+from tests.proofs import fresh_proof
 from tests.unit.assay.test_cli import Run, run
 from tests.unit.workers import company
 from tests.unit.workers.test_deployments_rollback import served, versions_of_one
@@ -27,7 +28,9 @@ def signed_in(redis: object, live_server: Any, run: Run, monkeypatch: pytest.Mon
     """The command line of whoever has this address."""
 
     def of(email: str) -> Run:
-        _, token = access_token_create(person=Person.objects.get(email=email), name="cli")
+        _, token = access_token_create(
+            person=Person.objects.get(email=email), name="cli", proof=fresh_proof()
+        )
         monkeypatch.setenv("ASSAY_SERVER", live_server.url)
         monkeypatch.setenv("ASSAY_TOKEN", token)
         return run

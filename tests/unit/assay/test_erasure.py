@@ -12,8 +12,8 @@ from assay.models import IdempotencyRecord
 from governance.audit.sealer import seal_once
 from governance.audit.selectors import verify_live
 from governance.people.models import Person
-from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate
+from tests.proofs import proven, signed_in
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.sign_in_support import Visitor, with_password
 from tests.unit.audit_support import bodies
@@ -39,7 +39,7 @@ def zebedee(ada: Person, person: Callable[..., Person]) -> Person:
     """Somebody who has left, and whom an answer that is kept for a repeated request names."""
     made = with_password(person("Zebedee Quillfrost", "developer@clinical"))
     Visitor().password(made)
-    person_deactivate(actor=principal_for_person(ada), person_id=made.pk, reason="Left.")
+    person_deactivate(actor=proven(ada), person_id=made.pk, reason="Left.")
     for principal, body in (
         ("key:1", {"submitted_by": {"name": made.name}}),
         (f"person:{made.pk}", {"id": 7}),
@@ -85,7 +85,7 @@ def test_nobody_else_erases_and_the_attempt_is_on_record(
     assert Person.objects.get(pk=zebedee.pk).name == "Zebedee Quillfrost"
 
 
-def test_the_portal_asks_for_the_address_and_for_a_fresh_proof(
+def test_the_portal_asks_for_the_address_and_for_a_second_factor(
     ada: Person, zebedee: Person
 ) -> None:
     path = f"/people/{zebedee.pk}/erase"
@@ -93,11 +93,10 @@ def test_the_portal_asks_for_the_address_and_for_a_fresh_proof(
     stale = Visitor()
     stale.client.force_login(ada)
     answer = stale.post(path, **form)
-    assert (answer.status_code, answer["Location"]) == (
-        302,
-        f"/account/confirm?next=%2Fpeople%2F{zebedee.pk}",
-    )
-    fresh = Visitor().sign_in(ada)
+    assert answer.status_code == 403
+    assert "Verify your identity" in answer.content.decode()
+    fresh = Visitor()
+    signed_in(fresh.client, ada)
     page = fresh.get(f"/people/{zebedee.pk}").content.decode()
     assert "Erase for good" in page
     assert "cannot be undone" in page

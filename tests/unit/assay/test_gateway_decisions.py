@@ -7,7 +7,6 @@ import pytest
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
 from governance.people.models import Person
-from governance.people.selectors import principal_for_person
 from governance.policy.decisions import Inputs
 from governance.policy.engine import decide
 from governance.policy.inquiries import event_explain
@@ -16,6 +15,7 @@ from governance.policy.models import PolicyVersion
 from governance.policy.replay import policy_replay
 from governance.policy.services import active_policy
 from governance.usage.collector import collect_once
+from tests.proofs import proven
 from tests.unit.assay.gateway_support import Stage, stage
 
 __all__ = ["stage"]
@@ -34,7 +34,7 @@ def admin(name: str) -> Person:
 def test_what_the_gateway_decided_is_rehearsed_under_a_draft_and_holds_once_it_is_approved(
     stage: Stage,
 ) -> None:
-    ada, ben = (principal_for_person(admin(name)) for name in ("adele", "ben"))
+    ada, ben = (proven(admin(name)) for name in ("adele", "ben"))
     stage.deployment(visibility="organisation")
     token = stage.key()
     assert stage.post(CHAT, token, json=GOOD).status_code == 200

@@ -8,9 +8,9 @@ from django.utils import timezone
 
 from assay.gateway.snapshot import read_snapshot
 from governance.people.models import RoleAssignment
-from governance.people.selectors import principal_for_person
 from registry.versions.models import ModelVersion
 from registry.versions.recall import Recalled, recall_radius, version_recall
+from tests.proofs import proven
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Endless, Stream
 from workers.deployments.models import Deployment
@@ -23,7 +23,7 @@ __all__ = ["stage"]
 
 def recall(stage: Stage, version: ModelVersion) -> Recalled:
     RoleAssignment.objects.get_or_create(person=stage.person, role="admin")
-    admin = principal_for_person(stage.person)
+    admin = proven(stage.person)
     digest = recall_radius(actor=admin, version_id=version.pk).digest
     return version_recall(actor=admin, version_id=version.pk, reason="It leaks.", confirm=digest)
 

@@ -14,12 +14,12 @@ from django.utils import timezone
 from assay.portal.budgets import usage_chart
 from governance.keys.models import ApiKey
 from governance.keys.services import key_rotate
-from governance.people.selectors import principal_for_person
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.models import Price, QuotaKind, QuotaLimit
 from governance.quotas.wire import READY_KEY
 from governance.usage.models import UsageRecord
 from governance.usage.selectors import UsageSum
+from tests.proofs import proven
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import EVERYONE, inline_in, signed_in
 
@@ -164,9 +164,7 @@ def test_a_key_whose_first_secret_is_gone_is_still_limited_and_asked_about(
     company: Company,
 ) -> None:
     client, first = signed_in(company.ada), company.key
-    second, _ = key_rotate(
-        actor=principal_for_person(company.ada), key_id=first.pk, overlap=timedelta(0)
-    )
+    second, _ = key_rotate(actor=proven(company.ada), key_id=first.pk, overlap=timedelta(0))
     body = {"subject": f"key:{second.pk}", "kind": "tokens_per_day", "amount": "5"}
     assert client.post("/budgets/limits", body).status_code == 302
     assert QuotaLimit.objects.get().api_key == first
@@ -174,7 +172,7 @@ def test_a_key_whose_first_secret_is_gone_is_still_limited_and_asked_about(
 
 
 def test_keys_that_succeed_one_another_are_offered_once(company: Company) -> None:
-    second, _ = key_rotate(actor=principal_for_person(company.ada), key_id=company.key.pk)
+    second, _ = key_rotate(actor=proven(company.ada), key_id=company.key.pk)
     html = page(signed_in(company.ada), "/budgets/which")
     assert f'value="{second.pk}"' in html
     assert f'value="{company.key.pk}"' not in html

@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 
 from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
-from governance.people.selectors import principal_for_person
 from governance.policy.lifecycle import draft_create, policy_approve, policy_propose
 from governance.policy.models import PolicyState, PolicyVersion
+from tests.proofs import proven, signed_in
 from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.usefixtures("policy"), pytest.mark.sweep]
@@ -51,8 +51,7 @@ TABS = ("rules", "tests", "changes", "rehearsal", "yaml", "audit")
 
 def browser(person: Person) -> Client:
     client = Client()
-    client.force_login(person)
-    return client
+    return signed_in(client, person)
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def ben(person: Callable[..., Person]) -> Person:
 
 @pytest.fixture
 def draft(policy: PolicyVersion, ada: Person, ben: Person) -> PolicyVersion:
-    return draft_create(actor=principal_for_person(ada), rules=policy.rules, note="Viewers.")
+    return draft_create(actor=proven(ada), rules=policy.rules, note="Viewers.")
 
 
 def seen(client: Client, number: int) -> str:
@@ -177,7 +176,7 @@ def test_changes_are_shown_before_and_after(
     rules = [dict(rule) for rule in policy.rules if rule["id"] != "colleagues"]
     rules[0]["actions"] = ["model:view"]
     rules[1]["description"] = "those who check export the log"
-    draft_create(actor=principal_for_person(ada), rules=rules)
+    draft_create(actor=proven(ada), rules=rules)
     page = browser(ada).get("/policy/2?tab=changes")
     html = page.content.decode()
     assert "<ins>Admins, operators and auditors may view models.</ins>" in html
@@ -188,7 +187,7 @@ def test_changes_are_shown_before_and_after(
 def test_what_a_policy_removes_is_shown_first_and_acknowledged(
     policy: PolicyVersion, ada: Person, ben: Person
 ) -> None:
-    draft_create(actor=principal_for_person(ada), rules=policy.rules, tests=policy.tests[1:])
+    draft_create(actor=proven(ada), rules=policy.rules, tests=policy.tests[1:])
     client = browser(ada)
     html = client.get("/policy/2").content.decode()
     assert "Removes 1 test of policy 1" in html
@@ -279,9 +278,9 @@ def test_a_test_is_changed_and_removed(draft: PolicyVersion, ada: Person) -> Non
 def test_a_draft_whose_base_was_replaced_is_compared_and_based_anew(
     draft: PolicyVersion, policy: PolicyVersion, ada: Person, ben: Person
 ) -> None:
-    other = draft_create(actor=principal_for_person(ada), rules=policy.rules, note="First.")
-    policy_propose(actor=principal_for_person(ada), number=other.number)
-    policy_approve(actor=principal_for_person(ben), number=other.number)
+    other = draft_create(actor=proven(ada), rules=policy.rules, note="First.")
+    policy_propose(actor=proven(ada), number=other.number)
+    policy_approve(actor=proven(ben), number=other.number)
     client = browser(ada)
     assert "came in force since" in client.get("/policy/2").content.decode()
     refused = client.post("/policy/2/propose")
@@ -366,7 +365,7 @@ def test_the_number_of_queries_does_not_grow_with_rules_or_policies(
             found.append(len(queries))
         counts.append(found)
         for n in range(4):
-            draft_create(actor=principal_for_person(ada), rules=policy.rules, note=str(n))
+            draft_create(actor=proven(ada), rules=policy.rules, note=str(n))
     assert counts[0] == counts[1]
     assert max(counts[0]) <= 24, counts
 

@@ -8,7 +8,6 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from assay.accounts import freshness
 from governance.usage.models import UsageRecord
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
@@ -24,12 +23,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 @pytest.fixture
 def company(db: None) -> Company:
     return tell_story()
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is signed in has just proved who they are."""
-    monkeypatch.setattr(freshness, "proved_at", lambda request: timezone.now().timestamp())
 
 
 def recall_page(company: Company) -> str:
@@ -121,16 +114,22 @@ def test_an_incomplete_body_is_refused(company: Company, body: dict[str, str]) -
     problem_of(Api(company.ada).post(path, body), 400)
 
 
-def test_the_portal_asks_who_it_is_before_it_shows_the_list(company: Company) -> None:
+def test_the_portal_asks_for_a_second_factor_before_it_recalls(company: Company) -> None:
     client = Client()
     client.force_login(company.ada)
-    for response in (client.get(recall_page(company)), client.post(recall_page(company), {})):
-        assert response.status_code == 302
-        assert response.headers["Location"].startswith("/account/confirm?next=")
+    page = client.get(recall_page(company))
+    given = {
+        "reason": "It leaks.",
+        "list": listed(page.content.decode()),
+        "confirm": "smollm2-135m v1",
+    }
+    refused = client.post(recall_page(company), given)
+    assert refused.status_code == 403
+    assert "Verify your identity" in refused.content.decode()
     assert not ModelVersion.objects.filter(state="recalled").exists()
 
 
-def test_the_portal_shows_the_list_and_recalls_by_typed_name(company: Company, fresh: None) -> None:
+def test_the_portal_shows_the_list_and_recalls_by_typed_name(company: Company) -> None:
     client = signed_in(company.ada)
     html = client.get(recall_page(company)).content.decode()
     assert inline_in(html) == []
@@ -148,7 +147,7 @@ def test_the_portal_shows_the_list_and_recalls_by_typed_name(company: Company, f
     assert ModelVersion.objects.filter(state="recalled").count() == 3
 
 
-def test_the_portal_shows_the_new_list_when_it_has_changed(company: Company, fresh: None) -> None:
+def test_the_portal_shows_the_new_list_when_it_has_changed(company: Company) -> None:
     client = signed_in(company.ada)
     old = listed(client.get(recall_page(company)).content.decode())
     Release.objects.filter(pk=company.waiting.pk).update(state="withdrawn")
@@ -167,7 +166,7 @@ def test_the_portal_shows_the_new_list_when_it_has_changed(company: Company, fre
     assert client.post(recall_page(company), given).status_code == 302
 
 
-def test_every_page_of_what_is_recalled_says_so(company: Company, fresh: None) -> None:
+def test_every_page_of_what_is_recalled_says_so(company: Company) -> None:
     digest = Api(company.ada).get(f"versions/{company.base.pk}/recall").body["digest"]
     body = {"reason": "Poisoned at the source.", "confirm": digest}
     assert Api(company.ada).post(f"versions/{company.base.pk}/recall", body).status_code == 200
@@ -201,9 +200,7 @@ def test_only_those_who_may_are_offered_a_recall(company: Company, who: str, off
 
 
 @pytest.mark.parametrize(("who", "status"), [("enzo", 403), ("carla", 403), ("fay", 404)])
-def test_others_are_refused_by_the_portal(
-    company: Company, fresh: None, who: str, status: int
-) -> None:
+def test_others_are_refused_by_the_portal(company: Company, who: str, status: int) -> None:
     client = signed_in(company.people[who])
     page = f"/versions/{company.second.pk}/recall"
     given = {"reason": "No.", "confirm": "docstring-writer v2", "list": "0" * 64}
@@ -212,9 +209,7 @@ def test_others_are_refused_by_the_portal(
     assert not ModelVersion.objects.filter(state="recalled").exists()
 
 
-def test_the_list_costs_the_same_number_of_queries_for_few_and_for_many(
-    company: Company, fresh: None
-) -> None:
+def test_the_list_costs_the_same_number_of_queries_for_few_and_for_many(company: Company) -> None:
     client = signed_in(company.ada)
     queries(client, recall_page(company))
     few = queries(client, recall_page(company))

@@ -19,6 +19,7 @@ from governance.keys.services import access_token_create
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate, person_reactivate
+from tests.proofs import proven
 from tests.unit.assay.scim_support import ENTERPRISE, TOKEN, USER, Scim, error_of
 from tests.unit.assay.sign_in_support import give_totp
 from tests.unit.audit_support import bodies
@@ -227,7 +228,7 @@ def test_a_routine_push_does_not_let_in_whom_an_administrator_shut_out(
 ) -> None:
     """Providers say of everybody in use that they are active, with every change of theirs."""
     made = scim.call("POST", "Users", OKTA).body["id"]
-    ada = principal_for_person(person("Ada", "admin"))
+    ada = proven(person("Ada", "admin"))
     person_deactivate(actor=ada, person_id=int(made), reason="Their laptop was stolen.")
 
     put = scim.call("PUT", f"Users/{made}", OKTA | {"displayName": "Dora D."})
@@ -514,7 +515,7 @@ def test_methods_that_mean_nothing_are_refused(scim: Scim) -> None:
 def test_an_administrator_lets_in_again_whom_the_provider_deleted(
     scim: Scim, person: Callable[..., Person]
 ) -> None:
-    ada, dora = principal_for_person(person("Ada", "admin")), person("Dora", "viewer@clinical")
+    ada, dora = proven(person("Ada", "admin")), person("Dora", "viewer@clinical")
     assert scim.call("DELETE", f"Users/{dora.pk}").status_code == 204
     person_reactivate(actor=ada, person_id=dora.pk, reason="Deleted by mistake.")
     found = scim.get("Users", filter='userName eq "dora@example.org"').body["Resources"]

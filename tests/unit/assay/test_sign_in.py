@@ -14,8 +14,8 @@ from assay.accounts import crypto
 from governance.keys.models import ApiKey
 from governance.people import attempts
 from governance.people.models import Person
-from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate, person_reactivate
+from tests.proofs import proven
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.sign_in_support import (
     PASSWORD,
@@ -200,7 +200,7 @@ def test_somebody_deactivated_between_the_steps_stays_out(
     ada: Person, person: Callable[..., Person]
 ) -> None:
     give_totp(ada)
-    other = principal_for_person(person("Olga", "admin"))
+    other = proven(person("Olga", "admin"))
     visitor = Visitor()
     visitor.password(ada)
     person_deactivate(actor=other, person_id=ada.pk, reason="left")
@@ -215,7 +215,7 @@ def test_somebody_deactivated_between_the_steps_stays_out(
 def test_deactivation_ends_session_and_token_at_once_and_for_good(
     ada: Person, person: Callable[..., Person]
 ) -> None:
-    other = principal_for_person(person("Olga", "admin"))
+    other = proven(person("Olga", "admin"))
     visitor, api = Visitor().sign_in(ada), Api(ada)
     assert api.get("me").status_code == 200
 

@@ -16,8 +16,8 @@ from oidc_provider_mock import run_server_in_thread
 from governance.audit.models import AuditEvent
 from governance.people.groups import group_mapping_create
 from governance.people.models import Department, Person
-from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate
+from tests.proofs import proven
 from tests.unit.assay.sign_in_support import Visitor, give_totp, totp_now, with_password
 from tests.unit.assay.test_portal_pages import inline_in
 from tests.unit.audit_support import bodies, recorded
@@ -110,7 +110,7 @@ def test_somebody_new_gets_an_account_with_the_roles_of_their_groups(
     provider: Provider, admin: Person, department: Callable[[str], Department]
 ) -> None:
     group_mapping_create(
-        actor=principal_for_person(admin),
+        actor=proven(admin),
         group="ml-leads",
         role="lead",
         department=department("clinical"),
@@ -142,7 +142,7 @@ def test_leaving_a_group_takes_its_role_at_the_next_sign_in_and_no_other(
     person: Callable[..., Person],
     department: Callable[[str], Department],
 ) -> None:
-    actor = principal_for_person(admin)
+    actor = proven(admin)
     clinical = department("clinical")
     group_mapping_create(actor=actor, group="ml-leads", role="lead", department=clinical)
     lisa = person("Lisa", "viewer@finance")
@@ -194,7 +194,7 @@ def test_an_administrator_ends_a_link_and_the_next_of_that_address_is_taken_for_
     go(old, provider)
     provider.knows("lisa-again", **LISA)
     lisa = Person.objects.get(email="lisa@example.org")
-    ada = Visitor().sign_in(admin)
+    ada = Visitor().proven(admin)
     page = ada.get(f"/people/{lisa.pk}/sign-in").content.decode()
     assert "End the link" in page
     assert inline_in(page) == []
@@ -278,7 +278,7 @@ def test_an_inactive_account_stays_closed(provider: Provider, admin: Person) -> 
     lisa = Person.objects.get(email="lisa@example.org")
     visitor = Visitor()
     assert go(visitor, provider).status_code == 302
-    person_deactivate(actor=principal_for_person(admin), person_id=lisa.pk, reason="left")
+    person_deactivate(actor=proven(admin), person_id=lisa.pk, reason="left")
 
     assert not visitor.is_in()
     answer = go(visitor, provider)
@@ -383,7 +383,7 @@ def test_too_many_groups_for_a_token_are_not_taken_for_none(
     provider: Provider, admin: Person, department: Callable[[str], Department]
 ) -> None:
     group_mapping_create(
-        actor=principal_for_person(admin),
+        actor=proven(admin),
         group="ml-leads",
         role="lead",
         department=department("clinical"),

@@ -13,14 +13,13 @@ from django.utils import timezone
 from governance.audit.services import Subject
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Person, RoleAssignment
-from governance.people.selectors import principal_for_person
 from governance.principals import Principal
 from governance.reviews.absences.models import Absence
 from governance.reviews.absences.selectors import absences_visible_to, stands_in_for
 from governance.reviews.absences.services import absence_end, absence_set
 from governance.reviews.models import Decision, Review, ReviewState
 from governance.reviews.services import review_decide
-from tests.proofs import vote_proof
+from tests.proofs import proven, vote_proof
 from tests.unit.audit_support import bodies, recorded
 
 pytestmark = pytest.mark.sweep
@@ -185,7 +184,7 @@ def test_it_is_worth_nothing_once_the_role_is_gone(
     assert stands_in_for(priya, review) == {}
     RoleAssignment.objects.create(person_id=risk.person_id, role="reviewer", **values)
     RoleAssignment.objects.filter(person_id=priya.person_id).delete()
-    plain = principal_for_person(person(priya))
+    plain = proven(person(priya))
     assert stands_in_for(plain, review) == {}
     with pytest.raises(NotFound):
         vote(plain, review)

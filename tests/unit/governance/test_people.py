@@ -42,6 +42,7 @@ from governance.people.services import (
 from governance.people.signing_in import password_check
 from governance.policy.rules import DepartmentRole, PlatformRole
 from governance.principals import HeldRole, Principal, RequestContext, request_context
+from tests.proofs import proven
 from tests.unit.policy_support import install_rules
 
 PASSWORD = "correct horse battery"
@@ -304,7 +305,7 @@ def test_who_keeps_the_roles_of_a_department_gives_and_takes_none_beyond_it(
             },
         ]
     )
-    lead = principal_for_person(person("Fay", "lead@finance"))
+    lead = proven(person("Fay", "lead@finance"))
     colleague = person("Vera", "viewer@finance", "viewer@clinical", "admin")
     person("Olga", "admin")
 

@@ -18,7 +18,6 @@ from governance.errors import (
     WrongState,
 )
 from governance.people.models import Person
-from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.cases import failing, parse_cases, run_cases
 from governance.policy.engine import PolicySnapshot, Resource
@@ -37,6 +36,7 @@ from governance.policy.selectors import policy_version_get, policy_versions_visi
 from governance.policy.services import active_policy, authorize, policy_bootstrap
 from governance.policy.states import ALLOWED_TRANSITIONS, policy_set_state
 from governance.principals import Principal, service_principal
+from tests.proofs import proven
 
 pytestmark = pytest.mark.sweep
 
@@ -424,7 +424,7 @@ def test_of_two_admins_who_decide_at_once_one_wins() -> None:
     ]
     for person in people:
         person.role_assignments.create(role="admin")
-    ada, ben, cyd = (principal_for_person(person) for person in people)
+    ada, ben, cyd = (proven(person) for person in people)
     draft = draft_create(actor=ada, rules=PolicyVersion.objects.get().rules)
     policy_propose(actor=ada, number=draft.number)
     start, outcomes = threading.Barrier(2), []

@@ -8,7 +8,6 @@ from pathlib import Path
 from django.conf import settings
 
 from governance.people.models import Department, Person, RoleAssignment
-from governance.people.selectors import principal_for_person
 from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
 from governance.reviews.policies.shipping import review_policies_bootstrap
@@ -16,6 +15,7 @@ from registry import store
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.manifests import Manifest, build_manifest
 from registry.versions.models import Model, ModelVersion
+from tests.proofs import proven
 
 
 def department(slug: str) -> Department:
@@ -35,7 +35,7 @@ def person(name: str, role: str, where: str | None = None, speciality: str = "")
         department=department(where) if where else None,
         speciality=speciality,
     )
-    return principal_for_person(human)
+    return proven(human)
 
 
 def developer(where: str = "clinical") -> Principal:

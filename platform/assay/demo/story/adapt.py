@@ -51,6 +51,7 @@ def prepare(stage: Stage) -> None:
 
 def _budgets(stage: Stage) -> None:
     """What use costs (in millionths of the currency), and how much of it there is this month."""
+    stage.prove("ada")
     ada = stage["ada"]
     ada.post(
         "prices", deployment=None, prompt=2_000_000, completion=6_000_000, device_second=10_000

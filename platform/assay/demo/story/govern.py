@@ -49,11 +49,13 @@ def _change_the_policy(stage: Stage, number: int) -> None:
         f"narrowed: {flips['flips']} verdicts flip; its own {len(document['tests'])} tests pass"
     )
     ada.post(f"policy/versions/{draft}/propose")
+    stage.prove("ada")
     stage.expect_refusal(
         403,
         "Ada, who wrote it, may not put it in force",
         lambda: ada.post(f"policy/versions/{draft}/approve"),
     )
+    stage.prove("adil")
     approved = stage["adil"].post(f"policy/versions/{draft}/approve", note="Rehearsed; agreed.")
     stage.say(f"Adil (admin) approves: policy {approved['number']} is in force, everywhere at once")
 

@@ -53,6 +53,7 @@ def deliver(stage: Stage, name: str, about: dict[str, str], material: Path) -> d
 
 def sign_off(stage: Stage, name: str, intake: dict[str, Any]) -> None:
     """The second person's word, without which nothing is trusted."""
+    stage.prove("omar")
     signed = stage["omar"].post(
         f"intakes/{intake['id']}/sign-off",
         accept=True,

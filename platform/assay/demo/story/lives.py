@@ -177,6 +177,7 @@ def _voided_and_recalled(stage: Stage) -> None:
     stage.say(f"{PREVIEW}: release {other['id']} is approved, so the review of {waiting['id']}, "
               "which compared with what was there before, is void")  # fmt: skip
     radius = stage["milo"].get(f"versions/{mirror['id']}/recall")
+    stage.prove("milo")
     stage["milo"].post(
         f"versions/{mirror['id']}/recall",
         reason="The mirror's files are not those that the publisher signed.",

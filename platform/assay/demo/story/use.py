@@ -45,6 +45,7 @@ def run(stage: Stage) -> None:
         clinical = new_key(stage, "clara", "clinical", "review triage")
         finance = new_key(stage, "fay", "finance", "spreadsheet add-in")
         stage.facts["key"] = engineering["key"]
+        stage.prove("ada")
         stage["ada"].post(
             "quotas", deployment=DOCSTRINGS, kind="requests_per_minute", limit=60, shadow=True
         )
@@ -132,6 +133,7 @@ def _policy_refuses(stage: Stage, key: str) -> None:
 
 
 def _quota_refuses(stage: Stage) -> None:
+    stage.prove("ada")
     key = new_key(stage, "ada", "engineering", "batch script", quotas={"requests_per_minute": 2})
     client = _client(stage, key["key"])
     for _ in range(2):

@@ -42,9 +42,9 @@ from assay.portal.account_forms import (
     TokenForm,
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.second_factor import give_second_factor
 from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
 from assay.portal.views.sessions import session_id_of, shown
-from assay.portal.views.step_up import give_second_factor
 from governance.errors import InvalidInput, NotFound
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to

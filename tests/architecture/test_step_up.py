@@ -1,0 +1,137 @@
+"""Every service that the policy lets people use either needs a fresh second factor, or is exempt by
+name: `authorize_binding` and `require_proof` are found in the code, not in a list.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("governance", "registry", "workers", "platform/assay/accounts")
+PROVES = frozenset({"authorize_binding", "proof_for", "require_proof"})
+GATES = frozenset({"authorize", "authorize_binding"})
+READING = frozenset({"VIEW", "EXPLAIN", "EXPORT", "EVIDENCE"})
+# Functions that ask the policy about a change and need no second factor, each with the reason. The
+# tests in tests/abuse/test_step_up.py say the same of the operations that call them.
+ASKS = "asks for something that somebody else decides with a second factor"
+BUILDS = "makes a thing of the department, which serves nothing before a review has approved it"
+HELPER = "finds the object; whoever calls it proves"
+PROTECTS = "takes access or service away, and must be possible at once in an emergency"
+PROVIDER = "acts for the identity provider, whose groups mean what two administrators mapped"
+RUNS = "runs or stops what reviews have approved; it grants nothing"
+EXEMPT = {
+    "_apply": PROVIDER,
+    "_authorize_in": HELPER,
+    "_decides": HELPER,
+    "_held": HELPER,
+    "_locked": HELPER,
+    "_reportable": HELPER,
+    "_whose": HELPER,
+    "absence_end": PROTECTS,
+    "access_request_decline": "closes a request, and gives nobody anything",
+    "break_glass_request": ASKS,
+    "checklist_attest": "counts only with an approval, which needs a second factor",
+    "dataset_create": BUILDS,
+    "dataset_version_add": BUILDS,
+    "department_create": "an empty department gives nobody anything",
+    "deployment_create": RUNS,
+    "deployment_rollback": RUNS,
+    "deployment_stop": RUNS,
+    "directory_group_change": PROVIDER,
+    "directory_group_create": PROVIDER,
+    "directory_group_delete": PROVIDER,
+    "draft_create": ASKS,
+    "gate_set": BUILDS,
+    "incident_held": HELPER,
+    "intake_submit": ASKS,
+    "job_cancel": RUNS,
+    "job_create": BUILDS,
+    "key_revoke": PROTECTS,
+    "members_sync": PROVIDER,
+    "model_create": BUILDS,
+    "person_deprovision": PROVIDER,
+    "person_provision": PROVIDER,
+    "policy_read": ASKS,
+    "quota_reconcile": "makes counters the sums of the ledger, and sets no limit",
+    "recall_radius": HELPER,
+    "release_answer": ASKS,
+    "release_submit": ASKS,
+    "release_withdraw": PROTECTS,
+    "renewal_preview": HELPER,
+    "request_obstacle": HELPER,
+    "review_close": PROTECTS,
+    "review_open": ASKS,
+    "review_policy_draft": ASKS,
+    "roles_from_groups": PROVIDER,
+    "session_revoke": PROTECTS,
+    "sessions_revoke": PROTECTS,
+    "waiver_request": ASKS,
+    "waiver_withdraw": ASKS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A function that asks the policy about an action that changes something."""
+
+    module: str
+    name: str
+    proves: bool
+
+
+def sites() -> Iterator[Site]:
+    for root in SOURCES:
+        for path in sorted((ROOT / root).rglob("*.py")):
+            if "migrations" not in path.parts:
+                yield from _sites(path)
+
+
+def _sites(path: Path) -> Iterator[Site]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    called = {node.name: _called(node) for node in functions}
+    for node in functions:
+        if node.name != "authorize_binding" and any(map(_changes, _asked(node))):
+            names = set(called[node.name])
+            # A helper of the same module may prove for it.
+            names |= {inner for name in names for inner in called.get(name, ())}
+            yield Site(str(path.relative_to(ROOT)), node.name, bool(names & PROVES))
+
+
+def _called(node: ast.AST) -> set[str]:
+    return {
+        inner.func.id
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name)
+    }
+
+
+def _asked(node: ast.AST) -> Iterator[ast.expr]:
+    """The action in each call of `authorize` or `authorize_binding`."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Call) and ast.unparse(inner.func) in GATES:
+            yield from (each.value for each in inner.keywords if each.arg == "action")
+
+
+def _changes(action: ast.expr) -> bool:
+    """Whether the action is not only about reading; one that is passed along may be any."""
+    if not isinstance(action, ast.Attribute):
+        return True
+    return action.attr.rpartition("_")[2] not in READING
+
+
+def test_the_walk_sees_who_proves() -> None:
+    proving = {site.name for site in sites() if site.proves}
+    assert {"role_grant", "person_erase", "version_recall", "quota_set"} <= proving
+    assert len(proving) > 15
+
+
+def test_every_service_needs_a_second_factor_or_says_why_not() -> None:
+    assert {site.name for site in sites() if not site.proves} - EXEMPT.keys() == set()
+
+
+def test_no_exemption_is_left_over() -> None:
+    assert EXEMPT.keys() <= {site.name for site in sites() if not site.proves}
