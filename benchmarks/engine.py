@@ -44,6 +44,9 @@ class _Quiet:
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         """Nothing is shown."""
 
+    def checkpoint(self, folder: Path) -> None:
+        """Nothing is recorded."""
+
     def should_stop(self) -> bool:
         return False
 

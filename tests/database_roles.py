@@ -27,6 +27,7 @@ WORK = {
         "workers.jobs.leases:job_fail",
         "workers.jobs.leases:job_heartbeat",
         "workers.jobs.leases:job_report",
+        "workers.jobs.leases:job_checkpoint",
         "workers.deployments.reconciler:Reconciler.load_missing",
         "workers.deployments.reconciler:Reconciler.settle",
         "workers.deployments.services:replica_report",

@@ -5,7 +5,7 @@ it holds, so that a worker that lost its lease changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -164,6 +164,20 @@ def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> H
             progress["phase"] = phase
         Job.objects.filter(pk=job.pk).update(progress=progress)
     return HeartbeatReply(alive=True, cancel_requested=job.cancel_requested)
+
+
+def job_checkpoint(
+    claim: Claim, *, name: str, manifest: Mapping[str, Any], there: Collection[str]
+) -> None:
+    """Record a checkpoint's manifest, and forget those of checkpoints that are no longer `there`.
+
+    Raises:
+        LeaseLost: the claim no longer holds; nothing was written.
+    """
+    with transaction.atomic():
+        job = _held(claim)
+        kept = {old: found for old, found in job.checkpoints.items() if old in there}
+        Job.objects.filter(pk=job.pk).update(checkpoints={**kept, name: dict(manifest)})
 
 
 def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:

@@ -36,9 +36,10 @@ class Job(models.Model):
 
     A claim bumps `fence` and `attempt` and sets `lease_until`; every later write says which fence
     it holds, so that a worker that lost its lease changes nothing. `spec` is what was asked,
-    `result` what came out, `progress` {step, total, phase} for display. `dispatches` counts how
-    often a message was sent, or registering the result was tried, in the present state; the next
-    one is due at `dispatch_after`.
+    `result` what came out, `progress` {step, total, phase} for display, `checkpoints` the
+    manifest of each checkpoint that a later attempt may resume from, by its folder's name.
+    `dispatches` counts how often a message was sent, or registering the result was tried, in the
+    present state; the next one is due at `dispatch_after`.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -50,6 +51,7 @@ class Job(models.Model):
     result = models.JSONField(null=True, blank=True)
     error = models.CharField(max_length=2000, blank=True)
     progress = models.JSONField(default=dict)
+    checkpoints = models.JSONField(default=dict)
     fence = models.PositiveIntegerField(default=0)
     attempt = models.PositiveIntegerField(default=0)
     worker = models.CharField(max_length=120, blank=True)

@@ -27,6 +27,7 @@ from workers.engines.model_code import Code, Refused, model_code
 from workers.jobs import workspace
 from workers.jobs.leases import Claim
 from workers.jobs.models import JobKind
+from workers.tasks.checkpoints import checkpoint_to_resume
 from workers.tasks.progress import LeasedProgress
 from workers.trainers.protocol import (
     BadMaterial,
@@ -154,6 +155,7 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         checkpoints=workspace.checkpoints_folder(claim.job_id),
         hyperparameters=spec["hyperparameters"],
         seed=int(spec["hyperparameters"].get("seed", 17)),
+        resume_from=checkpoint_to_resume(claim, progress),
     )
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     progress.enter("training")

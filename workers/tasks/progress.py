@@ -6,11 +6,20 @@ import logging
 import math
 import threading
 import time
+from pathlib import Path
 
 from django.conf import settings
 from django.db import Error, close_old_connections, connections
 
-from workers.jobs.leases import Claim, LeaseLost, Report, job_heartbeat, job_report
+from registry.manifests import build_manifest
+from workers.jobs.leases import (
+    Claim,
+    LeaseLost,
+    Report,
+    job_checkpoint,
+    job_heartbeat,
+    job_report,
+)
 
 logger = logging.getLogger(__name__)
 FLUSH_S = 0.5
@@ -57,6 +66,23 @@ class LeasedProgress:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         kept = finite if step % every == 0 or step >= total else {}
         self._add(Report(step=step, total=total, values=kept))
+
+    def checkpoint(self, folder: Path) -> None:
+        """Record the digests of a checkpoint's files; one that is not recorded is never used."""
+        manifest = build_manifest(folder)
+        there = {path.name for path in folder.parent.iterdir()}
+        with self._lock:
+            if self.lost:
+                return
+            try:
+                job_checkpoint(
+                    self._claim, name=folder.name, manifest=manifest.to_json(), there=there
+                )
+            except LeaseLost:
+                self.lost = True
+            except Error:
+                logger.warning("Job %s: a checkpoint was not recorded", self._claim.job_id)
+                close_old_connections()
 
     def should_stop(self) -> bool:
         return self.lost or self.cancelled

@@ -27,6 +27,9 @@ class Progress(Protocol):
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         """One point of the curves, such as {"loss": 1.9, "learning_rate": 5e-5}."""
 
+    def checkpoint(self, folder: Path) -> None:
+        """A checkpoint was written to its end; a later attempt may be given it to resume from."""
+
     def should_stop(self) -> bool:
         """Whether to raise `Cancelled` now: asked at least every second of work."""
 
@@ -36,9 +39,10 @@ class TrainingRequest:
     """One fine-tuning run.
 
     `base` is a folder with verified files; `train_file` is JSON lines in the dataset schema of the
-    task; the trainer holds out its own validation split from it. `checkpoints` survives a restart
-    of the job: a trainer resumes from the newest complete checkpoint there. `output` is empty and
-    holds exactly the version's files afterwards.
+    task; the trainer holds out its own validation split from it. checkpoints are written
+    below `checkpoints` and reported to `Progress.checkpoint`; `resume_from` is a copy of one, whose
+    bytes are those that were written. `output` is empty and holds exactly the version's files
+    afterwards.
     """
 
     task: str
@@ -49,6 +53,7 @@ class TrainingRequest:
     checkpoints: Path
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     seed: int = 17
+    resume_from: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,22 +94,8 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             self._progress.metric(state.global_step, state.max_steps, values)
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._progress.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._progress.log(f"Checkpoint at step {state.global_step} of {state.max_steps}.")
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, or None.
-
-    The Trainer writes `trainer_state.json` last, so a checkpoint that has it whole is complete.
-    """
-    found: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            step = json.loads((path / "trainer_state.json").read_text())["global_step"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        found.append((int(step), path))
-    return max(found)[1] if found else None
 
 
 def arguments(request: TrainingRequest, seed: int, **given: Any) -> transformers.TrainingArguments:
@@ -142,11 +128,10 @@ def fast_bfloat16() -> bool:
 
 def resume_point(request: TrainingRequest, progress: Progress) -> str | None:
     """Where to go on from, said to the progress log."""
-    found = newest_checkpoint(request.checkpoints)
-    if found is None:
+    if request.resume_from is None:
         return None
-    progress.log(f"Resuming from {found.name}.")
-    return str(found)
+    progress.log(f"Resuming from {request.resume_from.name}.")
+    return str(request.resume_from)
 
 
 def finish_config(folder: Path, **changes: Any) -> None:

@@ -162,8 +162,8 @@ _WORK = {
         web=KEEP,
         controller=CHANGE,
         worker=(
-            "SELECT, UPDATE (state, result, error, progress, fence, attempt, worker, lease_until,"
-            " dispatches, dispatch_after, started_at, finished_at)"
+            "SELECT, UPDATE (state, result, error, progress, checkpoints, fence, attempt, worker,"
+            " lease_until, dispatches, dispatch_after, started_at, finished_at)"
         ),
     ),
     "workers_jobevent": Grant(web=READ, controller=READ, worker=ADD),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from workers.engines.protocol import EngineRequest
@@ -16,6 +17,7 @@ class Recorder:
     def __init__(self, stop_at: int | None = None) -> None:
         self.lines: list[str] = []
         self.points: list[tuple[int, int, dict[str, float]]] = []
+        self.checkpoints: list[Path] = []
         self.stop_at = stop_at
 
     def log(self, message: str) -> None:
@@ -23,6 +25,10 @@ class Recorder:
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         self.points.append((step, total, values))
+
+    def checkpoint(self, folder: Path) -> None:
+        assert (folder / "trainer_state.json").is_file()
+        self.checkpoints.append(folder)
 
     def should_stop(self) -> bool:
         return self.stop_at is not None and len(self.points) >= self.stop_at

@@ -39,7 +39,12 @@ def write(path: Path, content: list[Any]) -> Path:
 
 
 def train(
-    base: Path, folder: Path, progress: Recorder, content: list[Any], **wish: Any
+    base: Path,
+    folder: Path,
+    progress: Recorder,
+    content: list[Any],
+    resume_from: Path | None = None,
+    **wish: Any,
 ) -> TrainingResult:
     from workers.trainers.classifier import train as run
 
@@ -51,6 +56,7 @@ def train(
         output=folder / "output",
         checkpoints=folder / "checkpoints",
         hyperparameters={"epochs": 3, "max_length": 16, "batch_size": 8, **wish},
+        resume_from=resume_from,
     )
     return run(request, progress)
 
@@ -61,9 +67,10 @@ def test_it_is_cancelled_resumed_served_and_measured(
     from workers.engines.encoder import EncoderEngine
     from workers.trainers.evaluate_classifier import evaluate
 
+    cut = Recorder(stop_at=6)
     with pytest.raises(Cancelled):
-        train(minilm, tmp_path, Recorder(stop_at=6), rows())
-    result = train(minilm, tmp_path, progress, [*rows(), rows()[0]])
+        train(minilm, tmp_path, cut, rows())
+    result = train(minilm, tmp_path, progress, [*rows(), rows()[0]], cut.checkpoints[-1])
     assert any("Resuming from checkpoint-" in line for line in progress.lines)
     assert any("1 repeated" in line for line in progress.lines)
     assert result.metrics["validation_accuracy"] >= 0.5

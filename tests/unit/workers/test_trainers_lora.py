@@ -38,7 +38,14 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def train(base: Path, folder: Path, progress: Recorder, name: str, **wish: Any) -> TrainingResult:
+def train(
+    base: Path,
+    folder: Path,
+    progress: Recorder,
+    name: str,
+    resume_from: Path | None = None,
+    **wish: Any,
+) -> TrainingResult:
     from workers.trainers.lora import train as run
 
     request = TrainingRequest(
@@ -49,6 +56,7 @@ def train(base: Path, folder: Path, progress: Recorder, name: str, **wish: Any) 
         output=folder / name,
         checkpoints=folder / "checkpoints" / name,
         hyperparameters={"max_steps": 24, "batch_size": 4, "learning_rate": 0.01, **wish},
+        resume_from=resume_from,
     )
     return run(request, progress)
 
@@ -57,11 +65,12 @@ def test_a_run_that_was_cut_and_resumed_delivers_the_same_bytes(
     tiny: Path, tmp_path: Path, progress: Recorder
 ) -> None:
     result = train(tiny, tmp_path, progress, "whole")
+    cut = Recorder(stop_at=23)
     with pytest.raises(Cancelled):
-        train(tiny, tmp_path, Recorder(stop_at=23), "cut")
+        train(tiny, tmp_path, cut, "cut")
     assert not list((tmp_path / "cut").glob("*.safetensors"))
     again = Recorder()
-    train(tiny, tmp_path, again, "cut")
+    train(tiny, tmp_path, again, "cut", cut.checkpoints[-1])
     assert any("Resuming from checkpoint-20" in line for line in again.lines)
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

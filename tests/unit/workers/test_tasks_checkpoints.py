@@ -1,0 +1,109 @@
+"""A run goes on from a checkpoint only when its bytes are those that were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.workers.test_tasks_progress import claim as claim
+from tests.unit.workers.test_tasks_progress import job_of, take_over
+from workers.jobs import workspace
+from workers.jobs.leases import Claim, LeaseLost, job_checkpoint
+from workers.tasks.checkpoints import checkpoint_to_resume
+from workers.tasks.progress import LeasedProgress
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def progress(claim: Claim) -> Iterator[LeasedProgress]:
+    with LeasedProgress(claim) as progress:
+        yield progress
+
+
+def write(claim: Claim, progress: LeasedProgress, step: int, *, recorded: bool = True) -> Path:
+    folder = workspace.checkpoints_folder(claim.job_id) / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "optimizer.pt").write_bytes(b"state of step %d" % step)
+    (folder / "trainer_state.json").write_text("{}")
+    if recorded:
+        progress.checkpoint(folder)
+    return folder
+
+
+def lines(claim: Claim, progress: LeasedProgress) -> str:
+    progress.flush()
+    return "\n".join(job_of(claim).events.values_list("message", flat=True))
+
+
+def test_the_newest_is_copied_to_where_only_this_attempt_writes(
+    claim: Claim, progress: LeasedProgress
+) -> None:
+    assert checkpoint_to_resume(claim, progress) is None
+    write(claim, progress, 90)
+    newest = write(claim, progress, 100)
+    copy = checkpoint_to_resume(claim, progress)
+    assert copy == workspace.inputs_folder(claim.job_id, claim.fence) / "checkpoint-100"
+    assert (copy / "optimizer.pt").read_bytes() == (newest / "optimizer.pt").read_bytes()
+    assert "differs" not in lines(claim, progress)
+
+
+def flip(folder: Path) -> None:
+    file = folder / "optimizer.pt"
+    content = bytearray(file.read_bytes())
+    content[3] ^= 1
+    file.write_bytes(content)
+
+
+def add(folder: Path) -> None:
+    (folder / "scheduler.pt").write_bytes(b"more")
+
+
+def remove(folder: Path) -> None:
+    (folder / "optimizer.pt").unlink()
+
+
+@pytest.mark.parametrize("change", [flip, add, remove])
+@pytest.mark.parametrize("step", [20, 40])
+def test_one_changed_byte_starts_the_run_over_with_a_note(
+    claim: Claim, progress: LeasedProgress, change: Callable[[Path], None], step: int
+) -> None:
+    folders = {each: write(claim, progress, each) for each in (20, 40)}
+    change(folders[step])
+    assert checkpoint_to_resume(claim, progress) is None
+    assert "the run starts from the beginning" in lines(claim, progress)
+    assert not workspace.checkpoints_folder(claim.job_id).exists()
+    inputs = workspace.inputs_folder(claim.job_id, claim.fence)
+    assert not list(inputs.glob("checkpoint-*"))
+
+
+def test_one_that_was_not_recorded_is_not_used_and_the_one_before_is(
+    claim: Claim, progress: LeasedProgress
+) -> None:
+    write(claim, progress, 20)
+    planted = write(claim, progress, 40, recorded=False)
+    copy = checkpoint_to_resume(claim, progress)
+    assert copy is not None
+    assert copy.name == "checkpoint-20"
+    assert not planted.exists()
+    assert "checkpoint-40 was not recorded" in lines(claim, progress)
+
+
+def test_what_was_rotated_away_is_forgotten(claim: Claim, progress: LeasedProgress) -> None:
+    old = write(claim, progress, 20)
+    for path in old.iterdir():
+        path.unlink()
+    old.rmdir()
+    write(claim, progress, 40)
+    assert set(job_of(claim).checkpoints) == {"checkpoint-40"}
+
+
+def test_who_lost_the_lease_records_nothing(claim: Claim, progress: LeasedProgress) -> None:
+    take_over(claim)
+    with pytest.raises(LeaseLost):
+        job_checkpoint(claim, name="checkpoint-1", manifest={}, there=["checkpoint-1"])
+    write(claim, progress, 20)
+    assert progress.lost
+    assert job_of(claim).checkpoints == {}
