@@ -158,7 +158,7 @@ WEB = env("ASSAY_PROCESS", "") == "web"
 # Requests that Django answers at once in one web process; how many more may wait, and how long.
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
-WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 30, least=1)
+WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 60, least=1)
 # Connections from clients that one web process keeps; those that are idle longest go first.
 WEB_CONNECTIONS = env_int("ASSAY_WEB_CONNECTIONS", 1000, least=16)
 # Seconds for the headers of a request to arrive, for its body to begin with (more for each 16 KiB
@@ -282,7 +282,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "django.contrib.staticfiles",
+    "assay.static_assets.StaticAssetsConfig",
     "django.contrib.postgres",
     "django.contrib.humanize",
     "rest_framework",
@@ -437,12 +437,17 @@ CONTENT_SECURITY_POLICY = {
 STATIC_URL = "static/"
 STATIC_ROOT = Path(env("ASSAY_STATIC_ROOT", str(Path.cwd() / "staticfiles")))
 STATICFILES_DIRS = [("assay", PACKAGE_DIR / "portal" / "static")]
-WHITENOISE_USE_FINDERS = not PRODUCTION
+# Serve what `collectstatic` has put there: compressed, fingerprinted, cached for a year. Otherwise
+# files are served as they stand in the source.
+STATIC_COLLECTED = env_bool("ASSAY_STATIC_COLLECTED", PRODUCTION)
+WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
+# Only people who debug load them.
+WHITENOISE_SKIP_COMPRESS_EXTENSIONS = ("map", "woff", "woff2", "png", "gz", "br")
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
-        if PRODUCTION
+        if STATIC_COLLECTED
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },
 }

@@ -73,6 +73,8 @@ class Stack:
             "ASSAY_KEY_PEPPER": self._secret("key-pepper"),
             "REDIS_URL": valkey.url,
             "MLFLOW_TRACKING_URI": self.mlflow.url,
+            "ASSAY_STATIC_ROOT": str(self.folder / "static"),
+            "ASSAY_STATIC_COLLECTED": "1",
             "DJANGO_SETTINGS_MODULE": "assay.settings",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
             "TOKENIZERS_PARALLELISM": "false",
@@ -87,6 +89,7 @@ class Stack:
         }
         self.manage("migrate", "--verbosity", "0")
         self.manage("apply_database_roles")
+        self.manage("collectstatic", "--no-input", "--clear", "--verbosity", "0")
         self._web()
         self._spawn("controller", "controller", sys.executable, "manage.py", "run_controller")
         self._workers()

@@ -1,0 +1,16 @@
+"""Which static files `collectstatic` takes along."""
+
+from __future__ import annotations
+
+from django.contrib.staticfiles.apps import StaticFilesConfig
+
+
+class StaticAssetsConfig(StaticFilesConfig):
+    """Django's static files, without those of packages that no page of ours names."""
+
+    ignore_patterns = [  # noqa: RUF012 (Django's own is an attribute of the instance)
+        *StaticFilesConfig.ignore_patterns,
+        "django_htmx",
+        "redoc",
+        "rest_framework",
+    ]

@@ -1,0 +1,51 @@
+"""The portal's assets as a browser gets them: small, named by their content, kept for a year."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.live.web_process import ROOT, environment, web
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+
+ASSET = re.compile(r'(?:href|src)="(/static/[^"]+)"')
+FINGERPRINT = re.compile(r"\.[0-9a-f]{12}\.")
+AGE = re.compile("max-age=([0-9]+), public, immutable")
+YEAR_S = 365 * 24 * 3600
+
+
+def test_assets_are_compressed_fingerprinted_and_kept(policy: Any, tmp_path: Path) -> None:
+    settings = {"ASSAY_STATIC_ROOT": str(tmp_path / "static"), "ASSAY_STATIC_COLLECTED": "1"}
+    collected = subprocess.run(
+        [sys.executable, "manage.py", "collectstatic", "--no-input", "--verbosity", "0"],
+        cwd=ROOT,
+        env={**environment(tmp_path), **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert collected.returncode == 0, collected.stderr[-2000:]
+    with web(tmp_path, **settings) as (url, _), httpx.Client(base_url=url, timeout=30) as client:
+        page = client.get("/sign-in")
+        assets = {path: client.get(path) for path in set(ASSET.findall(page.text))}
+        documented = client.get("/api/docs/")
+
+    assert len(assets) >= 5
+    for path, answer in assets.items():
+        assert answer.status_code == 200, path
+        assert FINGERPRINT.search(path), path
+        kept = AGE.fullmatch(answer.headers["cache-control"])
+        assert kept, path
+        assert int(kept[1]) >= YEAR_S, path
+    scripts = [answer for path, answer in assets.items() if path.endswith((".js", ".css"))]
+    assert {answer.headers["content-encoding"] for answer in scripts} == {"gzip"}
+    sent = sum(answer.num_bytes_downloaded for answer in scripts)
+    assert sent * 3 < sum(len(answer.content) for answer in scripts)
+    assert documented.status_code == 200
