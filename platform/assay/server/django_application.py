@@ -24,10 +24,11 @@ from governance.errors import DomainError
 # neither a thread nor a connection. All of them together may take the second number.
 BUFFERED_MAX = 2 * 1024 * 1024
 BUFFERED_TOTAL_MAX = 64 * 1024 * 1024
-# Bytes of all bodies that are not uploads, from their arrival to the end of their requests.
-SPOOLED_TOTAL_MAX = 128 * 1024 * 1024
 # The part of a body that is kept in memory; the rest waits on the disk.
 SPOOL_IN_MEMORY = 64 * 1024
+# What waits on the disk of all bodies that are not uploads. Beyond it large bodies are refused, and
+# forms that fit into memory, such as signing in, still are not.
+SPOOLED_TOTAL_MAX = 128 * 1024 * 1024
 
 
 class Handler(ASGIHandler):
@@ -183,13 +184,13 @@ class Exchange:
                 message = await self._following()
         except TimeoutError:
             raise bodies.late() from None
-        size = len(message.get("body", b""))
-        self._received += size
+        self._received += len(message.get("body", b""))
         if self._received > self.limit:
             raise bodies.too_large(self.limit)
-        if not self.uploads:
-            self._spooled += size
-            self._application.spooled += size
+        if not self.uploads and self._received > SPOOL_IN_MEMORY:
+            more = self._received - SPOOL_IN_MEMORY - self._spooled
+            self._spooled += more
+            self._application.spooled += more
             if self._application.spooled > SPOOLED_TOTAL_MAX:
                 raise Overloaded
         return message
