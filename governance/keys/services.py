@@ -36,6 +36,8 @@ OVERLAP = timedelta(hours=24)
 # What an application needs. A key that may do more needs a fresh second factor of who makes it.
 NARROW_SCOPES = frozenset({Action.DEPLOYMENT_INVOKE.value, Action.DEPLOYMENT_VIEW.value})
 _BINDING = frozenset({"key:create", "key:rotate", "key:update"})
+# Access tokens of one person that are neither revoked nor expired.
+TOKENS_MAX = 50
 
 
 def key_resource(key: ApiKey) -> Resource:
@@ -112,7 +114,7 @@ def access_token_create(
 
     Raises:
         InvalidInput: an empty name, unknown scopes, or a lifetime over 366 days.
-        WrongState: the account is inactive.
+        WrongState: the account is inactive, or has `TOKENS_MAX` tokens already.
     """
     asked = Asked(name, scopes or (), expires_at or timezone.now() + TOKEN_LIFETIME).tidy()
     with transaction.atomic():
@@ -120,6 +122,7 @@ def access_token_create(
         if not person.is_active:
             raise WrongState("The account is inactive; it gets no token.")
         check(asked, longest=TOKEN_MAX_LIFETIME)
+        _require_room(person)
         key, token = _mint(
             asked,
             person=person,
@@ -130,6 +133,19 @@ def access_token_create(
         )
         key_record(principal_for_person(person), "key:create", key)
     return key, token
+
+
+def _require_room(person: Person) -> None:
+    """Raise WrongState when the person, whose row is locked, has `TOKENS_MAX` live tokens."""
+    live = ApiKey.objects.filter(
+        person=person, revoked_at__isnull=True, expires_at__gt=timezone.now()
+    ).count()
+    if live >= TOKENS_MAX:
+        raise WrongState(
+            f"{person} has {live} access tokens, which is the most that a person may have.",
+            code="too_many_tokens",
+            hint="Revoke one that you no longer use, then create a new one.",
+        )
 
 
 def key_rotate(

@@ -207,11 +207,18 @@ def _read_limits() -> dict[str, list[Limit]]:
 def _read_keys(
     limits: dict[str, list[Limit]], public_ids: Collection[str] | None = None
 ) -> dict[str, KeyEntry]:
+    """Every department's key; or these credentials, personal access tokens among them.
+
+    People have far more tokens than departments have keys, and none is good for `/v1`: one is
+    looked up when it is presented, so that its holder is told why it is refused.
+    """
     since = timezone.now() - _REMEMBERED
     rows = ApiKey.objects.filter(
         Q(revoked_at__isnull=True) | Q(revoked_at__gt=since), expires_at__gt=since
     ).select_related("department", "root")
-    if public_ids is not None:
+    if public_ids is None:
+        rows = rows.filter(department__isnull=False)
+    else:
         rows = rows.filter(public_id__in=public_ids)
     return {row.public_id: _key_entry(row, limits) for row in rows}
 

@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 
 from governance.audit.models import AuditEvent
+from governance.keys import services
 from governance.keys.models import ApiKey
 from governance.keys.services import key_create, key_revoke
 from governance.people.models import Department, Person
@@ -182,3 +183,13 @@ def test_pages_follow_one_another_without_gaps(ada: Person, person: Callable[...
 
     assert names == [*(f"Person {number}" for number in range(6, -1, -1)), "Ada"]
     assert page["previous"] is not None
+
+
+def test_a_sign_in_beyond_the_most_tokens_is_refused_with_what_to_do(
+    ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "TOKENS_MAX", 1)
+    given = {"email": ada.email, "password": PASSWORD}
+    assert Api().post("auth/token", given).status_code == 201
+    problem = problem_of(Api().post("auth/token", given), 409, "too_many_tokens")
+    assert "Revoke one" in problem["hint"]

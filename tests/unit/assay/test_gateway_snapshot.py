@@ -8,6 +8,7 @@ import pytest
 from django.utils import timezone
 
 from assay.gateway.snapshot import read_snapshot
+from governance.keys.models import ApiKey
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.deployments.models import Deployment, Replica
 
@@ -44,3 +45,19 @@ def test_a_stopped_deployment_is_gone(stage: Stage) -> None:
     stage.deployment(behaviour=None)
     Deployment.objects.update(state="stopped")
     assert read_snapshot().deployments == {}
+
+
+def test_personal_tokens_are_not_read_with_the_keys_and_still_told_why(stage: Stage) -> None:
+    key, personal = stage.key(), stage.key(None)
+    assert set(read_snapshot().keys) == {key.split("_")[1]}
+    # Looked up when it is presented; the whole reading after that leaves it out again.
+    refused = stage.post("/v1/chat/completions", personal, json={})
+    assert (refused.status_code, "personal access token" in refused.text) == (401, True)
+    refresher = stage.application.gateway.start().refresher
+    assert refresher.snapshot is not None
+    assert personal.split("_")[1] in refresher.snapshot.keys
+    stage.notify()
+    assert set(refresher.snapshot.keys) == {key.split("_")[1]}
+    ApiKey.objects.filter(public_id=personal.split("_")[1]).update(revoked_at=timezone.now())
+    refused = stage.post("/v1/chat/completions", personal, json={})
+    assert (refused.status_code, "is revoked" in refused.text) == (401, True)

@@ -23,7 +23,7 @@ from governance.errors import (
     Unavailable,
     WrongState,
 )
-from governance.keys import leaks
+from governance.keys import leaks, services
 from governance.keys.checks import lifetime_days
 from governance.keys.leaks import key_report_leaked
 from governance.keys.models import ApiKey
@@ -298,6 +298,26 @@ def test_nobody_not_even_an_admin_gets_a_persons_token_by_rotating_it(
     with pytest.raises(WrongState, match="personal access token"):
         key_rotate(actor=admin, key_id=token.pk)
     assert ApiKey.objects.count() == 1
+
+
+def test_a_person_has_at_most_so_many_live_tokens(
+    person: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "TOKENS_MAX", 2)
+    dora, ben = person("Dora"), person("Ben")
+    first, _ = access_token_create(person=dora, name="one")
+    access_token_create(person=dora, name="two")
+    with pytest.raises(WrongState, match="Dora has 2 access tokens") as refused:
+        access_token_create(person=dora, name="three")
+    assert (refused.value.code, refused.value.status) == ("too_many_tokens", 409)
+    access_token_create(person=ben, name="of another person")
+    # What is revoked or expired makes room.
+    ApiKey.objects.filter(pk=first.pk).update(revoked_at=timezone.now())
+    access_token_create(person=dora, name="three")
+    ApiKey.objects.filter(person=dora, name="two").update(
+        created_at=timezone.now() - timedelta(days=2), expires_at=timezone.now()
+    )
+    access_token_create(person=dora, name="four")
 
 
 def test_another_departments_key_cannot_be_rotated(
