@@ -13,6 +13,7 @@ from governance.errors import Unavailable
 from governance.quotas import store
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.holds import holds_settle
+from governance.quotas.orphans import orphans_settle
 from governance.quotas.reconcile import counters_ready, quotas_reconcile, store_run
 
 logger = logging.getLogger(__name__)
@@ -20,9 +21,9 @@ STEP_S = 1.0
 
 
 class Keeper:
-    """Rebuilds counters that a flush took, gives back what nobody settled, settles what a crash
-    left behind, raises alerts, and compares counters with the ledger every now and then, and when
-    the store has started anew, for it may have older data.
+    """Rebuilds counters that a flush took, settles requests and jobs that a crash left behind,
+    gives back what nobody settled, raises alerts, and compares counters with the ledger every now
+    and then, and when the store has started anew, for it may have older data.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class Keeper:
             logger.warning(
                 "The counters were gone; %d were rebuilt from the ledger.", outcome.checked
             )
+        orphans_settle()
         if given_back := store.reclaim():
             logger.warning("%d reservations ran out and were given back.", given_back)
         holds_settle()

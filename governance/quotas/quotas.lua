@@ -7,6 +7,9 @@
 --   assay:quota:reservation:<id>          what one request has reserved, until it is settled
 --   assay:quota:deadlines                 reservations by the moment at which they are given back
 --   assay:quota:settled:<id>              settled already: a second call changes nothing
+--   assay:quota:admitted                  a hash: the usage entry of each request that runs, as it stands
+--                                         should nobody be there to settle it
+--   assay:quota:admitted:deadlines        these requests by the moment at which that is so
 --   assay:quota:stops:<date>              how often each limit had no room
 --   assay:quota:ready                     days and months repeat the ledger; missing after a flush
 --
@@ -18,6 +21,7 @@ local SLOT, WINDOW, DAY = 5000, 60000, 86400000
 local KEEP_DAY, KEEP_MONTH = 3 * DAY, 40 * DAY
 local SETTLED_FOR, RECLAIMED_AT_ONCE = 900000, 8
 local DEADLINES, READY = PREFIX .. 'deadlines', PREFIX .. 'ready'
+local ADMITTED, ADMITTED_UNTIL = PREFIX .. 'admitted', PREFIX .. 'admitted:deadlines'
 local floor = math.floor
 
 -- kind → window, field in its hash, what a request costs of it
@@ -240,8 +244,9 @@ local function answer(limits, stopped, wait, now)
   return table.concat(numbers, ' ')
 end
 
--- reserve: ARGV = "reserve", request id, lifetime in ms, tokens, money, device ms, then the limits.
---   All must have room, or be shadows; then all are charged. Answers, as one text that is quick to
+-- reserve: ARGV = "reserve", request id, lifetime in ms, tokens, money, device ms, usage entry or "",
+--   then the limits. All must have room, or be shadows; then all are charged, and the entry is kept
+--   until the request is settled. Answers, as one text that is quick to
 --   read: the index of the limit that stopped it, 0 for none or -1 for "not ready"; the wait in ms or
 --   -1 for never; the time; then for each limit what is left, ms until more is, and 1 if it had no room.
 local function reserve()
@@ -249,13 +254,18 @@ local function reserve()
   local deadline, dates = now + tonumber(ARGV[3]), calendar(now)
   local costs = {requests = 1, tokens = tonumber(ARGV[4]), money = tonumber(ARGV[5]), device = tonumber(ARGV[6])}
   give_back_expired(now, RECLAIMED_AT_ONCE)
-  local limits, missing = read_limits(7, costs, now, dates)
+  local limits, missing = read_limits(8, costs, now, dates)
   if missing then return '-1 0 ' .. number(now) end
   local stopped, wait = stopping(limits, now)
   if stopped > 0 then
     count_stop(dates, limits[stopped])
     return answer(limits, stopped, wait, now)
   end
+  if ARGV[7] ~= '' then
+    redis.call('HSET', ADMITTED, request, ARGV[7])
+    redis.call('ZADD', ADMITTED_UNTIL, number(deadline), request)
+  end
+  if #limits == 0 then return answer(limits, 0, 0, now) end
   local charged = {}
   for i, one in ipairs(limits) do
     if one.over then count_stop(dates, one) end
@@ -295,12 +305,17 @@ local function hold()
   return answer(limits, 0, 0, now)
 end
 
+local function forget(request)
+  if redis.call('HDEL', ADMITTED, request) == 1 then redis.call('ZREM', ADMITTED_UNTIL, request) end
+end
+
 -- settle: ARGV = "settle", request id, ran (1: it is a use), refund (1: not even the request counts),
 --   tokens, money, device ms, the moment it is charged to in ms, usage stream, usage entry or "",
 --   held money, held device ms, then the subjects of the use.
 --   Gives the reservation back, counts the use, and adds the entry. Answers 1 the first time.
 local function settle()
   local request, ran = ARGV[2], ARGV[3] == '1'
+  forget(request)
   local tokens, money, device = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
   local held_money, held_device = tonumber(ARGV[11]), tonumber(ARGV[12])
   if ran or held_money > 0 or held_device > 0 then
@@ -342,8 +357,30 @@ local function read()
   return table.concat(numbers, ' ')
 end
 
+-- unsettled: ARGV = "unsettled", how many at most. Answers id and entry of each request whose time has
+--   passed and that nobody has settled, in one list.
+local function unsettled()
+  local due = redis.call('ZRANGEBYSCORE', ADMITTED_UNTIL, '-inf', number(now_ms()), 'LIMIT', 0, tonumber(ARGV[2]))
+  local found = {}
+  for _, request in ipairs(due) do
+    found[#found + 1] = request
+    found[#found + 1] = redis.call('HGET', ADMITTED, request) or ''
+  end
+  return found
+end
+
+-- withdraw: ARGV = "withdraw", request id. It never ran: gives everything back and keeps no entry.
+local function withdraw()
+  redis.call('HDEL', ADMITTED, ARGV[2])
+  redis.call('ZREM', ADMITTED_UNTIL, ARGV[2])
+  return release(ARGV[2], 0, true) and 1 or 0
+end
+
 -- reclaim: ARGV = "reclaim", how many at most. Answers how many reservations were given back.
 local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) end
 
-local OPERATIONS = {reserve = reserve, hold = hold, settle = settle, read = read, reclaim = reclaim}
+local OPERATIONS = {
+  reserve = reserve, hold = hold, settle = settle, read = read, reclaim = reclaim,
+  unsettled = unsettled, withdraw = withdraw,
+}
 return OPERATIONS[ARGV[1]]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from django.conf import settings
@@ -93,6 +94,26 @@ def settle(entry: UsageEntry, *, held: Amount) -> bool:
         Unavailable: Redis does not answer; calling again is safe.
     """
     return bool(int(_run(settle_arguments(entry, held=held))))
+
+
+def unsettled(most: int = 100) -> list[tuple[str, bytes]]:
+    """Requests that were admitted and that nobody has settled in their time, by id, each with the
+    usage entry of its admission.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    flat: Any = _run(["unsettled", most])
+    return [(flat[i].decode(), flat[i + 1]) for i in range(0, len(flat), 2)]
+
+
+def withdraw(request_id: str) -> None:
+    """Forget an admission, and give back what it had reserved.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    _run(["withdraw", request_id])
 
 
 def reclaim(most: int = 1000) -> int:

@@ -107,11 +107,12 @@ class Verdict:
 
 
 def reserve_arguments(
-    request_id: str, lifetime_ms: int, amount: Amount, limits: Iterable[Limit]
+    request_id: str, lifetime_ms: int, amount: Amount, limits: Iterable[Limit], entry: str = ""
 ) -> list[Argument]:
-    """For one request: all limits must have room."""
+    """For one request: all limits must have room. `entry` is what the ledger gets of it, should
+    nobody settle it within its lifetime."""
     head: list[Argument] = ["reserve", request_id, lifetime_ms]
-    head += [amount.tokens, amount.micro, amount.device_ms]
+    head += [amount.tokens, amount.micro, amount.device_ms, entry]
     return head + [argument for limit in limits for argument in limit.arguments()]
 
 

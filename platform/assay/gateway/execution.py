@@ -20,6 +20,7 @@ from assay.gateway.rendering import GenerationRenderer, dumps, encode
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
 from governance.quotas.wire import Amount
+from governance.usage.records import UsageEntry
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 if TYPE_CHECKING:
@@ -93,12 +94,16 @@ class Execution:
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
-        reservation = await self._runtime.quotas.reserve(
-            request_id=self._call.request_id,
-            limits=self._key.limits + self._deployment.limits_for(self._key.department),
-            amount=self._most(),
-            lifetime_s=timeout_s,
-        )
+        try:
+            reservation = await self._runtime.quotas.reserve(
+                entry=self._admission(),
+                limits=self._key.limits + self._deployment.limits_for(self._key.department),
+                amount=self._most(),
+                lifetime_s=timeout_s,
+            )
+        except Unavailable:
+            self._runtime.ledger.spawn(self._runtime.quotas.withdraw(self._call.request_id))
+            raise
         self._quota_headers = reservation.headers
         self._call.shadowed = reservation.shadowed
         if reservation.at is not None:
@@ -124,6 +129,14 @@ class Execution:
                 # The work is called off, and what it used is paid for.
                 self._call.outcome = end[0]
                 self._abandon(inbox, *end)
+
+    def _admission(self) -> UsageEntry:
+        """What the ledger gets of the request if this process ends before it settles it."""
+        return self._call.entry(
+            "failed",
+            reason="The gateway ended while it answered; the prompt is charged by estimate.",
+            prompt_tokens=self._plan.prompt_tokens,
+        )
 
     def _most(self) -> Amount:
         """What the request may use at most; of device time, what it probably will."""

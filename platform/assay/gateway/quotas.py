@@ -7,6 +7,8 @@ primary (with replicas if wanted), not a sharded cluster.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +31,8 @@ from governance.quotas.wire import (
 )
 from governance.usage.records import UsageEntry
 
+logger = logging.getLogger(__name__)
+_ATTEMPTS = 3
 # A reservation outlives its request by this much before it is given back, in seconds.
 GRACE_S = 60
 Headers = list[tuple[bytes, bytes]]
@@ -68,18 +72,17 @@ class Quotas:
         self._script = client.register_script(SCRIPT)
 
     async def reserve(
-        self, *, request_id: str, limits: Sequence[Limit], amount: Amount, lifetime_s: float
+        self, *, entry: UsageEntry, limits: Sequence[Limit], amount: Amount, lifetime_s: float
     ) -> Reservation:
-        """Reserve one request and `amount` under every limit, or under none.
+        """Reserve one request and `amount` under every limit, or under none, and leave `entry` for
+        the ledger, should this process end before it settles the request.
 
         Raises:
             QuotaStopped: a limit has no room.
             Unavailable: Redis does not answer, or its counters are being rebuilt.
         """
-        if not limits:
-            return Reservation()
         lifetime_ms = int((lifetime_s + GRACE_S) * 1000)
-        arguments = reserve_arguments(request_id, lifetime_ms, amount, limits)
+        arguments = reserve_arguments(entry.request_id, lifetime_ms, amount, limits, entry.encode())
         try:
             text: bytes = await self._script(keys=(), args=arguments)
         except (redis.RedisError, OSError) as error:
@@ -98,7 +101,20 @@ class Quotas:
         over = [one for one, state in zip(limits, verdict.states, strict=True) if state.over]
         for one in over:
             SHADOWED.labels(one.kind).inc()
-        return Reservation(verdict.at_ms / 1000, headers, [one.name for one in over])
+        at = verdict.at_ms / 1000 if limits else None
+        return Reservation(at, headers, [one.name for one in over])
+
+    async def withdraw(self, request_id: str) -> None:
+        """Forget an admission whose reservation may have arrived although no answer came: it never
+        runs. If Redis stays away, the controller settles it as one that failed.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                await self._script(keys=(), args=["withdraw", request_id])
+                return
+            except (redis.RedisError, OSError) as error:
+                logger.warning("Request %s could not be withdrawn: %s", request_id, error)
+                await asyncio.sleep(2**attempt)
 
     async def measure(self, limits: Sequence[Limit]) -> None:
         """Bring the gauges of budgets up to date; keys have none, for there is no end of them.
