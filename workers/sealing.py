@@ -295,6 +295,13 @@ class ReplyReader:
         self._delivery, self._cipher, self._next = delivery, cipher, number + 1
         return event
 
+    @property
+    def holders(self) -> frozenset[str]:
+        """Public key of the worker process that answers; before it does, of all that could."""
+        if self._cipher is None:
+            return self._workers
+        return frozenset({self._delivery[:KEY_BYTES].hex()})
+
     def _cipher_of(self, delivery: bytes) -> AESGCM:
         if self._cipher is not None:
             if delivery != self._delivery:

@@ -24,6 +24,14 @@ DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes the engine workers' reconcile
 CONTROLLER_CHANNEL = "assay:controller"  # wakes the controller: a job was queued or delivered
 REPLY_MAXLEN = 100_000
 REPLY_TTL_S = 600
+# A worker process that lives says so this often, for this long, under a key of its own.
+ALIVE_EVERY_S = 1.0
+ALIVE_FOR_MS = 5000
+
+
+def alive_key(public_key: str) -> str:
+    """The key in the broker that is there as long as the worker process of `public_key` lives."""
+    return f"assay:worker:{public_key}"
 
 
 def deployment_queue(deployment_id: int) -> str:
@@ -100,8 +108,14 @@ class Failed:
     status: int = 500
 
 
-Event = Delta | Done | Failed
-_KINDS: dict[str, type[Delta] | type[Done] | type[Failed]] = {
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A worker has begun with the request. Its gateway knows now whose death ends it."""
+
+
+Event = Taken | Delta | Done | Failed
+_KINDS: dict[str, type[Taken] | type[Delta] | type[Done] | type[Failed]] = {
+    "taken": Taken,
     "delta": Delta,
     "done": Done,
     "failed": Failed,

@@ -114,6 +114,7 @@ def worker(db: None, redis: redis_module.Redis) -> Iterator[tuple[Answerer, Load
     host, replies = EngineHost(), Replies(redis)
     planned = plan()
     host.load(planned)
+    host.lease({planned.deployment_id: float("inf"), 999: float("inf")})
     yield Answerer(host, replies), planned
     host.close()
     replies.close()

@@ -27,6 +27,7 @@ from workers.wire import (
     INFERENCE_TASK,
     Delta,
     InferenceRequest,
+    Taken,
     deployment_queue,
 )
 
@@ -35,6 +36,12 @@ ENGINE = (
     *("-I", "tests.live.echo_catalogue,workers.tasks.inference"),
     *("-Q", "engine.none", "-P", "threads", "-c", "8"),
 )
+
+
+@pytest.fixture(autouse=True)
+def long_leases(settings: Any) -> None:
+    """No controller renews them here."""
+    settings.SERVING_LEASE_S = 3600
 
 
 def send(wire: Wire, deployment: Deployment, request_id: str, prompt: str) -> None:
@@ -65,7 +72,7 @@ class Ends:
         for fields in list(entries(self._redis))[self._read :]:
             self._read += 1
             event = self._wire.event(fields)
-            if not isinstance(event, Delta):
+            if not isinstance(event, Delta | Taken):
                 self._found[fields[b"id"].decode()] = event
         return self._found
 

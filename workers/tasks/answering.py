@@ -13,7 +13,7 @@ from workers.sealing import LONGEST_S, ReplySeals
 from workers.tasks.device import DeviceClock
 from workers.tasks.hosting import EngineHost, Loaded
 from workers.tasks.replies import Replies, Reply
-from workers.wire import Delta, Done, Event, Failed, InferenceRequest
+from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
 
 logger = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
@@ -44,6 +44,7 @@ class Answer:
             waited = time.time() - self._request.enqueued_at
             self._queue_ms = max(0, round(waited * 1000))
         self._clock.enter(self._request.request_id)
+        self._send(Taken())
 
     def over(self) -> None:
         """The request has left its engine, whether or not an end was sent."""

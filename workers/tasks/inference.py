@@ -21,6 +21,7 @@ from workers.listening import listener
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
+from workers.tasks.liveness import show_life
 from workers.tasks.replies import Replies
 from workers.wire import CANCEL_CHANNEL, DEPLOYMENTS_CHANNEL, INFERENCE_TASK
 
@@ -50,10 +51,18 @@ class Runtime:
                 ("assay-heartbeat", self._reconciler.beat),
             )
         ]
+        self._ended = threading.Event()
+        self._life = threading.Thread(
+            target=show_life,
+            args=(settings.REDIS_URL, self._seals.public_key, self._ended),
+            name="assay-life",
+            daemon=True,
+        )
 
     def start(self) -> None:
         """Register this process's key, then load what is to be served."""
         worker_key_register(worker=self._worker, public_key=self._seals.public_key)
+        self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
             CANCEL_CHANNEL: self._cancel,
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
@@ -70,6 +79,8 @@ class Runtime:
             thread.join(STOP_TIMEOUT_S)
         self._host.close()
         self._replies.close()
+        self._ended.set()
+        self._life.join(STOP_TIMEOUT_S)
 
     def answer(self, message: dict[str, Any]) -> None:
         """Answer a request that a gateway sealed for this process; refuse any other message."""

@@ -15,7 +15,7 @@ import redis.asyncio
 from assay.gateway.metrics import FORGED
 from governance.errors import DomainError
 from workers.sealing import Forged, ReplyReader
-from workers.wire import REPLY_TTL_S, Event
+from workers.wire import REPLY_TTL_S, Event, Failed, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,23 @@ class Replies:
         """Answers to `request_id` that still come are dropped."""
         self._expected.pop(request_id, None)
 
+    def holders(self) -> dict[str, frozenset[str]]:
+        """For each request that is published the worker process that answers it; before one does,
+        all that could.
+        """
+        return {
+            request_id: expected.reader.holders
+            for request_id, expected in self._expected.items()
+            if expected.reader is not None
+        }
+
+    def fail(self, request_id: str, failure: Failed) -> None:
+        """End a request as its worker would; whatever still comes is dropped."""
+        expected = self._expected.get(request_id)
+        if expected is not None:
+            expected.reader = None
+            expected.inbox.put_nowait(failure)
+
     async def _read(self) -> None:
         while True:
             try:
@@ -121,7 +138,10 @@ class Replies:
         if expected is None or expected.reader is None:
             return
         try:
-            expected.inbox.put_nowait(expected.reader.open(fields))
+            event = expected.reader.open(fields)
+            # The reader knows now which worker answers; the request hears of nothing.
+            if not isinstance(event, Taken):
+                expected.inbox.put_nowait(event)
         except Forged as error:
             FORGED.inc()
             logger.critical("FORGED REPLY to request %s refused: %s", request_id, error)

@@ -16,6 +16,7 @@ from assay.gateway.ledger import Ledger
 from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
+from assay.gateway.worker_watch import WorkerWatch
 from governance.usage.sealing import require_usage_key
 from workers.sealing import GatewaySeals, WireKey
 
@@ -51,6 +52,7 @@ class Runtime:
         self.device_times = DeviceTimes()
         self.ledger = Ledger(self.quotas)
         self.replies = Replies(self._reader)
+        self.worker_watch = WorkerWatch(self.client, self.replies)
         self.refresher = Refresher(self.client)
         self.running = Running(self.refresher)
         self.dispatcher = Dispatcher(self.client, wire)
@@ -59,11 +61,13 @@ class Runtime:
         self.running.start()
         self.refresher.start()
         self.replies.start()
+        self.worker_watch.start()
         self.ledger.start()
 
     async def stop(self) -> None:
         """Settle what is under way, then let go of everything."""
         await self.ledger.stop()
+        await self.worker_watch.stop()
         await self.replies.stop()
         await self.refresher.stop()
         await self.running.stop()

@@ -46,6 +46,7 @@ from workers.wire import (
     Done,
     Event,
     InferenceRequest,
+    alive_key,
     deployment_queue,
 )
 
@@ -71,6 +72,7 @@ class Responder:
         self.seals = WorkerSeals(WireKey(settings.WIRE_KEY))
         self._behaviour = behaviour
         self._client = redis_module.Redis.from_url(os.environ["REDIS_URL"])
+        self.live()
         self._stop = threading.Event()
         self._notices = self._client.pubsub(ignore_subscribe_messages=True)
         self._notices.subscribe(CANCEL_CHANNEL)
@@ -83,6 +85,15 @@ class Responder:
     def restart(self) -> None:
         """Have a new key, as a new process does, that no gateway knows of yet."""
         self.seals = WorkerSeals(WireKey(settings.WIRE_KEY))
+        self.live()
+
+    def live(self) -> None:
+        """Show a sign of life, which does not run out."""
+        self._client.set(alive_key(self.seals.public_key), "1")
+
+    def die(self) -> None:
+        """Show none any more, as after kill -9."""
+        self._client.delete(alive_key(self.seals.public_key))
 
     def _consume(self) -> None:
         with app.connection() as connection, connection.SimpleQueue(self.queue) as queue:

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+from django.conf import settings
 from redis import Redis
 
 from registry.manifests import Manifest
@@ -17,8 +18,18 @@ from tests.unit.workers.sealed import Wire
 from workers.deployments.plans import LoadPlan, Weights
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
+from workers.tasks.liveness import show_life
 from workers.tasks.replies import Replies, Reply, broken, merged
-from workers.wire import Delta, Done, Event, Failed, InferenceRequest
+from workers.wire import (
+    ALIVE_FOR_MS,
+    Delta,
+    Done,
+    Event,
+    Failed,
+    InferenceRequest,
+    Taken,
+    alive_key,
+)
 
 STREAM = "replies"
 ENGINE = "tests.unit.workers.echo:EchoEngine"
@@ -75,7 +86,12 @@ def events_of(redis: Redis, host: EngineHost, request: InferenceRequest) -> list
     replies, wire = Replies(redis), Wire()
     Answerer(host, replies).answer(*wire.open(request))
     replies.close()
-    return wire.read(redis)
+    return told(wire.read(redis))
+
+
+def told(events: list[Event]) -> list[Event]:
+    """What a caller hears of: not that a worker has begun."""
+    return [event for event in events if not isinstance(event, Taken)]
 
 
 def test_an_answer_arrives_on_the_stream_and_the_stream_expires(
@@ -158,7 +174,7 @@ def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
     running.join(60)
     assert not running.is_alive()
     replies.close()
-    (end,) = wire.read(redis)
+    (end,) = told(wire.read(redis))
     assert isinstance(end, Done)
     assert end.finish_reason == "cancelled"
 
@@ -172,7 +188,7 @@ def test_whatever_an_engine_raises_the_request_has_an_end(
     with pytest.raises(SystemExit) if raised else nullcontext():
         Answerer(host, replies).answer(*wire.open(request_for(plan(), prompt)))
     replies.close()
-    (end,) = wire.read(redis)
+    (end,) = told(wire.read(redis))
     assert isinstance(end, Failed)
     assert (end.code, end.status) == ("engine_error", 500)
 
@@ -235,3 +251,23 @@ def test_without_a_lease_nothing_is_answered(redis: Redis, host: EngineHost) -> 
         redis.delete(STREAM)
     host.lease({one.deployment_id: time.monotonic() + 60})
     assert isinstance(events_of(redis, host, request_for(one))[-1], Done)
+
+
+def test_a_worker_says_first_that_it_has_taken_a_request(redis: Redis, host: EngineHost) -> None:
+    host.load(plan())
+    replies, wire = Replies(redis), Wire()
+    Answerer(host, replies).answer(*wire.open(request_for(plan())))
+    replies.close()
+    assert wire.read(redis)[0] == Taken()
+
+
+def test_a_worker_shows_life_until_it_ends(redis: Redis) -> None:
+    stop = threading.Event()
+    life = threading.Thread(target=show_life, args=(settings.REDIS_URL, "ab", stop))
+    life.start()
+    while not redis.exists(alive_key("ab")):
+        assert life.is_alive()
+    assert 0 < redis.pttl(alive_key("ab")) <= ALIVE_FOR_MS
+    stop.set()
+    life.join(30)
+    assert not redis.exists(alive_key("ab"))

@@ -28,7 +28,7 @@ from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.jobs import run, run_claim
 from workers.tasks.replies import Replies
-from workers.wire import Done, InferenceRequest
+from workers.wire import Done, InferenceRequest, Taken
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 GOOD, BAD = ["good", "fine", "great", "happy"], ["bad", "poor", "awful", "sad"]
@@ -114,6 +114,7 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     )
     host, replies = EngineHost(), Replies(redis)
     host.load(load_plan(deployment))
+    host.lease({deployment.pk: float("inf")})
     wire = Wire()
     request, seals = wire.open(
         InferenceRequest(
@@ -130,7 +131,8 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     Answerer(host, replies).answer(request, seals)
     replies.close()
     host.close()
-    (done,) = wire.read(redis)
+    taken, done = wire.read(redis)
+    assert taken == Taken()
     assert isinstance(done, Done)
     assert done.results is not None
     assert {each["label"] for each in done.results[0]} == {"positive", "negative"}
