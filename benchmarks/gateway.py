@@ -62,11 +62,12 @@ def respond(queue: str) -> None:
     django.setup()
     from workers.deployments.worker_keys import worker_key_register
     from workers.sealing import WireKey, WorkerSeals
-    from workers.wire import Delta, Done
+    from workers.wire import Delta, Done, alive_key
 
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
     worker = WorkerSeals(WireKey(settings.WIRE_KEY))
     worker_key_register(worker="responder", public_key=worker.public_key)
+    client.set(alive_key(worker.public_key), "1")
     delta = Delta("Adds two numbers.", 4)
     done = Done("stop", prompt_tokens=60, completion_tokens=4)
     while True:

@@ -233,7 +233,7 @@ def test_one_bad_entry_on_the_reply_stream_costs_no_other_request_its_answer(
 ) -> None:
     def stutter(request: InferenceRequest, reply: Reply) -> None:
         for event in (b"{", b'{"type":"unknown"}', b"[]"):
-            stage.redis.xadd(request.reply_stream, {"id": request.request_id, "event": event})
+            stage.redis.xadd(request.reply_stream, {"id": "req_other", "event": event})
         stage.redis.xadd(request.reply_stream, {"nothing": "at all"})
         say_hello(request, reply)
 

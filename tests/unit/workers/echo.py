@@ -18,7 +18,7 @@ class Panic(BaseException):
 
 
 class EchoEngine:
-    """Answers at once, word by word. A prompt of `wait` ends only when it is cancelled, one of
+    """Answers at once, word by word. A prompt that ends on `wait` ends only when cancelled, one of
     `prepare` is not yet known to the engine when the cancel comes; `panic` and `exit` raise.
     """
 
@@ -51,7 +51,9 @@ class EchoEngine:
         if words == ["prepare"]:
             self.arrived.set()
             assert self.prepared.wait(60)
-        if words in (["wait"], ["prepare"]):
+        if words[-1] == "wait" or words == ["prepare"]:
+            for word in words[:-1]:
+                sink(Delta(word, 1))
             self.waiting[request.request_id] = sink
             self.arrived.set()
             return
