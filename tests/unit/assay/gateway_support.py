@@ -235,6 +235,15 @@ class Stage:
         self.notify()
         return made
 
+    def respond(self, deployment: Deployment, behaviour: Behaviour) -> None:
+        """Put a responder behind a deployment that has a replica and none behind it."""
+        responder = Responder(deployment.pk, behaviour)
+        self.responders.append(responder)
+        worker_key_register(
+            worker=f"responder-{deployment.pk}", public_key=responder.seals.public_key
+        )
+        self.notify()
+
     def limit(self, kind: str, limit: int, department: str = "engineering", **changes: Any) -> None:
         QuotaLimit.objects.create(
             department=self.department(department), kind=kind, limit=limit, **changes

@@ -21,7 +21,7 @@ from governance.keys.tokens import format_token, mint
 from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.store import read_counts
 from governance.usage.records import USAGE_STREAM
-from tests.unit.assay.gateway_support import Reply, Responder, Stage, say_hello, stage, wait_until
+from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage, wait_until
 from workers.wire import (
     SNAPSHOT_CHANNEL,
     Delta,
@@ -252,7 +252,7 @@ def test_a_store_that_takes_no_writes_lets_no_request_through(stage: Stage) -> N
         stage.redis.config_set("maxmemory", 0)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
     assert "retry-after" in refused.headers
-    stage.responders.append(Responder(deployment.pk, say_hello))
+    stage.respond(deployment, say_hello)
     assert stage.post(CHAT, token, json=GOOD).status_code == 200
     assert len(stage.responders[0].requests) == 1
 
@@ -268,7 +268,7 @@ def test_a_request_that_the_broker_does_not_take_costs_nothing(stage: Stage) -> 
     (entry,) = stage.entries()
     assert (entry.ran, entry.outcome) == (False, "unavailable")
     stage.redis.delete(deployment_queue(deployment.pk))
-    stage.responders.append(Responder(deployment.pk, say_hello))
+    stage.respond(deployment, say_hello)
     assert stage.post(CHAT, token, json=GOOD).status_code == 200
 
 
