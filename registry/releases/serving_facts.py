@@ -7,6 +7,7 @@ hashes its text, and only a text that was not seen before is read.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chains
 
+logger = logging.getLogger(__name__)
 _REMEMBERED_DOSSIERS = 5_000
 
 
@@ -146,12 +148,21 @@ def _dossier_facts(releases: Collection[Release]) -> dict[int, DossierFacts]:
     if unknown := [pk for pk, stamp in stamps.items() if stamp not in _dossiers]:
         if len(_dossiers) + len(unknown) > _REMEMBERED_DOSSIERS:
             _dossiers.clear()
-        rows = Release.objects.filter(pk__in=unknown).annotate(stamp=_STAMP)
+        for pk in unknown:
+            _remember(pk)
+    # It cannot be parsed, or it changed between the two readings; the next one tells.
+    unknown_yet = DossierFacts("", fault="its dossier could not be read")
+    return found | {pk: _dossiers.get(stamp, unknown_yet) for pk, stamp in stamps.items()}
+
+
+def _remember(pk: int) -> None:
+    """Read one dossier. Alone, since a text that cannot be parsed breaks the whole query."""
+    rows = Release.objects.filter(pk=pk).annotate(stamp=_STAMP)
+    try:
         for dossier, stamp in rows.values_list("dossier", "stamp"):
             _dossiers[bytes(stamp)] = DossierFacts.of(dossier)
-    # One that changed between the two readings is judged by the next one.
-    changed = DossierFacts("", fault="it is being changed")
-    return found | {pk: _dossiers.get(stamp, changed) for pk, stamp in stamps.items()}
+    except ValueError as error:
+        logger.error("The dossier of release %s cannot be parsed: %s", pk, error)
 
 
 _STAMP = Func(

@@ -49,8 +49,7 @@ class EngineHost:
     """
 
     def __init__(self) -> None:
-        # 0700, and nobody else's: what is loaded from it is what was hashed into it.
-        self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
+        self._root: Path | None = None
         self._engines: dict[tuple[str, str], Hosted] = {}
         self._loaded: dict[int, Loaded] = {}
         self._leases: Mapping[int, float] = {}
@@ -113,7 +112,8 @@ class EngineHost:
         """Unload everything and remove the private copies."""
         for deployment_id in self.loaded():
             self.unload(deployment_id)
-        shutil.rmtree(self._root, ignore_errors=True)
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
 
     def _start(self, key: tuple[str, str], plan: LoadPlan) -> Hosted:
         folder = self._copy(plan.weights)
@@ -128,6 +128,10 @@ class EngineHost:
         return hosted
 
     def _copy(self, weights: Weights) -> Path:
+        if self._root is None or not self._root.is_dir():
+            # 0700, and nobody else's: what is loaded from it is what was hashed into it. Not made
+            # before the first load, so that a full volume is that load's failure.
+            self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         folder = Path(tempfile.mkdtemp(dir=self._root)) / "files"
         try:
             copy_verified(store.version_folder(weights.digest), folder, weights.manifest)

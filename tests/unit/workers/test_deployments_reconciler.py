@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import resource
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -315,6 +316,16 @@ def test_a_worker_without_room_or_volume_fails_and_tries_again(
     assert state_of(deployment) == ("serving", "ready")
     ready = Replica.objects.get(deployment=deployment)
     assert (ready.failures, ready.retry_at, ready.message) == (0, None, "")
+
+
+def test_a_temporary_folder_that_was_cleared_is_made_anew(worker: Worker) -> None:
+    deployed(b"one", "first")
+    worker.reconcile()
+    assert worker.host._root is not None
+    shutil.rmtree(worker.host._root)
+    second = deployed(b"two", "second")
+    worker.reconcile()
+    assert state_of(second) == ("serving", "ready")
 
 
 def later(seconds: float) -> Callable[[], float]:

@@ -93,6 +93,20 @@ def test_a_reading_is_the_same_whether_or_not_the_dossier_was_read(worker: Worke
         assert (said[0] is None) is (sentence == "")
 
 
+def test_a_dossier_that_cannot_be_parsed_stops_its_release_alone(worker: Worker) -> None:
+    bad, good = deployed("bad"), deployed("good")
+    with connection.cursor() as cursor:
+        # More digits than Python reads as a number.
+        cursor.execute(
+            "UPDATE registry_release SET dossier = "
+            "jsonb_build_object('n', repeat('9', 5000)::numeric) WHERE id = %s",
+            [bad.release_id],
+        )
+    verdicts = serving_verdicts([deployment.release for deployment in live_deployments()])
+    assert not verdicts[bad.release_id].readable
+    assert verdicts[good.release_id].refusal is None
+
+
 def test_a_verdict_takes_the_same_queries_however_much_is_live(
     worker: Worker, django_assert_num_queries: Callable[[int], Any]
 ) -> None:
