@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms import TablerForm
+from assay.portal.forms import TablerForm, unchosen
 from registry.incidents.models import Serious, Severity
 from registry.incidents.services import HAPPENED_MAX, REASON_MAX, TEXT_MAX, TITLE_MAX
 from registry.releases.breakglass.models import AfterVerdict
@@ -38,7 +38,7 @@ class IncidentForm(TablerForm):
         help_text="What was seen, when, and whom it concerns; name no people.",
     )  # fmt: skip
     severity = forms.ChoiceField(
-        choices=_SEVERITIES,
+        choices=unchosen(_SEVERITIES),
         help_text="High and critical ones suspend every approved release of the version, and of "
         "what stands on it, as soon as you report them.",
     )
@@ -90,7 +90,7 @@ class AfterReviewForm(TablerForm):
     """What a third person says of it afterwards."""
 
     verdict = forms.ChoiceField(
-        choices=((AfterVerdict.JUSTIFIED, "It was justified"),
-                 (AfterVerdict.NOT_JUSTIFIED, "It was not justified")),
+        choices=unchosen(((AfterVerdict.JUSTIFIED, "It was justified"),
+                          (AfterVerdict.NOT_JUSTIFIED, "It was not justified"))),
     )  # fmt: skip
     lessons = forms.CharField(max_length=LESSONS_MAX, label="What follows from it", widget=_rows(4))

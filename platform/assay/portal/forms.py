@@ -17,6 +17,11 @@ def titled(choices: Any) -> list[tuple[str, str]]:
     return [(value, label[:1].upper() + label[1:]) for value, label in choices]
 
 
+def unchosen(choices: Any) -> list[tuple[str, str]]:
+    """Choices that begin with none chosen, for an answer that a person must give."""
+    return [("", "Choose…"), *choices]
+
+
 class TablerForm(forms.Form):
     """Gives every widget Tabler's class."""
 
@@ -196,7 +201,7 @@ class DatasetForm(DepartmentScoped):
 
     name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
     task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
-    classification = forms.ChoiceField(choices=titled(Classification.choices))
+    classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
     licence = forms.CharField(max_length=120)
     description = forms.CharField(
         max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})

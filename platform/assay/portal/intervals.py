@@ -20,9 +20,9 @@ from registry.releases.comparison.measures import (
 )
 
 _VERDICTS = {
-    BETTER: "better, beyond noise",
-    WORSE: "worse, beyond noise",
-    WITHIN_NOISE: "within noise",
+    BETTER: "significantly better",
+    WORSE: "significantly worse",
+    WITHIN_NOISE: "no significant change",
     ALONE: "",
 }
 
@@ -125,14 +125,14 @@ def verdict_words(change: Change) -> str:
         said = _VERDICTS[change.verdict]
         return f"{said}, row by row" if change.paired else said
     if change.low is not None:
-        return "another, beyond noise"
-    return "not known whether beyond noise" if change.size else "the same"
+        return "significantly different"
+    return "significance unknown" if change.size else "the same"
 
 
 def gate_words(gate: GateCheck) -> str:
     """Whether it passes, and whether the sample is large enough to tell."""
     said = "pass" if gate.passed else "fail" if gate.value is not None else "not measured"
-    return f"{said}, within noise of the gate" if gate.clear is False else said
+    return f"{said}, not significantly" if gate.clear is False else said
 
 
 def bar_of(

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms import TablerForm, titled
+from assay.portal.forms import TablerForm, titled, unchosen
 from governance.reviews.policies.selectors import InForce
 from registry.releases.models import Environment, Visibility
 from registry.releases.risk import QUESTIONS
@@ -23,11 +23,15 @@ YES_NO = {
 
 
 def _named(question: str) -> list[tuple[str, str]]:
-    return [(str(answer), words) for answer, words in QUESTIONS[question].items()]
+    return unchosen((str(answer), words) for answer, words in QUESTIONS[question].items())
 
 
-def _yes_no(question: str) -> forms.BooleanField:
-    return forms.BooleanField(required=False, label=YES_NO[question])
+def _yes_no(question: str) -> forms.TypedChoiceField:
+    return forms.TypedChoiceField(
+        label=YES_NO[question],
+        choices=unchosen([("yes", "Yes"), ("no", "No")]),
+        coerce=lambda answer: answer == "yes",
+    )
 
 
 class RiskForm(TablerForm):
@@ -43,7 +47,6 @@ class RiskForm(TablerForm):
     data_classification = forms.ChoiceField(
         label="Classification of its data",
         choices=_named("data_classification"),
-        initial="internal",
         help_text="The higher of what it is given and what it was trained on.",
     )
     personal_data = _yes_no("personal_data")
@@ -74,7 +77,7 @@ class ReleaseForm(RiskForm):
             (Visibility.ORGANISATION, "Everyone knows of it; only those above use it"),
         )
     )
-    tier = forms.ChoiceField(label="Risk tier", initial="limited")
+    tier = forms.ChoiceField(label="Risk tier")
     purpose = forms.CharField(max_length=1000, widget=forms.Textarea(attrs={"rows": 3}))
     affected_people = forms.CharField(
         max_length=2000,
@@ -97,6 +100,6 @@ class ReleaseForm(RiskForm):
         field = self.fields["departments"]
         field.queryset = departments  # type: ignore[attr-defined]
         field.label_from_instance = lambda department: department.name  # type: ignore[attr-defined]
-        self.fields["tier"].choices = [  # type: ignore[attr-defined]
+        self.fields["tier"].choices = unchosen(  # type: ignore[attr-defined]
             (each.policy.name, each.document.title) for each in policies
-        ]
+        )

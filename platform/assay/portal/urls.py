@@ -198,9 +198,7 @@ urlpatterns = [
         review_threads.Thread.as_view(),
         name="review_thread",
     ),
-    path(
-        "reviews/<int:id>/checklist/<slug:code>", reviews.Attest.as_view(), name="review_checklist"
-    ),
+    path("reviews/<int:id>/attest", reviews.Attest.as_view(), name="review_attest"),
     path(
         "reviews/<int:id>/checklist/<slug:code>/waivers",
         waivers.WaiverAsk.as_view(),

@@ -71,14 +71,38 @@ def test_disabled_choices_say_why(company: Company) -> None:
     assert "All gates passed" in approve
 
 
-def test_a_reviewer_attests_a_checklist_item(company: Company) -> None:
+def test_a_reviewer_attests_the_selected_items_all_or_none(company: Company) -> None:
     review = company.review_open
-    response = signed_in(company.carla).post(
-        f"/reviews/{review.pk}/checklist/oversight", {"note": "Named in the answers."}
-    )
+    review.checklist.create(code="classification", title="Classification fits", state="open")
+    client, address = signed_in(company.carla), f"/reviews/{review.pk}/attest"
+    grounds = {"note": "Named in the answers."}
 
-    assert response.status_code == 302
-    assert review.checklist.get(code="oversight").attested_by == company.carla
+    for items in ([], ["oversight", "gates"], ["oversight", "absent"], ["x"] * 2 + ["y"]):
+        assert client.post(address, {**grounds, "item": items}).status_code in (400, 404, 409)
+    assert client.post(address, {"item": ["oversight"]}).status_code == 400
+    assert review.checklist.get(code="oversight").attested_by is None
+
+    both = ["oversight", "classification"]
+    assert client.post(address, {**grounds, "item": both}).status_code == 302
+    attested = review.checklist.filter(attested_by=company.carla, state="satisfied")
+    assert set(attested.values_list("code", flat=True)) == set(both)
+
+
+def test_nothing_is_preselected_and_what_blocks_is_a_link(company: Company) -> None:
+    review = company.review_open
+    html = signed_in(company.carla).get(f"/reviews/{review.pk}").content.decode()
+
+    verdicts = html.split('<fieldset class="verdicts">')[1].split("</fieldset>")[0]
+    assert "checked" not in verdicts
+    blocks = html.split("Blocks approval:")[1].split("</span>")[0]
+    assert '<a href="#item-gates">1 failed check</a>' in blocks
+    assert '<a href="#item-oversight">1 item to judge</a>' in blocks
+    assert 'id="item-gates"' in html
+    assert "2 machine checks passed" in html
+    form = signed_in(company.devi).get(f"/versions/{company.second.pk}/release").context["form"]
+    for name in ("data_classification", "annex_iii", "personal_data", "tier"):
+        assert form.fields[name].choices[0] == ("", "Choose…")
+        assert form[name].value() in (None, "")
 
 
 def test_posts_without_a_token_are_refused(company: Company) -> None:

@@ -15,11 +15,13 @@ from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
 from registry.versions.models import ModelVersion
+from tests.unit.assay.test_review_policies_surfaces import YES_NO
 from tests.unit.registry.test_releases import ANSWERS, FIELDS, Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 ASKED: dict[str, Any] = {
+    **dict.fromkeys(YES_NO, "no"),
     "environment": "production",
     "deployment_name": "review-sentiment",
     "visibility": "department",

@@ -113,7 +113,7 @@ def test_a_reviewer_says_whether_it_blocks_and_others_are_not_asked(
     say(enzo, page)
     assert [each.blocking for each in ReviewThread.objects.order_by("pk")] == [True, False]
     html = shown(carla, page)
-    assert "1 thread to resolve" in html
+    assert ">1 open thread</a>" in html
     assert "Blocks approval" in html
 
 

@@ -144,12 +144,23 @@ def test_the_pages_cost_few_queries_and_hold_nothing_inline(
 # The tier beside the form
 
 
+YES_NO = (
+    "vulnerable_groups",
+    "personal_data",
+    "special_categories",
+    "interacts_with_people",
+    "generates_content",
+    "general_purpose_model",
+)
+
+
 def risk(**answers: str) -> dict[str, str]:
     return {
         "eu_ai_act_role": "deployer",
         "annex_iii": "none",
         "data_classification": "internal",
         "autonomy": "suggests",
+        **dict.fromkeys(YES_NO, "no"),
         **answers,
     }
 
@@ -158,8 +169,8 @@ def risk(**answers: str) -> dict[str, str]:
     ("answers", "said"),
     [
         ({}, "the least is <strong>Minimal risk</strong>"),
-        ({"personal_data": "on"}, "At least <strong>Limited risk</strong>: it handles personal"),
-        ({"general_purpose_model": "on"}, "At least <strong>General-purpose model</strong>"),
+        ({"personal_data": "yes"}, "At least <strong>Limited risk</strong>: it handles personal"),
+        ({"general_purpose_model": "yes"}, "At least <strong>General-purpose model</strong>"),
         ({"annex_iii": "justice"}, "At least <strong>High risk</strong>: its purpose lies in"),
     ],
 )
@@ -170,6 +181,7 @@ def test_the_form_tells_which_tier_follows_and_why(
     answer = client.get("/releases/tier", risk(**answers))
     assert said in body(answer)
     assert client.get("/releases/tier", risk(annex_iii="sports")).status_code == 400
+    assert "Answer 1 more question" in body(client.get("/releases/tier", risk(autonomy="")))
 
 
 def test_the_form_asks_every_question_and_offers_the_tiers_in_force(db: None) -> None:
@@ -178,6 +190,7 @@ def test_the_form_asks_every_question_and_offers_the_tiers_in_force(db: None) ->
     page = client.get(f"/versions/{company.second.pk}/release")
     form = page.context["form"]
     assert [value for value, _ in form.fields["tier"].choices] == [
+        "",
         "minimal",
         "limited",
         "general-purpose",

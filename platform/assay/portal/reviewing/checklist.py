@@ -47,6 +47,11 @@ class Shown:
         )
 
     @property
+    def passed_by_machine(self) -> bool:
+        """True for a passed machine check, which needs no attention."""
+        return self.item.automatic and self.item.state == ChecklistState.SATISFIED
+
+    @property
     def requested(self) -> bool:
         return self.waiver is not None and self.waiver.state == WaiverState.REQUESTED
 
@@ -71,9 +76,17 @@ def checklist(page: Page) -> dict[str, Any]:
         for item in page.review.checklist.all()
     ]
     today = timezone.now().date()
+    posted = page.screen.request.POST
+    not_applicable = sum(s.item.state == ChecklistState.NOT_APPLICABLE for s in items)
     return {
         "checklist": items,
-        "met": sum(shown.is_met for shown in items),
+        "met": sum(shown.is_met for shown in items) - not_applicable,
+        "applicable": len(items) - not_applicable,
+        "not_applicable": not_applicable,
+        "passed_by_machine": sum(shown.passed_by_machine for shown in items),
+        "attestable": any(shown.attests for shown in items),
+        "attest_items": posted.getlist("item"),
+        "attest_note": posted.get("note", ""),
         "waived": sum(shown.in_force for shown in items),
         "may_attest": attests,
         "first_day": today.isoformat(),

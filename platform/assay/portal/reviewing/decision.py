@@ -8,8 +8,8 @@ from assay.portal.reviewing.parts import Page
 from governance.people.proof import CODE as STEP_UP
 from governance.permissions import Action
 from governance.reviews.absences.selectors import stands_in_for
-from governance.reviews.models import Review, Verdict
-from governance.reviews.selectors import decision_obstacle
+from governance.reviews.models import ChecklistState, Review, Verdict
+from governance.reviews.selectors import Standing, decision_obstacle
 
 VERDICTS = (
     (Verdict.COMMENT, "Comment", "Say something without deciding."),
@@ -26,25 +26,54 @@ def decision(page: Page) -> dict[str, Any]:
     )
     voting = page.actor.specialities | stands_in_for(page.actor, page.review).keys()
     choices = choices_for(page, page.review) if speaking else []
+    unproved = any(c["code"] == STEP_UP for c in choices)
     return {
+        "page_open": page.is_open,
+        "blockers": blockers(page.standing, choices),
         "standing": page.standing,
         "choices": choices,
-        "may_condition": any(
-            c["value"] == Verdict.APPROVE and (not c["blocked"] or c["code"] == STEP_UP)
-            for c in choices
-        ),
-        "unproved": any(c["code"] == STEP_UP for c in choices),
+        "may_condition": any(c["value"] == Verdict.APPROVE and not c["blocked"] for c in choices),
+        "unproved": unproved,
         "decides": any(not c["blocked"] for c in choices if c["value"] != Verdict.COMMENT),
         "specialities": sorted(voting & set(page.review.required_approvals)),
     }
 
 
+def blockers(standing: Standing, choices: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Words and link of each thing that keeps the release from being approved now."""
+    found = []
+    for state, words in (
+        (ChecklistState.FAILED, "failed check"),
+        (ChecklistState.OPEN, "item to judge"),
+        (ChecklistState.WAIVED, "ended waiver"),
+    ):
+        items = [item for item in standing.blocking if item.state == state]
+        if items:
+            found.append(_blocker(f"#item-{items[0].code}", len(items), words))
+    if standing.unresolved:
+        first = standing.unresolved[0]
+        found.append(_blocker(f"#thread-{first.pk}", len(standing.unresolved), "open thread"))
+    approve = next((c for c in choices if c["value"] == Verdict.APPROVE), None)
+    if not found and approve and approve["blocked"]:
+        found.append({"href": "#decision", "words": "you may not approve"})
+    return found
+
+
+def _blocker(href: str, count: int, words: str) -> dict[str, str]:
+    one, _, rest = words.partition(" ")
+    plural = words if count == 1 else f"items {rest}" if one == "item" else f"{words}s"
+    return {"href": href, "words": f"{count} {plural}"}
+
+
 def choices_for(page: Page, review: Review) -> list[dict[str, str]]:
-    """The four verdicts, each with why it is disabled when it is."""
+    """The four verdicts, each with the reason if it is disabled."""
     choices = []
     for verdict, title, about in VERDICTS:
         obstacle = decision_obstacle(page.actor, review, verdict)
         blocked, code = (obstacle.message, obstacle.code) if obstacle else ("", "")
+        if code == STEP_UP:
+            # Submitting requests the second factor.
+            blocked = ""
         choices.append(
             {"value": verdict, "title": title, "about": about, "blocked": blocked, "code": code}
         )

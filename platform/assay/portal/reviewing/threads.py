@@ -104,7 +104,6 @@ def threads(page: Page) -> dict[str, Any]:
         "may_comment": voice.obstacle is None,
         "why_no_comment": voice.obstacle.message if voice.obstacle else "",
         "blocks": voice.obstacle is None and voice.decides,
-        "unresolved": [t for t in found if t.state == ThreadState.OPEN and t.blocking],
     }
 
 

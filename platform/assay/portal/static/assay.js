@@ -252,10 +252,37 @@ function finish() {
   document.querySelector("#decision [name=verdict]:not(:disabled)")?.focus();
 }
 
+/* Selects the current checklist item for attestation, or goes to the grounds. */
+function attest() {
+  const box = document.activeElement.closest(".check")?.querySelector("input[form=attest]");
+  if (box) {
+    box.checked = !box.checked;
+    announce(box.checked ? "Selected." : "Not selected.");
+    return;
+  }
+  document.getElementById("attest-note")?.focus();
+}
+
+function approve() {
+  const choice = document.querySelector("#verdict-approve:not(:disabled)");
+  if (!choice) return;
+  choice.checked = true;
+  document.getElementById("reason").focus();
+}
+
+function leave(box) {
+  const stop = box.closest(STOPS) || document.getElementById("main");
+  const target = stop.tagName === "DETAILS" ? stop.querySelector("summary") : stop;
+  if (target === stop) stop.tabIndex = -1;
+  target.focus();
+}
+
 const KEYS = {
   j: () => step(STOPS, 1),
   k: () => step(STOPS, -1),
   n: () => step("[data-open]", 1),
+  a: attest,
+  y: approve,
   c: comment,
   f: finish,
   "?": () => {
@@ -268,6 +295,10 @@ const KEYS = {
 function pressed(event) {
   if (!document.querySelector("[data-keys]") || localStorage.getItem(KEYS_OFF)) return;
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.key === "Escape" && event.target.matches(EDITED)) {
+    leave(event.target);
+    return;
+  }
   if (event.target.closest(EDITED) || document.querySelector("dialog[open]") || !Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
   KEYS[event.key]();
@@ -294,6 +325,45 @@ document.addEventListener("DOMContentLoaded", () => {
   targeted();
   drawAll(document);
   document.querySelectorAll("[data-follow]").forEach(follow);
+});
+/* ---- the review page's forms: sent by htmx, so that nothing jumps ---- */
+
+const TYPED = "textarea[id], input[id]:not([type=hidden], [type=radio], [type=checkbox])";
+let typedElsewhere = [];
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (!event.detail.boosted) return;
+  const reply = event.detail.xhr;
+  if (!reply.responseText.includes('id="main"')) {
+    // Signed out, or another kind of page.
+    event.detail.shouldSwap = false;
+    location.href = reply.responseURL || location.href;
+    return;
+  }
+  // A refusal is a page too, which says why.
+  if (reply.status >= 400) {
+    event.detail.shouldSwap = true;
+    event.detail.isError = false;
+  }
+  const sent = event.detail.requestConfig.elt;
+  typedElsewhere = [...document.querySelectorAll(TYPED)]
+    .filter((box) => box.value !== box.defaultValue && !sent.contains(box) && box.form !== sent)
+    .map((box) => [box.id, box.value]);
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.target.id !== "main") return;
+  for (const [id, value] of typedElsewhere) {
+    const box = document.getElementById(id);
+    if (box && !box.value) {
+      box.value = value;
+      opened(box);
+    }
+  }
+  typedElsewhere = [];
+  document.querySelectorAll("[data-keys-on]").forEach((box) => {
+    box.checked = !localStorage.getItem(KEYS_OFF);
+  });
+  announce(document.querySelector("#main .alert[role]")?.textContent.trim() || "");
 });
 document.addEventListener("assay:theme", () => charts.forEach((_, canvas) => draw(canvas)));
 document.addEventListener("htmx:afterSettle", (event) => drawAll(event.detail.elt));

@@ -24,6 +24,7 @@ from registry.releases.carrying import renewal_obstacle
 from registry.releases.exports.services import release_export
 from registry.releases.models import ReleaseState
 from registry.releases.renewal import release_renewal
+from registry.releases.risk import QUESTIONS
 from registry.releases.selectors import release_get, release_review
 from registry.releases.services import release_submit, release_withdraw
 from registry.releases.tiers import least_tier_shown
@@ -86,10 +87,12 @@ class ReleaseTier(Screen):
     template_name = "portal/models/release_tier.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        form = RiskForm(self.request.GET)
-        answers = cleaned(form)
-        least = least_tier_shown(actor=self.actor, answers=answers)
-        return {"least": least}
+        given = self.request.GET
+        unanswered = sum(not given.get(question) for question in QUESTIONS)
+        if unanswered:
+            return {"unanswered": unanswered}
+        answers = cleaned(RiskForm(given))
+        return {"least": least_tier_shown(actor=self.actor, answers=answers)}
 
 
 class ReleasePage(ActionScreen):

@@ -19,8 +19,13 @@ from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
 from assay.portal.reviewing.decision import decision
 from assay.portal.reviewing.dossier import dossier
 from assay.portal.reviewing.parts import Page
-from assay.portal.views.step_up import conditions_kept, typed_forget, typed_keep, typed_kept
-from governance.errors import NotFound
+from assay.portal.views.step_up import (
+    conditions_kept,
+    typed_forget,
+    typed_keep,
+    typed_kept,
+)
+from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from governance.reviews.checklist import checklist_attest
 from governance.reviews.models import Review
@@ -31,6 +36,7 @@ from registry.releases.models import ReleaseState
 from registry.releases.selectors import release_get
 from registry.releases.services import release_answer, release_decide
 
+ITEMS_MAX = 100
 TABS = (
     ("changed", "What changed"),
     ("evidence", "Evidence"),
@@ -140,11 +146,20 @@ class Answer(ReviewPage):
 
 
 class Attest(ReviewPage):
-    """A reviewer vouches for one checklist item."""
+    """A reviewer attests the selected checklist items, all or none, on the same grounds."""
 
-    def act(self, *, id: int, code: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
+        codes = list(dict.fromkeys(self.request.POST.getlist("item")))
+        if not 1 <= len(codes) <= ITEMS_MAX:
+            raise InvalidInput(
+                "No checklist item is selected." if not codes else "Too many items are selected.",
+                hint="Select the items that you attest, then try again.",
+                fields={"item": ["Select at least one."]},
+            )
         note = self.request.POST.get("note", "").strip()
-        checklist_attest(actor=self.actor, review_id=review.pk, code=code, note=note)
-        messages.success(self.request, "Attested.")
-        return back(id)
+        for code in codes:
+            checklist_attest(actor=self.actor, review_id=review.pk, code=code, note=note)
+        count = f"{len(codes)} items" if len(codes) > 1 else "1 item"
+        messages.success(self.request, f"Attested {count}.")
+        return redirect(f"{reverse('portal:review', args=[id])}#checklist")
