@@ -48,6 +48,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Build",
         (
             Entry("Overview", "portal:overview", "layout-dashboard", ("overview",)),
+            Entry("Your tasks", "portal:tasks", "inbox", ("task",)),
             Entry("Models", "portal:models", "box", ("model", "version", "intake", "release")),
             Entry("Datasets", "portal:datasets", "database", ("dataset",)),
             Entry("Jobs", "portal:jobs", "activity", ("job",)),

@@ -50,6 +50,8 @@ from assay.portal.views import (
 app_name = "portal"
 urlpatterns = [
     path("", overview.Overview.as_view(), name="overview"),
+    path("tasks", overview.Tasks.as_view(), name="tasks"),
+    path("tasks/badge", overview.TaskBadge.as_view(), name="tasks_badge"),
     path("overview/running", overview.Running.as_view(), name="overview_running"),
     path("access-request", overview.AccessRequested.as_view(), name="access_request"),
     path("sign-in", sign_in.SignIn.as_view(), name="login"),

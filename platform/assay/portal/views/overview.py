@@ -1,15 +1,13 @@
-"""The first page: what needs me, what runs, how things stand."""
+"""The first page: the person's tasks, what runs, how things stand."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 
 from assay.portal.access import may_somewhere
 from assay.portal.account_forms import AccessRequestForm
@@ -17,22 +15,21 @@ from assay.portal.first_steps import first_steps
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.reads import usage_days
 from assay.portal.series import usage_bars
+from assay.portal.tasks import tasks_of
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.people.access_requests import (
     access_request_create,
-    access_requests_open,
     own_access_request,
 )
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.selectors import alerts_now
-from governance.reviews.inbox import reviews_awaiting
 from governance.usage.records import JOBS
 from governance.usage.selectors import usage_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_pressing
-from registry.intake.models import Intake, IntakeState
+from registry.intake.models import IntakeState
 from registry.intake.selectors import intakes_visible_to
 from registry.releases.models import ReleaseState
 from registry.releases.selectors import releases_visible_to
@@ -45,6 +42,7 @@ from workers.jobs.models import JobState
 from workers.jobs.selectors import jobs_visible_to
 
 EXPIRING_SHOWN = 10
+HOME_TASKS = 12
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
 
@@ -53,48 +51,12 @@ def running_jobs(actor: Principal) -> dict[str, Any]:
     return {"running": jobs_visible_to(actor).filter(state__in=LIVE).order_by("-created_at")[:6]}
 
 
-def intakes_to_sign(actor: Principal) -> list[Intake]:
-    """Deliveries that passed their checks and that this person may sign off."""
-    if not may_somewhere(actor, Action.INTAKE_SIGN_OFF, kind="intake"):
-        return []
-    waiting = intakes_visible_to(actor).filter(state=IntakeState.AWAITING_SIGN_OFF)
-    return list(waiting.exclude(submitted_by_id=actor.person_id).select_related("model")[:5])
-
-
-def needs_me(actor: Principal) -> dict[str, Any]:
-    """Everything that waits for this person, most pressing kinds first."""
-    week = timezone.now() - timedelta(days=7)
-    broken = jobs_visible_to(actor).filter(
-        state__in=(JobState.FAILED, JobState.DEAD), finished_at__gte=week
-    )
-    mine = Q(submitted_by_id=actor.person_id) | Q(department__slug__in=leads(actor))
-    found = {
-        "reviews": list(reviews_awaiting(actor).select_related("department")[:6]),
-        "changes": list(
-            releases_visible_to(actor).filter(mine, state=ReleaseState.CHANGES_REQUESTED)[:5]
-        ),
-        "intakes": intakes_to_sign(actor),
-        "broken": list(
-            broken.filter(Q(created_by_id=actor.person_id) | Q(department__slug__in=leads(actor)))[
-                :5
-            ]
-        ),
-    }
-    found["access_requests"] = list(access_requests_open(actor)[:5])
-    return {**found, "anything": any(found.values())}
-
-
 def request_access(actor: Principal) -> dict[str, Any]:
     """What the page offers a person without any role; nothing for others."""
     if actor.roles:
         return {}
     form = AccessRequestForm()
     return {"access_form": form, "access_request": own_access_request(actor)}
-
-
-def leads(actor: Principal) -> list[str]:
-    """The departments that this person leads."""
-    return [r.department for r in actor.roles if r.role == "lead" and r.department]
 
 
 def way_of_a_model(actor: Principal) -> list[dict[str, Any]]:
@@ -175,7 +137,7 @@ class Overview(ActionScreen):
         return {
             "first_steps": first_steps(actor),
             **request_access(actor),
-            "needs": needs_me(actor),
+            "tasks": tasks_of(actor)[:HOME_TASKS],
             "alerts": alerts_now(actor),
             "incidents": list(incidents_pressing(actor).prefetch_related(None)[:20]),
             "expiring": releases_expiring(actor)[:EXPIRING_SHOWN],
@@ -205,3 +167,21 @@ class Running(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return render(request, "portal/parts/running.html", running_jobs(self.actor))
+
+
+class Tasks(Screen):
+    """Everything that waits for the person: the notification center."""
+
+    template_name = "portal/tasks.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {"tasks": tasks_of(self.actor)}
+
+
+class TaskBadge(Screen):
+    """Number of the person's tasks, fetched by every page after it has loaded."""
+
+    template_name = "portal/parts/task_badge.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {"tasks": tasks_of(self.actor)}

@@ -1,0 +1,241 @@
+"""Everything that waits for the signed-in person: the source of Home and of the notifications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q
+from django.urls import reverse
+from django.utils import timezone
+
+from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.reads import after_reviews
+from governance.people.access_requests import access_requests_open
+from governance.permissions import Action
+from governance.policy.models import PolicyState, PolicyVersion
+from governance.principals import Principal
+from governance.reviews.inbox import reviews_awaiting
+from registry.incidents.selectors import incidents_pressing
+from registry.intake.models import IntakeState
+from registry.intake.selectors import intakes_visible_to
+from registry.releases.breakglass.models import BreakGlassState
+from registry.releases.breakglass.selectors import break_glasses_visible_to
+from registry.releases.models import ReleaseState
+from registry.releases.selectors import releases_visible_to
+from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.selectors import deployments_visible_to
+from workers.deployments.states import LIVE
+from workers.jobs.models import JobState
+from workers.jobs.selectors import jobs_visible_to
+
+# Of each kind; more stand on the page of the kind.
+SHOWN = 6
+RECENT = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thing to do. `tone` is bad, warn or info; `at` is when it is due or happened."""
+
+    tone: str
+    icon: str
+    title: str
+    detail: str
+    href: str
+    at: datetime | None = None
+    due: bool = False
+
+
+def tasks_of(actor: Principal) -> list[Task]:
+    """Return what waits for `actor`, the most urgent first; at most `SHOWN` of each kind.
+
+    A source asks nothing of the database for people whose roles give them nothing to do there.
+    """
+    if actor.person_id is None:
+        return []
+    found = [task for source in SOURCES for task in source(actor)]
+    urgency = {"bad": 0, "warn": 1, "info": 2}
+    return sorted(found, key=lambda task: urgency[task.tone])
+
+
+def _href(name: str, *args: Any) -> str:
+    return reverse(f"portal:{name}", args=args)
+
+
+def _leads(actor: Principal) -> list[str]:
+    return [held.department for held in actor.roles if held.role == "lead" and held.department]
+
+
+def _incidents(actor: Principal) -> Iterator[Task]:
+    if not may_somewhere(actor, Action.INCIDENT_UPDATE, kind="incident"):
+        return
+    for incident in incidents_pressing(actor).prefetch_related(None)[:SHOWN]:
+        yield Task(
+            "bad",
+            "alert-circle",
+            f"Handle {incident.get_severity_display().lower()} incident: {incident.title}",
+            f"{incident.get_state_display()}",
+            _href("incident", incident.pk),
+            incident.opened_at,
+        )
+
+
+def _emergency_access(actor: Principal) -> Iterator[Task]:
+    for glass in after_reviews(actor)[:SHOWN]:
+        late = glass.due_at is not None and glass.due_at <= timezone.now()
+        yield Task(
+            "bad" if late else "warn",
+            "alert-triangle",
+            f"Review emergency access {glass.pk} to {glass.release.deployment_name}",
+            glass.department.name,
+            _href("break_glass", glass.pk),
+            glass.due_at,
+            due=True,
+        )
+    if not may_somewhere(actor, Action.RELEASE_BREAK_GLASS_CONFIRM, kind="release"):
+        return
+    requested = break_glasses_visible_to(actor).filter(state=BreakGlassState.REQUESTED)
+    mine = Q(asked_by_id=actor.person_id) | Q(excluded_people__contains=[actor.person_id])
+    for glass in requested.exclude(mine)[:SHOWN]:
+        yield Task(
+            "bad",
+            "alert-triangle",
+            f"Confirm emergency access {glass.pk} to {glass.release.deployment_name}",
+            f"{glass.department.name} · requested by {glass.asked_by.name}",
+            _href("break_glass", glass.pk),
+            glass.asked_at,
+        )
+
+
+def _deployments(actor: Principal) -> Iterator[Task]:
+    places = departments_where(actor, Action.DEPLOYMENT_CREATE, kind="deployment")
+    newer = Deployment.objects.filter(
+        name=OuterRef("name"),
+        release__environment=OuterRef("release__environment"),
+        pk__gt=OuterRef("pk"),
+    )
+    refused = deployments_visible_to(actor).filter(
+        ~Exists(newer), state=DeploymentState.REFUSED, department__in=places
+    )
+    for deployment in refused[:SHOWN]:
+        yield Task(
+            "bad",
+            "ban",
+            f"Rejected bytes: {deployment.name}",
+            deployment.message,
+            _href("deployment", deployment.pk),
+            deployment.created_at,
+        )
+    live = Deployment.objects.filter(release=OuterRef("pk"), state__in=LIVE)
+    rows = releases_visible_to(actor).filter(
+        ~Exists(live), state=ReleaseState.APPROVED, department__in=places
+    )
+    for release in rows.filter(expires_at__gt=timezone.now()).prefetch_related(None)[:SHOWN]:
+        yield Task(
+            "info",
+            "rocket",
+            f"Deploy release {release.pk}: {release.version}",
+            f"Approved and not deployed · {release.environment} · {release.deployment_name}",
+            _href("release", release.pk),
+            release.approved_at,
+        )
+
+
+def _reviews(actor: Principal) -> Iterator[Task]:
+    for review in reviews_awaiting(actor).select_related("department")[:SHOWN]:
+        yield Task(
+            "bad" if review.due_at <= timezone.now() else "warn",
+            "clipboard-check",
+            f"Review {review.subject_name}",
+            f"{review.department.name} · {review.tier} risk · round {review.round}",
+            _href("review", review.pk),
+            review.due_at,
+            due=True,
+        )
+
+
+def _policies(actor: Principal) -> Iterator[Task]:
+    if not may(actor, Action.POLICY_DECIDE, kind="policy"):
+        return
+    waiting = PolicyVersion.objects.filter(state=PolicyState.PROPOSED).defer("rules", "tests")
+    for version in waiting.exclude(authors__contains=[actor.person_id])[:SHOWN]:
+        yield Task(
+            "warn",
+            "shield-lock",
+            f"Decide on policy {version.number}",
+            version.note,
+            _href("policy_version", version.number),
+            version.proposed_at,
+        )
+
+
+def _requested_changes(actor: Principal) -> Iterator[Task]:
+    mine = Q(submitted_by_id=actor.person_id) | Q(department__slug__in=_leads(actor))
+    rows = releases_visible_to(actor).filter(mine, state=ReleaseState.CHANGES_REQUESTED)
+    for release in rows.prefetch_related(None)[:SHOWN]:
+        yield Task(
+            "warn",
+            "message-2",
+            f"Answer requested changes to {release.version}",
+            f"{release.environment} · {release.deployment_name}",
+            _href("release", release.pk),
+        )
+
+
+def _access_requests(actor: Principal) -> Iterator[Task]:
+    for request in access_requests_open(actor)[:SHOWN]:
+        yield Task(
+            "info",
+            "user",
+            f"{request.person.name} requests a role",
+            request.text,
+            _href("person", request.person_id),
+            request.created_at,
+        )
+
+
+def _intakes(actor: Principal) -> Iterator[Task]:
+    if not may_somewhere(actor, Action.INTAKE_SIGN_OFF, kind="intake"):
+        return
+    waiting = intakes_visible_to(actor).filter(state=IntakeState.AWAITING_SIGN_OFF)
+    for intake in waiting.exclude(submitted_by_id=actor.person_id).select_related("model")[:SHOWN]:
+        yield Task(
+            "info",
+            "package-import",
+            f"Sign off {intake.model.name}",
+            f"Every check passed · {intake.source}",
+            _href("intake", intake.pk),
+            intake.created_at,
+        )
+
+
+def _failed_jobs(actor: Principal) -> Iterator[Task]:
+    mine = Q(created_by_id=actor.person_id) | Q(department__slug__in=_leads(actor))
+    broken = jobs_visible_to(actor).filter(
+        mine, state__in=(JobState.FAILED, JobState.DEAD), finished_at__gte=timezone.now() - RECENT
+    )
+    for job in broken[:SHOWN]:
+        yield Task(
+            "bad",
+            "activity",
+            f"Failed job: {job.title}",
+            job.error or job.get_state_display(),
+            _href("job", job.pk),
+            job.finished_at,
+        )
+
+
+SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
+    _incidents,
+    _emergency_access,
+    _deployments,
+    _reviews,
+    _policies,
+    _requested_changes,
+    _access_requests,
+    _intakes,
+    _failed_jobs,
+)
