@@ -90,3 +90,14 @@ def test_tasks_cost_a_bounded_number_of_queries(company: Company) -> None:
     with CaptureQueriesContext(connection) as captured:
         assert client.get("/tasks/badge").status_code == 200
     assert len(captured) == 34, [each["sql"][:90] for each in captured]
+
+
+def test_a_version_that_was_not_evaluated_is_not_called_trusted(company: Company) -> None:
+    client = signed_in(company.enzo)
+    base = client.get(f"/versions/{company.first.base_id}").content.decode()
+    assert "Intake passed · not evaluated" in base
+    assert "Trusted" not in base.split("</h1>")[0]
+    tuned = client.get(f"/versions/{company.second.pk}").content.decode()
+    assert "Trusted · evaluated" in tuned
+    versions = client.get(f"/models/{company.first.model.name}").content.decode()
+    assert versions.count(">Live<") == 1 or versions.count("Live</span>") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Max, QuerySet
+from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
@@ -21,6 +21,8 @@ from registry.evaluations.services import gate_set
 from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import model_get, models_visible_to, versions_visible_to
 from registry.versions.services import model_create
+from workers.deployments.models import DeploymentState
+from workers.deployments.selectors import deployments_visible_to
 from workers.jobs.requests import BASE_TASKS, fine_tune_request
 
 
@@ -83,6 +85,11 @@ class ModelPage(ActionScreen):
         model = model_get(actor=self.actor, name=name)
         department = model.department.slug
         versions = versions_visible_to(self.actor).filter(model=model)
+        serving = deployments_visible_to(self.actor).filter(
+            release__version=OuterRef("pk"), state=DeploymentState.SERVING
+        )
+        measured = evaluations_visible_to(self.actor).filter(version=OuterRef("pk"))
+        versions = versions.annotate(evaluated=Exists(measured), live=Exists(serving))
         return {
             "model": model,
             "task": TASKS.get(model.task),
