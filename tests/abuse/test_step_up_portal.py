@@ -138,7 +138,7 @@ EXEMPT: Mapping[str, str] = {
     "/review-policies/{id}/withdraw": ASKS,
     "/reviews/absences/{id}/end": PROTECTS,
     "/reviews/{id}/answer": ASKS,
-    "/reviews/{id}/checklist/{code}": "counts only with an approval",
+    "/reviews/{id}/attest": "counts only with an approval",
     "/reviews/{id}/checklist/{code}/waivers": ASKS,
     "/reviews/{id}/comments": SAYS,
     "/reviews/{id}/drafts/{draft_id}": OWN,

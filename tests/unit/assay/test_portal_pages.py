@@ -27,16 +27,16 @@ LISTS = (
 # Pinned: a rise is a decision, not an accident. Each asks whether any glass is broken. The first
 # page asks seven contexts, and for alarms and incidents.
 QUERIES = {
-    "/": 67,
-    "/models": 14,
-    "/intakes": 14,
-    "/datasets": 14,
-    "/jobs": 13,
-    "/reviews": 20,
-    "/deployments": 15,
-    "/playground": 14,
-    "/keys": 21,
-    "/usage": 15,
+    "/": 69,
+    "/models": 15,
+    "/intakes": 15,
+    "/datasets": 15,
+    "/jobs": 14,
+    "/reviews": 21,
+    "/deployments": 16,
+    "/playground": 15,
+    "/keys": 22,
+    "/usage": 16,
 }
 # Around each: the scope of row security, as in `test_api_lists`.
 SCOPE = 4

@@ -53,7 +53,7 @@ def test_numbers_stand_beside_the_live_ones_with_what_to_make_of_them(company: C
     assert "-1.590 -2.328 to -0.852" in said
     assert "Significantly better Perplexity" in said
     # 31.2 after 28.4 with a gate at 35, which the interval does not reach.
-    assert "Fail Significantly better chrF n = 320 Gate ≥ 35" in said
+    assert "Fail Significantly better chrF n = 48 Gate ≥ 35" in said
     assert "not significantly" not in said.lower()
     assert said.index("long, over 80 characters") < said.index("short, up to 80 characters")
 

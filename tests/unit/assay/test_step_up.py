@@ -113,31 +113,28 @@ def test_a_password_alone_decides_nothing_and_says_so_on_the_page(
 ) -> None:
     visitor = Visitor().sign_in(carla)
     page = visitor.get(f"/reviews/{company.review_open.pk}").content.decode()
-    assert "Prove who you are" in page
-    assert "Rejecting review" in page
+    assert "A vote needs a second factor" in page
     assert in_portal(visitor, company).status_code == 403
     assert not Decision.objects.filter(reason="Not yet.").exists()
     assert in_portal(visitor, company, verdict="comment").status_code == 302
 
 
-def test_whoever_proves_it_comes_back_to_what_they_had_typed(
+def test_a_vote_without_a_second_factor_asks_for_one_and_is_then_cast(
     company: Company, carla: Person
 ) -> None:
     visitor = Visitor().sign_in(carla)
     give_totp(carla)
-    review = f"/reviews/{company.review_open.pk}"
-    went = in_portal(visitor, company, prove="yes")
-    assert went.status_code == 302
-    assert went["Location"].startswith("/account/prove?next=%2Freviews%2F")
+    asked = in_portal(visitor, company)
+    assert asked.status_code == 403
+    page = asked.content.decode()
+    assert "Verify your identity" in page
+    assert '<input type="hidden" name="reason" value="Not yet.">' in page
     assert not Decision.objects.filter(reason="Not yet.").exists()
 
-    assert visitor.post("/account/prove", code="000000", next=review).status_code == 401
-    back = visitor.post("/account/prove", code=totp_now(carla), next=review)
-    assert back["Location"] == review
-    page = visitor.get(review).content.decode()
-    assert "Not yet." in page
-    assert "Prove who you are" not in page
-    assert in_portal(visitor, company).status_code == 302
+    assert in_portal(visitor, company, step_up="yes", code="000000").status_code == 401
+    assert not Decision.objects.filter(reason="Not yet.").exists()
+    code = totp_now(carla)
+    assert in_portal(visitor, company, step_up="yes", code=code).status_code == 302
     decision = Decision.objects.get(reason="Not yet.")
     assert decision.proof_method == "totp"
     assert decision.proved_at is not None
@@ -147,7 +144,6 @@ def test_whoever_proves_it_comes_back_to_what_they_had_typed(
     voted = bodies(action="release:decide")[-1]["data"]
     assert voted["proof_method"] == "totp"
     assert voted["proved_at"][:16] == decision.proved_at.isoformat()[:16]
-    # What was typed is kept no longer than it is needed.
     assert "Not yet." not in json.dumps(dict(visitor.client.session))
 
 

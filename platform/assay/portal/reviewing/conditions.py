@@ -12,15 +12,15 @@ from governance.errors import InvalidInput, WrongState
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, asked, conditions_agreed
 
 PREFIX = "condition_"
-# What is kept of a form over the way to a second factor and back.
+# Bounds on what is shown again of a form that was refused.
 FIELDS_MAX, VALUES_MAX, LENGTH_MAX = 120, 100, (OBLIGATION_MAX + 2) * OBLIGATIONS_MAX
 
 Typed = dict[str, list[str]]
 
 
-def conditions(page: Page, kept: Typed) -> dict[str, Any]:
+def conditions(page: Page) -> dict[str, Any]:
     """What has been asked for in this round, what holds of it together, and what was typed."""
-    typed = typed_conditions(page.screen.request) or kept
+    typed = typed_conditions(page.screen.request)
     said = asked(page.review)
     return {
         "asked": [(vote.person, each.words()) for vote, each in said],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -19,12 +18,6 @@ from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
 from assay.portal.reviewing.decision import decision
 from assay.portal.reviewing.dossier import dossier
 from assay.portal.reviewing.parts import Page
-from assay.portal.views.step_up import (
-    conditions_kept,
-    typed_forget,
-    typed_keep,
-    typed_kept,
-)
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from governance.reviews.checklist import checklist_attest
@@ -80,13 +73,13 @@ class ReviewPage(ActionScreen):
             "incidents": incidents_of(self.actor, release.version_id),
             "tabs": TABS,
             "tab": page.tab,
-            "typed": self.request.POST or typed_kept(self.request, review.pk),
+            "typed": self.request.POST,
             "may_renew": release.state == ReleaseState.VOIDED
             and page.may(Action.RELEASE_SUBMIT, "release"),
             "may_pack": page.may(Action.RELEASE_EVIDENCE, "release"),
             **changed(page),
             **checklist(page),
-            **conditions(page, conditions_kept(self.request, review.pk)),
+            **conditions(page),
             **conversation(page),
             **decision(page),
             **dossier(page),
@@ -104,10 +97,6 @@ class Decide(ReviewPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         post = self.request.POST
-        if "prove" in post:
-            typed_keep(self.request, review.pk)
-            here = f"{reverse('portal:review', args=[review.pk])}#decision"
-            return redirect(f"{reverse('portal:account_prove')}?{urlencode({'next': here})}")
         release_decide(
             actor=self.actor,
             release_id=int(review.subject_id),
@@ -118,7 +107,6 @@ class Decide(ReviewPage):
             conditions=conditions_given(post),
             submit_drafts="keep_drafts" not in post,
         )
-        typed_forget(self.request)
         messages.success(self.request, "Recorded. It stands in the audit log under your name.")
         return back(id)
 
