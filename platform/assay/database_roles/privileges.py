@@ -77,12 +77,13 @@ _ACCOUNTS = {
 
 _PEOPLE = {
     "governance_absence": Grant(web=KEEP, controller=READ),
+    "governance_accessrequest": Grant(web=ALL),
     "governance_apikey": Grant(web=KEEP, controller="SELECT, UPDATE (last_used_at)"),
     "governance_department": Grant(web=KEEP, controller=READ, worker=READ),
     "governance_directorygroup": Grant(web=ALL),
     "governance_directorygroup_members": Grant(web=ALL),
     "governance_groupmapping": Grant(web=ALL),
-    "governance_onetimelink": Grant(web=KEEP),
+    "governance_onetimelink": Grant(web=ALL),
     "governance_person": Grant(web=KEEP, controller=READ),
     "governance_policyversion": Grant(web=KEEP, controller=READ),
     "governance_roleassignment": Grant(web=ALL, controller=READ),
