@@ -11,6 +11,7 @@ from operator import or_
 
 from django.db.models import Q
 
+from governance.audit.search.action_words import actions_said
 from governance.audit.search.models import NameRole
 from governance.audit.search.names import (
     Pairs,
@@ -153,7 +154,7 @@ def _by_columns(given: EventFilter) -> Iterable[Part]:
 
 
 def _by_query(actor: Principal, text: str) -> Part:
-    """Any of: who, what, a request's id, an action."""
+    """Any of: who, what, a request's id, an action by its name or by the words of its sentence."""
     actors, subjects = named(actor, text)
     found = [
         _called(_ACTOR, actors, text),
@@ -162,6 +163,8 @@ def _by_query(actor: Principal, text: str) -> Part:
     ]
     if ":" in text:
         found.append(_action(text))
+    if actions := actions_said(text):
+        found.append(Part(Q(action__in=actions), (Way(("action",), tuple((a,) for a in actions)),)))
     holds = reduce(or_, (part.holds for part in found))
     return Part(holds, tuple(dict.fromkeys(way for part in found for way in part.ways)))
 

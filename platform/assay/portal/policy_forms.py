@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from django import forms
 
 from assay.portal.forms import TablerForm
+from governance.errors import InvalidInput
 from governance.people.models import Speciality
 from governance.permissions import Action
 from governance.policy.cases import RESOURCE_TYPES
@@ -22,6 +24,17 @@ from governance.policy.rules import (
 from governance.principals import PrincipalKind
 
 CONDITIONS_MAX = 20
+PRINCIPAL = (
+    *("kinds", "services", "roles", "specialities"),
+    *("department_roles", "member_roles", "departments"),
+)
+# Processes of the platform that act as themselves.
+SERVICES = ("bootstrap", "compute-worker", "controller", "engine-worker", "scim", "sso")
+ATTRIBUTES = (
+    *("department", "departments", "owner", "responsible", "visibility", "shared"),
+    *("classification", "modality", "environment", "state", "tier"),
+    *(f"context.{name}" for name in CONTEXT_KINDS),
+)
 
 
 def _pairs(values: Any) -> list[tuple[str, str]]:
@@ -35,14 +48,6 @@ def _several(label: str, values: Any) -> forms.MultipleChoiceField:
         required=False,
         widget=forms.CheckboxSelectMultiple(),
     )
-
-
-def _texts(label: str, help_text: str = "") -> forms.CharField:
-    return forms.CharField(label=label, required=False, max_length=2000, help_text=help_text)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 class RuleForm(TablerForm):
@@ -59,14 +64,21 @@ class RuleForm(TablerForm):
     specialities = _several("Reviewers for", Speciality.values)
     department_roles = _several("Roles in the department that owns it", get_args(DepartmentRole))
     member_roles = _several("Roles in any department", get_args(DepartmentRole))
-    departments = _texts("Only roles held in", "Slugs of departments, with commas between.")
+    departments = _several("Only roles held in", ())
     kinds = _several("Kinds of caller", [kind.value for kind in PrincipalKind])
-    services = _texts("Services", "Their names, with commas between.")
+    services = _several("Services", SERVICES)
     actions = _several("Actions", [action.value for action in Action])
     resource_types = _several("Only on", RESOURCE_TYPES)
 
+    def __init__(self, *args: Any, departments: Iterable[str] = (), **kwargs: Any) -> None:
+        """Offer these departments, and what the rule names already, existing or not."""
+        super().__init__(*args, **kwargs)
+        for name, offered in (("departments", departments), ("services", SERVICES)):
+            choices: Any = self.fields[name]
+            choices.choices = _pairs(dict.fromkeys([*offered, *self.initial.get(name, ())]))
+
     def principal_fields(self) -> list[Any]:
-        """Whom it is about."""
+        """Return the fields that say who the rule is about."""
         names = (
             *("roles", "specialities", "department_roles", "member_roles"),
             *("departments", "kinds", "services"),
@@ -76,11 +88,7 @@ class RuleForm(TablerForm):
     def rule(self) -> dict[str, Any]:
         """The rule as plain data, without what was left empty."""
         given = self.cleaned_data
-        principal: dict[str, Any] = {
-            name: given[name]
-            for name in ("kinds", "roles", "specialities", "department_roles", "member_roles")
-        }
-        principal |= {name: _split(given[name]) for name in ("services", "departments")}
+        principal: dict[str, Any] = {name: given[name] for name in PRINCIPAL}
         rule = {name: given[name] for name in ("id", "effect", "description")}
         rule["principal"] = {name: value for name, value in principal.items() if value}
         rule["actions"] = given["actions"]
@@ -91,15 +99,13 @@ class RuleForm(TablerForm):
     @staticmethod
     def filled(rule: dict[str, Any]) -> dict[str, Any]:
         """A rule as the form's initial values."""
-        principal = rule.get("principal", {})
-        listed = {name: ", ".join(principal.get(name, ())) for name in ("services", "departments")}
-        return {**rule, **principal, **listed}
+        return {**rule, **rule.get("principal", {})}
 
 
 class ConditionForm(TablerForm):
     """One condition; none when the attribute is empty."""
 
-    attribute = forms.CharField(required=False, max_length=80)
+    attribute = forms.ChoiceField(required=False)
     operator = forms.ChoiceField(
         required=False, choices=_pairs([operator.value for operator in Operator])
     )
@@ -107,7 +113,10 @@ class ConditionForm(TablerForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["attribute"].widget.attrs["list"] = "attributes"
+        offered: Any = self.fields["attribute"]
+        named = [self.initial["attribute"]] if self.initial.get("attribute") else []
+        listed = dict.fromkeys([*ATTRIBUTES, *named])
+        offered.choices = [("", "No condition"), *_pairs(listed)]
 
     def condition(self) -> dict[str, Any] | None:
         """As plain data.
@@ -139,13 +148,6 @@ def conditions_filled(rule: dict[str, Any]) -> list[dict[str, Any]]:
         {**row, "value": value_to_text(row["value"]) if row.get("value") is not None else ""}
         for row in rule.get("conditions", ())
     ]
-
-
-ATTRIBUTES = (
-    *("department", "departments", "owner", "visibility", "shared", "classification"),
-    *("modality", "environment", "state", "tier"),
-    *(f"context.{name}" for name in CONTEXT_KINDS),
-)
 
 
 class AskForm(TablerForm):
@@ -204,3 +206,31 @@ class WhyForm(AskForm):
         super().__init__(*args, **kwargs)
         select = self.fields["person"].widget
         select.choices = [("", "–"), *people]
+
+
+def errors_placed(
+    form: RuleForm, conditions: Any, error: InvalidInput, index: int
+) -> dict[str, list[str]]:
+    """Show what the policy's schema says of rule `index` on the fields of its form.
+
+    Returns what belongs to no field of this form, such as a fault of another rule.
+    """
+    left: dict[str, list[str]] = {}
+    rows = [one for one in conditions.forms if one.cleaned_data.get("attribute")]
+    for path, sentences in error.fields.items():
+        parts = path.split(".")
+        target, name = form, ""
+        if parts[:2] == ["rules", str(index)] and len(parts) > 2:
+            name = parts[2]
+            if name == "principal":
+                name = parts[3] if len(parts) > 3 else "roles"
+            elif name == "conditions" and len(parts) > 3 and parts[3].isdecimal():
+                place = int(parts[3])
+                if place < len(rows):
+                    target = rows[place]
+                    name = next((part for part in parts[4:] if part in target.fields), "value")
+        if name in target.fields:
+            target.add_error(name, sentences)
+        else:
+            left[path] = sentences
+    return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -204,17 +205,33 @@ def test_what_a_policy_removes_is_shown_first_and_acknowledged(
     assert PolicyVersion.objects.get(number=2).state == "active"
 
 
+def test_a_rule_is_made_from_lists(draft: PolicyVersion, ada: Person) -> None:
+    Department.objects.create(slug="legal", name="Legal")
+    html = browser(ada).get("/policy/2/rules").content.decode()
+    for name, value in (
+        ("departments", "legal"),
+        ("services", "scim"),
+        ("actions", "model:view"),
+        ("resource_types", "model"),
+        ("roles", "admin"),
+    ):
+        assert re.search(rf'type="checkbox" name="{name}" value="{value}"', html), name
+    assert '<select name="conditions-0-attribute"' in html
+
+
 def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
     draft: PolicyVersion, ada: Person
 ) -> None:
     client = browser(ada)
-    for change, why in (
-        ({"id": "No Good"}, "String should match pattern"),
-        ({"actions": []}, "at least 1 item"),
-        ({"department_roles": []}, "name roles"),
-        ({"conditions-0-value": ""}, "needs one value"),
-        ({"conditions-0-value": "["}, "is no value"),
-        ({"description": ""}, "This field is required"),
+    for change, why, field in (
+        ({"id": "No Good"}, "String should match pattern", "id"),
+        ({"actions": []}, "at least 1 item", "actions"),
+        ({"department_roles": []}, "name roles", "roles"),
+        ({"departments": ["atlantis"]}, "atlantis is not one of the available", "departments"),
+        ({"conditions-0-value": ""}, "needs one value", "value"),
+        ({"conditions-0-value": "["}, "is no value", "value"),
+        ({"conditions-0-attribute": "moon"}, "moon is not one of the available", "attribute"),
+        ({"description": ""}, "This field is required", "description"),
     ):
         page = client.post("/policy/2/rules", RULE | change | {"seen": seen(client, 2)})
         assert page.status_code == 400, change
@@ -222,6 +239,10 @@ def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
         assert why in html
         assert inline_in(html) == []
         assert "context.time" in html
+        # On the field itself, and on no other.
+        forms = [page.context["form"], *page.context["conditions"].forms]
+        assert [name for form in forms for name in form.errors] == [field], change
+        assert "field-error" in html
     assert PolicyVersion.objects.get(number=2).rules == PolicyVersion.objects.get(number=1).rules
 
 

@@ -9,14 +9,15 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from assay.portal.http import ActionScreen, cleaned
+from assay.portal.http import ActionScreen
 from assay.portal.policy_forms import (
-    ATTRIBUTES,
     ConditionForms,
     RuleForm,
     conditions_filled,
+    errors_placed,
 )
 from governance.errors import InvalidInput, NotFound
+from governance.people.selectors import departments_visible_to
 from governance.policy.document import case_from_yaml, case_to_yaml
 from governance.policy.lifecycle import content_digest, draft_update
 from governance.policy.models import PolicyVersion
@@ -42,54 +43,72 @@ class RuleEdit(ActionScreen):
 
     template_name = "portal/policy/rule.html"
 
+    # What was posted, with the errors on its fields.
+    posted: tuple[RuleForm, Any] | None = None
+
     def context(self, *, number: int, rule: str = "", **kwargs: Any) -> dict[str, Any]:
         version = policy_version_get(actor=self.actor, number=number)
         before = found(version, rule) if rule else {}
-        if self.request.method == "POST":
-            form = RuleForm(self.request.POST)
-            conditions = ConditionForms(self.request.POST, prefix="conditions")
-        else:
-            form = RuleForm(initial=RuleForm.filled(before))
-            conditions = ConditionForms(initial=conditions_filled(before), prefix="conditions")
+        form, conditions = self.posted or self.forms(before)
         return {
             "version": version,
             "rule": rule,
             "form": form,
             "conditions": conditions,
-            "attributes": ATTRIBUTES,
             "seen": self.request.POST.get("seen") or content_digest(version),
         }
 
+    def forms(self, before: dict[str, Any]) -> tuple[RuleForm, Any]:
+        """Return the rule's form and those of its conditions, filled in."""
+        data = self.request.POST if self.request.method == "POST" else None
+        slugs = departments_visible_to(self.actor).values_list("slug", flat=True)
+        form = RuleForm(data, initial=RuleForm.filled(before), departments=slugs)
+        rows = conditions_filled(before)
+        return form, ConditionForms(data, initial=rows, prefix="conditions")
+
     def act(self, *, number: int, rule: str = "", **kwargs: Any) -> HttpResponse:
         version = policy_version_get(actor=self.actor, number=number)
-        made = self.typed()
         rules = list(version.rules)
-        if rule:
-            rules[rules.index(found(version, rule))] = made
-        else:
-            rules.append(made)
-        draft_update(
-            actor=self.actor,
-            number=number,
-            rules=rules,
-            expected=self.request.POST.get("seen"),
-        )
+        before = found(version, rule) if rule else {}
+        place = rules.index(before) if rule else len(rules)
+        self.posted = form, conditions = self.forms(before)
+        made = self.typed(form, conditions)
+        rules[place : place + 1] = [made]
+        try:
+            draft_update(
+                actor=self.actor,
+                number=number,
+                rules=rules,
+                expected=self.request.POST.get("seen"),
+            )
+        except InvalidInput as error:
+            left = errors_placed(form, conditions, error, place)
+            raise InvalidInput(
+                error.message, hint=error.hint or "See the marked fields.", fields=left
+            ) from error
         messages.success(self.request, f"Rule {made['id']} is saved.")
         return back(number, "rules")
 
-    def typed(self) -> dict[str, Any]:
-        """The rule as it was typed.
+    @staticmethod
+    def typed(form: RuleForm, conditions: Any) -> dict[str, Any]:
+        """Return the rule as it was typed.
 
         Raises:
             InvalidInput: the form is not complete, or a value cannot be read.
         """
-        form = RuleForm(self.request.POST)
-        conditions = ConditionForms(self.request.POST, prefix="conditions")
-        cleaned(form)
-        if not conditions.is_valid():
-            raise InvalidInput("A condition is not complete.", hint="See the marked fields.")
+        complete = conditions.is_valid()
+        if not form.is_valid() or not complete:
+            raise InvalidInput("The rule is not complete.", hint="See the marked fields.")
         made = form.rule()
-        rows = [row for row in (one.condition() for one in conditions.forms) if row is not None]
+        rows = []
+        for one in conditions.forms:
+            try:
+                row = one.condition()
+            except InvalidInput as error:
+                one.add_error("value", error.fields.get("value", [error.message]))
+                raise InvalidInput(error.message, hint=error.hint) from error
+            if row is not None:
+                rows.append(row)
         if rows:
             made["conditions"] = rows
         return made
