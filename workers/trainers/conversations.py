@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.prompts import PromptProcesses
+from workers.engines.protocol import RequestRefused
 from workers.trainers.protocol import BadMaterial
 from workers.trainers.training import read_rows
 
@@ -42,31 +45,54 @@ def _is_conversation(row: dict[str, Any]) -> bool:
     )
 
 
-def prompt_of(tokenizer: Any, row: dict[str, Any]) -> list[int]:
-    """The tokens up to where the answer begins."""
-    text = tokenizer.apply_chat_template(
-        row["messages"][:-1], tokenize=False, add_generation_prompt=True
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+class ConversationReader:
+    """Rows as tokens, by the chat template and the tokenizer that came with the base.
 
+    Both are code, so they run in processes with limits (`workers.engines.prompts`). Close it.
 
-def example_of(tokenizer: Any, row: dict[str, Any], max_length: int) -> Example | None:
-    """The whole conversation; None when there is no room for any of the answer."""
-    prompt = prompt_of(tokenizer, row)
-    answer = tokenizer(row["messages"][-1]["content"], add_special_tokens=False)["input_ids"]
-    tokens = [*prompt, *answer, tokenizer.eos_token_id][:max_length]
-    return Example(tokens, len(prompt)) if len(tokens) > len(prompt) else None
+    Raises:
+        BadMaterial: The tokenizer cannot be used.
+    """
 
+    def __init__(self, tokenizer: Any) -> None:
+        if not tokenizer.chat_template:
+            raise BadMaterial("The base has no chat template; conversations cannot be read.")
+        self._end = tokenizer.eos_token_id
+        try:
+            self._prompts = PromptProcesses(tokenizer)
+        except UnsupportedModel as error:
+            raise BadMaterial(str(error)) from error
 
-def examples_of(tokenizer: Any, rows: list[dict[str, Any]], max_length: int) -> list[Example]:
-    """Raises BadMaterial when nothing fits, or the tokenizer has no chat template."""
-    if not tokenizer.chat_template:
-        raise BadMaterial("The base has no chat template; conversations cannot be read.")
-    found = [example_of(tokenizer, row, max_length) for row in rows]
-    kept = [example for example in found if example is not None]
-    if not kept:
-        raise BadMaterial(f"No prompt leaves room for an answer within {max_length} tokens.")
-    return kept
+    def prompt(self, row: dict[str, Any]) -> list[int]:
+        """The tokens up to where the answer begins. Raises BadMaterial when there are none."""
+        try:
+            return self._prompts.encode("row", {"messages": row["messages"][:-1]})
+        except RequestRefused as error:
+            raise BadMaterial(f"A conversation cannot be read. {error}") from error
+
+    def example(self, row: dict[str, Any], max_length: int) -> Example | None:
+        """The whole conversation; None when there is no room for any of the answer."""
+        prompt = self.prompt(row)
+        try:
+            (answer,) = self._prompts.encode_texts(
+                "row", [row["messages"][-1]["content"]], special_tokens=False
+            )
+        except RequestRefused as error:
+            raise BadMaterial(f"An answer cannot be read. {error}") from error
+        tokens = [*prompt, *answer, self._end][:max_length]
+        return Example(tokens, len(prompt)) if len(tokens) > len(prompt) else None
+
+    def examples(self, rows: list[dict[str, Any]], max_length: int) -> list[Example]:
+        """Every conversation that has room. Raises BadMaterial when none has."""
+        found = [self.example(row, max_length) for row in rows]
+        kept = [example for example in found if example is not None]
+        if not kept:
+            raise BadMaterial(f"No prompt leaves room for an answer within {max_length} tokens.")
+        return kept
+
+    def close(self) -> None:
+        """End the processes."""
+        self._prompts.close()
 
 
 def collate(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,9 @@ from workers.engines.architectures import CAUSAL, UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer, pick_device
 from workers.trainers.conversations import (
     IGNORED,
+    ConversationReader,
     Example,
     collate,
-    example_of,
-    examples_of,
-    prompt_of,
     read_conversations,
 )
 from workers.trainers.protocol import (
@@ -60,12 +59,13 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     written = rows[:GENERATED_ROWS]
     model, tokenizer = _load(request)
     total = (len(scored) + len(written)) * (1 if request.base is None else 2)
-    run = _Run(model, tokenizer, progress, total)
-    found = run.measure(scored, written)
     untuned: _Measured | None = None
-    if request.base is not None:
-        with model.disable_adapter():
-            untuned = run.measure(scored, written)
+    with closing(ConversationReader(tokenizer)) as reader:
+        run = _Run(model, tokenizer, reader, progress, total)
+        found = run.measure(scored, written)
+        if request.base is not None:
+            with model.disable_adapter():
+                untuned = run.measure(scored, written)
     return EvaluationResult(
         metrics=found.metrics,
         baseline=untuned.metrics if untuned is not None else {},
@@ -178,9 +178,17 @@ def _load(request: EvaluationRequest) -> tuple[Any, Any]:
 class _Run:
     """One model on the device; counts rows for the progress."""
 
-    def __init__(self, model: Any, tokenizer: Any, progress: Progress, total: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        reader: ConversationReader,
+        progress: Progress,
+        total: int,
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._reader = reader
         self._progress = progress
         self._total = total
         self._done = 0
@@ -191,13 +199,13 @@ class _Run:
             return self._measure(scored, written)
 
     def _measure(self, scored: list[dict[str, Any]], written: list[dict[str, Any]]) -> _Measured:
-        examples_of(self._tokenizer, scored, MAX_LENGTH)
+        self._reader.examples(scored, MAX_LENGTH)
         losses, tokens = np.zeros(len(scored)), np.zeros(len(scored), dtype=np.int64)
         for first, batch in _batches(scored):
             found = {
                 first + index: example
                 for index, row in enumerate(batch)
-                if (example := example_of(self._tokenizer, row, MAX_LENGTH)) is not None
+                if (example := self._reader.example(row, MAX_LENGTH)) is not None
             }
             if found:
                 rows = list(found)
@@ -236,7 +244,7 @@ class _Run:
 
     def _write(self, rows: list[dict[str, Any]]) -> list[str]:
         """Greedy answers of at most 40 tokens."""
-        prompts = [prompt_of(self._tokenizer, row)[-MAX_LENGTH:] for row in rows]
+        prompts = [self._reader.prompt(row)[-MAX_LENGTH:] for row in rows]
         longest = max(map(len, prompts))
         padding = self._tokenizer.pad_token_id
         tokens = torch.tensor([[padding] * (longest - len(each)) + each for each in prompts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from pydantic import Field
 from workers.engines.architectures import CAUSAL, UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer
 from workers.trainers.conversations import (
+    ConversationReader,
     collate,
-    examples_of,
     read_conversations,
 )
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
@@ -65,8 +66,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     model, tokenizer = _model(request.base, settings)
     rows = read_conversations(request.train_file)
     train_rows, validation_rows = _split(rows, settings.validation_fraction, seed)
-    train_set = examples_of(tokenizer, train_rows, settings.max_length)
-    validation_set = examples_of(tokenizer, validation_rows, settings.max_length)
+    with closing(ConversationReader(tokenizer)) as reader:
+        train_set = reader.examples(train_rows, settings.max_length)
+        validation_set = reader.examples(validation_rows, settings.max_length)
     progress.log(
         f"{len(train_set)} conversations to train on and {len(validation_set)} to validate on; "
         f"{model.get_nb_trainable_parameters()[0]:,} of "
