@@ -31,9 +31,9 @@ def is_digest(text: str) -> bool:
 
 
 @register.filter
-def code_unknown(code: Sequence[Mapping[str, Any]]) -> list[str]:
+def code_unknown(code: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """A title for each kind of code in the model that is not well known."""
-    kinds = dict.fromkeys(each["kind"] for each in code if not each["known"])
+    kinds = dict.fromkeys(each["kind"] for each in code or () if not each["known"])
     return [f"{kind}, not a known one".capitalize() for kind in kinds]
 
 
