@@ -21,6 +21,7 @@ from governance.people.models import (
     OneTimeLink,
     Person,
     RoleAssignment,
+    RoleRequest,
 )
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
@@ -67,6 +68,7 @@ __all__ = [
     "ReviewReminder",
     "ReviewThread",
     "RoleAssignment",
+    "RoleRequest",
     "ThreadComment",
     "UsageRecord",
     "Waiver",

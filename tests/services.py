@@ -26,6 +26,8 @@ _scratch.chmod(0o755)
 atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 
 os.environ.setdefault("ASSAY_ENV", "test")
+# Tests of that duty set it; in others an administrator signs in with a password.
+os.environ.setdefault("ASSAY_SECOND_FACTOR_ROLES", "")
 os.environ["ASSAY_DATA_DIR"] = str(_scratch / "data")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 

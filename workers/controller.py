@@ -21,7 +21,7 @@ from governance.audit import alarms, sealer
 from governance.audit.exports import run as exports_run
 from governance.audit.outside import publishing
 from governance.audit.streaming import streamer
-from governance.people import sessions
+from governance.people import role_requests, sessions
 from governance.quotas import keeping
 from governance.reviews.reminders import run as reminders_run
 from governance.reviews.waivers.services import waivers_expire_due
@@ -83,6 +83,7 @@ class Controller:
             # One loop for each, so that one which fails or hangs holds up no other.
             **{name: partial(_every, name, every, duty) for name, every, duty in DUTIES},
             "sessions": sessions.run,
+            "role-requests": role_requests.run,
             "exports": exports_run.run,
             "reminders": reminders_run.run,
             **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},

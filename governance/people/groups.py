@@ -7,7 +7,8 @@ and the last administrator stays one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from django.db import IntegrityError, transaction
 
@@ -19,7 +20,13 @@ from governance.people.models import (
     GroupMapping,
     Person,
     RoleAssignment,
+    RoleRequest,
     RoleSource,
+)
+from governance.people.privileges import (
+    role_request_open,
+    second_administrator_needed,
+    setup_facts,
 )
 from governance.people.proof import proof_facts
 from governance.people.roles import role_words
@@ -72,15 +79,16 @@ def group_mapping_create(
     role: str,
     department: Department | None = None,
     speciality: str = "",
-) -> GroupMapping:
-    """Let membership of the group of that name, exactly as written, give a role.
+) -> GroupMapping | RoleRequest:
+    """Let membership of the group of that name, exactly as written, give a role. A privileged role
+    is only requested, as in `role_grant`.
 
     People of a provisioned group get it at once; others when they next sign in by single sign-on.
 
     Raises:
         InvalidInput: no name, or a role with or without a department or speciality it needs.
         NotPermitted: the policy refuses, the actor has no fresh second factor, or is in the group.
-        WrongState: the group gives that role already.
+        WrongState: the group gives that role already, or it is requested already.
     """
     with transaction.atomic():
         decision = authorize_binding(
@@ -104,13 +112,62 @@ def group_mapping_create(
             created_by_id=actor.person_id,
         )
         _refuse_member(actor, mapping, words, decision.policy_version)
-        try:
-            with transaction.atomic():
-                mapping.save(force_insert=True)
-        except IntegrityError as error:
-            raise WrongState(f"The group {group} makes people {words} already.") from error
-        _record_mapping(actor, "group_mapping:create", mapping, decision.policy_version)
-        members_sync(actor=actor, people=Person.objects.filter(directory_groups__name=group))
+        same = GroupMapping.objects.filter(
+            group=group, role=role, department=department, speciality=speciality
+        )
+        if same.exists():
+            raise WrongState(f"The group {group} makes people {words} already.")
+        if actor.person_id is not None and second_administrator_needed(role):
+            return role_request_open(
+                actor=actor,
+                requested_by=actor.person_id,
+                group=group,
+                role=role,
+                speciality=speciality,
+                policy_version=decision.policy_version,
+            )
+        return _give(actor, mapping, words, decision.policy_version, setup_facts(role))
+
+
+def group_mapping_give(
+    *,
+    actor: Principal,
+    group: str,
+    role: str,
+    speciality: str,
+    created_by: int,
+    approved_by: int | None,
+    policy_version: int,
+) -> GroupMapping:
+    """Make the mapping that a second administrator approved. The caller has authorized the actor.
+
+    Raises:
+        WrongState: the group gives that role already.
+    """
+    mapping = GroupMapping(
+        group=group,
+        role=role,
+        speciality=speciality,
+        created_by_id=created_by,
+        approved_by_id=approved_by,
+    )
+    return _give(actor, mapping, role_words(role, None, speciality), policy_version, {})
+
+
+def _give(
+    actor: Principal,
+    mapping: GroupMapping,
+    words: str,
+    policy_version: int,
+    more: Mapping[str, bool],
+) -> GroupMapping:
+    try:
+        with transaction.atomic():
+            mapping.save(force_insert=True)
+    except IntegrityError as error:
+        raise WrongState(f"The group {mapping.group} makes people {words} already.") from error
+    _record_mapping(actor, "group_mapping:create", mapping, policy_version, more)
+    members_sync(actor=actor, people=Person.objects.filter(directory_groups__name=mapping.group))
     return mapping
 
 
@@ -172,7 +229,11 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
 
 
 def _record_mapping(
-    actor: Principal, action: str, mapping: GroupMapping, policy_version: int
+    actor: Principal,
+    action: str,
+    mapping: GroupMapping,
+    policy_version: int,
+    more: Mapping[str, bool] = MappingProxyType({}),
 ) -> None:
     audit_record(
         actor=actor,
@@ -183,6 +244,7 @@ def _record_mapping(
             "role": mapping.role,
             "speciality": mapping.speciality,
             **proof_facts(actor.proof),
+            **more,
         },
         policy_version=policy_version,
     )

@@ -106,6 +106,8 @@ class Role(models.TextChoices):
 
 
 PLATFORM_ROLES = (Role.ADMIN, Role.OPERATOR, Role.AUDITOR, Role.REVIEWER)
+# Whoever holds one of these decides about others; a second administrator approves each grant.
+PRIVILEGED_ROLES = (Role.ADMIN, Role.REVIEWER)
 DEPARTMENT_ROLES = (Role.LEAD, Role.DEVELOPER, Role.VIEWER)
 
 
@@ -146,6 +148,10 @@ class RoleAssignment(models.Model):
     granted_by = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, related_name="+", blank=True
     )
+    # The second administrator, for a role that takes two.
+    approved_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, related_name="+", blank=True
+    )
     source = models.CharField(max_length=10, choices=RoleSource.choices, default=RoleSource.MANUAL)
     # The group that gave it; empty for one that was granted by hand.
     group = models.CharField(max_length=255, blank=True, default="")
@@ -175,6 +181,75 @@ class RoleAssignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.person_id}:{self.role}:{self.department_id or '*'}"
+
+
+class RoleRequestState(models.TextChoices):
+    """States of a request for a privileged role. Only a pending one can change."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
+class RoleRequest(models.Model):
+    """A request to make a person, or everyone in a group, administrator or reviewer. It gives
+    nothing until a second administrator approves it."""
+
+    # One of the two: the person, or the name of the group.
+    person = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, blank=True, related_name="role_requests"
+    )
+    group = models.CharField(max_length=255, blank=True, default="")
+    role = models.CharField(max_length=20, choices=Role.choices)
+    speciality = models.CharField(max_length=20, choices=Speciality.choices, blank=True)
+    state = models.CharField(
+        max_length=10, choices=RoleRequestState.choices, default=RoleRequestState.PENDING
+    )
+    requested_by = models.ForeignKey(Person, on_delete=models.PROTECT, related_name="+")
+    requested_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    decided_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=300, blank=True, default="")
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                name="role_request_is_for_a_person_or_a_group",
+                condition=Q(person__isnull=False, group="") | (Q(person=None) & ~Q(group="")),
+            ),
+            models.CheckConstraint(
+                name="role_request_is_for_a_privileged_role",
+                condition=Q(role__in=PRIVILEGED_ROLES) & SPECIALITY_BELONGS_TO_REVIEWERS,
+            ),
+            models.CheckConstraint(
+                name="nobody_requests_a_role_for_themselves",
+                condition=Q(person=None) | ~Q(requested_by=models.F("person")),
+            ),
+            models.CheckConstraint(
+                name="second_administrator_approves_a_role",
+                condition=~Q(state=RoleRequestState.APPROVED)
+                | (
+                    Q(decided_by__isnull=False, decided_at__isnull=False)
+                    & ~Q(decided_by=models.F("requested_by"))
+                    & (Q(person=None) | ~Q(decided_by=models.F("person")))
+                ),
+            ),
+            models.UniqueConstraint(
+                fields=("person", "group", "role", "speciality"),
+                condition=Q(state=RoleRequestState.PENDING),
+                nulls_distinct=False,
+                name="role_requested_once",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"role request {self.pk}"
 
 
 class DirectoryGroup(models.Model):
@@ -211,6 +286,10 @@ class GroupMapping(models.Model):
     )
     speciality = models.CharField(max_length=20, choices=Speciality.choices, blank=True)
     created_by = models.ForeignKey(
+        Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    # The second administrator, for a role that takes two.
+    approved_by = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from django.db import IntegrityError, connection, transaction
 
 from governance.audit.services import Attempt, AuditEntry, Subject, audit_record
@@ -14,8 +17,14 @@ from governance.people.models import (
     Person,
     Role,
     RoleAssignment,
+    RoleRequest,
     RoleSource,
     Speciality,
+)
+from governance.people.privileges import (
+    role_request_open,
+    second_administrator_needed,
+    setup_facts,
 )
 from governance.people.proof import proof_facts
 from governance.people.selectors import person_resource
@@ -38,14 +47,15 @@ def role_grant(
     role: str,
     department: Department | None = None,
     speciality: str = "",
-) -> RoleAssignment:
-    """Give a person a role: platform-wide, or in one department.
+) -> RoleAssignment | RoleRequest:
+    """Give a person a role: platform-wide, or in one department. A privileged role is only
+    requested, unless Assay is being set up: a second administrator approves it.
 
     Raises:
         InvalidInput: an unknown role, or one with or without a department or speciality it needs.
         NotPermitted: the policy refuses, the actor has no fresh second factor, or it is the
             actor's own account.
-        WrongState: they hold it already, or their account is inactive.
+        WrongState: they hold it already, it is requested already, or their account is inactive.
     """
     with transaction.atomic():
         decision = authorize_binding(
@@ -66,6 +76,20 @@ def role_grant(
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         if not person.is_active:
             raise WrongState(f"The account of {person.name} is inactive; it gets no role.")
+        held = RoleAssignment.objects.filter(
+            person=person, role=role, department=department, speciality=speciality
+        )
+        if held.exists():
+            raise WrongState(f"{person.name} is {words} already.")
+        if actor.person_id is not None and second_administrator_needed(role):
+            return role_request_open(
+                actor=actor,
+                requested_by=actor.person_id,
+                person=person,
+                role=role,
+                speciality=speciality,
+                policy_version=decision.policy_version,
+            )
         try:
             with transaction.atomic():
                 assignment = RoleAssignment.objects.create(
@@ -77,7 +101,13 @@ def role_grant(
                 )
         except IntegrityError as error:
             raise WrongState(f"{person.name} is {words} already.") from error
-        record_role(actor, Action.ROLE_GRANT.value, assignment, decision.policy_version)
+        record_role(
+            actor,
+            Action.ROLE_GRANT.value,
+            assignment,
+            decision.policy_version,
+            more=setup_facts(role),
+        )
     return assignment
 
 
@@ -199,6 +229,8 @@ def role_entry(
     """What happened to a role, for the audit log."""
     data = {"role": str(assignment.role), "speciality": str(assignment.speciality)}
     data |= proof_facts(actor.proof)
+    if assignment.approved_by_id is not None and action == Action.ROLE_GRANT.value:
+        data |= {"requested_by": str(assignment.granted_by_id)}
     if assignment.source != RoleSource.MANUAL:
         data |= {"source": str(assignment.source), "group": assignment.group}
     return AuditEntry(
@@ -214,7 +246,12 @@ def role_entry(
 
 
 def record_role(
-    actor: Principal, action: str, assignment: RoleAssignment, policy_version: int
+    actor: Principal,
+    action: str,
+    assignment: RoleAssignment,
+    policy_version: int,
+    *,
+    more: Mapping[str, bool] = MappingProxyType({}),
 ) -> None:
     """Audit what happened to a role, and let the gateways look again."""
     entry = role_entry(actor, action, assignment, policy_version)
@@ -223,7 +260,7 @@ def record_role(
         action=action,
         subject=entry.subject,
         department=entry.department,
-        data=entry.data,
+        data={**entry.data, **more},
         policy_version=policy_version,
     )
     # A person's access tokens may do what their roles allow.

@@ -106,12 +106,12 @@ class RoleSync:
         groups: Collection[str],
         meaning: Mapping[str, list[GroupMapping]],
     ) -> dict[_Key, GroupMapping]:
-        """The mappings of the groups, one for each role; none that the person made themselves."""
+        """The mappings of the groups, one for each role; none that the person made or approved."""
         found: dict[_Key, GroupMapping] = {}
         own: dict[_Key, GroupMapping] = {}
         mappings = [mapping for name in set(groups) for mapping in meaning.get(name, ())]
         for mapping in sorted(mappings, key=lambda each: each.pk):
-            mine = mapping.created_by_id == person.pk
+            mine = person.pk in (mapping.created_by_id, mapping.approved_by_id)
             (own if mine else found).setdefault(_key(mapping), mapping)
         for key, mapping in own.items():
             if key not in found and key not in held:

@@ -364,8 +364,8 @@ MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "Assay"
 MFA_TOTP_TOLERANCE = 1
 MFA_RECOVERY_CODE_DIGITS = 10
-# People who must have a second factor, by role, when they sign in with a password; empty: nobody.
-SECOND_FACTOR_ROLES = env_list("ASSAY_SECOND_FACTOR_ROLES")
+# Roles whose holders need a second factor to sign in with a password; an empty value names none.
+SECOND_FACTOR_ROLES = env_list("ASSAY_SECOND_FACTOR_ROLES", "admin")
 # An OpenID Connect provider. The redirect address to register there is /sign-in/sso/callback.
 OIDC_ISSUER = env("ASSAY_OIDC_ISSUER", "").rstrip("/")
 OIDC_NAME = env("ASSAY_OIDC_NAME", "single sign-on")

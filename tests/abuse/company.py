@@ -24,7 +24,13 @@ from governance.audit.services import Subject, audit_record
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
 from governance.keys.tokens import format_token, mint, secret_hmac
-from governance.people.models import DirectoryGroup, GroupMapping, Person, RoleAssignment
+from governance.people.models import (
+    DirectoryGroup,
+    GroupMapping,
+    Person,
+    RoleAssignment,
+    RoleRequest,
+)
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.lifecycle import draft_create, policy_propose
@@ -114,6 +120,10 @@ def attacked_company() -> Company:
     )
     things["policy"] = proposed_policy(company)
     things["review_policy"] = proposed_review_policy(company)
+    things["role_request"] = RoleRequest.objects.create(
+        person=company.devi, role="reviewer", speciality="privacy", requested_by=company.ada,
+        expires_at=timezone.now() + timedelta(days=7),
+    )  # fmt: skip
     things["session"] = open_session(company.enzo)
     secret = get_adapter().encrypt(generate_totp_secret())
     things["factor"] = Authenticator.objects.create(
@@ -270,6 +280,8 @@ def address_book(company: Company) -> dict[str, Any]:
         "review-policies": company.review_policy.pk,
         "reviews": company.review_open.pk,
         "reviews/absences": company.absence.pk,
+        "people/role-requests": company.role_request.pk,
+        "role-requests": company.role_request.pk,
         "roles": company.role.pk,
         "rules": "audit-export",
         "sessions": company.session.pk,

@@ -38,6 +38,19 @@ def start(
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "roles"), [(None, ["admin"]), ("admin,reviewer", ["admin", "reviewer"]), ("", [])]
+)
+def test_administrators_need_a_second_factor_by_default(
+    given: str | None, roles: list[str]
+) -> None:
+    environment = COMPLETE if given is None else {**COMPLETE, "ASSAY_SECOND_FACTOR_ROLES": given}
+    finished = start(
+        environment, "from assay.settings import SECOND_FACTOR_ROLES; print(SECOND_FACTOR_ROLES)"
+    )
+    assert finished.stdout.strip() == str(roles), finished.stderr
+
+
 def test_production_starts_when_everything_is_set() -> None:
     finished = start(COMPLETE)
     assert finished.returncode == 0, finished.stderr

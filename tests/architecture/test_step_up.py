@@ -66,6 +66,7 @@ EXEMPT = {
     "review_open": ASKS,
     "review_policy_draft": ASKS,
     "roles_from_groups": PROVIDER,
+    "role_request_withdraw": PROTECTS,
     "session_revoke": PROTECTS,
     "sessions_revoke": PROTECTS,
     "waiver_request": ASKS,

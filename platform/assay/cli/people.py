@@ -1,4 +1,4 @@
-"""`assay people`: list, invite, reset passwords, permit second factors, end access, erase."""
+"""`assay people`: list, invite, reset passwords, role requests, end access, erase."""
 
 from __future__ import annotations
 
@@ -133,6 +133,50 @@ def erase(
         raise CliError("That is another address; nobody was erased.")
     erased = client.post(f"people/{person_id}/erase", reason=reason)
     console.print(f"They are {erased['name'].lower()} from now on.", markup=False)
+
+
+@app.command("role-requests")
+def role_requests(
+    every: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    limit: Limit = 100,
+) -> None:
+    """Requests for the roles administrator and reviewer, which a second administrator approves."""
+    asked = {} if every else {"state": "pending"}
+    table(
+        ("id", "for", "as", "state", "requested by", "expires"),
+        (
+            (
+                one["id"],
+                one["group"] or one["person"]["name"],
+                f"{one['speciality']} {one['role']}".strip(),
+                state(one["state"]),
+                one["requested_by"]["name"],
+                one["expires_at"],
+            )
+            for one in Client.signed_in().all("role-requests", limit=limit, **asked)
+        ),
+        empty="No role requests that you may see.",
+    )
+
+
+RequestId = Annotated[int, typer.Argument(help="The request's id: `assay people role-requests`.")]
+
+
+@app.command("approve-role")
+def approve_role(request_id: RequestId) -> None:
+    """Approve a role request, as another administrator than the one who made it."""
+    approved = Client.signed_in().post(f"role-requests/{request_id}/approve")
+    console.print(f"Role request {approved['id']} is approved.", markup=False)
+
+
+@app.command("reject-role")
+def reject_role(
+    request_id: RequestId,
+    reason: Annotated[str, typer.Option(prompt=True, help="For the audit log.")],
+) -> None:
+    """Reject a role request."""
+    rejected = Client.signed_in().post(f"role-requests/{request_id}/reject", reason=reason)
+    console.print(f"Role request {rejected['id']} is rejected.", markup=False)
 
 
 @app.command()

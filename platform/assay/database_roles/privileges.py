@@ -87,6 +87,10 @@ _PEOPLE = {
     "governance_person": Grant(web=KEEP, controller=READ),
     "governance_policyversion": Grant(web=KEEP, controller=READ),
     "governance_roleassignment": Grant(web=ALL, controller=READ),
+    # The controller closes what nobody decided in time.
+    "governance_rolerequest": Grant(
+        web=KEEP, controller="SELECT, UPDATE (state, reason, decided_by_id, decided_at)"
+    ),
 }
 
 _AUDIT = {

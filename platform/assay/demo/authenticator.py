@@ -72,10 +72,14 @@ class Authenticators:
         """Have the person's access token prove who they are, unless it did so lately."""
         if time.monotonic() - self._proved.get(handle, -RENEWED_AFTER_S) < RENEWED_AFTER_S:
             return
-        if handle not in self._apps:
-            self._add(handle)
+        self.enroll(handle)
         step_up(self.code(handle))
         self.note_proof(handle)
+
+    def enroll(self, handle: str) -> None:
+        """Give the person an app, unless they have one."""
+        if handle not in self._apps:
+            self._add(handle)
 
     def note_proof(self, handle: str) -> None:
         """Note that a code was given with the person's token just now."""

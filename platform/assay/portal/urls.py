@@ -38,6 +38,7 @@ from assay.portal.views import (
     review_policies,
     review_threads,
     reviews,
+    role_requests,
     served,
     sessions,
     sign_in,
@@ -313,6 +314,10 @@ urlpatterns = [
         "people/groups/mappings/<int:id>/delete",
         groups.GroupMappingDelete.as_view(),
         name="group_mapping",
+    ),
+    path("people/role-requests", role_requests.RoleRequests.as_view(), name="role_requests"),
+    path(
+        "people/role-requests/<int:id>", role_requests.RoleRequestAct.as_view(), name="role_request"
     ),
     path("people/<int:id>", people.PersonPage.as_view(), name="person"),
     path("people/<int:id>/link", one_time_links.PersonLink.as_view(), name="person_link"),

@@ -59,6 +59,24 @@ class OneTimeLinkAnswer(serializers.Serializer[Any]):
     mailed = serializers.BooleanField()
 
 
+class RoleRequestAnswer(serializers.Serializer[Any]):
+    """A request to make a person, or everyone in a group, administrator or reviewer. `state` is
+    pending, approved, rejected, withdrawn or expired."""
+
+    id = serializers.IntegerField()
+    person = PersonReference(allow_null=True)
+    group = serializers.CharField()
+    role = serializers.CharField()
+    speciality = serializers.CharField()
+    state = serializers.CharField()
+    requested_by = PersonReference()
+    requested_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    decided_by = PersonReference(allow_null=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    reason = serializers.CharField()
+
+
 class GroupAnswer(serializers.Serializer[Any]):
     """A group that an identity provider keeps here."""
 

@@ -8,10 +8,23 @@ from rest_framework.response import Response
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Slug, StrictSerializer
-from assay.api.representations.governance import GroupAnswer, GroupMappingAnswer, RoleAnswer
+from assay.api.representations.governance import (
+    GroupAnswer,
+    GroupMappingAnswer,
+    RoleAnswer,
+    RoleRequestAnswer,
+)
 from governance.errors import NotFound
 from governance.people.groups import group_mapping_create, group_mapping_delete
-from governance.people.models import Role, Speciality
+from governance.people.models import Role, RoleRequest, RoleRequestState, Speciality
+from governance.people.role_requests import (
+    REASON_MAX,
+    role_request_approve,
+    role_request_get,
+    role_request_reject,
+    role_request_withdraw,
+    role_requests_visible_to,
+)
 from governance.people.roles import role_grant, role_revoke
 from governance.people.selectors import (
     department_get,
@@ -33,7 +46,14 @@ class RoleBody(StrictSerializer):
 class PersonRolesView(Endpoint):
     """Roles of one person."""
 
-    @operation("People", "Grant a role", body=RoleBody, answer=RoleAnswer, status=201)
+    @operation(
+        "People",
+        "Grant a role; a second administrator approves the roles administrator and reviewer",
+        body=RoleBody,
+        answer=RoleAnswer,
+        status=201,
+        also={202: RoleRequestAnswer},
+    )
     def post(self, request: Request, person_id: int) -> Response:
         given = self.body(RoleBody)
         slug = given.get("department")
@@ -44,6 +64,8 @@ class PersonRolesView(Endpoint):
             department=department_get(slug=slug) if slug else None,
             speciality=given.get("speciality", ""),
         )
+        if isinstance(made, RoleRequest):
+            return self.answer(made, RoleRequestAnswer, status=202)
         return self.answer(made, RoleAnswer, status=201)
 
 
@@ -57,6 +79,70 @@ class PersonRoleView(Endpoint):
             raise NotFound(f"{person.name} holds no role with the id {assignment_id}.")
         role_revoke(actor=self.actor, assignment_id=assignment_id)
         return Response(status=204)
+
+
+class RoleRequestsQuery(StrictSerializer):
+    """Which requests."""
+
+    state = Choice(choices=RoleRequestState.choices, required=False)
+
+
+class RoleRequestsView(Endpoint):
+    """Requests for privileged roles."""
+
+    @operation(
+        "People",
+        "List requests for the roles administrator and reviewer",
+        query=RoleRequestsQuery,
+        answer=RoleRequestAnswer,
+        paged=True,
+    )
+    def get(self, request: Request) -> Response:
+        rows = role_requests_visible_to(self.actor)
+        if state := self.query(RoleRequestsQuery).get("state"):
+            rows = rows.filter(state=state)
+        return self.page(rows, RoleRequestAnswer)
+
+
+class RoleRequestApproveView(Endpoint):
+    """Giving what was requested."""
+
+    @operation("People", "Approve a role request", answer=RoleRequestAnswer)
+    def post(self, request: Request, request_id: int) -> Response:
+        self.nothing()
+        role_request_get(actor=self.actor, request_id=request_id)
+        approved = role_request_approve(actor=self.actor, request_id=request_id)
+        return self.answer(approved, RoleRequestAnswer)
+
+
+class RoleRequestRejectBody(StrictSerializer):
+    """Why the role is not given."""
+
+    reason = Line(max_length=REASON_MAX)
+
+
+class RoleRequestRejectView(Endpoint):
+    """Refusing what was requested."""
+
+    @operation(
+        "People", "Reject a role request", body=RoleRequestRejectBody, answer=RoleRequestAnswer
+    )
+    def post(self, request: Request, request_id: int) -> Response:
+        given = self.body(RoleRequestRejectBody)
+        role_request_get(actor=self.actor, request_id=request_id)
+        rejected = role_request_reject(actor=self.actor, request_id=request_id, **given)
+        return self.answer(rejected, RoleRequestAnswer)
+
+
+class RoleRequestWithdrawView(Endpoint):
+    """Taking a request back."""
+
+    @operation("People", "Withdraw a role request", answer=RoleRequestAnswer)
+    def post(self, request: Request, request_id: int) -> Response:
+        self.nothing()
+        role_request_get(actor=self.actor, request_id=request_id)
+        withdrawn = role_request_withdraw(actor=self.actor, request_id=request_id)
+        return self.answer(withdrawn, RoleRequestAnswer)
 
 
 class GroupsView(Endpoint):
@@ -84,10 +170,11 @@ class GroupMappingsView(Endpoint):
 
     @operation(
         "People",
-        "Map a group to a role",
+        "Map a group to a role; a second administrator approves administrator and reviewer",
         body=GroupMappingBody,
         answer=GroupMappingAnswer,
         status=201,
+        also={202: RoleRequestAnswer},
     )
     def post(self, request: Request) -> Response:
         given = self.body(GroupMappingBody)
@@ -97,6 +184,8 @@ class GroupMappingsView(Endpoint):
             department=department_get(actor=self.actor, slug=slug) if slug else None,
             **given,
         )
+        if isinstance(made, RoleRequest):
+            return self.answer(made, RoleRequestAnswer, status=202)
         return self.answer(made, GroupMappingAnswer, status=201)
 
 

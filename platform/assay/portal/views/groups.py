@@ -13,7 +13,7 @@ from assay.portal.forms import MappingForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.people.directory import directory_group_get
 from governance.people.groups import group_mapping_create, group_mapping_delete
-from governance.people.models import RoleSource
+from governance.people.models import RoleRequest, RoleSource
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
     departments_visible_to,
@@ -57,6 +57,9 @@ class Groups(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         mapping = group_mapping_create(actor=self.actor, **cleaned(self.form()))
+        if isinstance(mapping, RoleRequest):
+            messages.success(self.request, "Requested. A second administrator approves it.")
+            return redirect("portal:role_requests")
         messages.success(
             self.request,
             f"Whoever is in {mapping.group} now holds the role; those who sign in by single "

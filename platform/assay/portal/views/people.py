@@ -15,7 +15,7 @@ from assay.portal.http import ActionScreen, cleaned, page_of
 from assay.portal.views.one_time_links import link_page
 from governance.people.access_requests import access_request_decline, access_requests_open
 from governance.people.links import password_link_create
-from governance.people.models import Person
+from governance.people.models import Person, RoleRequest
 from governance.people.roles import role_grant, role_revoke
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
@@ -100,7 +100,9 @@ class PersonPage(ActionScreen):
         changeable = not own and person.erased_at is None
         return {
             "person": person,
-            "roles": person.role_assignments.select_related("department", "granted_by"),
+            "roles": person.role_assignments.select_related(
+                "department", "granted_by", "approved_by"
+            ),
             "groups": person.directory_groups.all() if everyone else [],
             "everyone": everyone,
             "form": self.form() if self.may_grant(person) else None,
@@ -136,7 +138,10 @@ class RoleGrant(PersonPage):
                 role_revoke(actor=self.actor, assignment_id=int(wanted))
                 messages.success(self.request, "The role is taken away.")
         else:
-            role_grant(actor=self.actor, person=person, **cleaned(self.form()))
+            made = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
+            if isinstance(made, RoleRequest):
+                messages.success(self.request, "Requested. A second administrator approves it.")
+                return redirect("portal:role_requests")
             messages.success(self.request, "The role is granted.")
         return redirect("portal:person", id=id)
 

@@ -1,0 +1,191 @@
+"""Roles that take a second administrator: when they do, and the states of a request for one.
+
+While Assay is set up there is no second administrator. Until two have existed, one administrator
+grants these roles alone, and each event says so (`setup`). The audit log tells whether two have
+existed, so that removing the others does not bring that time back.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from governance.audit.models import AuditEvent
+from governance.audit.personal import opened_bodies
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotFound, WrongState
+from governance.people.models import (
+    PRIVILEGED_ROLES,
+    Person,
+    Role,
+    RoleAssignment,
+    RoleRequest,
+    RoleRequestState,
+)
+from governance.people.proof import proof_facts
+from governance.principals import Principal
+
+LIFETIME = timedelta(days=7)
+ALLOWED_TRANSITIONS: dict[RoleRequestState, frozenset[RoleRequestState]] = {
+    RoleRequestState.PENDING: frozenset(
+        {
+            RoleRequestState.APPROVED,
+            RoleRequestState.REJECTED,
+            RoleRequestState.WITHDRAWN,
+            RoleRequestState.EXPIRED,
+        }
+    ),
+    RoleRequestState.APPROVED: frozenset(),
+    RoleRequestState.REJECTED: frozenset(),
+    RoleRequestState.WITHDRAWN: frozenset(),
+    RoleRequestState.EXPIRED: frozenset(),
+}
+_ACTIONS = {
+    RoleRequestState.APPROVED: "role:approve",
+    RoleRequestState.REJECTED: "role:reject",
+    RoleRequestState.WITHDRAWN: "role:withdraw",
+    RoleRequestState.EXPIRED: "role:expire",
+}
+_ENOUGH = 2
+
+
+def second_administrator_needed(role: str) -> bool:
+    """Whether one administrator alone may not give the role, to a person or to a group."""
+    return role in PRIVILEGED_ROLES and _two_administrators_have_existed()
+
+
+def setup_facts(role: str) -> dict[str, bool]:
+    """What the event of a grant says when one administrator made it alone."""
+    return {"setup": True} if role in PRIVILEGED_ROLES else {}
+
+
+def _two_administrators_have_existed() -> bool:
+    now = RoleAssignment.objects.filter(role=Role.ADMIN).values_list("person_id", flat=True)
+    known = {str(pk) for pk in now}
+    if len(known) >= _ENOUGH:
+        return True
+    granted = AuditEvent.objects.filter(
+        action="role:grant", outcome="allowed", subject_type="person"
+    ).exclude(subject_id__in=known)
+    # The role of an erased person cannot be read any more; it may have been this one.
+    administered = {
+        body["subject_id"]
+        for body in opened_bodies(granted)
+        if body["data"].get("role", Role.ADMIN) == Role.ADMIN
+    }
+    return len(known | administered) >= _ENOUGH
+
+
+def role_request_subject(request: RoleRequest) -> Subject:
+    """The person or group as the audit log names it."""
+    if request.person is None:
+        return Subject("group_mapping", "", request.group)
+    return Subject("person", str(request.person.pk), request.person.name)
+
+
+def role_request_open(
+    *,
+    actor: Principal,
+    requested_by: int,
+    role: str,
+    speciality: str,
+    policy_version: int,
+    person: Person | None = None,
+    group: str = "",
+) -> RoleRequest:
+    """Record a request for the role. The caller has authorized the actor.
+
+    Raises:
+        WrongState: the same one is pending.
+    """
+    with transaction.atomic():
+        same = RoleRequest.objects.select_for_update(of=("self",)).filter(
+            person=person, group=group, role=role, speciality=speciality,
+            state=RoleRequestState.PENDING, expires_at__lte=timezone.now(),
+        )  # fmt: skip
+        for old in same:
+            role_request_set_state(actor=actor, request=old, state=RoleRequestState.EXPIRED)
+        try:
+            with transaction.atomic():
+                request = RoleRequest.objects.create(
+                    person=person,
+                    group=group,
+                    role=role,
+                    speciality=speciality,
+                    requested_by_id=requested_by,
+                    expires_at=timezone.now() + LIFETIME,
+                )
+        except IntegrityError as error:
+            raise WrongState(
+                "This role is requested already; no second request is made.",
+                hint="Another administrator approves or rejects the request that is pending.",
+            ) from error
+        _record(actor, "role:request", request, policy_version=policy_version)
+    return request
+
+
+def role_request_locked(request_id: int) -> RoleRequest:
+    """The request, locked until the transaction ends.
+
+    Raises:
+        NotFound: it does not exist.
+    """
+    rows = RoleRequest.objects.select_for_update(of=("self",)).select_related(
+        "person", "requested_by"
+    )
+    request = rows.filter(pk=request_id).first()
+    if request is None:
+        raise NotFound(f"There is no role request {request_id}.")
+    return request
+
+
+def role_request_set_state(
+    *,
+    actor: Principal,
+    request: RoleRequest,
+    state: RoleRequestState,
+    reason: str = "",
+    policy_version: int | None = None,
+) -> None:
+    """Move a request that `role_request_locked` gave, and record it.
+
+    Raises:
+        WrongState: it is no longer pending.
+    """
+    before = RoleRequestState(request.state)
+    if state not in ALLOWED_TRANSITIONS[before]:
+        raise WrongState(
+            f"Role request {request.pk} is {before.value}; it cannot become {state.value}.",
+            hint="Request the role again.",
+        )
+    request.state, request.reason = state, reason
+    request.decided_by_id, request.decided_at = actor.person_id, timezone.now()
+    request.save(update_fields=["state", "reason", "decided_by", "decided_at"])
+    _record(actor, _ACTIONS[state], request, reason=reason, policy_version=policy_version)
+
+
+def _record(
+    actor: Principal,
+    action: str,
+    request: RoleRequest,
+    *,
+    reason: str = "",
+    policy_version: int | None = None,
+) -> None:
+    audit_record(
+        actor=actor,
+        action=action,
+        subject=role_request_subject(request),
+        reason=reason,
+        data={
+            "request": request.pk,
+            "role": str(request.role),
+            "speciality": str(request.speciality),
+            "requested_by": request.requested_by_id,
+            "expires_at": request.expires_at.isoformat(),
+            **(proof_facts(actor.proof) if action != "role:expire" else {}),
+        },
+        policy_version=policy_version,
+    )
