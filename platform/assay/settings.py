@@ -332,6 +332,7 @@ TEMPLATES = [
             "builtins": [
                 "assay.portal.templatetags.assay",
                 "assay.portal.templatetags.dossiers",
+                "assay.portal.templatetags.opens",
             ],
             "libraries": {},
             "string_if_invalid": "",

@@ -16,7 +16,7 @@ from assay.accounts.single_sign_on import link_end
 from assay.portal.access import may
 from assay.portal.account_forms import ReasonForm
 from assay.portal.http import ActionScreen, cleaned, page_of
-from governance.people.selectors import person_get
+from governance.people.selectors import person_get, sees_everyone
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -60,6 +60,7 @@ class PersonSignIn(ActionScreen):
         may_reset = may(self.actor, Action.PERSON_UPDATE, kind="person", attributes=owned)
         return {
             "person": person,
+            "everyone": sees_everyone(self.actor),
             "factors": factors_of(person.pk),
             "page": page,
             "sessions": [shown(row, self.request) for row in page],

@@ -1,0 +1,40 @@
+"""Links only where they lead: does the page of a thing open for the person who looks?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+
+from governance.permissions import Action
+from governance.policy.context import base_context
+from governance.policy.engine import Resource, decide
+from governance.policy.services import active_policy
+from governance.principals import Principal
+from governance.reviews.models import Review
+from governance.reviews.selectors import review_resource
+from registry.releases.models import Release
+from registry.resources import release_resource, version_resource
+from registry.versions.models import ModelVersion
+
+register = template.Library()
+
+
+@register.filter
+def opens_for(thing: Any, actor: Principal) -> bool:
+    """Return whether the policy lets this person see a version, release or review."""
+    found = _asked(thing)
+    if found is None:
+        return False
+    action, resource = found
+    return decide(active_policy(), actor, action, resource, base_context()).allowed
+
+
+def _asked(thing: Any) -> tuple[Action, Resource] | None:
+    if isinstance(thing, ModelVersion):
+        return Action.MODEL_VIEW, version_resource(thing)
+    if isinstance(thing, Release):
+        return Action.RELEASE_VIEW, release_resource(thing)
+    if isinstance(thing, Review):
+        return Action.RELEASE_VIEW, review_resource(thing)
+    return None
