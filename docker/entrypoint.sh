@@ -1,5 +1,5 @@
 #!/bin/sh
-# The role is the first argument: web, beat, init, migrate, worker (ASSAY_WORKER_KIND: compute or engine).
+# The role is the first argument: web, beat, init, migrate, broker_users, worker (ASSAY_WORKER_KIND: compute or engine).
 set -eu
 
 role="${1:-web}"
@@ -21,15 +21,21 @@ migrate)
     assay manage apply_database_roles
     exec assay manage bootstrap "$@"
     ;;
+broker_users)
+    # It reads no other setting, and no secret of the platform.
+    ASSAY_ENV=development exec assay manage write_broker_users /var/lib/broker/users.acl "$@"
+    ;;
 worker)
     case "${ASSAY_WORKER_KIND:-compute}" in
     compute)
         exec celery -A workers.app worker -I workers.tasks.jobs -Q compute \
-            -P prefork -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" --loglevel INFO "$@"
+            -P prefork -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" --loglevel INFO \
+            --without-mingle --without-gossip --without-heartbeat "$@"
         ;;
     engine)
         exec celery -A workers.app worker -I workers.tasks.inference -Q engine.none \
-            -P threads -c "${ASSAY_WORKER_CONCURRENCY:-64}" -n "engine@%h" --loglevel INFO "$@"
+            -P threads -c "${ASSAY_WORKER_CONCURRENCY:-64}" -n "engine@%h" --loglevel INFO \
+            --without-mingle --without-gossip --without-heartbeat "$@"
         ;;
     *)
         echo "ASSAY_WORKER_KIND=${ASSAY_WORKER_KIND} is not known; set it to compute or engine." >&2
@@ -38,7 +44,7 @@ worker)
     esac
     ;;
 *)
-    echo "Role '$role' is not known; use web, beat, init, migrate or worker." >&2
+    echo "Role '$role' is not known; use web, beat, init, migrate, broker_users or worker." >&2
     exit 64
     ;;
 esac

@@ -47,6 +47,15 @@ if "REDIS_URL" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["REDIS_URL"] = _valkey.url
 
 
+def broker_url(process: str) -> str:
+    """Where the broker is, as the user of that kind of process; a broker that the tests did not
+    start is used as they are."""
+    own = globals().get("_valkey")
+    if own is None or os.environ["REDIS_URL"] != own.url:
+        return os.environ["REDIS_URL"]
+    return str(own.url_of(process))
+
+
 @pytest.fixture
 def redis() -> Iterator[redis_module.Redis]:
     """A client of an empty Valkey."""

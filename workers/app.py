@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 # A worker serves no URL: Django's system checks would import the whole portal into it.
@@ -20,3 +22,10 @@ app.conf.broker_transport_options = {
     "interval_max": 0.1,
     **app.conf.broker_transport_options,
 }
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _present(sender: Any, **_: Any) -> None:
+    from workers.presence import start_beating
+
+    start_beating(sender.hostname)

@@ -13,7 +13,7 @@ import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -142,6 +142,45 @@ def database(url: str) -> dict[str, Any]:
     }
 
 
+def broker_url(url: str) -> str:
+    """`url` with REDIS_USERNAME and REDIS_PASSWORD, and for `rediss://` with REDIS_CA_PATH,
+    REDIS_CERT_PATH and REDIS_KEY_PATH.
+
+    Raises:
+        ImproperlyConfigured: another scheme, a file that is missing, or in production a broker
+            over the network without a password.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        raise ImproperlyConfigured(
+            f"REDIS_URL has the scheme {parts.scheme!r}; set it to rediss://host:6379/0, "
+            "redis://host:6379/0 or unix:///path/to/socket."
+        )
+    user, password = env("REDIS_USERNAME", ""), env("REDIS_PASSWORD", "")
+    query = dict(parse_qsl(parts.query))
+    netloc = parts.netloc
+    if password:
+        netloc = f"{quote(user, safe='')}:{quote(password, safe='')}@{netloc.rpartition('@')[2]}"
+    elif PRODUCTION and parts.scheme != "unix" and parts.password is None:
+        raise ImproperlyConfigured(
+            "REDIS_PASSWORD is missing: in production the broker over the network takes a user "
+            "and a password, in REDIS_USERNAME and REDIS_PASSWORD or REDIS_PASSWORD_FILE."
+        )
+    if parts.scheme == "rediss":
+        query.setdefault("ssl_cert_reqs", "required")
+        for name, setting in (
+            ("ssl_ca_certs", "REDIS_CA_PATH"),
+            ("ssl_certfile", "REDIS_CERT_PATH"),
+            ("ssl_keyfile", "REDIS_KEY_PATH"),
+        ):
+            if file := os.environ.get(setting):
+                if not Path(file).is_file():
+                    raise ImproperlyConfigured(f"{setting}={file} does not exist.")
+                query[name] = file
+    tail = f"?{urlencode(query, safe='/')}" if query else ""
+    return f"{parts.scheme}://{netloc}{parts.path}{tail}"
+
+
 ENVIRONMENT = env("ASSAY_ENV", "development")
 if ENVIRONMENT not in {"development", "test", "production"}:
     raise ImproperlyConfigured(
@@ -250,7 +289,15 @@ if PRODUCTION:
     for _name in ("DATABASE_URL", "REDIS_URL", "MLFLOW_TRACKING_URI"):
         env(_name)
 DATABASE_URL = env("DATABASE_URL", "postgresql:///assay")
-REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_URL = broker_url(env("REDIS_URL", "redis://127.0.0.1:6379/0"))
+# For `manage.py write_broker_users` alone.
+BROKER_PASSWORDS = {
+    "web": env("ASSAY_BROKER_PASSWORD_WEB", ""),
+    "controller": env("ASSAY_BROKER_PASSWORD_CONTROLLER", ""),
+    "compute": env("ASSAY_BROKER_PASSWORD_COMPUTE", ""),
+    "engine": env("ASSAY_BROKER_PASSWORD_ENGINE", ""),
+    "admin": env("ASSAY_BROKER_PASSWORD_ADMIN", ""),
+}
 MLFLOW_TRACKING_URI = env("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
 DATABASES = {"default": database(DATABASE_URL)}
 # For `manage.py apply_database_roles` alone.
@@ -542,6 +589,8 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+# By its mailbox whoever can publish on the broker would shut workers down; see workers.presence.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

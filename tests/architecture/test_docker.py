@@ -105,7 +105,7 @@ def test_every_role_and_build_target_exists(compose: dict[str, Any]) -> None:
     dockerfile = (DOCKER / "Dockerfile").read_text()
     entrypoint = (DOCKER / "entrypoint.sh").read_text()
     roles = set(re.findall(r"^(\w+)\)$", entrypoint, re.MULTILINE))
-    assert {"web", "worker", "beat", "migrate"} <= roles
+    assert {"web", "worker", "beat", "migrate", "broker_users"} <= roles
     targets = set(re.findall(r"AS (\w+)$", dockerfile, re.MULTILINE))
     for name, service in compose["services"].items():
         build = service.get("build", {})
@@ -158,7 +158,7 @@ def test_an_unknown_role_is_refused_with_the_roles_that_exist() -> None:
         ["sh", str(DOCKER / "entrypoint.sh"), "gpu"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 64
-    assert "web, beat, init, migrate or worker" in finished.stderr
+    assert "web, beat, init, migrate, broker_users or worker" in finished.stderr
 
 
 def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ COMPLETE = {
     "ASSAY_AUDIT_SIGNING_KEY": "ab" * 32,
     "ASSAY_ALLOWED_HOSTS": "assay.example",
     "DATABASE_URL": "postgresql://assay@db/assay",
-    "REDIS_URL": "redis://broker:6379/0",
+    "REDIS_URL": "rediss://assay_web:secret@broker:6379/0",
     "MLFLOW_TRACKING_URI": "http://mlflow:5000",
 }
 
@@ -171,3 +171,41 @@ def test_only_the_web_process_pools_its_connections(process: str, pooled: str) -
         check=True,
     )
     assert finished.stdout.strip() == pooled
+
+
+def redis_url(**environment: str) -> str:
+    """The broker's URL as the settings make it, with `environment` in place of `REDIS_URL`."""
+    kept = {name: value for name, value in COMPLETE.items() if name != "REDIS_URL"}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+    finished = subprocess.run(
+        [sys.executable, "-c", "from assay.settings import REDIS_URL; print(REDIS_URL)"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, **kept, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (finished.stdout or finished.stderr).splitlines()[-1]
+
+
+def test_the_brokers_password_and_authority_come_from_files(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("p@ss/word\n")
+    authority = tmp_path / "ca.crt"
+    authority.write_text("")
+    named = {
+        "REDIS_URL": "rediss://valkey:6379/0",
+        "REDIS_USERNAME": "assay_web",
+        "REDIS_PASSWORD_FILE": str(tmp_path / "password"),
+        "REDIS_CA_PATH": str(authority),
+    }
+    assert redis_url(**named) == (
+        "rediss://assay_web:p%40ss%2Fword@valkey:6379/0"
+        f"?ssl_cert_reqs=required&ssl_ca_certs={authority}"
+    )
+    assert "REDIS_CA_PATH" in redis_url(**{**named, "REDIS_CA_PATH": str(tmp_path / "none")})
+
+
+def test_production_refuses_a_broker_without_a_password_or_of_another_kind() -> None:
+    assert "REDIS_PASSWORD" in redis_url(REDIS_URL="rediss://valkey:6379/0")
+    assert "scheme" in redis_url(REDIS_URL="memory://")
+    assert redis_url(REDIS_URL="unix:///run/valkey.sock") == "unix:///run/valkey.sock"

@@ -16,9 +16,12 @@ from urllib.parse import quote
 from django.db import connection
 
 from assay.database_roles.privileges import ROLES
+from tests.services import broker_url
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 40.0
+# Nothing that Celery tells all workers of by itself, as in production.
+QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 
 
 def database_url(process: str = "") -> str:
@@ -35,7 +38,7 @@ def database_url(process: str = "") -> str:
 @contextmanager
 def worker(log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Celery worker."""
-    command = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel", "INFO")
+    command = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel", "INFO", *QUIET)
     with started("worker", log, b" ready.", *command, "-n", f"{log.stem}@%h", *options) as process:
         yield process
 
@@ -57,7 +60,12 @@ def started(
 
     `process` is the kind that it plays, whose database role it has.
     """
-    environment = {**os.environ, "DATABASE_URL": database_url(process), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database_url(process),
+        "REDIS_URL": broker_url(_kind(arguments)),
+        "PYTHONPATH": str(ROOT),
+    }
     with log.open("ab") as output:
         running = subprocess.Popen(
             [sys.executable, *arguments],
@@ -73,6 +81,13 @@ def started(
         yield running
     finally:
         kill(running)
+
+
+def _kind(arguments: tuple[str, ...]) -> str:
+    """The kind of process that a command line starts, as the broker knows it."""
+    if "celery" in arguments:
+        return "engine" if any("workers.tasks.inference" in one for one in arguments) else "compute"
+    return "controller" if "run_controller" in arguments else "web"
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

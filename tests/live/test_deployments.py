@@ -32,6 +32,7 @@ from workers.wire import (
 )
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+STREAM = "assay:reply:test"
 ENGINE = (
     *("-I", "tests.live.echo_catalogue,workers.tasks.inference"),
     *("-Q", "engine.none", "-P", "threads", "-c", "8"),
@@ -51,7 +52,7 @@ def send(wire: Wire, deployment: Deployment, request_id: str, prompt: str) -> No
         deployment=deployment.name,
         digest=deployment.release.version.digest,
         task="text-generation",
-        reply_stream="replies",
+        reply_stream=STREAM,
         inputs={"prompt": prompt},
         enqueued_at=time.time(),
         deadline=time.time() + 60,
@@ -69,7 +70,7 @@ class Ends:
         self._found: dict[str, Any] = {}
 
     def __call__(self) -> dict[str, Any]:
-        for fields in list(entries(self._redis))[self._read :]:
+        for fields in list(entries(self._redis, STREAM))[self._read :]:
             self._read += 1
             event = self._wire.event(fields)
             if not isinstance(event, Delta | Taken):

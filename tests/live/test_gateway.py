@@ -15,7 +15,9 @@ import pytest
 
 from governance.keys.models import ApiKey
 from governance.usage.records import USAGE_STREAM, UsageEntry
+from tests.live.celery_worker import QUIET
 from tests.live.web_process import process, web
+from tests.services import broker_url
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from workers.deployments.models import WorkerKey
 from workers.wire import SNAPSHOT_CHANNEL, deployment_queue
@@ -59,8 +61,9 @@ def engine(folder: Path, deployment_id: int) -> Iterator[None]:
     before = WorkerKey.objects.get().public_key
     queue = deployment_queue(deployment_id)
     options = ("-I", "fixed_engine", "-Q", queue, "-P", "threads", "-c", "8")
-    quiet = ("--without-mingle", "--without-gossip", "--loglevel", "WARNING")
-    with process(folder, "worker", "celery", "-A", "workers.app", "worker", *options, *quiet):
+    quiet = (*QUIET, "--loglevel", "WARNING")
+    command = ("celery", "-A", "workers.app", "worker", *options, *quiet)
+    with process(folder, "worker", *command, REDIS_URL=broker_url("engine")):
         wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
         yield
 

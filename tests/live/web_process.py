@@ -13,6 +13,7 @@ import httpx
 
 from assay.local.services import free_port, stop_process_group
 from tests.live.celery_worker import database_url
+from tests.services import broker_url
 from tests.unit.assay.gateway_support import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ def environment(folder: Path, kind: str) -> dict[str, str]:
     return {
         **os.environ,
         "DATABASE_URL": database_url(kind),
+        "REDIS_URL": broker_url("web"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform"), str(folder)]),
     }
 

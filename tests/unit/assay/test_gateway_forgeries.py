@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -109,3 +112,34 @@ def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) ->
     stage.responders[0].restart()
     answer = stage.post(CHAT, stage.key(), json=GOOD)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
+def test_the_brokers_disk_holds_neither_prompts_nor_answers(stage: Stage) -> None:
+    """What the append-only file keeps of a request is sealed."""
+
+    def answer(request: InferenceRequest, reply: Reply) -> None:
+        reply(Delta("canary-answer", 2))
+        reply(Done("stop", prompt_tokens=5, completion_tokens=2))
+
+    stage.deployment(behaviour=answer)
+    token = stage.key()
+    stage.redis.config_set("appendonly", "yes")
+    try:
+        body = {**GOOD, "messages": [{"role": "user", "content": "canary-prompt"}]}
+        response = stage.post(CHAT, token, json=body)
+        assert "canary-answer" in response.text
+        files = Path(str(stage.redis.config_get("dir")["dir"])).rglob("*.aof")
+        request_id = response.headers["x-request-id"].encode()
+        written = b"".join(file.read_bytes() for file in files)
+        assert request_id in written
+        assert b"canary" not in written
+        assert not any(b"canary" in part for part in decoded(written))
+    finally:
+        stage.redis.config_set("appendonly", "no")
+
+
+def decoded(written: bytes) -> list[bytes]:
+    """What Celery hides in Base64 in the messages."""
+    found = re.findall(rb'"body": ?"([A-Za-z0-9+/=]+)"', written)
+    assert found
+    return [base64.b64decode(part) for part in found]

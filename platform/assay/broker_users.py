@@ -1,0 +1,115 @@
+"""The broker's users: one for each kind of process, with the commands and keys that it needs.
+
+Compose, the demo and the tests make their access control file from this one table
+(`manage.py write_broker_users`). Whoever connects without a password may send PING, and no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PREFIX = "assay_"
+# What client libraries send by themselves, and transactions.
+_CONNECTION = (
+    "auth hello ping echo select quit reset client|setinfo client|setname client|id "
+    "multi exec discard watch unwatch"
+)
+# Celery: `compute` and `deployment.<id>` are queues; messages that a worker holds stand in
+# `unacked…`, and which queues there are in `_kombu.binding…`.
+_SEND = "lpush llen sadd smembers"
+_CONSUME = (
+    "lpush rpush brpop rpop llen exists sadd srem smembers del hset hget hdel zadd zrem zrange "
+    "zrevrangebyscore zremrangebyscore set get pexpire evalsha script|load"
+)
+_CELERY_KEYS = ("_kombu.binding*", "unacked*")
+# The script of quotas, and what it calls.
+_QUOTAS = (
+    "evalsha script|load time info scan type get set del exists "
+    "hget hset hdel hexists hmget hgetall hincrby zadd zrem zcount zrangebyscore zremrangebyscore "
+    "xadd xlen xrange expire pexpire pexpireat"
+)
+_NOTICES = ("assay:snapshot", "assay:deployments", "assay:controller")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUser:
+    """What one kind of process may do.
+
+    `keys` are patterns, `written` those that it may write and not read; `channels` are the ones
+    that it publishes on or subscribes to.
+    """
+
+    commands: str
+    keys: tuple[str, ...]
+    written: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+
+    def rules(self) -> str:
+        return " ".join(
+            (
+                "-@all",
+                *(f"+{command}" for command in f"{_CONNECTION} {self.commands}".split()),
+                *(f"~{key}" for key in self.keys),
+                *(f"%W~{key}" for key in self.written),
+                *(f"&{channel}" for channel in self.channels),
+            )
+        )
+
+
+USERS: dict[str, BrokerUser] = {
+    "web": BrokerUser(
+        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
+        "xread xtrim incr incrby decr decrby ttl mget getdel zrange",
+        keys=(
+            "assay:quota:*",
+            "assay:usage",
+            "assay:reply:*",
+            "assay:cache*",
+            "assay:*-failures:*",
+            "assay:leak-reports:*",
+            "assay:workers",
+            "_kombu.binding*",
+        ),
+        written=("compute*", "deployment.*"),
+        channels=(*_NOTICES, "assay:cancel"),
+    ),
+    "controller": BrokerUser(
+        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
+        "xack xdel xautoclaim xreadgroup xgroup|create xpending",
+        keys=("assay:quota:*", "assay:usage*", "_kombu.binding*"),
+        written=("compute*",),
+        channels=_NOTICES,
+    ),
+    "compute": BrokerUser(
+        f"{_CONSUME} publish",
+        keys=("compute*", *_CELERY_KEYS),
+        written=("assay:workers",),
+        channels=_NOTICES,
+    ),
+    "engine": BrokerUser(
+        f"{_CONSUME} publish subscribe unsubscribe xadd expire",
+        keys=("deployment.*", "engine.none*", *_CELERY_KEYS),
+        written=("assay:workers", "assay:reply:*"),
+        channels=("assay:cancel", "assay:snapshot", "assay:deployments"),
+    ),
+}
+ADMIN = "admin"
+NAMES = (*USERS, ADMIN)
+
+
+def new_passwords() -> dict[str, str]:
+    """A random password for each user."""
+    return {name: secrets.token_hex(24) for name in NAMES}
+
+
+def access_control_file(passwords: Mapping[str, str]) -> str:
+    """Valkey's `aclfile` with the hashes of `passwords`, one for each of `NAMES`."""
+    lines = ["user default reset on nopass -@all +ping"]
+    for name in NAMES:
+        digest = hashlib.sha256(passwords[name].encode()).hexdigest()
+        rules = "~* &* +@all" if name == ADMIN else USERS[name].rules()
+        lines.append(f"user {PREFIX}{name} reset on #{digest} {rules}")
+    return "\n".join(lines) + "\n"

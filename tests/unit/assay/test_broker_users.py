@@ -1,0 +1,140 @@
+"""The broker of this machine: no port, private files, and a user for each kind of process."""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_module
+from django.core.management import CommandError, call_command
+from redis.exceptions import AuthenticationError, NoPermissionError
+
+from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
+from assay.local.services import Valkey
+from governance.quotas.wire import SCRIPT
+
+FORBIDDEN: tuple[tuple[Any, ...], ...] = (
+    ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "*"), ("CONFIG", "SET", "dir", "/tmp"),
+    ("KEYS", "*"), ("MONITOR",), ("SCRIPT", "FLUSH"), ("SCRIPT", "KILL"),
+    ("SAVE",), ("BGSAVE",), ("SHUTDOWN", "NOSAVE"), ("REPLICAOF", "evil.example", "6379"),
+    ("ACL", "LIST"), ("ACL", "SETUSER", "mallory"), ("MODULE", "LIST"), ("CLIENT", "LIST"),
+    ("CLIENT", "KILL", "TYPE", "normal"), ("FUNCTION", "LIST"), ("SWAPDB", "0", "1"),
+    ("MIGRATE", "h", "1", "k", "0", "1"), ("RESTORE", "k", "0", b""), ("SORT", "compute"),
+    ("COPY", "a", "b"), ("RENAME", "a", "b"), ("OBJECT", "ENCODING", "a"), ("DUMP", "a"),
+    ("PUBLISH", "/0.celery.pidbox", "shutdown"),
+)  # fmt: skip
+# What is none of a process's business, by process.
+FOREIGN: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "web": (
+        ("XREADGROUP", "GROUP", "ledger", "me", "STREAMS", "assay:usage", ">"),
+        ("BRPOP", "deployment.1", "1"), ("RPOP", "compute"), ("LRANGE", "deployment.1", "0", "-1"),
+        ("HGETALL", "unacked"), ("DEL", "unacked"), ("SET", "other", "1"),
+    ),
+    "controller": (
+        ("LPUSH", "deployment.1", "{}"), ("XADD", "assay:reply:1", "*", "id", "r"),
+        ("PUBLISH", "assay:cancel", "r"), ("GET", "assay:cache:1"), ("RPOP", "compute"),
+        ("SET", "assay:sign-in-failures:1", "0"),
+    ),
+    "compute": (
+        ("XADD", "assay:usage", "*", "entry", "{}"), ("XADD", "assay:reply:1", "*", "id", "r"),
+        ("LPUSH", "deployment.1", "{}"), ("GET", "assay:quota:ready"),
+        ("DEL", "assay:quota:ready"), ("PUBLISH", "assay:cancel", "r"),
+    ),
+    "engine": (
+        ("XADD", "assay:usage", "*", "entry", "{}"), ("LPUSH", "compute", "{}"),
+        ("XREAD", "STREAMS", "assay:reply:1", "0"), ("XRANGE", "assay:reply:1", "-", "+"),
+        ("DEL", "assay:quota:ready"), ("GET", "assay:cache:1"),
+        ("EVAL", "return redis.call('GET', 'assay:quota:ready')", "0"),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Valkey]:
+    valkey = Valkey()
+    yield valkey
+    valkey.stop()
+
+
+def client(broker: Valkey, process: str) -> redis_module.Redis:
+    return redis_module.Redis.from_url(broker.url_of(process))
+
+
+@pytest.mark.parametrize("process", USERS)
+def test_a_process_may_not_what_only_an_administrator_does(broker: Valkey, process: str) -> None:
+    with client(broker, process) as own:
+        for command in (*FORBIDDEN, *FOREIGN[process]):
+            with pytest.raises(NoPermissionError):
+                own.execute_command(*command)
+
+
+@pytest.mark.parametrize("process", ["compute", "engine"])
+def test_a_script_gives_a_worker_no_further_right(broker: Valkey, process: str) -> None:
+    with client(broker, process) as own:
+        digest = own.script_load("return redis.call('GET', 'assay:quota:ready')")
+        with pytest.raises(redis_module.ResponseError, match=r"(?i)permission|acl"):
+            own.evalsha(digest, 0)
+
+
+def test_web_and_controller_run_the_script_of_quotas(broker: Valkey) -> None:
+    for process in ("web", "controller"):
+        with client(broker, process) as own:
+            own.register_script(SCRIPT)(args=["reclaim", 10])
+
+
+def test_without_a_password_only_ping_is_answered(broker: Valkey) -> None:
+    path = broker.url.partition("@")[2]
+    with redis_module.Redis(unix_socket_path=path) as stranger:
+        assert stranger.ping()
+        for command in (("GET", "x"), ("XLEN", "assay:usage"), ("ACL", "WHOAMI"), ("INFO",)):
+            with pytest.raises(NoPermissionError):
+                stranger.execute_command(*command)
+        with pytest.raises(NoPermissionError):
+            stranger.publish("assay:snapshot", "")
+    with (
+        redis_module.Redis(unix_socket_path=path, username="assay_web", password="x") as guessing,
+        pytest.raises(AuthenticationError),
+    ):
+        guessing.get("x")
+
+
+def test_the_broker_listens_on_no_port_and_its_files_are_private(tmp_path: Path) -> None:
+    folder = tmp_path / "valkey"
+    folder.mkdir(mode=0o755)
+    (folder / "appendonlydir").mkdir(mode=0o755)
+    valkey = Valkey(folder)
+    try:
+        with redis_module.Redis.from_url(valkey.url) as admin:
+            admin.set("assay:test", "x")
+            assert admin.config_get("port", "tls-port") == {"port": "0", "tls-port": "0"}
+        socket = Path(valkey.url.partition("@")[2])
+        for path in (socket, socket.parent, folder, *folder.rglob("*")):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+        assert list(folder.rglob("*.aof"))
+    finally:
+        valkey.stop()
+
+
+def test_the_file_holds_hashes_and_is_written_by_a_command(tmp_path: Path, settings: Any) -> None:
+    settings.BROKER_PASSWORDS = passwords = new_passwords()
+    file = tmp_path / "users.acl"
+    call_command("write_broker_users", str(file), stdout=io.StringIO())
+    assert file.read_text() == access_control_file(passwords)
+    assert not any(password in file.read_text() for password in passwords.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("password", ["", "short", "the web process's own"])
+def test_no_user_is_without_a_password_of_its_own(
+    tmp_path: Path, settings: Any, name: str, password: str
+) -> None:
+    passwords = new_passwords()
+    other = passwords["web" if name != "web" else "admin"]
+    settings.BROKER_PASSWORDS = {**passwords, name: other if "own" in password else password}
+    with pytest.raises(CommandError):
+        call_command("write_broker_users", str(tmp_path / "users.acl"))
+    assert not (tmp_path / "users.acl").exists()
