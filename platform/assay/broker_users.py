@@ -38,12 +38,13 @@ _NOTICES = ("assay:snapshot", "assay:deployments", "assay:controller")
 class BrokerUser:
     """What one kind of process may do.
 
-    `keys` are patterns, `written` those that it may write and not read; `channels` are the ones
-    that it publishes on or subscribes to.
+    `keys` are patterns, `read` those that it may only read and `written` those that it may only
+    write; `channels` are the ones that it publishes on or subscribes to.
     """
 
     commands: str
     keys: tuple[str, ...]
+    read: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
 
@@ -53,6 +54,7 @@ class BrokerUser:
                 "-@all",
                 *(f"+{command}" for command in f"{_CONNECTION} {self.commands}".split()),
                 *(f"~{key}" for key in self.keys),
+                *(f"%R~{key}" for key in self.read),
                 *(f"%W~{key}" for key in self.written),
                 *(f"&{channel}" for channel in self.channels),
             )
@@ -70,9 +72,9 @@ USERS: dict[str, BrokerUser] = {
             "assay:cache*",
             "assay:*-failures:*",
             "assay:leak-reports:*",
-            "assay:workers",
             "_kombu.binding*",
         ),
+        read=("assay:workers", "assay:worker:*"),
         written=("compute*", "deployment.*"),
         channels=(*_NOTICES, "assay:cancel"),
     ),
@@ -92,7 +94,7 @@ USERS: dict[str, BrokerUser] = {
     "engine": BrokerUser(
         f"{_CONSUME} publish subscribe unsubscribe xadd expire",
         keys=("deployment.*", "engine.none*", *_CELERY_KEYS),
-        written=("assay:workers", "assay:reply:*"),
+        written=("assay:workers", "assay:worker:*", "assay:reply:*"),
         channels=("assay:cancel", "assay:snapshot", "assay:deployments"),
     ),
 }

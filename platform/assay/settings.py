@@ -299,6 +299,9 @@ BROKER_PASSWORDS = {
     "admin": env("ASSAY_BROKER_PASSWORD_ADMIN", ""),
 }
 MLFLOW_TRACKING_URI = env("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+# MLflow's client reads both from the environment by itself.
+MLFLOW_SERVER_CERTIFICATE = env("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
+MLFLOW_CLIENT_CERTIFICATE = env("MLFLOW_TRACKING_CLIENT_CERT_PATH", "")
 DATABASES = {"default": database(DATABASE_URL)}
 # For `manage.py apply_database_roles` alone.
 DATABASE_ROLE_PASSWORDS = {

@@ -63,7 +63,7 @@ def started(
     environment = {
         **os.environ,
         "DATABASE_URL": database_url(process),
-        "REDIS_URL": broker_url(_kind(arguments)),
+        "REDIS_URL": broker_url(_user(process, arguments)),
         "PYTHONPATH": str(ROOT),
     }
     with log.open("ab") as output:
@@ -83,11 +83,11 @@ def started(
         kill(running)
 
 
-def _kind(arguments: tuple[str, ...]) -> str:
-    """The kind of process that a command line starts, as the broker knows it."""
-    if "celery" in arguments:
-        return "engine" if any("workers.tasks.inference" in one for one in arguments) else "compute"
-    return "controller" if "run_controller" in arguments else "web"
+def _user(process: str, arguments: tuple[str, ...]) -> str:
+    """The broker's user of a process; it knows two kinds of worker."""
+    if process != "worker":
+        return process
+    return "engine" if any("workers.tasks.inference" in one for one in arguments) else "compute"
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
+from django.utils import timezone
 
 from governance.keys.models import ApiKey
 from governance.usage.records import USAGE_STREAM, UsageEntry
@@ -19,7 +21,7 @@ from tests.live.celery_worker import QUIET
 from tests.live.web_process import process, web
 from tests.services import broker_url
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
-from workers.deployments.models import WorkerKey
+from workers.deployments.models import Replica, WorkerKey
 from workers.wire import SNAPSHOT_CHANNEL, deployment_queue
 
 __all__ = ["stage"]
@@ -65,6 +67,9 @@ def engine(folder: Path, deployment_id: int) -> Iterator[None]:
     command = ("celery", "-A", "workers.app", "worker", *options, *quiet)
     with process(folder, "worker", *command, REDIS_URL=broker_url("engine")):
         wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
+        # Nobody renews it, however long the other processes take to start.
+        later = timezone.now() + timedelta(minutes=5)
+        Replica.objects.filter(deployment_id=deployment_id).update(heartbeat_at=later)
         yield
 
 

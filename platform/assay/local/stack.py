@@ -13,7 +13,14 @@ from pathlib import Path
 import httpx
 
 from assay.database_roles.privileges import MLFLOW, OWNER, ROLES
-from assay.local.services import MLflow, Postgres, Valkey, free_port, stop_process_group
+from assay.local.services import (
+    MLflow,
+    Postgres,
+    Valkey,
+    free_port,
+    private_log,
+    stop_process_group,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 Say = Callable[[str], None]
@@ -52,7 +59,7 @@ class Stack:
         Raises:
             RuntimeError: a part did not come up; names it and its log.
         """
-        self.logs.mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         postgres = Postgres(self.folder / "postgres")
         self._stops.append(postgres.stop)
         postgres.create_database("assay", owner=OWNER, creates_roles=True)
@@ -76,7 +83,7 @@ class Stack:
             "ASSAY_USAGE_KEY": self._secret("usage-key"),
             "ASSAY_WIRE_KEY": self._secret("wire-key"),
             "REDIS_URL": valkey.url_of("web"),
-            "MLFLOW_TRACKING_URI": self.mlflow.url,
+            **self.mlflow.environment,
             "ASSAY_STATIC_ROOT": str(self.folder / "static"),
             "ASSAY_STATIC_COLLECTED": "1",
             "DJANGO_SETTINGS_MODULE": "assay.settings",
@@ -108,6 +115,18 @@ class Stack:
         self._spawn("controller", "controller", sys.executable, "manage.py", "run_controller")
         self._workers()
         self.wait_for_web()
+
+    def make_folders(self) -> None:
+        """Make the folders that no other user of this machine may enter.
+
+        As root PostgreSQL runs as a user of its own, who passes through the folder above its data:
+        that folder may be passed through and not listed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        for name in ("data", "logs", "secrets", "uploads", "valkey"):
+            (self.folder / name).mkdir(exist_ok=True)
+            (self.folder / name).chmod(0o700)
 
     def _web(self) -> None:
         self._spawn(
@@ -201,7 +220,7 @@ class Stack:
             self._stops.pop()()
 
     def _spawn(self, name: str, process: str, *command: str) -> None:
-        with (self.logs / f"{name}.log").open("ab") as output:
+        with private_log(self.logs / f"{name}.log") as output:
             self._processes[name] = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -210,6 +229,7 @@ class Stack:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,
             )
 
     def _secret(self, name: str) -> str:

@@ -33,6 +33,7 @@ FOREIGN: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("XREADGROUP", "GROUP", "ledger", "me", "STREAMS", "assay:usage", ">"),
         ("BRPOP", "deployment.1", "1"), ("RPOP", "compute"), ("LRANGE", "deployment.1", "0", "-1"),
         ("HGETALL", "unacked"), ("DEL", "unacked"), ("SET", "other", "1"),
+        ("SET", "assay:worker:1", "1"),
     ),
     "controller": (
         ("LPUSH", "deployment.1", "{}"), ("XADD", "assay:reply:1", "*", "id", "r"),
