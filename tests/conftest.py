@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import authlib.deprecate  # noqa: F401 (it asks for its warnings; pytest's filters must come after)
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.db.models.signals import post_save
 from django.test import TransactionTestCase
+from django.utils import timezone
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -91,6 +94,23 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Any:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everyone_has_been_here_for_long() -> Any:
+    """Accounts and roles are older than the time that a new reviewer waits before voting. Tests of
+    that time say how old they are."""
+
+    def backdate(sender: Any, instance: Any, created: bool, **_: Any) -> None:
+        if created:
+            before = timezone.now() - timedelta(days=60)
+            sender.objects.filter(pk=instance.pk).update(created_at=before)
+
+    for model in (Person, RoleAssignment):
+        post_save.connect(backdate, sender=model, weak=False)
+    yield
+    for model in (Person, RoleAssignment):
+        post_save.disconnect(backdate, sender=model)
 
 
 @pytest.fixture(autouse=True)

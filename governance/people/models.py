@@ -49,6 +49,8 @@ class Person(AbstractBaseUser):
     deprovisioned_at = models.DateTimeField(null=True, blank=True)
     # When what is personal of them was erased; nothing brings it back.
     erased_at = models.DateTimeField(null=True, blank=True)
+    # When the account last came back to power: reactivated, or its second factors reset.
+    empowered_at = models.DateTimeField(null=True, blank=True)
     # Raised when every session that they have must end; a session carries the number it began at.
     session_epoch = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)

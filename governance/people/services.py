@@ -42,6 +42,7 @@ _STANDING = (
     "deactivated_at",
     "deactivation_reason",
     "deprovisioned_at",
+    "empowered_at",
     "session_epoch",
     "changed_at",
 )
@@ -273,6 +274,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
                 hint="Nothing is kept of who they were. Make a new account.",
             )
         person.is_active = True
+        person.empowered_at = timezone.now()
         person.deactivated_at = person.deprovisioned_at = None
         person.deactivation_reason = ""
         person.save(update_fields=_STANDING)

@@ -28,6 +28,7 @@ from governance.reviews.models import (
 )
 from governance.reviews.states import ALLOWED_TRANSITIONS, review_subject
 from governance.reviews.threads.models import ReviewThread, ThreadState
+from governance.reviews.waiting import votes_from
 from governance.reviews.waivers.models import Waiver, WaiverState
 
 # What somebody who had a part in it may not do; anybody may comment.
@@ -170,8 +171,27 @@ def decision_obstacle(
         _closed(review, verdict)
         or _voted(actor, review)
         or _speciality_obstacle(actor, review, verdict, speciality)
+        or waiting_obstacle(actor, review, Action.RELEASE_DECIDE, speciality)
         or (_blocked(review) if verdict is Verdict.APPROVE else None)
         or _unproved(actor, review, verdict)
+    )
+
+
+def waiting_obstacle(
+    actor: Principal, review: Review, action: Action, speciality: str = ""
+) -> NotPermitted | None:
+    """The refusal of a vote by an account that is too new for the review's policy."""
+    ends = votes_from(actor, review, speciality)
+    if ends is None:
+        return None
+    return _refusal(
+        actor,
+        review,
+        f"{actor.name} is new as a reviewer and may vote from {ends:%-d %B %Y, %H:%M} UTC "
+        f"on; review policy {review.review_policy} makes new and newly empowered accounts wait.",
+        "Wait until then, or ask another reviewer.",
+        "vote_wait",
+        action,
     )
 
 

@@ -36,6 +36,7 @@ from governance.reviews.selectors import (
     review_standing,
     speaker_id,
     speciality_for,
+    waiting_obstacle,
 )
 from governance.reviews.states import review_locked, review_set_state, review_subject
 from governance.reviews.texts import text_checked
@@ -166,6 +167,9 @@ def review_decide(
             check_room(actor, review)
         else:
             speciality = speciality_for(actor, review, kind, speciality)
+            waiting = waiting_obstacle(actor, review, Action.RELEASE_DECIDE, speciality)
+            if waiting is not None:
+                raise waiting
         decision = _decision_write(actor, review, kind, reason, speciality, conditions or {})
         if submit_drafts:
             drafts_submit(actor=actor, review=review, decision=decision)

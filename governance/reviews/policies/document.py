@@ -129,7 +129,8 @@ class ReviewPolicyDocument(_Strict):
 
     Days: an approval is good for `valid_days`, serves `grace_days` longer, and its end is told
     `warn_days` before. A review is due `due_days` after it opens; its reviewers are
-    reminded `escalate_days` before that, and administrators told when it is overdue.
+    reminded `escalate_days` before that, and administrators told when it is overdue. Whoever is
+    new, or newly empowered, votes after `vote_after_hours`.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=20)]
@@ -143,6 +144,7 @@ class ReviewPolicyDocument(_Strict):
     warn_days: Annotated[list[Days], Field(max_length=6)]
     due_days: Annotated[int, Field(ge=1, le=120)]
     escalate_days: Annotated[int, Field(ge=0, le=60)]
+    vote_after_hours: Annotated[int, Field(ge=0, le=720)] = 0
     gates: Gates
     items: Annotated[list[Item], Field(min_length=1, max_length=ITEMS_MAX)]
 

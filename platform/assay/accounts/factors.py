@@ -291,6 +291,8 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
         gone, _ = Authenticator.objects.filter(user=person).delete()
         if not gone:
             raise WrongState(f"{person.name} has no second factor; there is none to reset.")
+        person.empowered_at = timezone.now()
+        person.save(update_fields=["empowered_at", "changed_at"])
         ended = sessions_end(person_id=person.pk)
         audit_record(
             actor=actor,

@@ -83,6 +83,10 @@ def shown_terms(document: ReviewPolicyDocument) -> list[tuple[str, str]]:
         ("Its end is told", f"{warned} days before" if warned else "Not beforehand"),
         ("A review is due", f"{_days(document.due_days)} after it opens"),
         ("Reviewers are reminded", f"{_days(document.escalate_days)} before it is due"),
+        (
+            "New and newly empowered reviewers vote",
+            f"After {document.vote_after_hours} hours" if document.vote_after_hours else "At once",
+        ),
         ("What must be measured", " and ".join(filter(None, asked)) or "Nothing"),
     ]
 
