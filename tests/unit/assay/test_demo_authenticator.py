@@ -74,3 +74,18 @@ def test_an_invitation_sets_the_password_and_the_app_of_who_decides_for_others(
         apps.accept(handle, link)
         assert factors_of(invited.pk).any is has_app
         Api.sign_in(live_server.url, email, PASSWORD, apps.code(handle))
+
+
+def test_an_administrator_without_a_factor_gets_one_by_a_link(
+    live_server: Any, policy: Any, person: Callable[..., Person], tmp_path: Path, settings: Any
+) -> None:
+    settings.SECOND_FACTOR_ROLES = ["admin"]
+    ada = with_password(person("Ada", "admin"))
+    apps = Authenticators(
+        live_server.url,
+        tmp_path / "apps.json",
+        lambda handle: (ada.email, PASSWORD),
+        lambda handle: factor_permit_create(actor=BOOTSTRAP, person_id=ada.pk)[1],
+    )
+    apps.enroll("ada")
+    assert factors_of(ada.pk).any
