@@ -64,7 +64,7 @@ async def reserve(
 ) -> Reservation:
     wanted = Amount(**{"tokens": 10, "micro": 1000, "device_ms": 100, **amount})
     return await quotas.reserve(
-        request_id=request_id, limits=limits, amount=wanted, lifetime_s=lifetime_s
+        entry=entry(request_id), limits=limits, amount=wanted, lifetime_s=lifetime_s
     )
 
 
@@ -287,13 +287,13 @@ async def test_what_redis_does_not_take_is_held_and_blocks_until_it_does(
 ) -> None:
     ledger = Ledger(quotas)
     ledger.start()
-    redis.config_set("maxmemory", 1)
+    redis.config_set("min-replicas-to-write", 1)
     held = entry()
     try:
         await ledger.settle(Settlement(held))
         assert ledger.blocked
     finally:
-        redis.config_set("maxmemory", 0)
+        redis.config_set("min-replicas-to-write", 0)
     while ledger.blocked:
         await asyncio.sleep(0.02)
     ((_, fields),) = redis.xrange(USAGE_STREAM)
