@@ -1,5 +1,6 @@
 #!/bin/sh
-# The role is the first argument: web, beat, init, migrate, broker_users, worker (ASSAY_WORKER_KIND: compute or engine).
+# The process is the first argument: web, controller, init, migrate, broker_users, worker
+# (ASSAY_WORKER_KIND: compute or engine).
 set -eu
 
 role="${1:-web}"
@@ -7,25 +8,33 @@ role="${1:-web}"
 
 case "$role" in
 web)
+    export ASSAY_PROCESS=web
     exec python -m assay.server --host 0.0.0.0 --port "${PORT:-8000}" \
         --workers "${WEB_CONCURRENCY:-2}" "$@"
     ;;
-beat)
+controller)
+    export ASSAY_PROCESS=controller
     exec assay manage run_controller "$@"
     ;;
 init)
+    export ASSAY_PROCESS=migrate
     exec assay init "$@"
     ;;
 migrate)
+    export ASSAY_PROCESS=migrate
     assay manage migrate --no-input
     assay manage apply_database_roles
     exec assay manage bootstrap "$@"
     ;;
 broker_users)
     # It reads no other setting, and no secret of the platform.
-    ASSAY_ENV=development exec assay manage write_broker_users /var/lib/broker/users.acl "$@"
+    export ASSAY_PROCESS=broker_users ASSAY_ENV=development
+    exec assay manage write_broker_users /var/lib/broker/users.acl "$@"
     ;;
 worker)
+    # Copies of weights are too large for the memory that /tmp is.
+    export ASSAY_PROCESS=worker TMPDIR=/var/lib/scratch
+    export HF_HOME="$TMPDIR/huggingface" XDG_CACHE_HOME="$TMPDIR/cache"
     case "${ASSAY_WORKER_KIND:-compute}" in
     compute)
         exec celery -A workers.app worker -I workers.tasks.jobs -Q compute \
@@ -44,7 +53,7 @@ worker)
     esac
     ;;
 *)
-    echo "Role '$role' is not known; use web, beat, init, migrate, broker_users or worker." >&2
+    echo "Process '$role' is not known; use web, controller, init, migrate, broker_users or worker." >&2
     exit 64
     ;;
 esac

@@ -17,9 +17,10 @@ import redis
 from django.conf import settings
 from django.db import close_old_connections, connections
 
-from governance.audit import alarms, sealer
+from governance.audit import alarms, attesting, sealer
 from governance.audit.exports import run as exports_run
 from governance.audit.outside import publishing
+from governance.audit.signing import audit_signer
 from governance.audit.streaming import streamer
 from governance.people import role_requests, sessions
 from governance.quotas import keeping
@@ -70,9 +71,11 @@ class Controller:
         """Start every loop.
 
         Raises:
-            ImproperlyConfigured: this process does not have the usage key.
+            ImproperlyConfigured: this process lacks the usage key or the audit signing key.
         """
         require_usage_key()
+        # In development this makes the key, or shows web the public part of one that is there.
+        audit_signer()
         loops: dict[str, Loop] = {
             "sealer": sealer.run,
             "publisher": publishing.run,
@@ -85,6 +88,7 @@ class Controller:
             "sessions": sessions.run,
             "role-requests": role_requests.run,
             "exports": exports_run.run,
+            "attestations": attesting.run,
             "reminders": reminders_run.run,
             **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},
         }

@@ -1,4 +1,8 @@
-"""Where this installation's checkpoint key comes from."""
+"""Where this installation's checkpoint key comes from.
+
+Only the controller signs. Others verify with the public key: of `settings.AUDIT_PUBLIC_KEY`, or in
+development of a file that the controller keeps in the data folder.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,18 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from governance.audit.checkpoint import BadCheckpoint, Signer, Verifier
+from governance.errors import Unavailable
 
 KEY_FILE = "audit-signing-key"
+PUBLIC_KEY_FILE = "audit-public-key"
+OWNERS_FILE, EVERYONES_FILE = 0o600, 0o644
 SEED_BYTES = 32
+
+
+def may_sign() -> bool:
+    """Whether this process holds the signing key: the controller, or in development any process
+    that was started as no particular one."""
+    return settings.PROCESS in {"", "controller"}
 
 
 def audit_signer() -> Signer:
@@ -22,9 +35,21 @@ def audit_signer() -> Signer:
     is unset, one made once in the data folder.
 
     Raises:
-        ImproperlyConfigured: the key or the log's name is malformed, or is missing in production.
+        ImproperlyConfigured: this process is not the controller; or the key or the log's name is
+            malformed, or is missing in production.
     """
-    text = settings.AUDIT_SIGNING_KEY or _local_seed(settings.DATA_DIR / KEY_FILE)
+    if not may_sign():
+        raise ImproperlyConfigured(
+            f"Only the controller holds the audit signing key; this process is {settings.PROCESS}."
+        )
+    if settings.AUDIT_SIGNING_KEY:
+        return _signer(settings.AUDIT_SIGNING_KEY)
+    signer = _signer(_local_seed(settings.DATA_DIR / KEY_FILE))
+    _show(settings.DATA_DIR / PUBLIC_KEY_FILE, signer.public_key)
+    return signer
+
+
+def _signer(text: str) -> Signer:
     try:
         seed = bytes.fromhex(text)
         if len(seed) != SEED_BYTES:
@@ -37,18 +62,41 @@ def audit_signer() -> Signer:
         ) from error
 
 
+def audit_public_key() -> str:
+    """The verifier key of the present signer: `name+hash+base64`.
+
+    Raises:
+        ImproperlyConfigured: as `audit_signer`, where this process may sign.
+        Unavailable: in development, the controller has not started yet.
+    """
+    if may_sign():
+        return audit_signer().public_key
+    if settings.AUDIT_PUBLIC_KEY:
+        return str(settings.AUDIT_PUBLIC_KEY)
+    try:
+        return (settings.DATA_DIR / PUBLIC_KEY_FILE).read_text(encoding="ascii").strip()
+    except FileNotFoundError as error:
+        raise Unavailable(
+            "The audit log's public key is not known yet.",
+            hint="Start the controller: `assay manage run_controller`.",
+            retry_after=2,
+        ) from error
+
+
 def audit_public_keys() -> str:
     """The verifier keys that open this log's checkpoints: the signer's, then the retired ones.
 
     Raises:
-        ImproperlyConfigured: as `audit_signer`; or a retired key is malformed or of another log.
+        ImproperlyConfigured, Unavailable: as `audit_public_key`; or a key is malformed or of
+            another log.
     """
-    keys = ",".join((audit_signer().public_key, *settings.AUDIT_RETIRED_KEYS))
+    keys = ",".join((audit_public_key(), *settings.AUDIT_RETIRED_KEYS))
     try:
         Verifier.from_text(keys)
     except BadCheckpoint as error:
         raise ImproperlyConfigured(
-            f"ASSAY_AUDIT_RETIRED_KEYS holds what is no key of {settings.AUDIT_LOG_NAME}: {error}"
+            "ASSAY_AUDIT_PUBLIC_KEY or ASSAY_AUDIT_RETIRED_KEYS holds what is no key of "
+            f"{settings.AUDIT_LOG_NAME}: {error}"
         ) from error
     return keys
 
@@ -58,24 +106,30 @@ def _local_seed(path: Path) -> str:
         raise ImproperlyConfigured("ASSAY_AUDIT_SIGNING_KEY is missing; production needs it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        _create_once(path, secrets.token_hex(SEED_BYTES))
+        draft = _draft(path, secrets.token_hex(SEED_BYTES), OWNERS_FILE)
+        try:
+            # Linked to its name, so that the first of several wins and nobody reads half a key.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
     return path.read_text(encoding="ascii").strip()
 
 
-def _create_once(path: Path, text: str) -> None:
-    """Write a whole file that only this user may read, unless another process was first.
+def _show(path: Path, public_key: str) -> None:
+    """Keep the public key where processes that may not sign find it."""
+    if path.exists() and path.read_text(encoding="ascii").strip() == public_key:
+        return
+    _draft(path, public_key, EVERYONES_FILE).replace(path)
 
-    It is written beside, then linked to its name, so that nobody reads half a key.
-    """
+
+def _draft(path: Path, text: str, mode: int) -> Path:
+    """A whole file beside `path`, written through to the disk."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return draft

@@ -64,7 +64,7 @@ class BrokerUser:
 USERS: dict[str, BrokerUser] = {
     "web": BrokerUser(
         f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
-        "xread xtrim incr incrby decr decrby ttl mget getdel zrange",
+        "xread xtrim incr incrby decr decrby ttl mget getdel zrange rpush blpop",
         keys=(
             "assay:quota:*",
             "assay:usage",
@@ -72,17 +72,18 @@ USERS: dict[str, BrokerUser] = {
             "assay:cache*",
             "assay:*-failures:*",
             "assay:leak-reports:*",
+            "assay:attest:*",
             "_kombu.binding*",
         ),
         read=("assay:workers", "assay:worker:*"),
-        written=("compute*", "deployment.*"),
+        written=("compute*", "deployment.*", "assay:attest"),
         channels=(*_NOTICES, "assay:cancel"),
     ),
     "controller": BrokerUser(
         f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
-        "xack xdel xautoclaim xreadgroup xgroup|create xpending",
-        keys=("assay:quota:*", "assay:usage*", "_kombu.binding*"),
-        written=("compute*",),
+        "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop",
+        keys=("assay:quota:*", "assay:usage*", "assay:attest", "_kombu.binding*"),
+        written=("compute*", "assay:attest:*"),
         channels=_NOTICES,
     ),
     "compute": BrokerUser(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from assay.processes import check_process, holds
 from assay.server.pooling import pool_options
 from governance.audit.streaming.destinations import destinations_from
 from governance.reviews.reminders.channels import mail_server_from, webhook_from
@@ -84,7 +86,9 @@ def env_networks(name: str) -> list[str]:
 
 
 def secret(name: str) -> str:
-    """A secret that production must set itself."""
+    """A secret that production must set itself; empty in a process that does not use it."""
+    if not holds(PROCESS, name):
+        return ""
     value = env(name, DEVELOPMENT_SECRET)
     if PRODUCTION and (value == DEVELOPMENT_SECRET or len(value) < 32):
         raise ImproperlyConfigured(
@@ -95,7 +99,9 @@ def secret(name: str) -> str:
 
 
 def process_secret(name: str) -> str:
-    """A secret that only some processes have; empty elsewhere. Those refuse to start without it."""
+    """A secret that only some processes of a kind have; those refuse to start without it."""
+    if not holds(PROCESS, name):
+        return ""
     value = env(name, "" if PRODUCTION else DEVELOPMENT_SECRET)
     if PRODUCTION and value and (value == DEVELOPMENT_SECRET or len(value) < 32):
         raise ImproperlyConfigured(
@@ -132,7 +138,7 @@ def database(url: str) -> dict[str, Any]:
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
+        "PASSWORD": unquote(parts.password or "") or DATABASE_PASSWORD,
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(query.pop("port", parts.port or "")),
         # The web process returns connections to its pool; the threads of the others keep theirs.
@@ -192,8 +198,14 @@ DEMO = env_bool("ASSAY_DEMO")
 if DEMO and PRODUCTION:
     raise ImproperlyConfigured("ASSAY_DEMO=1 is refused with ASSAY_ENV=production; unset it.")
 
-# `assay.server` says `web`: the one process whose requests share a pool of connections.
-WEB = env("ASSAY_PROCESS", "") == "web"
+# Which process this is (`assay.processes`); unset in development, it may be any.
+PROCESS = env("ASSAY_PROCESS", "")
+try:
+    check_process(PROCESS, os.environ, production=PRODUCTION)
+except ValueError as _error:
+    raise ImproperlyConfigured(str(_error)) from None
+# The one process whose requests share a pool of connections.
+WEB = PROCESS == "web"
 # Requests that Django answers at once in one web process; how many more may wait, and how long.
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
@@ -218,19 +230,28 @@ DATABASE_TIMEOUTS_S = {
 }
 
 DEBUG = False
-SECRET_KEY = secret("ASSAY_SECRET_KEY")
+# Django insists on some; where nothing is signed, it is forgotten with the process.
+SECRET_KEY = secret("ASSAY_SECRET_KEY") or secrets.token_urlsafe(48)
 # HMAC peppers for API keys by version; the highest is used for new keys, all for checking.
-KEY_PEPPERS: dict[int, bytes] = {1: secret("ASSAY_KEY_PEPPER").encode()}
-if os.environ.get("ASSAY_KEY_PEPPER_2") or os.environ.get("ASSAY_KEY_PEPPER_2_FILE"):
-    KEY_PEPPERS[2] = secret("ASSAY_KEY_PEPPER_2").encode()
+KEY_PEPPERS: dict[int, bytes] = {}
+if holds(PROCESS, "ASSAY_KEY_PEPPER"):
+    KEY_PEPPERS[1] = secret("ASSAY_KEY_PEPPER").encode()
+    if env("ASSAY_KEY_PEPPER_2", ""):
+        KEY_PEPPERS[2] = secret("ASSAY_KEY_PEPPER_2").encode()
 # Seals requests and replies between gateways and engine workers: for those alone.
 WIRE_KEY = process_secret("ASSAY_WIRE_KEY")
 # Authenticates usage entries: for the web process and the controller alone.
-USAGE_KEY = process_secret("ASSAY_USAGE_KEY")
-# 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints; made in the data folder when
-# unset outside production.
+USAGE_KEY = secret("ASSAY_USAGE_KEY")
+# 32-byte Ed25519 seed in hexadecimal that signs audit checkpoints, in the controller alone; made in
+# the data folder when unset outside production. The web process verifies with the public key.
 AUDIT_SIGNING_KEY = env("ASSAY_AUDIT_SIGNING_KEY", "")
-if PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
+AUDIT_PUBLIC_KEY = env("ASSAY_AUDIT_PUBLIC_KEY", "")
+if WEB and PRODUCTION and not AUDIT_PUBLIC_KEY:
+    raise ImproperlyConfigured(
+        "ASSAY_AUDIT_PUBLIC_KEY is missing: name+hash+base64, as `assay manage audit_public_key` "
+        "prints it where ASSAY_AUDIT_SIGNING_KEY is set."
+    )
+if PROCESS == "controller" and PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
     raise ImproperlyConfigured(
         "ASSAY_AUDIT_SIGNING_KEY is missing: 64 hexadecimal digits (an Ed25519 seed), for example "
         "from `openssl rand -hex 32`, in ASSAY_AUDIT_SIGNING_KEY or ASSAY_AUDIT_SIGNING_KEY_FILE."
@@ -286,9 +307,13 @@ AUDIT_WITNESS_ALARM_S = env_int("ASSAY_AUDIT_WITNESS_ALARM_S", 300)
 AUDIT_EXPORT_MAX_ROWS = env_int("ASSAY_AUDIT_EXPORT_MAX_ROWS", 250_000)
 
 if PRODUCTION:
-    for _name in ("DATABASE_URL", "REDIS_URL", "MLFLOW_TRACKING_URI"):
+    for _name in ("DATABASE_URL", "REDIS_URL"):
         env(_name)
+    if PROCESS in {"web", "controller"}:
+        env("MLFLOW_TRACKING_URI")
 DATABASE_URL = env("DATABASE_URL", "postgresql:///assay")
+# In place of a password in the URL, which then is no secret.
+DATABASE_PASSWORD = env("DATABASE_PASSWORD", "")
 REDIS_URL = broker_url(env("REDIS_URL", "redis://127.0.0.1:6379/0"))
 # For `manage.py write_broker_users` alone.
 BROKER_PASSWORDS = {
@@ -311,13 +336,13 @@ DATABASE_ROLE_PASSWORDS = {
 }
 
 ALLOWED_HOSTS = env_list("ASSAY_ALLOWED_HOSTS", "" if PRODUCTION else "localhost,127.0.0.1,[::1]")
-if PRODUCTION and not ALLOWED_HOSTS:
+if WEB and PRODUCTION and not ALLOWED_HOSTS:
     raise ImproperlyConfigured("ASSAY_ALLOWED_HOSTS is empty; set it to the portal's host names.")
 # Where people reach the portal, for links in what is sent to them.
 PORTAL_URL = env(
     "ASSAY_PORTAL_URL",
     f"https://{ALLOWED_HOSTS[0].lstrip('.*') or 'localhost'}"
-    if PRODUCTION
+    if PRODUCTION and ALLOWED_HOSTS
     else "http://localhost:8000",
 ).rstrip("/")
 if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", PORTAL_URL):

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from governance.audit.attesting import attest
 from governance.audit.outside.witnessing import cosigned_note
 from governance.audit.services import audit_record
-from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.signing import audit_public_keys
 from governance.errors import WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -27,9 +29,9 @@ from registry.releases.evidence_archive import (
     MANIFEST,
     SIGNATURE,
     archive,
+    manifest_attestation,
     manifest_bytes,
     readable_json,
-    signed_manifest,
 )
 from registry.releases.evidence_documents import (
     Names,
@@ -145,11 +147,10 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
 def _signed(
     release: Release, actor: Principal, record: Record, files: dict[str, bytes], made_at: str
 ) -> EvidencePack:
-    signer = audit_signer()
     manifest = manifest_bytes(
         files,
         {
-            "log": signer.name,
+            "log": settings.AUDIT_LOG_NAME,
             "release": {
                 "id": release.pk,
                 "state": release.state,
@@ -169,7 +170,7 @@ def _signed(
         },
     )
     files[MANIFEST] = manifest
-    files[SIGNATURE] = signed_manifest(manifest, release_id=release.pk, signer=signer)
+    files[SIGNATURE] = attest(manifest_attestation(manifest, release_id=release.pk)).encode()
     return EvidencePack(
         name=f"assay-release-{release.pk}-evidence.zip",
         content=archive(files),

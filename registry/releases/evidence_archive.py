@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-from governance.audit.checkpoint import Signer
+from governance.audit.attesting import Attestation
 from registry.releases.evidence_verifier import FORMAT
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
@@ -36,14 +36,10 @@ def manifest_bytes(files: Mapping[str, bytes], about: Mapping[str, Any]) -> byte
     return readable_json({"format": FORMAT, **about, "files": listed})
 
 
-def signed_manifest(manifest: bytes, *, release_id: int, signer: Signer) -> bytes:
-    """The signed note that names the manifest's digest.
-
-    Its origin is not the log's name and its second line is no number, so that it can never be
-    taken for a checkpoint, nor a checkpoint for it.
-    """
+def manifest_attestation(manifest: bytes, *, release_id: int) -> Attestation:
+    """What is signed of a pack: its release and its manifest's digest."""
     digest = hashlib.sha256(manifest).hexdigest()
-    return signer.sign_text(f"{signer.name}/evidence\nrelease {release_id}\n{digest}\n").encode()
+    return Attestation(kind="evidence", subject=f"release {release_id}", digest=digest)
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

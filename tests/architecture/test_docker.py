@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from prometheus_client import Gauge
+
+from assay.broker_users import PREFIX, USERS
+from assay.database_roles.privileges import OWNER, ROLES
+from assay.processes import HOLDERS, PROCESSES
+from governance.audit.checkpoint import Signer
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -43,6 +53,12 @@ SERVICE = {
         "read_only": {"type": "boolean"},
         "security_opt": {"type": "array"},
         "cap_drop": {"type": "array"},
+        "networks": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "network_mode": {"const": "none"},
+        "user": {"type": "string"},
+        "mem_limit": {"type": "string"},
+        "shm_size": {"type": "string"},
+        "pids_limit": {"type": "integer"},
         "depends_on": {
             "type": "object",
             "additionalProperties": {
@@ -87,7 +103,7 @@ def test_every_volume_secret_and_dependency_exists(compose: dict[str, Any]) -> N
             source = volume.split(":")[0]
             if source.startswith("./"):
                 assert (DOCKER / source).exists(), source
-            else:
+            elif not source.startswith("/"):  # One of the container's own.
                 assert source in compose["volumes"], source
 
 
@@ -105,7 +121,7 @@ def test_every_role_and_build_target_exists(compose: dict[str, Any]) -> None:
     dockerfile = (DOCKER / "Dockerfile").read_text()
     entrypoint = (DOCKER / "entrypoint.sh").read_text()
     roles = set(re.findall(r"^(\w+)\)$", entrypoint, re.MULTILINE))
-    assert {"web", "worker", "beat", "migrate", "broker_users"} <= roles
+    assert roles == {*PROCESSES, "init"}
     targets = set(re.findall(r"AS (\w+)$", dockerfile, re.MULTILINE))
     for name, service in compose["services"].items():
         build = service.get("build", {})
@@ -118,14 +134,233 @@ def test_every_role_and_build_target_exists(compose: dict[str, Any]) -> None:
 
 def test_every_folder_that_a_process_writes_to_is_its_own(compose: dict[str, Any]) -> None:
     """A volume over a path that the image lacks belongs to root, and the image runs as `assay`."""
-    dockerfile = (DOCKER / "Dockerfile").read_text()
+    dockerfile = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
     owned = re.findall(r"--home-dir (\S+) --create-home assay", dockerfile)
-    owned += re.findall(r"install -d -o assay (?:-m \d+ )?(\S+)", dockerfile)
+    for paths in re.findall(r"install -d -o assay (.+?)(?:&&|\n)", dockerfile):
+        owned += [path for path in paths.split() if path.startswith("/")]
     for name, service in compose["services"].items():
         if "target" not in service.get("build", {}):
             continue
-        for volume in service["volumes"]:
-            assert volume.split(":")[1] in owned, f"{name}: {volume}"
+        for volume in service.get("volumes", []):
+            assert place(volume) in owned, f"{name}: {volume}"
+
+
+def place(volume: str) -> str:
+    """Where a volume is mounted."""
+    parts = volume.split(":")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+# The volumes of each process; `:ro` where it only reads.
+STORES = {
+    "web": {"artifacts", "quarantine", "work", "exports:ro", "transparency:ro", "uploads"},
+    "controller": {"artifacts", "quarantine", "work", "exports", "transparency"},
+    "migrate": set(),
+    "worker-compute": {"artifacts:ro", "quarantine:ro", "work", "/var/lib/scratch"},
+    "worker-engine": {"artifacts:ro", "/var/lib/scratch"},
+    "mlflow": {"artifacts:ro"},
+    "postgres": {"postgres", "./initdb:ro"},
+    "broker-users": {"broker-users"},
+    "valkey": {"valkey", "broker-users:ro"},
+}
+NETWORKS = {
+    "web": {"edge", "database", "broker", "mlflow"},
+    "controller": {"outside", "database", "broker", "mlflow"},
+    "migrate": {"database", "broker"},
+    "worker-compute": {"database", "broker"},
+    "worker-engine": {"database", "broker"},
+    "mlflow": {"mlflow", "mlflow-database"},
+    "postgres": {"database", "mlflow-database"},
+    "broker-users": set(),
+    "valkey": {"broker"},
+}
+
+
+def of(name: str) -> str:
+    """A service without its GPU."""
+    return name.removesuffix("-gpu")
+
+
+def test_every_container_is_bounded(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert 0 < service["pids_limit"] <= 1024, name
+        assert "/tmp" in service["tmpfs"], name
+        assert not {"privileged", "cap_add"} & service.keys(), name
+        if "target" not in service.get("build", {}) and name != "mlflow":
+            assert service["user"] not in {"", "0", "root"}, name
+
+
+def test_every_process_mounts_what_it_uses_and_writes_where_it_must(
+    compose: dict[str, Any],
+) -> None:
+    for name, service in compose["services"].items():
+        mounted = {
+            volume.split(":")[0] + (":ro" if volume.endswith(":ro") else "")
+            for volume in service.get("volumes", [])
+        }
+        assert mounted == STORES[of(name)], name
+
+
+def test_every_process_reaches_what_it_uses(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert set(service.get("networks", [])) == NETWORKS[of(name)], name
+        # Compose gives a network that leads out to a service that names none.
+        assert ("network_mode" in service) == ("networks" not in service), name
+        assert ("ports" in service) == (name == "web"), name
+    inner = {name for name, network in compose["networks"].items() if network.get("internal")}
+    assert compose["networks"].keys() - inner == {"edge", "outside"}
+    assert inner == {"database", "mlflow-database", "broker", "mlflow"}
+
+
+def test_every_process_holds_its_own_secrets_as_files(compose: dict[str, Any]) -> None:
+    hidden = set(HOLDERS) | {"DATABASE_PASSWORD", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    for name, service in compose["services"].items():
+        process = service.get("environment", {}).get("ASSAY_PROCESS", "")
+        own = name.replace("-", "_")
+        assert process == ("worker" if "worker" in name else process if process == own else "")
+        files = set()
+        for variable, value in service.get("environment", {}).items():
+            setting = variable.removesuffix("_FILE")
+            if setting in HOLDERS:
+                assert process in HOLDERS[setting], f"{name}: {variable}"
+            if setting in hidden:
+                assert variable.endswith("_FILE"), f"{name}: {variable} is in the environment"
+            if variable.endswith("_FILE") or value.startswith("/run/secrets/"):
+                files.add(value.removeprefix("/run/secrets/"))
+            assert not re.search(r"://[^/@]*:[^/@]*@", value), f"{name}: {variable}"
+        text = " ".join(service.get("command", []))
+        files |= set(re.findall(r"/run/secrets/(\w+)", text))
+        if name == "postgres":
+            text = (DOCKER / "initdb" / "assay.sh").read_text()
+            files |= set(re.findall(r"/run/secrets/(\w+)", text))
+        assert set(service.get("secrets", [])) == files, name
+
+
+def test_every_process_connects_in_its_own_database_role(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        process = service.get("environment", {}).get("ASSAY_PROCESS")
+        if process in {None, "broker_users"}:
+            continue
+        role = OWNER if process == "migrate" else ROLES[process].name
+        assert service["environment"]["DATABASE_URL"].startswith(f"postgresql://{role}@"), name
+        password = service["environment"]["DATABASE_PASSWORD_FILE"]
+        assert password.endswith(f"/database_password_{role.removeprefix('assay_')}"), name
+
+
+# `migrate` tells web that policies changed, as web does itself.
+BROKER_USERS = {
+    "web": "web",
+    "migrate": "web",
+    "controller": "controller",
+    "worker-compute": "compute",
+    "worker-engine": "engine",
+}
+
+
+def test_every_process_is_its_own_user_of_the_broker_over_tls(compose: dict[str, Any]) -> None:
+    assert set(BROKER_USERS.values()) == set(USERS)
+    for name, service in compose["services"].items():
+        environment = service.get("environment", {})
+        user = BROKER_USERS.get(of(name))
+        assert ("REDIS_URL" in environment) == (user is not None), name
+        if user is None:
+            continue
+        assert environment["REDIS_URL"].startswith("rediss://valkey:"), name
+        assert environment["REDIS_CA_PATH"] == "/run/secrets/valkey_ca", name
+        assert environment["REDIS_USERNAME"] == PREFIX + user, name
+        assert environment["REDIS_PASSWORD_FILE"] == f"/run/secrets/valkey_{user}", name
+    listing = dict(pairwise(compose["services"]["valkey"]["command"]))
+    assert listing["--port"] == "0"
+    assert listing["--aclfile"] == "/etc/broker/users.acl"
+    holders = {name for name in compose["services"] if holds_secret(compose, name, "valkey_key")}
+    assert holders == {"valkey"}
+    holders = {name for name in compose["services"] if holds_secret(compose, name, "usage_key")}
+    assert holders == {"web", "controller"}
+
+
+def holds_secret(compose: dict[str, Any], name: str, secret: str) -> bool:
+    return secret in compose["services"][name].get("secrets", [])
+
+
+def test_the_certificate_of_the_broker_is_for_its_name_and_by_its_authority(tmp_path: Path) -> None:
+    subprocess.run([DOCKER / "make-secrets.sh", tmp_path], check=True, capture_output=True)
+    authority, certificate = (
+        x509.load_pem_x509_certificate((tmp_path / name).read_bytes())
+        for name in ("valkey_ca", "valkey_cert")
+    )
+    certificate.verify_directly_issued_by(authority)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["valkey"]
+    key = load_pem_private_key((tmp_path / "valkey_key").read_bytes(), None)
+    assert key.public_key() == certificate.public_key()
+    made = [file.read_text() for file in tmp_path.iterdir()]
+    assert sum("PRIVATE KEY" in text for text in made) == 1
+
+
+def test_secrets_are_made_once_and_the_public_key_is_that_of_the_signing_key(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "secrets"
+    for _ in range(2):
+        subprocess.run([DOCKER / "make-secrets.sh", folder], check=True, capture_output=True)
+        made = {file.name: file.read_text() for file in folder.iterdir()}
+    assert made.keys() == compose["secrets"].keys()
+    assert {file: f"./secrets/{file}" for file in made} == {
+        name: secret["file"] for name, secret in compose["secrets"].items()
+    }
+    assert folder.stat().st_mode & 0o777 == 0o700
+    again = {file.name: file.read_text() for file in folder.iterdir()}
+    assert again == made
+    seed = bytes.fromhex(made["audit_signing_key"])
+    assert made["audit_public_key"].strip() == Signer("assay.example/audit", seed).public_key
+    optional = {name for name, text in made.items() if not text}
+    assert {"oidc_client_secret", "scim_token", "siem_streams"} <= optional
+    assert not {name for name in optional if name.startswith("database_password")}
+
+
+DIGEST = "sha256:" + "ab" * 32
+# Answers as `docker buildx imagetools inspect`, which needs a registry.
+REGISTRY = f'#!/bin/sh\n[ "$2" = imagetools ] && echo "{DIGEST}"\n'
+
+
+def test_images_can_be_pinned_by_digest(tmp_path: Path) -> None:
+    copy = tmp_path / "docker"
+    shutil.copytree(DOCKER, copy, ignore=shutil.ignore_patterns("secrets"))
+    (tmp_path / "docker-tool").mkdir()
+    tool = tmp_path / "docker-tool" / "docker"
+    tool.write_text(REGISTRY)
+    tool.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}"}
+
+    def pin(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [copy / "pin-images.sh", *options],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    loose = pin("--check")
+    assert loose.returncode == 1
+    assert "postgres:18-bookworm" in loose.stderr
+    assert pin().returncode == 0
+    assert pin("--check").returncode == 0
+    # Once more, for a tag that has moved.
+    assert pin().returncode == 0
+    compose = yaml.safe_load((copy / "compose.yaml").read_text())
+    assert compose["services"]["postgres"]["image"] == f"postgres:18-bookworm@{DIGEST}"
+    stages = re.findall(r"^FROM (\S+)", (copy / "Dockerfile").read_text(), re.MULTILINE)
+    assert stages == [
+        f"python:3.11-slim-bookworm@{DIGEST}",
+        f"python:3.11-slim-bookworm@{DIGEST}",
+        "base",
+        "base",
+    ]
 
 
 def test_every_path_that_the_image_copies_exists() -> None:
@@ -153,12 +388,12 @@ def test_the_entrypoint_is_valid_shell_and_its_commands_exist() -> None:
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
 
 
-def test_an_unknown_role_is_refused_with_the_roles_that_exist() -> None:
+def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
     finished = subprocess.run(
         ["sh", str(DOCKER / "entrypoint.sh"), "gpu"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 64
-    assert "web, beat, init, migrate, broker_users or worker" in finished.stderr
+    assert "web, controller, init, migrate, broker_users or worker" in finished.stderr
 
 
 def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]) -> None:
@@ -166,7 +401,7 @@ def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]
     (volume,) = (
         volume.split(":")[0]
         for volume in compose["services"]["web"]["volumes"]
-        if volume.split(":")[1] == folder
+        if place(volume) == folder
     )
     for name, service in compose["services"].items():
         sources = [mounted.split(":")[0] for mounted in service.get("volumes", [])]

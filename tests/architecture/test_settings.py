@@ -9,18 +9,39 @@ from pathlib import Path
 
 import pytest
 
+from assay.processes import HOLDERS
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "s" * 48
-COMPLETE = {
+EVERY = {
     "ASSAY_ENV": "production",
-    "ASSAY_SECRET_KEY": SECRET,
-    "ASSAY_KEY_PEPPER": SECRET,
-    "ASSAY_AUDIT_SIGNING_KEY": "ab" * 32,
-    "ASSAY_ALLOWED_HOSTS": "assay.example",
     "DATABASE_URL": "postgresql://assay@db/assay",
-    "REDIS_URL": "rediss://assay_web:secret@broker:6379/0",
-    "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+    "REDIS_URL": "rediss://user:secret@broker:6379/0",
 }
+# What each process needs in production; the first is the one that most tests start.
+NEEDED = {
+    "web": {
+        **EVERY,
+        "ASSAY_PROCESS": "web",
+        "ASSAY_SECRET_KEY": SECRET,
+        "ASSAY_KEY_PEPPER": SECRET,
+        "ASSAY_USAGE_KEY": SECRET,
+        "ASSAY_WIRE_KEY": SECRET,
+        "ASSAY_AUDIT_PUBLIC_KEY": "assay.example/audit+00000000+AAAA",
+        "ASSAY_ALLOWED_HOSTS": "assay.example",
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+    },
+    "controller": {
+        **EVERY,
+        "ASSAY_PROCESS": "controller",
+        "ASSAY_AUDIT_SIGNING_KEY": "ab" * 32,
+        "ASSAY_USAGE_KEY": SECRET,
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+    },
+    "worker": {**EVERY, "ASSAY_PROCESS": "worker"},
+    "migrate": {**EVERY, "ASSAY_PROCESS": "migrate", "ASSAY_KEY_PEPPER": SECRET},
+}
+COMPLETE = NEEDED["web"]
 
 
 def start(
@@ -51,16 +72,62 @@ def test_administrators_need_a_second_factor_by_default(
     assert finished.stdout.strip() == str(roles), finished.stderr
 
 
-def test_production_starts_when_everything_is_set() -> None:
-    finished = start(COMPLETE)
+@pytest.mark.parametrize("process", NEEDED)
+def test_production_starts_when_everything_is_set(process: str) -> None:
+    finished = start(NEEDED[process])
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "ASSAY_ENV"])
-def test_production_names_the_setting_that_is_missing(name: str) -> None:
-    finished = start({key: value for key, value in COMPLETE.items() if key != name})
+@pytest.mark.parametrize(
+    ("process", "name"),
+    [
+        (process, name)
+        for process, needed in NEEDED.items()
+        for name in needed
+        # Engine workers have the wire key too; what a process lacks it says when it needs it.
+        if name not in {"ASSAY_ENV", "ASSAY_WIRE_KEY"} and (process == "web" or name not in EVERY)
+    ],
+)
+def test_production_names_the_setting_that_is_missing(process: str, name: str) -> None:
+    finished = start({key: value for key, value in NEEDED[process].items() if key != name})
     assert finished.returncode != 0
     assert name in finished.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("process", NEEDED)
+def test_production_refuses_a_secret_that_the_process_does_not_use(process: str) -> None:
+    foreign = [name for name, holders in HOLDERS.items() if process not in holders]
+    assert foreign
+    for name in (foreign[0], f"{foreign[-1]}_FILE"):
+        finished = start({**NEEDED[process], name: SECRET})
+        last = finished.stderr.splitlines()[-1]
+        assert finished.returncode != 0
+        assert f"{name} is set, but ASSAY_PROCESS={process} does not use it" in last
+        assert SECRET not in finished.stderr
+
+
+def test_only_the_controller_holds_the_audit_signing_key_and_workers_one_secret() -> None:
+    assert HOLDERS["ASSAY_AUDIT_SIGNING_KEY"] == ("controller",)
+    assert HOLDERS["ASSAY_SECRET_KEY"] == ("web",)
+    assert "controller" not in HOLDERS["ASSAY_KEY_PEPPER"]
+    assert [name for name, holders in HOLDERS.items() if "worker" in holders] == ["ASSAY_WIRE_KEY"]
+
+
+def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
+    finished = start({**COMPLETE, "ASSAY_PROCESS": "beat"})
+    assert finished.returncode != 0
+    assert "web, controller, worker, migrate" in finished.stderr.splitlines()[-1]
+
+
+def test_a_password_comes_beside_the_address_of_the_database(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("p@ss/word\n")
+    program = (
+        "import assay.settings as s; print(s.DATABASES['default']['PASSWORD'], s.DATABASE_URL)"
+    )
+    environment = {**NEEDED["worker"], "DATABASE_PASSWORD_FILE": str(file)}
+    finished = start(environment, program)
+    assert finished.stdout.split() == ["p@ss/word", EVERY["DATABASE_URL"]]
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def started(
     """
     environment = {
         **os.environ,
+        "ASSAY_PROCESS": process,
         "DATABASE_URL": database_url(process),
         "REDIS_URL": broker_url(_user(process, arguments)),
         "PYTHONPATH": str(ROOT),

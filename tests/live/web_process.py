@@ -24,6 +24,7 @@ def environment(folder: Path, kind: str) -> dict[str, str]:
     of that kind."""
     return {
         **os.environ,
+        "ASSAY_PROCESS": kind,
         "DATABASE_URL": database_url(kind),
         "REDIS_URL": broker_url("web"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform"), str(folder)]),

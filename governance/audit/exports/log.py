@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from governance.audit.models import AuditCheckpoint, AuditEvent
-from governance.audit.signing import audit_public_keys, audit_signer
+from governance.audit.signing import audit_public_keys, audit_signer, may_sign
 from governance.audit.tree.merkle import EMPTY_ROOT
 from governance.audit.verify import event_line, header_line
+from governance.errors import Unavailable
 
 FETCH = 2000
 
@@ -27,6 +28,12 @@ def export_header() -> tuple[int, str]:
     """How many events the latest checkpoint covers, and the header line that carries it."""
     keys, latest = audit_public_keys(), AuditCheckpoint.objects.first()
     if latest is None:
+        if not may_sign():
+            raise Unavailable(
+                "Nothing is sealed yet, so there is nothing to export.",
+                hint="The controller seals within a second; start it if it does not run.",
+                retry_after=2,
+            )
         empty = audit_signer().sign(0, EMPTY_ROOT)
         return 0, header_line(public_keys=keys, checkpoint=empty)
     return latest.tree_size, header_line(public_keys=keys, checkpoint=latest.note)

@@ -112,10 +112,10 @@ def check_policy() -> str:
 
 
 def check_signing_key() -> str:
-    """The audit log can be signed."""
-    from governance.audit.signing import audit_signer
+    """What the audit log is signed with can be verified."""
+    from governance.audit.signing import audit_public_keys
 
-    return audit_signer().public_key
+    return audit_public_keys().partition(",")[0]
 
 
 def check_sealing() -> str:
@@ -209,7 +209,11 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("Redis or Valkey", check_redis, "Start it, or correct REDIS_URL."),
     ("MLflow", check_mlflow, "Start MLflow, or correct MLFLOW_TRACKING_URI."),
     ("Policy", check_policy, "Run `assay manage migrate` and `assay manage bootstrap`."),
-    ("Signing key", check_signing_key, "Set ASSAY_AUDIT_SIGNING_KEY: `openssl rand -hex 32`."),
+    (
+        "Signing key",
+        check_signing_key,
+        "Set ASSAY_AUDIT_SIGNING_KEY of the controller and ASSAY_AUDIT_PUBLIC_KEY of web.",
+    ),
     ("Audit sealing", check_sealing, "Mend PostgreSQL first."),
     ("Second place", check_second_place, "Correct ASSAY_AUDIT_PUBLISH_URL, or the way to it."),
     ("Witnesses", check_witnesses, "Correct ASSAY_AUDIT_WITNESSES."),

@@ -21,7 +21,15 @@ from assay.local.services import (
     private_log,
     stop_process_group,
 )
+from assay.processes import HOLDERS
 
+# Secrets that are made once, in files of these names.
+MADE = {
+    "ASSAY_SECRET_KEY": "secret-key",
+    "ASSAY_KEY_PEPPER": "key-pepper",
+    "ASSAY_USAGE_KEY": "usage-key",
+    "ASSAY_WIRE_KEY": "wire-key",
+}
 ROOT = Path(__file__).resolve().parents[3]
 Say = Callable[[str], None]
 
@@ -44,8 +52,8 @@ class Stack:
         self._stops: list[Callable[[], None]] = []
         # What every process gets; `environment_of` adds what one kind of process gets.
         self.environment: dict[str, str] = {}
-        self._database_urls: dict[str, str] = {}
-        # By process: its user of the broker, and the keys that it must not have.
+        # What each process gets: database role, broker user, secrets. Workers have one in common
+        # and one of their own.
         self._own: dict[str, dict[str, str]] = {}
         self.mlflow: MLflow | None = None
 
@@ -78,11 +86,6 @@ class Stack:
             "ASSAY_DATA_DIR": str(data),
             # Mail and one-time links lead to the port that this stack took.
             "ASSAY_PORTAL_URL": self.url,
-            "ASSAY_SECRET_KEY": self._secret("secret-key"),
-            "ASSAY_KEY_PEPPER": self._secret("key-pepper"),
-            "ASSAY_USAGE_KEY": self._secret("usage-key"),
-            "ASSAY_WIRE_KEY": self._secret("wire-key"),
-            "REDIS_URL": valkey.url_of("web"),
             **self.mlflow.environment,
             "ASSAY_STATIC_ROOT": str(self.folder / "static"),
             "ASSAY_STATIC_COLLECTED": "1",
@@ -93,26 +96,32 @@ class Stack:
             # Waiting threads of torch yield the cores to the processes beside them.
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-        # Each process has its own user of the broker, and the keys that it uses.
-        self._own = {
-            "controller": {"REDIS_URL": valkey.url_of("controller"), "ASSAY_WIRE_KEY": ""},
-            "compute-worker": {
-                "REDIS_URL": valkey.url_of("compute"),
-                "ASSAY_USAGE_KEY": "",
-                "ASSAY_WIRE_KEY": "",
-            },
-            "engine-worker": {"REDIS_URL": valkey.url_of("engine"), "ASSAY_USAGE_KEY": ""},
-        }
         say("PostgreSQL and Valkey are up; MLflow is starting")
-        self._database_urls = {
-            "migrate": postgres.url("assay", OWNER),
-            **{name: postgres.url("assay", role.name) for name, role in ROLES.items()},
+        self._own = {
+            "migrate": {
+                "DATABASE_URL": postgres.url("assay", OWNER),
+                "REDIS_URL": valkey.url_of("web"),
+            },
+            **{
+                name: {"DATABASE_URL": postgres.url("assay", role.name)}
+                for name, role in ROLES.items()
+            },
+            # Of the workers, only those that serve have the wire key.
+            "compute-worker": {"REDIS_URL": valkey.url_of("compute"), "ASSAY_WIRE_KEY": ""},
+            "engine-worker": {"REDIS_URL": valkey.url_of("engine")},
         }
+        for process in ("web", "controller"):
+            self._own[process]["REDIS_URL"] = valkey.url_of(process)
+        for secret, holders in HOLDERS.items():
+            if secret in MADE:
+                for process in holders:
+                    self._own[process][secret] = self._secret(MADE[secret])
         self.manage("migrate", "--verbosity", "0")
         self.manage("apply_database_roles")
         self.manage("collectstatic", "--no-input", "--clear", "--verbosity", "0")
-        self._web()
+        # Before web, which verifies with the public key that the controller makes.
         self._spawn("controller", "controller", sys.executable, "manage.py", "run_controller")
+        self._web()
         self._workers()
         self.wait_for_web()
 
@@ -154,7 +163,7 @@ class Stack:
 
     def environment_of(self, process: str) -> dict[str, str]:
         """The environment of a process: `web`, `controller`, `worker` or `migrate`."""
-        return {**self.environment, "DATABASE_URL": self._database_urls[process]}
+        return {**self.environment, "ASSAY_PROCESS": process, **self._own[process]}
 
     def manage(self, *arguments: str, **extra: str) -> str:
         """Run a management command to its end, as the owner of the tables.

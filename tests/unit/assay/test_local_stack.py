@@ -31,7 +31,7 @@ def test_a_process_makes_files_that_only_its_user_reads(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "demo")
     stack.make_folders()
     stack.environment = dict(os.environ)
-    stack._database_urls = {"web": ""}
+    stack._own = {"web": {}}
     made = tmp_path / "made"
     stack._spawn("maker", "web", sys.executable, "-c", f"open({str(made)!r}, 'w').write('x')")
     wait_until(lambda: made.exists() and bool(made.read_text()))

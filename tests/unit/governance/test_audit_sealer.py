@@ -16,7 +16,7 @@ from governance.audit.tree import tiles
 from governance.audit.tree.merkle import tree_root
 from governance.audit.tree.proof_files import check_proof
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
-from governance.errors import WrongState
+from governance.errors import Unavailable, WrongState
 from governance.principals import HeldRole, Principal, PrincipalKind, service_principal
 
 ACTOR = service_principal("tester")
@@ -180,9 +180,29 @@ def test_the_local_key_is_made_once_and_only_its_owner_reads_it(settings, tmp_pa
     settings.AUDIT_SIGNING_KEY = ""
     made = audit_signer().public_key
     assert audit_signer().public_key == made
-    files = list(settings.DATA_DIR.iterdir())
-    assert [file.name for file in files] == ["audit-signing-key"]
-    assert files[0].stat().st_mode & 0o777 == 0o600
+    modes = {file.name: file.stat().st_mode & 0o777 for file in settings.DATA_DIR.iterdir()}
+    assert modes == {"audit-signing-key": 0o600, "audit-public-key": 0o644}
+
+
+@pytest.mark.parametrize("process", ["web", "worker"])
+def test_a_process_that_does_not_seal_makes_no_key_and_verifies_with_the_controllers(
+    settings, tmp_path, process
+):
+    settings.DATA_DIR = tmp_path / "data"
+    settings.AUDIT_SIGNING_KEY = ""
+    settings.PROCESS = process
+    with pytest.raises(Unavailable, match="not known yet"):
+        audit_public_keys()
+    with pytest.raises(ImproperlyConfigured, match=f"this process is {process}"):
+        audit_signer()
+    assert not settings.DATA_DIR.exists()
+    settings.PROCESS = "controller"
+    made = audit_signer().public_key
+    settings.PROCESS = process
+    assert audit_public_keys() == made
+    settings.AUDIT_PUBLIC_KEY = made.replace("assay", "other")
+    with pytest.raises(ImproperlyConfigured, match="ASSAY_AUDIT_PUBLIC_KEY"):
+        audit_public_keys()
 
 
 @pytest.mark.django_db

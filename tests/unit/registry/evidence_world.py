@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
+from governance.audit.attesting import attest
 from governance.audit.sealer import seal_once
-from governance.audit.signing import audit_signer
 from governance.people.models import Department, Person
 from registry.releases.evidence import EvidencePack, release_evidence
-from registry.releases.evidence_archive import MANIFEST, SIGNATURE, manifest_bytes, signed_manifest
+from registry.releases.evidence_archive import (
+    MANIFEST,
+    SIGNATURE,
+    manifest_attestation,
+    manifest_bytes,
+)
 from registry.releases.evidence_verifier import check
 from registry.releases.models import Release
 from registry.releases.services import release_answer
@@ -70,9 +75,9 @@ def forged(files: Files, **changes: Callable[[Any], Any]) -> Files:
     assert not changes
     manifest = manifest_bytes(made, about)
     made[MANIFEST] = manifest
-    made[SIGNATURE] = signed_manifest(
-        manifest, release_id=about["release"]["id"], signer=audit_signer()
-    )
+    made[SIGNATURE] = attest(
+        manifest_attestation(manifest, release_id=about["release"]["id"])
+    ).encode()
     return made
 
 

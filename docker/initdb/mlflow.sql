@@ -1,2 +1,0 @@
--- MLflow keeps its own tables, in a database of its own on the same server.
-CREATE DATABASE mlflow;

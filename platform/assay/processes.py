@@ -1,0 +1,65 @@
+"""The kinds of process, and the secrets that each of them holds.
+
+A process that is taken over gives away what it holds, so that each holds only what its own code
+uses. In production a process that is given another's secret does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# `broker_users` writes the access control file of the broker, and ends.
+PROCESSES = ("web", "controller", "worker", "migrate", "broker_users")
+
+HOLDERS: dict[str, tuple[str, ...]] = {
+    "ASSAY_SECRET_KEY": ("web",),
+    # `bootstrap` makes the first administrator's one-time link.
+    "ASSAY_KEY_PEPPER": ("web", "migrate"),
+    "ASSAY_KEY_PEPPER_2": ("web", "migrate"),
+    "ASSAY_METRICS_TOKEN": ("web",),
+    "ASSAY_OIDC_CLIENT_SECRET": ("web",),
+    "ASSAY_SCIM_TOKEN": ("web",),
+    "ASSAY_AUDIT_SIGNING_KEY": ("controller",),
+    "ASSAY_USAGE_KEY": ("web", "controller"),
+    # Of the workers, only those that serve.
+    "ASSAY_WIRE_KEY": ("web", "worker"),
+    # The web process shows where events go and which notices are due; the controller sends them.
+    "ASSAY_EMAIL_URL": ("web", "controller"),
+    "ASSAY_REVIEW_WEBHOOK_SECRET": ("web", "controller"),
+    "ASSAY_SIEM_STREAMS": ("web", "controller"),
+    "ASSAY_DATABASE_PASSWORD_WEB": ("migrate",),
+    "ASSAY_DATABASE_PASSWORD_CONTROLLER": ("migrate",),
+    "ASSAY_DATABASE_PASSWORD_WORKER": ("migrate",),
+    "ASSAY_BROKER_PASSWORD_WEB": ("broker_users",),
+    "ASSAY_BROKER_PASSWORD_CONTROLLER": ("broker_users",),
+    "ASSAY_BROKER_PASSWORD_COMPUTE": ("broker_users",),
+    "ASSAY_BROKER_PASSWORD_ENGINE": ("broker_users",),
+    "ASSAY_BROKER_PASSWORD_ADMIN": ("broker_users",),
+}
+
+
+def holds(process: str, secret: str) -> bool:
+    """Whether `process` uses the secret. A process of no kind, as in development, uses all."""
+    return not process or process in HOLDERS[secret]
+
+
+def check_process(process: str, environment: Mapping[str, str], *, production: bool) -> None:
+    """Raise ValueError when the kind is unknown or, in production, missing or given a secret that
+    is not its own."""
+    kinds = ", ".join(PROCESSES)
+    if process and process not in PROCESSES:
+        raise ValueError(f"ASSAY_PROCESS={process!r} is unknown; set it to one of {kinds}.")
+    if not production:
+        return
+    if not process:
+        raise ValueError(
+            f"ASSAY_PROCESS is missing: production needs to know which process this is, one of "
+            f"{kinds}, so that it holds no other's secrets."
+        )
+    for secret, holders in HOLDERS.items():
+        for name in (secret, f"{secret}_FILE"):
+            if process not in holders and environment.get(name):
+                raise ValueError(
+                    f"{name} is set, but ASSAY_PROCESS={process} does not use it; only "
+                    f"{' and '.join(holders)} may hold it. Remove it from this process."
+                )
