@@ -25,6 +25,7 @@ from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
 from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.people.models import (
+    AccessRequest,
     DirectoryGroup,
     GroupMapping,
     Person,
@@ -124,6 +125,7 @@ def attacked_company() -> Company:
         person=company.devi, role="reviewer", speciality="privacy", requested_by=company.ada,
         expires_at=timezone.now() + timedelta(days=7),
     )  # fmt: skip
+    things["access_request"] = AccessRequest.objects.create(person=company.devi, text=SECRET)
     things["session"] = open_session(company.enzo)
     secret = get_adapter().encrypt(generate_totp_secret())
     things["factor"] = Authenticator.objects.create(
@@ -280,6 +282,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "review-policies": company.review_policy.pk,
         "reviews": company.review_open.pk,
         "reviews/absences": company.absence.pk,
+        "people/access-requests": company.access_request.pk,
         "people/role-requests": company.role_request.pk,
         "role-requests": company.role_request.pk,
         "roles": company.role.pk,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from governance.people.links import BOOTSTRAP, factor_permit_create
 from governance.people.models import Person
 from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.sign_in_support import PASSWORD, code_of, with_password
@@ -41,6 +42,11 @@ def test_a_passkey_is_added_and_signs_in_alone_and_after_a_password(
     browser.press("form[action='/sign-in'] button")
     assert browser.path == "/account"
 
+    # A first factor of an administrator needs a one-time link, which posts itself.
+    _, link = factor_permit_create(actor=BOOTSTRAP, person_id=ada.pk)
+    browser.go(f"{root}/{link.split('/', 3)[3]}")
+    browser.wait("location.pathname === '/account/authenticator'")
+    browser.go(f"{root}/account")
     browser.fill(name="work laptop")
     browser.press("form[data-passkey=create] button")
     assert browser.heading == "Recovery codes"

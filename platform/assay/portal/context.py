@@ -12,6 +12,7 @@ from django.utils.functional import SimpleLazyObject
 from assay.middleware import principal_of
 from assay.portal.access import may, may_somewhere
 from assay.portal.reads import after_reviews, audit_alarms, policies_awaiting
+from assay.portal.templatetags.opens import Viewer
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.inbox import reviews_awaiting
@@ -156,6 +157,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         "role_words": role_words(actor),
         "demo": settings.DEMO,
         "actor": actor,
+        "viewer": Viewer(actor),
         # On every page of everybody who may see their releases: that is the price of an emergency.
         "break_glasses": list(break_glasses_active(actor)[:BANNERS]),
         # Read only by the pages that show them.

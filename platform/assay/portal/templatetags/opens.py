@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django import template
 
 from governance.permissions import Action
 from governance.policy.context import base_context
-from governance.policy.engine import Resource, decide
+from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
 from governance.reviews.models import Review
@@ -20,14 +22,25 @@ from registry.versions.models import ModelVersion
 register = template.Library()
 
 
+@dataclass(frozen=True)
+class Viewer:
+    """The person who looks at a page, and the policy in force, read once for the page."""
+
+    actor: Principal
+
+    @cached_property
+    def policy(self) -> PolicySnapshot:
+        return active_policy()
+
+
 @register.filter
-def opens_for(thing: Any, actor: Principal) -> bool:
+def opens_for(thing: Any, viewer: Viewer) -> bool:
     """Return whether the policy lets this person see a version, release or review."""
     found = _asked(thing)
     if found is None:
         return False
     action, resource = found
-    return decide(active_policy(), actor, action, resource, base_context()).allowed
+    return decide(viewer.policy, viewer.actor, action, resource, base_context()).allowed
 
 
 def _asked(thing: Any) -> tuple[Action, Resource] | None:
