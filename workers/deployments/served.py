@@ -127,7 +127,7 @@ def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod
         .select_related(
             "deployment__department",
             "deployment__release__department",
-            "deployment__release__version__model",
+            "deployment__release__version__model__department",
             "began_event",
             "ended_event",
         )
