@@ -117,10 +117,18 @@ def test_with_the_services_passed_by_nothing_of_another_department_can_be_change
     if owned in APPEND_ONLY:
         pytest.skip("append-only for everybody")
 
-    with rowsecurity.scope(member):
-        rows = owned._base_manager.filter(pk=theirs.pk)
-        assert rows.update(**{name: theirs.pk}) == 0
-        assert rows._raw_delete(rows.db) == 0  # type: ignore[attr-defined]
+    rows = owned._base_manager.filter(pk=theirs.pk)
+    for change in (
+        lambda: rows.update(**{name: theirs.pk}),
+        lambda: rows._raw_delete(rows.db),  # type: ignore[attr-defined]
+    ):
+        # Most tables take no DELETE from requests at all, and some no UPDATE of this column.
+        with rowsecurity.scope(member):
+            try:
+                with transaction.atomic():
+                    assert change() == 0
+            except ProgrammingError as error:
+                assert "permission denied" in str(error)  # noqa: PT017
 
     assert owned._base_manager.filter(pk=theirs.pk).exists()
 

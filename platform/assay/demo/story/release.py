@@ -162,13 +162,8 @@ def _the_whole_review(stage: Stage, release: dict[str, Any]) -> None:
             "reason": "Say who checks a suggested docstring before it is committed.",
             "digest": release["dossier_digest"],
         }
-        stage.expect_refusal(
-            403,
-            "An access token alone decides nothing: it could be anybody's",
-            lambda: stage["carla"].post(f"releases/{release['id']}/decisions", **word),
-        )
         stage.prove("carla")
-        stage.say("Carla proves who she is by the code of her authenticator app")
+        stage.say("Carla has verified her identity with the code of her authenticator app")
         release = stage["carla"].post(f"releases/{release['id']}/decisions", **word)
         stage.say("Carla (compliance) requests changes")
     answers = dict(release["risk_answers"])
