@@ -75,15 +75,29 @@ def release_startable(release: Release) -> None:
     Raises:
         WrongState: as `release_servable`, or in its grace.
     """
-    release_servable(release)
+    refusal = startable_refusals([release])[release.pk]
+    if refusal is not None:
+        raise refusal
+
+
+def startable_refusals(releases: Collection[Release]) -> dict[int, WrongState | None]:
+    """Return for each of `releases`, by its ID, why nothing may begin to serve under it now."""
+    verdicts = serving_verdicts(releases)
+    return {
+        release.pk: verdicts[release.pk].refusal or _grace_refusal(release) for release in releases
+    }
+
+
+def _grace_refusal(release: Release) -> WrongState | None:
     if release.in_grace:
-        raise WrongState(
+        return WrongState(
             f"The approval of release {release.pk} ended on {release.expires_at:%Y-%m-%d}; what "
             f"serves under it goes on until {release.serves_until:%Y-%m-%d %H:%M} UTC, and nothing "
             "new is deployed under it.",
             code="release_in_grace",
             hint="Submit it again for another approval.",
         )
+    return None
 
 
 def _verdict(release: Release, facts: ServingFacts) -> ServingVerdict:

@@ -15,7 +15,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from registry.releases.models import Release
 from registry.releases.selectors import release_get, releases_visible_to
-from registry.releases.serving import release_startable
+from registry.releases.serving import startable_refusals
 from registry.validation import checked_text
 from workers.deployments.models import Deployment, ServingPeriod
 from workers.deployments.resources import deployment_context, new_deployment_resource
@@ -53,8 +53,11 @@ def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[Rollba
         .annotate(last=Max("serving_from"))
         .order_by("-last", "-deployment__release")[:CHOICES]
     )
-    releases = releases_visible_to(actor).filter(pk__in=served).defer(*_HEAVY)
-    found = [RollbackChoice(each, served[each.pk], _obstacle(each)) for each in releases]
+    releases = list(releases_visible_to(actor).filter(pk__in=served).defer(*_HEAVY))
+    refusals = startable_refusals(releases)
+    found = [
+        RollbackChoice(each, served[each.pk], _sentence(refusals[each.pk])) for each in releases
+    ]
     return sorted(found, key=lambda choice: choice.served_from, reverse=True)
 
 
@@ -65,12 +68,8 @@ def _served(deployment: Deployment) -> QuerySet[ServingPeriod]:
     )
 
 
-def _obstacle(release: Release) -> str:
-    try:
-        release_startable(release)
-    except WrongState as error:
-        return error.message
-    return ""
+def _sentence(refusal: WrongState | None) -> str:
+    return "" if refusal is None else refusal.message
 
 
 @transaction.atomic

@@ -151,7 +151,8 @@ FILTERS: list[tuple[dict[str, Any], Callable[[AuditEvent], bool]]] = [
     ),
     (
         {"actor_kind": "key", "actor_id": "1", "since": at(90), "until": at(200), "query": "job"},
-        lambda e: (e.actor_kind, e.actor_id, e.subject_type) == ("key", "1", "job")
+        lambda e: (e.actor_kind, e.actor_id) == ("key", "1")
+        and (e.subject_type == "job" or e.action == "job:create")
         and at(90) <= e.occurred_at < at(200),
     ),
     ({"action": "no:such"}, lambda e: False),
