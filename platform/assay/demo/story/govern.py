@@ -29,6 +29,10 @@ def _change_the_policy(stage: Stage, number: int) -> None:
     ada = stage["ada"]
     document = yaml.safe_load(ada.get(f"policy/versions/{number}/document")["yaml"])
     document["note"] = "Restricted data goes to no model."
+    for case in document["tests"]:
+        # The new rule reads the classification, which every request states.
+        if case["action"] == "deployment:invoke" and case["principal"].get("kind") == "key":
+            case["context"] = {"classification": "internal", **case.get("context", {})}
     document["tests"] += [_case("internal", "permit"), _case("restricted", "deny")]
     draft = _write(stage, None, document, ["internal", "confidential", "restricted"])
     flips = ada.get(f"policy/versions/{draft}/replay", last=1000)
