@@ -26,6 +26,7 @@ from governance.people.models import (
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
 from governance.reviews.absences.models import Absence
+from governance.reviews.assignments.models import ReviewAssignment
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
@@ -63,6 +64,7 @@ __all__ = [
     "QuotaAlert",
     "QuotaLimit",
     "Review",
+    "ReviewAssignment",
     "ReviewNotice",
     "ReviewPolicy",
     "ReviewReminder",

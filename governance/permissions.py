@@ -57,6 +57,7 @@ class Action(StrEnum):
     RELEASE_SUBMIT = "release:submit"
     RELEASE_VIEW = "release:view"
     RELEASE_WITHDRAW = "release:withdraw"
+    REVIEW_ASSIGN = "review:assign"
     REVIEW_COMMENT = "review:comment"
     ROLE_GRANT = "role:grant"
     SESSION_REVOKE = "session:revoke"

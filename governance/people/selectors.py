@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 from django.db.models import Count, Q, QuerySet
 
 from governance.errors import NotFound
-from governance.people.models import Department, DirectoryGroup, GroupMapping, Person
+from governance.people.models import (
+    Department,
+    DirectoryGroup,
+    GroupMapping,
+    Person,
+    RoleAssignment,
+)
 from governance.permissions import Action
 from governance.policy.engine import Resource, decide
 from governance.policy.selectors import visible_to
@@ -42,6 +51,24 @@ def principal_for_person(
         key_id=key_id,
         proof=proof,
     )
+
+
+def principals_of(people: Sequence[Person]) -> list[Principal]:
+    """Each of them as `principal_for_person` has them, in one query."""
+    held: dict[int, set[HeldRole]] = defaultdict(set)
+    rows = RoleAssignment.objects.filter(person__in=people, person__is_active=True)
+    for pk, *role in rows.values_list("person_id", "role", "department__slug", "speciality"):
+        held[pk].add(HeldRole(*role))
+    return [
+        Principal(
+            kind=PrincipalKind.PERSON,
+            id=str(person.pk),
+            name=person.name,
+            roles=frozenset(held[person.pk]),
+            person_id=person.pk,
+        )
+        for person in people
+    ]
 
 
 def person_resource(person: Person) -> Resource:

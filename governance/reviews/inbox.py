@@ -26,6 +26,7 @@ from django.utils import timezone
 from governance.people.models import Speciality
 from governance.principals import Principal
 from governance.reviews.absences.selectors import deputyships
+from governance.reviews.assignments.selectors import assigned_to
 from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
 
@@ -80,6 +81,20 @@ def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
     )
 
 
+def reviews_assigned(actor: Principal) -> QuerySet[Review]:
+    """Open reviews that are assigned to the actor and that they have not voted on in this round;
+    soonest due first.
+    """
+    if actor.person_id is None or not actor.specialities:
+        return Review.objects.none()
+    return (
+        Asked(assignee=actor.person_id)
+        .applied(reviews_visible_to(actor))
+        .filter(~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
+        .order_by("due_at", "pk")
+    )
+
+
 def _stood_in_for(actor: Principal, speciality: str) -> Exists:
     """Reviews in which the actor may vote in the place of somebody who is away, has had no part in
     it and has not voted, as `stands_in_for` says of one.
@@ -105,7 +120,7 @@ def _spoken(person_id: int) -> QuerySet[Decision]:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What narrows an inbox; empty means any. `missing` is a speciality that still lacks an
-    approval, `due` one of `DUE`, `department` a slug.
+    approval, `due` one of `DUE`, `department` a slug, `assignee` the ID of a person.
     """
 
     missing: str = ""
@@ -113,6 +128,7 @@ class Asked:
     state: str = ""
     due: str = ""
     department: str = ""
+    assignee: int | None = None
 
     def applied(self, reviews: QuerySet[Review]) -> QuerySet[Review]:
         """The reviews that fit."""
@@ -120,6 +136,8 @@ class Asked:
             reviews = reviews.filter(missing_for(self.missing), state__in=WAITING)
         if self.due:
             reviews = reviews.filter(due(self.due), state__in=WAITING)
+        if self.assignee is not None:
+            reviews = reviews.filter(assigned_to(self.assignee))
         exact: dict[str, Any] = {
             "tier": self.tier,
             "state": self.state,

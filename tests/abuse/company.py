@@ -39,6 +39,7 @@ from governance.policy.models import PolicyVersion
 from governance.principals import service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.absences.models import Absence
+from governance.reviews.assignments.models import ReviewAssignment
 from governance.reviews.models import Decision, Review
 from governance.reviews.policies.lifecycle import review_policy_draft, review_policy_propose
 from governance.reviews.policies.models import ReviewPolicy
@@ -171,6 +172,9 @@ def attacked_company() -> Company:
         opened_by=company.enzo, **on,
     )  # fmt: skip
     things["thread"].comments.create(person=company.enzo, text=SECRET, **on)
+    things["assignment"] = ReviewAssignment.objects.create(
+        review=company.review_open, person=company.milo, assigned_by=company.enzo
+    )
     things["draft"] = CommentDraft.objects.create(
         review=company.review_open, person=person_of(company, "a compliance reviewer"),
         text=SECRET, anchor_kind="general", **on,
@@ -252,6 +256,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "account/tokens": company.token.pk,
         "audit": company.event.pk,
         "audit/checkpoints": 1,
+        "assignees": company.assignment.person_id,
         "audit/events": company.event.pk,
         "audit/exports": company.export.pk,
         "audit/filters": company.filter.pk,
@@ -323,6 +328,7 @@ def values(company: Company) -> dict[str, Any]:
     `operation:member` is for that operation alone; None leaves the member out.
     """
     return {
+        "assignees_post:person": company.carla.pk,
         "aware_at": None,
         "base_version": company.base.pk,
         "break_glass_review_post:verdict": "justified",

@@ -65,6 +65,7 @@ STATE_FIRST = frozenset(
     }
 )
 
+MARKS = "says who looks after a review, and changes nothing of who may decide"
 ASKS = "asks for something that somebody else decides with a second factor"
 BUILDS = "makes a thing of the department, which serves nothing before a review has approved it"
 OWN = "concerns the person's own account or texts alone"
@@ -75,6 +76,8 @@ SAYS = "says something on the record, and decides nothing"
 EXEMPT: Mapping[str, str] = {
     "absence_end_post": PROTECTS,
     "answers_post": ASKS,
+    "assignee_delete": MARKS,
+    "assignees_post": MARKS,
     "audit_export_cancel_post": OWN,
     "audit_exports_post": READS,
     "audit_filter_delete": OWN,

@@ -30,6 +30,7 @@ EXEMPT = {
     "_locked": HELPER,
     "_reportable": HELPER,
     "_whose": HELPER,
+    "_allowed": HELPER,
     "absence_end": PROTECTS,
     "access_request_decline": "closes a request, and gives nobody anything",
     "break_glass_request": ASKS,

@@ -19,6 +19,14 @@ EVENTS = {
     ReminderKind.OVERDUE: "review.overdue",
     ReminderKind.ESCALATED: "review.escalated",
     ReminderKind.EMERGENCY: "review.emergency",
+    ReminderKind.ASSIGNED: "review.assigned",
+    ReminderKind.MENTIONED: "review.mentioned",
+}
+
+# What concerns one person: the subject of the mail, and why they get it.
+_PERSONAL = {
+    ReminderKind.ASSIGNED: ("Assigned to you", "the review was assigned to you"),
+    ReminderKind.MENTIONED: ("You were mentioned", "a comment on the review mentions you"),
 }
 
 
@@ -35,6 +43,8 @@ def mail_subject(notice: ReviewNotice) -> str:
         return f"Break-glass, serving before its review has decided: {name}"
     if notice.reminder.kind == ReminderKind.ESCALATED:
         return f"Overdue and not decided: {name}"
+    if notice.reminder.kind in _PERSONAL:
+        return f"{_PERSONAL[ReminderKind(notice.reminder.kind)][0]}: {name}"
     return f"{_when(review)}: {name}"
 
 
@@ -84,6 +94,8 @@ def _why(notice: ReviewNotice, review: Review) -> str:
         )
     if notice.reminder.kind == ReminderKind.ESCALATED:
         return "You get this because you are an administrator."
+    if notice.reminder.kind in _PERSONAL:
+        return f"You get this because {_PERSONAL[ReminderKind(notice.reminder.kind)][1]}."
     if review.state == ReviewState.CHANGES_REQUESTED:
         return "You get this because you asked for this release and changes were requested."
     return "You get this because you can still decide on it."

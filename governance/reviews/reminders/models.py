@@ -10,13 +10,16 @@ from django.db.models import Q
 
 class ReminderKind(models.TextChoices):
     """Which moment of a review it is about. `escalated` goes to administrators; `emergency` says
-    that what is under review serves before it has decided (break-glass)."""
+    that what is under review serves before it has decided (break-glass). `assigned` and `mentioned`
+    tell a person that the review was assigned to them, or that a comment names them."""
 
     EARLY = "early"
     LATE = "late"
     OVERDUE = "overdue"
     ESCALATED = "escalated"
     EMERGENCY = "emergency"
+    ASSIGNED = "assigned"
+    MENTIONED = "mentioned"
 
 
 class ReviewReminder(models.Model):
@@ -32,10 +35,10 @@ class ReviewReminder(models.Model):
     class Meta:
         ordering = ("id",)
         constraints = (
-            # Each emergency is one.
+            # Each emergency, assignment and mention is one.
             models.UniqueConstraint(
                 fields=("review", "kind"),
-                condition=~Q(kind="emergency"),
+                condition=~Q(kind__in=("emergency", "assigned", "mentioned")),
                 name="each_reminder_once",
             ),
         )

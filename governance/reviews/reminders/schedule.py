@@ -85,7 +85,7 @@ def _record(review_id: int, now: datetime) -> int:
         kinds = _unsaid(review, now) if review.state in WAITING else []
         for kind in kinds:
             people = administrators() if kind is ReminderKind.ESCALATED else told(review)
-            _tell(controller, review, kind, people, now)
+            _tell(controller, review, kind, people)
     return len(kinds)
 
 
@@ -99,17 +99,21 @@ def emergency_tell(*, actor: Principal, review: Review) -> None:
         role_assignments__department=review.department,
     )
     people = {person.pk: person for person in (*administrators(), *leads[:PEOPLE_MAX])}
-    _tell(actor, review, ReminderKind.EMERGENCY, list(people.values()), timezone.now())
+    _tell(actor, review, ReminderKind.EMERGENCY, list(people.values()))
 
 
-def _tell(
-    actor: Principal, review: Review, kind: ReminderKind, people: list[Person], now: datetime
-) -> None:
+def people_tell(*, review: Review, kind: ReminderKind, people: list[Person]) -> list[str]:
+    """Put a notice to each on its way; returns the channels, for the event of whoever calls."""
     reminder = ReviewReminder.objects.create(
         review=review, kind=kind, people=[person.pk for person in people]
     )
-    notices = _notices(reminder, people, now)
+    notices = _notices(reminder, people)
     ReviewNotice.objects.bulk_create(notices)
+    return sorted({notice.channel for notice in notices})
+
+
+def _tell(actor: Principal, review: Review, kind: ReminderKind, people: list[Person]) -> None:
+    channels = people_tell(review=review, kind=kind, people=people)
     audit_record(
         actor=actor,
         action=_ACTIONS[kind],
@@ -118,15 +122,15 @@ def _tell(
         data={
             "kind": kind.value,
             "due_at": review.due_at.isoformat(),
-            "people": reminder.people,
-            "channels": sorted({notice.channel for notice in notices}),
+            "people": [person.pk for person in people],
+            "channels": channels,
         },
         policy_version=review.policy_version,
     )
 
 
-def _notices(reminder: ReviewReminder, people: list[Person], now: datetime) -> list[ReviewNotice]:
-    notices = []
+def _notices(reminder: ReviewReminder, people: list[Person]) -> list[ReviewNotice]:
+    notices, now = [], timezone.now()
     if settings.MAIL_SERVER is not None:
         notices += [
             ReviewNotice(reminder=reminder, channel=Channel.MAIL, person=person, next_at=now)

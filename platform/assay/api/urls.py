@@ -7,6 +7,7 @@ from django.urls.converters import IntConverter
 
 from assay.api.views import (
     absences,
+    assignees,
     audit,
     audit_exports,
     audit_filters,
@@ -169,6 +170,8 @@ urlpatterns = [
         "releases/<id:release_id>/waivers/<id:waiver_id>/revoke",
         waivers.WaiverRevokeView.as_view(),
     ),
+    path("releases/<id:release_id>/assignees", assignees.AssigneesView.as_view()),
+    path("releases/<id:release_id>/assignees/<id:person_id>", assignees.AssigneeView.as_view()),
     path("releases/<id:release_id>/drafts", threads.DraftsView.as_view()),
     path("releases/<id:release_id>/drafts/<id:draft_id>", threads.DraftView.as_view()),
     path("releases/<id:release_id>/threads", threads.ThreadsView.as_view()),

@@ -132,6 +132,7 @@ _REVIEWS = {
     # Only people cast votes, in the web process.
     "governance_decision": Grant(web=ADD, controller=READ, worker=READ),
     "governance_review": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "governance_reviewassignment": Grant(web=ALL),
     "governance_reviewnotice": Grant(web=KEEP, controller=KEEP),
     "governance_reviewpolicy": Grant(web=KEEP, controller=READ, worker=READ),
     "governance_reviewreminder": Grant(web=ADD, controller=ADD),

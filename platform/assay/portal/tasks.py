@@ -17,7 +17,7 @@ from governance.people.access_requests import access_requests_open
 from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
-from governance.reviews.inbox import reviews_awaiting
+from governance.reviews.inbox import reviews_assigned, reviews_awaiting
 from registry.incidents.selectors import incidents_pressing
 from registry.intake.models import IntakeState
 from registry.intake.selectors import intakes_visible_to
@@ -145,12 +145,15 @@ def _deployments(actor: Principal) -> Iterator[Task]:
 
 
 def _reviews(actor: Principal) -> Iterator[Task]:
-    for review in reviews_awaiting(actor).select_related("department")[:SHOWN]:
+    assigned = list(reviews_assigned(actor)[:SHOWN])
+    others = reviews_awaiting(actor).exclude(pk__in=[review.pk for review in assigned])
+    for review in [*assigned, *others[:SHOWN]]:
+        mine = "assigned to you · " if review in assigned else ""
         yield Task(
             "bad" if review.due_at <= timezone.now() else "warn",
             "clipboard-check",
             f"Review {review.subject_name}",
-            f"{review.department.name} · {review.tier} risk · round {review.round}",
+            f"{mine}{review.department.name} · {review.tier} risk · round {review.round}",
             _href("review", review.pk),
             review.due_at,
             due=True,

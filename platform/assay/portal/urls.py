@@ -7,6 +7,7 @@ from django.urls import path
 from assay.portal.views import (
     absences,
     account,
+    assignments,
     audit,
     audit_checkpoints,
     audit_exports,
@@ -201,6 +202,7 @@ urlpatterns = [
         review_threads.Thread.as_view(),
         name="review_thread",
     ),
+    path("reviews/<int:id>/assign", assignments.Assign.as_view(), name="review_assign"),
     path("reviews/<int:id>/attest", reviews.Attest.as_view(), name="review_attest"),
     path(
         "reviews/<int:id>/checklist/<slug:code>/waivers",

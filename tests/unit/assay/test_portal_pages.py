@@ -32,7 +32,7 @@ QUERIES = {
     "/intakes": 15,
     "/datasets": 15,
     "/jobs": 14,
-    "/reviews": 21,
+    "/reviews": 22,
     "/deployments": 16,
     "/playground": 15,
     "/keys": 22,

@@ -151,6 +151,7 @@ class ReviewAnswer(serializers.Serializer[Any]):
     opened_at = serializers.DateTimeField()
     due_at = serializers.DateTimeField()
     closed_at = serializers.DateTimeField(allow_null=True)
+    assignees = PersonReference(many=True)
 
 
 class ReviewDetail(ReviewAnswer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.http import HttpResponse
@@ -38,6 +39,7 @@ from governance.errors import NotFound
 from governance.people.models import Speciality
 from governance.people.selectors import department_get
 from governance.principals import Principal
+from governance.reviews.assignments.selectors import assignees_by_review
 from governance.reviews.checklist import checklist_attest
 from governance.reviews.inbox import DUE, Asked, reviews_awaiting
 from governance.reviews.models import Review, ReviewState, Verdict
@@ -80,7 +82,16 @@ def shown_review(actor: Principal, review: Review) -> Review:
     shown.why_not = {
         str(verdict): why_not(actor, review, str(verdict)) for verdict in Verdict.values
     }
-    return review
+    return with_assignees([review])[0]
+
+
+def with_assignees(reviews: Iterable[Any]) -> list[Review]:
+    """The reviews with the people to whom each is assigned."""
+    found = list(reviews)
+    assigned = assignees_by_review(found)
+    for review in found:
+        review.assignees = assigned[review.pk]
+    return found
 
 
 def shown_release(actor: Principal, release_id: int) -> Release:
@@ -332,7 +343,8 @@ class WithdrawView(Endpoint):
 
 class ReviewQuery(StrictSerializer):
     """Filters of the list. `missing` is a speciality that still lacks an approval; `awaiting`
-    leaves what waits for the vote of the caller; with it or `due`, what is due first comes first.
+    leaves what waits for the vote of the caller, and `assigned` what is assigned to them; with
+    `awaiting` or `due`, what is due first comes first.
     """
 
     state = Choice(choices=ReviewState.choices, required=False)
@@ -341,6 +353,7 @@ class ReviewQuery(StrictSerializer):
     missing = Choice(choices=Speciality.choices, required=False)
     due = Choice(choices=[(each, each) for each in DUE], required=False)
     awaiting = Choice(choices=[("me", "me")], required=False)
+    assigned = Choice(choices=[("me", "me")], required=False)
 
 
 class ReviewsView(Endpoint):
@@ -353,4 +366,8 @@ class ReviewsView(Endpoint):
         rows = reviews_awaiting(self.actor) if awaiting else reviews_visible_to(self.actor)
         if awaiting or "due" in given:
             self.ordering = ("due_at", "id")
-        return self.page(Asked(**given).applied(rows), ReviewAnswer)
+        if given.pop("assigned", ""):
+            # A key is no person, and has nothing assigned.
+            given["assignee"] = self.actor.person_id or 0
+        rows = Asked(**given).applied(rows)
+        return self.page(rows, ReviewAnswer, prepared=with_assignees)

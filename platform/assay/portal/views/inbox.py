@@ -11,6 +11,7 @@ from assay.portal.http import Screen, page_of
 from governance.people.models import Speciality
 from governance.permissions import Action
 from governance.principals import Principal
+from governance.reviews.assignments.selectors import assignees_by_review
 from governance.reviews.inbox import (
     DUE,
     WAITING,
@@ -44,11 +45,14 @@ class Reviews(Screen):
         tab = self.tab(asked, counts)
         page = page_of(self.request, self.rows(tab, asked))
         lacking = missing_specialities(page.object_list)
+        assigned = assignees_by_review(page.object_list)
         return {
             "tab": tab,
             "tabs": [(code, title, getattr(counts, code)) for code, title in TABS],
             "page": page,
-            "rows": [(review, lacking[review.pk]) for review in page.object_list],
+            "rows": [
+                (review, lacking[review.pk], assigned[review.pk]) for review in page.object_list
+            ],
             "asked": asked,
             "narrowed": asked != Asked(),
             "specialities": specialities_for(self.actor),
@@ -74,6 +78,7 @@ class Reviews(Screen):
             state=among("state", ReviewState.values),
             due=among("due", DUE),
             department=get.get("department", "").replace("\x00", "")[:40],
+            assignee=self.actor.person_id if get.get("assigned") == "me" else None,
         )
 
     def tab(self, asked: Asked, counts: Counts) -> str:

@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from assay.portal.dossier_forms import DossierForms
 from assay.portal.http import ActionScreen, Screen
+from assay.portal.reviewing.assignees import assignees
 from assay.portal.reviewing.changed import changed
 from assay.portal.reviewing.checklist import checklist
 from assay.portal.reviewing.conditions import conditions, conditions_given
@@ -77,6 +78,7 @@ class ReviewPage(ActionScreen):
             "may_renew": release.state == ReleaseState.VOIDED
             and page.may(Action.RELEASE_SUBMIT, "release"),
             "may_pack": page.may(Action.RELEASE_EVIDENCE, "release"),
+            **assignees(page),
             **changed(page),
             **checklist(page),
             **conditions(page),

@@ -1,0 +1,1 @@
+"""Assignments: people who look after a review. They change nothing of who may decide."""

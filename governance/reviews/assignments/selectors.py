@@ -1,0 +1,135 @@
+"""Who is assigned to a review, and who may be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from governance.errors import InvalidInput, NotFound
+from governance.people.models import Person, Role, RoleAssignment
+from governance.people.selectors import people_visible_to, principals_of
+from governance.permissions import Action
+from governance.policy.context import probing_context
+from governance.policy.engine import decide
+from governance.policy.services import active_policy
+from governance.principals import Principal
+from governance.reviews.absences.models import Absence
+from governance.reviews.assignments.models import ReviewAssignment
+from governance.reviews.models import Review
+from governance.reviews.selectors import review_resource
+
+# More reviewers than a list that one chooses from can hold.
+CANDIDATES_MAX = 200
+
+
+def assignments_in_force() -> QuerySet[ReviewAssignment]:
+    """Assignments of active reviewers who have had no part in what is under review since."""
+    part = Review.objects.filter(
+        pk=OuterRef("review"), excluded_people__contains=[OuterRef("person_id")]
+    )
+    reviewer = RoleAssignment.objects.filter(person=OuterRef("person"), role=Role.REVIEWER)
+    return ReviewAssignment.objects.filter(~Exists(part), Exists(reviewer), person__is_active=True)
+
+
+def assigned_to(person_id: int) -> Exists:
+    """The condition on reviews that they are assigned to that person."""
+    return Exists(assignments_in_force().filter(review=OuterRef("pk"), person_id=person_id))
+
+
+def assignees_by_review(reviews: Iterable[Review]) -> Mapping[int, list[Person]]:
+    """The people to whom each review is assigned, in one query."""
+    found: dict[int, list[Person]] = defaultdict(list)
+    rows = assignments_in_force().filter(review__in=[review.pk for review in reviews])
+    for row in rows.select_related("person"):
+        found[row.review_id].append(row.person)
+    return found
+
+
+def assignable_people(actor: Principal, review: Review) -> list[Person]:
+    """People to whom `actor` may assign the review, by name: they could decide on it, and `actor`
+    may see them or reads their name in the review anyway.
+    """
+    found = _known(actor, review).filter(_reviewer(), is_active=True)
+    people = list(found.order_by("name", "pk")[:CANDIDATES_MAX])
+    refused = _refusals(people, review)
+    return [person for person in people if not refused[person.pk]]
+
+
+def assignee_get(actor: Principal, review: Review, person_id: int) -> Person:
+    """The person, if the review may be assigned to them.
+
+    Raises:
+        NotFound: `actor` knows of no such person.
+        InvalidInput: they could not decide on the review; the sentence says why.
+    """
+    person = _known(actor, review).filter(pk=person_id).first()
+    if person is None:
+        raise NotFound(f"There is no person {person_id} to whom you may assign a review.")
+    refusal = _refusals([person], review)[person.pk]
+    if refusal:
+        raise InvalidInput(
+            f"{refusal}; review {review.pk} of {review.subject_name} cannot be assigned to them.",
+            hint="Assign it to someone who could decide on it.",
+            fields={"person": ["could not decide on this review"]},
+        )
+    return person
+
+
+def _known(actor: Principal, review: Review) -> QuerySet[Person]:
+    """People whom `actor` may see, and who have spoken in the review."""
+    spoken = Q(pk__in=review.decisions.order_by().values("person"))
+    spoken |= Q(pk__in=review.threads.order_by().values("comments__person"))
+    visible = Q(pk__in=people_visible_to(actor).order_by().values("pk"))
+    return Person.objects.filter(visible | spoken | Q(pk=actor.person_id))
+
+
+def _reviewer() -> Exists:
+    return Exists(RoleAssignment.objects.filter(person=OuterRef("pk"), role=Role.REVIEWER))
+
+
+def _refusals(people: list[Person], review: Review) -> dict[int, str]:
+    """Why each could not decide on the review; empty for who could."""
+    required = set(review.required_approvals)
+    lent = _lent(review, required)
+    policy, resource, context = active_policy(), review_resource(review), probing_context()
+    refused = {}
+    for person, principal in zip(people, principals_of(people), strict=True):
+        held = principal.specialities | lent[person.pk]
+        actions = (Action.RELEASE_VIEW, Action.RELEASE_DECIDE)
+        if person.pk == review.opened_by_id:
+            why = f"{person.name} submitted what is under review"
+        elif person.pk in review.excluded_people:
+            why = f"{person.name} had a part in what is under review"
+        elif not person.is_active:
+            why = f"The account of {person.name} is not active"
+        elif not held & required:
+            why = f"{person.name} does not review for {' or '.join(sorted(required))}"
+        elif not all(decide(policy, principal, a, resource, context).allowed for a in actions):
+            why = f"The policy does not let {person.name} decide on it"
+        else:
+            why = ""
+        refused[person.pk] = why
+    return refused
+
+
+def _lent(review: Review, required: set[str]) -> dict[int, set[str]]:
+    """By deputy, the specialities that they stand in for now, as `stands_in_for` has it."""
+    now = timezone.now()
+    held = RoleAssignment.objects.filter(
+        person=OuterRef("person"), role=Role.REVIEWER, speciality=OuterRef("speciality")
+    )
+    away = Absence.objects.filter(
+        Exists(held),
+        speciality__in=required,
+        person__is_active=True,
+        starts_at__lte=now,
+        ends_at__gt=now,
+        ended_at__isnull=True,
+    ).exclude(person__in=review.excluded_people)
+    lent: dict[int, set[str]] = defaultdict(set)
+    for deputy, speciality in away.order_by().values_list("deputy_id", "speciality"):
+        lent[deputy].add(speciality)
+    return lent

@@ -1,0 +1,101 @@
+"""Assign a review to someone who could decide on it, and unassign them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from governance.audit.services import audit_record
+from governance.errors import NotFound, WrongState
+from governance.permissions import Action
+from governance.policy.engine import PolicyDecision
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.assignments.models import ReviewAssignment
+from governance.reviews.assignments.selectors import assignee_get, assignments_in_force
+from governance.reviews.inbox import WAITING
+from governance.reviews.models import Review
+from governance.reviews.reminders.models import ReminderKind
+from governance.reviews.reminders.schedule import people_tell
+from governance.reviews.selectors import review_resource, speaker_id
+from governance.reviews.states import review_locked, review_subject
+
+ASSIGNEES_MAX = 10
+
+
+def review_assign(*, actor: Principal, review_id: int, person_id: int) -> ReviewAssignment:
+    """Assign the review to a person who could decide on it, and tell them, unless it is the actor.
+
+    Raises:
+        InvalidInput: the person could not decide on it.
+        NotFound, NotPermitted: the policy refuses, or the actor knows of no such person.
+        WrongState: the review is closed, assigned to them already, or has enough assignees.
+    """
+    with transaction.atomic():
+        review, decision = _allowed(actor, review_id)
+        assigning_id = speaker_id(actor)
+        person = assignee_get(actor, review, person_id)
+        if review.state not in WAITING:
+            raise WrongState(
+                f"Review {review.pk} of {review.subject_name} is "
+                f"{review.get_state_display().lower()}; it cannot be assigned.",
+                hint="Only a review that waits for decisions or an answer can be assigned.",
+            )
+        rows = ReviewAssignment.objects.filter(review=review)
+        if rows.filter(person=person).exists():
+            raise WrongState(
+                f"Review {review.pk} of {review.subject_name} is assigned to {person.name} already."
+            )
+        if assignments_in_force().filter(review=review).count() >= ASSIGNEES_MAX:
+            raise WrongState(
+                f"Review {review.pk} of {review.subject_name} is assigned to {ASSIGNEES_MAX} "
+                "people; it takes no more.",
+                hint="Unassign someone first.",
+            )
+        assignment = ReviewAssignment.objects.create(
+            review=review, person=person, assigned_by_id=assigning_id
+        )
+        channels = []
+        if person.pk != assigning_id:
+            channels = people_tell(review=review, kind=ReminderKind.ASSIGNED, people=[person])
+        _record(actor, "review:assign", review, decision, person=person.pk, channels=channels)
+    return assignment
+
+
+def review_unassign(*, actor: Principal, review_id: int, person_id: int) -> None:
+    """Take the assignment back, of whomever it is.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses, or the review is not assigned to that person.
+    """
+    with transaction.atomic():
+        review, decision = _allowed(actor, review_id)
+        speaker_id(actor)
+        gone, _ = ReviewAssignment.objects.filter(review=review, person_id=person_id).delete()
+        if not gone:
+            raise NotFound(f"Review {review.pk} is not assigned to person {person_id}.")
+        _record(actor, "review:unassign", review, decision, person=person_id)
+
+
+def _allowed(actor: Principal, review_id: int) -> tuple[Review, PolicyDecision]:
+    review = review_locked(review_id)
+    resource = review_resource(review)
+    return review, authorize(actor=actor, action=Action.REVIEW_ASSIGN, resource=resource)
+
+
+def _record(
+    actor: Principal, action: str, review: Review, decision: PolicyDecision, **data: Any
+) -> None:
+    audit_record(
+        actor=actor,
+        action=action,
+        subject=review_subject(review),
+        department=review.department.slug,
+        data={
+            **data,
+            "round": review.round,
+            "subject": f"{review.subject_type} {review.subject_id}",
+        },
+        policy_version=decision.policy_version,
+    )
