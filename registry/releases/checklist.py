@@ -15,7 +15,8 @@ from governance.rowsecurity import lifted
 from registry import store
 from registry.catalogue import get_task
 from registry.datasets.models import Classification
-from registry.evaluations.models import Evaluation, Gate
+from registry.evaluations.models import Gate
+from registry.evaluations.standing import GateStanding, gate_standing
 from registry.intake.models import IntakeState
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, verify_folder
 from registry.releases.dossier import version_evaluations
@@ -126,13 +127,19 @@ def _evaluated(case: Case) -> Result:
     return CheckOutcome.FAILED, "There is no evaluation on data that it was not trained on."
 
 
+def version_gates(version: ModelVersion) -> list[GateStanding]:
+    """Every gate of the version's model, with the version's latest result."""
+    evaluations = version_evaluations(version)
+    gates = Gate.objects.filter(model=version.model).select_related(
+        "dataset", "model", "created_by"
+    )
+    return [gate_standing(gate, evaluations) for gate in gates]
+
+
 def _gates(case: Case) -> Result:
-    gates = list(Gate.objects.filter(model=case.version.model).select_related("dataset"))
-    evaluations = version_evaluations(case.version)
+    gates = version_gates(case.version)
     unmet = [
-        f"{gate} on {gate.dataset.name}: {why}"
-        for gate in gates
-        if (why := _why_unmet(gate, evaluations))
+        f"{each.gate} on {each.gate.dataset.name}: {each.why}" for each in gates if not each.passed
     ]
     wanted = case.policy.gates.at_least
     if not gates and not wanted:
@@ -147,18 +154,6 @@ def _gates(case: Case) -> Result:
     if len(gates) < wanted:
         note += f" The tier {case.policy.name} requires {wanted}."
     return _decided(not unmet and len(gates) >= wanted, note)
-
-
-def _why_unmet(gate: Gate, evaluations: list[Evaluation]) -> str:
-    """Why the newest evaluation on the gate's data does not meet it; empty when it does."""
-    measured = [each for each in evaluations if each.dataset_version.dataset_id == gate.dataset_id]
-    if not measured:
-        return "not measured"
-    for result in measured[-1].gate_results.all():
-        if result.gate_id == gate.pk and result.threshold == gate.threshold:
-            value = "not measured" if result.value is None else f"{result.value:.4g}"
-            return "" if result.passed else f"failed with {value}"
-    return "set after the newest evaluation started"
 
 
 def _leak(case: Case) -> Result:
@@ -196,12 +191,17 @@ def _card(case: Case) -> Result:
     return CheckOutcome.NEEDS_JUDGMENT, f"The card has {length:,} characters. Read it and judge."
 
 
-def _classification(case: Case) -> Result:
-    trained = {
+def trained_levels(chain: Sequence[ModelVersion]) -> dict[str, str]:
+    """Classification of each dataset that a version or its bases were trained on, by name."""
+    return {
         each.dataset_version.dataset.name: each.dataset_version.dataset.classification
-        for each in case.chain
+        for each in chain
         if each.dataset_version is not None
     }
+
+
+def _classification(case: Case) -> Result:
+    trained = trained_levels(case.chain)
     stated = case.dossier["risk"]["answers"].get("data_classification", _LEVELS[0])
     above = {
         name: level
@@ -224,6 +224,15 @@ def _complete(case: Case) -> Result:
     if missing:
         return CheckOutcome.FAILED, f"Nothing is said of {', '.join(missing)}."
     return CheckOutcome.PASSED, "What the tier asks for is filled in."
+
+
+# Decided at submission alone: the form states the first two, and hashing every file takes long.
+AT_SUBMISSION = frozenset({"classification", "dossier", "files"})
+
+
+def early_results(case: Case) -> dict[str, Result]:
+    """Results of every check that can be made before the release form is filled in."""
+    return {name: check(case) for name, check in CHECKS.items() if name not in AT_SUBMISSION}
 
 
 # By the names in `registry.releases.vocabulary`.

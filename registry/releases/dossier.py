@@ -48,7 +48,6 @@ def dossier_build(
     by number, so that it need not change when one of them is erased. `fields` are the sections that
     people filled in, checked; `review_policy` names the version that it is reviewed under.
     """
-    evaluations = version_evaluations(version)
     said = fields or {}
     replaces = _replaces(environment, deployment_name)
     return as_stored(
@@ -66,15 +65,13 @@ def dossier_build(
             "purpose": purpose,
             "risk": {"tier": tier, "answers": dict(risk_answers)},
             "review_policy": dict(review_policy) if review_policy else None,
-            "data": _data(version.dataset_version),
+            **dossier_evidence(version),
             "training": {
                 "parameters": version.parameters,
                 "metrics": version.metrics,
                 "started_by": f"person {version.created_by_id}",
                 "job": str(version.job_id) if version.job_id else None,
             },
-            "evaluations": [_evaluation(each, version) for each in evaluations],
-            "card": version.card,
             "code": _code(version),
             "replaces": replaces,
             "risks": said.get("risks", []),
@@ -85,6 +82,24 @@ def dossier_build(
             "policy_version": policy_version,
         }
     )
+
+
+@lifted()
+def dossier_evidence(version: ModelVersion, *, leaks: bool = True) -> dict[str, Any]:
+    """Training data, evaluations and card, as a dossier holds them.
+
+    Without `leaks`, test rows are not looked for in the training data.
+
+    Raises:
+        Unavailable: the store does not hold the rows of a dataset that leaks are looked for in.
+    """
+    return {
+        "data": _data(version.dataset_version),
+        "evaluations": [
+            _evaluation(each, version, leaks=leaks) for each in version_evaluations(version)
+        ],
+        "card": version.card,
+    }
 
 
 def version_evaluations(version: ModelVersion) -> list[Evaluation]:
@@ -158,9 +173,9 @@ def _data(data: DatasetVersion | None) -> dict[str, Any] | None:
     }
 
 
-def _evaluation(evaluation: Evaluation, version: ModelVersion) -> dict[str, Any]:
+def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -> dict[str, Any]:
     trained_on, tested_on = version.dataset_version, evaluation.dataset_version
-    leak = overlap(trained_on, tested_on) if trained_on is not None else 0
+    leak = overlap(trained_on, tested_on) if leaks and trained_on is not None else 0
     return {
         "id": evaluation.pk,
         "digest": evaluation.digest,

@@ -27,7 +27,6 @@ from governance.reviews.services import (
 from governance.reviews.waivers.selectors import waived_until
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
-from registry.catalogue import get_task
 from registry.incidents.reach import check_not_suspended
 from registry.releases.breakglass.selectors import check_withdrawable
 from registry.releases.carrying import attestations_carry, check_renewal
@@ -42,6 +41,7 @@ from registry.releases.separation import people_behind
 from registry.releases.serving import check_dossier, check_trusted
 from registry.releases.serving import release_servable as release_servable
 from registry.releases.states import place_locked, release_locked, release_set_state
+from registry.releases.submittable import check_submittable
 from registry.releases.terms import policy_terms
 from registry.releases.tiers import (
     check_same_approvals,
@@ -126,7 +126,7 @@ def release_submit(
             # As it stands now, with the version's row locked.
             renews = release_get(actor=actor, id=renews.pk)
             check_renewal(renews, version, environment, deployment_name)
-        _check_submittable(version, environment, deployment_name, policy)
+        check_submittable(version, environment, deployment_name, policy)
         dossier = dossier_build(
             version,
             department=owner,
@@ -177,31 +177,6 @@ def release_submit(
         review = _open_review(actor, release, decision.policy_version, policy)
         attestations_carry(actor=actor, release=release, review=review)
     return release
-
-
-def _check_submittable(
-    version: ModelVersion, environment: str, deployment_name: str, policy: InForce
-) -> None:
-    check_trusted(version, "released")
-    under_review = version.releases.filter(
-        environment=environment,
-        deployment_name=deployment_name,
-        state__in=(ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED),
-    ).first()
-    if under_review is not None:
-        raise WrongState(
-            f"Release {under_review.pk} of {version} as {deployment_name} is "
-            f"{under_review.get_state_display().lower()}; a second request was not made.",
-            hint="Answer it or withdraw it.",
-        )
-    evaluated = get_task(version.model.task).evaluator
-    wanted = policy.document.gates.held_out
-    if evaluated and wanted and not version.evaluations.exists():
-        raise InvalidInput(
-            f"{version} was never evaluated; the tier {policy.policy.name} asks for a measurement.",
-            hint="Evaluate it on held-out data first.",
-            fields={"version": ["Has no evaluation."]},
-        )
 
 
 def _open_review(

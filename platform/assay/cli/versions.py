@@ -1,4 +1,4 @@
-"""`assay versions recall`: the list first, then the action."""
+"""`assay versions readiness` and `assay versions recall`, which shows the list first."""
 
 from __future__ import annotations
 
@@ -41,6 +41,29 @@ def recall(
         f"{name} is recalled: {done['versions']} versions, {done['releases']} releases and "
         f"{done['reviews']} open reviews are at an end.",
         markup=False,
+    )
+
+
+@app.command()
+def readiness(
+    version_id: Annotated[int, typer.Argument(help="The version's number.", min=1)],
+    tier: Annotated[
+        str, typer.Option(help="Risk tier. Default: the lowest that its training data allows.")
+    ] = "",
+) -> None:
+    """Show what a release of a version needs, and what is missing now."""
+    asked = {"tier": tier} if tier else {}
+    found = Client.signed_in().get(f"versions/{version_id}/readiness", **asked)
+    rows = sorted(found["requirements"], key=lambda each: each["state"] != "missing")
+    table(
+        ("state", "requirement", "blocks", "note"),
+        ((state(each["state"]), each["title"], each["blocks"], each["note"]) for each in rows),
+        empty="",
+    )
+    console.print()
+    missing = sum(each["state"] == "missing" for each in rows)
+    facts(
+        [("tier", found["tier"]), ("missing", missing), ("reviewers judge", len(found["attested"]))]
     )
 
 

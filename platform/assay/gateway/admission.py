@@ -41,21 +41,15 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What is asked for: by whom, in which circumstances, of which deployment. `session` is the
-    digest of the browser session that it comes from."""
+    """What is asked for: by whom, in which circumstances, of which deployment."""
 
     token: ParsedToken
     circumstances: Circumstances
     model: str
-    session: bytes = b""
 
     @property
     def client_address(self) -> str:
         return self.circumstances.client_address
-
-    def authenticate(self, snapshot: Snapshot) -> KeyEntry:
-        """The key that it is asked with. Raises KeyRefused."""
-        return authenticate(snapshot, self.token, self.client_address, self.session)
 
     def admit(self, snapshot: Snapshot) -> Admitted:
         """What lets it run under `snapshot`.
@@ -63,12 +57,12 @@ class Application:
         Raises:
             KeyRefused, ModelUnknown, Refused, NotConfirmed: nothing does.
         """
-        key = self.authenticate(snapshot)
+        key = authenticate(snapshot, self.token, self.client_address)
         found = find_deployment(snapshot, key, self.model, self.circumstances)
         deployment, decision, context = found
         if key.allowed_deployments and deployment.name not in key.allowed_deployments:
             raise Refused(
-                f"{key.title} is limited to {', '.join(sorted(key.allowed_deployments))}; "
+                f"API key {key.name} is limited to {', '.join(sorted(key.allowed_deployments))}; "
                 f"it may not use {deployment.name}.",
                 code="deployment_not_allowed",
                 deployment=deployment,
@@ -99,7 +93,7 @@ class Ticket:
         now = snapshot.deployments.get(self.application.model)
         try:
             if now is None or now.id != self.deployment_id:
-                self.application.authenticate(snapshot)
+                authenticate(snapshot, self.application.token, self.application.client_address)
                 if why := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
                         f"Deployment {self.application.model} does not serve. {why}",

@@ -1,4 +1,4 @@
-"""`assay versions recall` and `assay deployments rollback` against a real server."""
+"""`assay versions recall`, `assay versions readiness` and `assay deployments rollback`."""
 
 from __future__ import annotations
 
@@ -83,3 +83,14 @@ def test_a_rollback_lists_and_goes_back(signed_in: As) -> None:
     _, out, _ = assay(*go, str(old.pk), code=0)
     assert f"docs goes back to {old.version}" in out
     assert Deployment.objects.get(release=old, state="pending").name == "docs"
+
+
+def test_readiness_lists_what_is_missing_first(signed_in: As) -> None:
+    (release,) = versions_of_one(1)
+    company.person("ada", "admin")
+    assay = signed_in("ada@example.org")
+    _, out, _ = assay("versions", "readiness", str(release.version.pk), "--tier", "limited", code=0)
+    assert out.index("missing") < out.index("The version is trusted")
+    assert "submission" in out
+    _, _, err = assay("versions", "readiness", str(release.version.pk), "--tier", "no", code=1)
+    assert "There is no tier 'no'" in err

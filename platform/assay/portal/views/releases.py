@@ -13,6 +13,7 @@ from assay.api.views.releases import as_download, evidence_of
 from assay.portal.access import may
 from assay.portal.dossier_forms import DossierForms
 from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.readiness import Panel, may_see_readiness, readiness_panel
 from assay.portal.release_forms import ReleaseForm, RiskForm
 from governance.people.models import Department
 from governance.permissions import Action
@@ -45,6 +46,7 @@ class ReleaseNew(ActionScreen):
             "environment": "production",
             "deployment_name": version.model.name,
             "departments": [version.model.department_id],
+            "tier": self.request.GET.get("tier", ""),
         }
         departments = Department.objects.all()
         return ReleaseForm(
@@ -54,12 +56,23 @@ class ReleaseNew(ActionScreen):
             initial=initial,
         )
 
+    def panel(self, version: ModelVersion, form: ReleaseForm) -> Panel | None:
+        """What the release needs, for those who may see releases of the department."""
+        if not may_see_readiness(self.actor, version):
+            return None
+        tier = (self.request.POST or self.request.GET).get("tier", "")
+        known = dict(form.fields["tier"].choices)  # type: ignore[attr-defined]
+        return readiness_panel(self.actor, version, tier if tier in known else "")
+
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
+        form = self.form(version)
         return {
             "version": version,
-            "form": self.form(version),
+            "form": form,
             "dossier": DossierForms(self.request.POST or None),
+            "panel": self.panel(version, form),
+            "beside_form": True,
         }
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002

@@ -12,6 +12,7 @@ from assay.portal.evidence import drawn
 from assay.portal.forms import EvaluateForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.lineage import drawing
+from assay.portal.readiness import may_see_readiness
 from assay.portal.series import curves
 from governance.permissions import Action
 from governance.principals import Principal
@@ -78,6 +79,7 @@ class VersionPage(Screen):
             "releases": releases_visible_to(self.actor).filter(version=version)[:20],
             "may_release": trusted
             and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
+            "readiness": may_see_readiness(self.actor, version),
             "recalled_with": recall_of(self.actor, version),
             "may_recall": trusted
             and may(

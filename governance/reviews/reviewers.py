@@ -1,0 +1,135 @@
+"""Reviewers who could decide a review, counted before it is opened."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import combinations
+
+from django.utils import timezone
+
+from governance.people.models import Person, Role, RoleAssignment
+from governance.people.selectors import principals_of
+from governance.permissions import Action
+from governance.policy.context import probing_context
+from governance.policy.engine import Resource, decide
+from governance.policy.services import active_policy
+from governance.principals import Principal
+from governance.reviews.absences.models import Absence
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewerCount:
+    """Active reviewers of one speciality, and their deputies.
+
+    `able` had no part and may decide now. The others: `had_part` by separation of duties, `new` in
+    the waiting time of the review policy, `away` by an absence.
+    `short` is true if these approvals cannot all be given, one by each person.
+    """
+
+    speciality: str
+    needed: int
+    able: int
+    had_part: int
+    new: int
+    away: int
+    short: bool
+
+
+@dataclass(slots=True)
+class _Reviewer:
+    """A reviewer with the time since which they hold each speciality; those that they stand in for
+    now are among them."""
+
+    principal: Principal
+    since: dict[str, datetime]
+
+
+def reviewer_counts(
+    required: Mapping[str, int],
+    *,
+    resource: Resource,
+    excluded: Collection[int],
+    vote_after_hours: int,
+) -> list[ReviewerCount]:
+    """Count who could give the `required` approvals (speciality to number) on `resource`.
+
+    Takes four queries, however many reviewers there are.
+    """
+    policy, context = active_policy(), probing_context(Action.RELEASE_DECIDE)
+    oldest = timezone.now() - timedelta(hours=vote_after_hours)
+    reviewers = _reviewers()
+    away = _absences(reviewers, excluded)
+    found: dict[str, dict[str, set[int]]] = {name: defaultdict(set) for name in required}
+    for pk, reviewer in reviewers.items():
+        decision = decide(policy, reviewer.principal, Action.RELEASE_DECIDE, resource, context)
+        for speciality in reviewer.since.keys() & required.keys():
+            if pk in excluded:
+                kind = "had_part"
+            elif not decision.allowed:
+                kind = "refused"
+            elif vote_after_hours and reviewer.since[speciality] > oldest:
+                kind = "new"
+            elif (pk, speciality) in away:
+                kind = "away"
+            else:
+                kind = "able"
+            found[speciality][kind].add(pk)
+    short = _short(required, {name: each["able"] for name, each in found.items()})
+    return [
+        ReviewerCount(
+            speciality=name,
+            needed=required[name],
+            able=len(each["able"]),
+            had_part=len(each["had_part"]),
+            new=len(each["new"]),
+            away=len(each["away"]),
+            short=name in short,
+        )
+        for name, each in sorted(found.items())
+    ]
+
+
+def _reviewers() -> dict[int, _Reviewer]:
+    """Every active reviewer, by their id."""
+    rows = RoleAssignment.objects.filter(role=Role.REVIEWER, person__is_active=True)
+    people: dict[int, Person] = {}
+    since: dict[int, dict[str, datetime]] = defaultdict(dict)
+    for row in rows.select_related("person"):
+        person = people.setdefault(row.person_id, row.person)
+        known = max(row.created_at, person.created_at, person.empowered_at or person.created_at)
+        since[person.pk][row.speciality] = known
+    principals = principals_of(list(people.values()))
+    return {pk: _Reviewer(each, since[pk]) for pk, each in zip(people, principals, strict=True)}
+
+
+def _absences(
+    reviewers: Mapping[int, _Reviewer], excluded: Collection[int]
+) -> set[tuple[int, str]]:
+    """Who is away for which speciality; their deputies get it, as `stands_in_for` has it."""
+    now = timezone.now()
+    rows = Absence.objects.filter(starts_at__lte=now, ends_at__gt=now, ended_at__isnull=True)
+    away = set()
+    lent: list[tuple[int, str]] = []
+    for person, deputy, speciality in rows.values_list("person_id", "deputy_id", "speciality"):
+        if speciality in getattr(reviewers.get(person), "since", {}):
+            away.add((person, speciality))
+            if deputy in reviewers and person not in excluded:
+                lent.append((deputy, speciality))
+    for deputy, speciality in lent:
+        held = reviewers[deputy].since
+        held.setdefault(speciality, min(held.values()))
+    return away
+
+
+def _short(required: Mapping[str, int], able: Mapping[str, set[int]]) -> set[str]:
+    """Specialities that cannot be covered, as one person gives one approval (Hall's condition)."""
+    short: set[str] = set()
+    for size in range(1, len(required) + 1):
+        for names in combinations(sorted(required), size):
+            people: set[int] = set().union(*(able[name] for name in names))
+            if len(people) < sum(required[name] for name in names) and not short & set(names):
+                short |= set(names)
+    return short

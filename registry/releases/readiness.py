@@ -1,0 +1,366 @@
+"""Readiness of a version for release, before anyone fills in the release form.
+
+The checks are those of the checklist; nothing here decides anything of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from governance.errors import InvalidInput, Unavailable, WrongState
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.reviews.checklist import CheckOutcome
+from governance.reviews.policies.document import Item, ReviewPolicyDocument
+from governance.reviews.policies.selectors import InForce, least_for, review_policies_in_force
+from governance.reviews.reviewers import ReviewerCount, reviewer_counts
+from governance.rowsecurity import lifted
+from registry.catalogue import get_task
+from registry.datasets.models import Classification
+from registry.evaluations.standing import GateStanding, GateState
+from registry.incidents.reach import check_not_suspended, suspended_by
+from registry.releases.checklist import (
+    AT_SUBMISSION,
+    NEVER_WAIVED,
+    Case,
+    Result,
+    early_results,
+    trained_levels,
+    version_gates,
+)
+from registry.releases.comparison.card import sections
+from registry.releases.dossier import dossier_evidence
+from registry.releases.dossier_fields import missing_sections
+from registry.releases.separation import people_behind
+from registry.releases.serving import check_trusted
+from registry.releases.submittable import UNDER_REVIEW, lacks_evaluation
+from registry.releases.vocabulary import CHECKS
+from registry.resources import department_resource
+from registry.versions.models import ModelVersion, VersionKind
+from registry.versions.selectors import base_chain
+
+SECTIONS_NAMED = 12
+_LEVELS = list(Classification.values)
+
+
+class ReadinessState(StrEnum):
+    """State of one requirement. `AT_SUBMISSION`: decided by the form, or by a check that takes
+    long."""
+
+    READY = "ready"
+    MISSING = "missing"
+    NEEDS_JUDGMENT = "needs_judgment"
+    NOT_APPLICABLE = "not_applicable"
+    AT_SUBMISSION = "at_submission"
+
+
+class Blocks(StrEnum):
+    """The step that a missing requirement keeps from happening."""
+
+    NOTHING = ""
+    APPROVAL = "approval"
+    SUBMISSION = "submission"
+
+
+_STATES = {
+    CheckOutcome.PASSED: ReadinessState.READY,
+    CheckOutcome.FAILED: ReadinessState.MISSING,
+    CheckOutcome.NOT_APPLICABLE: ReadinessState.NOT_APPLICABLE,
+    CheckOutcome.NEEDS_JUDGMENT: ReadinessState.NEEDS_JUDGMENT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """Page where a missing requirement is met: its kind, and the id or name of its subject."""
+
+    page: str
+    id: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One thing that the release needs. `waivable`: a reviewer may waive it for a limited time."""
+
+    code: str
+    title: str
+    state: ReadinessState
+    note: str
+    blocks: Blocks = Blocks.NOTHING
+    waivable: bool = False
+    fix: Fix | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Everything that a release of `version` under `tier` needs, as it stands now.
+
+    `gates` are the model's gates with the version's latest results; `attested` the titles of the
+    items that reviewers judge; `tiers` maps the tiers in force to their titles.
+    """
+
+    version: ModelVersion
+    tier: str
+    tier_title: str
+    tiers: dict[str, str]
+    requirements: list[Requirement]
+    gates: list[GateStanding]
+    reviewers: list[ReviewerCount]
+    attested: list[str]
+
+    @property
+    def missing(self) -> list[Requirement]:
+        return [each for each in self.requirements if each.state is ReadinessState.MISSING]
+
+    @property
+    def can_submit(self) -> bool:
+        """True if nothing that is known now keeps the form from being submitted."""
+        return not any(each.blocks is Blocks.SUBMISSION for each in self.missing)
+
+
+def version_readiness(*, actor: Principal, version: ModelVersion, tier: str = "") -> Readiness:
+    """What a release of `version` needs; without a `tier`, under the lowest that can apply.
+
+    For those who may see releases of the version's department: a dossier says as much.
+
+    Raises:
+        InvalidInput: there is no such tier.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: no review policy is in force.
+    """
+    resource = department_resource("release", version.model.department)
+    authorize(actor=actor, action=Action.RELEASE_VIEW, resource=resource)
+    return _readiness(actor, version, tier)
+
+
+@lifted()
+def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
+    policies = review_policies_in_force()
+    levels = trained_levels([version, *base_chain(version)])
+    highest = max(levels.values(), key=_LEVELS.index, default=_LEVELS[0])
+    chosen = _chosen(policies, tier, highest)
+    evidence, unavailable = _evidence(version)
+    case = Case(version, {**evidence, "risk": {"answers": {}}}, chosen.document)
+    gates = version_gates(version)
+    reviewers = _reviewers(actor, version, chosen.document)
+    requirements = [
+        _trusted(version),
+        *_under_review(version),
+        *_checked(case, early_results(case), gates, unavailable),
+        *_stated(case, highest),
+        _data(version),
+        *map(_reviewed, reviewers),
+    ]
+    return Readiness(
+        version=version,
+        tier=chosen.document.name,
+        tier_title=chosen.document.title,
+        tiers={each.document.name: each.document.title for each in policies},
+        requirements=requirements,
+        gates=gates,
+        reviewers=reviewers,
+        attested=[each.title for each in chosen.document.items if not each.check],
+    )
+
+
+def _evidence(version: ModelVersion) -> tuple[dict[str, Any], str]:
+    """Evidence as a dossier holds it, and why the leak check cannot run, if it cannot."""
+    try:
+        return dossier_evidence(version), ""
+    except Unavailable as error:
+        return dossier_evidence(version, leaks=False), error.message
+
+
+def _chosen(policies: list[InForce], tier: str, classification: str) -> InForce:
+    # `least_for` refuses an empty list in words.
+    least = least_for({"data_classification": classification}, policies)
+    found = {each.document.name: each for each in policies}
+    if (tier or least.name) not in found:
+        raise InvalidInput(
+            f"There is no tier {tier[:40]!r}.",
+            hint=f"Choose one of {', '.join(found)}.",
+            fields={"tier": [f"One of {', '.join(found)}."]},
+        )
+    return found[tier or least.name]
+
+
+def _reviewers(
+    actor: Principal, version: ModelVersion, policy: ReviewPolicyDocument
+) -> list[ReviewerCount]:
+    excluded = people_behind(version)
+    if actor.person_id is not None:
+        excluded.add(actor.person_id)
+    return reviewer_counts(
+        policy.required_approvals({}),
+        resource=Resource(
+            "review", department=version.model.department.slug, attributes={"tier": policy.name}
+        ),
+        excluded=excluded,
+        vote_after_hours=policy.vote_after_hours,
+    )
+
+
+def _trusted(version: ModelVersion) -> Requirement:
+    title, blocks, fix = "The version is trusted", Blocks.NOTHING, None
+    state, note = ReadinessState.READY, "It is neither recalled nor suspended by an incident."
+    try:
+        check_trusted(version, "released")
+        blocks = Blocks.APPROVAL
+        check_not_suspended(version, "approved")
+        blocks = Blocks.NOTHING
+    except WrongState as error:
+        state, note = ReadinessState.MISSING, error.message
+        if blocks is Blocks.NOTHING:
+            blocks, fix = Blocks.SUBMISSION, Fix("version", version.pk)
+        else:
+            fix = Fix("incident", suspended_by([version.pk])[version.pk])
+    return Requirement("trusted", title, state, note, blocks, fix=fix)
+
+
+def _under_review(version: ModelVersion) -> Iterator[Requirement]:
+    releases = version.releases.filter(state__in=UNDER_REVIEW).order_by("pk")
+    for release in releases[:5]:
+        yield Requirement(
+            "under_review",
+            f"Release {release.pk} is under review",
+            ReadinessState.NEEDS_JUDGMENT,
+            f"A second request for {release.deployment_name} in {release.environment} is refused "
+            "until it is decided or withdrawn.",
+            fix=Fix("release", release.pk),
+        )
+
+
+def _checked(
+    case: Case, results: dict[str, Result], gates: list[GateStanding], unavailable: str
+) -> Iterator[Requirement]:
+    items = {item.check: item for item in case.policy.items if item.check}
+    for check, (outcome, note) in results.items():
+        item = items.get(check)
+        state = _STATES[outcome]
+        if check == "leak" and unavailable:
+            state, note = ReadinessState.MISSING, unavailable
+        if check == "card" and (found := _sections_named(case.version)):
+            note = f"{note} Its sections: {found}."
+        if item is None:
+            asked = f"The tier {case.policy.name} does not ask for it."
+            yield Requirement(
+                check, CHECKS[check].capitalize(), ReadinessState.NOT_APPLICABLE, f"{asked} {note}"
+            )
+            continue
+        missing = state is ReadinessState.MISSING
+        yield Requirement(
+            check,
+            item.title,
+            state,
+            note,
+            _blocks(check, case) if missing else Blocks.NOTHING,
+            _waivable(item),
+            _fix(check, case, gates) if missing else None,
+        )
+
+
+def _blocks(check: str, case: Case) -> Blocks:
+    unmeasured = check == "evaluated" and lacks_evaluation(case.version, case.policy)
+    return Blocks.SUBMISSION if unmeasured else Blocks.APPROVAL
+
+
+def _waivable(item: Item) -> bool:
+    return item.waivable and item.check not in NEVER_WAIVED
+
+
+def _sections_named(version: ModelVersion) -> str:
+    titles = [title for title, _ in sections(version.card).values()]
+    more = f" and {len(titles) - SECTIONS_NAMED} more" if len(titles) > SECTIONS_NAMED else ""
+    return f"{', '.join(titles[:SECTIONS_NAMED])}{more}" if titles else ""
+
+
+def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
+    version, model = case.version, case.version.model
+    evaluate = Fix("version_evaluate", version.pk)
+    adapt = Fix("model_fine_tune", model.name) if version.base_id else None
+    deliver = Fix("intake_new", model.name)
+    match check:
+        case "evaluated" | "leak":
+            return evaluate if get_task(model.task).evaluator else None
+        case "gates":
+            if len(gates) < case.policy.gates.at_least:
+                return Fix("model_gate", model.name)
+            failed = any(each.state is GateState.FAILED for each in gates)
+            return Fix("model", model.name) if failed else evaluate
+        case "intake" | "licence":
+            root = case.chain[-1]
+            intake = getattr(root, "intake", None)
+            if check == "intake" and intake is not None:
+                return Fix("intake", intake.pk)
+            return deliver if root is version else Fix("version", root.pk)
+        case "card":
+            return adapt or deliver
+    return None
+
+
+def _stated(case: Case, highest: str) -> Iterator[Requirement]:
+    """Items that are decided at submission, with what is known of them now."""
+    wanted = ", ".join(missing_sections(case.policy.name, {}))
+    known = {
+        "classification": f"State {highest} or higher in the form: that is the training data's."
+        if trained_levels(case.chain)
+        else "You state it in the form. No training data is registered here.",
+        "dossier": f"Fill in these sections of the form: {wanted}."
+        if wanted
+        else "This tier asks for no further sections of the form.",
+        "files": "Every stored file is hashed when you submit.",
+    }
+    for item in case.policy.items:
+        if item.check in AT_SUBMISSION:
+            yield Requirement(
+                item.check,
+                item.title,
+                ReadinessState.AT_SUBMISSION,
+                known[item.check],
+                waivable=_waivable(item),
+            )
+
+
+def _data(version: ModelVersion) -> Requirement:
+    title, data = "Training data is linked", version.dataset_version
+    if data is not None:
+        said = f"{data}, {data.rows:,} rows, {data.dataset.classification}, {data.dataset.licence}."
+        return Requirement("data", title, ReadinessState.READY, said)
+    note = "No training data is registered for this version."
+    if version.kind == VersionKind.BASE:
+        note = "A base version was trained elsewhere."
+    return Requirement("data", title, ReadinessState.NOT_APPLICABLE, note)
+
+
+def _reviewed(count: ReviewerCount) -> Requirement:
+    name = count.speciality.replace("-", " ")
+    title = f"{count.needed} reviewers for {name} are available"
+    if count.needed == 1:
+        title = f"A reviewer for {name} is available"
+    note = f"{count.needed} needed; {count.able} had no part in it and can decide."
+    others = [
+        f"{number} {words}"
+        for number, words in (
+            (count.had_part, "had a part in it, or would submit it"),
+            (count.new, "cannot vote yet"),
+            (count.away, "away"),
+        )
+        if number
+    ]
+    if others:
+        note += f" Not counted: {', '.join(others)}."
+    if count.short and count.able >= count.needed:
+        note += " One person approves once, so these approvals need more people."
+    return Requirement(
+        f"reviewers:{count.speciality}",
+        title,
+        ReadinessState.MISSING if count.short else ReadinessState.READY,
+        note,
+        Blocks.APPROVAL if count.short else Blocks.NOTHING,
+        fix=Fix("people", "") if count.short else None,
+    )

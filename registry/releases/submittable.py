@@ -1,0 +1,46 @@
+"""Conditions for a version's release to be submitted at all."""
+
+from __future__ import annotations
+
+from governance.errors import InvalidInput, WrongState
+from governance.reviews.policies.document import ReviewPolicyDocument
+from governance.reviews.policies.selectors import InForce
+from registry.catalogue import get_task
+from registry.releases.models import ReleaseState
+from registry.releases.serving import check_trusted
+from registry.versions.models import ModelVersion
+
+UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
+
+
+def check_submittable(
+    version: ModelVersion, environment: str, deployment_name: str, policy: InForce
+) -> None:
+    """Return when a release of `version` may be submitted for this place.
+
+    Raises:
+        InvalidInput: the tier requires an evaluation, and there is none.
+        WrongState: the version is recalled, or under review for this place already.
+    """
+    check_trusted(version, "released")
+    under_review = version.releases.filter(
+        environment=environment, deployment_name=deployment_name, state__in=UNDER_REVIEW
+    ).first()
+    if under_review is not None:
+        raise WrongState(
+            f"Release {under_review.pk} of {version} as {deployment_name} is "
+            f"{under_review.get_state_display().lower()}; a second request was not made.",
+            hint="Answer it or withdraw it.",
+        )
+    if lacks_evaluation(version, policy.document):
+        raise InvalidInput(
+            f"{version} was never evaluated; the tier {policy.policy.name} asks for a measurement.",
+            hint="Evaluate it on held-out data first.",
+            fields={"version": ["Has no evaluation."]},
+        )
+
+
+def lacks_evaluation(version: ModelVersion, policy: ReviewPolicyDocument) -> bool:
+    """Return true if the tier requires an evaluation, the task has one, and none was made."""
+    evaluated = get_task(version.model.task).evaluator
+    return bool(evaluated and policy.gates.held_out and not version.evaluations.exists())
