@@ -117,6 +117,7 @@ urlpatterns = [
     path("models/<slug:name>", models.ModelView.as_view()),
     path("models/<slug:name>/versions", models.ModelVersionsView.as_view()),
     path("versions/<id:version_id>", models.VersionView.as_view()),
+    path("versions/<id:version_id>/comparison", comparisons.VersionComparisonView.as_view()),
     path("versions/<id:version_id>/readiness", readiness.ReadinessView.as_view()),
     path("versions/<id:version_id>/recall", recalls.VersionRecallView.as_view()),
     path("incidents", incidents.IncidentsView.as_view()),

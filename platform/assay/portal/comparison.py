@@ -1,4 +1,4 @@
-"""A release under review beside what serves under its name now, prepared for drawing."""
+"""A release beside what serves under its name now, or two versions, prepared for drawing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from assay.portal.series import metric_by_version
 from governance.principals import Principal
 from registry.catalogue import TASKS
 from registry.evaluations.models import Evaluation
-from registry.releases.comparison.build import Comparison
+from registry.releases.comparison.build import Comparison, VersionComparison, version_compare
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from workers.deployments.comparison import Reach, release_beside_live
@@ -32,6 +32,22 @@ class Subject:
     @property
     def changed_files(self) -> int:
         return self.comparison.files.changed
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What the page on two versions shows; `replaced` is the older side."""
+
+    version: ModelVersion
+    replaced: ModelVersion
+    comparison: VersionComparison
+    evidence: list[Drawn]
+
+
+def pair_of(actor: Principal, version: ModelVersion, other: ModelVersion) -> Pair:
+    """Raises as `version_compare`."""
+    comparison = version_compare(actor=actor, version=version, other=other)
+    return Pair(version, other, comparison, [drawn(each) for each in comparison.measured])
 
 
 def trend(evaluations: list[Evaluation], task: str) -> dict[str, Any] | None:

@@ -94,6 +94,7 @@ urlpatterns = [
     path("models", models.Models.as_view(), name="models"),
     path("models/new", models.ModelNew.as_view(), name="model_new"),
     path("models/<slug:name>", models.ModelPage.as_view(), name="model"),
+    path("models/<slug:name>/compare", models.ModelCompare.as_view(), name="model_compare"),
     path("models/<slug:name>/gates", models.GateSet.as_view(), name="model_gate"),
     path("models/<slug:name>/fine-tune", models.FineTune.as_view(), name="model_fine_tune"),
     path("versions/<int:id>", versions.VersionPage.as_view(), name="version"),

@@ -1,11 +1,12 @@
-"""A release beside the live one, put together as far as the reader may see."""
+"""A release beside the live one, or a version beside another, as far as the reader may see."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from governance.errors import InvalidInput
 from governance.principals import Principal
 from registry.catalogue import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to
@@ -35,10 +36,10 @@ MEASURED_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One evaluation; `live` is the live version's on the same dataset version, if there is one.
+    """One evaluation; `live` is the other version's on the same dataset version, if there is one.
 
-    `against` says what the numbers stand beside: live, baseline, or nothing. `missing` says why the
-    live version's are not there although something serves, and what mends it.
+    `against` says what the numbers stand beside: live, version (one that need not serve), baseline,
+    or nothing. `missing` says why the other version's are not there, and what mends it.
     """
 
     evaluation: Evaluation
@@ -59,21 +60,27 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class VersionComparison:
+    """Everything that differs between a version and another; all is new where there is none."""
+
+    measured: list[Measured]
+    data: DataChange
+    settings: Fields
+    code: Fields
+    card: CardChange
+    files: Files
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(VersionComparison):
     """Everything that is another in `release` than in `live`; all is new where `live` is None."""
 
     release: Release
     live: Release | None
-    measured: list[Measured]
     evaluations: list[Evaluation]
-    data: DataChange
-    settings: Fields
-    code: Fields
     asked: Fields
     answers: Fields
     dossier: Fields
-    card: CardChange
-    files: Files
 
 
 def release_compare(*, actor: Principal, release: Release, live: Release | None) -> Comparison:
@@ -83,12 +90,63 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
     """
     version = release.version
     replaced = live.version if live is not None else None
-    versions = [each for each in (version, replaced) if each is not None]
+    models = {each.model_id for each in (version, replaced) if each is not None}
     every = list(
         evaluations_visible_to(actor)
-        .filter(version__model_id__in={each.model_id for each in versions})
+        .filter(version__model_id__in=models)
         .order_by("-pk")[:EVALUATIONS_READ]
     )
+    parts = _compared(actor, version, replaced, every, serves=True)
+    return Comparison(
+        **{each.name: getattr(parts, each.name) for each in fields(parts)},
+        release=release,
+        live=live,
+        evaluations=[each for each in every if each.version.model_id == version.model_id],
+        asked=field_changes(_asked(release), None if live is None else _asked(live)),
+        answers=field_changes(release.risk_answers, None if live is None else live.risk_answers),
+        dossier=field_changes(
+            flat(release.dossier_fields), None if live is None else flat(live.dossier_fields)
+        ),
+    )
+
+
+def version_compare(
+    *, actor: Principal, version: ModelVersion, other: ModelVersion
+) -> VersionComparison:
+    """`version` beside `other`; both are the actor's to see. Takes a fixed number of queries.
+
+    Raises:
+        InvalidInput: they are the same version, or for different tasks.
+    """
+    if version.pk == other.pk:
+        raise InvalidInput(
+            f"{version} cannot be compared with itself.",
+            hint="Choose two versions.",
+            fields={"against": ["Another version."]},
+        )
+    if version.model.task != other.model.task:
+        raise InvalidInput(
+            f"{version} does {version.model.task} and {other} does {other.model.task}; "
+            "they cannot be compared.",
+            fields={"against": [f"A version for {version.model.task}."]},
+        )
+    every = list(
+        evaluations_visible_to(actor)
+        .filter(version__in=[version, other])
+        .order_by("-pk")[:EVALUATIONS_READ]
+    )
+    return _compared(actor, version, other, every, serves=False)
+
+
+def _compared(
+    actor: Principal,
+    version: ModelVersion,
+    replaced: ModelVersion | None,
+    every: Iterable[Evaluation],
+    *,
+    serves: bool,
+) -> VersionComparison:
+    versions = [each for each in (version, replaced) if each is not None]
     data = _by_id(
         dataset_versions_visible_to(actor).filter(
             pk__in=[each.dataset_version_id for each in versions]
@@ -100,11 +158,8 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
         .defer("manifest", "card", "metrics")
     )
     old = replaced.dataset_version_id if replaced is not None else None
-    return Comparison(
-        release=release,
-        live=live,
-        measured=measured(version, replaced, every)[:MEASURED_SHOWN],
-        evaluations=[each for each in every if each.version.model_id == version.model_id],
+    return VersionComparison(
+        measured=measured(version, replaced, every, serves=serves)[:MEASURED_SHOWN],
         data=data_change(
             data.get(version.dataset_version_id or 0),
             data.get(old or 0),
@@ -114,28 +169,29 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
             _settings(version, bases), None if replaced is None else _settings(replaced, bases)
         ),
         code=field_changes(_code(version), None if replaced is None else _code(replaced)),
-        asked=field_changes(_asked(release), None if live is None else _asked(live)),
-        answers=field_changes(release.risk_answers, None if live is None else live.risk_answers),
-        dossier=field_changes(
-            flat(release.dossier_fields), None if live is None else flat(live.dossier_fields)
-        ),
         card=card_changes(version.card, replaced.card) if replaced is not None else NOTHING,
         files=file_changes(version, replaced),
     )
 
 
 def measured(
-    version: ModelVersion, replaced: ModelVersion | None, every: Iterable[Evaluation]
+    version: ModelVersion,
+    replaced: ModelVersion | None,
+    every: Iterable[Evaluation],
+    *,
+    serves: bool = True,
 ) -> list[Measured]:
     """The newest evaluation of `version` on each dataset version, beside the newest of `replaced`
-    on the same one; `every` come newest first."""
+    on the same one; `every` come newest first. `serves`: `replaced` is live now."""
     every = list(every)
     theirs = {
         each.dataset_version_id: each
         for each in newest_per_dataset(e for e in every if replaced and e.version_id == replaced.pk)
     }
     return [
-        beside(each, version.model.task, replaced, theirs.get(each.dataset_version_id))
+        beside(
+            each, version.model.task, replaced, theirs.get(each.dataset_version_id), serves=serves
+        )
         for each in newest_per_dataset(e for e in every if e.version_id == version.pk)
     ]
 
@@ -145,19 +201,24 @@ def beside(
     task: str,
     replaced: ModelVersion | None = None,
     live: Evaluation | None = None,
+    *,
+    serves: bool = True,
 ) -> Measured:
-    """One evaluation beside the live version's, else beside its own baseline."""
+    """One evaluation beside the other version's, else beside its own baseline."""
     missing = ""
     if live is not None:
         old, intervals = live.metrics, live.intervals.get("metrics", {})
-        against, name = "live", f"v{live.version.number} (live)"
+        against, name = "version", _short_name(live.version, evaluation.version)
+        if serves:
+            against, name = "live", f"v{live.version.number} (live)"
     else:
         old, intervals = evaluation.baseline, evaluation.intervals.get("baseline", {})
         against = "baseline" if old else "nothing"
         name = evaluation.baseline_name.replace("_", " ") or "baseline"
         if replaced is not None:
             missing = (
-                f"{replaced}, which serves now, was not evaluated on {evaluation.dataset_version}. "
+                f"{replaced}{', which serves now,' if serves else ''} was not evaluated on "
+                f"{evaluation.dataset_version}. "
                 f"Evaluate it on that, and the two stand side by side."
             )
     return Measured(
@@ -171,6 +232,11 @@ def beside(
         samples=sample_pairs(evaluation, live),
         missing=missing,
     )
+
+
+def _short_name(version: ModelVersion, beside_version: ModelVersion) -> str:
+    same = version.model_id == beside_version.model_id
+    return f"v{version.number}" if same else str(version)
 
 
 def newest_per_dataset(evaluations: Iterable[Evaluation]) -> list[Evaluation]:

@@ -213,6 +213,19 @@ class LiveAnswer(serializers.Serializer[Any]):
     version = VersionReference(source="release.version")
 
 
+class VersionComparisonAnswer(serializers.Serializer[Any]):
+    """A version beside another. `against` of an evaluation is `version`, else as in a release's."""
+
+    version = VersionReference()
+    against = VersionReference(source="replaced")
+    measured = ComparedEvaluationAnswer(many=True, source="comparison.measured")
+    data = DataChangeAnswer(source="comparison.data")  # type: ignore[assignment]  # DRF takes it out
+    settings = FieldsAnswer(source="comparison.settings")
+    code = FieldsAnswer(source="comparison.code")
+    card = CardChangeAnswer(source="comparison.card")
+    files = FilesAnswer(source="comparison.files")
+
+
 class ComparisonAnswer(serializers.Serializer[Any]):
     """A release beside the live one; everything is new where `live` is null."""
 

@@ -10,13 +10,21 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.comparison import pair_of
 from assay.portal.forms import FineTuneForm, GateForm, ModelForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.readiness import gate_line
 from assay.portal.series import metric_by_version
+from governance.errors import NotFound
 from governance.permissions import Action
+from governance.principals import Principal
 from registry.catalogue import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to, datasets_visible_to
-from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
+from registry.evaluations.selectors import (
+    evaluations_visible_to,
+    gate_standings,
+    gates_visible_to,
+)
 from registry.evaluations.services import gate_set
 from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import model_get, models_visible_to, versions_visible_to
@@ -24,6 +32,8 @@ from registry.versions.services import model_create
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
 from workers.jobs.requests import BASE_TASKS, fine_tune_request
+
+COMPARED_SHOWN = 200
 
 
 class Models(Screen):
@@ -76,6 +86,36 @@ class ModelNew(ActionScreen):
         return redirect("portal:model", name=model.name)
 
 
+def with_results(actor: Principal, gates: list[Any], versions: list[ModelVersion]) -> list[Any]:
+    """The gates, each with the latest result of these versions as `latest`."""
+    standings = gate_standings(actor, gates, [version.pk for version in versions])
+    for place, gate in enumerate(gates):
+        gate.latest = [
+            (version, gate_line(standings[version.pk][place], version.model.task))
+            for version in versions
+        ]
+    return gates
+
+
+def compare_choices(
+    actor: Principal, model: Model, new: int | None = None, old: int | None = None
+) -> dict[str, Any]:
+    """The versions that can be compared, newest first, and which two are chosen: the newest, with
+    the live one or the one before."""
+    serving = deployments_visible_to(actor).filter(
+        release__version=OuterRef("pk"), state=DeploymentState.SERVING
+    )
+    rows = versions_visible_to(actor).filter(model=model).annotate(live=Exists(serving))
+    choices = list(rows.order_by("-number").values_list("number", "live")[:COMPARED_SHOWN])
+    if new is None and choices:
+        new = choices[0][0]
+    others = [number for number, live in choices if live and number != new]
+    others += [number for number, _ in choices if number != new]
+    if old is None and others:
+        old = others[0]
+    return {"choices": choices, "new": new, "old": old}
+
+
 class ModelPage(ActionScreen):
     """One model."""
 
@@ -90,11 +130,14 @@ class ModelPage(ActionScreen):
         )
         measured = evaluations_visible_to(self.actor).filter(version=OuterRef("pk"))
         versions = versions.annotate(evaluated=Exists(measured), live=Exists(serving))
+        page = page_of(self.request, versions)
+        gates = list(gates_visible_to(self.actor).filter(model=model))
         return {
             "model": model,
             "task": TASKS.get(model.task),
-            "page": page_of(self.request, versions),
-            "gates": gates_visible_to(self.actor).filter(model=model),
+            "page": page,
+            "gates": with_results(self.actor, gates, list(page.object_list)),
+            **compare_choices(self.actor, model),
             "trend": self.trend(model),
             "may_adapt": bool(TASKS[model.task].trainer)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
@@ -121,6 +164,42 @@ class ModelPage(ActionScreen):
         if len(points) < 2:
             return None
         return metric_by_version([(f"v{n}", points[n]) for n in sorted(points)], metric.title)
+
+
+class ModelCompare(Screen):
+    """Two versions of a model side by side: `?new=3&old=2`."""
+
+    template_name = "portal/models/compare.html"
+
+    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
+        model = model_get(actor=self.actor, name=name)
+        chosen = compare_choices(self.actor, model, self.number("new"), self.number("old"))
+        new, old = self.version(model, chosen["new"]), self.version(model, chosen["old"])
+        return {
+            "model": model,
+            "subject": pair_of(self.actor, new, old),
+            "old_title": f"v{old.number}",
+            "new_title": f"v{new.number}",
+            "not_evaluated": f"{new} was not evaluated. Evaluate both versions on the same data to "
+            "compare their numbers.",
+            **chosen,
+        }
+
+    def number(self, which: str) -> int | None:
+        """The number of a version from the address; None when it is not given."""
+        given = self.request.GET.get(which, "")
+        if not given:
+            return None
+        if not given.isascii() or not given.isdigit() or len(given) > 9:
+            raise NotFound(f"There is no version {given[:20]!r}.")
+        return int(given)
+
+    def version(self, model: Model, number: int | None) -> ModelVersion:
+        rows = versions_visible_to(self.actor).filter(model=model)
+        found = rows.filter(number=number).first() if number is not None else None
+        if found is None:
+            raise NotFound(f"{model.name} has no such version to compare.")
+        return found
 
 
 class GateSet(ActionScreen):
