@@ -14,6 +14,7 @@ class Action(StrEnum):
     AUDIT_VIEW = "audit:view"
     CHECKLIST_ATTEST = "checklist:attest"
     DATASET_CREATE = "dataset:create"
+    DATASET_UNMASK = "dataset:unmask"
     DATASET_VIEW = "dataset:view"
     DEPARTMENT_CREATE = "department:create"
     DEPARTMENT_VIEW = "department:view"

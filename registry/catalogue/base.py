@@ -32,6 +32,7 @@ class Task:
     `row_input` gives, of a validated row, the text that a model sees: a row of training and one of
     test data with the same input are a leak.
     `methods` maps a fine-tuning method (`full`, `lora`) to the kind of version it makes.
+    `examples` are valid rows, for people to see and copy.
     `endpoint` is the path that applications call; `sample` a request body that works.
     """
 
@@ -50,6 +51,7 @@ class Task:
     primary_metric: str
     sample: dict[str, Any]
     description: str = ""
+    examples: tuple[dict[str, Any], ...] = ()
 
     def metric(self, name: str) -> Metric:
         """Raises KeyError when the task measures no such thing."""

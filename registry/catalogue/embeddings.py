@@ -39,4 +39,8 @@ TASK = Task(
     primary_metric="",
     sample={"input": ["An assay office tests every piece of metal."]},
     description="Turns a text into a vector, so that similar texts lie close together.",
+    examples=(
+        {"text": "An assay office tests every piece of metal."},
+        {"text": "The hallmark says who made it, and of what."},
+    ),
 )

@@ -55,4 +55,8 @@ TASK = Task(
     primary_metric="macro_f1",
     sample={"input": ["It worked within a day and I had no side effects."]},
     description="Sorts a text into one of the labels that its training data names.",
+    examples=(
+        {"text": "It worked within a day and I had no side effects.", "label": "positive"},
+        {"text": "Nothing changed after two weeks.", "label": "negative"},
+    ),
 )

@@ -85,4 +85,19 @@ TASK = Task(
         "max_tokens": 48,
     },
     description="Continues a conversation, token by token.",
+    examples=(
+        {
+            "messages": [
+                {"role": "user", "content": "Write the docstring of: def add(a, b): return a + b"},
+                {"role": "assistant", "content": "Return the sum of two numbers."},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "system", "content": "You write one-line docstrings."},
+                {"role": "user", "content": "def half(x): return x / 2"},
+                {"role": "assistant", "content": "Return half of a number."},
+            ]
+        },
+    ),
 )

@@ -19,15 +19,11 @@ from registry.datasets.selectors import datasets_visible_to
 from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_submit
 from registry.intake.states import set_state
-from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+from registry.versions.models import Model, ModelVersion, VersionState
 from registry.versions.selectors import versions_visible_to
 from workers.jobs.models import Job, JobKind
 from workers.jobs.services import job_add, job_create
-
-# Which bases a task may be adapted from: a classifier also stands on an encoder for embeddings.
-BASE_TASKS: dict[str, frozenset[str]] = {
-    "text-classification": frozenset({"text-classification", "embeddings"}),
-}
+from workers.jobs.training import BASE_KINDS, base_tasks
 
 
 @transaction.atomic
@@ -161,11 +157,11 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion) -> None:
         raise NotFound(f"There is no version {base.pk} that you may see.")
     if base.state != VersionState.TRUSTED:
         raise WrongState(f"{base} is {base.state}; it cannot be adapted.")
-    if base.model.task not in BASE_TASKS.get(model.task, frozenset({model.task})):
+    if base.model.task not in base_tasks(model.task):
         raise _invalid(
             "base", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
         )
-    if base.kind not in {VersionKind.BASE, VersionKind.FULL}:
+    if base.kind not in BASE_KINDS:
         raise _invalid("base", f"{base} is of kind {base.kind}; adapt its base instead.")
 
 

@@ -6,19 +6,41 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Max
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.forms import DatasetForm, DatasetVersionForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
+from governance.principals import Principal
+from registry.catalogue import TASKS, get_task
+from registry.catalogue.formats import is_tabular, row_fields, sample_lines
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.datasets.preview import RowsPreview, dataset_unmask, rows_preview
 from registry.datasets.selectors import (
     dataset_get,
     dataset_versions_visible_to,
     datasets_visible_to,
 )
 from registry.datasets.services import dataset_create, dataset_version_add
+from registry.versions.models import Model
+from registry.versions.selectors import model_get, models_visible_to
+from workers.jobs.training import training_bases
+
+MODELS_OFFERED = 50
+NUMBER_MAX = 2**31 - 1
+
+
+def version_of(actor: Principal, dataset: Dataset, number: int) -> DatasetVersion:
+    """Return the version of that number. Raises NotFound."""
+    versions = dataset_versions_visible_to(actor).filter(dataset=dataset)
+    version = versions.filter(number=min(number, NUMBER_MAX)).first()
+    if version is None:
+        raise NotFound(f"{dataset.name} has no version {number}.")
+    return version
 
 
 class Datasets(Screen):
@@ -62,9 +84,9 @@ class DatasetNew(ActionScreen):
 
 
 class DatasetPage(ActionScreen):
-    """One dataset, and the form that adds a version."""
+    """One dataset, its first rows, and the form that adds a version."""
 
-    upload_limit = "DATASET_MAX_BYTES"
+    upload_limit: str | None = "DATASET_MAX_BYTES"
     template_name = "portal/models/dataset.html"
 
     def form(self) -> DatasetVersionForm:
@@ -72,22 +94,65 @@ class DatasetPage(ActionScreen):
             return DatasetVersionForm(self.request.POST, self.request.FILES)
         return DatasetVersionForm()
 
-    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
+    def context(
+        self, *, name: str, number: int | None = None, preview: RowsPreview | None = None
+    ) -> dict[str, Any]:
         dataset = dataset_get(actor=self.actor, name=name)
         versions = dataset_versions_visible_to(self.actor).filter(dataset=dataset)
+        page = page_of(self.request, versions.select_related("created_by").order_by("-number"))
+        shown = self.shown(dataset, list(page.object_list), number)
+        missing = ""
+        if shown is not None and preview is None:
+            try:
+                preview = rows_preview(shown)
+            except Unavailable as error:
+                missing = error.message
+        task = get_task(dataset.task)
         return {
             "dataset": dataset,
-            "page": page_of(
-                self.request, versions.select_related("created_by").order_by("-number")
-            ),
+            "page": page,
             "form": self.form(),
-            "may_add": may(
-                self.actor,
-                Action.DATASET_CREATE,
-                kind="dataset",
-                department=dataset.department.slug,
-            ),
+            "shown": shown,
+            "preview": preview,
+            "missing": missing,
+            "may_unmask": self.may(Action.DATASET_UNMASK, dataset),
+            "may_add": self.may(Action.DATASET_CREATE, dataset),
+            "trainable": self.trainable(dataset) if shown is not None else [],
+            "fields": row_fields(task),
+            "tabular": is_tabular(task),
+            "sample": sample_lines(task),
         }
+
+    def shown(
+        self, dataset: Dataset, listed: list[DatasetVersion], number: int | None
+    ) -> DatasetVersion | None:
+        """The version whose rows are shown: the one that is named, else the newest of the page."""
+        given = self.request.GET.get("version", "")
+        if number is None and given.isdecimal():
+            number = int(given[:9])
+        if number is None:
+            return listed[0] if listed else None
+        found = [version for version in listed if version.number == number]
+        return found[0] if found else version_of(self.actor, dataset, number)
+
+    def may(self, action: Action, dataset: Dataset) -> bool:
+        """Whether the policy lets the person do `action` with the dataset."""
+        return may(
+            self.actor,
+            action,
+            kind="dataset",
+            department=dataset.department.slug,
+            attributes={"classification": dataset.classification, "task": dataset.task},
+        )
+
+    def trainable(self, dataset: Dataset) -> list[Model]:
+        """Models that the person may train on the dataset; none while there is no base for them."""
+        if not get_task(dataset.task).trainer:
+            return []
+        departments = departments_where(self.actor, Action.JOB_CREATE, kind="job")
+        models = models_visible_to(self.actor).filter(task=dataset.task, department__in=departments)
+        found = list(models.order_by("name")[:MODELS_OFFERED])
+        return found if found and training_bases(self.actor, dataset.task).exists() else []
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         dataset = dataset_get(actor=self.actor, name=name)
@@ -98,3 +163,46 @@ class DatasetPage(ActionScreen):
         )
         messages.success(self.request, f"{version} holds {version.rows:,} rows.")
         return redirect("portal:dataset", name=name)
+
+
+class DatasetRows(DatasetPage):
+    """The first rows of one version; sent as a form, with nothing masked."""
+
+    upload_limit = None
+
+    def form(self) -> DatasetVersionForm:
+        return DatasetVersionForm()
+
+    def act(self, *, name: str, number: int = 0, **kwargs: Any) -> HttpResponse:
+        dataset = dataset_get(actor=self.actor, name=name)
+        version = version_of(self.actor, dataset, number)
+        response = self.page(
+            name=name, number=number, preview=dataset_unmask(actor=self.actor, id=version.pk)
+        )
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+class DatasetTrain(Screen):
+    """Leads to the form that fine-tunes `?model=` on one version."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        dataset = dataset_get(actor=self.actor, name=kwargs["name"])
+        version = version_of(self.actor, dataset, kwargs["number"])
+        model = model_get(actor=self.actor, name=request.GET.get("model", ""))
+        target = reverse("portal:model_fine_tune", args=[model.name])
+        return redirect(f"{target}?dataset_version={version.pk}")
+
+
+class DatasetSample(Screen):
+    """Example rows of a task, as a file."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        task = TASKS.get(kwargs["task"])
+        if task is None:
+            raise NotFound(f"There is no task {kwargs['task'][:60]!r}.")
+        return HttpResponse(
+            sample_lines(task),
+            content_type="application/x-ndjson",
+            headers={"Content-Disposition": f'attachment; filename="{task.name}-example.jsonl"'},
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Exists, Max, OuterRef, QuerySet
+from django.db.models import Exists, Max, OuterRef
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
@@ -26,12 +26,13 @@ from registry.evaluations.selectors import (
     gates_visible_to,
 )
 from registry.evaluations.services import gate_set
-from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+from registry.versions.models import Model, ModelVersion
 from registry.versions.selectors import model_get, models_visible_to, versions_visible_to
 from registry.versions.services import model_create
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
-from workers.jobs.requests import BASE_TASKS, fine_tune_request
+from workers.jobs.requests import fine_tune_request
+from workers.jobs.training import training_bases
 
 COMPARED_SHOWN = 200
 
@@ -234,21 +235,15 @@ class FineTune(ActionScreen):
     template_name = "portal/form.html"
 
     def form(self, model: Model) -> FineTuneForm:
+        given = self.request.GET.get("dataset_version", "")
         return FineTuneForm(
             self.request.POST or None,
+            initial={"dataset_version": given} if given.isdecimal() else None,
             task=model.task,
-            bases=self.bases(model),
+            bases=training_bases(self.actor, model.task),
             dataset_versions=dataset_versions_visible_to(self.actor).filter(
                 dataset__task=model.task
             ),
-        )
-
-    def bases(self, model: Model) -> QuerySet[ModelVersion]:
-        """Trusted versions that a model of this task can be adapted from."""
-        return versions_visible_to(self.actor).filter(
-            model__task__in=BASE_TASKS.get(model.task, frozenset({model.task})),
-            state=VersionState.TRUSTED,
-            kind__in=(VersionKind.BASE, VersionKind.FULL),
         )
 
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""The first rows of a dataset: bounded, masked where there are signs of personal data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from governance.audit.models import AuditEvent
+from governance.errors import NotFound, NotPermitted, Unavailable
+from governance.people.models import Department, Person
+from governance.people.selectors import principal_for_person
+from governance.principals import Principal
+from registry import store
+from registry.catalogue import TASKS
+from registry.catalogue.formats import is_tabular, row_fields, sample_lines
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.datasets.preview import FIELD_CHARACTERS, ROWS, dataset_unmask, rows_preview
+from registry.datasets.services import dataset_version_add
+from tests.unit.registry.objects import Upload
+
+pytestmark = pytest.mark.django_db
+
+
+def added(person: Person, rows: list[dict[str, Any]], task: str = "text-classification") -> Any:
+    """A version of a dataset of engineering with these rows."""
+    dataset = Dataset.objects.create(
+        name=f"data-{Dataset.objects.count()}",
+        department=Department.objects.get(slug="engineering"),
+        task=task,
+        classification="internal",
+        licence="CC0-1.0",
+        created_by=person,
+    )
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return dataset_version_add(
+        actor=principal_for_person(person), dataset=dataset, file=Upload("rows.jsonl", lines)
+    )
+
+
+@pytest.fixture
+def dev(policy: object, person: Callable[..., Person]) -> Person:
+    return person("Devi", "developer@engineering")
+
+
+def cells(version: DatasetVersion) -> list[list[str]]:
+    rows = rows_preview(version).rows
+    return [[text.text for cell in row for text in cell] for row in rows]
+
+
+def test_the_first_rows_are_shown_by_the_fields_of_the_task(dev: Person) -> None:
+    version = added(dev, [{"label": f"l{n % 2}", "text": f"text {n}"} for n in range(50)])
+    preview = rows_preview(version)
+    assert (preview.columns, preview.masked, preview.total) == (["text", "label"], [], 50)
+    assert len(preview.rows) == ROWS
+    assert cells(version)[3] == ["text 3", "l1"]
+
+
+def test_long_fields_are_cut_and_say_by_how_much(dev: Person) -> None:
+    version = added(dev, [{"text": "x" * 90_000, "label": "a"}] * 30)
+    (text,) = rows_preview(version).rows[0][0]
+    assert (len(text.text), text.left_out) == (FIELD_CHARACTERS, 90_000 - FIELD_CHARACTERS)
+
+
+def test_no_more_than_two_mebibytes_are_read_of_the_file(dev: Person) -> None:
+    row = {"messages": [{"role": r, "content": "x" * 100_000} for r in ("user", "assistant")] * 4}
+    assert len(rows_preview(added(dev, [row] * 10, "text-generation")).rows) == 3
+
+
+def test_a_column_with_signs_of_personal_data_is_masked_in_every_row(dev: Person) -> None:
+    version = added(
+        dev, [{"text": "Ask Ann.", "label": "ok"}, {"text": "ann@example.org", "label": "ok"}]
+    )
+    assert rows_preview(version).masked == ["text"]
+    assert cells(version) == [["••• •••.", "ok"], ["•••@•••••••.•••", "ok"]]
+
+
+def test_a_conversation_is_masked_whoever_said_it(dev: Person) -> None:
+    said = [("user", "Call +49 30 901820"), ("assistant", "Ann answers.")]
+    row = {"messages": [{"role": role, "content": text} for role, text in said]}
+    version = added(dev, [row], "text-generation")
+    assert cells(version) == [["•••• +•• •• ••••••", "••• •••••••."]]
+    assert [text.role for text in rows_preview(version).rows[0][0]] == ["user", "assistant"]
+
+
+def test_every_column_is_masked_where_nobody_looked_for_personal_data(dev: Person) -> None:
+    version = added(dev, [{"text": "Ask Ann.", "label": "ok"}])
+    version.profile.pop("personal")
+    assert rows_preview(version).masked == ["text", "label"]
+
+
+def test_a_lead_reads_the_text_and_that_is_an_event(
+    dev: Person, person: Callable[..., Person]
+) -> None:
+    version = added(dev, [{"text": "ann@example.org", "label": "ok"}])
+    lead = principal_for_person(person("Lena", "lead@engineering"))
+    preview = dataset_unmask(actor=lead, id=version.pk)
+    assert (preview.masked, preview.rows[0][0][0].text) == ([], "ann@example.org")
+    event = AuditEvent.objects.get(action="dataset:unmask")
+    assert (event.actor_id, event.department) == (lead.id, "engineering")
+    assert (event.subject_type, event.subject_id) == ("dataset_version", str(version.pk))
+    assert b"ann@" not in bytes(event.canonical)
+
+
+@pytest.mark.parametrize(
+    ("role", "refusal"),
+    [
+        ("developer@engineering", NotPermitted),
+        ("auditor", NotPermitted),
+        ("admin", NotPermitted),
+        ("lead@finance", NotFound),
+    ],
+)
+def test_nobody_else_reads_it(
+    dev: Person, person: Callable[..., Person], role: str, refusal: type[Exception]
+) -> None:
+    version = added(dev, [{"text": "ann@example.org", "label": "ok"}])
+    actor: Principal = principal_for_person(person("Otto", role))
+    with pytest.raises(refusal):
+        dataset_unmask(actor=actor, id=version.pk)
+    assert not AuditEvent.objects.filter(action="dataset:unmask", outcome="allowed").exists()
+
+
+def test_rows_that_the_store_lost_are_told(dev: Person) -> None:
+    version = added(dev, [{"text": "a", "label": "b"}])
+    store.dataset_file(version.digest).unlink()
+    with pytest.raises(Unavailable, match="not in the artefact store"):
+        rows_preview(version)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_the_examples_of_a_task_are_rows_of_it(task: Any, dev: Person) -> None:
+    assert len(task.examples) >= 2
+    version = added(dev, [json.loads(line) for line in sample_lines(task).splitlines()], task.name)
+    assert version.rows == len(task.examples)
+    assert [field.name for field in row_fields(task)] == list(task.row.model_fields)
+    assert is_tabular(task) == (task.name != "text-generation")
+
+
+def test_the_format_is_told_from_the_schema() -> None:
+    (field,) = row_fields(TASKS["text-generation"])
+    assert field.value == (
+        "2 to 100 objects, each with role: one of system, user, assistant; "
+        "content: text of 1 to 100,000 characters"
+    )
+    assert row_fields(TASKS["text-classification"])[1].value == "text of 1 to 100 characters"
