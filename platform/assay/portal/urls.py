@@ -159,18 +159,16 @@ urlpatterns = [
     path("datasets/new", datasets.DatasetNew.as_view(), name="dataset_new"),
     path("datasets/<slug:name>", datasets.DatasetPage.as_view(), name="dataset"),
     path(
-        "datasets/<slug:name>/<int:number>/rows",
+        "datasets/<slug:name>/rows/<int:number>",
         datasets.DatasetRows.as_view(),
         name="dataset_rows",
     ),
     path(
-        "datasets/<slug:name>/<int:number>/train",
+        "datasets/<slug:name>/train/<int:number>",
         datasets.DatasetTrain.as_view(),
         name="dataset_train",
     ),
-    path(
-        "tasks/<slug:task>/example.jsonl", datasets.DatasetSample.as_view(), name="dataset_sample"
-    ),
+    path("datasets/example.jsonl", datasets.DatasetSample.as_view(), name="dataset_sample"),
     path("jobs", jobs.Jobs.as_view(), name="jobs"),
     path("jobs/<uuid:id>", jobs.JobPage.as_view(), name="job"),
     path("jobs/<uuid:id>/progress", jobs.JobProgress.as_view(), name="job_progress"),

@@ -77,7 +77,7 @@ def test_a_version_whose_rows_are_gone_says_so(company: Company) -> None:
 def test_masked_text_is_shown_to_a_lead_who_asks_and_the_log_knows(company: Company) -> None:
     version = add(company.enzo, "docstrings-train", talk("write to ann@example.org"))
     lead, viewer = signed_in(company.enzo), signed_in(company.vera)
-    address = f"/datasets/docstrings-train/{version.number}/rows"
+    address = f"/datasets/docstrings-train/rows/{version.number}"
     for client in (lead, viewer):
         page = main(client, "/datasets/docstrings-train")
         assert "ann@example" not in page
@@ -98,11 +98,11 @@ def test_the_file_format_has_an_example_to_copy_and_to_download(company: Company
     page = main(client, "/datasets/docstrings-train")
     assert 'data-copy-from="sample"' in page
     assert "2 to 100 objects" in page
-    assert "/tasks/text-generation/example.jsonl" in page
-    sample = client.get("/tasks/text-generation/example.jsonl")
+    assert "/datasets/example.jsonl?task=text-generation" in page
+    sample = client.get("/datasets/example.jsonl?task=text-generation")
     assert "attachment" in sample.headers["content-disposition"]
     assert all(json.loads(line)["messages"] for line in sample.content.splitlines())
-    assert client.get("/tasks/no-such-task/example.jsonl").status_code == 404
+    assert client.get("/datasets/example.jsonl?task=x%00").status_code == 400
     assert "File format" not in main(signed_in(company.vera), "/datasets/docstrings-train")
 
 
@@ -110,7 +110,7 @@ def test_train_on_this_opens_the_form_with_the_data_chosen(company: Company) -> 
     version = add(company.enzo, "docstrings-train", talk("hello"))
     client = signed_in(company.devi)
     assert "Train on this" in main(client, "/datasets/docstrings-train")
-    opened = client.get(f"/datasets/docstrings-train/{version.number}/train?model=docstring-writer")
+    opened = client.get(f"/datasets/docstrings-train/train/{version.number}?model=docstring-writer")
     assert opened.status_code == 302
     assert opened.url == f"/models/docstring-writer/fine-tune?dataset_version={version.pk}"
     assert f'<option value="{version.pk}" selected>' in main(client, opened.url)

@@ -16,7 +16,7 @@ from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalogue import TASKS, get_task
+from registry.catalogue import get_task
 from registry.catalogue.formats import is_tabular, row_fields, sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import RowsPreview, dataset_unmask, rows_preview
@@ -195,12 +195,10 @@ class DatasetTrain(Screen):
 
 
 class DatasetSample(Screen):
-    """Example rows of a task, as a file."""
+    """Example rows of `?task=`, as a file."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        task = TASKS.get(kwargs["task"])
-        if task is None:
-            raise NotFound(f"There is no task {kwargs['task'][:60]!r}.")
+        task = get_task(request.GET.get("task", ""))
         return HttpResponse(
             sample_lines(task),
             content_type="application/x-ndjson",
