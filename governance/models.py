@@ -12,7 +12,7 @@ from governance.audit.models import (
 )
 from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
-from governance.keys.models import ApiKey
+from governance.keys.models import ApiKey, PlaygroundToken
 from governance.people.models import (
     AccessRequest,
     Department,
@@ -59,6 +59,7 @@ __all__ = [
     "GroupMapping",
     "OneTimeLink",
     "Person",
+    "PlaygroundToken",
     "PolicyVersion",
     "Price",
     "QuotaAlert",

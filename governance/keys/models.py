@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -96,3 +98,44 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
+
+
+class PlaygroundToken(models.Model):
+    """Half of a credential for one deployment on `/v1`, made for a signed-in person's session.
+
+    The other half is the session's cookie: the gateway takes the token only with it, from
+    `address`, for `deployment` alone, and no longer than the session, the person's roles and
+    `expires_at` (ten minutes) allow. What it costs is `department`'s. The management API does not
+    know it.
+    """
+
+    public_id = models.CharField(max_length=16, unique=True)
+    secret_hmac = models.BinaryField(max_length=32)
+    pepper_version = models.PositiveSmallIntegerField()
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="playground_tokens"
+    )
+    # Ends with the session, whatever ends that. The row follows a session whose key is renewed.
+    session = models.ForeignKey(
+        "usersessions.UserSession", on_delete=models.CASCADE, related_name="playground_tokens"
+    )
+    session_epoch = models.PositiveIntegerField()
+    department = models.ForeignKey(
+        "governance.Department", on_delete=models.PROTECT, related_name="+"
+    )
+    deployment = models.CharField(max_length=80)
+    address = models.CharField(max_length=43, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                name="playground_token_lives_ten_minutes_at_most",
+                condition=Q(expires_at__lte=models.F("created_at") + timedelta(minutes=10)),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"playground token {self.public_id}"

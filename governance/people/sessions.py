@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound
+from governance.keys.playground import playground_tokens_purge, sessions_forget
 from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -110,7 +111,7 @@ def sessions_end(*, person_id: int, keep: str | None = None) -> int:
 def sign_out(*, actor: Principal, key: str | None) -> None:
     """Signing out: the session's row goes with the session, which the caller flushes."""
     with transaction.atomic():
-        UserSession.objects.filter(session_key=key or "").delete()
+        sessions_forget(UserSession.objects.filter(session_key=key or ""))
         audit_record(
             actor=actor,
             action="person:sign_out",
@@ -126,7 +127,9 @@ def session_renamed(*, old: str | None, new: str | None) -> None:
 def sessions_purge() -> int:
     """Delete what expired, which nobody can use any more; says how many rows of sessions."""
     gone, _ = Session.objects.filter(expire_date__lte=timezone.now()).delete()
-    UserSession.objects.exclude(session_key__in=Session.objects.values("session_key")).delete()
+    kept = Session.objects.values("session_key")
+    sessions_forget(UserSession.objects.exclude(session_key__in=kept))
+    playground_tokens_purge()
     return gone
 
 
@@ -141,7 +144,7 @@ def run(stop: threading.Event) -> None:
 def _end(sessions: QuerySet[UserSession]) -> int:
     keys = list(sessions.values_list("session_key", flat=True))
     Session.objects.filter(session_key__in=keys).delete()
-    UserSession.objects.filter(session_key__in=keys).delete()
+    sessions_forget(UserSession.objects.filter(session_key__in=keys))
     return len(keys)
 
 

@@ -7,8 +7,8 @@ both are written in one transaction, and an entry leaves the stream only after i
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.errors import DomainError
 from governance.keys.models import ApiKey
 from governance.keys.selectors import keys_used
+from governance.people.models import Person
 from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext
 from governance.quotas.models import BudgetHold, HoldState
 from governance.usage.forgeries import forgeries_record
@@ -168,9 +169,7 @@ def _write(entries: Sequence[UsageEntry]) -> None:
         if jobs := [entry.request_id for entry in entries if entry.is_job]:
             BudgetHold.objects.filter(reference__in=jobs).update(state=HoldState.SETTLED)
         audit_record_many(
-            _audit_entry(entry, actors.get(entry.key_public_id, ANONYMOUS))
-            for entry in entries
-            if not entry.is_job
+            _audit_entry(entry, actors[entry.request_id]) for entry in entries if not entry.is_job
         )
         keys_used(_last_uses(entries))
 
@@ -186,19 +185,35 @@ def _last_uses(entries: Sequence[UsageEntry]) -> dict[str, datetime]:
 
 
 def _actors(entries: Sequence[UsageEntry]) -> dict[str, Principal]:
-    """Whom each key speaks for, by public id; an unknown key is named by that id alone."""
-    names = {entry.key_public_id: entry.key_name for entry in entries if entry.key_public_id}
-    actors = {
-        public_id: Principal(kind=PrincipalKind.KEY, id=public_id, name=name)
-        for public_id, name in names.items()
+    """Who asked, by request: the person in the playground, or whom the key speaks for; an unknown
+    key is named by its public id alone."""
+    names = {entry.key_public_id for entry in entries if entry.key_public_id}
+    keys = {
+        key.public_id: key
+        for key in ApiKey.objects.filter(public_id__in=names).select_related("person")
     }
-    for key in ApiKey.objects.filter(public_id__in=names).select_related("person"):
-        if key.person is not None:
-            kind, owner_id, name = PrincipalKind.PERSON, key.person.pk, key.person.name
-        else:
-            kind, owner_id, name = PrincipalKind.KEY, key.pk, key.name
-        actors[key.public_id] = Principal(kind=kind, id=str(owner_id), name=name, key_id=key.pk)
-    return actors
+    people = Person.objects.in_bulk({e.person for e in entries if e.person is not None})
+    return {entry.request_id: _actor(entry, keys, people) for entry in entries}
+
+
+def _actor(
+    entry: UsageEntry, keys: Mapping[str, ApiKey], people: Mapping[int, Person]
+) -> Principal:
+    if entry.person is not None:
+        return _person(entry.person, people.get(entry.person))
+    if not entry.key_public_id:
+        return ANONYMOUS
+    key = keys.get(entry.key_public_id)
+    if key is None:
+        return Principal(kind=PrincipalKind.KEY, id=entry.key_public_id, name=entry.key_name)
+    if key.person is not None:
+        return replace(_person(key.person.pk, key.person), key_id=key.pk)
+    return Principal(kind=PrincipalKind.KEY, id=str(key.pk), name=key.name, key_id=key.pk)
+
+
+def _person(person_id: int, person: Person | None) -> Principal:
+    name = "" if person is None else person.name
+    return Principal(kind=PrincipalKind.PERSON, id=str(person_id), name=name)
 
 
 def _record(entry: UsageEntry) -> UsageRecord:
@@ -236,6 +251,7 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
             "outcome": entry.outcome,
             "endpoint": entry.endpoint,
             "key": entry.key_public_id,
+            **({"token": entry.token} if entry.token else {}),
             "release": entry.release,
             "version_digest": entry.version_digest,
             "prompt_tokens": entry.prompt_tokens,

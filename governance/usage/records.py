@@ -36,8 +36,9 @@ class UsageEntry:
     `cost_micro` is in micro-units of the currency. `limit` names the limit that stopped it,
     `shadowed` those that would have if they were no shadows. `key_counted` is the key on which it
     counts: the first of those that succeeded one another. `decision` is what the policy decided and
-    on what, as `governance.policy.decisions` writes it. `action` is what was asked for; who only
-    looks at the models ran nothing and is `ok` all the same.
+    on what, as `governance.policy.decisions` writes it. `person` is who asked, by `token`, in the
+    playground; then `key_public_id` names the playground and no key. `action` is what was asked
+    for; who only looks at the models ran nothing and is `ok` all the same.
     """
 
     request_id: str
@@ -67,6 +68,8 @@ class UsageEntry:
     key_counted: str = ""
     decision: dict[str, Any] = field(default_factory=dict)
     action: str = "deployment:invoke"
+    person: int | None = None
+    token: str = ""
 
     @property
     def is_job(self) -> bool:

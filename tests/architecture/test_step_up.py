@@ -56,6 +56,7 @@ EXEMPT = {
     "model_create": BUILDS,
     "person_deprovision": PROVIDER,
     "person_provision": PROVIDER,
+    "playground_open": "a token for what the person may use anyway, for their session alone",
     "policy_read": ASKS,
     "quota_reconcile": "makes counters the sums of the ledger, and sets no limit",
     "recall_radius": HELPER,

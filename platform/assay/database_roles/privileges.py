@@ -85,6 +85,7 @@ _PEOPLE = {
     "governance_groupmapping": Grant(web=ALL),
     "governance_onetimelink": Grant(web=ALL),
     "governance_person": Grant(web=KEEP, controller=READ),
+    "governance_playgroundtoken": Grant(web=ALL, controller="SELECT, DELETE"),
     "governance_policyversion": Grant(web=KEEP, controller=READ),
     "governance_roleassignment": Grant(web=ALL, controller=READ),
     # The controller closes what nobody decided in time.

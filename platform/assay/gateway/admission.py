@@ -41,15 +41,21 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What is asked for: by whom, in which circumstances, of which deployment."""
+    """What is asked for: by whom, in which circumstances, of which deployment. `session` is the
+    digest of the browser session that it comes from."""
 
     token: ParsedToken
     circumstances: Circumstances
     model: str
+    session: bytes = b""
 
     @property
     def client_address(self) -> str:
         return self.circumstances.client_address
+
+    def authenticate(self, snapshot: Snapshot) -> KeyEntry:
+        """The key that it is asked with. Raises KeyRefused."""
+        return authenticate(snapshot, self.token, self.client_address, self.session)
 
     def admit(self, snapshot: Snapshot) -> Admitted:
         """What lets it run under `snapshot`.
@@ -57,12 +63,12 @@ class Application:
         Raises:
             KeyRefused, ModelUnknown, Refused, NotConfirmed: nothing does.
         """
-        key = authenticate(snapshot, self.token, self.client_address)
+        key = self.authenticate(snapshot)
         found = find_deployment(snapshot, key, self.model, self.circumstances)
         deployment, decision, context = found
         if key.allowed_deployments and deployment.name not in key.allowed_deployments:
             raise Refused(
-                f"API key {key.name} is limited to {', '.join(sorted(key.allowed_deployments))}; "
+                f"{key.title} is limited to {', '.join(sorted(key.allowed_deployments))}; "
                 f"it may not use {deployment.name}.",
                 code="deployment_not_allowed",
                 deployment=deployment,
@@ -93,7 +99,7 @@ class Ticket:
         now = snapshot.deployments.get(self.application.model)
         try:
             if now is None or now.id != self.deployment_id:
-                authenticate(snapshot, self.application.token, self.application.client_address)
+                self.application.authenticate(snapshot)
                 if why := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
                         f"Deployment {self.application.model} does not serve. {why}",

@@ -19,7 +19,12 @@ from assay.gateway.access import (
     visible_deployments,
 )
 from assay.gateway.admission import Application
-from assay.gateway.authentication import KeyRefused, authenticate, presented_token
+from assay.gateway.authentication import (
+    KeyRefused,
+    authenticate,
+    presented_session,
+    presented_token,
+)
 from assay.gateway.call import Call
 from assay.gateway.database_probe import DatabaseProbe
 from assay.gateway.endpoints import ENDPOINTS, Endpoint
@@ -141,10 +146,11 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     token = presented_token(header(scope, b"authorization"))
     snapshot = await runtime.refresher.knowing(token.public_id)
     call.policy = snapshot.policy.version
-    call.key = authenticate(snapshot, token, call.client_address)
+    session = presented_session(header(scope, b"cookie"))
+    call.key = authenticate(snapshot, token, call.client_address, session)
     circumstances = Circumstances(call.client_address, declared_classification(scope))
     if endpoint is not None:
-        await _infer(runtime, call, endpoint, token, circumstances, scope, receive, send)
+        await _infer(runtime, call, endpoint, token, session, circumstances, scope, receive, send)
         return
     visible = visible_deployments(snapshot, call.key, circumstances)
     if path == _MODELS:
@@ -160,6 +166,7 @@ async def _infer(
     call: Call,
     endpoint: Endpoint,
     token: ParsedToken,
+    session: bytes,
     circumstances: Circumstances,
     scope: Scope,
     receive: Receive,
@@ -169,7 +176,7 @@ async def _infer(
     plan = endpoint.plan(body, call.request_id)
     call.asked_for, call.streamed = plan.model, plan.stream
     circumstances = replace(circumstances, tokens=plan.tokens)
-    application = Application(token, circumstances, plan.model)
+    application = Application(token, circumstances, plan.model, session)
     # The body took its time to come: what held at its first byte need not hold any more.
     snapshot = await runtime.refresher.knowing(token.public_id)
     call.policy = snapshot.policy.version

@@ -7,10 +7,12 @@ import re
 import time
 
 from django.conf import settings
+from django.http import parse_cookie
 
 from assay.gateway.snapshot import KeyEntry, Snapshot
 from governance.errors import NotAuthenticated
 from governance.keys.networks import address_allowed
+from governance.keys.playground import session_digest
 from governance.keys.tokens import ParsedToken, parse_token, secret_hmac
 
 _BEARER = re.compile(r"bearer +(\S+)\Z", re.IGNORECASE)
@@ -50,12 +52,23 @@ def presented_token(authorization: bytes | None) -> ParsedToken:
         raise KeyRefused(f"This is not a valid API key: {error}.") from None
 
 
-def authenticate(snapshot: Snapshot, token: ParsedToken, address: str) -> KeyEntry:
-    """The department's key that the token proves, presented from `address`.
+def presented_session(cookies: bytes | None) -> bytes:
+    """Return the digest of the session that the browser's cookies carry; empty without one."""
+    if cookies is None:
+        return b""
+    key = parse_cookie(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME, "")
+    return session_digest(key) if key else b""
+
+
+def authenticate(
+    snapshot: Snapshot, token: ParsedToken, address: str, session: bytes = b""
+) -> KeyEntry:
+    """The department's key or playground token that `token` proves, presented from `address`, in
+    a browser session of that digest.
 
     Raises:
         KeyRefused: unknown, wrong, revoked or expired, a personal token, or not to be used from
-            there.
+            there or outside of the session that it was made for.
     """
     key = snapshot.keys.get(token.public_id)
     pepper = settings.KEY_PEPPERS.get(1 if key is None else key.pepper_version)
@@ -66,10 +79,17 @@ def authenticate(snapshot: Snapshot, token: ParsedToken, address: str) -> KeyEnt
     refuse_dead(key)
     if not address_allowed(address, key.networks):
         raise KeyRefused(
-            f"API key {key.name} is not accepted from {address or 'an unknown address'}.",
+            f"{key.title} is not accepted from {address or 'an unknown address'}.",
             hint="It is bound to networks; call from one of them.",
             key=key,
             code="address_not_allowed",
+        )
+    if key.person is not None and not hmac.compare_digest(session, key.session):
+        raise KeyRefused(
+            "A playground token works only in the browser session that it was made for.",
+            hint="Applications use a key of their department.",
+            key=key,
+            code="session_required",
         )
     return key
 
@@ -78,9 +98,9 @@ def refuse_dead(key: KeyEntry) -> None:
     """Raises KeyRefused when it is revoked, expired or a personal token."""
     # Whenever it says that it was: clocks of hosts differ, and nobody revokes for later.
     if key.revoked_at is not None:
-        raise KeyRefused(f"API key {key.name} is revoked; it cannot be used any more.", key=key)
+        raise KeyRefused(f"{key.title} is revoked; it cannot be used any more.", key=key)
     if key.expires_at <= time.time():
-        raise KeyRefused(f"API key {key.name} is expired.", hint="Ask for a new one.", key=key)
+        raise KeyRefused(f"{key.title} is expired.", hint="Ask for a new one.", key=key)
     if key.department is None:
         raise KeyRefused(
             "A personal access token cannot be used on /v1.",

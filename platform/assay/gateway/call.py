@@ -87,7 +87,7 @@ class Call:
             outcome=outcome,
             endpoint=self.endpoint,
             department="" if key is None else key.department or "",
-            key_public_id="" if key is None else key.public_id,
+            key_public_id="" if key is None else key.recorded_as,
             key_name="" if key is None else key.name,
             deployment=printable(self.asked_for, 79) if deployment is None else deployment.name,
             release=None if deployment is None else deployment.release,
@@ -115,6 +115,8 @@ class Call:
             key_counted="" if key is None else key.counted_as,
             decision=self._decided(),
             action=self.action,
+            person=None if key is None else key.person,
+            token="" if key is None or key.person is None else key.public_id,
         )
 
     def _decided(self) -> dict[str, Any]:

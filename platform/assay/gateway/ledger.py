@@ -94,7 +94,7 @@ class Ledger:
         Beyond the rate they are counted; the next one that is recorded, or a second later the last
         of them, says how many. `later` counts this one in any case: a store is away.
         """
-        key = entry.key_public_id
+        key = entry.token or entry.key_public_id
         admitted, skipped = (False, 0) if later else self._limiter.admit(key)
         if not admitted:
             UNRECORDED.inc()

@@ -21,11 +21,12 @@ from django.db.models import OuterRef, Prefetch, Q, Subquery
 from django.utils import timezone
 
 from assay.gateway.conditions import break_glass_notice, end_notice, held_conditions
-from governance.keys.models import ApiKey
+from governance.keys.models import ApiKey, PlaygroundToken
+from governance.keys.playground import COUNTED_AS, playground_tokens_alive, session_digest
 from governance.permissions import Action
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.services import active_policy
-from governance.principals import Principal, PrincipalKind
+from governance.principals import HeldRole, Principal, PrincipalKind
 from governance.quotas.kinds import subjects_of
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
@@ -62,6 +63,9 @@ _REPLICAS = Prefetch(
 class KeyEntry:
     """One credential as presented to the gateway. `department` is None for a personal token.
 
+    A playground token has the `person` who tries a deployment, the department that pays, and the
+    digest of the `session` whose cookie must come with it.
+
     `allowed_deployments` (names) and `networks` (CIDRs) narrow it; empty means any. `limits` are
     those of the organisation, the department and the key, the widest first. `counted_as` is the
     public id on which its use counts.
@@ -79,6 +83,18 @@ class KeyEntry:
     allowed_deployments: frozenset[str] = frozenset()
     networks: tuple[str, ...] = ()
     counted_as: str = ""
+    person: int | None = None
+    session: bytes = b""
+
+    @property
+    def title(self) -> str:
+        """As a sentence begins with it."""
+        return f"API key {self.name}" if self.person is None else "A token of the playground"
+
+    @property
+    def recorded_as(self) -> str:
+        """What the ledger has in the place of a key; tokens of the playground are many."""
+        return self.public_id if self.person is None else self.counted_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +223,8 @@ def _read_limits() -> dict[str, list[Limit]]:
 def _read_keys(
     limits: dict[str, list[Limit]], public_ids: Collection[str] | None = None
 ) -> dict[str, KeyEntry]:
-    """Every department's key; or these credentials, personal access tokens among them.
+    """Every department's key and playground token; or these credentials, personal access tokens
+    among them.
 
     People have far more tokens than departments have keys, and none is good for `/v1`: one is
     looked up when it is presented, so that its holder is told why it is refused.
@@ -220,7 +237,13 @@ def _read_keys(
         rows = rows.filter(department__isnull=False)
     else:
         rows = rows.filter(public_id__in=public_ids)
-    return {row.public_id: _key_entry(row, limits) for row in rows}
+    keys = {row.public_id: _key_entry(row, limits) for row in rows}
+    for token in playground_tokens_alive(public_ids):
+        entry = _playground_entry(token, limits)
+        # Whoever has left the department that pays has no use of it any more.
+        if entry.department in entry.principal.departments:
+            keys[token.public_id] = entry
+    return keys
 
 
 def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
@@ -249,6 +272,39 @@ def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
         allowed_deployments=frozenset(row.allowed_deployments),
         networks=tuple(row.networks),
         counted_as=first,
+    )
+
+
+def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) -> KeyEntry:
+    """A token of the playground; its principal is the person, as they are at this reading."""
+    slug = token.department.slug
+    subjects = subjects_of(department=slug, key=COUNTED_AS)
+    roles = frozenset(
+        HeldRole(held.role, held.department.slug if held.department else None, held.speciality)
+        for held in token.person.role_assignments.all()
+    )
+    return KeyEntry(
+        public_id=token.public_id,
+        secret_hmac=bytes(token.secret_hmac),
+        pepper_version=token.pepper_version,
+        name="playground",
+        department=slug,
+        expires_at=token.expires_at.timestamp(),
+        revoked_at=None,
+        principal=Principal(
+            kind=PrincipalKind.PERSON,
+            id=str(token.person_id),
+            name=token.person.name,
+            roles=roles,
+            scopes=frozenset({Action.DEPLOYMENT_INVOKE.value}),
+            person_id=token.person_id,
+        ),
+        limits=tuple(limit for subject in subjects for limit in limits.get(subject, ())),
+        allowed_deployments=frozenset({token.deployment}),
+        networks=(token.address,) if token.address else (),
+        counted_as=COUNTED_AS,
+        person=token.person_id,
+        session=session_digest(token.session.session_key),
     )
 
 

@@ -242,6 +242,7 @@ urlpatterns = [
         name="deployment_rollback",
     ),
     path("playground", playground.Playground.as_view(), name="playground"),
+    path("playground/token", playground.PlaygroundTokens.as_view(), name="playground_token"),
     path("keys", keys.Keys.as_view(), name="keys"),
     path("keys/<int:id>", keys.KeyPage.as_view(), name="key"),
     path("keys/<int:id>/change", keys.KeyChange.as_view(), name="key_change"),

@@ -34,7 +34,7 @@ QUERIES = {
     "/jobs": 14,
     "/reviews": 22,
     "/deployments": 16,
-    "/playground": 15,
+    "/playground": 17,
     "/keys": 22,
     "/usage": 16,
 }

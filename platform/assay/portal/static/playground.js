@@ -1,4 +1,5 @@
-/* Calls the same /v1 as every application does; the key never leaves this page. */
+/* Calls the same /v1 as every application does. The token for it is kept in this closure, is good for
+   one deployment and ten minutes, and is worth nothing without the session's cookie. */
 "use strict";
 
 (() => {
@@ -9,6 +10,42 @@
   const stop = document.getElementById("stop");
   const history = [];
   let running = null;
+  let held = null;
+
+  /* A token for the deployment and department that are chosen; the one held, while it lasts. */
+  const token = async (signal) => {
+    const wanted = `${form.deployment.value} ${form.department.value}`;
+    if (held && held.wanted === wanted && held.until > performance.now()) return held.token;
+    const fields = new URLSearchParams();
+    for (const name of ["csrfmiddlewaretoken", "deployment", "department"]) fields.set(name, form.elements[name].value);
+    const response = await fetch(form.action, { method: "POST", body: fields, signal, redirect: "manual" });
+    if (response.type === "opaqueredirect") throw new Error("You are signed out. Sign in again.");
+    const answer = await response.json().catch(() => ({}));
+    if (!response.ok) throw new Error(answer.error ?? `The portal answered ${response.status}. Reload the page.`);
+    held = { token: answer.token, wanted, until: performance.now() + (answer.expires_in - 30) * 1000 };
+    return held.token;
+  };
+
+  const request = async (option, body, signal) => {
+    const headers = { "Content-Type": "application/json", "Assay-Data-Classification": form.classification.value };
+    for (let attempt = 0; ; attempt += 1) {
+      headers.Authorization = `Bearer ${await token(signal)}`;
+      const response = await fetch(option.dataset.endpoint, {
+        method: "POST",
+        signal,
+        credentials: "same-origin",
+        headers,
+        body: JSON.stringify(body),
+      });
+      if (response.ok) return response;
+      /* The token may have ended with an address or a renewed session: once more, with another. */
+      held = null;
+      if (response.status !== 401 || attempt) {
+        const problem = await response.json().catch(() => ({}));
+        throw new Error(problem.error?.message ?? `The gateway answered ${response.status}.`);
+      }
+    }
+  };
 
   const turn = (role, text) => {
     const element = document.createElement("div");
@@ -88,17 +125,7 @@
     running = new AbortController();
     stop.hidden = false;
     try {
-      const response = await fetch(option.dataset.endpoint, {
-        method: "POST",
-        signal: running.signal,
-        credentials: "omit",
-        headers: { "Content-Type": "application/json", Authorization: `Bearer ${form.key.value.trim()}` },
-        body: JSON.stringify(bodyFor(task, option.value, text)),
-      });
-      if (!response.ok) {
-        const problem = await response.json().catch(() => ({}));
-        throw new Error(problem.error?.message ?? `The gateway answered ${response.status}.`);
-      }
+      const response = await request(option, bodyFor(task, option.value, text), running.signal);
       let usage;
       if (task === "text-generation") {
         usage = await readStream(response, element);
@@ -129,10 +156,17 @@
     if (!running) ask();
   });
   stop.addEventListener("click", () => running?.abort());
-  form.deployment.addEventListener("change", () => {
+  /* What the chosen deployment takes: its sample, its fields, the departments that may pay. */
+  const settle = () => {
     history.length = 0;
-    const option = form.deployment.selectedOptions[0];
-    form.text.value = option.dataset.sample || "";
-    document.querySelectorAll("[data-for-chat]").forEach((field) => { field.hidden = option.dataset.task !== "text-generation"; });
-  });
+    const { task, sample, departments } = form.deployment.selectedOptions[0].dataset;
+    form.text.value = sample || "";
+    document.querySelectorAll("[data-for-chat]").forEach((field) => { field.hidden = task !== "text-generation"; });
+    const paying = departments.split(" ");
+    for (const option of form.department.options) option.disabled = !paying.includes(option.value);
+    if (!paying.includes(form.department.value)) form.department.value = paying[0];
+  };
+  form.deployment.addEventListener("change", settle);
+  addEventListener("pagehide", () => { held = null; });
+  settle();
 })();

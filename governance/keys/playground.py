@@ -1,0 +1,143 @@
+"""Short-lived tokens with which a signed-in person's browser tries one deployment on `/v1`.
+
+A token is of use only together with the cookie of the session that it was made for (ADR 14).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import timedelta
+
+from allauth.usersessions.models import UserSession
+from django.conf import settings
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import NotAuthenticated, NotPermitted, QuotaExceeded
+from governance.keys.models import PlaygroundToken
+from governance.keys.notices import key_notice
+from governance.keys.tokens import format_token, mint, secret_hmac
+from governance.notify import notify
+from governance.people.models import Department, Person
+from governance.policy.engine import PolicyDecision
+from governance.policy.services import SNAPSHOT_CHANNEL
+from governance.principals import Principal, PrincipalKind, request_context
+
+LIFETIME = timedelta(minutes=10)
+# Tokens made for one person within a lifetime, over all sessions and deployments.
+TOKENS_MAX = 20
+# What usage by playground tokens counts on, in the place of a key.
+COUNTED_AS = "playground"
+
+
+def session_digest(session_key: str) -> bytes:
+    """Return what a gateway compares a cookie with; the key is random enough for a plain hash."""
+    return hashlib.sha256(session_key.encode()).digest()
+
+
+def playground_token_create(
+    *,
+    actor: Principal,
+    session_key: str,
+    department: Department,
+    deployment: str,
+    decision: PolicyDecision,
+) -> tuple[PlaygroundToken, str]:
+    """Make a token for `actor`, who may use `deployment` by `decision`, and return its text once.
+
+    `department` pays for what it is used for.
+
+    Raises:
+        NotPermitted: the actor is not a person in a session of their own.
+        NotAuthenticated: the session has ended.
+        QuotaExceeded: the person has had `TOKENS_MAX` tokens within their lifetime.
+    """
+    person_id = actor.person_id
+    if person_id is None or actor.kind is not PrincipalKind.PERSON or actor.key_id is not None:
+        raise NotPermitted("Only a person who is signed in can use the playground.")
+    with transaction.atomic():
+        person = Person.objects.select_for_update(no_key=True).get(pk=person_id)
+        session = _alive(UserSession.objects.filter(session_key=session_key, user=person)).first()
+        if session is None or not person.is_active:
+            raise NotAuthenticated("The session has ended. Sign in again.")
+        now = timezone.now()
+        PlaygroundToken.objects.filter(person=person, expires_at__lte=now).delete()
+        if PlaygroundToken.objects.filter(person=person).count() >= TOKENS_MAX:
+            raise QuotaExceeded(
+                f"{person.name} has opened the playground {TOKENS_MAX} times within "
+                f"{LIFETIME.seconds // 60} minutes, which is the most.",
+                hint="Try again in a few minutes.",
+                retry_after=60,
+            )
+        pepper_version = max(settings.KEY_PEPPERS)
+        public_id, secret = mint()
+        token = PlaygroundToken.objects.create(
+            public_id=public_id,
+            secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[pepper_version]),
+            pepper_version=pepper_version,
+            person=person,
+            session=session,
+            session_epoch=person.session_epoch,
+            department=department,
+            deployment=deployment,
+            address=request_context.get().client_address,
+            expires_at=now + LIFETIME,
+        )
+        audit_record(
+            actor=actor,
+            action="playground_token:create",
+            subject=Subject("deployment", deployment, deployment),
+            department=department.slug,
+            data={"token": public_id, "expires_at": token.expires_at.isoformat()},
+            policy_version=decision.policy_version,
+        )
+    return token, format_token(public_id, secret)
+
+
+def playground_tokens_alive(
+    public_ids: Iterable[str] | None = None,
+) -> QuerySet[PlaygroundToken]:
+    """Tokens that hold at this moment: not expired, of an active person, in a session that lives.
+
+    Of everyone, for the gateway; `public_ids` narrows them.
+    """
+    sessions = _alive(UserSession.objects.all())
+    tokens = PlaygroundToken.objects.filter(
+        expires_at__gt=timezone.now(),
+        person__is_active=True,
+        session_epoch=F("person__session_epoch"),
+        session__in=sessions,
+    )
+    if public_ids is not None:
+        tokens = tokens.filter(public_id__in=public_ids)
+    return tokens.select_related("person", "session", "department").prefetch_related(
+        "person__role_assignments__department"
+    )
+
+
+def sessions_forget(sessions: QuerySet[UserSession]) -> None:
+    """Delete sessions' rows with their playground tokens, and tell the gateways at the commit."""
+    tokens = PlaygroundToken.objects.filter(session__in=sessions)
+    ended = list(tokens.values_list("public_id", flat=True))
+    sessions.delete()
+
+    def tell() -> None:
+        for public_id in ended:
+            notify(SNAPSHOT_CHANNEL, key_notice(public_id))
+
+    if ended:
+        transaction.on_commit(tell)
+
+
+def playground_tokens_purge() -> None:
+    """Delete what has expired."""
+    PlaygroundToken.objects.filter(expires_at__lte=timezone.now()).delete()
+
+
+def _alive(sessions: QuerySet[UserSession]) -> QuerySet[UserSession]:
+    keys = Session.objects.filter(expire_date__gt=timezone.now()).values("session_key")
+    return sessions.filter(session_key__in=keys)
