@@ -30,7 +30,7 @@ from governance.reviews.assignments.models import ReviewAssignment
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
-from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
+from governance.reviews.threads.models import CommentDraft, Mention, ReviewThread, ThreadComment
 from governance.reviews.waivers.models import Waiver
 from governance.usage.models import UsageRecord
 
@@ -57,6 +57,7 @@ __all__ = [
     "Department",
     "DirectoryGroup",
     "GroupMapping",
+    "Mention",
     "OneTimeLink",
     "Person",
     "PlaygroundToken",

@@ -78,6 +78,7 @@ OWN_TABLES = frozenset(
         "governance_auditexport",
         "governance_auditfilter",
         "governance_commentdraft",
+        "governance_mention",
         "governance_reviewthread",
         "governance_threadcomment",
     }

@@ -26,7 +26,7 @@ APART = frozenset(
 # What nobody else knows of is no event: a draft of a comment, until it is submitted.
 UNSAID = frozenset({"governance_commentdraft"})
 # When something was last used is no change of it.
-IGNORED = "'{last_used_at,last_login,last_seen_at}'::text[]"
+IGNORED = "'{last_used_at,last_login,last_seen_at,seen_at}'::text[]"
 
 
 def digests() -> dict[str, str]:

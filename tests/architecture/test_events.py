@@ -39,8 +39,9 @@ class Function:
     writes: bool
 
 
-# What nobody else knows of is no event: drafts of comments, until they are submitted.
-UNSAID = frozenset({"draft_add", "draft_discard", "draft_edit"})
+# What nobody else knows of is no event: drafts of comments, until they are submitted, and that
+# somebody has seen where they are mentioned.
+UNSAID = frozenset({"draft_add", "draft_discard", "draft_edit", "mentions_seen"})
 
 
 def functions() -> list[Function]:

@@ -27,7 +27,9 @@ DEVICE = {
 
 
 class Browser:
-    """One page. `faults` are what its console and its content security policy complained of."""
+    """One page. `faults` are what its console and its content security policy complained of;
+    `loads` counts the pages that it has loaded.
+    """
 
     def __init__(self) -> None:
         assert CHROMIUM is not None
@@ -46,6 +48,7 @@ class Browser:
         self._socket = self._open.enter_context(connect(address, max_size=None))
         self._calls = 0
         self.faults: list[str] = []
+        self.loads = 0
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -69,6 +72,7 @@ class Browser:
 
     def _note(self, said: dict[str, Any]) -> None:
         given = said["params"]
+        self.loads += said["method"] == "Page.loadEventFired"
         if said["method"] == "Log.entryAdded" and given["entry"]["level"] == "error":
             self.faults.append(f"{given['entry']['text']} {given['entry'].get('url', '')}")
         if said["method"] == "Runtime.exceptionThrown":
@@ -97,6 +101,25 @@ class Browser:
         """Press a button that leads to another page, and wait for that."""
         self.run(f"window.left = true; document.querySelector({json.dumps(selector)}).click()")
         self.wait("window.left === undefined && document.readyState === 'complete'")
+
+    def click(self, selector: str) -> None:
+        """Click with the mouse on the middle of an element, wherever it is on the page."""
+        named = json.dumps(selector)
+        options = "{block: 'center', behavior: 'instant'}"
+        self.run(f"document.querySelector({named}).scrollIntoView({options})")
+        place = f"document.querySelector({named}).getBoundingClientRect()"
+        spot = self.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({place})")
+        hit = f"document.elementFromPoint({spot[0]}, {spot[1]})"
+        assert self.run(f"document.querySelector({named}).contains({hit})"), (
+            f"{selector} is covered"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            at = {"x": spot[0], "y": spot[1], "button": "left", "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=kind, **at)
+
+    def type(self, text: str) -> None:
+        """Type where the focus is."""
+        self.call("Input.insertText", text=text)
 
     def wait(self, condition: str, timeout_s: float = 15.0) -> None:
         ends = time.monotonic() + timeout_s

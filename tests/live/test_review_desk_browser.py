@@ -87,3 +87,26 @@ def test_keys_attest_approve_and_leave_a_text_box(desk: Desk) -> None:
     assert browser.run("document.activeElement.id") != "reason"
     press_key(browser, "a")
     assert browser.run("document.activeElement.id") == "attest-note"
+
+
+def test_a_comment_box_completes_a_mention_by_keyboard_alone(desk: Desk) -> None:
+    browser, company = desk
+    box = "document.querySelector('#conversation .card-body > details.anchor textarea')"
+    browser.run(f"{box}.closest('details').open = true; {box}.focus()")
+    browser.call("Input.insertText", text="Please look, @e")
+    browser.wait("document.querySelector('#mention-list [role=option]') !== null")
+    assert browser.run(f"{box}.getAttribute('aria-activedescendant')") == "mention-0"
+    press_key(browser, "Escape")
+    browser.wait("document.getElementById('mention-list') === null")
+    # The first Escape closes the list and leaves the text box alone.
+    assert browser.run(f"document.activeElement === {box}") is True
+
+    browser.call("Input.insertText", text="nz")
+    browser.wait("document.querySelector('#mention-list [role=option]') !== null")
+    press_key(browser, "Enter")
+    assert browser.run(f"{box}.value") == "Please look, @enzo "
+    browser.run(f"{box}.form.querySelector('[value=comment]').click()")
+    browser.wait("document.querySelector('.mention') !== null")
+    shown = browser.run("document.querySelector('.mention').textContent")
+    assert shown == f"@{company.enzo.name}"
+    assert browser.faults == []

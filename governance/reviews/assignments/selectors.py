@@ -52,7 +52,7 @@ def assignable_people(actor: Principal, review: Review) -> list[Person]:
     """People to whom `actor` may assign the review, by name: they could decide on it, and `actor`
     may see them or reads their name in the review anyway.
     """
-    found = _known(actor, review).filter(_reviewer(), is_active=True)
+    found = people_known(actor, review).filter(_reviewer(), is_active=True)
     people = list(found.order_by("name", "pk")[:CANDIDATES_MAX])
     refused = _refusals(people, review)
     return [person for person in people if not refused[person.pk]]
@@ -65,7 +65,7 @@ def assignee_get(actor: Principal, review: Review, person_id: int) -> Person:
         NotFound: `actor` knows of no such person.
         InvalidInput: they could not decide on the review; the sentence says why.
     """
-    person = _known(actor, review).filter(pk=person_id).first()
+    person = people_known(actor, review).filter(pk=person_id).first()
     if person is None:
         raise NotFound(f"There is no person {person_id} to whom you may assign a review.")
     refusal = _refusals([person], review)[person.pk]
@@ -78,10 +78,11 @@ def assignee_get(actor: Principal, review: Review, person_id: int) -> Person:
     return person
 
 
-def _known(actor: Principal, review: Review) -> QuerySet[Person]:
-    """People whom `actor` may see, and who have spoken in the review."""
-    spoken = Q(pk__in=review.decisions.order_by().values("person"))
+def people_known(actor: Principal, review: Review) -> QuerySet[Person]:
+    """People whom `actor` may see, and whose names stand in the review."""
+    spoken = Q(pk=review.opened_by_id) | Q(pk__in=review.decisions.order_by().values("person"))
     spoken |= Q(pk__in=review.threads.order_by().values("comments__person"))
+    spoken |= Q(pk__in=review.assignments.order_by().values("person"))
     visible = Q(pk__in=people_visible_to(actor).order_by().values("pk"))
     return Person.objects.filter(visible | spoken | Q(pk=actor.person_id))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -134,6 +135,33 @@ class ThreadComment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.said} in thread {self.thread_id}"
+
+    @property
+    def people(self) -> list[Any]:
+        """The people whom it mentions."""
+        return [mention.person for mention in self.mentions.all()]
+
+
+class Mention(models.Model):
+    """A person whom a comment mentions; unseen until they open the review."""
+
+    comment = models.ForeignKey(ThreadComment, on_delete=models.PROTECT, related_name="mentions")
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    seen_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (
+            models.Index(
+                fields=("person",), condition=Q(seen_at__isnull=True), name="unseen_mentions"
+            ),
+        )
+        constraints = (
+            models.UniqueConstraint(fields=("comment", "person"), name="mentioned_once"),
+        )
+
+    def __str__(self) -> str:
+        return f"person {self.person_id} in comment {self.comment_id}"
 
 
 class CommentDraft(Anchored):

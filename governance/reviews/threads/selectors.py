@@ -14,7 +14,7 @@ from governance.principals import Principal
 from governance.reviews.models import Review, Verdict
 from governance.reviews.selectors import decision_obstacle, review_resource, separation_obstacle
 from governance.reviews.states import review_subject
-from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
+from governance.reviews.threads.models import CommentDraft, Mention, ReviewThread, ThreadComment
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ def _decides(actor: Principal, review: Review) -> bool:
 
 def threads_of(review: Review) -> QuerySet[ReviewThread]:
     """Every thread, oldest first, with what was said in it. Who may see the review may see them."""
-    said = ThreadComment.objects.select_related("person")
+    mentions = Prefetch("mentions", queryset=Mention.objects.select_related("person"))
+    said = ThreadComment.objects.select_related("person").prefetch_related(mentions)
     return review.threads.select_related("opened_by", "resolved_by").prefetch_related(
         Prefetch("comments", queryset=said)
     )

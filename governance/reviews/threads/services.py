@@ -12,6 +12,7 @@ from governance.reviews.models import Decision, Review
 from governance.reviews.selectors import speaker_id
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.threads.limits import check_moves, check_room, checked_words
+from governance.reviews.threads.mentions import mentions_record, mentions_resolved
 from governance.reviews.threads.models import (
     KEY_MAX,
     Anchor,
@@ -181,6 +182,7 @@ def comment_write(
     review: Review = voice.review
     digest, number = written_on or (review.digest, review.round)
     thread.review = review
+    text, people = mentions_resolved(voice.actor, review, text)
     entry = ThreadComment.objects.create(
         thread=thread,
         person_id=speaker_id(voice.actor),
@@ -195,7 +197,7 @@ def comment_write(
         subject=review_subject(review),
         reason=text,
         department=review.department.slug,
-        data=thread_facts(thread, entry),
+        data={**thread_facts(thread, entry), **mentions_record(review, entry, people)},
         policy_version=review.policy_version,
     )
     return entry

@@ -12,6 +12,7 @@ from governance.principals import Principal
 from governance.reviews.models import Review
 from governance.reviews.selectors import speaker_id
 from governance.reviews.states import review_subject
+from governance.reviews.threads.mentions import mentions_record, mentions_resolved
 from governance.reviews.threads.models import ReviewThread, Said, ThreadComment, ThreadState
 
 ALLOWED_TRANSITIONS: dict[ThreadState, frozenset[ThreadState]] = {
@@ -57,6 +58,7 @@ def thread_set_state(
     thread.resolved_at = timezone.now() if resolved else None
     thread.save(update_fields=["state", "resolved_by", "resolved_at"])
     thread.review = review
+    text, people = mentions_resolved(actor, review, text)
     entry = ThreadComment.objects.create(
         thread=thread,
         person_id=speaker_id(actor),
@@ -71,7 +73,7 @@ def thread_set_state(
         subject=review_subject(review),
         reason=text,
         department=review.department.slug,
-        data=thread_facts(thread, entry),
+        data={**thread_facts(thread, entry), **mentions_record(review, entry, people)},
         policy_version=review.policy_version,
     )
     return entry

@@ -132,6 +132,7 @@ _REVIEWS = {
     "governance_commentdraft": Grant(web=ALL),
     # Only people cast votes, in the web process.
     "governance_decision": Grant(web=ADD, controller=READ, worker=READ),
+    "governance_mention": Grant(web=KEEP),
     "governance_review": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "governance_reviewassignment": Grant(web=ALL),
     "governance_reviewnotice": Grant(web=KEEP, controller=KEEP),

@@ -18,6 +18,7 @@ from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
 from governance.reviews.inbox import reviews_assigned, reviews_awaiting
+from governance.reviews.threads.mentions import mentions_unseen
 from registry.incidents.selectors import incidents_pressing
 from registry.intake.models import IntakeState
 from registry.intake.selectors import intakes_visible_to
@@ -160,6 +161,20 @@ def _reviews(actor: Principal) -> Iterator[Task]:
         )
 
 
+def _mentions(actor: Principal) -> Iterator[Task]:
+    for mention in mentions_unseen(actor)[:SHOWN]:
+        comment = mention.comment
+        review = comment.thread.review
+        yield Task(
+            "info",
+            "message-2",
+            f"{comment.person.name} mentioned you",
+            review.subject_name,
+            f"{_href('review', review.pk)}#thread-{comment.thread_id}",
+            comment.created_at,
+        )
+
+
 def _policies(actor: Principal) -> Iterator[Task]:
     if not may(actor, Action.POLICY_DECIDE, kind="policy"):
         return
@@ -236,6 +251,7 @@ SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
     _emergency_access,
     _deployments,
     _reviews,
+    _mentions,
     _policies,
     _requested_changes,
     _access_requests,

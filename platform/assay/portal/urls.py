@@ -209,6 +209,7 @@ urlpatterns = [
     path("reviews/<int:id>", reviews.ReviewPage.as_view(), name="review"),
     path("reviews/<int:id>/decide", reviews.Decide.as_view(), name="review_decide"),
     path("reviews/<int:id>/answer", reviews.Answer.as_view(), name="review_answer"),
+    path("reviews/<int:id>/people", review_threads.People.as_view(), name="review_people"),
     path("reviews/<int:id>/comments", review_threads.Comment.as_view(), name="review_comment"),
     path(
         "reviews/<int:id>/drafts/<int:draft_id>",

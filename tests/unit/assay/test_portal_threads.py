@@ -307,3 +307,31 @@ def test_a_check_that_does_not_apply_is_not_shown_as_passed(company: Company, pa
     item = text[text.index("Licence recorded") :]
     assert "Not applicable</span>" in item[:300]
     assert "No gate is set on this model." in item
+
+
+def test_a_mention_shows_the_name_and_is_a_task_until_the_review_is_opened(
+    company: Company, page: str
+) -> None:
+    carla, enzo = signed_in(company.carla), signed_in(company.enzo)
+    say(carla, page, text="<b>@enzo</b>, see this.")
+    assert "mentioned you" in enzo.get("/tasks").content.decode()
+    html = shown(enzo, page)
+    assert f'&lt;b&gt;<span class="mention">@{company.enzo.name}</span>&lt;/b&gt;, see' in html
+    assert "mentioned you" not in enzo.get("/tasks").content.decode()
+
+
+def test_the_box_completes_names_of_people_who_may_be_mentioned_and_no_others(
+    company: Company, page: str
+) -> None:
+    def offered(person: Person, typed: str) -> list[str]:
+        response = signed_in(person).get(f"{page}/people", {"q": typed})
+        assert response.status_code == 200
+        assert response["Cache-Control"] == "no-store"
+        return [each["handle"] for each in response.json()["people"]]
+
+    assert offered(company.carla, "enz") == ["enzo"]
+    # Fay is of finance: she sees nothing of the review, and its people learn nothing of her.
+    assert offered(company.ada, "fay") == []
+    assert offered(company.enzo, "asha") == []
+    assert signed_in(company.fay).get(f"{page}/people", {"q": "enz"}).status_code == 404
+    assert Client().get(f"{page}/people").status_code == 302

@@ -20,12 +20,14 @@ class AnchorAnswer(serializers.Serializer[Any]):
 
 class ThreadEntryAnswer(serializers.Serializer[Any]):
     """What somebody said in a thread, or that they resolved or reopened it, on which dossier.
-    `decision` is the one that it was submitted with."""
+    `text` has `@person-12` where it mentions one of `mentions`; `decision` is the one that it was
+    submitted with."""
 
     id = serializers.IntegerField()
     said = serializers.CharField()
     text = serializers.CharField(allow_blank=True)
     person = PersonReference()
+    mentions = PersonReference(many=True, source="people")
     digest = serializers.CharField()
     round = serializers.IntegerField()
     decision = serializers.IntegerField(source="decision_id", allow_null=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assay.portal.reviewing.parts import Page
+from governance.reviews.threads.mentions import mention_parts
 from governance.reviews.threads.models import (
     Anchor,
     AnchorKind,
@@ -111,6 +112,9 @@ def _complete(thread: Any, places: Places, obstacle: Exception | None) -> None:
     _placed(thread, places)
     thread.why_not = str(obstacle) if obstacle else ""
     thread.entries = list(thread.comments.all())
+    for entry in thread.entries:
+        entry.parts = mention_parts(entry)
+        entry.words = "".join(words or f"@{name}" for words, name in entry.parts)
     thread.first, thread.more = thread.entries[:1], thread.entries[1:]
 
 

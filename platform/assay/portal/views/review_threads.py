@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
+from assay.portal.http import Screen
 from assay.portal.reviewing.threads import Place, typed_at
 from assay.portal.views.reviews import TABS, ReviewPage, review_find
 from governance.errors import InvalidInput
 from governance.reviews.models import Review
 from governance.reviews.threads.drafts import draft_add, draft_discard, draft_edit
+from governance.reviews.threads.mentions import mentions_offered
 from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
 from registry.releases.threads import release_draft_add, release_thread_open
 
@@ -37,6 +40,17 @@ class ThreadScreen(ReviewPage):
             "The form does not say what to do; nothing was done.",
             fields={"do": ["is no button of it"]},
         )
+
+
+class People(Screen):
+    """People whom a comment on the review may mention, for the text box that completes `@an`."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        review = review_find(self, kwargs["id"])
+        offers = mentions_offered(self.actor, review, request.GET.get("q", ""))
+        answer = JsonResponse({"people": [asdict(offer) for offer in offers]})
+        answer["Cache-Control"] = "no-store"
+        return answer
 
 
 class Comment(ThreadScreen):

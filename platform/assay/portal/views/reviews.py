@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 
@@ -24,6 +24,7 @@ from governance.permissions import Action
 from governance.reviews.checklist import checklist_attest
 from governance.reviews.models import Review
 from governance.reviews.selectors import reviews_visible_to
+from governance.reviews.threads.mentions import mentions_seen
 from governance.reviews.waivers.selectors import checklist_prefetch
 from registry.incidents.selectors import incidents_of
 from registry.releases.models import ReleaseState
@@ -62,6 +63,11 @@ class ReviewPage(ActionScreen):
     """Everything that a decision needs on one page."""
 
     template_name = "portal/reviews/review.html"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        page = super().get(request, *args, **kwargs)
+        mentions_seen(actor=self.actor, review_id=kwargs["id"])
+        return page
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         review = review_find(self, id)
