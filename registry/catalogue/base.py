@@ -33,6 +33,8 @@ class Task:
     test data with the same input are a leak.
     `methods` maps a fine-tuning method (`full`, `lora`) to the kind of version it makes.
     `examples` are valid rows, for people to see and copy.
+    With `trained_baseline` the evaluator is given the version's training rows, to train a simple
+    baseline on them.
     `endpoint` is the path that applications call; `sample` a request body that works.
     """
 
@@ -52,6 +54,7 @@ class Task:
     sample: dict[str, Any]
     description: str = ""
     examples: tuple[dict[str, Any], ...] = ()
+    trained_baseline: bool = False
 
     def metric(self, name: str) -> Metric:
         """Raises KeyError when the task measures no such thing."""

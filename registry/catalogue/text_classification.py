@@ -53,6 +53,7 @@ TASK = Task(
         Metric("macro_f1", "Macro-F1"),
     ),
     primary_metric="macro_f1",
+    trained_baseline=True,
     sample={"input": ["It worked within a day and I had no side effects."]},
     description="Sorts a text into one of the labels that its training data names.",
     examples=(

@@ -43,10 +43,10 @@ class Evaluation(models.Model):
     """One version measured on one dataset version.
 
     `metrics` and `baseline` map a metric's name to its value, for the version and for what it must
-    beat (majority class, or the untuned base); `details` holds what is drawn: confusion matrix,
-    per-class scores, sample outputs. `intervals` and `slices`, in the shape of `sureness.py`, say
-    how sure the numbers are and where they are worse. `started_at` decides which gates were set
-    beforehand.
+    beat (a simple trained model, the majority class, or the untuned base); `details` holds what is
+    drawn: confusion matrix, per-class scores, sample outputs, all baselines. `intervals` and
+    `slices`, in the shape of `sureness.py`, say how sure the numbers are and where they are worse.
+    `started_at` decides which gates were set beforehand.
     """
 
     version = models.ForeignKey(

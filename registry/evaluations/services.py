@@ -21,7 +21,7 @@ from registry.canonical import json_digest
 from registry.catalogue import get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
-from registry.evaluations.sureness import intervals_of, slices_of
+from registry.evaluations.sureness import baselines_of, intervals_of, slices_of
 from registry.releases.voiding import releases_void_stale
 from registry.resources import (
     acting_person,
@@ -134,6 +134,8 @@ def evaluation_record(
     if sample_size < 1:
         raise InvalidInput(f"An evaluation of {version} on {sample_size} rows shows nothing.")
     task = version.model.task
+    if "baselines" in shown:
+        shown["baselines"] = baselines_of(task, shown["baselines"], sample_size=sample_size)
     sureness = {
         "intervals": intervals_of(
             task, intervals or {}, metrics=measured, baseline=compared, sample_size=sample_size

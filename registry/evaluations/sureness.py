@@ -13,9 +13,10 @@ from typing import Any
 from governance.errors import InvalidInput
 from registry.catalogue import get_task
 from registry.evaluations.intervals import Interval, wilson
-from registry.validation import storable_json
+from registry.validation import checked_numbers, storable_json
 
 MAX_SLICES = 20
+MAX_BASELINES = 5
 _NAME_CHARACTERS = 120
 
 
@@ -87,6 +88,39 @@ def slices_of(task: str, given: Iterable[Mapping[str, Any]]) -> list[dict[str, A
         return float(each["value"] * (1 if known[each["metric"]].higher_is_better else -1))
 
     return sorted(found, key=worst_first)
+
+
+def baselines_of(task: str, given: Any, *, sample_size: int) -> list[dict[str, Any]]:
+    """Check [{name, metrics, trained_on, right?}]: simple models measured on the same rows.
+
+    Raises:
+        InvalidInput: a baseline that is malformed, or too many.
+    """
+    if not isinstance(given, list) or len(given) > MAX_BASELINES:
+        raise _refused(f"baselines are a list of at most {MAX_BASELINES}.")
+    proportions = {metric.name for metric in get_task(task).metrics if metric.proportion}
+    found = []
+    for each in given:
+        trained_on = each.get("trained_on") if isinstance(each, Mapping) else None
+        if not isinstance(trained_on, int) or trained_on < 0:
+            raise _refused(f"a baseline was trained on {trained_on!r} rows.")
+        metrics = each.get("metrics")
+        if not isinstance(metrics, Mapping):
+            raise _refused(f"a baseline has the metrics {str(metrics)[:60]!r}.")
+        measured = checked_numbers(metrics, field="baselines")
+        for name in proportions & set(measured):
+            _share(name, measured[name], sample_size)
+        right = each.get("right")
+        kept = isinstance(right, Mapping) and right.get("n") == sample_size
+        found.append(
+            {
+                "name": _name(each.get("name")),
+                "metrics": measured,
+                "trained_on": trained_on,
+                **({"right": right} if kept else {}),
+            }
+        )
+    return found
 
 
 def _share(name: str, value: float, n: int) -> dict[str, Any]:

@@ -173,6 +173,12 @@ def _data(data: DatasetVersion | None) -> dict[str, Any] | None:
     }
 
 
+def _baselines(evaluation: Evaluation) -> dict[str, Any]:
+    found = evaluation.details.get("baselines")
+    kept = ("name", "metrics", "trained_on")
+    return {"baselines": [{name: each[name] for name in kept} for each in found]} if found else {}
+
+
 def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -> dict[str, Any]:
     trained_on, tested_on = version.dataset_version, evaluation.dataset_version
     leak = overlap(trained_on, tested_on) if leaks and trained_on is not None else 0
@@ -187,6 +193,8 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -
         "metrics": evaluation.metrics,
         "baseline": evaluation.baseline,
         "baseline_name": evaluation.baseline_name,
+        # Absent from older evaluations, whose dossiers must keep their digest.
+        **_baselines(evaluation),
         "intervals": evaluation.intervals,
         "slices": evaluation.slices,
         "started_at": evaluation.started_at.isoformat(),

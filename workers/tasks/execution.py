@@ -80,10 +80,10 @@ def _version_copy(claim: Claim, version: ModelVersion, name: str) -> Path:
     return target
 
 
-def _data_copy(claim: Claim, data: DatasetVersion) -> Path:
+def _data_copy(claim: Claim, data: DatasetVersion, folder: str = "data") -> Path:
     file = store.dataset_file(data.digest)
     manifest = Manifest(files=(ManifestFile(file.name, data.size_bytes, data.digest),))
-    target = workspace.inputs_folder(claim.job_id, claim.fence) / "data"
+    target = workspace.inputs_folder(claim.job_id, claim.fence) / folder
     copy_verified(file.parent, target, manifest)
     return target / file.name
 
@@ -186,7 +186,10 @@ def _made_with(trainer: str) -> dict[str, str]:
 
 def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     spec = claim.spec
-    version = ModelVersion.objects.select_related("model", "base__model").get(pk=spec["version"])
+    task = get_task(spec["task"])
+    version = ModelVersion.objects.select_related("model", "base__model", "dataset_version").get(
+        pk=spec["version"]
+    )
     base = version.base if version.kind == VersionKind.ADAPTER else None
     progress.enter("verifying")
     progress.log(f"Verifying {version} and {spec['dataset_name']} against their digests.")
@@ -195,10 +198,13 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         version=_version_copy(claim, version, "version"),
         base=_version_copy(claim, base, "base") if base is not None else None,
         data_file=_data_copy(claim, DatasetVersion.objects.get(pk=spec["dataset_version"])),
+        train_file=_data_copy(claim, version.dataset_version, "training data")
+        if task.trained_baseline and version.dataset_version is not None
+        else None,
     )
     progress.enter("evaluating")
     _use_all_cores()
-    evaluate: Callable[..., EvaluationResult] = load_name(get_task(spec["task"]).evaluator)
+    evaluate: Callable[..., EvaluationResult] = load_name(task.evaluator)
     result = evaluate(request, progress)
     return {
         "metrics": _finite(result.metrics),

@@ -1,8 +1,7 @@
-"""Measure a classifier on labelled rows, beside always answering the most frequent label."""
+"""Measure a classifier on labelled rows, and the simple baselines that it has to beat."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from workers.engines.architectures import CLASSIFIERS, UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer, pick_device
-from workers.trainers.classifier import read_labelled
+from workers.trainers.baselines import Baseline, linear, majority
+from workers.trainers.classifier import distinct, read_labelled
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,
@@ -34,8 +34,9 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
 
     Accuracy is measured by label and by length of the text too.
 
-    The baseline answers every row with the most frequent label of the same rows, which is the best
-    that any constant answer can do there.
+    One baseline answers every row with the most frequent label of the same rows, which is the best
+    that any constant answer can do there. With `train_file`, another is TF-IDF with logistic
+    regression, trained on those rows; it is then the one that numbers are compared with.
 
     Raises:
         BadMaterial: the version is no classifier, or a row's label is none that it knows.
@@ -58,14 +59,19 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     probabilities = _predict(model, tokenizer, [row["text"] for row in rows], progress)
     truth = [row["label"] for row in rows]
     guesses = [labels[index] for index in probabilities.argmax(axis=1)]
-    majority, _ = Counter(truth).most_common(1)[0]
-    constant = [majority] * len(truth)
+    baselines = [majority(truth)]
+    if request.train_file is not None:
+        train_rows, _ = distinct(read_labelled(request.train_file))
+        trained = linear(train_rows, [row["text"] for row in rows], progress)
+        if trained is not None and set(trained.guesses) <= set(labels):
+            baselines.insert(0, trained)
+    compared = baselines[0]
     metrics = _scores(truth, guesses, labels)
-    baseline = _scores(truth, constant, labels)
+    baseline = _scores(truth, compared.guesses, labels)
     return EvaluationResult(
         metrics=metrics,
         baseline=baseline,
-        baseline_name=f"always “{majority}”",
+        baseline_name=compared.name,
         sample_size=len(rows),
         details={
             "confusion_matrix": {
@@ -77,14 +83,25 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
                 for label in labels
             },
             "samples": _samples(rows, guesses, probabilities),
+            "baselines": [_baseline(each, truth, labels) for each in baselines],
             **_right(truth, guesses),
         },
         intervals={
             "metrics": f1_intervals(*_numbers(truth, guesses, labels), metrics, labels),
-            "baseline": f1_intervals(*_numbers(truth, constant, labels), baseline, labels),
+            "baseline": f1_intervals(*_numbers(truth, compared.guesses, labels), baseline, labels),
         },
-        slices=_slices(rows, guesses, majority),
+        slices=_slices(rows, guesses, compared),
     )
+
+
+def _baseline(baseline: Baseline, truth: list[str], labels: list[str]) -> dict[str, Any]:
+    scores = _scores(truth, baseline.guesses, labels)
+    return {
+        "name": baseline.name,
+        "metrics": {name: scores[name] for name in ("accuracy", "macro_f1")},
+        "trained_on": baseline.trained_on,
+        **_right(truth, baseline.guesses),
+    }
 
 
 def _numbers(
@@ -105,12 +122,17 @@ def _right(truth: list[str], guesses: list[str]) -> dict[str, Any]:
     return {"right": {"n": len(right), "bits": np.packbits(right).tobytes().hex()}}
 
 
-def _slices(rows: list[dict[str, Any]], guesses: list[str], majority: str) -> list[dict[str, Any]]:
+def _slices(
+    rows: list[dict[str, Any]], guesses: list[str], compared: Baseline
+) -> list[dict[str, Any]]:
     """Accuracy on each part; within one label that is its recall, and a constant answer is no
     measure for it."""
     truth = [row["label"] for row in rows]
     right = np.array([label == guess for label, guess in zip(truth, guesses, strict=True)])
-    constant = np.array([label == majority for label in truth])
+    theirs = np.array(
+        [label == guess for label, guess in zip(truth, compared.guesses, strict=True)]
+    )
+    constant = compared.trained_on == 0
     return [
         {
             "by": part.by,
@@ -118,7 +140,9 @@ def _slices(rows: list[dict[str, Any]], guesses: list[str], majority: str) -> li
             "n": len(part.rows),
             "metric": "accuracy",
             "value": float(right[part.rows].mean()),
-            "baseline": None if part.by == "label" else float(constant[part.rows].mean()),
+            "baseline": None
+            if constant and part.by == "label"
+            else float(theirs[part.rows].mean()),
         }
         for part in (*by_label(truth), *by_length([row["text"] for row in rows]))
     ]

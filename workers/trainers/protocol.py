@@ -67,22 +67,30 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """One evaluation. For an adapter `base` is its base's folder, else None."""
+    """One evaluation. For an adapter `base` is its base's folder, else None.
+
+    `train_file` holds the rows that the version was trained on, for evaluators that train a
+    baseline on them.
+    """
 
     task: str
     version: Path
     base: Path | None
     data_file: Path
+    train_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """`baseline` is measured in the same run on the same rows: majority class, or untuned base.
+    """`baseline` is measured in the same run on the same rows: a simple trained classifier, the
+    majority class, or the untuned base.
 
     `details` may hold, for drawing: `confusion_matrix` {labels, matrix} with truth down,
     `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}].
     It may hold `right` {n, bits}, for comparing two versions row by row: hexadecimal, the first
-    row's bit first, set where the answer was right.
+    row's bit first, set where the answer was right. It may hold all `baselines`, the one in
+    `baseline` first: [{name, metrics, trained_on, right?}], 5 at most, with the number of rows that
+    each was trained on.
     `intervals` {metrics: {name: interval}, baseline: …} has those that only results row by row
     give, each {low, high, n, method}; the registry adds those that follow from value and sample
     size. `slices` are [{by, name, n, metric, value, baseline?, low?, high?, method?}], 20 at most.

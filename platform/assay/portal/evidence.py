@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from assay.portal.intervals import Gate, Row, gate_words, metric_row, slice_row
+from assay.portal.intervals import (
+    Baseline,
+    Gate,
+    Row,
+    baseline_row,
+    gate_words,
+    metric_row,
+    slice_row,
+)
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison.build import Measured
 from registry.releases.comparison.samples import SAMPLES_SHOWN
@@ -69,6 +77,7 @@ class Drawn:
     rows: list[Row]
     slices: list[Row]
     slices_by: list[str]
+    baselines: list[Baseline]
     gates_not_measured: list[Gate]
     confusion: dict[str, Any] | None
     per_class: list[dict[str, Any]]
@@ -96,6 +105,7 @@ def drawn(measured: Measured) -> Drawn:
         rows=[metric_row(row, measured.evaluation.pk) for row in measured.metrics],
         slices=[slice_row(row) for row in measured.slices],
         slices_by=list(dict.fromkeys(row.by for row in measured.slices)),
+        baselines=[baseline_row(row) for row in measured.baselines],
         gates_not_measured=[
             Gate(check, gate_words(check)) for check in measured.gates_not_measured
         ],

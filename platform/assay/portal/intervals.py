@@ -13,6 +13,7 @@ from registry.releases.comparison.measures import (
     BETTER,
     WITHIN_NOISE,
     WORSE,
+    BaselineRow,
     Change,
     GateCheck,
     MetricRow,
@@ -75,6 +76,31 @@ class Row:
     gates: list[Gate]
 
 
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A simple model on the same rows, and what the version adds to its accuracy."""
+
+    name: str
+    trained_on: int
+    value: float
+    range: str
+    change: Change
+    change_range: str
+    verdict: str
+
+
+def baseline_row(row: BaselineRow) -> Baseline:
+    return Baseline(
+        name=row.name,
+        trained_on=row.trained_on,
+        value=row.value,
+        range=range_words(row.interval),
+        change=row.change,
+        change_range=_change_range(row.change),
+        verdict=verdict_words(row.change),
+    )
+
+
 def metric_row(row: MetricRow, evaluation_id: int) -> Row:
     gates = [Gate(check, gate_words(check)) for check in row.gates]
     return _row(row, row.title, row.name, gates, metric_key(evaluation_id, row.name))
@@ -99,9 +125,7 @@ def _row(
         old=change.old,
         old_range=range_words(change.old_interval),
         change=change,
-        change_range=""
-        if change.low is None or change.high is None
-        else f"{_signed(change.low)} to {_signed(change.high)}",
+        change_range=_change_range(change),
         verdict=verdict_words(change),
         bar=bar_of(
             row.value,
@@ -112,6 +136,12 @@ def _row(
         ),
         gates=gates,
     )
+
+
+def _change_range(change: Change) -> str:
+    if change.low is None or change.high is None:
+        return ""
+    return f"{_signed(change.low)} to {_signed(change.high)}"
 
 
 def range_words(interval: Interval | None) -> str:

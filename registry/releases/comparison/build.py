@@ -17,9 +17,11 @@ from registry.releases.comparison.data import DataChange, data_change
 from registry.releases.comparison.fields import Fields, field_changes, flat
 from registry.releases.comparison.files import Files, file_changes
 from registry.releases.comparison.measures import (
+    BaselineRow,
     GateCheck,
     MetricRow,
     SliceRow,
+    baseline_rows,
     gates_not_measured,
     metric_rows,
     slice_rows,
@@ -40,6 +42,7 @@ class Measured:
 
     `against` says what the numbers stand beside: live, version (one that need not serve), baseline,
     or nothing. `missing` says why the other version's are not there, and what mends it.
+    `baselines` are the simple models on the same rows.
     """
 
     evaluation: Evaluation
@@ -49,6 +52,7 @@ class Measured:
     metrics: list[MetricRow]
     gates_not_measured: list[GateCheck]
     slices: list[SliceRow]
+    baselines: list[BaselineRow]
     samples: list[SamplePair]
     missing: str
 
@@ -229,6 +233,7 @@ def beside(
         metrics=metric_rows(evaluation, task, old, intervals, live),
         gates_not_measured=gates_not_measured(evaluation),
         slices=slice_rows(evaluation, task, live),
+        baselines=baseline_rows(evaluation, task),
         samples=sample_pairs(evaluation, live),
         missing=missing,
     )

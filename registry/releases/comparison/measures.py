@@ -79,6 +79,20 @@ class SliceRow:
     change: Change
 
 
+@dataclass(frozen=True, slots=True)
+class BaselineRow:
+    """The accuracy of a simple model on the same rows; `change` is the version's beside it.
+
+    `trained_on` counts the rows that it was trained on: 0 for a constant answer.
+    """
+
+    name: str
+    value: float
+    interval: Interval
+    trained_on: int
+    change: Change
+
+
 def change_of(
     new: float,
     interval: Interval | None,
@@ -114,12 +128,12 @@ def metric_rows(
     live: Evaluation | None = None,
 ) -> list[MetricRow]:
     """The evaluation's metrics beside those of `old`, those with a gate first; `live` is the
-    evaluation that `old` is of, on the same rows."""
+    evaluation that `old` is of, on the same rows, and None where `old` is the baseline's."""
     gates: dict[str, list[GateResult]] = {}
     for result in evaluation.gate_results.all():
         gates.setdefault(result.gate.metric, []).append(result)
     known, before = numbers(evaluation.metrics), numbers(old)
-    pairs = paired_rows(evaluation, live) if live is not None else None
+    pairs = _beside_baseline(evaluation) if live is None else paired_rows(evaluation, live)
     own = evaluation.intervals.get("metrics", {})
     rows = []
     for name, value in known.items():
@@ -146,10 +160,38 @@ def metric_rows(
     return sorted(rows, key=lambda row: not row.gates)
 
 
+def baseline_rows(evaluation: Evaluation, task: str) -> list[BaselineRow]:
+    """The accuracy of each baseline, and what the version has more than it."""
+    own = numbers(evaluation.metrics).get(ACCURACY)
+    if own is None or not _is_proportion(task, ACCURACY):
+        return []
+    n = evaluation.sample_size
+    rows = []
+    for each in evaluation.details.get("baselines") or ():
+        value = each["metrics"].get(ACCURACY)
+        if value is not None:
+            interval = wilson(value, n)
+            pairs = _paired(evaluation.details.get("right"), each.get("right"))
+            change = change_of(own, wilson(own, n), value, interval, True, pairs)
+            rows.append(BaselineRow(each["name"], value, interval, each["trained_on"], change))
+    return rows
+
+
+def _beside_baseline(evaluation: Evaluation) -> Paired | None:
+    """The version and the baseline that its numbers stand beside, row by row."""
+    for each in evaluation.details.get("baselines") or ():
+        if each["name"] == evaluation.baseline_name:
+            return _paired(evaluation.details.get("right"), each.get("right"))
+    return None
+
+
 def paired_rows(new: Evaluation, old: Evaluation) -> Paired | None:
     """On how many rows both were right, one, or none; None where one of them did not keep it.
     Both are on the same dataset version."""
-    ours, theirs = (each.details.get("right") for each in (new, old))
+    return _paired(new.details.get("right"), old.details.get("right"))
+
+
+def _paired(ours: Any, theirs: Any) -> Paired | None:
     if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
         return None
     n = ours.get("n")

@@ -118,6 +118,22 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
             ),
         ),
     ]
+    if baselines := each.get("baselines"):
+        blocks.append(
+            Block(
+                title="Baselines on the same rows",
+                heads=("Baseline", "Accuracy", "Macro-F1", "Trained on rows"),
+                rows=tuple(
+                    (
+                        str(known["name"]),
+                        worded(known["metrics"].get("accuracy")),
+                        worded(known["metrics"].get("macro_f1")),
+                        worded(known["trained_on"]),
+                    )
+                    for known in baselines
+                ),
+            )
+        )
     if gates := each.get("gates"):
         blocks.append(
             Block(

@@ -14,6 +14,7 @@ from registry.datasets.changes import RowChanges, is_too_large, row_changes
 from registry.evaluations.intervals import Interval, Paired, wilson
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison import card, files
+from registry.releases.comparison.build import beside
 from registry.releases.comparison.card import card_changes, sections
 from registry.releases.comparison.data import data_change
 from registry.releases.comparison.fields import FIELDS_SHOWN, field_changes, flat
@@ -21,7 +22,7 @@ from registry.releases.comparison.files import file_changes
 from registry.releases.comparison.measures import change_of, paired_rows
 from registry.releases.comparison.samples import sample_pairs
 from registry.versions.models import ModelVersion
-from tests.unit.registry.objects import data, model, version
+from tests.unit.registry.objects import data, evaluation, model, version
 
 pytestmark = pytest.mark.sweep
 
@@ -65,6 +66,39 @@ def test_rows_that_both_answered_make_the_change_of_accuracy_surer() -> None:
     paired = change_of(303 / 379, wilson(0.8, 379), 284 / 379, wilson(0.75, 379), True, pairs)
     assert (apart.verdict, apart.paired) == ("within_noise", False)
     assert (paired.verdict, paired.paired) == ("better", True)
+
+
+def test_a_version_stands_beside_each_baseline_row_by_row(
+    person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    maker = person("Maker")
+    tuned = version(model(maker, department("clinical")), maker)
+    held_out = data(maker, department("clinical"), "held-out", [{"text": "a", "label": "b"}])
+    # 40 rows: the version is right on 34 of them, the linear model on 24 of these.
+    baselines = [
+        {"name": "TF-IDF", "metrics": {"accuracy": 0.6}, "trained_on": 900,
+         "right": {"n": 40, "bits": "ffffff0000"}},
+        {"name": "always", "metrics": {"accuracy": 0.5}, "trained_on": 0},
+    ]  # fmt: skip
+    done = evaluation(
+        tuned,
+        held_out,
+        maker,
+        metrics={"accuracy": 0.85},
+        baseline={"accuracy": 0.6},
+        baseline_name="TF-IDF",
+        details={"right": {"n": 40, "bits": "ffffffffc0"}, "baselines": baselines},
+        sample_size=40,
+    )
+    found = beside(done, "text-classification")
+    linear, constant = found.baselines
+    assert (linear.name, linear.value, linear.trained_on) == ("TF-IDF", 0.6, 900)
+    assert linear.change.size == pytest.approx(0.25)
+    assert (linear.change.verdict, linear.change.paired) == ("better", True)
+    assert (constant.change.verdict, constant.change.paired) == ("better", False)
+    assert linear.interval.low < 0.6 < linear.interval.high
+    assert found.metrics[0].change == linear.change
+    assert beside(done, "text-generation").baselines == []
 
 
 CARD = """Made by hand.

@@ -20,6 +20,7 @@ from registry.versions.models import ModelVersion
 from tests.unit.registry.objects import data, evaluation, model, version
 
 pytestmark = pytest.mark.django_db
+LINEAR: dict[str, Any] = {"name": "TF-IDF", "metrics": {"accuracy": 0.7}, "trained_on": 900}
 
 
 @pytest.fixture
@@ -203,6 +204,15 @@ def test_a_proportion_has_its_interval_and_what_is_given_is_kept(
     assert done.digest != plain.digest
 
 
+def test_baselines_are_kept_without_what_does_not_belong_to_the_rows(
+    measured: ModelVersion, held_out: DatasetVersion, maker: Person
+) -> None:
+    right, other = {"n": 8, "bits": "e8"}, {"n": 9, "bits": "e880"}
+    given = [{**LINEAR, "right": right, "more": "x"}, {**LINEAR, "right": other}]
+    done = evaluation(measured, held_out, maker, sample_size=8, details={"baselines": given})
+    assert done.details["baselines"] == [{**LINEAR, "right": right}, LINEAR]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -210,12 +220,19 @@ def test_a_proportion_has_its_interval_and_what_is_given_is_kept(
         {"intervals": {"metrics": {"accuracy": {"low": 0.9, "high": 1, "n": 2, "method": "x"}}}},
         {"intervals": {"metrics": {"accuracy": {"low": 0.1, "high": None, "n": 2}}}},
         {"metrics": {"accuracy": 80}},
+        {"details": {"baselines": {}}},
+        {"details": {"baselines": [LINEAR] * 6}},
+        {"details": {"baselines": ["TF-IDF"]}},
+        {"details": {"baselines": [{**LINEAR, "trained_on": -1}]}},
+        {"details": {"baselines": [{**LINEAR, "metrics": {"accuracy": 1.5}}]}},
+        {"details": {"baselines": [{**LINEAR, "metrics": {"accuracy": "high"}}]}},
+        {"details": {"baselines": [{**LINEAR, "metrics": [0.5]}]}},
         {"slices": [{"by": "label", "name": "a", "n": 0, "metric": "accuracy", "value": 1.0}]},
         {"slices": [{"by": "label", "name": "a", "n": 1, "metric": "bleu", "value": 1.0}]},
         {"slices": [{"by": "x", "name": "a", "n": 1, "metric": "accuracy", "value": 1.0}] * 21},
     ],
 )
-def test_what_is_no_interval_and_no_slice_is_refused(
+def test_a_malformed_interval_baseline_or_slice_is_refused(
     measured: ModelVersion, held_out: DatasetVersion, maker: Person, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput, match="cannot be recorded"):

@@ -60,6 +60,19 @@ def pages_of(export: Export) -> list[str]:
     return [page.extract_text() for page in PdfReader(io.BytesIO(export.content)).pages]
 
 
+def test_the_baselines_of_an_evaluation_are_in_the_pages(office: Office) -> None:
+    release = office.submit()
+    (measured,) = release.dossier["evaluations"]
+    assert "baselines" not in measured
+    linear = {"name": "TF-IDF + logistic regression", "metrics": {"accuracy": 0.755},
+              "trained_on": 4000}  # fmt: skip
+    told = changed(release, evaluations=[{**measured, "baselines": [linear]}])
+    page = exported(office, told, "html").content.decode()
+    assert "Baselines on the same rows" in page
+    assert "TF-IDF + logistic regression" in page
+    assert "0.755" in page
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_same_dossier_gives_the_same_bytes(office: Office, format: str) -> None:  # noqa: A002
     release = office.submit()

@@ -23,7 +23,7 @@ from workers.deployments.services import deployment_create
 from workers.jobs import workspace
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
-from workers.jobs.requests import fine_tune_request
+from workers.jobs.requests import evaluate_request, fine_tune_request
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.jobs import run, run_claim
@@ -136,6 +136,34 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     assert isinstance(done, Done)
     assert done.results is not None
     assert {each["label"] for each in done.results[0]} == {"positive", "negative"}
+
+
+def test_an_evaluation_trains_its_baseline_on_the_data_of_the_version(tmp_path: Path) -> None:
+    job = queued(tmp_path)
+    run(str(job.pk))
+    job.refresh_from_db()
+    manifest = Manifest.from_json(job.result["manifest"])
+    store.adopt(workspace.output_folder(job.pk, 1), manifest)
+    rows = DatasetVersion.objects.get(pk=job.spec["dataset_version"])
+    tuned = ModelVersion.objects.create(
+        model=company.model("sentiment", "text-classification"),
+        number=1,
+        kind="full",
+        base_id=job.spec["base"],
+        dataset_version=rows,
+        digest=manifest.digest,
+        manifest=manifest.to_json(),
+        size_bytes=manifest.size_bytes,
+        created_by=job.created_by,
+    )
+    evaluation = evaluate_request(actor=company.developer(), version=tuned, dataset_version=rows)
+    run(str(evaluation.pk))
+    evaluation.refresh_from_db()
+    assert evaluation.state == JobState.FINISHING, evaluation.error
+    linear, constant = evaluation.result["details"]["baselines"]
+    assert evaluation.result["baseline_name"] == linear["name"]
+    assert (linear["trained_on"], constant["trained_on"]) == (32, 0)
+    assert not workspace.inputs_folder(evaluation.pk, 1).exists()
 
 
 def test_data_that_was_changed_in_the_store_fails_the_job_for_good(tmp_path: Path) -> None:

@@ -109,6 +109,34 @@ def test_it_is_cancelled_resumed_served_and_measured(
     assert bad["value"] * 30 + good["value"] * 15 == pytest.approx(found.metrics["accuracy"] * 45)
 
 
+def test_a_trained_baseline_and_the_majority_are_measured_on_the_same_rows(
+    minilm: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    from workers.trainers.baselines import LINEAR
+    from workers.trainers.evaluate_classifier import evaluate
+
+    train(minilm, tmp_path, progress, rows(), epochs=1)
+    data = write(tmp_path / "test.jsonl", [*rows(), *[r for r in rows() if r["label"] == "bad"]])
+    found = evaluate(
+        EvaluationRequest(
+            "text-classification", tmp_path / "output", None, data, tmp_path / "train.jsonl"
+        ),
+        progress,
+    )
+    assert found.baseline_name == LINEAR
+    # The test rows are the training rows here, which a linear model repeats without a fault.
+    assert found.baseline["accuracy"] == 1
+    linear, constant = found.details["baselines"]
+    assert (linear["name"], linear["trained_on"]) == (LINEAR, 30)
+    assert linear["metrics"] == {"accuracy": 1, "macro_f1": 1}
+    assert int(linear["right"]["bits"], 16).bit_count() == linear["right"]["n"] == 45
+    assert (constant["name"], constant["trained_on"]) == ("always “bad”", 0)
+    assert constant["metrics"]["accuracy"] == pytest.approx(30 / 45)
+    assert set(found.intervals["baseline"]) == {"macro_f1", "f1_good", "f1_bad"}
+    assert all(part["baseline"] == 1 for part in found.slices)
+    assert any(LINEAR in line for line in progress.lines)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -69,6 +69,16 @@ class SliceChangeAnswer(serializers.Serializer[Any]):
     change = ChangeAnswer()
 
 
+class BaselineAnswer(serializers.Serializer[Any]):
+    """The accuracy of a simple model on the same rows; `change` is the version's beside it."""
+
+    name = serializers.CharField()
+    value = serializers.FloatField()
+    interval = IntervalAnswer()
+    trained_on = serializers.IntegerField()
+    change = ChangeAnswer()
+
+
 class SamplePairAnswer(serializers.Serializer[Any]):
     """One prompt and both answers; `old` is null where the other was not asked it."""
 
@@ -92,6 +102,7 @@ class ComparedEvaluationAnswer(serializers.Serializer[Any]):
     metrics = MetricChangeAnswer(many=True)
     gates_not_measured = GateCheckAnswer(many=True)
     slices = SliceChangeAnswer(many=True)
+    baselines = BaselineAnswer(many=True)
     samples = SamplePairAnswer(many=True)
 
 
