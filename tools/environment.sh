@@ -15,7 +15,7 @@ find_python() {
             return
         fi
     done
-    echo "Assay needs Python 3.11 or newer with its venv module, and found none." >&2
+    echo "Assay needs Python 3.11 or newer with the venv module, and did not find it." >&2
     echo "Install it (Debian: apt-get install python3 python3-venv), or set PYTHON to its path." >&2
     exit 1
 }
@@ -36,7 +36,7 @@ install_locked() {
             .venv/bin/uv pip install --python "$VENV_PYTHON" "${files[@]}"; then
         return
     fi
-    echo "uv failed; pip installs the same packages, more slowly."
+    echo "uv failed. pip now installs the same packages, more slowly."
     "$VENV_PYTHON" -m pip install "${files[@]}"
 }
 
@@ -59,7 +59,7 @@ ensure_environment() {
     [ -x "$VENV_PYTHON" ] || "$python" -m venv .venv
     if ! PIP_DISABLE_PIP_VERSION_CHECK=1 install >.venv/install.log 2>&1; then
         tail -n 25 .venv/install.log >&2
-        echo "The installation failed; the whole log is .venv/install.log. A package index must be reachable." >&2
+        echo "The installation failed. Check that a package index is reachable, and read .venv/install.log." >&2
         exit 1
     fi
     echo "$wanted" >"$STAMP"

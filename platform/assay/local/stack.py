@@ -96,7 +96,7 @@ class Stack:
             # Waiting threads of torch yield the cores to the processes beside them.
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-        say("PostgreSQL and Valkey are up; MLflow is starting")
+        say("PostgreSQL and Valkey run; MLflow is starting.")
         self._own = {
             "migrate": {
                 "DATABASE_URL": postgres.url("assay", OWNER),

@@ -1,47 +1,58 @@
-"""2 to 4. Adapt the BERT way and the GPT way, and measure both on data they never saw."""
+"""2 to 4. Prepare data and gates, then fine-tune and evaluate two models on unseen data."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from assay.demo.client import Api
 from assay.demo.stage import Stage
-from assay.local import materials
+from assay.local import film_reviews, materials
 
 SENTIMENT = "review-sentiment"
 DOCSTRINGS = "docstring-writer"
+FILM_TRAIN, FILM_TEST = "film-reviews-train", "film-reviews-test"
+DOCSTRING_TRAIN, DOCSTRING_TEST = "stdlib-docstrings-train", "stdlib-docstrings-heldout"
+LICENCES = {FILM_TRAIN: "MIT", FILM_TEST: "MIT"}
 
 
 def prepare(stage: Stage) -> None:
     """Upload the data, set the gates, and queue both fine-tunes."""
-    with stage.chapter("2. Adapt: data, gates, and two fine-tunes in the queue"):
-        clara, enzo = stage["clara"], stage["enzo"]
+    with stage.chapter("2. Prepare: upload data, set gates, queue two fine-tunes"):
+        mia, enzo = stage["mia"], stage["enzo"]
         folder = stage.folder / "uploads"
-        test = materials.drug_reviews(stage.materials["drug_reviews_test"])
-        train = _without_leaks(
-            stage, materials.drug_reviews(stage.materials["drug_reviews_train"]), test
+        films = film_reviews.split(
+            film_reviews.read(stage.materials["film_reviews"]), FILM_TRAIN_ROWS
         )
-        for name, rows, what in (
-            ("drug-reviews-train", train, "Patients' reviews of drugs, for training."),
-            ("drug-reviews-test", test, "Held-out reviews; never seen in training."),
-        ):
-            _dataset(stage, clara, "clinical", name, "text-classification", rows, folder, what)
         pairs, heldout = materials.docstring_pairs()
-        for name, rows, what in (
-            ("stdlib-docstrings-train", pairs, "Functions of the standard library."),
-            ("stdlib-docstrings-heldout", heldout, "Functions of modules never trained on."),
+        for name, rows, description in (
+            (FILM_TRAIN, films.train, "Sentences of film reviews with their sentiment."),
+            (FILM_TEST, films.test, "Sentences of other film reviews; never used in training."),
         ):
-            _dataset(stage, enzo, "engineering", name, "text-generation", rows, folder, what)
-        _model(clara, SENTIMENT, "clinical", "text-classification", "Sentiment of drug reviews.")
+            _dataset(stage, mia, "media", name, "text-classification", rows, folder, description)
+        both = {row["text"] for row in films.train} & {row["text"] for row in films.test}
+        stage.expect(not both, "no film sentence is in both the training and the test data")
+        stage.say("No review is in both the training and the test data.")
+        for name, chats, description in (
+            (DOCSTRING_TRAIN, pairs, "Functions of the standard library with their docstrings."),
+            (DOCSTRING_TEST, heldout, "Functions of other modules; never used in training."),
+        ):
+            _dataset(
+                stage, enzo, "engineering", name, "text-generation", chats, folder, description
+            )
+        _model(mia, SENTIMENT, "media", "text-classification", "Sentiment of film reviews.")
         _model(enzo, DOCSTRINGS, "engineering", "text-generation", "One-line docstrings.")
-        _gates(stage, clara, SENTIMENT, "drug-reviews-test", SENTIMENT_GATES)
-        _gates(stage, enzo, DOCSTRINGS, "stdlib-docstrings-heldout", DOCSTRING_GATES)
+        stage.say("Gates are set now, before any test result exists:")
+        _gates(stage, mia, SENTIMENT, FILM_TEST, SENTIMENT_GATES)
+        _gates(stage, enzo, DOCSTRINGS, DOCSTRING_TEST, DOCSTRING_GATES)
         _budgets(stage)
         stage.facts["jobs"] = {
             SENTIMENT: _fine_tune(
-                stage, clara, SENTIMENT, "all-minilm-l6-v2", "full", SENTIMENT_SETTINGS
+                stage, mia, SENTIMENT, "all-minilm-l6-v2", "full", SENTIMENT_SETTINGS
             ),
             DOCSTRINGS: _fine_tune(
                 stage, enzo, DOCSTRINGS, "smollm2-135m-instruct", "lora", DOCSTRING_SETTINGS
@@ -50,22 +61,23 @@ def prepare(stage: Stage) -> None:
 
 
 def _budgets(stage: Stage) -> None:
-    """What use costs (in millionths of the currency), and how much of it there is this month."""
+    """Set prices (in millionths of the currency) and this month's budgets."""
     stage.prove("ada")
     ada = stage["ada"]
     ada.post(
         "prices", deployment=None, prompt=2_000_000, completion=6_000_000, device_second=10_000
     )
     ada.post("quotas", organisation=True, kind="gpu_seconds_per_month", limit=36_000)
-    for department, money in (("clinical", 40_000_000), ("engineering", 25_000_000)):
+    for department, money in (("media", 40_000_000), ("engineering", 25_000_000)):
         ada.post("quotas", department=department, kind="money_per_month", limit=money)
     ada.post("quotas", department="engineering", kind="tokens_per_day", limit=20_000)
-    stage.say("use has a price; the organisation and its departments have budgets")
+    stage.say("Ada sets prices and monthly budgets for the organization and its departments.")
 
 
-TRAINED_ON = {SENTIMENT: "drug-reviews-train", DOCSTRINGS: "stdlib-docstrings-train"}
-# Chosen on a validation split of the training rows, for two cores and a few minutes.
-SENTIMENT_SETTINGS = {"epochs": 4, "max_length": 96}
+TRAINED_ON = {SENTIMENT: FILM_TRAIN, DOCSTRINGS: DOCSTRING_TRAIN}
+FILM_TRAIN_ROWS = 4_000
+# One epoch fits two cores and about a minute. A sentence has 19 words on average and 51 at most.
+SENTIMENT_SETTINGS = {"epochs": 1, "max_length": 64, "batch_size": 32}
 DOCSTRING_SETTINGS = {
     "max_steps": 36,
     "batch_size": 4,
@@ -73,28 +85,24 @@ DOCSTRING_SETTINGS = {
     "learning_rate": 5e-4,
     "lora_dropout": 0.0,
 }
-# Set before anything is measured, from what the validation split showed, with a margin. Always
-# answering the majority label has a macro-F1 of about 0.26.
+# Chosen from validation results alone, before the test rows were measured: the lowest of three runs
+# with different seeds (docs/performance.md), less a margin of about five points. That is twice the
+# half-width of the 95% interval on the 1,002 validation rows.
 SENTIMENT_GATES = (
-    (
-        "accuracy",
-        ">=",
-        0.62,
-        "A few points under always saying positive (0.654), which finds no complaint.",
-    ),
-    ("macro_f1", ">=", 0.38, "Negative reviews must be found too, not the majority alone."),
+    ("accuracy", ">=", 0.80, "The lowest of three validation runs, 0.848, less about 5 points."),
+    ("macro_f1", ">=", 0.80, "The lowest of three validation runs, 0.846, less about 5 points."),
 )
 DOCSTRING_GATES = (
-    ("perplexity", "<=", 30.0, "Held-out docstrings are expected text."),
-    ("chrf", ">=", 15.0, "What it writes resembles what the authors wrote."),
+    ("perplexity", "<=", 30.0, "The model must expect docstrings that it has not seen."),
+    ("chrf", ">=", 15.0, "Its docstrings must resemble those that the authors wrote."),
 )
 
 
 def train_and_evaluate(stage: Stage) -> None:
-    """Follow both fine-tunes, then evaluate each on held-out data."""
+    """Follow both fine-tunes, then evaluate each on test data."""
     for model, owner, data, title in (
-        (SENTIMENT, "clara", "drug-reviews-test", "3. The BERT way: a sentiment classifier"),
-        (DOCSTRINGS, "enzo", "stdlib-docstrings-heldout", "4. The GPT way: a docstring writer"),
+        (SENTIMENT, "mia", FILM_TEST, "3. Train and evaluate a sentiment classifier"),
+        (DOCSTRINGS, "enzo", DOCSTRING_TEST, "4. Train and evaluate a docstring writer"),
     ):
         with stage.chapter(title):
             api = stage[owner]
@@ -102,24 +110,17 @@ def train_and_evaluate(stage: Stage) -> None:
             if job is not None:
                 stage.watch(api, job, f"fine-tuning {model}")
             version = stage.found(_tuned(api, model), f"{model} has a tuned version")
-            stage.expect(bool(version["mlflow_run_id"]), f"{model} has its run in MLflow")
+            stage.expect(bool(version["mlflow_run_id"]), f"{model} has a run in MLflow")
             stage.say(
-                f"{model} v{version['number']} ({version['kind']}), digest "
-                f"{version['digest'][:12]}, trained on {version['dataset_version']['name']}"
+                f"{model} v{version['number']} is trained on "
+                f"{version['dataset_version']['name']}; its digest starts with "
+                f"{version['digest'][:12]}."
             )
             evaluation = evaluate(stage, api, version, data)
             _report(stage, evaluation)
+            if model == SENTIMENT:
+                _beats_the_baselines(stage, evaluation)
             stage.facts[model] = api.get(f"versions/{version['id']}")
-
-
-def _without_leaks(
-    stage: Stage, train: list[dict[str, Any]], test: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The training rows whose text is not in the test file, as the leak check wants them."""
-    seen = {row["text"] for row in test}
-    kept = [row for row in train if row["text"] not in seen]
-    stage.say(f"{len(train) - len(kept)} review stands in both files; left out of training")
-    return kept
 
 
 def _model(api: Api, name: str, department: str, task: str, description: str) -> None:
@@ -133,7 +134,7 @@ def _dataset(
     department: str,
     name: str,
     task: str,
-    rows: list[dict[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     folder: Path,
     description: str,
 ) -> None:
@@ -145,7 +146,7 @@ def _dataset(
             department=department,
             task=task,
             classification="public",
-            licence="PSF-2.0" if "stdlib" in name else "CC-BY-4.0 (UCI drug reviews)",
+            licence=LICENCES.get(name, "PSF-2.0"),
             description=description,
         )
     if not list(api.all(f"datasets/{name}/versions")):
@@ -156,7 +157,7 @@ def _dataset(
     version = next(iter(api.all(f"datasets/{name}/versions")))
     stage.facts[name] = version
     duplicates = version["profile"].get("duplicates", 0)
-    stage.say(f"{name}: {version['rows']} rows, {duplicates} duplicates")
+    stage.say(f"Dataset {name}: {version['rows']:,} rows, {duplicates} duplicates.")
 
 
 def _gates(stage: Stage, api: Api, model: str, dataset: str, gates: Any) -> None:
@@ -172,7 +173,7 @@ def _gates(stage: Stage, api: Api, model: str, dataset: str, gates: Any) -> None
                 threshold=threshold,
                 why=why,
             )
-        stage.say(f"gate set beforehand on {model}: {metric} {comparator} {threshold:g}")
+        stage.detail(f"{model}: {metric} {comparator} {threshold:g}. {why}")
 
 
 def _tuned(api: Api, model: str) -> dict[str, Any] | None:
@@ -197,12 +198,12 @@ def _fine_tune(
         dataset_version=stage.facts[dataset]["id"],
         hyperparameters=settings,
     )
-    stage.say(f"queued: {job['title']}")
+    stage.say(f"Queued: {job['title']}.")
     return job
 
 
 def evaluate(stage: Stage, api: Api, version: dict[str, Any], dataset: str) -> dict[str, Any]:
-    """What the version was measured to do on the dataset; measures it when it never was."""
+    """Return the version's evaluation on the dataset; run it if there is none."""
     found = next(api.all("evaluations", version=version["id"]), None)
     if found is None:
         job = api.post(
@@ -219,32 +220,55 @@ def evaluate(stage: Stage, api: Api, version: dict[str, Any], dataset: str) -> d
 
 
 def _report(stage: Stage, evaluation: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2), show_header=True)
-    for heading in ("metric", "this version", evaluation["baseline_name"]):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    """Print metrics beside baselines, the confusion matrix and the gates; every gate must pass."""
+    details = evaluation["details"]
+    compared = {evaluation["baseline_name"]: evaluation["baseline"]}
+    for each in details.get("baselines", ()):
+        compared.setdefault(each["name"], each["metrics"])
+    table = Table(box=None, padding=(0, 1), show_header=True)
+    for heading, width in (("  metric", 16), ("this version", 12), ("95% interval", 14)):
+        left = heading == "  metric"
+        table.add_column(heading, min_width=width, justify="left" if left else "right")
+    for name in compared:
+        table.add_column(name, justify="right")
     for name, value in evaluation["metrics"].items():
-        baseline = evaluation["baseline"].get(name)
+        interval = evaluation["intervals"].get("metrics", {}).get(name)
+        others = (known.get(name) for known in compared.values())
         table.add_row(
-            f"  {name}", f"{value:.3f}", f"{baseline:.3f}" if baseline is not None else "–"
+            f"  {name}",
+            f"{value:.3f}",
+            f"{interval['low']:.3f}–{interval['high']:.3f}" if interval else "–",
+            *(f"{other:.3f}" if other is not None else "–" for other in others),
         )
     stage.console.print(table)
-    matrix = evaluation["details"].get("confusion_matrix")
+    matrix = details.get("confusion_matrix")
     if matrix:
-        grid = Table(box=None, padding=(0, 2), title="confusion matrix", title_justify="left")
-        grid.add_column("  is \\ said")
+        grid = Table(box=None, padding=(0, 2), title="  Confusion matrix", title_justify="left")
+        grid.add_column("  true label")
         for label in matrix["labels"]:
-            grid.add_column(label, justify="right")
+            grid.add_column(f"predicted {label}", justify="right")
         for label, row in zip(matrix["labels"], matrix["matrix"], strict=True):
             grid.add_row(f"  {label}", *(str(count) for count in row))
         stage.console.print(grid)
     gates = evaluation["gates"]
-    stage.expect(len(gates) > 0, "gates set beforehand decide the evaluation")
+    stage.expect(len(gates) > 0, "gates that were set beforehand decide the evaluation")
     for gate in gates:
-        mark = "[green]pass[/]" if gate["passed"] else "[red]fail[/]"
+        mark = "[green]passed[/]" if gate["passed"] else "[red]failed[/]"
         stage.say(
-            f"gate {gate['metric']} {gate['comparator']} {gate['threshold']:g}: "
-            f"{gate['value']:.3f} {mark} (n={evaluation['sample_size']})"
+            f"Gate {gate['metric']} {gate['comparator']} {gate['threshold']:g} {mark}: "
+            f"{gate['value']:.3f} on {evaluation['sample_size']:,} rows."
         )
     stage.expect(all(gate["passed"] for gate in gates), "every gate passes")
+
+
+def _beats_the_baselines(stage: Stage, evaluation: dict[str, Any]) -> None:
+    """The 95% intervals of both accuracies must not overlap."""
+    own = evaluation["intervals"]["metrics"]["accuracy"]
+    other = evaluation["intervals"]["baseline"]["accuracy"]
+    name = evaluation["baseline_name"]
+    stage.expect("TF-IDF" in name, "TF-IDF with logistic regression was trained as a baseline")
+    stage.expect(own["low"] > other["high"], f"the tuned encoder clearly beats {name}")
+    stage.say(
+        f"The classifier beats {name}: accuracy {evaluation['metrics']['accuracy']:.3f} against "
+        f"{evaluation['baseline']['accuracy']:.3f}, and the 95% intervals do not overlap."
+    )

@@ -1,4 +1,4 @@
-"""8. Govern: the rules are rehearsed on what happened, tested, and decided by a second person."""
+"""8. Policy: dry-run a rule on recorded decisions, test it, and have a second person approve it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RULE = "restricted-data-stays-away"
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("8. Govern: a rule is rehearsed before it is in force"):
+    with stage.chapter("8. Policy: dry-run, test and approve a rule"):
         ada = stage["ada"]
         active = ada.get("policy")
         if any(rule["id"] == RULE for rule in active["rules"]):
-            stage.say(f"policy {active['number']} is in force since an earlier run")
+            stage.say(f"Policy {active['number']} is already in force from an earlier run.")
         else:
             _change_the_policy(stage, active["version"])
         _restricted_data_is_refused(stage)
@@ -28,7 +28,7 @@ def run(stage: Stage) -> None:
 def _change_the_policy(stage: Stage, number: int) -> None:
     ada = stage["ada"]
     document = yaml.safe_load(ada.get(f"policy/versions/{number}/document")["yaml"])
-    document["note"] = "Restricted data goes to no model."
+    document["note"] = "No model receives restricted data."
     for case in document["tests"]:
         # The new rule reads the classification, which every request states.
         if case["action"] == "deployment:invoke" and case["principal"].get("kind") == "key":
@@ -36,32 +36,35 @@ def _change_the_policy(stage: Stage, number: int) -> None:
     document["tests"] += [_case("internal", "permit"), _case("restricted", "deny")]
     draft = _write(stage, None, document, ["internal", "confidential", "restricted"])
     flips = ada.get(f"policy/versions/{draft}/replay", last=1000)
-    stage.expect(flips["flips"] > 0, "the rehearsal finds that the first draft is too broad")
+    stage.expect(flips["flips"] > 0, "the dry run shows that the first draft is too broad")
     stage.say(
-        f"draft {draft}, rehearsed on {flips['replayed']} recorded decisions: "
-        f"{flips['now_denied']} would be refused; too broad"
+        f"Ada dry-runs draft {draft} on {flips['replayed']} recorded decisions: it would deny "
+        f"{flips['now_denied']} of them. The rule is too broad."
     )
     stage.expect_refusal(
         409,
-        "A draft that fails its own tests is not proposed",
+        "The draft fails its own tests, so it cannot be proposed",
         lambda: ada.post(f"policy/versions/{draft}/propose"),
     )
     _write(stage, draft, document, ["restricted"])
     flips = ada.get(f"policy/versions/{draft}/replay", last=1000)
-    stage.expect(flips["flips"] == 0, "the narrower draft flips nothing")
+    stage.expect(flips["flips"] == 0, "the narrower draft changes no decision")
     stage.say(
-        f"narrowed: {flips['flips']} verdicts flip; its own {len(document['tests'])} tests pass"
+        f"Ada narrows the rule: it changes {flips['flips']} recorded decisions, and all "
+        f"{len(document['tests'])} tests pass."
     )
     ada.post(f"policy/versions/{draft}/propose")
     stage.prove("ada")
     stage.expect_refusal(
         403,
-        "Ada, who wrote it, may not put it in force",
+        "Ada wrote the draft, so she cannot approve it",
         lambda: ada.post(f"policy/versions/{draft}/approve"),
     )
     stage.prove("adil")
-    approved = stage["adil"].post(f"policy/versions/{draft}/approve", note="Rehearsed; agreed.")
-    stage.say(f"Adil (admin) approves: policy {approved['number']} is in force, everywhere at once")
+    approved = stage["adil"].post(
+        f"policy/versions/{draft}/approve", note="The dry run and the tests are fine."
+    )
+    stage.say(f"Adil (admin) approves. Policy {approved['number']} is in force at once.")
 
 
 def _case(classification: str, expect: str) -> dict[str, Any]:
@@ -80,13 +83,13 @@ def _case(classification: str, expect: str) -> dict[str, Any]:
 
 
 def _write(stage: Stage, draft: int | None, document: dict[str, Any], classes: list[str]) -> int:
-    """Save the draft with the rule on these classifications; returns its number."""
+    """Save the draft with the rule on these classifications; return its number."""
     rules = [rule for rule in document["rules"] if rule["id"] != RULE]
     rules.append(
         {
             "id": RULE,
             "effect": "forbid",
-            "description": "data of this classification goes to no model",
+            "description": "no model receives data of this classification",
             "principal": {"kinds": ["key"]},
             "actions": ["deployment:invoke"],
             "resource_types": ["deployment"],
@@ -122,8 +125,8 @@ def _restricted_data_is_refused(stage: Stage) -> None:
         timeout_s=5,
     )
     stage.refused(
-        "Data declared as restricted is refused",
+        "A request that declares restricted data is denied",
         Refused(403, {"detail": refused.json()["error"]["message"]}),
     )
-    stage.expect(ask("internal").status_code == 200, "internal data is answered as before")
-    stage.say("internal data is answered as before")
+    stage.expect(ask("internal").status_code == 200, "internal data is still accepted")
+    stage.say("A request with internal data is still answered.")

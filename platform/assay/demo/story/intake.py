@@ -1,4 +1,4 @@
-"""1. Intake: two base models enter; a pickle does not."""
+"""1. Intake: two base models pass the checks; a pickle is rejected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _files(material: Path) -> list[tuple[str, Path]]:
 
 
 def deliver(stage: Stage, name: str, about: dict[str, str], material: Path) -> dict[str, Any]:
-    """Upload one model's files to quarantine; returns the intake."""
+    """Upload one model's files to quarantine; return the intake."""
     enzo = stage["enzo"]
     if enzo.find("models", name=name) is None:
         enzo.post(
@@ -52,18 +52,18 @@ def deliver(stage: Stage, name: str, about: dict[str, str], material: Path) -> d
 
 
 def sign_off(stage: Stage, name: str, intake: dict[str, Any]) -> None:
-    """The second person's word, without which nothing is trusted."""
+    """Have a second person accept the intake, which makes the version trusted."""
     stage.prove("omar")
     signed = stage["omar"].post(
         f"intakes/{intake['id']}/sign-off",
         accept=True,
-        reason="Source and licence checked; every check passed.",
+        reason="I checked the source and the license. Every automatic check passed.",
     )
     stage.expect(signed["state"] == "trusted", f"{name} is trusted after sign-off")
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("1. Intake: how bytes enter"):
+    with stage.chapter("1. Intake: check model files before anyone can use them"):
         versions = {name: version_of(stage, name) for name in MODELS}
         waiting = {
             name: deliver(stage, name, about, stage.materials[about["material"]])
@@ -74,25 +74,26 @@ def run(stage: Stage) -> None:
             stage.watch(stage["enzo"], {"id": intake["job"]}, f"checking {name}")
             stage.expect_refusal(
                 403,
-                "Enzo, who delivered it, may not sign it off",
+                f"Enzo uploaded {name}, so he cannot sign it off",
                 lambda number=intake["id"]: stage["enzo"].post(
                     f"intakes/{number}/sign-off", accept=True, reason="Looks fine to me."
                 ),
             )
             sign_off(stage, name, intake)
+            stage.say(f"Omar (operator) signs off {name}. It can be used now.")
         for name in MODELS:
             version = stage.found(version_of(stage, name), f"{name} has a base version")
             stage.expect(bool(version["mlflow_version"]), f"{name} is registered in MLflow")
             stage.facts[name] = version
             stage.say(
-                f"{name} v{version['number']}: {version['size_bytes'] / 1e6:.0f} MB, digest "
-                f"{version['digest'][:12]}, MLflow version {version['mlflow_version']}"
+                f"{name} v{version['number']} is registered: {version['size_bytes'] / 1e6:.0f} MB, "
+                f"digest {version['digest'][:12]}, MLflow version {version['mlflow_version']}."
             )
         _pickle_is_refused(stage)
 
 
 def version_of(stage: Stage, name: str) -> dict[str, Any] | None:
-    """The model's base version, when there is one."""
+    """Return the model's base version, or None."""
     if stage["enzo"].find("models", name=name) is None:
         return None
     for version in stage["enzo"].all(f"models/{name}/versions"):
@@ -111,7 +112,7 @@ def _pickle_is_refused(stage: Stage) -> None:
             name=name,
             department="engineering",
             task="embeddings",
-            description="An image classifier that came as a pickle.",
+            description="An image classifier, delivered as a pickle file.",
         )
     intake = enzo.upload(
         "intakes",
@@ -123,6 +124,6 @@ def _pickle_is_refused(stage: Stage) -> None:
         files=[("files", stage.materials["efficientnet"])],
     )
     stage.expect(intake["state"] == "rejected", "the pickle is rejected")
-    stage.expect("pickle" in intake["reason"].lower(), "the reason names the pickle")
-    stage.console.print(f"  [yellow]✗[/] {stage.materials['efficientnet'].name} is refused")
+    stage.expect("pickle" in intake["reason"].lower(), "the reason mentions the pickle")
+    stage.console.print(f"  [yellow]✗[/] {stage.materials['efficientnet'].name} is rejected")
     stage.console.print(f"    [italic]{intake['reason']}[/]", soft_wrap=True)

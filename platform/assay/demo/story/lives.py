@@ -1,6 +1,4 @@
-"""9. What becomes of releases: of every tier, on conditions, voided, expired, recalled, and let
-through in an emergency.
-"""
+"""9. Releases over time: conditions, expiry, voiding, recall, and emergency access."""
 
 from __future__ import annotations
 
@@ -23,13 +21,13 @@ from assay.demo.story.release import (
 )
 
 BASE, ENCODER, MIRROR = "smollm2-135m-instruct", "all-minilm-l6-v2", "minilm-mirror"
-# One for each life; the names that applications would call.
+# Deployment names, one for each case below.
 TRIAGE, ASSISTANT = "complaint-triage", "writing-assistant"
 TRIAL, PREVIEW, HOTFIX = "embeddings-trial", "search-preview", "docstring-hotfix"
 
 
 def dossier(hazard: str, mitigation: str, monitor: str) -> dict[str, Any]:
-    """What a department says of risks, oversight, operation and conformity."""
+    """Return a department's statements on risks, oversight, operation and conformity."""
     return {
         "oversight": {**OVERSIGHT, "stop_tested_on": "2026-01-15"},
         "risks": [
@@ -52,7 +50,7 @@ def dossier(hazard: str, mitigation: str, monitor: str) -> dict[str, Any]:
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("9. What becomes of releases: conditions, change, time, recall, emergency"):
+    with stage.chapter("9. Releases over time: conditions, expiry, recall, emergency access"):
         _high_risk_on_conditions(stage)
         _general_purpose_waits(stage)
         _expires(stage)
@@ -61,26 +59,26 @@ def run(stage: Stage) -> None:
 
 
 def _ended(stage: Stage, name: str, state: str) -> bool:
-    """Whether an earlier run brought a release of that name there."""
+    """Return True if a release of that name is in this state."""
     return existing(stage["ada"], name, state) is not None
 
 
 def _high_risk_on_conditions(stage: Stage) -> None:
     release = submit(
         stage,
-        "clara",
+        "mia",
         stage.facts[SENTIMENT],
         TRIAGE,
-        departments=["clinical"],
+        departments=["media"],
         visibility="department",
         tier="high",
-        purpose="Put patients' complaints in the order in which pharmacists read them.",
-        affected="Patients, whose complaint is read sooner or later.",
+        purpose="Suggest the order in which staff read viewers' complaints.",
+        affected="Viewers, children among them, whose complaint is read sooner or later.",
         answers={"vulnerable_groups": True, "autonomy": "decides_with_human"},
         dossier_fields=dossier(
-            "A complaint is taken for praise and read too late.",
-            "Everything is read within a day; only the order is suggested.",
-            "Share of negative labels a week, against the held-out data",
+            "A complaint is mistaken for praise and read too late.",
+            "Staff read every complaint within a day. Only the order is suggested.",
+            "Weekly share of negative labels, compared with the test data",
         ),
     )
     if release["state"] == "approved":
@@ -89,10 +87,10 @@ def _high_risk_on_conditions(stage: Stage) -> None:
     approve(stage, "carla", "compliance", release)
     approve(stage, "milo", "model-risk", release, conditions={"requests_per_minute": 60})
     release = approve(stage, "sana", "security", release)
-    stage.expect(release["state"] == "approved", "three roles approve a release of high risk")
+    stage.expect(release["state"] == "approved", "three roles approve a high-risk release")
     stage.say(
-        f"{TRIAGE}: high risk, approved by three roles for "
-        f"{_days(release)} days, at most 60 requests a minute"
+        f"{TRIAGE} is high risk. Three roles approve it for {_days(release)} days, on the "
+        "condition of at most 60 requests a minute."
     )
 
 
@@ -104,7 +102,7 @@ def _days(release: dict[str, Any]) -> int:
 
 
 def _general_purpose_waits(stage: Stage) -> None:
-    """A review that is left open, for whoever looks at the portal to finish."""
+    """Leave a review open, so that a visitor of the portal can finish it."""
     evaluate(stage, stage["enzo"], stage.facts[BASE], "stdlib-docstrings-heldout")
     release = submit(
         stage,
@@ -114,22 +112,24 @@ def _general_purpose_waits(stage: Stage) -> None:
         departments=["engineering", "finance"],
         visibility="organisation",
         tier="general-purpose",
-        purpose="Draft and shorten texts for employees, who check what it wrote.",
+        purpose="Draft and shorten texts for employees, who check the result.",
         generates=True,
         answers={"general_purpose_model": True, "interacts_with_people": True},
         dossier_fields=dossier(
-            "It states as a fact what it made up, and nobody notices.",
-            "Whoever asked checks the text; nothing is sent by itself.",
-            "Share of drafts that are discarded, a week",
+            "It invents facts, and the reader does not notice.",
+            "The employee checks the text. The system sends nothing on its own.",
+            "Weekly share of discarded drafts",
         ),
     )
     if not release["review"]["decisions"]:
         stage["carla"].post(
             f"releases/{release['id']}/threads",
-            text="Who tells a reader in finance that this was written by a machine?",
+            text="How does a reader in finance learn that a machine wrote this text?",
             anchor={"kind": "answer", "key": "interacts_with_people"},
         )
-    stage.say(f"{ASSISTANT}: a general-purpose model, in review; one question of Carla's blocks it")
+    stage.say(
+        f"{ASSISTANT}, a general-purpose model, stays in review: Carla's question blocks approval."
+    )
 
 
 def _expires(stage: Stage) -> None:
@@ -144,20 +144,18 @@ def _expires(stage: Stage) -> None:
         departments=["engineering"],
         visibility="department",
         tier="minimal",
-        purpose="Try another search for an afternoon.",
+        purpose="Try a new search for an afternoon.",
     )
     until = datetime.now(UTC) + timedelta(seconds=8)
     if release["state"] != "approved":
         attest(stage, "carla", release)
         approve(stage, "carla", "compliance", release, conditions={"until": until.isoformat()})
     stage.wait_for(f"{TRIAL} expires", lambda: _ended(stage, TRIAL, "expired"))
-    stage.say(f"{TRIAL}: approved for seconds on Carla's condition, and expired by itself")
+    stage.say(f"{TRIAL} is approved for a few seconds, on Carla's condition, and expires.")
 
 
 def _voided_and_recalled(stage: Stage) -> None:
-    """A second delivery of the encoder takes the place that another release asks for, and turns out
-    to be one that nobody should have trusted.
-    """
+    """Approve a second copy of the encoder, which voids another review, then recall the copy."""
     mirror = _second_delivery(stage)
     if _ended(stage, PREVIEW, "recalled"):
         return
@@ -166,25 +164,32 @@ def _voided_and_recalled(stage: Stage) -> None:
         "departments": ["engineering"],
         "visibility": "department",
         "tier": "minimal",
-        "purpose": "Preview of search over the wiki.",
+        "purpose": "Preview of the wiki search.",
     }
     waiting = submit(stage, "devi", stage.facts[ENCODER], PREVIEW, **preview)
     other = submit(stage, "enzo", mirror, PREVIEW, again=True, **preview)
     attest(stage, "carla", other)
     approve(stage, "carla", "compliance", other)
     voided = stage["devi"].get(f"releases/{waiting['id']}")
-    stage.expect(voided["state"] == "voided", "what it was to replace changed: its review is void")
-    stage.say(f"{PREVIEW}: release {other['id']} is approved, so the review of {waiting['id']}, "
-              "which compared with what was there before, is void")  # fmt: skip
+    stage.expect(
+        voided["state"] == "voided", "the other review of the same deployment name is voided"
+    )
+    stage.say(
+        f"Release {other['id']} of {PREVIEW} is approved. Release {waiting['id']} was compared "
+        "with an earlier state, so its review is voided."
+    )
     radius = stage["milo"].get(f"versions/{mirror['id']}/recall")
     stage.prove("milo")
     stage["milo"].post(
         f"versions/{mirror['id']}/recall",
-        reason="The mirror's files are not those that the publisher signed.",
+        reason="The mirror's files differ from those that the publisher signed.",
         confirm=radius["digest"],
     )
-    stage.expect(_ended(stage, PREVIEW, "recalled"), "its release is recalled with the version")
-    stage.say(f"Milo recalls {MIRROR}: release {other['id']} is recalled with it, for good")
+    stage.expect(_ended(stage, PREVIEW, "recalled"), "the version's release is recalled too")
+    stage.say(
+        f"Milo recalls {MIRROR}. Its release {other['id']} is recalled too and can never "
+        "serve again."
+    )
 
 
 def _second_delivery(stage: Stage) -> dict[str, Any]:
@@ -209,8 +214,9 @@ def _copied_with_another_card(source: Path, folder: Path) -> None:
 
 
 def _emergency(stage: Stage) -> None:
-    """Two persons let a release through before its review; a third says afterwards whether that
-    was right. Both reviews are left for whoever looks at the portal.
+    """Two people grant emergency access before the review; a third has to review it afterwards.
+
+    Both reviews stay open, so that a visitor of the portal can finish them.
     """
     release = submit(
         stage,
@@ -222,30 +228,32 @@ def _emergency(stage: Stage) -> None:
         visibility="department",
         tier="limited",
         generates=True,
-        purpose="Docstrings for the release that goes out tonight.",
+        purpose="Write docstrings for tonight's release.",
     )
     if any(each["release"] == release["id"] for each in stage["ada"].all("break-glass")):
         return
     asked = stage["enzo"].post(
         f"releases/{release['id']}/break-glass",
-        reason="The build of tonight's release waits for it, and no reviewer is awake.",
+        reason="Tonight's build needs it, and no reviewer is available.",
         hours=1,
     )
     confirm = f"break-glass/{asked['id']}/confirm"
     stage.expect_refusal(
-        403, "Enzo, who asked for it, may not confirm it", lambda: stage["enzo"].post(confirm)
+        403,
+        "Enzo requested emergency access, so he cannot confirm it",
+        lambda: stage["enzo"].post(confirm),
     )
     stage.prove("adil")
     glass = stage["adil"].post(confirm)
     ensure_deployed(stage, "enzo", release)
     wait_serving(stage, "enzo", HOTFIX)
     stage.say(
-        f"{HOTFIX} serves by break-glass until {glass['ends_at'][11:16]} UTC: Enzo asked, Adil "
-        "(admin) confirmed, and every page says so"
+        f"{HOTFIX} serves on emergency access until {glass['ends_at'][11:16]} UTC: Enzo requested "
+        "it, and Adil (admin) confirmed it. Every page shows this."
     )
-    stage["adil"].post(f"break-glass/{asked['id']}/end", reason="The build is through.")
+    stage["adil"].post(f"break-glass/{asked['id']}/end", reason="The build is finished.")
     stage.wait_for(f"{HOTFIX} stops", lambda: _stopped(stage, HOTFIX))
-    stage.say("ended by Adil, and stopped; a third person still has to say whether it was right")
+    stage.say("Adil ends it, and the deployment stops. A third person still has to review it.")
 
 
 def _stopped(stage: Stage, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""10. Prove: the log verifies; one flipped bit is named; a release brings its evidence along."""
+"""10. Audit: verify the log, detect a flipped bit, and check a release's evidence pack."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from assay.demo.story.adapt import DOCSTRINGS
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("10. Prove: the audit log convicts whoever edits it"):
+    with stage.chapter("10. Audit: verify the log and export evidence"):
         export = stage.folder / "audit-export.jsonl"
         export.write_text(stage["asha"].text("audit/export"))
         finished = _verify(stage, export)
         stage.expect(finished.returncode == 0, f"the export verifies: {finished.stdout}")
-        stage.say(" ".join(finished.stdout.replace("✓", "").split()))
+        stage.say(
+            f"The exported log verifies. {' '.join(finished.stdout.replace('✓', '').split())}"
+        )
         copy, sequence = _flip_one_bit(export)
         finished = _verify(stage, copy)
         stage.expect(finished.returncode != 0, "the changed copy does not verify")
         output = " ".join((finished.stdout + finished.stderr).split())
-        stage.expect(str(sequence) in output, f"verify names row {sequence}: {output}")
-        stage.console.print(f"  [yellow]✗[/] one bit of row {sequence} flipped on a copy")
+        stage.expect(str(sequence) in output, f"the message names row {sequence}: {output}")
+        stage.console.print(
+            f"  [yellow]✗[/] One bit of row {sequence} is flipped in a copy; verification fails",
+            soft_wrap=True,
+        )
         stage.console.print(f"    [italic]{output}[/]", soft_wrap=True)
         _take_evidence(stage, _public_keys(export))
 
 
 def _take_evidence(stage: Stage, key: str) -> None:
-    """The pack of a release, checked by the script in it, with nothing but Python."""
+    """Check a release's evidence pack with the script inside it, which needs only Python."""
     release = stage.facts[f"release:{DOCSTRINGS}"]
     pack = stage.folder / f"release-{release['id']}-evidence.zip"
     pack.write_bytes(_when_sealed(stage, f"releases/{release['id']}/evidence"))
@@ -50,17 +55,17 @@ def _take_evidence(stage: Stage, key: str) -> None:
     stage.expect(checked.returncode == 0, f"the evidence pack verifies: {checked.stdout}")
     for line in checked.stdout.splitlines():
         stage.console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True)
-    stage.say(f"the evidence of release {release['id']} verifies offline: {pack.name}")
+    stage.say(f"The evidence pack of release {release['id']} verifies offline: {pack.name}.")
 
 
 def _public_keys(export: Path) -> str:
-    """The log's keys, which an auditor has from elsewhere; here, from the export before."""
+    """Return the log's public keys. An auditor has them from elsewhere; here, the export does."""
     with export.open() as lines:
         return str(json.loads(next(lines))["public_keys"])
 
 
 def _when_sealed(stage: Stage, path: str) -> bytes:
-    """A pack is of sealed events; they are within a second."""
+    """Return the pack once its events are sealed, which takes about a second."""
     for _ in range(20):
         try:
             return stage["asha"].content(path)
@@ -83,7 +88,7 @@ def _verify(stage: Stage, export: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _flip_one_bit(export: Path) -> tuple[Path, int]:
-    """Flip the lowest bit of one letter in the row in the middle; returns the copy and the row."""
+    """Flip the lowest bit of one letter in the middle row; return the copy and the row."""
     lines = export.read_text().splitlines(keepends=True)
     middle = len(lines) // 2
     sequence = int(json.loads(lines[middle])["sequence"])

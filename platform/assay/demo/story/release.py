@@ -1,4 +1,4 @@
-"""5 and 6. Release and review, then deploy; and what is refused on the way."""
+"""5 and 6. Submit, review and deploy releases, with the refusals on the way."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from assay.demo.story.adapt import DOCSTRINGS, SENTIMENT
 EMBEDDINGS = "sentence-embeddings"
 CANARY = "docstring-canary"
 OVERSIGHT = {
-    "overseers": "Whoever uses the answer, and the lead of the department.",
-    "stop_procedure": "The lead stops the deployment in the portal; requests are refused at once.",
+    "overseers": "The employees who use the answers, and the lead of the department.",
+    "stop_procedure": "The lead stops the deployment in the portal. Requests are refused at once.",
 }
 
 
 def existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | None:
-    """The newest release of that name in one of the states."""
+    """Return the newest release of that name in one of the states, or None."""
     for item in api.all("releases"):
         if item["deployment_name"] == deployment_name and item["state"] in states:
             release: dict[str, Any] = api.get(f"releases/{item['id']}")
@@ -30,9 +30,9 @@ def existing(api: Api, deployment_name: str, *states: str) -> dict[str, Any] | N
 def submit(
     stage: Stage, owner: str, version: dict[str, Any], name: str, **fields: Any
 ) -> dict[str, Any]:
-    """The open or approved release of that name, or a new one; with `again`, a new one in any case.
+    """Return the open or approved release of that name, or submit one; with `again`, always submit.
 
-    `answers` are the risk answers that are not the usual ones.
+    `answers` are risk answers that differ from the usual ones.
     """
     api = stage[owner]
     again = fields.pop("again", False)
@@ -66,20 +66,20 @@ def submit(
 
 
 def attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
-    """Attest every checklist item that waits for a person."""
+    """Attest every open checklist item that a person has to judge."""
     current = stage[reviewer].get(f"releases/{release['id']}")
     for item in current["review"]["checklist"]:
         if not item["automatic"] and item["state"] == "open":
             stage[reviewer].post(
                 f"releases/{release['id']}/checklist/{item['code']}",
-                note="Read the dossier; the answer is complete and fits the purpose.",
+                note="I read the dossier. The answer is complete and fits the purpose.",
             )
 
 
 def approve(
     stage: Stage, reviewer: str, speciality: str, release: dict[str, Any], **more: Any
 ) -> Any:
-    """One reviewer's approval of the dossier as it is; `more` goes with it, such as conditions."""
+    """Approve the current dossier as one reviewer; `more` holds extras such as conditions."""
     current = stage[reviewer].get(f"releases/{release['id']}")
     stage.prove(reviewer)
     return stage[reviewer].post(
@@ -93,7 +93,7 @@ def approve(
 
 
 def review(stage: Stage) -> None:
-    with stage.chapter("5. Release and review: nobody approves their own work"):
+    with stage.chapter("5. Review: other people approve each release"):
         release = submit(
             stage,
             "devi",
@@ -104,19 +104,22 @@ def review(stage: Stage) -> None:
             purpose="Suggest one-line docstrings to engineers, who accept or edit each one.",
             tier="limited",
         )
-        stage.say(f"release {release['id']} froze dossier {release['dossier_digest'][:12]}")
+        stage.say(
+            f"Devi submits release {release['id']} of {DOCSTRINGS}. Its dossier is frozen; the "
+            f"digest starts with {release['dossier_digest'][:12]}."
+        )
         if release["state"] != "approved":
             _the_whole_review(stage, release)
         for version, name, owner, fields in (
             (
                 stage.facts[SENTIMENT],
                 SENTIMENT,
-                "clara",
+                "mia",
                 {
-                    "departments": ["clinical"],
+                    "departments": ["media"],
                     "visibility": "department",
                     "tier": "limited",
-                    "purpose": "Sort drug reviews by sentiment for pharmacists to read first.",
+                    "purpose": "Sort film reviews by sentiment. Editors read the bad ones first.",
                 },
             ),
             (
@@ -124,10 +127,10 @@ def review(stage: Stage) -> None:
                 EMBEDDINGS,
                 "devi",
                 {
-                    "departments": ["engineering", "clinical"],
+                    "departments": ["engineering", "media"],
                     "visibility": "organisation",
                     "tier": "minimal",
-                    "purpose": "Sentence embeddings for search inside the departments.",
+                    "purpose": "Sentence embeddings for search within the departments.",
                 },
             ),
         ):
@@ -139,18 +142,20 @@ def review(stage: Stage) -> None:
                         other = approve(stage, reviewer, speciality, other)
             stage.expect(other["state"] == "approved", f"{name} is approved")
             stage.facts[f"release:{name}"] = other
-            stage.say(f"{name}: release {other['id']} approved until {other['expires_at'][:10]}")
+            stage.say(
+                f"Release {other['id']} of {name} is approved until {other['expires_at'][:10]}."
+            )
 
 
 def _the_whole_review(stage: Stage, release: dict[str, Any]) -> None:
     stage.expect_refusal(
         403,
-        "Devi, who submitted it, may not approve it",
+        "Devi submitted the release, so she cannot approve it",
         lambda: stage["devi"].post(
             f"releases/{release['id']}/decisions",
             verdict="approve",
             speciality="compliance",
-            reason="I made it and it is good.",
+            reason="I made it, and it works well.",
             digest=release["dossier_digest"],
         ),
     )
@@ -159,46 +164,54 @@ def _the_whole_review(stage: Stage, release: dict[str, Any]) -> None:
         word = {
             "verdict": "request_changes",
             "speciality": "compliance",
-            "reason": "Say who checks a suggested docstring before it is committed.",
+            "reason": "State who checks a suggested docstring before it is committed.",
             "digest": release["dossier_digest"],
         }
         stage.prove("carla")
-        stage.say("Carla has verified her identity with the code of her authenticator app")
+        stage.say("Carla verifies her identity with a code from her authenticator app.")
         release = stage["carla"].post(f"releases/{release['id']}/decisions", **word)
-        stage.say("Carla (compliance) requests changes")
+        stage.say("Carla (compliance) requests changes.")
     answers = dict(release["risk_answers"])
-    answers["notes"] = "An engineer accepts or edits each suggestion; nothing is committed unseen."
+    answers["notes"] = "An engineer accepts or edits each suggestion before it is committed."
     release = stage["devi"].post(
         f"releases/{release['id']}/answers",
-        message="The editor shows it; committing it takes a person. Added to the answers.",
+        message="The editor shows each suggestion, and an engineer accepts it. I added this.",
         risk_answers=answers,
     )
-    stage.say(f"Devi answers; the dossier is now {release['dossier_digest'][:12]}")
+    stage.say(
+        f"Devi answers. The dossier changes, and so does its digest: "
+        f"{release['dossier_digest'][:12]}."
+    )
     attest(stage, "carla", release)
     release = approve(stage, "carla", "compliance", release)
-    stage.say(f"Carla approves: {release['state'].replace('_', ' ')}, one role still missing")
+    stage.say(
+        f"Carla approves. The release stays {release['state'].replace('_', ' ')}: "
+        "model risk has to approve too."
+    )
     release = approve(stage, "milo", "model-risk", release)
     stage.expect(release["state"] == "approved", "two roles approve it")
-    stage.say(f"Milo (model risk) approves: approved until {release['expires_at'][:10]}")
+    stage.say(
+        f"Milo (model risk) approves. The release is valid until {release['expires_at'][:10]}."
+    )
 
 
 def _refuse_unapproved_deployment(stage: Stage, release: dict[str, Any]) -> None:
     stage.expect_refusal(
         409,
-        "An unapproved release may not be deployed",
+        "An unapproved release cannot be deployed",
         lambda: stage["enzo"].post("deployments", release=release["id"]),
     )
 
 
 def deploy(stage: Stage) -> None:
-    with stage.chapter("6. Deploy: what is loaded is hashed, and must be what was approved"):
+    with stage.chapter("6. Deploy: load only the approved bytes"):
         stage.facts[f"release:{DOCSTRINGS}"] = stage.found(
             existing(stage["devi"], DOCSTRINGS, "approved"),
             "docstring-writer has an approved release",
         )
-        for name, owner in ((EMBEDDINGS, "enzo"), (SENTIMENT, "clara"), (DOCSTRINGS, "enzo")):
+        for name, owner in ((EMBEDDINGS, "enzo"), (SENTIMENT, "mia"), (DOCSTRINGS, "enzo")):
             ensure_deployed(stage, owner, stage.facts[f"release:{name}"])
-        for name, owner in ((EMBEDDINGS, "enzo"), (SENTIMENT, "clara"), (DOCSTRINGS, "enzo")):
+        for name, owner in ((EMBEDDINGS, "enzo"), (SENTIMENT, "mia"), (DOCSTRINGS, "enzo")):
             served = wait_serving(stage, owner, name)
             replica = served["replicas"][0]
             stage.expect(
@@ -206,8 +219,8 @@ def deploy(stage: Stage) -> None:
                 f"{name} loaded exactly the approved digest",
             )
             stage.say(
-                f"{name} serves {replica['loaded_digest'][:12]}, loaded and verified in "
-                f"{replica['load_seconds']:.1f} s"
+                f"{name} serves the approved digest {replica['loaded_digest'][:12]}. Loading and "
+                f"verifying took {replica['load_seconds']:.1f} s."
             )
         _tampered_bytes_are_refused(stage)
 
@@ -239,7 +252,7 @@ def wait_serving(stage: Stage, owner: str, name: str) -> dict[str, Any]:
 
 
 def _tampered_bytes_are_refused(stage: Stage) -> None:
-    """Change one byte of an approved artefact on the disk, deploy it, and put the byte back."""
+    """Change one byte of an approved file on the disk, deploy it, and restore the byte."""
     version = stage.facts[DOCSTRINGS]
     release = submit(
         stage,
@@ -249,7 +262,7 @@ def _tampered_bytes_are_refused(stage: Stage) -> None:
         environment="staging",
         departments=["engineering"],
         visibility="department",
-        purpose="A second place for the same version, to show what a changed byte does.",
+        purpose="A staging copy of the same version, to show that a changed byte is refused.",
         tier="minimal",
     )
     if release["state"] != "approved":
@@ -264,19 +277,22 @@ def _tampered_bytes_are_refused(stage: Stage) -> None:
             now = stage["enzo"].get(f"deployments/{made['id']}")
             return now if now["state"] in {"refused", "serving"} else None
 
-        outcome = stage.wait_for("the changed artefact is refused", refused)
+        outcome = stage.wait_for("the changed file is refused", refused)
     finally:
         _flip_byte(file)
-    stage.expect(file.read_bytes() == original, "the byte is back")
-    stage.expect(outcome["state"] == "refused", "one changed byte is refused at load")
-    stage.refused("One byte changed on the disk: refused at load", _as_refusal(outcome["message"]))
+    stage.expect(file.read_bytes() == original, "the byte is restored")
+    stage.expect(outcome["state"] == "refused", "a version with a changed byte is refused at load")
+    stage.refused(
+        "One byte of an approved file is changed on the disk; the worker refuses to load it",
+        _as_refusal(outcome["message"]),
+    )
     event = stage.wait_for(
         "the refusal is audited",
         lambda: stage["asha"].get("audit/events", action="deployment:load", outcome="denied")[
             "results"
         ],
     )[0]
-    stage.say(f"audit event {event['id']}: {event['action']} {event['outcome']}")
+    stage.say(f"The refusal is audit event {event['id']}: {event['action']} {event['outcome']}.")
 
 
 def _as_refusal(message: str) -> Refused:
@@ -289,7 +305,7 @@ def _weights(stage: Stage, digest: str) -> Path:
 
 
 def _flip_byte(file: Path) -> bytes:
-    """Flip the lowest bit of the last byte; returns what the file held before."""
+    """Flip the lowest bit of the last byte; return the earlier content."""
     before = file.read_bytes()
     mode = file.stat().st_mode
     os.chmod(file, mode | 0o200)

@@ -1,4 +1,4 @@
-"""7. Use: applications with keys, through the official `openai` client; and who is refused."""
+"""7. Use: call the models with API keys, through the official `openai` client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 from openai import OpenAI, PermissionDeniedError, RateLimitError
+from rich.markup import escape
 
 from assay.demo.client import Refused
 from assay.demo.stage import Stage
@@ -13,11 +14,15 @@ from assay.demo.story.adapt import DOCSTRINGS, SENTIMENT
 from assay.demo.story.release import EMBEDDINGS
 
 FUNCTION = "def add(a, b):\n    return a + b"
+REVIEWS = {
+    "positive": "A warm and funny film with wonderful performances.",
+    "negative": "A dull, lifeless mess that wastes its cast.",
+}
 PROMPT = "Write the one-line docstring of this Python function.\n\n```python\n" + FUNCTION + "\n```"
 
 
 def new_key(stage: Stage, owner: str, department: str, name: str, **fields: Any) -> dict[str, Any]:
-    """A fresh key; the secret is in the answer, once."""
+    """Create a key; only this answer contains the secret."""
     key: dict[str, Any] = stage[owner].post(
         "keys",
         department=department,
@@ -40,9 +45,9 @@ def _client(stage: Stage, key: str) -> OpenAI:
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("7. Use: an application asks, and gets a governed answer"):
+    with stage.chapter("7. Use: call the models with API keys"):
         engineering = new_key(stage, "enzo", "engineering", "editor plugin")
-        clinical = new_key(stage, "clara", "clinical", "review triage")
+        media = new_key(stage, "mia", "media", "review triage")
         finance = new_key(stage, "fay", "finance", "spreadsheet add-in")
         stage.facts["key"] = engineering["key"]
         stage.prove("ada")
@@ -51,7 +56,7 @@ def run(stage: Stage) -> None:
         )
         _chat(stage, _client(stage, engineering["key"]))
         _embeddings(stage, _client(stage, engineering["key"]))
-        _classify(stage, clinical["key"])
+        _classify(stage, media["key"])
         _policy_refuses(stage, finance["key"])
         _quota_refuses(stage)
         _revoked_key_is_dead(stage)
@@ -66,8 +71,11 @@ def _chat(stage: Stage, client: OpenAI) -> None:
     )
     text = answer.choices[0].message.content or ""
     stage.expect(len(text.strip()) > 0, "a chat completion has text")
-    spent = stage.found(answer.usage, "a chat completion says what it cost")
-    stage.say(f"chat: {text.strip()!r} ({spent.completion_tokens} tokens)")
+    spent = stage.found(answer.usage, "a chat completion reports its token usage")
+    stage.say(
+        f"{DOCSTRINGS} answers a chat request: {escape(repr(text.strip()))} "
+        f"({spent.completion_tokens} tokens)."
+    )
     stream = client.chat.completions.create(
         model=DOCSTRINGS,
         messages=[{"role": "user", "content": PROMPT}],
@@ -82,9 +90,9 @@ def _chat(stage: Stage, client: OpenAI) -> None:
         usage = chunk.usage or usage
         if chunk.choices and chunk.choices[0].delta.content:
             pieces.append(chunk.choices[0].delta.content)
-    stage.expect("".join(pieces) == text, "the stream says the same as the whole answer")
-    stage.expect(usage is not None, "the stream ends with its usage")
-    stage.say(f"the same, streamed in {len(pieces)} pieces")
+    stage.expect("".join(pieces) == text, "the streamed answer equals the complete one")
+    stage.expect(usage is not None, "the stream ends with its token usage")
+    stage.say(f"The same answer, streamed, arrives in {len(pieces)} chunks.")
 
 
 def _embeddings(stage: Stage, client: OpenAI) -> None:
@@ -99,9 +107,10 @@ def _embeddings(stage: Stage, client: OpenAI) -> None:
 
     near = cosine(vectors[0].embedding, vectors[1].embedding)
     far = cosine(vectors[0].embedding, vectors[2].embedding)
-    stage.expect(near > far, "cats are nearer to kittens than to revenue")
+    stage.expect(near > far, "sentences about cats are more similar than cats and revenue")
     stage.say(
-        f"embeddings: {len(vectors[0].embedding)} numbers; cosine {near:.2f} against {far:.2f}"
+        f"{EMBEDDINGS} returns {len(vectors[0].embedding)} numbers a sentence. Similarity of "
+        f"“cat” and “kitten”: {near:.2f}; of “cat” and “revenue”: {far:.2f}."
     )
 
 
@@ -109,12 +118,16 @@ def _classify(stage: Stage, key: str) -> None:
     response = httpx.post(
         f"{stage.stack.url}/v1/classify",
         headers={"authorization": f"Bearer {key}"},
-        json={"model": SENTIMENT, "input": ["This medicine changed my life, no side effects."]},
+        json={"model": SENTIMENT, "input": list(REVIEWS.values())},
         timeout=120,
     )
     stage.expect(response.status_code == 200, f"classify answers: {response.text[:200]}")
-    best = response.json()["data"][0]
-    stage.say(f"classify: {best['label']} ({best['scores'][0]['score']:.2f})")
+    for (label, text), found in zip(REVIEWS.items(), response.json()["data"], strict=True):
+        stage.expect(found["label"] == label, f"“{text}” is classified as {label}")
+        stage.say(
+            f"{SENTIMENT} labels “{text}” as {found['label']} "
+            f"(probability {found['scores'][0]['score']:.2f})."
+        )
 
 
 def _policy_refuses(stage: Stage, key: str) -> None:
@@ -125,11 +138,11 @@ def _policy_refuses(stage: Stage, key: str) -> None:
     except PermissionDeniedError as error:
         body = error.body if isinstance(error.body, dict) else {}
         stage.refused(
-            "Finance's key is refused by policy",
+            "The policy refuses finance's key",
             Refused(error.status_code, {"detail": body.get("message", str(error))}),
         )
     else:
-        stage.expect(False, "finance's key is refused by policy")
+        stage.expect(False, "the policy refuses finance's key")
 
 
 def _quota_refuses(stage: Stage) -> None:
@@ -145,11 +158,11 @@ def _quota_refuses(stage: Stage) -> None:
     except RateLimitError as error:
         body = error.body if isinstance(error.body, dict) else {}
         stage.refused(
-            "A key over its quota waits",
+            "A key that exceeds its quota is refused until the minute is over",
             Refused(error.status_code, {"detail": body.get("message", str(error))}),
         )
     else:
-        stage.expect(False, "the third request in a minute is over a quota of two")
+        stage.expect(False, "the third request in a minute exceeds a quota of two")
     stage["enzo"].post(f"keys/{key['id']}/revoke")
 
 
@@ -164,8 +177,8 @@ def _revoked_key_is_dead(stage: Stage) -> None:
         response = httpx.get(f"{stage.stack.url}/v1/models", headers=headers, timeout=30)
         return response if response.status_code == 401 else None
 
-    response = stage.wait_for("a revoked key is dead", dead, timeout_s=5)
+    response = stage.wait_for("the revoked key is refused", dead, timeout_s=5)
     stage.refused(
-        "A revoked key is dead",
+        "A revoked key is refused",
         Refused(401, {"detail": response.json()["error"]["message"]}),
     )
