@@ -41,6 +41,9 @@ class _Quiet:
     def log(self, message: str) -> None:
         """Nothing is shown."""
 
+    def warn(self, message: str) -> None:
+        """Nothing is shown."""
+
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         """Nothing is shown."""
 

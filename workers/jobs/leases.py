@@ -26,6 +26,8 @@ from workers.jobs.states import job_audit, job_lock, job_move
 EVENTS_PER_JOB = 5_000
 MESSAGE_CHARACTERS = 1_000
 ERROR_CHARACTERS = 2_000
+# In an event's data: the line is a warning.
+WARNING = "warning"
 BACKOFF_FIRST_S = 5
 BACKOFF_LONGEST_S = 60
 

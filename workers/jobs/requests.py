@@ -16,6 +16,7 @@ from governance.principals import Principal
 from registry.catalogue import Task, get_task
 from registry.datasets.models import Classification, DatasetVersion
 from registry.datasets.selectors import datasets_visible_to
+from registry.evaluations.models import Gate
 from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_submit
 from registry.intake.states import set_state
@@ -67,7 +68,8 @@ def fine_tune_request(
     """Queue an adaptation of `base_version` on `dataset_version`, as the next version of `model`.
 
     Raises:
-        InvalidInput: method, settings, base or data do not fit the task; `fields` says where.
+        InvalidInput: method, settings, base or data do not fit the task, or the model is tested on
+            the data; `fields` says where.
         NotFound: base or data may not be seen by the actor.
         WrongState: the base is recalled.
         NotPermitted: no right to start jobs in the model's department, or restricted data.
@@ -79,6 +81,7 @@ def fine_tune_request(
         raise _invalid("method", f"{task.title} has no method {method!r}; it has: {known}.")
     _check_base(actor, model, base_version)
     _check_data(actor, model, dataset_version)
+    _refuse_test_data(model, dataset_version)
     settings = _validated(task, hyperparameters or {})
     return job_create(
         actor=actor,
@@ -178,6 +181,15 @@ def _check_data(actor: Principal, model: Model, data: DatasetVersion) -> None:
             "dataset",
             f"{data} is restricted; {model.name} is shared with every department, "
             "so it may not be used for it.",
+        )
+
+
+def _refuse_test_data(model: Model, data: DatasetVersion) -> None:
+    if Gate.objects.filter(model=model, dataset=data.dataset).exists():
+        raise _invalid(
+            "dataset",
+            f"{model.name} is tested on {data.dataset.name}, by its gates; a model that has "
+            "learned its test data passes any gate. Choose other data.",
         )
 
 

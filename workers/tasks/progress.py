@@ -13,6 +13,7 @@ from django.db import Error, close_old_connections, connections
 
 from registry.manifests import build_manifest
 from workers.jobs.leases import (
+    WARNING,
     Claim,
     LeaseLost,
     Report,
@@ -59,6 +60,9 @@ class LeasedProgress:
 
     def log(self, message: str) -> None:
         self._add(Report(message=message))
+
+    def warn(self, message: str) -> None:
+        self._add(Report(message=message, values={WARNING: 1}))
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         """Keeps at most about 2,000 points of a run, evenly spread, and the last one."""

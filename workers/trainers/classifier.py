@@ -67,10 +67,18 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     train_rows, validation_rows = _split(rows, labels, settings.validation_fraction, seed)
     progress.log(
         f"{len(train_rows)} rows to train on and {len(validation_rows)} to validate on, "
-        f"labels {', '.join(labels)}; {dropped} repeated texts left out."
+        f"labels {', '.join(labels)}."
     )
+    if dropped:
+        progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
     transformers.set_seed(seed)
     model, tokenizer = _model(request, labels, settings.max_length)
+    shortened, longest = _too_long(rows, tokenizer, settings.max_length)
+    if shortened:
+        progress.warn(
+            f"{shortened} of {len(rows)} texts are longer than max_length {settings.max_length}; "
+            f"only their beginning is read. The longest has {longest} tokens."
+        )
     reporter = Reporter(progress)
     trainer = _WeightedTrainer(
         head_rate=HEAD_FACTOR * settings.learning_rate,
@@ -104,6 +112,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             "train_rows": len(train_rows),
             "validation_rows": len(validation_rows),
             "steps": trainer.state.max_steps,
+            "rows": len(rows) + dropped,
+            "rows_left_out": dropped,
+            "rows_shortened": shortened,
         },
         notes=f"The weights of step {best} were the best on the validation split."
         if best
@@ -181,6 +192,18 @@ def _encoded(
         {"input_ids": ids, "attention_mask": mask, "labels": number[row["label"]]}
         for ids, mask, row in zip(tokens["input_ids"], tokens["attention_mask"], rows, strict=True)
     ]
+
+
+def _too_long(rows: list[dict[str, Any]], tokenizer: Any, max_length: int) -> tuple[int, int]:
+    """How many texts have more than `max_length` tokens, and how many tokens the longest has."""
+    texts = [row["text"] for row in rows]
+    cut = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    # Only those that fill the room may be longer.
+    full = [text for text, ids in zip(texts, cut, strict=True) if len(ids) >= max_length]
+    if not full:
+        return 0, max(map(len, cut))
+    lengths = [len(ids) for ids in tokenizer(full, truncation=False, verbose=False)["input_ids"]]
+    return sum(length > max_length for length in lengths), max(lengths)
 
 
 def _weights(rows: list[dict[str, Any]], labels: list[str]) -> torch.Tensor:

@@ -25,6 +25,34 @@ class Example:
     start: int
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Conversations cut to a length: `left_out` had no room for any of their answer, `shortened`
+    for all of it. `longest` is the length of the longest, in tokens."""
+
+    examples: list[Example]
+    left_out: int
+    shortened: int
+    longest: int
+
+    def words(self, max_length: int) -> str:
+        """Return what did not fit into `max_length`, in sentences; empty when everything did."""
+        if not self.left_out and not self.shortened:
+            return ""
+        total = len(self.examples) + self.left_out
+        said = []
+        if self.left_out:
+            said.append(
+                f"{self.left_out} of {total} conversations are left out: their prompts leave no "
+                f"room for an answer within {max_length} tokens."
+            )
+        if self.shortened:
+            said.append(
+                f"{self.shortened} of {total} answers are cut short at {max_length} tokens."
+            )
+        return " ".join([*said, f"The longest conversation has {self.longest} tokens."])
+
+
 def read_conversations(path: Path) -> list[dict[str, Any]]:
     """Rows {"messages": […]} that end with the assistant's answer. Raises BadMaterial."""
     return read_rows(path, _is_conversation, '{"messages": [{"role": …, "content": …}, …]}')
@@ -71,7 +99,10 @@ class ConversationReader:
             raise BadMaterial(f"A conversation cannot be read. {error}") from error
 
     def example(self, row: dict[str, Any], max_length: int) -> Example | None:
-        """The whole conversation; None when there is no room for any of the answer."""
+        """The conversation; None when there is no room for any of the answer."""
+        return _cut(self._whole(row), max_length)
+
+    def _whole(self, row: dict[str, Any]) -> Example:
         prompt = self.prompt(row)
         try:
             (answer,) = self._prompts.encode_texts(
@@ -79,20 +110,30 @@ class ConversationReader:
             )
         except RequestRefused as error:
             raise BadMaterial(f"An answer cannot be read. {error}") from error
-        tokens = [*prompt, *answer, self._end][:max_length]
-        return Example(tokens, len(prompt)) if len(tokens) > len(prompt) else None
+        return Example([*prompt, *answer, self._end], len(prompt))
 
-    def examples(self, rows: list[dict[str, Any]], max_length: int) -> list[Example]:
+    def examples(self, rows: list[dict[str, Any]], max_length: int) -> Fitted:
         """Every conversation that has room. Raises BadMaterial when none has."""
-        found = [self.example(row, max_length) for row in rows]
-        kept = [example for example in found if example is not None]
+        kept: list[Example] = []
+        shortened = longest = 0
+        for row in rows:
+            whole = self._whole(row)
+            longest = max(longest, len(whole.tokens))
+            if (example := _cut(whole, max_length)) is not None:
+                kept.append(example)
+                shortened += len(example.tokens) < len(whole.tokens)
         if not kept:
             raise BadMaterial(f"No prompt leaves room for an answer within {max_length} tokens.")
-        return kept
+        return Fitted(kept, len(rows) - len(kept), shortened, longest)
 
     def close(self) -> None:
         """End the processes."""
         self._prompts.close()
+
+
+def _cut(whole: Example, max_length: int) -> Example | None:
+    tokens = whole.tokens[:max_length]
+    return Example(tokens, whole.start) if len(tokens) > whole.start else None
 
 
 def collate(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:

@@ -61,6 +61,8 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     total = (len(scored) + len(written)) * (1 if request.base is None else 2)
     untuned: _Measured | None = None
     with closing(ConversationReader(tokenizer)) as reader:
+        if said := reader.examples(scored, MAX_LENGTH).words(MAX_LENGTH):
+            progress.warn(said)
         run = _Run(model, tokenizer, reader, progress, total)
         found = run.measure(scored, written)
         if request.base is not None:
@@ -199,7 +201,6 @@ class _Run:
             return self._measure(scored, written)
 
     def _measure(self, scored: list[dict[str, Any]], written: list[dict[str, Any]]) -> _Measured:
-        self._reader.examples(scored, MAX_LENGTH)
         losses, tokens = np.zeros(len(scored)), np.zeros(len(scored), dtype=np.int64)
         for first, batch in _batches(scored):
             found = {

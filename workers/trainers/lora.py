@@ -17,6 +17,8 @@ from workers.engines.architectures import CAUSAL, UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer
 from workers.trainers.conversations import (
     ConversationReader,
+    Example,
+    Fitted,
     collate,
     read_conversations,
 )
@@ -31,6 +33,8 @@ from workers.trainers.training import (
 )
 
 MIN_ROWS = 8
+# Of the conversations, the part that must fit into `max_length`.
+LEAST_SHARE = 0.5
 MAX_VALIDATION_ROWS = 32
 CHECKPOINT_STEPS = 20
 
@@ -65,10 +69,10 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     transformers.set_seed(seed)
     model, tokenizer = _model(request.base, settings)
     rows = read_conversations(request.train_file)
-    train_rows, validation_rows = _split(rows, settings.validation_fraction, seed)
     with closing(ConversationReader(tokenizer)) as reader:
-        train_set = reader.examples(train_rows, settings.max_length)
-        validation_set = reader.examples(validation_rows, settings.max_length)
+        fitted = reader.examples(rows, settings.max_length)
+    _require_enough(fitted, len(rows), settings.max_length, progress)
+    train_set, validation_set = _split(fitted.examples, settings.validation_fraction, seed)
     progress.log(
         f"{len(train_set)} conversations to train on and {len(validation_set)} to validate on; "
         f"{model.get_nb_trainable_parameters()[0]:,} of "
@@ -98,6 +102,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             "train_rows": len(train_set),
             "validation_rows": len(validation_set),
             "steps": trainer.state.max_steps,
+            "rows": len(rows),
+            "rows_left_out": fitted.left_out,
+            "rows_shortened": fitted.shortened,
         },
         notes=f"Loss on the validation split: {before:.3f} before, {after:.3f} after.",
     )
@@ -125,13 +132,25 @@ def _model(base: Path, settings: LoraSettings) -> tuple[Any, Any]:
     return peft.get_peft_model(model, adapter), load_tokenizer(base)
 
 
+def _require_enough(fitted: Fitted, rows: int, max_length: int, progress: Progress) -> None:
+    """Warn of what does not fit. Raises BadMaterial when too little of the data does."""
+    if rows < MIN_ROWS:
+        raise BadMaterial(f"There are {rows} conversations; at least {MIN_ROWS} are needed.")
+    said, kept = fitted.words(max_length), len(fitted.examples)
+    if kept < max(MIN_ROWS, rows * LEAST_SHARE):
+        raise BadMaterial(
+            f"Only {kept} of {rows} conversations fit into max_length {max_length}; at least half "
+            f"of them, and {MIN_ROWS}, must. {said} Raise max_length, or train on shorter rows."
+        )
+    if said:
+        progress.warn(said)
+
+
 def _split(
-    rows: list[dict[str, Any]], fraction: float, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} conversations; at least {MIN_ROWS} are needed.")
-    shuffled = random.Random(seed).sample(rows, len(rows))
-    size = min(max(1, round(len(rows) * fraction)), MAX_VALIDATION_ROWS)
+    examples: list[Example], fraction: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    shuffled = random.Random(seed).sample(examples, len(examples))
+    size = min(max(1, round(len(examples) * fraction)), MAX_VALIDATION_ROWS)
     return shuffled[size:], shuffled[:size]
 
 

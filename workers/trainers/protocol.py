@@ -24,6 +24,9 @@ class Progress(Protocol):
     def log(self, message: str) -> None:
         """One line for a person."""
 
+    def warn(self, message: str) -> None:
+        """One line that a person must not miss, such as rows that are left out."""
+
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         """One point of the curves, such as {"loss": 1.9, "learning_rate": 5e-5}."""
 

@@ -18,6 +18,7 @@ from assay.portal.views import (
     datasets,
     departments,
     deployments,
+    fine_tuning,
     groups,
     inbox,
     incidents,
@@ -96,7 +97,12 @@ urlpatterns = [
     path("models/<slug:name>", models.ModelPage.as_view(), name="model"),
     path("models/<slug:name>/compare", models.ModelCompare.as_view(), name="model_compare"),
     path("models/<slug:name>/gates", models.GateSet.as_view(), name="model_gate"),
-    path("models/<slug:name>/fine-tune", models.FineTune.as_view(), name="model_fine_tune"),
+    path("models/<slug:name>/fine-tune", fine_tuning.FineTune.as_view(), name="model_fine_tune"),
+    path(
+        "models/<slug:name>/fine-tune/outlook",
+        fine_tuning.FineTuneOutlook.as_view(),
+        name="model_fine_tune_outlook",
+    ),
     path("versions/<int:id>", versions.VersionPage.as_view(), name="version"),
     path("versions/<int:id>/evaluate", versions.Evaluate.as_view(), name="version_evaluate"),
     path(

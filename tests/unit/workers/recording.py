@@ -16,12 +16,17 @@ class Recorder:
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.lines: list[str] = []
+        self.warnings: list[str] = []
         self.points: list[tuple[int, int, dict[str, float]]] = []
         self.checkpoints: list[Path] = []
         self.stop_at = stop_at
 
     def log(self, message: str) -> None:
         self.lines.append(message)
+
+    def warn(self, message: str) -> None:
+        self.lines.append(message)
+        self.warnings.append(message)
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         self.points.append((step, total, values))

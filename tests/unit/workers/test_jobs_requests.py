@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput, NotFound, WrongState
+from registry.evaluations.models import Gate
 from registry.intake.models import IntakeState
 from tests.unit.workers import company
 from workers.jobs.models import Job
@@ -97,6 +98,25 @@ def test_restricted_data_may_not_go_into_a_model_that_is_shared() -> None:
     with pytest.raises(InvalidInput, match="is restricted"):
         fine_tune(model=company.model("open", CLASSIFY, shared=True), dataset_version=restricted)
     assert fine_tune(dataset_version=restricted).state == "queued"
+
+
+def test_a_model_is_not_trained_on_the_data_that_carries_its_gates() -> None:
+    tested = company.data("held-out", CLASSIFY)
+    model = company.model("sentiment", CLASSIFY)
+    gate = Gate.objects.create(
+        model=company.model("other", CLASSIFY),
+        dataset=tested.dataset,
+        metric="accuracy",
+        comparator=">=",
+        threshold=0.8,
+        created_by=tested.created_by,
+    )
+    # Test data of another model is told on the form, and no more.
+    assert fine_tune(dataset_version=tested).state == "queued"
+    gate.pk, gate.model = None, model
+    gate.save()
+    with pytest.raises(InvalidInput, match="sentiment is tested on held-out, by its gates"):
+        fine_tune(dataset_version=tested)
 
 
 def test_an_evaluation_names_version_and_data_by_digest() -> None:

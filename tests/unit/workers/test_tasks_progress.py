@@ -56,6 +56,14 @@ def test_lines_and_points_reach_the_job_and_curves_are_thinned(claim: Claim) -> 
     assert job.events.last().message == "Trained."
 
 
+def test_a_warning_is_an_event_that_says_so(claim: Claim) -> None:
+    with LeasedProgress(claim) as progress:
+        progress.warn("188 of 200 conversations are left out.")
+        progress.log("Trained.")
+    said = [(event.message[:3], event.data) for event in job_of(claim).events.all()]
+    assert said == [("188", {"warning": 1}), ("Tra", {})]
+
+
 def test_a_cancel_reaches_the_run_with_its_next_report(claim: Claim) -> None:
     with LeasedProgress(claim) as progress:
         assert not progress.should_stop()

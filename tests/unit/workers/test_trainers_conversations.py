@@ -38,11 +38,16 @@ def test_a_conversation_is_the_tokens_that_transformers_makes(tokenizer: Any) ->
     prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     answer = tokenizer(ROW["messages"][1]["content"], add_special_tokens=False)["input_ids"]
     with closing(ConversationReader(tokenizer)) as reader:
-        (example,) = reader.examples([ROW], 256)
+        (example,) = reader.examples([ROW], 256).examples
         assert reader.prompt(ROW) == prompt
         assert example.tokens == [*prompt, *answer, tokenizer.eos_token_id]
         assert example.start == len(prompt)
         assert reader.example(ROW, len(prompt)) is None
+        fitted = reader.examples([ROW, ROW], len(example.tokens) - 1)
+        assert (len(fitted.examples), fitted.left_out, fitted.shortened) == (2, 0, 2)
+        assert fitted.longest == len(example.tokens)
+        assert "2 of 2 answers are cut short" in fitted.words(10)
+        assert reader.examples([ROW], 256).words(256) == ""
         with pytest.raises(BadMaterial, match="leaves room"):
             reader.examples([ROW], len(prompt))
 

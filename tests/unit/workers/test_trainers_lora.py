@@ -44,6 +44,7 @@ def train(
     progress: Recorder,
     name: str,
     resume_from: Path | None = None,
+    rows: list[dict[str, Any]] | None = None,
     **wish: Any,
 ) -> TrainingResult:
     from workers.trainers.lora import train as run
@@ -52,7 +53,7 @@ def train(
         task="text-generation",
         method="lora",
         base=base,
-        train_file=write(folder / "train.jsonl", conversations(48)),
+        train_file=write(folder / "train.jsonl", rows or conversations(48)),
         output=folder / name,
         checkpoints=folder / "checkpoints" / name,
         hyperparameters={"max_steps": 24, "batch_size": 4, "learning_rate": 0.01, **wish},
@@ -119,6 +120,44 @@ def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
         ("input length", 2),
     ]
     assert all(part["baseline"] > part["value"] for part in found.slices)
+
+
+def long_prompts(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"Read this {number}. " + "word " * 120},
+                {"role": "assistant", "content": "I did."},
+            ]
+        }
+        for number in range(count)
+    ]
+
+
+def test_rows_that_do_not_fit_are_counted_in_a_warning_and_in_the_parameters(
+    tiny: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    rows = [*conversations(30), *long_prompts(10)]
+    result = train(tiny, tmp_path, progress, "some", rows=rows, max_length=100, max_steps=2)
+    (warning,) = progress.warnings
+    assert "10 of 40 conversations are left out" in warning
+    assert "within 100 tokens" in warning
+    found = {name: result.parameters[name] for name in result.parameters if "rows" in name}
+    assert (found["rows"], found["rows_left_out"], found["rows_shortened"]) == (40, 10, 0)
+    assert found["train_rows"] + found["validation_rows"] == 30
+
+
+def test_a_run_stops_when_less_than_half_of_the_rows_fit(
+    tiny: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    rows = [*conversations(12), *long_prompts(188)]
+    with pytest.raises(BadMaterial, match="Only 12 of 200 conversations fit") as refused:
+        train(tiny, tmp_path, progress, "few", rows=rows, max_length=100)
+    assert "188 of 200 conversations are left out" in str(refused.value)
+    assert "Raise max_length" in str(refused.value)
+    few = [*conversations(7), *long_prompts(6)]
+    with pytest.raises(BadMaterial, match="Only 7 of 13"):
+        train(tiny, tmp_path, progress, "fewer", rows=few, max_length=100)
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,30 @@ def duration(milliseconds: float | None) -> str:
     return f"{value:,.0f} ms" if value < 10_000 else seconds(int(value))
 
 
+def _about_seconds(value: float) -> str:
+    if value < 90:
+        return f"{max(1, round(value))} s"
+    if value < 90 * 60:
+        return f"{round(value / 60)} min"
+    return f"{value / 3600:,.1f} h"
+
+
+@register.filter
+def range_of_time(seconds_range: tuple[float, float]) -> str:
+    """Two times in seconds as `about 2 min to 5 min`."""
+    low, high = map(_about_seconds, seconds_range)
+    return f"about {low}" if low == high else f"about {low} to {high}"
+
+
+@register.filter
+def range_of_money(micro: tuple[int, int]) -> str:
+    """Two amounts of micro-units as `0.02 EUR to 0.05 EUR`."""
+    if not any(micro):
+        return "no price is set"
+    low, high = (about(each, "money_per_month") for each in micro)
+    return f"about {low}" if low == high else f"about {low} to {high}"
+
+
 @register.filter
 def money(micro: int | None) -> str:
     """Micro-units of the currency to four places, so that a column of them lines up."""

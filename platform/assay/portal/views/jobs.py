@@ -17,6 +17,7 @@ from governance.permissions import Action
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
 from registry.versions.selectors import versions_visible_to
+from workers.jobs.leases import WARNING
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel
@@ -62,6 +63,7 @@ class JobPage(Screen):
             "job": job,
             "live": is_live(job),
             "events": [event for event in events if event.message],
+            "warnings": [event.message for event in events if event.data.get(WARNING)],
             "after": events[-1].pk if events else 0,
             "curves": curves(events),
             "result": result_of(self, job),

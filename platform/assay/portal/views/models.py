@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.comparison import pair_of
-from assay.portal.forms import FineTuneForm, GateForm, ModelForm
+from assay.portal.forms import GateForm, ModelForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.readiness import gate_line
 from assay.portal.series import metric_by_version
@@ -19,7 +19,7 @@ from governance.errors import NotFound
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalogue import TASKS
-from registry.datasets.selectors import dataset_versions_visible_to, datasets_visible_to
+from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.selectors import (
     evaluations_visible_to,
     gate_standings,
@@ -31,8 +31,6 @@ from registry.versions.selectors import model_get, models_visible_to, versions_v
 from registry.versions.services import model_create
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
-from workers.jobs.requests import fine_tune_request
-from workers.jobs.training import training_bases
 
 COMPARED_SHOWN = 200
 
@@ -227,45 +225,3 @@ class GateSet(ActionScreen):
         gate = gate_set(actor=self.actor, model=model, **cleaned(self.form(model)))
         messages.success(self.request, f"The gate {gate} is set.")
         return redirect("portal:model", name=model.name)
-
-
-class FineTune(ActionScreen):
-    """Starts a training run that ends in a new version."""
-
-    template_name = "portal/form.html"
-
-    def form(self, model: Model) -> FineTuneForm:
-        given = self.request.GET.get("dataset_version", "")
-        return FineTuneForm(
-            self.request.POST or None,
-            initial={"dataset_version": given} if given.isdecimal() else None,
-            task=model.task,
-            bases=training_bases(self.actor, model.task),
-            dataset_versions=dataset_versions_visible_to(self.actor).filter(
-                dataset__task=model.task
-            ),
-        )
-
-    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
-        model = model_get(actor=self.actor, name=name)
-        return {
-            "form": self.form(model),
-            "title": f"Adapt {model.name}",
-            "lead": "Runs on the compute plane. What comes out is registered as the next version.",
-            "submit": "Start the job",
-            "back_to": model,
-        }
-
-    def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
-        model = model_get(actor=self.actor, name=name)
-        form = self.form(model)
-        values = cleaned(form)
-        job = fine_tune_request(
-            actor=self.actor,
-            model=model,
-            base_version=values["base_version"],
-            method=values["method"],
-            dataset_version=values["dataset_version"],
-            hyperparameters=form.hyperparameter_values(),
-        )
-        return redirect("portal:job", id=job.pk)

@@ -1,0 +1,111 @@
+"""Fine-tuning: the form, and what to expect of the job before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from pydantic import ValidationError
+
+from assay.portal.forms import FineTuneForm
+from assay.portal.http import ActionScreen, Screen, cleaned
+from governance.principals import Principal
+from registry.catalogue import get_task
+from registry.datasets.selectors import dataset_versions_visible_to
+from registry.evaluations.selectors import gates_visible_to
+from registry.versions.models import Model
+from registry.versions.selectors import model_get
+from workers.jobs.estimates import Estimate, fine_tune_estimate
+from workers.jobs.requests import fine_tune_request
+from workers.jobs.training import training_bases
+
+
+def form_of(actor: Principal, model: Model, given: Any, **more: Any) -> FineTuneForm:
+    """The form for `model`, with the bases and data that the actor may see."""
+    return FineTuneForm(
+        given,
+        task=model.task,
+        bases=training_bases(actor, model.task),
+        dataset_versions=dataset_versions_visible_to(actor).filter(dataset__task=model.task),
+        **more,
+    )
+
+
+def outlook(actor: Principal, model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Gates on the chosen data, and the estimate; `given` is what a form has of the fields."""
+    form = form_of(actor, model, given)
+    form.is_valid()
+    values = form.cleaned_data
+    data, base = values.get("dataset_version"), values.get("base_version")
+    context: dict[str, Any] = {"model": model, "data": data}
+    if data is None:
+        return context
+    owners = list(
+        gates_visible_to(actor).filter(dataset=data.dataset_id).values_list("model_id", flat=True)
+    )
+    context["own_gates"] = owners.count(model.pk)
+    context["other_gates"] = len(owners) - owners.count(model.pk)
+    if base is not None and values.get("method"):
+        context["estimate"] = _estimate(model, form, data.rows)
+    return context
+
+
+def _estimate(model: Model, form: FineTuneForm, rows: int) -> Estimate | None:
+    chosen = {name: form.cleaned_data.get(f"h_{name}") for name in form.hyperparameters}
+    filled = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        settings = get_task(model.task).hyperparameters.model_validate(filled).model_dump()
+    except ValidationError:
+        return None
+    return fine_tune_estimate(
+        base=form.cleaned_data["base_version"],
+        method=form.cleaned_data["method"],
+        rows=rows,
+        settings=settings,
+    )
+
+
+class FineTune(ActionScreen):
+    """Starts a training run that ends in a new version."""
+
+    template_name = "portal/models/fine_tune.html"
+
+    def form(self, model: Model) -> FineTuneForm:
+        given = self.request.GET.get("dataset_version", "")
+        initial = {"dataset_version": given} if given.isdecimal() else None
+        return form_of(self.actor, model, self.request.POST or None, initial=initial)
+
+    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
+        model = model_get(actor=self.actor, name=name)
+        form = self.form(model)
+        shown = {form.add_prefix(bound.name): bound.value() for bound in form}
+        if not shown["base_version"]:
+            # What a browser chooses where there is no empty choice.
+            shown["base_version"] = form.fields["base_version"].queryset.first()  # type: ignore[attr-defined]
+        shown["method"] = shown["method"] or next(iter(get_task(model.task).methods), "")
+        return {"form": form, **outlook(self.actor, model, shown)}
+
+    def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
+        model = model_get(actor=self.actor, name=name)
+        form = self.form(model)
+        values = cleaned(form)
+        job = fine_tune_request(
+            actor=self.actor,
+            model=model,
+            base_version=values["base_version"],
+            method=values["method"],
+            dataset_version=values["dataset_version"],
+            hyperparameters=form.hyperparameter_values(),
+        )
+        return redirect("portal:job", id=job.pk)
+
+
+class FineTuneOutlook(Screen):
+    """Gates and estimate for the fields in the query, fetched when one of them changes."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        model = model_get(actor=self.actor, name=kwargs["name"])
+        context = outlook(self.actor, model, request.GET)
+        return render(request, "portal/models/fine_tune_outlook.html", context)

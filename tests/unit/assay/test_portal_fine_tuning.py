@@ -1,0 +1,134 @@
+"""The form that fine-tunes: gates on the chosen data, an estimate, and what a job left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from governance.quotas.models import BudgetHold, Price
+from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
+from workers.jobs.budgets import reference_of
+from workers.jobs.models import Job, JobEvent
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
+
+FORM = "/models/docstring-writer/fine-tune"
+
+
+@pytest.fixture
+def company(db: None) -> Company:
+    return tell_story()
+
+
+def outlook(client: Client, company: Company, **given: Any) -> str:
+    fields = {"method": "lora", "base_version": company.base.pk, **given}
+    response = client.get(f"{FORM}/outlook", fields)
+    assert response.status_code == 200
+    return " ".join(response.content.decode().split())
+
+
+def trained(company: Company, seconds: int) -> Job:
+    """A job of 100 steps of 8 rows on the base, which took so long."""
+    job = Job.objects.create(
+        kind="fine_tune",
+        state="succeeded",
+        department=company.departments["engineering"],
+        title="Fine-tune",
+        spec={"base_digest": company.base.digest, "method": "lora"},
+        result={"parameters": {"steps": 100, "batch_size": 8}},
+        created_by=company.enzo,
+    )
+    BudgetHold.objects.create(
+        reference=reference_of(job),
+        department="engineering",
+        kind="fine_tune",
+        state="settled",
+        reserved_device_ms=1,
+        reserved_micro=0,
+        device_second=0,
+        made_at=job.created_at,
+        device_ms=seconds * 1000,
+    )
+    return job
+
+
+def test_there_is_no_estimate_until_a_job_on_the_base_has_finished(company: Company) -> None:
+    client = signed_in(company.devi)
+    assert "Choose the training data" in outlook(client, company)
+    assert "No estimate yet" in outlook(client, company, dataset_version=company.train.pk)
+    trained(company, 80)
+    trained(company, 160)
+    Price.objects.create(deployment="", prompt=0, completion=0, device_second=100)
+    page = outlook(client, company, dataset_version=company.train.pk)
+    # 2,880 of 3,200 rows, twice, at 0.1 to 0.2 s.
+    assert "about 10 min to 19 min" in page
+    assert "by the last 2 finished jobs" in page
+    assert "about 0.0576 EUR to 0.1152 EUR" in page
+    assert "about 19 min to 38 min" in outlook(
+        client, company, dataset_version=company.train.pk, h_epochs=4
+    )
+
+
+def test_what_is_no_number_or_no_data_of_theirs_gives_no_estimate(company: Company) -> None:
+    trained(company, 80)
+    client = signed_in(company.devi)
+    for odd in ({"h_epochs": "x"}, {"h_epochs": -1}, {"base_version": "1\x00"}, {"method": "x"}):
+        outlook(client, company, dataset_version=company.train.pk, **odd)
+    for unknown in ("999999", "x", ""):
+        assert "Choose the training data" in outlook(client, company, dataset_version=unknown)
+    assert signed_in(company.fay).get(f"{FORM}/outlook").status_code == 404
+
+
+def test_test_data_of_the_model_is_told_and_refused(company: Company) -> None:
+    client = signed_in(company.devi)
+    page = outlook(client, company, dataset_version=company.held_out.pk)
+    assert "This is test data." in page
+    assert "docstring-writer has 2 gates on docstrings-test" in page
+    assert "test data" not in outlook(client, company, dataset_version=company.train.pk)
+    fields = {"base_version": company.base.pk, "method": "lora"}
+    refused = client.post(FORM, {**fields, "dataset_version": company.held_out.pk})
+    assert refused.status_code == 400
+    assert "is tested on docstrings-test" in refused.content.decode()
+    for gate in company.held_out.dataset.gates.all():
+        gate.model = company.base.model
+        gate.save()
+    page = outlook(client, company, dataset_version=company.held_out.pk)
+    assert "test data of other models" in page
+
+
+def test_the_form_shows_the_outlook_of_the_data_that_was_chosen_before(company: Company) -> None:
+    client = signed_in(company.devi)
+    response = client.get(f"{FORM}?dataset_version={company.held_out.pk}")
+    page = response.content.decode()
+    assert inline_in(page) == []
+    assert "This is test data." in page
+    # The token of the form stays out of the address that is fetched.
+    assert 'hx-params="not csrfmiddlewaretoken"' in page
+
+
+def test_the_form_costs_as_many_queries_whatever_has_run(company: Company) -> None:
+    client = signed_in(company.devi)
+    address = f"{FORM}/outlook?method=lora&base_version={company.base.pk}"
+    address += f"&dataset_version={company.train.pk}"
+    client.get(address)
+    trained(company, 80)
+    few = queries(client, address)
+    for seconds in range(100, 110):
+        trained(company, seconds)
+    assert queries(client, address) == few
+    assert few - SCOPE == 27
+
+
+def test_the_page_of_a_job_shows_what_was_left_out(company: Company) -> None:
+    JobEvent.objects.create(
+        job=company.running,
+        attempt=1,
+        message="188 of 200 conversations are left out <b>.",
+        data={"warning": 1},
+    )
+    page = signed_in(company.devi).get(f"/jobs/{company.running.pk}").content.decode()
+    alert = page.split('class="alert alert-warn" role="note"')[1].split("</div>")[0]
+    assert "188 of 200 conversations are left out &lt;b&gt;." in alert

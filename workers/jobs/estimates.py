@@ -1,0 +1,80 @@
+"""How long a fine-tuning job will take and what it will cost, by what past ones took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from governance.quotas.models import BudgetHold
+from governance.quotas.selectors import tariff_for, tariffs
+from governance.rowsecurity import lifted
+from registry.versions.models import ModelVersion
+from workers.jobs.budgets import reference_of
+from workers.jobs.models import Job, JobKind, JobState
+
+REMEMBERED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """By `jobs` past jobs, the fastest and the slowest for each row: seconds, and micro-units of
+    the currency."""
+
+    jobs: int
+    seconds: tuple[float, float]
+    micro: tuple[int, int]
+
+
+def fine_tune_estimate(
+    *, base: ModelVersion, method: str, rows: int, settings: Mapping[str, Any]
+) -> Estimate | None:
+    """Return the estimate for `rows` with these hyper-parameters; None while nothing like it ran.
+
+    Jobs of every department count: they say how fast this installation trains the base, and are
+    told as two numbers.
+    """
+    trained = rows - round(rows * float(settings.get("validation_fraction") or 0))
+    wanted = _row_passes(settings, _steps(settings, max(1, trained)))
+    with lifted():
+        rates = _rates(base.digest, method)
+        price = tariff_for("", tariffs())
+    if not rates:
+        return None
+    seconds = (wanted * min(rates), wanted * max(rates))
+    low, high = (price.cost(device_ms=round(each * 1000)) for each in seconds)
+    return Estimate(len(rates), seconds, (low, high))
+
+
+def _rates(base_digest: str, method: str) -> list[float]:
+    """Seconds for each row that was gone through, of the last jobs like this."""
+    done = Job.objects.filter(
+        kind=JobKind.FINE_TUNE,
+        state=JobState.SUCCEEDED,
+        spec__base_digest=base_digest,
+        spec__method=method,
+    ).order_by("-finished_at")
+    # Not the whole result, which holds a manifest.
+    found = done.values_list("pk", "result__parameters")[:REMEMBERED]
+    used = {reference_of(Job(pk=pk)): parameters for pk, parameters in found}
+    holds = BudgetHold.objects.filter(reference__in=used, device_ms__gt=0)
+    rates = []
+    for reference, device_ms in holds.values_list("reference", "device_ms"):
+        parameters = used[reference] or {}
+        passes = _row_passes(parameters, int(parameters.get("steps") or 0))
+        if passes > 0:
+            rates.append(device_ms / 1000 / passes)
+    return rates
+
+
+def _steps(settings: Mapping[str, Any], rows: int) -> int:
+    if settings.get("max_steps"):
+        return int(settings["max_steps"])
+    return ceil(rows / _row_passes(settings, 1)) * int(settings.get("epochs") or 1)
+
+
+def _row_passes(settings: Mapping[str, Any], steps: int) -> int:
+    """Rows that so many steps go through."""
+    batch = int(settings.get("batch_size") or 1) * int(settings.get("gradient_accumulation") or 1)
+    return steps * batch
