@@ -104,17 +104,16 @@ def attempted(actor: Principal, *, surface: str, method: str, path: str) -> Atte
     """What a change that was refused was to be: what the policy was last asked for in this request;
     else the address that was called, on which `surface`.
     """
-    asked = decisions.latest(actor)
-    if asked is None:
+    latest = decisions.latest(actor)
+    if latest is None:
         return Attempt(actor, f"{surface}:{method.lower()}", Subject("address", path, path))
-    decision, inputs = asked
+    asked = latest.asked
     return Attempt(
         actor=actor,
-        action=inputs.action,
-        subject=resource_subject(inputs.resource),
-        department=inputs.resource.department or "",
-        policy_version=decision.policy_version,
-        decision=decisions.decision_data(decision, inputs),
+        action=asked.action,
+        subject=resource_subject(asked.resource),
+        department=asked.resource.department or "",
+        decision=latest,
     )
 
 

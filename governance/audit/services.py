@@ -16,7 +16,7 @@ from governance.audit.models import AuditEvent
 from governance.audit.personal import person_keys, put_in_boxes
 from governance.audit.tree.merkle import leaf_hash
 from governance.errors import DomainError, InvalidInput, TooLarge
-from governance.policy import decisions
+from governance.policy.decisions import Authorization
 from governance.principals import Principal, PrincipalKind, RequestContext, request_context
 
 CANONICAL_VERSION = 2
@@ -75,7 +75,7 @@ class Subject:
 class Attempt:
     """Who tried what on what; carried by the error that refused it.
 
-    `decision` is what the policy decided and on what, as `governance.policy.decisions` writes it.
+    `decision` is what the policy decided and on what.
     `context` and `at` are the request that was refused and when, if it is recorded later than that.
     """
 
@@ -83,8 +83,7 @@ class Attempt:
     action: str
     subject: Subject
     department: str = ""
-    policy_version: int | None = None
-    decision: dict[str, Any] | None = None
+    decision: Authorization | None = None
     context: RequestContext | None = None
     at: datetime | None = None
 
@@ -93,7 +92,10 @@ class Attempt:
 class AuditEntry:
     """One event to be recorded. `context` and `occurred_at` default to the current request and now.
 
-    `delivery` names what must be recorded only once however often it is delivered.
+    `decision` is the actor's own permission for what the event records; it gives the policy's
+    version and stands in `data["decision"]`. `policy_version` is for events that follow from what
+    an earlier policy decided. `delivery` names what must be recorded only once however often it is
+    delivered.
     """
 
     actor: Principal
@@ -103,6 +105,7 @@ class AuditEntry:
     reason: str = ""
     department: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    decision: Authorization | None = None
     policy_version: int | None = None
     occurred_at: datetime | None = None
     context: RequestContext | None = None
@@ -118,6 +121,7 @@ def audit_record(
     reason: str = "",
     department: str = "",
     data: dict[str, Any] | None = None,
+    decision: Authorization | None = None,
     policy_version: int | None = None,
     occurred_at: datetime | None = None,
     context: RequestContext | None = None,
@@ -125,17 +129,13 @@ def audit_record(
     """Record one event in the caller's transaction, so that it stands or falls with the change.
 
     `context` and `occurred_at` default to the current request and now. Texts longer than their
-    column are cut; `data` is JSON of at most 64 KiB. The decision that let the change through joins
-    it as `data["decision"]`.
+    column are cut; `data` is JSON of at most 64 KiB. `decision` and `policy_version`: `AuditEntry`.
 
     Raises:
-        RuntimeError: there is no transaction to belong to.
+        RuntimeError: there is no transaction to belong to, or `decision` is another actor's.
         TooLarge, InvalidInput: `data` is over its bound, or not JSON.
     """
     _require_transaction()
-    decision = decisions.consume(actor, policy_version)
-    if decision is not None and outcome == "allowed":
-        data = {"decision": decision, **(data or {})}
     entry = AuditEntry(
         actor=actor,
         action=action,
@@ -144,6 +144,7 @@ def audit_record(
         reason=reason,
         department=department,
         data=data or {},
+        decision=decision,
         policy_version=policy_version,
         occurred_at=occurred_at,
         context=context,
@@ -176,9 +177,6 @@ def audit_refusal(error: DomainError) -> None:
     attempt = error.attempt
     if attempt is None:
         return
-    data: dict[str, Any] = {"code": error.code, "status": error.status}
-    if attempt.decision is not None:
-        data["decision"] = attempt.decision
     with transaction.atomic(durable=True):
         audit_record(
             actor=attempt.actor,
@@ -187,8 +185,8 @@ def audit_refusal(error: DomainError) -> None:
             outcome="denied",
             reason=error.message,
             department=attempt.department,
-            data=data,
-            policy_version=attempt.policy_version,
+            data={"code": error.code, "status": error.status},
+            decision=attempt.decision,
             occurred_at=attempt.at,
             context=attempt.context,
         )
@@ -237,6 +235,15 @@ def _acting(actor: Principal) -> int | None:
 
 def _build(entry: AuditEntry, keys: Mapping[int, bytes]) -> AuditEvent:
     context = entry.context or request_context.get()
+    data, policy_version = entry.data, entry.policy_version
+    if entry.decision is not None:
+        if entry.decision.asked.actor != entry.actor:
+            raise RuntimeError(
+                f"The audit event {entry.action} of {entry.actor.name} was given a decision about "
+                f"{entry.decision.asked.actor.name}; pass the actor's own."
+            )
+        data = {"decision": entry.decision.to_json(), **data}
+        policy_version = entry.decision.policy_version
     occurred_at = (entry.occurred_at or timezone.now()).astimezone(UTC)
     raw = {
         "actor_kind": entry.actor.kind,
@@ -256,28 +263,28 @@ def _build(entry: AuditEntry, keys: Mapping[int, bytes]) -> AuditEvent:
         **{name: _fit(str(text), _WIDTHS[name]) for name, text in raw.items()},
         "occurred_at": occurred_at.isoformat(timespec="microseconds"),
         "client_address": _fit(context.client_address, 64),
-        "policy_version": entry.policy_version,
-        "data": entry.data,
+        "policy_version": policy_version,
+        "data": data,
         "nonce": secrets.token_hex(NONCE_BYTES),
     }
-    if entry.data:
-        _check_data(entry)
+    if data:
+        _check_data(entry, data)
     body = put_in_boxes(body, actor=_acting(entry.actor), subject=entry.subject.concerns, keys=keys)
     canonical = _encode(body)
     return AuditEvent(
         **{name: body[name] for name in COLUMNS},
         occurred_at=occurred_at,
-        policy_version=entry.policy_version,
+        policy_version=policy_version,
         delivery=_fit(entry.delivery, _WIDTHS["delivery"]),
         canonical=canonical,
         leaf_hash=leaf_hash(canonical),
     )
 
 
-def _check_data(entry: AuditEntry) -> None:
+def _check_data(entry: AuditEntry, data: Mapping[str, Any]) -> None:
     what = f"{entry.action} on {entry.subject.type} {entry.subject.id}"
     try:
-        size = len(_encode(entry.data))
+        size = len(_encode(data))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The audit event of {what} carries data that is not JSON ({error}); "

@@ -27,7 +27,8 @@ from governance.people.models import Department, Person
 from governance.people.proof import proof_facts
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
-from governance.policy.engine import PolicyDecision, Resource
+from governance.policy.decisions import Authorization
+from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal, Proof
 
@@ -221,7 +222,7 @@ def key_revoke(*, actor: Principal, key_id: int, reason: str = "") -> ApiKey:
 
 
 def revoke_locked(
-    actor: Principal, key: ApiKey, *, reason: str = "", decision: PolicyDecision | None = None
+    actor: Principal, key: ApiKey, *, reason: str = "", decision: Authorization | None = None
 ) -> None:
     """Revoke a key that the caller has locked and was allowed to revoke; audits, and tells the
     gateways when the transaction commits.
@@ -273,7 +274,7 @@ def authorize_for_scopes(
     doing: str,
     scopes: Sequence[str],
     expires_at: datetime,
-) -> PolicyDecision:
+) -> Authorization:
     """Let somebody make or change a key of these scopes. One that may do more than use and view
     deployments binds others, so it needs a fresh second factor.
 
@@ -338,7 +339,7 @@ def key_record(
     key: ApiKey,
     *,
     reason: str = "",
-    decision: PolicyDecision | None = None,
+    decision: Authorization | None = None,
     **more: str,
 ) -> None:
     """Audit what was done to a key, and tell the gateways once it is committed."""
@@ -356,6 +357,6 @@ def key_record(
             **more,
             **(proof_facts(actor.proof) if action in _BINDING and _wider(key.scopes) else {}),
         },
-        policy_version=None if decision is None else decision.policy_version,
+        decision=decision,
     )
     transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL, key_notice(key.public_id)))

@@ -92,7 +92,7 @@ def access_request_decline(*, actor: Principal, request_id: int) -> AccessReques
             actor=actor,
             action="person:decline_access",
             subject=_subject(found.person),
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return found
 

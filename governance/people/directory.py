@@ -15,6 +15,7 @@ from governance.people.provisioning import EXTERNAL_ID_MAX, UNIQUENESS
 from governance.people.selectors import PEOPLE_AT_LARGE, directory_groups_visible_to
 from governance.people.syncing import GROUP_MAX
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 
@@ -61,8 +62,8 @@ def directory_group_create(*, actor: Principal, record: GroupRecord) -> Director
         record = _checked(record)
         group = DirectoryGroup(name=record.name, external_id=record.external_id)
         _save(group)
-        _record(actor, "group:create", group, decision.policy_version)
-        joined = _set_members(actor, group, record.members, decision.policy_version)
+        _record(actor, "group:create", group, decision)
+        joined = _set_members(actor, group, record.members, decision)
         _sync(actor, {group.name}, joined)
     return group
 
@@ -89,10 +90,10 @@ def directory_group_change(
                 actor,
                 "group:update",
                 group,
-                decision.policy_version,
+                decision,
                 {"before": before, "external_id": group.external_id},
             )
-        concerned = _set_members(actor, group, record.members, decision.policy_version)
+        concerned = _set_members(actor, group, record.members, decision)
         if len(names) > 1:
             # Everyone's roles may depend on what the group is called.
             concerned |= record.members
@@ -114,7 +115,7 @@ def directory_group_delete(*, actor: Principal, group_id: int) -> None:
             actor,
             "group:delete",
             group,
-            decision.policy_version,
+            decision,
             {"members": len(members)},
         )
         group.delete()
@@ -161,7 +162,7 @@ def _save(group: DirectoryGroup) -> None:
 
 
 def _set_members(
-    actor: Principal, group: DirectoryGroup, members: Collection[int], policy_version: int
+    actor: Principal, group: DirectoryGroup, members: Collection[int], decision: Authorization
 ) -> set[int]:
     """Write what differs; returns who joined or left."""
     before = set(group.members.values_list("pk", flat=True))
@@ -184,7 +185,7 @@ def _set_members(
             "joined_n": len(joined),
             "left_n": len(left),
         }
-        _record(actor, "group:members", group, policy_version, data)
+        _record(actor, "group:members", group, decision, data)
     return joined | left
 
 
@@ -198,7 +199,7 @@ def _record(
     actor: Principal,
     action: str,
     group: DirectoryGroup,
-    policy_version: int,
+    decision: Authorization,
     data: Mapping[str, object] | None = None,
 ) -> None:
     audit_record(
@@ -206,5 +207,5 @@ def _record(
         action=action,
         subject=Subject("group", str(group.pk), group.name),
         data=dict(data or {}),
-        policy_version=policy_version,
+        decision=decision,
     )

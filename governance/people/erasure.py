@@ -94,11 +94,11 @@ def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
             subject=person_subject(person),
             reason=reason,
             data={**gone, **proof_facts(actor.proof)},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         roles = person.role_assignments.select_related("person", "department")
         for assignment in roles:
-            record_role(actor, "role:revoke", assignment, decision.policy_version)
+            record_role(actor, "role:revoke", assignment, decision)
         roles.all().delete()
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return person

@@ -37,6 +37,7 @@ from governance.people.selectors import (
 )
 from governance.people.syncing import GROUP_MAX, RoleChanges, RoleSync
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 
@@ -68,7 +69,7 @@ def roles_from_groups(
         )
         # Two sign-ins at once: the second sees what the first has made.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
-        sync = RoleSync(actor, source, decision.policy_version)
+        sync = RoleSync(actor, source, decision)
         return sync.run([person], {person.pk: groups})
 
 
@@ -111,7 +112,7 @@ def group_mapping_create(
             speciality=speciality,
             created_by_id=actor.person_id,
         )
-        _refuse_member(actor, mapping, words, decision.policy_version)
+        _refuse_member(actor, mapping, words, decision)
         same = GroupMapping.objects.filter(
             group=group, role=role, department=department, speciality=speciality
         )
@@ -124,9 +125,9 @@ def group_mapping_create(
                 group=group,
                 role=role,
                 speciality=speciality,
-                policy_version=decision.policy_version,
+                decision=decision,
             )
-        return _give(actor, mapping, words, decision.policy_version, setup_facts(role))
+        return _give(actor, mapping, words, decision, setup_facts(role))
 
 
 def group_mapping_give(
@@ -137,7 +138,7 @@ def group_mapping_give(
     speciality: str,
     created_by: int,
     approved_by: int | None,
-    policy_version: int,
+    decision: Authorization,
 ) -> GroupMapping:
     """Make the mapping that a second administrator approved. The caller has authorized the actor.
 
@@ -151,14 +152,14 @@ def group_mapping_give(
         created_by_id=created_by,
         approved_by_id=approved_by,
     )
-    return _give(actor, mapping, role_words(role, None, speciality), policy_version, {})
+    return _give(actor, mapping, role_words(role, None, speciality), decision, {})
 
 
 def _give(
     actor: Principal,
     mapping: GroupMapping,
     words: str,
-    policy_version: int,
+    decision: Authorization,
     more: Mapping[str, bool],
 ) -> GroupMapping:
     try:
@@ -166,13 +167,13 @@ def _give(
             mapping.save(force_insert=True)
     except IntegrityError as error:
         raise WrongState(f"The group {mapping.group} makes people {words} already.") from error
-    _record_mapping(actor, "group_mapping:create", mapping, policy_version, more)
+    _record_mapping(actor, "group_mapping:create", mapping, decision, more)
     members_sync(actor=actor, people=Person.objects.filter(directory_groups__name=mapping.group))
     return mapping
 
 
 def _refuse_member(
-    actor: Principal, mapping: GroupMapping, words: str, policy_version: int
+    actor: Principal, mapping: GroupMapping, words: str, decision: Authorization
 ) -> None:
     members = DirectoryGroup.objects.filter(name=mapping.group, members=actor.person_id)
     if actor.person_id is None or not members.exists():
@@ -186,7 +187,7 @@ def _refuse_member(
             action="group_mapping:create",
             subject=Subject("group_mapping", "", mapping.group),
             department=mapping.department.slug if mapping.department else "",
-            policy_version=policy_version,
+            decision=decision,
         ),
     )
 
@@ -209,7 +210,7 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
             resource=PEOPLE_AT_LARGE,
             doing="deleting a group mapping",
         )
-        _record_mapping(actor, "group_mapping:delete", mapping, decision.policy_version)
+        _record_mapping(actor, "group_mapping:delete", mapping, decision)
         mapping.delete()
         members_sync(
             actor=actor, people=Person.objects.filter(directory_groups__name=mapping.group)
@@ -222,7 +223,7 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
             department=mapping.department,
             speciality=mapping.speciality,
         )
-        sync = RoleSync(actor, RoleSource.SSO, decision.policy_version)
+        sync = RoleSync(actor, RoleSource.SSO, decision)
         held = orphans.select_related("person", "department").order_by("person_id")
         sync.take_away(list(held))
         sync.finish()
@@ -232,7 +233,7 @@ def _record_mapping(
     actor: Principal,
     action: str,
     mapping: GroupMapping,
-    policy_version: int,
+    decision: Authorization,
     more: Mapping[str, bool] = MappingProxyType({}),
 ) -> None:
     audit_record(
@@ -246,7 +247,7 @@ def _record_mapping(
             **proof_facts(actor.proof),
             **more,
         },
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -267,5 +268,5 @@ def members_sync(*, actor: Principal, people: Iterable[Person]) -> RoleChanges:
         memberships = DirectoryGroup.members.through.objects.filter(person_id__in=wanted)
         for person_id, name in memberships.values_list("person_id", "directorygroup__name"):
             groups.setdefault(person_id, []).append(name)
-        sync = RoleSync(actor, RoleSource.SCIM, decision.policy_version)
+        sync = RoleSync(actor, RoleSource.SCIM, decision)
         return sync.run(locked, groups)

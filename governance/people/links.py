@@ -27,6 +27,7 @@ from governance.people.proof import require_proof
 from governance.people.selectors import PEOPLE_AT_LARGE, person_get, person_resource
 from governance.permissions import Action
 from governance.policy.context import base_context
+from governance.policy.decisions import Authorization
 from governance.policy.engine import decide
 from governance.policy.services import active_policy, authorize
 from governance.principals import (
@@ -83,9 +84,9 @@ def password_link_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLi
         WrongState: the account is inactive.
     """
     with transaction.atomic():
-        person, version = _authorized(actor, person_id, "sends links to set a password")
+        person, decision = _authorized(actor, person_id, "sends links to set a password")
         action = RESET if person.has_usable_password() else INVITE
-        return _made(actor, person, LinkPurpose.PASSWORD, action, version)
+        return _made(actor, person, LinkPurpose.PASSWORD, action, decision)
 
 
 def factor_permit_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLink, str]:
@@ -96,34 +97,35 @@ def factor_permit_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLi
         WrongState: the account is inactive, or has a second factor.
     """
     with transaction.atomic():
-        person, version = _authorized(actor, person_id, "permits second factors")
+        person, decision = _authorized(actor, person_id, "permits second factors")
         if has_factor(person.pk):
             raise WrongState(
                 f"{person.name} has a second factor; no first one can be permitted.",
                 hint="Reset the second factors first when they are lost.",
             )
-        return _made(actor, person, LinkPurpose.FACTOR, PERMIT, version)
+        return _made(actor, person, LinkPurpose.FACTOR, PERMIT, decision)
 
 
-def _authorized(actor: Principal, person_id: int, doing: str) -> tuple[Person, int | None]:
-    """Lock the person and return them with the policy version that allows the link."""
+def _authorized(
+    actor: Principal, person_id: int, doing: str
+) -> tuple[Person, Authorization | None]:
+    """Lock the person and return them with the decision that allows the link."""
     if actor == BOOTSTRAP:
         # A person with a shell on the server needs no account for this.
         person = Person.objects.select_for_update(no_key=True).filter(pk=person_id).first()
         if person is None:
             raise NotFound(f"There is no person {person_id}.")
-        version = None
+        decision = None
     else:
         person = person_get(actor=actor, person_id=person_id)
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         resource = person_resource(person)
         decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=resource)
-        version = decision.policy_version
         attempt = Attempt(
             actor=actor,
             action=Action.PERSON_UPDATE,
             subject=_subject(person),
-            policy_version=version,
+            decision=decision,
         )
         if actor.person_id == person.pk:
             raise NotPermitted(
@@ -148,11 +150,15 @@ def _authorized(actor: Principal, person_id: int, doing: str) -> tuple[Person, i
             f"The account of {person.name} is inactive; it gets no one-time link.",
             hint="Reactivate the account first.",
         )
-    return person, version
+    return person, decision
 
 
 def _made(
-    actor: Principal, person: Person, purpose: LinkPurpose, action: str, version: int | None
+    actor: Principal,
+    person: Person,
+    purpose: LinkPurpose,
+    action: str,
+    decision: Authorization | None,
 ) -> tuple[OneTimeLink, str]:
     links_revoke(person_id=person.pk, purpose=purpose)
     public_id, secret = mint()
@@ -177,7 +183,7 @@ def _made(
                 "expires_at": link.expires_at.isoformat(timespec="seconds"),
                 "mailed": is_mailed(),
             },
-            policy_version=version,
+            decision=decision,
         )
     if (server := settings.MAIL_SERVER) is not None:
         transaction.on_commit(lambda: _mail(server, link, address))

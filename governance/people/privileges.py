@@ -25,6 +25,7 @@ from governance.people.models import (
     RoleRequestState,
 )
 from governance.people.proof import proof_facts
+from governance.policy.decisions import Authorization
 from governance.principals import Principal
 
 LIFETIME = timedelta(days=7)
@@ -91,7 +92,7 @@ def role_request_open(
     requested_by: int,
     role: str,
     speciality: str,
-    policy_version: int,
+    decision: Authorization,
     person: Person | None = None,
     group: str = "",
 ) -> RoleRequest:
@@ -122,7 +123,7 @@ def role_request_open(
                 "This role is requested already; no second request is made.",
                 hint="Another administrator approves or rejects the request that is pending.",
             ) from error
-        _record(actor, "role:request", request, policy_version=policy_version)
+        _record(actor, "role:request", request, decision=decision)
     return request
 
 
@@ -147,7 +148,7 @@ def role_request_set_state(
     request: RoleRequest,
     state: RoleRequestState,
     reason: str = "",
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
 ) -> None:
     """Move a request that `role_request_locked` gave, and record it.
 
@@ -163,7 +164,7 @@ def role_request_set_state(
     request.state, request.reason = state, reason
     request.decided_by_id, request.decided_at = actor.person_id, timezone.now()
     request.save(update_fields=["state", "reason", "decided_by", "decided_at"])
-    _record(actor, _ACTIONS[state], request, reason=reason, policy_version=policy_version)
+    _record(actor, _ACTIONS[state], request, reason=reason, decision=decision)
 
 
 def _record(
@@ -172,7 +173,7 @@ def _record(
     request: RoleRequest,
     *,
     reason: str = "",
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
 ) -> None:
     audit_record(
         actor=actor,
@@ -187,5 +188,5 @@ def _record(
             "expires_at": request.expires_at.isoformat(),
             **(proof_facts(actor.proof) if action != "role:expire" else {}),
         },
-        policy_version=policy_version,
+        decision=decision,
     )

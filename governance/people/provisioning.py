@@ -28,6 +28,7 @@ from governance.people.services import (
     person_reactivate,
 )
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 
@@ -94,13 +95,13 @@ def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
         decision = authorize(
             actor=actor, action=Action.PERSON_CREATE, resource=person_resource(former)
         )
-        _forget_credentials(actor, former, decision.policy_version)
+        _forget_credentials(actor, former, decision)
         former.deprovisioned_at = None
         former.save(update_fields=["password", "deprovisioned_at", "changed_at"])
         return _apply(actor, former, record)
 
 
-def _forget_credentials(actor: Principal, person: Person, policy_version: int) -> None:
+def _forget_credentials(actor: Principal, person: Person, decision: Authorization) -> None:
     person.set_unusable_password()
     audit_record(
         actor=actor,
@@ -110,7 +111,7 @@ def _forget_credentials(actor: Principal, person: Person, policy_version: int) -
             "factors": Authenticator.objects.filter(user=person).delete()[0],
             "links": SocialAccount.objects.filter(user=person).delete()[0],
         },
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -147,7 +148,7 @@ def person_deprovision(*, actor: Principal, person_id: int) -> None:
         person.directory_groups.clear()
         roles = person.role_assignments.select_related("person", "department")
         for assignment in roles:
-            record_role(actor, "role:revoke", assignment, decision.policy_version)
+            record_role(actor, "role:revoke", assignment, decision)
         roles.all().delete()
         person.user_name = person.external_id = ""
         person.deprovisioned_at = timezone.now()
@@ -156,7 +157,7 @@ def person_deprovision(*, actor: Principal, person_id: int) -> None:
             actor=actor,
             action="person:deprovision",
             subject=person_subject(person),
-            policy_version=decision.policy_version,
+            decision=decision,
         )
 
 
@@ -240,7 +241,7 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
             action=Action.PERSON_UPDATE,
             subject=person_subject(person),
             data={"before": before, "after": changed},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     if person.is_active and not record.active:
         return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)

@@ -30,7 +30,8 @@ from governance.people.selectors import (
 )
 from governance.permissions import Action
 from governance.policy.context import base_context
-from governance.policy.engine import PolicyDecision, decide
+from governance.policy.decisions import Authorization
+from governance.policy.engine import decide
 from governance.policy.services import active_policy, authorize, authorize_binding
 from governance.principals import Principal, service_principal
 
@@ -69,7 +70,7 @@ def role_request_approve(*, actor: Principal, request_id: int) -> RoleRequest:
             actor=actor,
             request=request,
             state=RoleRequestState.APPROVED,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         _give(actor, request, decision)
     return request
@@ -97,7 +98,7 @@ def role_request_reject(*, actor: Principal, request_id: int, reason: str) -> Ro
             request=request,
             state=RoleRequestState.REJECTED,
             reason=reason,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return request
 
@@ -116,7 +117,7 @@ def role_request_withdraw(*, actor: Principal, request_id: int) -> RoleRequest:
             actor=actor,
             request=request,
             state=RoleRequestState.WITHDRAWN,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return request
 
@@ -142,7 +143,7 @@ def role_requests_expire_due() -> int:
     return len(requests)
 
 
-def _locked(actor: Principal, request_id: int, doing: str) -> tuple[RoleRequest, PolicyDecision]:
+def _locked(actor: Principal, request_id: int, doing: str) -> tuple[RoleRequest, Authorization]:
     decision = authorize_binding(
         actor=actor,
         action=Action.ROLE_GRANT,
@@ -153,7 +154,7 @@ def _locked(actor: Principal, request_id: int, doing: str) -> tuple[RoleRequest,
 
 
 def _require_second_administrator(
-    actor: Principal, request: RoleRequest, decision: PolicyDecision
+    actor: Principal, request: RoleRequest, decision: Authorization
 ) -> None:
     """Raises NotPermitted for whoever asked, would get the role, or is no person."""
     members = DirectoryGroup.objects.filter(name=request.group, members=actor.person_id)
@@ -176,7 +177,7 @@ def _require_second_administrator(
             actor=actor,
             action=Action.ROLE_GRANT,
             subject=role_request_subject(request),
-            policy_version=decision.policy_version,
+            decision=decision,
         ),
     )
 
@@ -201,7 +202,7 @@ def _require_current(request: RoleRequest) -> None:
         )
 
 
-def _give(actor: Principal, request: RoleRequest, decision: PolicyDecision) -> None:
+def _give(actor: Principal, request: RoleRequest, decision: Authorization) -> None:
     words = role_words(request.role, None, request.speciality)
     if request.person is None:
         group_mapping_give(
@@ -211,7 +212,7 @@ def _give(actor: Principal, request: RoleRequest, decision: PolicyDecision) -> N
             speciality=request.speciality,
             created_by=request.requested_by_id,
             approved_by=actor.person_id,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         return
     person = type(request.person).objects.select_for_update(no_key=True).get(pk=request.person.pk)
@@ -228,4 +229,4 @@ def _give(actor: Principal, request: RoleRequest, decision: PolicyDecision) -> N
             )
     except IntegrityError as error:
         raise WrongState(f"{person.name} is {words} already.") from error
-    record_role(actor, Action.ROLE_GRANT.value, assignment, decision.policy_version)
+    record_role(actor, Action.ROLE_GRANT.value, assignment, decision)

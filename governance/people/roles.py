@@ -30,6 +30,7 @@ from governance.people.proof import proof_facts
 from governance.people.selectors import person_resource
 from governance.permissions import Action
 from governance.policy.context import base_context
+from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource, decide
 from governance.policy.services import SNAPSHOT_CHANNEL, active_policy, authorize_binding
 from governance.principals import Principal
@@ -65,12 +66,12 @@ def role_grant(
             doing=f"granting a role to {person.name}",
         )
         words = role_words(role, department, speciality)
-        _refuse_beyond(actor, person, words, department, decision.policy_version)
+        _refuse_beyond(actor, person, words, department, decision)
         if actor.person_id == person.pk:
             raise NotPermitted(
                 f"Separation of duties: {person.name} may not grant themselves {words}.",
                 hint="Another administrator can.",
-                attempt=_attempt(actor, person, department, decision.policy_version),
+                attempt=_attempt(actor, person, department, decision),
             )
         # The row as it is now, held: groups may be giving it roles at the same time.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
@@ -88,7 +89,7 @@ def role_grant(
                 person=person,
                 role=role,
                 speciality=speciality,
-                policy_version=decision.policy_version,
+                decision=decision,
             )
         try:
             with transaction.atomic():
@@ -105,14 +106,18 @@ def role_grant(
             actor,
             Action.ROLE_GRANT.value,
             assignment,
-            decision.policy_version,
+            decision,
             more=setup_facts(role),
         )
     return assignment
 
 
 def _refuse_beyond(
-    actor: Principal, person: Person, words: str, department: Department | None, version: int
+    actor: Principal,
+    person: Person,
+    words: str,
+    department: Department | None,
+    decision: Authorization,
 ) -> None:
     """Raises NotPermitted unless the actor keeps the roles of whoever is in `department` alone, or,
     for a platform-wide role, of anybody: who shares a department with an administrator may keep
@@ -123,19 +128,19 @@ def _refuse_beyond(
         raise NotPermitted(
             f"{actor.name} may not give or take the role {words}.",
             hint="Whoever keeps the roles of that department, or of the platform, can.",
-            attempt=_attempt(actor, person, department, version),
+            attempt=_attempt(actor, person, department, decision),
         )
 
 
 def _attempt(
-    actor: Principal, person: Person, department: Department | None, version: int
+    actor: Principal, person: Person, department: Department | None, decision: Authorization
 ) -> Attempt:
     return Attempt(
         actor=actor,
         action=Action.ROLE_GRANT,
         subject=person_subject(person),
         department=department.slug if department else "",
-        policy_version=version,
+        decision=decision,
     )
 
 
@@ -197,9 +202,7 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
             doing=f"revoking a role of {assignment.person.name}",
         )
         words = role_words(assignment.role, assignment.department, assignment.speciality)
-        _refuse_beyond(
-            actor, assignment.person, words, assignment.department, decision.policy_version
-        )
+        _refuse_beyond(actor, assignment.person, words, assignment.department, decision)
         if assignment.source != RoleSource.MANUAL:
             raise WrongState(
                 f"{assignment.person.name} is {assignment.role} through the group "
@@ -213,7 +216,7 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
                 "away.",
                 hint="Make another administrator first.",
             )
-        record_role(actor, "role:revoke", assignment, decision.policy_version)
+        record_role(actor, "role:revoke", assignment, decision)
         assignment.delete()
 
 
@@ -221,7 +224,7 @@ def role_entry(
     actor: Principal,
     action: str,
     assignment: RoleAssignment,
-    policy_version: int,
+    decision: Authorization,
     *,
     outcome: str = "allowed",
     reason: str = "",
@@ -241,7 +244,7 @@ def role_entry(
         reason=reason,
         department=assignment.department.slug if assignment.department else "",
         data=data,
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -249,19 +252,19 @@ def record_role(
     actor: Principal,
     action: str,
     assignment: RoleAssignment,
-    policy_version: int,
+    decision: Authorization,
     *,
     more: Mapping[str, bool] = MappingProxyType({}),
 ) -> None:
     """Audit what happened to a role, and let the gateways look again."""
-    entry = role_entry(actor, action, assignment, policy_version)
+    entry = role_entry(actor, action, assignment, decision)
     audit_record(
         actor=actor,
         action=action,
         subject=entry.subject,
         department=entry.department,
         data={**entry.data, **more},
-        policy_version=policy_version,
+        decision=decision,
     )
     # A person's access tokens may do what their roles allow.
     transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))

@@ -28,6 +28,7 @@ from governance.people.roles import role_revoke as role_revoke
 from governance.people.selectors import person_resource
 from governance.people.sessions import sessions_end
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal, background
@@ -114,7 +115,7 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
             action=Action.DEPARTMENT_CREATE,
             subject=Subject("department", slug, name),
             department=slug,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return department
@@ -141,7 +142,7 @@ def person_create(*, actor: Principal, email: str, name: str) -> Person:
             action=Action.PERSON_CREATE,
             subject=person_subject(person),
             data={"email": person.email, **proof_facts(actor.proof)},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return person
 
@@ -234,13 +235,13 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
                     actor=actor,
                     person=person,
                     reason="The account of its owner is deactivated.",
-                    policy_version=decision.policy_version,
+                    decision=decision,
                 ),
                 "sessions_ended": sessions_end(person_id=person.pk),
                 "links_revoked": links_revoke(person_id=person.pk),
                 **proof_facts(actor.proof),
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return person
@@ -284,7 +285,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
             subject=person_subject(person),
             reason=reason,
             data=proof_facts(actor.proof),
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         if person.directory_groups.exists():
             # What their groups mean may have changed while they were away.
@@ -311,7 +312,7 @@ def _check_reason(reason: str, *, needed: bool = True) -> str:
 
 
 def access_tokens_revoke(
-    *, actor: Principal, person: Person, reason: str, policy_version: int | None = None
+    *, actor: Principal, person: Person, reason: str, decision: Authorization | None = None
 ) -> int:
     """Revoke every access token of theirs that is alive; returns how many there were."""
     alive = ApiKey.objects.filter(person=person, revoked_at=None, expires_at__gt=timezone.now())
@@ -325,7 +326,7 @@ def access_tokens_revoke(
             action=Action.KEY_REVOKE,
             subject=Subject("key", key.public_id, key.name, person=person.pk),
             reason=reason,
-            policy_version=policy_version,
+            decision=decision,
         )
     transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return len(keys)

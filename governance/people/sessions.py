@@ -73,7 +73,7 @@ def session_revoke(*, actor: Principal, session_id: int) -> None:
                 person=session.user_id,
             ),
             data=_facts(session),
-            policy_version=decision.policy_version,
+            decision=decision,
         )
 
 
@@ -98,7 +98,7 @@ def sessions_revoke(*, actor: Principal, person_id: int, keep: str | None = None
             action=Action.SESSION_REVOKE,
             subject=Subject("person", str(person_id), names.first() or ""),
             data={"sessions": ended},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return ended
 

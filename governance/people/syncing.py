@@ -15,7 +15,7 @@ from governance.notify import notify
 from governance.people.models import GroupMapping, Person, Role, RoleAssignment
 from governance.people.roles import another_admin_remains, role_entry, role_words
 from governance.permissions import Action
-from governance.policy import decisions
+from governance.policy.decisions import Authorization
 from governance.policy.services import SNAPSHOT_CHANNEL
 from governance.principals import Principal
 
@@ -39,7 +39,7 @@ class RoleSync:
 
     actor: Principal
     source: str
-    policy_version: int
+    decision: Authorization
     _entries: list[AuditEntry] = field(default_factory=list)
     _words: dict[str, list[str]] = field(default_factory=dict)
 
@@ -89,11 +89,7 @@ class RoleSync:
         RoleAssignment.objects.filter(pk__in=gone).delete()
 
     def finish(self) -> RoleChanges:
-        """Record what changed, with the decision that let it through."""
-        decision = decisions.consume(self.actor, self.policy_version)
-        for entry in self._entries:
-            if decision is not None and entry.outcome == "allowed":
-                entry.data["decision"] = decision
+        """Record the changes with the decision that permits them."""
         audit_record_many(self._entries)
         if self._entries:
             transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
@@ -148,9 +144,7 @@ class RoleSync:
     def _note(
         self, what: str, action: str, row: RoleAssignment, outcome: str = "allowed", why: str = ""
     ) -> None:
-        entry = role_entry(
-            self.actor, action, row, self.policy_version, outcome=outcome, reason=why
-        )
+        entry = role_entry(self.actor, action, row, self.decision, outcome=outcome, reason=why)
         self._entries.append(entry)
         if what:
             self._words.setdefault(what, []).append(_said(row))

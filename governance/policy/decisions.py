@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextvars
 import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -30,9 +29,6 @@ from governance.principals import (
 MAX_BYTES = 8 * 1024
 MAX_ITEMS = 500
 MAX_TEXT = 2000
-# A process without requests does one thing after another as the same actor: what it was let do so
-# long ago is not what it records now.
-KEPT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +101,26 @@ def inputs(
     return found if size <= MAX_BYTES else {"omitted": f"{size} bytes"}
 
 
-def decision_data(decision: PolicyDecision, asked: Inputs) -> dict[str, Any]:
-    """A decision with its inputs, as an audit event keeps it."""
-    return {
-        **inputs(asked.actor, asked.action, asked.resource, asked.context),
-        "rules": list(decision.rules[:50]),
-        "allowed": decision.allowed,
-    }
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """A decision with its inputs, passed by services to the audit events that it leads to."""
+
+    decision: PolicyDecision
+    asked: Inputs
+
+    @property
+    def policy_version(self) -> int:
+        """Number of the policy that decided."""
+        return self.decision.policy_version
+
+    def to_json(self) -> dict[str, Any]:
+        """The decision and its inputs, as an audit event keeps them."""
+        asked = self.asked
+        return {
+            **inputs(asked.actor, asked.action, asked.resource, asked.context),
+            "rules": list(self.decision.rules[:50]),
+            "allowed": self.decision.allowed,
+        }
 
 
 def _principal(actor: Principal) -> dict[str, Any]:
@@ -145,59 +154,23 @@ def _plain(value: Any) -> Any:
     return str(value)[:MAX_TEXT]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """An allowed decision that waits for the audit event of the change it lets through."""
-
-    decision: PolicyDecision
-    asked: Inputs
-    request: RequestContext
-    at: float
-
-
-_pending: contextvars.ContextVar[_Pending | None] = contextvars.ContextVar(
-    "assay_pending_decision", default=None
+# The last permission to change something. A refusal that a service raises later in the same request
+# names it, since the surface that records the refusal does not see the service's variables.
+_latest: contextvars.ContextVar[tuple[Authorization, RequestContext] | None] = (
+    contextvars.ContextVar("assay_latest_authorization", default=None)
 )
 
 
-# The last permission to change something: what a refusal that comes after it was about.
-_latest: contextvars.ContextVar[_Pending | None] = contextvars.ContextVar(
-    "assay_latest_decision", default=None
-)
+def note_latest(authorization: Authorization) -> None:
+    """Keep a permission to change something, for a refusal that follows in this request."""
+    if not authorization.asked.action.endswith(":view"):
+        _latest.set((authorization, request_context.get()))
 
 
-def remember(decision: PolicyDecision, asked: Inputs) -> None:
-    """Keep a decision for the next audit event of the same actor, request and policy."""
-    kept = _Pending(decision, asked, request_context.get(), time.monotonic())
-    _pending.set(kept)
-    if not asked.action.endswith(":view"):
-        _latest.set(kept)
-
-
-def latest(actor: Principal) -> tuple[PolicyDecision, Inputs] | None:
-    """What the actor was last let change in this request; None outside of one."""
-    kept = _latest.get()
-    request = request_context.get()
-    if (
-        kept is None
-        or not request.request_id
-        or kept.request is not request
-        or kept.asked.actor != actor
-    ):
+def latest(actor: Principal) -> Authorization | None:
+    """The last permission to change something in this request; None outside of one."""
+    authorization, request = _latest.get() or (None, None)
+    current = request_context.get()
+    if authorization is None or not current.request_id or request is not current:
         return None
-    return kept.decision, kept.asked
-
-
-def consume(actor: Principal, policy_version: int | None) -> dict[str, Any] | None:
-    """The decision that is kept for this event, once; None when it belongs to another."""
-    pending = _pending.get()
-    if (
-        pending is None
-        or pending.asked.actor != actor
-        or pending.decision.policy_version != policy_version
-        or pending.request is not request_context.get()
-        or time.monotonic() - pending.at > KEPT_S
-    ):
-        return None
-    _pending.set(None)
-    return decision_data(pending.decision, pending.asked)
+    return authorization if authorization.asked.actor == actor else None

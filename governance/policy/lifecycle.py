@@ -15,9 +15,10 @@ from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.access import require_two_deciders
 from governance.policy.cases import CaseResult, failing, parse_cases, run_cases
+from governance.policy.decisions import Authorization
 from governance.policy.differences import Removals
 from governance.policy.document import Document, document_checked, document_from_yaml
-from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource
+from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.selectors import policy_removals, policy_versions_visible_to
 from governance.policy.services import (
@@ -260,7 +261,7 @@ def version_snapshot(version: PolicyVersion) -> PolicySnapshot:
 
 def _locked(
     actor: Principal, number: int, action: Action, *, doing: str = ""
-) -> tuple[PolicyVersion, PolicyDecision]:
+) -> tuple[PolicyVersion, Authorization]:
     """The version, locked, and the decision that lets the actor at it. `doing` is what binds
     others, such as "approving", and needs a fresh second factor."""
     version = policy_locked(number)
@@ -283,7 +284,7 @@ def _move(
     actor: Principal,
     version: PolicyVersion,
     state: PolicyState,
-    decision: PolicyDecision,
+    decision: Authorization,
     reason: str = "",
     removals: Removals | None = None,
 ) -> None:
@@ -292,7 +293,7 @@ def _move(
         version=version,
         state=state,
         reason=reason,
-        policy_version=decision.policy_version,
+        decision=decision,
         removals=removals,
     )
 
@@ -320,9 +321,7 @@ def _acknowledged(version: PolicyVersion, acknowledged: bool, verb: str) -> Remo
     return removals
 
 
-def _record(
-    actor: Principal, action: str, version: PolicyVersion, decision: PolicyDecision
-) -> None:
+def _record(actor: Principal, action: str, version: PolicyVersion, decision: Authorization) -> None:
     audit_record(
         actor=actor,
         action=action,
@@ -334,7 +333,7 @@ def _record(
             "rules": len(version.rules),
             "tests": len(version.tests),
         },
-        policy_version=decision.policy_version,
+        decision=decision,
     )
 
 
@@ -383,7 +382,7 @@ def _require_ready(version: PolicyVersion, verb: str) -> None:
 
 def _author(
     actor: Principal,
-    decision: PolicyDecision,
+    decision: Authorization,
     resource: Resource,
     action: Action = Action.POLICY_DRAFT,
 ) -> int:
@@ -395,7 +394,7 @@ def _author(
 
 
 def _require_second_person(
-    actor: Principal, version: PolicyVersion, decision: PolicyDecision, verb: str
+    actor: Principal, version: PolicyVersion, decision: Authorization, verb: str
 ) -> None:
     _author(actor, decision, policy_resource(version), Action.POLICY_DECIDE)
     if actor.person_id in version.authors:
@@ -412,7 +411,7 @@ def _require_second_person(
 
 def _refused(
     actor: Principal,
-    decision: PolicyDecision,
+    decision: Authorization,
     resource: Resource,
     action: Action,
     message: str,
@@ -426,7 +425,7 @@ def _refused(
             actor=actor,
             action=action.value,
             subject=Subject("policy", resource.id, f"policy {resource.id}".strip()),
-            policy_version=decision.policy_version,
+            decision=decision,
         ),
     )
 

@@ -17,11 +17,10 @@ from governance.notify import notify
 from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.context import with_base
-from governance.policy.decisions import Inputs, decision_data, remember
+from governance.policy.decisions import Authorization, Inputs, note_latest
 from governance.policy.document import Document, document_from_yaml
 from governance.policy.engine import (
     NO_POLICY,
-    PolicyDecision,
     PolicySnapshot,
     Resource,
     decide,
@@ -62,7 +61,7 @@ def authorize(
     action: Action,
     resource: Resource,
     context: Mapping[str, Any] | None = None,
-) -> PolicyDecision:
+) -> Authorization:
     """Let the action through, or refuse it in words.
 
     `context` adds to what is known of the moment: `governance.policy.context.base_context`.
@@ -73,17 +72,16 @@ def authorize(
     """
     snapshot, context = active_policy(), with_base(context)
     decision = decide(snapshot, actor, action, resource, context)
-    asked = Inputs(actor, action.value, resource, context)
+    authorization = Authorization(decision, Inputs(actor, action.value, resource, context))
     if decision.allowed:
-        remember(decision, asked)
-        return decision
+        note_latest(authorization)
+        return authorization
     attempt = Attempt(
         actor=actor,
         action=action.value,
         subject=resource_subject(resource),
         department=resource.department or "",
-        policy_version=decision.policy_version,
-        decision=decision_data(decision, asked),
+        decision=authorization,
     )
     verb = action.value.partition(":")[2]
     named = bool(resource.id or resource.name)
@@ -103,7 +101,7 @@ def authorize_binding(
     resource: Resource,
     doing: str,
     context: Mapping[str, Any] | None = None,
-) -> PolicyDecision:
+) -> Authorization:
     """`authorize` for an action that binds others; `doing` names it, such as "recalling version 7".
 
     A person must have given a second factor within the last ten minutes. The platform's own
@@ -119,7 +117,7 @@ def authorize_binding(
             action=action.value,
             subject=resource_subject(resource),
             department=resource.department or "",
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         require_proof(actor, doing, attempt=attempt)
     return decision

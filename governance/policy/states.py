@@ -10,6 +10,7 @@ from django.utils import timezone
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
 from governance.people.proof import proof_facts
+from governance.policy.decisions import Authorization
 from governance.policy.differences import Removals
 from governance.policy.engine import Resource
 from governance.policy.models import PolicyState, PolicyVersion
@@ -74,7 +75,7 @@ def policy_set_state(
     version: PolicyVersion,
     state: PolicyState,
     reason: str = "",
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
     removals: Removals | None = None,
 ) -> PolicyVersion:
     """Check, move and audit a policy that `policy_locked` gave. Proposing and deciding are signed.
@@ -108,7 +109,7 @@ def policy_set_state(
                 **({} if removals is None else {"removed": asdict(removals)}),
                 **(proof_facts(actor.proof) if state in _DECIDED else {}),
             },
-            policy_version=policy_version,
+            decision=decision,
         )
     return version
 

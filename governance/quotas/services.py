@@ -111,7 +111,7 @@ def quota_set(
                 **proof_facts(actor.proof),
             },
             reason="" if limit is None else limit_words(kind, limit, settings.CURRENCY),
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return row
@@ -158,7 +158,7 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
                 "after": parts or None,
                 **proof_facts(actor.proof),
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return row
@@ -190,7 +190,7 @@ def quota_reconcile(*, actor: Principal, repair: bool) -> Outcome:
                 "repaired": repair,
                 "was_ready": outcome.was_ready,
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return outcome
 

@@ -142,6 +142,6 @@ def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) 
             reason=note,
             department=review.department.slug,
             data={"code": code, "digest": review.digest, "round": review.round},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return item

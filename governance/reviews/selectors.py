@@ -222,7 +222,6 @@ def _attempt(actor: Principal, review: Review, action: Action) -> Attempt:
         action=action.value,
         subject=review_subject(review),
         department=review.department.slug,
-        policy_version=review.policy_version,
     )
 
 

@@ -15,6 +15,7 @@ from governance.errors import InvalidInput, WrongState
 from governance.people.models import Department, Speciality
 from governance.people.proof import proof_facts
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
@@ -56,7 +57,6 @@ def review_open(
     digest: str,
     required_approvals: dict[str, int],
     excluded_people: Sequence[int],
-    policy_version: int,
     checklist: Sequence[ChecklistEntry],
     due_at: datetime,
     review_policy: ReviewPolicy | None = None,
@@ -87,7 +87,7 @@ def review_open(
                     digest=digest,
                     required_approvals=required_approvals,
                     excluded_people=sorted({*excluded_people, submitter_id}),
-                    policy_version=policy_version,
+                    policy_version=decision.policy_version,
                     review_policy=review_policy,
                     opened_by_id=submitter_id,
                     due_at=due_at,
@@ -110,7 +110,7 @@ def review_open(
                 "subject": f"{subject.type} {subject.id}",
                 "review_policy": str(review_policy) if review_policy else None,
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return review
 
@@ -162,6 +162,8 @@ def review_decide(
         obstacle = decision_obstacle(actor, review, kind, speciality)
         if obstacle is not None:
             raise obstacle
+        action = Action.REVIEW_COMMENT if kind is Verdict.COMMENT else Action.RELEASE_DECIDE
+        authorization = authorize(actor=actor, action=action, resource=review_resource(review))
         _check_digest(review, digest)
         if kind is Verdict.COMMENT:
             check_room(actor, review)
@@ -170,10 +172,12 @@ def review_decide(
             waiting = waiting_obstacle(actor, review, Action.RELEASE_DECIDE, speciality)
             if waiting is not None:
                 raise waiting
-        decision = _decision_write(actor, review, kind, reason, speciality, conditions or {})
+        decision = _decision_write(
+            actor, review, kind, reason, speciality, conditions or {}, authorization=authorization
+        )
         if submit_drafts:
             drafts_submit(actor=actor, review=review, decision=decision)
-        return _follow(actor, review, kind, reason)
+        return _follow(actor, review, kind, reason, authorization)
 
 
 def _decision_write(
@@ -183,6 +187,8 @@ def _decision_write(
     reason: str,
     speciality: str,
     conditions: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    authorization: Authorization,
 ) -> Decision:
     comment = verdict is Verdict.COMMENT
     now = timezone.now()
@@ -218,12 +224,14 @@ def _decision_write(
             **({"conditions": conditions_logged(conditions)} if conditions else {}),
             **proof_facts(proof),
         },
-        policy_version=review.policy_version,
+        decision=authorization,
     )
     return decision
 
 
-def _follow(actor: Principal, review: Review, verdict: Verdict, reason: str) -> Review:
+def _follow(
+    actor: Principal, review: Review, verdict: Verdict, reason: str, authorization: Authorization
+) -> Review:
     """Move the review to where the decision leads, if anywhere."""
     if verdict is Verdict.REQUEST_CHANGES:
         state = ReviewState.CHANGES_REQUESTED
@@ -238,7 +246,7 @@ def _follow(actor: Principal, review: Review, verdict: Verdict, reason: str) -> 
         review_id=review.pk,
         state=state,
         reason=reason,
-        policy_version=review.policy_version,
+        decision=authorization,
     )
 
 
@@ -294,14 +302,14 @@ def review_answer(
         review.excluded_people = excluded
         review.save(update_fields=["round", "digest", "excluded_people"])
         checklist_write(review, checklist)
-        waivers_follow(actor=actor, review=review, policy_version=decision.policy_version)
-        _decision_write(actor, review, Verdict.COMMENT, message, "")
+        waivers_follow(actor=actor, review=review, decision=decision)
+        _decision_write(actor, review, Verdict.COMMENT, message, "", authorization=decision)
         return review_set_state(
             actor=actor,
             review_id=review.pk,
             state=ReviewState.OPEN,
             reason=message,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
 
 
@@ -323,17 +331,17 @@ def review_close(*, actor: Principal, review_id: int, state: str, reason: str) -
     reason = text_checked(reason, "reason", REASON_MAX)
     with transaction.atomic():
         review = review_locked(review_id)
-        policy_version = review.policy_version
+        decision = None
         if state == ReviewState.WITHDRAWN:
-            policy_version = authorize(
+            decision = authorize(
                 actor=actor, action=Action.RELEASE_WITHDRAW, resource=review_resource(review)
-            ).policy_version
+            )
         return review_set_state(
             actor=actor,
             review_id=review.pk,
             state=ReviewState(state),
             reason=reason,
-            policy_version=policy_version,
+            decision=decision,
         )
 
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from governance.audit.services import AuditEntry, Subject, audit_record, audit_record_many
 from governance.errors import NotFound, WrongState
+from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState
 
@@ -57,7 +58,7 @@ def review_set_state(
     review_id: int,
     state: ReviewState,
     reason: str,
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
 ) -> Review:
     """Lock, re-check, move and audit.
 
@@ -85,7 +86,7 @@ def review_set_state(
             reason=reason,
             department=review.department.slug,
             data=_moved(review, before, state),
-            policy_version=policy_version,
+            decision=decision,
         )
     return review
 
@@ -96,7 +97,7 @@ def reviews_void(
     subject_type: str,
     subject_ids: Collection[str],
     reason: str,
-    policy_version: int | None,
+    decision: Authorization | None = None,
 ) -> int:
     """Void every open review of these subjects, with an event each; returns how many there were.
 
@@ -121,7 +122,7 @@ def reviews_void(
             reason=reason,
             department=review.department.slug,
             data=_moved(review, ReviewState(review.state), ReviewState.VOIDED),
-            policy_version=policy_version,
+            decision=decision,
         )
         for review in reviews
     )

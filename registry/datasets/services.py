@@ -88,7 +88,7 @@ def dataset_create(
             subject=dataset_subject(dataset),
             department=department.slug,
             data={"task": task, "classification": classification, "licence": licence},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return dataset
 
@@ -153,7 +153,7 @@ def dataset_version_add(
                 subject=dataset_version_subject(version),
                 department=dataset.department.slug,
                 data={"digest": parsed.digest, "rows": parsed.rows, "dataset": dataset.name},
-                policy_version=decision.policy_version,
+                decision=decision,
             )
             store.adopt_dataset(canonical, parsed.digest)
     finally:

@@ -79,10 +79,10 @@ def gate_set(
             subject=model_subject(model),
             department=model.department.slug,
             data={"gate": str(gate), "dataset": dataset.name, "before": before},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         if before != threshold:
-            releases_void_stale(actor=actor, version__model=model)
+            releases_void_stale(actor=actor, decision=decision, version__model=model)
     return gate
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from governance.errors import WrongState
 from governance.people.models import Person
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.rowsecurity import lifted
@@ -18,7 +19,7 @@ NOTES_MAX = 500
 
 def incident_held(
     actor: Principal, incident_id: int, action: Action = Action.INCIDENT_UPDATE
-) -> tuple[Incident, Person, int | None]:
+) -> tuple[Incident, Person, Authorization]:
     """The incident with its row locked, for somebody who may change it."""
     seen = incident_get(actor=actor, id=incident_id)
     with lifted():
@@ -26,7 +27,7 @@ def incident_held(
     decision = authorize(actor=actor, action=action, resource=resource)
     person = acting_person(actor)
     with lifted():
-        return incident_locked(incident_id), person, decision.policy_version
+        return incident_locked(incident_id), person, decision
 
 
 def check_not_closed(incident: Incident) -> None:

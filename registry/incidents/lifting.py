@@ -11,6 +11,7 @@ from governance.errors import NotPermitted, WrongState
 from governance.people.models import Person
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.rowsecurity import lifted
 from registry.incidents.keeping import incident_held, note_write
@@ -43,13 +44,13 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        incident, person, policy_version = incident_held(actor, incident_id, Action.INCIDENT_LIFT)
+        incident, person, decision = incident_held(actor, incident_id, Action.INCIDENT_LIFT)
         with lifted():
             suspension = incident.suspensions.filter(lifted_at__isnull=True).first()
             if suspension is None:
                 raise WrongState(f"Incident {incident.pk} suspends nothing; nothing was lifted.")
             if person.pk in suspension.excluded_people:
-                raise _separated(actor, incident, person, policy_version)
+                raise _separated(actor, incident, person, decision)
             if IncidentState(incident.state) in STANDING:
                 raise WrongState(
                     f"Incident {incident.pk} is {incident.get_state_display().lower()}; its "
@@ -59,10 +60,10 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
             proof = require_proof(
                 actor,
                 f"lifting the suspension by incident {incident.pk}",
-                attempt=_attempt(actor, incident, policy_version),
+                attempt=_attempt(actor, incident, decision),
             )
             approved, kept = suspension_lift(
-                actor=actor, incident=incident, reason=reason, policy_version=policy_version
+                actor=actor, incident=incident, reason=reason, decision=decision
             )
             audit_record(
                 actor=actor,
@@ -75,14 +76,14 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
                     "still_suspended": [release.pk for release in kept],
                     **proof_facts(proof),
                 },
-                policy_version=policy_version,
+                decision=decision,
             )
             note_write(incident, person, NoteKind.LIFTED, reason)
     return Lifted(incident, approved, kept)
 
 
 def _separated(
-    actor: Principal, incident: Incident, person: Person, policy_version: int | None
+    actor: Principal, incident: Incident, person: Person, decision: Authorization | None
 ) -> NotPermitted:
     why = "reported" if person.pk == incident.reporter_id else "had a part in what is suspended by"
     return NotPermitted(
@@ -90,15 +91,15 @@ def _separated(
         "suspension.",
         code="separation_of_duties",
         hint="Another reviewer for model risk or security lifts it.",
-        attempt=_attempt(actor, incident, policy_version),
+        attempt=_attempt(actor, incident, decision),
     )
 
 
-def _attempt(actor: Principal, incident: Incident, policy_version: int | None) -> Attempt:
+def _attempt(actor: Principal, incident: Incident, decision: Authorization | None) -> Attempt:
     return Attempt(
         actor=actor,
         action=Action.INCIDENT_LIFT.value,
         subject=incident_subject(incident),
         department=incident.department.slug,
-        policy_version=policy_version,
+        decision=decision,
     )

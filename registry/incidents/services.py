@@ -11,6 +11,7 @@ from django.utils import timezone
 from governance.audit.services import audit_record
 from governance.errors import InvalidInput, NotFound, WrongState
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.rowsecurity import lifted
@@ -71,7 +72,7 @@ def incident_open(
         raise InvalidInput(sentence, fields={"aware_at": [sentence]})
     with transaction.atomic():
         found = [_reportable(actor, version_id) for version_id in wanted]
-        policy_version = found[0][1]
+        decision = found[0][1]
         person = acting_person(actor)
         with lifted():
             first = found[0][0]
@@ -97,9 +98,9 @@ def incident_open(
                     "serious": serious,
                     "versions": [version.digest for version, _ in found],
                 },
-                policy_version=policy_version,
+                decision=decision,
             )
-            incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+            incident_suspend(actor=actor, incident=incident, decision=decision)
     return incident
 
 
@@ -113,7 +114,7 @@ def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentN
     """
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = incident_held(actor, incident_id)
+        incident, person, decision = incident_held(actor, incident_id)
         with lifted():
             check_not_closed(incident)
             audit_record(
@@ -122,7 +123,7 @@ def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentN
                 subject=incident_subject(incident),
                 reason=text[:REASON_MAX],
                 department=incident.department.slug,
-                policy_version=policy_version,
+                decision=decision,
             )
             return note_write(incident, person, NoteKind.NOTE, text)
 
@@ -139,7 +140,7 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
     checked_choice(state, list(IncidentState.values), field="state")
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = incident_held(actor, incident_id)
+        incident, person, decision = incident_held(actor, incident_id)
         with lifted():
             before = incident.get_state_display()
             standing = incident.suspensions.filter(lifted_at__isnull=True)
@@ -153,12 +154,12 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
                 incident=incident,
                 state=IncidentState(state),
                 reason=text[:REASON_MAX],
-                policy_version=policy_version,
+                decision=decision,
             )
             detail = f"{before} → {incident.get_state_display()}".lower()
             note_write(incident, person, NoteKind.STATE, text, detail)
             if IncidentState(state) in STANDING:
-                incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+                incident_suspend(actor=actor, incident=incident, decision=decision)
     return incident
 
 
@@ -176,7 +177,7 @@ def incident_rate(
     checked_choice(serious, list(Serious.values), field="serious")
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = incident_held(actor, incident_id)
+        incident, person, decision = incident_held(actor, incident_id)
         with lifted():
             check_not_closed(incident)
             before = {"severity": incident.severity, "serious": incident.serious}
@@ -192,14 +193,14 @@ def incident_rate(
                 reason=text[:REASON_MAX],
                 department=incident.department.slug,
                 data={"before": before, "after": after},
-                policy_version=policy_version,
+                decision=decision,
             )
             said = f"{before['severity']} → {severity}" if before["severity"] != severity else ""
             if before["serious"] != serious:
                 said += f"{'; ' if said else ''}{Serious(serious).label}"
             note_write(incident, person, NoteKind.SEVERITY, text, said)
             if IncidentState(incident.state) in STANDING:
-                incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+                incident_suspend(actor=actor, incident=incident, decision=decision)
     return incident
 
 
@@ -216,7 +217,7 @@ def incident_add_version(
     """
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, policy_version = incident_held(actor, incident_id)
+        incident, person, decision = incident_held(actor, incident_id)
         version, _ = _reportable(actor, version_id)
         with lifted():
             check_not_closed(incident)
@@ -232,15 +233,15 @@ def incident_add_version(
                 reason=text[:REASON_MAX],
                 department=incident.department.slug,
                 data={"version": version.digest},
-                policy_version=policy_version,
+                decision=decision,
             )
             # By its number: who reads the timeline need not know of that department's models.
             note_write(incident, person, NoteKind.VERSION, text, f"version {version.pk}")
-            incident_suspend(actor=actor, incident=incident, policy_version=policy_version)
+            incident_suspend(actor=actor, incident=incident, decision=decision)
     return incident
 
 
-def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, int | None]:
+def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, Authorization]:
     """A version of which the actor may report something, whether or not they may look at it."""
     unknown = f"There is no version {version_id} that you may see."
     with lifted():
@@ -253,7 +254,7 @@ def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, int | 
         decision = authorize(actor=actor, action=Action.INCIDENT_OPEN, resource=resource)
     except NotFound as error:
         raise NotFound(unknown, attempt=error.attempt) from error
-    return version, decision.policy_version
+    return version, decision
 
 
 def _check_count(count: int) -> None:

@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
+from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from registry.incidents.models import Incident, IncidentState
 
@@ -42,7 +43,7 @@ def incident_set_state(
     incident: Incident,
     state: IncidentState,
     reason: str,
-    policy_version: int | None,
+    decision: Authorization | None,
 ) -> None:
     """Move a locked incident, save and audit it.
 
@@ -71,5 +72,5 @@ def incident_set_state(
         reason=reason,
         department=incident.department.slug,
         data={"before": before.value, "after": state.value},
-        policy_version=policy_version,
+        decision=decision,
     )

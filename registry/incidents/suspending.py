@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from django.utils import timezone
 
+from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.reviews.models import Review
 from registry.incidents.models import SUSPENDING, Incident, IncidentSuspension, Severity
@@ -26,7 +27,7 @@ _HELD = (ReleaseState.APPROVED, ReleaseState.SUSPENDED)
 
 
 def incident_suspend(
-    *, actor: Principal, incident: Incident, policy_version: int | None
+    *, actor: Principal, incident: Incident, decision: Authorization | None
 ) -> list[Release]:
     """Suspend every approved release that the incident's versions reach; returns those that were
     serving until now. Nothing for one that is neither high nor critical, and was never.
@@ -48,19 +49,19 @@ def incident_suspend(
         actor=actor,
         release_ids=list(Release.objects.filter(version_id__in=ids).values_list("pk", flat=True)),
         reason=reason,
-        policy_version=policy_version,
+        decision=decision,
     )
     return releases_move(
         actor=actor,
         releases=_releases(ids, ReleaseState.APPROVED),
         to=ReleaseState.SUSPENDED,
         reason=reason,
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
 def suspension_lift(
-    *, actor: Principal, incident: Incident, reason: str, policy_version: int | None
+    *, actor: Principal, incident: Incident, reason: str, decision: Authorization | None
 ) -> tuple[list[Release], list[Release]]:
     """Lift the standing suspension; returns the releases that are approved again, and those that
     stay suspended, because another incident suspends them too or their time is over.
@@ -85,7 +86,7 @@ def suspension_lift(
         releases=free,
         to=ReleaseState.APPROVED,
         reason=f"The suspension by incident {incident.pk} is lifted: {reason}"[:1000],
-        policy_version=policy_version,
+        decision=decision,
     )
     kept = {release.pk for release in back}
     return back, [release for release in waiting if release.pk not in kept]

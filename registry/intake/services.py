@@ -85,7 +85,7 @@ def intake_submit(
             reason=reason,
             department=model.department.slug,
             data={"source": source, "licence": licence, "files": delivery.files},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         if not refusals:
             quarantine.keep(delivery, intake.pk)
@@ -190,7 +190,7 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
                     action=Action.INTAKE_SIGN_OFF,
                     subject=intake_subject(intake),
                     department=intake.model.department.slug,
-                    policy_version=decision.policy_version,
+                    decision=decision,
                 ),
             )
         intake.signed_by = person
@@ -215,7 +215,7 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
                 "version": intake.version_id,
                 **proof_facts(actor.proof),
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return intake
 

@@ -85,7 +85,7 @@ def release_evidence(
             subject=release_subject(release),
             department=release.department.slug,
             data={"manifest": pack.manifest_digest},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return pack
 

@@ -18,6 +18,7 @@ from governance.principals import Principal
 from governance.reviews.checklist import ChecklistEntry
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.policies.selectors import InForce
+from governance.reviews.selectors import review_resource
 from governance.reviews.services import (
     review_answer,
     review_close,
@@ -172,16 +173,14 @@ def release_submit(
                 "tier": tier,
                 **({"renews": renews.pk} if renews is not None else {}),
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
-        review = _open_review(actor, release, decision.policy_version, policy)
+        review = _open_review(actor, release, policy)
         attestations_carry(actor=actor, release=release, review=review)
     return release
 
 
-def _open_review(
-    actor: Principal, release: Release, policy_version: int, policy: InForce
-) -> Review:
+def _open_review(actor: Principal, release: Release, policy: InForce) -> Review:
     version = release.version
     return review_open(
         actor=actor,
@@ -193,7 +192,6 @@ def _open_review(
         digest=release.dossier_digest,
         required_approvals=policy.document.required_approvals(release.risk_answers),
         excluded_people=sorted(people_behind(version) | {release.submitted_by_id}),
-        policy_version=policy_version,
         review_policy=policy.policy,
         checklist=checklist_build(version, release.dossier, policy.document),
         due_at=timezone.now() + timedelta(days=policy_terms(policy.document).due_days),
@@ -254,7 +252,7 @@ def release_answer(
             release=release,
             state=ReleaseState.IN_REVIEW,
             reason=message,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return release
 
@@ -340,7 +338,9 @@ def release_decide(
                 release=release,
                 state=state,
                 reason=reason,
-                policy_version=review.policy_version,
+                decision=authorize(
+                    actor=actor, action=Action.RELEASE_DECIDE, resource=review_resource(review)
+                ),
             )
     return release
 
@@ -381,7 +381,7 @@ def release_withdraw(*, actor: Principal, release_id: int, reason: str) -> Relea
             release=release,
             state=ReleaseState.WITHDRAWN,
             reason=reason,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
         if under_review:
             review_close(

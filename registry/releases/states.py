@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from governance.audit.services import AuditEntry, audit_record, audit_record_many
 from governance.errors import NotFound, WrongState
 from governance.notify import notify
+from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
 from governance.reviews.conditions import conditions_logged
 from registry.releases.breakglass.force import UNDER_REVIEW
@@ -97,7 +98,7 @@ def release_set_state(
     release: Release,
     state: ReleaseState,
     reason: str,
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
 ) -> None:
     """Move a locked release, save it, audit it, and wake those who serve.
 
@@ -121,7 +122,7 @@ def release_set_state(
             reason=reason,
             department=release.department.slug,
             data=_moved(release, before, state),
-            policy_version=policy_version,
+            decision=decision,
         )
     break_glasses_over(
         actor=actor,
@@ -129,10 +130,10 @@ def release_set_state(
         reason=f"Release {release.pk} is {state.label.lower()}.",
         # An answer makes another dossier; the glass was broken for the one before.
         unless_of=release.dossier_digest if state in UNDER_REVIEW else "",
-        policy_version=policy_version,
+        decision=decision,
     )
     if ReleaseState.APPROVED in (before, state):
-        places_changed(actor, [release])
+        places_changed(actor, [release], decision)
     releases_changed()
 
 
@@ -142,7 +143,7 @@ def releases_move(
     releases: Iterable[Release],
     to: ReleaseState,
     reason: str,
-    policy_version: int | None,
+    decision: Authorization | None = None,
 ) -> list[Release]:
     """Move every locked release that can get there, in one statement, with an event each; returns
     those. The others stay as they are.
@@ -158,7 +159,7 @@ def releases_move(
             reason=reason,
             department=release.department.slug,
             data=_moved(release, ReleaseState(release.state), to),
-            policy_version=policy_version,
+            decision=decision,
         )
         for release in moved
     ]
@@ -168,14 +169,17 @@ def releases_move(
         actor=actor,
         release_ids=[release.pk for release in moved],
         reason=reason,
-        policy_version=policy_version,
+        decision=decision,
     )
-    places_changed(actor, [each for each in moved if ReleaseState.APPROVED in (each.state, to)])
+    approved = [each for each in moved if ReleaseState.APPROVED in (each.state, to)]
+    places_changed(actor, approved, decision)
     releases_changed()
     return moved
 
 
-def places_changed(actor: Principal, releases: Iterable[Release]) -> None:
+def places_changed(
+    actor: Principal, releases: Iterable[Release], decision: Authorization | None = None
+) -> None:
     """What is live where these are to run may be another: void what was to replace the one before.
 
     The caller holds rows of releases; what somebody else holds is left to the controller's sweep.
@@ -186,7 +190,13 @@ def places_changed(actor: Principal, releases: Iterable[Release]) -> None:
     ids = [release.pk for release in releases]
     places = Release.objects.filter(pk__in=ids).values_list("environment", "deployment_name")
     for environment, name in sorted(set(places)):
-        releases_void_stale(actor=actor, wait=False, environment=environment, deployment_name=name)
+        releases_void_stale(
+            actor=actor,
+            decision=decision,
+            wait=False,
+            environment=environment,
+            deployment_name=name,
+        )
 
 
 def _moved(release: Release, before: ReleaseState, after: ReleaseState) -> dict[str, Any]:

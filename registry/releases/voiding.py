@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from governance.policy.services import active_policy
+from governance.policy.decisions import Authorization
 from governance.principals import Principal, service_principal
 from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.selectors import review_policy_in_force
@@ -28,7 +28,9 @@ _SWEPT = 100
 UNDER_REVIEW = (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
 
 
-def releases_void_stale(*, actor: Principal, wait: bool = True, **which: Any) -> list[Release]:
+def releases_void_stale(
+    *, actor: Principal, decision: Authorization | None = None, wait: bool = True, **which: Any
+) -> list[Release]:
     """Void every release under review, of those that `which` filters, whose dossier is no longer
     true; returns them. For whoever has authorized the change, in its transaction.
 
@@ -46,7 +48,7 @@ def releases_void_stale(*, actor: Principal, wait: bool = True, **which: Any) ->
             .filter(state__in=UNDER_REVIEW, **which)
             .order_by("pk")
         )
-        return [release for release in rows if _voided(actor, release)]
+        return [release for release in rows if _voided(actor, release, decision)]
 
 
 def releases_void_due() -> int:
@@ -64,31 +66,32 @@ def releases_void_due() -> int:
     return len(releases_void_stale(actor=controller, wait=False, pk__in=stale))
 
 
-def review_policy_activated(actor: Principal, policy: ReviewPolicy) -> None:
+def review_policy_activated(
+    actor: Principal, policy: ReviewPolicy, decision: Authorization | None
+) -> None:
     """Another version of it is in force: what is reviewed under the one before is void."""
-    releases_void_stale(actor=actor, tier=policy.name)
+    releases_void_stale(actor=actor, decision=decision, tier=policy.name)
 
 
-def _voided(actor: Principal, release: Release) -> bool:
+def _voided(actor: Principal, release: Release, decision: Authorization | None) -> bool:
     because = stale_because(release)
     if not because:
         return False
     Release.objects.filter(pk=release.pk).update(voided_because=because)
     release.voided_because = because
-    policy_version = active_policy().version
     moved = releases_move(
         actor=actor,
         releases=[release],
         to=ReleaseState.VOIDED,
         reason=because,
-        policy_version=policy_version,
+        decision=decision,
     )
     reviews_void(
         actor=actor,
         subject_type="release",
         subject_ids=[str(each.pk) for each in moved],
         reason=because,
-        policy_version=policy_version,
+        decision=decision,
     )
     return bool(moved)
 

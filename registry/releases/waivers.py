@@ -31,6 +31,5 @@ def release_waiver_revoke(
                 release=release,
                 state=ReleaseState.WITHDRAWN,
                 reason=f"The waiver of “{waiver.item.title}” was revoked.",
-                policy_version=waiver.review.policy_version,
             )
     return waiver

@@ -18,6 +18,7 @@ from governance.audit.services import AuditEntry, audit_record, audit_record_man
 from governance.errors import WrongState
 from governance.people.proof import proof_facts
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 from governance.reviews.states import reviews_void
@@ -154,8 +155,8 @@ def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: s
         with lifted():
             ids = lineage_locked(version.pk)
             _check_confirmed(version, ids, confirm)
-            reached = _mark(actor, version, ids, reason, person_id, decision.policy_version)
-            releases, reviews = _end_releases(actor, version, ids, reason, decision.policy_version)
+            reached = _mark(actor, version, ids, reason, person_id, decision)
+            releases, reviews = _end_releases(actor, version, ids, reason, decision)
     version.refresh_from_db(fields=["state", "recalled_at", "recall_reason"])
     return Recalled(version=version, versions=reached, releases=releases, reviews=reviews)
 
@@ -193,7 +194,7 @@ def _mark(
     ids: Collection[int],
     reason: str,
     person_id: int,
-    policy_version: int,
+    decision: Authorization,
 ) -> int:
     """Mark them recalled, in one statement; returns how many. What was recalled before keeps its
     own reason."""
@@ -210,7 +211,7 @@ def _mark(
         recalled_with=version,
         recall_reason=reason,
     )
-    record = partial(_event, actor, version, reason, policy_version)
+    record = partial(_event, actor, version, reason, decision)
     first = record(version, {"reached": len(reached), **proof_facts(actor.proof)})
     audit_record(
         actor=actor,
@@ -219,7 +220,7 @@ def _mark(
         reason=reason,
         department=first.department,
         data=first.data,
-        policy_version=policy_version,
+        decision=decision,
     )
     audit_record_many(record(each, {}) for each in reached if each.pk != version.pk)
     return len(reached)
@@ -229,7 +230,7 @@ def _event(
     actor: Principal,
     root: ModelVersion,
     reason: str,
-    policy_version: int,
+    decision: Authorization,
     version: ModelVersion,
     more: Mapping[str, int | str],
 ) -> AuditEntry:
@@ -240,7 +241,7 @@ def _event(
         reason=reason,
         department=version.model.department.slug,
         data={"digest": version.digest, "recalled_with": f"version {root.pk}", **more},
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -249,7 +250,7 @@ def _end_releases(
     version: ModelVersion,
     ids: Collection[int],
     reason: str,
-    policy_version: int,
+    decision: Authorization,
 ) -> tuple[int, int]:
     """Recall their releases and void their open reviews; returns how many of each."""
     releases = (
@@ -264,13 +265,13 @@ def _end_releases(
         releases=releases,
         to=ReleaseState.RECALLED,
         reason=sentence,
-        policy_version=policy_version,
+        decision=decision,
     )
     voided = reviews_void(
         actor=actor,
         subject_type="release",
         subject_ids=[str(release.pk) for release in moved],
         reason=sentence,
-        policy_version=policy_version,
+        decision=decision,
     )
     return len(moved), voided

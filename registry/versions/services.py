@@ -77,7 +77,7 @@ def model_create(
             subject=model_subject(model),
             department=department.slug,
             data={"task": task, "shared": shared},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return model
 

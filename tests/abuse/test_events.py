@@ -77,6 +77,22 @@ def faults_in(events: list[AuditEvent], outcome: str) -> list[str]:
         decided = opened_body(event)["data"].get("decision")
         if decided is not None and event.policy_version is None:
             found.append(f"{event.action}: decided under no policy")
+        if outcome == "allowed" and event.action not in OWN:
+            found.extend(decision_faults(event, decided))
+    return found
+
+
+def decision_faults(event: AuditEvent, decided: dict[str, Any] | None) -> list[str]:
+    """Flaws of the decision in the event of a change."""
+    if decided is None:
+        return [f"{event.action}: no decision"]
+    found = []
+    if not decided["allowed"]:
+        found.append(f"{event.action}: its decision denies")
+    if decided["principal"]["id"] != event.actor_id:
+        found.append(f"{event.action}: the decision about another actor")
+    if decided["action"].endswith(":view") and event.subject_type != "audit_filter":
+        found.append(f"{event.action}: the decision about reading, {decided['action']}")
     return found
 
 

@@ -26,7 +26,7 @@ def test_assets_are_compressed_fingerprinted_and_kept(policy: Any, tmp_path: Pat
     collected = subprocess.run(
         [sys.executable, "manage.py", "collectstatic", "--no-input", "--verbosity", "0"],
         cwd=ROOT,
-        env={**environment(tmp_path), **settings},
+        env={**environment(tmp_path, "web"), **settings},
         capture_output=True,
         text=True,
         check=False,

@@ -108,7 +108,7 @@ def deployment_rollback(
             "to": {"deployment": again.pk, "release": release.pk},
             "digest": release.version.digest,
         },
-        policy_version=decision.policy_version,
+        decision=decision,
     )
     return again
 

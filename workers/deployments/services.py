@@ -12,6 +12,7 @@ from django.utils import timezone
 from governance.audit.services import Attempt, audit_record
 from governance.errors import DomainError, NotPermitted, WrongState
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
@@ -70,7 +71,7 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
         action=Action.DEPLOYMENT_CREATE,
         subject=release_subject(release),
         department=release.department.slug,
-        policy_version=decision.policy_version,
+        decision=decision,
     )
     if actor.person_id is None:
         raise NotPermitted(
@@ -80,25 +81,25 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
         )
     try:
         release_startable(release)
-        _replace_live(actor, release, decision.policy_version)
+        _replace_live(actor, release, decision)
     except DomainError as error:
         error.attempt = error.attempt or attempt
         raise
     deployment = _insert(actor.person_id, release)
-    release_deployed(actor=actor, release=release)
+    release_deployed(actor=actor, release=release, decision=decision)
     audit_record(
         actor=actor,
         action=Action.DEPLOYMENT_CREATE,
         subject=deployment_subject(deployment),
         department=release.department.slug,
         data={"release": release.pk, "digest": release.version.digest},
-        policy_version=decision.policy_version,
+        decision=decision,
     )
     transaction.on_commit(wake_engines)
     return deployment
 
 
-def _replace_live(actor: Principal, release: Release, policy_version: int) -> None:
+def _replace_live(actor: Principal, release: Release, decision: Authorization) -> None:
     live = (
         Deployment.objects.select_for_update(of=("self",))
         .filter(name=release.deployment_name, state__in=LIVE)
@@ -123,7 +124,7 @@ def _replace_live(actor: Principal, release: Release, policy_version: int) -> No
         to=DeploymentState.STOPPED,
         actor=actor,
         message=f"Replaced by release {release.pk}.",
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -172,7 +173,7 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
         to=DeploymentState.STOPPED,
         actor=actor,
         message=(reason or "Stopped; no reason was given.")[:1000],
-        policy_version=decision.policy_version,
+        decision=decision,
     )
 
 

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
+from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.periods import period_keep
@@ -62,7 +63,7 @@ def deployment_move(
     actor: Principal,
     message: str = "",
     outcome: str = "allowed",
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
 ) -> Deployment:
     """Lock, re-check, set `to`, audit, and keep from when to when it served; after the commit
     engines and gateways look again.
@@ -92,7 +93,7 @@ def deployment_move(
             reason=message,
             department=deployment.department.slug,
             data={"release": deployment.release_id, "digest": version.digest},
-            policy_version=policy_version,
+            decision=decision,
         )
     period_keep(deployment=deployment, event=event)
     transaction.on_commit(wake_engines)

@@ -13,7 +13,8 @@ from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import NotPermitted, QuotaExceeded, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
-from governance.policy.engine import PolicyDecision, Resource
+from governance.policy.decisions import Authorization
+from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 from workers.dispatch import dispatch_job
@@ -93,7 +94,7 @@ def job_add(
     department: Department,
     title: str,
     spec: dict[str, Any],
-    decision: PolicyDecision | None = None,
+    decision: Authorization | None = None,
 ) -> Job:
     """`job_create` for a caller who has authorized the actor for what the job is part of.
 
@@ -111,7 +112,7 @@ def job_add(
                 action="job:create",
                 subject=Subject(type="job", id="", name=title),
                 department=department.slug,
-                policy_version=decision.policy_version if decision else None,
+                decision=decision if decision else None,
             ),
         )
     job = Job.objects.create(
@@ -132,7 +133,7 @@ def job_add(
             action="job:create",
             subject=job_subject(job),
             department=department.slug,
-            policy_version=decision.policy_version if decision else None,
+            decision=decision if decision else None,
         )
         raise
     audit_record(
@@ -141,7 +142,7 @@ def job_add(
         subject=job_subject(job),
         department=department.slug,
         data={"kind": kind, "spec": spec},
-        policy_version=decision.policy_version if decision else None,
+        decision=decision if decision else None,
     )
     transaction.on_commit(lambda: dispatch_job(job.pk))
     return job
@@ -165,7 +166,7 @@ def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
             to=JobState.CANCELLED,
             actor=actor,
             reason="Cancelled before it ran.",
-            policy_version=decision.policy_version,
+            decision=decision,
             cancel_requested=True,
         )
     if job.state != JobState.RUNNING:
@@ -179,6 +180,6 @@ def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
             subject=job_subject(job),
             reason="The worker was asked to stop.",
             department=job.department.slug,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return job

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
+from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
 from workers.jobs import workspace
 from workers.jobs.budgets import budget_follow
@@ -75,7 +76,7 @@ def job_audit(
     actor: Principal,
     to: JobState,
     reason: str = "",
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
     **data: Any,
 ) -> None:
     """Record one transition in the transaction that makes it."""
@@ -88,7 +89,7 @@ def job_audit(
             reason=reason[:2000],
             department=job.department.slug,
             data={"kind": job.kind, "attempt": job.attempt, "fence": job.fence, **data},
-            policy_version=policy_version,
+            decision=decision,
         )
 
 
@@ -99,7 +100,7 @@ def job_move(
     to: JobState,
     actor: Principal,
     reason: str = "",
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
     **changes: Any,
 ) -> Job:
     """Lock the job, re-check its state, set `to` and `changes`, and audit.
@@ -123,7 +124,7 @@ def job_move(
     # Only these columns: a worker's database role may not write what was requested, nor for whom.
     job.save(update_fields=["state", "lease_until", "finished_at", *changes])
     budget_follow(job, before=state)
-    job_audit(job, actor=actor, to=to, reason=reason, policy_version=policy_version)
+    job_audit(job, actor=actor, to=to, reason=reason, decision=decision)
     if to in TERMINAL:
         transaction.on_commit(lambda: workspace.discard(job.pk))
     return job

@@ -28,7 +28,8 @@ from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
 from governance.people.models import Person
 from governance.permissions import Action
-from governance.policy.engine import PolicyDecision, Resource, scope_allows
+from governance.policy.decisions import Authorization
+from governance.policy.engine import Resource, scope_allows
 from governance.policy.selectors import visible_to
 from governance.policy.services import authorize
 from governance.principals import Principal, request_context
@@ -83,7 +84,7 @@ def audit_export_ask(
                     actor=actor,
                     action=Action.AUDIT_EXPORT,
                     subject=Subject("audit", "log", "audit log"),
-                    policy_version=decision.policy_version,
+                    decision=decision,
                 ),
             )
         # One at a time of each person's, so that the bounds hold.
@@ -106,7 +107,7 @@ def audit_export_ask(
                 "filters_not_shown": sorted(given.keys() & TYPED),
                 "format": str(format),
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return export
 
@@ -134,7 +135,7 @@ def _check_room(person_id: int) -> None:
         )
 
 
-def may_export(actor: Principal, filters: Mapping[str, Any]) -> PolicyDecision:
+def may_export(actor: Principal, filters: Mapping[str, Any]) -> Authorization:
     """Let an export through that needs both to see events and to take them along.
 
     Raises:
@@ -213,7 +214,7 @@ def audit_export_open(*, actor: Principal, export_id: int) -> tuple[AuditExport,
             action="audit:download",
             subject=export_subject(export),
             data={"sha256": export.sha256, "size": export.size, "rows": export.rows},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return export, file
 

@@ -15,7 +15,8 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.context import probing_context
-from governance.policy.engine import PolicyDecision, Resource, decide, scope_allows
+from governance.policy.decisions import Authorization
+from governance.policy.engine import Resource, decide, scope_allows
 from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 
@@ -132,7 +133,7 @@ def _own(actor: Principal, filter_id: int) -> AuditFilter:
     return kept
 
 
-def _may_keep(actor: Principal, *, shared: bool) -> tuple[PolicyDecision, int]:
+def _may_keep(actor: Principal, *, shared: bool) -> tuple[Authorization, int]:
     part = None if shared else readable_part(actor)
     decision = authorize(actor=actor, action=Action.AUDIT_VIEW, resource=part or WHOLE_LOG)
     if actor.person_id is None:
@@ -143,7 +144,7 @@ def _may_keep(actor: Principal, *, shared: bool) -> tuple[PolicyDecision, int]:
                 actor=actor,
                 action="audit_filter:create",
                 subject=Subject("audit_filter", "", ""),
-                policy_version=decision.policy_version,
+                decision=decision,
             ),
         )
     return decision, actor.person_id
@@ -171,7 +172,7 @@ def _some(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _record(
-    actor: Principal, action: str, kept: AuditFilter, decision: PolicyDecision | None
+    actor: Principal, action: str, kept: AuditFilter, decision: Authorization | None
 ) -> None:
     # What is searched for may name people; that stays with the filter.
     audit_record(
@@ -179,5 +180,5 @@ def _record(
         action=action,
         subject=Subject("audit_filter", str(kept.pk), kept.name, person=kept.person_id),
         data={"parameters": sorted(kept.parameters), "shared": kept.shared},
-        policy_version=None if decision is None else decision.policy_version,
+        decision=decision,
     )

@@ -16,6 +16,7 @@ from governance.people.proof import proof_facts, require_proof
 from governance.people.roles import person_subject
 from governance.people.selectors import person_resource
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.absences.models import Absence
@@ -52,8 +53,8 @@ def absence_set(
             fields={"speciality": [f"is one of {', '.join(Speciality.values)}"]},
         )
     with transaction.atomic():
-        absent, set_by_id, policy_version = _whose(actor, person)
-        attempt = _attempt(actor, absent, policy_version)
+        absent, set_by_id, decision = _whose(actor, person)
+        attempt = _attempt(actor, absent, decision)
         proof = require_proof(actor, "naming a deputy", attempt=attempt)
         _check_people(absent, deputy, speciality)
         overlapping = Absence.objects.filter(
@@ -76,7 +77,7 @@ def absence_set(
             ends_at=ends_at,
             set_by_id=set_by_id,
         )
-        _record(actor, "absence:set", absence, policy_version, proof_facts(proof))
+        _record(actor, "absence:set", absence, decision, proof_facts(proof))
     return absence
 
 
@@ -95,30 +96,30 @@ def _check_times(starts_at: datetime, ends_at: datetime) -> None:
         raise InvalidInput("An absence cannot be from and until then.", fields=fields)
 
 
-def _whose(actor: Principal, person: Person | None) -> tuple[Person, int, int | None]:
-    """Who is absent, their row held; who says so; and the policy that let somebody else say it."""
+def _whose(actor: Principal, person: Person | None) -> tuple[Person, int, Authorization | None]:
+    """The absent person, locked; the acting person's ID; and the decision, if it is another's."""
     if actor.person_id is None:
         raise NotPermitted(
             f"{actor.name} is no person; only people are absent.",
             code="person_required",
             hint="Sign in, or use a personal access token.",
         )
-    policy_version = None
+    decision = None
     if person is not None and person.pk != actor.person_id:
-        policy_version = authorize(
+        decision = authorize(
             actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
-        ).policy_version
+        )
     wanted = actor.person_id if person is None else person.pk
     absent = Person.objects.select_for_update(no_key=True).get(pk=wanted)
-    return absent, actor.person_id, policy_version
+    return absent, actor.person_id, decision
 
 
-def _attempt(actor: Principal, absent: Person, policy_version: int | None) -> Attempt:
+def _attempt(actor: Principal, absent: Person, decision: Authorization | None) -> Attempt:
     return Attempt(
         actor=actor,
         action="absence:set",
         subject=person_subject(absent),
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -152,17 +153,17 @@ def absence_end(*, actor: Principal, absence_id: int) -> Absence:
         absence = found.select_for_update(of=("self",)).first()
         if absence is None:
             raise NotFound("There is no such absence.")
-        policy_version = None
+        decision = None
         if actor.person_id not in (absence.person_id, absence.deputy_id):
-            policy_version = authorize(
+            decision = authorize(
                 actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(absence.person)
-            ).policy_version
+            )
         now = timezone.now()
         if absence.ended_at is not None or absence.ends_at <= now:
             raise WrongState(f"Absence {absence.pk} is over.")
         absence.ended_at = now
         absence.save(update_fields=["ended_at"])
-        _record(actor, "absence:end", absence, policy_version)
+        _record(actor, "absence:end", absence, decision)
     return absence
 
 
@@ -170,7 +171,7 @@ def _record(
     actor: Principal,
     action: str,
     absence: Absence,
-    policy_version: int | None,
+    decision: Authorization | None,
     proved: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     audit_record(
@@ -185,5 +186,5 @@ def _record(
             "ends_at": absence.ends_at.isoformat(),
             **proved,
         },
-        policy_version=policy_version,
+        decision=decision,
     )

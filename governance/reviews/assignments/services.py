@@ -97,5 +97,5 @@ def _record(
             "round": review.round,
             "subject": f"{review.subject_type} {review.subject_id}",
         },
-        policy_version=decision.policy_version,
+        decision=decision,
     )

@@ -9,7 +9,8 @@ from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.proof import require_proof
 from governance.permissions import Action
-from governance.policy.engine import PolicyDecision, Resource
+from governance.policy.decisions import Authorization
+from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal, Proof
 from governance.reviews.policies.document import (
@@ -187,9 +188,7 @@ def review_policy_withdraw(*, actor: Principal, policy_id: int, reason: str = ""
         return _move(actor, policy, ReviewPolicyState.WITHDRAWN, decision, reason)
 
 
-def _locked(
-    actor: Principal, policy_id: int, action: Action
-) -> tuple[ReviewPolicy, PolicyDecision]:
+def _locked(actor: Principal, policy_id: int, action: Action) -> tuple[ReviewPolicy, Authorization]:
     policy = review_policy_locked(policy_id)
     try:
         decision = authorize(actor=actor, action=action, resource=review_policy_resource(policy))
@@ -204,7 +203,7 @@ def _move(
     actor: Principal,
     policy: ReviewPolicy,
     state: ReviewPolicyState,
-    decision: PolicyDecision,
+    decision: Authorization,
     reason: str = "",
     proof: Proof | None = None,
 ) -> ReviewPolicy:
@@ -213,18 +212,18 @@ def _move(
         policy=policy,
         state=state,
         reason=reason,
-        policy_version=decision.policy_version,
+        decision=decision,
         proof=proof,
     )
 
 
-def _record(actor: Principal, action: str, policy: ReviewPolicy, decision: PolicyDecision) -> None:
+def _record(actor: Principal, action: str, policy: ReviewPolicy, decision: Authorization) -> None:
     audit_record(
         actor=actor,
         action=action,
         subject=review_policy_subject(policy),
         data={"digest": policy.digest, "based_on": policy.based_on},
-        policy_version=decision.policy_version,
+        decision=decision,
     )
 
 
@@ -264,7 +263,7 @@ def _require_ready(policy: ReviewPolicy, verb: str) -> ReviewPolicyDocument:
 
 
 def _person(
-    actor: Principal, decision: PolicyDecision, action: Action, policy: ReviewPolicy | None
+    actor: Principal, decision: Authorization, action: Action, policy: ReviewPolicy | None
 ) -> int:
     """Raises NotPermitted when the actor is no person, who alone can answer for a policy."""
     if actor.person_id is None:
@@ -275,7 +274,7 @@ def _person(
 
 def _refused(
     actor: Principal,
-    decision: PolicyDecision,
+    decision: Authorization,
     action: Action,
     policy: ReviewPolicy | None,
     message: str,
@@ -286,13 +285,13 @@ def _refused(
 
 
 def _attempt(
-    actor: Principal, decision: PolicyDecision, action: Action, policy: ReviewPolicy | None
+    actor: Principal, decision: Authorization, action: Action, policy: ReviewPolicy | None
 ) -> Attempt:
     return Attempt(
         actor=actor,
         action=action.value,
         subject=review_policy_subject(policy) if policy else Subject("review_policy", "", ""),
-        policy_version=decision.policy_version,
+        decision=decision,
     )
 
 

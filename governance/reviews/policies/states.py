@@ -10,6 +10,7 @@ from django.utils import timezone
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
 from governance.people.proof import proof_facts
+from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.principals import Principal, Proof
 from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
@@ -31,7 +32,8 @@ _ACTIONS = {
     ReviewPolicyState.REJECTED: "review_policy:reject",
     ReviewPolicyState.WITHDRAWN: "review_policy:withdraw",
 }
-_followers: list[Callable[[Principal, ReviewPolicy], None]] = []
+ActivationFollower = Callable[[Principal, ReviewPolicy, Authorization | None], None]
+_followers: list[ActivationFollower] = []
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:review_policy'))"
 
 
@@ -72,7 +74,7 @@ def review_policy_set_state(
     policy: ReviewPolicy,
     state: ReviewPolicyState,
     reason: str = "",
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
     proof: Proof | None = None,
 ) -> ReviewPolicy:
     """Check, move and audit a policy that `review_policy_locked` gave. Proposing and deciding are
@@ -104,15 +106,15 @@ def review_policy_set_state(
                 "based_on": policy.based_on,
                 **proof_facts(proof),
             },
-            policy_version=policy_version,
+            decision=decision,
         )
         if state is ReviewPolicyState.ACTIVE:
             for follow in _followers:
-                follow(actor, policy)
+                follow(actor, policy, decision)
     return policy
 
 
-def follow_activation(follow: Callable[[Principal, ReviewPolicy], None]) -> None:
+def follow_activation(follow: ActivationFollower) -> None:
     """Have `follow` called with every policy that is put in force, in its transaction: for the
     context whose things are reviewed. Once, when its application is ready.
     """

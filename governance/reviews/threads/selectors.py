@@ -71,7 +71,6 @@ class Voice:
                 action=Action.REVIEW_COMMENT.value,
                 subject=review_subject(self.review),
                 department=self.review.department.slug,
-                policy_version=self.review.policy_version,
             ),
         )
 

@@ -7,9 +7,10 @@ from django.db import transaction
 from governance.audit.services import audit_record
 from governance.errors import InvalidInput
 from governance.permissions import Action
+from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.models import Decision, Review
-from governance.reviews.selectors import speaker_id
+from governance.reviews.selectors import review_resource, speaker_id
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.threads.limits import check_moves, check_room, checked_words
 from governance.reviews.threads.mentions import mentions_record, mentions_resolved
@@ -198,6 +199,8 @@ def comment_write(
         reason=text,
         department=review.department.slug,
         data={**thread_facts(thread, entry), **mentions_record(review, entry, people)},
-        policy_version=review.policy_version,
+        decision=authorize(
+            actor=voice.actor, action=Action.REVIEW_COMMENT, resource=review_resource(review)
+        ),
     )
     return entry

@@ -8,9 +8,11 @@ from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.errors import WrongState
+from governance.permissions import Action
+from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.models import Review
-from governance.reviews.selectors import speaker_id
+from governance.reviews.selectors import review_resource, speaker_id
 from governance.reviews.states import review_subject
 from governance.reviews.threads.mentions import mentions_record, mentions_resolved
 from governance.reviews.threads.models import ReviewThread, Said, ThreadComment, ThreadState
@@ -74,6 +76,8 @@ def thread_set_state(
         reason=text,
         department=review.department.slug,
         data={**thread_facts(thread, entry), **mentions_record(review, entry, people)},
-        policy_version=review.policy_version,
+        decision=authorize(
+            actor=actor, action=Action.REVIEW_COMMENT, resource=review_resource(review)
+        ),
     )
     return entry

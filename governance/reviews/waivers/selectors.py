@@ -156,5 +156,4 @@ def _attempt(actor: Principal, review: Review) -> Attempt:
         action=Action.WAIVER_DECIDE.value,
         subject=review_subject(review),
         department=review.department.slug,
-        policy_version=review.policy_version,
     )

@@ -77,7 +77,7 @@ def waiver_request(
             reason=reason,
             department=review.department.slug,
             data=told(waiver),
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return waiver
 
@@ -113,7 +113,7 @@ def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str
             waiver=waiver,
             state=WaiverState(verdict),
             reason=reason,
-            policy_version=decision.policy_version,
+            decision=decision,
             proof=proof_for(actor, waiver),
         )
     return waiver
@@ -162,7 +162,7 @@ def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
             waiver=waiver,
             state=WaiverState.WITHDRAWN,
             reason=reason,
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return waiver
 
@@ -192,7 +192,7 @@ def waiver_revoke(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
             waiver=waiver,
             state=WaiverState.REVOKED,
             reason=reason,
-            policy_version=decision.policy_version,
+            decision=decision,
             proof=proof_for(actor, waiver),
         )
     return waiver

@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.errors import NotFound, WrongState
+from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.reviews.models import MET_STATES, ChecklistItem, ChecklistState, Review, ReviewState
 from governance.reviews.states import ALLOWED_TRANSITIONS as REVIEW_TRANSITIONS
@@ -46,7 +47,7 @@ def waiver_set_state(
     waiver: Waiver,
     state: WaiverState,
     reason: str,
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
     proof: str = "",
 ) -> None:
     """Move a locked waiver, let its item follow, and audit.
@@ -77,7 +78,7 @@ def waiver_set_state(
         department=waiver.review.department.slug,
         data={**told(waiver), "before": before.value, "after": state.value}
         | ({"proof": proof} if proof else {}),
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -112,7 +113,7 @@ def excused_of(item: ChecklistItem) -> str:
     return item.note if item.automatic else ""
 
 
-def waivers_follow(*, actor: Principal, review: Review, policy_version: int | None) -> None:
+def waivers_follow(*, actor: Principal, review: Review, decision: Authorization | None) -> None:
     """For a locked review that began a new round, its checklist written: what was granted for the
     same digest and the same result, by somebody who still has no part in it, goes on; everything
     else is taken back, as attestations are.
@@ -139,5 +140,5 @@ def waivers_follow(*, actor: Principal, review: Review, policy_version: int | No
             waiver=waiver,
             state=WaiverState.REVOKED if granted else WaiverState.WITHDRAWN,
             reason="What is under review has changed.",
-            policy_version=policy_version,
+            decision=decision,
         )

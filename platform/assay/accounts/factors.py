@@ -300,7 +300,7 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
             subject=_subject(person),
             reason=reason,
             data={"factors": gone, "sessions_ended": ended, **proof_facts(actor.proof)},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return person
 

@@ -92,7 +92,7 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
                 "sessions_ended": sessions_end(person_id=person.pk),
                 **proof_facts(actor.proof),
             },
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return person
 

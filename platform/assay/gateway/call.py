@@ -12,7 +12,7 @@ from assay.gateway.errors import printable
 from assay.gateway.http import Headers
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry
 from governance.permissions import Action
-from governance.policy.decisions import Inputs, decision_data
+from governance.policy.decisions import Authorization, Inputs
 from governance.policy.engine import PolicyDecision
 from governance.usage.records import UsageEntry
 
@@ -126,4 +126,4 @@ class Call:
             return {}
         action = Action.DEPLOYMENT_INVOKE.value
         asked = Inputs(key.principal, action, deployment.resource, self.context)
-        return decision_data(decision, asked)
+        return Authorization(decision, asked).to_json()

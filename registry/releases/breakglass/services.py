@@ -18,6 +18,7 @@ from governance.errors import DomainError, InvalidInput, NotPermitted
 from governance.people.models import Person
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.reviews.reminders.schedule import emergency_tell
@@ -96,7 +97,7 @@ def break_glass_request(
                 reason=reason,
                 department=release.department.slug,
                 data={"release": release.pk, "dossier": release.dossier_digest, "hours": hours},
-                policy_version=decision.policy_version,
+                decision=decision,
             )
     return glass
 
@@ -111,10 +112,10 @@ def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
             asking forbids it now.
     """
     with transaction.atomic():
-        release, glass, person, policy_version = _held(
+        release, glass, person, decision = _held(
             actor, break_glass_id, Action.RELEASE_BREAK_GLASS_CONFIRM
         )
-        attempt = _attempt(actor, glass, Action.RELEASE_BREAK_GLASS_CONFIRM, policy_version)
+        attempt = _attempt(actor, glass, Action.RELEASE_BREAK_GLASS_CONFIRM, decision)
         with lifted():
             check_requested(glass)
             review = check_possible(release)
@@ -136,7 +137,7 @@ def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
                 glass=glass,
                 state=BreakGlassState.ACTIVE,
                 reason=glass.reason,
-                policy_version=policy_version,
+                decision=decision,
                 data={"ends_at": glass.ends_at.isoformat(), **proof_facts(proof)},
             )
             emergency_tell(actor=actor, review=review)
@@ -157,14 +158,14 @@ def break_glass_refuse(*, actor: Principal, break_glass_id: int, reason: str) ->
         seen = break_glass_get(actor=actor, id=break_glass_id)
         mine = actor.person_id is not None and seen.asked_by_id == actor.person_id
         action = Action.RELEASE_BREAK_GLASS if mine else Action.RELEASE_BREAK_GLASS_CONFIRM
-        _, glass, _, policy_version = _held(actor, break_glass_id, action)
+        _, glass, _, decision = _held(actor, break_glass_id, action)
         with lifted():
             break_glass_set_state(
                 actor=actor,
                 glass=glass,
                 state=BreakGlassState.REFUSED,
                 reason=reason,
-                policy_version=policy_version,
+                decision=decision,
             )
     return glass
 
@@ -179,13 +180,9 @@ def break_glass_end(*, actor: Principal, break_glass_id: int, reason: str) -> Br
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        _, glass, _, policy_version = _held(
-            actor, break_glass_id, Action.RELEASE_BREAK_GLASS_CONFIRM
-        )
+        _, glass, _, decision = _held(actor, break_glass_id, Action.RELEASE_BREAK_GLASS_CONFIRM)
         with lifted():
-            break_glass_close(
-                actor=actor, glass=glass, reason=reason, policy_version=policy_version
-            )
+            break_glass_close(actor=actor, glass=glass, reason=reason, decision=decision)
         releases_changed()
     return glass
 
@@ -204,8 +201,8 @@ def break_glass_review(
     checked_choice(verdict, list(AfterVerdict.values), field="verdict")
     lessons = checked_text(lessons, field="lessons", limit=LESSONS_MAX)
     with transaction.atomic():
-        _, glass, person, policy_version = _held(actor, break_glass_id, Action.RELEASE_DECIDE)
-        attempt = _attempt(actor, glass, Action.RELEASE_DECIDE, policy_version)
+        _, glass, person, decision = _held(actor, break_glass_id, Action.RELEASE_DECIDE)
+        attempt = _attempt(actor, glass, Action.RELEASE_DECIDE, decision)
         if obstacle := _separated(actor, person, glass, "review", attempt):
             raise obstacle
         proof = require_proof(actor, f"reviewing break-glass {glass.pk}", attempt=attempt)
@@ -219,7 +216,7 @@ def break_glass_review(
                 glass=glass,
                 state=BreakGlassState.REVIEWED,
                 reason=lessons[:REASON_MAX],
-                policy_version=policy_version,
+                decision=decision,
                 data={"verdict": verdict, **proof_facts(proof)},
             )
     return glass
@@ -249,14 +246,14 @@ def break_glasses_end_due() -> int:
 
 def _held(
     actor: Principal, break_glass_id: int, action: Action
-) -> tuple[Release, BreakGlass, Person, int | None]:
+) -> tuple[Release, BreakGlass, Person, Authorization]:
     """The release and then the break-glass, locked, for somebody whom the policy lets."""
     seen = break_glass_get(actor=actor, id=break_glass_id)
     release = release_locked(seen.release_id)
     decision = authorize(actor=actor, action=action, resource=release_resource(release))
     person = acting_person(actor)
     with lifted():
-        return release, break_glass_locked(break_glass_id), person, decision.policy_version
+        return release, break_glass_locked(break_glass_id), person, decision
 
 
 def _separated(
@@ -274,12 +271,12 @@ def _separated(
 
 
 def _attempt(
-    actor: Principal, glass: BreakGlass, action: Action, policy_version: int | None
+    actor: Principal, glass: BreakGlass, action: Action, decision: Authorization | None
 ) -> Attempt:
     return Attempt(
         actor=actor,
         action=action.value,
         subject=break_glass_subject(glass),
         department=glass.department.slug,
-        policy_version=policy_version,
+        decision=decision,
     )

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import NotFound, WrongState
+from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
 from governance.rowsecurity import lifted
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
@@ -55,7 +56,7 @@ def break_glass_set_state(
     glass: BreakGlass,
     state: BreakGlassState,
     reason: str,
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
     data: dict[str, Any] | None = None,
 ) -> None:
     """Move a locked break-glass, save and audit it; what else has changed of it is saved too.
@@ -86,7 +87,7 @@ def break_glass_set_state(
                 "dossier": glass.dossier_digest,
                 **(data or {}),
             },
-            policy_version=policy_version,
+            decision=decision,
         )
 
 
@@ -95,7 +96,7 @@ def break_glass_close(
     actor: Principal,
     glass: BreakGlass,
     reason: str,
-    policy_version: int | None = None,
+    decision: Authorization | None = None,
     at: datetime | None = None,
 ) -> None:
     """End a locked one that is in force, at most when it would have ended by itself; the review
@@ -110,7 +111,7 @@ def break_glass_close(
         glass=glass,
         state=BreakGlassState.ENDED,
         reason=reason,
-        policy_version=policy_version,
+        decision=decision,
     )
 
 
@@ -120,7 +121,7 @@ def break_glasses_over(
     actor: Principal,
     release_ids: Collection[int],
     reason: str,
-    policy_version: int | None,
+    decision: Authorization | None,
     unless_of: str = "",
 ) -> None:
     """End what is in force, and refuse what is asked for, of locked releases that may not serve by
@@ -130,16 +131,14 @@ def break_glasses_over(
     rows = rows.filter(release_id__in=release_ids, state__in=open_states)
     for glass in rows.exclude(dossier_digest=unless_of).order_by("pk"):
         if glass.state == BreakGlassState.ACTIVE:
-            break_glass_close(
-                actor=actor, glass=glass, reason=reason, policy_version=policy_version
-            )
+            break_glass_close(actor=actor, glass=glass, reason=reason, decision=decision)
             continue
         break_glass_set_state(
             actor=actor,
             glass=glass,
             state=BreakGlassState.REFUSED,
             reason=reason,
-            policy_version=policy_version,
+            decision=decision,
         )
 
 

@@ -44,7 +44,6 @@ def opened(submitter: Principal, department: Callable[[str], Department]) -> Cal
             "digest": "a" * 64,
             "required_approvals": {"compliance": 1, "model-risk": 1},
             "excluded_people": [],
-            "policy_version": 1,
             "checklist": [],
             "due_at": timezone.now() + timedelta(days=7),
         }

@@ -99,7 +99,7 @@ def test_a_draft_goes_in_force_when_a_second_admin_approves_it(
     assert approved.decision_note == "Agreed."
     assert PolicyVersion.objects.get(number=1).state == PolicyState.SUPERSEDED
     assert active_policy().version == draft.number
-    assert authorize(actor=viewer, action=Action.GATE_SET, resource=gate).allowed
+    assert authorize(actor=viewer, action=Action.GATE_SET, resource=gate).decision.allowed
     assert actions_of(2) == ["policy:draft", "policy:propose", "policy:activate"]
     assert actions_of(1)[-1] == "policy:supersede"
 

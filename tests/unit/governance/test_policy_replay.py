@@ -19,7 +19,7 @@ from governance.people.models import Department
 from governance.people.services import department_create
 from governance.permissions import Action
 from governance.policy.access import who_can_under
-from governance.policy.decisions import Inputs, decision_data, inputs
+from governance.policy.decisions import Authorization, Inputs, inputs
 from governance.policy.engine import Resource, decide
 from governance.policy.inquiries import decision_explain, who_can
 from governance.policy.lifecycle import draft_create
@@ -56,8 +56,7 @@ def record(actor: Principal, action: Action, resource: Resource, **context: Any)
                     action=action.value,
                     subject=Subject(resource.type, resource.id, resource.name),
                     outcome="allowed" if decision.allowed else "denied",
-                    data={"decision": decision_data(decision, asked)},
-                    policy_version=decision.policy_version,
+                    decision=Authorization(decision, asked),
                 )
             ]
         )
@@ -190,8 +189,7 @@ def test_a_dry_run_of_ten_thousand_decisions_takes_seconds_and_three_queries(
         actor=key_of("finance"),
         action="deployment:invoke",
         subject=Subject("deployment", "4", "docstring-writer"),
-        data={"decision": decision_data(decision, asked)},
-        policy_version=1,
+        decision=Authorization(decision, asked),
     )
     with transaction.atomic():
         audit_record_many([entry] * 10_000)
@@ -220,8 +218,8 @@ def test_a_change_and_a_refusal_carry_their_decision_and_no_other_event_does(
     attempt = caught.value.attempt
     assert attempt is not None
     assert attempt.decision is not None
-    assert attempt.decision["allowed"] is False
-    assert attempt.decision["principal"]["roles"] == [["developer", "clinical", ""]]
+    assert attempt.decision.decision.allowed is False
+    assert attempt.decision.to_json()["principal"]["roles"] == [["developer", "clinical", ""]]
 
 
 @pytest.mark.django_db(transaction=True)

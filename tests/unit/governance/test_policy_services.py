@@ -60,7 +60,8 @@ def test_what_one_may_view_but_not_do_is_refused_in_words(
     attempt = caught.value.attempt
     assert attempt is not None
     assert (attempt.actor, attempt.action, attempt.department) == (viewer, "gate:set", "clinical")
-    assert (attempt.subject.id, attempt.policy_version) == ("1", 1)
+    assert attempt.decision is not None
+    assert (attempt.subject.id, attempt.decision.policy_version) == ("1", 1)
 
 
 def test_creating_in_a_department_one_cannot_see_hides_the_department(

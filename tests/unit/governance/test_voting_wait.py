@@ -42,7 +42,6 @@ def review(
         digest="ab" * 32,
         required_approvals={"compliance": 1},
         excluded_people=[],
-        policy_version=1,
         checklist=[],
         due_at=timezone.now() + timedelta(days=7),
         review_policy=ReviewPolicy.objects.get(name="minimal"),
