@@ -11,7 +11,7 @@ their own, who can set what it reads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from django.db.models import Model
 from governance.permissions import VIEW_ACTIONS
 from governance.policy.engine import PolicySnapshot
 from governance.policy.rules import Condition, Effect, Operator, Rule
-from governance.policy.services import active_policy
+from governance.policy.services import active_policy, policy_read_once
 from governance.principals import HeldRole, Principal, PrincipalKind
 
 M = TypeVar("M", bound=Model)
@@ -84,13 +84,14 @@ def current() -> Reach | None:
 
 
 @contextmanager
-def scope(actor: Principal) -> Iterator[Reach]:
+def scope(actor: Principal, *, reads: bool = False) -> Iterator[Reach]:
     """One transaction in which every query sees, and may write, only what `actor` can reach.
 
-    Costs one statement beside the transaction's own, and for members of departments the look-up of
+    With `reads`, for a request that changes nothing, one reading of the policy serves the whole
+    block (`policy_read_once`). Costs one statement beside the transaction's own, and the look-up of
     the policy's number. Audit refusals outside of it: they need a transaction of their own.
     """
-    with transaction.atomic():
+    with transaction.atomic(), policy_read_once() if reads else nullcontext():
         reach = reach_of(actor)
         with _narrowed(reach):
             yield reach

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import NotFound, NotPermitted
@@ -48,11 +49,30 @@ def _snapshot(number: int, digest: str) -> PolicySnapshot:
 def active_policy() -> PolicySnapshot:
     """The rules in force; `NO_POLICY`, which denies everything, when none are.
 
-    One small query; the parsed rules are kept per process by number and digest.
+    One small query, or none within `policy_read_once`; the parsed rules are kept per process by
+    number and digest.
     """
+    held: PolicySnapshot | None = getattr(connection, "assay_policy", None)
+    if held is not None:
+        return held
     rows = PolicyVersion.objects.filter(state=PolicyState.ACTIVE)
     active = rows.values_list("number", "digest").first()
     return NO_POLICY if active is None else _snapshot(*active)
+
+
+@contextmanager
+def policy_read_once() -> Iterator[None]:
+    """Decide everything in the block by the policy that is in force now.
+
+    For a request that only reads: it saves a query for each decision (a page makes dozens), and no
+    page is put together under two policies. A change is decided by the policy at its own moment.
+    """
+    outer = getattr(connection, "assay_policy", None)
+    connection.assay_policy = active_policy()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        connection.assay_policy = outer  # type: ignore[attr-defined]
 
 
 def authorize(

@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.parsers import BaseParser
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -73,7 +73,9 @@ class Endpoint(APIView):
         """What the handler runs in; nothing where nobody is asked who they are, as when signing
         in, which must find whoever it is."""
         caller = self.request.user
-        return rowsecurity.scope(caller.principal) if isinstance(caller, Caller) else nullcontext()
+        if not isinstance(caller, Caller):
+            return nullcontext()
+        return rowsecurity.scope(caller.principal, reads=self.request.method in SAFE_METHODS)
 
     @property
     def actor(self) -> Principal:

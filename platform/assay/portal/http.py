@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.views import View
+from rest_framework.permissions import SAFE_METHODS
 
 from assay.conflicts import conflict_of
 from assay.middleware import principal_of
@@ -65,7 +66,7 @@ class Screen(View):
             if proving:
                 self.actor = second_factor_taken(request, self.actor)
                 proving = False
-            with scope(self.actor):
+            with scope(self.actor, reads=request.method in SAFE_METHODS):
                 return super().dispatch(request, *args, **kwargs)
         except DomainError as error:
             refusal = error
@@ -81,12 +82,12 @@ class Screen(View):
                 return second_factor_page(request, self.actor, refusal)
         if self.shows(refusal):
             try:
-                with scope(self.actor):
+                with scope(self.actor, reads=True):
                     return self.page(status=refusal.status, error=refusal, **kwargs)
             except DomainError as error:
                 refusal = error
                 self.recorded(refusal)
-        with scope(self.actor):
+        with scope(self.actor, reads=True):
             return refusal_page(request, refusal)
 
     def recorded(self, refusal: DomainError) -> None:

@@ -27,16 +27,16 @@ LISTS = (
 # Pinned: a rise is a decision, not an accident. Each asks whether any glass is broken. The first
 # page asks seven contexts, and for alarms and incidents.
 QUERIES = {
-    "/": 71,
-    "/models": 15,
-    "/intakes": 15,
-    "/datasets": 15,
-    "/jobs": 14,
-    "/reviews": 22,
-    "/deployments": 16,
-    "/playground": 17,
-    "/keys": 22,
-    "/usage": 16,
+    "/": 37,
+    "/models": 8,
+    "/intakes": 8,
+    "/datasets": 8,
+    "/jobs": 8,
+    "/reviews": 13,
+    "/deployments": 10,
+    "/playground": 10,
+    "/keys": 13,
+    "/usage": 9,
 }
 # Around each: the scope of row security, as in `test_api_lists`.
 SCOPE = 4
