@@ -35,7 +35,7 @@ if "DATABASE_URL" not in os.environ:
     from assay.local.services import Postgres
 
     _postgres = Postgres(_scratch / "postgres")
-    _postgres.forget_durability()
+    _postgres.configure_for_tests()
     os.environ["DATABASE_URL"] = _postgres.url("postgres")
 # A parallel worker inherits the first process's PostgreSQL, where pytest-django gives it a database
 # of its own, and takes a Valkey of its own, which tests flush.

@@ -103,13 +103,15 @@ class Postgres:
                     "version made it. Start over with empty stores (./demo --reset)."
                 )
 
-    def forget_durability(self) -> None:
-        """Commit without waiting for the disk: for tests, whose data nobody keeps."""
+    def configure_for_tests(self) -> None:
+        """Prepare for tests: commit without waiting for the disk, and fail at a lock that is not
+        released within two minutes, with the statement that waits for it."""
         import psycopg
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("ALTER SYSTEM SET lock_timeout = '120s'")
             connection.execute("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
