@@ -61,7 +61,7 @@ PHRASES = {
     "person:update": "changed the account of {}",
     "person:sign_in": "signed in",
     "person:sign_out": "signed out",
-    "person:step_up": "proved who they are by a second factor",
+    "person:step_up": "verified their identity with a second factor",
     "person:add_factor": "added a second factor for {}",
     "person:change_password": "changed the password of {}",
     "person:invite": "invited {} by a one-time link",

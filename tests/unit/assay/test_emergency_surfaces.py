@@ -245,7 +245,7 @@ def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
 
     unproved = Client()
     unproved.force_login(ada)
-    assert "Prove who you are" in unproved.get(path).content.decode()
+    assert "Verify your identity" in unproved.get(path).content.decode()
     assert unproved.post(f"{path}/confirm").status_code == 403
     assert signed_in(ada).post(f"{path}/confirm").status_code == 302
     for who, address, seen in (
