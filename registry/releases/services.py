@@ -13,7 +13,7 @@ from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
-from governance.policy.services import authorize
+from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 from governance.reviews.checklist import ChecklistEntry
 from governance.reviews.models import Review, ReviewState
@@ -338,8 +338,11 @@ def release_decide(
                 release=release,
                 state=state,
                 reason=reason,
-                decision=authorize(
-                    actor=actor, action=Action.RELEASE_DECIDE, resource=review_resource(review)
+                decision=authorize_binding(
+                    actor=actor,
+                    action=Action.RELEASE_DECIDE,
+                    resource=review_resource(review),
+                    doing=f"deciding on release {release.pk}",
                 ),
             )
     return release

@@ -9,7 +9,7 @@ from django.db import transaction
 from governance.audit.services import audit_record
 from governance.errors import NotFound, WrongState
 from governance.permissions import Action
-from governance.policy.engine import PolicyDecision
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.assignments.models import ReviewAssignment
@@ -78,14 +78,14 @@ def review_unassign(*, actor: Principal, review_id: int, person_id: int) -> None
         _record(actor, "review:unassign", review, decision, person=person_id)
 
 
-def _allowed(actor: Principal, review_id: int) -> tuple[Review, PolicyDecision]:
+def _allowed(actor: Principal, review_id: int) -> tuple[Review, Authorization]:
     review = review_locked(review_id)
     resource = review_resource(review)
     return review, authorize(actor=actor, action=Action.REVIEW_ASSIGN, resource=resource)
 
 
 def _record(
-    actor: Principal, action: str, review: Review, decision: PolicyDecision, **data: Any
+    actor: Principal, action: str, review: Review, decision: Authorization, **data: Any
 ) -> None:
     audit_record(
         actor=actor,

@@ -138,7 +138,7 @@ def record_export(actor: Principal) -> None:
             actor=actor,
             action=Action.AUDIT_EXPORT,
             subject=Subject(type="audit", id="log", name="audit log"),
-            policy_version=decision.policy_version,
+            decision=decision,
         )
 
 
