@@ -3,6 +3,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# uv leaves packages uncompiled. Where this is set, each process would compile Django, MLflow and
+# transformers again at its start: 10 s of CPU, in dozens of processes that tests and the demo start.
+unset PYTHONDONTWRITEBYTECODE
+
 VENV_PYTHON="$PWD/.venv/bin/python"
 STAMP="$PWD/.venv/.assay-installed"
 

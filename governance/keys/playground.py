@@ -23,7 +23,7 @@ from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.notify import notify
 from governance.people.models import Department, Person
-from governance.policy.engine import PolicyDecision
+from governance.policy.decisions import Authorization
 from governance.policy.services import SNAPSHOT_CHANNEL
 from governance.principals import Principal, PrincipalKind, request_context
 
@@ -45,7 +45,7 @@ def playground_token_create(
     session_key: str,
     department: Department,
     deployment: str,
-    decision: PolicyDecision,
+    decision: Authorization,
 ) -> tuple[PlaygroundToken, str]:
     """Make a token for `actor`, who may use `deployment` by `decision`, and return its text once.
 
@@ -93,7 +93,7 @@ def playground_token_create(
             subject=Subject("deployment", deployment, deployment),
             department=department.slug,
             data={"token": public_id, "expires_at": token.expires_at.isoformat()},
-            policy_version=decision.policy_version,
+            decision=decision,
         )
     return token, format_token(public_id, secret)
 

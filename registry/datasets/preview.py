@@ -84,7 +84,7 @@ def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
         subject=dataset_version_subject(version),
         department=version.dataset.department.slug,
         data={"digest": version.digest, "rows": len(preview.rows)},
-        policy_version=decision.policy_version,
+        decision=decision,
     )
     return preview
 
