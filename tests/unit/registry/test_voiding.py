@@ -163,7 +163,6 @@ def test_the_end_of_what_it_replaces_voids(office: Office, to: ReleaseState) -> 
         releases=[now(live)],
         to=to,
         reason="Why.",
-        policy_version=1,
     )
     assert is_voided(waiting, "what is live there now is nothing")
 
@@ -175,7 +174,7 @@ def test_a_suspension_leaves_the_remedy_until_another_takes_the_place(office: Of
     live = office.approve(office.submit(version=other_version(office)))
     deployment_create(actor=operator, release_id=live.pk)
     remedy = office.submit(version=other_version(office))
-    move: dict[str, Any] = {"actor": operator, "reason": "Why.", "policy_version": 1}
+    move: dict[str, Any] = {"actor": operator, "reason": "Why."}
     releases_move(releases=[now(live)], to=ReleaseState.SUSPENDED, **move)
     assert not is_voided(remedy, "")
     releases_move(releases=[now(live)], to=ReleaseState.APPROVED, **move)
