@@ -26,7 +26,8 @@ def models_visible_to(actor: Principal) -> QuerySet[Model]:
 
 def model_get(*, actor: Principal, name: str) -> Model:
     """Raises NotFound when there is none, or `actor` may not see it."""
-    model = models_visible_to(actor).filter(name=name).first()
+    # PostgreSQL holds no NUL, and refuses to compare with one.
+    model = None if "\x00" in name else models_visible_to(actor).filter(name=name).first()
     if model is None:
         raise NotFound(f"There is no model {name[:80]!r} that you may see.")
     return model

@@ -118,6 +118,14 @@ def test_train_on_this_opens_the_form_with_the_data_chosen(company: Company) -> 
         main(client, f"/models/docstring-writer/fine-tune?dataset_version={odd}")
 
 
+@pytest.mark.parametrize("model", ["", "no-such-model", "%00", "a/../b", "x" * 300])
+def test_train_on_this_leads_nowhere_for_a_model_that_is_not_there(
+    company: Company, model: str
+) -> None:
+    client = signed_in(company.devi)
+    assert client.get(f"/datasets/docstrings-train/train/1?model={model}").status_code == 404
+
+
 def test_train_on_this_shows_only_where_it_would_work(company: Company) -> None:
     add(company.enzo, "docstrings-train", talk("hello"))
     assert "Train on this" not in main(signed_in(company.vera), "/datasets/docstrings-train")
