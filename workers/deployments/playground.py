@@ -40,7 +40,15 @@ class Trial:
 def playground_trials(actor: Principal) -> list[Trial]:
     """Deployments that `actor` may use in the playground, by name; `SHOWN_MAX` at most."""
     rows = deployments_visible_to(actor).filter(state=DeploymentState.SERVING).order_by("name")
-    found = list(rows[:SHOWN_MAX])
+    return _trials(actor, list(rows[:SHOWN_MAX]))
+
+
+def may_try(actor: Principal, deployment: Deployment) -> bool:
+    """Whether the playground offers a deployment, which `actor` sees, to them."""
+    return deployment.state == DeploymentState.SERVING and bool(_trials(actor, [deployment]))
+
+
+def _trials(actor: Principal, found: list[Deployment]) -> list[Trial]:
     policy = active_policy()
     trials = []
     for row, resource in zip(found, _resources(found), strict=True):

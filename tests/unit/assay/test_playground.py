@@ -25,6 +25,7 @@ from governance.usage.models import UsageRecord
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.sign_in_support import Visitor, with_password
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Endless
+from workers.deployments.models import Deployment
 
 __all__ = ["stage"]
 
@@ -87,6 +88,23 @@ def test_a_developer_tries_a_deployment_and_pays_and_is_recorded_as_themselves(
     event = AuditEvent.objects.get(action="deployment:invoke")
     assert (event.actor_kind, event.actor_id) == ("person", str(stage.person.pk))
     assert json.loads(bytes(event.canonical))["data"]["token"] == token.public_id
+
+
+def test_no_name_of_the_person_stands_in_the_log(stage: Stage) -> None:
+    stage.deployment()
+    Person.objects.update(name="Ottokar Quirin")
+    stage.person.refresh_from_db()
+    browser = Browser(stage, member(stage))
+    token = browser.token()
+    assert browser.ask(token).status_code == 200
+    RoleAssignment.objects.create(person=stage.person, role="auditor")
+    stage.notify()
+    assert browser.ask(token).status_code == 403
+    stage.entries(2)
+    collect_once(Redis.from_url(os.environ["REDIS_URL"]), consumer="test", block_ms=1)
+    events = AuditEvent.objects.filter(action__in=("deployment:invoke", "playground_token:create"))
+    assert {event.outcome for event in events} == {"allowed", "denied"}
+    assert all(b"Ottokar" not in bytes(event.canonical) for event in events)
 
 
 def test_a_stolen_token_is_worth_nothing_without_its_sessions_cookie(stage: Stage) -> None:
@@ -202,6 +220,11 @@ def test_only_those_who_may_use_the_deployment_get_a_token(
     stage.deployment(visibility="department")
     browser = Browser(stage, member(stage, role, department))
     assert browser.open().status_code == status
+    page = browser.visitor.get("/playground?deployment=writer").content.decode()
+    assert ("writer is not among the serving deployments" in page) == (status != 200)
+    address = f"/deployments/{Deployment.objects.get().pk}"
+    shown = browser.visitor.get(address).content.decode()
+    assert ("Try it" in shown) == (status == 200)
     assert (b"writer" in browser.visitor.get("/playground").content) == (status == 200)
     assert PlaygroundToken.objects.exists() == (status == 200)
 

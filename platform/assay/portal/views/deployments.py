@@ -22,6 +22,7 @@ from registry.catalogue import get_task
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
 from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.playground import may_try
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import deployment_stop
@@ -82,6 +83,7 @@ class DeploymentPage(ActionScreen):
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
             "usage": usage_bars(days, tokens=False) if any(d["requests"] for d in days) else None,
             "example": example(self, deployment),
+            "may_try": may_try(self.actor, deployment),
             "may_report": may_report(self.actor, version),
             "may_explain": may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),
             "may_stop": live

@@ -34,9 +34,12 @@ class Playground(Screen):
             sample = sample_text(task.sample)
             choices.append({"trial": trial, "task": task, "sample": sample})
         paying = sorted({slug for each in choices for slug in each["trial"].departments})
+        chosen = self.request.GET.get("deployment", "")[:80]
+        known = {each["trial"].deployment.name for each in choices}
         return {
             "choices": choices,
-            "chosen": self.request.GET.get("deployment", ""),
+            "chosen": chosen,
+            "absent": chosen if chosen not in known else "",
             "departments": paying,
             "classifications": CLASSIFICATIONS,
             "undeclared": UNDECLARED_CLASSIFICATION,
