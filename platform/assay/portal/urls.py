@@ -42,6 +42,7 @@ from assay.portal.views import (
     review_threads,
     reviews,
     role_requests,
+    search,
     served,
     sessions,
     sign_in,
@@ -54,6 +55,8 @@ from assay.portal.views import (
 app_name = "portal"
 urlpatterns = [
     path("", overview.Overview.as_view(), name="overview"),
+    path("search", search.Search.as_view(), name="search"),
+    path("search/results", search.SearchResults.as_view(), name="search_results"),
     path("tasks", overview.Tasks.as_view(), name="tasks"),
     path("tasks/badge", overview.TaskBadge.as_view(), name="tasks_badge"),
     path("overview/running", overview.Running.as_view(), name="overview_running"),

@@ -1,0 +1,167 @@
+/* The command palette: Ctrl-K or Cmd-K. Without it, “Search” in the menu leads to a page. */
+"use strict";
+
+(() => {
+  const WAIT_MS = 120;
+  const MAC = /Mac|iPhone|iPad/.test(navigator.platform);
+  const SVG = "http://www.w3.org/2000/svg";
+  const dialog = document.getElementById("palette");
+  if (!dialog) return;
+  const input = document.getElementById("palette-input");
+  const list = document.getElementById("palette-list");
+  const empty = document.getElementById("palette-empty");
+  const said = document.getElementById("palette-said");
+  let timer = 0;
+  let request = null;
+  // The text whose results are shown; Enter waits for those of what was typed.
+  let shown = null;
+  let entered = false;
+
+  const selected = () => list.querySelector("[aria-selected=true]");
+
+  function point(option) {
+    selected()?.setAttribute("aria-selected", "false");
+    if (!option) {
+      input.removeAttribute("aria-activedescendant");
+      return;
+    }
+    option.setAttribute("aria-selected", "true");
+    option.scrollIntoView({ block: "nearest" });
+    input.setAttribute("aria-activedescendant", option.id);
+  }
+
+  function icon(name) {
+    const svg = document.createElementNS(SVG, "svg");
+    const use = document.createElementNS(SVG, "use");
+    svg.setAttribute("class", "icon");
+    svg.setAttribute("aria-hidden", "true");
+    use.setAttribute("href", `${dialog.dataset.icons}#${name}`);
+    svg.append(use);
+    return svg;
+  }
+
+  function text(kind, words) {
+    const span = document.createElement("span");
+    span.className = kind;
+    span.textContent = words;
+    return span;
+  }
+
+  function option(found, index) {
+    const item = document.createElement("li");
+    item.id = `palette-${index}`;
+    item.setAttribute("role", "option");
+    item.setAttribute("aria-selected", "false");
+    item.dataset.href = found.href;
+    const words = text("grow", "");
+    words.append(text("title", found.title));
+    if (found.detail) words.append(" ", text("subtle", found.detail));
+    item.append(icon(found.icon), words, " ", text("kind", found.kind));
+    return item;
+  }
+
+  function show(typed, results) {
+    shown = typed;
+    list.replaceChildren(...results.map(option));
+    input.setAttribute("aria-expanded", String(results.length > 0));
+    empty.hidden = results.length > 0;
+    said.textContent = results.length === 1 ? "1 result" : `${results.length || "No"} results`;
+    point(list.firstElementChild);
+    if (entered) take(false);
+  }
+
+  async function ask() {
+    const typed = input.value;
+    request?.abort();
+    request = new AbortController();
+    const { signal } = request;
+    try {
+      const address = `${dialog.dataset.results}?q=${encodeURIComponent(typed)}`;
+      const answer = await fetch(address, { signal, headers: { Accept: "application/json" } });
+      if (signal.aborted) return;
+      // Signed out: the page says so.
+      if (answer.redirected || !answer.ok) throw new Error(String(answer.status));
+      show(typed, (await answer.json()).results);
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      said.textContent = "The search failed. Press Enter to open the search page.";
+      list.replaceChildren();
+      shown = typed;
+    }
+  }
+
+  function take(elsewhere) {
+    entered = false;
+    const href = selected()?.dataset.href;
+    if (!href) input.form.submit();
+    else if (elsewhere) window.open(href, "_blank", "noopener");
+    else location.href = href;
+  }
+
+  function open() {
+    if (dialog.open || document.querySelector("dialog[open]")) return;
+    entered = false;
+    input.value = "";
+    dialog.showModal();
+    input.focus();
+    ask();
+  }
+
+  document.addEventListener("keydown", (event) => {
+    const asked = MAC ? event.metaKey && !event.ctrlKey : event.ctrlKey && !event.metaKey;
+    if (!asked || event.altKey || event.shiftKey || event.key.toLowerCase() !== "k") return;
+    event.preventDefault();
+    if (dialog.open) dialog.close();
+    else open();
+  });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-palette]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    open();
+  });
+  input.addEventListener("input", () => {
+    clearTimeout(timer);
+    request?.abort();
+    entered = false;
+    timer = setTimeout(ask, WAIT_MS);
+  });
+  dialog.addEventListener("keydown", (event) => {
+    if (event.isComposing) return;
+    if (event.target === input && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
+      const options = [...list.children];
+      const step = event.key === "ArrowDown" ? 1 : options.length - 1;
+      if (options.length) point(options[(options.indexOf(selected()) + step) % options.length]);
+      event.preventDefault();
+    }
+    // The page's own single keys are not meant.
+    event.stopPropagation();
+    if (event.key === "k" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      dialog.close();
+    }
+  });
+  input.form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (shown === input.value) take(false);
+    else entered = true;
+  });
+  list.addEventListener("click", (event) => {
+    const chosen = event.target.closest("[role=option]");
+    if (!chosen) return;
+    point(chosen);
+    take(event.ctrlKey || event.metaKey);
+  });
+  dialog.addEventListener("click", (event) => {
+    // On the backdrop, or the button.
+    if (event.target === dialog || event.target.closest("[data-palette-close]")) dialog.close();
+  });
+  dialog.addEventListener("close", () => {
+    clearTimeout(timer);
+    request?.abort();
+    list.replaceChildren();
+    shown = null;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  });
+})();

@@ -1,0 +1,31 @@
+"""Search over everything that the person may see: for the command palette, and as a page."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
+
+from assay.portal.http import Screen
+from assay.portal.palette import QUERY_MAX, palette
+
+
+class Search(Screen):
+    """The page, which needs no script."""
+
+    template_name = "portal/search.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        typed = self.request.GET.get("q", "").replace("\x00", "")[:QUERY_MAX]
+        return {"typed": typed, "found": palette(self.actor, typed), "query_max": QUERY_MAX}
+
+
+class SearchResults(Screen):
+    """The same results for the palette."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        found = palette(self.actor, request.GET.get("q", ""))
+        answer = JsonResponse({"results": [asdict(each) for each in found]})
+        answer["Cache-Control"] = "no-store"
+        return answer
