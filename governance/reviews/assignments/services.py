@@ -25,7 +25,7 @@ ASSIGNEES_MAX = 10
 
 
 def review_assign(*, actor: Principal, review_id: int, person_id: int) -> ReviewAssignment:
-    """Assign the review to a person who could decide on it, and tell them, unless it is the actor.
+    """Assign the review to a person who could decide on it, and tell them, once.
 
     Raises:
         InvalidInput: the person could not decide on it.
@@ -57,7 +57,8 @@ def review_assign(*, actor: Principal, review_id: int, person_id: int) -> Review
             review=review, person=person, assigned_by_id=assigning_id
         )
         channels = []
-        if person.pk != assigning_id:
+        told = review.reminders.filter(kind=ReminderKind.ASSIGNED, people__contains=[person.pk])
+        if person.pk != assigning_id and not told.exists():
             channels = people_tell(review=review, kind=ReminderKind.ASSIGNED, people=[person])
         _record(actor, "review:assign", review, decision, person=person.pk, channels=channels)
     return assignment

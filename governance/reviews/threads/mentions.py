@@ -72,11 +72,19 @@ def mentions_resolved(actor: Principal, review: Review, text: str) -> tuple[str,
 def mentions_record(
     review: Review, entry: ThreadComment, people: list[Person]
 ) -> dict[str, object]:
-    """Keep whom the entry mentions and tell them; returns what its event says of it."""
+    """Keep whom the entry mentions; returns what its event says of it.
+
+    Only people who have seen all earlier mentions in the review are told.
+    """
     if not people:
         return {}
+    earlier = Mention.objects.filter(person__in=people, comment__thread__review=review)
+    waiting = set(earlier.filter(seen_at=None).values_list("person_id", flat=True))
+    told = [person for person in people if person.pk not in waiting]
     Mention.objects.bulk_create(Mention(comment=entry, person=person) for person in people)
-    channels = people_tell(review=review, kind=ReminderKind.MENTIONED, people=people)
+    channels = []
+    if told:
+        channels = people_tell(review=review, kind=ReminderKind.MENTIONED, people=told)
     return {"mentions": [person.pk for person in people], "channels": channels}
 
 

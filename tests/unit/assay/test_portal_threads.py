@@ -333,5 +333,7 @@ def test_the_box_completes_names_of_people_who_may_be_mentioned_and_no_others(
     # Fay is of finance: she sees nothing of the review, and its people learn nothing of her.
     assert offered(company.ada, "fay") == []
     assert offered(company.enzo, "asha") == []
+    # Carla has spoken in the review: her name is known, and her address is not.
+    assert offered(company.enzo, "carl") == [f"person-{company.carla.pk}"]
     assert signed_in(company.fay).get(f"{page}/people", {"q": "enz"}).status_code == 404
     assert Client().get(f"{page}/people").status_code == 302

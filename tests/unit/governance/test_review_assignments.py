@@ -201,6 +201,10 @@ def test_the_assignee_is_told_and_who_takes_it_is_not(
     assign(compliance, review, risk)
     (told,) = ReviewReminder.objects.all()
     assert (told.kind, told.people) == ("assigned", [risk.person_id])
+    # Whoever takes it back and assigns it again sends no second mail.
+    review_unassign(actor=compliance, review_id=review.pk, person_id=risk.person_id)
+    assign(compliance, review, risk)
+    assert ReviewReminder.objects.count() == 1
 
 
 def test_what_was_voted_on_is_assigned_and_no_task(review: Review, compliance: Principal) -> None:

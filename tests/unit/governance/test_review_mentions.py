@@ -76,6 +76,18 @@ def test_a_mention_is_a_task_until_the_review_is_opened(
     assert mentions_unseen(risk).count() == 1
 
 
+def test_a_person_is_told_again_only_after_they_have_looked(
+    review: Review, compliance: Principal, submitter: Principal
+) -> None:
+    for _ in range(3):
+        say(compliance, review, "@dora")
+    assert ReviewReminder.objects.count() == 1
+    assert mentions_unseen(submitter).count() == 3
+    mentions_seen(actor=submitter, review_id=review.pk)
+    say(compliance, review, "@dora")
+    assert ReviewReminder.objects.count() == 2
+
+
 def test_who_may_not_see_the_review_is_neither_offered_nor_mentioned(
     review: Review, actor: Make
 ) -> None:
