@@ -11,6 +11,7 @@ from registry.incidents.models import (
 from registry.intake.models import Intake
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
+from registry.uploads.models import Upload
 from registry.versions.models import Model, ModelVersion
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Model",
     "ModelVersion",
     "Release",
+    "Upload",
 ]

@@ -31,6 +31,7 @@ from governance.usage.sealing import require_usage_key
 from registry.releases.breakglass.services import break_glasses_end_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
+from registry.uploads.services import uploads_expire_due
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
@@ -48,6 +49,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("warnings", WATCH_S, releases_warn_due),
     ("waivers", WATCH_S, waivers_expire_due),
     ("break-glasses", WATCH_S, break_glasses_end_due),
+    ("uploads", 60.0, uploads_expire_due),
     # It looks at everything that is under review, for what nearly always was voided by its cause.
     ("voiding", 5 * WATCH_S, releases_void_due),
 )

@@ -553,6 +553,11 @@ FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if WEB else None
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
 DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
+# Of one request that sends a part of an upload.
+UPLOAD_CHUNK_BYTES = 16 * 1024**2
+# An unfinished upload ends so long after its last byte; all of them together take so much room.
+UPLOAD_HOURS = env_int("ASSAY_UPLOAD_HOURS", 24, least=1)
+UPLOAD_TOTAL_BYTES = env_int("ASSAY_UPLOAD_TOTAL_BYTES", 80 * 1024**3)
 GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
 METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 
 from governance.audit.services import audit_record
-from governance.errors import TooLarge, Unavailable, WrongState
+from governance.errors import InvalidInput, TooLarge, Unavailable, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -31,6 +32,8 @@ from registry.resources import (
     dataset_version_subject,
     department_resource,
 )
+from registry.uploads.models import UploadKind
+from registry.uploads.services import upload_file_of, uploads_use
 from registry.validation import checked_choice, checked_name, checked_text
 
 
@@ -97,16 +100,18 @@ def dataset_version_add(
     *,
     actor: Principal,
     dataset: Dataset,
-    file: UploadedFile,
+    file: UploadedFile | None = None,
+    upload_id: UUID | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> DatasetVersion:
-    """Read a TSV, CSV or JSON lines file into the next version of `dataset`.
+    """Read a TSV, CSV or JSON lines file into the next version of `dataset`. A complete upload of
+    the actor's may stand in its place.
 
     `columns` maps a field of the task's row to the column that it is taken from.
 
     Raises:
-        InvalidInput: it cannot be read; the sentence names the line.
-        NotFound, NotPermitted: the policy refuses.
+        InvalidInput: it cannot be read, and the sentence names the line; or there is no file.
+        NotFound, NotPermitted: the policy refuses, or the actor has no such upload.
         TooLarge: over ASSAY_DATASET_MAX_BYTES, 2,000,000 rows, or 1 MiB in a row.
         WrongState: a version of this dataset holds exactly the same rows.
     """
@@ -117,12 +122,22 @@ def dataset_version_add(
     folder = store.root() / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
+    uploaded: UploadedFile | None = file
     try:
-        _receive(file, scratch / "upload")
+        if upload_id is not None:
+            uploaded = upload_file_of(
+                actor=actor,
+                kind=UploadKind.DATASET,
+                department=dataset.department,
+                upload_id=upload_id,
+            )
+        if uploaded is None:
+            raise InvalidInput("There is no file.", fields={"file": ["A file, or an upload."]})
+        _receive(uploaded, scratch / "upload")
         canonical = scratch / "data.jsonl"
         parsed = parse_dataset(
             source=scratch / "upload",
-            name=file.name or "",
+            name=uploaded.name or "",
             target=canonical,
             task=task,
             columns=columns,
@@ -155,6 +170,13 @@ def dataset_version_add(
                 data={"digest": parsed.digest, "rows": parsed.rows, "dataset": dataset.name},
                 decision=decision,
             )
+            if upload_id is not None:
+                uploads_use(
+                    actor=actor,
+                    kind=UploadKind.DATASET,
+                    department=dataset.department,
+                    upload_ids=[upload_id],
+                )
             store.adopt_dataset(canonical, parsed.digest)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

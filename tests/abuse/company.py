@@ -50,6 +50,7 @@ from registry.datasets.models import Dataset
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
+from registry.uploads.models import Upload
 from registry.versions.models import Model
 from tests.proofs import fresh_proof, signed_in
 from tests.unit.assay import portal_data
@@ -180,6 +181,10 @@ def attacked_company() -> Company:
         review=company.review_open, person=person_of(company, "a compliance reviewer"),
         text=SECRET, anchor_kind="general", **on,
     )  # fmt: skip
+    things["upload"] = Upload.objects.create(
+        owner=person_of(company, "a developer of engineering"), department=engineering,
+        kind="intake", filename=SECRET, size=2, expires_at=timezone.now() + timedelta(days=1),
+    )  # fmt: skip
     add_emergencies(company)
     began = audit_record(
         actor=service_principal("engine-worker"),
@@ -298,6 +303,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "tests": 1,
         "train": 1,
         "threads": company.thread.pk,
+        "uploads": company.upload.pk,
         "versions": company.second.pk,
         "waivers": company.waiver.pk,
         "Groups": company.group.pk,
@@ -318,6 +324,7 @@ def nowhere(company: Company) -> dict[str, Any]:
         "rules": "audit-export",
         "tests": 1,
         "jobs": uuid.UUID(int=7),
+        "uploads": uuid.UUID(int=7),
     }
 
 
@@ -350,6 +357,12 @@ def values(company: Company) -> dict[str, Any]:
         "email": "mallory@assay.example",
         "expires_at": None,
         "expires_in_days": 7,
+        "against": company.first.pk,
+        "target": "docstring-writer",
+        "upload": None,
+        "uploads": None,
+        "uploads_post:kind": "intake",
+        "uploads_post:sha256": None,
         "files": [SimpleUploadedFile("config.json", b"{}")],
         "file": SimpleUploadedFile("rows.jsonl", b'{"messages": []}\n'),
         "format": None,

@@ -75,6 +75,8 @@ EXEMPT = {
     "session_revoke": PROTECTS,
     "sessions_revoke": PROTECTS,
     "thread_set_state": SAYS,
+    "upload_append": ASKS,
+    "upload_create": ASKS,
     "waiver_request": ASKS,
     "waiver_withdraw": ASKS,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from pydantic import ValidationError
@@ -20,6 +21,8 @@ from registry.evaluations.models import Gate
 from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_submit
 from registry.intake.states import set_state
+from registry.uploads.models import UploadKind
+from registry.uploads.services import uploads_use
 from registry.versions.models import Model, ModelVersion, VersionState
 from registry.versions.selectors import versions_visible_to
 from workers.jobs.models import Job, JobKind
@@ -29,16 +32,27 @@ from workers.jobs.training import BASE_KINDS, base_tasks
 
 @transaction.atomic
 def intake_request(
-    *, actor: Principal, model: Model, source: str, licence: str, files: Sequence[Any]
+    *,
+    actor: Principal,
+    model: Model,
+    source: str,
+    licence: str,
+    files: Sequence[Any] = (),
+    uploads: Sequence[UUID] = (),
 ) -> tuple[Intake, Job | None]:
-    """Take files into quarantine and queue their checks.
+    """Take files into quarantine and queue their checks. `uploads` are complete uploads of the
+    actor's, in place of files.
 
     Returns:
         The intake, and its job; no job when the files were rejected at once.
 
     Raises:
-        DomainError: as `intake_submit`.
+        DomainError: as `intake_submit` and `uploads_use`.
     """
+    if uploads:
+        files = uploads_use(
+            actor=actor, kind=UploadKind.INTAKE, department=model.department, upload_ids=uploads
+        )
     intake = intake_submit(actor=actor, model=model, source=source, licence=licence, files=files)
     if intake.state == IntakeState.REJECTED:
         return intake, None

@@ -117,6 +117,26 @@ class StrictJSONParser(parsers.JSONParser):
             raise ParseError("The body is not UTF-8.") from None
 
 
+class OctetStreamParser(parsers.BaseParser):
+    """A part of an upload, as bytes: at most `UPLOAD_CHUNK_BYTES` of them."""
+
+    media_type = "application/offset+octet-stream"
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        limit: int = settings.UPLOAD_CHUNK_BYTES
+        body = stream.read(limit + 1) if _declared_size(parser_context) <= limit else b""
+        if len(body) > limit or _declared_size(parser_context) > limit:
+            raise TooLarge(
+                f"A part of an upload has at most {limit:,} bytes.", hint="Send smaller parts."
+            )
+        return bytes(body)
+
+
 class BoundedMultiPartParser(parsers.MultiPartParser):
     """`multipart/form-data`, refused unread when it declares more than an intake may hold."""
 

@@ -36,6 +36,7 @@ from assay.api.views import (
     served,
     session,
     threads,
+    uploads,
     usage,
     waivers,
 )
@@ -140,6 +141,8 @@ urlpatterns = [
     path("datasets", datasets.DatasetsView.as_view()),
     path("datasets/<slug:name>", datasets.DatasetView.as_view()),
     path("datasets/<slug:name>/versions", datasets.DatasetVersionsView.as_view()),
+    path("uploads", uploads.UploadsView.as_view()),
+    path("uploads/<uuid:upload_id>", uploads.UploadView.as_view()),
     path("gates", evaluations.GatesView.as_view()),
     path("fine-tunes", evaluations.FineTunesView.as_view()),
     path("evaluations", evaluations.EvaluationsView.as_view()),

@@ -114,18 +114,19 @@ class Client:
         token: str | None = None,
         *,
         transport: httpx.BaseTransport | None = None,
+        timeout: httpx.Timeout = TIMEOUT,
     ) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self.server = server
         self._http = httpx.Client(
-            base_url=f"{server}/api/v1/", headers=headers, timeout=TIMEOUT, transport=transport
+            base_url=f"{server}/api/v1/", headers=headers, timeout=timeout, transport=transport
         )
 
     @classmethod
-    def signed_in(cls) -> Client:
+    def signed_in(cls, timeout: httpx.Timeout = TIMEOUT) -> Client:
         """The caller that `assay login` or the environment names."""
         credentials = load_credentials()
-        return cls(credentials.server, credentials.token)
+        return cls(credentials.server, credentials.token, timeout=timeout)
 
     def get(self, path: str, **params: Any) -> Any:
         """GET; returns the decoded answer."""
@@ -143,6 +144,20 @@ class Client:
     def patch(self, path: str, **body: Any) -> Any:
         """PATCH a JSON object; returns the decoded answer."""
         return self._change("PATCH", path, json=body)
+
+    def append(self, upload: str, offset: int, data: bytes, checksum: str) -> int:
+        """PATCH the next bytes of an upload; returns how many the server has now."""
+        headers = {
+            "Content-Type": "application/offset+octet-stream",
+            "Upload-Offset": str(offset),
+            "Upload-Checksum": checksum,
+            "Tus-Resumable": "1.0.0",
+        }
+        with self._reaching():
+            response = self._http.patch(f"uploads/{upload}", content=data, headers=headers)
+        if response.is_error:
+            raise _refusal(response)
+        return int(response.headers["Upload-Offset"])
 
     def all(self, path: str, *, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
         """The first `limit` items of a list, page by page."""

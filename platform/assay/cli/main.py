@@ -19,6 +19,7 @@ from assay.cli import (
     quota,
     releases,
     review_policies,
+    uploads,
     versions,
 )
 from assay.cli.doctor import doctor
@@ -37,6 +38,7 @@ app.command("step-up")(step_up)
 app.command()(whoami)
 app.command()(models)
 app.add_typer(versions.app, name="versions")
+app.add_typer(uploads.app, name="upload")
 app.add_typer(deployments.app, name="deployments")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(jobs.app, name="jobs")

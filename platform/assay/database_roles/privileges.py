@@ -155,6 +155,7 @@ _REGISTRY = {
     "registry_incidentnote": Grant(web=ADD, controller=READ),
     "registry_incidentsuspension": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_incidentversion": Grant(web=ADD, controller=READ, worker=READ),
+    "registry_upload": Grant(web=ALL, controller="SELECT, UPDATE, DELETE"),
     "registry_intake": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_modelversion": Grant(web=KEEP, controller=KEEP, worker=READ),

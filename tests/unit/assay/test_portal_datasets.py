@@ -148,4 +148,4 @@ def test_the_page_costs_as_many_queries_for_many_versions_and_models(company: Co
             created_by=company.enzo,
         )
     assert queries(client, "/datasets/docstrings-train") == few
-    assert few - SCOPE == 25
+    assert few - SCOPE == 13

@@ -47,8 +47,9 @@ class VersionComparisonView(Endpoint):
         answer=VersionComparisonAnswer,
     )
     def get(self, request: Request, version_id: int) -> Response:
-        given = self.query(AgainstQuery)
+        # First: those who may not see the version hear nothing about parameters.
         version = version_get(actor=self.actor, id=version_id)
+        given = self.query(AgainstQuery)
         other = version_get(actor=self.actor, id=given["against"])
         comparison = version_compare(actor=self.actor, version=version, other=other)
         found = {"version": version, "replaced": other, "comparison": comparison}

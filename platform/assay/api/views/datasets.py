@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -59,10 +61,17 @@ class DatasetView(Endpoint):
 
 
 class DatasetVersionBody(StrictSerializer):
-    """TSV, CSV or JSON lines. `columns` maps the task's row fields to the file's columns."""
+    """TSV, CSV or JSON lines; or, in JSON, the id of a complete `upload` of the caller's.
+    `columns` maps the task's row fields to the file's columns."""
 
-    file = serializers.FileField(max_length=255)
+    file = serializers.FileField(max_length=255, required=False)
+    upload = serializers.UUIDField(required=False)
     columns = ObjectText(max_length=4000, required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("file" in attrs) == ("upload" in attrs):
+            raise serializers.ValidationError({"file": ["Give a file, or an upload by its id."]})
+        return attrs
 
 
 class DatasetVersionsView(Endpoint):
@@ -81,7 +90,7 @@ class DatasetVersionsView(Endpoint):
     @operation(
         "Datasets",
         "Add a version",
-        body={"multipart/form-data": DatasetVersionBody},
+        body={"multipart/form-data": DatasetVersionBody, "application/json": DatasetVersionBody},
         answer=DatasetVersionAnswer,
         status=201,
     )
@@ -91,7 +100,8 @@ class DatasetVersionsView(Endpoint):
         made = dataset_version_add(
             actor=self.actor,
             dataset=dataset_get(actor=self.actor, name=name),
-            file=given["file"],
+            file=given.get("file"),
+            upload_id=given.get("upload"),
             columns=given.get("columns"),
         )
         return self.answer(made, DatasetVersionAnswer, status=201)

@@ -31,7 +31,8 @@ class IntakeQuery(StrictSerializer):
 
 
 class IntakeBody(StrictSerializer):
-    """A delivery: where the files came from, under which licence, and the files."""
+    """A delivery: where the files came from, under which licence, and the files; or, in JSON, the
+    ids of complete `uploads` of the caller's in place of files."""
 
     model = Slug(max_length=80)
     source = Line(max_length=300)  # type: ignore[assignment]  # DRF takes it out of the class
@@ -40,7 +41,16 @@ class IntakeBody(StrictSerializer):
         child=serializers.FileField(max_length=255, allow_empty_file=True),
         min_length=1,
         max_length=MAX_FILES,
+        required=False,
     )
+    uploads = Several(
+        child=serializers.UUIDField(), min_length=1, max_length=MAX_FILES, required=False
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("files" in attrs) == ("uploads" in attrs):
+            raise serializers.ValidationError({"files": ["Give files, or uploads by their ids."]})
+        return attrs
 
 
 class IntakesView(Endpoint):
@@ -62,7 +72,7 @@ class IntakesView(Endpoint):
     @operation(
         "Intake",
         "Deliver files into quarantine and queue their checks",
-        body={"multipart/form-data": IntakeBody},
+        body={"multipart/form-data": IntakeBody, "application/json": IntakeBody},
         answer=IntakeAnswer,
         status=201,
     )
@@ -74,7 +84,8 @@ class IntakesView(Endpoint):
             model=model_get(actor=self.actor, name=given["model"]),
             source=given["source"],
             licence=given["licence"],
-            files=given["files"],
+            files=given.get("files", ()),
+            uploads=given.get("uploads", ()),
         )
         return self.answer(intake, IntakeAnswer, status=201)
 

@@ -13,6 +13,7 @@ from django.urls import reverse
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.forms import DatasetForm, DatasetVersionForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.views.uploads import given_uploads, upload_context
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
@@ -26,6 +27,7 @@ from registry.datasets.selectors import (
     datasets_visible_to,
 )
 from registry.datasets.services import dataset_create, dataset_version_add
+from registry.uploads.models import UploadKind
 from registry.versions.models import Model
 from registry.versions.selectors import model_get, models_visible_to
 from workers.jobs.training import training_bases
@@ -91,7 +93,9 @@ class DatasetPage(ActionScreen):
 
     def form(self) -> DatasetVersionForm:
         if self.request.method == "POST":
-            return DatasetVersionForm(self.request.POST, self.request.FILES)
+            form = DatasetVersionForm(self.request.POST, self.request.FILES)
+            form.fields["file"].required = not self.request.POST.getlist("uploads")
+            return form
         return DatasetVersionForm()
 
     def context(
@@ -121,6 +125,7 @@ class DatasetPage(ActionScreen):
             "fields": row_fields(task),
             "tabular": is_tabular(task),
             "sample": sample_lines(task),
+            **upload_context(self.actor, self.request, UploadKind.DATASET),
         }
 
     def shown(
@@ -158,8 +163,13 @@ class DatasetPage(ActionScreen):
         dataset = dataset_get(actor=self.actor, name=name)
         form = self.form()
         values = cleaned(form)
+        uploads = given_uploads(self.request)
         version = dataset_version_add(
-            actor=self.actor, dataset=dataset, file=values["file"], columns=form.mapping()
+            actor=self.actor,
+            dataset=dataset,
+            file=values["file"],
+            upload_id=uploads[0] if uploads else None,
+            columns=form.mapping(),
         )
         messages.success(self.request, f"{version} holds {version.rows:,} rows.")
         return redirect("portal:dataset", name=name)

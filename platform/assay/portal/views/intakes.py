@@ -11,10 +11,12 @@ from django.shortcuts import redirect
 from assay.portal.access import may, may_somewhere
 from assay.portal.forms import IntakeForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.views.uploads import given_uploads, upload_context
 from governance.permissions import Action
 from registry.intake.models import IntakeState
 from registry.intake.selectors import intake_get, intakes_visible_to
 from registry.intake.services import intake_sign_off
+from registry.uploads.models import UploadKind
 from registry.versions.selectors import models_visible_to
 from workers.jobs.requests import intake_request
 from workers.jobs.selectors import jobs_visible_to
@@ -86,7 +88,9 @@ class IntakeNew(ActionScreen):
     def form(self) -> IntakeForm:
         mine = models_visible_to(self.actor).filter(department__slug__in=self.actor.departments)
         if self.request.method == "POST":
-            return IntakeForm(self.request.POST, self.request.FILES, models=mine)
+            form = IntakeForm(self.request.POST, self.request.FILES, models=mine)
+            form.fields["files"].required = not self.request.POST.getlist("uploads")
+            return form
         chosen = {"model": mine.filter(name=self.request.GET.get("model", "")).first()}
         return IntakeForm(models=mine, initial=chosen)
 
@@ -98,9 +102,11 @@ class IntakeNew(ActionScreen):
             "submit": "Deliver into quarantine",
             "back": ("portal:intakes", "Intakes"),
             "upload": True,
+            **upload_context(self.actor, self.request, UploadKind.INTAKE),
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(self.form())
+        values["uploads"] = given_uploads(self.request)
         intake, _ = intake_request(actor=self.actor, **values)
         return redirect("portal:intake", id=intake.pk)

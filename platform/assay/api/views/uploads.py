@@ -1,0 +1,233 @@
+"""Files in parts, in the shape of the tus protocol 1.0: https://tus.io/protocols/resumable-upload.
+
+Extensions: creation, checksum, expiration, termination. Where the protocol takes headers to create
+an upload, a JSON body does as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.utils.http import http_date
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from assay.api.fields import Choice, Line, Slug, StrictSerializer, Whole
+from assay.api.parsers import OctetStreamParser, StrictJSONParser
+from assay.api.representations.uploads import UploadAnswer
+from governance.errors import DomainError, InvalidInput, WrongState
+from registry.datasets.selectors import dataset_get
+from registry.uploads.models import Upload, UploadKind
+from registry.uploads.selectors import upload_get, uploads_of
+from registry.uploads.services import upload_append, upload_create, upload_discard
+from registry.versions.selectors import model_get
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,checksum,expiration,termination"
+_WHOLE = re.compile("[0-9]{1,18}")
+
+
+class UnknownVersion(DomainError):
+    """A tus client of another version (412)."""
+
+    code = "tus_version"
+    status = 412
+    title = "Unknown protocol version"
+
+
+class UploadBody(StrictSerializer):
+    """A file that is about to arrive for `target`, a model (intake) or a dataset by its name.
+    `sha256` of the whole is verified with the last byte."""
+
+    kind = Choice(choices=UploadKind.choices)
+    target = Slug(max_length=80)
+    filename = Line(max_length=255)
+    size = Whole(min_value=1)
+    sha256 = Line(max_length=64, required=False)
+
+
+class _TusEndpoint(Endpoint):
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        stated = request.headers.get("Tus-Resumable", VERSION)
+        if stated != VERSION:
+            raise UnknownVersion(
+                f"This is version {VERSION} of the tus protocol, not {stated[:20]!r}.",
+                hint=f"Send Tus-Resumable: {VERSION}.",
+            )
+
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        final = super().finalize_response(request, response, *args, **kwargs)
+        final.headers["Tus-Resumable"] = VERSION
+        return final
+
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
+        """What this server speaks of the protocol."""
+        return Response(
+            status=204,
+            headers={
+                "Tus-Version": VERSION,
+                "Tus-Extension": EXTENSIONS,
+                "Tus-Checksum-Algorithm": "sha256",
+                "Tus-Max-Size": str(max(settings.INTAKE_MAX_BYTES, settings.DATASET_MAX_BYTES)),
+            },
+        )
+
+
+class UploadsView(_TusEndpoint):
+    """The caller's own uploads."""
+
+    ordering = ("created_at", "id")
+
+    @operation("Uploads", "List your unfinished uploads", answer=UploadAnswer, paged=True)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return self.page(uploads_of(self.actor), UploadAnswer)
+
+    @operation(
+        "Uploads",
+        "Create an upload, whose bytes follow in parts",
+        body=UploadBody,
+        answer=UploadAnswer,
+        status=201,
+    )
+    def post(self, request: Request) -> Response:
+        given = self.announced(request)
+        name = given.pop("target")
+        if given["kind"] == UploadKind.INTAKE:
+            department = model_get(actor=self.actor, name=name).department
+        else:
+            department = dataset_get(actor=self.actor, name=name).department
+        made = upload_create(actor=self.actor, department=department, **given)
+        answer = self.answer(made, UploadAnswer, status=201)
+        answer["Location"] = f"{request.path}/{made.pk}"
+        return _with_offset(answer, made)
+
+    def announced(self, request: Request) -> dict[str, Any]:
+        """The upload as its headers announce it, else as the body does."""
+        length = request.headers.get("Upload-Length")
+        if length is None:
+            return self.body(UploadBody)
+        metadata = _metadata(request.headers.get("Upload-Metadata", ""))
+        serializer = UploadBody(data={**metadata, "size": _whole("Upload-Length", length)})
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+
+class UploadView(_TusEndpoint):
+    """One upload of the caller's."""
+
+    upload_limit = "UPLOAD_CHUNK_BYTES"
+    parser_classes = (OctetStreamParser, StrictJSONParser)
+
+    @operation("Uploads", "One upload of yours", answer=UploadAnswer)
+    def get(self, request: Request, upload_id: UUID) -> Response:
+        self.query()
+        upload = upload_get(actor=self.actor, id=upload_id)
+        return _with_offset(self.answer(upload, UploadAnswer), upload)
+
+    @extend_schema(exclude=True)
+    def head(self, request: Request, upload_id: UUID) -> Response:
+        """The offset, as headers."""
+        return _with_offset(Response(status=200), upload_get(actor=self.actor, id=upload_id))
+
+    @operation(
+        "Uploads",
+        "Send the next bytes of an upload",
+        body={"application/offset+octet-stream": bytes},
+        answer=None,
+        status=204,
+        parameters=[
+            OpenApiParameter(
+                "Upload-Offset", int, OpenApiParameter.HEADER, required=True,
+                description="How many bytes the server has; another number is answered with 409.",
+            ),
+            OpenApiParameter(
+                "Upload-Checksum", str, OpenApiParameter.HEADER,
+                description="`sha256` and the base64 digest of these bytes.",
+            ),
+        ],
+    )  # fmt: skip
+    def patch(self, request: Request, upload_id: UUID) -> Response:
+        # Before the body is looked at: whose upload it is not hears nothing about bodies.
+        known = upload_get(actor=self.actor, id=upload_id)
+        stated = request.headers.get("Upload-Offset")
+        if stated is None:
+            raise WrongState(
+                f"Upload {known.pk} continues at byte {known.received}; no offset was stated.",
+                code="offset_mismatch",
+                hint="Send Upload-Offset.",
+            )
+        offset = _whole("Upload-Offset", stated)
+        checksum = _checksum(request.headers.get("Upload-Checksum"))
+        data: Any = request.data
+        if not isinstance(data, bytes):
+            raise InvalidInput(
+                "The bytes of an upload are application/offset+octet-stream.",
+                hint="Send them with that Content-Type.",
+            )
+        upload = upload_append(
+            actor=self.actor, upload_id=upload_id, offset=offset, data=data, sha256=checksum
+        )
+        return _with_offset(Response(status=204), upload)
+
+    @operation("Uploads", "Discard an upload and its bytes", answer=None, status=204)
+    def delete(self, request: Request, upload_id: UUID) -> Response:
+        self.query()
+        upload_discard(actor=self.actor, upload_id=upload_id)
+        return Response(status=204)
+
+
+def _with_offset(answer: Response, upload: Upload) -> Response:
+    answer["Upload-Offset"] = str(upload.received)
+    answer["Upload-Length"] = str(upload.size)
+    answer["Upload-Expires"] = http_date(upload.expires_at.timestamp())
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+def _whole(name: str, text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise InvalidInput(
+            f"The header {name} is not a whole number.", fields={name: ["A whole number."]}
+        )
+    return int(text)
+
+
+def _checksum(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    algorithm, _, encoded = text.partition(" ")
+    try:
+        digest = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        digest = b""
+    if algorithm != "sha256" or len(digest) != 32:
+        raise InvalidInput(
+            "Upload-Checksum is not `sha256` and a base64 digest.",
+            fields={"Upload-Checksum": ["sha256 and a base64 digest."]},
+        )
+    return digest
+
+
+def _metadata(text: str) -> dict[str, str]:
+    """`Upload-Metadata`: names with base64 values, separated by commas."""
+    found = {}
+    for pair in text[:8192].split(",") if text else []:
+        name, _, value = pair.strip().partition(" ")
+        try:
+            found[name] = base64.b64decode(value, validate=True).decode("utf-8")
+        except (binascii.Error, ValueError):
+            raise InvalidInput(
+                f"Upload-Metadata has no base64 text for {name[:40]!r}.",
+                fields={"Upload-Metadata": ["Names with base64 values."]},
+            ) from None
+    return found

@@ -1,0 +1,170 @@
+"""`assay upload model` and `assay upload dataset`: files in parts, resumed where they stopped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from assay.cli.client import Client
+from assay.cli.output import CliError, console, errors, facts
+
+CHUNK = 8 * 1024 * 1024
+# A connection that breaks is tried again for about a minute; after that, the same command resumes.
+ATTEMPTS = 8
+LONGEST_WAIT_S = 15.0
+# Codes of refusals after which the server is asked where to go on; the first is of no answer.
+AGAIN = frozenset(
+    {"", "checksum_mismatch", "offset_mismatch", "overloaded", "unavailable", "upload_complete"}
+)
+# The server hashes a file with its last byte, and copies it when it is taken in.
+TIMEOUT = httpx.Timeout(900, connect=5)
+
+app = typer.Typer(no_args_is_help=True, help="Upload files; an interrupted upload resumes.")
+
+
+@app.callback()
+def upload() -> None:
+    """Upload files; an interrupted upload resumes."""
+
+
+@app.command("model")
+def upload_model(
+    model: Annotated[str, typer.Argument(help="The model that gets a new base version.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files, or one folder.", exists=True)],
+    source: Annotated[str, typer.Option(help="Where the files came from.")],
+    license_: Annotated[str, typer.Option("--license", help="SPDX identifier.")],
+) -> None:
+    """Upload a model's files for intake. Run it again to resume."""
+    client = Client.signed_in(timeout=TIMEOUT)
+    department = client.get(f"models/{model}")["department"]
+    place = _Place("intake", model, department)
+    ids = [_send(client, place, name, path) for name, path in _files(paths)]
+    intake = client.post("intakes", model=model, source=source, licence=license_, uploads=ids)
+    facts([("intake", intake["id"]), ("state", intake["state"]), ("reason", intake["reason"])])
+
+
+@app.command("dataset")
+def upload_dataset(
+    name: Annotated[str, typer.Argument(help="The dataset that gets a new version.")],
+    path: Annotated[Path, typer.Argument(help="TSV, CSV or JSON lines.", exists=True)],
+    column: Annotated[
+        list[str] | None, typer.Option(help="Field and column of the file: text=review.")
+    ] = None,
+) -> None:
+    """Upload a file as the next version of a dataset. Run it again to resume."""
+    client = Client.signed_in(timeout=TIMEOUT)
+    columns = dict(_pair(each) for each in column or [])
+    department = client.get(f"datasets/{name}")["department"]
+    sent = _send(client, _Place("dataset", name, department), path.name, path)
+    body: dict[str, Any] = {"columns": columns} if columns else {}
+    made = client.post(f"datasets/{name}/versions", upload=sent, **body)
+    facts([("version", made["name"]), ("rows", made["rows"]), ("digest", made["digest"])])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    field, equals, column = text.partition("=")
+    if not equals:
+        raise CliError(f"{text!r} is not a field and a column.", "Write --column text=review.")
+    return field, column
+
+
+def _files(paths: list[Path]) -> list[tuple[str, Path]]:
+    """(name, path) of each file; those of a folder by their path within it."""
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = paths[0]
+        found = sorted(each for each in folder.rglob("*") if each.is_file())
+        return [(each.relative_to(folder).as_posix(), each) for each in found]
+    if folders := [each for each in paths if each.is_dir()]:
+        raise CliError(f"{folders[0]} is a folder.", "Give files, or one folder alone.")
+    return [(each.name, each) for each in paths]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the files are for."""
+
+    kind: str
+    target: str
+    department: str
+
+
+def _send(client: Client, place: _Place, name: str, path: Path) -> str:
+    """Upload one file, from where an earlier run stopped; returns the upload's id."""
+    size = path.stat().st_size
+    if size == 0:
+        raise CliError(f"{path} is empty.")
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=errors) as progress, path.open("rb") as file:
+        task = progress.add_task(f"hashing {name}", total=size)
+        sha256 = _hashed(file, progress, task)
+        stated = {"kind": place.kind, "filename": name, "size": size, "sha256": sha256}
+        found = _unfinished(client, {**stated, "department": place.department})
+        found = found or client.post("uploads", target=place.target, **stated)
+        if found["received"]:
+            console.print(f"{name}: resuming at {found['received']:,} of {size:,} bytes.")
+        progress.reset(task, description=name, total=size, completed=found["received"])
+        offset, failures = found["received"], 0
+        while offset < size:
+            file.seek(offset)
+            chunk = file.read(CHUNK)
+            if not chunk:
+                raise CliError(f"{path} became shorter while it was uploaded.", "Run it again.")
+            try:
+                offset, failures = client.append(found["id"], offset, chunk, _digest(chunk)), 0
+            except CliError as error:
+                failures += 1
+                if error.code not in AGAIN or failures > ATTEMPTS:
+                    raise
+                time.sleep(min(2.0**failures / 4, LONGEST_WAIT_S))
+                offset = _asked(client, found["id"], offset)
+            progress.update(task, completed=offset)
+    return str(found["id"])
+
+
+def _asked(client: Client, upload: str, offset: int) -> int:
+    """Bytes that the server has; `offset` while it cannot be reached."""
+    try:
+        return int(client.get(f"uploads/{upload}")["received"])
+    except CliError as error:
+        if error.code:
+            raise
+        return offset
+
+
+def _hashed(file: Any, progress: Progress, task: TaskID) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+        progress.advance(task, len(chunk))
+    return digest.hexdigest()
+
+
+def _digest(chunk: bytes) -> str:
+    return f"sha256 {base64.b64encode(hashlib.sha256(chunk).digest()).decode()}"
+
+
+def _unfinished(client: Client, stated: dict[str, Any]) -> dict[str, Any] | None:
+    """The upload of these bytes that an earlier run left, complete or not."""
+    for each in client.all("uploads", limit=1000):
+        if all(each[name] == value for name, value in stated.items()):
+            return each
+    return None

@@ -1,0 +1,53 @@
+"""Uploads in parts, as the forms that take files show and receive them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.http import ActionScreen
+from governance.errors import InvalidInput
+from governance.principals import Principal
+from registry.uploads.models import Upload
+from registry.uploads.selectors import uploads_of
+from registry.uploads.services import upload_discard
+
+
+def given_uploads(request: HttpRequest) -> list[UUID]:
+    """The uploads that a form names in place of files.
+
+    Raises:
+        InvalidInput: one of them is not an id.
+    """
+    try:
+        return [UUID(text) for text in request.POST.getlist("uploads")]
+    except ValueError:
+        raise InvalidInput("An upload is not named by its id.") from None
+
+
+def upload_context(actor: Principal, request: HttpRequest, kind: str) -> dict[str, Any]:
+    """The actor's uploads of this kind: those that the form just named, and the others."""
+    named = set(request.POST.getlist("uploads"))
+    mine: list[Upload] = list(uploads_of(actor).filter(kind=kind))
+    return {
+        "upload_kind": kind,
+        "attached": [each for each in mine if str(each.pk) in named and each.completed_at],
+        "unfinished": [each for each in mine if str(each.pk) not in named],
+    }
+
+
+class UploadDiscard(ActionScreen):
+    """Discards one of the person's uploads."""
+
+    def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        upload_discard(actor=self.actor, upload_id=id)
+        messages.success(self.request, "The upload is discarded.")
+        back = self.request.POST.get("back", "")
+        return redirect("portal:datasets" if back == "dataset" else "portal:intake_new")
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return self.http_method_not_allowed(request)

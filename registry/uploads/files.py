@@ -1,0 +1,83 @@
+"""The bytes of uploads: one file each, in quarantine, under the upload's id and never its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+
+CHUNK = 1024 * 1024
+# A file without a row may be one whose transaction has not committed yet.
+ORPHAN_AGE_S = 3600.0
+
+
+def folder() -> Path:
+    """Below quarantine, so that nothing loads from it and MLflow does not serve it."""
+    return Path(settings.DATA_DIR) / "quarantine" / ".uploads"
+
+
+def upload_file(upload_id: UUID) -> Path:
+    """The file of one upload, whether it exists or not."""
+    return folder() / str(upload_id)
+
+
+def write_at(upload_id: UUID, offset: int, data: bytes) -> None:
+    """Write `data` at `offset`, and cut off what an interrupted request left behind it.
+
+    The caller holds the upload's row and stores the new offset; bytes beyond a stored offset
+    count for nothing.
+    """
+    folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    # No truncation on opening: what is there counts up to `offset`.
+    handle = os.open(upload_file(upload_id), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.seek(offset)
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def stored_size(upload_id: UUID) -> int:
+    """Bytes of the file; 0 where there is none."""
+    try:
+        return upload_file(upload_id).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def chunks(upload_id: UUID) -> Iterator[bytes]:
+    """The file's bytes, in order."""
+    with upload_file(upload_id).open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def digest(upload_id: UUID) -> str:
+    """SHA-256 of the whole file, hexadecimal."""
+    found = hashlib.sha256()
+    for chunk in chunks(upload_id):
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def discard(upload_id: UUID) -> None:
+    """Delete the file, if there is one."""
+    upload_file(upload_id).unlink(missing_ok=True)
+
+
+def orphans(known: Collection[str]) -> list[Path]:
+    """Files of no upload in `known` that nobody has written to for an hour."""
+    if not folder().is_dir():
+        return []
+    oldest = time.time() - ORPHAN_AGE_S
+    return [
+        path
+        for path in folder().iterdir()
+        if path.name not in known and path.stat().st_mtime < oldest
+    ]

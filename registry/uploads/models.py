@@ -1,0 +1,54 @@
+"""Files that arrive in parts, before intake or a dataset takes them."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+
+class UploadKind(models.TextChoices):
+    """What the file is for. It decides the largest size, and who may upload it."""
+
+    INTAKE = "intake"
+    DATASET = "dataset"
+
+
+class Upload(models.Model):
+    """One file of which `received` of `size` bytes lie in quarantine under `id`.
+
+    `sha256` is what its owner stated; from the last byte on, when `completed_at` is set, what was
+    computed. The row goes when the file is used, discarded or expired; the audit log keeps that.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    department = models.ForeignKey(
+        "governance.Department", on_delete=models.PROTECT, related_name="+"
+    )
+    kind = models.CharField(max_length=10, choices=UploadKind.choices)
+    filename = models.CharField(max_length=255, help_text="May hold slashes; never a path here.")
+    size = models.BigIntegerField()
+    received = models.BigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+    completed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("created_at", "id")
+        constraints = (
+            models.CheckConstraint(
+                name="upload_received_no_more_than_its_size",
+                condition=Q(received__gte=0, received__lte=F("size"), size__gte=1),
+            ),
+            models.CheckConstraint(
+                name="upload_complete_when_all_is_received",
+                condition=Q(completed_at__isnull=True) | Q(received=F("size")),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"upload {self.pk}"
