@@ -15,11 +15,13 @@ from django.utils import timezone
 from redis import Redis
 
 from assay.gateway.snapshot import read_snapshot
+from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.keys import playground
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.people.models import Person, RoleAssignment
 from governance.people.sessions import sessions_end, sessions_purge
+from governance.principals import HeldRole, Principal, PrincipalKind
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from tests.unit.assay.gateway_support import Stage, stage
@@ -171,6 +173,19 @@ def test_a_token_ends_with_what_it_rests_on(stage: Stage, end: str) -> None:
             stage.notify()
         assert '"error"' in [line for line in lines if line][-1]
     assert browser.ask(token, cookie=cookie).status_code == 401
+
+
+def test_a_token_ends_with_a_session_that_someone_else_ends(stage: Stage) -> None:
+    """A policy may let the lead of a department end sessions; tokens are their person's alone."""
+    stage.deployment()
+    browser = Browser(stage, member(stage))
+    token = browser.token()
+    held = frozenset({HeldRole("lead", "engineering")})
+    lead = Principal(kind=PrincipalKind.PERSON, id="0", name="Lena", roles=held, person_id=0)
+    with rowsecurity.scope(lead):
+        sessions_end(person_id=stage.person.pk)
+    assert not PlaygroundToken.objects.exists()
+    assert browser.ask(token).status_code == 401
 
 
 def test_the_policy_decides_about_the_person_at_each_request(stage: Stage) -> None:
