@@ -31,7 +31,8 @@ ROWS = 20
 # Read of the file at most, and shown of one field.
 READ_BYTES = 2 * MAX_ROW_BYTES
 FIELD_CHARACTERS = 500
-_SIGN = re.compile(r"\w")
+# Beyond ASCII everything counts: vowel signs of many scripts and emoji are no word characters.
+_SIGN = re.compile(r"\w|[^\x00-\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
