@@ -34,6 +34,16 @@ def test_it_repeats_itself_exactly(progress: Recorder, monkeypatch: pytest.Monke
     assert first.trained_on == 8
 
 
+def test_long_texts_count_by_their_characters(
+    progress: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "MAX_TOTAL_CHARACTERS", 5_000)
+    long = [{**row, "text": f"{row['text']} {'very ' * 1_000}"} for row in ROWS]
+    found = linear(long, ["a dull ending"], progress)
+    assert found is not None
+    assert found.trained_on == 5
+
+
 def test_many_texts_are_labeled_chunk_by_chunk(
     progress: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
