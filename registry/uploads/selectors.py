@@ -8,16 +8,23 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.engine import scope_allows
 from governance.principals import Principal
-from registry.uploads.models import Upload
+from registry.uploads.models import Upload, UploadKind
+
+# Allowed to do with a department's models or data before a file is uploaded for them.
+UPLOADING = {UploadKind.INTAKE: Action.INTAKE_CREATE, UploadKind.DATASET: Action.DATASET_CREATE}
 
 
 def uploads_of(actor: Principal) -> QuerySet[Upload]:
-    """The actor's own uploads that have not expired, whatever else they may see."""
+    """The actor's own uploads that have not expired, whatever else they may see; by an access
+    token, those of the kinds that its scopes let it upload."""
     rows = Upload.objects.select_related("department")
     if actor.person_id is None:
         return rows.none()
-    return rows.filter(owner_id=actor.person_id, expires_at__gt=timezone.now())
+    kinds = [kind for kind, action in UPLOADING.items() if scope_allows(actor.scopes, action)]
+    return rows.filter(owner_id=actor.person_id, kind__in=kinds, expires_at__gt=timezone.now())
 
 
 def upload_get(*, actor: Principal, id: UUID) -> Upload:  # noqa: A002

@@ -17,14 +17,13 @@ from django.utils import timezone
 from governance.audit.services import Subject, audit_record
 from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable, WrongState
 from governance.people.models import Department
-from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
 from governance.rowsecurity import lifted
 from registry.resources import acting_person, department_resource
 from registry.uploads import files
 from registry.uploads.models import Upload, UploadKind
-from registry.uploads.selectors import not_found, uploads_of
+from registry.uploads.selectors import UPLOADING, not_found, uploads_of
 from registry.validation import checked_choice, checked_text
 
 # Of one person. An intake takes at most 64 files.
@@ -32,7 +31,6 @@ OPEN_MAX = 64
 # However often it is written to, an upload ends after this.
 LONGEST = timedelta(days=7)
 _SHA256 = re.compile("[0-9a-f]{64}")
-_ACTIONS = {UploadKind.INTAKE: Action.INTAKE_CREATE, UploadKind.DATASET: Action.DATASET_CREATE}
 # One at a time: what is promised to all uploads together is counted under it.
 _RESERVING = "SELECT pg_advisory_xact_lock(hashtext('assay:uploads'))"
 
@@ -89,7 +87,7 @@ def upload_create(
     with transaction.atomic():
         decision = authorize(
             actor=actor,
-            action=_ACTIONS[UploadKind(kind)],
+            action=UPLOADING[UploadKind(kind)],
             resource=department_resource(kind, department),
         )
         person = acting_person(actor)
@@ -165,7 +163,7 @@ def upload_append(
         upload = _locked(actor, upload_id)
         decision = authorize(
             actor=actor,
-            action=_ACTIONS[UploadKind(upload.kind)],
+            action=UPLOADING[UploadKind(upload.kind)],
             resource=department_resource(upload.kind, upload.department),
         )
         if upload.completed_at is not None:
@@ -217,9 +215,14 @@ def upload_append(
 def _complete(upload: Upload) -> None:
     found = files.digest(upload.pk)
     if upload.sha256 and found != upload.sha256:
+        # Else each attempt at the last byte would read the whole again. The row is rolled back, and
+        # the next part finds nothing and begins at 0.
+        files.discard(upload.pk)
         raise ChecksumMismatch(
             f"Upload {upload.pk} has the SHA-256 {found}, not {upload.sha256}.",
-            hint="The file changed while it was uploaded. Discard the upload and begin again.",
+            # Not that of a part, which clients send again.
+            code="file_checksum_mismatch",
+            hint="The file changed while it was uploaded. Its bytes are deleted; begin again.",
         )
     upload.sha256 = found
     upload.completed_at = timezone.now()

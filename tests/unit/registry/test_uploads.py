@@ -6,6 +6,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -137,6 +138,29 @@ def test_a_whole_that_is_not_the_stated_one_never_completes(
     with pytest.raises(ChecksumMismatch, match="has the SHA-256"), transaction.atomic():
         append(devi, upload, DATA, 0)
     assert upload_get(actor=devi, id=upload.pk).completed_at is None
+
+
+def test_a_wrong_whole_is_read_once_and_begins_again(devi: Principal, clinical: Department) -> None:
+    """The last byte alone would have the server read gigabytes, as often as it is sent."""
+    upload = create(devi, clinical, sha256="0" * 64)
+    append(devi, upload, DATA[:-1], 0)
+    with pytest.raises(ChecksumMismatch) as refused, transaction.atomic():
+        append(devi, upload, DATA[-1:], len(DATA) - 1)
+    assert refused.value.code == "file_checksum_mismatch"
+    assert files.stored_size(upload.pk) == 0
+    assert append(devi, upload, DATA[-1:], len(DATA) - 1).received == 0
+
+
+def test_an_access_token_reaches_the_uploads_of_its_scopes_alone(
+    devi: Principal, clinical: Department
+) -> None:
+    upload = create(devi, clinical)
+    for scopes in ({"deployment:invoke"}, {"dataset:create"}, {"intake:view"}):
+        token = replace(devi, scopes=frozenset(scopes))
+        assert not uploads_of(token).exists()
+        with pytest.raises(NotFound):
+            upload_discard(actor=token, upload_id=upload.pk)
+    upload_discard(actor=replace(devi, scopes=frozenset({"intake:create"})), upload_id=upload.pk)
 
 
 def test_what_an_interrupted_request_left_behind_is_overwritten(
