@@ -96,6 +96,8 @@ def playground_token_create(
             data={"token": public_id, "expires_at": token.expires_at.isoformat()},
             decision=decision,
         )
+        # Not left to look-ups of unknown keys, whose rate strangers can use up.
+        transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL, key_notice(public_id)))
     return token, format_token(public_id, secret)
 
 

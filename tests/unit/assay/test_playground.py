@@ -19,8 +19,10 @@ from governance import rowsecurity
 from governance.audit.models import AuditEvent
 from governance.keys import playground
 from governance.keys.models import ApiKey, PlaygroundToken
+from governance.keys.notices import key_notice
 from governance.people.models import Person, RoleAssignment
 from governance.people.sessions import sessions_end, sessions_purge
+from governance.policy.services import SNAPSHOT_CHANNEL
 from governance.principals import HeldRole, Principal, PrincipalKind
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
@@ -133,6 +135,19 @@ def test_a_token_is_good_for_one_deployment_and_for_nothing_in_the_management_ap
         assert answer.status_code in (301, 401)
     assert ApiKey.objects.count() == 0
     assert b"playground" not in browser.visitor.get("/keys").content.split(b"<main")[1]
+
+
+def test_gateways_hear_of_a_new_token(stage: Stage) -> None:
+    """Unknown keys are looked up a few times a second, which strangers can use up."""
+    stage.deployment()
+    browser = Browser(stage, member(stage))
+    with stage.redis.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe(SNAPSHOT_CHANNEL)
+        heard.get_message(timeout=5)
+        browser.token()
+        told = [heard.get_message(timeout=5) for _ in range(2)]
+    notice = key_notice(PlaygroundToken.objects.get().public_id).encode()
+    assert notice in [each["data"] for each in told if each]
 
 
 def test_the_secret_is_kept_only_as_an_hmac(stage: Stage) -> None:
