@@ -48,8 +48,7 @@ if "REDIS_URL" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def broker_url(process: str) -> str:
-    """Where the broker is, as the user of that kind of process; a broker that the tests did not
-    start is used as they are."""
+    """URL of the broker for that kind of process; unchanged if the tests did not start it."""
     own = globals().get("_valkey")
     if own is None or os.environ["REDIS_URL"] != own.url:
         return os.environ["REDIS_URL"]

@@ -59,7 +59,7 @@ class NotAddressed(Exception):
 
 
 class WireKey:
-    """What the installation's secret yields: one key for each purpose.
+    """Derive one key for each purpose from the installation's secret.
 
     Raises:
         ValueError: the secret is empty.

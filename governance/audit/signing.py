@@ -1,4 +1,4 @@
-"""Where this installation's checkpoint key comes from.
+"""The source of this installation's checkpoint key.
 
 Only the controller signs. Others verify with the public key: of `settings.AUDIT_PUBLIC_KEY`, or in
 development of a file that the controller keeps in the data folder.
@@ -23,8 +23,10 @@ SEED_BYTES = 32
 
 
 def may_sign() -> bool:
-    """Whether this process holds the signing key: the controller, or in development any process
-    that was started as no particular one."""
+    """Return whether this process holds the signing key.
+
+    The controller does; in development also any process that was started as no particular one.
+    """
     return settings.PROCESS in {"", "controller"}
 
 

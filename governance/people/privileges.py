@@ -53,12 +53,12 @@ _ENOUGH = 2
 
 
 def second_administrator_needed(role: str) -> bool:
-    """Whether one administrator alone may not give the role, to a person or to a group."""
+    """Return whether one administrator alone may not give the role, to a person or to a group."""
     return role in PRIVILEGED_ROLES and _two_administrators_have_existed()
 
 
 def setup_facts(role: str) -> dict[str, bool]:
-    """What the event of a grant says when one administrator made it alone."""
+    """Return the data of the event of a grant that one administrator made alone."""
     return {"setup": True} if role in PRIVILEGED_ROLES else {}
 
 

@@ -108,7 +108,7 @@ def _reviewers() -> dict[int, _Reviewer]:
 def _absences(
     reviewers: Mapping[int, _Reviewer], excluded: Collection[int]
 ) -> set[tuple[int, str]]:
-    """Who is away for which speciality; their deputies get it, as `stands_in_for` has it."""
+    """Absent reviewers by speciality; their deputies get the notice, as in `stands_in_for`."""
     now = timezone.now()
     rows = Absence.objects.filter(starts_at__lte=now, ends_at__gt=now, ended_at__isnull=True)
     away = set()

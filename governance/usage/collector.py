@@ -185,7 +185,7 @@ def _last_uses(entries: Sequence[UsageEntry]) -> dict[str, datetime]:
 
 
 def _actors(entries: Sequence[UsageEntry]) -> dict[str, Principal]:
-    """Who asked, by request: the person in the playground, or whom the key speaks for; an unknown
+    """Requesters by request: the person in the playground, or the owner of the key; an unknown
     key is named by its public id alone."""
     names = {entry.key_public_id for entry in entries if entry.key_public_id}
     keys = {

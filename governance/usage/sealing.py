@@ -28,7 +28,7 @@ def _key(secret: str) -> bytes:
 
 
 def usage_key_held() -> bool:
-    """Whether this process may write usage. Compute workers may not; the controller does it."""
+    """Return whether this process may write usage; compute workers leave it to the controller."""
     return bool(settings.USAGE_KEY)
 
 

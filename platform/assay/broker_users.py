@@ -36,7 +36,7 @@ _NOTICES = ("assay:snapshot", "assay:deployments", "assay:controller")
 
 @dataclass(frozen=True, slots=True)
 class BrokerUser:
-    """What one kind of process may do.
+    """The privileges of one kind of process.
 
     `keys` are patterns, `read` those that it may only read and `written` those that it may only
     write; `channels` are the ones that it publishes on or subscribes to.

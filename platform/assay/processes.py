@@ -39,7 +39,7 @@ HOLDERS: dict[str, tuple[str, ...]] = {
 
 
 def holds(process: str, secret: str) -> bool:
-    """Whether `process` uses the secret. A process of no kind, as in development, uses all."""
+    """Return whether `process` uses the secret; one of no kind, as in development, uses all."""
     return not process or process in HOLDERS[secret]
 
 

@@ -37,7 +37,7 @@ def manifest_bytes(files: Mapping[str, bytes], about: Mapping[str, Any]) -> byte
 
 
 def manifest_attestation(manifest: bytes, *, release_id: int) -> Attestation:
-    """What is signed of a pack: its release and its manifest's digest."""
+    """The signed content of a pack: its release and its manifest's digest."""
     digest = hashlib.sha256(manifest).hexdigest()
     return Attestation(kind="evidence", subject=f"release {release_id}", digest=digest)
 

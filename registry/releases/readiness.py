@@ -124,7 +124,7 @@ class Readiness:
 
 
 def version_readiness(*, actor: Principal, version: ModelVersion, tier: str = "") -> Readiness:
-    """What a release of `version` needs; without a `tier`, under the lowest that can apply.
+    """List the needs of a release of `version`; without a `tier`, under the lowest that can apply.
 
     For those who may see releases of the version's department: a dossier says as much.
 

@@ -31,7 +31,7 @@ _REMEMBERED_DOSSIERS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class DossierFacts:
-    """What the rule compares of a dossier. `fault` says why the rest of it cannot be read."""
+    """The facts of a dossier that the rule compares. `fault` says why it cannot be read."""
 
     digest: str
     version_digest: str = ""

@@ -45,7 +45,7 @@ def known_code() -> Mapping[str, str]:
 
 
 def checked_code(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a worker found, with the names of what is well known.
+    """A worker's findings, with the names of known code.
 
     Raises:
         InvalidInput: An entry is malformed, or there are more than may be.

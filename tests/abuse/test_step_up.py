@@ -184,7 +184,7 @@ def test_a_token_of_a_password_binds_nobody_through_the_api(company: Company) ->
 def refusal_of(
     client: Client, operation: Operation, path: str, body: dict[str, Any]
 ) -> tuple[Any, ...]:
-    """What is wrong with how the operation was refused; empty when nothing is."""
+    """Flaws of the refusal; empty when there are none."""
     before, denied = digests(), AuditEvent.objects.filter(outcome="denied").count()
     response = send(client, operation, path, body)
     told = response.content.decode()

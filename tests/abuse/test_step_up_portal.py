@@ -182,7 +182,7 @@ def _walk(patterns: Any, prefix: str) -> Iterator[str]:
 
 
 def forms(company: Company) -> dict[str, dict[str, Any]]:
-    """What would be sent to each binding address."""
+    """Bodies for each binding address."""
     now = timezone.localtime()
     radius = recall_radius(actor=proven(company.ada), version_id=company.second.pk)
     decision = {"verdict": "approve", "reason": "Fine."}
@@ -291,7 +291,7 @@ def test_a_code_is_used_up_even_when_the_form_is_refused(company: Company) -> No
 
 
 def hidden_fields(page: str) -> dict[str, str]:
-    """What the page that asks for a code sends again."""
+    """The form that the step-up page sends again."""
     form = page.partition('<section class="card gate-box"')[2].partition("</form>")[0]
     found = re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', form)
     return {name: unescape(value) for name, value in found if name != "csrfmiddlewaretoken"}

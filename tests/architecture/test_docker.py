@@ -146,7 +146,7 @@ def test_every_folder_that_a_process_writes_to_is_its_own(compose: dict[str, Any
 
 
 def place(volume: str) -> str:
-    """Where a volume is mounted."""
+    """The mount point of a volume."""
     parts = volume.split(":")
     return parts[1] if len(parts) > 1 else parts[0]
 

@@ -126,7 +126,7 @@ def _asked(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _changes(action: ast.expr) -> bool:
-    """Whether the action is not only about reading; one that is passed along may be any."""
+    """Return whether the action is not only about reading; one that is passed along may be any."""
     if not isinstance(action, ast.Attribute):
         return True
     return action.attr.rpartition("_")[2] not in READING

@@ -43,7 +43,7 @@ class Server:
         return socket.create_connection((where.hostname, where.port), timeout=30)
 
     def say(self, *parts: bytes, finish: bool = False) -> bytes:
-        """What comes back until the server closes, or has answered and keeps the connection."""
+        """Read until the server closes, or has answered and keeps the connection open."""
         with self.connect() as spoken:
             try:
                 for part in parts:
@@ -250,7 +250,7 @@ def test_who_does_not_read_holds_no_thread_and_is_let_go(server: Server) -> None
 
 
 def cut_off(spoken: socket.socket) -> bool:
-    """Whether the other side is gone; reads nothing that is there."""
+    """Return whether the other side is gone; reads nothing that is there."""
     with open("/proc/net/tcp") as table:
         mine = f"{spoken.getsockname()[1]:04X}"
         rows = [line.split() for line in table.readlines()[1:]]

@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(folder: Path, kind: str) -> dict[str, str]:
-    """What a process of a kind (`web`, `worker`) needs to work on the test's database, in the role
-    of that kind."""
+    """Environment of a process of a kind (`web`, `worker`) in its role on the test's database."""
     return {
         **os.environ,
         "ASSAY_PROCESS": kind,
@@ -63,7 +62,7 @@ def web(folder: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[b
 
 
 def answers(url: str) -> bool:
-    """Whether a GET is answered with 200."""
+    """Return whether a GET is answered with 200."""
     try:
         return httpx.get(url).status_code == 200
     except httpx.HTTPError:

@@ -1,4 +1,4 @@
-"""What an engine worker loads for a deployment, and from which bytes."""
+"""Load the bytes of a deployment in an engine worker."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def replica_report(
 
 
 def _vouched_for(replica: Replica, digest: str) -> bool:
-    """Whether another worker loads the same deployment, or hashed exactly these bytes lately."""
+    """Return whether another worker loads the deployment, or hashed exactly these bytes lately."""
     others = Replica.objects.filter(deployment_id=replica.deployment_id).exclude(pk=replica.pk)
     since = timezone.now() - VOUCHED_FOR
     return others.filter(

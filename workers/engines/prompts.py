@@ -213,7 +213,7 @@ class PromptProcesses:
 
 
 def _setup(tokenizer: Any, max_length: int | None) -> dict[str, Any]:
-    """What a process needs to encode exactly as `tokenizer` does."""
+    """Files and settings that encode exactly as `tokenizer` does."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UnsupportedModel("The model has no fast tokenizer.")

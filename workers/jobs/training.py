@@ -1,4 +1,4 @@
-"""What training can start from."""
+"""Versions that training can start from."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class EngineHost:
         self._leases = dict(until)
 
     def leased(self, deployment_id: int) -> bool:
-        """Whether the controller has confirmed lately that the deployment may serve."""
+        """Return whether the controller has confirmed lately that the deployment may serve."""
         return self._leases.get(deployment_id, 0.0) > time.monotonic()
 
     def load(self, plan: LoadPlan) -> str:

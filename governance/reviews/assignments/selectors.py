@@ -1,4 +1,4 @@
-"""Who is assigned to a review, and who may be."""
+"""Assignments of a review: current assignees and eligible reviewers."""
 
 from __future__ import annotations
 

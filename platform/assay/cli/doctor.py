@@ -112,7 +112,7 @@ def check_policy() -> str:
 
 
 def check_signing_key() -> str:
-    """What the audit log is signed with can be verified."""
+    """Signatures of the audit log can be verified."""
     from governance.audit.signing import audit_public_keys
 
     return audit_public_keys().partition(",")[0]

@@ -41,7 +41,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What is asked for: by whom, in which circumstances, of which deployment. `session` is the
+    """A request: its caller, circumstances and deployment. `session` is the
     digest of the browser session that it comes from."""
 
     token: ParsedToken

@@ -131,7 +131,7 @@ class Execution:
                 self._abandon(inbox, *end)
 
     def _admission(self) -> UsageEntry:
-        """What the ledger gets of the request if this process ends before it settles it."""
+        """The ledger's entry for the request if this process ends before it settles it."""
         return self._call.entry(
             "failed",
             reason="The gateway ended while it answered; the prompt is charged by estimate.",

@@ -51,7 +51,7 @@ Inbox = asyncio.Queue[Event | Signal | Cut | Tampered]
 
 @dataclass(slots=True)
 class _Expected:
-    """Where the replies to a request go, and what checks them once the request is sealed."""
+    """Destination of the replies to a request, and their check once the request is sealed."""
 
     inbox: Inbox
     reader: ReplyReader | None = None

@@ -93,7 +93,7 @@ class KeyEntry:
 
     @property
     def recorded_as(self) -> str:
-        """What the ledger has in the place of a key; tokens of the playground are many."""
+        """The ledger's name for the key; all playground tokens share one."""
         return self.public_id if self.person is None else self.counted_as
 
 

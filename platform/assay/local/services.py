@@ -235,7 +235,7 @@ class MLflow:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an MLflow client needs in order to reach it."""
+        """Environment variables for an MLflow client."""
         return {
             "MLFLOW_TRACKING_URI": self.url,
             "MLFLOW_TRACKING_SERVER_CERT_PATH": str(self._server_file),

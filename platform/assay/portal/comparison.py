@@ -36,7 +36,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What the page on two versions shows; `replaced` is the older side."""
+    """Context of the page on two versions; `replaced` is the older side."""
 
     version: ModelVersion
     replaced: ModelVersion

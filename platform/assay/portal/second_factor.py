@@ -57,7 +57,7 @@ def give_second_factor(request: HttpRequest, actor: Principal) -> None:
 
 
 def brings_second_factor(request: HttpRequest) -> bool:
-    """Whether the form was sent from the page that asks for a second factor."""
+    """Return whether the form was sent from the page that asks for a second factor."""
     return request.method == "POST" and MARK in request.POST
 
 
@@ -77,7 +77,7 @@ def second_factor_taken(request: HttpRequest, actor: Principal) -> Principal:
 
 
 def second_factor_context(request: HttpRequest, actor: Principal) -> dict[str, Any]:
-    """What `portal/parts/second_factor.html` shows."""
+    """Context of `portal/parts/second_factor.html`."""
     person = own_account(actor)
     factors = factors_of(person.pk)
     return {

@@ -26,7 +26,7 @@ _OF_BODIES = frozenset({b"content-length", b"content-type", b"transfer-encoding"
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What may be read of a body. Beyond the small limit, only for somebody who is known."""
+    """Limit of a body in bytes. Only a known caller gets more than the small limit."""
 
     limit: int
 
@@ -54,7 +54,7 @@ def allowance_of(path: str) -> Allowance:
 
 
 def declared_length(scope: Scope) -> int | None:
-    """What `Content-Length` says; None when the body comes in chunks, 0 when there is none.
+    """Return the `Content-Length`; None when the body comes in chunks, 0 when there is none.
 
     Raises:
         InvalidInput: it is not a number. The server refuses such requests itself.
@@ -93,7 +93,7 @@ def without_body(scope: Scope) -> Scope:
 
 
 def is_known(scope: Scope) -> bool:
-    """Whether the request carries a valid bearer token or session. Reads the database."""
+    """Return whether the request carries a valid bearer token or session. Reads the database."""
     request = ASGIRequest(without_body(scope), io.BytesIO())
     try:
         if (token := bearer_token(request)) is not None:

@@ -58,7 +58,7 @@ SEALING = ("governance_auditcheckpoint", "governance_auditsubtree", "governance_
 
 
 def refused(change: Callable[[], Any]) -> str:
-    """What the database says; it must refuse."""
+    """Return the database's refusal."""
     with (
         pytest.raises(ProgrammingError) as told,
         transaction.atomic(),

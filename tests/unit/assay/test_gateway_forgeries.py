@@ -115,7 +115,7 @@ def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) ->
 
 
 def test_the_brokers_disk_holds_neither_prompts_nor_answers(stage: Stage) -> None:
-    """What the append-only file keeps of a request is sealed."""
+    """Requests in the append-only file are sealed."""
 
     def answer(request: InferenceRequest, reply: Reply) -> None:
         reply(Delta("canary-answer", 2))
@@ -141,7 +141,7 @@ def test_the_brokers_disk_holds_neither_prompts_nor_answers(stage: Stage) -> Non
 
 
 def decoded(written: bytes) -> list[bytes]:
-    """What Celery hides in Base64 in the messages."""
+    """Decode the Base64 that Celery puts in messages."""
     found = re.findall(rb'"body": ?"([A-Za-z0-9+/=]+)"', written)
     assert found
     return [base64.b64decode(part) for part in found]

@@ -1,4 +1,4 @@
-"""What the demo leaves on a machine that others use too."""
+"""Files and ports of the demo on a machine with other users."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_removing_the_others_does_not_bring_setup_back(policy: object, person: M
 
 
 def test_a_puppet_of_one_administrator_gets_nothing(ada: Principal, adil: Principal) -> None:
-    """What a leaked token did in four seconds."""
+    """The four-second attack with a leaked token, step by step."""
     puppet = person_create(actor=ada, email="puppet@example.org", name="Puppet")
     request = requested(ada, puppet)
     with pytest.raises(NotPermitted):

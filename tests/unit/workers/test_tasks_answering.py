@@ -90,7 +90,7 @@ def events_of(redis: Redis, host: EngineHost, request: InferenceRequest) -> list
 
 
 def told(events: list[Event]) -> list[Event]:
-    """What a caller hears of: not that a worker has begun."""
+    """Events that reach the caller; the worker's start is not one."""
     return [event for event in events if not isinstance(event, Taken)]
 
 

@@ -1,4 +1,4 @@
-"""What a release changes beside what serves under its name now, and one version beside another."""
+"""Compare a release with what serves under its name, and one version with another."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class ReadinessQuery(StrictSerializer):
 
 
 class ReadinessView(Endpoint):
-    """What a release of one version needs."""
+    """The needs of a release of one version."""
 
     @operation(
         "Models",

@@ -141,7 +141,7 @@ class DatasetPage(ActionScreen):
         return found[0] if found else version_of(self.actor, dataset, number)
 
     def may(self, action: Action, dataset: Dataset) -> bool:
-        """Whether the policy lets the person do `action` with the dataset."""
+        """Return whether the policy lets the person do `action` with the dataset."""
         return may(
             self.actor,
             action,

@@ -50,7 +50,7 @@ class Health(OperatorScreen):
 
 
 class HealthChecks(OperatorScreen):
-    """What `assay doctor` finds, as a part of the page; it takes seconds when a store is away."""
+    """Findings of `assay doctor`, as a part of the page; slow when a store is away."""
 
     def page(self, **kwargs: Any) -> HttpResponse:
         findings = [
@@ -68,7 +68,7 @@ class HealthChecks(OperatorScreen):
 
 
 class SignOnStatus(OperatorScreen):
-    """Whether single sign-on and provisioning are set up, and what they did lately."""
+    """Return whether single sign-on and provisioning are set up, and what they did lately."""
 
     template_name = "portal/operations/sign_on.html"
 

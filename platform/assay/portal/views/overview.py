@@ -52,7 +52,7 @@ def running_jobs(actor: Principal) -> dict[str, Any]:
 
 
 def request_access(actor: Principal) -> dict[str, Any]:
-    """What the page offers a person without any role; nothing for others."""
+    """Context for a person without any role; empty for others."""
     if actor.roles:
         return {}
     form = AccessRequestForm()

@@ -57,7 +57,7 @@ class ReleaseNew(ActionScreen):
         )
 
     def panel(self, version: ModelVersion, form: ReleaseForm) -> Panel | None:
-        """What the release needs, for those who may see releases of the department."""
+        """Needs of the release, for those who may see releases of the department."""
         if not may_see_readiness(self.actor, version):
             return None
         tier = (self.request.POST or self.request.GET).get("tier", "")

@@ -26,7 +26,7 @@ from governance.policy.services import authorize
 
 
 class RoleRequests(ActionScreen):
-    """What was requested, pending first."""
+    """All requests, pending first."""
 
     template_name = "portal/people/role_requests.html"
 
