@@ -147,3 +147,10 @@ def test_it_fits_a_narrow_screen(home: tuple[Browser, Company]) -> None:
     assert box[1] <= 390
     assert box[2] <= 800
     assert browser.run("document.documentElement.scrollWidth <= 390") is True
+
+
+def test_a_part_that_loads_later_leaves_the_pages_title(home: tuple[Browser, Company]) -> None:
+    browser, company = home
+    browser.run(f"location.href = '/versions/{company.second.pk}'")
+    browser.wait("document.querySelector('[aria-labelledby=ready] .tag') !== null")
+    assert browser.run("document.title") == f"{company.second} · Assay"

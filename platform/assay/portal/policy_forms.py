@@ -58,7 +58,7 @@ class RuleForm(TablerForm):
     )
     effect = forms.ChoiceField(choices=(("permit", "Permit"), ("forbid", "Forbid")))
     description = forms.CharField(
-        max_length=200, help_text="Stands in the sentence of every decision that the rule makes."
+        max_length=200, help_text="Shown with every decision that the rule makes."
     )
     roles = _several("Platform roles", get_args(PlatformRole))
     specialities = _several("Reviewers for", Speciality.values)
