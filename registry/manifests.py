@@ -22,6 +22,8 @@ from registry.canonical import json_digest
 
 CHUNK_BYTES = 1024 * 1024
 MAX_PATH_CHARACTERS = 240
+# Of a file or folder; no common file system takes more.
+MAX_PART_BYTES = 255
 MAX_FILES = 10_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -74,6 +76,8 @@ def check_path(path: str) -> str:
         reason = "steps out of its folder or has an empty part"
     elif unicodedata.normalize("NFC", path) != path:
         reason = "is not in Unicode form NFC"
+    elif any(len(part.encode()) > MAX_PART_BYTES for part in path.split("/")):
+        reason = f"has a part of over {MAX_PART_BYTES} bytes"
     if reason:
         raise InvalidInput(
             f"The file name {path[:MAX_PATH_CHARACTERS]!r} {reason}; it was refused.",

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -68,6 +68,7 @@ def quarantined(files: Sequence[DeliveredFile], limits: Limits) -> Iterator[Deli
         if refused := check_names(names):
             yield Delivery(folder=scratch, findings=refused)
             return
+        _check_folders(names)
         written = _write(files, scratch, limits)
         yield Delivery(folder=scratch, files=written, findings=check_bounded(scratch, limits))
     finally:
@@ -82,6 +83,18 @@ def keep(delivery: Delivery, intake_id: int) -> None:
 def discard(intake_id: int) -> None:
     """Delete what an intake delivered; its names, sizes and digests stay on record."""
     shutil.rmtree(store.quarantine_folder(intake_id), ignore_errors=True)
+
+
+def _check_folders(names: Sequence[str]) -> None:
+    """Refuse a file in a file before anything is copied: uploads can be delivered again at no cost
+    to their owner, and each time the server would copy gigabytes first."""
+    known = set(names)
+    for name in names:
+        for parent in PurePosixPath(name).parents:
+            if str(parent) in known:
+                raise InvalidInput(
+                    f"{parent} is the name of a file and of a folder in this delivery."
+                )
 
 
 def _write(files: Sequence[DeliveredFile], folder: Path, limits: Limits) -> list[dict[str, Any]]:

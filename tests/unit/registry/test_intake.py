@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -123,6 +123,22 @@ def test_a_delivery_that_is_too_large_leaves_nothing(
 def test_a_file_that_is_also_a_folder_is_refused(developer: Principal, minilm: Model) -> None:
     with pytest.raises(InvalidInput, match="a file and of a folder"):
         submit(developer, minilm, [Upload("a", b"{}"), Upload("a/b", b"{}")])
+
+
+class Unread(Upload):
+    """A file that must not be read."""
+
+    def chunks(self) -> Iterator[bytes]:
+        raise AssertionError("It was read.")
+
+
+def test_a_delivery_that_cannot_be_written_is_refused_before_it_is_copied(
+    developer: Principal, minilm: Model
+) -> None:
+    with pytest.raises(InvalidInput, match="a is the name of a file and of a folder"):
+        submit(developer, minilm, [Unread("a", b"{}"), Unread("a/b/c", b"{}")])
+    long = submit(developer, minilm, [Unread("é" * 128 + ".json", b"{}")])
+    assert (long.state, "over 255 bytes" in long.reason) == (IntakeState.REJECTED, True)
 
 
 def test_only_the_models_department_submits_and_sees(
