@@ -36,7 +36,9 @@ OWNED = frozenset(
     }
 )
 # What belongs to a person alone, about which no policy is asked.
-OWN = frozenset({"absence:end", "absence:set", "audit:cancel_export", "audit_filter:delete"})
+OWN = frozenset(
+    {"absence:end", "absence:set", "audit:cancel_export", "audit_filter:delete", "upload:discard"}
+)
 
 
 def changing() -> list[Operation]:

@@ -123,6 +123,7 @@ EXEMPT: Mapping[str, str] = {
     "/people/{id}/sessions/end": PROTECTS,
     "/playground/token": OWN,
     "/policy/{number}/discard": ASKS,
+    "/uploads/{id}/discard": OWN,
     "/policy/{number}/draft": ASKS,
     "/policy/{number}/propose": ASKS,
     "/policy/{number}/rebase": ASKS,

@@ -63,7 +63,8 @@ QUERIES = {
     "evaluations": 5,
     "jobs": 4,
     "releases": 5,
-    "reviews": 4,
+    # With those who are assigned.
+    "reviews": 5,
     "absences": 4,
     "review-policies": 4,
     "deployments": 6,

@@ -34,7 +34,7 @@ def test_a_folder_that_cannot_be_made_fails_the_first_step_by_name(
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "demo"
     assert demo._run(Console(), Stack(folder), folder, {}, check=True) == 1
-    assert "The step “start” failed." in capsys.readouterr().out
+    assert "Step “start” failed." in capsys.readouterr().out
 
 
 def test_what_a_log_says_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,7 +108,9 @@ def test_a_thread_is_not_deleted_and_what_was_said_neither_changes_nor_goes(
         lambda: rows.update(text="Nothing."),
         lambda: rows._raw_delete(rows.db),  # type: ignore[attr-defined]
         lambda: ReviewThread.objects.all()._raw_delete(rows.db),  # type: ignore[attr-defined]
-        lambda: connection.cursor().execute("TRUNCATE governance_threadcomment"),
+        lambda: connection.cursor().execute(
+            "TRUNCATE governance_threadcomment, governance_mention"
+        ),
     ]
     connection.cursor().execute("SET CONSTRAINTS ALL IMMEDIATE")
     for attack in attacks:
