@@ -161,11 +161,18 @@ def test_requests_beyond_the_bound_are_refused_and_hold_up_no_gateway(
 
 
 SESSIONS = """
+import time
 import django
 django.setup()
 from django.db import connection
 from governance.principals import ANONYMOUS
 from governance.rowsecurity import Reach, _apply, scope
+
+def give_back():
+    # The pool resets a connection in a thread of its own, and would open another one meanwhile.
+    connection.close()
+    while (stats := connection.pool.get_stats())["pool_available"] < stats["pool_size"]:
+        time.sleep(0.01)
 
 def borrowed():
     with connection.cursor() as cursor:
@@ -176,7 +183,7 @@ def borrowed():
             " WHERE locktype = 'advisory' AND pid = pg_backend_pid())"
         )
         found = cursor.fetchone()
-    connection.close()
+    give_back()
     return found
 
 first = borrowed()
@@ -187,7 +194,7 @@ try:
             cursor.execute("SELECT 1/0")
 except Exception as error:
     print(type(error).__name__)
-connection.close()
+give_back()
 print(borrowed() == first)
 # What no code here does: settings of the whole session, and a lock that is left.
 with connection.cursor() as cursor:
@@ -196,12 +203,12 @@ with connection.cursor() as cursor:
     cursor.execute("SET statement_timeout = 0")
     cursor.execute("SET TIME ZONE 'Asia/Tokyo'")
     cursor.execute("SELECT pg_advisory_lock(1)")
-connection.close()
+give_back()
 print(borrowed() == first)
 # A transaction that is neither committed nor rolled back.
 connection.set_autocommit(False)
 _apply(Reach(departments=frozenset(), person_id=7))
-connection.close()
+give_back()
 print(borrowed() == first, first[1:])
 """
 
