@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PASSWORD = "correct horse battery staple"  # noqa: S105
 LINK = re.compile(r'(?:href|hx-get)="(/[^"#]*)"')
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+# In place of a status: the body ended early.
+CUT = 0
 # Nobody hashes a password more often than that at once; it is the processor's time alone.
 SIGN_IN_AT_ONCE = 4
 ROLES = (
@@ -70,7 +72,7 @@ class Visitor:
         self._cookies: dict[str, str] = {}
 
     def request(self, method: str, path: str, body: str = "") -> tuple[int, str, str]:
-        """Status, text and the address that it sends to."""
+        """Return status (`CUT` for an unfinished body), text and the address that it sends to."""
         headers = {"Cookie": "; ".join(f"{k}={v}" for k, v in self._cookies.items())}
         if body:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -82,7 +84,12 @@ class Visitor:
             self._connection.close()
             self._connection.request(method, path, body or None, headers)
             answer = self._connection.getresponse()
-        text = answer.read().decode("utf-8", "replace")
+        try:
+            text = answer.read().decode("utf-8", "replace")
+        except http.client.IncompleteRead:
+            # A file that the server could not finish. The caller counts it as a failure.
+            self._connection.close()
+            return CUT, "", ""
         for cookie in answer.headers.get_all("Set-Cookie") or ():
             name, _, value = cookie.partition(";")[0].partition("=")
             self._cookies[name] = value
@@ -112,7 +119,7 @@ class Visitor:
             with lock:
                 outcome.statuses[status] += 1
                 outcome.times_s.append(took)
-                if status >= 400:
+                if status >= 400 or status == CUT:
                     outcome.failed[f"{status} {re.sub(r'[0-9]+', 'N', path)}"] += 1
             for link in (to, *LINK.findall(text)):
                 if link.startswith("/") and not link.startswith("/static/") and link not in seen:
