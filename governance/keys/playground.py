@@ -31,7 +31,7 @@ from governance.rowsecurity import lifted
 LIFETIME = timedelta(minutes=10)
 # Tokens made for one person within a lifetime, over all sessions and deployments.
 TOKENS_MAX = 20
-# What usage by playground tokens counts on, in the place of a key.
+# The ledger counts usage by playground tokens under this name, in the place of a key.
 COUNTED_AS = "playground"
 
 

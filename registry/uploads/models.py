@@ -10,7 +10,7 @@ from django.db.models import F, Q
 
 
 class UploadKind(models.TextChoices):
-    """What the file is for. It decides the largest size, and who may upload it."""
+    """Purpose of the file. It decides the largest size, and who may upload it."""
 
     INTAKE = "intake"
     DATASET = "dataset"

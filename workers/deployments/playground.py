@@ -44,7 +44,7 @@ def playground_trials(actor: Principal) -> list[Trial]:
 
 
 def may_try(actor: Principal, deployment: Deployment) -> bool:
-    """Whether the playground offers a deployment, which `actor` sees, to them."""
+    """Return whether the playground offers a deployment, which `actor` sees, to them."""
     return deployment.state == DeploymentState.SERVING and bool(_trials(actor, [deployment]))
 
 

@@ -1,4 +1,4 @@
-"""How long a fine-tuning job will take and what it will cost, by what past ones took."""
+"""Estimate time and cost of a fine-tuning job from past jobs."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def _encoded(
 
 
 def _too_long(rows: list[dict[str, Any]], tokenizer: Any, max_length: int) -> tuple[int, int]:
-    """How many texts have more than `max_length` tokens, and how many tokens the longest has."""
+    """Count the texts over `max_length` tokens, and the tokens of the longest one."""
     texts = [row["text"] for row in rows]
     cut = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     # Only those that fill the room may be longer.

@@ -23,7 +23,7 @@ EVENTS = {
     ReminderKind.MENTIONED: "review.mentioned",
 }
 
-# What concerns one person: the subject of the mail, and why they get it.
+# Notices to one person: the subject of the mail, and why they get it.
 _PERSONAL = {
     ReminderKind.ASSIGNED: ("Assigned to you", "the review was assigned to you"),
     ReminderKind.MENTIONED: ("You were mentioned", "a comment on the review mentions you"),

@@ -97,7 +97,7 @@ def _files(paths: list[Path]) -> list[tuple[str, Path]]:
 
 @dataclass(frozen=True)
 class _Place:
-    """What the files are for."""
+    """Purpose of the files."""
 
     kind: str
     target: str

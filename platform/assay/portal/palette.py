@@ -203,8 +203,10 @@ PAGES = (
 
 
 def palette(actor: Principal, text: str) -> list[Found]:
-    """What fits `text`, the best first; without any, the pages and actions. Beyond `QUERY_MAX`
-    characters nothing of it is read."""
+    """Return results for `text`, the best first; without any, the pages and actions.
+
+    Characters beyond `QUERY_MAX` are ignored.
+    """
     words = text.replace("\x00", "")[:QUERY_MAX].split()[:WORDS_MAX]
     found = [*_actions(actor, words), *_pages(actor, words)]
     if words:

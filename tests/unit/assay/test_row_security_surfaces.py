@@ -123,7 +123,11 @@ MEANT: tuple[Callable[[str, str], bool], ...] = (
     lambda address, sql: "workers_servingperiod" in sql,
     # The needs of a release, also on its form, are facts of the version, its base chain and all
     # reviewers; who may see releases of the department is decided before.
-    lambda address, sql: address.endswith(("/readiness", "/release")),
+    lambda address, sql: (
+        address.endswith(("/readiness", "/release"))
+        and sql.startswith("SELECT")
+        and "FOR UPDATE" not in sql
+    ),
     # The verdict on a release does not depend on who asks; who may deploy it is decided before.
     lambda address, sql: address.endswith("/deploy"),
     lambda address, sql: "registry_incidentsuspension" in sql,

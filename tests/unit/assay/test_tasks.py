@@ -100,4 +100,5 @@ def test_a_version_that_was_not_evaluated_is_not_called_trusted(company: Company
     tuned = client.get(f"/versions/{company.second.pk}").content.decode()
     assert "Trusted · evaluated" in tuned
     versions = client.get(f"/models/{company.first.model.name}").content.decode()
-    assert "Live</span>" in versions
+    # In its row, and beside its result for each of the two gates.
+    assert versions.count("Live</span>") == 3

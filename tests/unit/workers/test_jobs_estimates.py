@@ -1,4 +1,4 @@
-"""How long a job will take, by what past ones took."""
+"""Estimates of a job's time from past jobs."""
 
 from __future__ import annotations
 

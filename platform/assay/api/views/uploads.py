@@ -70,7 +70,7 @@ class _TusEndpoint(Endpoint):
         return final
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
-        """What this server speaks of the protocol."""
+        """Describe the parts of the protocol that this server supports."""
         return Response(
             status=204,
             headers={
