@@ -76,7 +76,9 @@ def test_sizes_and_counts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         read(tar(("in/data.txt", b"x"), ("in/b", b"x")))
 
 
-@pytest.mark.parametrize("content", [b"no archive", tar(("in/data.txt", b"rows"))[:-20]])
+@pytest.mark.parametrize(
+    "content", [b"no archive", tar(("in/data.txt", b"rows"))[:-20]], ids=["not one", "cut off"]
+)
 def test_a_broken_archive_is_refused(content: bytes) -> None:
     with pytest.raises(BadArchive, match=r"cannot be read|holds no"):
         read(content)
