@@ -22,6 +22,7 @@ from assay.processes import check_process, holds
 from assay.server.pooling import pool_options
 from governance.audit.streaming.destinations import destinations_from
 from governance.reviews.reminders.channels import mail_server_from, webhook_from
+from registry.media.limits import MediaLimits
 
 DEVELOPMENT_SECRET = "development-only-not-a-secret"  # noqa: S105 (refused in production)
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -527,7 +528,6 @@ STORAGES = {
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },
 }
-MEDIA_ROOT = DATA_DIR / "media"
 
 # What must hold for every web process: identity tokens that were used once.
 CACHES = {
@@ -553,6 +553,17 @@ FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if WEB else None
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
 DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
+# Of one image or recording, in a request or in a dataset.
+MEDIA_LIMITS = MediaLimits(
+    bytes=env_int("ASSAY_MEDIA_MAX_BYTES", 25 * 1024**2, least=1),
+    pixels=env_int("ASSAY_MEDIA_MAX_PIXELS", 40_000_000, least=1),
+    side=env_int("ASSAY_MEDIA_MAX_SIDE", 16_384, least=1),
+    seconds=env_int("ASSAY_MEDIA_MAX_SECONDS", 1800, least=1),
+    channels=env_int("ASSAY_MEDIA_MAX_CHANNELS", 2, least=1),
+)
+# How long media of requests and results are kept, and in how much room.
+MEDIA_STORE_S = env_int("ASSAY_MEDIA_STORE_S", 900, least=60)
+MEDIA_STORE_BYTES = env_int("ASSAY_MEDIA_STORE_BYTES", 4 * 1024**3, least=1)
 # Of one request that sends a part of an upload.
 UPLOAD_CHUNK_BYTES = 16 * 1024**2
 # An unfinished upload ends so long after its last byte; all of them together take so much room.

@@ -153,11 +153,19 @@ def place(volume: str) -> str:
 
 # The volumes of each process; `:ro` where it only reads.
 STORES = {
-    "web": {"artifacts", "quarantine", "work", "exports:ro", "transparency:ro", "uploads"},
-    "controller": {"artifacts", "quarantine", "work", "exports", "transparency"},
+    "web": {
+        "artifacts",
+        "quarantine",
+        "media",
+        "work",
+        "exports:ro",
+        "transparency:ro",
+        "uploads",
+    },
+    "controller": {"artifacts", "quarantine", "media", "work", "exports", "transparency"},
     "migrate": set(),
     "worker-compute": {"artifacts:ro", "quarantine:ro", "work", "/var/lib/scratch"},
-    "worker-engine": {"artifacts:ro", "/var/lib/scratch"},
+    "worker-engine": {"artifacts:ro", "media", "/var/lib/scratch"},
     "mlflow": {"artifacts:ro"},
     "postgres": {"postgres", "./initdb:ro"},
     "broker-users": {"broker-users"},

@@ -1,0 +1,12 @@
+"""The error that every check of a media file raises."""
+
+from __future__ import annotations
+
+from governance.errors import InvalidInput
+
+
+class MediaRejected(InvalidInput):
+    """An image or recording was rejected: the message says why, the hint how to fix it."""
+
+    code = "media_rejected"
+    title = "Media rejected"

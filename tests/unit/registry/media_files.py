@@ -1,0 +1,77 @@
+"""Small real images and recordings, and broken ones, for the tests of media."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+
+def picture(
+    seed: int = 0, size: tuple[int, int] = (64, 48), form: str = "PNG", **options: Any
+) -> bytes:
+    """A smooth random image: scaling or recompressing it leaves it looking the same."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype="uint8")
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    return saved(image, form, **options)
+
+
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    output = BytesIO()
+    image.save(output, form, **options)
+    return output.getvalue()
+
+
+def animated(form: str) -> bytes:
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "green", "blue")]
+    return saved(frames[0], form, save_all=True, append_images=frames[1:], duration=100)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG whose header states a size, with no pixels after it."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 64))
+        + chunk(b"IEND", b"")
+    )
+
+
+def sound(
+    seconds: float = 0.5, rate: int = 16_000, form: str = "WAV", channels: int = 1, **options: Any
+) -> bytes:
+    frames = np.arange(int(seconds * rate))
+    tone = (np.sin(frames * 0.05) * 0.5).astype("float32")
+    output = BytesIO()
+    soundfile.write(
+        output, np.repeat(tone[:, None], channels, axis=1), rate, format=form, **options
+    )
+    return output.getvalue()
+
+
+def not_a_number() -> bytes:
+    samples = np.zeros(1000, dtype="float32")
+    samples[500] = np.nan
+    output = BytesIO()
+    soundfile.write(output, samples, 16_000, format="WAV", subtype="FLOAT")
+    return output.getvalue()
+
+
+def wav_header(seconds: int, rate: int = 16_000) -> bytes:
+    """A WAV file whose header states a length, with next to no sound after it."""
+    size = min(seconds * rate * 2, 2**32 - 100)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16)
+    data = struct.pack("<4sI", b"data", size) + b"\0" * 64
+    return struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE") + form + data

@@ -1,0 +1,170 @@
+"""Images and recordings are judged by content, within bounds, before and after decoding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from governance.errors import InvalidInput
+from registry.media.checks import Kind, Media, check_media
+from registry.media.errors import MediaRejected
+from registry.media.limits import MediaLimits
+from tests.unit.registry.media_files import (
+    animated,
+    not_a_number,
+    picture,
+    png_header,
+    sound,
+    wav_header,
+)
+from tests.unit.registry.objects import sha256
+
+LIMITS = MediaLimits()
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type"),
+    [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("GIF", "image/gif")],
+)
+def test_an_image_is_measured(form: str, content_type: str) -> None:
+    data = picture(form=form)
+    assert check_media(data, LIMITS, kind="image") == Media(
+        sha256(data), "image", content_type, len(data), width=64, height=48
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type"),
+    [
+        ("WAV", "audio/wav"),
+        ("FLAC", "audio/flac"),
+        ("OGG", "audio/ogg"),
+        ("MP3", "audio/mpeg"),
+    ],
+)
+def test_a_recording_is_measured(form: str, content_type: str) -> None:
+    data = sound(1.5, form=form, channels=2)
+    found = check_media(data, LIMITS, kind="audio")
+    assert found.seconds == pytest.approx(1.5, abs=0.1)
+    assert (found.content_type, found.sample_rate, found.channels) == (content_type, 16_000, 2)
+    assert (found.sha256, found.size_bytes) == (sha256(data), len(data))
+
+
+def test_opus_in_ogg_is_read() -> None:
+    assert check_media(sound(form="OGG", subtype="OPUS"), LIMITS).content_type == "audio/ogg"
+
+
+@pytest.mark.parametrize("source", [picture(), sound()], ids=["image", "audio"])
+def test_measures_travel_as_json(source: bytes) -> None:
+    found = check_media(source, LIMITS)
+    assert Media.from_json(found.to_json()) == found
+    assert None not in found.to_json().values()
+
+
+@pytest.mark.parametrize("given", [{}, {"sha256": "x", "more": 1}])
+def test_other_json_describes_no_media(given: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput):
+        Media.from_json(given)
+
+
+def test_the_files_name_counts_for_nothing(tmp_path: Path) -> None:
+    """Not even one that a decoder takes as a format of its own."""
+    for name in ("a.png", "a.raw", "a.gif"):
+        (tmp_path / name).write_bytes(sound(form="FLAC"))
+        assert check_media(tmp_path / name, LIMITS).content_type == "audio/flac"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "sentence"),
+    [
+        (b"", "image", "is empty"),
+        (b"GIF", "image", "has another format"),
+        (b"<svg onload='alert(1)'/>", "image", "has another format"),
+        (b"PK\x03\x04" + b"\0" * 60, "image", "has another format"),
+        (b"BM" + b"\0" * 60, "image", "has another format"),
+        (sound(), "image", "is audio/wav; a PNG, JPEG, WebP or GIF file is expected"),
+        (picture(), "audio", "is image/png; a WAV, FLAC, OGG or MP3 file is expected"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 60, "image", "not a readable PNG image"),
+        (b"\xff\xd8\xff" + b"\0" * 60, "image", "not a readable JPEG image"),
+        (b"fLaC" + b"\0" * 60, "audio", "not a readable FLAC file"),
+        (b"ID3" + b"\0" * 60, "audio", "not a readable MP3 file"),
+        (b"OggS" + b"\0" * 60, "audio", "OGG file"),
+        (png_header(20_000, 20_000), "image", "too many pixels; at most 40,000,000"),
+        (png_header(9_000, 9_000), "image", "9,000 × 9,000 pixels; at most 40,000,000"),
+        (png_header(2**31 - 1, 2**31 - 1), "image", "pixels"),
+        (png_header(30_000, 1_000), "image", "a side has at most 16,384"),
+        (png_header(0, 5), "image", "image"),
+        (png_header(64, 64), "image", "truncated or damaged PNG"),
+        (animated("GIF"), "image", "animated GIF image; a single picture"),
+        (animated("WEBP"), "image", "animated WEBP image"),
+        (animated("PNG"), "image", "animated PNG image"),
+        (wav_header(10 * 3600), "audio", "lasts 10:00:00; at most 1,800 seconds"),
+        (wav_header(60), "audio", "truncated: 64 of 1,920,000 bytes"),
+        (wav_header(0), "audio", "holds no sound"),
+        (sound(0), "audio", "holds no sound"),
+        (b"RIFF\0\0\0\0WAVE", "audio", "WAV file without sound"),
+        (sound(channels=3), "audio", "3 channels; at most 2"),
+        (sound(rate=2_000), "audio", "2,000 samples a second"),
+        (sound(0.01, rate=384_000), "audio", "384,000 samples a second"),
+        (not_a_number(), "audio", "not numbers"),
+    ],
+)
+def test_bad_media_is_rejected_in_words(data: bytes, kind: Kind, sentence: str) -> None:
+    with pytest.raises(MediaRejected) as rejected:
+        check_media(data, LIMITS, kind=kind, what="cat.png")
+    assert rejected.value.message.startswith("cat.png ")
+    assert sentence in rejected.value.message
+    assert rejected.value.hint
+    assert (rejected.value.status, rejected.value.code) == (400, "media_rejected")
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_truncated_image_is_rejected(form: str) -> None:
+    data = picture(form=form, size=(400, 300))
+    with pytest.raises(MediaRejected, match=r"truncated|not a readable"):
+        check_media(data[: len(data) // 2], LIMITS)
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
+def test_a_truncated_recording_is_rejected(form: str) -> None:
+    data = sound(3, form=form)
+    with pytest.raises(MediaRejected, match=r"truncated|damaged"):
+        check_media(data[: len(data) // 2], LIMITS)
+
+
+def test_a_recording_that_does_not_state_its_length_is_rejected_unless_it_is_wav() -> None:
+    flac = bytearray(sound(2, form="FLAC"))
+    at = flac.index(b"fLaC") + 8 + 13
+    flac[at] &= 0xF0
+    flac[at + 1 : at + 5] = b"\0\0\0\0"
+    with pytest.raises(MediaRejected, match="does not state how long it is"):
+        check_media(bytes(flac), LIMITS)
+    wav = bytearray(sound(2))
+    at = wav.index(b"data") + 4
+    wav[at : at + 4] = b"\xff\xff\xff\xff"
+    assert check_media(bytes(wav), LIMITS).seconds == 2
+    with pytest.raises(MediaRejected, match="at most 1 seconds"):
+        check_media(bytes(wav), replace(LIMITS, seconds=1))
+
+
+def test_limits_are_those_given() -> None:
+    data = picture()
+    with pytest.raises(MediaRejected, match=r"bytes; at most 10 are accepted"):
+        check_media(data, replace(LIMITS, bytes=10))
+    with pytest.raises(MediaRejected, match="64 × 48 pixels; at most 3,071 pixels"):
+        check_media(data, replace(LIMITS, pixels=64 * 48 - 1))
+    with pytest.raises(MediaRejected, match="a side has at most 63"):
+        check_media(data, replace(LIMITS, side=63))
+    assert check_media(data, replace(LIMITS, pixels=64 * 48, side=64)).width == 64
+
+
+def test_a_compressed_note_in_an_image_cannot_fill_memory() -> None:
+    import zlib
+
+    data = picture()
+    body = b"zTXt" + b"a\0\0" + zlib.compress(b"x" * 100_000_000)
+    note = (len(body) - 4).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+    with pytest.raises(MediaRejected):
+        check_media(data[:33] + note + data[33:], LIMITS)
