@@ -114,10 +114,11 @@ def _key(department: Any) -> str:
 
     from governance.keys.models import ApiKey
     from governance.keys.tokens import format_token, mint, secret_hmac
-    from governance.quotas.models import QuotaKind, QuotaLimit
+    from governance.quotas.kinds import KINDS
+    from governance.quotas.models import QuotaLimit
     from governance.quotas.reconcile import quotas_reconcile
 
-    for kind in QuotaKind.values:
+    for kind in KINDS:
         QuotaLimit.objects.create(department=department, kind=kind, limit=10**9)
     quotas_reconcile(repair=True)
     public_id, secret = mint()

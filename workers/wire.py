@@ -88,7 +88,8 @@ class Done:
     `results` carries the whole answer of tasks that do not stream: for `embeddings` one list of
     floats per input; for `text-classification` one list of {label, score} per input, best first.
     `queue_ms` is the time between enqueueing and the start of computing, `device_ms` the request's
-    share of the device's time: of what runs at once each takes an equal part.
+    share of the device's time: of what runs at once each takes an equal part. `units` is how much
+    was used in the unit of the task; where that is tokens, the two counts of tokens say it.
     """
 
     finish_reason: str
@@ -97,6 +98,7 @@ class Done:
     queue_ms: int = 0
     results: list[Any] | None = None
     device_ms: int = 0
+    units: int = 0
 
 
 @dataclass(frozen=True, slots=True)

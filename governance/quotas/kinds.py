@@ -1,8 +1,8 @@
 """What can be limited, in which window and unit. Knows no Django.
 
-Amounts are whole numbers in the unit that is counted: requests, tokens, micro-units of the currency
-(1,000,000 are one euro), milliseconds of device time. A limit is stated in the unit that people
-use, which differs for device time alone: seconds.
+Amounts are whole numbers in what is counted: requests, units of use (`governance.usage.units`),
+micro-units of the currency (1,000,000 are one euro), milliseconds of device time. A limit is stated
+in the unit that people use, which differs for device time alone: seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+
+from governance.usage.units import Unit
 
 MICRO = 1_000_000
 ORGANISATION = "organisation"
@@ -31,7 +33,8 @@ class Window(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of limit. `unit` is what is counted; `scale` counted units make one of the limit's;
-    `family` names its `x-ratelimit-*` headers, if it has any.
+    `family` names its `x-ratelimit-*` headers, if it has any; `label` is its name in a list, where
+    that is not the title.
     """
 
     name: str
@@ -40,6 +43,11 @@ class Kind:
     window: Window
     scale: int = 1
     family: str = ""
+    label: str = ""
+
+    def counts(self, unit: str) -> bool:
+        """Return whether it counts requests metered in `unit`; one in images counts no tokens."""
+        return self.unit == unit or self.unit not in _UNITS
 
     @property
     def is_budget(self) -> bool:
@@ -47,15 +55,41 @@ class Kind:
         return self.window in {Window.DAY, Window.MONTH}
 
 
-_ALL = (
+_UNITS = frozenset(Unit)
+
+
+def _kind_of(unit: Unit, window: Window) -> Kind:
+    """Limit on one unit. The script of the counters reads unit and window from such a name."""
+    # Proxies drop headers with underscores.
+    family = unit.replace("_", "-") if window is Window.MINUTE else ""
+    return Kind(f"{unit}_per_{window}", f"{unit.plural} per {window}", unit, window, 1, family)
+
+
+_REQUESTS = (
     Kind("requests_per_minute", "requests per minute", "requests", Window.MINUTE, 1, "requests"),
-    Kind("tokens_per_minute", "tokens per minute", "tokens", Window.MINUTE, 1, "tokens"),
-    Kind("concurrent_requests", "requests at the same time", "requests", Window.NOW),
-    Kind("tokens_per_day", "tokens per day", "tokens", Window.DAY),
-    Kind("money_per_month", "per month", "money", Window.MONTH),
+    Kind(
+        "concurrent_requests",
+        "requests at the same time",
+        "requests",
+        Window.NOW,
+        label="concurrent requests",
+    ),
+)
+_COSTS = (
+    Kind("money_per_month", "per month", "money", Window.MONTH, label="money per month"),
     Kind("gpu_seconds_per_month", "GPU-seconds per month", "device", Window.MONTH, 1000),
 )
-KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _ALL})
+_LASTING = (Window.MINUTE, Window.DAY, Window.MONTH)
+# As lists of choices show them.
+GROUPED: tuple[tuple[str, tuple[Kind, ...]], ...] = (
+    ("Requests", _REQUESTS),
+    *((unit.plural.capitalize(), tuple(_kind_of(unit, w) for w in _LASTING)) for unit in Unit),
+    ("Money and device time", _COSTS),
+)
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {kind.name: kind for _, kinds in GROUPED for kind in kinds}
+)
+KIND_CHOICES = [(kind.name, kind.label or kind.title) for kind in KINDS.values()]
 
 
 def money_words(micro: int, currency: str) -> str:
@@ -68,6 +102,8 @@ def money_words(micro: int, currency: str) -> str:
 def amount_words(kind: str, amount: int, currency: str) -> str:
     """A counted amount with its unit, without its window: `1,200 tokens`, `3.5 GPU-seconds`."""
     unit = KINDS[kind].unit
+    if unit in _UNITS:
+        return Unit(unit).words(amount)
     if unit == "money":
         return money_words(amount, currency)
     if unit == "device":

@@ -5,18 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from governance.quotas.kinds import ORGANISATION
-
-
-class QuotaKind(models.TextChoices):
-    """What is counted, in which window. `governance.quotas.kinds` says more of each."""
-
-    REQUESTS_PER_MINUTE = "requests_per_minute", "requests per minute"
-    TOKENS_PER_MINUTE = "tokens_per_minute", "tokens per minute"
-    CONCURRENT_REQUESTS = "concurrent_requests", "concurrent requests"
-    TOKENS_PER_DAY = "tokens_per_day", "tokens per day"
-    MONEY_PER_MONTH = "money_per_month", "money per month"
-    GPU_SECONDS_PER_MONTH = "gpu_seconds_per_month", "GPU-seconds per month"
+from governance.quotas.kinds import KIND_CHOICES, ORGANISATION
 
 
 class QuotaLimit(models.Model):
@@ -40,7 +29,7 @@ class QuotaLimit(models.Model):
         related_name="quota_limits",
     )
     deployment = models.CharField(max_length=80, blank=True, default="")
-    kind = models.CharField(max_length=30, choices=QuotaKind.choices)
+    kind = models.CharField(max_length=30, choices=KIND_CHOICES)
     limit = models.PositiveBigIntegerField()
     shadow = models.BooleanField(default=False)
 
@@ -75,13 +64,15 @@ class QuotaLimit(models.Model):
 
 class Price(models.Model):
     """What a deployment (by name) charges; the one without a name is for every other deployment
-    and for jobs. Micro-units per million tokens, and per second of device time.
+    and for jobs. Micro-units per million tokens, and per second of device time; `units` has those
+    per unit of use other than tokens, by its name.
     """
 
     deployment = models.CharField(max_length=80, blank=True, default="", unique=True)
     prompt = models.PositiveBigIntegerField(default=0)
     completion = models.PositiveBigIntegerField(default=0)
     device_second = models.PositiveBigIntegerField(default=0)
+    units = models.JSONField(default=dict, db_default={}, blank=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

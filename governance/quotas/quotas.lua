@@ -2,8 +2,9 @@
 --
 -- What is kept:
 --   assay:quota:<kind>:<subject>          per minute: a hash of 5 s slots; at once: a set by deadline
---   assay:quota:day:<date>:<subject>      a hash: tokens, and what is reserved of them
---   assay:quota:month:<month>:<subject>   a hash: money, device (ms), and what is reserved and held
+--   assay:quota:day:<date>:<subject>      a hash: each unit (tokens, images, …), and what is reserved
+--   assay:quota:month:<month>:<subject>   a hash: each unit, money, device (ms), and what is reserved
+--                                         and held
 --   assay:quota:reservation:<id>          what one request has reserved, until it is settled
 --   assay:quota:deadlines                 reservations by the moment at which they are given back
 --   assay:quota:settled:<id>              settled already: a second call changes nothing
@@ -24,15 +25,23 @@ local DEADLINES, READY = PREFIX .. 'deadlines', PREFIX .. 'ready'
 local ADMITTED, ADMITTED_UNTIL = PREFIX .. 'admitted', PREFIX .. 'admitted:deadlines'
 local floor = math.floor
 
--- kind → window, field in its hash, what a request costs of it
+-- kind → window, field in its hash, what a request costs of it. A limit on a unit of use is named
+-- <unit>_per_<window>: whoever calls knows the units, and only those in use are looked up.
 local KINDS = {
   requests_per_minute = {window = 'minute', unit = 'requests'},
-  tokens_per_minute = {window = 'minute', unit = 'tokens'},
   concurrent_requests = {window = 'now', unit = 'requests'},
-  tokens_per_day = {window = 'day', unit = 'tokens'},
   money_per_month = {window = 'month', unit = 'money'},
   gpu_seconds_per_month = {window = 'month', unit = 'device'},
 }
+local function kind_of(name)
+  local known = KINDS[name]
+  if not known then
+    local unit, window = string.match(name, '^(.+)_per_(%a+)$')
+    known = {window = window, unit = unit}
+    KINDS[name] = known
+  end
+  return known
+end
 
 local function number(text) return string.format('%.0f', text) end
 
@@ -121,7 +130,7 @@ end
 
 -- {used, reserved, reset (ms until room comes back), key}; changes nothing.
 local function read_limit(kind, subject, now, dates)
-  local what = KINDS[kind]
+  local what = kind_of(kind)
   if what.window == 'minute' then
     local key = PREFIX .. kind .. ':' .. subject
     local state = read_slots(key, now)
@@ -141,13 +150,13 @@ end
 
 local function wait_for(kind, state, cost, limit, now)
   if cost > limit then return -1 end
-  if KINDS[kind].window ~= 'minute' then return state.reset end
+  if kind_of(kind).window ~= 'minute' then return state.reset end
   return slots_wait(state, state.used + cost - limit, now)
 end
 
 -- Charge one limit; returns what gives it back.
 local function charge(one, request, deadline, now)
-  local key, what, cost = one.state.key, KINDS[one.kind], one.cost
+  local key, what, cost = one.state.key, kind_of(one.kind), one.cost
   if what.window == 'now' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', number(now))
     redis.call('ZADD', key, number(deadline), request)
@@ -165,8 +174,8 @@ local function charge(one, request, deadline, now)
   return {key, 'budget', field, number(cost)}
 end
 
--- Give a reservation back; `tokens` were used of it, and with `refund` not even the request counts.
-local function release(request, tokens, refund)
+-- Give a reservation back; `units` were used of it, and with `refund` not even the request counts.
+local function release(request, units, refund)
   local name = PREFIX .. 'reservation:' .. request
   local kept = redis.call('GET', name)
   redis.call('ZREM', DEADLINES, request)
@@ -181,8 +190,8 @@ local function release(request, tokens, refund)
         redis.call('HINCRBY', key, field, number(-amount))
       end
     elseif redis.call('HEXISTS', key, field) == 1 then
-      if what == 'tokens' then
-        redis.call('HINCRBY', key, field, number(tokens - amount))
+      if what ~= 'requests' then
+        redis.call('HINCRBY', key, field, number(units - amount))
       elseif refund then
         redis.call('HINCRBY', key, field, -1)
       end
@@ -209,8 +218,8 @@ local function read_limits(first, costs, now, dates)
   for i = first, #ARGV, 4 do
     local one = {subject = ARGV[i], kind = ARGV[i + 1], limit = tonumber(ARGV[i + 2])}
     one.shadow = ARGV[i + 3] == '1'
-    local what = KINDS[one.kind]
-    one.cost = costs[what.unit]
+    local what = kind_of(one.kind)
+    one.cost = costs[what.unit] or 0  -- nothing of another unit than that of the request
     one.state = read_limit(one.kind, one.subject, now, dates)
     one.left = one.limit - one.state.used - one.state.reserved
     one.over = one.cost > 0 and one.left < one.cost
@@ -244,25 +253,26 @@ local function answer(limits, stopped, wait, now)
   return table.concat(numbers, ' ')
 end
 
--- reserve: ARGV = "reserve", request id, lifetime in ms, tokens, money, device ms, usage entry or "",
---   then the limits. All must have room, or be shadows; then all are charged, and the entry is kept
+-- reserve: ARGV = "reserve", request id, lifetime in ms, unit, how many of it, money, device ms, usage
+--   entry or "", then the limits. All must have room, or be shadows; then all are charged, and the entry is kept
 --   until the request is settled. Answers, as one text that is quick to
 --   read: the index of the limit that stopped it, 0 for none or -1 for "not ready"; the wait in ms or
 --   -1 for never; the time; then for each limit what is left, ms until more is, and 1 if it had no room.
 local function reserve()
   local request, now = ARGV[2], now_ms()
   local deadline, dates = now + tonumber(ARGV[3]), calendar(now)
-  local costs = {requests = 1, tokens = tonumber(ARGV[4]), money = tonumber(ARGV[5]), device = tonumber(ARGV[6])}
+  local costs = {requests = 1, money = tonumber(ARGV[6]), device = tonumber(ARGV[7])}
+  costs[ARGV[4]] = tonumber(ARGV[5])
   give_back_expired(now, RECLAIMED_AT_ONCE)
-  local limits, missing = read_limits(8, costs, now, dates)
+  local limits, missing = read_limits(9, costs, now, dates)
   if missing then return '-1 0 ' .. number(now) end
   local stopped, wait = stopping(limits, now)
   if stopped > 0 then
     count_stop(dates, limits[stopped])
     return answer(limits, stopped, wait, now)
   end
-  if ARGV[7] ~= '' then
-    redis.call('HSET', ADMITTED, request, ARGV[7])
+  if ARGV[8] ~= '' then
+    redis.call('HSET', ADMITTED, request, ARGV[8])
     redis.call('ZADD', ADMITTED_UNTIL, number(deadline), request)
   end
   if #limits == 0 then return answer(limits, 0, 0, now) end
@@ -286,7 +296,7 @@ end
 local function hold()
   local now = now_ms()
   local dates, subjects = calendar(now), tonumber(ARGV[4])
-  local costs = {requests = 0, tokens = 0, money = tonumber(ARGV[2]), device = tonumber(ARGV[3])}
+  local costs = {requests = 0, money = tonumber(ARGV[2]), device = tonumber(ARGV[3])}
   local limits, missing = read_limits(5 + subjects, costs, now, dates)
   if missing then return '-1 0 ' .. number(now) end
   local stopped, wait = stopping(limits, now)
@@ -310,27 +320,29 @@ local function forget(request)
 end
 
 -- settle: ARGV = "settle", request id, ran (1: it is a use), refund (1: not even the request counts),
---   tokens, money, device ms, the moment it is charged to in ms, usage stream, usage entry or "",
---   held money, held device ms, then the subjects of the use.
+--   unit, how many of it, money, device ms, the moment it is charged to in ms, usage stream, usage
+--   entry or "", held money, held device ms, then the subjects of the use.
 --   Gives the reservation back, counts the use, and adds the entry. Answers 1 the first time.
 local function settle()
   local request, ran = ARGV[2], ARGV[3] == '1'
   forget(request)
-  local tokens, money, device = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-  local held_money, held_device = tonumber(ARGV[11]), tonumber(ARGV[12])
+  local unit, units = ARGV[5], tonumber(ARGV[6])
+  local money, device = tonumber(ARGV[7]), tonumber(ARGV[8])
+  local held_money, held_device = tonumber(ARGV[12]), tonumber(ARGV[13])
   if ran or held_money > 0 or held_device > 0 then
     local settled = PREFIX .. 'settled:' .. request
     -- The end of what was held is sent again until the ledger has it, which may take a while.
     local keep = (held_money > 0 or held_device > 0) and KEEP_MONTH or SETTLED_FOR
     if not redis.call('SET', settled, '1', 'NX', 'PX', keep) then return 0 end
   end
-  if ARGV[10] ~= '' then redis.call('XADD', ARGV[9], '*', 'entry', ARGV[10]) end
-  local reserved = release(request, tokens, ARGV[4] == '1')
-  local dates = calendar(tonumber(ARGV[8]))
-  for i = 13, #ARGV do
+  if ARGV[11] ~= '' then redis.call('XADD', ARGV[10], '*', 'entry', ARGV[11]) end
+  local reserved = release(request, units, ARGV[4] == '1')
+  local dates = calendar(tonumber(ARGV[9]))
+  for i = 14, #ARGV do
     local month = budget_key('month', dates, ARGV[i])
     if ran then
-      add(budget_key('day', dates, ARGV[i]), 'tokens', tokens, KEEP_DAY)
+      add(budget_key('day', dates, ARGV[i]), unit, units, KEEP_DAY)
+      add(month, unit, units, KEEP_MONTH)
       add(month, 'money', money, KEEP_MONTH)
       add(month, 'device', device, KEEP_MONTH)
     end

@@ -32,13 +32,17 @@ from governance.quotas.wire import PREFIX, READY_KEY, entry_subjects
 from governance.usage.ledger import ledger_lock
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
+from governance.usage.units import Unit
 
 logger = logging.getLogger(__name__)
 # With more on its way the ledger is behind; the collector comes first.
 STREAM_MOST = 50_000
 PATIENCE_MS = 10_000
 _KEEP_S = {"day": 3 * 86400, "month": 40 * 86400}
-_FIELDS = {"day": ("tokens",), "month": ("money", "device", "money_held", "device_held")}
+_FIELDS = {
+    "day": tuple(Unit),
+    "month": (*Unit, "money", "device", "money_held", "device_held"),
+}
 
 Slot = tuple[str, str, str]  # window, subject, field
 Spans = Mapping[str, tuple[datetime, datetime]]  # by window, its beginning and its end
@@ -149,7 +153,7 @@ def _spans(now: datetime) -> Spans:
 
 
 def _recorded(spans: Spans) -> Counter[Slot]:
-    """The ledger's sums by subject: one pass over the month."""
+    """The ledger's sums by subject and unit: one pass over the month."""
     sums: Counter[Slot] = Counter()
     successors = ApiKey.objects.filter(root__isnull=False)
     counted_as = dict(successors.values_list("public_id", "root__public_id"))
@@ -157,18 +161,25 @@ def _recorded(spans: Spans) -> Counter[Slot]:
     statement = f"""
         SELECT department, key_public_id, deployment,
                GROUPING(department), GROUPING(key_public_id), GROUPING(deployment),
-               COALESCE(SUM(prompt_tokens::bigint + completion_tokens)
+               unit,
+               COALESCE(SUM(units)
                         FILTER (WHERE occurred_at >= %s AND occurred_at < %s), 0)::bigint,
+               COALESCE(SUM(units), 0)::bigint,
                COALESCE(SUM(cost_micro), 0)::bigint,
                COALESCE(SUM(device_ms), 0)::bigint
           FROM {table}
          WHERE occurred_at >= %s AND occurred_at < %s
-      GROUP BY GROUPING SETS ((), (department), (key_public_id), (deployment))
+      GROUP BY unit, GROUPING SETS ((), (department), (key_public_id), (deployment))
     """  # noqa: S608 (the table's own name)
     with connection.cursor() as cursor:
         cursor.execute(statement, [*spans["day"], *spans["month"]])
         for row in cursor.fetchall():
-            (department, key, deployment), grouped, amounts = row[:3], row[3:6], row[6:]
+            (department, key, deployment), grouped, unit, amounts = (
+                row[:3],
+                row[3:6],
+                row[6],
+                row[7:],
+            )
             named = {
                 name: value
                 for name, value, absent in zip(
@@ -182,15 +193,23 @@ def _recorded(spans: Spans) -> Counter[Slot]:
             if named and not any(named.values()):
                 continue
             subject = subjects_of(**named)[-1]
-            tokens, micro, device_ms = amounts
-            _add(sums, [subject], {"tokens": tokens, "money": micro, "device": device_ms})
+            today, month, micro, device_ms = amounts
+            _add(sums, [subject], {"money": micro, "device": device_ms})
+            _add(sums, [subject], {unit: today}, windows=("day",))
+            _add(sums, [subject], {unit: month}, windows=("month",))
     return sums
 
 
-def _add(sums: Counter[Slot], subjects: Iterable[str], amounts: Mapping[str, int]) -> None:
+def _add(
+    sums: Counter[Slot],
+    subjects: Iterable[str],
+    amounts: Mapping[str, int],
+    windows: Iterable[str] = tuple(_FIELDS),
+) -> None:
+    """Add to every counter of these windows that has such a field."""
     for subject in subjects:
-        for window, fields in _FIELDS.items():
-            for field in fields:
+        for window in windows:
+            for field in _FIELDS[window]:
                 if amount := amounts.get(field, 0):
                     sums[window, subject, field] += amount
 
@@ -262,12 +281,9 @@ def _on_the_way(waiting: list[UsageEntry], spans: Spans) -> Counter[Slot]:
             _add(sums, entry_subjects(entry), amounts)
         if not entry.ran or entry.request_id in recorded:
             continue
-        used = {}
-        if spans["month"][0] <= at < spans["month"][1]:
-            used = {"money": entry.cost_micro, "device": entry.device_ms}
-        if spans["day"][0] <= at < spans["day"][1]:
-            used["tokens"] = entry.prompt_tokens + entry.completion_tokens
-        _add(sums, entry_subjects(entry), used)
+        used = {"money": entry.cost_micro, "device": entry.device_ms, entry.unit: entry.units}
+        windows = [window for window, (begins, ends) in spans.items() if begins <= at < ends]
+        _add(sums, entry_subjects(entry), used, windows)
     return sums
 
 

@@ -37,7 +37,7 @@ def quota_limits(subjects: Collection[str] | None = None) -> list[Limit]:
 def tariffs() -> dict[str, Tariff]:
     """What each deployment charges, by name; "" is for every other one and for jobs."""
     return {
-        row.deployment: Tariff(row.prompt, row.completion, row.device_second)
+        row.deployment: Tariff(row.prompt, row.completion, row.device_second, row.units)
         for row in Price.objects.all()
     }
 

@@ -18,11 +18,12 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal
-from governance.quotas.kinds import limit_words
-from governance.quotas.models import Price, QuotaKind, QuotaLimit
+from governance.quotas.kinds import KINDS, limit_words
+from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.prices import Tariff
 from governance.quotas.reconcile import Outcome, quotas_reconcile
 from governance.rowsecurity import lifted
+from governance.usage.units import PRICED_BY_UNIT
 
 # What a double, in which the counters' script computes, still holds exactly.
 LIMIT_MAX = 10**15
@@ -123,15 +124,10 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
     What is under way keeps the price under which it began.
 
     Raises:
-        InvalidInput: a price out of bounds.
+        InvalidInput: a price out of bounds, or of an unknown unit.
         NotPermitted: the policy refuses, or the actor has no fresh second factor.
     """
-    parts = {} if tariff is None else {n: getattr(tariff, n) for n in Tariff.__slots__}
-    if wrong := [name for name, price in parts.items() if not 0 <= price <= PRICE_MAX]:
-        raise InvalidInput(
-            f"A price lies between 0 and {PRICE_MAX}.",
-            fields={name: ["is out of bounds"] for name in wrong},
-        )
+    parts = {} if tariff is None else _price_parts(tariff)
     _check_name(deployment)
     name = f"price of {deployment or 'everything else'}"
     with transaction.atomic():
@@ -162,6 +158,32 @@ def price_set(*, actor: Principal, deployment: str, tariff: Tariff | None) -> Pr
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return row
+
+
+def _price_parts(tariff: Tariff) -> dict[str, Any]:
+    """The columns of a price; units that cost nothing are left out.
+
+    Raises:
+        InvalidInput: a price out of bounds, or of an unknown unit.
+    """
+    known = [unit.value for unit in PRICED_BY_UNIT]
+    if unknown := [name for name in tariff.units if name not in known]:
+        raise InvalidInput(
+            f"Only {', '.join(known)} have a price per unit.",
+            fields={f"units.{name[:40]}": ["is an unknown unit"] for name in unknown[:20]},
+        )
+    flat = {
+        "prompt": tariff.prompt,
+        "completion": tariff.completion,
+        "device_second": tariff.device_second,
+    }
+    named = flat | {f"units.{name}": price for name, price in tariff.units.items()}
+    if wrong := [name for name, price in named.items() if not 0 <= price <= PRICE_MAX]:
+        raise InvalidInput(
+            f"A price lies between 0 and {PRICE_MAX}.",
+            fields={name: ["is out of bounds"] for name in wrong},
+        )
+    return {**flat, "units": {name: price for name, price in tariff.units.items() if price}}
 
 
 def quota_reconcile(*, actor: Principal, repair: bool) -> Outcome:
@@ -196,12 +218,12 @@ def quota_reconcile(*, actor: Principal, repair: bool) -> Outcome:
 
 
 def _check(kind: str, limit: int | None, subject: _Subject) -> None:
-    if kind not in QuotaKind.values:
+    if kind not in KINDS:
         raise InvalidInput(
             f"There is no quota {kind[:40]}.",
-            fields={"kind": [f"is one of {', '.join(QuotaKind.values)}"]},
+            fields={"kind": [f"is one of {', '.join(KINDS)}"]},
         )
-    most = GPU_SECONDS_MAX if kind == QuotaKind.GPU_SECONDS_PER_MONTH else LIMIT_MAX
+    most = GPU_SECONDS_MAX if KINDS[kind].unit == "device" else LIMIT_MAX
     if limit is not None and not 0 <= limit <= most:
         raise InvalidInput(
             f"A limit lies between 0 and {most}.", fields={"limit": ["is out of bounds"]}

@@ -18,6 +18,7 @@ from governance.quotas.kinds import (
     subjects_of,
 )
 from governance.usage.records import USAGE_STREAM, UsageEntry
+from governance.usage.units import Unit
 
 SCRIPT = (Path(__file__).parent / "quotas.lua").read_text(encoding="utf-8")
 PREFIX = "assay:quota:"
@@ -31,16 +32,22 @@ Argument = str | int
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What a use costs, or may cost: tokens, micro-units of the currency, ms of device time."""
+    """What a use costs, or may cost: so many of its unit, micro-units of the currency, ms of device
+    time."""
 
-    tokens: int = 0
+    units: int = 0
     micro: int = 0
     device_ms: int = 0
+    unit: Unit = Unit.TOKENS
 
     def of(self, kind: str) -> int:
         """The part that a limit of this kind counts."""
-        unit = KINDS[kind].unit
-        return {"tokens": self.tokens, "money": self.micro, "device": self.device_ms}.get(unit, 1)
+        counted = KINDS[kind].unit
+        if not KINDS[kind].counts(self.unit):
+            return 0
+        return {self.unit: self.units, "money": self.micro, "device": self.device_ms}.get(
+            counted, 1
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ def reserve_arguments(
     """For one request: all limits must have room. `entry` is what the ledger gets of it, should
     nobody settle it within its lifetime."""
     head: list[Argument] = ["reserve", request_id, lifetime_ms]
-    head += [amount.tokens, amount.micro, amount.device_ms, entry]
+    head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
     return head + [argument for limit in limits for argument in limit.arguments()]
 
 
@@ -125,9 +132,9 @@ def hold_arguments(
 
 
 def settle_arguments(
-    entry: UsageEntry, *, refund: bool = False, tokens: int = 0, held: Amount | None = None
+    entry: UsageEntry, *, refund: bool = False, units: int = 0, held: Amount | None = None
 ) -> list[Argument]:
-    """For the end of what `entry` tells of. `tokens` are what is charged to a window of a minute
+    """For the end of what `entry` tells of. `units` are what is charged to a window of a minute
     when the entry is no use itself."""
     held = held or Amount()
     subjects = entry_subjects(entry)
@@ -136,7 +143,8 @@ def settle_arguments(
         entry.request_id,
         int(entry.ran),
         int(refund),
-        entry.prompt_tokens + entry.completion_tokens if entry.ran else tokens,
+        entry.unit,
+        entry.units if entry.ran else units,
         entry.cost_micro,
         entry.device_ms,
         # Rounded as the ledger rounds, to whole microseconds, so that both mean the same day.

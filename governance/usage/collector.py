@@ -27,6 +27,7 @@ from governance.usage.ledger import ledger_lock
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
 from governance.usage.sealing import ForgedEntry, unseal
+from governance.usage.units import Unit
 
 logger = logging.getLogger(__name__)
 
@@ -232,6 +233,8 @@ def _record(entry: UsageEntry) -> UsageRecord:
         total_ms=entry.total_ms,
         device_ms=entry.device_ms,
         cost_micro=entry.cost_micro,
+        unit=entry.unit,
+        metered=0 if entry.unit == Unit.TOKENS else entry.units,
         outcome=entry.outcome,
         streamed=entry.streamed,
         policy_version=entry.policy_version,
@@ -256,6 +259,8 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
             "version_digest": entry.version_digest,
             "prompt_tokens": entry.prompt_tokens,
             "completion_tokens": entry.completion_tokens,
+            "unit": entry.unit,
+            "units": entry.units,
             "total_ms": entry.total_ms,
             "device_ms": entry.device_ms,
             "cost_micro": entry.cost_micro,

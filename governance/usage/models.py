@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Case, F, Q, When
+from django.db.models.functions import Cast
+
+from governance.usage.units import Unit
+
+_TOKENS = Unit.TOKENS.value
 
 
 class UsageRecord(models.Model):
@@ -10,6 +16,7 @@ class UsageRecord(models.Model):
 
     Names are kept as text, so that a record outlives what it names. Times in milliseconds, money in
     micro-units of the currency. `occurred_at` is the moment whose day and month it is charged to.
+    `units` is how much was used of `unit`: the tokens, or of any other unit what was `metered`.
     """
 
     request_id = models.CharField(max_length=64, unique=True)
@@ -26,6 +33,22 @@ class UsageRecord(models.Model):
     total_ms = models.PositiveIntegerField(default=0)
     device_ms = models.PositiveBigIntegerField(default=0, db_default=0)
     cost_micro = models.PositiveBigIntegerField(default=0, db_default=0)
+    unit = models.CharField(max_length=20, default=_TOKENS, db_default=_TOKENS)
+    metered = models.PositiveBigIntegerField(default=0, db_default=0)
+    # Computed by the database, so that no record, old or new, can say two different amounts.
+    units = models.GeneratedField(
+        expression=Case(
+            When(
+                unit=_TOKENS,
+                then=Cast("prompt_tokens", models.BigIntegerField())
+                + Cast("completion_tokens", models.BigIntegerField()),
+            ),
+            default=F("metered"),
+            output_field=models.BigIntegerField(),
+        ),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
     outcome = models.CharField(max_length=40)
     streamed = models.BooleanField(default=False)
     policy_version = models.PositiveIntegerField(null=True)
@@ -37,6 +60,13 @@ class UsageRecord(models.Model):
             models.Index(fields=("occurred_at",), name="usage_in_time"),
             models.Index(fields=("department", "-occurred_at"), name="usage_by_department"),
             models.Index(fields=("deployment", "-occurred_at"), name="usage_by_deployment"),
+        )
+        constraints = (
+            models.CheckConstraint(
+                name="usage_in_one_unit",
+                condition=Q(unit=_TOKENS, metered=0)
+                | Q(~Q(unit=_TOKENS), prompt_tokens=0, completion_tokens=0),
+            ),
         )
 
     def __str__(self) -> str:

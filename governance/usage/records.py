@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from governance.usage.sealing import seal, unseal
+from governance.usage.units import Unit
 
 USAGE_STREAM = "assay:usage"
 USAGE_GROUP = "ledger"
@@ -20,7 +21,7 @@ JOBS = "jobs/"
 
 # Bounds of one entry, far above what the gateway admits: a second line behind the MAC. A request
 # takes at most an hour of the device and 10,000 units of the currency, a job ten years.
-MOST_TOKENS = 100_000_000
+MOST_TOKENS, MOST_UNITS = 100_000_000, 1_000_000_000
 MOST_REQUEST_DEVICE_MS, MOST_REQUEST_MICRO = 3_600_000, 10_000 * 1_000_000
 MOST_JOB_DEVICE_MS, MOST_JOB_MICRO = 3660 * 86_400_000, 1_000_000_000 * 1_000_000
 
@@ -38,7 +39,10 @@ class UsageEntry:
     counts: the first of those that succeeded one another. `decision` is what the policy decided and
     on what, as `governance.policy.decisions` writes it. `person` is who asked, by `token`, in the
     playground; then `key_public_id` names the playground and no key. `action` is what was asked
-    for; who only looks at the models ran nothing and is `ok` all the same.
+    for; who only looks at the models ran nothing and is `ok` all the same. `units` is how much was
+    used of `unit`, in which the deployment's task is metered: of tokens always the sum of the two
+    kinds, and in another unit no tokens are recorded. An entry without them, from an older gateway,
+    is in tokens.
     """
 
     request_id: str
@@ -70,6 +74,12 @@ class UsageEntry:
     action: str = "deployment:invoke"
     person: int | None = None
     token: str = ""
+    unit: Unit = Unit.TOKENS
+    units: int = 0
+
+    def __post_init__(self) -> None:
+        if self.unit == Unit.TOKENS:
+            object.__setattr__(self, "units", self.prompt_tokens + self.completion_tokens)
 
     @property
     def is_job(self) -> bool:
@@ -107,12 +117,15 @@ class UsageEntry:
         for name, most in (
             ("prompt_tokens", MOST_TOKENS),
             ("completion_tokens", MOST_TOKENS),
+            ("units", MOST_UNITS),
             ("device_ms", device_ms),
             ("cost_micro", micro),
         ):
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be from 0 to {most}")
+        if self.unit != Unit.TOKENS and (self.prompt_tokens or self.completion_tokens):
+            raise ValueError(f"it is metered in {self.unit} and has tokens")
 
 
 _entries: TypeAdapter[UsageEntry] = TypeAdapter(UsageEntry)

@@ -16,6 +16,7 @@ from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from governance.usage.models import UsageRecord
+from governance.usage.units import Unit
 
 MAX_DAYS = 366
 # What sums can be grouped by, and the column of each.
@@ -29,6 +30,14 @@ _SUMS = {
     "prompt_tokens": Sum("prompt_tokens", default=0),
     "completion_tokens": Sum("completion_tokens", default=0),
 }
+# Amounts of different units are never added.
+UNIT_SUMS = {f"of_{unit}": Sum("units", filter=Q(unit=unit), default=0) for unit in Unit}
+
+
+def units_of(row: dict[str, Any]) -> dict[str, int]:
+    """Take the `UNIT_SUMS` of a row out of it; returns those of units that were used."""
+    sums = {unit.value: row.pop(f"of_{unit}") for unit in Unit}
+    return {unit: amount for unit, amount in sums.items() if amount}
 
 
 def usage_visible_to(actor: Principal) -> QuerySet[UsageRecord]:
@@ -39,7 +48,9 @@ def usage_visible_to(actor: Principal) -> QuerySet[UsageRecord]:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """The sums of one day in UTC, of one group of it; `name` is None for all the smaller ones."""
+    """The sums of one day in UTC, of one group of it; `name` is None for all the smaller ones.
+    `units` has a sum for each unit that was used.
+    """
 
     day: date
     name: str | None
@@ -47,6 +58,7 @@ class UsageSum:
     failed: int
     prompt_tokens: int
     completion_tokens: int
+    units: dict[str, int]
     device_ms: int
     cost_micro: int
 
@@ -71,10 +83,10 @@ def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[Us
     rows: Iterable[Any] = (
         records.annotate(day=TruncDate("occurred_at"), name=name)
         .values("day", "name")
-        .annotate(**_SUMS, device_ms=Sum("device_ms"), cost_micro=Sum("cost_micro"))
+        .annotate(**_SUMS, **UNIT_SUMS, device_ms=Sum("device_ms"), cost_micro=Sum("cost_micro"))
         .order_by("day", F("name").asc(nulls_last=True))
     )
-    return [UsageSum(**row) for row in rows]
+    return [UsageSum(units=units_of(row), **row) for row in rows]
 
 
 def beginning_of(days: int) -> datetime:

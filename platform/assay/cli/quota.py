@@ -13,6 +13,7 @@ from assay.cli.client import Client
 from assay.cli.models import Limit
 from assay.cli.output import CliError, console, table
 from governance.quotas.kinds import KINDS, MICRO, amount_words, money_words
+from governance.usage.units import PRICED_BY_UNIT, Unit
 
 app = typer.Typer(no_args_is_help=True, help="Limits, budgets, prices, and what was used.")
 
@@ -78,7 +79,13 @@ def which(
 def prices() -> None:
     """What each deployment charges."""
     table(
-        ("deployment", "a million prompt tokens", "a million completion tokens", "a device-second"),
+        (
+            "deployment",
+            "a million prompt tokens",
+            "a million completion tokens",
+            "a device-second",
+            "other units",
+        ),
         (
             (
                 price["deployment"] or "everything else, and jobs",
@@ -86,6 +93,7 @@ def prices() -> None:
                     money_words(price[part], price["currency"])
                     for part in ("prompt", "completion", "device_second")
                 ),
+                _unit_prices(price),
             )
             for price in Client.signed_in().get("prices")
         ),
@@ -101,6 +109,13 @@ def price(
     prompt: Annotated[str, typer.Option(help="Per million prompt tokens.")] = "0",
     completion: Annotated[str, typer.Option(help="Per million completion tokens.")] = "0",
     device_second: Annotated[str, typer.Option(help="Per second of device time.")] = "0",
+    unit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="UNIT=PRICE per unit other than tokens, such as images=0.04; may be repeated. "
+            f"One of {', '.join(PRICED_BY_UNIT)}."
+        ),
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the price away.")] = False,
 ) -> None:
     """Set what a deployment charges from now on."""
@@ -110,6 +125,7 @@ def price(
     else:
         parts = {"prompt": prompt, "completion": completion, "device_second": device_second}
         body |= {name: _micro(text) for name, text in parts.items()}
+        body["units"] = dict(_unit_price(text) for text in unit or ())
     Client.signed_in().post("prices", **body)
     console.print("The price is gone." if remove else "The price is set.")
 
@@ -123,7 +139,7 @@ def usage(
     asked = {"days": str(days), **({"by": by} if by else {})}
     found = Client.signed_in().get("usage/days", **asked)
     table(
-        ("day", by or "all", "requests", "failed", "tokens", "device s", "cost"),
+        ("day", by or "all", "requests", "failed", "tokens", "other units", "device s", "cost"),
         (
             (
                 day["day"],
@@ -131,6 +147,7 @@ def usage(
                 f"{day['requests']:,}",
                 f"{day['failed']:,}",
                 f"{day['prompt_tokens'] + day['completion_tokens']:,}",
+                _other_units(day["units"]),
                 f"{day['device_ms'] / 1000:,.1f}",
                 money_words(day["cost_micro"], found["currency"]),
             )
@@ -188,6 +205,33 @@ def _in_units(kind: str, amount: int | None) -> str:
         return "–"
     known = KINDS.get(kind)
     return f"{amount:,}" if known is None else amount_words(kind, amount * known.scale, "").strip()
+
+
+def _other_units(units: dict[str, int]) -> str:
+    """Sums in units other than tokens; a unit of a newer server is shown by its name."""
+    return ", ".join(
+        Unit(name).words(amount) if name in PRICED_BY_UNIT else f"{amount:,} {name}"
+        for name, amount in units.items()
+        if name != Unit.TOKENS
+    )
+
+
+def _unit_prices(price: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{money_words(micro, price['currency'])} per "
+        f"{Unit(name).singular if name in PRICED_BY_UNIT else name}"
+        for name, micro in price["units"].items()
+    )
+
+
+def _unit_price(text: str) -> tuple[str, int]:
+    name, equals, price = text.partition("=")
+    if not equals or name not in PRICED_BY_UNIT:
+        raise CliError(
+            f"{text[:40]!r} is not UNIT=PRICE.",
+            f"For example images=0.04. Units: {', '.join(PRICED_BY_UNIT)}.",
+        )
+    return name, _micro(price)
 
 
 def _name(name: str | None, by: str) -> str:

@@ -15,6 +15,7 @@ from governance.permissions import Action
 from governance.policy.decisions import Authorization, Inputs
 from governance.policy.engine import PolicyDecision
 from governance.usage.records import UsageEntry
+from governance.usage.units import Unit
 
 
 def new_request_id() -> str:
@@ -50,6 +51,11 @@ class Call:
     policy: int | None = None
 
     @property
+    def unit(self) -> Unit:
+        """The unit in which the request is metered."""
+        return Unit.TOKENS if self.deployment is None else self.deployment.unit
+
+    @property
     def elapsed_ms(self) -> int:
         return int((time.perf_counter() - self.started) * 1000)
 
@@ -78,9 +84,15 @@ class Call:
         completion_tokens: int = 0,
         queue_ms: int = 0,
         device_ms: int = 0,
+        units: int = 0,
     ) -> UsageEntry:
-        """The ledger's entry for this request as it stands now."""
+        """The ledger's entry for this request as it stands now.
+
+        In a unit other than tokens it is `units` that count, and no tokens are recorded.
+        """
         key, deployment, decision = self.key, self.deployment, self.decision
+        if self.unit != Unit.TOKENS:
+            prompt_tokens = completion_tokens = 0
         return UsageEntry(
             request_id=self.request_id,
             occurred_at=self.occurred_at,
@@ -103,6 +115,8 @@ class Call:
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
                 device_ms=device_ms,
+                unit=self.unit,
+                units=units,
             ),
             streamed=self.streamed,
             policy_version=self.policy if decision is None else decision.policy_version,
@@ -117,6 +131,8 @@ class Call:
             action=self.action,
             person=None if key is None else key.person,
             token="" if key is None or key.person is None else key.public_id,
+            unit=self.unit,
+            units=units,
         )
 
     def _decided(self) -> dict[str, Any]:

@@ -27,7 +27,9 @@ _BYTES_PER_TOKEN = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One validated request. `tokens` is what to reserve: the prompt's estimate and the limit."""
+    """One validated request. `tokens` is what to reserve: the prompt's estimate and the limit.
+    `units` is the most that it can cost in its deployment's unit; 0 means as many as tokens.
+    """
 
     model: str
     inputs: dict[str, Any]
@@ -36,6 +38,7 @@ class Plan:
     prompt_tokens: int
     sampling: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
+    units: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from assay.gateway.endpoints import Plan
 from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_json
 from assay.gateway.http import ClientGone, Headers, Receive, Send, respond
 from assay.gateway.ledger import Settlement
-from assay.gateway.metrics import TOKENS
+from assay.gateway.metrics import TOKENS, UNITS
 from assay.gateway.rendering import GenerationRenderer, dumps, encode
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
 from governance.quotas.wire import Amount
 from governance.usage.records import UsageEntry
+from governance.usage.units import Unit
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Execution:
         self._limit: asyncio.Timeout | None = None
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
+        # The most that it can cost; what it is charged when neither worker nor gateway can say.
+        self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
         self._called_off = False
 
@@ -134,20 +137,23 @@ class Execution:
         """The ledger's entry for the request if this process ends before it settles it."""
         return self._call.entry(
             "failed",
-            reason="The gateway ended while it answered; the prompt is charged by estimate.",
+            reason="The gateway ended while it answered; the input is charged by estimate.",
             prompt_tokens=self._plan.prompt_tokens,
+            units=self._units,
         )
 
     def _most(self) -> Amount:
         """What the request may use at most; of device time, what it probably will."""
         plan, deployment = self._plan, self._deployment
-        device_ms = self._runtime.device_times.expect(deployment.name, plan.tokens)
+        device_ms = self._runtime.device_times.expect(deployment.name, self._units)
         micro = deployment.tariff.cost(
             prompt_tokens=plan.prompt_tokens,
             completion_tokens=max(0, plan.tokens - plan.prompt_tokens),
             device_ms=device_ms,
+            unit=deployment.unit,
+            units=self._units,
         )
-        return Amount(plan.tokens, micro, device_ms)
+        return Amount(self._units, micro, device_ms, deployment.unit)
 
     async def _publish(self, timeout_s: float) -> None:
         call, now = self._call, time.time()
@@ -194,10 +200,11 @@ class Execution:
         texts: list[str] = []
         while isinstance(event := await self._take(inbox), Delta):
             texts.append(event.text)
-        await self._settle(event)
+        units = await self._settle(event)
         body = encode(dumps(self._plan.renderer.whole("".join(texts), event)))
         self._call.responding = True
-        await respond(send, 200, body, self._call.headers() + self._quota_headers)
+        used = (b"x-assay-units", f"{units} {self._call.unit}".encode())
+        await respond(send, 200, body, [*self._call.headers(), *self._quota_headers, used])
 
     async def _stream(self, inbox: Inbox, send: Send) -> None:
         renderer = cast(GenerationRenderer, self._plan.renderer)
@@ -266,10 +273,11 @@ class Execution:
             )
         raise ClientGone
 
-    async def _settle(self, done: Done) -> None:
-        """The good end. Before the last byte leaves, so that an answer is never unaccounted."""
+    async def _settle(self, done: Done) -> int:
+        """The good end. Before the last byte leaves, so that an answer is never unaccounted.
+        Returns the units that it has used."""
         self._call.recorded = True
-        await self._charge("ok", done)
+        return await self._charge("ok", done)
 
     async def _settle_failure(self, error: DomainError, inbox: Inbox) -> None:
         self._call.outcome = "failed"
@@ -292,12 +300,11 @@ class Execution:
             ran=not refused,
             prompt_tokens=prompt_tokens,
             completion_tokens=self._completion_tokens,
+            units=self._units if self._completion_tokens else 0,
         )
-        await self._runtime.ledger.settle(
-            Settlement(entry, tokens=prompt_tokens + self._completion_tokens)
-        )
+        await self._runtime.ledger.settle(Settlement(entry, units=entry.units))
 
-    async def _charge(self, outcome: str, done: Done, reason: str = "") -> None:
+    async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
         TOKENS.labels("prompt").inc(done.prompt_tokens)
         TOKENS.labels("completion").inc(done.completion_tokens)
         entry = self._call.entry(
@@ -307,10 +314,13 @@ class Execution:
             completion_tokens=done.completion_tokens,
             queue_ms=done.queue_ms,
             device_ms=done.device_ms,
+            units=done.units,
         )
-        tokens = done.prompt_tokens + done.completion_tokens
-        self._runtime.device_times.learn(self._deployment.name, tokens, done.device_ms)
+        if entry.unit != Unit.TOKENS:
+            UNITS.labels(entry.unit).inc(entry.units)
+        self._runtime.device_times.learn(self._deployment.name, entry.units, done.device_ms)
         await self._runtime.ledger.settle(Settlement(entry))
+        return entry.units
 
     def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:
         self._call.recorded = self._called_off = True
@@ -319,7 +329,8 @@ class Execution:
     async def _call_off(self, inbox: Inbox, outcome: str, reason: str) -> None:
         """Cancel in the engine, hear what was used, settle.
 
-        A worker that keeps silent leaves the prompt's estimate and the tokens that have arrived.
+        A worker that keeps silent leaves the prompt's estimate and the tokens that have arrived; in
+        another unit, the most that the request can cost.
         """
         await self._runtime.dispatcher.cancel(self._call.request_id)
         last: Done | None = None
@@ -335,7 +346,12 @@ class Execution:
                         last = Done("cancelled", 0, self._completion_tokens)
         self._runtime.replies.close(self._call.request_id)
         if last is None:
-            last = Done("cancelled", self._plan.prompt_tokens, self._completion_tokens)
+            last = Done(
+                "cancelled",
+                self._plan.prompt_tokens,
+                self._completion_tokens,
+                units=self._units,
+            )
         await self._charge(outcome, last, reason)
 
 

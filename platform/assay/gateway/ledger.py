@@ -32,12 +32,12 @@ PER_KEY_PER_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one request. `refund` gives the request itself back too: it never ran. `tokens`
+    """The end of one request. `refund` gives the request itself back too: it never ran. `units`
     count on limits per minute although the request was no use.
     """
 
     entry: UsageEntry
-    tokens: int = 0
+    units: int = 0
     refund: bool = False
 
 
@@ -113,7 +113,7 @@ class Ledger:
 
     async def _apply(self, settlement: Settlement) -> None:
         await self._quotas.settle(
-            settlement.entry, tokens=settlement.tokens, refund=settlement.refund
+            settlement.entry, units=settlement.units, refund=settlement.refund
         )
 
     async def _retry(self) -> None:

@@ -21,6 +21,7 @@ DURATION = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 TOKENS = Counter("assay_gateway_tokens", "Tokens settled.", ("kind",))
+UNITS = Counter("assay_gateway_units", "Use settled in units other than tokens.", ("unit",))
 INFLIGHT = Gauge("assay_gateway_inflight_requests", "Requests being answered now.")
 SNAPSHOT_AGE = Gauge(
     "assay_gateway_snapshot_age_seconds", "Seconds since keys and policy were read."

@@ -75,12 +75,14 @@ class Quotas:
         self, *, entry: UsageEntry, limits: Sequence[Limit], amount: Amount, lifetime_s: float
     ) -> Reservation:
         """Reserve one request and `amount` under every limit, or under none, and leave `entry` for
-        the ledger, should this process end before it settles the request.
+        the ledger, should this process end before it settles the request. Limits on other units
+        than that of `amount` do not bind it.
 
         Raises:
             QuotaStopped: a limit has no room.
             Unavailable: Redis does not answer, or its counters are being rebuilt.
         """
+        limits = [limit for limit in limits if KINDS[limit.kind].counts(amount.unit)]
         lifetime_ms = int((lifetime_s + GRACE_S) * 1000)
         arguments = reserve_arguments(entry.request_id, lifetime_ms, amount, limits, entry.encode())
         try:
@@ -138,33 +140,34 @@ class Quotas:
             BUDGET_USED.labels(limit.subject, limit.kind).set(ratio)
             BUDGET_ALERT.labels(limit.subject, limit.kind).set(reached)
 
-    async def settle(self, entry: UsageEntry, *, tokens: int = 0, refund: bool = False) -> bool:
+    async def settle(self, entry: UsageEntry, *, units: int = 0, refund: bool = False) -> bool:
         """Replace the reservation by what was used and record `entry`. True the first time.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
         """
-        arguments = settle_arguments(entry, refund=refund, tokens=tokens)
+        arguments = settle_arguments(entry, refund=refund, units=units)
         return bool(await self._script(keys=(), args=arguments))
 
 
 class DeviceTimes:
-    """How long a token takes on each deployment's device, as this process has seen it lately."""
+    """How long a unit (a token, an image) takes on each deployment's device, as this process has
+    seen it lately."""
 
     def __init__(self) -> None:
-        self._ms_per_token: dict[str, float] = {}
+        self._ms_per_unit: dict[str, float] = {}
 
-    def expect(self, deployment: str, tokens: int) -> int:
-        """What to reserve for a request of up to `tokens` tokens, in ms: at least one."""
-        return max(1, round(tokens * self._ms_per_token.get(deployment, 0.0)))
+    def expect(self, deployment: str, units: int) -> int:
+        """What to reserve for a request of up to so many units, in ms: at least one."""
+        return max(1, round(units * self._ms_per_unit.get(deployment, 0.0)))
 
-    def learn(self, deployment: str, tokens: int, device_ms: int) -> None:
+    def learn(self, deployment: str, units: int, device_ms: int) -> None:
         """A request has ended."""
-        if tokens <= 0 or device_ms <= 0:
+        if units <= 0 or device_ms <= 0:
             return
-        seen = device_ms / tokens
-        known = self._ms_per_token.get(deployment, seen)
-        self._ms_per_token[deployment] = known + 0.1 * (seen - known)
+        seen = device_ms / units
+        known = self._ms_per_unit.get(deployment, seen)
+        self._ms_per_unit[deployment] = known + 0.1 * (seen - known)
 
 
 def _stopped(limit: Limit, wait_ms: int, amount: Amount, headers: Headers) -> QuotaStopped:

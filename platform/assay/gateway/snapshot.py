@@ -31,6 +31,7 @@ from governance.quotas.kinds import subjects_of
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
+from governance.usage.units import Unit
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
@@ -108,7 +109,8 @@ class DeploymentEntry:
     the departments that the conditions of its release leave, if they leave some out, and
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
     near. `break_glass`: it serves by an emergency approval, before its review has decided.
-    `workers` are the public keys of the worker processes that have it or are loading it.
+    `workers` are the public keys of the worker processes that have it or are loading it. `unit` is
+    the one in which its requests are metered.
     """
 
     id: int
@@ -131,6 +133,7 @@ class DeploymentEntry:
     notice: tuple[tuple[bytes, bytes], ...] = ()
     break_glass: bool = False
     workers: tuple[str, ...] = ()
+    unit: Unit = Unit.TOKENS
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
         """What limits a request of that department here."""
@@ -388,7 +391,13 @@ def _deployment_entry(
         notice=end_notice(release) if emergency is None else break_glass_notice(emergency),
         break_glass=emergency is not None,
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
+        unit=Unit(task_unit(version.model.task)),
     )
+
+
+def task_unit(task: str) -> str:
+    """Return the unit in which requests for a task are metered: tokens for all that ship so far."""
+    return "tokens"
 
 
 def _approved_until(release: Release, emergency: BreakGlass | None) -> float:

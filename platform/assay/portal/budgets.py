@@ -13,16 +13,18 @@ from django import forms
 from django.conf import settings
 
 from assay.portal.forms import TablerForm
-from governance.quotas.kinds import KINDS, MICRO
-from governance.quotas.models import Price, QuotaKind, QuotaLimit
+from governance.quotas.kinds import GROUPED, KINDS, MICRO
+from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.prices import Tariff
 from governance.quotas.selectors import LimitUse
 from governance.quotas.services import LIMIT_MAX, PRICE_MAX
 from governance.usage.selectors import UsageSum
+from governance.usage.units import PRICED_BY_UNIT
 
 # The chart has four colours: three groups, and everything else.
 GROUPS_DRAWN = 3
 MEASURES = (("cost", "Money"), ("tokens", "Tokens"), ("device", "Device time"))
+_PRICES = ("prompt", "completion", "device_second")
 _NO_NAME = {"deployment": "jobs", "department": "nobody's", "key": "jobs"}
 
 
@@ -56,7 +58,14 @@ def _measured(row: UsageSum, measure: str) -> float:
         return row.cost_micro / MICRO
     if measure == "device":
         return row.device_ms / 1000
-    return row.prompt_tokens + row.completion_tokens
+    return row.units.get(measure, 0)
+
+
+def measures(rows: Iterable[UsageSum]) -> list[tuple[str, str]]:
+    """Everything that the chart can draw: money, tokens, device time, and other units in use."""
+    used = {unit for row in rows for unit in row.units}
+    others = [(unit.value, unit.plural.capitalize()) for unit in PRICED_BY_UNIT if unit in used]
+    return [*MEASURES, *others]
 
 
 def usage_chart(
@@ -103,6 +112,10 @@ def _money_field(label: str, help_text: str, most: int) -> forms.DecimalField:
     )
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 class AmountForm(TablerForm):
     """How much, in the unit that people use; a shadow only counts."""
 
@@ -147,7 +160,10 @@ class LimitForm(AmountForm):
     subject = forms.ChoiceField(label="On")
     kind = forms.ChoiceField(
         label="Of",
-        choices=[(value, label[:1].upper() + label[1:]) for value, label in QuotaKind.choices],
+        choices=[
+            (title, [(kind.name, _capital(kind.label or kind.title)) for kind in kinds])
+            for title, kinds in GROUPED
+        ],
     )
     field_order = ("subject", "kind", "amount", "shadow")
 
@@ -171,17 +187,24 @@ class PriceForm(TablerForm):
         everything = [("", "Everything else, and jobs")]
         names = [(name, name) for name in deployments]
         self.fields["deployment"].choices = everything + names  # type: ignore[attr-defined]
+        for unit in PRICED_BY_UNIT:
+            self.fields[unit.value] = _money_field(f"Per {unit.singular}", "", PRICE_MAX)
 
     @staticmethod
     def values_of(price: Price) -> dict[str, Any]:
         """A price as the form shows it."""
-        parts = {name: Decimal(getattr(price, name)) / MICRO for name in Tariff.__slots__}
-        return {"deployment": price.deployment, **parts}
+        parts = {name: Decimal(getattr(price, name)) / MICRO for name in _PRICES}
+        units = {name: Decimal(micro) / MICRO for name, micro in price.units.items()}
+        return {"deployment": price.deployment, **parts, **units}
 
     def tariff(self) -> Tariff:
-        """What was typed."""
-        given = self.cleaned_data
-        return Tariff(**{n: int((given.get(n) or 0) * MICRO) for n in Tariff.__slots__})
+        """Return the prices as typed."""
+        typed = {
+            name: int((self.cleaned_data.get(name) or 0) * MICRO)
+            for name in (*_PRICES, *PRICED_BY_UNIT)
+        }
+        units = {unit.value: typed.pop(unit) for unit in PRICED_BY_UNIT if typed[unit]}
+        return Tariff(**{name: typed[name] for name in _PRICES}, units=units)
 
 
 class WhichForm(TablerForm):

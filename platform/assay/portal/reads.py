@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, F, Q, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet
 from django.db.models.functions import TruncDate
 
 from assay.portal.access import may, may_somewhere
@@ -15,7 +15,8 @@ from governance.errors import NotFound, NotPermitted
 from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
-from governance.usage.selectors import beginning_of
+from governance.usage.selectors import UNIT_SUMS, beginning_of, units_of
+from governance.usage.units import Unit
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.breakglass.selectors import break_glasses_to_review
 
@@ -47,7 +48,8 @@ def audit_alarms(actor: Principal) -> list[AuditAlarm]:
 
 
 def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
-    """Requests and tokens a day for the last `days` days, today last, days without use as 0."""
+    """Requests, tokens and other units a day for the last `days` days, today last, days without
+    use as 0."""
     since = beginning_of(days)
     first = since.date()
     rows = (
@@ -57,11 +59,13 @@ def usage_days(records: QuerySet[Any], days: int) -> list[dict[str, Any]]:
         .values("day")
         .annotate(
             requests=Count("id"),
-            tokens=Sum(F("prompt_tokens") + F("completion_tokens")),
             failed=Count("id", filter=~Q(outcome="ok")),
+            **UNIT_SUMS,
         )
     )
-    found = {row["day"]: row for row in rows}
+    found = {row["day"]: {"units": units_of(row), **row} for row in rows}
     span = [first + timedelta(days=offset) for offset in range(days)]
-    empty = {"requests": 0, "tokens": 0, "failed": 0}
-    return [{**empty, **found.get(day, {}), "day": day} for day in span]
+    filled = [
+        {"requests": 0, "failed": 0, "units": {}, **found.get(day, {}), "day": day} for day in span
+    ]
+    return [{**row, "tokens": row["units"].get(Unit.TOKENS, 0)} for row in filled]

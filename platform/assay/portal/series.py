@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from governance.usage.units import Unit
 from workers.jobs.models import JobEvent
 
 # What belongs on the loss curve; learning rates and speeds would flatten it.
@@ -46,16 +47,24 @@ def curves(events: Iterable[JobEvent]) -> dict[str, Any]:
     }
 
 
-def usage_bars(days: Sequence[Mapping[str, Any]], *, tokens: bool = True) -> dict[str, Any]:
-    """Bars of tokens, or of answered and failed requests, per day."""
-    labels = [day["day"].strftime("%-d %b") for day in days]
-    if tokens:
-        series = [{"name": "tokens", "data": [day["tokens"] for day in days]}]
-    else:
-        series = [
+def unit_bars(days: Sequence[Mapping[str, Any]], unit: Unit = Unit.TOKENS) -> dict[str, Any]:
+    """Bars of one unit of use per day."""
+    return _bars(days, [{"name": unit.plural, "data": [d["units"].get(unit, 0) for d in days]}])
+
+
+def request_bars(days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Bars of answered and failed requests per day."""
+    return _bars(
+        days,
+        [
             {"name": "answered", "data": [day["requests"] - day["failed"] for day in days]},
             {"name": "failed or cancelled", "data": [day["failed"] for day in days]},
-        ]
+        ],
+    )
+
+
+def _bars(days: Sequence[Mapping[str, Any]], series: list[dict[str, Any]]) -> dict[str, Any]:
+    labels = [day["day"].strftime("%-d %b") for day in days]
     return {"type": "bar", "stacked": True, "zero": True, "labels": labels, "series": series}
 
 

@@ -197,12 +197,13 @@ def test_an_admin_compares_counters_with_the_ledger_and_an_auditor_repairs_nothi
     count(redis, "organisation", tokens=8)
     auditor = Api(person("Otto", "auditor"))
     found = auditor.post("quotas/reconcile", {"mode": "compare"}).body
-    assert (found["differences"], found["repaired"], found["was_ready"]) == (1, False, True)
+    assert (found["differences"], found["repaired"], found["was_ready"]) == (2, False, True)
     assert found["drifts"] == [
-        {"window": "day", "subject": "organisation", "field": "tokens", "expected": 0, "found": 8}
+        {"window": name, "subject": "organisation", "field": "tokens", "expected": 0, "found": 8}
+        for name in ("day", "month")
     ]
     problem_of(auditor.post("quotas/reconcile", {"mode": "repair"}), 403)
-    assert admin.post("quotas/reconcile", {"mode": "repair"}).body["differences"] == 1
+    assert admin.post("quotas/reconcile", {"mode": "repair"}).body["differences"] == 2
     assert admin.post("quotas/reconcile", {"mode": "compare"}).body["differences"] == 0
     assert AuditEvent.objects.filter(action="quota:reconcile", outcome="allowed").count() == 3
 
@@ -245,6 +246,39 @@ def test_use_is_summed_a_day_and_by_group_for_those_who_may_see_it(
     assert (today["name"], today["requests"], today["device_ms"]) == ("clinical", 2, 10)
     for wrong in ({"days": "0"}, {"days": "367"}, {"days": "x"}, {"by": "colour"}):
         problem_of(admin.get("usage/days", **wrong), 400)
+
+
+def test_use_is_summed_by_unit_and_never_across_units(admin: Api) -> None:
+    other = {"prompt_tokens": 0, "completion_tokens": 0, "endpoint": "/v1/x"}
+    record(1)
+    record(2, unit="images", metered=4, **other)
+    record(3, unit="images", metered=5, **other)
+    record(4, unit="points", metered=6, **other)
+    (today,) = admin.get("usage/days").body["days"]
+    assert today["units"] == {"tokens": 5, "images": 9, "points": 6}
+    assert (today["prompt_tokens"], today["completion_tokens"]) == (2, 3)
+    listed = [(row["unit"], row["units"]) for row in admin.get("usage").body["results"]]
+    assert listed == [("points", 6), ("images", 5), ("images", 4), ("tokens", 5)]
+
+
+def test_prices_per_unit_are_set_and_listed_and_unknown_units_are_refused(admin: Api) -> None:
+    units = {"images": 40_000, "audio_seconds": 100, "points": 0}
+    made = admin.post("prices", {"deployment": None, "units": units})
+    assert made.body["units"] == {"images": 40_000, "audio_seconds": 100}
+    assert admin.get("prices").body[0]["units"] == made.body["units"]
+    for wrong in ({"tokens": 1}, {"cheese": 1}, {"images": -1}, {"images": 10**13}, {"images": 0.5},
+                  ["images"], {str(number): 1 for number in range(99)}):  # fmt: skip
+        problem_of(admin.post("prices", {"deployment": None, "units": wrong}), 400)
+    assert admin.get("prices").body[0]["units"] == made.body["units"]
+
+
+def test_limits_on_units_are_set_and_read_like_those_on_tokens(admin: Api, redis: Any) -> None:
+    count(redis, "organisation", images=7, images_reserved=1)
+    body = {"kind": "images_per_day", "limit": 10, "organisation": True}
+    made = admin.post("quotas", body).body
+    assert made["description"] == "10 images per day"
+    assert (made["used"], made["reserved"], made["remaining"]) == (7, 1, 2)
+    problem_of(admin.post("quotas", {**body, "kind": "cheese_per_day"}), 400)
 
 
 def test_only_the_largest_groups_stand_alone(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:

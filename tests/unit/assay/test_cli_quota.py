@@ -75,6 +75,28 @@ def test_prices_and_use(signed_in: Run) -> None:
         assert words in out
 
 
+def test_units_have_limits_prices_and_sums_of_their_own(signed_in: Run, redis: Any) -> None:
+    redis.set(READY_KEY, 1)
+    _, out, _ = signed_in("quota", "set", "images_per_month", "50", "--organisation", code=0)
+    assert "organisation is limited to 50 images per month." in out
+    prices = ("--unit", "images=0.04", "--unit", "audio_seconds=0.0001")
+    signed_in("quota", "price", "painter", *prices, code=0)
+    assert Price.objects.get().units == {"images": 40_000, "audio_seconds": 100}
+    _, out, _ = signed_in("quota", "prices", code=0)
+    shown = " ".join(out.split())
+    assert "0.04" in shown
+    for wrong in ("tokens=1", "cheese=1", "images", "images=-1"):
+        _, _, err = signed_in("quota", "price", "painter", "--unit", wrong, code=1)
+        assert err.startswith("Error:")
+    for unit in ("images", "points"):
+        UsageRecord.objects.create(
+            request_id=unit, occurred_at=timezone.now(), department="clinical", outcome="ok",
+            deployment="painter", endpoint="/v1/x", unit=unit, metered=1200,
+        )  # fmt: skip
+    _, out, _ = signed_in("quota", "usage", code=0)
+    assert "1,200 images" in out
+
+
 def test_reconcile_says_what_differs_and_repairs_it(signed_in: Run, redis: Any) -> None:
     today = f"{timezone.now():%Y-%m-%d}"
     redis.set(READY_KEY, 1)

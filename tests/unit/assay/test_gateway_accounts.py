@@ -60,9 +60,9 @@ def entry(request_id: str = "req_1", **changes: Any) -> UsageEntry:
 
 
 async def reserve(
-    quotas: Quotas, request_id: str, *limits: Limit, lifetime_s: float = 30, **amount: int
+    quotas: Quotas, request_id: str, *limits: Limit, lifetime_s: float = 30, **amount: Any
 ) -> Reservation:
-    wanted = Amount(**{"tokens": 10, "micro": 1000, "device_ms": 100, **amount})
+    wanted = Amount(**{"units": 10, "micro": 1000, "device_ms": 100, **amount})
     return await quotas.reserve(
         entry=entry(request_id), limits=limits, amount=wanted, lifetime_s=lifetime_s
     )
@@ -78,7 +78,7 @@ async def test_a_limit_without_room_leaves_the_others_uncharged(
     quotas: Quotas, redis: redis_module.Redis
 ) -> None:
     with pytest.raises(QuotaStopped, match=r"Department b.* never fits"):
-        await reserve(quotas, "req_1", REQUESTS, TOKENS, tokens=101)
+        await reserve(quotas, "req_1", REQUESTS, TOKENS, units=101)
     assert [key for key in redis.keys("*") if b":stops:" not in key] == [READY_KEY.encode()]
     for number in range(3):
         await reserve(quotas, f"req_{number}", REQUESTS, TOKENS)
@@ -92,14 +92,14 @@ async def test_a_limit_without_room_leaves_the_others_uncharged(
 
 
 async def test_settling_twice_charges_once(quotas: Quotas, redis: redis_module.Redis) -> None:
-    await reserve(quotas, "req_1", DAY, TOKENS, SLOTS, tokens=40)
+    await reserve(quotas, "req_1", DAY, TOKENS, SLOTS, units=40)
     used = entry("req_1", prompt_tokens=10, completion_tokens=5)
     assert await quotas.settle(used) is True
     assert await quotas.settle(used) is False
     assert counted(DAY, TOKENS, SLOTS) == [(15, 0), (15, 0), (0, 0)]
     assert redis.xlen(USAGE_STREAM) == 1
     assert redis.keys(RESERVATIONS) == []
-    await reserve(quotas, "req_2", DAY, TOKENS, SLOTS, tokens=85)
+    await reserve(quotas, "req_2", DAY, TOKENS, SLOTS, units=85)
 
 
 async def test_reserved_is_shown_apart_and_replaced_by_what_was_used(quotas: Quotas) -> None:
@@ -118,7 +118,7 @@ async def test_use_counts_on_every_subject_though_nothing_limits_it(quotas: Quot
         )
         assert counted(money, device, day) == [(5, 0), (9, 0), (60, 0)]
         with pytest.raises(QuotaStopped):
-            await reserve(quotas, "req_2", day, tokens=11)
+            await reserve(quotas, "req_2", day, units=11)
 
 
 async def test_money_and_device_time_stop_what_would_go_beyond(quotas: Quotas) -> None:
@@ -172,10 +172,10 @@ async def test_a_shadow_counts_and_tells_and_stops_nothing(quotas: Quotas) -> No
 
 async def test_a_request_that_never_ran_is_given_back(quotas: Quotas) -> None:
     for number in range(3):
-        await reserve(quotas, f"req_{number}", *EVERY[:4], REQUESTS, tokens=30)
+        await reserve(quotas, f"req_{number}", *EVERY[:4], REQUESTS, units=30)
     assert await quotas.settle(entry("req_0", ran=False, outcome="unavailable"), refund=True)
     assert counted(*EVERY[:4], REQUESTS) == [(0, 2000), (0, 60), (60, 0), (0, 200), (2, 0)]
-    await reserve(quotas, "req_4", REQUESTS, TOKENS, tokens=40)
+    await reserve(quotas, "req_4", REQUESTS, TOKENS, units=40)
 
 
 async def test_what_a_gateway_that_died_had_reserved_is_given_back_for_every_kind(
@@ -192,11 +192,11 @@ async def test_what_a_gateway_that_died_had_reserved_is_given_back_for_every_kin
 async def test_the_next_reservation_gives_back_what_ran_out(
     quotas: Quotas, redis: redis_module.Redis
 ) -> None:
-    await reserve(quotas, "req_1", DAY, SLOTS, tokens=100)
+    await reserve(quotas, "req_1", DAY, SLOTS, units=100)
     with pytest.raises(QuotaStopped):
-        await reserve(quotas, "req_2", DAY, SLOTS, tokens=100)
+        await reserve(quotas, "req_2", DAY, SLOTS, units=100)
     redis.zadd("assay:quota:deadlines", {"req_1": 1.0})
-    await reserve(quotas, "req_2", DAY, SLOTS, tokens=100)
+    await reserve(quotas, "req_2", DAY, SLOTS, units=100)
 
 
 async def test_a_settlement_that_comes_after_the_reservation_ran_out_is_charged_all_the_same(

@@ -15,7 +15,8 @@ from assay.portal.budgets import usage_chart
 from governance.keys.models import ApiKey
 from governance.keys.services import key_rotate
 from governance.quotas.alerts import alerts_raise
-from governance.quotas.models import Price, QuotaKind, QuotaLimit
+from governance.quotas.kinds import KINDS
+from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.wire import READY_KEY
 from governance.usage.models import UsageRecord
 from governance.usage.selectors import UsageSum
@@ -105,6 +106,46 @@ def test_the_usage_page_tells_cost_and_device_time_and_jobs_beside_requests(
     html = page(signed_in(company.enzo), "/usage?by=deployment")
     for words in ('<th scope="row">Jobs</th>', "90.5 s", "1.25", "Cost in EUR"):
         assert words in html
+
+
+def test_other_units_have_a_chart_and_a_column_of_their_own_where_they_are_used(
+    company: Company,
+) -> None:
+    client = signed_in(company.enzo)
+    html = page(client, "/usage")
+    assert "Tokens per day" in html
+    for words in ("Other units", "Images per day", "of=images"):
+        assert words not in html + page(client, "/budgets")
+    for unit, metered in (("images", 12), ("audio_seconds", 1)):
+        UsageRecord.objects.create(
+            request_id=unit, occurred_at=timezone.now(), department="engineering", outcome="ok",
+            endpoint="/v1/x", deployment="painter", unit=unit, metered=metered,
+        )  # fmt: skip
+    html = page(client, "/usage")
+    for words in (
+        "Images per day",
+        "Audio seconds per day",
+        "12 images, 1 audio second",
+        "Other units",
+    ):
+        assert words in html
+    html = page(client, "/budgets?of=images")
+    for words in ("Images per day, by department", "of=audio_seconds"):
+        assert words in html
+
+
+def test_a_price_per_unit_is_set_shown_and_kept_by_the_form(company: Company) -> None:
+    client = signed_in(company.ada)
+    Price.objects.create(units={"images": 40_000})
+    assert "0.04 per image" in page(client, "/budgets")
+    form = page(client, "/budgets/prices?deployment=")
+    assert "Per audio second" in form
+    assert 'value="0.04"' in form
+    answer = client.post(
+        "/budgets/prices", {"deployment": "", "images": "0.05", "characters": "0.000002"}
+    )
+    assert answer.status_code == 302
+    assert Price.objects.get().units == {"images": 50_000, "characters": 2}
 
 
 def test_the_usage_table_is_of_the_same_days_as_the_figures_above_it(company: Company) -> None:
@@ -273,7 +314,7 @@ def test_a_page_costs_the_same_number_of_queries_for_one_limit_and_for_many(
         key = ApiKey.objects.get(pk=company.key.pk)
         key.pk, key.public_id = None, f"more{number:04d}"
         key.save()
-        for kind in QuotaKind.values[:3]:
+        for kind in list(KINDS)[:3]:
             QuotaLimit.objects.create(kind=kind, limit=number, api_key=key)
     assert queries() == few
 
@@ -282,7 +323,7 @@ def test_the_chart_draws_the_three_largest_and_everything_else() -> None:
     day = date(2026, 11, 25)
 
     def use(name: str | None, tokens: int) -> UsageSum:
-        return UsageSum(day, name, 1, 0, tokens, 0, 0, 0)
+        return UsageSum(day, name, 1, 0, tokens, 0, {"tokens": tokens}, 0, 0)
 
     rows = [use("a", 5), use("b", 4), use("c", 3), use("d", 2), use("", 9), use(None, 1)]
     chart = usage_chart(rows, first=day, days=2, by="deployment", measure="tokens")

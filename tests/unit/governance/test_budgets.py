@@ -41,6 +41,7 @@ from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from governance.usage.sealing import seal
+from governance.usage.units import Unit
 
 pytestmark = pytest.mark.django_db
 CLINICAL = "department:clinical"
@@ -131,6 +132,36 @@ def test_a_flushed_redis_is_rebuilt_from_the_ledger_exactly(counters: Any) -> No
     assert counts(*LONG) == [(45, 0), (900, 0), (210, 600_000)]
     assert counts(*LONG, subject="key:abcd") == [(45, 0), (900, 0), (210, 0)]
     assert quotas_reconcile(repair=False).drifts == []
+
+
+def images(request_id: str, units: int, **changes: Any) -> UsageEntry:
+    none = {"prompt_tokens": 0, "completion_tokens": 0}
+    return use(request_id, unit=Unit.IMAGES, units=units, **none, **changes)
+
+
+def test_counters_of_every_unit_are_rebuilt_from_the_ledger_and_kept_apart(counters: Any) -> None:
+    kinds = ("images_per_day", "images_per_month", "tokens_per_day", "tokens_per_month")
+    yesterday = (timezone.now() - timedelta(days=1)).timestamp()
+    this_month = timezone.now().day > 1
+    settle(images("1", 4), images("2", 3), use("3"), images("4", 20, occurred_at=yesterday))
+    collect(counters)
+    settle(images("5", 2), use("6"))
+    assert quotas_reconcile(repair=False).drifts == []
+    expected = [(9, 0), (9 + 20 * this_month, 0), (30, 0), (30, 0)]
+    assert counts(*kinds) == expected
+    counters.delete(*counters.keys("assay:quota:*"))
+    assert not quotas_reconcile(repair=True).was_ready
+    assert counts(*kinds) == expected
+    assert counts("money_per_month") == [(300 * (5 + this_month), 0)]
+    assert quotas_reconcile(repair=False).drifts == []
+
+
+def test_a_limit_on_units_binds_no_job(counters: Any) -> None:
+    clinical = Department.objects.create(slug="clinical", name="Clinical")
+    for window in ("minute", "day", "month"):
+        QuotaLimit.objects.create(kind=f"images_per_{window}", limit=0, department=clinical)
+    hold_open(reference="job_1", department="clinical", kind="evaluate")
+    assert BudgetHold.objects.count() == 1
 
 
 def test_the_keeper_rebuilds_by_itself_what_a_flush_took(counters: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create, key_create
 from governance.people.models import Department, Person
 from governance.principals import Principal
-from governance.quotas.kinds import amount_words, limit_words, money_words
+from governance.quotas.kinds import KINDS, amount_words, limit_words, money_words
 from governance.quotas.models import QuotaLimit
 from governance.quotas.prices import Tariff
 from governance.quotas.selectors import (
@@ -28,6 +29,7 @@ from governance.quotas.selectors import (
 )
 from governance.quotas.services import price_set, quota_set
 from governance.quotas.wire import Limit
+from governance.usage.units import Unit
 
 KIND = "tokens_per_minute"
 
@@ -189,7 +191,51 @@ def test_money_is_whole_micro_units_and_what_has_a_price_never_costs_nothing() -
     assert most.cost(prompt_tokens=2**31, completion_tokens=2**31) == 2**32 * 10**6
 
 
+def test_a_unit_is_charged_by_its_own_price_and_tokens_by_theirs() -> None:
+    tariff = Tariff(prompt=150_000, device_second=500, units={"images": 40_000, "points": 1})
+    assert tariff.cost(unit="images", units=3) == 120_000
+    assert tariff.cost(unit="images", units=3, device_ms=1) == 120_001  # 0.5, rounded up
+    assert tariff.cost(unit="images", units=3, prompt_tokens=10**6) == 120_000
+    assert tariff.cost(unit="audio_seconds", units=3) == 0
+    assert tariff.cost(unit="tokens", units=9, prompt_tokens=1_000_000) == 150_000
+
+
+@pytest.mark.parametrize(
+    ("units", "field"),
+    [({"tokens": 1}, "units.tokens"), ({"cheese": 1}, "units.cheese"),
+     ({"images": -1}, "units.images"), ({"images": 10**13}, "units.images")],
+)  # fmt: skip
+def test_a_price_per_unit_is_of_a_known_unit_and_within_bounds(
+    admin: Principal, units: dict[str, int], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        price_set(actor=admin, deployment="", tariff=Tariff(units=units))
+    assert list(caught.value.fields) == [field]
+
+
+def test_a_price_per_unit_is_kept_and_audited(admin: Principal) -> None:
+    price_set(actor=admin, deployment="", tariff=Tariff(units={"images": 5, "points": 0}))
+    assert tariff_for("painter", tariffs()) == Tariff(units={"images": 5})
+    price_set(actor=admin, deployment="", tariff=None)
+    event = AuditEvent.objects.filter(action="quota:price").latest("id")
+    assert json.loads(event.canonical)["data"]["before"]["units"] == {"images": 5}
+
+
+def test_every_unit_can_be_limited_per_minute_day_and_month() -> None:
+    for unit in Unit:
+        for window in ("minute", "day", "month"):
+            kind = KINDS[f"{unit}_per_{window}"]
+            assert (kind.unit, kind.window, kind.scale) == (unit, window, 1)
+            assert kind.is_budget is (window != "minute")
+            assert [other for other in Unit if kind.counts(other)] == [unit]
+    assert all(KINDS["money_per_month"].counts(unit) for unit in Unit)
+    assert max(map(len, KINDS)) <= 30  # As long as the column is.
+
+
 def test_amounts_read_as_people_write_them() -> None:
+    assert limit_words("audio_seconds_per_day", 1200, "EUR") == "1,200 audio seconds per day"
+    assert amount_words("audio_seconds_per_day", 1, "EUR") == "1 audio second"
+    assert amount_words("images_per_minute", 12, "EUR") == "12 images"
     assert money_words(12_500_000, "EUR") == "12.50 EUR"
     assert money_words(420, "EUR") == "0.00042 EUR"
     assert money_words(-1_500_000, "EUR") == "-1.50 EUR"

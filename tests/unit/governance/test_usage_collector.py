@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection, transaction
+from django.utils import timezone
 from redis import Redis
 
 from governance.audit.models import AuditEvent
@@ -17,6 +18,7 @@ from governance.usage.collector import DEAD_STREAM, collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_GROUP, USAGE_STREAM, UsageEntry
 from governance.usage.sealing import seal
+from governance.usage.units import Unit
 
 ENTRY = UsageEntry(
     request_id="req-1",
@@ -73,6 +75,37 @@ def test_a_request_that_ran_is_a_usage_record_and_an_audit_event(redis):
     assert (event.request_id, event.policy_version) == ("req-1", 1)
     assert json.loads(event.canonical)["client_address"] == "10.0.0.1"
     assert left_over(redis) == (0, 0)
+
+
+def test_what_was_used_of_another_unit_than_tokens_is_recorded_in_that_unit(redis):
+    drawn = replace(ENTRY, prompt_tokens=0, completion_tokens=0, unit=Unit.IMAGES, units=12)
+    send(redis, drawn, replace(ENTRY, request_id="req-2"))
+    assert collect(redis) == 2
+    images, tokens = UsageRecord.objects.order_by("id")
+    assert (images.unit, images.units, images.prompt_tokens) == ("images", 12, 0)
+    assert (tokens.unit, tokens.units, tokens.metered) == ("tokens", 16, 0)
+    first = AuditEvent.objects.order_by("id").first()
+    data = json.loads(first.canonical)["data"]
+    assert (data["unit"], data["units"]) == ("images", 12)
+
+
+def test_an_entry_of_an_older_gateway_is_in_tokens(redis):
+    old = json.loads(ENTRY.to_json())
+    del old["unit"], old["units"]
+    send(redis, seal(json.dumps(old)))
+    assert collect(redis) == 1
+    record = UsageRecord.objects.get()
+    assert (record.unit, record.units) == ("tokens", 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"unit": "images", "prompt_tokens": 1}, {"unit": "tokens", "metered": 1}],
+    ids=["tokens in images", "another amount of tokens"],
+)
+def test_the_database_too_refuses_a_record_in_two_units(changes):
+    with pytest.raises(IntegrityError), transaction.atomic():
+        UsageRecord.objects.create(request_id="r", occurred_at=timezone.now(), **changes)
 
 
 def test_a_refused_request_is_an_audit_event_only(redis):

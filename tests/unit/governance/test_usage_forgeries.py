@@ -19,6 +19,7 @@ from governance.usage.forgeries import usage_forged
 from governance.usage.models import UsageRecord
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from governance.usage.sealing import ForgedEntry, seal
+from governance.usage.units import Unit
 from tests.unit.governance.test_usage_collector import ENTRY, send
 from workers.controller import Controller
 
@@ -78,9 +79,23 @@ def test_forged_usage_does_not_count_on_budgets(redis):
         {"cost_micro": -1},
         {"device_ms": 86_400_000},
         {"completion_tokens": 2**31 - 1},
+        {"prompt_tokens": 0, "completion_tokens": 0, "unit": "images", "units": 10**10},
+        {"prompt_tokens": 0, "completion_tokens": 0, "unit": "images", "units": -1},
+        {"prompt_tokens": 0, "completion_tokens": 0, "unit": "cheese", "units": 1},
+        {"unit": "images", "units": 1},
         {"endpoint": "jobs/fine_tune", "device_ms": 20 * 366 * 86_400_000},
     ],
-    ids=["a million for one request", "a credit", "a day on the device", "tokens", "20 years"],
+    ids=[
+        "a million for one request",
+        "a credit",
+        "a day on the device",
+        "tokens",
+        "images",
+        "a credit of images",
+        "no unit",
+        "images and tokens",
+        "20 years",
+    ],
 )
 def test_usage_that_is_not_plausible_is_put_aside_even_with_a_mac(redis, changes):
     send(redis, replace(ENTRY, **changes))
@@ -95,6 +110,16 @@ def test_an_entry_reads_back_only_with_its_own_mac():
     for broken in (text[1:], text[:-1], text.replace("engineering", "finance"), ENTRY.to_json()):
         with pytest.raises(ForgedEntry):
             UsageEntry.decode(broken)
+
+
+def test_unit_and_amount_are_under_the_mac():
+    drawn = replace(ENTRY, prompt_tokens=0, completion_tokens=0, unit=Unit.IMAGES, units=12)
+    text = drawn.encode()
+    assert UsageEntry.decode(text) == drawn
+    for true, false in (('"unit": "images"', '"unit": "points"'), ('"units": 12', '"units": 1')):
+        assert true in text
+        with pytest.raises(ForgedEntry):
+            UsageEntry.decode(text.replace(true, false))
 
 
 def test_a_process_without_the_key_writes_no_usage_and_starts_no_controller(redis, settings):

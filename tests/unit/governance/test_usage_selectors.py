@@ -71,6 +71,24 @@ def test_sums_are_those_of_the_days_asked_for():
     assert sums(ANONYMOUS, days=366) == []
 
 
+@pytest.mark.usefixtures("records")
+def test_amounts_of_different_units_are_never_added():
+    for unit, metered in (("images", 7), ("images", 8), ("characters", 900)):
+        UsageRecord.objects.create(
+            request_id=f"{unit}{metered}",
+            occurred_at=timezone.now(),
+            department="clinical",
+            unit=unit,
+            metered=metered,
+            outcome="ok",
+        )
+    (today,) = usage_grouped(person("auditor"), days=1)
+    assert today.units == {"tokens": 21, "images": 15, "characters": 900}
+    assert (today.prompt_tokens, today.completion_tokens) == (20, 1)
+    (tokens,) = usage_grouped(person("auditor"), days=2)[:1]
+    assert tokens.units == {"tokens": 13}
+
+
 def sums(actor: Principal, days: int) -> list[tuple[int, ...]]:
     """Age in days, requests, failed ones, prompt and completion tokens of each day with use."""
     today = timezone.now().date()

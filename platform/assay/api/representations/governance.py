@@ -151,7 +151,9 @@ class PolicyAnswer(serializers.Serializer[Any]):
 
 
 class UsageAnswer(serializers.Serializer[Any]):
-    """One settled request or job. Times in milliseconds, money in micro-units of the currency."""
+    """One settled request or job. Times in milliseconds, money in micro-units of the currency.
+    `units` is how much was used of `unit`; of tokens the sum of both kinds.
+    """
 
     id = serializers.IntegerField()
     request_id = serializers.CharField()
@@ -164,6 +166,8 @@ class UsageAnswer(serializers.Serializer[Any]):
     endpoint = serializers.CharField()
     prompt_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
+    unit = serializers.CharField()
+    units = serializers.IntegerField()
     queue_ms = serializers.IntegerField()
     total_ms = serializers.IntegerField()
     device_ms = serializers.IntegerField()

@@ -60,13 +60,15 @@ class AlertAnswer(serializers.Serializer[Any]):
 
 class PriceAnswer(serializers.Serializer[Any]):
     """Micro-units of the currency per million prompt and completion tokens, and per second of
-    device time. The one whose deployment is null is for every other deployment, and for jobs.
+    device time; `units`, by its name, per unit of use other than tokens. The one whose deployment
+    is null is for every other deployment, and for jobs.
     """
 
     deployment = serializers.SerializerMethodField()
     prompt = serializers.IntegerField()
     completion = serializers.IntegerField()
     device_second = serializers.IntegerField()
+    units = serializers.DictField(child=serializers.IntegerField())
     currency = serializers.SerializerMethodField()
     updated_at = serializers.DateTimeField()
 
@@ -101,7 +103,8 @@ class ReconciliationAnswer(serializers.Serializer[Any]):
 
 class UsageDayAnswer(serializers.Serializer[Any]):
     """Sums of one day in UTC, of one group when asked for; the group `null` is all the smaller ones
-    together.
+    together. `units` are sums of use by unit, which are never added; units without use are left
+    out.
     """
 
     day = serializers.DateField()
@@ -110,6 +113,7 @@ class UsageDayAnswer(serializers.Serializer[Any]):
     failed = serializers.IntegerField()
     prompt_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
+    units = serializers.DictField(child=serializers.IntegerField())
     device_ms = serializers.IntegerField()
     cost_micro = serializers.IntegerField()
 

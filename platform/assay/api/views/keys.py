@@ -47,7 +47,7 @@ from governance.keys.services import OVERLAP, key_create, key_revoke, key_rotate
 from governance.people.selectors import department_get, person_get
 from governance.permissions import Action
 from governance.principals import Principal
-from governance.quotas.models import QuotaKind
+from governance.quotas.kinds import KINDS
 from governance.quotas.selectors import limits_applying, uses_or_unknown
 from governance.quotas.services import LIMIT_MAX, quota_set
 
@@ -82,9 +82,7 @@ class KeyBody(_Details):
     )
     expires_at = Moment(required=False)
     expires_in_days = Whole(min_value=1, max_value=MAX_LIFETIME.days, required=False)
-    quotas = Object(
-        child=Whole(max_value=LIMIT_MAX), required=False, max_members=len(QuotaKind.values)
-    )
+    quotas = Object(child=Whole(max_value=LIMIT_MAX), required=False, max_members=len(KINDS))
 
 
 class KeyChangeBody(_Details):
@@ -235,8 +233,8 @@ def expiry(given: dict[str, Any]) -> datetime | None:
 
 def check_kinds(quotas: dict[str, Any]) -> None:
     """Raises InvalidInput for a kind of quota that there is not."""
-    known = ", ".join(QuotaKind.values)
-    if unknown := [kind for kind in quotas if kind not in QuotaKind.values]:
+    known = ", ".join(KINDS)
+    if unknown := [kind for kind in quotas if kind not in KINDS]:
         raise InvalidInput(
             f"There is no quota {unknown[0][:60]!r}; there are {known}.",
             fields={f"quotas.{kind[:60]}": [f"One of {known}."] for kind in unknown},

@@ -10,7 +10,16 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Line, Slug, StrictSerializer, Truth, Whole
+from assay.api.fields import (
+    Choice,
+    Identifier,
+    Line,
+    Object,
+    Slug,
+    StrictSerializer,
+    Truth,
+    Whole,
+)
 from assay.api.pagination import CursorPagination
 from assay.api.representations.quotas import (
     AlertAnswer,
@@ -25,7 +34,7 @@ from governance.people.selectors import department_get
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
-from governance.quotas.models import QuotaKind
+from governance.quotas.kinds import KIND_CHOICES
 from governance.quotas.prices import Tariff
 from governance.quotas.selectors import (
     alerts_now,
@@ -42,6 +51,7 @@ from governance.quotas.services import (
     quota_reconcile,
     quota_set,
 )
+from governance.usage.units import PRICED_BY_UNIT
 from workers.deployments.selectors import deployments_visible_to
 
 DRIFTS_SHOWN = 200
@@ -52,7 +62,7 @@ class QuotaBody(StrictSerializer):
     A null limit takes it away. Money is in micro-units of the currency.
     """
 
-    kind = Choice(choices=QuotaKind.choices)
+    kind = Choice(choices=KIND_CHOICES)
     limit = Whole(max_value=LIMIT_MAX, allow_null=True)
     department = Slug(max_length=40, required=False)
     key = Identifier(required=False)
@@ -157,13 +167,17 @@ class AlertsView(Endpoint):
 
 class PriceBody(StrictSerializer):
     """What a deployment charges; null is for every other deployment, and for jobs. What is left out
-    costs nothing; `remove` takes the price away.
+    costs nothing; `remove` takes the price away. `units` maps units of use other than tokens to
+    their price.
     """
 
     deployment = Slug(max_length=NAME_MAX, allow_null=True)
     prompt = Whole(max_value=PRICE_MAX, required=False)
     completion = Whole(max_value=PRICE_MAX, required=False)
     device_second = Whole(max_value=PRICE_MAX, required=False)
+    units = Object(
+        child=Whole(max_value=PRICE_MAX), required=False, max_members=len(PRICED_BY_UNIT)
+    )
     remove = Truth(required=False)
 
 

@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from assay.portal.access import departments_where, may
 from assay.portal.budgets import (
-    MEASURES,
     AmountForm,
     Bar,
     LimitForm,
     PriceForm,
     WhichForm,
     grouped,
+    measures,
     usage_chart,
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
@@ -43,6 +43,7 @@ from governance.quotas.selectors import (
 )
 from governance.quotas.services import price_set, quota_set
 from governance.usage.selectors import GROUPS, usage_grouped
+from governance.usage.units import PRICED_BY_UNIT
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
 
@@ -127,8 +128,9 @@ class Budgets(Screen):
         days = given.get("days", "")
         period = int(days) if days in {str(each) for each in PERIODS} else 30
         by = given.get("by", "") if given.get("by", "") in GROUPS else "department"
-        of = given.get("of", "") if given.get("of", "") in dict(MEASURES) else "tokens"
         sums = usage_grouped(self.actor, period, by)
+        drawable = dict(measures(sums))
+        of = given.get("of", "") if given.get("of", "") in drawable else "tokens"
         first = timezone.now().date() - timedelta(days=period - 1)
         chart = usage_chart(sums, first=first, days=period, by=by, measure=of)
         return {
@@ -139,14 +141,16 @@ class Budgets(Screen):
             "by": by,
             "groups_by": [(name, "API key" if name == "key" else name) for name in GROUPS],
             "of": of,
-            "measures": MEASURES,
-            "of_title": dict(MEASURES)[of],
+            "measures": drawable.items(),
+            "of_title": drawable[of],
         }
 
 
 def priced(price: Price) -> dict[str, Any]:
-    """A price as the table shows it, in the currency."""
-    return {"row": price, **PriceForm.values_of(price)}
+    """A price as the table shows it, in the currency; `other` has those of other units by title."""
+    values = PriceForm.values_of(price)
+    other = [(unit.singular, values[unit]) for unit in PRICED_BY_UNIT if unit in values]
+    return {"row": price, **values, "other": other}
 
 
 class LimitNew(ActionScreen):

@@ -12,7 +12,7 @@ from django.shortcuts import redirect
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.reads import usage_days
-from assay.portal.series import usage_bars
+from assay.portal.series import request_bars
 from assay.portal.views.versions import may_report
 from governance.errors import InvalidInput
 from governance.permissions import Action
@@ -81,7 +81,7 @@ class DeploymentPage(ActionScreen):
             "replicas": list(deployment.replicas.all()),
             "review": review,
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
-            "usage": usage_bars(days, tokens=False) if any(d["requests"] for d in days) else None,
+            "usage": request_bars(days) if any(d["requests"] for d in days) else None,
             "example": example(self, deployment),
             "may_try": may_try(self.actor, deployment),
             "may_report": may_report(self.actor, version),

@@ -14,7 +14,7 @@ from assay.portal.account_forms import AccessRequestForm
 from assay.portal.first_steps import first_steps
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.reads import usage_days
-from assay.portal.series import usage_bars
+from assay.portal.series import unit_bars
 from assay.portal.tasks import tasks_of
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
@@ -144,7 +144,7 @@ class Overview(ActionScreen):
             "way": way_of_a_model(actor),
             **running_jobs(actor),
             "deployments": deployments[:6],
-            "usage": usage_bars(days),
+            "usage": unit_bars(days),
             "requests": sum(day["requests"] for day in days),
             "tokens": sum(day["tokens"] for day in days),
             "sees_audit": sees_audit,

@@ -9,10 +9,11 @@ from django.db.models import Avg, Count, F, Q, Sum
 
 from assay.portal.http import Screen
 from assay.portal.reads import usage_days
-from assay.portal.series import usage_bars
+from assay.portal.series import request_bars, unit_bars
 from governance.quotas.selectors import alerts_now
 from governance.usage.records import JOBS
-from governance.usage.selectors import beginning_of, usage_visible_to
+from governance.usage.selectors import UNIT_SUMS, beginning_of, units_of, usage_visible_to
+from governance.usage.units import PRICED_BY_UNIT, Unit
 
 GROUPS = (
     ("deployment", "Deployment"),
@@ -47,9 +48,11 @@ class Usage(Screen):
                 device=Sum("device_ms"),
                 cost=Sum("cost_micro"),
                 time=Avg("total_ms"),
+                **UNIT_SUMS,
             )
             .order_by("-requests")[:100]
         )
+        totals = {unit: sum(day["units"].get(unit, 0) for day in days) for unit in Unit}
         return {
             "alerts": alerts_now(self.actor),
             "period": period,
@@ -57,11 +60,29 @@ class Usage(Screen):
             "by": by,
             "by_title": dict(GROUPS)[by],
             "groups": GROUPS,
-            "table": [{**row, "name": row["name"] or NAMELESS[by]} for row in table],
+            "table": [_row(dict(row), by) for row in table],
+            "has_other": any(totals[unit] for unit in PRICED_BY_UNIT),
             "currency": settings.CURRENCY,
             "requests": sum(day["requests"] for day in days),
-            "tokens": sum(day["tokens"] for day in days),
             "failed": sum(day["failed"] for day in days),
-            "requests_chart": usage_bars(days, tokens=False),
-            "tokens_chart": usage_bars(days),
+            "requests_chart": request_bars(days),
+            # Tokens are always shown, other units where they are used, each in a chart of its own.
+            "unit_charts": [
+                {
+                    "unit": unit,
+                    "title": unit.plural.capitalize(),
+                    "total": totals[unit],
+                    "data": f"{unit}-data",
+                    "chart": unit_bars(days, unit),
+                }
+                for unit in Unit
+                if unit is Unit.TOKENS or totals[unit]
+            ],
         }
+
+
+def _row(row: dict[str, Any], by: str) -> dict[str, Any]:
+    """A row of the table; `other` says what was used of units other than tokens."""
+    units = units_of(row)
+    other = [unit.words(units[unit]) for unit in PRICED_BY_UNIT if unit in units]
+    return {**row, "name": row["name"] or NAMELESS[by], "other": ", ".join(other)}
