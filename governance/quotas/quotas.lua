@@ -35,12 +35,9 @@ local KINDS = {
 }
 local function kind_of(name)
   local known = KINDS[name]
-  if not known then
-    local unit, window = string.match(name, '^(.+)_per_(%a+)$')
-    known = {window = window, unit = unit}
-    KINDS[name] = known
-  end
-  return known
+  if known then return known end
+  local unit, window = string.match(name, '^(.+)_per_(%a+)$')
+  return {window = window, unit = unit}
 end
 
 local function number(text) return string.format('%.0f', text) end
@@ -129,8 +126,7 @@ local function slots_reset(state, now)
 end
 
 -- {used, reserved, reset (ms until room comes back), key}; changes nothing.
-local function read_limit(kind, subject, now, dates)
-  local what = kind_of(kind)
+local function read_limit(kind, what, subject, now, dates)
   if what.window == 'minute' then
     local key = PREFIX .. kind .. ':' .. subject
     local state = read_slots(key, now)
@@ -148,15 +144,15 @@ local function read_limit(kind, subject, now, dates)
   return {key = key, used = tonumber(found[1] or '0'), reserved = reserved, reset = reset}
 end
 
-local function wait_for(kind, state, cost, limit, now)
-  if cost > limit then return -1 end
-  if kind_of(kind).window ~= 'minute' then return state.reset end
-  return slots_wait(state, state.used + cost - limit, now)
+local function wait_for(one, now)
+  if one.cost > one.limit then return -1 end
+  if one.what.window ~= 'minute' then return one.state.reset end
+  return slots_wait(one.state, one.state.used + one.cost - one.limit, now)
 end
 
 -- Charge one limit; returns what gives it back.
 local function charge(one, request, deadline, now)
-  local key, what, cost = one.state.key, kind_of(one.kind), one.cost
+  local key, what, cost = one.state.key, one.what, one.cost
   if what.window == 'now' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', number(now))
     redis.call('ZADD', key, number(deadline), request)
@@ -219,8 +215,9 @@ local function read_limits(first, costs, now, dates)
     local one = {subject = ARGV[i], kind = ARGV[i + 1], limit = tonumber(ARGV[i + 2])}
     one.shadow = ARGV[i + 3] == '1'
     local what = kind_of(one.kind)
+    one.what = what
     one.cost = costs[what.unit] or 0  -- nothing of another unit than that of the request
-    one.state = read_limit(one.kind, one.subject, now, dates)
+    one.state = read_limit(one.kind, what, one.subject, now, dates)
     one.left = one.limit - one.state.used - one.state.reserved
     one.over = one.cost > 0 and one.left < one.cost
     needs_ledger = needs_ledger or what.window == 'day' or what.window == 'month'
@@ -234,7 +231,7 @@ local function stopping(limits, now)
   local stopped, longest = 0, 0
   for i, one in ipairs(limits) do
     if one.over and not one.shadow then
-      local wait = wait_for(one.kind, one.state, one.cost, one.limit, now)
+      local wait = wait_for(one, now)
       if stopped == 0 or (longest ~= -1 and (wait == -1 or wait > longest)) then
         stopped, longest = i, wait
       end
@@ -359,7 +356,7 @@ local function read()
   local dates = calendar(now)
   local numbers = {number(redis.call('EXISTS', READY)), number(now)}
   for i = 2, #ARGV, 2 do
-    local state = read_limit(ARGV[i + 1], ARGV[i], now, dates)
+    local state = read_limit(ARGV[i + 1], kind_of(ARGV[i + 1]), ARGV[i], now, dates)
     local stops = redis.call('HGET', PREFIX .. 'stops:' .. dates.day, ARGV[i + 1] .. '|' .. ARGV[i])
     numbers[#numbers + 1] = number(state.used)
     numbers[#numbers + 1] = number(state.reserved)

@@ -108,7 +108,10 @@ def _money_field(label: str, help_text: str, most: int) -> forms.DecimalField:
         min_value=0,
         max_value=Decimal(most) / MICRO,
         decimal_places=6,
-        widget=forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"}),
+        # Its class too, for a form adds the fields of units after it has given classes.
+        widget=forms.NumberInput(
+            attrs={"class": "form-control", "step": "any", "inputmode": "decimal"}
+        ),
     )
 
 
@@ -194,7 +197,7 @@ class PriceForm(TablerForm):
     def values_of(price: Price) -> dict[str, Any]:
         """A price as the form shows it."""
         parts = {name: Decimal(getattr(price, name)) / MICRO for name in _PRICES}
-        units = {name: Decimal(micro) / MICRO for name, micro in price.units.items()}
+        units = {u.value: Decimal(price.units.get(u, 0)) / MICRO for u in PRICED_BY_UNIT}
         return {"deployment": price.deployment, **parts, **units}
 
     def tariff(self) -> Tariff:

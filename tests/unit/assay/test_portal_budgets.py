@@ -140,6 +140,7 @@ def test_a_price_per_unit_is_set_shown_and_kept_by_the_form(company: Company) ->
     assert "0.04 per image" in page(client, "/budgets")
     form = page(client, "/budgets/prices?deployment=")
     assert "Per audio second" in form
+    assert form.count('type="number"') == form.count('class="form-control"') == 8
     assert 'value="0.04"' in form
     answer = client.post(
         "/budgets/prices", {"deployment": "", "images": "0.05", "characters": "0.000002"}

@@ -149,7 +149,7 @@ class Budgets(Screen):
 def priced(price: Price) -> dict[str, Any]:
     """A price as the table shows it, in the currency; `other` has those of other units by title."""
     values = PriceForm.values_of(price)
-    other = [(unit.singular, values[unit]) for unit in PRICED_BY_UNIT if unit in values]
+    other = [(unit.singular, values[unit]) for unit in PRICED_BY_UNIT if values[unit]]
     return {"row": price, **values, "other": other}
 
 
