@@ -123,6 +123,14 @@ _KINDS: dict[str, type[Taken] | type[Delta] | type[Done] | type[Failed]] = {
     "failed": Failed,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+# Counts in events that are charged, and the most of each: the ledger takes no more in one request.
+CHARGED = {
+    "tokens": 100_000_000,
+    "prompt_tokens": 100_000_000,
+    "completion_tokens": 100_000_000,
+    "device_ms": 3_600_000,
+    "units": 1_000_000_000,
+}
 
 
 def encode_event(event: Event) -> str:
@@ -132,6 +140,14 @@ def encode_event(event: Event) -> str:
 
 
 def decode_event(data: str | bytes) -> Event:
-    """Raises KeyError, TypeError or ValueError when it is not an event."""
+    """Raises KeyError, TypeError or ValueError when it is not an event.
+
+    What is charged must be a whole number from 0: a compromised worker gives its callers no credit.
+    """
     body = json.loads(data)
-    return _KINDS[body.pop("type")](**body)
+    event = _KINDS[body.pop("type")](**body)
+    for name, most in CHARGED.items():
+        count = getattr(event, name, 0)
+        if type(count) is not int or not 0 <= count <= most:
+            raise ValueError(f"{name} is not a whole number from 0 to {most}")
+    return event

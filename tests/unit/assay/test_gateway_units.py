@@ -15,6 +15,7 @@ from redis.asyncio import Redis as AsyncRedis
 from assay.gateway.quotas import Quotas, QuotaStopped
 from governance.quotas import store
 from governance.quotas.models import Price
+from governance.quotas.store import read_counts
 from governance.quotas.wire import READY_KEY, Amount, Limit, Verdict, reserve_arguments
 from governance.usage.units import Unit
 from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
@@ -173,6 +174,17 @@ def test_a_worker_that_keeps_silent_leaves_the_most_that_the_request_can_cost(
     assert answer.status_code == 504
     (used,) = painter.entries()
     assert (used.unit, used.units, used.outcome) == ("images", 9, "failed")
+
+
+def test_a_worker_that_reports_less_than_nothing_is_not_believed(painter: Stage) -> None:
+    painter.limit("images_per_minute", 50)
+    painter.deployment(
+        "giver", behaviour=lambda request, reply: reply(Done("stop", 0, 0, units=-1000))
+    )
+    answer = painter.post(CHAT, painter.key(), json={**GOOD, "model": "giver"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "reply_forged")
+    used = read_counts([("department:engineering", "images_per_minute")]).counts[0].used
+    assert used == 0
 
 
 def test_an_answer_that_breaks_after_it_began_is_charged_as_reserved(painter: Stage) -> None:

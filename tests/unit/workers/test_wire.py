@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from governance.usage.records import MOST_REQUEST_DEVICE_MS, MOST_TOKENS, MOST_UNITS
 from workers.wire import (
+    CHARGED,
     Delta,
     Done,
     Event,
@@ -35,6 +38,27 @@ def test_an_event_comes_back_as_it_was_sent(event: Event) -> None:
 def test_what_is_no_event_is_refused(data: str) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         decode_event(data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"units": -1}, {"units": 0.5}, {"units": "12"}, {"units": True}, {"units": 10**10},
+     {"prompt_tokens": -1}, {"completion_tokens": None}, {"device_ms": -5}],
+    ids=str,
+)  # fmt: skip
+def test_a_worker_gives_no_credit_and_charges_no_fractions(changes: dict[str, Any]) -> None:
+    body = json.loads(encode_event(Done("stop", 1, 2, units=12)))
+    assert decode_event(json.dumps(body)) == Done("stop", 1, 2, units=12)
+    with pytest.raises(ValueError, match="whole number from 0"):
+        decode_event(json.dumps({**body, **changes}))
+    with pytest.raises(ValueError, match="whole number from 0"):
+        decode_event('{"type": "delta", "text": "x", "tokens": -1}')
+
+
+def test_a_worker_can_charge_as_much_as_the_ledger_takes() -> None:
+    bounds = {"tokens": MOST_TOKENS, "device_ms": MOST_REQUEST_DEVICE_MS, "units": MOST_UNITS}
+    same = dict.fromkeys(("prompt_tokens", "completion_tokens"), MOST_TOKENS)
+    assert {**bounds, **same} == CHARGED
 
 
 def test_a_request_survives_the_broker_and_unknown_fields_are_refused() -> None:
