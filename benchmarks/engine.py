@@ -25,6 +25,7 @@ from workers.engines.protocol import EngineRequest
 from workers.trainers.convert import convert
 from workers.wire import Delta, Done, Event
 
+LLAMA = ("LlamaForCausalLM",)
 NEW_TOKENS = 64
 CONCURRENCY = (1, 8, 32)
 # Asks for more than NEW_TOKENS, so that every row has as many.
@@ -102,10 +103,10 @@ def run(*, quick: bool = False) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
         folder = Path(scratch) / "smollm2"
-        convert(materials.fetch(names=["smollm2"])["smollm2"].parent, folder, _Quiet())
-        engine = GenerationEngine(folder, threads=threads)
+        convert(materials.fetch(names=["smollm2"])["smollm2"].parent, folder, LLAMA, _Quiet())
+        engine = GenerationEngine(folder, architectures=LLAMA, threads=threads)
         tokenizer = load_tokenizer(folder)
-        model = load_model(folder, device=engine.device)
+        model = load_model(folder, LLAMA, device=engine.device)
         try:
             for requests in CONCURRENCY:
                 generate_rate(model, tokenizer, requests)

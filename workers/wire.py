@@ -43,7 +43,7 @@ def deployment_queue(deployment_id: int) -> str:
 class InferenceRequest:
     """One validated request for one deployment.
 
-    `task` is a task of the catalogue; `inputs` its validated body: for `text-generation`
+    `task` is a task of the catalog; `inputs` its validated body: for `text-generation`
     {"messages": [...]} or {"prompt": str}, with `sampling` {max_tokens, temperature, top_p, stop,
     seed}; for `text-classification` and `embeddings` {"input": [str, …]}. `digest` is the manifest
     digest that the approved release names; a worker whose loaded digest differs refuses.

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from governance.errors import InvalidInput, TooLarge
 from registry.canonical import canonical_json
-from registry.catalogue import Task
+from registry.catalog.declaration import Task
 from registry.datasets.personal import PersonalData
 
 MAX_ROWS = 2_000_000

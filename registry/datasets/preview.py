@@ -21,7 +21,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from registry import store
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.datasets.models import DatasetVersion
 from registry.datasets.parsing import MAX_ROW_BYTES
 from registry.datasets.selectors import dataset_version_get

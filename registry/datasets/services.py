@@ -21,7 +21,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from registry import store
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.datasets.models import Classification, Dataset, DatasetVersion
 from registry.datasets.parsing import input_fingerprint, parse_dataset, read_rows
 from registry.naming import create_named

@@ -18,7 +18,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
 from registry.canonical import json_digest
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
 from registry.evaluations.sureness import baselines_of, intervals_of, slices_of

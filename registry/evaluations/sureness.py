@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from governance.errors import InvalidInput
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.evaluations.intervals import Interval, wilson
 from registry.validation import checked_numbers, storable_json
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from registry import store
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.releases.evidence_archive import readable_json
 from registry.releases.models import Release
 

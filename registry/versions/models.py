@@ -8,7 +8,7 @@ from django.db.models import Q
 
 
 class Model(models.Model):
-    """A named line of versions, owned by a department, for one task of the catalogue."""
+    """A named line of versions, owned by a department, for one task of the catalog."""
 
     name = models.SlugField(max_length=80, unique=True)
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)

@@ -16,7 +16,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background
 from registry import mlflow_adapter, store
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest
 from registry.naming import create_named

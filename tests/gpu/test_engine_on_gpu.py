@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from workers.trainers.convert import convert
 
     output = tmp_path_factory.mktemp("smollm2")
-    convert(fetch(names=["smollm2"])["smollm2"].parent, output, Recorder())
+    convert(fetch(names=["smollm2"])["smollm2"].parent, output, ("LlamaForCausalLM",), Recorder())
     return output
 
 
@@ -34,7 +34,9 @@ def test_it_runs_on_the_device_and_says_what_generate_says(folder: Path) -> None
 
     from workers.engines.generation import GenerationEngine
 
-    engine = GenerationEngine(folder, threads=1, dtype="float32")
+    engine = GenerationEngine(
+        folder, architectures=("LlamaForCausalLM",), threads=1, dtype="float32"
+    )
     try:
         assert engine.device.type == "cuda"
         texts = [answer.text for answer in ask(engine, PROMPTS, max_tokens=32, temperature=0)]
@@ -58,7 +60,7 @@ def test_closing_gives_the_memory_back(folder: Path) -> None:
     from workers.engines.generation import GenerationEngine
 
     before = torch.cuda.memory_allocated()
-    engine = GenerationEngine(folder, threads=1)
+    engine = GenerationEngine(folder, architectures=("LlamaForCausalLM",), threads=1)
     ask(engine, PROMPTS, max_tokens=8)
     assert torch.cuda.memory_allocated() > before
     engine.close()

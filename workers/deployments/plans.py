@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from governance.errors import InvalidInput, WrongState
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.manifests import Manifest, ManifestMismatch
 from registry.releases.serving import serving_verdicts
 from registry.versions.models import ModelVersion, VersionKind
@@ -25,15 +25,17 @@ class Weights:
 class LoadPlan:
     """Everything that a host needs in order to load one deployment; nothing of Django in it.
 
-    `engine` is a dotted name. `adapter` stands on `weights`; without one the weights serve alone.
-    `digest` is the one that the approved release names; `expires_at` is when it stops serving, in
-    seconds since the epoch.
+    `engine` and `runner` are dotted names. `adapter` stands on `weights`; without one the weights
+    serve alone. `digest` is the one that the approved release names; `expires_at` is when it stops
+    serving, in seconds since the epoch.
     """
 
     deployment_id: int
     name: str
     task: str
     engine: str
+    runner: str
+    architectures: tuple[str, ...]
     digest: str
     expires_at: float
     weights: Weights
@@ -70,6 +72,8 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         name=deployment.name,
         task=task.name,
         engine=task.engine,
+        runner=task.runner,
+        architectures=task.architectures,
         digest=version.digest,
         expires_at=verdict.until.timestamp(),
         weights=weights,

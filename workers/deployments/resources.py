@@ -9,14 +9,14 @@ from django.db.models import Case, CharField, Value, When
 
 from governance.policy.columns import COLUMNS, Column
 from governance.policy.engine import Resource
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.releases.models import Release
 from registry.versions.classification import classification_expression, version_classifications
 from workers.deployments.models import Deployment
 
 
 def task_modality(task: str) -> str:
-    """`text`, `image`, `audio`, …, of a task of the catalogue; empty for one it does not have."""
+    """`text`, `image`, `audio`, …, of a task of the catalog; empty for one it does not have."""
     found = TASKS.get(task)
     return "" if found is None else found.modality
 

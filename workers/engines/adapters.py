@@ -15,6 +15,7 @@ from workers.engines.architectures import UnsupportedModel, read_json
 from workers.engines.kv import SlabCache
 
 BASE = "__base__"  # PEFT's name for a row without an adapter
+IGNORED = -100  # torch's cross-entropy leaves these positions out
 _MIXED = "*"
 _REFUSED_SETTINGS = ("auto_mapping", "modules_to_save", "use_dora", "alora_invocation_tokens")
 
@@ -94,14 +95,35 @@ class AdaptedModel:
             "use_cache": True,
             "logits_to_keep": 1,
         }
+        logits: Tensor = self._output(inputs, adapters).logits[:, -1].float()
+        return logits
+
+    def losses(
+        self, input_ids: Tensor, mask: Tensor, labels: Tensor, adapters: Sequence[str | None]
+    ) -> Tensor:
+        """Return the summed cross-entropy of each row's labels, in nats: float64 [rows].
+
+        Args:
+            input_ids: [rows, positions], padded on the right.
+            mask: [rows, positions].
+            labels: [rows, positions]; `IGNORED` where no token is measured.
+            adapters: A loaded adapter's name for each row, or None.
+        """
+        output = self._output({"input_ids": input_ids, "attention_mask": mask}, adapters)
+        each = torch.nn.functional.cross_entropy(
+            output.logits[:, :-1].float().transpose(1, 2),
+            labels[:, 1:],
+            ignore_index=IGNORED,
+            reduction="none",
+        )
+        return each.double().sum(dim=1)
+
+    def _output(self, inputs: dict[str, Any], adapters: Sequence[str | None]) -> Any:
         names = [BASE if each is None else self._inner[each] for each in adapters]
         if len(set(names)) > 1:
-            output = self._mixed(inputs, names)
-        else:
-            self._use(names[0])
-            output = self._model(**inputs)
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
+            return self._mixed(inputs, names)
+        self._use(names[0])
+        return self._model(**inputs)
 
     def _mixed(self, inputs: dict[str, Any], names: list[str]) -> Any:
         self._use(_MIXED)

@@ -1,32 +1,17 @@
-"""The fixed list of architectures that may be instantiated, and what a config says. Loads no torch.
+"""The architecture that a config names, among those that a task declares. Loads no torch.
 
-A config chooses among these by name; nothing in a model's folder may name code to run.
+A config chooses among them by name; nothing in a model's folder may name code to run.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
-CAUSAL = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "SmolLM3ForCausalLM",
-)
-ENCODERS = ("BertModel", "DistilBertModel", "MPNetModel", "RobertaModel", "XLMRobertaModel")
-CLASSIFIERS = (
-    "BertForSequenceClassification",
-    "DistilBertForSequenceClassification",
-    "MPNetForSequenceClassification",
-    "RobertaForSequenceClassification",
-    "XLMRobertaForSequenceClassification",
-)
-ALLOWED = frozenset(CAUSAL + ENCODERS + CLASSIFIERS)
 # The causal architecture that a GGUF's `general.architecture` stands for.
 GGUF_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 
@@ -50,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return body
 
 
-def architecture_of(folder: Path, allowed: tuple[str, ...] | frozenset[str] = ALLOWED) -> str:
+def architecture_of(folder: Path, allowed: Sequence[str]) -> str:
     """The one allowed architecture that `config.json` names. Raises UnsupportedModel."""
     config = read_json(folder / "config.json")
     if "auto_map" in config:

@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One request on its way. `limit` is how many tokens it may still have made in all."""
+    """One request on its way. `limit` is how many tokens it may still have made in all.
+
+    `reference` holds the tokens of an answer whose likelihood is measured beside the generation,
+    `likelihood` the result, {"nats", "tokens"}.
+    """
 
     request_id: str
     adapter: str | None
@@ -38,6 +42,8 @@ class Row:
     unsent: int = 0
     finish: str | None = None
     broken: bool = False
+    reference: list[int] = field(default_factory=list)
+    likelihood: dict[str, float] | None = None
 
     @property
     def length(self) -> int:
@@ -93,6 +99,8 @@ class Row:
                 prompt_tokens=len(self.prompt),
                 completion_tokens=self.produced,
                 queue_ms=round((started - self.submitted) * 1000),
+                results=None if self.likelihood is None else [self.likelihood],
+                units=len(self.prompt) + self.produced,
             )
         )
 

@@ -11,7 +11,7 @@ import gc
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
+from workers.engines.likelihood import measure_references
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
@@ -41,6 +42,8 @@ class GenerationEngine:
 
     Args:
         folder: Verified files: safetensors, config, tokenizer, chat template.
+        architectures: Names of the causal architectures that may be loaded.
+        runner: Not used: this engine is one task's alone.
         threads: CPU threads that torch may use; give it the cores less one.
         device: A torch device name; CUDA where there is one by default.
         dtype: "bfloat16", "float16" or "float32"; the checkpoint's own by default.
@@ -58,7 +61,9 @@ class GenerationEngine:
         self,
         folder: Path,
         *,
+        architectures: Sequence[str],
         threads: int,
+        runner: str = "",
         device: str | None = None,
         dtype: str | None = None,
         max_batch: int = MAX_BATCH,
@@ -68,7 +73,9 @@ class GenerationEngine:
     ) -> None:
         torch.set_num_threads(threads)
         place = pick_device(device)
-        model = load_model(folder, dtype=DTYPES[dtype] if dtype else None, device=place)
+        model = load_model(
+            folder, architectures, dtype=DTYPES[dtype] if dtype else None, device=place
+        )
         self._tokenizer = load_tokenizer(folder)
         self._model = AdaptedModel(model)
         own = int(model.config.max_position_embeddings)
@@ -162,8 +169,13 @@ class GenerationEngine:
             torch.cuda.empty_cache()
 
     def _row(self, request: EngineRequest, sink: Sink) -> Row:
-        """The validated row of a request. Raises RequestRefused."""
-        sampling = Sampling.parse(request.sampling)
+        """Return the validated row of a request. Raises RequestRefused.
+
+        Evaluations set `reference`, an answer whose likelihood is measured beside the generation.
+        """
+        options = dict(request.sampling)
+        reference = options.pop("reference", None)
+        sampling = Sampling.parse(options)
         prompt = self._prompts.encode(request.request_id, request.inputs)
         room = self.max_context - len(prompt)
         if room < (sampling.max_tokens or 1):
@@ -181,7 +193,12 @@ class GenerationEngine:
             text=TextStream(self._tokenizer, sampling.stop),
             sink=sink,
             generator=sampling.generator(),
+            reference=[] if reference is None else self._reference(request, reference)[:room],
         )
+
+    def _reference(self, request: EngineRequest, text: str) -> list[int]:
+        (tokens,) = self._prompts.encode_texts(request.request_id, [text], special_tokens=False)
+        return [*tokens, self._tokenizer.eos_token_id]
 
     def _command(self, action: Callable[[], None]) -> None:
         """Run `action` in the engine's thread between two steps; its exception is raised here."""
@@ -268,6 +285,7 @@ class GenerationEngine:
         if not rows:
             return
         try:
+            measure_references(self._model, rows, self._tokenizer.pad_token_id)
             fresh = Batch(self._model, rows, self._eos, self._tokenizer.pad_token_id)
         except BaseException as error:
             logger.exception("running the prompts of %s requests failed", len(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 import transformers
 
 from workers.engines.architectures import (
-    CAUSAL,
     UnsupportedModel,
     architecture_of,
     read_json,
@@ -55,7 +55,7 @@ def check_shards(folder: Path) -> None:
 
 def load_model(
     folder: Path,
-    allowed: tuple[str, ...] = CAUSAL,
+    allowed: Sequence[str],
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from governance.errors import DomainError, Unavailable
 from governance.principals import service_principal
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.services import evaluation_record
 from registry.intake.models import Intake, IntakeState
@@ -146,7 +146,7 @@ def _register_version(job: Job) -> str:
     model = Model.objects.get(pk=spec["model"])
     base = ModelVersion.objects.select_related("model").get(pk=spec["base"])
     data = DatasetVersion.objects.select_related("dataset").get(pk=spec["dataset_version"])
-    kind = get_task(model.task).methods[spec["method"]]
+    kind = get_task(model.task).recipe(spec["method"]).makes
     version = version_register(
         actor=_CONTROLLER,
         model=model,

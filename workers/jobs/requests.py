@@ -1,4 +1,4 @@
-"""Requests for work: checked against the catalogue, authorized, and queued in one transaction."""
+"""Requests for work: checked against the catalog, authorized, and queued in one transaction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from registry.catalogue import Task, get_task
+from registry.catalog import get_task
+from registry.catalog.declaration import Recipe, Task
 from registry.datasets.models import Classification, DatasetVersion
 from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.models import Gate
@@ -90,13 +91,11 @@ def fine_tune_request(
     """
     _authorize_in(actor, model, f"Fine-tune {model.name}")
     task = get_task(model.task)
-    if method not in task.methods:
-        known = ", ".join(task.methods) or "none; it has no trainer"
-        raise _invalid("method", f"{task.title} has no method {method!r}; it has: {known}.")
-    _check_base(actor, model, base_version)
+    recipe = _recipe(task, method)
+    _check_base(actor, model, base_version, recipe)
     _check_data(actor, model, dataset_version)
     _refuse_test_data(model, dataset_version)
-    settings = _validated(task, hyperparameters or {})
+    settings = _validated(task, recipe, hyperparameters or {})
     return job_create(
         actor=actor,
         kind=JobKind.FINE_TUNE,
@@ -138,7 +137,7 @@ def evaluate_request(
         raise NotFound(f"There is no version {version.pk} that you may see.")
     _authorize_in(actor, model, f"Evaluate {version}")
     task = get_task(model.task)
-    if not task.evaluator:
+    if task.evaluation is None:
         raise _invalid("version", f"{version} is of task {task.name}, which is not evaluated.")
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
@@ -169,12 +168,22 @@ def _authorize_in(actor: Principal, model: Model, title: str) -> None:
     )
 
 
-def _check_base(actor: Principal, model: Model, base: ModelVersion) -> None:
+def _recipe(task: Task, method: str) -> Recipe:
+    try:
+        return task.recipe(method)
+    except KeyError:
+        known = ", ".join(recipe.method for recipe in task.recipes) or "none"
+        raise _invalid(
+            "method", f"{task.title} has no method {method!r}; it has: {known}."
+        ) from None
+
+
+def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Recipe) -> None:
     if not versions_visible_to(actor).filter(pk=base.pk).exists():
         raise NotFound(f"There is no version {base.pk} that you may see.")
     if base.state != VersionState.TRUSTED:
         raise WrongState(f"{base} is {base.state}; it cannot be adapted.")
-    if base.model.task not in base_tasks(model.task):
+    if base.model.task not in base_tasks(model.task, recipe):
         raise _invalid(
             "base", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
         )
@@ -207,9 +216,9 @@ def _refuse_test_data(model: Model, data: DatasetVersion) -> None:
         )
 
 
-def _validated(task: Task, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def _validated(task: Task, recipe: Recipe, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return task.hyperparameters.model_validate(dict(hyperparameters)).model_dump(mode="json")
+        return recipe.hyperparameters.model_validate(dict(hyperparameters)).model_dump(mode="json")
     except ValidationError as error:
         fields: dict[str, list[str]] = {}
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
@@ -218,7 +227,7 @@ def _validated(task: Task, hyperparameters: Mapping[str, Any]) -> dict[str, Any]
         names = ", ".join(name.removeprefix("hyperparameters.") for name in fields)
         raise InvalidInput(
             f"The hyper-parameters do not fit {task.title}: {names}.",
-            hint=f"It takes {', '.join(sorted(task.hyperparameters.model_fields))}.",
+            hint=f"It takes {', '.join(sorted(recipe.hyperparameters.model_fields))}.",
             fields=fields,
         ) from error
 

@@ -15,7 +15,9 @@ from typing import Any
 from django.conf import settings
 
 from registry import store
-from registry.catalogue import get_task
+from registry.catalog import get_task
+from registry.catalog.columns import media_columns
+from registry.catalog.declaration import Task
 from registry.datasets.models import DatasetVersion
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
@@ -24,6 +26,7 @@ from registry.manifests import Manifest, ManifestFile, build_manifest, copy_veri
 from registry.versions.model_code import known_code
 from registry.versions.models import ModelVersion, VersionKind
 from workers.engines.model_code import Code, Refused, model_code
+from workers.engines.names import load_name
 from workers.jobs import workspace
 from workers.jobs.leases import Claim
 from workers.jobs.models import JobKind
@@ -31,6 +34,7 @@ from workers.tasks.checkpoints import checkpoint_to_resume
 from workers.tasks.progress import LeasedProgress
 from workers.trainers.protocol import (
     BadMaterial,
+    EvaluationPlan,
     EvaluationRequest,
     EvaluationResult,
     TrainingRequest,
@@ -51,12 +55,6 @@ def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     """
     run = _RUNS[JobKind(claim.kind)]
     return {**run(claim, progress), "fence": claim.fence, "attempt": claim.attempt}
-
-
-def load_name(dotted: str) -> Any:
-    """The object that `package.module:name` names."""
-    module, _, name = dotted.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _use_all_cores() -> None:
@@ -107,7 +105,8 @@ def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     progress.enter("converting")
     output = _output(claim)
     convert: Callable[..., dict[str, Any]] = load_name("workers.trainers.convert:convert")
-    converted = convert(folder, output, progress)
+    task = get_task(claim.spec["task"])
+    converted = convert(folder, output, task.architectures, progress)
     progress.enter("trying its code")
     try:
         code = model_code(output, passes=known_code().__contains__)
@@ -144,6 +143,7 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     spec = claim.spec
     base = ModelVersion.objects.select_related("model").get(pk=spec["base"])
     task = get_task(spec["task"])
+    recipe = task.recipe(spec["method"])
     progress.enter("verifying")
     progress.log(f"Verifying {base} and {spec['dataset_name']} against their digests.")
     request = TrainingRequest(
@@ -154,20 +154,19 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         output=_output(claim),
         checkpoints=workspace.checkpoints_folder(claim.job_id),
         hyperparameters=spec["hyperparameters"],
-        seed=int(spec["hyperparameters"].get("seed", 17)),
         resume_from=checkpoint_to_resume(claim, progress),
     )
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     progress.enter("training")
     _use_all_cores()
-    train: Callable[..., TrainingResult] = load_name(task.trainer)
+    train: Callable[..., TrainingResult] = load_name(recipe.train)
     result = train(request, progress)
     progress.enter("hashing")
     # Fully tuned weights stand alone; anything else is meaningless without its base.
-    stands_on = None if task.methods[spec["method"]] == VersionKind.FULL else base.digest
+    stands_on = None if recipe.makes == VersionKind.FULL else base.digest
     return {
         "metrics": _finite(result.metrics),
-        "parameters": {**result.parameters, **_made_with(task.trainer)},
+        "parameters": {**result.parameters, **_made_with(recipe.train)},
         "notes": result.notes,
         "code": [each.to_json() for each in model_code(request.output)],
         "manifest": build_manifest(request.output, base_digest=stands_on).to_json(),
@@ -184,6 +183,20 @@ def _made_with(trainer: str) -> dict[str, str]:
     return {"trainer": trainer, "library_python": platform.python_version(), **versions}
 
 
+def evaluation_plan(task: Task) -> EvaluationPlan:
+    """Return the parts of the declaration that measuring needs. Raises BadMaterial."""
+    if task.evaluation is None:
+        raise BadMaterial(f"{task.title} is not evaluated.")
+    return EvaluationPlan(
+        engine=task.engine,
+        runner=task.runner,
+        architectures=task.architectures,
+        request=task.evaluation.request,
+        score=task.evaluation.score,
+        media_columns=tuple(media_columns(task.row)),
+    )
+
+
 def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     spec = claim.spec
     task = get_task(spec["task"])
@@ -194,17 +207,19 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     progress.enter("verifying")
     progress.log(f"Verifying {version} and {spec['dataset_name']} against their digests.")
     request = EvaluationRequest(
-        task=spec["task"],
+        plan=evaluation_plan(task),
         version=_version_copy(claim, version, "version"),
         base=_version_copy(claim, base, "base") if base is not None else None,
         data_file=_data_copy(claim, DatasetVersion.objects.get(pk=spec["dataset_version"])),
         train_file=_data_copy(claim, version.dataset_version, "training data")
-        if task.trained_baseline and version.dataset_version is not None
+        if task.evaluation is not None
+        and task.evaluation.uses_training_rows
+        and version.dataset_version is not None
         else None,
+        max_rows=spec.get("max_rows"),
     )
     progress.enter("evaluating")
-    _use_all_cores()
-    evaluate: Callable[..., EvaluationResult] = load_name(task.evaluator)
+    evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
     result = evaluate(request, progress)
     return {
         "metrics": _finite(result.metrics),

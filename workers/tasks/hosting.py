@@ -18,10 +18,18 @@ from django.conf import settings
 from registry import store
 from registry.manifests import copy_verified
 from workers.deployments.plans import LoadPlan, Weights
+from workers.engines.names import load_name
 from workers.engines.protocol import Engine
-from workers.tasks.execution import load_name
 
 logger = logging.getLogger(__name__)
+
+
+# The same weights serve two tasks by two runners.
+_EngineKey = tuple[str, str, str]
+
+
+def _engine_key(plan: LoadPlan) -> _EngineKey:
+    return plan.engine, plan.runner, plan.weights.digest
 
 
 @dataclass(slots=True)
@@ -50,7 +58,7 @@ class EngineHost:
 
     def __init__(self) -> None:
         self._root: Path | None = None
-        self._engines: dict[tuple[str, str], Hosted] = {}
+        self._engines: dict[_EngineKey, Hosted] = {}
         self._loaded: dict[int, Loaded] = {}
         self._leases: Mapping[int, float] = {}
         self._lock = threading.Lock()
@@ -73,7 +81,7 @@ class EngineHost:
 
     def load(self, plan: LoadPlan) -> str:
         """As `Host.load`. An engine that nothing else uses is closed again when it fails."""
-        key, pk = (plan.engine, plan.weights.digest), plan.deployment_id
+        key, pk = _engine_key(plan), plan.deployment_id
         with self._lock:
             hosted = self._engines.get(key)
             if hosted is not None:
@@ -106,7 +114,7 @@ class EngineHost:
             if gone.adapter is not None:
                 gone.engine.remove_adapter(gone.adapter)
         finally:
-            self._let_go((gone.plan.engine, gone.plan.weights.digest), deployment_id)
+            self._let_go(_engine_key(gone.plan), deployment_id)
 
     def close(self) -> None:
         """Unload everything and remove the private copies."""
@@ -115,10 +123,15 @@ class EngineHost:
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
 
-    def _start(self, key: tuple[str, str], plan: LoadPlan) -> Hosted:
+    def _start(self, key: _EngineKey, plan: LoadPlan) -> Hosted:
         folder = self._copy(plan.weights)
         try:
-            engine: Engine = load_name(plan.engine)(folder, threads=settings.ENGINE_THREADS)
+            engine: Engine = load_name(plan.engine)(
+                folder,
+                architectures=plan.architectures,
+                runner=plan.runner,
+                threads=settings.ENGINE_THREADS,
+            )
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise
@@ -140,7 +153,7 @@ class EngineHost:
             raise
         return folder
 
-    def _let_go(self, key: tuple[str, str], deployment_id: int) -> None:
+    def _let_go(self, key: _EngineKey, deployment_id: int) -> None:
         """Close the engine when no other deployment uses it."""
         with self._lock:
             hosted = self._engines[key]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ MAX_HEADER_BYTES = 100 * 1024 * 1024  # the limit of the safetensors library its
 MAX_CONTEXT = 1_000_000
 
 
-def convert(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+def convert(
+    source: Path, output: Path, architectures: Sequence[str], progress: Progress
+) -> dict[str, Any]:
     """Fill `output`, which is empty or missing, from the delivery in `source`.
 
     Returns:
@@ -45,16 +48,21 @@ def convert(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     try:
         if ggufs:
-            return _from_gguf(ggufs[0], output, progress)
-        return _copied(source, files, tensors, output, progress)
+            return _from_gguf(ggufs[0], output, architectures, progress)
+        return _copied(source, files, tensors, output, architectures, progress)
     except UnsupportedModel as error:
         raise BadMaterial(str(error)) from error
 
 
 def _copied(
-    source: Path, files: list[Path], tensors: list[Path], output: Path, progress: Progress
+    source: Path,
+    files: list[Path],
+    tensors: list[Path],
+    output: Path,
+    architectures: Sequence[str],
+    progress: Progress,
 ) -> dict[str, Any]:
-    architecture = architecture_of(source)
+    architecture = architecture_of(source, architectures)
     parameters, dtypes = 0, set()
     for path in tensors:
         count, found = safetensors_summary(path)
@@ -93,7 +101,9 @@ def safetensors_summary(path: Path) -> tuple[int, set[str]]:
         raise BadMaterial(f"{path.name} has no valid safetensors header.") from error
 
 
-def _from_gguf(path: Path, output: Path, progress: Progress) -> dict[str, Any]:
+def _from_gguf(
+    path: Path, output: Path, architectures: Sequence[str], progress: Progress
+) -> dict[str, Any]:
     progress.log(f"Reading {path.name}.")
     import torch
     import transformers
@@ -102,6 +112,8 @@ def _from_gguf(path: Path, output: Path, progress: Progress) -> dict[str, Any]:
     where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     stated = _gguf_config(path, where)
     name = GGUF_ARCHITECTURES[stated.model_type]
+    if name not in architectures:
+        raise BadMaterial(f"{path.name} holds a {name}, which this task does not take.")
     _stop_if_asked(progress)
     progress.log(f"Dequantising it into a {name} in bfloat16.")
     architecture = getattr(transformers, name)

@@ -5,6 +5,7 @@ They know no Django, no job and no MLflow, so that they can be tested and benchm
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +56,6 @@ class TrainingRequest:
     output: Path
     checkpoints: Path
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    seed: int = 17
     resume_from: Path | None = None
 
 
@@ -69,18 +69,33 @@ class TrainingResult:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """The parts of a task's declaration (`registry.catalog`) that measuring needs."""
+
+    engine: str
+    runner: str
+    architectures: tuple[str, ...]
+    request: Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
+    score: str
+    media_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRequest:
     """One evaluation. For an adapter `base` is its base's folder, else None.
 
-    `train_file` holds the rows that the version was trained on, for evaluators that train a
-    baseline on them.
+    `train_file` holds the rows that the version was trained on, for scores that fit a baseline to
+    them. `media` is the folder of the rows' media files, by SHA-256. `max_rows` measures the first
+    rows only; all of them when it is None.
     """
 
-    task: str
+    plan: EvaluationPlan
     version: Path
     base: Path | None
     data_file: Path
     train_file: Path | None = None
+    media: Path | None = None
+    max_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from workers.trainers.protocol import BadMaterial, Cancelled, Progress, TrainingRequest
 
@@ -25,12 +25,6 @@ _SHOWN = {
     "eval_accuracy": "validation_accuracy",
     "eval_macro_f1": "validation_macro_f1",
 }
-
-
-class Settings(BaseModel):
-    """Hyperparameters of a run, by the names of the catalogue."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 Given = TypeVar("Given", bound=BaseModel)

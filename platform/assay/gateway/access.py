@@ -9,7 +9,6 @@ from typing import Any
 
 from django.conf import settings
 
-from assay.gateway.errors import RequestInvalid, printable
 from assay.gateway.http import Scope
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
 from governance.errors import NotFound, NotPermitted, Unavailable
@@ -20,6 +19,7 @@ from governance.policy.context import (
     base_context,
 )
 from governance.policy.engine import PolicyDecision, decide, may_know_of
+from registry.catalog.requests import RequestInvalid, printable
 
 # What a client is told to wait for a replica to come up, in seconds.
 _REPLICA_WAIT_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 
@@ -27,14 +27,12 @@ from assay.gateway.authentication import (
 )
 from assay.gateway.call import Call
 from assay.gateway.database_probe import DatabaseProbe
-from assay.gateway.endpoints import ENDPOINTS, Endpoint
+from assay.gateway.endpoints import Route, find_route, routes
 from assay.gateway.errors import (
     NoSuchPath,
-    RequestInvalid,
     WrongMethod,
     error_headers,
     error_json,
-    printable,
 )
 from assay.gateway.execution import Execution
 from assay.gateway.http import (
@@ -44,19 +42,21 @@ from assay.gateway.http import (
     Scope,
     Send,
     client_address,
+    encode,
     header,
-    read_json_body,
+    read_body,
     respond,
 )
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
 from assay.gateway.quotas import QuotaStopped
-from assay.gateway.rendering import dumps, encode
 from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action
-from registry.catalogue import get_task
+from registry.catalog import get_task
+from registry.catalog.endpoints import dumps
+from registry.catalog.requests import RequestInvalid, printable
 
 logger = logging.getLogger(__name__)
 
@@ -123,24 +123,27 @@ class Gateway:
 
 
 def _label(path: str) -> str:
-    if path in ENDPOINTS or path == _MODELS:
+    if path == _MODELS:
         return path
+    route, name = find_route(path)
+    if route is not None:
+        return f"{route.endpoint.path}/{{model}}" if name else path
     return f"{_MODELS}/{{id}}" if path.startswith(f"{_MODELS}/") else "other"
 
 
 async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
     path, method = scope["path"], scope["method"]
-    endpoint = ENDPOINTS.get(path)
+    route, name = find_route(path)
     if (known := runtime.refresher.snapshot) is not None:
         call.policy = known.policy.version
-    if endpoint is None:
+    if route is None:
         call.action = Action.DEPLOYMENT_VIEW.value
-    if endpoint is None and call.endpoint == "other":
+    if route is None and call.endpoint == "other":
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
-            hint=f"There are {_MODELS}, {', '.join(ENDPOINTS)}.",
+            hint=f"There are {_MODELS}, {', '.join(routes())}.",
         )
-    allowed = "GET" if endpoint is None else "POST"
+    allowed = "GET" if route is None else "POST"
     if method != allowed:
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
     token = presented_token(header(scope, b"authorization"))
@@ -149,8 +152,9 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     session = presented_session(header(scope, b"cookie"))
     call.key = authenticate(snapshot, token, call.client_address, session)
     circumstances = Circumstances(call.client_address, declared_classification(scope))
-    if endpoint is not None:
-        await _infer(runtime, call, endpoint, token, session, circumstances, scope, receive, send)
+    if route is not None:
+        opening = Opening(route, name, token, session, circumstances)
+        await _infer(runtime, call, opening, scope, receive, send)
         return
     visible = visible_deployments(snapshot, call.key, circumstances)
     if path == _MODELS:
@@ -161,29 +165,33 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     runtime.ledger.record_bounded(call.entry("ok", ran=False))
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A request as far as its head tells: where it goes, and who sends it from where."""
+
+    route: Route
+    name: str
+    token: ParsedToken
+    session: bytes
+    circumstances: Circumstances
+
+
 async def _infer(
-    runtime: Runtime,
-    call: Call,
-    endpoint: Endpoint,
-    token: ParsedToken,
-    session: bytes,
-    circumstances: Circumstances,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
+    runtime: Runtime, call: Call, opening: Opening, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    body = await read_json_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES)
-    plan = endpoint.plan(body, call.request_id)
+    endpoint, token = opening.route.endpoint, opening.token
+    body = await read_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES, endpoint.content_types)
+    plan = endpoint.read(body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream
-    circumstances = replace(circumstances, tokens=plan.tokens)
-    application = Application(token, circumstances, plan.model, session)
+    circumstances = replace(opening.circumstances, tokens=plan.tokens)
+    application = Application(token, circumstances, plan.model, opening.session)
     # The body took its time to come: what held at its first byte need not hold any more.
     snapshot = await runtime.refresher.knowing(token.public_id)
     call.policy = snapshot.policy.version
     admitted = application.admit(snapshot)
     call.key, call.deployment = admitted.key, admitted.deployment
     call.decision, call.context = admitted.decision, admitted.context
-    if call.deployment.task != endpoint.task:
+    if call.deployment.task != opening.route.task:
         right = get_task(call.deployment.task).endpoint
         raise RequestInvalid(
             f"Deployment {call.deployment.name} is for {call.deployment.task}; "

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from assay.gateway.errors import printable
 from assay.gateway.http import Headers
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry
 from governance.permissions import Action
@@ -16,6 +15,7 @@ from governance.policy.decisions import Authorization, Inputs
 from governance.policy.engine import PolicyDecision
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
+from registry.catalog.requests import printable
 
 
 def new_request_id() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from governance.errors import DomainError, InvalidInput
+from governance.errors import DomainError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -21,16 +21,6 @@ _TYPES = {
 }
 # A wait longer than this is not worth a client's automatic retry.
 RETRY_PATIENCE_S = 60.0
-
-
-class RequestInvalid(InvalidInput):
-    """One parameter of the request is wrong (400); `param` is its path, as `messages[0].role`."""
-
-    code = "invalid_value"
-
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message, code=code)
-        self.param = param
 
 
 class NoSuchPath(DomainError):
@@ -114,9 +104,3 @@ def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
     if error.status == 429 and (getattr(error, "budget", False) or not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers
-
-
-def printable(text: str, limit: int = 80) -> str:
-    """Text from outside, fit for a sentence, a log line and a database column."""
-    clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
-    return clean if len(clean) <= limit else f"{clean[:limit]}…"

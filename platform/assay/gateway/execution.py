@@ -11,17 +11,16 @@ from django.conf import settings
 
 from assay.gateway.admission import Admitted, Application, Ticket
 from assay.gateway.call import Call
-from assay.gateway.endpoints import Plan
 from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_json
-from assay.gateway.http import ClientGone, Headers, Receive, Send, respond
+from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.ledger import Settlement
 from assay.gateway.metrics import TOKENS, UNITS
-from assay.gateway.rendering import GenerationRenderer, dumps, encode
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
 from governance.quotas.wire import Amount
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
+from registry.catalog.endpoints import Answer, Plan, Rendered, StreamRenderer, dumps
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 if TYPE_CHECKING:
@@ -201,13 +200,16 @@ class Execution:
         while isinstance(event := await self._take(inbox), Delta):
             texts.append(event.text)
         units = await self._settle(event)
-        body = encode(dumps(self._plan.renderer.whole("".join(texts), event)))
+        shown = self._plan.renderer.whole(_answer_of(event, "".join(texts)))
+        if not isinstance(shown, Rendered):
+            shown = Rendered(encode(dumps(shown)), "application/json")
         self._call.responding = True
         used = (b"x-assay-units", f"{units} {self._call.unit}".encode())
-        await respond(send, 200, body, [*self._call.headers(), *self._quota_headers, used])
+        headers = [*self._call.headers(), *self._quota_headers, used]
+        await respond(send, 200, shown.body, headers, shown.content_type.encode())
 
     async def _stream(self, inbox: Inbox, send: Send) -> None:
-        renderer = cast(GenerationRenderer, self._plan.renderer)
+        renderer = cast(StreamRenderer, self._plan.renderer)
         event = await self._take_or_wait(inbox)
         self._call.responding = True
         headers = _SSE_HEADERS + self._call.headers() + self._quota_headers
@@ -223,7 +225,7 @@ class Execution:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             event = await self._take_or_wait(inbox)
         await self._settle(event)
-        body = encode(pending + renderer.closing(event))
+        body = encode(pending + renderer.closing(_answer_of(event)))
         await send({"type": "http.response.body", "body": body})
 
     async def _take_or_wait(self, inbox: Inbox) -> Delta | Done | None:
@@ -353,6 +355,17 @@ class Execution:
                 units=self._units,
             )
         await self._charge(outcome, last, reason)
+
+
+def _answer_of(done: Done, text: str = "") -> Answer:
+    return Answer(
+        finish_reason=done.finish_reason,
+        prompt_tokens=done.prompt_tokens,
+        completion_tokens=done.completion_tokens,
+        text=text,
+        results=done.results or [],
+        units=done.units,
+    )
 
 
 async def _watch(receive: Receive, inbox: Inbox) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -11,6 +11,7 @@ from django.conf import settings
 from assay.addresses import forwarded_address
 from assay.gateway.errors import WrongContentType
 from governance.errors import DomainError, TooLarge
+from registry.catalog.requests import Body
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,28 +57,48 @@ def client_address(scope: Scope) -> str:
     return forwarded_address(str(client[0]), forwarded, settings.TRUSTED_PROXIES)
 
 
-async def read_json_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes.
+def encode(text: str) -> bytes:
+    """Return UTF-8; what it cannot hold becomes a question mark."""
+    return text.encode("utf-8", "replace")
+
+
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, content_types: Sequence[str]
+) -> Body:
+    """Return the request's body, at most `limit` bytes.
+
+    `content_types` are those that are taken; one that ends with `/*` stands for its whole group.
 
     Raises:
-        WrongContentType: it is not declared as plain JSON.
+        WrongContentType: it is declared as another type, or as compressed.
         TooLarge: it is longer, or says it is.
         BodySlow: it does not come within `BODY_TIMEOUT_S` seconds.
         ClientGone: the client hung up first.
     """
-    kind = (header(scope, b"content-type") or b"").split(b";", 1)[0].strip().lower()
-    if kind != b"application/json":
-        raise WrongContentType("Send the body as JSON, with `Content-Type: application/json`.")
+    declared_type = (header(scope, b"content-type") or b"").decode("latin-1")
+    kind, _, parameters = declared_type.partition(";")
+    kind = kind.strip().lower()
+    if not _taken(kind, content_types):
+        raise WrongContentType(
+            "Send the body as JSON, with `Content-Type: application/json`."
+            if content_types == ("application/json",)
+            else f"Send the body as one of: {', '.join(content_types)}."
+        )
     if header(scope, b"content-encoding") not in (None, b"identity"):
-        raise WrongContentType("Compressed request bodies are not taken; send plain JSON.")
+        raise WrongContentType("Compressed request bodies are not taken; send it uncompressed.")
     declared = header(scope, b"content-length") or b"0"
     if not declared.isdigit() or int(declared[:20]) > limit:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _collect(receive, limit)
+            return Body(kind, await _collect(receive, limit), parameters.strip())
     except TimeoutError:
         raise BodySlow(f"The request body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
+
+
+def _taken(kind: str, content_types: Sequence[str]) -> bool:
+    group = kind.partition("/")[0]
+    return kind in content_types or f"{group}/*" in content_types
 
 
 async def _collect(receive: Receive, limit: int) -> bytes:

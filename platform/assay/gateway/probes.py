@@ -12,12 +12,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from assay.gateway.app import Gateway
 from assay.gateway.emergencies import measure_emergencies
-from assay.gateway.http import Scope, Send, respond
+from assay.gateway.http import Scope, Send, encode, respond
 from assay.gateway.log_health import measure_log
 from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
-from assay.gateway.rendering import dumps, encode
 from assay.gateway.snapshot import Snapshot
 from governance.errors import Unavailable
+from registry.catalog.endpoints import dumps
 
 Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
 

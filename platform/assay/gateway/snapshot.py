@@ -32,6 +32,7 @@ from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
 from governance.usage.units import Unit
+from registry.catalog import TASKS
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
@@ -391,13 +392,14 @@ def _deployment_entry(
         notice=end_notice(release) if emergency is None else break_glass_notice(emergency),
         break_glass=emergency is not None,
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
-        unit=Unit(task_unit(version.model.task)),
+        unit=task_unit(version.model.task),
     )
 
 
-def task_unit(task: str) -> str:
-    """Return the unit in which requests for a task are metered: tokens for all that ship so far."""
-    return "tokens"
+def task_unit(task: str) -> Unit:
+    """Return the unit in which requests for a task are metered; tokens for one that is gone."""
+    known = TASKS.get(task)
+    return Unit.TOKENS if known is None else known.unit
 
 
 def _approved_until(release: Release, emergency: BreakGlass | None) -> float:

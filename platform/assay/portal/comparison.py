@@ -8,7 +8,7 @@ from typing import Any
 from assay.portal.evidence import Drawn, drawn
 from assay.portal.series import metric_by_version
 from governance.principals import Principal
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison.build import Comparison, VersionComparison, version_compare
 from registry.releases.models import Release

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 
 from governance.people.models import DEPARTMENT_ROLES, Role, Speciality
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.datasets.models import Classification
 from registry.evaluations.models import Comparator
 
@@ -120,10 +120,12 @@ class FineTuneForm(TablerForm):
         entry = TASKS[task]
         self.fields["base_version"].queryset = bases  # type: ignore[attr-defined]
         self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
-        methods = [(m, "LoRA" if m == "lora" else m.capitalize()) for m in entry.methods]
-        self.fields["method"].choices = methods  # type: ignore[attr-defined]
-        self.hyperparameters = list(entry.hyperparameters.model_fields)
-        for name, info in entry.hyperparameters.model_fields.items():
+        methods = {recipe.method: recipe for recipe in entry.recipes}
+        self.fields["method"].choices = [(m, methods[m].title) for m in methods]  # type: ignore[attr-defined]
+        chosen = methods.get(str(self["method"].value() or ""), entry.recipes[0])
+        settings = chosen.hyperparameters.model_fields
+        self.hyperparameters = list(settings)
+        for name, info in settings.items():
             self.fields[f"h_{name}"] = _hyperparameter(name, info)
 
     def hyperparameter_values(self) -> dict[str, Any]:

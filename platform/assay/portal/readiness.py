@@ -11,7 +11,7 @@ from django.urls import reverse
 from assay.portal.access import may
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.evaluations.standing import GateStanding, GateState
 from registry.releases.readiness import (
     Blocks,

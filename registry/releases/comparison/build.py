@@ -8,7 +8,7 @@ from typing import Any
 
 from governance.errors import InvalidInput
 from governance.principals import Principal
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.models import Evaluation
 from registry.evaluations.selectors import evaluations_visible_to

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.evaluations.intervals import (
     Interval,
     Paired,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.datasets.models import DatasetVersion
 from registry.releases.evidence_archive import readable_json
 from registry.releases.evidence_mlbom import architecture, licence_id

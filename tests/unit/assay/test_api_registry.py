@@ -32,12 +32,12 @@ def file(name: str, content: bytes) -> SimpleUploadedFile:
     return SimpleUploadedFile(name, content)
 
 
-def test_the_catalogue_states_what_each_task_takes(dev: Api) -> None:
+def test_the_catalog_states_what_each_task_takes(dev: Api) -> None:
     tasks = {task["name"]: task for task in dev.get("tasks").body}
 
     assert set(tasks) >= {"text-generation", "text-classification", "embeddings"}
     assert tasks["text-classification"]["row_schema"]["properties"].keys() == {"text", "label"}
-    assert tasks["embeddings"]["methods"] == {}
+    assert tasks["embeddings"]["recipes"] == []
 
 
 def test_a_model_is_made_once(dev: Api) -> None:

@@ -23,7 +23,7 @@ from assay.portal.templatetags.assay import (
 )
 from assay.portal.words import described
 from governance.audit.models import AuditEvent
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from workers.jobs.models import JobEvent
 
 

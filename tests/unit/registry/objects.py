@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from governance.people.models import Department, Person
 from registry import store
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.parsing import parse_dataset
 from registry.evaluations.models import Evaluation

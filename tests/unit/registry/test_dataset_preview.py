@@ -14,8 +14,8 @@ from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal
 from registry import store
-from registry.catalogue import TASKS
-from registry.catalogue.formats import is_tabular, row_fields, sample_lines
+from registry.catalog import TASKS
+from registry.catalog.formats import is_tabular, row_fields, sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import FIELD_CHARACTERS, ROWS, dataset_unmask, rows_preview
 from registry.datasets.services import dataset_version_add

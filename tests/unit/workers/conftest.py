@@ -37,7 +37,12 @@ def smollm2() -> Path:
 
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        convert(fetch(names=["smollm2"])["smollm2"].parent, partial, Recorder())
+        convert(
+            fetch(names=["smollm2"])["smollm2"].parent,
+            partial,
+            ("LlamaForCausalLM",),
+            Recorder(),
+        )
         partial.rename(folder)
     return folder
 
@@ -54,6 +59,8 @@ def tiny(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(tiny: Path) -> Iterator[Any]:
     from workers.engines.generation import GenerationEngine
 
-    engine = GenerationEngine(tiny, threads=1, dtype="float32", max_waiting=4)
+    engine = GenerationEngine(
+        tiny, architectures=("LlamaForCausalLM",), threads=1, dtype="float32", max_waiting=4
+    )
     yield engine
     engine.close()

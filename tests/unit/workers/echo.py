@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink
 from workers.wire import Delta, Done
@@ -22,7 +23,7 @@ class EchoEngine:
     `prepare` is not yet known to the engine when the cancel comes; `panic` and `exit` raise.
     """
 
-    def __init__(self, folder: Path, *, threads: int, device: str | None = None) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         if (folder / "broken").exists():
             raise ValueError("the weights make no sense")
         if (folder / "slow").exists():

@@ -14,6 +14,7 @@ from tests.unit.workers.recording import Recorder
 from workers.trainers.convert import convert, safetensors_summary
 from workers.trainers.protocol import BadMaterial, Cancelled
 
+ARCHITECTURES = ("BertModel", "LlamaForCausalLM")
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -48,7 +49,7 @@ def test_safetensors_are_copied_byte_for_byte_and_torch_is_not_loaded(
         "import sys; from pathlib import Path\n"
         "from tests.unit.workers.recording import Recorder\n"
         "from workers.trainers.convert import convert\n"
-        "notes = convert(Path(sys.argv[1]), Path(sys.argv[2]), Recorder())\n"
+        "notes = convert(Path(sys.argv[1]), Path(sys.argv[2]), ['BertModel'], Recorder())\n"
         "assert notes['architecture'] == 'BertModel', notes\n"
         "assert 22_000_000 < notes['parameters'] < 23_000_000, notes\n"
         "loaded = {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
@@ -80,17 +81,17 @@ def test_a_config_that_asks_for_something_else_is_refused(
     config = {**json.loads((minilm / name).read_text()), **change}
     (source / name).write_text(json.dumps(config))
     with pytest.raises(BadMaterial, match=reason):
-        convert(source, tmp_path / "output", Recorder())
+        convert(source, tmp_path / "output", ARCHITECTURES, Recorder())
 
 
 def test_neither_format_or_both_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no weights")
     with pytest.raises(BadMaterial, match="0 GGUF and 0 safetensors"):
-        convert(tmp_path, tmp_path / "output", Recorder())
+        convert(tmp_path, tmp_path / "output", ARCHITECTURES, Recorder())
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     (tmp_path / "a.safetensors").write_bytes(b"")
     with pytest.raises(BadMaterial, match="1 GGUF and 1 safetensors"):
-        convert(tmp_path, tmp_path / "output", Recorder())
+        convert(tmp_path, tmp_path / "output", ARCHITECTURES, Recorder())
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"[]"])
@@ -104,9 +105,9 @@ def test_a_broken_safetensors_header_is_refused(tmp_path: Path, data: bytes) -> 
 def test_a_broken_gguf_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 64)
     with pytest.raises(BadMaterial, match=r"a\.gguf"):
-        convert(tmp_path, tmp_path / "output", Recorder())
+        convert(tmp_path, tmp_path / "output", ARCHITECTURES, Recorder())
 
 
 def test_it_stops_when_it_is_asked_to(minilm: Path, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
-        convert(minilm, tmp_path / "output", Recorder(stop_at=0))
+        convert(minilm, tmp_path / "output", ARCHITECTURES, Recorder(stop_at=0))

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.releases.models import Release
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import release

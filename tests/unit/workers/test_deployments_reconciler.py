@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from registry import store
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from tests.unit.workers import company, echo

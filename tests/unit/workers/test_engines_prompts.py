@@ -215,7 +215,9 @@ def test_an_engine_answers_others_while_a_template_loops_and_ends_it_with_the_re
     monkeypatch.setattr(
         generation, "load_tokenizer", _with_template(generation.load_tokenizer, ON_DEMAND)
     )
-    engine = generation.GenerationEngine(tiny, threads=1, dtype="float32")
+    engine = generation.GenerationEngine(
+        tiny, architectures=("LlamaForCausalLM",), threads=1, dtype="float32"
+    )
     try:
         stuck = Answer()
         thread = threading.Thread(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from governance.quotas.models import BudgetHold, Price
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.versions.models import ModelVersion
 from tests.unit.workers import company
 from workers.jobs.budgets import reference_of

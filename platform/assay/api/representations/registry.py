@@ -18,26 +18,36 @@ class MetricAnswer(serializers.Serializer[Any]):
     unit = serializers.CharField()
 
 
+class RecipeAnswer(serializers.Serializer[Any]):
+    """One way to train a task; `makes` is the kind of version. The schema is JSON Schema."""
+
+    method = serializers.CharField()
+    title = serializers.CharField()
+    makes = serializers.CharField()
+    hyperparameters_schema = serializers.SerializerMethodField()
+
+    def get_hyperparameters_schema(self, recipe: Any) -> dict[str, Any]:
+        return dict(recipe.hyperparameters.model_json_schema())
+
+
 class TaskAnswer(serializers.Serializer[Any]):
-    """One task of the catalogue; schemas are JSON Schema."""
+    """One task of the catalog; schemas are JSON Schema."""
 
     name = serializers.CharField()
     title = serializers.CharField()
     description = serializers.CharField()
     modality = serializers.CharField()
     endpoint = serializers.CharField()
-    methods = serializers.DictField(child=serializers.CharField())
+    unit = serializers.CharField()
+    architectures = serializers.ListField(child=serializers.CharField())
+    recipes = RecipeAnswer(many=True)
     metrics = MetricAnswer(many=True)
     primary_metric = serializers.CharField()
     row_schema = serializers.SerializerMethodField()
-    hyperparameters_schema = serializers.SerializerMethodField()
     sample = serializers.DictField()
 
     def get_row_schema(self, task: Any) -> dict[str, Any]:
         return dict(task.row.model_json_schema())
-
-    def get_hyperparameters_schema(self, task: Any) -> dict[str, Any]:
-        return dict(task.hyperparameters.model_json_schema())
 
 
 class ModelAnswer(serializers.Serializer[Any]):

@@ -1,4 +1,4 @@
-"""The catalogue, models and their versions."""
+"""The catalog, models and their versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from assay.api.representations.registry import (
     VersionDetail,
 )
 from governance.people.selectors import department_get
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
 from registry.versions.selectors import (
     lineage,
@@ -31,7 +31,7 @@ from registry.versions.services import model_create
 class TasksView(Endpoint):
     """What models may do here."""
 
-    @operation("Models", "The catalogue of tasks", answer=TaskAnswer(many=True))
+    @operation("Models", "The catalog of tasks", answer=TaskAnswer(many=True))
     def get(self, request: Request) -> Response:
         self.query()
         return Response(self.rendered(TASKS.values(), TaskAnswer))

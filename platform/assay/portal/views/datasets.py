@@ -17,8 +17,8 @@ from assay.portal.views.uploads import given_uploads, upload_context
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalogue import get_task
-from registry.catalogue.formats import is_tabular, row_fields, sample_lines
+from registry.catalog import get_task
+from registry.catalog.formats import is_tabular, row_fields, sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import RowsPreview, dataset_unmask, rows_preview
 from registry.datasets.selectors import (
@@ -152,7 +152,7 @@ class DatasetPage(ActionScreen):
 
     def trainable(self, dataset: Dataset) -> list[Model]:
         """Models that the person may train on the dataset; none while there is no base for them."""
-        if not get_task(dataset.task).trainer:
+        if not get_task(dataset.task).recipes:
             return []
         departments = departments_where(self.actor, Action.JOB_CREATE, kind="job")
         models = models_visible_to(self.actor).filter(task=dataset.task, department__in=departments)

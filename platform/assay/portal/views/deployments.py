@@ -18,7 +18,7 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
 from governance.usage.selectors import usage_visible_to
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
 from workers.deployments.models import Deployment, DeploymentState

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from assay.portal.forms import FineTuneForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from governance.principals import Principal
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import gates_visible_to
 from registry.versions.models import Model
@@ -56,7 +56,8 @@ def _estimate(model: Model, form: FineTuneForm, rows: int) -> Estimate | None:
     chosen = {name: form.cleaned_data.get(f"h_{name}") for name in form.hyperparameters}
     filled = {name: value for name, value in chosen.items() if value is not None}
     try:
-        settings = get_task(model.task).hyperparameters.model_validate(filled).model_dump()
+        recipe = get_task(model.task).recipe(form.cleaned_data["method"])
+        settings = recipe.hyperparameters.model_validate(filled).model_dump()
     except ValidationError:
         return None
     return fine_tune_estimate(
@@ -84,7 +85,7 @@ class FineTune(ActionScreen):
         if not shown["base_version"]:
             # What a browser chooses where there is no empty choice.
             shown["base_version"] = form.fields["base_version"].queryset.first()  # type: ignore[attr-defined]
-        shown["method"] = shown["method"] or next(iter(get_task(model.task).methods), "")
+        shown["method"] = shown["method"] or get_task(model.task).recipes[0].method
         return {"form": form, **outlook(self.actor, model, shown)}
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:

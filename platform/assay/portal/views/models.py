@@ -18,7 +18,7 @@ from assay.portal.series import metric_by_version
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.selectors import (
     evaluations_visible_to,
@@ -138,7 +138,7 @@ class ModelPage(ActionScreen):
             "gates": with_results(self.actor, gates, list(page.object_list)),
             **compare_choices(self.actor, model),
             "trend": self.trend(model),
-            "may_adapt": bool(TASKS[model.task].trainer)
+            "may_adapt": bool(TASKS[model.task].recipes)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
             "may_gate": may(self.actor, Action.GATE_SET, kind="gate", department=department),
             "may_deliver": may(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpResponse, JsonResponse
@@ -10,11 +11,11 @@ from assay.portal.http import ActionScreen, Screen
 from governance.errors import DomainError
 from governance.keys.playground import LIFETIME
 from governance.policy.context import CLASSIFICATIONS, UNDECLARED_CLASSIFICATION
-from registry.catalogue import get_task
+from registry.catalog import get_task
 from workers.deployments.playground import playground_open, playground_trials
 
 
-def sample_text(task_sample: dict[str, Any]) -> str:
+def sample_text(task_sample: Mapping[str, Any]) -> str:
     """The text of a task's sample request."""
     if "messages" in task_sample:
         return str(task_sample["messages"][-1]["content"])

@@ -16,7 +16,7 @@ from assay.portal.readiness import may_see_readiness
 from assay.portal.series import curves
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalogue import TASKS
+from registry.catalog import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_of, reporting_resource
@@ -92,7 +92,7 @@ class VersionPage(Screen):
             "incidents": incidents_of(self.actor, version.pk),
             "may_report": may_report(self.actor, version),
             "may_evaluate": trusted
-            and bool(TASKS[version.model.task].evaluator)
+            and TASKS[version.model.task].evaluation is not None
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
         }
 

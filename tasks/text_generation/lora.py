@@ -11,21 +11,20 @@ from typing import Any
 import peft
 import torch
 import transformers
-from pydantic import Field
 
-from workers.engines.architectures import CAUSAL, UnsupportedModel
-from workers.engines.loading import load_model, load_tokenizer
-from workers.trainers.conversations import (
+from tasks.text_generation import TASK, LoraHyperparameters
+from tasks.text_generation.conversations import (
     ConversationReader,
     Example,
     Fitted,
     collate,
     read_conversations,
 )
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.loading import load_model, load_tokenizer
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
     Reporter,
-    Settings,
     arguments,
     fast_bfloat16,
     parse_settings,
@@ -39,24 +38,6 @@ MAX_VALIDATION_ROWS = 32
 CHECKPOINT_STEPS = 20
 
 
-class LoraSettings(Settings):
-    """By the names of the catalogue; lengths are in tokens. `max_steps` overrides `epochs`."""
-
-    epochs: int = Field(default=2, ge=1, le=50)
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
-    batch_size: int = Field(default=8, ge=1, le=512)
-    gradient_accumulation: int = Field(default=1, ge=1, le=256)
-    max_length: int = Field(default=256, ge=16, le=32_768)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    lora_rank: int = Field(default=8, ge=1, le=256)
-    lora_alpha: int = Field(default=16, ge=1, le=1024)
-    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
-    max_steps: int | None = Field(default=None, ge=1, le=1_000_000)
-    seed: int | None = None
-
-
 def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     """Fine-tune; delivers the adapter alone, which names no path of this machine.
 
@@ -64,8 +45,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(LoraSettings, request.hyperparameters)
-    seed = request.seed if settings.seed is None else settings.seed
+    settings = parse_settings(LoraHyperparameters, request.hyperparameters)
+    seed = settings.seed
     transformers.set_seed(seed)
     model, tokenizer = _model(request.base, settings)
     rows = read_conversations(request.train_file)
@@ -98,7 +79,6 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         metrics={"validation_loss": after, "validation_loss_before": before},
         parameters={
             **settings.model_dump(),
-            "seed": seed,
             "train_rows": len(train_set),
             "validation_rows": len(validation_set),
             "steps": trainer.state.max_steps,
@@ -110,10 +90,10 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
 
 
-def _model(base: Path, settings: LoraSettings) -> tuple[Any, Any]:
+def _model(base: Path, settings: LoraHyperparameters) -> tuple[Any, Any]:
     dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
     try:
-        model = load_model(base, CAUSAL, dtype=dtype)
+        model = load_model(base, TASK.architectures, dtype=dtype)
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be tuned by LoRA. {error}") from error
     if settings.max_length > model.config.max_position_embeddings:
@@ -155,7 +135,7 @@ def _split(
 
 
 def _arguments(
-    request: TrainingRequest, settings: LoraSettings, seed: int, rows: int
+    request: TrainingRequest, settings: LoraHyperparameters, seed: int, rows: int
 ) -> transformers.TrainingArguments:
     a_step = settings.batch_size * settings.gradient_accumulation
     steps = settings.max_steps or -(-rows // a_step) * settings.epochs

@@ -1,6 +1,6 @@
-"""Simple text classifiers that a tuned one has to beat, measured on the same rows.
+"""A simple text classifier that a fine-tuned one has to beat, measured on the same rows.
 
-The stronger of the two is the usual first model for text: word and bigram TF-IDF with logistic
+It is the usual first model for text: word and bigram TF-IDF with logistic
 regression (scikit-learn), trained on the rows that the version was trained on. It costs seconds; a
 version that does not beat it is not worth an encoder.
 """
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from workers.trainers.classification import Baseline
 from workers.trainers.protocol import Cancelled, Progress
 
 LINEAR = "TF-IDF + logistic regression"
@@ -33,21 +32,6 @@ MAX_ITERATIONS = 200
 INVERSE_REGULARIZATION = 4.0
 _CHUNK = 4_096
 _SEED = 17
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The guess of a simple classifier for each test row. `trained_on` counts its training rows."""
-
-    name: str
-    guesses: list[str]
-    trained_on: int
-
-
-def majority(truth: Sequence[str]) -> Baseline:
-    """Answer every row with the most frequent label of the same rows: the best constant answer."""
-    label, _ = Counter(truth).most_common(1)[0]
-    return Baseline(f"always “{label}”", [label] * len(truth), 0)
 
 
 def linear(

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from workers.engines.adapters import IGNORED
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.prompts import PromptProcesses
 from workers.engines.protocol import RequestRefused
 from workers.trainers.protocol import BadMaterial
 from workers.trainers.training import read_rows
-
-IGNORED = -100  # torch's cross-entropy leaves these positions out
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,30 @@ from typing import Any
 
 import pytest
 
+from registry.catalog import get_task
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest
+from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,
+    EvaluationPlan,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
 )
 
 pytestmark = pytest.mark.torch
+
+
+def plan() -> EvaluationPlan:
+    return evaluation_plan(get_task("text-classification"))
+
+
+def engine_settings() -> dict[str, Any]:
+    task = get_task("text-classification")
+    return {"runner": task.runner, "architectures": task.architectures}
+
 
 GOOD = ("wonderful", "a great success", "I love it", "works very well", "excellent, I am happy")
 BAD = ("terrible", "a complete failure", "I hate it", "does not work", "awful, I am angry")
@@ -46,7 +59,7 @@ def train(
     resume_from: Path | None = None,
     **wish: Any,
 ) -> TrainingResult:
-    from workers.trainers.classifier import train as run
+    from tasks.text_classification.fine_tune import train as run
 
     request = TrainingRequest(
         task="text-classification",
@@ -64,8 +77,8 @@ def train(
 def test_it_is_cancelled_resumed_served_and_measured(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
-    from workers.engines.encoder import EncoderEngine
-    from workers.trainers.evaluate_classifier import evaluate
+    from workers.engines.batch_engine import BatchEngine
+    from workers.trainers.evaluation import evaluate
 
     cut = Recorder(stop_at=6)
     with pytest.raises(Cancelled):
@@ -80,7 +93,7 @@ def test_it_is_cancelled_resumed_served_and_measured(
     config = json.loads((output / "config.json").read_text())
     assert config["id2label"] == {"0": "bad", "1": "good"}
     assert str(tmp_path) not in json.dumps(config)
-    engine = EncoderEngine(output, threads=1)
+    engine = BatchEngine(output, **engine_settings(), threads=1)
     try:
         answer = Answer()
         engine.submit(EngineRequest("r", {"input": ["a great success", "awful"]}), answer)
@@ -90,7 +103,7 @@ def test_it_is_cancelled_resumed_served_and_measured(
     assert [each[0]["label"] for each in ranked] == ["good", "bad"]
     assert sum(each["score"] for each in ranked[0]) == pytest.approx(1, abs=1e-5)
     data = write(tmp_path / "test.jsonl", [*rows(), *[r for r in rows() if r["label"] == "bad"]])
-    found = evaluate(EvaluationRequest("text-classification", output, None, data), progress)
+    found = evaluate(EvaluationRequest(plan(), output, None, data), progress)
     assert set(found.metrics) == {"accuracy", "macro_f1", "f1_good", "f1_bad"}
     assert found.metrics["accuracy"] > found.baseline["accuracy"] == pytest.approx(30 / 45)
     assert found.sample_size == 45
@@ -114,15 +127,13 @@ def test_it_is_cancelled_resumed_served_and_measured(
 def test_a_trained_baseline_and_the_majority_are_measured_on_the_same_rows(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
-    from workers.trainers.baselines import LINEAR
-    from workers.trainers.evaluate_classifier import evaluate
+    from tasks.text_classification.baselines import LINEAR
+    from workers.trainers.evaluation import evaluate
 
     train(minilm, tmp_path, progress, rows(), epochs=1)
     data = write(tmp_path / "test.jsonl", [*rows(), *[r for r in rows() if r["label"] == "bad"]])
     found = evaluate(
-        EvaluationRequest(
-            "text-classification", tmp_path / "output", None, data, tmp_path / "train.jsonl"
-        ),
+        EvaluationRequest(plan(), tmp_path / "output", None, data, tmp_path / "train.jsonl"),
         progress,
     )
     assert found.baseline_name == LINEAR
@@ -163,14 +174,12 @@ def test_a_language_model_is_no_base_for_it(tiny: Path, tmp_path: Path, progress
 def test_a_label_that_the_version_does_not_know_is_refused(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
-    from workers.trainers.evaluate_classifier import evaluate
+    from workers.trainers.evaluation import evaluate
 
     train(minilm, tmp_path, progress, rows(), epochs=1)
     data = write(tmp_path / "test.jsonl", [{"text": "so so", "label": "middling"}])
     with pytest.raises(BadMaterial, match="middling"):
-        evaluate(
-            EvaluationRequest("text-classification", tmp_path / "output", None, data), progress
-        )
+        evaluate(EvaluationRequest(plan(), tmp_path / "output", None, data), progress)
 
 
 def test_texts_that_are_cut_are_counted_in_a_warning(

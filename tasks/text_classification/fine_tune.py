@@ -8,21 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from pydantic import Field
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
-from workers.engines.architectures import (
-    CLASSIFIERS,
-    ENCODERS,
-    UnsupportedModel,
-    architecture_of,
-)
+from tasks.text_classification import TASK, FineTuneHyperparameters
+from workers.engines.architectures import UnsupportedModel, architecture_of
 from workers.engines.loading import check_shards, load_tokenizer
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
     Reporter,
-    Settings,
     arguments,
     fast_bfloat16,
     finish_config,
@@ -39,18 +33,14 @@ HEAD_NAMES = ("classifier", "pooler", "pre_classifier")
 MIN_ROWS_PER_LABEL = 4
 
 
-class ClassifierSettings(Settings):
-    """`learning_rate` is the encoder's peak; lengths are in tokens."""
-
-    epochs: int = Field(default=4, ge=1, le=50)
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
-    batch_size: int = Field(default=16, ge=1, le=512)
-    max_length: int = Field(default=128, ge=8, le=8192)
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
-    validation_fraction: float = Field(default=0.15, gt=0, lt=0.5)
-    class_weights: bool = True
-    seed: int | None = None
+# The classifier of each encoder that fine-tuning can start from.
+_CLASSIFIERS = {
+    "BertModel": "BertForSequenceClassification",
+    "DistilBertModel": "DistilBertForSequenceClassification",
+    "MPNetModel": "MPNetForSequenceClassification",
+    "RobertaModel": "RobertaForSequenceClassification",
+    "XLMRobertaModel": "XLMRobertaForSequenceClassification",
+}
 
 
 def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
@@ -60,8 +50,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: Rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(ClassifierSettings, request.hyperparameters)
-    seed = request.seed if settings.seed is None else settings.seed
+    settings = parse_settings(FineTuneHyperparameters, request.hyperparameters)
+    seed = settings.seed
     rows, dropped = distinct(read_labelled(request.train_file))
     labels = sorted({row["label"] for row in rows})
     train_rows, validation_rows = _split(rows, labels, settings.validation_fraction, seed)
@@ -108,7 +98,6 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         },
         parameters={
             **settings.model_dump(),
-            "seed": seed,
             "train_rows": len(train_rows),
             "validation_rows": len(validation_rows),
             "steps": trainer.state.max_steps,
@@ -160,11 +149,11 @@ def _split(
 
 def _model(request: TrainingRequest, labels: list[str], max_length: int) -> tuple[Any, Any]:
     try:
-        architecture = architecture_of(request.base, ENCODERS + CLASSIFIERS)
+        architecture = architecture_of(request.base, (*_CLASSIFIERS, *TASK.architectures))
         check_shards(request.base)
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be tuned into a classifier. {error}") from error
-    name = dict(zip(ENCODERS, CLASSIFIERS, strict=True)).get(architecture, architecture)
+    name = _CLASSIFIERS.get(architecture, architecture)
     tokenizer = load_tokenizer(request.base)
     model = getattr(transformers, name).from_pretrained(
         request.base,
@@ -223,7 +212,7 @@ def _metrics(prediction: Any) -> dict[str, float]:
 
 
 def _arguments(
-    request: TrainingRequest, settings: ClassifierSettings, seed: int, rows: int
+    request: TrainingRequest, settings: FineTuneHyperparameters, seed: int, rows: int
 ) -> transformers.TrainingArguments:
     steps = -(-rows // settings.batch_size) * settings.epochs
     return arguments(

@@ -30,7 +30,7 @@ def tokenizer(smollm2: Path) -> Any:
 
 
 def test_a_conversation_is_the_tokens_that_transformers_makes(tokenizer: Any) -> None:
-    from workers.trainers.conversations import ConversationReader
+    from tasks.text_generation.conversations import ConversationReader
 
     text = tokenizer.apply_chat_template(
         ROW["messages"][:1], tokenize=False, add_generation_prompt=True
@@ -55,8 +55,8 @@ def test_a_conversation_is_the_tokens_that_transformers_makes(tokenizer: Any) ->
 def test_a_template_that_does_not_end_fails_the_run_for_good(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from tasks.text_generation.conversations import ConversationReader
     from workers.engines import prompts
-    from workers.trainers.conversations import ConversationReader
 
     monkeypatch.setattr(prompts, "Limits", lambda: Limits(seconds=2.0))
     tokenizer.chat_template = LOOPS
@@ -68,7 +68,7 @@ def test_a_template_that_does_not_end_fails_the_run_for_good(
 
 
 def test_a_base_without_a_template_is_refused(tokenizer: Any) -> None:
-    from workers.trainers.conversations import ConversationReader
+    from tasks.text_generation.conversations import ConversationReader
 
     tokenizer.chat_template = None
     with pytest.raises(BadMaterial, match="no chat template"):

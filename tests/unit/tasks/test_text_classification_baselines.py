@@ -8,8 +8,9 @@ from tests.unit.workers.recording import Recorder
 
 pytest.importorskip("sklearn")
 
-from workers.trainers import baselines
-from workers.trainers.baselines import linear, majority
+from tasks.text_classification import baselines
+from tasks.text_classification.baselines import linear
+from workers.trainers.classification import majority
 from workers.trainers.protocol import Cancelled
 
 ROWS = [

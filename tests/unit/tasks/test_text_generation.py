@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from registry.catalog import get_task
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest
+from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,
@@ -47,7 +49,7 @@ def train(
     rows: list[dict[str, Any]] | None = None,
     **wish: Any,
 ) -> TrainingResult:
-    from workers.trainers.lora import train as run
+    from tasks.text_generation.lora import train as run
 
     request = TrainingRequest(
         task="text-generation",
@@ -85,7 +87,7 @@ def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
     tiny: Path, tmp_path: Path, progress: Recorder
 ) -> None:
     from workers.engines.generation import GenerationEngine
-    from workers.trainers.evaluate_generation import evaluate
+    from workers.trainers.evaluation import evaluate
 
     train(tiny, tmp_path, progress, "adapter")
     adapter = tmp_path / "adapter"
@@ -96,7 +98,9 @@ def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "base"
     assert "/" not in json.dumps(config)
-    engine = GenerationEngine(tiny, threads=1)
+    engine = GenerationEngine(
+        tiny, architectures=get_task("text-generation").architectures, threads=1
+    )
     try:
         engine.add_adapter("tuned", adapter)
         answer = Answer()
@@ -106,7 +110,8 @@ def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
     finally:
         engine.close()
     data = write(tmp_path / "held.jsonl", conversations(12))
-    found = evaluate(EvaluationRequest("text-generation", adapter, tiny, data), progress)
+    plan = evaluation_plan(get_task("text-generation"))
+    found = evaluate(EvaluationRequest(plan, adapter, tiny, data), progress)
     assert found.baseline_name == "untuned base"
     assert found.metrics["perplexity"] < found.baseline["perplexity"]
     assert set(found.metrics) == set(found.baseline) == {"perplexity", "chrf"}

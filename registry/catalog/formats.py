@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.catalogue.base import Task
+from registry.catalog.declaration import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,164 @@
+"""The declaration of a task: everything that the rest of the platform knows about it.
+
+A task is one folder with a `TASK` of type `Task`, registered under the entry-point group
+`assay.tasks`. This module and those it imports load neither Django nor torch, so that gateway,
+portal and registry can read declarations; runners, recipes and scores are dotted names
+(`package.module:name`) that only workers import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel
+
+from governance.usage.units import Unit
+from registry.catalog.endpoints import Endpoint
+
+# The two engines that carry all tasks.
+BATCH = "workers.engines.batch_engine:BatchEngine"
+GENERATION = "workers.engines.generation:GenerationEngine"
+
+
+class Modality(StrEnum):
+    """A kind of input or output, as people and previews see it."""
+
+    TEXT = "text"
+    MESSAGES = "messages"
+    LABEL = "label"
+    VECTOR = "vector"
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+    SERIES = "series"
+    BOXES = "boxes"
+    MASKS = "masks"
+    RANKING = "ranking"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured number.
+
+    `higher_is_better` decides the direction of a gate. A `proportion` is a share of the rows, each
+    of which is right or wrong.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+    unit: str = ""
+    proportion: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One way to train a version.
+
+    `makes` is the kind of version (`full`, `adapter`). `train` is the dotted name of
+    `(TrainingRequest, Progress) -> TrainingResult`. `hyperparameters` is the one schema of its
+    settings: forms, API, validation and the training process all use it. `bases` names the tasks
+    whose models it can start from; its own task when empty. Empty `architectures` accept every
+    architecture of the task.
+    """
+
+    method: str
+    title: str
+    makes: str
+    train: str
+    hyperparameters: type[BaseModel]
+    bases: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Measurement of a version on a dataset, through the runner that serves it.
+
+    `request` turns a dataset row into the `(inputs, options)` of one inference request. `score` is
+    the dotted name of `(ScoreRequest) -> EvaluationResult`: it gets rows and the runner's results
+    and computes the metrics, baselines, slices and samples. With `uses_training_rows` it also
+    gets the rows that the version was trained on, to fit a baseline to them.
+    """
+
+    score: str
+    metrics: tuple[Metric, ...]
+    primary_metric: str
+    request: Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
+    uses_training_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One kind of work that a model does.
+
+    Attributes:
+        name: Hugging Face's name for it, such as `image-classification`.
+        title: Shown to people.
+        description: One sentence for people.
+        modality: The main input, for access rules: `text`, `image`, `audio`, …
+        inputs: What a request holds.
+        outputs: What an answer holds.
+        architectures: Class names that intake accepts in `config.json`, or in `model_index.json`.
+        engine: Dotted name of the engine: `BATCH` or `GENERATION`.
+        runner: Dotted name of the runner that the batch engine drives; empty for generation.
+        unit: What its requests are metered in.
+        endpoints: Where applications reach it; the first one is its main endpoint.
+        sample: A request body that works, for examples.
+        row: Schema of one dataset row. A column of media has the type `ImageFile` or `AudioFile`
+            (`registry.catalog.columns`).
+        row_input: The part of a row that a model sees, as text (media: their SHA-256). Two rows
+            with the same input in training and test data are a leak.
+        examples: Valid rows, to see and to copy.
+        recipes: Ways to train it, the default first; empty when it is not trained here.
+        evaluation: How it is measured; None when it is not.
+    """
+
+    name: str
+    title: str
+    description: str
+    modality: str
+    inputs: tuple[Modality, ...]
+    outputs: tuple[Modality, ...]
+    architectures: tuple[str, ...]
+    engine: str
+    unit: Unit
+    endpoints: tuple[Endpoint, ...]
+    sample: Mapping[str, Any]
+    row: type[BaseModel]
+    row_input: Callable[[dict[str, Any]], str]
+    runner: str = ""
+    examples: tuple[dict[str, Any], ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    evaluation: Evaluation | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Path of the main endpoint."""
+        return self.endpoints[0].path
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The measured numbers; none when the task is not evaluated."""
+        return self.evaluation.metrics if self.evaluation else ()
+
+    @property
+    def primary_metric(self) -> str:
+        """Name of the metric that people look at first; empty when the task is not evaluated."""
+        return self.evaluation.primary_metric if self.evaluation else ""
+
+    def metric(self, name: str) -> Metric:
+        """Return the metric called `name`. Raises KeyError when the task has no such metric."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(name)
+
+    def recipe(self, method: str) -> Recipe:
+        """Return the recipe called `method`. Raises KeyError when the task has no such recipe."""
+        for recipe in self.recipes:
+            if recipe.method == method:
+                return recipe
+        raise KeyError(method)

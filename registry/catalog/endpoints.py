@@ -1,0 +1,118 @@
+"""Endpoints of a task: from a request's body to what an engine takes, and back to a response.
+
+Loads neither Django nor torch. The gateway calls `Endpoint.read` before it decides anything, stores
+the media of the `Plan`, and calls the plan's renderer with the engine's `Answer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from registry.catalog.requests import Body
+
+
+def dumps(value: Any) -> str:
+    """Return compact JSON. A lone surrogate, which UTF-8 cannot hold, becomes a question mark when
+    it is encoded."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInput:
+    """Bytes of one image or audio file inside `Plan.inputs`.
+
+    The gateway checks them by content, moves them to the media store and puts a reference in their
+    place; the runner finds a `pathlib.Path` there. `kind` is `image` or `audio`; `param` names the
+    request's field in errors.
+    """
+
+    kind: str
+    data: bytes
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The engine's whole answer. `text` is what was generated; `results` is what a batch runner
+    returned, one entry for each input. `units` counts in the unit of the task."""
+
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    text: str = ""
+    results: list[Any] = field(default_factory=list)
+    units: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A response body that is not JSON."""
+
+    body: bytes
+    content_type: str
+
+
+class Renderer(Protocol):
+    """The answer in the endpoint's shape."""
+
+    def whole(self, answer: Answer) -> dict[str, Any] | list[Any] | Rendered:
+        """Return the response in one piece.
+
+        Raises:
+            RequestInvalid: the request does not fit what was computed.
+        """
+
+
+class StreamRenderer(Renderer, Protocol):
+    """An answer that can also leave as server-sent events."""
+
+    def opening(self) -> str:
+        """Return the first event, or nothing."""
+
+    def delta(self, text: str) -> str:
+        """Return the event for more text."""
+
+    def closing(self, answer: Answer) -> str:
+        """Return the last events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One validated request.
+
+    `tokens` and `units` are what to reserve: an estimate of the prompt and the limit of the answer,
+    and the most that the request can cost in the task's unit. `units` 0 stands for `tokens`.
+    """
+
+    model: str
+    inputs: dict[str, Any]
+    renderer: Renderer
+    tokens: int
+    prompt_tokens: int
+    units: int = 0
+    sampling: dict[str, Any] = field(default_factory=dict)
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A path and its reading of a body.
+
+    `read(body, request_id, name)` returns the plan. `name` is the last segment of the path where
+    `named` is true: the deployment, for clients that put it into the URL. `content_types` are those
+    that it takes. `media_type` of the answer is documented as JSON unless `answers` says otherwise.
+    `request` is the JSON schema's model, for OpenAPI.
+
+    Raises from `read`:
+        RequestInvalid: the first thing wrong with the body.
+    """
+
+    path: str
+    read: Callable[[Body, str, str], Plan]
+    title: str = ""
+    named: bool = False
+    content_types: tuple[str, ...] = ("application/json",)
+    sample: Mapping[str, Any] | None = None

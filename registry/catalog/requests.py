@@ -1,0 +1,138 @@
+"""Reading request bodies: strict, bounded schemas, and one clear error for the first fault.
+
+A field typed `None` is one of OpenAI's that Assay does not honor: null is accepted, a value is
+refused with `unsupported_parameter`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from governance.errors import InvalidInput
+
+MAX_INPUTS = 2048
+# A body with more faults than this is refused without a list of them.
+MAX_FAULTS = 1000
+# A token of ordinary text is seldom shorter than three bytes.
+_BYTES_PER_TOKEN = 3
+_VARIANTS = {"one", "many"}
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
+User = Annotated[str, Field(max_length=512)]
+
+
+class RequestInvalid(InvalidInput):
+    """One parameter of the request is wrong (400); `param` is its path, as `messages[0].role`."""
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request's body as it came. `parameters` are those of the content type, such as
+    `boundary=…`."""
+
+    content_type: str
+    data: bytes
+    parameters: str = ""
+
+
+class Strict(BaseModel):
+    """Base of request schemas: unknown fields and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def one_or_many(value: Any) -> str:
+    """Tag of a union of a value and a list of values."""
+    return "many" if isinstance(value, list) else "one"
+
+
+Inputs = Annotated[
+    Annotated[Text, Tag("one")]
+    | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS), Tag("many")],
+    Discriminator(one_or_many),
+]
+
+
+def as_list(given: str | list[str]) -> list[str]:
+    """Return one text or many as a list."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def estimate_tokens(texts: list[str]) -> int:
+    """Return an upper estimate of the number of tokens in the texts; at least one."""
+    return max(1, sum(len(text.encode("utf-8", "replace")) for text in texts) // _BYTES_PER_TOKEN)
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """Text from outside, fit for a sentence, a log line and a database column."""
+    clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
+    return clean if len(clean) <= limit else f"{clean[:limit]}…"
+
+
+Request = TypeVar("Request", bound=Strict)
+
+
+def parse(schema: type[Request], body: bytes) -> Request:
+    """Return the request that `body` holds.
+
+    Raises:
+        RequestInvalid: it is not JSON (`invalid_json`), or the first thing wrong with it.
+    """
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> RequestInvalid:
+    """Return the refusal that names the first fault."""
+    if (faults := error.error_count()) > MAX_FAULTS:
+        # Listing them would hold up every other request of this process.
+        return RequestInvalid(f"The request body has {faults:,} faults; it was not read further.")
+    first = error.errors(include_url=False, include_context=True)[0]
+    kind, value = first["type"], first["input"]
+    path = _path(first["loc"])
+    if kind == "json_invalid":
+        detail = first["ctx"].get("error", "it ends too early")
+        return RequestInvalid(f"The request body is not valid JSON: {detail}.", code="invalid_json")
+    if kind == "extra_forbidden":
+        return RequestInvalid(
+            f"Unrecognized request argument supplied: {path}.",
+            param=path,
+            code="unknown_parameter",
+        )
+    if kind == "none_required":
+        return RequestInvalid(
+            f"{path} is not supported here; leave it out.",
+            param=path,
+            code="unsupported_parameter",
+        )
+    if kind == "missing":
+        return RequestInvalid(
+            f"You must provide the parameter {path}.", param=path, code="missing_parameter"
+        )
+    if not path:
+        return RequestInvalid("The request body must be a JSON object.", code="invalid_json")
+    code = "unsupported_value" if kind == "literal_error" else "invalid_value"
+    shown = f" (got {printable(repr(value), 40)})" if isinstance(value, (int, float, str)) else ""
+    return RequestInvalid(f"{path} is invalid: {first['msg']}{shown}.", param=path, code=code)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for step in location:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif step not in _VARIANTS:
+            path += f".{step}" if path else step
+    return printable(path)

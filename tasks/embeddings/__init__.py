@@ -1,0 +1,47 @@
+"""Embeddings: a vector for a text, from a sentence encoder without further training."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.declaration import BATCH, Modality, Task, Unit
+from registry.catalog.endpoints import Endpoint
+from tasks.embeddings.endpoints import read_embeddings
+
+
+class OneText(BaseModel):
+    """One text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str = Field(min_length=1, max_length=100_000)
+
+
+TASK = Task(
+    name="embeddings",
+    title="Embeddings",
+    description="Turns a text into a vector, so that similar texts lie close together.",
+    modality="text",
+    inputs=(Modality.TEXT,),
+    outputs=(Modality.VECTOR,),
+    architectures=(
+        "BertModel",
+        "DistilBertModel",
+        "MPNetModel",
+        "RobertaModel",
+        "XLMRobertaModel",
+    ),
+    engine=BATCH,
+    runner="tasks.embeddings.runner:EmbeddingsRunner",
+    unit=Unit.TOKENS,
+    endpoints=(Endpoint("/v1/embeddings", read_embeddings),),
+    sample={"input": ["An assay office tests every piece of metal."]},
+    row=OneText,
+    row_input=itemgetter("text"),
+    examples=(
+        {"text": "An assay office tests every piece of metal."},
+        {"text": "The hallmark says who made it, and of what."},
+    ),
+)

@@ -1,0 +1,93 @@
+"""POST /v1/embeddings, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.requests import (
+    Body,
+    Inputs,
+    Name,
+    RequestInvalid,
+    Strict,
+    User,
+    as_list,
+    estimate_tokens,
+    parse,
+)
+
+
+class EmbeddingsRequest(Strict):
+    """POST /v1/embeddings. `dimensions` shortens each vector and makes its length 1 again."""
+
+    model: Name
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    user: User | None = None
+
+
+def read_embeddings(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/embeddings. Raises RequestInvalid."""
+    request = parse(EmbeddingsRequest, body.data)
+    texts = as_list(request.input)
+    tokens = estimate_tokens(texts)
+    return Plan(
+        model=request.model,
+        inputs={"input": texts},
+        renderer=EmbeddingsRenderer(
+            model=request.model,
+            as_base64=request.encoding_format == "base64",
+            dimensions=request.dimensions,
+        ),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class EmbeddingsRenderer:
+    """Vectors, as little-endian float32 in base64 or as numbers."""
+
+    model: str
+    as_base64: bool
+    dimensions: int | None
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        vectors = [self._shorten(vector) for vector in answer.results]
+        return {
+            "object": "list",
+            "data": [
+                {
+                    "object": "embedding",
+                    "index": index,
+                    "embedding": _base64(vector) if self.as_base64 else vector,
+                }
+                for index, vector in enumerate(vectors)
+            ],
+            "model": self.model,
+            "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
+        }
+
+    def _shorten(self, vector: list[float]) -> list[float]:
+        if self.dimensions is None or self.dimensions == len(vector):
+            return vector
+        if self.dimensions > len(vector):
+            raise RequestInvalid(
+                f"dimensions is {self.dimensions}, but {self.model} has {len(vector)}.",
+                param="dimensions",
+            )
+        head = vector[: self.dimensions]
+        length = math.sqrt(sum(value * value for value in head)) or 1.0
+        return [value / length for value in head]
+
+
+def _base64(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")

@@ -1,0 +1,92 @@
+"""Text classification: one label out of a fixed set, by a fine-tuned encoder."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Recipe, Task, Unit
+from registry.catalog.endpoints import Endpoint
+from tasks.text_classification.endpoints import read_classify
+
+
+class LabeledText(BaseModel):
+    """One text and its label."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str = Field(min_length=1, max_length=100_000)
+    label: str = Field(min_length=1, max_length=100)
+
+
+class FineTuneHyperparameters(BaseModel):
+    """Settings of fine-tuning. `learning_rate` is the encoder's peak (the new head's is ten times
+    that); lengths are in tokens.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=4, ge=1, le=50)
+    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=512)
+    max_length: int = Field(default=128, ge=8, le=8192)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    validation_fraction: float = Field(default=0.15, gt=0, lt=0.5)
+    class_weights: bool = True
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the request that classifies the row's text."""
+    return {"input": [row["text"]]}, {}
+
+
+TASK = Task(
+    name="text-classification",
+    title="Text classification",
+    description="Sorts a text into one of the labels that its training data names.",
+    modality="text",
+    inputs=(Modality.TEXT,),
+    outputs=(Modality.LABEL,),
+    architectures=(
+        "BertForSequenceClassification",
+        "DistilBertForSequenceClassification",
+        "MPNetForSequenceClassification",
+        "RobertaForSequenceClassification",
+        "XLMRobertaForSequenceClassification",
+    ),
+    engine=BATCH,
+    runner="tasks.text_classification.runner:ClassifierRunner",
+    unit=Unit.TOKENS,
+    endpoints=(Endpoint("/v1/classify", read_classify),),
+    sample={"input": ["It worked within a day and I had no side effects."]},
+    row=LabeledText,
+    row_input=itemgetter("text"),
+    examples=(
+        {"text": "It worked within a day and I had no side effects.", "label": "positive"},
+        {"text": "Nothing changed after two weeks.", "label": "negative"},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.text_classification.fine_tune:train",
+            hyperparameters=FineTuneHyperparameters,
+            bases=frozenset({"text-classification", "embeddings"}),
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.text_classification.score:score",
+        metrics=(
+            Metric("accuracy", "Accuracy", proportion=True),
+            Metric("macro_f1", "Macro-F1"),
+        ),
+        primary_metric="macro_f1",
+        uses_training_rows=True,
+    ),
+)

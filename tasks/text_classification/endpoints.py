@@ -1,0 +1,60 @@
+"""POST /v1/classify, and Hugging Face's text-classification shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.requests import (
+    Body,
+    Inputs,
+    Name,
+    Strict,
+    User,
+    as_list,
+    estimate_tokens,
+    parse,
+)
+
+
+class ClassifyRequest(Strict):
+    """POST /v1/classify."""
+
+    model: Name
+    input: Inputs
+    user: User | None = None
+
+
+def read_classify(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/classify. Raises RequestInvalid."""
+    request = parse(ClassifyRequest, body.data)
+    texts = as_list(request.input)
+    tokens = estimate_tokens(texts)
+    return Plan(
+        model=request.model,
+        inputs={"input": texts},
+        renderer=ClassifyRenderer(id=f"classify-{request_id[4:]}", model=request.model),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class ClassifyRenderer:
+    """The best label of each input, and the score of every label."""
+
+    id: str
+    model: str
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "list",
+            "model": self.model,
+            "data": [
+                {"index": index, "label": scores[0]["label"], "scores": scores}
+                for index, scores in enumerate(answer.results)
+            ],
+            "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
+        }

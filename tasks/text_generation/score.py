@@ -1,0 +1,142 @@
+"""Score a language model on held-out conversations, beside its untuned base on the same rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sacrebleu.metrics import CHRF
+
+from workers.trainers.evaluation import Outcome, ScoreRequest
+from workers.trainers.protocol import BadMaterial, EvaluationResult
+from workers.trainers.slices import by_length, by_turns
+from workers.trainers.uncertainty import METHOD, RESAMPLES, perplexity_interval
+
+SAMPLES = 8
+SAMPLE_CHARACTERS = 600
+# exp of more than this is no longer a number that people compare.
+_MAX_NATS = 50.0
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return perplexity of the held-out answers, and chrF (Popović 2015) of the greedy answers.
+
+    Perplexity is exp of the mean cross-entropy over the answers' tokens; chrF compares the first
+    line of each greedy answer with the author's. The baseline is the untuned base, measured alike
+    in the same run. Perplexity is measured by length of the question and by turns too.
+
+    Raises:
+        BadMaterial: no row has room for any of its answer.
+    """
+    references = [row["messages"][-1]["content"] for row in request.rows]
+    found = _Measured.of(request.outcomes, references)
+    base = (
+        None if request.base_outcomes is None else _Measured.of(request.base_outcomes, references)
+    )
+    if not found.tokens.sum():
+        raise BadMaterial("No prompt leaves room for any of its answer.")
+    samples = []
+    for number, row in list(enumerate(request.rows))[:SAMPLES]:
+        sample = {
+            "input": row["messages"][-2]["content"][:SAMPLE_CHARACTERS],
+            "expected": references[number][:SAMPLE_CHARACTERS],
+            "output": found.outputs[number][:SAMPLE_CHARACTERS],
+            "baseline": (base or found).outputs[number][:SAMPLE_CHARACTERS],
+        }
+        samples.append(sample)
+    return EvaluationResult(
+        metrics=found.metrics(),
+        baseline=base.metrics() if base is not None else {},
+        baseline_name="untuned base" if base is not None else "",
+        sample_size=len(request.rows),
+        details={"samples": samples},
+        intervals={
+            "metrics": found.intervals(),
+            "baseline": base.intervals() if base is not None else {},
+        },
+        slices=_slices(request.rows, found, base),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """`losses` are summed cross-entropies of the answers, in nats, and `tokens` their lengths, by
+    row; a row whose prompt leaves no room has neither."""
+
+    losses: np.ndarray
+    tokens: np.ndarray
+    outputs: list[str]
+    references: list[str]
+
+    @classmethod
+    def of(cls, outcomes: list[Outcome], references: list[str]) -> _Measured:
+        likelihoods = [outcome.results[0] for outcome in outcomes]
+        return cls(
+            losses=np.array([each["nats"] for each in likelihoods]),
+            tokens=np.array([each["tokens"] for each in likelihoods]),
+            outputs=[outcome.text for outcome in outcomes],
+            references=references,
+        )
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "perplexity": self.perplexity(list(range(len(self.losses)))),
+            "chrf": float(CHRF().corpus_score(self._first_lines(), [self.references]).score),
+        }
+
+    def perplexity(self, rows: list[int]) -> float:
+        tokens = self.tokens[rows].sum()
+        return math.exp(min(self.losses[rows].sum() / max(tokens, 1), _MAX_NATS))
+
+    def intervals(self) -> dict[str, dict[str, Any]]:
+        read = self.tokens > 0
+        metrics = self.metrics()
+        return {
+            "perplexity": perplexity_interval(
+                metrics["perplexity"], self.losses[read], self.tokens[read]
+            ),
+            "chrf": self._chrf_interval(metrics["chrf"]),
+        }
+
+    def _first_lines(self) -> list[str]:
+        return [next(iter(output.strip().splitlines()), "") for output in self.outputs]
+
+    def _chrf_interval(self, value: float) -> dict[str, Any]:
+        """Return sacrebleu's own bootstrap: mean and half the width of the 95 % interval."""
+        drawn = CHRF().corpus_score(self._first_lines(), [self.references], n_bootstrap=RESAMPLES)
+        low, high = drawn._mean - drawn._ci, drawn._mean + drawn._ci
+        return {
+            "low": max(0.0, min(low, value)),
+            "high": min(100.0, max(high, value)),
+            "n": len(self.outputs),
+            "method": METHOD,
+        }
+
+
+def _slices(
+    rows: list[dict[str, Any]], found: _Measured, base: _Measured | None
+) -> list[dict[str, Any]]:
+    """Return perplexity on each part."""
+    read = [index for index in range(len(rows)) if found.tokens[index] > 0]
+    asked = [rows[index]["messages"][:-1] for index in read]
+    parts = (
+        *by_length(["\n".join(turn["content"] for turn in turns) for turns in asked]),
+        *by_turns([sum(turn["role"] == "user" for turn in turns) for turns in asked]),
+    )
+    slices = []
+    for part in parts:
+        chosen = [read[index] for index in part.rows]
+        value = found.perplexity(chosen)
+        slices.append(
+            {
+                "by": part.by,
+                "name": part.name,
+                "metric": "perplexity",
+                "value": value,
+                "baseline": base.perplexity(chosen) if base is not None else None,
+                **perplexity_interval(value, found.losses[chosen], found.tokens[chosen]),
+            }
+        )
+    return slices

@@ -1,0 +1,262 @@
+"""The engine of every task that is not generated token by token: requests share batches.
+
+One thread drives the model. It takes what waits, sorts it by size within each bucket, and runs it
+in small batches, so that many callers share a step and a long input does not pad all others. The
+task's runner does the rest: load, collate, run, split (`workers.engines.runner`).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workers.engines.loading import DTYPES, pick_device
+from workers.engines.names import load_name
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
+from workers.engines.runner import BatchLimits, Cancelled, Item, Runner
+from workers.wire import Done, Failed
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING_ITEMS = 16_384
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One request: its items, and their results as they are filled in."""
+
+    request_id: str
+    items: list[Item]
+    prompt_tokens: int
+    units: int
+    sink: Sink
+    submitted: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    results: list[Any] = field(default_factory=list)
+    missing: int = 0
+    cancelled: bool = False
+
+
+_Place = tuple[_Work, int]
+
+
+class BatchEngine:
+    """One runner and the thread that drives it; see `workers.engines.protocol.Engine`.
+
+    Args:
+        folder: Verified files of one version.
+        runner: Dotted name of the task's runner.
+        architectures: Names of the architectures that may be loaded.
+        threads: CPU threads that torch may use.
+        device: A torch device name; CUDA where there is one by default.
+        dtype: "bfloat16", "float16" or "float32"; the checkpoint's own by default.
+
+    Raises:
+        UnsupportedModel: The folder holds no model that the runner serves.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        runner: str,
+        architectures: Sequence[str],
+        threads: int,
+        device: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._runner: Runner = load_name(runner)(
+            folder,
+            architectures=architectures,
+            device=pick_device(device),
+            dtype=DTYPES[dtype] if dtype else None,
+        )
+        self._limits: BatchLimits = self._runner.limits
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._waiting: deque[_Work] = deque()
+        self._known: dict[str, _Work] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="batch-engine", daemon=True)
+        self._thread.start()
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Raise ValueError: this engine serves one set of weights."""
+        raise ValueError("This task's models take no adapters.")
+
+    def remove_adapter(self, name: str) -> None:
+        """Raise ValueError: this engine serves one set of weights."""
+        raise ValueError("This task's models take no adapters.")
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        """Queue a request; its one `Done` reaches `sink` from the engine's thread."""
+        if request.adapter is not None:
+            raise RequestRefused("This model takes no adapters.", code="adapter_not_found")
+        try:
+            work = self._work(request, sink)
+        except Cancelled:
+            sink(Done("cancelled", 0, 0))
+            return
+        with self._changed:
+            if self._closing:
+                raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
+            if request.request_id in self._known:
+                raise RequestRefused(f"Request {request.request_id} is running already.")
+            waiting = sum(len(each.items) for each in self._waiting)
+            if waiting + len(work.items) > MAX_WAITING_ITEMS:
+                raise RequestRefused(
+                    f"{waiting} inputs are waiting already; try again shortly.",
+                    code="engine_overloaded",
+                    status=429,
+                )
+            self._known[work.request_id] = work
+            self._waiting.append(work)
+            self._changed.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """End a request before its next batch; unknown and ended ones are ignored."""
+        self._runner.cancel(request_id)
+        with self._changed:
+            work = self._known.get(request_id)
+            if work is not None:
+                work.cancelled = True
+
+    def close(self) -> None:
+        """Fail what waits, stop the thread and let go of the model."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._runner.close()
+        self._thread.join()
+        self.__dict__.pop("_runner", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _work(self, request: EngineRequest, sink: Sink) -> _Work:
+        """Return the validated request. Raises RequestRefused and Cancelled."""
+        prepared = self._runner.prepare(request.request_id, request.inputs, request.sampling)
+        if not prepared.items:
+            raise RequestRefused("The request holds no input.")
+        return _Work(
+            request_id=request.request_id,
+            items=prepared.items,
+            prompt_tokens=prepared.prompt_tokens,
+            units=prepared.units,
+            sink=sink,
+            results=[None] * len(prepared.items),
+            missing=len(prepared.items),
+        )
+
+    # What follows runs in the engine's thread.
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)  # OpenMP counts threads for each calling thread
+        while works := self._take():
+            with torch.inference_mode():
+                self._answer(works)
+        stopped = Failed("engine_stopped", "The engine was stopped.", 503)
+        for work in list(self._known.values()):
+            self._finish(work, stopped)
+
+    def _take(self) -> list[_Work]:
+        """Wait for work and take what fills a batch; empty when the engine closes."""
+        with self._changed:
+            while not (self._closing or self._waiting):
+                self._changed.wait()
+            if self._limits.wait_s and not self._closing and not self._fills_a_batch():
+                self._changed.wait_for(
+                    lambda: self._closing or self._fills_a_batch(), self._limits.wait_s
+                )
+            if self._closing:
+                return []
+            works = [self._waiting.popleft()]
+            items = len(works[0].items)
+            while self._waiting and items + len(self._waiting[0].items) <= self._limits.items:
+                works.append(self._waiting.popleft())
+                items += len(works[-1].items)
+            return works
+
+    def _fills_a_batch(self) -> bool:
+        items = sum(len(work.items) for work in self._waiting)
+        return items >= self._limits.items
+
+    def _answer(self, works: list[_Work]) -> None:
+        now = time.monotonic()
+        buckets: defaultdict[Hashable, list[_Place]] = defaultdict(list)
+        for work in works:
+            work.started = now
+            for index, item in enumerate(work.items):
+                buckets[item.bucket].append((work, index))
+        for places in buckets.values():
+            self._answer_bucket(places)
+            if self._closing:
+                return
+        for work in works:
+            if work.cancelled:
+                self._finish(work, _done(work, "cancelled"))
+
+    def _answer_bucket(self, places: list[_Place]) -> None:
+        places.sort(key=lambda place: _item(place).size, reverse=True)
+        while places := [place for place in places if self._wanted(place[0])]:
+            if self._closing:
+                return
+            longest = max(1, _item(places[0]).size)
+            count = max(1, min(self._limits.items, self._limits.size // longest))
+            batch, places = places[:count], places[count:]
+            try:
+                self._answer_batch(batch)
+            except BaseException as error:
+                logger.exception("a batch of %s inputs failed", len(batch))
+                for work, _ in batch:
+                    self._finish(work, Failed("engine_error", "The model failed; try again."))
+                raise_exits(error)
+
+    def _wanted(self, work: _Work) -> bool:
+        """Return whether the request has neither been cancelled nor ended."""
+        return not work.cancelled and work.request_id in self._known
+
+    def _answer_batch(self, batch: Sequence[_Place]) -> None:
+        items = [_item(place) for place in batch]
+        output = self._runner.run(self._runner.collate(items))
+        results = self._runner.split(output, items)
+        for result, (work, index) in zip(results, batch, strict=True):
+            work.results[index] = result
+            work.missing -= 1
+            if not work.missing and not work.cancelled:
+                self._finish(work, _done(work, "stop"))
+
+    def _finish(self, work: _Work, event: Done | Failed) -> None:
+        with self._changed:
+            if self._known.pop(work.request_id, None) is None:
+                return
+        try:
+            work.sink(event)
+        except Exception:
+            logger.exception("the sink of request %s failed", work.request_id)
+
+
+def _item(place: _Place) -> Item:
+    work, index = place
+    return work.items[index]
+
+
+def _done(work: _Work, finish: str) -> Done:
+    return Done(
+        finish_reason=finish,
+        prompt_tokens=work.prompt_tokens,
+        completion_tokens=0,
+        queue_ms=round((work.started - work.submitted) * 1000),
+        results=work.results if finish == "stop" else None,
+        units=work.units,
+    )

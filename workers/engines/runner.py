@@ -1,0 +1,95 @@
+"""The part of a task that the batch engine drives: load, collate, run, split. Knows no Django.
+
+The engine makes the runner from verified files, calls `prepare` for each request from the caller's
+thread, puts items of one bucket from any requests into a batch, and calls
+`collate`, `run` and `split` from its own thread, in inference mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to compute.
+
+    `size` is its length (tokens, samples, pixels): a batch is padded to its longest item, and its
+    items times that length stay within `BatchLimits.size`. Items of different `bucket` never share
+    a batch: use it for shapes and settings that cannot be mixed.
+    """
+
+    payload: Any
+    size: int = 1
+    bucket: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One request, validated: its items, and what it costs. `units` counts in the task's unit."""
+
+    items: list[Item]
+    prompt_tokens: int = 0
+    units: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds on one batch. `wait_s` is how long a lone request waits for others to join it."""
+
+    items: int = 32
+    size: int = 8_192
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOutput:
+    """Bytes of an image or audio file in a result; the worker stores them and sends a reference."""
+
+    data: bytes
+    content_type: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Cancelled(Exception):
+    """The request was cancelled while it was prepared."""
+
+
+class Runner(Protocol):
+    """A loaded model of one task. Constructed with
+    `(folder, *, architectures, device, dtype)`; `architectures` are those of the declaration.
+
+    Raises from the constructor:
+        UnsupportedModel: the folder holds no model that this runner serves.
+    """
+
+    limits: BatchLimits
+
+    def prepare(
+        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Prepared:
+        """Validate a request and turn it into items. Any number of threads may call it.
+
+        Media in `inputs` are `pathlib.Path`s of files that were checked by content.
+
+        Raises:
+            RequestRefused: the request does not fit this model.
+            Cancelled: `cancel` was called meanwhile.
+        """
+
+    def collate(self, items: Sequence[Item]) -> Any:
+        """Return one batch of the items' payloads, on the device."""
+
+    def run(self, batch: Any) -> Any:
+        """Return the model's output for a batch."""
+
+    def split(self, output: Any, items: Sequence[Item]) -> list[Any]:
+        """Return one JSON-able result for each item, in order; media as `MediaOutput`."""
+
+    def cancel(self, request_id: str) -> None:
+        """End `prepare` of a request early; unknown ones are ignored."""
+
+    def close(self) -> None:
+        """Free what the runner holds beside the model."""

@@ -1,0 +1,168 @@
+"""Scores of any classifier: accuracy, macro-F1 and F1 by label, with baselines on the same rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from workers.trainers.evaluation import Outcome
+from workers.trainers.protocol import BadMaterial, EvaluationResult
+from workers.trainers.slices import Part, by_label
+from workers.trainers.uncertainty import f1_intervals
+
+SAMPLES = 8
+# 16 kB.
+RIGHT_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The guess of a simple classifier for each test row. `trained_on` counts its training rows."""
+
+    name: str
+    guesses: list[str]
+    trained_on: int
+
+
+def majority(truth: Sequence[str]) -> Baseline:
+    """Answer every row with the most frequent label of the same rows: the best constant answer."""
+    label, _ = Counter(truth).most_common(1)[0]
+    return Baseline(f"always “{label}”", [label] * len(truth), 0)
+
+
+def score_classifier(
+    *,
+    truth: Sequence[str],
+    outcomes: Sequence[Outcome],
+    shown: Sequence[dict[str, Any]],
+    baselines: Sequence[Baseline] = (),
+    parts: Sequence[Part] = (),
+) -> EvaluationResult:
+    """Compare the best label of each outcome with `truth`.
+
+    Args:
+        truth: The right label of each row.
+        outcomes: For each row one result [{label, score}, …] of every label, best first.
+        shown: What to show of each row beside its sample, such as {"input": text}.
+        baselines: Compared on the same rows; the first one is the one that numbers are held
+            against. The best constant answer always comes last.
+        parts: Slices to measure accuracy on, beside those by label.
+
+    Raises:
+        BadMaterial: a row's label is none that the version knows.
+    """
+    truth = list(truth)
+    ranked = [outcome.results[0] for outcome in outcomes]
+    labels = sorted(entry["label"] for entry in ranked[0])
+    unknown = sorted(set(truth) - set(labels))
+    if unknown:
+        raise BadMaterial(
+            f"The data has the label {unknown[0]!r}; the version knows {', '.join(labels)}."
+        )
+    guesses = [entries[0]["label"] for entries in ranked]
+    usable = [each for each in baselines if set(each.guesses) <= set(labels)]
+    compared = [*usable, majority(truth)]
+    first = compared[0]
+    metrics = _scores(truth, guesses, labels)
+    baseline = _scores(truth, first.guesses, labels)
+    return EvaluationResult(
+        metrics=metrics,
+        baseline=baseline,
+        baseline_name=first.name,
+        sample_size=len(truth),
+        details={
+            "confusion_matrix": {
+                "labels": labels,
+                "matrix": confusion_matrix(truth, guesses, labels=labels).tolist(),
+            },
+            "per_class": {
+                label: {"f1": metrics[f"f1_{label}"], "support": truth.count(label)}
+                for label in labels
+            },
+            "samples": [
+                {
+                    **row,
+                    "expected": expected,
+                    "output": entries[0]["label"],
+                    "score": round(float(entries[0]["score"]), 4),
+                }
+                for row, expected, entries in zip(
+                    shown[:SAMPLES], truth[:SAMPLES], ranked[:SAMPLES], strict=True
+                )
+            ],
+            "baselines": [_baseline(each, truth, labels) for each in compared],
+            **_right(truth, guesses),
+        },
+        intervals={
+            "metrics": f1_intervals(*_numbers(truth, guesses, labels), metrics, labels),
+            "baseline": f1_intervals(*_numbers(truth, first.guesses, labels), baseline, labels),
+        },
+        slices=_slices(truth, guesses, first, [*by_label(truth), *parts]),
+    )
+
+
+def _baseline(baseline: Baseline, truth: list[str], labels: list[str]) -> dict[str, Any]:
+    scores = _scores(truth, baseline.guesses, labels)
+    return {
+        "name": baseline.name,
+        "metrics": {name: scores[name] for name in ("accuracy", "macro_f1")},
+        "trained_on": baseline.trained_on,
+        **_right(truth, baseline.guesses),
+    }
+
+
+def _numbers(
+    truth: list[str], guesses: list[str], labels: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    number = {label: index for index, label in enumerate(labels)}
+    return (
+        np.array([number[label] for label in truth]),
+        np.array([number[label] for label in guesses]),
+    )
+
+
+def _right(truth: list[str], guesses: list[str]) -> dict[str, Any]:
+    """Return which rows were right, one bit each; nothing for data too long to keep that of."""
+    if len(truth) > RIGHT_ROWS:
+        return {}
+    right = [label == guess for label, guess in zip(truth, guesses, strict=True)]
+    return {"right": {"n": len(right), "bits": np.packbits(right).tobytes().hex()}}
+
+
+def _slices(
+    truth: list[str], guesses: list[str], compared: Baseline, parts: Sequence[Part]
+) -> list[dict[str, Any]]:
+    """Return accuracy on each part; within one label that is its recall, and a constant answer is
+    no measure for it."""
+    right = np.array([label == guess for label, guess in zip(truth, guesses, strict=True)])
+    theirs = np.array(
+        [label == guess for label, guess in zip(truth, compared.guesses, strict=True)]
+    )
+    constant = compared.trained_on == 0
+    return [
+        {
+            "by": part.by,
+            "name": part.name,
+            "n": len(part.rows),
+            "metric": "accuracy",
+            "value": float(right[part.rows].mean()),
+            "baseline": None
+            if constant and part.by == "label"
+            else float(theirs[part.rows].mean()),
+        }
+        for part in parts
+    ]
+
+
+def _scores(truth: list[str], guesses: list[str], labels: list[str]) -> dict[str, float]:
+    by_label = f1_score(truth, guesses, labels=labels, average=None, zero_division=0)
+    return {
+        "accuracy": float(accuracy_score(truth, guesses)),
+        "macro_f1": float(np.mean(by_label)),
+        **{f"f1_{label}": float(score) for label, score in zip(labels, by_label, strict=True)},
+    }

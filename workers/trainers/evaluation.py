@@ -1,0 +1,240 @@
+"""Measure a version on dataset rows through the engine and the runner that serve it.
+
+One evaluator for every task: each row becomes an inference request, and the task's score function
+turns rows and results into metrics. So what is measured is what is served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.names import load_name
+from workers.engines.protocol import Engine, EngineRequest, RequestRefused
+from workers.trainers.protocol import (
+    BadMaterial,
+    Cancelled,
+    EvaluationRequest,
+    EvaluationResult,
+    Progress,
+)
+from workers.trainers.training import read_rows
+from workers.wire import Delta, Done, Event, Failed
+
+# Requests in the engine at once: enough to fill its batches.
+IN_FLIGHT = 64
+# More rows than this share that the model cannot read make the result meaningless.
+MAX_SHARE_LEFT_OUT = 0.05
+ADAPTER = "version"
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to one row: generated text, and the results of a batch runner."""
+
+    text: str
+    results: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Everything that a score function gets.
+
+    `outcomes` belong to `rows`, one by one. `base_outcomes` are the answers of the untuned base to
+    the same rows; None unless the version is an adapter. `train_rows` are the rows that the version
+    was trained on, where the task asks for them. Media columns hold `pathlib.Path`s.
+    """
+
+    rows: list[dict[str, Any]]
+    outcomes: list[Outcome]
+    base_outcomes: list[Outcome] | None
+    train_rows: list[dict[str, Any]] | None
+    progress: Progress
+
+
+Score = Callable[[ScoreRequest], EvaluationResult]
+
+
+def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult:
+    """Answer every row with the version, and with its base where it is an adapter; then score.
+
+    Raises:
+        BadMaterial: files or rows cannot be used, or too many rows cannot be answered.
+        Cancelled: `progress` said so.
+    """
+    plan = request.plan
+    rows = read_rows(request.data_file, lambda row: True, "the task's schema")
+    rows = [_with_media(row, plan.media_columns, request.media) for row in rows[: request.max_rows]]
+    asked = [plan.request(row) for row in rows]
+    passes = 1 if request.base is None else 2
+    engine = _load(request)
+    try:
+        run = _Run(engine, progress, total=len(rows) * passes)
+        found = run.answer(asked, ADAPTER if request.base is not None else None)
+        base = run.answer(asked, None) if request.base is not None else None
+    finally:
+        engine.close()
+    kept = [index for index, outcome in enumerate(found) if outcome is not None]
+    left_out = len(rows) - len(kept)
+    if left_out > MAX_SHARE_LEFT_OUT * len(rows):
+        raise BadMaterial(
+            f"{left_out} of {len(rows)} rows cannot be answered by the model; the first: "
+            f"{run.refusal} Use rows that it can read."
+        )
+    if left_out:
+        progress.warn(f"{left_out} of {len(rows)} rows are left out; the first: {run.refusal}")
+    score: Score = load_name(plan.score)
+    result = score(
+        ScoreRequest(
+            rows=[rows[index] for index in kept],
+            outcomes=[_answered(found[index]) for index in kept],
+            base_outcomes=None if base is None else [_answered(base[index]) for index in kept],
+            train_rows=None if request.train_file is None else _read_json_lines(request.train_file),
+            progress=progress,
+        )
+    )
+    if left_out:
+        result.details["rows_left_out"] = left_out
+    return result
+
+
+def _with_media(row: dict[str, Any], columns: Sequence[str], folder: Path | None) -> dict[str, Any]:
+    if not columns:
+        return row
+    if folder is None:
+        raise BadMaterial("The dataset's media files are missing.")
+    return {**row, **{name: folder / row[name] for name in columns}}
+
+
+def _load(request: EvaluationRequest) -> Engine:
+    plan = request.plan
+    try:
+        engine: Engine = load_name(plan.engine)(
+            request.version if request.base is None else request.base,
+            architectures=plan.architectures,
+            runner=plan.runner,
+            threads=os.cpu_count() or 1,
+        )
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The version cannot be evaluated. {error}") from error
+    if request.base is not None:
+        try:
+            engine.add_adapter(ADAPTER, request.version)
+        except ValueError as error:
+            engine.close()
+            raise BadMaterial(f"The version cannot be evaluated. {error}") from error
+    return engine
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The answer of one row while it grows."""
+
+    finished: Callable[[], None]
+    parts: list[str] = field(default_factory=list)
+    done: Done | None = None
+    failed: Failed | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            self.parts.append(event.text)
+            return
+        if isinstance(event, Done):
+            self.done = event
+        elif isinstance(event, Failed):
+            self.failed = event
+        else:
+            return
+        self.finished()
+
+
+class _Run:
+    """Requests on one engine, a bounded number at a time; counts rows for the progress."""
+
+    def __init__(self, engine: Engine, progress: Progress, total: int) -> None:
+        self._engine = engine
+        self._progress = progress
+        self._total = total
+        self._answered = 0
+        self._changed = threading.Condition()
+        self._running = 0
+        self.refusal = ""
+
+    def answer(
+        self, asked: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], adapter: str | None
+    ) -> list[Outcome | None]:
+        """Return the outcome of each request; None where the engine refused it.
+
+        Raises:
+            BadMaterial: the engine broke on a request.
+            Cancelled: `progress` said so.
+        """
+        pending: list[_Pending | None] = []
+        for number, (inputs, options) in enumerate(asked):
+            self._wait_until_below(IN_FLIGHT)
+            sink = _Pending(self._one_less)
+            request = EngineRequest(
+                request_id=f"{adapter or 'alone'}-{number}",
+                inputs=dict(inputs),
+                sampling=dict(options),
+                adapter=adapter,
+            )
+            with self._changed:
+                self._running += 1
+            try:
+                self._engine.submit(request, sink)
+            except RequestRefused as error:
+                self._one_less()
+                self.refusal = self.refusal or f"Row {number + 1}: {error}"
+                pending.append(None)
+            else:
+                pending.append(sink)
+        self._wait_until_below(1)
+        return [
+            None if each is None else _outcome(number, each) for number, each in enumerate(pending)
+        ]
+
+    def _one_less(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._answered += 1
+            self._changed.notify_all()
+
+    def _wait_until_below(self, limit: int) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._running < limit, _POLL_S)
+                below, answered = self._running < limit, self._answered
+            if self._progress.should_stop():
+                raise Cancelled
+            if below:
+                if answered:
+                    self._progress.metric(answered, self._total, {})
+                return
+
+
+def _outcome(number: int, pending: _Pending) -> Outcome:
+    if pending.done is None:
+        failed = pending.failed
+        raise BadMaterial(
+            f"The model failed on row {number + 1}: {failed.message if failed else 'no answer'}"
+        )
+    return Outcome("".join(pending.parts), pending.done.results or [])
+
+
+def _answered(outcome: Outcome | None) -> Outcome:
+    if outcome is None:
+        raise BadMaterial("The base cannot answer a row that the version answers.")
+    return outcome
+
+
+def _read_json_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
