@@ -35,9 +35,19 @@ class MediaInput:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaResult:
+    """Bytes of one image or audio file in `Answer.results`, where the runner returned a
+    `MediaOutput`."""
+
+    data: bytes
+    content_type: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The engine's whole answer. `text` is what was generated; `results` is what a batch runner
-    returned, one entry for each input. `units` counts in the unit of the task."""
+    returned, one entry for each of its items. `units` counts in the unit of the task."""
 
     finish_reason: str
     prompt_tokens: int
@@ -101,18 +111,12 @@ class Plan:
 class Endpoint:
     """A path and its reading of a body.
 
-    `read(body, request_id, name)` returns the plan. `name` is the last segment of the path where
-    `named` is true: the deployment, for clients that put it into the URL. `content_types` are those
-    that it takes. `media_type` of the answer is documented as JSON unless `answers` says otherwise.
-    `request` is the JSON schema's model, for OpenAPI.
-
-    Raises from `read`:
-        RequestInvalid: the first thing wrong with the body.
+    `read(body, request_id, name)` returns the plan, or raises RequestInvalid. `name` is the last
+    segment of the path where `named` is true: the deployment, for clients that put it into the URL.
+    `content_types` are those that it takes; `image/*` stands for every image type.
     """
 
     path: str
     read: Callable[[Body, str, str], Plan]
-    title: str = ""
     named: bool = False
     content_types: tuple[str, ...] = ("application/json",)
-    sample: Mapping[str, Any] | None = None

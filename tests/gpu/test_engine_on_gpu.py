@@ -10,6 +10,8 @@ from tests.unit.workers.recording import ask
 
 pytestmark = [pytest.mark.gpu, pytest.mark.torch]
 
+LLAMA = ("LlamaForCausalLM",)
+
 PROMPTS = ["The capital of France is", "def add(a, b):\n    return", "1, 2, 3," * 12]
 
 
@@ -60,7 +62,7 @@ def test_closing_gives_the_memory_back(folder: Path) -> None:
     from workers.engines.generation import GenerationEngine
 
     before = torch.cuda.memory_allocated()
-    engine = GenerationEngine(folder, architectures=("LlamaForCausalLM",), threads=1)
+    engine = GenerationEngine(folder, architectures=LLAMA, threads=1)
     ask(engine, PROMPTS, max_tokens=8)
     assert torch.cuda.memory_allocated() > before
     engine.close()

@@ -1,0 +1,119 @@
+"""Multipart request bodies (RFC 7578), for endpoints that take files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import Any
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser
+
+from registry.catalog.requests import Body, RequestInvalid
+
+MAX_PARTS = 64
+MAX_HEADER_BYTES = 4_096
+MAX_FIELD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Text fields by name, in order, and the one file of each file field."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def parse_form(body: Body) -> Form:
+    """Return the form that a multipart body holds.
+
+    Raises:
+        RequestInvalid: it is malformed, has more than 64 parts, a field is over 64 KiB or not
+            UTF-8, or two files have one name.
+    """
+    header = Message()
+    header["content-type"] = f"{body.content_type}; {body.parameters}"
+    boundary = header.get_param("boundary")
+    if not isinstance(boundary, str) or not boundary:
+        raise RequestInvalid("The multipart body names no boundary.", code="invalid_multipart")
+    reader = _Reader()
+    try:
+        parser = MultipartParser(boundary.encode("latin-1", "replace"), reader.callbacks())
+        parser.write(body.data)
+        parser.finalize()
+    except MultipartParseError as error:
+        raise RequestInvalid(
+            f"The multipart body cannot be read: {error}.", code="invalid_multipart"
+        ) from None
+    if not reader.ended:
+        raise RequestInvalid("The multipart body ends too early.", code="invalid_multipart")
+    return reader.form
+
+
+class _Reader:
+    """Collects parts as the parser meets them."""
+
+    def __init__(self) -> None:
+        self.form = Form()
+        self.ended = False
+        self._parts = 0
+        self._header = bytearray()
+        self._value = bytearray()
+        self._headers: dict[str, str] = {}
+        self._data = bytearray()
+
+    def callbacks(self) -> dict[str, Any]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._grow(self._header, data[start:end]),
+            "on_header_value": lambda data, start, end: self._grow(self._value, data[start:end]),
+            "on_header_end": self._end_header,
+            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise RequestInvalid(
+                f"The multipart body has more than {MAX_PARTS} parts.", code="invalid_multipart"
+            )
+        self._headers, self._data = {}, bytearray()
+
+    def _grow(self, target: bytearray, data: bytes) -> None:
+        target.extend(data)
+        if len(target) > MAX_HEADER_BYTES:
+            raise RequestInvalid(
+                "A header of the multipart body is too long.", code="invalid_multipart"
+            )
+
+    def _end_header(self) -> None:
+        name = self._header.decode("latin-1").strip().lower()
+        self._headers[name] = self._value.decode("utf-8", "replace").strip()
+        self._header, self._value = bytearray(), bytearray()
+
+    def _end_part(self) -> None:
+        given = Message()
+        given["content-disposition"] = self._headers.get("content-disposition", "")
+        name = given.get_param("name", header="content-disposition")
+        if not isinstance(name, str) or not name:
+            raise RequestInvalid(
+                "A part of the multipart body has no name.", code="invalid_multipart"
+            )
+        data = bytes(self._data)
+        if given.get_param("filename", header="content-disposition") is not None:
+            if name in self.form.files:
+                raise RequestInvalid(f"The file {name[:80]} comes twice.", param=name[:80])
+            self.form.files[name] = data
+            return
+        if len(data) > MAX_FIELD_BYTES:
+            raise RequestInvalid(f"The field {name[:80]} is too long.", param=name[:80])
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise RequestInvalid(f"The field {name[:80]} is not UTF-8.", param=name[:80]) from None
+        self.form.fields.setdefault(name, []).append(text)
+
+    def _end(self) -> None:
+        self.ended = True
