@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from governance.usage.units import Unit
+from governance.usage.units import Unit as Unit
 from registry.catalog.endpoints import Endpoint
 
 # The two engines that carry all tasks.
