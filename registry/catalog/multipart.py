@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import Any
 
 from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser
+from python_multipart.multipart import MultipartCallbacks, MultipartParser
 
 from registry.catalog.requests import Body, RequestInvalid
 
@@ -62,7 +61,7 @@ class _Reader:
         self._headers: dict[str, str] = {}
         self._data = bytearray()
 
-    def callbacks(self) -> dict[str, Any]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._grow(self._header, data[start:end]),

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from registry.catalog import TASKS
+from registry.catalog import TASKS, discovered
 from registry.releases.models import Release
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import release
@@ -57,7 +57,7 @@ class Loading:
 def loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loading]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(TASKS, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
     echo.MAY_LOAD.clear()
     worker = Loading()
     yield worker

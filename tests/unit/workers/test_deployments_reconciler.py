@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from registry import store
-from registry.catalog import TASKS
+from registry.catalog import TASKS, discovered
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from tests.unit.workers import company, echo
@@ -98,7 +98,7 @@ def changed(version: ModelVersion) -> Iterator[None]:
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(TASKS, task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
     worker = Worker()
     yield worker
     worker.host.close()

@@ -48,8 +48,8 @@ def finished(base: ModelVersion, seconds: float, *, where: str = "clinical", **c
 
 
 def estimate(base: ModelVersion, rows: int = 200, method: str = "full", **given: Any) -> Any:
-    task = get_task("text-classification")
-    settings = task.hyperparameters.model_validate(given).model_dump()
+    recipe = get_task("text-classification").recipe("full")
+    settings = recipe.hyperparameters.model_validate(given).model_dump()
     return fine_tune_estimate(base=base, method=method, rows=rows, settings=settings)
 
 
@@ -83,7 +83,8 @@ def test_fast_and_slow_jobs_of_every_department_make_a_range_with_its_price(
 
 def test_steps_that_are_stated_outweigh_epochs(base: ModelVersion) -> None:
     finished(base, 16, method="lora")
-    settings = get_task("text-generation").hyperparameters.model_validate({"max_steps": 20})
+    lora = get_task("text-generation").recipe("lora")
+    settings = lora.hyperparameters.model_validate({"max_steps": 20})
     found = fine_tune_estimate(
         base=base, method="lora", rows=10_000, settings=settings.model_dump()
     )

@@ -49,6 +49,8 @@ def plan(deployment_id: int = 1, *, adapter: str = "", hour: float = 1.0) -> Loa
         name="docs",
         task="text-generation",
         engine=ENGINE,
+        runner="",
+        architectures=(),
         digest=(on_it or base).digest,
         expires_at=time.time() + 3600 * hour,
         weights=base,

@@ -1,0 +1,120 @@
+"""Tasks are found by entry point, and a broken plug-in harms only its own task."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from governance.errors import InvalidInput
+from registry import catalog
+from registry.catalog import TASKS, discovered, get_task, load_tasks
+from registry.catalog.columns import ImageFile, media_columns
+from registry.catalog.declaration import Task
+
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = EntryPoint("text-generation", "tasks.text_generation:TASK", catalog.GROUP)
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Write a module outside of the tree; returns its entry point."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(module: str, code: str, name: str = "mine") -> EntryPoint:
+        (tmp_path / f"{module}.py").write_text(code)
+        return EntryPoint(name, f"{module}:TASK", catalog.GROUP)
+
+    return write
+
+
+def test_a_plug_in_that_raises_at_import_makes_its_task_unavailable_with_the_reason(
+    plug_in: Any,
+) -> None:
+    broken = plug_in("broken_plug_in", "raise RuntimeError('needs a license file')")
+    tasks, unavailable = load_tasks([broken, TEXT])
+    assert list(tasks) == ["text-generation"]
+    assert unavailable == {"mine": "RuntimeError: needs a license file"}
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "reason"),
+    [
+        ("TASK = 3", "mine", "is not a registry.catalog.declaration.Task"),
+        ("from tasks.text_generation import TASK", "mine", "its entry point is 'mine'"),
+        ("import nothing_like_it", "mine", "No module named 'nothing_like_it'"),
+        ("", "mine", "has no attribute 'TASK'"),
+    ],
+)
+def test_what_is_no_declaration_is_unavailable_with_the_reason(
+    plug_in: Any, code: str, name: str, reason: str
+) -> None:
+    module = f"odd_plug_in_{abs(hash(code))}"
+    _, unavailable = load_tasks([plug_in(module, code, name)])
+    assert reason in unavailable[name]
+
+
+def test_a_second_package_cannot_take_a_task_or_a_path_over(plug_in: Any) -> None:
+    same = plug_in("same_plug_in", "from tasks.text_generation import TASK", "text-generation")
+    other = plug_in(
+        "other_plug_in",
+        "import dataclasses\nfrom tasks.text_generation import TASK\n"
+        "TASK = dataclasses.replace(TASK, name='other')\n",
+        "other",
+    )
+    tasks, unavailable = load_tasks([TEXT, same, other])
+    assert list(tasks) == ["text-generation"]
+    assert "already provides" in unavailable["text-generation"]
+    assert "/v1/chat/completions already serves text-generation" in unavailable["other"]
+
+
+def test_an_unavailable_task_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(discovered()[1], "mine", "RuntimeError: needs a license file")
+    with pytest.raises(InvalidInput, match="needs a license file") as refused:
+        get_task("mine")
+    assert refused.value.code == "task_unavailable"
+    with pytest.raises(InvalidInput, match="no task 'nothing'"):
+        get_task("nothing")
+
+
+def test_declarations_load_neither_django_nor_torch() -> None:
+    code = (
+        "import sys\nfrom registry.catalog import TASKS, unavailable_tasks\n"
+        "assert len(TASKS) >= 3 and not unavailable_tasks(), unavailable_tasks()\n"
+        "loaded = {'torch', 'transformers', 'django', 'diffusers'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_media_columns_are_read_from_the_row_schema() -> None:
+    from pydantic import BaseModel
+
+    class Row(BaseModel):
+        image: ImageFile
+        label: str
+
+    assert media_columns(Row) == {"image": "image"}
+    assert media_columns(get_task("text-classification").row) == {}
+
+
+@pytest.mark.parametrize("task", list(TASKS.values()), ids=lambda task: task.name)
+def test_every_declaration_is_consistent(task: Task) -> None:
+    for example in task.examples:
+        row = task.row.model_validate(example).model_dump()
+        assert isinstance(task.row_input(row), str)
+        if task.evaluation is not None:
+            inputs, options = task.evaluation.request(row)
+            assert isinstance(inputs, dict)
+            assert isinstance(options, dict)
+    if task.evaluation is not None:
+        assert task.metric(task.primary_metric)
+    for recipe in task.recipes:
+        assert recipe.makes in {"full", "adapter"}
+        recipe.hyperparameters()
+    assert dataclasses.is_dataclass(task)
