@@ -92,7 +92,7 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     assert manifest.base_digest is None
     assert job.result["metrics"]
     made_with = job.result["parameters"]
-    assert made_with["trainer"] == "workers.trainers.classifier:train"
+    assert made_with["trainer"] == "tasks.text_classification.fine_tune:train"
     assert made_with["library_torch"] == importlib.metadata.version("torch")
     assert made_with["epochs"] == 1
     assert not workspace.inputs_folder(job.pk, 1).exists()
