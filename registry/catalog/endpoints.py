@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from registry.catalog.requests import Body
 
@@ -25,11 +25,11 @@ class MediaInput:
     """Bytes of one image or audio file inside `Plan.inputs`.
 
     The gateway checks them by content, moves them to the media store and puts a reference in their
-    place; the runner finds a `pathlib.Path` there. `kind` is `image` or `audio`; `param` names the
+    place; the runner finds a binary stream there. `kind` is `image` or `audio`; `param` names the
     request's field in errors.
     """
 
-    kind: str
+    kind: Literal["image", "audio"]
     data: bytes
     param: str
 
@@ -113,10 +113,12 @@ class Endpoint:
 
     `read(body, request_id, name)` returns the plan, or raises RequestInvalid. `name` is the last
     segment of the path where `named` is true: the deployment, for clients that put it into the URL.
-    `content_types` are those that it takes; `image/*` stands for every image type.
+    `content_types` are those that it takes; `image/*` stands for every image type. An endpoint that
+    `carries_media`, in requests or answers, takes bodies as large as a media file may be.
     """
 
     path: str
     read: Callable[[Body, str, str], Plan]
     named: bool = False
     content_types: tuple[str, ...] = ("application/json",)
+    carries_media: bool = False

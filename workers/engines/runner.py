@@ -72,7 +72,8 @@ class Runner(Protocol):
     ) -> Prepared:
         """Validate a request and turn it into items. Any number of threads may call it.
 
-        Media in `inputs` are `pathlib.Path`s of files that were checked by content.
+        Media in `inputs` are binary streams, or `pathlib.Path`s, of files that were checked by
+        content.
 
         Raises:
             RequestRefused: the request does not fit this model.

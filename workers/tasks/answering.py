@@ -7,8 +7,14 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import replace
+from io import BytesIO
+from typing import Any
 
+from governance.errors import DomainError
+from registry.media.store import MediaReference, media_open, media_put
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
+from workers.engines.runner import MediaOutput
+from workers.references import contains, is_reference, swapped
 from workers.sealing import LONGEST_S, ReplySeals
 from workers.tasks.device import DeviceClock
 from workers.tasks.hosting import EngineHost, Loaded
@@ -57,6 +63,8 @@ class Answer:
             self._text.append(event.text)
             self._tokens += event.tokens
             return
+        if isinstance(event, Done):
+            event = _with_references(event)
         if isinstance(event, Done):
             if self._text:
                 self._send(Delta("".join(self._text), self._tokens))
@@ -133,7 +141,7 @@ class Answerer:
         loaded.engine.submit(
             EngineRequest(
                 request_id=request.request_id,
-                inputs=request.inputs,
+                inputs=_with_media(request.inputs),
                 sampling=request.sampling,
                 adapter=loaded.adapter,
             ),
@@ -172,6 +180,44 @@ class Answerer:
         if now >= min(request.expires_at or loaded.plan.expires_at, loaded.plan.expires_at):
             return Failed("release_expired", f"The release of {name} has expired.", 403)
         return None
+
+
+def _with_media(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs with a binary stream in place of each reference to media.
+
+    Raises:
+        RequestRefused: a file is gone, or is not the one that was checked.
+    """
+
+    def opened(value: dict[str, Any]) -> BytesIO:
+        try:
+            return media_open(MediaReference.from_json(value))
+        except DomainError as error:
+            raise RequestRefused(error.message, code="media_gone", status=503) from error
+
+    found: dict[str, Any] = swapped(inputs, is_reference, opened)
+    return found
+
+
+def _is_output(value: Any) -> bool:
+    return isinstance(value, MediaOutput)
+
+
+def _with_references(done: Done) -> Done | Failed:
+    """Return the end with a reference in place of each file that the runner made."""
+
+    if not contains(done.results, _is_output):
+        return done
+
+    def stored(value: MediaOutput) -> dict[str, Any]:
+        reference = media_put(value.data, content_type=value.content_type)
+        return {**reference.to_json(), "details": dict(value.details)}
+
+    try:
+        made = swapped(done.results, _is_output, stored)
+    except DomainError as error:
+        return Failed("media_unavailable", error.message, 503)
+    return replace(done, results=made)
 
 
 def _gone(request: InferenceRequest) -> Failed:

@@ -47,6 +47,7 @@ from assay.gateway.http import (
     read_body,
     respond,
 )
+from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.runtime import Runtime
@@ -179,8 +180,28 @@ class Opening:
 async def _infer(
     runtime: Runtime, call: Call, opening: Opening, scope: Scope, receive: Receive, send: Send
 ) -> None:
+    if not opening.route.endpoint.carries_media:
+        await _run(runtime, call, opening, None, scope, receive, send)
+        return
+    media = runtime.media.open()
+    try:
+        await _run(runtime, call, opening, media, scope, receive, send)
+    finally:
+        runtime.ledger.spawn(media.close())
+
+
+async def _run(
+    runtime: Runtime,
+    call: Call,
+    opening: Opening,
+    media: RequestMedia | None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
     endpoint, token = opening.route.endpoint, opening.token
-    body = await read_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES, endpoint.content_types)
+    limit = settings.GATEWAY_MAX_BODY_BYTES if media is None else media_body_limit()
+    body = await read_body(scope, receive, limit, endpoint.content_types)
     plan = endpoint.read(body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream
     circumstances = replace(opening.circumstances, tokens=plan.tokens)
@@ -202,7 +223,7 @@ async def _infer(
     require_ready(call.deployment)
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so no request is let through.", retry_after=2)
-    await Execution(runtime, call, plan, application, admitted).run(receive, send)
+    await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
 
 
 async def _list_models(call: Call, visible: list[tuple[DeploymentEntry, bool]], send: Send) -> None:

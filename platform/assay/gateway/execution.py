@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
@@ -14,6 +15,7 @@ from assay.gateway.call import Call
 from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_json
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.ledger import Settlement
+from assay.gateway.media import RequestMedia
 from assay.gateway.metrics import TOKENS, UNITS
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
@@ -52,6 +54,7 @@ class Execution:
         plan: Plan,
         application: Application,
         admitted: Admitted,
+        media: RequestMedia | None = None,
     ) -> None:
         self._runtime = runtime
         self._call = call
@@ -62,6 +65,8 @@ class Execution:
         self._limit: asyncio.Timeout | None = None
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
+        self._media = media
+        self._inputs = plan.inputs
         # The most that it can cost; what it is charged when neither worker nor gateway can say.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
@@ -96,6 +101,8 @@ class Execution:
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
+        if self._media is not None:
+            self._inputs, self._units = await self._media.store(self._plan, self._deployment.unit)
         try:
             reservation = await self._runtime.quotas.reserve(
                 entry=self._admission(),
@@ -163,7 +170,7 @@ class Execution:
             digest=self._deployment.digest,
             task=self._deployment.task,
             reply_stream=self._runtime.replies.stream,
-            inputs=self._plan.inputs,
+            inputs=self._inputs,
             sampling=self._plan.sampling,
             stream=self._plan.stream,
             enqueued_at=now,
@@ -200,7 +207,10 @@ class Execution:
         while isinstance(event := await self._take(inbox), Delta):
             texts.append(event.text)
         units = await self._settle(event)
-        shown = self._plan.renderer.whole(_answer_of(event, "".join(texts)))
+        answer = _answer_of(event, "".join(texts))
+        if self._media is not None:
+            answer = replace(answer, results=await self._media.results(answer.results))
+        shown = self._plan.renderer.whole(answer)
         if not isinstance(shown, Rendered):
             shown = Rendered(encode(dumps(shown)), "application/json")
         self._call.responding = True

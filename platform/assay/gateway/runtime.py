@@ -13,6 +13,7 @@ from redis.retry import Retry
 from assay.gateway.admission import Running
 from assay.gateway.dispatch import Dispatcher
 from assay.gateway.ledger import Ledger
+from assay.gateway.media import MediaDesk
 from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
@@ -56,6 +57,7 @@ class Runtime:
         self.refresher = Refresher(self.client)
         self.running = Running(self.refresher)
         self.dispatcher = Dispatcher(self.client, wire)
+        self.media = MediaDesk()
 
     def start(self) -> None:
         self.running.start()
@@ -72,6 +74,7 @@ class Runtime:
         await self.refresher.stop()
         await self.running.stop()
         await self.dispatcher.stop()
+        await self.media.stop()
         await asyncio.gather(self.client.aclose(), self._reader.aclose())
         for owner in (self.client, self._reader):
             await owner.connection_pool.disconnect()

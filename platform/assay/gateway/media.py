@@ -1,0 +1,159 @@
+"""Media of requests and answers: checked by content, moved through the short-lived store."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.conf import settings
+
+from governance.errors import InvalidInput, NotFound, Unavailable
+from governance.usage.units import Unit
+from registry.catalog.endpoints import MediaInput, MediaResult, Plan
+from registry.media.checks import Media, check_media
+from registry.media.errors import MediaRejected
+from registry.media.store import MediaReference, media_open, media_put, media_remove
+from workers.references import contains, is_reference, swapped
+
+# Bodies of media that one gateway process holds in memory at a time.
+AT_ONCE = 16
+_PIXELS_PER_MEGAPIXEL = 1_000_000
+# A body in base64 is a third longer; what stands around the media is short.
+_OVERHEAD_BYTES = 64 * 1024
+
+
+def media_body_limit() -> int:
+    """Return how many bytes a body that carries media may have."""
+    return math.ceil(settings.MEDIA_LIMITS.bytes * 4 / 3) + _OVERHEAD_BYTES
+
+
+class MediaDesk:
+    """Bounds what media bodies take of a gateway's memory, and works on files in threads."""
+
+    def __init__(self) -> None:
+        self._free = AT_ONCE
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-media")
+
+    def open(self) -> RequestMedia:
+        """Return the media of a new request.
+
+        Raises:
+            Unavailable: as many as fit into memory are being read already.
+        """
+        if self._free == 0:
+            raise Unavailable("Too many media files are being received.", retry_after=2)
+        self._free -= 1
+        return RequestMedia(self._threads, self._give_back)
+
+    def _give_back(self) -> None:
+        self._free += 1
+
+    async def stop(self) -> None:
+        """Wait for the threads."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+
+class RequestMedia:
+    """The media of one request. `close` it when the answer has left."""
+
+    def __init__(self, threads: ThreadPoolExecutor, give_back: Callable[[], None]) -> None:
+        self._threads = threads
+        self._give_back: Callable[[], None] | None = give_back
+        self._kept: list[MediaReference] = []
+
+    async def store(self, plan: Plan, unit: Unit) -> tuple[dict[str, Any], int]:
+        """Check each media input by content and put a reference in its place.
+
+        Returns:
+            The inputs, and the units that the request costs at most.
+
+        Raises:
+            MediaRejected: a file is of another kind, out of bounds, or broken.
+            Unavailable: the store is full.
+        """
+        loop = asyncio.get_running_loop()
+        inputs, media = await loop.run_in_executor(self._threads, self._store, plan.inputs)
+        self._release()
+        return inputs, _units(plan, unit, media)
+
+    def _store(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[Media]]:
+        found: list[Media] = []
+
+        def keep(value: MediaInput) -> dict[str, Any]:
+            checked = _checked(value)
+            reference = media_put(value.data, content_type=checked.content_type)
+            self._kept.append(reference)
+            found.append(checked)
+            return reference.to_json()
+
+        return swapped(given, lambda value: isinstance(value, MediaInput), keep), found
+
+    async def results(self, given: list[Any]) -> list[Any]:
+        """Return an answer's results with the bytes of media in place of their references.
+
+        Raises:
+            Unavailable: a file is gone, or differs from its reference.
+        """
+        if not contains(given, is_reference):
+            return given
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._results, given)
+
+    def _results(self, given: list[Any]) -> list[Any]:
+        def read(value: dict[str, Any]) -> MediaResult:
+            details = {name: value[name] for name in value if name == "details"}
+            try:
+                reference = MediaReference.from_json(
+                    {name: value[name] for name in value if name != "details"}
+                )
+                self._kept.append(reference)
+                data = media_open(reference).read()
+            except (InvalidInput, NotFound) as error:
+                raise Unavailable(
+                    "The answer's media file is gone; send the request again.", retry_after=1
+                ) from error
+            return MediaResult(data, reference.content_type, details.get("details") or {})
+
+        found: list[Any] = swapped(given, is_reference, read)
+        return found
+
+    async def close(self) -> None:
+        """Remove the files; what fails is swept later."""
+        self._release()
+        kept, self._kept = self._kept, []
+        if kept:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, _remove, kept)
+
+    def _release(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
+
+
+def _checked(value: MediaInput) -> Media:
+    try:
+        return check_media(value.data, settings.MEDIA_LIMITS, kind=value.kind, what=value.param)
+    except MediaRejected as error:
+        error.param = value.param  # type: ignore[attr-defined]
+        raise
+
+
+def _units(plan: Plan, unit: Unit, media: list[Media]) -> int:
+    if unit is Unit.AUDIO_SECONDS and media:
+        return max(1, math.ceil(sum(each.seconds or 0 for each in media)))
+    if unit is Unit.MEGAPIXELS and media:
+        pixels = sum((each.width or 0) * (each.height or 0) for each in media)
+        return max(1, math.ceil(pixels / _PIXELS_PER_MEGAPIXEL))
+    return plan.units or plan.tokens
+
+
+def _remove(references: list[MediaReference]) -> None:
+    for reference in references:
+        try:
+            media_remove(reference)
+        except OSError:
+            continue

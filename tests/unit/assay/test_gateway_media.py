@@ -1,0 +1,128 @@
+"""Media on their way through a gateway: checked, bounded in number, removed at the end."""
+
+from __future__ import annotations
+
+import io
+import math
+import wave
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from assay.gateway import media as gateway_media
+from assay.gateway.media import MediaDesk, media_body_limit
+from governance.errors import Unavailable
+from governance.usage.units import Unit
+from registry.catalog.endpoints import MediaInput, MediaResult, Plan
+from registry.media.store import MediaReference, media_open, media_put
+from workers.references import contains, is_reference, swapped
+
+
+def picture(size: tuple[int, int] = (40, 30)) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", size, "teal").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def sound(seconds: float) -> bytes:
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8_000)
+        tone = np.sin(np.arange(math.ceil(8_000 * seconds)) / 10) * 9_000
+        file.writeframes(tone.astype("<i2").tobytes())
+    return stream.getvalue()
+
+
+def plan(units: int = 0, **inputs: Any) -> Plan:
+    return Plan("m", inputs, renderer=None, tokens=5, prompt_tokens=5, units=units)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def desk() -> Any:
+    desk = MediaDesk()
+    yield desk
+    await desk.stop()
+
+
+async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk: Any) -> None:
+    data = picture()
+    media = desk.open()
+    inputs, units = await media.store(
+        plan(units=1, image=MediaInput("image", data, "image"), top_k=3), Unit.IMAGES
+    )
+    assert (inputs["top_k"], units) == (3, 1)
+    reference = MediaReference.from_json(inputs["image"])
+    assert media_open(reference).read() == data
+    await media.close()
+    assert not reference.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("unit", "inputs", "units"),
+    [
+        (Unit.AUDIO_SECONDS, {"audio": MediaInput("audio", sound(2.25), "file")}, 3),
+        (Unit.MEGAPIXELS, {"image": MediaInput("image", picture((1200, 1000)), "image")}, 2),
+        (Unit.IMAGES, {"prompt": "a cat"}, 4),
+    ],
+)
+async def test_a_request_is_metered_by_its_media(
+    desk: Any, unit: Unit, inputs: dict[str, Any], units: int
+) -> None:
+    media = desk.open()
+    _, found = await media.store(plan(units=4, **inputs), unit)
+    assert found == units
+    await media.close()
+
+
+async def test_a_file_of_another_kind_is_refused_and_nothing_stays(desk: Any) -> None:
+    media = desk.open()
+    given = plan(
+        first=MediaInput("image", picture(), "a"), file=MediaInput("audio", picture(), "b")
+    )
+    with pytest.raises(gateway_media.MediaRejected) as refused:
+        await media.store(given, Unit.AUDIO_SECONDS)
+    assert "WAV, FLAC, OGG or MP3" in refused.value.message
+    assert refused.value.param == "b"  # type: ignore[attr-defined]
+    (kept,) = [reference.path for reference in media._kept]
+    await media.close()
+    assert not kept.exists()
+
+
+async def test_only_so_many_bodies_are_in_memory_and_a_stored_one_makes_room(desk: Any) -> None:
+    waiting = [desk.open() for _ in range(gateway_media.AT_ONCE)]
+    with pytest.raises(Unavailable, match="Too many media files"):
+        desk.open()
+    await waiting[0].store(plan(image=MediaInput("image", picture(), "image")), Unit.IMAGES)
+    await desk.open().close()
+    for each in waiting:
+        await each.close()
+    assert desk._free == gateway_media.AT_ONCE
+
+
+async def test_an_answers_files_are_read_once_and_removed(desk: Any) -> None:
+    data = picture()
+    reference = media_put(data, content_type="image/png")
+    media = desk.open()
+    (found,) = await media.results([{**reference.to_json(), "details": {"seed": 7}}])
+    assert found == MediaResult(data, "image/png", {"seed": 7})
+    await media.close()
+    gone = desk.open()
+    with pytest.raises(Unavailable, match="gone"):
+        await gone.results([reference.to_json()])
+    await gone.close()
+
+
+def test_numbers_are_not_searched_and_text_cannot_pass_for_a_reference() -> None:
+    class Watched(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            raise AssertionError("a vector was walked through")
+
+    assert not contains([Watched([0.5, 0.25])], is_reference)
+    assert not is_reference({"media": "a", "sha256": "b", "content_type": "c"})
+    assert not is_reference({"media": "", "sha256": "", "content_type": "", "size": 1, "x": 1})
+    assert swapped({"a": ("b", 1)}, lambda value: value == 1, str) == {"a": ["b", "1"]}
+    assert media_body_limit() > 25 * 1024**2 * 4 / 3

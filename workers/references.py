@@ -1,0 +1,35 @@
+"""References to media inside messages: finding them and putting something else in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_KEYS = {"media", "sha256", "content_type", "size"}
+
+
+def is_reference(value: Any) -> bool:
+    """Return whether a value has the shape of a reference to a media file."""
+    return isinstance(value, dict) and _KEYS <= value.keys() <= _KEYS | {"details"}
+
+
+def contains(value: Any, wanted: Callable[[Any], bool]) -> bool:
+    """Return whether any part of `value` is `wanted`. Lists of numbers are not looked into."""
+    if wanted(value):
+        return True
+    if isinstance(value, dict):
+        return any(contains(part, wanted) for part in value.values())
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
+        return any(contains(part, wanted) for part in value)
+    return False
+
+
+def swapped(value: Any, wanted: Callable[[Any], bool], swap: Callable[[Any], Any]) -> Any:
+    """Return `value` with `swap` of each part that is `wanted`, in dicts, lists and tuples."""
+    if wanted(value):
+        return swap(value)
+    if isinstance(value, dict):
+        return {name: swapped(part, wanted, swap) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [swapped(part, wanted, swap) for part in value]
+    return value
