@@ -317,8 +317,6 @@ class Execution:
         await self._runtime.ledger.settle(Settlement(entry, units=entry.units))
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
-        TOKENS.labels("prompt").inc(done.prompt_tokens)
-        TOKENS.labels("completion").inc(done.completion_tokens)
         entry = self._call.entry(
             outcome,
             reason=reason,
@@ -328,6 +326,8 @@ class Execution:
             device_ms=done.device_ms,
             units=done.units,
         )
+        TOKENS.labels("prompt").inc(entry.prompt_tokens)
+        TOKENS.labels("completion").inc(entry.completion_tokens)
         if entry.unit != Unit.TOKENS:
             UNITS.labels(entry.unit).inc(entry.units)
         self._runtime.device_times.learn(self._deployment.name, entry.units, done.device_ms)

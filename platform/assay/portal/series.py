@@ -58,7 +58,7 @@ def request_bars(days: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         days,
         [
             {"name": "answered", "data": [day["requests"] - day["failed"] for day in days]},
-            {"name": "failed or cancelled", "data": [day["failed"] for day in days]},
+            {"name": "failed or canceled", "data": [day["failed"] for day in days]},
         ],
     )
 

@@ -15,8 +15,10 @@ from redis.asyncio import Redis as AsyncRedis
 from assay.gateway.quotas import Quotas, QuotaStopped
 from governance.quotas import store
 from governance.quotas.models import Price
+from governance.quotas.orphans import orphans_settle
 from governance.quotas.store import read_counts
 from governance.quotas.wire import READY_KEY, Amount, Limit, Verdict, reserve_arguments
+from governance.usage.records import USAGE_STREAM
 from governance.usage.units import Unit
 from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
 from tests.unit.assay.test_gateway_accounts import counted, entry
@@ -174,6 +176,28 @@ def test_a_worker_that_keeps_silent_leaves_the_most_that_the_request_can_cost(
     assert answer.status_code == 504
     (used,) = painter.entries()
     assert (used.unit, used.units, used.outcome) == ("images", 9, "failed")
+
+
+def test_a_request_in_images_whose_gateway_dies_is_charged_the_most_that_it_can_cost(
+    painter: Stage,
+) -> None:
+    painter.limit("images_per_day", 100)
+    admitted: list[dict[bytes, bytes]] = []
+
+    def note(request: InferenceRequest, reply: Reply) -> None:
+        admitted.append(painter.redis.hgetall("assay:quota:admitted"))
+        draw(request, reply)
+
+    painter.deployment("noting", behaviour=note)
+    assert painter.post(CHAT, painter.key(), json={**GOOD, "model": "noting"}).status_code == 200
+    ((request_id, text),) = admitted[0].items()
+    painter.redis.delete("assay:quota:settled:" + request_id.decode(), USAGE_STREAM)
+    painter.redis.hset("assay:quota:admitted", request_id, text)
+    painter.redis.zadd("assay:quota:admitted:deadlines", {request_id: 1.0})
+    assert orphans_settle() == 1
+    (used,) = painter.entries()
+    assert (used.unit, used.units, used.outcome) == ("images", 9, "failed")
+    assert read_counts([("department:engineering", "images_per_day")]).counts[0].used == 12 + 9
 
 
 def test_a_worker_that_reports_less_than_nothing_is_not_believed(painter: Stage) -> None:

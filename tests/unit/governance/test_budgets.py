@@ -393,6 +393,17 @@ def test_each_threshold_is_told_once_a_window_to_those_who_see_the_limit(
     assert alerts_raise() == 3
 
 
+def test_a_budget_of_images_raises_alerts_in_its_own_unit(
+    counters: Any, department: Callable[[str], Department]
+) -> None:
+    limit(department, "images_per_day", 10)
+    limit(department, "tokens_per_month", 10)
+    settle(images("1", 8))
+    assert alerts_raise() == 2
+    event = AuditEvent.objects.get(action="quota:alert")
+    assert "has used 8 images of 10 images per day: 80 %" in event.reason
+
+
 def test_limits_of_a_minute_raise_no_alerts(
     counters: Any, department: Callable[[str], Department]
 ) -> None:

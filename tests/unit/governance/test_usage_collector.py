@@ -98,6 +98,21 @@ def test_an_entry_of_an_older_gateway_is_in_tokens(redis):
     assert (record.unit, record.units) == ("tokens", 16)
 
 
+def test_a_record_that_an_older_controller_writes_is_in_tokens():
+    """While processes of two versions run; the columns that it does not know have defaults."""
+    UsageRecord.objects.create(request_id="r", occurred_at=timezone.now())
+    newer = {"id", "unit", "metered", "units"}
+    known = [f.column for f in UsageRecord._meta.concrete_fields if f.column not in newer]
+    given = {"request_id": "'older'", "prompt_tokens": "2147483647", "completion_tokens": "5"}
+    values = [given.get(name, name) for name in known]
+    table = UsageRecord._meta.db_table
+    copy = f"INSERT INTO {table} ({', '.join(known)}) SELECT {', '.join(values)} FROM {table}"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(copy)
+    old = UsageRecord.objects.get(request_id="older")
+    assert (old.unit, old.units) == ("tokens", 2147483652)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"unit": "images", "prompt_tokens": 1}, {"unit": "tokens", "metered": 1}],

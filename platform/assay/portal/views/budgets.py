@@ -52,6 +52,7 @@ PERIODS = (7, 30, 90)
 PAGE = 50
 # What a choice offers at most; whoever has more of them uses the API.
 OFFERED = 200
+NO_PRICES = "Without a price use is counted and costs nothing, so that money is never used up."
 
 
 def deployment_names(actor: Principal) -> list[str]:
@@ -112,6 +113,7 @@ class Budgets(Screen):
             if organisation_wide
             else [],
             "sees_prices": organisation_wide,
+            "no_prices_text": NO_PRICES,
             "may_set": may_set(self.actor),
             "may_limit": bool(self.settable()),
             "currency": settings.CURRENCY,

@@ -21,6 +21,7 @@ GROUPS = (
     ("key_public_id", "API key"),
 )
 PERIODS = (7, 30, 90)
+EMPTY = "Requests through the gateway are metered and show here by deployment, department and key."
 NAMELESS = {"deployment": "Jobs", "department": "Personal tokens", "key_public_id": "Jobs"}
 
 
@@ -53,6 +54,7 @@ class Usage(Screen):
             .order_by("-requests")[:100]
         )
         totals = {unit: sum(day["units"].get(unit, 0) for day in days) for unit in Unit}
+        failed = sum(day["failed"] for day in days)
         return {
             "alerts": alerts_now(self.actor),
             "period": period,
@@ -63,21 +65,28 @@ class Usage(Screen):
             "table": [_row(dict(row), by) for row in table],
             "has_other": any(totals[unit] for unit in PRICED_BY_UNIT),
             "currency": settings.CURRENCY,
-            "requests": sum(day["requests"] for day in days),
-            "failed": sum(day["failed"] for day in days),
-            "requests_chart": request_bars(days),
-            # Tokens are always shown, other units where they are used, each in a chart of its own.
-            "unit_charts": [
+            "requests": (requests := sum(day["requests"] for day in days)),
+            "charts": [
                 {
-                    "unit": unit,
-                    "title": unit.plural.capitalize(),
-                    "total": totals[unit],
-                    "data": f"{unit}-data",
-                    "chart": unit_bars(days, unit),
-                }
-                for unit in Unit
-                if unit is Unit.TOKENS or totals[unit]
+                    "id": "requests",
+                    "title": "Requests",
+                    "total": requests,
+                    "note": f" · {failed:,} failed or canceled",
+                    "chart": request_bars(days),
+                },
+                # Tokens are always shown, other units where they are used.
+                *(
+                    {
+                        "id": unit.value,
+                        "title": unit.plural.capitalize(),
+                        "total": totals[unit],
+                        "chart": unit_bars(days, unit),
+                    }
+                    for unit in Unit
+                    if unit is Unit.TOKENS or totals[unit]
+                ),
             ],
+            "empty_text": EMPTY,
         }
 
 
