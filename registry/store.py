@@ -39,6 +39,22 @@ def dataset_file(digest: str, *, at: Path | None = None) -> Path:
     return (at or root()) / "datasets" / _checked(digest) / "data.jsonl"
 
 
+def dataset_media_file(digest: str, *, at: Path | None = None) -> Path:
+    """The list of media files that a dataset version's rows name, whether it exists or not."""
+    return dataset_file(digest, at=at).with_name("media.tsv")
+
+
+def media_file(sha256: str, *, at: Path | None = None) -> Path:
+    """The image or recording with this SHA-256, whether it exists or not."""
+    return (at or root()) / "media" / _checked(sha256)[:2] / sha256
+
+
+def media_preview_file(sha256: str, *, at: Path | None = None) -> Path:
+    """A small JPEG of the image with this SHA-256; images of a dataset's first rows have one."""
+    file = media_file(sha256, at=at)
+    return file.with_name(f"{file.name}.jpg")
+
+
 def quarantine_folder(intake_id: int) -> Path:
     """Where one delivery waits. Never below the artefact root, which MLflow serves."""
     return Path(settings.DATA_DIR) / "quarantine" / str(intake_id)
@@ -100,7 +116,14 @@ def adopt_dataset(file: Path, digest: str, *, at: Path | None = None) -> Path:
 
     `file` must lie on the store's filesystem.
     """
-    final = dataset_file(digest, at=at)
+    return adopt_file(file, dataset_file(digest, at=at))
+
+
+def adopt_file(file: Path, final: Path) -> Path:
+    """Move `file` to `final`, a place of the store that its content decides; once, read-only.
+
+    `file` must lie on the store's filesystem.
+    """
     if final.exists():
         file.unlink()
         return final

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
+
+# Set by the column types of `columns.py`.
+_MEDIA = "x-assay-media"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ def row_fields(task: Task) -> list[RowField]:
 def is_tabular(task: Task) -> bool:
     """Return whether TSV and CSV files can hold the rows: every field is text."""
     given = task.row.model_json_schema()["properties"].values()
-    return all(each.get("type") == "string" for each in given)
+    return all(_is_text(each) for each in given) and not media_columns(task.row)
 
 
 def sample_lines(task: Task) -> str:
@@ -35,19 +39,69 @@ def sample_lines(task: Task) -> str:
     return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in task.examples)
 
 
+def archive_layout(task: Task) -> str:
+    """Return the files of an example archive, and its metadata file; empty where rows hold none."""
+    media = media_columns(task.row)
+    if not media:
+        return ""
+    (kind,) = set(media.values()) if len(set(media.values())) == 1 else ("image",)
+    ending = "wav" if kind == "audio" else "png"
+    required = [name for name, field in task.row.model_fields.items() if field.is_required()]
+    if len(media) == 1 and set(required) == {*media, "label"}:
+        return f"first-label/001.{ending}\nfirst-label/002.{ending}\nsecond-label/003.{ending}\n"
+    texts = [name for name in required if name not in media]
+    columns = ["file_name"] if len(media) == 1 else [f"{name}_file_name" for name in media]
+    numbers = iter(range(1, 100))
+    rows = [[f"{next(numbers):03}.{ending}" for _ in media] for _ in range(2)]
+    lines = [",".join(columns + texts)]
+    lines += [",".join([*files, *(f"the {name}" for name in texts)]) for files in rows]
+    listing = "\n".join(["metadata.csv", *(file for files in rows for file in files)])
+    return f"{listing}\n\nmetadata.csv holds:\n" + "\n".join(lines) + "\n"
+
+
+def _is_text(given: Mapping[str, Any]) -> bool:
+    options = given.get("anyOf", [given])
+    return all(each.get("type") in {"string", "null"} for each in options)
+
+
 def _words(given: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "$ref" in given:
         given = schema["$defs"][given["$ref"].rpartition("/")[2]]
+    if options := given.get("anyOf"):
+        known = [_words(each, schema) for each in options if each.get("type") != "null"]
+        return " or ".join(known) + (", optional" if len(known) < len(options) else "")
     if "enum" in given:
-        return f"one of {', '.join(given['enum'])}"
-    if given.get("type") == "array":
-        each = _words(given["items"], schema)
-        return f"{_bounds(given, 'Items')} objects, each with {each}"
-    if given.get("type") == "object":
-        inner = given["properties"].items()
-        return "; ".join(f"{name}: {_words(value, schema)}" for name, value in inner)
-    return f"text of {_bounds(given, 'Length')} characters"
+        return f"one of {', '.join(map(str, given['enum']))}"
+    if kind := given.get(_MEDIA):
+        return (
+            "an image: PNG, JPEG, WebP or GIF"
+            if kind == "image"
+            else ("a recording: WAV, FLAC, OGG or MP3")
+        )
+    match given.get("type"):
+        case "array":
+            each = _words(given.get("items", {}), schema)
+            noun = "objects, each with" if _is_object(given, schema) else "values, each"
+            return f"{_bounds(given, 'Items')}{noun} {each}"
+        case "object":
+            inner = given.get("properties", {}).items()
+            return "; ".join(f"{name}: {_words(value, schema)}" for name, value in inner)
+        case "string":
+            return f"text of {_bounds(given, 'Length')}characters"
+        case "integer" | "number" | "boolean" as kind:
+            return {"integer": "a whole number", "number": "a number", "boolean": "true or false"}[
+                kind
+            ]
+    return "a value"
+
+
+def _is_object(given: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+    items = given.get("items", {})
+    if "$ref" in items:
+        items = schema["$defs"][items["$ref"].rpartition("/")[2]]
+    return bool(items.get("type") == "object")
 
 
 def _bounds(given: Mapping[str, Any], what: str) -> str:
-    return f"{given.get(f'min{what}', 0):,} to {given[f'max{what}']:,}"
+    least, most = given.get(f"min{what}", 0), given.get(f"max{what}")
+    return f"{least:,} to {most:,} " if most is not None else f"{least:,} or more " if least else ""

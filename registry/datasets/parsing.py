@@ -1,16 +1,16 @@
-"""Rows out of TSV, CSV and JSON lines; canonical JSON lines and a profile out of rows.
+"""Rows out of TSV, CSV, JSON lines, Parquet and archives of media; canonical JSON lines and a
+profile out of rows.
 
-Pure. A file is read as a stream, one row at a time; every error names the line it was met on.
+Text files are read as a stream, one row at a time; archives and Parquet files are unpacked in a
+bounded process first (`unpacking.py`). Every error names the line, row or entry it was met on.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,66 +18,108 @@ from pydantic import ValidationError
 
 from governance.errors import InvalidInput, TooLarge
 from registry.canonical import canonical_json
+from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
-from registry.datasets.personal import PersonalData
+from registry.datasets.attached import Attached, default_columns, read_attached
+from registry.datasets.media_files import MediaRecord
+from registry.datasets.profiling import Profile
+from registry.datasets.tables import DELIMITERS, MAX_ROW_BYTES, Placed, read_table, refuse
+from registry.media.limits import MediaLimits
 
 MAX_ROWS = 2_000_000
-MAX_ROW_BYTES = 1024 * 1024
-MAX_LABELS = 1000
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (".csv", ".jsonl", ".tsv")
-csv.field_size_limit(MAX_ROW_BYTES)
+MAX_UNPACKED_BYTES = 1024**3
+TEXT_SUFFIXES = (".jsonl", *DELIMITERS)
+PACKED_SUFFIXES = (".parquet", ".zip")
+SUFFIXES = tuple(sorted((*TEXT_SUFFIXES, *PACKED_SUFFIXES)))
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedDataset:
-    """What canonical JSON lines hold. `digest` is the SHA-256 of the file's bytes.
+    """The content of canonical JSON lines. `digest` is the SHA-256 of the file's bytes.
 
-    `profile`: `duplicates` is the number of rows whose input stood before; `characters` gives min,
-    mean and max of an input's length; `labels` counts rows by label, where the task has labels;
-    `personal` says in how many rows there are signs of personal data, as in `personal.py`.
+    `profile` is that of `Profile`. `media` describes the files that the rows name, which lie in
+    `files` under their SHA-256.
     """
 
     digest: str
     rows: int
     size_bytes: int
     profile: dict[str, Any]
+    media: dict[str, MediaRecord] = field(default_factory=dict)
+    files: Path | None = None
 
 
 def parse_dataset(
-    *, source: Path, name: str, target: Path, task: Task, columns: Mapping[str, str] | None
+    *,
+    source: Path,
+    name: str,
+    target: Path,
+    task: Task,
+    columns: Mapping[str, str] | None,
+    limits: MediaLimits | None = None,
+    max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
 ) -> ParsedDataset:
     """Read `source`, whose kind the suffix of `name` tells, and write canonical rows to `target`.
 
-    `columns` maps a field of the task's row to the column, or key, that it is taken from; what it
-    does not name is left out. Without it fields are taken from the columns of the same names.
+    `columns` maps a field of the task's row to the column, or key, that it is taken from; columns
+    that it does not name are left out. Without it fields are taken from the columns of the same
+    names. Archives and Parquet files are unpacked beside `target`, at most `max_unpacked_bytes`.
 
     Raises:
         InvalidInput: an unknown suffix, a missing column, a malformed row (with its line).
         TooLarge: more than 2,000,000 rows, or a row of more than 1 MiB.
+        Unavailable: too many uploads are being unpacked.
     """
     suffix = Path(name).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InvalidInput(
-            f"{name[:120]} is not a dataset file that can be read.",
-            hint=f"Send one of {', '.join(SUFFIXES)}.",
-            fields={"file": [f"One of {', '.join(SUFFIXES)}."]},
+    _check_suffix(name, suffix, task)
+    optional = frozenset(
+        name for name, given in task.row.model_fields.items() if not given.is_required()
+    )
+    attached = None
+    if suffix in PACKED_SUFFIXES:
+        attached = read_attached(
+            source=source,
+            suffix=suffix,
+            target=target.parent / "unpacked",
+            task=task,
+            fields={
+                **default_columns(task, suffix),
+                **(_checked_columns(task, columns, optional) if columns is not None else {}),
+            },
+            optional=optional,
+            limits=limits or MediaLimits(),
+            max_bytes=max_unpacked_bytes,
         )
-    fields = _checked_columns(task, columns)
-    # Newlines stay as they are, so that a quoted one survives.
-    with source.open(encoding="utf-8-sig", newline="") as text, target.open("wb") as output:
-        rows = _json_rows(text, columns and fields) if suffix == ".jsonl" else None
-        if rows is None:
-            rows = _table_rows(text, DELIMITERS[suffix], fields)
-        return _write(_decoded(rows), output, task)
+        rows = attached.rows
+    else:
+        fields = _checked_columns(task, columns, optional)
+        whole = suffix == ".jsonl" and columns is None
+        rows = read_table(source, suffix, None if whole else fields, optional=optional)
+    with target.open("wb") as output:
+        return _write(rows, output, task, attached)
 
 
-def _checked_columns(task: Task, columns: Mapping[str, str] | None) -> dict[str, str]:
+def _check_suffix(name: str, suffix: str, task: Task) -> None:
+    media = media_columns(task.row)
+    taken = PACKED_SUFFIXES if media else SUFFIXES
+    if suffix in taken:
+        return
+    because = f": rows of {task.name} name files ({', '.join(media)})" if media else ""
+    raise InvalidInput(
+        f"{name[:120]} is not a dataset file that can be read{because}.",
+        hint=f"Send one of {', '.join(taken)}.",
+        fields={"file": [f"One of {', '.join(taken)}."]},
+    )
+
+
+def _checked_columns(
+    task: Task, columns: Mapping[str, str] | None, optional: frozenset[str]
+) -> dict[str, str]:
     known = list(task.row.model_fields)
     if columns is None:
         return {field: field for field in known}
     unknown = sorted(set(columns) - set(known))
-    missing = sorted(field for field in known if field not in columns)
+    missing = sorted(field for field in known if field not in columns and field not in optional)
     if unknown or missing or not all(isinstance(value, str) for value in columns.values()):
         raise InvalidInput(
             f"The column names do not fit {task.name}: its rows have {', '.join(known)}.",
@@ -87,138 +129,63 @@ def _checked_columns(task: Task, columns: Mapping[str, str] | None) -> dict[str,
     return dict(columns)
 
 
-def _refuse(line: int, why: str) -> InvalidInput:
-    return InvalidInput(
-        f"Line {line}: {why}", code="invalid_row", fields={"file": [f"Line {line}: {why}"]}
-    )
-
-
-def _decoded(rows: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-    line = 0
-    try:
-        for line, row in rows:
-            yield line, row
-    except UnicodeDecodeError as error:
-        raise _refuse(line + 1, "it is not UTF-8 text, or a line close after it is not.") from error
-
-
-def _table_rows(
-    text: IO[str], delimiter: str, fields: Mapping[str, str]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        header = next(reader, [])
-        if repeated := [name for name, count in Counter(header).items() if count > 1]:
-            raise _refuse(1, f"the column {repeated[0][:80]!r} stands there twice.")
-        if absent := [column for column in fields.values() if column not in header]:
-            there = ", ".join(name or "(no name)" for name in header[:40])
-            raise _refuse(1, f"there is no column {absent[0][:80]!r}; there are {there[:500]}.")
-        places = {field: header.index(column) for field, column in fields.items()}
-        line = reader.line_num + 1
-        for values in reader:
-            if values:
-                if len(values) != len(header):
-                    raise _refuse(
-                        line, f"it has {len(values)} columns; the header has {len(header)}."
-                    )
-                yield line, {field: values[place] for field, place in places.items()}
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise _refuse(line, f"it cannot be read as a table: {error}.") from error
-
-
-def _json_rows(text: IO[str], fields: Mapping[str, str] | None) -> Iterator[tuple[int, Any]]:
-    line = 0
-    while content := text.readline(MAX_ROW_BYTES + 1):
-        line += 1
-        if len(content) > MAX_ROW_BYTES:
-            raise TooLarge(f"Line {line} is longer than {MAX_ROW_BYTES} characters.")
-        if not content.strip():
-            continue
-        try:
-            row = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise _refuse(line, f"it is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise _refuse(line, "it is not a JSON object.")
-        if fields is not None:
-            if absent := [key for key in fields.values() if key not in row]:
-                raise _refuse(line, f"it has no key {absent[0][:80]!r}.")
-            row = {field: row[key] for field, key in fields.items()}
-        yield line, row
-
-
-def _write(rows: Iterator[tuple[int, Any]], output: IO[bytes], task: Task) -> ParsedDataset:
+def _write(
+    rows: Iterator[Placed], output: IO[bytes], task: Task, attached: Attached | None
+) -> ParsedDataset:
     digest, size, count = hashlib.sha256(), 0, 0
-    seen: set[bytes] = set()
-    lengths: list[int] = []
-    labels: Counter[str] = Counter()
-    personal = PersonalData()
-    for line, raw in rows:
+    records = attached.records if attached else {}
+    media = media_columns(task.row)
+    named: dict[str, MediaRecord] = {}
+    profile = Profile(task, records)
+    for place, raw in rows:
         count += 1
         if count > MAX_ROWS:
-            raise TooLarge(f"Line {line}: a dataset has at most {MAX_ROWS} rows.")
-        row = _validated(line, raw, task)
-        record = _encoded(line, row)
+            raise TooLarge(f"{place}: a dataset has at most {MAX_ROWS} rows.")
+        row = _validated(place, raw, task)
+        record = _encoded(place, row)
         digest.update(record)
         size += len(record)
         output.write(record)
-        personal.look(row)
-        given = task.row_input(row)
-        seen.add(input_fingerprint(given))
-        lengths.append(len(given))
-        if "label" in row:
-            labels[row["label"]] += 1
-            if len(labels) > MAX_LABELS:
-                raise _refuse(line, f"there are more than {MAX_LABELS} different labels.")
+        profile.look(place, row)
+        named |= {row[name]: records[row[name]] for name in media if row.get(name)}
     if not count:
         raise InvalidInput("The file holds no row.", fields={"file": ["At least one row."]})
-    profile: dict[str, Any] = {
-        "duplicates": count - len(seen),
-        "characters": {
-            "min": min(lengths),
-            "mean": round(sum(lengths) / count, 1),
-            "max": max(lengths),
-        },
-    }
-    if labels:
-        profile["labels"] = dict(labels.most_common())
-    profile["personal"] = personal.profile()
-    return ParsedDataset(digest=digest.hexdigest(), rows=count, size_bytes=size, profile=profile)
+    return ParsedDataset(
+        digest=digest.hexdigest(),
+        rows=count,
+        size_bytes=size,
+        profile=profile.to_json(),
+        media=named,
+        files=attached.folder if attached else None,
+    )
 
 
-def _validated(line: int, raw: Any, task: Task) -> dict[str, Any]:
+def _validated(place: str, raw: Any, task: Task) -> dict[str, Any]:
     try:
         return task.row.model_validate(raw).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:100]
-        raise _refuse(line, f"{where}: {first['msg']}." if where else f"{first['msg']}.") from error
+        raise refuse(place, f"{where}: {first['msg']}." if where else f"{first['msg']}.") from error
 
 
-def _encoded(line: int, row: dict[str, Any]) -> bytes:
+def _encoded(place: str, row: dict[str, Any]) -> bytes:
     try:
         record = canonical_json(row) + b"\n"
     except UnicodeEncodeError as error:
-        raise _refuse(line, "it holds half of a surrogate pair, which is no character.") from error
-    # A NUL is no text, and PostgreSQL keeps none in the labels of a profile.
+        raise refuse(place, "it holds half of a surrogate pair, which is no character.") from error
+    except ValueError as error:
+        raise refuse(place, "it holds a number that is infinite or not a number (NaN).") from error
+    # PostgreSQL keeps no NUL in the labels of a profile.
     if "\0" in "".join(map(str, row.values())):
-        raise _refuse(line, "it holds a NUL character.")
+        raise refuse(place, "it holds a NUL character.")
     if len(record) > MAX_ROW_BYTES:
-        raise TooLarge(f"Line {line}: a row has at most {MAX_ROW_BYTES} bytes.")
+        raise TooLarge(f"{place}: a row has at most {MAX_ROW_BYTES} bytes.")
     return record
 
 
-def input_fingerprint(text: str) -> bytes:
-    """16 bytes that are equal for texts that differ in letter case and white space alone."""
-    return hashlib.sha256(" ".join(text.casefold().split()).encode("utf-8", "replace")).digest()[
-        :16
-    ]
-
-
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of canonical JSON lines."""
+    """Yield the rows of canonical JSON lines."""
     with file.open("rb") as lines:
         for line in lines:
             yield json.loads(line)

@@ -2,32 +2,38 @@
 
 Columns in which the checks found signs of personal data are masked as a whole, since what is
 personal by its meaning stands next to what a pattern finds. Without a record of that search, every
-column is.
+column is. Images and recordings are always hidden: a face or a voice needs no pattern to be
+personal.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
 
 from governance.audit.services import audit_record
-from governance.errors import Unavailable
+from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from registry import store
 from registry.catalog import get_task
+from registry.catalog.columns import media_columns
 from registry.datasets.models import DatasetVersion
-from registry.datasets.parsing import MAX_ROW_BYTES
 from registry.datasets.selectors import dataset_version_get
+from registry.datasets.stored import PREVIEW_ROWS, media_records
+from registry.datasets.tables import MAX_ROW_BYTES
+from registry.media.checks import Media
 from registry.resources import acting_person, dataset_resource, dataset_version_subject
 
-ROWS = 20
+ROWS = PREVIEW_ROWS
 # Read of the file at most, and shown of one field.
 READ_BYTES = 2 * MAX_ROW_BYTES
 FIELD_CHARACTERS = 500
@@ -45,14 +51,28 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """An image or recording. It may be opened when `shown`, for so long as `address`, which the
+    portal fills in, is valid."""
+
+    media: Media
+    shown: bool
+    address: str = ""
+
+
+Cell = list[Text | File]
+
+
+@dataclass(frozen=True, slots=True)
 class RowsPreview:
-    """`rows` hold the texts of each cell, in the order of `columns`; those of `masked` columns have
-    no readable sign."""
+    """`rows` hold the texts or files of each cell, in the order of `columns`. Texts of `masked`
+    columns have no readable sign; files of `hidden` columns are described, not shown."""
 
     columns: list[str]
-    rows: list[list[list[Text]]]
+    rows: list[list[Cell]]
     total: int
     masked: list[str]
+    hidden: list[str] = field(default_factory=list)
 
 
 def rows_preview(version: DatasetVersion) -> RowsPreview:
@@ -61,7 +81,7 @@ def rows_preview(version: DatasetVersion) -> RowsPreview:
     Raises:
         Unavailable: the store does not hold its rows.
     """
-    return _preview(version, masked=_masked_columns(version))
+    return _preview(version, masked=_masked_columns(version), hidden=_media_columns(version))
 
 
 @transaction.atomic
@@ -78,7 +98,7 @@ def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
         actor=actor, action=Action.DATASET_UNMASK, resource=dataset_resource(version.dataset)
     )
     acting_person(actor)
-    preview = _preview(version, masked=[])
+    preview = _preview(version, masked=[], hidden=[])
     audit_record(
         actor=actor,
         action=Action.DATASET_UNMASK,
@@ -90,26 +110,85 @@ def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
     return preview
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedMedia:
+    """The bytes of a file, or of the small JPEG that stands for an image."""
+
+    data: bytes
+    content_type: str
+
+
+def dataset_media_open(
+    *,
+    actor: Principal,
+    id: int,  # noqa: A002
+    sha256: str,
+    small: bool = False,
+) -> OpenedMedia:
+    """Return a file that a version's rows name. The caller has seen to it that the actor unmasked
+    the rows a short time ago, which is the event; opening each file is not another one.
+
+    Raises:
+        NotFound: the actor may see no such version, or its rows do not name the file.
+        NotPermitted: the policy denies it, or the actor is no person.
+        Unavailable: the store lacks the file, or what it holds is not the file.
+    """
+    version = dataset_version_get(actor=actor, id=id)
+    authorize(actor=actor, action=Action.DATASET_UNMASK, resource=dataset_resource(version.dataset))
+    acting_person(actor)
+    record = media_records(version, {sha256}).get(sha256)
+    if record is None:
+        raise NotFound("The rows of this version do not name the file.")
+    try:
+        if small and record.media.kind == "image":
+            with suppress(FileNotFoundError):
+                data = store.media_preview_file(sha256).read_bytes()
+                return OpenedMedia(data, "image/jpeg")
+        data = store.media_file(sha256).read_bytes()
+    except FileNotFoundError as error:
+        raise Unavailable(
+            f"A file of {version} is not in the artifact store.",
+            hint="Restore ASSAY_DATA_DIR/artifacts/media, then try again.",
+        ) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Unavailable(
+            f"A file of {version} in the artifact store was changed.",
+            hint="Restore ASSAY_DATA_DIR/artifacts/media, then try again.",
+        )
+    return OpenedMedia(data, record.media.content_type)
+
+
 def _columns(version: DatasetVersion) -> list[str]:
     return list(get_task(version.dataset.task).row.model_fields)
 
 
+def _media_columns(version: DatasetVersion) -> list[str]:
+    return list(media_columns(get_task(version.dataset.task).row))
+
+
 def _masked_columns(version: DatasetVersion) -> list[str]:
     personal = version.profile.get("personal")
+    media = _media_columns(version)
     if personal is None:
-        return _columns(version)
+        return [column for column in _columns(version) if column not in media]
     # A message's text is recorded as `messages of the user`.
     found = {name.partition(" of the ")[0] for name in personal["columns"]}
     return [column for column in _columns(version) if column in found]
 
 
-def _preview(version: DatasetVersion, *, masked: list[str]) -> RowsPreview:
-    columns = _columns(version)
-    rows = [
-        [_texts(row.get(column), hide=column in masked) for column in columns]
-        for row in _first_rows(version)
-    ]
-    return RowsPreview(columns, rows, version.rows, masked)
+def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -> RowsPreview:
+    columns, media = _columns(version), _media_columns(version)
+    given = _first_rows(version)
+    records = media_records(version, {str(row.get(column)) for row in given for column in media})
+
+    def cell(row: Mapping[str, Any], column: str) -> Cell:
+        value = row.get(column)
+        if column in media and value in records:
+            return [File(records[value].media, shown=column not in hidden)]
+        return _texts(value, hide=column in masked)
+
+    rows = [[cell(row, column) for column in columns] for row in given]
+    return RowsPreview(columns, rows, version.rows, masked, hidden)
 
 
 def _first_rows(version: DatasetVersion) -> list[Mapping[str, Any]]:
@@ -128,9 +207,11 @@ def _first_rows(version: DatasetVersion) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _texts(value: Any, *, hide: bool) -> list[Text]:
-    if isinstance(value, list):
-        return [_text(str(each["content"]), hide, str(each["role"])) for each in value]
+def _texts(value: Any, *, hide: bool) -> Cell:
+    if isinstance(value, list) and all(
+        isinstance(each, dict) and "content" in each for each in value
+    ):
+        return [_text(str(each["content"]), hide, str(each.get("role", ""))) for each in value]
     return [_text("" if value is None else str(value), hide)]
 
 

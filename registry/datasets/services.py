@@ -1,11 +1,10 @@
-"""Making datasets, adding immutable versions, and finding rows that stand in two of them."""
+"""Create datasets and add immutable versions."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
@@ -15,15 +14,16 @@ from django.db import transaction
 from django.db.models import Max
 
 from governance.audit.services import audit_record
-from governance.errors import InvalidInput, TooLarge, Unavailable, WrongState
+from governance.errors import InvalidInput, TooLarge, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from registry import store
 from registry.catalog import get_task
+from registry.datasets import stored
 from registry.datasets.models import Classification, Dataset, DatasetVersion
-from registry.datasets.parsing import input_fingerprint, parse_dataset, read_rows
+from registry.datasets.parsing import parse_dataset
 from registry.naming import create_named
 from registry.resources import (
     acting_person,
@@ -35,6 +35,9 @@ from registry.resources import (
 from registry.uploads.models import UploadKind
 from registry.uploads.services import upload_file_of, uploads_use
 from registry.validation import checked_choice, checked_name, checked_text
+
+# How much larger an archive may be once it is unpacked: media hardly shrink, texts do.
+UNPACKED_FACTOR = 2
 
 
 class UploadedFile(Protocol):
@@ -104,8 +107,8 @@ def dataset_version_add(
     upload_id: UUID | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> DatasetVersion:
-    """Read a TSV, CSV or JSON lines file into the next version of `dataset`. A complete upload of
-    the actor's may stand in its place.
+    """Read a file of rows, or an archive of media, into the next version of `dataset`. A complete
+    upload of the actor's may take its place.
 
     `columns` maps a field of the task's row to the column that it is taken from.
 
@@ -114,6 +117,7 @@ def dataset_version_add(
         NotFound, NotPermitted: the policy refuses, or the actor has no such upload.
         TooLarge: over ASSAY_DATASET_MAX_BYTES, 2,000,000 rows, or 1 MiB in a row.
         WrongState: a version of this dataset holds exactly the same rows.
+        Unavailable: too many archives are being unpacked.
     """
     resource = dataset_resource(dataset)
     authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
@@ -141,7 +145,10 @@ def dataset_version_add(
             target=canonical,
             task=task,
             columns=columns,
+            limits=settings.MEDIA_LIMITS,
+            max_unpacked_bytes=UNPACKED_FACTOR * settings.DATASET_MAX_BYTES,
         )
+        previews = stored.prepare(parsed, canonical)
         with transaction.atomic():
             # Reading may have taken long; what counts is whether it is still allowed.
             decision = authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
@@ -177,7 +184,7 @@ def dataset_version_add(
                     department=dataset.department,
                     upload_ids=[upload_id],
                 )
-            store.adopt_dataset(canonical, parsed.digest)
+            stored.adopt(parsed, canonical, previews)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return version
@@ -195,30 +202,3 @@ def _receive(file: UploadedFile, target: Path) -> None:
                     hint="ASSAY_DATASET_MAX_BYTES sets the limit.",
                 )
             output.write(chunk)
-
-
-def overlap(a: DatasetVersion, b: DatasetVersion) -> int:
-    """How many rows of `b` have an input that stands in `a` too: the leak from training to test.
-
-    Inputs are compared without regard to letter case and white space, and without the answer.
-
-    Raises:
-        Unavailable: the store does not hold the rows of one of them.
-    """
-    try:
-        return _overlap(a.digest, b.digest, a.dataset.task, b.dataset.task)
-    except FileNotFoundError as error:
-        raise Unavailable(
-            f"The rows of {a} or {b} are not in the artefact store; the leak check cannot run.",
-            hint="Restore ASSAY_DATA_DIR/artifacts/datasets, then try again.",
-        ) from error
-
-
-@lru_cache(maxsize=256)
-def _overlap(a_digest: str, b_digest: str, a_task: str, b_task: str) -> int:
-    # Keyed by content, so that a kept answer can never be stale.
-    a_input, b_input = get_task(a_task).row_input, get_task(b_task).row_input
-    known = {input_fingerprint(a_input(row)) for row in read_rows(store.dataset_file(a_digest))}
-    return sum(
-        input_fingerprint(b_input(row)) in known for row in read_rows(store.dataset_file(b_digest))
-    )

@@ -162,6 +162,9 @@ def _leak(case: Case) -> Result:
         shared, rows = each["rows_in_training_data"], each["rows"]
         passed = passed and shared <= rows * LEAK_TOLERANCE
         notes.append(f"{each['dataset']}: {shared} of {rows} rows stand in the training data.")
+        # Small or plain images look alike by accident, so that these are for reviewers to judge.
+        if alike := each.get("rows_alike_in_training_data"):
+            notes.append(f"{alike} more hold an image that looks like one of the training data.")
     if not notes:
         return CheckOutcome.NOT_APPLICABLE, "It was not evaluated; there are no rows to compare."
     if case.dossier["data"] is None:

@@ -13,8 +13,8 @@ from django.db.models import Prefetch
 from governance.people.models import Department
 from governance.rowsecurity import lifted
 from registry.canonical import canonical_json
+from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import DatasetVersion
-from registry.datasets.services import overlap
 from registry.evaluations.models import Evaluation, GateResult
 from registry.releases.live import release_live
 from registry.versions.models import ModelVersion
@@ -181,7 +181,7 @@ def _baselines(evaluation: Evaluation) -> dict[str, Any]:
 
 def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -> dict[str, Any]:
     trained_on, tested_on = version.dataset_version, evaluation.dataset_version
-    leak = overlap(trained_on, tested_on) if leaks and trained_on is not None else 0
+    leak = overlap(trained_on, tested_on) if leaks and trained_on is not None else Overlap(0)
     return {
         "id": evaluation.pk,
         "digest": evaluation.digest,
@@ -199,7 +199,9 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -
         "slices": evaluation.slices,
         "started_at": evaluation.started_at.isoformat(),
         "started_by": f"person {evaluation.created_by_id}",
-        "rows_in_training_data": leak,
+        "rows_in_training_data": leak.same,
+        # Absent where rows name no files, so that older dossiers keep their digest.
+        **({"rows_alike_in_training_data": leak.alike} if tested_on.profile.get("media") else {}),
         "gates": [
             {
                 "metric": result.gate.metric,

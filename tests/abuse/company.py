@@ -280,6 +280,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "intakes": company.signable.pk,
         "jobs": company.running.pk,
         "keys": company.key.pk,
+        "media": 1,
         "models": "docstring-writer",
         "people": company.enzo.pk,
         "people/groups": company.group.pk,

@@ -38,6 +38,7 @@ EXEMPT = {
     "checklist_attest": "counts only with an approval, which needs a second factor",
     "comment_write": SAYS,
     "dataset_create": BUILDS,
+    "dataset_media_open": "opens a file of rows that were unmasked before",
     "dataset_unmask": "shows rows of the department to its own people, and is an event",
     "dataset_version_add": BUILDS,
     "department_create": "an empty department gives nobody anything",

@@ -213,10 +213,12 @@ class DatasetForm(DepartmentScoped):
 class DatasetVersionForm(TablerForm):
     """One file of rows."""
 
-    file = forms.FileField(help_text="TSV, CSV or JSON lines.")
+    file = forms.FileField(
+        help_text="TSV, CSV, JSON lines or Parquet; a zip archive for images and audio."
+    )
     columns = forms.CharField(
         required=False,
-        help_text="For TSV and CSV, which column is which: text=review, label=rating.",
+        help_text="Where columns have other names, which is which: text=review, label=rating.",
     )
 
     def mapping(self) -> dict[str, str] | None:

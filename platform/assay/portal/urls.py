@@ -175,6 +175,11 @@ urlpatterns = [
         name="dataset_rows",
     ),
     path(
+        "datasets/<slug:name>/media/<int:number>",
+        datasets.DatasetMedia.as_view(),
+        name="dataset_media",
+    ),
+    path(
         "datasets/<slug:name>/train/<int:number>",
         datasets.DatasetTrain.as_view(),
         name="dataset_train",

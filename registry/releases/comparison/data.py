@@ -11,8 +11,9 @@ from registry.datasets.models import DatasetVersion
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """One dataset version. `personal` counts rows with signs of personal data by column and kind;
-    None when it was not looked for, as the version is older than the search."""
+    """One dataset version. `near_duplicates` counts images that look like another one of the
+    version; None where rows hold no images. `personal` counts rows with signs of personal data by
+    column and kind; None when it was not looked for, as the version is older than the search."""
 
     id: int
     name: str
@@ -22,6 +23,7 @@ class DataFacts:
     classification: str
     columns: list[str]
     duplicates: int | None
+    near_duplicates: int | None
     labels: dict[str, int]
     personal: dict[str, Any] | None
 
@@ -53,9 +55,19 @@ def data_facts(version: DatasetVersion) -> DataFacts:
         classification=version.dataset.classification,
         columns=sorted(version.schema.get("properties", {})),
         duplicates=profile.get("duplicates"),
+        near_duplicates=_near_duplicates(profile),
         labels=dict(list(profile.get("labels", {}).items())[:20]),
         personal=profile.get("personal"),
     )
+
+
+def _near_duplicates(profile: dict[str, Any]) -> int | None:
+    counts = [
+        column["near_duplicates"]
+        for column in profile.get("media", {}).values()
+        if "near_duplicates" in column
+    ]
+    return sum(counts) if counts else None
 
 
 def data_change(

@@ -96,6 +96,11 @@ def _testing(dossier: Mapping[str, Any]) -> Sequence[Block]:
     return blocks or [Block(text="It was not evaluated.")]
 
 
+def _alike(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    alike = each.get("rows_alike_in_training_data")
+    return () if alike is None else (("Images like one of the training data", worded(alike)),)
+
+
 def _evaluation(each: Mapping[str, Any]) -> list[Block]:
     intervals = (each.get("intervals") or {}).get("metrics") or {}
     baseline, named = each.get("baseline") or {}, each.get("baseline_name") or "Baseline"
@@ -105,6 +110,7 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
             facts=(
                 ("Rows measured", f"{each['sample_size']} of {each['rows']}"),
                 ("Of these in the training data", worded(each["rows_in_training_data"])),
+                *_alike(each),
                 ("Started", f"{moment(each['started_at'])} by {each['started_by']}"),
                 ("Data digest", each["dataset_digest"]),
                 ("Result digest", each["digest"]),

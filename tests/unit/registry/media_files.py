@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
 import soundfile
 from PIL import Image
 
@@ -75,3 +78,20 @@ def wav_header(seconds: int, rate: int = 16_000) -> bytes:
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16)
     data = struct.pack("<4sI", b"data", size) + b"\0" * 64
     return struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE") + form + data
+
+
+def archive(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip archive of these entries, in this order."""
+    output = BytesIO()
+    with zipfile.ZipFile(output, "w", method) as target:
+        for name, content in files.items():
+            target.writestr(name, content)
+    return output.getvalue()
+
+
+def parquet(columns: dict[str, list[Any]], metadata: dict[str, str] | None = None) -> bytes:
+    """A Parquet file of these columns."""
+    table = pyarrow.table(columns)
+    output = BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), output)
+    return output.getvalue()

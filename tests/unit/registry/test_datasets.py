@@ -13,9 +13,10 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, TooLarge, Wr
 from governance.people.models import Department
 from governance.principals import Principal
 from registry import store
+from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.selectors import dataset_get, datasets_visible_to
-from registry.datasets.services import dataset_create, dataset_version_add, overlap
+from registry.datasets.services import dataset_create, dataset_version_add
 from tests.unit.registry.objects import CLASSIFY, Upload, sha256
 
 pytestmark = pytest.mark.django_db
@@ -100,7 +101,9 @@ def test_the_same_rows_twice_are_no_new_version(developer: Principal, reviews: D
 @pytest.mark.parametrize(
     ("name", "text", "columns", "sentence"),
     [
-        ("rows.parquet", "x", None, "rows.parquet is not a dataset file"),
+        ("rows.xlsx", "x", None, "rows.xlsx is not a dataset file"),
+        ("rows.parquet", "x", None, "The file cannot be read as Parquet"),
+        ("rows.zip", "x", None, "a zip archive is not taken"),
         ("rows.csv", "", None, "Line 1: there is no column 'text'"),
         ("rows.csv", "text,label\n", None, "The file holds no row"),
         ("rows.csv", "text,label\na,b\nc\n", None, "Line 3: it has 1 columns"),
@@ -158,8 +161,8 @@ def test_a_leak_is_found_whatever_its_label_case_and_spaces(
     other = create(developer, department("clinical"), name="test")
     text = "text,label\nFINE &amp; quick,negative\nNew,positive\n"
     test = add(developer, other, "test.csv", text)
-    assert overlap(train, test) == 1
-    assert overlap(test, train) == 2
+    assert overlap(train, test) == Overlap(1)
+    assert overlap(test, train) == Overlap(2)
 
 
 def test_only_a_departments_own_people_add_and_see_its_data(

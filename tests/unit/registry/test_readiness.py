@@ -18,7 +18,7 @@ from governance.reviews.models import ChecklistState, Review
 from governance.reviews.reviewers import reviewer_counts
 from governance.reviews.selectors import review_standing
 from registry import store
-from registry.datasets.services import _overlap
+from registry.datasets.leaks import _overlap
 from registry.evaluations.models import Gate, GateResult
 from registry.evaluations.services import gate_set
 from registry.evaluations.standing import GateState

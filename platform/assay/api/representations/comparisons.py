@@ -125,6 +125,7 @@ class DataFactsAnswer(serializers.Serializer[Any]):
     classification = serializers.CharField()
     columns = serializers.ListField(child=serializers.CharField())
     duplicates = serializers.IntegerField(allow_null=True)
+    near_duplicates = serializers.IntegerField(allow_null=True)
     labels = serializers.DictField(child=serializers.IntegerField())
     personal = serializers.JSONField(allow_null=True)
 

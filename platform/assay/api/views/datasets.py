@@ -61,8 +61,9 @@ class DatasetView(Endpoint):
 
 
 class DatasetVersionBody(StrictSerializer):
-    """TSV, CSV or JSON lines; or, in JSON, the id of a complete `upload` of the caller's.
-    `columns` maps the task's row fields to the file's columns."""
+    """TSV, CSV, JSON lines or Parquet; where rows have images or audio, a zip archive or Parquet.
+    In JSON, the id of a complete `upload` of the caller's takes the place of the file. `columns`
+    maps the task's row fields to the file's columns."""
 
     file = serializers.FileField(max_length=255, required=False)
     upload = serializers.UUIDField(required=False)

@@ -188,6 +188,29 @@ def bytes_size(value: int | None) -> str:
 
 
 @register.filter
+def histogram_bars(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the bars of a histogram for an SVG of 200 by 40 units."""
+    counts = value["counts"]
+    tallest, width = max(counts, default=0) or 1, 200 / max(len(counts), 1)
+    step = (value["to"] - value["from"]) / max(len(counts), 1)
+    bars = []
+    for index, count in enumerate(counts):
+        # Bars of few files stay visible.
+        height = max(round(40 * count / tallest, 1), 1) if count else 0
+        least = value["from"] + index * step
+        bars.append(
+            {
+                "x": round(index * width + 1, 1),
+                "y": 40 - height,
+                "width": round(width - 2, 1),
+                "height": height,
+                "title": f"{measured(least)}–{measured(least + step)}: {count:,}",
+            }
+        )
+    return bars
+
+
+@register.filter
 def words(value: object) -> str:
     """`request_changes` as `request changes`."""
     return str(value).replace("_", " ").replace("-", " ")

@@ -11,6 +11,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.dataset_media import file_named, media_answer, with_addresses
 from assay.portal.forms import DatasetForm, DatasetVersionForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.views.uploads import given_uploads, upload_context
@@ -18,9 +19,14 @@ from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import get_task
-from registry.catalog.formats import is_tabular, row_fields, sample_lines
+from registry.catalog.formats import archive_layout, is_tabular, row_fields, sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
-from registry.datasets.preview import RowsPreview, dataset_unmask, rows_preview
+from registry.datasets.preview import (
+    RowsPreview,
+    dataset_media_open,
+    dataset_unmask,
+    rows_preview,
+)
 from registry.datasets.selectors import (
     dataset_get,
     dataset_versions_visible_to,
@@ -124,6 +130,7 @@ class DatasetPage(ActionScreen):
             "trainable": self.trainable(dataset) if shown is not None else [],
             "fields": row_fields(task),
             "tabular": is_tabular(task),
+            "layout": archive_layout(task),
             "sample": sample_lines(task),
             **upload_context(self.actor, self.request, UploadKind.DATASET),
         }
@@ -186,11 +193,26 @@ class DatasetRows(DatasetPage):
     def act(self, *, name: str, number: int = 0, **kwargs: Any) -> HttpResponse:
         dataset = dataset_get(actor=self.actor, name=name)
         version = version_of(self.actor, dataset, number)
-        response = self.page(
-            name=name, number=number, preview=dataset_unmask(actor=self.actor, id=version.pk)
-        )
+        preview = dataset_unmask(actor=self.actor, id=version.pk)
+        preview = with_addresses(preview, version, self.actor)
+        response = self.page(name=name, number=number, preview=preview)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+
+class DatasetMedia(Screen):
+    """An image or recording in the rows of one version, for the person who unmasked them."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        dataset = dataset_get(actor=self.actor, name=kwargs["name"])
+        version = version_of(self.actor, dataset, kwargs["number"])
+        opened = dataset_media_open(
+            actor=self.actor,
+            id=version.pk,
+            sha256=file_named(request, version, self.actor),
+            small=request.GET.get("size") == "small",
+        )
+        return media_answer(request, opened)
 
 
 class DatasetTrain(Screen):

@@ -1,0 +1,168 @@
+"""Rows of an upload that brings files: a zip archive or a Parquet file, unpacked and checked.
+
+Media columns are filled from the files of the same upload alone. A SHA-256 that a row states is
+never taken: it could name the file of another department.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from governance.errors import InvalidInput
+from registry.catalog.columns import media_columns
+from registry.catalog.declaration import Task
+from registry.datasets.archives import METADATA
+from registry.datasets.media_files import MediaRecord
+from registry.datasets.tables import Placed, read_table, refuse
+from registry.datasets.unpacking import unpack
+from registry.media.limits import MediaLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An unpacked upload. `folder` holds the files under their SHA-256."""
+
+    rows: Iterator[Placed]
+    records: dict[str, MediaRecord]
+    folder: Path
+
+
+def default_columns(task: Task, suffix: str) -> dict[str, str]:
+    """Return the column of each field where the caller names none.
+
+    In an archive a media column is filled from `file_name`, or `<column>_file_name` where there are
+    several, as Hugging Face's folders do.
+    """
+    columns = {field: field for field in task.row.model_fields}
+    if suffix == ".zip":
+        media = media_columns(task.row)
+        for name in media:
+            columns[name] = "file_name" if len(media) == 1 else f"{name}_file_name"
+    return columns
+
+
+def read_attached(
+    *,
+    source: Path,
+    suffix: str,
+    target: Path,
+    task: Task,
+    fields: Mapping[str, str],
+    optional: frozenset[str],
+    limits: MediaLimits,
+    max_bytes: int,
+) -> Attached:
+    """Unpack `source` into the folder `target` and return its rows.
+
+    Raises:
+        InvalidInput, TooLarge: it cannot be read; the sentence names the entry or row.
+        Unavailable: too many uploads are being read.
+    """
+    media = media_columns(task.row)
+    if suffix == ".zip" and not media:
+        raise InvalidInput(
+            f"Rows of {task.name} hold no files; a zip archive is not taken.",
+            hint="Send JSON lines, TSV, CSV or Parquet.",
+            fields={"file": ["One of .csv, .jsonl, .parquet, .tsv."]},
+        )
+    target.mkdir()
+    unpack(
+        source=source,
+        suffix=suffix,
+        target=target,
+        limits=limits,
+        max_bytes=max_bytes,
+        columns=sorted(set(fields.values())),
+        optional=[fields[name] for name in optional if name in fields],
+        media={fields[name]: kind for name, kind in media.items() if name in fields},
+    )
+    with (target / "media.tsv").open(encoding="utf-8") as listing:
+        records = {line[:64]: MediaRecord.from_line(line) for line in listing}
+    rows = (
+        _archive_rows(target, task, fields, optional)
+        if suffix == ".zip"
+        else read_table(target / "rows.jsonl", ".jsonl", fields, optional=optional, place="Row")
+    )
+    return Attached(_of_kind(rows, media, records), records, target / "files")
+
+
+def _of_kind(
+    rows: Iterator[Placed], media: Mapping[str, str], records: Mapping[str, MediaRecord]
+) -> Iterator[Placed]:
+    for place, row in rows:
+        for name, kind in media.items():
+            if name in row and records[row[name]].media.kind != kind:
+                found = records[row[name]].media.content_type
+                raise refuse(place, f"{name}: a file of {found} is there; {kind} is expected.")
+        yield place, row
+
+
+def _archive_rows(
+    folder: Path, task: Task, fields: Mapping[str, str], optional: frozenset[str]
+) -> Iterator[Placed]:
+    with (folder / "entries.jsonl").open(encoding="utf-8") as listing:
+        files = {entry["name"]: entry["sha256"] for entry in map(json.loads, listing)}
+    media = media_columns(task.row)
+    for name in METADATA:
+        if (folder / name).exists():
+            rows = read_table(
+                folder / name,
+                Path(name).suffix,
+                fields,
+                optional=optional,
+                place=f"{name}, line",
+            )
+            return _with_files(rows, media, files, name)
+    return _labeled(files, task, media, optional)
+
+
+def _with_files(
+    rows: Iterator[Placed], media: Mapping[str, str], files: Mapping[str, str], metadata: str
+) -> Iterator[Placed]:
+    unused = set(files)
+    for place, row in rows:
+        for name in media:
+            if name not in row:
+                continue
+            file = row[name]
+            found = files.get(file.removeprefix("./")) if isinstance(file, str) else None
+            if found is None:
+                raise refuse(place, f"there is no file {str(file)[:120]!r} in the archive.")
+            unused.discard(file.removeprefix("./"))
+            row[name] = found
+        yield place, row
+    if unused:
+        more = f" and {len(unused) - 1:,} more are" if len(unused) > 1 else " is"
+        raise InvalidInput(
+            f"The archive's entry {min(unused)[:120]!r}{more} not named in {metadata}.",
+            hint="Add a line for each file, or leave the file out.",
+            fields={"file": [f"{min(unused)[:120]!r} has no row."]},
+        )
+
+
+def _labeled(
+    files: Mapping[str, str], task: Task, media: Mapping[str, str], optional: frozenset[str]
+) -> Iterator[Placed]:
+    """Yield a row for each `<label>/<file>`."""
+    fields = task.row.model_fields
+    needed = [name for name in fields if name not in optional and name not in {*media, "label"}]
+    if len(media) != 1 or "label" not in fields or needed:
+        raise InvalidInput(
+            f"The archive has no metadata.jsonl or metadata.csv; rows of {task.name} need "
+            f"{', '.join(name for name in fields if name not in media) or 'one'}.",
+            hint="Add a metadata file with a column file_name and one for each field.",
+            fields={"file": ["A metadata file."]},
+        )
+    (column,) = media
+    for name, sha256 in sorted(files.items()):
+        parts = name.split("/")
+        if len(parts) != 2:
+            raise refuse(
+                name[:120],
+                "it is not in the folder of a label, as <label>/<file>, and there is no metadata "
+                "file.",
+            )
+        yield name[:120], {column: sha256, "label": parts[0]}

@@ -1,0 +1,165 @@
+"""Unpack a Parquet file: rows as JSON lines, media of binary columns as checked files.
+
+Runs in the bounded process of `unpacking.py`; knows no Django. Media columns are those that Hugging
+Face's `datasets` writes (a struct of `bytes` and `path`) or plain binary ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from governance.errors import InvalidInput, TooLarge
+from registry.datasets.media_files import MediaFolder
+
+MAX_COLUMNS = 1000
+MAX_METADATA_BYTES = 16 * 1024**2
+BATCH_ROWS = 64
+MAX_ROWS = 2_000_000
+
+
+def unpack_parquet(
+    source: Path,
+    folder: MediaFolder,
+    max_bytes: int,
+    *,
+    columns: list[str],
+    optional: list[str],
+    media: Mapping[str, str],
+) -> None:
+    """Write `rows.jsonl` with these columns of `source`; those of `media` become a SHA-256.
+
+    Raises:
+        InvalidInput: it cannot be read, or a column is missing or of a type that is not taken.
+        TooLarge: more than 2,000,000 rows, or more than `max_bytes` of content.
+    """
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(
+            source,
+            thrift_string_size_limit=MAX_METADATA_BYTES,
+            thrift_container_size_limit=MAX_METADATA_BYTES,
+        )
+        with file:
+            there = file.schema_arrow.names
+            if file.metadata.num_rows > MAX_ROWS:
+                raise TooLarge(f"A dataset has at most {MAX_ROWS:,} rows.")
+            if len(there) > MAX_COLUMNS:
+                raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
+            if absent := [name for name in columns if name not in there and name not in optional]:
+                raise InvalidInput(
+                    f"There is no column {absent[0][:80]!r}; there are "
+                    f"{', '.join(there[:40])[:500]}.",
+                    hint='Say which column is which, such as {"text": "review"}.',
+                )
+            wanted = [name for name in columns if name in there]
+            for name in wanted:
+                _check_type(name, file.schema_arrow.field(name).type, name in media)
+            names = _class_names(file.schema_arrow.metadata)
+            left, row = max_bytes, 0
+            with (folder.root / "rows.jsonl").open("w", encoding="utf-8") as output:
+                batches = file.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False)
+                for batch in batches:
+                    for given in batch.to_pylist():
+                        row += 1
+                        line, size = _row(given, row, folder, media, names)
+                        left -= size
+                        if left < 0:
+                            raise TooLarge(
+                                f"Row {row:,}: the rows so far have more than {max_bytes:,} bytes.",
+                                hint="Split the data into several datasets.",
+                            )
+                        print(line, file=output)
+    except (pyarrow.ArrowException, OSError, UnicodeError) as error:
+        raise InvalidInput(
+            f"The file cannot be read as Parquet: {str(error).splitlines()[0][:200]}",
+            hint="Write it again, such as with pandas or Hugging Face's datasets.",
+        ) from error
+
+
+def _check_type(name: str, kind: Any, is_media: bool) -> None:
+    from pyarrow import types
+
+    binary = types.is_binary(kind) or types.is_large_binary(kind)
+    if is_media:
+        fields = (
+            {kind.field(i).name for i in range(kind.num_fields)} if types.is_struct(kind) else set()
+        )
+        if not binary and "bytes" not in fields:
+            raise InvalidInput(
+                f"The column {name[:80]!r} holds {str(kind)[:80]}; files are expected.",
+                hint="Write the column as binary, or as a struct of bytes and path.",
+            )
+    elif not _is_plain(kind):
+        raise InvalidInput(
+            f"The column {name[:80]!r} holds {str(kind)[:80]}, which is not taken.",
+            hint="Write text, numbers, truth values, and lists and structs of them.",
+        )
+
+
+def _is_plain(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    if types.is_struct(kind):
+        return all(_is_plain(kind.field(index).type) for index in range(kind.num_fields))
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    return any(
+        check(kind)
+        for check in (
+            types.is_string,
+            types.is_large_string,
+            types.is_integer,
+            types.is_floating,
+            types.is_boolean,
+            types.is_null,
+        )
+    )
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Return the names behind the numbers of Hugging Face's ClassLabel columns."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            name: [str(each) for each in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _row(
+    given: dict[str, Any],
+    row: int,
+    folder: MediaFolder,
+    media: Mapping[str, str],
+    names: Mapping[str, list[str]],
+) -> tuple[str, int]:
+    size = 0
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in media:
+            content = value.get("bytes") if isinstance(value, dict) else value
+            if not isinstance(content, bytes):
+                raise InvalidInput(
+                    f"Row {row:,}: {name[:80]} holds no file.",
+                    hint="Embed the files: a path alone leads nowhere here.",
+                )
+            size += len(content)
+            part = folder.root / "entry.part"
+            part.write_bytes(content)
+            found[name] = folder.take(part, what=f"Row {row:,}: {name[:80]}").sha256
+        elif name in names and isinstance(value, int) and 0 <= value < len(names[name]):
+            found[name] = names[name][value]
+        elif value is not None:
+            found[name] = value
+    line = json.dumps(found)
+    return line, size + len(line)

@@ -1,0 +1,134 @@
+"""Statistics of a dataset version, gathered one row at a time while it is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from registry.catalog.columns import media_columns
+from registry.catalog.declaration import Task
+from registry.datasets.fingerprints import input_fingerprint
+from registry.datasets.media_files import MediaRecord
+from registry.datasets.personal import PersonalData
+from registry.datasets.similar import Looks
+from registry.datasets.tables import refuse
+
+MAX_LABELS = 1000
+BINS = 10
+
+
+class Profile:
+    """Counts what the rows hold.
+
+    `duplicates` is the number of rows whose input stood before; `characters` gives min, mean and
+    max of an input's length, where inputs are text; `labels` counts rows by label, where the task
+    has labels; `media` describes the files of each media column; `personal` says in how many rows
+    there are signs of personal data, as in `personal.py`.
+    """
+
+    def __init__(self, task: Task, records: Mapping[str, MediaRecord]) -> None:
+        self._task = task
+        self._rows = 0
+        self._seen: set[bytes] = set()
+        self._lengths: list[int] = []
+        self._labels: Counter[str] = Counter()
+        self._personal = PersonalData()
+        self._media = {
+            name: _Column(kind, records) for name, kind in media_columns(task.row).items()
+        }
+
+    def look(self, place: str, row: Mapping[str, Any]) -> None:
+        """Take one validated row. Raises InvalidInput when there are too many labels."""
+        self._rows += 1
+        self._personal.look({name: row[name] for name in row if name not in self._media})
+        given = self._task.row_input(dict(row))
+        self._seen.add(input_fingerprint(given))
+        self._lengths.append(len(given))
+        for name, column in self._media.items():
+            if row.get(name):
+                column.look(row[name])
+        if isinstance(row.get("label"), str):
+            self._labels[row["label"]] += 1
+            if len(self._labels) > MAX_LABELS:
+                raise refuse(place, f"there are more than {MAX_LABELS} different labels.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as a dataset version keeps it."""
+        found: dict[str, Any] = {"duplicates": self._rows - len(self._seen)}
+        if self._media:
+            found["media"] = {name: column.to_json() for name, column in self._media.items()}
+        else:
+            found["characters"] = spread(self._lengths)
+        if self._labels:
+            found["labels"] = dict(self._labels.most_common())
+        found["personal"] = self._personal.profile()
+        return found
+
+
+class _Column:
+    """The files of one media column. Each file counts once, also where several rows name it."""
+
+    def __init__(self, kind: str, records: Mapping[str, MediaRecord]) -> None:
+        self._kind = kind
+        self._records = records
+        self._used: dict[str, None] = {}
+        self._rows = 0
+
+    def look(self, sha256: str) -> None:
+        self._rows += 1
+        self._used[sha256] = None
+
+    def to_json(self) -> dict[str, Any]:
+        records = [self._records[sha256] for sha256 in self._used]
+        media = [record.media for record in records]
+        found: dict[str, Any] = {
+            "kind": self._kind,
+            "rows": self._rows,
+            "files": len(media),
+            "bytes": sum(each.size_bytes for each in media),
+            "types": dict(Counter(each.content_type for each in media).most_common()),
+        }
+        if self._kind == "audio":
+            seconds = [each.seconds or 0 for each in media]
+            found["seconds"] = {**spread(seconds), "total": round(sum(seconds), 1)}
+            rates = Counter(str(each.sample_rate) for each in media)
+            found["sample_rates"] = dict(rates.most_common(20))
+            found["histogram"] = histogram(seconds)
+        else:
+            found["width"] = spread(each.width or 0 for each in media)
+            found["height"] = spread(each.height or 0 for each in media)
+            found["histogram"] = histogram(
+                [(each.width or 0) * (each.height or 0) / 1e6 for each in media]
+            )
+            found |= _alike(records)
+        return found
+
+
+def _alike(records: Iterable[MediaRecord]) -> dict[str, Any]:
+    looks, near = Looks(), 0
+    for record in records:
+        bits = int(record.looks or "0", 16)
+        near += looks.near(bits)
+        looks.add(bits)
+    return {"near_duplicates": near, "near_duplicates_complete": not looks.exhausted}
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Return minimum, mean and maximum."""
+    given = list(values)
+    return {
+        "min": round(min(given, default=0), 3),
+        "mean": round(sum(given) / max(len(given), 1), 1),
+        "max": round(max(given, default=0), 3),
+    }
+
+
+def histogram(values: list[float]) -> dict[str, Any]:
+    """Return counts of `BINS` equal parts between the least and the largest value."""
+    least, most = min(values, default=0), max(values, default=0)
+    width = (most - least) / BINS
+    counts = [0] * (BINS if width else 1)
+    for value in values:
+        counts[min(int((value - least) / width), BINS - 1) if width else 0] += 1
+    return {"from": round(least, 4), "to": round(most, 4), "counts": counts}

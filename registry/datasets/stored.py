@@ -1,0 +1,75 @@
+"""Files of a dataset version in the artifact store: its rows, and the media that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+from pathlib import Path
+
+from governance.errors import Unavailable
+from registry import store
+from registry.datasets.media_files import MediaRecord
+from registry.datasets.models import DatasetVersion
+from registry.datasets.parsing import ParsedDataset, read_rows
+from registry.datasets.unpacking import make_previews
+
+# Rows that the preview of a version shows.
+PREVIEW_ROWS = 20
+
+
+def prepare(parsed: ParsedDataset, canonical: Path) -> list[Path]:
+    """Make small JPEGs of the images in the first rows; return them."""
+    if parsed.files is None:
+        return []
+    shown = {
+        value: parsed.files / value
+        for row in islice(read_rows(canonical), PREVIEW_ROWS)
+        for value in row.values()
+        if isinstance(value, str)
+        and value in parsed.media
+        and parsed.media[value].media.kind == "image"
+        and not store.media_preview_file(value).exists()
+    }
+    if shown:
+        make_previews(list(shown.values()))
+    return [Path(f"{file}.jpg") for file in shown.values()]
+
+
+def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Path]) -> None:
+    """Move the rows and every file that they name into the store. The rows go last, so that rows
+    in the store always have their files."""
+    if parsed.files is not None:
+        listing = parsed.files.with_name("named.tsv")
+        with listing.open("w", encoding="utf-8") as output:
+            for sha256, record in sorted(parsed.media.items()):
+                store.adopt_file(parsed.files / sha256, store.media_file(sha256))
+                output.write(record.line())
+        for preview in previews:
+            store.adopt_file(preview, store.media_preview_file(preview.stem))
+        store.adopt_file(listing, store.dataset_media_file(parsed.digest))
+    store.adopt_dataset(canonical, parsed.digest)
+
+
+def media_records(
+    version: DatasetVersion, wanted: Collection[str] | None = None
+) -> dict[str, MediaRecord]:
+    """Return the files of a version by SHA-256, all or those `wanted`; none where its rows name
+    no files.
+
+    Raises:
+        Unavailable: the store lacks the list of them.
+    """
+    if not version.profile.get("media"):
+        return {}
+    try:
+        with store.dataset_media_file(version.digest).open(encoding="utf-8") as listing:
+            return {
+                line[:64]: MediaRecord.from_line(line)
+                for line in listing
+                if wanted is None or line[:64] in wanted
+            }
+    except FileNotFoundError as error:
+        raise Unavailable(
+            f"The media of {version} are not in the artifact store.",
+            hint="Restore ASSAY_DATA_DIR/artifacts, then try again.",
+        ) from error

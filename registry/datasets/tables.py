@@ -1,0 +1,124 @@
+"""Rows of TSV, CSV and JSON lines, one at a time; every error names the line it was met on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from governance.errors import InvalidInput, TooLarge
+
+MAX_ROW_BYTES = 1024 * 1024
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+csv.field_size_limit(MAX_ROW_BYTES)
+
+# A row with the place that it stands in, such as `Line 3`.
+Placed = tuple[str, Any]
+
+
+def refuse(place: str, why: str) -> InvalidInput:
+    """Return the error for a row that cannot be taken."""
+    sentence = f"{place}: {why}"
+    return InvalidInput(sentence, code="invalid_row", fields={"file": [sentence]})
+
+
+def read_table(
+    source: Path,
+    suffix: str,
+    fields: Mapping[str, str] | None,
+    *,
+    optional: frozenset[str] = frozenset(),
+    place: str = "Line",
+) -> Iterator[Placed]:
+    """Yield the rows of a text file with the places they stand in.
+
+    `fields` maps the fields of a row to columns or keys; without it JSON rows stay whole. Fields
+    that are `optional` may be missing. `place` begins the name of each place.
+
+    Raises:
+        InvalidInput, TooLarge: a line cannot be read.
+    """
+    number = 0
+    # Newlines stay as they are, so that a quoted one survives.
+    with source.open(encoding="utf-8-sig", newline="") as text:
+        if suffix == ".jsonl":
+            rows = _json_rows(text, fields, optional, place)
+        else:
+            rows = _table_rows(text, DELIMITERS[suffix], fields or {}, optional, place)
+        try:
+            for number, row in rows:
+                yield f"{place} {number}", row
+        except UnicodeDecodeError as error:
+            raise refuse(
+                f"{place} {number + 1}", "it is not UTF-8 text, or a line close after it is not."
+            ) from error
+
+
+def _table_rows(
+    text: IO[str],
+    delimiter: str,
+    fields: Mapping[str, str],
+    optional: frozenset[str],
+    place: str,
+) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        header = next(reader, [])
+        if repeated := [name for name, count in Counter(header).items() if count > 1]:
+            raise refuse(f"{place} 1", f"the column {repeated[0][:80]!r} stands there twice.")
+        absent = [
+            column
+            for field, column in fields.items()
+            if column not in header and field not in optional
+        ]
+        if absent:
+            there = ", ".join(name or "(no name)" for name in header[:40])
+            raise refuse(
+                f"{place} 1", f"there is no column {absent[0][:80]!r}; there are {there[:500]}."
+            )
+        places = {
+            field: header.index(column) for field, column in fields.items() if column in header
+        }
+        line = reader.line_num + 1
+        for values in reader:
+            if values:
+                if len(values) != len(header):
+                    raise refuse(
+                        f"{place} {line}",
+                        f"it has {len(values)} columns; the header has {len(header)}.",
+                    )
+                yield line, {field: values[at] for field, at in places.items()}
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise refuse(f"{place} {line}", f"it cannot be read as a table: {error}.") from error
+
+
+def _json_rows(
+    text: IO[str], fields: Mapping[str, str] | None, optional: frozenset[str], place: str
+) -> Iterator[tuple[int, Any]]:
+    line = 0
+    while content := text.readline(MAX_ROW_BYTES + 1):
+        line += 1
+        where = f"{place} {line}"
+        if len(content) > MAX_ROW_BYTES:
+            raise TooLarge(f"{where} is longer than {MAX_ROW_BYTES} characters.")
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise refuse(where, f"it is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise refuse(where, "it is not a JSON object.")
+        if fields is not None:
+            absent = [
+                key for field, key in fields.items() if key not in row and field not in optional
+            ]
+            if absent:
+                raise refuse(where, f"it has no key {absent[0][:80]!r}.")
+            row = {field: row[key] for field, key in fields.items() if key in row}
+        yield line, row
