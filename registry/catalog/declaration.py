@@ -91,6 +91,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Playground:
+    """How the playground and the code examples ask.
+
+    Attributes:
+        body: JSON template of a request. `$model`, `$text`, `$lines` and `$messages` stand for the
+            deployment, the text field, the lines of the second field and the conversation. None
+            when the chosen file is itself the body.
+        path: Where it is sent, `{model}` standing for the deployment; the main endpoint when empty.
+        text: First content of the text field.
+        lines: First content of the second field.
+        lines_label: Label of the second field; empty when there is none.
+    """
+
+    body: Mapping[str, Any] | None
+    path: str = ""
+    text: str = ""
+    lines: tuple[str, ...] = ()
+    lines_label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One kind of work that a model does.
 
@@ -107,6 +128,7 @@ class Task:
         unit: What its requests are metered in.
         endpoints: Where applications reach it; the first one is its main endpoint.
         sample: A request body that works, for examples.
+        playground: How the playground asks; None leaves the task out of it.
         row: Schema of one dataset row. A column of media has the type `ImageFile` or `AudioFile`
             (`registry.catalog.columns`).
         row_input: The part of a row that a model sees, as text (media: their SHA-256). Two rows
@@ -129,6 +151,7 @@ class Task:
     sample: Mapping[str, Any]
     row: type[BaseModel]
     row_input: Callable[[dict[str, Any]], str]
+    playground: Playground | None = None
     runner: str = ""
     examples: tuple[dict[str, Any], ...] = ()
     recipes: tuple[Recipe, ...] = ()

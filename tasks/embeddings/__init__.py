@@ -6,7 +6,7 @@ from operator import itemgetter
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import BATCH, Modality, Task, Unit
+from registry.catalog.declaration import BATCH, Modality, Playground, Task, Unit
 from registry.catalog.endpoints import Endpoint
 from tasks.embeddings.endpoints import read_embeddings
 
@@ -38,6 +38,10 @@ TASK = Task(
     unit=Unit.TOKENS,
     endpoints=(Endpoint("/v1/embeddings", read_embeddings),),
     sample={"input": ["An assay office tests every piece of metal."]},
+    playground=Playground(
+        body={"model": "$model", "input": "$text"},
+        text="An assay office tests every piece of metal.",
+    ),
     row=OneText,
     row_input=itemgetter("text"),
     examples=(

@@ -7,7 +7,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Recipe, Task, Unit
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
 from registry.catalog.endpoints import Endpoint
 from tasks.text_classification.endpoints import read_classify
 
@@ -63,6 +72,10 @@ TASK = Task(
     unit=Unit.TOKENS,
     endpoints=(Endpoint("/v1/classify", read_classify),),
     sample={"input": ["It worked within a day and I had no side effects."]},
+    playground=Playground(
+        body={"model": "$model", "input": "$text"},
+        text="It worked within a day and I had no side effects.",
+    ),
     row=LabeledText,
     row_input=itemgetter("text"),
     examples=(

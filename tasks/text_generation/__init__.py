@@ -11,6 +11,7 @@ from registry.catalog.declaration import (
     Evaluation,
     Metric,
     Modality,
+    Playground,
     Recipe,
     Task,
     Unit,
@@ -115,6 +116,10 @@ TASK = Task(
         ],
         "max_tokens": 48,
     },
+    playground=Playground(
+        body={"model": "$model", "messages": "$messages"},
+        text="Write the one-line docstring.\n\ndef add(a, b):\n    return a + b",
+    ),
     row=Conversation,
     row_input=prompt_text,
     examples=(

@@ -8,6 +8,7 @@
   const talk = document.getElementById("talk");
   const facts = document.getElementById("facts");
   const stop = document.getElementById("stop");
+  const asks = JSON.parse(document.getElementById("playground-asks").textContent);
   const history = [];
   let running = null;
   let held = null;
@@ -26,16 +27,17 @@
     return held.token;
   };
 
-  const request = async (option, body, signal) => {
-    const headers = { "Content-Type": "application/json", "Assay-Data-Classification": form.classification.value };
+  const request = async (ask, body, signal) => {
+    const type = ask.body === null ? body.type || "application/octet-stream" : "application/json";
+    const headers = { "Content-Type": type, "Assay-Data-Classification": form.classification.value };
     for (let attempt = 0; ; attempt += 1) {
       headers.Authorization = `Bearer ${await token(signal)}`;
-      const response = await fetch(option.dataset.endpoint, {
+      const response = await fetch(ask.path, {
         method: "POST",
         signal,
         credentials: "same-origin",
         headers,
-        body: JSON.stringify(body),
+        body,
       });
       if (response.ok) return response;
       /* The token may have ended with an address or a renewed session: once more, with another. */
@@ -77,12 +79,24 @@
     }
   };
 
-  const bodyFor = (task, deployment, text) => {
-    if (task === "text-generation") {
-      history.push({ role: "user", content: text });
-      return { model: deployment, messages: history, stream: true, stream_options: { include_usage: true }, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) };
+  /* The template of a body with the deployment, the fields and the conversation in their places. */
+  const filled = (template, values) => {
+    if (Array.isArray(template)) return template.map((part) => filled(part, values));
+    if (template && typeof template === "object") {
+      return Object.fromEntries(Object.entries(template).map(([name, part]) => [name, filled(part, values)]));
     }
-    return { model: deployment, input: text };
+    return values[template] ?? template;
+  };
+
+  const lines = () => form.lines.value.split("\n").filter((line) => line.trim());
+
+  const bodyFor = (ask, deployment, text) => {
+    if (ask.body === null) return playgroundMedia.file();
+    if (ask.streams) history.push({ role: "user", content: text });
+    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $messages: history });
+    if (!ask.streams) return JSON.stringify(body);
+    const settings = { stream: true, stream_options: { include_usage: true } };
+    return JSON.stringify({ ...body, ...settings, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) });
   };
 
   const readStream = async (response, element) => {
@@ -105,40 +119,31 @@
     }
   };
 
-  const describe = (task, answer) => {
-    if (task === "embeddings") {
-      const vector = answer.data[0].embedding;
-      return `${vector.length} dimensions\n[${vector.slice(0, 8).map((v) => v.toFixed(4)).join(", ")}, …]`;
-    }
-    return JSON.stringify(answer.data ?? answer.results ?? answer, null, 2);
-  };
-
-  const ask = async () => {
+  const send = async () => {
     const option = form.deployment.selectedOptions[0];
-    const task = option.dataset.task;
+    const ask = asks[option.value];
     const text = form.text.value.trim();
-    if (!text) return;
-    turn("user", text);
+    const file = playgroundMedia.file();
+    if (ask.body === null ? !file : !text) return;
+    const asked = turn("user", ask.body === null ? "" : text);
+    if (ask.body === null) asked.append(playgroundMedia.element(file, file.name));
     const element = turn("assistant", "");
     element.setAttribute("aria-busy", "true");
     const started = performance.now();
     running = new AbortController();
     stop.hidden = false;
     try {
-      const response = await request(option, bodyFor(task, option.value, text), running.signal);
+      const response = await request(ask, bodyFor(ask, option.value, text), running.signal);
       let usage;
-      if (task === "text-generation") {
+      if (ask.streams) {
         usage = await readStream(response, element);
         history.push({ role: "assistant", content: element.textContent });
-      } else {
-        const answer = await response.json();
-        usage = answer.usage;
-        element.textContent = describe(task, answer);
-      }
-      form.text.value = "";
-      showFacts({ ...headersOf(response), "prompt tokens": usage?.prompt_tokens ?? "–", "completion tokens": usage?.completion_tokens ?? "–", "time": `${((performance.now() - started) / 1000).toFixed(2)} s` });
+        form.text.value = "";
+      } else usage = await playgroundResults.show(response, ask.output, element, lines());
+      const tokens = usage?.prompt_tokens === undefined ? {} : { "prompt tokens": usage.prompt_tokens, "completion tokens": usage.completion_tokens ?? "–" };
+      showFacts({ ...headersOf(response), ...tokens, "time": `${((performance.now() - started) / 1000).toFixed(2)} s` });
     } catch (error) {
-      if (task === "text-generation") history.pop();
+      if (ask.streams) history.pop();
       if (error.name === "AbortError") element.textContent += " (stopped)";
       else {
         element.classList.add("turn-error");
@@ -153,20 +158,30 @@
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!running) ask();
+    if (!running) send();
   });
   stop.addEventListener("click", () => running?.abort());
   /* What the chosen deployment takes: its sample, its fields, the departments that may pay. */
   const settle = () => {
     history.length = 0;
-    const { task, sample, departments } = form.deployment.selectedOptions[0].dataset;
-    form.text.value = sample || "";
-    document.querySelectorAll("[data-for-chat]").forEach((field) => { field.hidden = task !== "text-generation"; });
-    const paying = departments.split(" ");
-    for (const option of form.department.options) option.disabled = !paying.includes(option.value);
+    const option = form.deployment.selectedOptions[0];
+    const ask = asks[option.value];
+    form.text.value = ask.text;
+    form.lines.value = ask.lines;
+    playgroundMedia.clear();
+    form.file.accept = ask.accept;
+    document.getElementById("file-kinds").textContent = ask.accept === "audio/*" ? "WAV, FLAC, OGG or MP3" : "PNG, JPEG, WebP or GIF";
+    document.getElementById("record").hidden = ask.accept !== "audio/*";
+    document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
+    const fields = { file: ask.body === null, text: ask.body !== null, lines: Boolean(ask.lines_label), messages: ask.streams };
+    document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
+    document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
+    const paying = option.dataset.departments.split(" ");
+    for (const each of form.department.options) each.disabled = !paying.includes(each.value);
     if (!paying.includes(form.department.value)) form.department.value = paying[0];
   };
   form.deployment.addEventListener("change", settle);
   addEventListener("pagehide", () => { held = null; });
+  playgroundMedia.setUp();
   settle();
 })();

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
+from assay.portal.code_examples import CodeExample, code_examples
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.reads import usage_days
 from assay.portal.series import request_bars
@@ -18,7 +18,7 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
 from governance.usage.selectors import usage_visible_to
-from registry.catalog import get_task
+from registry.catalog import TASKS
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
 from workers.deployments.models import Deployment, DeploymentState
@@ -44,19 +44,11 @@ class Deployments(Screen):
         return {"page": page_of(self.request, rows), "everything": everything}
 
 
-def example(screen: Screen, deployment: Deployment) -> dict[str, str]:
-    """A request that works once a key is put in, as curl and as Python."""
-    task = get_task(deployment.release.version.model.task)
-    root = f"{screen.request.scheme}://{screen.request.get_host()}"
-    body = json.dumps({"model": deployment.name, **task.sample}, indent=2, ensure_ascii=False)
-    quoted = body.replace("'", "'\\''")
-    curl = (
-        f"curl {root}{task.endpoint} \\\n"
-        '  -H "Authorization: Bearer $ASSAY_KEY" \\\n'
-        '  -H "Content-Type: application/json" \\\n'
-        f"  -d '{quoted}'"
-    )
-    return {"curl": curl, "endpoint": task.endpoint, "root": root}
+def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
+    """Return requests that work once a key is put in."""
+    task = TASKS.get(deployment.release.version.model.task)
+    root = f"{request.scheme}://{request.get_host()}"
+    return [] if task is None else code_examples(task, deployment.name, root)
 
 
 class DeploymentPage(ActionScreen):
@@ -82,7 +74,7 @@ class DeploymentPage(ActionScreen):
             "review": review,
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
             "usage": request_bars(days) if any(d["requests"] for d in days) else None,
-            "example": example(self, deployment),
+            "examples": examples(self.request, deployment),
             "may_try": may_try(self.actor, deployment),
             "may_report": may_report(self.actor, version),
             "may_explain": may(self.actor, Action.POLICY_EXPLAIN, kind="policy"),

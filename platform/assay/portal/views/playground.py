@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpResponse, JsonResponse
 
+from assay.portal.code_examples import code_examples, request_path
 from assay.portal.http import ActionScreen, Screen
 from governance.errors import DomainError
 from governance.keys.playground import LIFETIME
 from governance.policy.context import CLASSIFICATIONS, UNDECLARED_CLASSIFICATION
-from registry.catalog import get_task
+from registry.catalog import TASKS
+from registry.catalog.declaration import Modality, Task
 from workers.deployments.playground import playground_open, playground_trials
 
+_FILES = {Modality.IMAGE: "image/*", Modality.AUDIO: "audio/*"}
 
-def sample_text(task_sample: Mapping[str, Any]) -> str:
-    """The text of a task's sample request."""
-    if "messages" in task_sample:
-        return str(task_sample["messages"][-1]["content"])
-    given = task_sample.get("input", "")
-    return str(given[0] if isinstance(given, list) and given else given)
+
+def asks_of(task: Task, deployment: str) -> dict[str, Any]:
+    """Return what the page's script needs in order to ask a deployment."""
+    asks = task.playground
+    if asks is None:
+        return {}
+    return {
+        "path": request_path(task, deployment),
+        "body": asks.body,
+        "text": asks.text,
+        "lines": "\n".join(asks.lines),
+        "lines_label": asks.lines_label,
+        "accept": next((_FILES[each] for each in task.inputs if each in _FILES), ""),
+        "streams": Modality.MESSAGES in task.inputs,
+        "output": task.outputs[0].value,
+    }
 
 
 class Playground(Screen):
@@ -29,16 +41,27 @@ class Playground(Screen):
     template_name = "portal/deployments/playground.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
+        root = f"{self.request.scheme}://{self.request.get_host()}"
         choices: list[dict[str, Any]] = []
         for trial in playground_trials(self.actor):
-            task = get_task(trial.deployment.release.version.model.task)
-            sample = sample_text(task.sample)
-            choices.append({"trial": trial, "task": task, "sample": sample})
+            name = trial.deployment.name
+            task = TASKS.get(trial.deployment.release.version.model.task)
+            if task is not None and task.playground is not None:
+                choices.append(
+                    {
+                        "trial": trial,
+                        "task": task,
+                        "examples": code_examples(task, name, root),
+                        "prefix": f"{len(choices)}-",
+                        "asks": asks_of(task, name),
+                    }
+                )
         paying = sorted({slug for each in choices for slug in each["trial"].departments})
         chosen = self.request.GET.get("deployment", "")[:80]
         known = {each["trial"].deployment.name for each in choices}
         return {
             "choices": choices,
+            "asks": {each["trial"].deployment.name: each["asks"] for each in choices},
             "chosen": chosen,
             "absent": chosen if chosen not in known else "",
             "departments": paying,

@@ -1,0 +1,123 @@
+"""Requests that work once a key is put in, drawn from a task's declaration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.catalog.declaration import Modality, Task
+
+_FILES = {Modality.IMAGE: "picture.png", Modality.AUDIO: "recording.wav"}
+_JSON = "application/json"
+_FILE_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeExample:
+    """One request in one language; `name` is fit for an HTML ID."""
+
+    name: str
+    title: str
+    code: str
+
+
+def request_path(task: Task, deployment: str) -> str:
+    """Return the path of the example request."""
+    path = task.playground.path if task.playground else ""
+    return (path or task.endpoint).replace("{model}", deployment)
+
+
+def request_body(task: Task, deployment: str) -> dict[str, Any] | None:
+    """Return the example body; None when a file is the body."""
+    asks = task.playground
+    if asks is None:
+        return {"model": deployment, **task.sample}
+    if asks.body is None:
+        return None
+    values = {
+        "$model": deployment,
+        "$text": asks.text,
+        "$lines": list(asks.lines),
+        "$messages": [{"role": "user", "content": asks.text}],
+    }
+    return {name: _filled(value, values) for name, value in asks.body.items()}
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _filled(part, values) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled(part, values) for part in value]
+    return values.get(value, value) if isinstance(value, str) else value
+
+
+def code_examples(task: Task, deployment: str, root: str) -> list[CodeExample]:
+    """Return the same request for curl, Python and JavaScript; `root` is the address of Assay."""
+    url = f"{root}{request_path(task, deployment)}"
+    body = request_body(task, deployment)
+    if body is None:
+        file = next((_FILES[each] for each in task.inputs if each in _FILES), "input.bin")
+        return [
+            CodeExample("curl", "curl", _curl(url, _FILE_TYPE, f"@{file}")),
+            CodeExample("python", "Python", _python(url, f'content=open("{file}", "rb").read()')),
+            CodeExample("javascript", "JavaScript", _javascript(url, "file", _FILE_TYPE)),
+        ]
+    text = json.dumps(body, indent=2, ensure_ascii=False)
+    quoted = text.replace("'", "'\\''")
+    return [
+        CodeExample("curl", "curl", _curl(url, _JSON, f"'{quoted}'")),
+        CodeExample("python", "Python", _python(url, f"json={_as_python(body)}")),
+        CodeExample("javascript", "JavaScript", _javascript(url, f"JSON.stringify({text})", _JSON)),
+    ]
+
+
+def _curl(url: str, content_type: str, data: str) -> str:
+    option = "--data-binary" if data.startswith("@") else "-d"
+    return (
+        f"curl {url} \\\n"
+        '  -H "Authorization: Bearer $ASSAY_KEY" \\\n'
+        f'  -H "Content-Type: {content_type}" \\\n'
+        f"  {option} {data}"
+    )
+
+
+def _python(url: str, payload: str) -> str:
+    headers = '{"Authorization": f"Bearer {os.environ[\'ASSAY_KEY\']}"'
+    if payload.startswith("content="):
+        headers += f', "Content-Type": "{_FILE_TYPE}"'
+    return (
+        "import os\n\nimport httpx\n\n"
+        f'response = httpx.post(\n    "{url}",\n    headers={headers}}},\n    {payload},\n)\n'
+        "response.raise_for_status()\nprint(response.text)"
+    )
+
+
+def _as_python(value: Any, indent: str = "    ") -> str:
+    """Return a literal laid out as JSON is; a JSON string is a Python literal, too."""
+    inner = f"{indent}    "
+    if isinstance(value, dict):
+        rows = [f"{json.dumps(name)}: {_as_python(part, inner)}" for name, part in value.items()]
+        return "".join(["{\n", *(f"{inner}{row},\n" for row in rows), indent, "}"])
+    if isinstance(value, list):
+        rows = [_as_python(part, inner) for part in value]
+        return "".join(["[\n", *(f"{inner}{row},\n" for row in rows), indent, "]"])
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def _javascript(url: str, body: str, content_type: str) -> str:
+    shown = "\n".join(
+        f"  {line}" if number else line for number, line in enumerate(body.split("\n"))
+    )
+    return (
+        f'const response = await fetch("{url}", {{\n'
+        '  method: "POST",\n'
+        "  headers: {\n"
+        "    Authorization: `Bearer ${process.env.ASSAY_KEY}`,\n"
+        f'    "Content-Type": "{content_type}",\n'
+        "  },\n"
+        f"  body: {shown},\n"
+        "});\n"
+        "console.log(await response.text());"
+    )

@@ -1,0 +1,69 @@
+/* Answers of the playground, drawn by the modality of the task's output. */
+"use strict";
+
+const playgroundResults = (() => {
+  const bar = (label, score) => {
+    const row = document.createElement("div");
+    row.className = "score";
+    const name = document.createElement("span");
+    name.textContent = label;
+    const meter = document.createElement("meter");
+    meter.max = 1;
+    meter.value = score;
+    meter.setAttribute("aria-label", label);
+    const value = document.createElement("span");
+    value.className = "mono";
+    value.textContent = score.toFixed(3);
+    row.append(name, meter, value);
+    return row;
+  };
+
+  const scoresOf = (answer) => {
+    const first = answer.data?.[0]?.scores ?? answer;
+    return Array.isArray(first?.[0]) ? first[0] : first;
+  };
+
+  const image = (entry) => {
+    const bytes = Uint8Array.from(atob(entry.b64_json), (letter) => letter.charCodeAt(0));
+    return playgroundMedia.element(new Blob([bytes], { type: "image/png" }), "Generated image");
+  };
+
+  const ranked = (answer, documents) => {
+    const list = document.createElement("ol");
+    list.className = "ranked";
+    for (const result of answer.results) {
+      const item = document.createElement("li");
+      item.append(bar(documents[result.index] ?? `Document ${result.index}`, result.relevance_score));
+      list.append(item);
+    }
+    return list;
+  };
+
+  const text = (words) => document.createTextNode(words);
+
+  const draw = (output, answer, documents) => {
+    if (output === "label" && Array.isArray(scoresOf(answer))) return scoresOf(answer).map((each) => bar(each.label, each.score));
+    if (output === "image" && answer.data) return answer.data.map(image);
+    if (output === "ranking" && answer.results) return [ranked(answer, documents)];
+    if (output === "vector") {
+      const vector = answer.data[0].embedding;
+      return [text(`${vector.length} dimensions\n[${vector.slice(0, 8).map((v) => v.toFixed(4)).join(", ")}, …]`)];
+    }
+    if (output === "text" && typeof answer.text === "string") return [text(answer.text)];
+    return [text(JSON.stringify(answer, null, 2))];
+  };
+
+  /* Fill `element` with the answer that `response` holds; returns its usage, if it tells any. */
+  const show = async (response, output, element, documents) => {
+    const type = response.headers.get("content-type") ?? "";
+    if (!type.startsWith("application/json")) {
+      element.replaceChildren(playgroundMedia.element(await response.blob(), "Answer"));
+      return null;
+    }
+    const answer = await response.json();
+    element.replaceChildren(...draw(output, answer, documents));
+    return answer.usage ?? null;
+  };
+
+  return { show };
+})();
