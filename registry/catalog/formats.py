@@ -87,7 +87,8 @@ def _words(given: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
             inner = given.get("properties", {}).items()
             return "; ".join(f"{name}: {_words(value, schema)}" for name, value in inner)
         case "string":
-            return f"text of {_bounds(given, 'Length')}characters"
+            bounds = _bounds(given, "Length")
+            return f"text of {bounds}characters" if bounds else "text"
         case "integer" | "number" | "boolean" as kind:
             return {"integer": "a whole number", "number": "a number", "boolean": "true or false"}[
                 kind

@@ -62,7 +62,9 @@ def upload_model(
 @app.command("dataset")
 def upload_dataset(
     name: Annotated[str, typer.Argument(help="The dataset that gets a new version.")],
-    path: Annotated[Path, typer.Argument(help="TSV, CSV or JSON lines.", exists=True)],
+    path: Annotated[
+        Path, typer.Argument(help="TSV, CSV, JSON lines, Parquet or zip.", exists=True)
+    ],
     column: Annotated[
         list[str] | None, typer.Option(help="Field and column of the file: text=review.")
     ] = None,
