@@ -157,7 +157,7 @@ def _gates(case: Case) -> Result:
 
 
 def _leak(case: Case) -> Result:
-    notes, passed = [], True
+    notes, passed, judged = [], True, False
     for each in case.dossier["evaluations"]:
         shared, rows = each["rows_in_training_data"], each["rows"]
         passed = passed and shared <= rows * LEAK_TOLERANCE
@@ -165,13 +165,15 @@ def _leak(case: Case) -> Result:
         # Small or plain images look alike by accident, so that these are for reviewers to judge.
         if alike := each.get("rows_alike_in_training_data"):
             notes.append(f"{alike} more hold an image that looks like one of the training data.")
+            judged = judged or shared + alike > rows * LEAK_TOLERANCE
     if not notes:
         return CheckOutcome.NOT_APPLICABLE, "It was not evaluated; there are no rows to compare."
     if case.dossier["data"] is None:
         return CheckOutcome.NOT_APPLICABLE, (
             "No training data is registered for this version; there are no rows to compare."
         )
-    return _decided(passed, f"{' '.join(notes)} At most {LEAK_TOLERANCE:.0%} may.")
+    note = f"{' '.join(notes)} At most {LEAK_TOLERANCE:.0%} may."
+    return (CheckOutcome.NEEDS_JUDGMENT, note) if passed and judged else _decided(passed, note)
 
 
 def origin_signed(chain: Sequence[ModelVersion]) -> Result:

@@ -14,6 +14,8 @@ from governance.people.models import Department, Person
 from registry.intake.models import Intake
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.registry import objects
+from tests.unit.registry.media_files import archive, picture
+from tests.unit.registry.media_tasks import PICTURES, register
 from workers.jobs.models import Job
 
 pytestmark = pytest.mark.usefixtures("policy", "redis")
@@ -147,6 +149,33 @@ def test_data_is_added_with_columns_named_anew(dev: Api) -> None:
             "datasets/reviews/versions", {"file": file("r.tsv", rows), "columns": wrong}
         )
         assert problem_of(answer, 400)["errors"][0]["field"] == "columns"
+
+
+def test_an_archive_of_images_is_added_and_a_bad_one_names_its_entry(
+    dev: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch)
+    dev.post(
+        "datasets",
+        {
+            "name": "photos",
+            "department": "clinical",
+            "task": PICTURES.name,
+            "classification": "internal",
+            "licence": "CC0",
+        },
+    )
+
+    def send(**files: bytes) -> Any:
+        content = archive({f"cat/{name}.png": data for name, data in files.items()})
+        return dev.upload("datasets/photos/versions", {"file": file("photos.zip", content)})
+
+    problem = problem_of(send(a=picture(1), b=b"GIF89a nonsense"), 400, "media_rejected")
+    assert "entry 'cat/b.png' is not a readable GIF image" in problem["detail"]
+    assert problem["errors"][0]["field"] == "file"
+    added = send(a=picture(1), b=picture(2))
+    assert added.status_code == 201, added.content
+    assert (added.body["rows"], added.body["profile"]["media"]["image"]["files"]) == (2, 2)
 
 
 def test_a_version_shows_where_it_comes_from_and_how_it_was_measured(

@@ -11,13 +11,18 @@ from PIL import Image
 
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
-from governance.people.models import Department
+from governance.people.models import Department, Person
 from governance.principals import Principal
+from governance.reviews.checklist import CheckOutcome
+from governance.reviews.policies.selectors import review_policies_in_force
 from registry import store
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import File, dataset_media_open, dataset_unmask, rows_preview
 from registry.datasets.services import dataset_create, dataset_version_add
+from registry.releases.checklist import CHECKS, Case
+from registry.releases.dossier import dossier_evidence
+from tests.unit.registry import objects
 from tests.unit.registry.media_files import archive, picture, saved, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
 from tests.unit.registry.objects import Upload, sha256
@@ -197,3 +202,30 @@ def test_a_leak_check_without_the_list_of_files_cannot_run(add: Add) -> None:
     store.dataset_media_file(test.digest).unlink()
     with pytest.raises(Unavailable, match="leak check cannot run"):
         overlap(train, test)
+
+
+@pytest.mark.parametrize(
+    ("files", "shared", "alike", "outcome"),
+    [
+        ({"cat/alike.jpg": "alike", "cat/new.png": "new"}, 0, 1, CheckOutcome.NEEDS_JUDGMENT),
+        ({"cat/alike.jpg": "alike", "dog/same.png": "same"}, 1, 1, CheckOutcome.FAILED),
+        ({"cat/new.png": "new"}, 0, 0, CheckOutcome.PASSED),
+    ],
+)
+def test_equal_images_fail_the_leak_check_and_reviewers_judge_those_that_look_alike(
+    add: Add, lead: Principal, files: dict[str, str], shared: int, alike: int, outcome: str
+) -> None:
+    content = {"alike": changed(picture(3)), "same": CAT, "new": DOG}
+    train = add({"cat/a.png": CAT, "cat/b.png": picture(3)})
+    test = add({name: content[kind] for name, kind in files.items()})
+    owner = Person.objects.get(pk=lead.person_id)
+    model = objects.model(owner, train.dataset.department, task=PICTURES.name)
+    base = objects.version(model, owner)
+    made = objects.version(model, owner, "full", base, dataset_version=train)
+    objects.evaluation(made, test, owner)
+    dossier = dossier_evidence(made)
+    (found,) = dossier["evaluations"]
+    assert (found["rows_in_training_data"], found["rows_alike_in_training_data"]) == (shared, alike)
+    decided, note = CHECKS["leak"](Case(made, dossier, review_policies_in_force()[0].document))
+    assert decided == outcome
+    assert ("1 more hold an image that looks like one" in note) == bool(alike)
