@@ -548,7 +548,7 @@ USE_I18N = False
 # Everything from outside is bounded.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
-DATA_UPLOAD_MAX_NUMBER_FILES = 64
+DATA_UPLOAD_MAX_NUMBER_FILES = 512
 # Where uploads wait until they are whole: a folder of the web process alone, not the shared one.
 UPLOAD_DIR = Path(env("ASSAY_UPLOAD_DIR", str(DATA_DIR.absolute().parent / "uploads")))
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if WEB else None

@@ -123,6 +123,7 @@ class Task:
         inputs: What a request holds.
         outputs: What an answer holds.
         architectures: Class names that intake accepts in `config.json`, or in `model_index.json`.
+        components: Classes that a `model_index.json` may name for its parts, as `library.Class`.
         engine: Dotted name of the engine: `BATCH` or `GENERATION`.
         runner: Dotted name of the runner that the batch engine drives; empty for generation.
         unit: What its requests are metered in.
@@ -153,6 +154,7 @@ class Task:
     row_input: Callable[[dict[str, Any]], str]
     playground: Playground | None = None
     runner: str = ""
+    components: tuple[str, ...] = ()
     examples: tuple[dict[str, Any], ...] = ()
     recipes: tuple[Recipe, ...] = ()
     evaluation: Evaluation | None = None

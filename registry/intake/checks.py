@@ -20,6 +20,7 @@ from registry.intake.formats import (
     is_pickle,
 )
 from registry.intake.gguf import check_gguf
+from registry.intake.layouts import check_layout
 from registry.manifests import check_path
 
 FORMATS: dict[str, Callable[[Path], str]] = {
@@ -43,7 +44,7 @@ class Limits:
     """Bounds on one delivery: `max_bytes` over all files, `max_files` in number."""
 
     max_bytes: int
-    max_files: int = 64
+    max_files: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def check_delivery(folder: Path, limits: Limits) -> list[Finding]:
     if not within:
         return findings
     findings.extend(check_file(folder / path, path) for path in files)
-    findings.append(_check_weights(files))
+    findings.append(_check_weights(folder, files))
     return findings
 
 
@@ -135,20 +136,8 @@ def _collect(folder: Path) -> tuple[list[str], list[Finding]]:
     return files, findings + check_names(files)
 
 
-def _check_weights(files: list[str]) -> Finding:
-    suffixes = [PurePosixPath(path).suffix.lower() for path in files]
-    if any(PurePosixPath(path).name.lower() == "adapter_config.json" for path in files):
-        # A loader that finds one adds the adapter to the weights, or takes other weights for them.
-        return Finding(
-            "weights", False, "It holds an adapter_config.json; an adapter is not a base."
-        )
-    gguf, tensors = suffixes.count(".gguf"), suffixes.count(".safetensors")
-    if gguf == 1 and not tensors:
-        return Finding("weights", True, "One GGUF file; it will be converted to safetensors.")
-    if tensors and not gguf and "config.json" in files:
-        return Finding("weights", True, f"{tensors} safetensors file(s) with a config.json.")
-    return Finding(
-        "weights",
-        False,
-        "A delivery holds either one GGUF file, or safetensors files with their config.json.",
-    )
+def _check_weights(folder: Path, files: list[str]) -> Finding:
+    try:
+        return Finding("weights", True, check_layout(folder, files))
+    except Refused as refused:
+        return Finding("weights", False, str(refused))

@@ -53,7 +53,7 @@ def intake_submit(
     Raises:
         InvalidInput: no file, or a malformed field.
         NotFound, NotPermitted: the policy refuses.
-        TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 64 files.
+        TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 512 files.
     """
     resource = department_resource("intake", model.department)
     authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)

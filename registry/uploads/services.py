@@ -26,8 +26,8 @@ from registry.uploads.models import Upload, UploadKind
 from registry.uploads.selectors import UPLOADING, not_found, uploads_of
 from registry.validation import checked_choice, checked_text
 
-# Of one person. An intake takes at most 64 files.
-OPEN_MAX = 64
+# Of one person. An intake takes at most 512 files.
+OPEN_MAX = 512
 # However often it is written to, an upload ends after this.
 LONGEST = timedelta(days=7)
 _SHA256 = re.compile("[0-9a-f]{64}")

@@ -48,3 +48,42 @@ def architecture_of(folder: Path, allowed: Sequence[str]) -> str:
             f"The architecture {named[0]!r} is not one of: {', '.join(sorted(allowed))}."
         )
     return named[0]
+
+
+def pipeline_parts(
+    folder: Path, allowed: Sequence[str], components: Sequence[str]
+) -> tuple[str, dict[str, str]]:
+    """The one allowed pipeline that `model_index.json` names, and the class of each of its parts.
+
+    A part is a folder; an index may also hold plain settings, and parts that it leaves out as
+    `[null, null]`. `components` are the classes that parts may have, as `library.Class`.
+
+    Raises:
+        UnsupportedModel: the index names another class, or a folder that is missing.
+    """
+    index = read_json(folder / "model_index.json")
+    pipeline = index.get("_class_name")
+    if not isinstance(pipeline, str) or pipeline not in allowed:
+        raise UnsupportedModel(
+            f"The pipeline {str(pipeline)[:100]!r} is not one of: {', '.join(sorted(allowed))}."
+        )
+    parts: dict[str, str] = {}
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, (list, dict)) or value == [None, None]:
+            continue
+        named = ".".join(value) if _is_part(value) else ""
+        if named not in components:
+            raise UnsupportedModel(
+                f"model_index.json names {str(value)[:100]} as its {name[:60]}; a part must be one "
+                f"of: {', '.join(sorted(components))}."
+            )
+        if name != Path(name).name or not (folder / name).is_dir():
+            raise UnsupportedModel(f"model_index.json names {name[:60]!r}, no folder of the model.")
+        parts[name] = named.rpartition(".")[2]
+    return pipeline, parts
+
+
+def _is_part(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
+    )

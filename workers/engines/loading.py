@@ -42,15 +42,15 @@ def check_shards(folder: Path) -> None:
     transformers joins these names to the folder as they are, so a path would load other bytes than
     the ones that were hashed. Raises UnsupportedModel.
     """
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict):
-        raise UnsupportedModel(f"{index.name} has no weight_map.")
-    for name in set(map(str, names.values())):
-        if name != Path(name).name or not (folder / name).is_file():
-            raise UnsupportedModel(f"{index.name} names {name[:200]!r}, no file of the version.")
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict):
+            raise UnsupportedModel(f"{index.name} has no weight_map.")
+        for name in set(map(str, names.values())):
+            if name != Path(name).name or not (folder / name).is_file():
+                raise UnsupportedModel(
+                    f"{index.name} names {name[:200]!r}, no file of the version."
+                )
 
 
 def load_model(

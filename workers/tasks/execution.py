@@ -42,7 +42,7 @@ from workers.trainers.protocol import (
 )
 
 # Whose versions are kept with what was trained, by the name that both imports and registries know.
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors")
+LIBRARIES = ("torch", "transformers", "diffusers", "peft", "accelerate", "safetensors")
 
 
 def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     output = _output(claim)
     convert: Callable[..., dict[str, Any]] = load_name("workers.trainers.convert:convert")
     task = get_task(claim.spec["task"])
-    converted = convert(folder, output, task.architectures, progress)
+    converted = convert(folder, output, task.architectures, progress, components=task.components)
     progress.enter("trying its code")
     try:
         code = model_code(output, passes=known_code().__contains__)

@@ -18,6 +18,7 @@ from workers.engines.architectures import (
     GGUF_ARCHITECTURES,
     UnsupportedModel,
     architecture_of,
+    pipeline_parts,
 )
 from workers.trainers.protocol import BadMaterial, Cancelled, Progress
 
@@ -26,9 +27,15 @@ MAX_CONTEXT = 1_000_000
 
 
 def convert(
-    source: Path, output: Path, architectures: Sequence[str], progress: Progress
+    source: Path,
+    output: Path,
+    architectures: Sequence[str],
+    progress: Progress,
+    components: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Fill `output`, which is empty or missing, from the delivery in `source`.
+
+    `components` are the classes that parts of a diffusers pipeline may have, as `library.Class`.
 
     Returns:
         `architecture`, `parameters` (count), `dtype`, `source_format` and `notes`.
@@ -49,7 +56,11 @@ def convert(
     try:
         if ggufs:
             return _from_gguf(ggufs[0], output, architectures, progress)
-        return _copied(source, files, tensors, output, architectures, progress)
+        if (source / "model_index.json").is_file():
+            architecture, _ = pipeline_parts(source, architectures, components)
+        else:
+            architecture = architecture_of(source, architectures)
+        return _copied(source, files, tensors, output, architecture, progress)
     except UnsupportedModel as error:
         raise BadMaterial(str(error)) from error
 
@@ -59,10 +70,9 @@ def _copied(
     files: list[Path],
     tensors: list[Path],
     output: Path,
-    architectures: Sequence[str],
+    architecture: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    architecture = architecture_of(source, architectures)
     parameters, dtypes = 0, set()
     for path in tensors:
         count, found = safetensors_summary(path)

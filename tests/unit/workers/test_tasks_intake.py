@@ -48,7 +48,7 @@ def checked(template: str) -> Job:
         department=department,
         created_by=person,
         title="Check",
-        spec={"intake": intake.pk},
+        spec={"intake": intake.pk, "task": intake.model.task},
     )
     run(str(job.pk))
     job.refresh_from_db()

@@ -1,0 +1,94 @@
+"""The layouts that a delivery may have: one GGUF file, a transformers model, a diffusers pipeline.
+
+Pure. Raises `Refused` with a whole sentence for a person.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from registry.intake.formats import Refused
+
+# Libraries whose classes a pipeline's index may name; "stable_diffusion" is a module of diffusers.
+# Which of their classes, the task says when the delivery is converted.
+PIPELINE_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+
+
+def check_layout(folder: Path, files: list[str]) -> str:
+    """Return what the delivery is, in a sentence. Raises Refused when it is none of the layouts."""
+    suffixes = [PurePosixPath(path).suffix.lower() for path in files]
+    if any(PurePosixPath(path).name.lower() == "adapter_config.json" for path in files):
+        # A loader that finds one adds the adapter to the weights, or takes other weights for them.
+        raise Refused("It holds an adapter_config.json; an adapter is not a base.")
+    gguf, tensors = suffixes.count(".gguf"), suffixes.count(".safetensors")
+    if "model_index.json" in files:
+        return _check_pipeline(folder, files, gguf)
+    if gguf == 1 and not tensors:
+        return "One GGUF file; it will be converted to safetensors."
+    if tensors and not gguf and "config.json" in files:
+        return f"{tensors} safetensors file(s) with a config.json."
+    raise Refused(
+        "A delivery holds either one GGUF file, safetensors files with their config.json, or a "
+        "diffusers pipeline: a model_index.json with a folder for each part."
+    )
+
+
+def _check_pipeline(folder: Path, files: list[str], gguf: int) -> str:
+    if gguf or "config.json" in files:
+        raise Refused(
+            "A diffusers pipeline holds neither a GGUF file nor a config.json next to its "
+            "model_index.json; it would be unclear which model it is."
+        )
+    index = _read_index(folder / "model_index.json")
+    if not isinstance(index.get("_class_name"), str):
+        raise Refused("model_index.json must name one pipeline class in _class_name.")
+    parts = [name for name, value in index.items() if _check_entry(name, value)]
+    held = {PurePosixPath(path).parts[0] for path in files if "/" in path}
+    for name in parts:
+        if name not in held:
+            raise Refused(f"model_index.json names the folder {name}, which was not delivered.")
+    if extra := sorted(held - set(parts)):
+        raise Refused(
+            f"The delivery holds the folder {extra[0][:60]}, which model_index.json does not name."
+        )
+    weights = [path for path in files if path.lower().endswith(".safetensors")]
+    if not weights or any("/" not in path for path in weights):
+        raise Refused("The safetensors files of a diffusers pipeline lie in the folders of parts.")
+    return f"A diffusers pipeline of {len(parts)} parts, {len(weights)} safetensors file(s)."
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Refused("model_index.json cannot be read as JSON.") from error
+    if not isinstance(index, dict):
+        raise Refused("model_index.json is not a JSON object.")
+    return index
+
+
+def _check_entry(name: str, value: Any) -> bool:
+    """Return whether an entry names a part; settings are plain values. Raises Refused."""
+    if name.startswith("_") or value is None or isinstance(value, (str, bool, int, float)):
+        return False
+    if value == [None, None]:
+        return False
+    if not _NAME.fullmatch(name):
+        raise Refused(f"model_index.json names {name[:60]!r}, which is no plain folder name.")
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(isinstance(each, str) for each in value)
+    ):
+        raise Refused(f"model_index.json must give {name} as a library and a class.")
+    library, class_name = value
+    if library not in PIPELINE_LIBRARIES or not _NAME.fullmatch(class_name):
+        raise Refused(
+            f"model_index.json names {library[:60]}.{class_name[:60]} as its {name}; only classes "
+            f"of {', '.join(PIPELINE_LIBRARIES)} are accepted."
+        )
+    return True
