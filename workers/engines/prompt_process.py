@@ -65,6 +65,14 @@ class Prompts:
         """The tokens of each text, with the special tokens that the tokenizer adds or without."""
         return self._encoded(texts, special_tokens=special_tokens)
 
+    def pairs(self, first: str, seconds: list[str]) -> bytes:
+        """The tokens of `first` with each of `seconds`, then the kind of each token, all in rows.
+
+        A pair over the limit loses tokens of whichever text is longer.
+        """
+        rows = self._tokenizer.encode_batch_fast([(first, second) for second in seconds])
+        return packed([row.ids for row in rows] + [row.type_ids for row in rows])
+
     def render(self, template: str, messages: list[dict[str, Any]]) -> bytes:
         """The prompt that a chat template makes, as text."""
         return self._rendered(template, messages).encode("utf-8", "replace")

@@ -88,6 +88,18 @@ class PromptProcesses:
         request = {"do": "texts", "texts": texts, "special_tokens": special_tokens}
         return self._rows(self._ask(request_id, request), len(texts))
 
+    def encode_pairs(
+        self, request_id: str, first: str, seconds: list[str]
+    ) -> list[tuple[list[int], list[int]]]:
+        """The tokens of `first` with each of `seconds`, and the kind of each token: 0 in the first
+        text, 1 in the second, for most models. Raises as `encode`."""
+        request = {"do": "pairs", "first": first, "seconds": seconds}
+        rows = self._rows(self._ask(request_id, request), 2 * len(seconds))
+        pairs = list(zip(rows[: len(seconds)], rows[len(seconds) :], strict=True))
+        if any(len(tokens) != len(kinds) for tokens, kinds in pairs):
+            raise _broken("it answered out of form")
+        return pairs
+
     def cancel(self, request_id: str) -> None:
         """End the work on a request at once; unknown ones are ignored."""
         with self._changed:

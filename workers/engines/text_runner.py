@@ -62,6 +62,15 @@ class TextRunner:
         except PromptCancelled:
             raise Cancelled from None
 
+    def encode_pairs(
+        self, request_id: str, first: str, seconds: list[str]
+    ) -> list[tuple[list[int], list[int]]]:
+        """Return tokens and their kinds of each pair. Raises RequestRefused and Cancelled."""
+        try:
+            return self._prompts.encode_pairs(request_id, first, seconds)
+        except PromptCancelled:
+            raise Cancelled from None
+
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Return right-padded `input_ids` and `attention_mask`, each [items, longest]."""
         longest = max(item.size for item in items)

@@ -96,7 +96,12 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
             rows=[rows[index] for index in kept],
             outcomes=[_answered(found[index]) for index in kept],
             base_outcomes=None if base is None else [_answered(base[index]) for index in kept],
-            train_rows=None if request.train_file is None else _read_json_lines(request.train_file),
+            train_rows=None
+            if request.train_file is None
+            else [
+                _with_media(row, plan.media_columns, request.media)
+                for row in _read_json_lines(request.train_file)
+            ],
             progress=progress,
         )
     )

@@ -43,10 +43,10 @@ class TrainingRequest:
     """One fine-tuning run.
 
     `base` is a folder with verified files; `train_file` is JSON lines in the dataset schema of the
-    task; the trainer holds out its own validation split from it. checkpoints are written
-    below `checkpoints` and reported to `Progress.checkpoint`; `resume_from` is a copy of one, whose
-    bytes are those that were written. `output` is empty and holds exactly the version's files
-    afterwards.
+    task; the trainer holds out its own validation split from it. `media` is the folder of its media
+    files, by SHA-256. Checkpoints are written below `checkpoints` and reported to
+    `Progress.checkpoint`; `resume_from` is a copy of one, whose bytes are those that were written.
+    `output` is empty and holds exactly the version's files afterwards.
     """
 
     task: str
@@ -57,6 +57,7 @@ class TrainingRequest:
     checkpoints: Path
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     resume_from: Path | None = None
+    media: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class EvaluationRequest:
     """One evaluation. For an adapter `base` is its base's folder, else None.
 
     `train_file` holds the rows that the version was trained on, for scores that fit a baseline to
-    them. `media` is the folder of the rows' media files, by SHA-256. `max_rows` measures the first
+    them. `media` is the folder of both files' media, by SHA-256. `max_rows` measures the first
     rows only; all of them when it is None.
     """
 

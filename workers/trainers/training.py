@@ -17,14 +17,9 @@ from workers.trainers.protocol import BadMaterial, Cancelled, Progress, Training
 transformers.utils.logging.disable_progress_bar()
 
 MAX_ROWS = 1_000_000
-_SHOWN = {
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "eval_loss": "validation_loss",
-    "eval_accuracy": "validation_accuracy",
-    "eval_macro_f1": "validation_macro_f1",
-}
+_SHOWN = {"loss", "learning_rate", "grad_norm"}
+# What the Trainer measures of its own speed on the validation split.
+_TIMES = ("_runtime", "_per_second", "_time")
 
 
 Given = TypeVar("Given", bound=BaseModel)
@@ -82,7 +77,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         values = {
-            shown: float(logs[name]) for name, shown in _SHOWN.items() if name in (logs or {})
+            shown: float(value) for name, value in (logs or {}).items() if (shown := _shown(name))
         }
         if values:
             self._progress.metric(state.global_step, state.max_steps, values)
@@ -90,6 +85,13 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._progress.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._progress.log(f"Checkpoint at step {state.global_step} of {state.max_steps}.")
+
+
+def _shown(name: str) -> str:
+    """Return the name of a curve for what the Trainer logs under `name`; empty to leave it out."""
+    if name.startswith("eval_") and not name.endswith(_TIMES):
+        return f"validation_{name.removeprefix('eval_')}"
+    return name if name in _SHOWN else ""
 
 
 def arguments(request: TrainingRequest, seed: int, **given: Any) -> transformers.TrainingArguments:

@@ -16,6 +16,7 @@ from registry import catalog
 from registry.catalog import TASKS, discovered, get_task, load_tasks
 from registry.catalog.columns import ImageFile, media_columns
 from registry.catalog.declaration import Task
+from registry.catalog.formats import row_fields
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = EntryPoint("text-generation", "tasks.text_generation:TASK", catalog.GROUP)
@@ -118,3 +119,8 @@ def test_every_declaration_is_consistent(task: Task) -> None:
         assert recipe.makes in {"full", "adapter"}
         recipe.hyperparameters()
     assert dataclasses.is_dataclass(task)
+
+
+@pytest.mark.parametrize("task", list(TASKS.values()), ids=lambda task: task.name)
+def test_the_rows_of_every_task_can_be_put_in_words(task: Task) -> None:
+    assert [field.name for field in row_fields(task)] == list(task.row.model_fields)

@@ -1,0 +1,132 @@
+"""Reranking: sort documents by how well each answers a query, with a cross-encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Recipe, Task, Unit
+from registry.catalog.endpoints import Endpoint
+from tasks.rerank.endpoints import read_rerank
+
+
+class RankedDocuments(BaseModel):
+    """A query, its candidates in the order in which a search returned them, and the indexes of
+    those that answer it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    query: str = Field(min_length=1, max_length=10_000)
+    documents: list[Annotated[str, Field(min_length=1, max_length=20_000)]] = Field(
+        min_length=2, max_length=200
+    )
+    relevant: list[Annotated[int, Field(ge=0, le=199)]] = Field(min_length=1, max_length=200)
+
+    @model_validator(mode="after")
+    def _check_relevant(self) -> RankedDocuments:
+        if len(set(self.relevant)) != len(self.relevant):
+            raise ValueError("relevant names a document twice")
+        if max(self.relevant) >= len(self.documents):
+            raise ValueError(
+                f"relevant names document {max(self.relevant)}; "
+                f"there are {len(self.documents)}, counted from 0"
+            )
+        return self
+
+
+class CrossEncoderHyperparameters(BaseModel):
+    """Settings of training on query–document pairs. `negatives` is how many documents that do not
+    answer the query are read with each query; `max_length` is in tokens, of query and document
+    together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=2, ge=1, le=50)
+    learning_rate: float = Field(default=3e-5, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=512)
+    max_length: int = Field(default=160, ge=8, le=8192)
+    negatives: int = Field(default=4, ge=1, le=100)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+def row_input(row: dict[str, Any]) -> str:
+    """Return the query: the same query in training and test data is a leak."""
+    return str(row["query"])
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the request that scores the row's documents."""
+    return {"query": row["query"], "documents": row["documents"]}, {}
+
+
+TASK = Task(
+    name="rerank",
+    title="Reranking",
+    description="Sorts documents by how well each of them answers a query.",
+    modality="text",
+    inputs=(Modality.TEXT,),
+    outputs=(Modality.RANKING,),
+    architectures=(
+        "BertForSequenceClassification",
+        "DistilBertForSequenceClassification",
+        "MPNetForSequenceClassification",
+        "RobertaForSequenceClassification",
+        "XLMRobertaForSequenceClassification",
+    ),
+    engine=BATCH,
+    runner="tasks.rerank.runner:RerankRunner",
+    unit=Unit.TOKENS,
+    endpoints=(Endpoint("/v1/rerank", read_rerank),),
+    sample={
+        "query": "How do I copy a list?",
+        "documents": [
+            "Call list.sort() to sort the items in place.",
+            "Call list.copy(), or slice the whole list with items[:].",
+        ],
+        "top_n": 1,
+        "return_documents": True,
+    },
+    row=RankedDocuments,
+    row_input=row_input,
+    examples=(
+        {
+            "query": "How do I copy a list?",
+            "documents": [
+                "Call list.sort() to sort the items in place.",
+                "Call list.copy(), or slice the whole list with items[:].",
+            ],
+            "relevant": [1],
+        },
+        {
+            "query": "What is a tuple?",
+            "documents": [
+                "A tuple is an immutable sequence.",
+                "A dictionary maps keys to values.",
+            ],
+            "relevant": [0],
+        },
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.rerank.fine_tune:train",
+            hyperparameters=CrossEncoderHyperparameters,
+            bases=frozenset({"rerank", "embeddings"}),
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.rerank.score:score",
+        metrics=(
+            Metric("mrr_10", "MRR@10"),
+            Metric("ndcg_10", "nDCG@10"),
+        ),
+        primary_metric="mrr_10",
+    ),
+)

@@ -1,0 +1,112 @@
+"""POST /v1/rerank, in the shape that Cohere and Jina share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, parse
+
+MAX_DOCUMENTS = 1_000
+# Query and documents together, with the query counted once for each document, as it is read.
+MAX_CHARACTERS = 10_000_000
+_BYTES_PER_TOKEN = 3
+
+Query = Annotated[str, Field(min_length=1, max_length=10_000)]
+DocumentText = Annotated[str, Field(min_length=1, max_length=100_000)]
+
+
+class DocumentObject(Strict):
+    """A document as an object."""
+
+    text: DocumentText
+
+
+def _kind(value: Any) -> str:
+    return "one" if isinstance(value, str) else "many"
+
+
+Document = Annotated[
+    Annotated[DocumentText, Tag("one")] | Annotated[DocumentObject, Tag("many")],
+    Discriminator(_kind),
+]
+
+
+class RerankRequest(Strict):
+    """POST /v1/rerank. `top_n` keeps the best documents only; all by default."""
+
+    model: Name
+    query: Query
+    documents: Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMENTS)]
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool | None = None
+    user: User | None = None
+    rank_fields: None = None
+    max_chunks_per_doc: None = None
+    max_tokens_per_doc: None = None
+
+
+def read_rerank(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/rerank. Raises RequestInvalid."""
+    request = parse(RerankRequest, body.data)
+    documents = [each if isinstance(each, str) else each.text for each in request.documents]
+    characters = sum(map(len, documents)) + len(request.query) * len(documents)
+    if characters > MAX_CHARACTERS:
+        raise RequestInvalid(
+            f"The query is read with each document: that is {characters:,} characters, and at most "
+            f"{MAX_CHARACTERS:,} are accepted. Send fewer or shorter documents.",
+            param="documents",
+        )
+    query_bytes = len(request.query.encode("utf-8", "replace"))
+    tokens = sum(
+        1 + (query_bytes + len(each.encode("utf-8", "replace"))) // _BYTES_PER_TOKEN
+        for each in documents
+    )
+    return Plan(
+        model=request.model,
+        inputs={"query": request.query, "documents": documents},
+        renderer=RerankRenderer(
+            id=f"rerank-{request_id[4:]}",
+            model=request.model,
+            documents=documents,
+            top_n=request.top_n or len(documents),
+            return_documents=bool(request.return_documents),
+        ),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class RerankRenderer:
+    """The documents' indexes, most relevant first; equal scores keep the given order."""
+
+    id: str
+    model: str
+    documents: list[str]
+    top_n: int
+    return_documents: bool
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        scores = answer.results
+        best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[: self.top_n]
+        results: list[dict[str, Any]] = []
+        for index in best:
+            result = {"index": index, "relevance_score": scores[index]}
+            if self.return_documents:
+                result["document"] = {"text": self.documents[index]}
+            results.append(result)
+        return {
+            "id": self.id,
+            "object": "list",
+            "model": self.model,
+            "results": results,
+            "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
+            "meta": {
+                "api_version": {"version": "1"},
+                "tokens": {"input_tokens": answer.prompt_tokens, "output_tokens": 0},
+            },
+        }

@@ -1,0 +1,92 @@
+"""Serve a cross-encoder: one score between 0 and 1 for each document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import Item, Prepared
+from workers.engines.text_runner import MAX_INPUT_CHARS, TextRunner, refuse_options
+
+MAX_DOCUMENTS = 1_000
+
+
+class RerankRunner(TextRunner):
+    """Scores {"query": text, "documents": [text, …]}: the sigmoid of the model's one logit.
+
+    A pair longer than the model reads loses tokens of its longer text, as sentence-transformers'
+    CrossEncoder cuts it; usage counts the tokens that were read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
+        if self.model.config.num_labels != 1:
+            self.close()
+            raise UnsupportedModel(
+                f"The model has {self.model.config.num_labels} labels; a reranker has one."
+            )
+        # Models without kinds of tokens ignore the pair's second half being marked.
+        self._kinds = int(getattr(self.model.config, "type_vocab_size", 0) or 0)
+
+    def prepare(
+        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Prepared:
+        refuse_options(options)
+        query, documents = _checked(inputs)
+        pairs = self.encode_pairs(request_id, query, documents)
+        if any(kinds and max(kinds) >= self._kinds for _, kinds in pairs if self._kinds > 1):
+            raise RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
+        tokens = sum(len(ids) for ids, _ in pairs)
+        return Prepared(
+            items=[Item(pair, size=len(pair[0])) for pair in pairs],
+            prompt_tokens=tokens,
+            units=tokens,
+        )
+
+    def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Return `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`."""
+        batch = super().collate([Item(item.payload[0], size=item.size) for item in items])
+        if self._kinds > 1:
+            longest = batch["input_ids"].shape[1]
+            rows = [item.payload[1] for item in items]
+            kinds = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+            batch["token_type_ids"] = kinds.to(self.model.device)
+        return batch
+
+    def run(self, batch: dict[str, Tensor]) -> Tensor:
+        scores: Tensor = self.model(**batch).logits[:, 0].float().sigmoid()
+        return scores
+
+    def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
+        scores: list[Any] = output.cpu().tolist()
+        return scores
+
+
+def _checked(inputs: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return query and documents. Raises RequestRefused."""
+    query, documents = inputs.get("query"), inputs.get("documents")
+    if set(inputs) != {"query", "documents"} or not isinstance(documents, list) or not documents:
+        raise RequestRefused("A request needs query, and documents, a list of at least one text.")
+    if len(documents) > MAX_DOCUMENTS:
+        raise RequestRefused(
+            f"documents holds {len(documents)} texts; at most {MAX_DOCUMENTS} are taken."
+        )
+    for text in (query, *documents):
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_INPUT_CHARS:
+            raise RequestRefused(
+                f"The query and every document must be a text of 1 to {MAX_INPUT_CHARS} characters."
+            )
+    return str(query), documents

@@ -1,0 +1,120 @@
+"""Text to image: pictures of what a prompt describes, by latent diffusion."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.columns import ImageFile
+from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Recipe, Task, Unit
+from registry.catalog.endpoints import Endpoint
+from tasks.text_to_image.endpoints import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    read_images,
+    read_text_to_image,
+)
+
+
+class CaptionedImage(BaseModel):
+    """An image and what it shows."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: ImageFile
+    text: str = Field(min_length=1, max_length=2_000)
+
+
+class DenoiserHyperparameters(BaseModel):
+    """Settings of training the denoiser. `caption_dropout` is the share of images shown without
+    their caption, which guidance needs; `ema_decay` 0 keeps the last weights instead of their
+    moving average."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=500, ge=1, le=100_000)
+    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=512)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    caption_dropout: float = Field(default=0.1, ge=0, lt=1)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
+    validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the request that draws the row's caption, from a seed that the row's image fixes."""
+    return (
+        {"prompt": row["text"], "seed": int(Path(row["image"]).name[:8], 16)},
+        {"steps": DEFAULT_STEPS, "guidance": DEFAULT_GUIDANCE},
+    )
+
+
+TASK = Task(
+    name="text-to-image",
+    title="Text to image",
+    description="Draws what a prompt describes.",
+    modality="text",
+    inputs=(Modality.TEXT,),
+    outputs=(Modality.IMAGE,),
+    architectures=("StableDiffusionPipeline",),
+    components=(
+        "diffusers.AutoencoderKL",
+        "diffusers.DDIMScheduler",
+        "diffusers.DDPMScheduler",
+        "diffusers.DPMSolverMultistepScheduler",
+        "diffusers.EulerAncestralDiscreteScheduler",
+        "diffusers.EulerDiscreteScheduler",
+        "diffusers.PNDMScheduler",
+        "diffusers.UNet2DConditionModel",
+        "stable_diffusion.StableDiffusionSafetyChecker",
+        "transformers.CLIPFeatureExtractor",
+        "transformers.CLIPImageProcessor",
+        "transformers.CLIPTextModel",
+        "transformers.CLIPTokenizer",
+        "transformers.CLIPTokenizerFast",
+    ),
+    engine=BATCH,
+    runner="tasks.text_to_image.runner:TextToImageRunner",
+    unit=Unit.IMAGES,
+    endpoints=(
+        Endpoint("/v1/images/generations", read_images),
+        Endpoint("/v1/tasks/text-to-image/{model}", read_text_to_image, named=True),
+    ),
+    sample={"prompt": "a photo of a sneaker", "n": 1, "response_format": "b64_json"},
+    row=CaptionedImage,
+    row_input=itemgetter("image"),
+    examples=(
+        {
+            "image": "6c1e4d2fa3e5d2b0f4a7c8d9e0b1a2c3d4e5f60718293a4b5c6d7e8f90a1b2c3",
+            "text": "a photo of a sneaker",
+        },
+        {
+            "image": "0f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778899aabbccddeeff0",
+            "text": "a photo of a dress",
+        },
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.text_to_image.fine_tune:train",
+            hyperparameters=DenoiserHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.text_to_image.score:score",
+        metrics=(
+            Metric("prompt_match", "Prompt match", proportion=True),
+            Metric("variety", "Variety"),
+        ),
+        primary_metric="prompt_match",
+        uses_training_rows=True,
+    ),
+)

@@ -1,0 +1,178 @@
+"""POST /v1/images/generations in OpenAI's shape, and Hugging Face's text-to-image shape."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, MediaResult, Plan, Rendered
+from registry.catalog.requests import (
+    Body,
+    Name,
+    RequestInvalid,
+    Strict,
+    User,
+    estimate_tokens,
+    parse,
+)
+
+MAX_IMAGES = 10
+MAX_SIDE = 2_048
+MAX_STEPS = 150
+DEFAULT_STEPS = 20
+DEFAULT_GUIDANCE = 4.0
+MAX_SEED = 2**32 - 1
+
+Prompt = Annotated[str, Field(min_length=1, max_length=4_000)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Side = Annotated[int, Field(ge=8, le=MAX_SIDE)]
+
+
+class ImagesRequest(Strict):
+    """POST /v1/images/generations. `seed` is Assay's: the same seed draws the same images."""
+
+    model: Name
+    prompt: Prompt
+    n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
+    size: Annotated[str, Field(pattern=r"^(auto|[1-9]\d{0,3}x[1-9]\d{0,3})$")] | None = None
+    response_format: str | None = None
+    output_format: Literal["png"] | None = None
+    quality: Literal["auto"] | None = None
+    stream: Literal[False] | None = None
+    seed: Seed | None = None
+    user: User | None = None
+    background: None = None
+    moderation: None = None
+    output_compression: None = None
+    partial_images: None = None
+    style: None = None
+
+
+class DiffusionParameters(Strict):
+    """Settings of one image, by Hugging Face's names."""
+
+    negative_prompt: Prompt | None = None
+    height: Side | None = None
+    width: Side | None = None
+    num_inference_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    guidance_scale: Annotated[float, Field(ge=1, le=50, strict=False)] | None = None
+    seed: Seed | None = None
+    scheduler: None = None
+
+
+class TextToImageRequest(Strict):
+    """POST /v1/tasks/text-to-image/{model}, as `huggingface_hub.InferenceClient` sends it."""
+
+    inputs: Prompt
+    parameters: DiffusionParameters | None = None
+
+
+def read_images(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/images/generations. Raises RequestInvalid."""
+    request = parse(ImagesRequest, body.data)
+    if request.response_format not in (None, "b64_json"):
+        raise RequestInvalid(
+            "Images are returned in the response, never stored under a URL; "
+            'set response_format to "b64_json".',
+            param="response_format",
+            code="unsupported_value",
+        )
+    width, height = _size(request.size)
+    tokens = estimate_tokens([request.prompt])
+    return Plan(
+        model=request.model,
+        inputs={
+            "prompt": request.prompt,
+            "n": request.n or 1,
+            "width": width,
+            "height": height,
+            "seed": request.seed,
+        },
+        renderer=ImagesRenderer(created=int(time.time())),
+        tokens=tokens,
+        prompt_tokens=tokens,
+        units=request.n or 1,
+        sampling={"steps": DEFAULT_STEPS, "guidance": DEFAULT_GUIDANCE},
+    )
+
+
+def read_text_to_image(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/tasks/text-to-image/{model}. Raises RequestInvalid."""
+    request = parse(TextToImageRequest, body.data)
+    given = request.parameters or DiffusionParameters()
+    if (given.width is None) != (given.height is None):
+        raise RequestInvalid("Give width and height together.", param="parameters")
+    tokens = estimate_tokens([request.inputs, given.negative_prompt or ""])
+    return Plan(
+        model=name,
+        inputs={
+            "prompt": request.inputs,
+            "negative_prompt": given.negative_prompt,
+            "n": 1,
+            "width": given.width,
+            "height": given.height,
+            "seed": given.seed,
+        },
+        renderer=ImageRenderer(),
+        tokens=tokens,
+        prompt_tokens=tokens,
+        units=1,
+        sampling={
+            "steps": given.num_inference_steps or DEFAULT_STEPS,
+            "guidance": DEFAULT_GUIDANCE if given.guidance_scale is None else given.guidance_scale,
+        },
+    )
+
+
+def _size(given: str | None) -> tuple[int | None, int | None]:
+    if given is None or given == "auto":
+        return None, None
+    width, height = map(int, given.split("x"))
+    if max(width, height) > MAX_SIDE:
+        raise RequestInvalid(
+            f"size is {given}; a side has at most {MAX_SIDE} pixels.", param="size"
+        )
+    return width, height
+
+
+@dataclass(slots=True)
+class ImagesRenderer:
+    """PNG images in base64, each with the seed that draws it again."""
+
+    created: int
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return {
+            "created": self.created,
+            "data": [
+                {
+                    "b64_json": base64.b64encode(image.data).decode("ascii"),
+                    "seed": image.details["seed"],
+                }
+                for image in _images(answer)
+            ],
+            "output_format": "png",
+            "usage": {
+                "input_tokens": answer.prompt_tokens,
+                "input_tokens_details": {"text_tokens": answer.prompt_tokens, "image_tokens": 0},
+                "output_tokens": 0,
+                "total_tokens": answer.prompt_tokens,
+            },
+        }
+
+
+@dataclass(slots=True)
+class ImageRenderer:
+    """The bytes of one image."""
+
+    def whole(self, answer: Answer) -> Rendered:
+        image = _images(answer)[0]
+        return Rendered(image.data, image.content_type)
+
+
+def _images(answer: Answer) -> list[MediaResult]:
+    return list(answer.results)

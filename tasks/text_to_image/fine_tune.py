@@ -1,0 +1,317 @@
+"""Train the denoiser of a latent diffusion pipeline on captioned images; all else stays frozen."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.training_utils import EMAModel
+from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
+
+from tasks.text_to_image import TASK, DenoiserHyperparameters
+from tasks.text_to_image.pipeline import (
+    load_pipeline,
+    load_prompt_tokenizer,
+    native_size,
+    padded,
+    text_states,
+)
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.images import UnreadableImage, read_image
+from workers.engines.prompts import PromptProcesses
+from workers.trainers.protocol import (
+    BadMaterial,
+    Cancelled,
+    Progress,
+    TrainingRequest,
+    TrainingResult,
+)
+from workers.trainers.training import (
+    Reporter,
+    arguments,
+    parse_settings,
+    read_rows,
+    resume_point,
+)
+
+MIN_ROWS = 16
+MAX_VALIDATION_ROWS = 256
+CHECKPOINT_STEPS = 100
+AVERAGE = "average.safetensors"
+_CHUNK = 64
+
+
+def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+    """Train the denoiser to undo noise (Ho et al. 2020, arXiv:2006.11239) in the latent space of
+    the base, with the base's own kind of prediction; delivers the whole pipeline.
+
+    Raises:
+        BadMaterial: rows, images, settings or base cannot be used.
+        Cancelled: `progress` said so.
+    """
+    settings = parse_settings(DenoiserHyperparameters, request.hyperparameters)
+    transformers.set_seed(settings.seed)
+    rows = read_captioned(request.train_file, request.media)
+    if len(rows) < MIN_ROWS:
+        raise BadMaterial(f"There are {len(rows)} images; at least {MIN_ROWS} are needed.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        pipe = load_pipeline(
+            request.base, architectures=TASK.architectures, device=device, dtype=torch.float32
+        )
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    examples, states = _encoded(pipe, request.base, rows, progress)
+    train_set, validation_set = _split(examples, settings.validation_fraction, settings.seed)
+    progress.log(
+        f"{len(train_set)} images to train on and {len(validation_set)} to validate on, with "
+        f"{len(states) - 1} different captions."
+    )
+    reporter = Reporter(progress)
+    model = _Denoiser(pipe, states, settings.caption_dropout)
+    average = _Average(model.unet, settings.ema_decay)
+    trainer = _Trainer(
+        reporter=reporter,
+        model=model,
+        args=_arguments(request, settings),
+        train_dataset=train_set,
+        eval_dataset=validation_set,
+        data_collator=_collated,
+        # The average is written to a checkpoint before the reporter delivers it.
+        callbacks=[average, reporter],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    before = trainer.evaluate()["eval_loss"]
+    resume = resume_point(request, progress)
+    if resume is not None:
+        average.load(Path(resume))
+    trainer.train(resume_from_checkpoint=resume)
+    average.apply()
+    after = trainer.evaluate()["eval_loss"]
+    _save(pipe, request.base, request.output)
+    return TrainingResult(
+        metrics={"validation_loss": after, "validation_loss_before": before},
+        parameters={
+            **settings.model_dump(),
+            "train_rows": len(train_set),
+            "validation_rows": len(validation_set),
+            "captions": len(states) - 1,
+            "rows": len(rows),
+            "parameters_trained": sum(each.numel() for each in model.unet.parameters()),
+        },
+        notes=f"Loss on the validation split: {before:.3f} before, {after:.3f} after.",
+    )
+
+
+def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
+    """Return rows {"image", "text"}, the image as a path. Raises BadMaterial."""
+    if media is None:
+        raise BadMaterial("The dataset's media files are missing.")
+    rows = read_rows(
+        path,
+        lambda row: all(isinstance(row.get(key), str) and row[key] for key in ("image", "text")),
+        '{"image": "…", "text": "…"}',
+    )
+    return [{**row, "image": media / row["image"]} for row in rows]
+
+
+def pixels(path: Path, width: int, height: int) -> torch.Tensor:
+    """Return an image [3, height, width] of numbers from -1 to 1, cut to size around its center.
+
+    Raises:
+        BadMaterial: the file is no image.
+    """
+    try:
+        fitted = ImageOps.fit(read_image(path), (width, height), Image.Resampling.BICUBIC)
+    except UnreadableImage as error:
+        raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+    values = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
+    return values.reshape(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _encoded(
+    pipe: Any, base: Path, rows: Sequence[dict[str, Any]], progress: Progress
+) -> tuple[list[dict[str, Any]], torch.Tensor]:
+    """Return each image's latents with the number of its caption, and the captions' states; the
+    last state is that of the empty caption."""
+    captions = sorted({row["text"] for row in rows})
+    number = {caption: index for index, caption in enumerate(captions)}
+    states = _caption_states(pipe, base, [*captions, ""])
+    width, height = native_size(pipe)
+    examples: list[dict[str, Any]] = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), _CHUNK):
+            if progress.should_stop():
+                raise Cancelled
+            chunk = rows[start : start + _CHUNK]
+            images = torch.stack([pixels(row["image"], width, height) for row in chunk])
+            latents = pipe.vae.encode(images.to(pipe.vae.device)).latent_dist.mean
+            latents = (latents * pipe.vae.config.scaling_factor).cpu()
+            examples += [
+                {"latents": each.clone(), "caption": number[row["text"]]}
+                for each, row in zip(latents, chunk, strict=True)
+            ]
+    return examples, states.clone()
+
+
+def _caption_states(pipe: Any, base: Path, captions: list[str]) -> torch.Tensor:
+    tokenizer = load_prompt_tokenizer(base)
+    length = min(
+        int(tokenizer.model_max_length), int(pipe.text_encoder.config.max_position_embeddings)
+    )
+    prompts = PromptProcesses(tokenizer, max_length=length)
+    try:
+        found = [
+            prompts.encode_texts("captions", captions[at : at + 1_000])
+            for at in range(0, len(captions), 1_000)
+        ]
+    finally:
+        prompts.close()
+    rows = [padded(row, length, tokenizer.pad_token_id) for part in found for row in part]
+    with torch.no_grad():
+        return torch.cat(
+            [
+                text_states(pipe, torch.tensor(rows[at : at + _CHUNK])).cpu()
+                for at in range(0, len(rows), _CHUNK)
+            ]
+        )
+
+
+def _split(
+    examples: list[dict[str, Any]], fraction: float, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    shuffled = random.Random(seed).sample(examples, len(examples))
+    size = min(max(1, round(len(examples) * fraction)), MAX_VALIDATION_ROWS)
+    return shuffled[size:], shuffled[:size]
+
+
+def _collated(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return {
+        "latents": torch.stack([each["latents"] for each in examples]),
+        "captions": torch.tensor([each["caption"] for each in examples]),
+    }
+
+
+def _arguments(
+    request: TrainingRequest, settings: DenoiserHyperparameters
+) -> transformers.TrainingArguments:
+    return arguments(
+        request,
+        settings.seed,
+        max_steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=64,
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.steps * settings.warmup_ratio),
+        lr_scheduler_type="cosine",
+        train_sampling_strategy="random",
+        eval_strategy="no",
+        save_strategy="steps",
+        save_steps=CHECKPOINT_STEPS,
+        logging_steps=10,
+        # By these the Trainer sees that an example has a loss.
+        label_names=["latents"],
+        prediction_loss_only=True,
+    )
+
+
+def _save(pipe: Any, base: Path, output: Path) -> None:
+    """Copy the base and put the trained denoiser in its place."""
+    shutil.copytree(base, output, dirs_exist_ok=True)
+    shutil.rmtree(output / "unet")
+    pipe.unet.register_to_config(_name_or_path="")
+    pipe.unet.save_pretrained(output / "unet")
+
+
+class _Denoiser(torch.nn.Module):  # type: ignore[misc]
+    """The UNet and its loss: how far its prediction is from the noise, or velocity, that it should
+    have found (Salimans and Ho 2022, arXiv:2202.00512)."""
+
+    def __init__(self, pipe: Any, states: torch.Tensor, dropout: float) -> None:
+        super().__init__()
+        self.unet = pipe.unet
+        self._noise = diffusers.DDPMScheduler.from_config(pipe.scheduler.config)
+        self._kind = self._noise.config.prediction_type
+        if self._kind not in ("epsilon", "v_prediction"):
+            raise BadMaterial(f"The base predicts {self._kind}, which cannot be trained here.")
+        self._dropout = dropout
+        self.register_buffer("_states", states, persistent=False)
+
+    def forward(self, latents: torch.Tensor, captions: torch.Tensor) -> dict[str, torch.Tensor]:
+        # The same noise at each validation, so that two losses can be compared.
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        kind = {"generator": generator, "device": "cpu"}
+        noise = torch.randn(latents.shape, **kind).to(latents)
+        steps = self._noise.config.num_train_timesteps
+        at = torch.randint(0, steps, (len(latents),), **kind).to(latents.device)
+        if self.training:
+            dropped = torch.rand(len(captions)).to(captions.device) < self._dropout
+            captions = captions.masked_fill(dropped, len(self._states) - 1)
+        noisy = self._noise.add_noise(latents, noise, at)
+        target = noise
+        if self._kind == "v_prediction":
+            target = self._noise.get_velocity(latents, noise, at)
+        predicted = self.unet(noisy, at, encoder_hidden_states=self._states[captions]).sample
+        return {"loss": torch.nn.functional.mse_loss(predicted.float(), target.float())}
+
+
+class _Average(transformers.TrainerCallback):  # type: ignore[misc]
+    """Keeps the moving average of the denoiser's weights, in checkpoints too."""
+
+    def __init__(self, unet: Any, decay: float) -> None:
+        self._unet = unet
+        self._average = None
+        if decay:
+            self._average = EMAModel(unet.parameters(), decay=decay, use_ema_warmup=False)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if self._average is not None:
+            self._average.step(self._unet.parameters())
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if self._average is None:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        tensors = {
+            f"{number:05}": each.contiguous()
+            for number, each in enumerate(self._average.shadow_params)
+        }
+        tensors["step"] = torch.tensor(self._average.optimization_step)
+        save_file(tensors, folder / AVERAGE)
+
+    def load(self, folder: Path) -> None:
+        """Take the average up again from a checkpoint."""
+        if self._average is None:
+            return
+        tensors = load_file(folder / AVERAGE)
+        self._average.optimization_step = int(tensors.pop("step"))
+        device = self._average.shadow_params[0].device
+        self._average.shadow_params = [tensors[name].to(device) for name in sorted(tensors)]
+
+    def apply(self) -> None:
+        """Put the average in the place of the last weights."""
+        if self._average is not None:
+            self._average.copy_to(self._unet.parameters())
+
+
+class _Trainer(transformers.Trainer):  # type: ignore[misc]
+    """Asks about stopping before each forward pass."""
+
+    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._reporter = reporter
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, **rest: Any
+    ) -> Any:
+        self._reporter.check()
+        outputs = model(**inputs)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]

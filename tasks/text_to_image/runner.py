@@ -1,0 +1,223 @@
+"""Serve a latent diffusion pipeline: PNG images, each drawn from a seed of its own."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tasks.text_to_image.endpoints import MAX_IMAGES, MAX_SEED, MAX_STEPS
+from tasks.text_to_image.pipeline import (
+    load_pipeline,
+    load_prompt_tokenizer,
+    native_size,
+    padded,
+    text_states,
+)
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
+
+# Sides over this multiple of the trained size cost much, and repeat motifs.
+MAX_ENLARGEMENT = 2
+_INPUTS = {"prompt", "negative_prompt", "n", "width", "height", "seed"}
+_SIDE_STEP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """One image to draw: prompt and negative prompt as padded tokens; `settings` are width,
+    height, steps and guidance, which a batch has in common."""
+
+    request_id: str
+    prompt: list[int]
+    negative: list[int]
+    seed: int
+    settings: tuple[int, int, int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """`states` and `negative_states` are what the text encoder made of the prompts."""
+
+    states: Tensor
+    negative_states: Tensor
+    generators: list[torch.Generator]
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    requests: frozenset[str]
+
+
+class TextToImageRunner:
+    """Draws {"prompt", "negative_prompt", "n", "width", "height", "seed"} with options
+    {"steps", "guidance"}.
+
+    Image i of a request has the seed `seed` + i, so the same image comes back alone and in a batch
+    of others. A cancelled batch ends after the step that is running, once no request wants it.
+    """
+
+    limits = BatchLimits(items=16, size=4 * 512 * 512, wait_s=0.01)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._pipe = load_pipeline(folder, architectures=architectures, device=device, dtype=dtype)
+        self._device = device
+        self._width, self._height = native_size(self._pipe)
+        tokenizer = load_prompt_tokenizer(folder)
+        config = self._pipe.text_encoder.config
+        self._length = min(int(tokenizer.model_max_length), int(config.max_position_embeddings))
+        self._pad = tokenizer.pad_token_id
+        if self._pad is None or len(tokenizer) > config.vocab_size:
+            raise UnsupportedModel(
+                f"The tokenizer has {len(tokenizer)} tokens and the padding token {self._pad}; the "
+                f"text encoder reads {config.vocab_size}."
+            )
+        self._cancelled: set[str] = set()
+        self._running: frozenset[str] = frozenset()
+        self._closing = False
+        self._prompts = PromptProcesses(tokenizer, max_length=self._length)
+
+    def prepare(
+        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Prepared:
+        prompts, count, seed = _checked(inputs)
+        settings = (*self._size(inputs), *_settings(options))
+        try:
+            tokens = self._prompts.encode_texts(request_id, prompts)
+        except PromptCancelled:
+            raise Cancelled from None
+        prompt, negative = (padded(row, self._length, self._pad) for row in tokens)
+        items = [
+            Item(
+                _Drawing(request_id, prompt, negative, (seed + number) % (MAX_SEED + 1), settings),
+                size=settings[0] * settings[1],
+                bucket=settings,
+            )
+            for number in range(count)
+        ]
+        return Prepared(items=items, prompt_tokens=len(tokens[0]), units=count)
+
+    def collate(self, items: Sequence[Item]) -> _Batch:
+        drawings: list[_Drawing] = [item.payload for item in items]
+        width, height, steps, guidance = drawings[0].settings
+        rows = torch.tensor(
+            [each.prompt for each in drawings] + [each.negative for each in drawings]
+        )
+        # A prompt that occurs more than once is read once.
+        distinct, places = rows.unique(dim=0, return_inverse=True)
+        states = text_states(self._pipe, distinct)[places.to(self._device)]
+        return _Batch(
+            states=states[: len(drawings)],
+            negative_states=states[len(drawings) :],
+            # On the CPU, so that a seed draws the same noise on every device.
+            generators=[torch.Generator().manual_seed(each.seed) for each in drawings],
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            requests=frozenset(each.request_id for each in drawings),
+        )
+
+    def run(self, batch: _Batch) -> Any:
+        self._running = batch.requests
+        try:
+            return self._pipe(
+                prompt_embeds=batch.states,
+                negative_prompt_embeds=batch.negative_states,
+                width=batch.width,
+                height=batch.height,
+                num_inference_steps=batch.steps,
+                guidance_scale=batch.guidance,
+                generator=batch.generators,
+                output_type="np",
+                callback_on_step_end=self._after_step,
+            )
+        finally:
+            self._running = frozenset()
+            self._cancelled -= batch.requests
+
+    def split(self, output: Any, items: Sequence[Item]) -> list[Any]:
+        flagged = output.nsfw_content_detected or [False] * len(items)
+        return [
+            MediaOutput(
+                _png(image), "image/png", {"seed": item.payload.seed, "flagged": bool(unsafe)}
+            )
+            for image, unsafe, item in zip(output.images, flagged, items, strict=True)
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        self._prompts.cancel(request_id)
+        if request_id in self._running:
+            self._cancelled.add(request_id)
+
+    def close(self) -> None:
+        self._closing = True
+        self._prompts.close()
+
+    def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = self._closing or self._running <= self._cancelled
+        return {}
+
+    def _size(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        width = inputs.get("width") or self._width
+        height = inputs.get("height") or self._height
+        for name, side, native in (
+            ("width", width, self._width),
+            ("height", height, self._height),
+        ):
+            most = MAX_ENLARGEMENT * native
+            if type(side) is not int or side % _SIDE_STEP or not _SIDE_STEP <= side <= most:
+                raise RequestRefused(
+                    f"The {name} must be a multiple of {_SIDE_STEP} up to {most}; this model draws "
+                    f"best at {self._width}x{self._height}."
+                )
+        return width, height
+
+
+def _checked(inputs: Mapping[str, Any]) -> tuple[list[str], int, int]:
+    """Return prompt and negative prompt, the number of images and the first seed."""
+    prompt, negative = inputs.get("prompt"), inputs.get("negative_prompt")
+    count, seed = inputs.get("n", 1), inputs.get("seed")
+    if set(inputs) - _INPUTS or not isinstance(prompt, str) or not prompt:
+        raise RequestRefused("A request needs a prompt.")
+    if negative is not None and not isinstance(negative, str):
+        raise RequestRefused("The negative prompt must be text.")
+    if type(count) is not int or not 1 <= count <= MAX_IMAGES:
+        raise RequestRefused(f"n must be 1 to {MAX_IMAGES}.")
+    if seed is not None and (type(seed) is not int or not 0 <= seed <= MAX_SEED):
+        raise RequestRefused(f"The seed must be a whole number from 0 to {MAX_SEED}.")
+    return [prompt, negative or ""], count, secrets.randbelow(2**32) if seed is None else seed
+
+
+def _settings(options: Mapping[str, Any]) -> tuple[int, float]:
+    steps, guidance = options.get("steps"), options.get("guidance")
+    if set(options) != {"steps", "guidance"}:
+        raise RequestRefused("The options are steps and guidance.")
+    if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
+        raise RequestRefused(f"steps must be 1 to {MAX_STEPS}.")
+    if not isinstance(guidance, (int, float)) or not 1 <= guidance <= 50:
+        raise RequestRefused("guidance must be 1 to 50.")
+    return steps, float(guidance)
+
+
+def _png(image: Any) -> bytes:
+    """Return an image [height, width, 3] of numbers from 0 to 1 as PNG."""
+    file = io.BytesIO()
+    Image.fromarray((image * 255).round().astype("uint8")).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,224 @@
+"""Score drawn images: can an independent reader tell which caption they were drawn for?
+
+The reader is a small classical model that learns from the real training images to predict the words
+of a caption, so it needs no pretrained network and works on any captions. It sees no drawn image
+while it learns. Its own result on the real test images stands next to the score: no drawing can be
+expected to be read better than a photograph.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+
+from workers.engines.images import UnreadableImage, read_image
+from workers.engines.runner import MediaOutput
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import BadMaterial, EvaluationResult
+from workers.trainers.slices import Part, by_label
+from workers.trainers.uncertainty import bootstrap
+
+OTHERS = "images of other prompts"
+REAL = "the test images themselves"
+SIDE = 16  # pixels that the reader sees in each direction
+MAX_TRAIN_ROWS = 4_000
+MAX_WORDS = 1_000
+SAMPLES = 8
+SAMPLE_SIDE = 96
+_SEED = 17
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return the share of images whose own caption fits best among all captions of the test rows,
+    and how close images of one prompt come to the variety of real ones (1 is the same).
+
+    The baseline gives each prompt the image of another row: what chance and the reader's taste
+    alone would reach.
+
+    Raises:
+        BadMaterial: there are no training rows, or all captions are one.
+    """
+    captions = [row["text"] for row in request.rows]
+    distinct = sorted(set(captions))
+    if not request.train_rows:
+        raise BadMaterial("The score needs the rows that the version was trained on.")
+    if len(distinct) < 2:
+        raise BadMaterial("All test rows have one caption; prompt match needs at least two.")
+    outputs = [_output(outcome.results[0]) for outcome in request.outcomes]
+    drawn = np.stack([features(_decoded(output)) for output in outputs])
+    real = np.stack([features(_opened(row["image"])) for row in request.rows])
+    reader = Reader(request.train_rows, distinct)
+    read = {
+        "": reader.read(drawn),
+        # The next row's drawing; where that row has the same caption, it fits by right.
+        OTHERS: reader.read(np.roll(drawn, 1, axis=0)),
+        REAL: reader.read(real),
+    }
+    right = {
+        name: np.array([distinct[found] == own for found, own in zip(best, captions, strict=True)])
+        for name, best in read.items()
+    }
+    spread = variety(drawn, real, captions)
+    metrics = {"prompt_match": float(right[""].mean()), "variety": spread}
+    others = np.roll(drawn, 1, axis=0)
+    baseline = {
+        "prompt_match": float(right[OTHERS].mean()),
+        "variety": variety(others, real, captions),
+    }
+    request.progress.log(
+        f"The reader, trained on {reader.trained_on:,} images, finds the caption of "
+        f"{right[REAL].mean():.3f} of the real test images among {len(distinct)}."
+    )
+    return EvaluationResult(
+        metrics=metrics,
+        baseline=baseline,
+        baseline_name=OTHERS,
+        sample_size=len(captions),
+        details={
+            "samples": [
+                {
+                    "input": caption[:300],
+                    "expected": _shown(_opened(row["image"])),
+                    "output": _shown(_decoded(output)),
+                    "read_as": distinct[found][:300],
+                }
+                for caption, row, output, found in list(
+                    zip(captions, request.rows, outputs, read[""], strict=True)
+                )[:SAMPLES]
+            ],
+            "baselines": [
+                {"name": OTHERS, "metrics": baseline, "trained_on": 0},
+                {
+                    "name": REAL,
+                    "metrics": {"prompt_match": float(right[REAL].mean()), "variety": 1.0},
+                    "trained_on": reader.trained_on,
+                },
+            ],
+            "right": {"n": len(captions), "bits": np.packbits(right[""]).tobytes().hex()},
+        },
+        intervals={
+            "metrics": {
+                "variety": bootstrap(
+                    spread,
+                    lambda rows: variety(drawn[rows], real[rows], [captions[n] for n in rows]),
+                    len(captions),
+                )
+            }
+        },
+        slices=_slices(by_label(captions), right),
+    )
+
+
+def _words(caption: str) -> list[str]:
+    """Return the words of a caption, whole: "t-shirt" is not "shirt"."""
+    return re.findall(r"[^\s.,;:!?]+", caption)
+
+
+class Reader:
+    """Predicts the words of a caption from an image, and so the best of some captions.
+
+    Words are weighted by TF-IDF; pixels go through a Gaussian kernel into a ridge regression.
+    """
+
+    def __init__(self, train_rows: Sequence[dict[str, Any]], captions: Sequence[str]) -> None:
+        chosen = list(train_rows)
+        if len(chosen) > MAX_TRAIN_ROWS:
+            drawn = np.random.default_rng(_SEED).permutation(len(chosen))[:MAX_TRAIN_ROWS]
+            chosen = [chosen[number] for number in sorted(drawn)]
+        self.trained_on = len(chosen)
+        words = TfidfVectorizer(
+            ngram_range=(1, 2), max_features=MAX_WORDS, tokenizer=_words, token_pattern=None
+        )
+        try:
+            wanted = words.fit_transform([row["text"] for row in chosen]).toarray()
+        except ValueError as error:
+            raise BadMaterial(f"The captions hold no words: {error}") from error
+        images = np.stack([features(_opened(row["image"])) for row in chosen])
+        self._model = make_pipeline(
+            StandardScaler(),
+            Nystroem(
+                gamma=0.3 / images.shape[1],
+                n_components=min(600, len(chosen)),
+                random_state=_SEED,
+            ),
+            Ridge(alpha=0.1),
+        )
+        self._model.fit(images, wanted)
+        self._captions = words.transform(captions).toarray()
+
+    def read(self, images: np.ndarray) -> list[int]:
+        """Return the number of the best caption for each row of features."""
+        found = normalize(self._model.predict(images))
+        return [int(best) for best in (found @ self._captions.T).argmax(axis=1)]
+
+
+def features(image: Image.Image) -> np.ndarray:
+    """Return an image's colors on a coarse grid, from 0 to 1."""
+    small = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).reshape(-1) / 255
+
+
+def variety(drawn: np.ndarray, real: np.ndarray, captions: Sequence[str]) -> float:
+    """Return how close drawn images come to the variance of real ones around the mean of their
+    caption: the smaller variance over the larger one. Where no caption occurs twice, all images
+    count as one group."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for number, caption in enumerate(captions):
+        groups[caption].append(number)
+    parts = [rows for rows in groups.values() if len(rows) > 1] or [list(range(len(captions)))]
+    ours = sum(float(drawn[rows].var(axis=0).sum()) * len(rows) for rows in parts)
+    theirs = sum(float(real[rows].var(axis=0).sum()) * len(rows) for rows in parts)
+    return min(ours, theirs) / max(ours, theirs) if ours and theirs else 0.0
+
+
+def _output(result: Any) -> MediaOutput:
+    if not isinstance(result, MediaOutput):
+        raise BadMaterial("The version draws no images.")
+    return result
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return read_image(path)
+    except UnreadableImage as error:
+        raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+
+
+def _decoded(output: MediaOutput) -> Image.Image:
+    return Image.open(io.BytesIO(output.data))
+
+
+def _shown(image: Image.Image) -> str:
+    """Return a small PNG as a data URL."""
+    small = image.convert("RGB")
+    small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _slices(parts: Sequence[Part], right: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [
+        {
+            "by": "caption",
+            "name": part.name[:100],
+            "n": len(part.rows),
+            "metric": "prompt_match",
+            "value": float(right[""][part.rows].mean()),
+            "baseline": float(right[OTHERS][part.rows].mean()),
+        }
+        for part in parts
+    ]

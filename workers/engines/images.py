@@ -1,0 +1,115 @@
+"""Images as models read them: opened within bounds, and processed as the model's files say.
+
+Files were checked by content before they come here; what slips through is refused, never a crash.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from workers.engines.architectures import UnsupportedModel, read_json
+
+MAX_PIXELS = 40_000_000
+# Processors scale the shorter side: a narrow image would become a gigantic one.
+MAX_RATIO = 50
+MAX_SIDE = 1_024
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+CONFIG = "preprocessor_config.json"
+# Those of the allowed architectures; transformers has them for Pillow and numpy, without
+# torchvision.
+PROCESSORS = frozenset(
+    {
+        "BeitImageProcessor",
+        "BitImageProcessor",
+        "ConvNextImageProcessor",
+        "DeiTImageProcessor",
+        "EfficientNetImageProcessor",
+        "MobileNetV1ImageProcessor",
+        "MobileNetV2ImageProcessor",
+        "ViTImageProcessor",
+    }
+)
+
+
+class UnreadableImage(ValueError):
+    """The file is no image within bounds; the message is a sentence."""
+
+
+def read_image(path: Path) -> Image.Image:
+    """Return the image upright and in RGB. Raises UnreadableImage."""
+    try:
+        with Image.open(path, formats=list(FORMATS)) as image:
+            _check_size(image.width, image.height)
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except UnreadableImage:
+        raise
+    # Decoders raise nearly everything for a damaged file, struct.error and SyntaxError included.
+    except Exception as error:
+        raise UnreadableImage("The image cannot be read; save it again as PNG or JPEG.") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(
+            f"The image has {width:,} × {height:,} pixels; at most {MAX_PIXELS:,} are read. "
+            "Scale it down."
+        )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise UnreadableImage(
+            f"The image is {width:,} × {height:,} pixels; the longer side is at most {MAX_RATIO} "
+            "times the shorter one. Crop it."
+        )
+
+
+def load_image_processor(folder: Path) -> Any:
+    """Return the processor that `preprocessor_config.json` names, on Pillow and numpy.
+
+    Raises:
+        UnsupportedModel: the file is missing, names another processor, or states sizes that are
+            too large.
+    """
+    config = read_json(folder / CONFIG)
+    named = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
+    name = named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "")
+    name = name if name.endswith("ImageProcessor") else f"{name}ImageProcessor"
+    if name not in PROCESSORS or "auto_map" in config:
+        raise UnsupportedModel(
+            f"{CONFIG} names the processor {named[:80]!r}, which is not one of: "
+            f"{', '.join(sorted(PROCESSORS))}."
+        )
+    try:
+        processor = getattr(transformers, f"{name}Pil").from_pretrained(
+            folder, local_files_only=True
+        )
+        # Sizes first: the probe below would make an image of any size.
+        _check_sides(processor)
+        shape = pixels(processor, Image.new("RGB", (32, 32))).shape
+    except UnsupportedModel:
+        raise
+    except Exception as error:
+        raise UnsupportedModel(f"{CONFIG} cannot be used: {error}") from error
+    if len(shape) != 3 or max(shape[1:]) > MAX_SIDE:
+        raise UnsupportedModel(f"{CONFIG} makes images of the shape {tuple(shape)}.")
+    return processor
+
+
+def _check_sides(processor: Any) -> None:
+    """Raise UnsupportedModel when the processor makes images larger than `MAX_SIDE`."""
+    for key in ("size", "crop_size", "pad_size"):
+        sides = [side for side in dict(getattr(processor, key, None) or {}).values() if side]
+        if any(not 1 <= side <= MAX_SIDE for side in sides):
+            raise UnsupportedModel(f"{CONFIG} states the {key} {sides}; at most {MAX_SIDE}.")
+    if not 0.1 <= float(getattr(processor, "crop_pct", None) or 1) <= 1:
+        raise UnsupportedModel(f"{CONFIG} states a crop_pct that is not between 0.1 and 1.")
+
+
+def pixels(processor: Any, image: Image.Image) -> Tensor:
+    """Return the image as the model reads it: [channels, height, width]."""
+    values: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+    return values.to(torch.float32)
