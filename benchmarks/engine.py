@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from assay.local import materials
+from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
 from workers.engines.generation import GenerationEngine
 from workers.engines.loading import load_model, load_tokenizer
@@ -34,25 +35,6 @@ INPUTS = {
         {"role": "user", "content": "Tell me a long story about a dragon, a princess and a bank."}
     ]
 }
-
-
-class _Quiet:
-    """A converter's `Progress` that nobody watches."""
-
-    def log(self, message: str) -> None:
-        """Nothing is shown."""
-
-    def warn(self, message: str) -> None:
-        """Nothing is shown."""
-
-    def metric(self, step: int, total: int, values: dict[str, float]) -> None:
-        """Nothing is shown."""
-
-    def checkpoint(self, folder: Path) -> None:
-        """Nothing is recorded."""
-
-    def should_stop(self) -> bool:
-        return False
 
 
 def engine_rate(engine: GenerationEngine, requests: int) -> float:
@@ -103,7 +85,7 @@ def run(*, quick: bool = False) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
         folder = Path(scratch) / "smollm2"
-        convert(materials.fetch(names=["smollm2"])["smollm2"].parent, folder, LLAMA, _Quiet())
+        convert(materials.fetch(names=["smollm2"])["smollm2"].parent, folder, LLAMA, Quiet())
         engine = GenerationEngine(folder, architectures=LLAMA, threads=threads)
         tokenizer = load_tokenizer(folder)
         model = load_model(folder, LLAMA, device=engine.device)

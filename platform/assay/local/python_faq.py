@@ -1,0 +1,91 @@
+"""Questions with their answers out of Python's own FAQ, as Debian ships it (PSF license).
+
+A row for reranking is one question; its candidates are answers of the same page, in an order that
+follows no pattern. Nothing ranked them beforehand, so the data favors no method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+CANDIDATES = 20
+ANSWER_CHARACTERS = 600
+MIN_ANSWER_CHARACTERS = 40
+
+
+@dataclass(slots=True)
+class _Section:
+    heading: str = ""
+    text: list[str] = field(default_factory=list)
+
+
+class _Sections(HTMLParser):
+    """Collects each section's heading and the text that stands in no section below it."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[_Section] = []
+        self._open: list[_Section] = []
+        self._in_heading = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "section":
+            self._open.append(_Section())
+            self.found.append(self._open[-1])
+        elif tag in ("h1", "h2", "h3"):
+            self._in_heading = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "section" and self._open:
+            self._open.pop()
+        elif tag in ("h1", "h2", "h3"):
+            self._in_heading = False
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._in_heading:
+            self._open[-1].heading += data
+        elif self._open:
+            self._open[-1].text.append(data)
+
+
+def questions(folder: Path) -> list[dict[str, Any]]:
+    """Return rows {"query", "documents", "relevant"} of all pages in `folder`, shuffled."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.html")):
+        parser = _Sections()
+        parser.feed(path.read_text(encoding="utf-8"))
+        pairs = dict(_pair(section) for section in parser.found)
+        answers = {
+            question: answer
+            for question, answer in pairs.items()
+            if question.endswith("?") and len(answer) >= MIN_ANSWER_CHARACTERS
+        }
+        if len(answers) >= 2:
+            rows += [_row(question, answers) for question in answers]
+    return sorted(rows, key=lambda row: _shuffled(row["query"]))
+
+
+def _pair(section: _Section) -> tuple[str, str]:
+    question = " ".join(section.heading.replace("¶", " ").split())
+    answer = " ".join("".join(section.text).split())
+    return question, answer[:ANSWER_CHARACTERS]
+
+
+def _row(question: str, answers: dict[str, str]) -> dict[str, Any]:
+    others = [each for each in answers if each != question]
+    others.sort(key=lambda other: _shuffled(f"{question}\n{other}"))
+    chosen = sorted([question, *others[: CANDIDATES - 1]], key=lambda each: _shuffled(f"{each}\n"))
+    return {
+        "query": question,
+        "documents": [answers[each] for each in chosen],
+        "relevant": [chosen.index(question)],
+    }
+
+
+def _shuffled(text: str) -> bytes:
+    """A key that sorts texts into an order that is fixed and follows no pattern."""
+    return hashlib.sha256(text.encode()).digest()
