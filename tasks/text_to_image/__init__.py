@@ -83,7 +83,7 @@ TASK = Task(
     unit=Unit.IMAGES,
     endpoints=(
         Endpoint("/v1/images/generations", read_images),
-        Endpoint("/v1/tasks/text-to-image/{model}", read_text_to_image, named=True),
+        Endpoint("/v1/tasks/text-to-image", read_text_to_image, named=True),
     ),
     sample={"prompt": "a photo of a sneaker", "n": 1, "response_format": "b64_json"},
     row=CaptionedImage,

@@ -91,9 +91,9 @@ def score(request: ScoreRequest) -> EvaluationResult:
             "samples": [
                 {
                     "input": caption[:300],
-                    "expected": _shown(_opened(row["image"])),
-                    "output": _shown(_decoded(output)),
-                    "read_as": distinct[found][:300],
+                    "expected_media": row["image"].name,
+                    "output_image": _shown(_decoded(output)),
+                    "output": f"Read as “{distinct[found][:300]}”",
                 }
                 for caption, row, output, found in list(
                     zip(captions, request.rows, outputs, read[""], strict=True)

@@ -105,7 +105,9 @@ class EvaluationResult:
     majority class, or the untuned base.
 
     `details` may hold, for drawing: `confusion_matrix` {labels, matrix} with truth down,
-    `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}].
+    `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}];
+    a sample's `expected_media` is the SHA-256 of a file of the dataset, and its `output_image` a
+    small PNG as a data URL.
     It may hold `right` {n, bits}, for comparing two versions row by row: hexadecimal, the first
     row's bit first, set where the answer was right. It may hold all `baselines`, the one in
     `baseline` first: [{name, metrics, trained_on, right?}], 5 at most, with the number of rows that

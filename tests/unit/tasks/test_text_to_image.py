@@ -96,6 +96,8 @@ def test_hugging_face_clients_get_the_bytes_of_one_image() -> None:
 def test_what_the_hugging_face_client_sends_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import InferenceClient
 
+    from assay.gateway.endpoints import find_route
+
     sent: list[Any] = []
     file = io.BytesIO()
     Image.new("RGB", (32, 32), (1, 2, 3)).save(file, "PNG")
@@ -110,8 +112,11 @@ def test_what_the_hugging_face_client_sends_is_read(monkeypatch: pytest.MonkeyPa
     client = InferenceClient(url, token="key", provider="hf-inference")
     image = client.text_to_image("a bag", seed=3, guidance_scale=2.5, height=32, width=32)
     assert (sent[0].url, sent[0].headers["authorization"]) == (url, "Bearer key")
-    plan = HUGGING_FACE.read(
-        Body("application/json", json.dumps(sent[0].json).encode()), "req-12", "painter"
+    route, name = find_route(url.removeprefix("https://assay.example"))
+    assert route is not None
+    assert (route.task, route.endpoint, name) == (TASK.name, HUGGING_FACE, "painter")
+    plan = route.endpoint.read(
+        Body("application/json", json.dumps(sent[0].json).encode()), "req-12", name
     )
     assert (plan.inputs["prompt"], plan.inputs["seed"]) == ("a bag", 3)
     assert plan.sampling["guidance"] == 2.5
@@ -430,7 +435,10 @@ def test_it_is_cancelled_and_resumed_to_the_same_weights_and_measured(
     # Three plain colors: the reader tells the real ones apart without a fault.
     assert (real["metrics"]["prompt_match"], real["trained_on"]) == (1, 48)
     assert found.sample_size == 12
-    assert found.details["samples"][0]["output"].startswith("data:image/png;base64,")
+    sample = found.details["samples"][0]
+    assert sample["output_image"].startswith("data:image/png;base64,")
+    assert (tmp_path / "media" / sample["expected_media"]).is_file()
+    assert sample["input"] == "a red square"
     assert {part["name"] for part in found.slices} == {f"a {color} square" for color in COLORS}
 
 
