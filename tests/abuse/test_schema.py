@@ -45,8 +45,8 @@ CHECKS = [
 REQUEST_MEMBERS = ("method", "url", "headers", "params", "data", "json", "files", "cookies")
 # Those who ask about invented things; everybody asks about real ones.
 FEW = ("an admin", "a developer of finance", "a stranger")
-# Of each operation, in each mode.
-EXAMPLES = 3
+# Of each operation, in each mode. Everybody sends the first one; the few send all.
+EXAMPLES = 2
 _SAME = re.compile(r"req_[0-9a-f]+")
 
 
@@ -74,10 +74,13 @@ def test_every_answer_is_one_that_the_description_announces(company: Company, mo
     paths = {str(each): filled(each, book) for each in operations()}
     faults: dict[str, set[str]] = defaultdict(set)
     read: set[tuple[Any, ...]] = set()
+    begun: set[str] = set()
 
     def attack(case: Any) -> None:
         invented = [(None, {}, who) for who in FEW]
-        real = [(paths[f"{case.method} {case.path}"], known, who) for who in clients]
+        name = f"{case.method} {case.path}"
+        real = [(paths[name], known, who) for who in (FEW if name in begun else clients)]
+        begun.add(name)
         for path, fields, who in invented + real:
             with undone():
                 answer = sent(clients[who], case, path, fields)

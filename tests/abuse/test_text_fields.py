@@ -60,17 +60,18 @@ def tables() -> list[str]:
 
 
 def test_every_text_field_of_every_body(company: Company) -> None:
-    """As an admin, a lead and a developer, each field alone: never a fault, and a control character
-    never gets in."""
+    """Each field alone, sent by those who get past authorization: never a fault, and a control
+    character never gets in."""
     book, known, before = address_book(company), values(company), tables()
     names = ("an admin", "a lead of engineering", "a compliance reviewer")
     clients = [caller(company, name) for name in names]
     faults = []
     for operation in operations():
+        permitted = _permitted(clients, operation, book, known)
         for field in text_fields(operation):
             for probe in PROBES:
                 body = {**body_of(operation, known), field: probe}
-                for client in clients:
+                for client in permitted:
                     with undone():
                         response = _post(client, operation, filled(operation, book), body)
                         code = response.status_code
@@ -80,6 +81,20 @@ def test_every_text_field_of_every_body(company: Company) -> None:
                             faults.append((str(operation), field, probe[:30], code))
     assert faults == []
     assert tables() == before
+
+
+def _permitted(
+    clients: list[Client], operation: Any, book: dict[str, str], known: dict[str, Any]
+) -> list[Client]:
+    """Return the clients whose plain request is not refused for who they are; else the first."""
+    found = []
+    for client in clients:
+        with undone():
+            body = body_of(operation, known)
+            response = _post(client, operation, filled(operation, book), body)
+        if response.status_code not in (401, 403, 404):
+            found.append(client)
+    return found or clients[:1]
 
 
 def _post(client: Client, operation: Any, path: str, body: dict[str, Any]) -> Any:
