@@ -118,10 +118,12 @@ def evaluation_record(
     created_by: Person,
     intervals: Mapping[str, Any] | None = None,
     slices: Sequence[Mapping[str, Any]] = (),
+    decides_gates: bool = True,
 ) -> Evaluation:
     """Record what a finished job measured, and decide every gate that was set before it started.
 
     For the control plane alone. Idempotent on `job_id`. A gate whose metric was not measured fails.
+    With `decides_gates` false, only a part of the rows was measured, and no gate is decided.
     The digest covers intervals and slices where there are any.
 
     Raises:
@@ -171,7 +173,7 @@ def evaluation_record(
         )
         if not created:
             return evaluation
-        results = _decide_gates(evaluation)
+        results = _decide_gates(evaluation) if decides_gates else []
         controller = service_principal("controller")
         with background(f"job-{job_id}", controller):
             audit_record(

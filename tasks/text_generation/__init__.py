@@ -66,7 +66,7 @@ class LoraHyperparameters(BaseModel):
 
 
 # Enough for the answers of most test sets; a longer answer is cut there for every version alike.
-ANSWER_TOKENS = 128
+ANSWER_TOKENS = 64
 
 
 def prompt_text(row: dict[str, Any]) -> str:

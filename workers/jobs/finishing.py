@@ -189,6 +189,7 @@ def _register_evaluation(job: Job) -> str:
         intervals=result.get("intervals"),
         slices=result.get("slices", ()),
         sample_size=result["sample_size"],
+        decides_gates=spec.get("max_rows") is None,
         started_at=job.started_at or job.created_at,
         created_by=job.created_by,
     )

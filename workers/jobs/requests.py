@@ -123,11 +123,16 @@ def evaluate_request(
     actor: Principal,
     version: ModelVersion,
     dataset_version: DatasetVersion,
+    max_rows: int | None = None,
 ) -> Job:
-    """Queue a measurement of `version` on `dataset_version`.
+    """Queue a measurement of `version` on `dataset_version`, or on its first `max_rows` rows.
+
+    A measurement of a part of the rows decides no gates: whoever chose the part could choose one
+    that passes.
 
     Raises:
-        InvalidInput: the task is not evaluated, or the data do not fit it.
+        InvalidInput: the task is not evaluated, the data do not fit it, or `max_rows` is not
+            positive.
         NotFound: version or data may not be seen by the actor.
         WrongState: the version is recalled.
         NotPermitted: no right to start jobs in the model's department, or restricted data.
@@ -142,6 +147,9 @@ def evaluate_request(
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
     _check_data(actor, model, dataset_version)
+    if max_rows is not None and max_rows < 1:
+        raise _invalid("max_rows", "An evaluation measures at least one row.")
+    part = None if max_rows is None or max_rows >= dataset_version.rows else max_rows
     return job_create(
         actor=actor,
         kind=JobKind.EVALUATE,
@@ -155,6 +163,7 @@ def evaluate_request(
             "dataset_version": dataset_version.pk,
             "dataset_name": str(dataset_version),
             "dataset_digest": dataset_version.digest,
+            "max_rows": part,
         },
     )
 

@@ -157,6 +157,13 @@ class EvaluateForm(TablerForm):
     dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
         queryset=None, empty_label="Choose the data", label="Held-out data"
     )
+    max_rows = forms.IntegerField(
+        min_value=1,
+        max_value=2_000_000,
+        required=False,
+        label="Rows at most",
+        help_text="Leave empty to measure every row. Only that decides gates.",
+    )
 
     def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

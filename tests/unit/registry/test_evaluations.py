@@ -77,6 +77,13 @@ def test_gates_set_before_it_started_decide(
     ]
 
 
+def test_a_measurement_of_a_part_of_the_rows_decides_no_gate(
+    gate: Callable[..., Gate], measured: ModelVersion, held_out: DatasetVersion, maker: Person
+) -> None:
+    gate()
+    assert results(evaluation(measured, held_out, maker, decides_gates=False)) == []
+
+
 def test_a_gate_set_after_it_started_does_not_count(
     gate: Callable[..., Gate], measured: ModelVersion, held_out: DatasetVersion, maker: Person
 ) -> None:

@@ -131,6 +131,20 @@ def test_an_evaluation_names_version_and_data_by_digest() -> None:
     assert job.spec["dataset_digest"] == held_out.digest
 
 
+@pytest.mark.parametrize(("asked", "kept"), [(None, None), (1, 1), (10**6, None)])
+def test_an_evaluation_measures_all_rows_unless_fewer_are_requested(
+    asked: int | None, kept: int | None
+) -> None:
+    tuned = company.version(company.model("sentiment", CLASSIFY))
+    held_out = company.data("held-out", CLASSIFY)
+    held_out.rows = 20
+    actor = company.developer()
+    job = evaluate_request(actor=actor, version=tuned, dataset_version=held_out, max_rows=asked)
+    assert job.spec["max_rows"] == kept
+    with pytest.raises(InvalidInput, match="at least one row"):
+        evaluate_request(actor=actor, version=tuned, dataset_version=held_out, max_rows=0)
+
+
 def test_a_task_without_an_evaluator_is_not_evaluated() -> None:
     base = company.version(company.model("minilm", "embeddings"))
     with pytest.raises(InvalidInput, match="which is not evaluated"):

@@ -16,6 +16,7 @@ from assay.api.fields import (
     Object,
     Slug,
     StrictSerializer,
+    Whole,
 )
 from assay.api.idempotency import idempotent
 from assay.api.representations.registry import (
@@ -116,6 +117,12 @@ class EvaluationBody(StrictSerializer):
 
     version = Identifier()
     dataset_version = Identifier()
+    max_rows = Whole(
+        min_value=1,
+        max_value=2_000_000,
+        required=False,
+        help_text="Measure the first rows only. Such an evaluation decides no gates.",
+    )
 
 
 class EvaluationsView(Endpoint):
@@ -147,6 +154,7 @@ class EvaluationsView(Endpoint):
             actor=self.actor,
             version=version_get(actor=self.actor, id=given["version"]),
             dataset_version=dataset_version_get(actor=self.actor, id=given["dataset_version"]),
+            max_rows=given.get("max_rows"),
         )
         return self.answer(job, JobAnswer, status=201)
 

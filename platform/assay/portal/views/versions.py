@@ -118,6 +118,11 @@ class Evaluate(ActionScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
-        data = cleaned(self.form(version))["dataset_version"]
-        job = evaluate_request(actor=self.actor, version=version, dataset_version=data)
+        given = cleaned(self.form(version))
+        job = evaluate_request(
+            actor=self.actor,
+            version=version,
+            dataset_version=given["dataset_version"],
+            max_rows=given["max_rows"],
+        )
         return redirect("portal:job", id=job.pk)
