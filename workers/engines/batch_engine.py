@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from workers.engines.loading import DTYPES, pick_device
+from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
 from workers.engines.runner import BatchLimits, Cancelled, Item, Runner

@@ -14,20 +14,11 @@ from workers.engines.architectures import (
     architecture_of,
     read_json,
 )
+from workers.engines.devices import DTYPES as DTYPES
+from workers.engines.devices import pick_device as pick_device
 
 # Bars are for terminals; workers log.
 transformers.utils.logging.disable_progress_bar()
-
-DTYPES = {
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float32": torch.float32,
-}
-
-
-def pick_device(device: str | None) -> torch.device:
-    """The named device, else CUDA where there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def checkpoint_dtype(folder: Path) -> torch.dtype:

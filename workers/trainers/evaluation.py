@@ -17,6 +17,7 @@ from typing import Any
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused
+from workers.trainers.material import read_rows
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,
@@ -24,7 +25,6 @@ from workers.trainers.protocol import (
     EvaluationResult,
     Progress,
 )
-from workers.trainers.training import read_rows
 from workers.wire import Delta, Done, Event, Failed
 
 # Requests in the engine at once: enough to fill its batches.
