@@ -7,14 +7,18 @@ be loaded makes its task unavailable, with the reason, and nothing else.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from governance.errors import InvalidInput
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import Metric, Recipe, Task
 
 GROUP = "assay.tasks"
+# The column of models and datasets takes as many characters.
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +42,58 @@ TASKS: Mapping[str, Task] = _Catalog()
 @cache
 def discovered() -> tuple[dict[str, Task], dict[str, str]]:
     """Return the tasks by name, and the reason for each plug-in that cannot be used."""
-    return load_tasks(sorted(entry_points(group=GROUP), key=lambda point: point.name))
+    return load_tasks(sorted(entry_points(group=GROUP), key=_order))
+
+
+def _order(point: EntryPoint) -> tuple[bool, str]:
+    """Assay's own tasks first, so that no other package can take a name or a path from them."""
+    return (point.dist is None or point.dist.name != "assay", point.name)
 
 
 def unavailable_tasks() -> dict[str, str]:
     """Return the reason for each registered task that cannot be used, by its name."""
     return discovered()[1]
+
+
+def unavailable_reason(name: str) -> str:
+    """Return why the task called `name` cannot be used; empty when it can."""
+    if name in TASKS:
+        return ""
+    return unavailable_tasks().get(name, "No installed package provides it.")
+
+
+@dataclass(frozen=True, slots=True)
+class UnavailableTask:
+    """A registered task whose plug-in cannot be loaded, in the shape in which tasks are listed."""
+
+    name: str
+    reason: str
+    title: str = ""
+    description: str = ""
+    modality: str = ""
+    endpoint: str = ""
+    unit: str = ""
+    primary_metric: str = ""
+    architectures: tuple[str, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    sample: Mapping[str, object] = field(default_factory=dict)
+
+
+def listed_tasks() -> list[Task | UnavailableTask]:
+    """Return every registered task by name, those that cannot be used too."""
+    listed: dict[str, Task | UnavailableTask] = {
+        name: UnavailableTask(name, reason) for name, reason in unavailable_tasks().items()
+    }
+    listed.update(TASKS)
+    return [listed[name] for name in sorted(listed)]
+
+
+def package_of(name: str) -> str:
+    """Return the installed package that provides a task, as `name version`; empty for none."""
+    points = sorted(entry_points(group=GROUP, name=name), key=_order)
+    found = points[0].dist if points else None
+    return "" if found is None else f"{found.name} {found.version}"
 
 
 def load_tasks(points: list[EntryPoint]) -> tuple[dict[str, Task], dict[str, str]]:
@@ -77,7 +127,29 @@ def _load(point: EntryPoint, tasks: Mapping[str, Task], paths: Mapping[str, str]
     for endpoint in task.endpoints:
         if endpoint.path in paths:
             raise ValueError(f"{endpoint.path} already serves {paths[endpoint.path]}.")
+    if fault := _fault(task):
+        raise ValueError(fault)
     return task
+
+
+def _fault(task: Task) -> str:
+    """Return the first part of a declaration that the platform cannot work with; empty for none."""
+    if not NAME.fullmatch(task.name):
+        return f"{task.name!r} is not a name of 1 to 40 lowercase letters, digits and hyphens."
+    if not task.endpoints:
+        return "It declares no endpoint."
+    for endpoint in task.endpoints:
+        if not endpoint.path.startswith("/v1/"):
+            return f"The endpoint {endpoint.path} is not below /v1/."
+    methods = [recipe.method for recipe in task.recipes]
+    if len(set(methods)) < len(methods):
+        return "Two of its recipes have the same method."
+    metrics = {metric.name for metric in task.metrics}
+    if task.evaluation is not None and task.primary_metric not in metrics:
+        return f"Its primary metric {task.primary_metric!r} is none of its metrics."
+    for row in task.examples:
+        task.row.model_validate(row)
+    return ""
 
 
 def get_task(name: str) -> Task:

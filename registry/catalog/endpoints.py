@@ -122,3 +122,7 @@ class Endpoint:
     named: bool = False
     content_types: tuple[str, ...] = ("application/json",)
     carries_media: bool = False
+
+    def path_to(self, deployment: str) -> str:
+        """Return the path that reaches a deployment."""
+        return f"{self.path}/{deployment}" if self.named else self.path

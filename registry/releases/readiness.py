@@ -20,7 +20,7 @@ from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.reviews.policies.selectors import InForce, least_for, review_policies_in_force
 from governance.reviews.reviewers import ReviewerCount, reviewer_counts
 from governance.rowsecurity import lifted
-from registry.catalog import get_task
+from registry.catalog import TASKS
 from registry.datasets.models import Classification
 from registry.evaluations.standing import GateStanding, GateState
 from registry.incidents.reach import check_not_suspended, suspended_by
@@ -286,7 +286,8 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
     deliver = Fix("intake_new", model.name)
     match check:
         case "evaluated" | "leak":
-            return evaluate if get_task(model.task).evaluation else None
+            known = TASKS.get(model.task)
+            return evaluate if known is not None and known.evaluation else None
         case "gates":
             if len(gates) < case.policy.gates.at_least:
                 return Fix("model_gate", model.name)

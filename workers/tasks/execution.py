@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 
 from registry import store
-from registry.catalog import get_task
+from registry.catalog import get_task, package_of
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
 from registry.datasets.models import DatasetVersion
@@ -166,21 +166,27 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     stands_on = None if recipe.makes == VersionKind.FULL else base.digest
     return {
         "metrics": _finite(result.metrics),
-        "parameters": {**result.parameters, **_made_with(recipe.train)},
+        "parameters": {**result.parameters, **_made_with(task, recipe.train)},
         "notes": result.notes,
         "code": [each.to_json() for each in model_code(request.output)],
         "manifest": build_manifest(request.output, base_digest=stands_on).to_json(),
     }
 
 
-def _made_with(trainer: str) -> dict[str, str]:
-    """What made a version beside data and settings: the trainer, and the code it ran on."""
+def _made_with(task: Task, trainer: str) -> dict[str, str]:
+    """Return what made a version beside data and settings: the trainer with the package that
+    provides it, and the code it ran on."""
     versions = {
         f"library_{name}": importlib.metadata.version(name)
         for name in ("assay", *LIBRARIES)
         if importlib.util.find_spec(name) is not None
     }
-    return {"trainer": trainer, "library_python": platform.python_version(), **versions}
+    return {
+        "trainer": trainer,
+        "package": package_of(task.name),
+        "library_python": platform.python_version(),
+        **versions,
+    }
 
 
 def evaluation_plan(task: Task) -> EvaluationPlan:

@@ -203,6 +203,19 @@ def check_workers() -> str:
     return ", ".join(alive)
 
 
+def check_tasks() -> str:
+    """Every registered task can be used."""
+    from registry.catalog import TASKS, unavailable_tasks
+
+    broken = [f"{name}: {reason}" for name, reason in unavailable_tasks().items()]
+    if broken:
+        raise NotWell(
+            f"unavailable are {'; '.join(broken)}",
+            "Fix or remove the packages that provide them, then restart.",
+        )
+    return ", ".join(sorted(TASKS))
+
+
 CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
     ("Migrations", check_migrations, "Mend PostgreSQL first."),
@@ -220,6 +233,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("Single sign-on", check_single_sign_on, "Correct ASSAY_OIDC_ISSUER, or the way to it."),
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Mend Redis or Valkey first."),
+    ("Tasks", check_tasks, "Reinstall Assay."),
 )
 
 

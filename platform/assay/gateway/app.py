@@ -55,7 +55,7 @@ from assay.gateway.snapshot import DeploymentEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action
-from registry.catalog import get_task
+from registry.catalog import TASKS
 from registry.catalog.endpoints import dumps
 from registry.catalog.requests import RequestInvalid, printable
 
@@ -213,10 +213,10 @@ async def _run(
     call.key, call.deployment = admitted.key, admitted.deployment
     call.decision, call.context = admitted.decision, admitted.context
     if call.deployment.task != opening.route.task:
-        right = get_task(call.deployment.task).endpoint
+        right = endpoint_of(call.deployment)
         raise RequestInvalid(
-            f"Deployment {call.deployment.name} is for {call.deployment.task}; "
-            f"use POST {right} instead of {endpoint.path}.",
+            f"Deployment {call.deployment.name} is for {call.deployment.task}"
+            + (f"; use POST {right} instead of {endpoint.path}." if right else "."),
             param="model",
             code="wrong_endpoint",
         )
@@ -250,12 +250,18 @@ def _model(entry: DeploymentEntry, usable: bool) -> dict[str, object]:
         "created": int(entry.created_at),
         "owned_by": entry.department,
         "task": entry.task,
-        "endpoint": get_task(entry.task).endpoint,
+        "endpoint": endpoint_of(entry),
         "release": entry.release,
         "digest": entry.digest,
         "usable": usable,
         "ready": entry.ready_until > time.time(),
     }
+
+
+def endpoint_of(entry: DeploymentEntry) -> str:
+    """Return the path that reaches a deployment; empty while its task is unavailable."""
+    task = TASKS.get(entry.task)
+    return "" if task is None else task.endpoints[0].path_to(entry.name)
 
 
 async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) -> None:

@@ -25,15 +25,17 @@ class CodeExample:
 
 def request_path(task: Task, deployment: str) -> str:
     """Return the path of the example request."""
-    path = task.playground.path if task.playground else ""
-    return (path or task.endpoint).replace("{model}", deployment)
+    if task.playground and task.playground.path:
+        return task.playground.path.replace("{model}", deployment)
+    return task.endpoints[0].path_to(deployment)
 
 
 def request_body(task: Task, deployment: str) -> dict[str, Any] | None:
     """Return the example body; None when a file is the body."""
     asks = task.playground
     if asks is None:
-        return {"model": deployment, **task.sample}
+        named = {} if task.endpoints[0].named else {"model": deployment}
+        return {**named, **task.sample}
     if asks.body is None:
         return None
     values = {

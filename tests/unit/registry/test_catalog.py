@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +124,59 @@ def test_every_declaration_is_consistent(task: Task) -> None:
 @pytest.mark.parametrize("task", list(TASKS.values()), ids=lambda task: task.name)
 def test_the_rows_of_every_task_can_be_put_in_words(task: Task) -> None:
     assert [field.name for field in row_fields(task)] == list(task.row.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("name='Mine'", "lowercase letters"),
+        ("name='m' * 41", "lowercase letters"),
+        ("endpoints=()", "no endpoint"),
+        ("endpoints=(Endpoint('/api/v1/people', print),)", "not below /v1/"),
+        ("recipes=TASK.recipes * 2", "same method"),
+        ("evaluation=dataclasses.replace(TASK.evaluation, primary_metric='f2')", "'f2'"),
+        ("examples=({'text': 'no label'},)", "label"),
+    ],
+)
+def test_a_declaration_that_the_platform_cannot_work_with_is_unavailable_with_the_reason(
+    plug_in: Any, change: str, reason: str
+) -> None:
+    code = (
+        "import dataclasses\n"
+        "from registry.catalog.endpoints import Endpoint\n"
+        "from tasks.text_classification import TASK\n"
+        "TASK = dataclasses.replace(TASK, name='mine', endpoints=(Endpoint('/v1/mine', print),))\n"
+        f"TASK = dataclasses.replace(TASK, {change})\n"
+    )
+    point = plug_in(f"unfit_plug_in_{abs(hash(change))}", code)
+    name = {"name='Mine'": "Mine", "name='m' * 41": "m" * 41}.get(change, "mine")
+    tasks, unavailable = load_tasks([EntryPoint(name, point.value, catalog.GROUP)])
+    assert tasks == {}
+    assert reason in unavailable[name]
+
+
+def test_no_other_package_can_take_the_name_or_the_path_of_a_task_of_assay() -> None:
+    class Theirs:
+        name = "aardvark"
+
+    mine = [point for point in entry_points(group=catalog.GROUP) if point.name == "embeddings"]
+    theirs = EntryPoint("embeddings", "theirs:TASK", catalog.GROUP)._for(Theirs())  # type: ignore[attr-defined]
+    first = EntryPoint("a", "theirs:TASK", catalog.GROUP)._for(Theirs())  # type: ignore[attr-defined]
+    assert sorted([theirs, first, *mine], key=catalog._order)[0] == mine[0]
+
+
+def test_tasks_are_listed_by_name_with_those_that_are_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(discovered()[1], "about-nothing", "ImportError: it is broken")
+    listed = catalog.listed_tasks()
+    assert [task.name for task in listed] == sorted(["about-nothing", *TASKS])
+    assert isinstance(listed[0], catalog.UnavailableTask)
+    assert catalog.unavailable_reason("about-nothing") == "ImportError: it is broken"
+    assert catalog.unavailable_reason("embeddings") == ""
+    assert "No installed package" in catalog.unavailable_reason("never-there")
+
+
+def test_the_package_of_a_task_is_known_with_its_version() -> None:
+    assert catalog.package_of("embeddings").startswith("assay ")
+    assert catalog.package_of("never-there") == ""

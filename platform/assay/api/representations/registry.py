@@ -7,6 +7,8 @@ from typing import Any
 from rest_framework import serializers
 
 from assay.api.representations.common import Link, PersonReference, slug
+from registry.catalog import UnavailableTask, package_of
+from registry.catalog.declaration import Task
 
 
 class MetricAnswer(serializers.Serializer[Any]):
@@ -31,9 +33,12 @@ class RecipeAnswer(serializers.Serializer[Any]):
 
 
 class TaskAnswer(serializers.Serializer[Any]):
-    """One task of the catalog; schemas are JSON Schema."""
+    """One task of the catalog; schemas are JSON Schema. An `unavailable` task has only its name
+    and the reason: its package cannot be loaded."""
 
     name = serializers.CharField()
+    package = serializers.SerializerMethodField()
+    unavailable = serializers.SerializerMethodField()
     title = serializers.CharField()
     description = serializers.CharField()
     modality = serializers.CharField()
@@ -46,8 +51,14 @@ class TaskAnswer(serializers.Serializer[Any]):
     row_schema = serializers.SerializerMethodField()
     sample = serializers.DictField()
 
-    def get_row_schema(self, task: Any) -> dict[str, Any]:
-        return dict(task.row.model_json_schema())
+    def get_package(self, task: Task | UnavailableTask) -> str:
+        return package_of(task.name)
+
+    def get_unavailable(self, task: Task | UnavailableTask) -> str:
+        return task.reason if isinstance(task, UnavailableTask) else ""
+
+    def get_row_schema(self, task: Task | UnavailableTask) -> dict[str, Any]:
+        return {} if isinstance(task, UnavailableTask) else dict(task.row.model_json_schema())
 
 
 class ModelAnswer(serializers.Serializer[Any]):

@@ -16,7 +16,7 @@ from assay.api.representations.registry import (
     VersionDetail,
 )
 from governance.people.selectors import department_get
-from registry.catalog import TASKS
+from registry.catalog import listed_tasks
 from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
 from registry.versions.selectors import (
     lineage,
@@ -34,7 +34,7 @@ class TasksView(Endpoint):
     @operation("Models", "The catalog of tasks", answer=TaskAnswer(many=True))
     def get(self, request: Request) -> Response:
         self.query()
-        return Response(self.rendered(TASKS.values(), TaskAnswer))
+        return Response(self.rendered(listed_tasks(), TaskAnswer))
 
 
 class ModelQuery(StrictSerializer):

@@ -170,7 +170,7 @@ def measured(value: object) -> str:
 @register.filter
 def metric_title(name: str, task: Any) -> str:
     """A metric as its task calls it; `validation_macro_f1` as `Validation macro-F1`."""
-    titles = {metric.name: metric.title for metric in task.metrics}
+    titles = {metric.name: metric.title for metric in (task.metrics if task else ())}
     measured_in = name.removeprefix("validation_")
     title = titles.get(measured_in) or sentence(measured_in)
     return title if measured_in == name else f"Validation {title[:1].lower()}{title[1:]}"

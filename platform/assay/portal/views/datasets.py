@@ -18,7 +18,7 @@ from assay.portal.views.uploads import given_uploads, upload_context
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalog import get_task
+from registry.catalog import TASKS, get_task, unavailable_reason
 from registry.catalog.formats import archive_layout, is_tabular, row_fields, sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import (
@@ -112,26 +112,27 @@ class DatasetPage(ActionScreen):
         page = page_of(self.request, versions.select_related("created_by").order_by("-number"))
         shown = self.shown(dataset, list(page.object_list), number)
         missing = ""
-        if shown is not None and preview is None:
+        task = TASKS.get(dataset.task)
+        if task is not None and shown is not None and preview is None:
             try:
                 preview = rows_preview(shown)
             except Unavailable as error:
                 missing = error.message
-        task = get_task(dataset.task)
         return {
             "dataset": dataset,
+            "unavailable": unavailable_reason(dataset.task),
             "page": page,
             "form": self.form(),
-            "shown": shown,
+            "shown": shown if task is not None else None,
             "preview": preview,
             "missing": missing,
             "may_unmask": self.may(Action.DATASET_UNMASK, dataset),
-            "may_add": self.may(Action.DATASET_CREATE, dataset),
+            "may_add": task is not None and self.may(Action.DATASET_CREATE, dataset),
             "trainable": self.trainable(dataset) if shown is not None else [],
-            "fields": row_fields(task),
-            "tabular": is_tabular(task),
-            "layout": archive_layout(task),
-            "sample": sample_lines(task),
+            "fields": row_fields(task) if task else [],
+            "tabular": task is not None and is_tabular(task),
+            "layout": archive_layout(task) if task else "",
+            "sample": sample_lines(task) if task else "",
             **upload_context(self.actor, self.request, UploadKind.DATASET),
         }
 
@@ -159,7 +160,8 @@ class DatasetPage(ActionScreen):
 
     def trainable(self, dataset: Dataset) -> list[Model]:
         """Models that the person may train on the dataset; none while there is no base for them."""
-        if not get_task(dataset.task).recipes:
+        task = TASKS.get(dataset.task)
+        if task is None or not task.recipes:
             return []
         departments = departments_where(self.actor, Action.JOB_CREATE, kind="job")
         models = models_visible_to(self.actor).filter(task=dataset.task, department__in=departments)

@@ -18,7 +18,7 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.reviews.models import Verdict
 from governance.usage.selectors import usage_visible_to
-from registry.catalog import TASKS
+from registry.catalog import TASKS, unavailable_reason
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
 from workers.deployments.models import Deployment, DeploymentState
@@ -69,6 +69,7 @@ class DeploymentPage(ActionScreen):
             "release": deployment.release,
             "renewal": release_renewal(actor=self.actor, release=deployment.release),
             "version": version,
+            "unavailable": unavailable_reason(version.model.task),
             "live": live,
             "replicas": list(deployment.replicas.all()),
             "review": review,

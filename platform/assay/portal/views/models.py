@@ -18,7 +18,7 @@ from assay.portal.series import metric_by_version
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalog import TASKS
+from registry.catalog import TASKS, unavailable_reason
 from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.selectors import (
     evaluations_visible_to,
@@ -131,14 +131,17 @@ class ModelPage(ActionScreen):
         versions = versions.annotate(evaluated=Exists(measured), live=Exists(serving))
         page = page_of(self.request, versions)
         gates = list(gates_visible_to(self.actor).filter(model=model))
+        task = TASKS.get(model.task)
         return {
             "model": model,
-            "task": TASKS.get(model.task),
+            "task": task,
+            "unavailable": unavailable_reason(model.task),
             "page": page,
             "gates": with_results(self.actor, gates, list(page.object_list)),
             **compare_choices(self.actor, model),
             "trend": self.trend(model),
-            "may_adapt": bool(TASKS[model.task].recipes)
+            "may_adapt": task is not None
+            and bool(task.recipes)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
             "may_gate": may(self.actor, Action.GATE_SET, kind="gate", department=department),
             "may_deliver": may(
@@ -148,13 +151,10 @@ class ModelPage(ActionScreen):
 
     def trend(self, model: Model) -> dict[str, Any] | None:
         """The task's first metric by version, when two or more were measured."""
-        metric = (
-            TASKS[model.task].metric(TASKS[model.task].primary_metric)
-            if TASKS[model.task].metrics
-            else None
-        )
-        if metric is None:
+        task = TASKS.get(model.task)
+        if task is None or not task.metrics:
             return None
+        metric = task.metric(task.primary_metric)
         points: dict[int, float] = {}
         rows = evaluations_visible_to(self.actor).filter(version__model=model).order_by("-pk")
         for number, metrics in rows.values_list("version__number", "metrics")[:200]:

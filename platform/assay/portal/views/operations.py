@@ -16,6 +16,7 @@ from assay.portal.http import Screen
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
+from registry.catalog import TASKS, package_of, unavailable_tasks
 from workers.deployments.fleet import workers_visible_to
 from workers.jobs.backlog import backlog
 
@@ -41,12 +42,13 @@ class Workers(OperatorScreen):
 
 
 class Health(OperatorScreen):
-    """Alarms and queues; the checks of the stores follow in a request of their own."""
+    """Alarms, queues and tasks; the checks of the stores follow in a request of their own."""
 
     template_name = "portal/operations/health.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {"queues": backlog()}
+        tasks = [(task, package_of(task.name)) for task in TASKS.values()]
+        return {"queues": backlog(), "tasks": tasks, "unavailable": unavailable_tasks()}
 
 
 class HealthChecks(OperatorScreen):

@@ -16,7 +16,7 @@ from assay.portal.readiness import may_see_readiness
 from assay.portal.series import curves
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalog import TASKS
+from registry.catalog import TASKS, unavailable_reason
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_of, reporting_resource
@@ -65,9 +65,11 @@ class VersionPage(Screen):
             else None
         )
         trusted = version.state == VersionState.TRUSTED
+        task = TASKS.get(version.model.task)
         return {
             "version": version,
-            "task": TASKS.get(version.model.task),
+            "task": task,
+            "unavailable": unavailable_reason(version.model.task),
             "files": manifest_files(version),
             "graph": drawing(version, self.actor),
             "job": job,
@@ -92,7 +94,8 @@ class VersionPage(Screen):
             "incidents": incidents_of(self.actor, version.pk),
             "may_report": may_report(self.actor, version),
             "may_evaluate": trusted
-            and TASKS[version.model.task].evaluation is not None
+            and task is not None
+            and task.evaluation is not None
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
         }
 

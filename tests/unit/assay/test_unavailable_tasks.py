@@ -1,0 +1,124 @@
+"""Tasks whose package is broken or gone: everything else works, and pages say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from assay.cli.doctor import NotWell, check_tasks
+from registry.catalog import discovered, get_task
+from registry.versions.models import Model
+from tests.unit.assay.api_support import Api
+from tests.unit.assay.gateway_support import Stage, stage
+from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.test_portal_pages import LISTS, pages_of, signed_in
+
+__all__ = ["stage"]
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
+
+REASON = "ModuleNotFoundError: No module named 'torchlight'"
+
+
+@pytest.fixture
+def company(db: None) -> Company:
+    return tell_story()
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The task of the company's models, whose package cannot be loaded any more."""
+    tasks, unavailable = discovered()
+    monkeypatch.delitem(tasks, "text-generation")
+    monkeypatch.setitem(unavailable, "text-generation", REASON)
+    return "text-generation"
+
+
+@pytest.fixture
+def gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every task: no package that provides one is installed."""
+    for name in list(discovered()[0]):
+        monkeypatch.delitem(discovered()[0], name)
+
+
+def test_every_page_opens_without_any_task(company: Company, gone: None) -> None:
+    for person in (company.ada, company.carla, company.enzo):
+        client = signed_in(person)
+        for address in (*LISTS, *pages_of(company), "/models/new", "/datasets/new"):
+            assert client.get(address).status_code == 200, address
+    assert signed_in(company.ada).get("/health").status_code == 200
+
+
+def test_pages_of_models_versions_datasets_and_deployments_give_the_reason(
+    company: Company, broken: str
+) -> None:
+    client = signed_in(company.enzo)
+    for address in (
+        "/models/docstring-writer",
+        f"/versions/{company.second.pk}",
+        "/datasets/docstrings-train",
+        f"/deployments/{company.deployment.pk}",
+    ):
+        page = client.get(address).content.decode()
+        assert "The task text-generation is unavailable" in page, address
+        assert "torchlight" in page, address
+    page = client.get("/models/docstring-writer").content.decode()
+    assert "/models/docstring-writer/fine-tune" not in page
+    assert client.get("/models/docstring-writer/fine-tune").status_code == 400
+
+
+def test_operations_list_tasks_with_their_package_and_what_is_unavailable(
+    company: Company, broken: str
+) -> None:
+    page = signed_in(company.ada).get("/health").content.decode()
+    assert "text-generation is unavailable" in page
+    assert "torchlight" in page
+    assert "text-classification · assay 0.1.0 · metered in tokens" in page
+    with pytest.raises(NotWell) as found:
+        check_tasks()
+    assert "torchlight" in found.value.detail
+
+
+def test_the_api_lists_unavailable_tasks_with_the_reason(company: Company, broken: str) -> None:
+    listed = {task["name"]: task for task in Api(company.enzo).get("tasks").body}
+    assert listed[broken]["unavailable"] == REASON
+    assert listed[broken]["row_schema"] == {}
+    assert listed["embeddings"]["unavailable"] == ""
+    assert listed["embeddings"]["package"] == "assay 0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("models", {"name": "another", "department": "engineering", "task": "text-generation"}),
+        (
+            "gates",
+            {
+                "model": "docstring-writer", "dataset": "docstrings-train", "metric": "perplexity",
+                "comparator": "<=", "threshold": 3,
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_new_work_for_an_unavailable_task_is_refused_with_the_reason(
+    company: Company, broken: str, path: str, body: dict[str, Any]
+) -> None:
+    before = Model.objects.count()
+    answer = Api(company.enzo).post(path, body)
+    assert answer.status_code == 400
+    assert answer.body["code"] == "task_unavailable"
+    assert "torchlight" in answer.body["detail"]
+    assert Model.objects.count() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_gateway_lists_models_of_an_unavailable_task_without_an_endpoint(
+    stage: Stage, broken: str
+) -> None:
+    stage.deployment()
+    stage.deployment("vectors", task="embeddings")
+    client = stage.client(stage.key())
+    listed = {model.id: model.to_dict() for model in client.models.list()}
+    assert listed["writer"]["endpoint"] == ""
+    assert listed["vectors"]["endpoint"] == get_task("embeddings").endpoint
