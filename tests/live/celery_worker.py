@@ -36,29 +36,30 @@ def database_url(process: str = "") -> str:
 
 
 @contextmanager
-def worker(log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(log: Path, *options: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Celery worker."""
     command = ("-m", "celery", "-A", "workers.app", "worker", "--loglevel", "INFO", *QUIET)
-    with started("worker", log, b" ready.", *command, "-n", f"{log.stem}@%h", *options) as process:
+    arguments = (*command, "-n", f"{log.stem}@%h", *options)
+    with started("worker", log, b" ready.", *arguments, **settings) as process:
         yield process
 
 
 @contextmanager
-def controller(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def controller(log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """The control plane's loops."""
-    with started(
-        "controller", log, b"The controller runs", "manage.py", "run_controller"
-    ) as process:
+    arguments = ("manage.py", "run_controller")
+    with started("controller", log, b"The controller runs", *arguments, **settings) as process:
         yield process
 
 
 @contextmanager
 def started(
-    process: str, log: Path, ready: bytes, *arguments: str
+    process: str, log: Path, ready: bytes, *arguments: str, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A Python process in its own group, on the tests' database and broker, once it is `ready`.
 
-    `process` is the kind that it plays, whose database role it has.
+    `process` is the kind that it plays, whose database role it has; `settings` are set in its
+    environment.
     """
     environment = {
         **os.environ,
@@ -66,6 +67,7 @@ def started(
         "DATABASE_URL": database_url(process),
         "REDIS_URL": broker_url(_user(process, arguments)),
         "PYTHONPATH": str(ROOT),
+        **settings,
     }
     with log.open("ab") as output:
         running = subprocess.Popen(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis as redis_module
+from django.conf import settings
 
+from assay.local.services import MLflow
 from tests.services import broker_url
 
 
@@ -22,3 +26,25 @@ def _no_process_is_denied_by_the_broker() -> Iterator[None]:
         yield
         denied: Any = admin.acl_log()
         assert [(one["username"], one["reason"], one["object"]) for one in denied] == []
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
+    """A private MLflow on its own database of the tests' PostgreSQL."""
+    import psycopg
+
+    url = os.environ["DATABASE_URL"]
+    name = f"mlflow_{uuid4().hex[:8]}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    path, _, query = url.partition("?")
+    server = MLflow(
+        f"{path.rpartition('/')[0]}/{name}" + (f"?{query}" if query else ""),
+        Path(settings.DATA_DIR) / "artifacts",
+        tmp_path_factory.mktemp("mlflow") / "mlflow.log",
+    )
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()

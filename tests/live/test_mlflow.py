@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from django.conf import settings
 
 from assay.local.services import MLflow
 from governance.people.models import Department, Person, RoleAssignment
@@ -27,28 +24,6 @@ from tests.proofs import proven
 from tests.unit.registry.objects import data, delivery, model, stored, version
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db]
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
-    """A private MLflow on its own database of the tests' PostgreSQL."""
-    import psycopg
-
-    url = os.environ["DATABASE_URL"]
-    name = f"mlflow_{uuid4().hex[:8]}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    path, _, query = url.partition("?")
-    server = MLflow(
-        f"{path.rpartition('/')[0]}/{name}" + (f"?{query}" if query else ""),
-        Path(settings.DATA_DIR) / "artifacts",
-        tmp_path_factory.mktemp("mlflow") / "mlflow.log",
-    )
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""Serve a version: load its files, and score texts in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import vstack
+
+from language_identification.ngrams import features, load, softmax
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Item, Prepared
+
+MAX_CHARACTERS = 20_000
+
+
+class LanguageRunner:
+    """One [{label, score}, …] for each text, best first. Ignores device and dtype: numpy is fast
+    enough for one multiplication."""
+
+    limits = BatchLimits(items=256, size=1_000_000)
+
+    def __init__(
+        self, folder: Path, *, architectures: Sequence[str], device: Any, dtype: Any
+    ) -> None:
+        self._weights, self._bias, self._labels = load(folder, architectures)
+        if not self._labels:
+            raise UnsupportedModel("The model knows no language yet; fine-tune it first.")
+
+    def prepare(
+        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Prepared:
+        texts = inputs.get("inputs")
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise RequestRefused("inputs must be a list of texts.")
+        for text in texts:
+            if not 1 <= len(text) <= MAX_CHARACTERS:
+                raise RequestRefused(f"Each input must have 1 to {MAX_CHARACTERS:,} characters.")
+        rows = features(texts, self._weights.shape[1])
+        return Prepared(
+            items=[Item(rows[index], size=len(text)) for index, text in enumerate(texts)],
+            units=sum(map(len, texts)),
+        )
+
+    def collate(self, items: Sequence[Item]) -> Any:
+        return vstack([item.payload for item in items])
+
+    def run(self, batch: Any) -> np.ndarray:
+        return softmax(batch @ self._weights.T + self._bias)
+
+    def split(self, output: np.ndarray, items: Sequence[Item]) -> list[Any]:
+        return [
+            [
+                {"label": self._labels[index], "score": float(scores[index])}
+                for index in np.argsort(-scores, kind="stable")
+            ]
+            for scores in output
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing: `prepare` takes milliseconds."""
+
+    def close(self) -> None:
+        """Do nothing: the model is freed with the runner."""

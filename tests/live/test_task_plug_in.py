@@ -1,0 +1,377 @@
+"""A task of another package, from intake to a served and metered answer, on real processes.
+
+The package is `examples/task-plugin`, installed into a folder that only the started processes see.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from assay.demo.client import Api, Refused
+from assay.demo.story.release import OVERSIGHT
+from assay.local.services import MLflow
+from governance.audit.models import AuditEvent
+from governance.keys.services import access_token_create
+from governance.people.models import Person
+from registry.catalog import TASKS
+from tests.live.celery_worker import ROOT, controller, until, worker
+from tests.live.web_process import web
+from tests.proofs import fresh_proof
+from tests.unit.assay.sign_in_support import PASSWORD, with_password
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+
+PACKAGE = ROOT / "examples" / "task-plugin"
+TASK, PATH = "language-identification", "/v1/tasks/language-identification"
+NAME = "interface-languages"
+SENTENCES = {
+    "de": "Bitte melden Sie sich an, um diese Seite zu sehen.",
+    "fr": "Vous devez vous connecter pour voir cette page.",
+    "tr": "Bu sayfayı görmek için lütfen oturum açın.",
+}
+COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "prefork", "-c", "1")
+ENGINE = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
+RISKS = {
+    "intended_purpose": "Route messages to people who read their language.",
+    "affected_people": "Employees who read the messages.",
+    "vulnerable_groups": False,
+    "eu_ai_act_role": "deployer",
+    "annex_iii": "none",
+    "data_classification": "internal",
+    "personal_data": False,
+    "special_categories": False,
+    "autonomy": "suggests",
+    "interacts_with_people": False,
+    "generates_content": False,
+    "general_purpose_model": False,
+}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the package is installed, and nothing else."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
+            *("--no-build-isolation", "--target", str(folder), str(PACKAGE)),
+        ],
+        check=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def material(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training rows, test rows and the initial model, made by the installed package."""
+    folder = tmp_path_factory.mktemp("material")
+    path = os.pathsep.join([str(ROOT), str(site)])
+    subprocess.run(
+        [sys.executable, "-m", "language_identification.material", str(folder)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    return folder
+
+
+@dataclass
+class Company:
+    """The platform's address, and each person's view of its API."""
+
+    url: str
+    apis: dict[str, Api]
+    people: dict[str, Person]
+
+    def __getitem__(self, name: str) -> Api:
+        return self.apis[name]
+
+    def done(self, job: str) -> None:
+        ended = self["devi"].watch_job(job, lambda _: None, 120)
+        assert ended["state"] == "succeeded", ended
+
+    def browser(self, name: str) -> Browser:
+        """A signed-in browser."""
+        return Browser(self.url, with_password(self.people[name]))
+
+
+class Browser(httpx.Client):
+    """A person's browser, signed in by password."""
+
+    def __init__(self, url: str, person: Person) -> None:
+        super().__init__(base_url=url, timeout=60)
+        answer = self.send_form("/sign-in", "/sign-in", email=person.email, password=PASSWORD)
+        assert answer.status_code == 302, answer.text
+
+    def send_form(self, page: str, path: str, **fields: str) -> httpx.Response:
+        """Post to `path` from a page, with the page's CSRF token."""
+        found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.get(page).text)
+        assert found is not None
+        headers = {"referer": f"{self.base_url}{page}"}
+        return self.post(path, data={**fields, "csrfmiddlewaretoken": found[1]}, headers=headers)
+
+
+@pytest.fixture
+def company(
+    policy: object,
+    redis: object,
+    person: Callable[..., Person],
+    mlflow_server: MLflow,
+    site: Path,
+    tmp_path: Path,
+) -> Iterator[Company]:
+    """Every process of the platform, each started where the package is installed."""
+    people = {
+        "devi": person("Devi", "developer@clinical", "lead@clinical"),
+        "omar": person("Omar", "operator"),
+        "carla": person("Carla", "reviewer:compliance"),
+        "milo": person("Milo", "reviewer:model-risk"),
+        "ada": person("Ada", "admin"),
+    }
+    path = os.pathsep.join([str(ROOT), str(ROOT / "platform"), str(site)])
+    shared = {**mlflow_server.environment, "PYTHONPATH": path}
+    with ExitStack() as processes:
+        processes.enter_context(controller(tmp_path / "controller.log", **shared))
+        url, _ = processes.enter_context(web(tmp_path, **shared))
+        processes.enter_context(worker(tmp_path / "compute.log", *COMPUTE, **shared))
+        processes.enter_context(worker(tmp_path / "engine.log", *ENGINE, **shared))
+        yield Company(
+            url,
+            {
+                name: Api(url, access_token_create(person=each, name="t", proof=fresh_proof())[1])
+                for name, each in people.items()
+            },
+            people,
+        )
+
+
+def test_a_task_of_another_package_goes_from_intake_to_a_metered_answer(
+    company: Company, material: Path
+) -> None:
+    before = tree_of_assay()
+    assert TASK not in TASKS, "Assay's own environment has the package."
+    (declared,) = [task for task in company["devi"].get("tasks") if task["name"] == TASK]
+    assert (declared["unit"], declared["endpoint"]) == ("characters", PATH)
+
+    version = trained(company, material)
+    release = approved(company, version)
+    deployment = deployed(company, release)
+    key = company["devi"].post(
+        "keys", department="clinical", name="router", scopes=["deployment:invoke"],
+        expires_in_days=1,
+    )  # fmt: skip
+    answers_are_right(company, key["key"])
+    use_is_metered_in_characters(company, key["key"])
+    playground_serves_it(company)
+    pages_open(company, version["id"], release["id"], deployment["id"])
+    assert tree_of_assay() == before
+
+
+def trained(company: Company, material: Path) -> dict[str, Any]:
+    """Take the initial model in, and train and evaluate a version of it behind two gates."""
+    devi = company["devi"]
+    devi.post("models", name=NAME, department="clinical", task=TASK, description="Languages.")
+    intake = devi.upload(
+        "intakes",
+        fields={"model": NAME, "source": "language_identification.material", "licence": "MIT"},
+        files=[("files", file) for file in sorted((material / "initial").iterdir())],
+    )
+    company.done(intake["job"])
+    with pytest.raises(Refused, match="403"):
+        devi.post(f"intakes/{intake['id']}/sign-off", accept=True, reason="Mine.")
+    signed = company["omar"].post(
+        f"intakes/{intake['id']}/sign-off", accept=True, reason="Its source is known."
+    )
+    assert signed["state"] == "trusted"
+    (base,) = devi.all(f"models/{NAME}/versions")
+    data = {part: dataset(devi, material, part) for part in ("train", "test")}
+    with pytest.raises(Refused, match=r"Line 1: label"):
+        upload(devi, "languages-test", material / "broken.jsonl", '{"text": "Hello"}\n')
+    for metric, threshold in (("accuracy", 0.9), ("macro_f1", 0.9)):
+        devi.post(
+            "gates", model=NAME, dataset="languages-test", metric=metric, comparator=">=",
+            threshold=threshold,
+        )  # fmt: skip
+    with pytest.raises(Refused, match="epochs"):
+        fine_tune(devi, base, data["train"], epochs=0)
+    company.done(fine_tune(devi, base, data["train"], epochs=4)["id"])
+    version = max(devi.all(f"models/{NAME}/versions"), key=lambda each: each["number"])
+    assert version["kind"] == "full"
+    detail: dict[str, Any] = devi.get(f"versions/{version['id']}")
+    assert detail["mlflow_version"]
+    assert detail["parameters"]["package"] == "assay-language-identification 0.1.0"
+    job = devi.post("evaluations", version=version["id"], dataset_version=data["test"]["id"])
+    company.done(job["id"])
+    (found,) = devi.all("evaluations", version=version["id"])
+    measured = devi.get(f"evaluations/{found['id']}")
+    assert measured["sample_size"] == data["test"]["rows"]
+    assert measured["metrics"]["accuracy"] > 0.9 > 0.1 > measured["baseline"]["accuracy"]
+    assert [gate["passed"] for gate in measured["gates"]] == [True, True]
+    return detail
+
+
+def dataset(devi: Api, material: Path, part: str) -> dict[str, Any]:
+    name = f"languages-{part}"
+    devi.post(
+        "datasets", name=name, department="clinical", task=TASK, classification="public",
+        licence="BSD-3-Clause", description="Translations of Django's interface.",
+    )  # fmt: skip
+    return upload(devi, name, material / f"{part}.jsonl")
+
+
+def upload(devi: Api, name: str, file: Path, content: str = "") -> dict[str, Any]:
+    if content:
+        file.write_text(content)
+    made: dict[str, Any] = devi.upload(
+        f"datasets/{name}/versions", fields={}, files=[("file", file)]
+    )
+    return made
+
+
+def fine_tune(devi: Api, base: dict[str, Any], data: dict[str, Any], **settings: Any) -> Any:
+    return devi.post(
+        "fine-tunes", model=NAME, base_version=base["id"], method="full",
+        dataset_version=data["id"], hyperparameters=settings,
+    )  # fmt: skip
+
+
+def approved(company: Company, version: dict[str, Any]) -> dict[str, Any]:
+    """Submit a release and have two reviewers approve it."""
+    release = company["devi"].post(
+        "releases", version=version["id"], environment="production", deployment_name=NAME,
+        departments=["clinical"], visibility="department", tier="minimal",
+        purpose="Route messages to people who read their language.", risk_answers=RISKS,
+        dossier_fields={"oversight": OVERSIGHT},
+    )  # fmt: skip
+    place = f"releases/{release['id']}"
+    for item in release["review"]["checklist"]:
+        if not item["automatic"] and item["state"] == "open":
+            company["carla"].post(f"{place}/checklist/{item['code']}", note="I read the dossier.")
+    for reviewer, speciality in (("carla", "compliance"), ("milo", "model-risk")):
+        current = company[reviewer].get(place)
+        if current["state"] != "approved":
+            release = company[reviewer].post(
+                f"{place}/decisions", verdict="approve", speciality=speciality,
+                reason="The evidence supports the purpose.", digest=current["dossier_digest"],
+            )  # fmt: skip
+    assert release["state"] == "approved", release
+    dossier = company["carla"].get(f"{place}/dossier")
+    assert TASK in json.dumps(dossier)
+    return dict(release)
+
+
+def deployed(company: Company, release: dict[str, Any]) -> dict[str, Any]:
+    made = company["devi"].post("deployments", release=release["id"])
+
+    def serving() -> bool:
+        return bool(company["devi"].get(f"deployments/{made['id']}")["state"] == "serving")
+
+    until(serving)
+    return dict(made)
+
+
+def ask(company: Company, key: str, body: Any, name: str = NAME) -> httpx.Response:
+    return httpx.post(
+        f"{company.url}{PATH}/{name}", headers={"authorization": f"Bearer {key}"}, json=body,
+        timeout=60,
+    )  # fmt: skip
+
+
+def answers_are_right(company: Company, key: str) -> None:
+    until(lambda: ask(company, key, {"inputs": "x"}).status_code == 200)
+    answer = ask(company, key, {"inputs": list(SENTENCES.values())})
+    assert [ranked[0]["label"] for ranked in answer.json()] == list(SENTENCES)
+    assert sum(each["score"] for each in answer.json()[0]) == pytest.approx(1)
+    (single,) = ask(company, key, {"inputs": SENTENCES["de"]}).json()
+    assert single[0]["label"] == "de"
+    for body in ({}, {"inputs": []}, {"inputs": [3]}, {"inputs": "x", "more": 1}, [1]):
+        assert ask(company, key, body).status_code == 400, body
+    assert ask(company, key, {"inputs": "x"}, name="another").status_code == 404
+
+
+def use_is_metered_in_characters(company: Company, key: str) -> None:
+    text = SENTENCES["tr"]
+    answer = ask(company, key, {"inputs": text})
+    request_id = answer.headers["x-request-id"]
+    found: list[dict[str, Any]] = []
+
+    def recorded() -> bool:
+        rows = company["devi"].all("usage", deployment=NAME)
+        found[:] = [row for row in rows if row["request_id"] == request_id]
+        return bool(found)
+
+    until(recorded)
+    (row,) = found
+    assert (row["unit"], row["units"]) == ("characters", len(text))
+    company["ada"].post("quotas", deployment=NAME, kind="characters_per_minute", limit=10)
+    until(lambda: ask(company, key, {"inputs": text}).status_code == 429)
+    company["ada"].post("quotas", deployment=NAME, kind="characters_per_minute", limit=None)
+    until(lambda: ask(company, key, {"inputs": text}).status_code == 200)
+
+
+def playground_serves_it(company: Company) -> None:
+    with closing(company.browser("devi")) as browser:
+        page = browser.get("/playground")
+        assert page.status_code == 200
+        assert NAME in page.text
+        assert PATH in page.text
+        opened = browser.send_form("/playground", "/playground/token", deployment=NAME)
+        assert opened.status_code == 200, opened.text
+        answer = browser.post(
+            f"{PATH}/{NAME}",
+            json={"inputs": SENTENCES["fr"]},
+            headers={"authorization": f"Bearer {opened.json()['token']}"},
+        )
+        assert answer.json()[0][0]["label"] == "fr"
+
+
+def pages_open(company: Company, version: int, release: int, deployment: int) -> None:
+    with closing(company.browser("devi")) as browser:
+        for path in (
+            "/models", f"/models/{NAME}", f"/versions/{version}", "/datasets",
+            "/datasets/languages-test", "/jobs", f"/releases/{release}", "/deployments", "/usage",
+        ):  # fmt: skip
+            page = browser.get(path)
+            assert page.status_code == 200, path
+        assert "Language identification" in browser.get(f"/models/{NAME}").text
+        example = browser.get(f"/deployments/{deployment}").text
+        assert f"{company.url}{PATH}/{NAME} " in example
+    assert not AuditEvent.objects.filter(outcome="error").exists()
+
+
+def tree_of_assay() -> dict[str, float]:
+    """When each file of Assay was written, outside of caches."""
+    return {
+        str(file): file.stat().st_mtime
+        for folder in (*OWN, "examples")
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+OWN = ("governance", "registry", "workers", "tasks", "platform")
+
+
+def test_assay_does_not_name_the_task() -> None:
+    names = re.compile(r"language[-_ ]?identification|ngram_classifier|CharacterNgram", re.I)
+    files = [ROOT / "pyproject.toml"]
+    for folder in OWN:
+        files += [
+            file
+            for file in (ROOT / folder).rglob("*")
+            if file.suffix in {".py", ".html", ".js", ".css", ".json", ".toml", ".txt"}
+        ]
+    assert len(files) > 500
+    named = [str(file) for file in files if names.search(file.read_text(encoding="utf-8"))]
+    assert named == []
