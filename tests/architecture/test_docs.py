@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 import typer
+
+from registry.catalog.declaration import Evaluation, Playground, Recipe, Task
+from registry.catalog.endpoints import Endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -57,3 +61,18 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
                 break
             assert word in found.commands, f"assay {words}"
             found = found.commands[word]
+
+
+def test_the_tutorial_on_tasks_shows_what_the_example_holds() -> None:
+    page = (ROOT / "docs" / "adding-a-task.md").read_text()
+    excerpts = re.findall(r"```(?:python|toml)\n# (\S+)\n(.+?)\n```", page, re.DOTALL)
+    assert len(excerpts) > 5
+    for file, code in excerpts:
+        assert code in (ROOT / "examples" / "task-plugin" / file).read_text(), (file, code[:80])
+
+
+def test_every_field_of_a_declaration_is_explained() -> None:
+    page = (ROOT / "docs" / "task-declaration.md").read_text()
+    for kind in (Task, Endpoint, Playground, Recipe, Evaluation):
+        for field in dataclasses.fields(kind):
+            assert f"`{field.name}`" in page, f"{kind.__name__}.{field.name}"
