@@ -21,11 +21,12 @@ from registry.datasets.media_files import MediaFolder, write_preview
 from registry.datasets.parquet import unpack_parquet
 from registry.media.limits import MediaLimits
 
-SECONDS = 900
+# The request's transaction is idle meanwhile, which PostgreSQL ends after 600 s.
+SECONDS = 480
 MEMORY_BYTES = 3 * 1024**3
 # Of one process of ours. Further uploads wait for so long, then they are asked to come again.
 AT_ONCE = 2
-WAIT_S = 60.0
+WAIT_S = 30.0
 _slots = threading.BoundedSemaphore(AT_ONCE)
 
 
