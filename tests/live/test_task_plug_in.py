@@ -375,3 +375,17 @@ def test_assay_does_not_name_the_task() -> None:
     assert len(files) > 500
     named = [str(file) for file in files if names.search(file.read_text(encoding="utf-8"))]
     assert named == []
+
+
+def test_the_package_passes_its_own_tests_in_the_environment_of_assay() -> None:
+    options = ("-q", "-p", "no:cacheprovider", "--rootdir", str(PACKAGE))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", *options),
+            *("-c", str(PACKAGE / "pyproject.toml"), str(PACKAGE)),
+        ],
+        cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
