@@ -43,9 +43,8 @@ def deployment_queue(deployment_id: int) -> str:
 class InferenceRequest:
     """One validated request for one deployment.
 
-    `task` is a task of the catalog; `inputs` its validated body: for `text-generation`
-    {"messages": [...]} or {"prompt": str}, with `sampling` {max_tokens, temperature, top_p, stop,
-    seed}; for `text-classification` and `embeddings` {"input": [str, …]}. `digest` is the manifest
+    `task` is a task of the catalog; `inputs` and `sampling` are those of the plan that its endpoint
+    made, such as {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the manifest
     digest that the approved release names; a worker whose loaded digest differs refuses.
     `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment after
     which nobody waits for the answer.
@@ -85,8 +84,8 @@ class Delta:
 class Done:
     """The end. `finish_reason` is OpenAI's `stop` or `length`, or `cancelled`.
 
-    `results` carries the whole answer of tasks that do not stream: for `embeddings` one list of
-    floats per input; for `text-classification` one list of {label, score} per input, best first.
+    `results` carries the whole answer of tasks that do not stream: what the task's runner returned
+    for each of its items, such as a list of floats or of {label, score}.
     `queue_ms` is the time between enqueueing and the start of computing, `device_ms` the request's
     share of the device's time: of what runs at once each takes an equal part. `units` is how much
     was used in the unit of the task; where that is tokens, the two counts of tokens say it.

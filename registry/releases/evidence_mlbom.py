@@ -16,10 +16,8 @@ from registry import store
 from registry.catalog import TASKS
 from registry.releases.evidence_archive import readable_json
 from registry.releases.models import Release
-from registry.versions.models import ModelVersion
 
 CONFIG = "config.json"
-PIPELINE_INDEX = "model_index.json"
 MAX_CONFIG_BYTES = 1024 * 1024
 # The schema wants lists without repetitions, which costs the square of their length to check.
 CHECKED_ITEMS = 100
@@ -196,36 +194,24 @@ def architecture(release: Release) -> dict[str, str]:
     while (base := versions[-1].base) is not None:
         versions.append(base)
     for version in versions:
-        config = _verified_json(version, CONFIG)
-        if config:
-            classes = config.get("architectures")
-            class_name = classes[0] if isinstance(classes, list) and classes else None
-        else:
-            class_name = _verified_json(version, PIPELINE_INDEX).get("_class_name")
-        found = {
-            "architectureFamily": config.get("model_type"),
-            "modelArchitecture": class_name,
-        }
+        named = {file["path"]: file["sha256"] for file in version.manifest["files"]}
+        if CONFIG not in named:
+            continue
+        try:
+            with (store.version_folder(version.digest) / CONFIG).open("rb") as file:
+                data = file.read(MAX_CONFIG_BYTES)
+            config = json.loads(data)
+        except (OSError, ValueError, RecursionError):
+            continue
+        if hashlib.sha256(data).hexdigest() != named[CONFIG] or not isinstance(config, dict):
+            continue
+        found = {"architectureFamily": config.get("model_type")}
+        classes = config.get("architectures")
+        found["modelArchitecture"] = classes[0] if isinstance(classes, list) and classes else None
         told = {name: text for name, text in found.items() if isinstance(text, str) and text}
         if told:
             return told
     return {"architectureFamily": f"{identity['kind']} for {identity['task']}"}
-
-
-def _verified_json(version: ModelVersion, name: str) -> dict[str, Any]:
-    """Return a JSON object among a version's files; empty unless it is the one in the manifest."""
-    named = {file["path"]: file["sha256"] for file in version.manifest["files"]}
-    if name not in named:
-        return {}
-    try:
-        with (store.version_folder(version.digest) / name).open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES)
-        content = json.loads(data)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if hashlib.sha256(data).hexdigest() != named[name] or not isinstance(content, dict):
-        return {}
-    return content
 
 
 def _datasets(dossier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

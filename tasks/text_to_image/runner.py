@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tasks.text_to_image.endpoints import MAX_IMAGES, MAX_SEED, MAX_SIDE, MAX_STEPS
+from tasks.text_to_image.endpoints import MAX_IMAGES, MAX_SEED, MAX_STEPS
 from tasks.text_to_image.pipeline import (
     load_pipeline,
     load_prompt_tokenizer,
@@ -181,7 +181,7 @@ class TextToImageRunner:
             ("width", width, self._width),
             ("height", height, self._height),
         ):
-            most = min(MAX_ENLARGEMENT * native, MAX_SIDE)
+            most = MAX_ENLARGEMENT * native
             if type(side) is not int or side % _SIDE_STEP or not _SIDE_STEP <= side <= most:
                 raise RequestRefused(
                     f"The {name} must be a multiple of {_SIDE_STEP} up to {most}; this model draws "

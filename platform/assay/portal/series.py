@@ -10,22 +10,17 @@ from typing import Any
 from governance.usage.units import Unit
 from workers.jobs.models import JobEvent
 
-# What belongs on the loss curve; learning rates and speeds would flatten it.
-CURVES = (
-    "loss",
-    "train_loss",
-    "validation_loss",
-    "eval_loss",
-    "validation_macro_f1",
-    "validation_accuracy",
-)
-
 
 def curve_points(data: Mapping[str, Any]) -> dict[str, float]:
-    """The values of one event that are drawn: known curves, else every loss-like number."""
-    numbers = {k: v for k, v in data.items() if isinstance(v, (int, float)) and v == v}
-    known = {name: numbers[name] for name in CURVES if name in numbers}
-    return known or {name: value for name, value in numbers.items() if "loss" in name}
+    """Return the values of one event that are drawn: losses, and whatever was measured on the
+    validation split. Learning rates and speeds would flatten the curves."""
+    return {
+        name: value
+        for name, value in data.items()
+        if isinstance(value, (int, float))
+        and value == value
+        and ("loss" in name or name.startswith(("validation_", "eval_")))
+    }
 
 
 def curves(events: Iterable[JobEvent]) -> dict[str, Any]:

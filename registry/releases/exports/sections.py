@@ -125,15 +125,15 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
         ),
     ]
     if baselines := each.get("baselines"):
+        measured = list(dict.fromkeys(name for known in baselines for name in known["metrics"]))
         blocks.append(
             Block(
                 title="Baselines on the same rows",
-                heads=("Baseline", "Accuracy", "Macro-F1", "Trained on rows"),
+                heads=("Baseline", *map(titled, measured), "Trained on rows"),
                 rows=tuple(
                     (
                         str(known["name"]),
-                        worded(known["metrics"].get("accuracy")),
-                        worded(known["metrics"].get("macro_f1")),
+                        *(worded(known["metrics"].get(name)) for name in measured),
                         worded(known["trained_on"]),
                     )
                     for known in baselines

@@ -10,7 +10,7 @@ from django.utils import timezone
 from assay.accounts.personas import is_loopback
 from assay.portal.evidence import confusion, per_class, samples
 from assay.portal.markdown import render_markdown
-from assay.portal.series import curves
+from assay.portal.series import curve_points, curves
 from assay.portal.templatetags.assay import (
     about,
     ago,
@@ -142,3 +142,9 @@ def test_what_an_event_is_about_is_said_once(kind: str, name: str, number: str, 
 def test_loopback_is_recognised_in_every_spelling() -> None:
     assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.9.9.9", "::1"))
     assert not any(is_loopback(host) for host in ("", "10.0.0.1", "localhost.example", "192.0.2.1"))
+
+
+def test_curves_draw_losses_and_whatever_was_measured_on_the_validation_split() -> None:
+    event = {"loss": 1.2, "validation_wer": 0.3, "learning_rate": 0.1, "note": "x", "n": 4}
+    assert curve_points(event) == {"loss": 1.2, "validation_wer": 0.3}
+    assert curve_points({"loss": float("nan")}) == {}

@@ -76,21 +76,6 @@ def test_the_architecture_is_read_from_the_files_that_the_manifest_names(office:
     assert card["modelParameters"]["modelArchitecture"] == "BertForSequenceClassification"
 
 
-def test_the_architecture_of_a_pipeline_is_read_from_its_index(office: Office) -> None:
-    manifest = stored(
-        {
-            "model_index.json": b'{"_class_name": "StableDiffusionPipeline"}',
-            "unet/model.safetensors": b"weights",
-        }
-    )
-    ModelVersion.objects.filter(pk=office.tuned.pk).update(
-        digest=manifest.digest, manifest=manifest.to_json()
-    )
-    office.tuned.refresh_from_db()
-    card = json.loads(mlbom(office.submit()))["metadata"]["component"]["modelCard"]
-    assert card["modelParameters"]["modelArchitecture"] == "StableDiffusionPipeline"
-
-
 def test_a_version_of_many_files_has_a_bill_that_the_schema_takes_whole(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
