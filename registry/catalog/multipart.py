@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from email.message import Message
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser
+from python_multipart.multipart import MultipartParser
 
 from registry.catalog.requests import Body, RequestInvalid
+
+if TYPE_CHECKING:
+    # The package defines it for type checkers alone.
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 64
 MAX_HEADER_BYTES = 4_096
