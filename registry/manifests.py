@@ -300,10 +300,11 @@ def verify_folder(folder: Path, manifest: Manifest) -> None:
         _check_file(folder, file)
 
 
-def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
+def copy_verified(source: Path, target: Path, manifest: Manifest, *, others: bool = False) -> None:
     """Copy `source` to the new folder `target`, hashing the very bytes that are written.
 
-    What is loaded from `target` afterwards is what was hashed, whatever happens to `source`. On an
+    What is loaded from `target` afterwards is what was hashed, whatever happens to `source`. With
+    `others`, `source` may hold files that the manifest does not name; they are not copied. On an
     error `target` is removed.
 
     Raises:
@@ -311,7 +312,8 @@ def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
         FilesUnreadable: names the first file that is missing or cannot be read.
         OSError: `target` exists, or has no room.
     """
-    _check_names(source, manifest)
+    if not others:
+        _check_names(source, manifest)
     target.mkdir(parents=True)
     try:
         for file in manifest.files:

@@ -19,6 +19,7 @@ from registry.catalog.declaration import (
 )
 from registry.catalog.endpoints import Endpoint
 from tasks.text_classification.endpoints import read_classify
+from workers.hyperparameters import ClassifierSettings
 
 
 class LabeledText(BaseModel):
@@ -30,22 +31,12 @@ class LabeledText(BaseModel):
     label: str = Field(min_length=1, max_length=100)
 
 
-class FineTuneHyperparameters(BaseModel):
-    """Settings of fine-tuning. `learning_rate` is the encoder's peak (the new head's is ten times
-    that); lengths are in tokens.
+class FineTuneHyperparameters(ClassifierSettings):
+    """Settings of fine-tuning. The new head learns ten times as fast as the encoder; `max_length`
+    is in tokens.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: int = Field(default=4, ge=1, le=50)
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
-    batch_size: int = Field(default=16, ge=1, le=512)
     max_length: int = Field(default=128, ge=8, le=8192)
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
-    validation_fraction: float = Field(default=0.15, gt=0, lt=0.5)
-    class_weights: bool = True
-    seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

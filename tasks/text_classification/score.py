@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tasks.text_classification.baselines import linear
-from tasks.text_classification.fine_tune import distinct
 from workers.trainers.classification import Baseline, score_classifier
+from workers.trainers.classifier_training import distinct
 from workers.trainers.evaluation import ScoreRequest
 from workers.trainers.protocol import EvaluationResult
 from workers.trainers.slices import by_length
@@ -25,7 +25,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     texts = [row["text"] for row in request.rows]
     baselines: list[Baseline] = []
     if request.train_rows is not None:
-        train_rows, _ = distinct(request.train_rows)
+        train_rows, _ = distinct(request.train_rows, "text")
         trained = linear(train_rows, texts, request.progress)
         baselines += [trained] if trained is not None else []
     return score_classifier(

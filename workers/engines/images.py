@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from workers.engines.architectures import UnsupportedModel, read_json
+from workers.engines.runner import Media
 
 MAX_PIXELS = 40_000_000
 # Processors scale the shorter side: a narrow image would become a gigantic one.
@@ -41,10 +42,10 @@ class UnreadableImage(ValueError):
     """The file is no image within bounds; the message is a sentence."""
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(file: Media) -> Image.Image:
     """Return the image upright and in RGB. Raises UnreadableImage."""
     try:
-        with Image.open(path, formats=list(FORMATS)) as image:
+        with Image.open(file, formats=list(FORMATS)) as image:
             _check_size(image.width, image.height)
             return ImageOps.exif_transpose(image).convert("RGB")
     except UnreadableImage:

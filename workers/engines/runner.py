@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from workers.engines.protocol import RequestRefused
+
+# A file of media in a request's inputs: a binary stream while serving, a path while measuring.
+Media = Path | IO[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +100,12 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free what the runner holds beside the model."""
+
+
+def one_media(inputs: Mapping[str, Any], name: str) -> Media:
+    """Return the file in inputs that hold `name` alone. Raises RequestRefused."""
+    media: Any = inputs.get(name)
+    if set(inputs) != {name} or not (isinstance(media, Path) or hasattr(media, "read")):
+        raise RequestRefused(f"A request needs {name}, one file.")
+    file: Media = media
+    return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import math
@@ -19,6 +20,7 @@ from registry.catalog import get_task, package_of
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
 from registry.datasets.models import DatasetVersion
+from registry.datasets.stored import media_records
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
 from registry.intake.models import Intake
@@ -82,8 +84,33 @@ def _data_copy(claim: Claim, data: DatasetVersion, folder: str = "data") -> Path
     file = store.dataset_file(data.digest)
     manifest = Manifest(files=(ManifestFile(file.name, data.size_bytes, data.digest),))
     target = workspace.inputs_folder(claim.job_id, claim.fence) / folder
-    copy_verified(file.parent, target, manifest)
+    # The list of the media lies in the same folder.
+    copy_verified(file.parent, target, manifest, others=True)
     return target / file.name
+
+
+def _media_copy(claim: Claim, task: Task, *data: DatasetVersion) -> Path | None:
+    """Copy the media that the rows name into one folder, under their SHA-256, and verify them.
+
+    Returns None for a task whose rows name no media. Raises BadMaterial and Unavailable.
+    """
+    if not media_columns(task.row):
+        return None
+    target = workspace.inputs_folder(claim.job_id, claim.fence) / "media"
+    target.mkdir(parents=True)
+    for version in data:
+        for sha256 in media_records(version):
+            copy = target / sha256
+            if copy.exists():
+                continue
+            try:
+                content = store.media_file(sha256).read_bytes()
+            except OSError as error:
+                raise BadMaterial(f"The store lacks {sha256}, a file of {version}.") from error
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise BadMaterial(f"{sha256}, a file of {version}, has other bytes in the store.")
+            copy.write_bytes(content)
+    return target
 
 
 def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
@@ -146,15 +173,17 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     recipe = task.recipe(spec["method"])
     progress.enter("verifying")
     progress.log(f"Verifying {base} and {spec['dataset_name']} against their digests.")
+    data = DatasetVersion.objects.get(pk=spec["dataset_version"])
     request = TrainingRequest(
         task=task.name,
         method=spec["method"],
         base=_version_copy(claim, base, "base"),
-        train_file=_data_copy(claim, DatasetVersion.objects.get(pk=spec["dataset_version"])),
+        train_file=_data_copy(claim, data),
         output=_output(claim),
         checkpoints=workspace.checkpoints_folder(claim.job_id),
         hyperparameters=spec["hyperparameters"],
         resume_from=checkpoint_to_resume(claim, progress),
+        media=_media_copy(claim, task, data),
     )
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     progress.enter("training")
@@ -212,16 +241,19 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     base = version.base if version.kind == VersionKind.ADAPTER else None
     progress.enter("verifying")
     progress.log(f"Verifying {version} and {spec['dataset_name']} against their digests.")
+    data = DatasetVersion.objects.get(pk=spec["dataset_version"])
+    trained_on = (
+        version.dataset_version
+        if task.evaluation is not None and task.evaluation.uses_training_rows
+        else None
+    )
     request = EvaluationRequest(
         plan=evaluation_plan(task),
         version=_version_copy(claim, version, "version"),
         base=_version_copy(claim, base, "base") if base is not None else None,
-        data_file=_data_copy(claim, DatasetVersion.objects.get(pk=spec["dataset_version"])),
-        train_file=_data_copy(claim, version.dataset_version, "training data")
-        if task.evaluation is not None
-        and task.evaluation.uses_training_rows
-        and version.dataset_version is not None
-        else None,
+        data_file=_data_copy(claim, data),
+        train_file=_data_copy(claim, trained_on, "training data") if trained_on else None,
+        media=_media_copy(claim, task, data, *([trained_on] if trained_on else [])),
         max_rows=spec.get("max_rows"),
     )
     progress.enter("evaluating")

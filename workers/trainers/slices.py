@@ -30,24 +30,35 @@ def by_label(labels: list[str]) -> list[Part]:
 
 
 def by_length(texts: list[str]) -> list[Part]:
-    """Short, middling and long inputs: thirds of the rows by characters.
+    """Short, middling and long inputs: thirds of the rows by characters."""
+    return thirds(
+        [len(text) for text in texts],
+        by="input length",
+        names=("short", "middling", "long"),
+        unit="characters",
+    )
 
-    Inputs of one length stay together, so that thirds are uneven, or fewer, where many are alike;
-    none at all where all are.
+
+def thirds(sizes: list[int], *, by: str, names: tuple[str, str, str], unit: str) -> list[Part]:
+    """Three parts of the rows by size, the smallest first.
+
+    Rows of one size stay together, so that thirds are uneven, or fewer, where many are alike; none
+    at all where all are.
     """
-    lengths = [len(text) for text in texts]
-    ranked = sorted(lengths)
+    ranked = sorted(sizes)
     first, second = ranked[(len(ranked) - 1) // 3], ranked[2 * (len(ranked) - 1) // 3]
-    names = (
-        f"short, up to {first} characters",
-        f"middling, {first + 1} to {second} characters",
-        f"long, over {second} characters",
+    bounds = (
+        f"up to {first:,} {unit}",
+        f"{first + 1:,} to {second:,} {unit}",
+        f"over {second:,} {unit}",
     )
     rows: tuple[list[int], ...] = ([], [], [])
-    for number, length in enumerate(lengths):
-        rows[(length > first) + (length > second)].append(number)
+    for number, size in enumerate(sizes):
+        rows[(size > first) + (size > second)].append(number)
     parts = [
-        Part("input length", name, found) for name, found in zip(names, rows, strict=True) if found
+        Part(by, f"{name}, {bound}", found)
+        for name, bound, found in zip(names, bounds, rows, strict=True)
+        if found
     ]
     return parts if len(parts) > 1 else []
 
