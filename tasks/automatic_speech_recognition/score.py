@@ -1,0 +1,118 @@
+"""Score transcripts by word and character error rate (jiwer), beside an empty transcript.
+
+Both texts are normalized as in the Whisper paper for languages in general: lower case, without
+punctuation, and without what is in brackets. Spellings of one word, such as "Mr" and "mister",
+count as errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jiwer
+import numpy as np
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
+from workers.trainers.evaluation import Outcome, ScoreRequest
+from workers.trainers.protocol import BadMaterial, EvaluationResult
+from workers.trainers.slices import thirds
+from workers.trainers.uncertainty import bootstrap
+
+BASELINE = "empty transcript"
+SAMPLES = 8
+SAMPLE_CHARACTERS = 300
+
+_normalize: Callable[[str], str] = BasicTextNormalizer()
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Errors and reference lengths of each row, in words or in characters."""
+
+    errors: np.ndarray
+    lengths: np.ndarray
+
+    def rate(self, rows: Any = slice(None)) -> float:
+        """Errors divided by the length of the references, over some rows; can exceed 1."""
+        return float(self.errors[rows].sum() / max(1, self.lengths[rows].sum()))
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return WER and CER, with intervals from drawing recordings again; WER by duration too.
+
+    Raises:
+        BadMaterial: no reference holds a word.
+    """
+    expected = [row["text"] for row in request.rows]
+    heard = [transcript(outcome) for outcome in request.outcomes]
+    words = count_errors(expected, heard, characters=False)
+    characters = count_errors(expected, heard, characters=True)
+    if not words.lengths.sum():
+        raise BadMaterial("The test data's texts hold no words.")
+    count = len(expected)
+    metrics = {"wer": words.rate(), "cer": characters.rate()}
+    # Without a word, every word of the reference is missing.
+    baseline = {"wer": 1.0, "cer": 1.0}
+    seconds = [_seconds(outcome) for outcome in request.outcomes]
+    return EvaluationResult(
+        metrics=metrics,
+        baseline=baseline,
+        baseline_name=BASELINE,
+        sample_size=count,
+        details={
+            "samples": [
+                {
+                    "input_media": row["audio"].name,
+                    "expected": row["text"][:SAMPLE_CHARACTERS],
+                    "output": text[:SAMPLE_CHARACTERS],
+                }
+                for row, text in zip(request.rows[:SAMPLES], heard[:SAMPLES], strict=True)
+            ],
+            "baselines": [{"name": BASELINE, "metrics": baseline, "trained_on": 0}],
+        },
+        intervals={
+            "metrics": {
+                "wer": bootstrap(metrics["wer"], words.rate, count),
+                "cer": bootstrap(metrics["cer"], characters.rate, count),
+            }
+        },
+        slices=[
+            {
+                "by": part.by,
+                "name": part.name,
+                "n": len(part.rows),
+                "metric": "wer",
+                "value": words.rate(part.rows),
+                "baseline": 1.0,
+            }
+            for part in thirds(seconds, by="duration", names=("short", "medium", "long"), unit="s")
+        ],
+    )
+
+
+def transcript(outcome: Outcome) -> str:
+    """Return the text of all windows of a recording."""
+    return " ".join(window["text"] for window in outcome.results if window["text"])
+
+
+def count_errors(expected: list[str], heard: list[str], *, characters: bool) -> Errors:
+    """Count the words, or characters, that are wrong, missing or too many in each row."""
+    errors, lengths = [], []
+    for reference, hypothesis in zip(
+        map(_normalize, expected), map(_normalize, heard), strict=True
+    ):
+        reference, hypothesis = " ".join(reference.split()), " ".join(hypothesis.split())
+        lengths.append(len(reference) if characters else len(reference.split()))
+        if not reference:
+            errors.append(len(hypothesis) if characters else len(hypothesis.split()))
+            continue
+        compare = jiwer.process_characters if characters else jiwer.process_words
+        found = compare(reference, hypothesis)
+        errors.append(found.substitutions + found.deletions + found.insertions)
+    return Errors(np.array(errors), np.array(lengths))
+
+
+def _seconds(outcome: Outcome) -> int:
+    return round(float(outcome.results[-1]["end"]))

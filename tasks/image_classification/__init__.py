@@ -1,0 +1,122 @@
+"""Image classification: one label out of a fixed set for an image."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.columns import ImageFile
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from tasks.image_classification.endpoints import read_image_classification
+from workers.hyperparameters import ClassifierSettings
+
+# A gray shirt on black, 32 × 32 pixels, as PNG in base64.
+SAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgAQMAAABJtOi3AAAABlBMVEXIyMgAAAAyQEDlAAAATUlEQVR42pXOsRFE"
+    "UAAG4c8/DNkpQSfXgo60phQlCAU37wlERyTZbHe2qYgb1kr9HIvCN4XNTp+dXzZKJpKR9jIGhnTMCdOj9wLN/9AJ"
+    "060PFOZlfusAAAAASUVORK5CYII="
+)
+
+
+class LabeledImage(BaseModel):
+    """One image and its label."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: ImageFile
+    label: str = Field(min_length=1, max_length=100)
+
+
+class TrainingHyperparameters(ClassifierSettings):
+    """Settings of training. The new head learns `head_factor` times as fast as the other weights.
+
+    `mirror` flips half of the images left to right: more variety, but wrong for writing.
+    """
+
+    learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
+    batch_size: int = Field(default=32, ge=1, le=512)
+    head_factor: float = Field(default=1.0, ge=0.1, le=100)
+    mirror: bool = False
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the request that classifies the row's image, with the scores of all labels."""
+    return {"image": row["image"]}, {}
+
+
+TASK = Task(
+    name="image-classification",
+    title="Image classification",
+    description="Sorts an image into one of the labels that its training data names.",
+    modality="image",
+    inputs=(Modality.IMAGE,),
+    outputs=(Modality.LABEL,),
+    architectures=(
+        "BeitForImageClassification",
+        "BitForImageClassification",
+        "ConvNextForImageClassification",
+        "ConvNextV2ForImageClassification",
+        "DeiTForImageClassification",
+        "Dinov2ForImageClassification",
+        "EfficientNetForImageClassification",
+        "MobileNetV1ForImageClassification",
+        "MobileNetV2ForImageClassification",
+        "RegNetForImageClassification",
+        "ResNetForImageClassification",
+        "SwinForImageClassification",
+        "Swinv2ForImageClassification",
+        "ViTForImageClassification",
+    ),
+    engine=BATCH,
+    runner="tasks.image_classification.runner:ImageClassifierRunner",
+    unit=Unit.IMAGES,
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/image-classification",
+            read_image_classification,
+            named=True,
+            content_types=content_types("image"),
+            carries_media=True,
+        ),
+    ),
+    sample={"inputs": SAMPLE_IMAGE, "parameters": {"top_k": 3}},
+    playground=Playground(body=None, path="/v1/tasks/image-classification/{model}"),
+    row=LabeledImage,
+    row_input=itemgetter("image"),
+    examples=(
+        {"image": "0" * 64, "label": "Shirt"},
+        {"image": "1" * 64, "label": "Sneaker"},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.image_classification.fine_tune:train",
+            hyperparameters=TrainingHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.image_classification.score:score",
+        metrics=(
+            Metric("accuracy", "Accuracy", proportion=True),
+            Metric("macro_f1", "Macro-F1"),
+        ),
+        primary_metric="macro_f1",
+        uses_training_rows=True,
+    ),
+)

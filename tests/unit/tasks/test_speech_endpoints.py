@@ -1,0 +1,240 @@
+"""Both endpoints of speech recognition: every body, every format, official clients."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from registry.catalog import get_task
+from registry.catalog.endpoints import Answer, MediaInput, Plan, Rendered
+from registry.catalog.requests import Body, RequestInvalid
+from tests.unit.tasks.serving import served
+
+TASK = get_task("automatic-speech-recognition")
+FORM, RAW = TASK.endpoints
+AUDIO = base64.b64decode(TASK.sample["inputs"])
+
+
+def segment(start: float, end: float, text: str) -> dict[str, Any]:
+    return {
+        "start": start,
+        "end": end,
+        "text": text,
+        "tokens": [1, 2],
+        "avg_logprob": -0.1,
+        "compression_ratio": 0.9,
+        "no_speech_prob": 0.01,
+    }
+
+
+def window(start: float, end: float, *parts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "start": start,
+        "end": end,
+        "text": "".join(part["text"] for part in parts).strip(),
+        "language": "en",
+        "language_name": "english",
+        "segments": list(parts),
+    }
+
+
+ANSWER = Answer(
+    "stop",
+    0,
+    0,
+    results=[
+        window(0.0, 25.5, segment(0.0, 2.5, " Good day."), segment(2.5, 5.04, " A --> b.")),
+        window(25.5, 30.0),
+        window(30.0, 31.2, segment(30.0, 31.0, " End.")),
+    ],
+    units=32,
+)
+TEXT = "Good day. A --> b. End."
+
+
+def form(fields: list[tuple[str, str]], files: list[tuple[str, bytes]]) -> Body:
+    parts = [
+        b'--x\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+        % (name.encode(), value.encode())
+        for name, value in fields
+    ]
+    parts += [
+        b'--x\r\ncontent-disposition: form-data; name="%s"; filename="a.wav"\r\n\r\n%s\r\n'
+        % (name.encode(), data)
+        for name, data in files
+    ]
+    return Body("multipart/form-data", b"".join(parts) + b"--x--\r\n", "boundary=x")
+
+
+def read(*fields: tuple[str, str]) -> Plan:
+    return FORM.read(form([("model", "scribe"), *fields], [("file", AUDIO)]), "req_1", "")
+
+
+def test_the_sample_is_a_recording() -> None:
+    samples, rate = soundfile.read(io.BytesIO(AUDIO))
+    assert (len(samples), rate, float(np.abs(samples).max())) == (400, 4_000, 0)
+
+
+def test_a_form_is_read() -> None:
+    plan = read(("language", "de"), ("temperature", "0.4"), ("response_format", "srt"))
+    assert plan.model == "scribe"
+    assert plan.inputs == {"audio": MediaInput("audio", AUDIO, "file")}
+    assert plan.sampling == {"language": "de", "temperature": 0.4}
+    assert (plan.units, plan.tokens) == (1, 0)
+    assert read().sampling == {"temperature": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([("response_format", "mp3")], "response_format"),
+        ([("temperature", "2")], "temperature"),
+        ([("temperature", "hot")], "temperature"),
+        ([("language", "English, please")], "language"),
+        ([("timestamp_granularities[]", "word")], "timestamp_granularities"),
+        ([("prompt", "Names: Ann")], "prompt is not supported"),
+        ([("stream", "true")], "stream"),
+        ([("include[]", "logprobs")], "include is not supported"),
+        ([("beams", "5")], "beams"),
+        ([("language", "en"), ("language", "de")], "comes twice"),
+        ([("model", "other")], "comes twice"),
+    ],
+)
+def test_fields_that_are_wrong_are_refused(fields: list[tuple[str, str]], reason: str) -> None:
+    with pytest.raises(RequestInvalid, match=reason):
+        read(*fields)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (form([], [("file", AUDIO)]), "model"),
+        (form([("model", "m")], []), "file"),
+        (form([("model", "m"), ("file", "text")], []), "file"),
+        (form([("model", "m")], [("file", b"")]), "empty"),
+        (form([("model", "m")], [("file", AUDIO), ("image", AUDIO)]), "image"),
+        (form([("model", "m")], [("file", AUDIO), ("file", AUDIO)]), "twice"),
+        (Body("multipart/form-data", b"--x\r\n", "boundary=x"), "multipart"),
+        (Body("multipart/form-data", b"", "boundary=x"), "multipart"),
+        (Body("multipart/form-data", b"--x--", ""), "boundary"),
+    ],
+)
+def test_forms_that_are_wrong_are_refused(body: Body, reason: str) -> None:
+    with pytest.raises(RequestInvalid, match=reason):
+        FORM.read(body, "req_1", "")
+
+
+@pytest.mark.parametrize("response_format", ["json", "text", "srt", "vtt", "verbose_json"])
+def test_the_openai_client_reads_every_format(response_format: Any) -> None:
+    from openai import OpenAI
+
+    with served(FORM, ANSWER) as (url, plans):
+        client = OpenAI(
+            base_url=f"{url}/v1", api_key="key", _strict_response_validation=True, max_retries=0
+        )
+        found: Any = client.audio.transcriptions.create(
+            file=("a.wav", AUDIO),
+            model="scribe",
+            language="en",
+            temperature=0.2,
+            response_format=response_format,
+            timestamp_granularities=["segment"],
+        )
+    (plan,) = plans
+    assert plan.inputs["audio"].data == AUDIO
+    assert plan.sampling == {"language": "en", "temperature": 0.2}
+    if response_format == "json":
+        assert (found.text, found.usage.seconds) == (TEXT, 32)
+    elif response_format == "text":
+        assert found == f"{TEXT}\n"
+    elif response_format == "srt":
+        assert found.startswith(
+            "1\n00:00:00,000 --> 00:00:02,500\nGood day.\n\n"
+            "2\n00:00:02,500 --> 00:00:05,040\nA → b.\n\n"
+            "3\n00:00:30,000 --> 00:00:31,000\nEnd.\n"
+        )
+    elif response_format == "vtt":
+        assert found.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nGood day.\n\n")
+    else:
+        assert (found.language, found.duration, found.text) == ("english", 31.2, TEXT)
+        assert [(each.id, each.start, each.temperature) for each in found.segments] == [
+            (0, 0.0, 0.2),
+            (1, 2.5, 0.2),
+            (2, 30.0, 0.2),
+        ]
+
+
+def test_the_hugging_face_client_works_unmodified(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import InferenceClient
+
+    # Trainers switch it on in their process.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    with served(RAW, ANSWER) as (url, plans):
+        client = InferenceClient(model=f"{url}{RAW.path}/scribe", token="key")
+        plain = client.automatic_speech_recognition(AUDIO)
+        timed = client.automatic_speech_recognition(AUDIO, extra_body={"return_timestamps": True})
+    assert [plan.inputs["audio"].data for plan in plans] == [AUDIO, AUDIO]
+    assert (plain.text, plain.chunks) == (TEXT, None)
+    assert timed.chunks is not None
+    assert timed.chunks[1]["timestamp"] == [2.5, 5.04]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("content_type", ["audio/wav", "application/octet-stream"])
+def test_a_recording_is_the_whole_body(content_type: str) -> None:
+    plan = RAW.read(Body(content_type, AUDIO), "req_1", "scribe")
+    assert (plan.model, plan.inputs["audio"].param) == ("scribe", "inputs")
+    assert plan.renderer.whole(ANSWER) == {"text": TEXT}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, "inputs"),
+        ({"inputs": "?"}, "base64"),
+        ({"inputs": "aaaa", "parameters": {"generation_parameters": {}}}, "generation_parameters"),
+        ({"inputs": "aaaa", "parameters": {"return_timestamps": "word"}}, "return_timestamps"),
+    ],
+)
+def test_json_that_is_wrong_is_refused(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RequestInvalid, match=reason):
+        RAW.read(Body("application/json", json.dumps(given).encode()), "req_1", "scribe")
+
+
+def encoded(seconds: float, kind: str, rate: int = 8_000) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, np.zeros(round(seconds * rate)), rate, format=kind)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "seconds"),
+    [
+        (encoded(2.5, "WAV"), 3),
+        (encoded(2.5, "FLAC"), 3),
+        (encoded(700, "WAV"), 600),
+        (b"ID3" + b"x" * 7_497, 10),
+        (b"RIFF", 1),
+        (b"x" * 25_000_000, 600),
+    ],
+)
+def test_what_is_reserved_covers_the_recording(data: bytes, seconds: int) -> None:
+    plan = RAW.read(Body("audio/wav", data), "req_1", "scribe")
+    assert plan.units == seconds
+
+
+def test_an_answer_without_speech_is_empty_in_every_format() -> None:
+    silent = Answer("stop", 0, 0, results=[window(0.0, 1.0)], units=1)
+    made = {}
+    for kind in ("json", "text", "srt", "vtt", "verbose_json"):
+        found = read(("response_format", kind)).renderer.whole(silent)
+        made[kind] = found.body if isinstance(found, Rendered) else found
+    assert made["json"] == {"text": "", "usage": {"type": "duration", "seconds": 1}}
+    assert (made["text"], made["srt"], made["vtt"]) == (b"\n", b"", b"WEBVTT\n\n")
+    assert made["verbose_json"]["segments"] == []
