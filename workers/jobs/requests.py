@@ -48,8 +48,10 @@ def intake_request(
         The intake, and its job; no job when the files were rejected at once.
 
     Raises:
+        InvalidInput: the model's task is unavailable.
         DomainError: as `intake_submit` and `uploads_use`.
     """
+    get_task(model.task)
     if uploads:
         files = uploads_use(
             actor=actor, kind=UploadKind.INTAKE, department=model.department, upload_ids=uploads

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 
 from governance.people.models import DEPARTMENT_ROLES, Role, Speciality
-from registry.catalog import TASKS
+from registry.catalog import TASKS, get_task
 from registry.datasets.models import Classification
 from registry.evaluations.models import Comparator
 
@@ -99,7 +99,7 @@ class GateForm(TablerForm):
     def __init__(self, *args: Any, datasets: Any, task: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["dataset"].queryset = datasets  # type: ignore[attr-defined]
-        self.fields["metric"].choices = [(m.name, m.title) for m in TASKS[task].metrics]  # type: ignore[attr-defined]
+        self.fields["metric"].choices = [(m.name, m.title) for m in get_task(task).metrics]  # type: ignore[attr-defined]
 
 
 class FineTuneForm(TablerForm):
@@ -117,7 +117,7 @@ class FineTuneForm(TablerForm):
         self, *args: Any, task: str, bases: Any, dataset_versions: Any, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        entry = TASKS[task]
+        entry = get_task(task)
         self.fields["base_version"].queryset = bases  # type: ignore[attr-defined]
         self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
         methods = {recipe.method: recipe for recipe in entry.recipes}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 
 from assay.cli.doctor import NotWell, check_tasks
 from registry.catalog import discovered, get_task
+from registry.intake.models import Intake
 from registry.versions.models import Model
 from tests.unit.assay.api_support import Api
 from tests.unit.assay.gateway_support import Stage, stage
@@ -65,7 +67,10 @@ def test_pages_of_models_versions_datasets_and_deployments_give_the_reason(
         assert "torchlight" in page, address
     page = client.get("/models/docstring-writer").content.decode()
     assert "/models/docstring-writer/fine-tune" not in page
-    assert client.get("/models/docstring-writer/fine-tune").status_code == 400
+    for action in ("fine-tune", "gates"):
+        refused = client.get(f"/models/docstring-writer/{action}")
+        assert refused.status_code == 400, action
+        assert "torchlight" in refused.content.decode(), action
 
 
 def test_operations_list_tasks_with_their_package_and_what_is_unavailable(
@@ -110,6 +115,21 @@ def test_new_work_for_an_unavailable_task_is_refused_with_the_reason(
     assert answer.body["code"] == "task_unavailable"
     assert "torchlight" in answer.body["detail"]
     assert Model.objects.count() == before
+
+
+def test_files_for_a_model_of_an_unavailable_task_are_not_taken_in(
+    company: Company, broken: str
+) -> None:
+    before = Intake.objects.count()
+    answer = Api(company.enzo).upload(
+        "intakes",
+        {
+            "model": "docstring-writer", "source": "a disk", "licence": "MIT",
+            "files": SimpleUploadedFile("config.json", b"{}"),
+        },
+    )  # fmt: skip
+    assert (answer.status_code, answer.body["code"]) == (400, "task_unavailable")
+    assert Intake.objects.count() == before
 
 
 @pytest.mark.django_db(transaction=True)

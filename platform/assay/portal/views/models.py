@@ -143,10 +143,10 @@ class ModelPage(ActionScreen):
             "may_adapt": task is not None
             and bool(task.recipes)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
-            "may_gate": may(self.actor, Action.GATE_SET, kind="gate", department=department),
-            "may_deliver": may(
-                self.actor, Action.INTAKE_CREATE, kind="intake", department=department
-            ),
+            "may_gate": task is not None
+            and may(self.actor, Action.GATE_SET, kind="gate", department=department),
+            "may_deliver": task is not None
+            and may(self.actor, Action.INTAKE_CREATE, kind="intake", department=department),
         }
 
     def trend(self, model: Model) -> dict[str, Any] | None:
