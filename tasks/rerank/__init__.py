@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Recipe, Task, Unit
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
 from registry.catalog.endpoints import Endpoint
 from tasks.rerank.endpoints import read_rerank
 
@@ -90,6 +99,15 @@ TASK = Task(
         "top_n": 1,
         "return_documents": True,
     },
+    playground=Playground(
+        body={"model": "$model", "query": "$text", "documents": "$lines"},
+        text="How do I copy a list?",
+        lines=(
+            "Call list.sort() to sort the items in place.",
+            "Call list.copy(), or slice the whole list with items[:].",
+        ),
+        lines_label="Documents",
+    ),
     row=RankedDocuments,
     row_input=row_input,
     examples=(

@@ -9,7 +9,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalog.columns import ImageFile
-from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Recipe, Task, Unit
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
 from registry.catalog.endpoints import Endpoint
 from tasks.text_to_image.endpoints import (
     DEFAULT_GUIDANCE,
@@ -86,6 +95,10 @@ TASK = Task(
         Endpoint("/v1/tasks/text-to-image", read_text_to_image, named=True),
     ),
     sample={"prompt": "a photo of a sneaker", "n": 1, "response_format": "b64_json"},
+    playground=Playground(
+        body={"model": "$model", "prompt": "$text", "n": 1, "response_format": "b64_json"},
+        text="a photo of a sneaker",
+    ),
     row=CaptionedImage,
     row_input=itemgetter("image"),
     examples=(
