@@ -64,11 +64,13 @@ def score(request: ScoreRequest) -> EvaluationResult:
         details={
             "samples": [
                 {
-                    "input_media": row["audio"].name,
+                    "input": f"Recording of {length:.1f} s, SHA-256 {row['audio'].name[:12]}",
                     "expected": row["text"][:SAMPLE_CHARACTERS],
                     "output": text[:SAMPLE_CHARACTERS],
                 }
-                for row, text in zip(request.rows[:SAMPLES], heard[:SAMPLES], strict=True)
+                for row, text, length in zip(
+                    request.rows[:SAMPLES], heard[:SAMPLES], seconds[:SAMPLES], strict=True
+                )
             ],
             "baselines": [{"name": BASELINE, "metrics": baseline, "trained_on": 0}],
         },

@@ -8,11 +8,12 @@ from PIL import Image
 
 from tasks.image_classification.baselines import pixel_classifier
 from workers.engines.images import FORMATS
-from workers.trainers.classification import score_classifier
+from workers.trainers.classification import SAMPLES, score_classifier
 from workers.trainers.classifier_training import distinct
 from workers.trainers.evaluation import ScoreRequest
 from workers.trainers.protocol import EvaluationResult
 from workers.trainers.slices import thirds
+from workers.trainers.thumbnails import thumbnail
 
 
 def score(request: ScoreRequest) -> EvaluationResult:
@@ -34,7 +35,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     return score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[{"input_media": path.name} for path in images],
+        shown=[{"input_image": thumbnail(path)} for path in images[:SAMPLES]],
         baselines=baselines,
         parts=thirds(
             [_pixel_count(path) for path in images],

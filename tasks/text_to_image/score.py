@@ -8,7 +8,6 @@ expected to be read better than a photograph.
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections import defaultdict
@@ -29,6 +28,7 @@ from workers.engines.runner import MediaOutput
 from workers.trainers.evaluation import ScoreRequest
 from workers.trainers.protocol import BadMaterial, EvaluationResult
 from workers.trainers.slices import Part, by_label
+from workers.trainers.thumbnails import thumbnail
 from workers.trainers.uncertainty import bootstrap
 
 OTHERS = "images of other prompts"
@@ -37,7 +37,6 @@ SIDE = 16  # pixels that the reader sees in each direction
 MAX_TRAIN_ROWS = 4_000
 MAX_WORDS = 1_000
 SAMPLES = 8
-SAMPLE_SIDE = 96
 _SEED = 17
 
 
@@ -91,8 +90,8 @@ def score(request: ScoreRequest) -> EvaluationResult:
             "samples": [
                 {
                     "input": caption[:300],
-                    "expected_media": row["image"].name,
-                    "output_image": _shown(_decoded(output)),
+                    "expected_image": thumbnail(row["image"]),
+                    "output_image": thumbnail(_decoded(output)),
                     "output": f"Read as “{distinct[found][:300]}”",
                 }
                 for caption, row, output, found in list(
@@ -199,15 +198,6 @@ def _opened(path: Path) -> Image.Image:
 
 def _decoded(output: MediaOutput) -> Image.Image:
     return Image.open(io.BytesIO(output.data))
-
-
-def _shown(image: Image.Image) -> str:
-    """Return a small PNG as a data URL."""
-    small = image.convert("RGB")
-    small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
-    file = io.BytesIO()
-    small.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _slices(parts: Sequence[Part], right: dict[str, np.ndarray]) -> list[dict[str, Any]]:

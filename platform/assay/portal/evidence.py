@@ -17,7 +17,7 @@ from assay.portal.intervals import (
 )
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison.build import Measured
-from registry.releases.comparison.samples import SAMPLES_SHOWN
+from registry.releases.comparison.samples import SAMPLES_SHOWN, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,12 @@ def samples(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Sample outputs: what was asked, what was expected, what came before and comes now."""
     return [
         {
-            "asked": entry["input"],
-            "answers": [(title, entry[name]) for title, name in SAMPLE_PARTS if name in entry],
+            "asked": shown(entry, "input"),
+            "answers": [
+                (title, part)
+                for title, name in SAMPLE_PARTS
+                if (part := shown(entry, name)) is not None
+            ],
         }
         for entry in details.get("samples", [])[:SAMPLES_SHOWN]
     ]

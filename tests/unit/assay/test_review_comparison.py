@@ -142,7 +142,10 @@ def test_samples_stand_side_by_side_and_blind_only_by_letters(company: Company) 
 
     def sides(who: str, **query: str) -> list[tuple[str, str]]:
         html = page(company, who, tab="evidence", **query)
-        return re.findall(r'<div class="overline">([^<]*)</div>(answer [01]-\d)</div>', html)
+        return re.findall(
+            r'<div class="overline">([^<]*)</div>\s*<span class="sample-text">(answer [01]-\d)<',
+            html,
+        )
 
     named = sides("carla")
     assert named[:2] == [("v1 (live)", "answer 0-0"), ("v2", "answer 1-0")]

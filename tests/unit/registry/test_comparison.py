@@ -20,7 +20,7 @@ from registry.releases.comparison.data import data_change
 from registry.releases.comparison.fields import FIELDS_SHOWN, field_changes, flat
 from registry.releases.comparison.files import file_changes
 from registry.releases.comparison.measures import change_of, paired_rows
-from registry.releases.comparison.samples import sample_pairs
+from registry.releases.comparison.samples import Shown, sample_pairs, shown
 from registry.versions.models import ModelVersion
 from tests.unit.registry.objects import data, evaluation, model, version
 
@@ -217,15 +217,25 @@ def test_samples_are_paired_by_what_was_asked_and_expected() -> None:
 
     mine = of(("p", "e", "new 1"), ("p", "e", "new 2"), ("q", "e", "new 3"), ("r", "e", "new 4"))
     theirs = of(("q", "e", "old 3"), ("p", "e", "old 1"), ("p", "e", "old 2"), ("r", "f", "old 4"))
-    assert [(pair.new, pair.old) for pair in sample_pairs(mine, theirs)] == [
+    assert [(pair.new.text, pair.old and pair.old.text) for pair in sample_pairs(mine, theirs)] == [
         ("new 1", "old 1"),
         ("new 2", "old 2"),
         ("new 3", "old 3"),
         ("new 4", None),
     ]
     alone = of(("p", "e", "new", "base"), ("q", "e", "new"))
-    assert [pair.old for pair in sample_pairs(alone, None)] == ["base", None]
+    assert [pair.old for pair in sample_pairs(alone, None)] == [Shown("base"), None]
     assert sample_pairs(of(*[("p", "e", "new")] * 20), None)[8:] == []
+
+
+def test_a_sample_shows_small_pictures_and_no_other_address() -> None:
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    assert shown({"input_image": picture}, "input") == Shown("", picture)
+    assert shown({"output": "Shirt"}, "output") == Shown("Shirt")
+    assert shown({"output": "Shirt"}, "expected") is None
+    for forged in ("https://evil.example/p.png", "data:text/html,<b>", picture + "A" * 40_000, 7):
+        assert shown({"input_image": forged}, "input") is None
+        assert shown({"input": "x", "input_image": forged}, "input") == Shown("x")
 
 
 ROWS = [{"text": f"text {n}", "label": "good"} for n in range(6)]

@@ -341,7 +341,7 @@ def test_it_is_cancelled_resumed_served_and_beats_the_baselines(
     assert found.metrics["accuracy"] == pytest.approx(
         sum(part["value"] * part["n"] for part in found.slices if part["by"] == "label") / 300
     )
-    assert found.details["samples"][0]["input_media"] == test_rows[0]["image"]
+    assert found.details["samples"][0]["input_image"].startswith("data:image/png;base64,")
     assert found.details["samples"][0]["expected"] == test_rows[0]["label"]
 
 

@@ -79,13 +79,20 @@ class BaselineAnswer(serializers.Serializer[Any]):
     change = ChangeAnswer()
 
 
+class SamplePartAnswer(serializers.Serializer[Any]):
+    """Text, and a thumbnail as a PNG in a data URL where there is a picture."""
+
+    text = serializers.CharField()
+    image = serializers.CharField()
+
+
 class SamplePairAnswer(serializers.Serializer[Any]):
     """One prompt and both answers; `old` is null where the other was not asked it."""
 
-    asked = serializers.CharField()
-    expected = serializers.CharField(allow_null=True)
-    new = serializers.CharField()
-    old = serializers.CharField(allow_null=True)
+    asked = SamplePartAnswer()
+    expected = SamplePartAnswer(allow_null=True)
+    new = SamplePartAnswer()
+    old = SamplePartAnswer(allow_null=True)
 
 
 class ComparedEvaluationAnswer(serializers.Serializer[Any]):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from django.utils.crypto import salted_hmac
 
 from registry.releases.comparison.build import Measured
+from registry.releases.comparison.samples import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,15 @@ class Side:
     """One answer; `name` says whose it is, as far as that may be told."""
 
     name: str
-    text: str
+    shown: Shown
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two answers to one prompt. `same` is whether they are the same text."""
 
-    asked: str
-    expected: str | None
+    asked: Shown
+    expected: Shown | None
     sides: tuple[Side, Side]
     same: bool
 
@@ -52,7 +53,7 @@ def sides_of(measured: Measured, *, person_id: int | None, blind: bool, reveal: 
             if _drawn(measured, person_id, number):
                 sides.reverse()
             sides = [
-                Side(f"{letter}: {side.name}" if reveal else letter, side.text)
+                Side(f"{letter}: {side.name}" if reveal else letter, side.shown)
                 for letter, side in zip("AB", sides, strict=True)
             ]
         pairs.append(
