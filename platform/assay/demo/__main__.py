@@ -18,7 +18,7 @@ from rich.progress import Progress
 from assay.demo.client import Refused
 from assay.demo.company import DEPARTMENTS, EVERYONE, open_for_business
 from assay.demo.stage import Stage, StepFailed
-from assay.demo.story import adapt, govern, intake, lives, prove, release, use
+from assay.demo.story import adapt, govern, intake, lives, modalities, prove, release, use
 from assay.local import materials
 from assay.local.stack import ROOT, Stack
 
@@ -29,6 +29,7 @@ STEPS = (
     ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),
+    ("images and speech", modalities.run),
     ("policy", govern.run),
     ("releases over time", lives.run),
     ("audit", prove.run),

@@ -1,4 +1,4 @@
-"""8. Policy: dry-run a rule on recorded decisions, test it, and have a second person approve it."""
+"""9. Policy: dry-run a rule on recorded decisions, test it, and have a second person approve it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RULE = "restricted-data-stays-away"
 
 
 def run(stage: Stage) -> None:
-    with stage.chapter("8. Policy: dry-run, test and approve a rule"):
+    with stage.chapter("9. Policy: dry-run, test and approve a rule"):
         ada = stage["ada"]
         active = ada.get("policy")
         if any(rule["id"] == RULE for rule in active["rules"]):
