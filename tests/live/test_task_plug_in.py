@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from huggingface_hub import InferenceClient
 
 from assay.demo.client import Api, Refused
 from assay.demo.story.release import OVERSIGHT
@@ -295,6 +296,9 @@ def answers_are_right(company: Company, key: str) -> None:
     assert sum(each["score"] for each in answer.json()[0]) == pytest.approx(1)
     (single,) = ask(company, key, {"inputs": SENTENCES["de"]}).json()
     assert single[0]["label"] == "de"
+    client = InferenceClient(model=f"{company.url}{PATH}/{NAME}", token=key)
+    best = client.text_classification(SENTENCES["fr"], top_k=1)
+    assert [each.label for each in best] == ["fr"]
     for body in ({}, {"inputs": []}, {"inputs": [3]}, {"inputs": "x", "more": 1}, [1]):
         assert ask(company, key, body).status_code == 400, body
     assert ask(company, key, {"inputs": "x"}, name="another").status_code == 404

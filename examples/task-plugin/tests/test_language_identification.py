@@ -201,6 +201,25 @@ def test_a_request_is_one_text_or_many_and_costs_its_characters() -> None:
         assert plan.renderer.whole(Answer("stop", 0, 0, results=results)) == results
 
 
+def test_an_unmodified_client_of_hugging_face_understands_requests_and_answers() -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    helper = pytest.importorskip("huggingface_hub.inference._providers").get_provider_helper
+    url = "https://assay.example/v1/tasks/language-identification/languages"
+    sent = helper("hf-inference", task="text-classification", model=url).prepare_request(
+        inputs=GERMAN,
+        parameters={"function_to_apply": None, "top_k": 1},
+        headers={},
+        model=url,
+        api_key="key",
+    )
+    assert sent.url == url
+    plan = read_inputs(Body("application/json", json.dumps(sent.json).encode()), "req_1", "x")
+    scores = [{"label": "de", "score": 0.9}, {"label": "nl", "score": 0.1}]
+    answer = plan.renderer.whole(Answer("stop", 0, 0, results=[scores]))
+    (best,) = hub.TextClassificationOutputElement.parse_obj_as_list(answer)[0]
+    assert (best.label, best.score) == ("de", 0.9)
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"inputs": []}', b'{"inputs": "a", "more": 1}'])
 def test_a_malformed_request_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidInput):
