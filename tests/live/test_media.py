@@ -1,0 +1,119 @@
+"""Images through a real gateway and a real engine worker: classified, drawn, refused, metered."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.conf import settings as django_settings
+from PIL import Image
+from redis import Redis
+
+from governance.usage.models import UsageRecord
+from tests.live.celery_worker import controller, until, worker
+from tests.live.test_serving_faults import key
+from tests.live.web_process import web
+from tests.unit.workers import company
+from tests.unit.workers.releases import release
+from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.services import deployment_create
+
+pytestmark = [pytest.mark.live, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
+
+ENGINE = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
+SORTER = "/v1/tasks/image-classification/sorter"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def picture(size: tuple[int, int] = (64, 48), kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", size, "teal").save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def serve(redis: Redis, tmp_path: Path, settings: Any) -> Iterator[Callable[..., httpx.Client]]:
+    """Serve a model of a task; returns a client with a key for it."""
+    settings.SERVING_LEASE_S = 3600
+    with ExitStack() as stack:
+
+        def start(task: str, name: str, folder: Path) -> httpx.Client:
+            version = company.version(company.model(name, task), files=files(folder))
+            made = deployment_create(
+                actor=company.developer(), release_id=release(version, name=name).pk
+            )
+            lease = {"ASSAY_SERVING_LEASE_S": "3600"}
+            stack.enter_context(controller(tmp_path / "controller.log", **lease))
+            stack.enter_context(worker(tmp_path / "engine.log", *ENGINE, **lease))
+            url, _ = stack.enter_context(web(tmp_path, **lease))
+
+            def serving() -> bool:
+                return Deployment.objects.get(pk=made.pk).state == DeploymentState.SERVING
+
+            until(serving)
+            headers = {"authorization": f"Bearer {key()}"}
+            return stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
+
+        yield start
+
+
+def stored() -> list[Path]:
+    folder = Path(django_settings.DATA_DIR) / "media"
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
+def test_an_image_is_classified_metered_and_forgotten_and_bad_ones_are_refused(
+    serve: Callable[..., httpx.Client], tmp_path: Path
+) -> None:
+    from tests.unit.tasks.tiny_images import save_tiny
+
+    client = serve(
+        "image-classification", "sorter", save_tiny("ResNetForImageClassification", tmp_path / "m")
+    )
+    raw = client.post(SORTER, content=picture(), headers={"content-type": "image/png"})
+    assert raw.status_code == 200, raw.text
+    assert {each["label"] for each in raw.json()} == {"a", "b", "c"}
+    assert raw.headers["x-assay-units"] == "1 images"
+    around = {"inputs": base64.b64encode(picture()).decode(), "parameters": {"top_k": 1}}
+    best = client.post(SORTER, json=around)
+    assert best.json() == raw.json()[:1]
+
+    truncated = picture(kind="JPEG")[:300]
+    for content, said in (
+        (b"", "empty"),
+        (b"no image at all", "expected"),
+        (truncated, "not a readable JPEG"),
+        (picture((17_000, 1)), "pixels"),
+    ):
+        refused = client.post(SORTER, content=content, headers={"content-type": "image/png"})
+        assert refused.status_code == 400, (said, refused.text)
+        assert said in refused.json()["error"]["message"]
+    huge = client.post(SORTER, content=b"\x89PNG" + bytes(40 * 1024**2))
+    assert huge.status_code in (413, 415), huge.text
+    wrong = client.post("/v1/classify", json={"model": "sorter", "input": "a"})
+    assert wrong.status_code == 400
+    assert SORTER.rpartition("/")[0] in wrong.json()["error"]["message"]
+    hidden = client.post(
+        "/v1/tasks/image-classification/another",
+        content=picture(),
+        headers={"content-type": "image/png"},
+    )
+    assert hidden.status_code == 404
+
+    until(lambda: UsageRecord.objects.filter(outcome="ok").count() == 2)
+    used = UsageRecord.objects.filter(outcome="ok").values_list("unit", "units")
+    assert list(used) == [("images", 1), ("images", 1)]
+    until(lambda: stored() == [])
