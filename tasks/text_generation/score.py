@@ -106,7 +106,7 @@ class _Measured:
     def _chrf_interval(self, value: float) -> dict[str, Any]:
         """Return sacrebleu's own bootstrap: mean and half the width of the 95 % interval."""
         drawn = CHRF().corpus_score(self._first_lines(), [self.references], n_bootstrap=RESAMPLES)
-        low, high = drawn._mean - drawn._ci, drawn._mean + drawn._ci
+        low, high = float(drawn._mean - drawn._ci), float(drawn._mean + drawn._ci)
         return {
             "low": max(0.0, min(low, value)),
             "high": min(100.0, max(high, value)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
     data = write(tmp_path / "held.jsonl", conversations(12))
     plan = evaluation_plan(get_task("text-generation"))
     found = evaluate(EvaluationRequest(plan, adapter, tiny, data), progress)
+    json.dumps(dataclasses.asdict(found))
     assert found.baseline_name == "untuned base"
     assert found.metrics["perplexity"] < found.baseline["perplexity"]
     assert set(found.metrics) == set(found.baseline) == {"perplexity", "chrf"}
