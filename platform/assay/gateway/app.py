@@ -183,7 +183,7 @@ async def _infer(
     if not opening.route.endpoint.carries_media:
         await _run(runtime, call, opening, None, scope, receive, send)
         return
-    media = runtime.media.open()
+    media = runtime.media.open(opening.token.public_id)
     try:
         await _run(runtime, call, opening, media, scope, receive, send)
     finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.conf import settings
 
-from governance.errors import InvalidInput, NotFound, Unavailable
+from governance.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
 from governance.usage.units import Unit
 from registry.catalog.endpoints import MediaInput, MediaResult, Plan
 from registry.media.checks import Media, check_media
@@ -18,8 +19,10 @@ from registry.media.errors import MediaRejected
 from registry.media.store import MediaReference, media_open, media_put, media_remove
 from workers.references import contains, is_reference, swapped
 
-# Bodies of media that one gateway process holds in memory at a time.
+# Bodies of media that one gateway process holds in memory at a time: in all, and for one key, so
+# that no application keeps the others out by sending slowly.
 AT_ONCE = 16
+AT_ONCE_PER_KEY = 4
 _PIXELS_PER_MEGAPIXEL = 1_000_000
 # A body in base64 is a third longer; what stands around the media is short.
 _OVERHEAD_BYTES = 64 * 1024
@@ -34,22 +37,31 @@ class MediaDesk:
     """Bounds what media bodies take of a gateway's memory, and works on files in threads."""
 
     def __init__(self) -> None:
-        self._free = AT_ONCE
+        self._open: Counter[str] = Counter()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-media")
 
-    def open(self) -> RequestMedia:
-        """Return the media of a new request.
+    def open(self, key: str) -> RequestMedia:
+        """Return the media of a new request that `key` (a public ID) sends.
 
         Raises:
-            Unavailable: as many as fit into memory are being read already.
+            QuotaExceeded: the key sends as many at a time as one key may.
+            Unavailable: as many as fit into memory are being received already.
         """
-        if self._free == 0:
+        if self._open[key] >= AT_ONCE_PER_KEY:
+            raise QuotaExceeded(
+                f"This key is already sending {AT_ONCE_PER_KEY} media files to this gateway.",
+                hint="Send fewer at a time.",
+                retry_after=2,
+            )
+        if self._open.total() >= AT_ONCE:
             raise Unavailable("Too many media files are being received.", retry_after=2)
-        self._free -= 1
-        return RequestMedia(self._threads, self._give_back)
+        self._open[key] += 1
+        return RequestMedia(self._threads, lambda: self._give_back(key))
 
-    def _give_back(self) -> None:
-        self._free += 1
+    def _give_back(self, key: str) -> None:
+        self._open[key] -= 1
+        if not self._open[key]:
+            del self._open[key]
 
     async def stop(self) -> None:
         """Wait for the threads."""

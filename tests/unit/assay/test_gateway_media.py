@@ -13,7 +13,7 @@ from PIL import Image
 
 from assay.gateway import media as gateway_media
 from assay.gateway.media import MediaDesk, media_body_limit
-from governance.errors import Unavailable
+from governance.errors import QuotaExceeded, Unavailable
 from governance.usage.units import Unit
 from registry.catalog.endpoints import MediaInput, MediaResult, Plan
 from registry.media.store import MediaReference, media_open, media_put
@@ -50,7 +50,7 @@ async def desk() -> Any:
 
 async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk: Any) -> None:
     data = picture()
-    media = desk.open()
+    media = desk.open("a")
     inputs, units = await media.store(
         plan(units=1, image=MediaInput("image", data, "image"), top_k=3), Unit.IMAGES
     )
@@ -72,14 +72,14 @@ async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk:
 async def test_a_request_is_metered_by_its_media(
     desk: Any, unit: Unit, inputs: dict[str, Any], units: int
 ) -> None:
-    media = desk.open()
+    media = desk.open("a")
     _, found = await media.store(plan(units=4, **inputs), unit)
     assert found == units
     await media.close()
 
 
 async def test_a_file_of_another_kind_is_refused_and_nothing_stays(desk: Any) -> None:
-    media = desk.open()
+    media = desk.open("a")
     given = plan(
         first=MediaInput("image", picture(), "a"), file=MediaInput("audio", picture(), "b")
     )
@@ -93,24 +93,28 @@ async def test_a_file_of_another_kind_is_refused_and_nothing_stays(desk: Any) ->
 
 
 async def test_only_so_many_bodies_are_in_memory_and_a_stored_one_makes_room(desk: Any) -> None:
-    waiting = [desk.open() for _ in range(gateway_media.AT_ONCE)]
+    most = gateway_media.AT_ONCE_PER_KEY
+    keys = [f"key {number}" for number in range(gateway_media.AT_ONCE // most)]
+    waiting = [desk.open(key) for key in keys for _ in range(most)]
     with pytest.raises(Unavailable, match="Too many media files"):
-        desk.open()
+        desk.open("another")
+    with pytest.raises(QuotaExceeded, match="already sending 4 media files"):
+        desk.open(keys[0])
     await waiting[0].store(plan(image=MediaInput("image", picture(), "image")), Unit.IMAGES)
-    await desk.open().close()
+    await desk.open("another").close()
     for each in waiting:
         await each.close()
-    assert desk._free == gateway_media.AT_ONCE
+    assert desk._open.total() == 0
 
 
 async def test_an_answers_files_are_read_once_and_removed(desk: Any) -> None:
     data = picture()
     reference = media_put(data, content_type="image/png")
-    media = desk.open()
+    media = desk.open("a")
     (found,) = await media.results([{**reference.to_json(), "details": {"seed": 7}}])
     assert found == MediaResult(data, "image/png", {"seed": 7})
     await media.close()
-    gone = desk.open()
+    gone = desk.open("a")
     with pytest.raises(Unavailable, match="gone"):
         await gone.results([reference.to_json()])
     await gone.close()
