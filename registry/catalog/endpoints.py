@@ -114,14 +114,14 @@ class Endpoint:
     `read(body, request_id, name)` returns the plan, or raises RequestInvalid. `name` is the last
     segment of the path where `named` is true: the deployment, for clients that put it into the URL.
     `content_types` are those that it takes; `image/*` stands for every image type. An endpoint that
-    `carries_media`, in requests or answers, takes bodies as large as a media file may be.
+    `takes_media` takes bodies as large as a media file may be.
     """
 
     path: str
     read: Callable[[Body, str, str], Plan]
     named: bool = False
     content_types: tuple[str, ...] = ("application/json",)
-    carries_media: bool = False
+    takes_media: bool = False
 
     def path_to(self, deployment: str) -> str:
         """Return the path that reaches a deployment."""

@@ -53,14 +53,14 @@ TASK = Task(
             "/v1/audio/transcriptions",
             read_transcription,
             content_types=("multipart/form-data",),
-            carries_media=True,
+            takes_media=True,
         ),
         Endpoint(
             "/v1/tasks/automatic-speech-recognition",
             read_speech,
             named=True,
             content_types=content_types("audio"),
-            carries_media=True,
+            takes_media=True,
         ),
     ),
     # For the second endpoint; the first one takes a form.

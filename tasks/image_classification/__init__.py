@@ -89,7 +89,7 @@ TASK = Task(
             read_image_classification,
             named=True,
             content_types=content_types("image"),
-            carries_media=True,
+            takes_media=True,
         ),
     ),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"top_k": 3}},

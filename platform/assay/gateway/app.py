@@ -180,27 +180,28 @@ class Opening:
 async def _infer(
     runtime: Runtime, call: Call, opening: Opening, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    if not opening.route.endpoint.carries_media:
-        await _run(runtime, call, opening, None, scope, receive, send)
-        return
-    media = runtime.media.open(opening.token.public_id)
+    if opening.route.endpoint.takes_media:
+        media = runtime.media.open(opening.token.public_id)
+    else:
+        media = runtime.media.answering()
     try:
         await _run(runtime, call, opening, media, scope, receive, send)
     finally:
-        runtime.ledger.spawn(media.close())
+        if media.open:
+            runtime.ledger.spawn(media.close())
 
 
 async def _run(
     runtime: Runtime,
     call: Call,
     opening: Opening,
-    media: RequestMedia | None,
+    media: RequestMedia,
     scope: Scope,
     receive: Receive,
     send: Send,
 ) -> None:
     endpoint, token = opening.route.endpoint, opening.token
-    limit = settings.GATEWAY_MAX_BODY_BYTES if media is None else media_body_limit()
+    limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
     body = await read_body(scope, receive, limit, endpoint.content_types)
     plan = endpoint.read(body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream

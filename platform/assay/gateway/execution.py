@@ -54,7 +54,7 @@ class Execution:
         plan: Plan,
         application: Application,
         admitted: Admitted,
-        media: RequestMedia | None = None,
+        media: RequestMedia,
     ) -> None:
         self._runtime = runtime
         self._call = call
@@ -101,7 +101,7 @@ class Execution:
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
-        if self._media is not None:
+        if self._media.received:
             self._inputs, self._units = await self._media.store(self._plan, self._deployment.unit)
         try:
             reservation = await self._runtime.quotas.reserve(
@@ -208,8 +208,7 @@ class Execution:
             texts.append(event.text)
         units = await self._settle(event)
         answer = _answer_of(event, "".join(texts))
-        if self._media is not None:
-            answer = replace(answer, results=await self._media.results(answer.results))
+        answer = replace(answer, results=await self._media.results(answer.results))
         shown = self._plan.renderer.whole(answer)
         if not isinstance(shown, Rendered):
             shown = Rendered(encode(dumps(shown)), "application/json")

@@ -58,6 +58,10 @@ class MediaDesk:
         self._open[key] += 1
         return RequestMedia(self._threads, lambda: self._give_back(key))
 
+    def answering(self) -> RequestMedia:
+        """Return the media of a request that carries none; its answer may."""
+        return RequestMedia(self._threads, None)
+
     def _give_back(self, key: str) -> None:
         self._open[key] -= 1
         if not self._open[key]:
@@ -71,10 +75,16 @@ class MediaDesk:
 class RequestMedia:
     """The media of one request. `close` it when the answer has left."""
 
-    def __init__(self, threads: ThreadPoolExecutor, give_back: Callable[[], None]) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, give_back: Callable[[], None] | None) -> None:
+        self.received = give_back is not None
         self._threads = threads
-        self._give_back: Callable[[], None] | None = give_back
+        self._give_back = give_back
         self._kept: list[MediaReference] = []
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something for `close` to do."""
+        return self._give_back is not None or bool(self._kept)
 
     async def store(self, plan: Plan, unit: Unit) -> tuple[dict[str, Any], int]:
         """Check each media input by content and put a reference in its place.

@@ -74,14 +74,14 @@ def _budgets(stage: Stage) -> None:
     stage.say("Ada sets prices and monthly budgets for the organization and its departments.")
 
 
-# Every row is answered twice, by the version and by its base; so many take about a minute.
-DOCSTRING_TEST_ROWS = 48
+# Every row is answered twice, by the version and by its base; so many take about half a minute.
+DOCSTRING_TEST_ROWS = 32
 TRAINED_ON = {SENTIMENT: FILM_TRAIN, DOCSTRINGS: DOCSTRING_TRAIN}
 FILM_TRAIN_ROWS = 4_000
 # One epoch fits two cores and about a minute. A sentence has 19 words on average and 51 at most.
 SENTIMENT_SETTINGS = {"epochs": 1, "max_length": 64, "batch_size": 32}
 DOCSTRING_SETTINGS = {
-    "max_steps": 36,
+    "max_steps": 24,
     "batch_size": 4,
     "max_length": 192,
     "learning_rate": 5e-4,
