@@ -102,7 +102,7 @@ def test_a_body_of_another_type_or_size_is_refused(stage: Stage) -> None:
 
 
 def test_unknown_paths_and_methods_are_named(stage: Stage) -> None:
-    unknown = httpx.post(f"{stage.url}/v1/images/generations", json={})
+    unknown = httpx.post(f"{stage.url}/v1/images/variations", json={})
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "unknown_url")
     wrong = httpx.get(f"{stage.url}{CHAT}")
     assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")

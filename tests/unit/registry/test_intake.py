@@ -109,8 +109,8 @@ def test_a_delivery_that_is_too_large_leaves_nothing(
     developer: Principal, minilm: Model, settings: Any
 ) -> None:
     before = left_in_quarantine()
-    with pytest.raises(TooLarge, match="65 files"):
-        submit(developer, minilm, [Upload(f"{n}.json", b"{}") for n in range(65)])
+    with pytest.raises(TooLarge, match="513 files"):
+        submit(developer, minilm, [Upload(f"{n}.json", b"{}") for n in range(513)])
     settings.INTAKE_MAX_BYTES = 3
     with pytest.raises(TooLarge, match="larger than 3 bytes"):
         submit(developer, minilm, [Upload("a.json", b"{}"), Upload("b.json", b"{}")])
