@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -32,6 +33,15 @@ def smollm2() -> Path:
     """SmolLM2-135M-Instruct, converted once by the converter as it is now."""
     code = (ROOT / "workers" / "trainers" / "convert.py").read_bytes()
     folder = DEFAULT_FOLDER / f"smollm2-{hashlib.sha256(code).hexdigest()[:12]}"
+    DEFAULT_FOLDER.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        # Test processes that run side by side convert it once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _converted(folder)
+    return folder
+
+
+def _converted(folder: Path) -> None:
     if not folder.is_dir():
         from workers.trainers.convert import convert
 
@@ -44,7 +54,6 @@ def smollm2() -> Path:
             Recorder(),
         )
         partial.rename(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
