@@ -60,6 +60,12 @@ RISKS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _client_may_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Hugging Face's client reach the local server: the workers' modules turn it offline."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the package is installed, and nothing else."""
