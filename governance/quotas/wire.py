@@ -32,8 +32,8 @@ Argument = str | int
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """What a use costs, or may cost: so many of its unit, micro-units of the currency, ms of device
-    time."""
+    """Cost of a use, or the most it may cost: so many of its unit, micro-units of the currency, ms
+    of device time."""
 
     units: int = 0
     micro: int = 0

@@ -26,7 +26,7 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 MAX_RATIO = 200
 RATIO_FROM_BYTES = 1024**2
 CHUNK = 1024 * 1024
-# What desktops add to archives by themselves.
+# Entries that desktops add to archives by themselves.
 _IGNORED = re.compile(r"(^|/)(__MACOSX/.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.gitattributes)$")
 _ARCHIVE_HEADS = (
     b"PK\x03\x04",
@@ -191,7 +191,7 @@ def _copy(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, target: Path, limit: int
 ) -> int:
     size = 0
-    # What counts is what comes out: the sizes in the directory are the sender's words.
+    # The unpacked bytes count: the sizes in the directory are only the sender's claim.
     with archive.open(entry) as source, target.open("wb") as output:
         while chunk := source.read(CHUNK):
             size += len(chunk)

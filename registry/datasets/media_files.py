@@ -45,7 +45,7 @@ class MediaFolder:
     def __init__(self, root: Path, limits: MediaLimits, kinds: frozenset[str]) -> None:
         self.root = root
         self.limits = limits
-        # Where a task takes one kind of media, another one is rejected where it is met.
+        # A task that takes one kind of media rejects a file of another kind as it is read.
         self._kind: Kind | None = None
         if kinds in ({"image"}, {"audio"}):
             self._kind = "image" if "image" in kinds else "audio"

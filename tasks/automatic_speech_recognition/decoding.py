@@ -25,7 +25,7 @@ from workers.engines.architectures import UnsupportedModel
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What was heard in one window: tokens of text and timestamps, with their log probabilities."""
+    """Transcript of one window: tokens of text and timestamps, with their log probabilities."""
 
     language: str
     no_speech_prob: float

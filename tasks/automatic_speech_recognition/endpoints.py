@@ -15,7 +15,6 @@ from tasks.automatic_speech_recognition.renderers import (
     ResponseFormat,
     TranscriptionRenderer,
 )
-from tasks.automatic_speech_recognition.seconds import seconds_at_most
 
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 # Fields that come several times, as OpenAI's client names them.
@@ -112,6 +111,5 @@ def _plan(model: str, audio: MediaInput, renderer: Any, options: dict[str, Any])
         renderer=renderer,
         tokens=0,
         prompt_tokens=0,
-        units=seconds_at_most(audio.data),
         sampling={key: value for key, value in options.items() if value is not None},
     )

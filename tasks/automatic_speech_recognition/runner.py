@@ -15,7 +15,6 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from tasks.automatic_speech_recognition.decoding import Decoded, WhisperDecoder
-from tasks.automatic_speech_recognition.seconds import MAX_SECONDS
 from tasks.automatic_speech_recognition.segments import segments
 from workers.engines.architectures import UnsupportedModel, read_json
 from workers.engines.audio import UnreadableAudio, read_audio, windows
@@ -24,9 +23,11 @@ from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Item, Prepared, one_media
 
 RATE = 16_000
+# Longer recordings are refused.
+MAX_SECONDS = 600
 WINDOW_S = 30
 SLACK_S = 10
-# What Whisper was trained with; a file that states other values belongs to another model.
+# Values that Whisper was trained with; a file that states others belongs to another model.
 _FEATURES = {"sampling_rate": RATE, "hop_length": 160, "n_fft": 400, "chunk_length": WINDOW_S}
 # OpenAI's thresholds: a window is silent when both say so.
 NO_SPEECH = 0.6

@@ -21,10 +21,9 @@ from workers.trainers.training import (
     Reporter,
     arguments,
     fast_bfloat16,
-    finish_config,
     parse_settings,
     read_rows,
-    resume_point,
+    run_trainer,
 )
 
 MIN_ROWS = 8
@@ -75,14 +74,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         compute_metrics=_metrics,
         callbacks=[reporter],
     )
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(request, progress))
-    metrics = trainer.evaluate()
-    request.output.mkdir(parents=True, exist_ok=True)
-    trainer.model.save_pretrained(request.output)
-    tokenizer.save_pretrained(request.output)
-    finish_config(request.output)
-    best = trainer.state.best_global_step
+    metrics, notes = run_trainer(trainer, tokenizer, request, progress)
     return TrainingResult(
         metrics={
             "validation_mrr_10": metrics["eval_mrr_10"],
@@ -97,9 +89,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             "rows": len(rows) + dropped,
             "rows_left_out": dropped,
         },
-        notes=f"The weights of step {best} were the best on the validation split."
-        if best
-        else "The weights of the last step.",
+        notes=notes,
     )
 
 

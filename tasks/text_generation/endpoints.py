@@ -57,7 +57,7 @@ class Message(Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
     name: Name | None = None
-    # What the client's own answer carries when it is sent back as history.
+    # Fields of the client's own answer, when it is sent back as history.
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
@@ -74,7 +74,7 @@ class Message(Strict):
 
 
 class StreamOptions(Strict):
-    """What a stream carries besides the text."""
+    """Content of a stream besides the text."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False

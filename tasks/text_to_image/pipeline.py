@@ -22,7 +22,7 @@ from workers.engines.loading import check_shards
 diffusers.utils.logging.disable_progress_bar()
 
 _NEEDED = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-# Where each class may stand: a UNet in the place of the tokenizer would load, and then fail.
+# Places of each class: a UNet in the place of the tokenizer would load, and then fail.
 _PLACES = {
     "vae": ("AutoencoderKL",),
     "unet": ("UNet2DConditionModel",),

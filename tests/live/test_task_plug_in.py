@@ -361,7 +361,7 @@ def pages_open(company: Company, version: int, release: int, deployment: int) ->
 
 
 def tree_of_assay() -> dict[str, float]:
-    """When each file of Assay was written, outside of caches."""
+    """Modification time of each file of Assay, outside of caches."""
     return {
         str(file): file.stat().st_mtime
         for folder in (*OWN, "examples")

@@ -1,4 +1,4 @@
-"""What runners over texts share: reading texts in bounded processes, and padded batches."""
+"""Common parts of runners over texts: reading them in bounded processes, and padded batches."""
 
 from __future__ import annotations
 

@@ -23,8 +23,7 @@ from workers.trainers.training import (
     Reporter,
     arguments,
     fast_bfloat16,
-    finish_config,
-    resume_point,
+    run_trainer,
 )
 
 MAX_LABELS = 1_000
@@ -152,14 +151,7 @@ def fit_classifier(
         compute_metrics=_metrics,
         callbacks=[reporter],
     )
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(request, progress))
-    metrics = trainer.evaluate()
-    request.output.mkdir(parents=True, exist_ok=True)
-    trainer.model.save_pretrained(request.output)
-    processor.save_pretrained(request.output)
-    finish_config(request.output)
-    best = trainer.state.best_global_step
+    metrics, notes = run_trainer(trainer, processor, request, progress)
     return TrainingResult(
         metrics={
             "validation_accuracy": metrics["eval_accuracy"],
@@ -173,9 +165,7 @@ def fit_classifier(
             "steps": trainer.state.max_steps,
             **parameters,
         },
-        notes=f"The weights of step {best} were the best on the validation split."
-        if best
-        else "The weights of the last step.",
+        notes=notes,
     )
 
 

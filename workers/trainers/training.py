@@ -1,4 +1,4 @@
-"""What runs of transformers' Trainer share: arguments, checkpoints, and reporting."""
+"""Common parts of runs of transformers' Trainer: arguments, checkpoints, reporting, saving."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.trainers.protocol import Cancelled, Progress, TrainingRequest
 transformers.utils.logging.disable_progress_bar()
 
 _SHOWN = {"loss", "learning_rate", "grad_norm"}
-# What the Trainer measures of its own speed on the validation split.
+# Measurements of the Trainer's own speed on the validation split.
 _TIMES = ("_runtime", "_per_second", "_time")
 
 
@@ -94,6 +94,30 @@ def resume_point(request: TrainingRequest, progress: Progress) -> str | None:
         return None
     progress.log(f"Resuming from {request.resume_from.name}.")
     return str(request.resume_from)
+
+
+def run_trainer(
+    trainer: transformers.Trainer, processor: Any, request: TrainingRequest, progress: Progress
+) -> tuple[dict[str, float], str]:
+    """Train, validate the weights that are kept, and save them with their tokenizer or processor.
+
+    Returns:
+        The Trainer's metrics on the validation split (`eval_…`), and a sentence on the weights.
+
+    Raises:
+        Cancelled: `progress` said so.
+    """
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train(resume_from_checkpoint=resume_point(request, progress))
+    metrics: dict[str, float] = trainer.evaluate()
+    request.output.mkdir(parents=True, exist_ok=True)
+    trainer.model.save_pretrained(request.output)
+    processor.save_pretrained(request.output)
+    finish_config(request.output)
+    best = trainer.state.best_global_step
+    if best:
+        return metrics, f"The weights of step {best} were the best on the validation split."
+    return metrics, "The weights of the last step."
 
 
 def finish_config(folder: Path, **changes: Any) -> None:

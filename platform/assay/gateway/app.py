@@ -187,7 +187,7 @@ async def _infer(
     try:
         await _run(runtime, call, opening, media, scope, receive, send)
     finally:
-        if media.open:
+        if media.holds_anything:
             runtime.ledger.spawn(media.close())
 
 
@@ -203,7 +203,10 @@ async def _run(
     endpoint, token = opening.route.endpoint, opening.token
     limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
     body = await read_body(scope, receive, limit, endpoint.content_types)
-    plan = endpoint.read(body, call.request_id, opening.name)
+    if media.received:
+        plan = await media.read(endpoint, body, call.request_id, opening.name)
+    else:
+        plan = endpoint.read(body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream
     circumstances = replace(opening.circumstances, tokens=plan.tokens)
     application = Application(token, circumstances, plan.model, opening.session)

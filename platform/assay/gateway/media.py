@@ -13,7 +13,8 @@ from django.conf import settings
 
 from governance.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
 from governance.usage.units import Unit
-from registry.catalog.endpoints import MediaInput, MediaResult, Plan
+from registry.catalog.endpoints import Endpoint, MediaInput, MediaResult, Plan
+from registry.catalog.requests import Body
 from registry.media.checks import Media, check_media
 from registry.media.errors import MediaRejected
 from registry.media.store import MediaReference, media_open, media_put, media_remove
@@ -82,9 +83,18 @@ class RequestMedia:
         self._kept: list[MediaReference] = []
 
     @property
-    def open(self) -> bool:
-        """Whether there is something for `close` to do."""
+    def holds_anything(self) -> bool:
+        """Return whether `close` has something to do."""
         return self._give_back is not None or bool(self._kept)
+
+    async def read(self, endpoint: Endpoint, body: Body, request_id: str, name: str) -> Plan:
+        """Read a body in a thread: parsing 33 MiB would hold up every other request.
+
+        Raises:
+            RequestInvalid: the first thing wrong with the body.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, endpoint.read, body, request_id, name)
 
     async def store(self, plan: Plan, unit: Unit) -> tuple[dict[str, Any], int]:
         """Check each media input by content and put a reference in its place.
@@ -126,18 +136,17 @@ class RequestMedia:
 
     def _results(self, given: list[Any]) -> list[Any]:
         def read(value: dict[str, Any]) -> MediaResult:
-            details = {name: value[name] for name in value if name == "details"}
+            stated = dict(value)
+            details = stated.pop("details", {})
             try:
-                reference = MediaReference.from_json(
-                    {name: value[name] for name in value if name != "details"}
-                )
+                reference = MediaReference.from_json(stated)
                 self._kept.append(reference)
                 data = media_open(reference).read()
             except (InvalidInput, NotFound) as error:
                 raise Unavailable(
                     "The answer's media file is gone; send the request again.", retry_after=1
                 ) from error
-            return MediaResult(data, reference.content_type, details.get("details") or {})
+            return MediaResult(data, reference.content_type, details)
 
         found: list[Any] = swapped(given, is_reference, read)
         return found

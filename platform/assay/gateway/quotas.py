@@ -151,14 +151,14 @@ class Quotas:
 
 
 class DeviceTimes:
-    """How long a unit (a token, an image) takes on each deployment's device, as this process has
+    """Time that a unit (a token, an image) takes on each deployment's device, as this process has
     seen it lately."""
 
     def __init__(self) -> None:
         self._ms_per_unit: dict[str, float] = {}
 
     def expect(self, deployment: str, units: int) -> int:
-        """What to reserve for a request of up to so many units, in ms: at least one."""
+        """Return the device time to reserve for a request of up to so many units, in ms."""
         return max(1, round(units * self._ms_per_unit.get(deployment, 0.0)))
 
     def learn(self, deployment: str, units: int, device_ms: int) -> None:

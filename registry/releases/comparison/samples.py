@@ -1,4 +1,4 @@
-"""What two versions answered to the same prompts, in words and in pictures."""
+"""Answers of two versions to the same prompts, as text and as pictures."""
 
 from __future__ import annotations
 

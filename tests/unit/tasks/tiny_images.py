@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 
 SIDE = 32
-# What each architecture needs to be small; the rest is common.
+# Settings that make each architecture small; the rest is common.
 SMALL: dict[str, dict[str, Any]] = {
     "BeitForImageClassification": {"hidden_size": 32, "num_hidden_layers": 3, "patch_size": 8},
     "BitForImageClassification": {
