@@ -44,11 +44,11 @@ install_locked() {
     "$VENV_PYTHON" -m pip install "${files[@]}"
 }
 
-# Everything is pinned by hash except torch: CPU and CUDA builds of one version have different hashes,
+# Everything is pinned by hash except torch and torchvision: CPU and CUDA builds of one version have different hashes,
 # and pip's configuration says which of them this machine should get.
 install() {
     install_locked &&
-        "$VENV_PYTHON" -m pip install 'torch>=2.9' &&
+        "$VENV_PYTHON" -m pip install 'torch>=2.9' 'torchvision>=0.24' &&
         "$VENV_PYTHON" -m pip install --no-deps --no-build-isolation --editable .
 }
 

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"
 PROJECT = "pyproject.toml"
 HEADER = "# Written by tools/lock.py.\n"
-# torch, and what only its CUDA build needs: a machine's CPU build has other hashes.
-TORCH = re.compile(r"(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
+# torch, torchvision, and what only their CUDA builds need: a machine's CPU builds have other hashes.
+TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 
 Entries = list[str]
 
