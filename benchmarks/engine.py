@@ -20,6 +20,7 @@ import torch
 from assay.local import materials
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
+from registry.catalog.generation import GenerationInputs, SamplingOptions
 from workers.engines.generation import GenerationEngine
 from workers.engines.loading import load_model, load_tokenizer
 from workers.engines.protocol import EngineRequest
@@ -30,11 +31,9 @@ LLAMA = ("LlamaForCausalLM",)
 NEW_TOKENS = 64
 CONCURRENCY = (1, 8, 32)
 # Asks for more than NEW_TOKENS, so that every row has as many.
-INPUTS = {
-    "messages": [
-        {"role": "user", "content": "Tell me a long story about a dragon, a princess and a bank."}
-    ]
-}
+MESSAGES = [
+    {"role": "user", "content": "Tell me a long story about a dragon, a princess and a bank."}
+]
 
 
 def engine_rate(engine: GenerationEngine, requests: int) -> float:
@@ -48,10 +47,11 @@ def engine_rate(engine: GenerationEngine, requests: int) -> float:
         tokens.append(event.completion_tokens if isinstance(event, Done) else 0)
         ended.release()
 
+    inputs = GenerationInputs.model_validate({"messages": MESSAGES})
+    options = SamplingOptions(max_tokens=NEW_TOKENS, temperature=0.0)
     started = time.perf_counter()
     for number in range(requests):
-        sampling = {"max_tokens": NEW_TOKENS, "temperature": 0}
-        engine.submit(EngineRequest(f"r{number}", INPUTS, sampling), sink)
+        engine.submit(EngineRequest(f"r{number}", inputs, options), sink)
     for _ in range(requests):
         ended.acquire()
     return sum(tokens) / (time.perf_counter() - started)
@@ -60,9 +60,7 @@ def engine_rate(engine: GenerationEngine, requests: int) -> float:
 def generate_rate(model: Any, tokenizer: Any, rows: int) -> float:
     """New tokens per second of one greedy `generate`, encoding and decoding included."""
     started = time.perf_counter()
-    text = tokenizer.apply_chat_template(
-        INPUTS["messages"], tokenize=False, add_generation_prompt=True
-    )
+    text = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
     one = tokenizer(text, add_special_tokens=False)["input_ids"]
     prompts = torch.tensor([one for _ in range(rows)], device=model.device)
     with torch.inference_mode():

@@ -75,7 +75,10 @@ def _latencies(task: Task, folder: Path, rows: list[dict[str, Any]]) -> list[flo
             _seconds(
                 engine,
                 EngineRequest(
-                    f"r{number}", {"query": row["query"], "documents": row["documents"][:DOCUMENTS]}
+                    f"r{number}",
+                    task.input_schema.model_validate(
+                        {"query": row["query"], "documents": row["documents"][:DOCUMENTS]}
+                    ),
                 ),
             )
             for number, row in enumerate(rows[: ROUNDS + 1])

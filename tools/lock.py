@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"
 PROJECT = "pyproject.toml"
 HEADER = "# Written by tools/lock.py.\n"
-# torch, torchvision, and what only their CUDA builds need: a machine's CPU builds have other hashes.
+# torch, torchvision, and what only their CUDA builds need: CPU builds have other hashes.
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 
 Entries = list[str]

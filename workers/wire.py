@@ -43,9 +43,9 @@ def deployment_queue(deployment_id: int) -> str:
 class InferenceRequest:
     """One validated request for one deployment.
 
-    `task` is a task of the catalog; `inputs` and `sampling` are those of the plan that its endpoint
-    made, such as {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the manifest
-    digest that the approved release names; a worker whose loaded digest differs refuses.
+    `task` is a task of the catalog; `inputs` and `options` are those of the plan that its endpoint
+    made, as JSON, such as {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the
+    manifest digest that the approved release names; a worker whose loaded digest differs refuses.
     `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment after
     which nobody waits for the answer.
     """
@@ -57,7 +57,7 @@ class InferenceRequest:
     task: str
     reply_stream: str
     inputs: dict[str, Any]
-    sampling: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
     enqueued_at: float = 0.0
     deadline: float = 0.0

@@ -12,9 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import BaseModel
 
 from governance.errors import InvalidInput
 from registry.catalog.declaration import Metric, Recipe, Task
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inputs import Inputs, Options
 
 GROUP = "assay.tasks"
 # The column of models and datasets takes as many characters.
@@ -110,7 +115,8 @@ def load_tasks(points: list[EntryPoint]) -> tuple[dict[str, Task], dict[str, str
             unavailable[point.name] = f"{type(error).__name__}: {error}"[:500]
         else:
             tasks[task.name] = task
-            paths.update({endpoint.path: task.name for endpoint in task.endpoints})
+            for endpoint in task.endpoints:
+                paths.setdefault(endpoint.path, task.name)
     return tasks, unavailable
 
 
@@ -125,17 +131,31 @@ def _load(point: EntryPoint, tasks: Mapping[str, Task], paths: Mapping[str, str]
     if task.name in tasks:
         raise ValueError(f"Another package already provides {task.name}.")
     for endpoint in task.endpoints:
-        if endpoint.path in paths:
+        if endpoint.path in paths and not _shared(endpoint, tasks[paths[endpoint.path]]):
             raise ValueError(f"{endpoint.path} already serves {paths[endpoint.path]}.")
     if fault := _fault(task):
         raise ValueError(fault)
     return task
 
 
+def _shared(endpoint: Endpoint, other: Task) -> bool:
+    """Return whether a path that another task declares can be declared again: bodies in JSON name
+    the deployment, whose task decides."""
+    declared = [endpoint, *(each for each in other.endpoints if each.path == endpoint.path)]
+    return all(not each.named and each.content_types == ("application/json",) for each in declared)
+
+
 def _fault(task: Task) -> str:
     """Return the first part of a declaration that the platform cannot work with; empty for none."""
     if not NAME.fullmatch(task.name):
         return f"{task.name!r} is not a name of 1 to 40 lowercase letters, digits and hyphens."
+    schemas: tuple[tuple[Any, type[BaseModel]], ...] = (
+        (task.input_schema, Inputs),
+        (task.option_schema, Options),
+    )
+    for schema, base in schemas:
+        if not (isinstance(schema, type) and issubclass(schema, base)):
+            return f"{schema!r} does not derive from {base.__name__}."
     if not task.endpoints:
         return "It declares no endpoint."
     for endpoint in task.endpoints:

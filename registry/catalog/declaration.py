@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from governance.usage.units import Unit as Unit
 from registry.catalog.endpoints import Endpoint
+from registry.catalog.inputs import Inputs, NoOptions, Options
 
 # The two engines that carry all tasks.
 BATCH = "workers.engines.batch_engine:BatchEngine"
@@ -77,7 +78,7 @@ class Recipe:
 class Evaluation:
     """Measurement of a version on a dataset, through the runner that serves it.
 
-    `request` turns a dataset row into the `(inputs, options)` of one inference request. `score` is
+    `request` turns a dataset row into the inputs and options of one inference request. `score` is
     the dotted name of `(ScoreRequest) -> EvaluationResult`: it gets rows and the runner's results
     and computes the metrics, baselines, slices and samples. With `uses_training_rows` it also
     gets the rows that the version was trained on, to fit a baseline to them.
@@ -86,7 +87,7 @@ class Evaluation:
     score: str
     metrics: tuple[Metric, ...]
     primary_metric: str
-    request: Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
+    request: Callable[[dict[str, Any]], tuple[Inputs, Options]]
     uses_training_rows: bool = False
 
 
@@ -127,6 +128,9 @@ class Task:
         engine: Dotted name of the engine: `BATCH` or `GENERATION`.
         runner: Dotted name of the runner that the batch engine drives; empty for generation.
         unit: What its requests are metered in.
+        input_schema: Typed inputs of one request, as engine and runner get them.
+        option_schema: Typed settings of one request.
+        result_type: Type of one result, as the runner's `split` returns it; None for text.
         endpoints: Where applications reach it; the first one is its main endpoint.
         sample: A request body that works, for examples.
         playground: How the playground asks; None leaves the task out of it.
@@ -148,12 +152,15 @@ class Task:
     architectures: tuple[str, ...]
     engine: str
     unit: Unit
+    input_schema: type[Inputs]
     endpoints: tuple[Endpoint, ...]
     sample: Mapping[str, Any]
     row: type[BaseModel]
     row_input: Callable[[dict[str, Any]], str]
     playground: Playground | None = None
     runner: str = ""
+    option_schema: type[Options] = NoOptions
+    result_type: Any = None
     components: tuple[str, ...] = ()
     examples: tuple[dict[str, Any], ...] = ()
     recipes: tuple[Recipe, ...] = ()

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from registry.catalog.requests import Body
+from pydantic import BaseModel, ValidationError
+
+from registry.catalog.inputs import Inputs, NoOptions, Options
+from registry.catalog.requests import Body, invalid
 
 
 def dumps(value: Any) -> str:
@@ -21,22 +24,8 @@ def dumps(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class MediaInput:
-    """Bytes of one image or audio file inside `Plan.inputs`.
-
-    The gateway checks them by content, moves them to the media store and puts a reference in their
-    place; the runner finds a binary stream there. `kind` is `image` or `audio`; `param` names the
-    request's field in errors.
-    """
-
-    kind: Literal["image", "audio"]
-    data: bytes
-    param: str
-
-
-@dataclass(frozen=True, slots=True)
 class MediaResult:
-    """Bytes of one image or audio file in `Answer.results`, where the runner returned a
+    """Bytes of one media file in `Answer.results`, where the runner returned a
     `MediaOutput`."""
 
     data: bytes
@@ -98,12 +87,12 @@ class Plan:
     """
 
     model: str
-    inputs: dict[str, Any]
+    inputs: Inputs
     renderer: Renderer
     tokens: int
     prompt_tokens: int
     units: int = 0
-    sampling: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=NoOptions)
     stream: bool = False
 
 
@@ -111,8 +100,10 @@ class Plan:
 class Endpoint:
     """A path and its reading of a body.
 
-    `read(body, request_id, name)` returns the plan, or raises RequestInvalid. `name` is the last
-    segment of the path where `named` is true: the deployment, for clients that put it into the URL.
+    `read(body, request_id, name)` returns the plan, or raises RequestInvalid or pydantic's
+    ValidationError. `name` is the last segment of the path where `named` is true: the deployment,
+    for clients that put it into the URL. Several tasks may declare one path that is not named.
+    `request` is the schema of a body in JSON or of a form, for the API's description.
     `content_types` are those that it takes; `image/*` stands for every image type. An endpoint that
     `takes_media` takes bodies as large as a media file may be.
     """
@@ -122,6 +113,14 @@ class Endpoint:
     named: bool = False
     content_types: tuple[str, ...] = ("application/json",)
     takes_media: bool = False
+    request: type[BaseModel] | None = None
+
+    def plan(self, body: Body, request_id: str, name: str) -> Plan:
+        """Return the plan of a request. Raises RequestInvalid."""
+        try:
+            return self.read(body, request_id, name)
+        except ValidationError as error:
+            raise invalid(error) from None
 
     def path_to(self, deployment: str) -> str:
         """Return the path that reaches a deployment."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from registry.catalog.endpoints import MediaInput
+from registry.catalog.inputs import MediaInput, MediaKind
 from registry.catalog.requests import Body, RequestInvalid, Strict, parse
 
 
@@ -22,16 +22,17 @@ class MediaRequest(Strict):
     inputs: Annotated[str, Field(min_length=1)]
 
 
-Kind = Literal["image", "audio"]
 Request = TypeVar("Request", bound=MediaRequest)
 
 
-def content_types(kind: Kind) -> tuple[str, ...]:
+def content_types(kind: MediaKind) -> tuple[str, ...]:
     """Return the content types of a body of `kind`."""
     return (f"{kind}/*", "application/octet-stream", "application/json")
 
 
-def read_file(body: Body, kind: Kind, schema: type[Request]) -> tuple[MediaInput, Request | None]:
+def read_file(
+    body: Body, kind: MediaKind, schema: type[Request]
+) -> tuple[MediaInput, Request | None]:
     """Return the file that a body holds, and the JSON around it, if any.
 
     Raises:

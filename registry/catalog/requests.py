@@ -56,7 +56,7 @@ def one_or_many(value: Any) -> str:
     return "many" if isinstance(value, list) else "one"
 
 
-Inputs = Annotated[
+Texts = Annotated[
     Annotated[Text, Tag("one")]
     | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS), Tag("many")],
     Discriminator(one_or_many),

@@ -7,13 +7,21 @@ import struct
 from operator import itemgetter
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from registry.catalog.columns import AudioFile
 from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Playground, Task, Unit
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inference import content_types
-from tasks.automatic_speech_recognition.endpoints import read_speech, read_transcription
+from tasks.automatic_speech_recognition.endpoints import (
+    SpeechRequest,
+    TranscriptionRequest,
+    read_speech,
+    read_transcription,
+)
+from tasks.automatic_speech_recognition.schema import (
+    Recording,
+    SpeechOptions,
+    Transcribed,
+    Window,
+)
 
 # A tenth of a second of silence as WAV: 400 samples of 8 bits, 4,000 a second.
 _SILENCE = (
@@ -23,18 +31,9 @@ _SILENCE = (
 )  # fmt: skip
 
 
-class Transcribed(BaseModel):
-    """One recording and its text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    audio: AudioFile
-    text: str = Field(min_length=1, max_length=20_000)
-
-
-def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluation_request(row: dict[str, Any]) -> tuple[Recording, SpeechOptions]:
     """Return the request that transcribes the row's recording."""
-    return {"audio": row["audio"]}, {}
+    return Recording(audio=row["audio"]), SpeechOptions()
 
 
 TASK = Task(
@@ -48,12 +47,16 @@ TASK = Task(
     engine=BATCH,
     runner="tasks.automatic_speech_recognition.runner:SpeechRunner",
     unit=Unit.AUDIO_SECONDS,
+    input_schema=Recording,
+    option_schema=SpeechOptions,
+    result_type=Window,
     endpoints=(
         Endpoint(
             "/v1/audio/transcriptions",
             read_transcription,
             content_types=("multipart/form-data",),
             takes_media=True,
+            request=TranscriptionRequest,
         ),
         Endpoint(
             "/v1/tasks/automatic-speech-recognition",
@@ -61,6 +64,7 @@ TASK = Task(
             named=True,
             content_types=content_types("audio"),
             takes_media=True,
+            request=SpeechRequest,
         ),
     ),
     # For the second endpoint; the first one takes a form.

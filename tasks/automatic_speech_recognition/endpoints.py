@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from registry.catalog.endpoints import MediaInput, Plan
+from registry.catalog.endpoints import Plan
 from registry.catalog.inference import MediaRequest, read_file
+from registry.catalog.inputs import MediaInput
 from registry.catalog.multipart import parse_form
 from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, invalid
 from tasks.automatic_speech_recognition.renderers import (
@@ -15,8 +16,13 @@ from tasks.automatic_speech_recognition.renderers import (
     ResponseFormat,
     TranscriptionRenderer,
 )
+from tasks.automatic_speech_recognition.schema import (
+    Language,
+    Recording,
+    SpeechOptions,
+    Temperature,
+)
 
-Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 # Fields that come several times, as OpenAI's client names them.
 _LISTS = "[]"
 
@@ -31,7 +37,7 @@ class TranscriptionRequest(BaseModel):
     model: Name
     language: Language | None = None
     response_format: ResponseFormat = "json"
-    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Temperature = 0.0
     timestamp_granularities: list[Literal["segment"]] = ["segment"]
     stream: Literal["false", "False"] | None = None
     user: User | None = None
@@ -63,7 +69,7 @@ def read_transcription(body: Body, request_id: str, name: str) -> Plan:
         request.model,
         MediaInput("audio", data, "file"),
         TranscriptionRenderer(request.response_format, request.temperature),
-        {"language": request.language, "temperature": request.temperature},
+        SpeechOptions(language=request.language, temperature=request.temperature),
     )
 
 
@@ -101,15 +107,15 @@ def read_speech(body: Body, request_id: str, name: str) -> Plan:
     """Read a recording, raw or as JSON. Raises RequestInvalid."""
     audio, request = read_file(body, "audio", SpeechRequest)
     parameters = (request and request.parameters) or Parameters()
-    return _plan(name, audio, ChunksRenderer(bool(parameters.return_timestamps)), {})
+    return _plan(name, audio, ChunksRenderer(bool(parameters.return_timestamps)), SpeechOptions())
 
 
-def _plan(model: str, audio: MediaInput, renderer: Any, options: dict[str, Any]) -> Plan:
+def _plan(model: str, audio: MediaInput, renderer: Any, options: SpeechOptions) -> Plan:
     return Plan(
         model=model,
-        inputs={"audio": audio},
+        inputs=Recording(audio=audio),
         renderer=renderer,
         tokens=0,
         prompt_tokens=0,
-        sampling={key: value for key, value in options.items() if value is not None},
+        options=options,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from tasks.automatic_speech_recognition.decoding import Decoded, WhisperDecoder
+from tasks.automatic_speech_recognition.schema import Recording, SpeechOptions, Window
 from tasks.automatic_speech_recognition.segments import segments
 from workers.engines.architectures import UnsupportedModel, read_json
 from workers.engines.audio import UnreadableAudio, read_audio, windows
 from workers.engines.loading import checkpoint_dtype, load_model, load_tokenizer
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared, one_media
+from workers.engines.runner import BatchLimits, Item, Prepared
 
 RATE = 16_000
 # Longer recordings are refused.
@@ -51,11 +52,7 @@ class _Window:
 
 
 class SpeechRunner:
-    """Reads {"audio": file} and the options `language` and `temperature`.
-
-    Returns for each window {start, end, text, language, language_name, segments}; times in seconds
-    from the start of the recording.
-    """
+    """Returns a `Window` for each part of the recording."""
 
     limits = BatchLimits(items=8, size=8)
 
@@ -75,13 +72,10 @@ class SpeechRunner:
         self._features = WhisperFeatureExtractor(feature_size=self._model.config.num_mel_bins)
         self._decoder = WhisperDecoder(self._model)
 
-    def prepare(
-        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Prepared:
-        audio = one_media(inputs, "audio")
+    def prepare(self, request_id: str, inputs: Recording, options: SpeechOptions) -> Prepared:
         settings = self._settings(options)
         try:
-            samples = read_audio(audio, RATE, MAX_SECONDS)
+            samples = read_audio(inputs.audio, RATE, MAX_SECONDS)
         except UnreadableAudio as error:
             raise RequestRefused(str(error)) from error
         items = [
@@ -116,7 +110,7 @@ class SpeechRunner:
     def close(self) -> None:
         """Do nothing: the runner holds the model alone."""
 
-    def _result(self, decoded: Decoded, window: _Window) -> dict[str, Any]:
+    def _result(self, decoded: Decoded, window: _Window) -> Window:
         silent = decoded.no_speech_prob > NO_SPEECH and decoded.avg_logprob < LOW_LOGPROB
         found = (
             []
@@ -138,23 +132,15 @@ class SpeechRunner:
             "segments": found,
         }
 
-    def _settings(self, options: Mapping[str, Any]) -> _Settings:
+    def _settings(self, options: SpeechOptions) -> _Settings:
         """Return the settings in a request's options. Raises RequestRefused."""
-        known = {"language", "temperature"}
-        given = {name for name, value in options.items() if value is not None}
-        if unknown := sorted(given - known):
-            raise RequestRefused(f"This model does not take {', '.join(unknown)}.")
-        language = options.get("language")
+        language = options.language
         if language is not None and language not in self._decoder.languages:
             some = ", ".join(sorted(self._decoder.languages)[:100])
             raise RequestRefused(
-                f"language is {str(language)[:40]!r}, which this model does not know; "
-                f"it knows: {some}."
+                f"language is {language!r}, which this model does not know; it knows: {some}."
             )
-        temperature = options.get("temperature") or 0.0
-        if not isinstance(temperature, (int, float)) or not 0 <= temperature <= 1:
-            raise RequestRefused("temperature must be a number from 0 to 1.")
-        return _Settings(language, float(temperature))
+        return _Settings(language, options.temperature)
 
 
 def _check_features(folder: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 from tasks.automatic_speech_recognition.decoding import Decoded
+from tasks.automatic_speech_recognition.schema import Segment
 
 # One step of Whisper's timestamps.
 STEP_S = 0.02
@@ -19,9 +19,9 @@ def segments(
     end_s: float,
     timestamp_begin: int,
     text_of: Callable[[list[int]], str],
-) -> list[dict[str, Any]]:
+) -> list[Segment]:
     """Return [{start, end, text, tokens, …}, …]; a segment without an end lasts to the window's."""
-    found: list[dict[str, Any]] = []
+    found: list[Segment] = []
     tokens: list[int] = []
     logprobs: list[float] = []
     begin = start_s

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalog.declaration import BATCH, Modality, Playground, Task, Unit
 from registry.catalog.endpoints import Endpoint
-from tasks.embeddings.endpoints import read_embeddings
+from registry.catalog.inputs import TextInputs
+from tasks.embeddings.endpoints import EmbeddingsRequest, read_embeddings
 
 
 class OneText(BaseModel):
@@ -36,7 +37,9 @@ TASK = Task(
     engine=BATCH,
     runner="tasks.embeddings.runner:EmbeddingsRunner",
     unit=Unit.TOKENS,
-    endpoints=(Endpoint("/v1/embeddings", read_embeddings),),
+    input_schema=TextInputs,
+    result_type=list[float],
+    endpoints=(Endpoint("/v1/embeddings", read_embeddings, request=EmbeddingsRequest),),
     sample={"input": ["An assay office tests every piece of metal."]},
     playground=Playground(
         body={"model": "$model", "input": "$text"},

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.inputs import TextInputs
 from registry.catalog.requests import (
     Body,
-    Inputs,
     Name,
     RequestInvalid,
     Strict,
+    Texts,
     User,
     as_list,
     estimate_tokens,
@@ -28,7 +29,7 @@ class EmbeddingsRequest(Strict):
     """POST /v1/embeddings. `dimensions` shortens each vector and makes its length 1 again."""
 
     model: Name
-    input: Inputs
+    input: Texts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
     user: User | None = None
@@ -41,7 +42,7 @@ def read_embeddings(body: Body, request_id: str, name: str) -> Plan:
     tokens = estimate_tokens(texts)
     return Plan(
         model=request.model,
-        inputs={"input": texts},
+        inputs=TextInputs(input=texts),
         renderer=EmbeddingsRenderer(
             model=request.model,
             as_base64=request.encoding_format == "base64",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from registry.catalog.columns import ImageFile
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
@@ -20,7 +19,12 @@ from registry.catalog.declaration import (
 )
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inference import content_types
-from tasks.image_classification.endpoints import read_image_classification
+from registry.catalog.results import Label
+from tasks.image_classification.endpoints import (
+    ImageClassificationRequest,
+    read_image_classification,
+)
+from tasks.image_classification.schema import LabeledImage, LabelOptions, OneImage
 from workers.hyperparameters import ClassifierSettings
 
 # A gray shirt on black, 32 × 32 pixels, as PNG in base64.
@@ -29,15 +33,6 @@ SAMPLE_IMAGE = (
     "UAAG4c8/DNkpQSfXgo60phQlCAU37wlERyTZbHe2qYgb1kr9HIvCN4XNTp+dXzZKJpKR9jIGhnTMCdOj9wLN/9AJ"
     "060PFOZlfusAAAAASUVORK5CYII="
 )
-
-
-class LabeledImage(BaseModel):
-    """One image and its label."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    image: ImageFile
-    label: str = Field(min_length=1, max_length=100)
 
 
 class TrainingHyperparameters(ClassifierSettings):
@@ -52,9 +47,9 @@ class TrainingHyperparameters(ClassifierSettings):
     mirror: bool = False
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, LabelOptions]:
     """Return the request that classifies the row's image, with the scores of all labels."""
-    return {"image": row["image"]}, {}
+    return OneImage(image=row["image"]), LabelOptions()
 
 
 TASK = Task(
@@ -83,6 +78,9 @@ TASK = Task(
     engine=BATCH,
     runner="tasks.image_classification.runner:ImageClassifierRunner",
     unit=Unit.IMAGES,
+    input_schema=OneImage,
+    option_schema=LabelOptions,
+    result_type=list[Label],
     endpoints=(
         Endpoint(
             "/v1/tasks/image-classification",
@@ -90,6 +88,7 @@ TASK = Task(
             named=True,
             content_types=content_types("image"),
             takes_media=True,
+            request=ImageClassificationRequest,
         ),
     ),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"top_k": 3}},

@@ -10,6 +10,7 @@ from pydantic import Field
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.inference import MediaRequest, read_file
 from registry.catalog.requests import Body, Strict
+from tasks.image_classification.schema import LabelOptions, OneImage
 
 DEFAULT_TOP_K = 5
 
@@ -33,12 +34,12 @@ def read_image_classification(body: Body, request_id: str, name: str) -> Plan:
     parameters = (request and request.parameters) or Parameters()
     return Plan(
         model=name,
-        inputs={"image": image},
+        inputs=OneImage(image=image),
         renderer=LabelsRenderer(),
         tokens=0,
         prompt_tokens=0,
         units=1,
-        sampling={"top_k": parameters.top_k or DEFAULT_TOP_K},
+        options=LabelOptions(top_k=parameters.top_k or DEFAULT_TOP_K),
     )
 
 

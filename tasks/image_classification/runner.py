@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tasks.image_classification.schema import LabelOptions, OneImage
 from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
 from workers.engines.loading import load_model
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared, one_media
+from workers.engines.runner import BatchLimits, Item, Prepared
 from workers.engines.text_runner import label_names, ranked_labels
 
 
 class ImageClassifierRunner:
-    """Reads {"image": file} and the option `top_k`; returns one [{label, score}, …].
+    """Returns one [{label, score}, …] for the image.
 
     Images that the processor makes equally large share a batch.
     """
@@ -37,16 +38,13 @@ class ImageClassifierRunner:
         self._model = load_model(folder, architectures, dtype=dtype, device=device)
         self._labels = label_names(self._model)
 
-    def prepare(
-        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Prepared:
-        image = one_media(inputs, "image")
+    def prepare(self, request_id: str, inputs: OneImage, options: LabelOptions) -> Prepared:
         try:
-            values = pixels(self._processor, read_image(image))
+            values = pixels(self._processor, read_image(inputs.image))
         except UnreadableImage as error:
             raise RequestRefused(str(error)) from error
         _, height, width = values.shape
-        item = Item((values, _top_k(options)), size=height * width, bucket=tuple(values.shape))
+        item = Item((values, options.top_k), size=height * width, bucket=tuple(values.shape))
         return Prepared(items=[item], units=1)
 
     def collate(self, items: Sequence[Item]) -> Tensor:
@@ -66,13 +64,3 @@ class ImageClassifierRunner:
 
     def close(self) -> None:
         """Do nothing: the runner holds the model alone."""
-
-
-def _top_k(options: Mapping[str, Any]) -> int | None:
-    """Return how many labels to answer with; None for all. Raises RequestRefused."""
-    if unknown := sorted(name for name, value in options.items() if value and name != "top_k"):
-        raise RequestRefused(f"This model does not take {', '.join(unknown)}.")
-    top_k = options.get("top_k")
-    if top_k is not None and (type(top_k) is not int or top_k < 1):
-        raise RequestRefused("top_k must be a whole number of at least 1.")
-    return top_k

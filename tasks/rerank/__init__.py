@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalog.declaration import (
     BATCH,
@@ -17,31 +17,9 @@ from registry.catalog.declaration import (
     Unit,
 )
 from registry.catalog.endpoints import Endpoint
-from tasks.rerank.endpoints import read_rerank
-
-
-class RankedDocuments(BaseModel):
-    """A query, its candidates in the order in which a search returned them, and the indexes of
-    those that answer it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    query: str = Field(min_length=1, max_length=10_000)
-    documents: list[Annotated[str, Field(min_length=1, max_length=20_000)]] = Field(
-        min_length=2, max_length=200
-    )
-    relevant: list[Annotated[int, Field(ge=0, le=199)]] = Field(min_length=1, max_length=200)
-
-    @model_validator(mode="after")
-    def _check_relevant(self) -> RankedDocuments:
-        if len(set(self.relevant)) != len(self.relevant):
-            raise ValueError("relevant names a document twice")
-        if max(self.relevant) >= len(self.documents):
-            raise ValueError(
-                f"relevant names document {max(self.relevant)}; "
-                f"there are {len(self.documents)}, counted from 0"
-            )
-        return self
+from registry.catalog.inputs import NoOptions
+from tasks.rerank.endpoints import RerankRequest, read_rerank
+from tasks.rerank.schema import RankedDocuments, RerankInputs
 
 
 class CrossEncoderHyperparameters(BaseModel):
@@ -67,9 +45,9 @@ def row_input(row: dict[str, Any]) -> str:
     return str(row["query"])
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluation_request(row: dict[str, Any]) -> tuple[RerankInputs, NoOptions]:
     """Return the request that scores the row's documents."""
-    return {"query": row["query"], "documents": row["documents"]}, {}
+    return RerankInputs(query=row["query"], documents=row["documents"]), NoOptions()
 
 
 TASK = Task(
@@ -89,7 +67,9 @@ TASK = Task(
     engine=BATCH,
     runner="tasks.rerank.runner:RerankRunner",
     unit=Unit.TOKENS,
-    endpoints=(Endpoint("/v1/rerank", read_rerank),),
+    input_schema=RerankInputs,
+    result_type=float,
+    endpoints=(Endpoint("/v1/rerank", read_rerank, request=RerankRequest),),
     sample={
         "query": "How do I copy a list?",
         "documents": [

@@ -9,8 +9,8 @@ from pydantic import Discriminator, Field, Tag
 
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, parse
+from tasks.rerank.schema import MAX_DOCUMENTS, RerankInputs
 
-MAX_DOCUMENTS = 1_000
 # Query and documents together, with the query counted once for each document, as it is read.
 MAX_CHARACTERS = 10_000_000
 _BYTES_PER_TOKEN = 3
@@ -67,7 +67,7 @@ def read_rerank(body: Body, request_id: str, name: str) -> Plan:
     )
     return Plan(
         model=request.model,
-        inputs={"query": request.query, "documents": documents},
+        inputs=RerankInputs(query=request.query, documents=documents),
         renderer=RerankRenderer(
             id=f"rerank-{request_id[4:]}",
             model=request.model,

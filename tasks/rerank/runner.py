@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from registry.catalog.inputs import NoOptions
+from tasks.rerank.schema import RerankInputs
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import Item, Prepared
-from workers.engines.text_runner import MAX_INPUT_CHARS, TextRunner, refuse_options
-
-MAX_DOCUMENTS = 1_000
+from workers.engines.text_runner import TextRunner
 
 
 class RerankRunner(TextRunner):
-    """Scores {"query": text, "documents": [text, …]}: the sigmoid of the model's one logit.
+    """Scores each document for the query: the sigmoid of the model's one logit.
 
     A pair longer than the model reads loses tokens of its longer text, as sentence-transformers'
     CrossEncoder cuts it; usage counts the tokens that were read.
@@ -41,12 +41,8 @@ class RerankRunner(TextRunner):
         # Models without kinds of tokens ignore the pair's second half being marked.
         self._kinds = int(getattr(self.model.config, "type_vocab_size", 0) or 0)
 
-    def prepare(
-        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Prepared:
-        refuse_options(options)
-        query, documents = _checked(inputs)
-        pairs = self.encode_pairs(request_id, query, documents)
+    def prepare(self, request_id: str, inputs: RerankInputs, options: NoOptions) -> Prepared:  # type: ignore[override]
+        pairs = self.encode_pairs(request_id, inputs.query, inputs.documents)
         if any(kinds and max(kinds) >= self._kinds for _, kinds in pairs if self._kinds > 1):
             raise RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
         tokens = sum(len(ids) for ids, _ in pairs)
@@ -73,20 +69,3 @@ class RerankRunner(TextRunner):
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
         scores: list[Any] = output.cpu().tolist()
         return scores
-
-
-def _checked(inputs: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return query and documents. Raises RequestRefused."""
-    query, documents = inputs.get("query"), inputs.get("documents")
-    if set(inputs) != {"query", "documents"} or not isinstance(documents, list) or not documents:
-        raise RequestRefused("A request needs query, and documents, a list of at least one text.")
-    if len(documents) > MAX_DOCUMENTS:
-        raise RequestRefused(
-            f"documents holds {len(documents)} texts; at most {MAX_DOCUMENTS} are taken."
-        )
-    for text in (query, *documents):
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_INPUT_CHARS:
-            raise RequestRefused(
-                f"The query and every document must be a text of 1 to {MAX_INPUT_CHARS} characters."
-            )
-    return str(query), documents

@@ -18,7 +18,9 @@ from registry.catalog.declaration import (
     Unit,
 )
 from registry.catalog.endpoints import Endpoint
-from tasks.text_classification.endpoints import read_classify
+from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.results import Label
+from tasks.text_classification.endpoints import ClassifyRequest, read_classify
 from workers.hyperparameters import ClassifierSettings
 
 
@@ -39,9 +41,9 @@ class FineTuneHyperparameters(ClassifierSettings):
     max_length: int = Field(default=128, ge=8, le=8192)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
     """Return the request that classifies the row's text."""
-    return {"input": [row["text"]]}, {}
+    return TextInputs(input=[row["text"]]), NoOptions()
 
 
 TASK = Task(
@@ -61,7 +63,9 @@ TASK = Task(
     engine=BATCH,
     runner="tasks.text_classification.runner:ClassifierRunner",
     unit=Unit.TOKENS,
-    endpoints=(Endpoint("/v1/classify", read_classify),),
+    input_schema=TextInputs,
+    result_type=list[Label],
+    endpoints=(Endpoint("/v1/classify", read_classify, request=ClassifyRequest),),
     sample={"input": ["It worked within a day and I had no side effects."]},
     playground=Playground(
         body={"model": "$model", "input": "$text"},

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.inputs import TextInputs
 from registry.catalog.requests import (
     Body,
-    Inputs,
     Name,
     Strict,
+    Texts,
     User,
     as_list,
     estimate_tokens,
@@ -22,7 +23,7 @@ class ClassifyRequest(Strict):
     """POST /v1/classify."""
 
     model: Name
-    input: Inputs
+    input: Texts
     user: User | None = None
 
 
@@ -33,7 +34,7 @@ def read_classify(body: Body, request_id: str, name: str) -> Plan:
     tokens = estimate_tokens(texts)
     return Plan(
         model=request.model,
-        inputs={"input": texts},
+        inputs=TextInputs(input=texts),
         renderer=ClassifyRenderer(id=f"classify-{request_id[4:]}", model=request.model),
         tokens=tokens,
         prompt_tokens=tokens,

@@ -17,7 +17,13 @@ from registry.catalog.declaration import (
     Unit,
 )
 from registry.catalog.endpoints import Endpoint
-from tasks.text_generation.endpoints import read_chat, read_completion
+from registry.catalog.generation import GenerationInputs, SamplingOptions
+from tasks.text_generation.endpoints import (
+    ChatRequest,
+    CompletionRequest,
+    read_chat,
+    read_completion,
+)
 
 
 class Message(BaseModel):
@@ -75,15 +81,12 @@ def prompt_text(row: dict[str, Any]) -> str:
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingOptions]:
     """Return the request for a greedy answer to the conversation, and its likelihood."""
+    *asked, answer = row["messages"]
     return (
-        {"messages": row["messages"][:-1]},
-        {
-            "max_tokens": ANSWER_TOKENS,
-            "temperature": 0.0,
-            "reference": row["messages"][-1]["content"],
-        },
+        GenerationInputs.model_validate({"messages": asked}),
+        SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0, reference=answer["content"]),
     )
 
 
@@ -103,9 +106,11 @@ TASK = Task(
     ),
     engine=GENERATION,
     unit=Unit.TOKENS,
+    input_schema=GenerationInputs,
+    option_schema=SamplingOptions,
     endpoints=(
-        Endpoint("/v1/chat/completions", read_chat),
-        Endpoint("/v1/completions", read_completion),
+        Endpoint("/v1/chat/completions", read_chat, request=ChatRequest),
+        Endpoint("/v1/completions", read_completion, request=CompletionRequest),
     ),
     sample={
         "messages": [

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
+from registry.catalog.generation import GenerationInputs
 from workers.engines.adapters import IGNORED
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.prompts import PromptProcesses
@@ -93,8 +95,9 @@ class ConversationReader:
     def prompt(self, row: dict[str, Any]) -> list[int]:
         """The tokens up to where the answer begins. Raises BadMaterial when there are none."""
         try:
-            return self._prompts.encode("row", {"messages": row["messages"][:-1]})
-        except RequestRefused as error:
+            asked = GenerationInputs.model_validate({"messages": row["messages"][:-1]})
+            return self._prompts.encode("row", asked)
+        except (RequestRefused, ValidationError) as error:
             raise BadMaterial(f"A conversation cannot be read. {error}") from error
 
     def example(self, row: dict[str, Any], max_length: int) -> Example | None:

@@ -9,6 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from registry.catalog.endpoints import Answer, Plan, dumps
+from registry.catalog.generation import (
+    MAX_TOKENS,
+    ChatMessage,
+    GenerationInputs,
+    SamplingOptions,
+)
 from registry.catalog.requests import (
     Body,
     Name,
@@ -22,7 +28,6 @@ from registry.catalog.requests import (
 
 DEFAULT_CHAT_TOKENS = 512
 DEFAULT_COMPLETION_TOKENS = 16
-MAX_TOKENS = 32_768
 
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
@@ -64,13 +69,14 @@ class Message(Strict):
     function_call: None = None
     tool_calls: None = None
 
-    def plain(self) -> dict[str, str]:
+    def plain(self) -> ChatMessage:
         """Role and text, as an engine takes them."""
         if isinstance(self.content, str):
             text = self.content
         else:
             text = "\n".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        role = "system" if self.role == "developer" else self.role
+        return ChatMessage(role=role, content=text)
 
 
 class StreamOptions(Strict):
@@ -101,18 +107,15 @@ class _Generation(Strict):
     frequency_penalty: Zero | None = None
     logit_bias: None = None
 
-    def sampling(self, max_tokens: int) -> dict[str, Any]:
-        """Return the sampling settings as an engine takes them."""
-        stop = [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
-        values: dict[str, Any] = {
-            "max_tokens": max_tokens,
-            "temperature": 1.0 if self.temperature is None else self.temperature,
-            "top_p": 1.0 if self.top_p is None else self.top_p,
-            "stop": stop,
-        }
-        if self.seed is not None:
-            values["seed"] = self.seed
-        return values
+    def options(self, max_tokens: int) -> SamplingOptions:
+        """Return the settings as an engine takes them."""
+        return SamplingOptions(
+            max_tokens=max_tokens,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            stop=[self.stop] if isinstance(self.stop, str) else list(self.stop or ()),
+            seed=self.seed,
+        )
 
     @property
     def include_usage(self) -> bool:
@@ -165,11 +168,11 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/chat/completions. Raises RequestInvalid."""
     request = parse(ChatRequest, body.data)
     messages = [message.plain() for message in request.messages]
-    prompt_tokens = estimate_tokens([message["content"] for message in messages])
+    prompt_tokens = estimate_tokens([message.content for message in messages])
     return Plan(
         model=request.model,
-        inputs={"messages": messages},
-        sampling=request.sampling(request.token_limit),
+        inputs=GenerationInputs(messages=messages),
+        options=request.options(request.token_limit),
         stream=bool(request.stream),
         renderer=GenerationRenderer(
             id=f"chatcmpl-{request_id[4:]}",
@@ -189,8 +192,8 @@ def read_completion(body: Body, request_id: str, name: str) -> Plan:
     prompt_tokens = estimate_tokens([request.prompt])
     return Plan(
         model=request.model,
-        inputs={"prompt": request.prompt},
-        sampling=request.sampling(request.token_limit),
+        inputs=GenerationInputs(prompt=request.prompt),
+        options=request.options(request.token_limit),
         stream=bool(request.stream),
         renderer=GenerationRenderer(
             id=f"cmpl-{request_id[4:]}",

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import ImageFile
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
@@ -21,20 +20,12 @@ from registry.catalog.declaration import (
 )
 from registry.catalog.endpoints import Endpoint
 from tasks.text_to_image.endpoints import (
-    DEFAULT_GUIDANCE,
-    DEFAULT_STEPS,
+    ImagesRequest,
+    TextToImageRequest,
     read_images,
     read_text_to_image,
 )
-
-
-class CaptionedImage(BaseModel):
-    """An image and what it shows."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    image: ImageFile
-    text: str = Field(min_length=1, max_length=2_000)
+from tasks.text_to_image.schema import CaptionedImage, DrawingInputs, DrawingOptions
 
 
 class DenoiserHyperparameters(BaseModel):
@@ -55,12 +46,10 @@ class DenoiserHyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluation_request(row: dict[str, Any]) -> tuple[DrawingInputs, DrawingOptions]:
     """Return the request that draws the row's caption, from a seed that the row's image fixes."""
-    return (
-        {"prompt": row["text"], "seed": int(Path(row["image"]).name[:8], 16)},
-        {"steps": DEFAULT_STEPS, "guidance": DEFAULT_GUIDANCE},
-    )
+    seed = int(Path(row["image"]).name[:8], 16)
+    return DrawingInputs(prompt=row["text"], seed=seed), DrawingOptions()
 
 
 TASK = Task(
@@ -90,9 +79,13 @@ TASK = Task(
     engine=BATCH,
     runner="tasks.text_to_image.runner:TextToImageRunner",
     unit=Unit.IMAGES,
+    input_schema=DrawingInputs,
+    option_schema=DrawingOptions,
     endpoints=(
-        Endpoint("/v1/images/generations", read_images),
-        Endpoint("/v1/tasks/text-to-image", read_text_to_image, named=True),
+        Endpoint("/v1/images/generations", read_images, request=ImagesRequest),
+        Endpoint(
+            "/v1/tasks/text-to-image", read_text_to_image, named=True, request=TextToImageRequest
+        ),
     ),
     sample={"prompt": "a photo of a sneaker", "n": 1, "response_format": "b64_json"},
     playground=Playground(

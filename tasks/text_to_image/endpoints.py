@@ -19,17 +19,18 @@ from registry.catalog.requests import (
     estimate_tokens,
     parse,
 )
-
-MAX_IMAGES = 10
-MAX_SIDE = 2_048
-MAX_STEPS = 150
-DEFAULT_STEPS = 20
-DEFAULT_GUIDANCE = 4.0
-MAX_SEED = 2**32 - 1
-
-Prompt = Annotated[str, Field(min_length=1, max_length=4_000)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Side = Annotated[int, Field(ge=8, le=MAX_SIDE)]
+from tasks.text_to_image.schema import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    MAX_IMAGES,
+    MAX_SIDE,
+    MAX_STEPS,
+    DrawingInputs,
+    DrawingOptions,
+    Prompt,
+    Seed,
+    Side,
+)
 
 
 class ImagesRequest(Strict):
@@ -85,18 +86,17 @@ def read_images(body: Body, request_id: str, name: str) -> Plan:
     tokens = estimate_tokens([request.prompt])
     return Plan(
         model=request.model,
-        inputs={
-            "prompt": request.prompt,
-            "n": request.n or 1,
-            "width": width,
-            "height": height,
-            "seed": request.seed,
-        },
+        inputs=DrawingInputs(
+            prompt=request.prompt,
+            n=request.n or 1,
+            width=width,
+            height=height,
+            seed=request.seed,
+        ),
         renderer=ImagesRenderer(created=int(time.time())),
         tokens=tokens,
         prompt_tokens=tokens,
         units=request.n or 1,
-        sampling={"steps": DEFAULT_STEPS, "guidance": DEFAULT_GUIDANCE},
     )
 
 
@@ -109,22 +109,21 @@ def read_text_to_image(body: Body, request_id: str, name: str) -> Plan:
     tokens = estimate_tokens([request.inputs, given.negative_prompt or ""])
     return Plan(
         model=name,
-        inputs={
-            "prompt": request.inputs,
-            "negative_prompt": given.negative_prompt,
-            "n": 1,
-            "width": given.width,
-            "height": given.height,
-            "seed": given.seed,
-        },
+        inputs=DrawingInputs(
+            prompt=request.inputs,
+            negative_prompt=given.negative_prompt,
+            width=given.width,
+            height=given.height,
+            seed=given.seed,
+        ),
         renderer=ImageRenderer(),
         tokens=tokens,
         prompt_tokens=tokens,
         units=1,
-        sampling={
-            "steps": given.num_inference_steps or DEFAULT_STEPS,
-            "guidance": DEFAULT_GUIDANCE if given.guidance_scale is None else given.guidance_scale,
-        },
+        options=DrawingOptions(
+            steps=given.num_inference_steps or DEFAULT_STEPS,
+            guidance=DEFAULT_GUIDANCE if given.guidance_scale is None else given.guidance_scale,
+        ),
     )
 
 

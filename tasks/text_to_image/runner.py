@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tasks.text_to_image.endpoints import MAX_IMAGES, MAX_SEED, MAX_STEPS
 from tasks.text_to_image.pipeline import (
     load_pipeline,
     load_prompt_tokenizer,
@@ -21,6 +20,7 @@ from tasks.text_to_image.pipeline import (
     padded,
     text_states,
 )
+from tasks.text_to_image.schema import MAX_SEED, DrawingInputs, DrawingOptions
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import RequestRefused
@@ -28,7 +28,6 @@ from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Pr
 
 # Sides over this multiple of the trained size cost much, and repeat motifs.
 MAX_ENLARGEMENT = 2
-_INPUTS = {"prompt", "negative_prompt", "n", "width", "height", "seed"}
 _SIDE_STEP = 8
 
 
@@ -59,8 +58,7 @@ class _Batch:
 
 
 class TextToImageRunner:
-    """Draws {"prompt", "negative_prompt", "n", "width", "height", "seed"} with options
-    {"steps", "guidance"}.
+    """Draws PNG images.
 
     Image i of a request has the seed `seed` + i, so the same image comes back alone and in a batch
     of others. A cancelled batch ends after the step that is running, once no request wants it.
@@ -93,11 +91,10 @@ class TextToImageRunner:
         self._closing = False
         self._prompts = PromptProcesses(tokenizer, max_length=self._length)
 
-    def prepare(
-        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Prepared:
-        prompts, count, seed = _checked(inputs)
-        settings = (*self._size(inputs), *_settings(options))
+    def prepare(self, request_id: str, inputs: DrawingInputs, options: DrawingOptions) -> Prepared:
+        prompts = [inputs.prompt, inputs.negative_prompt or ""]
+        seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
+        settings = (*self._size(inputs), options.steps, options.guidance)
         try:
             tokens = self._prompts.encode_texts(request_id, prompts)
         except PromptCancelled:
@@ -109,9 +106,9 @@ class TextToImageRunner:
                 size=settings[0] * settings[1],
                 bucket=settings,
             )
-            for number in range(count)
+            for number in range(inputs.n)
         ]
-        return Prepared(items=items, prompt_tokens=len(tokens[0]), units=count)
+        return Prepared(items=items, prompt_tokens=len(tokens[0]), units=inputs.n)
 
     def collate(self, items: Sequence[Item]) -> _Batch:
         drawings: list[_Drawing] = [item.payload for item in items]
@@ -174,46 +171,20 @@ class TextToImageRunner:
         pipe._interrupt = self._closing or self._running <= self._cancelled
         return {}
 
-    def _size(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
-        width = inputs.get("width") or self._width
-        height = inputs.get("height") or self._height
+    def _size(self, inputs: DrawingInputs) -> tuple[int, int]:
+        width = inputs.width or self._width
+        height = inputs.height or self._height
         for name, side, native in (
             ("width", width, self._width),
             ("height", height, self._height),
         ):
             most = MAX_ENLARGEMENT * native
-            if type(side) is not int or side % _SIDE_STEP or not _SIDE_STEP <= side <= most:
+            if side % _SIDE_STEP or not _SIDE_STEP <= side <= most:
                 raise RequestRefused(
                     f"The {name} must be a multiple of {_SIDE_STEP} up to {most}; this model draws "
                     f"best at {self._width}x{self._height}."
                 )
         return width, height
-
-
-def _checked(inputs: Mapping[str, Any]) -> tuple[list[str], int, int]:
-    """Return prompt and negative prompt, the number of images and the first seed."""
-    prompt, negative = inputs.get("prompt"), inputs.get("negative_prompt")
-    count, seed = inputs.get("n", 1), inputs.get("seed")
-    if set(inputs) - _INPUTS or not isinstance(prompt, str) or not prompt:
-        raise RequestRefused("A request needs a prompt.")
-    if negative is not None and not isinstance(negative, str):
-        raise RequestRefused("The negative prompt must be text.")
-    if type(count) is not int or not 1 <= count <= MAX_IMAGES:
-        raise RequestRefused(f"n must be 1 to {MAX_IMAGES}.")
-    if seed is not None and (type(seed) is not int or not 0 <= seed <= MAX_SEED):
-        raise RequestRefused(f"The seed must be a whole number from 0 to {MAX_SEED}.")
-    return [prompt, negative or ""], count, secrets.randbelow(2**32) if seed is None else seed
-
-
-def _settings(options: Mapping[str, Any]) -> tuple[int, float]:
-    steps, guidance = options.get("steps"), options.get("guidance")
-    if set(options) != {"steps", "guidance"}:
-        raise RequestRefused("The options are steps and guidance.")
-    if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
-        raise RequestRefused(f"steps must be 1 to {MAX_STEPS}.")
-    if not isinstance(guidance, (int, float)) or not 1 <= guidance <= 50:
-        raise RequestRefused("guidance must be 1 to 50.")
-    return steps, float(guidance)
 
 
 def _png(image: Any) -> bytes:

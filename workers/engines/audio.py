@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-from workers.engines.runner import Media
+from registry.catalog.inputs import Media
 
 FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "MPEG"})
 RATES = (4_000, 192_000)

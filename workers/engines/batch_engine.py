@@ -145,7 +145,7 @@ class BatchEngine:
 
     def _work(self, request: EngineRequest, sink: Sink) -> _Work:
         """Return the validated request. Raises RequestRefused and Cancelled."""
-        prepared = self._runner.prepare(request.request_id, request.inputs, request.sampling)
+        prepared = self._runner.prepare(request.request_id, request.inputs, request.options)
         if not prepared.items:
             raise RequestRefused("The request holds no input.")
         return _Work(

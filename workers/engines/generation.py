@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from registry.catalog.generation import GenerationInputs, SamplingOptions
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
 from workers.engines.likelihood import measure_references
@@ -169,14 +170,12 @@ class GenerationEngine:
             torch.cuda.empty_cache()
 
     def _row(self, request: EngineRequest, sink: Sink) -> Row:
-        """Return the validated row of a request. Raises RequestRefused.
-
-        Evaluations set `reference`, an answer whose likelihood is measured beside the generation.
-        """
-        options = dict(request.sampling)
-        reference = options.pop("reference", None)
-        sampling = Sampling.parse(options)
-        prompt = self._prompts.encode(request.request_id, request.inputs)
+        """Return the row of a request. Raises RequestRefused."""
+        inputs, options = request.inputs, request.options
+        if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
+            raise RequestRefused("This model generates text from messages or a prompt.")
+        sampling = Sampling.of(options)
+        prompt = self._prompts.encode(request.request_id, inputs)
         room = self.max_context - len(prompt)
         if room < (sampling.max_tokens or 1):
             raise RequestRefused(
@@ -193,11 +192,13 @@ class GenerationEngine:
             text=TextStream(self._tokenizer, sampling.stop),
             sink=sink,
             generator=sampling.generator(),
-            reference=[] if reference is None else self._reference(request, reference)[:room],
+            reference=self._reference(request.request_id, options.reference)[:room],
         )
 
-    def _reference(self, request: EngineRequest, text: str) -> list[int]:
-        (tokens,) = self._prompts.encode_texts(request.request_id, [text], special_tokens=False)
+    def _reference(self, request_id: str, text: str | None) -> list[int]:
+        if text is None:
+            return []
+        (tokens,) = self._prompts.encode_texts(request_id, [text], special_tokens=False)
         return [*tokens, self._tokenizer.eos_token_id]
 
     def _command(self, action: Callable[[], None]) -> None:

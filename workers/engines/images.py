@@ -13,8 +13,8 @@ import transformers
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from registry.catalog.inputs import Media
 from workers.engines.architectures import UnsupportedModel, read_json
-from workers.engines.runner import Media
 
 MAX_PIXELS = 40_000_000
 # Processors scale the shorter side: a narrow image would become a gigantic one.

@@ -13,6 +13,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
+from registry.catalog.generation import GenerationInputs
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import BoundedProcess, Declined, Ended, Limits, ProcessSource
 from workers.engines.protocol import RequestRefused
@@ -61,21 +62,21 @@ class PromptProcesses:
         except Ended as error:
             raise UnsupportedModel(f"The tokenizer cannot be loaded: {error}.") from error
 
-    def encode(self, request_id: str, inputs: dict[str, Any]) -> list[int]:
-        """The prompt's tokens: {"messages": […]} by the chat template, {"prompt": str} as it is.
+    def encode(self, request_id: str, inputs: GenerationInputs) -> list[int]:
+        """Return the prompt's tokens: messages go through the chat template.
 
         Raises:
-            RequestRefused: Neither or both are given, the template refuses the messages, or a limit
-                was exceeded.
+            RequestRefused: The template refuses the messages, or a limit was exceeded.
             PromptCancelled: `cancel` was called.
         """
-        if set(inputs) == {"prompt"} and isinstance(inputs["prompt"], str):
-            request = {"do": "texts", "texts": [inputs["prompt"]], "special_tokens": True}
-        elif set(inputs) == {"messages"}:
-            self._check_messages(inputs["messages"])
-            request = {"do": "messages", "messages": inputs["messages"]}
+        request: dict[str, Any]
+        if inputs.messages is None:
+            request = {"do": "texts", "texts": [inputs.prompt], "special_tokens": True}
+        elif not self._setup["template"]:
+            raise RequestRefused("This model has no chat template; send a prompt instead.")
         else:
-            raise RequestRefused("A request needs either messages or one prompt.")
+            messages = [message.model_dump() for message in inputs.messages]
+            request = {"do": "messages", "messages": messages}
         (tokens,) = self._rows(self._ask(request_id, request), 1)
         if not tokens:
             raise RequestRefused("The prompt is empty.")
@@ -123,17 +124,6 @@ class PromptProcesses:
         for process in idle:
             process.close()
         self._source.close()
-
-    def _check_messages(self, messages: Any) -> None:
-        if not isinstance(messages, list) or not messages:
-            raise RequestRefused("messages must be a list of at least one message.")
-        for message in messages:
-            if not isinstance(message, dict) or not all(
-                isinstance(message.get(key), str) for key in ("role", "content")
-            ):
-                raise RequestRefused("Every message needs a role and a content, both text.")
-        if not self._setup["template"]:
-            raise RequestRefused("This model has no chat template; send a prompt instead.")
 
     def _rows(self, result: bytes, count: int) -> list[list[int]]:
         """The rows of tokens in a result, which the model's own code may have forged."""

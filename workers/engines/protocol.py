@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from registry.catalog.inputs import Inputs, NoOptions, Options
 from workers.wire import Event
 
 Sink = Callable[[Event], None]
@@ -21,17 +22,17 @@ Sink = Callable[[Event], None]
 class EngineRequest:
     """One request. `adapter` names a loaded adapter; None means the base as it is.
 
-    `inputs` and `sampling` are as in `workers.wire.InferenceRequest`.
+    `inputs` and `options` are instances of the task's schemas.
     """
 
     request_id: str
-    inputs: dict[str, Any]
-    sampling: dict[str, Any] = field(default_factory=dict)
+    inputs: Inputs
+    options: Options = field(default_factory=NoOptions)
     adapter: str | None = None
 
 
 class RequestRefused(Exception):
-    """The request does not fit this engine: unknown adapter, prompt too long, bad sampling.
+    """The request does not fit this engine: unknown adapter, prompt too long.
 
     Attributes:
         code: OpenAI's error code, such as `context_length_exceeded`.

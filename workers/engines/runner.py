@@ -9,13 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Protocol
-
-from workers.engines.protocol import RequestRefused
-
-# A file of media in a request's inputs: a binary stream while serving, a path while measuring.
-Media = Path | IO[bytes]
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +67,11 @@ class Runner(Protocol):
 
     limits: BatchLimits
 
-    def prepare(
-        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Prepared:
-        """Validate a request and turn it into items. Any number of threads may call it.
+    def prepare(self, request_id: str, inputs: Any, options: Any) -> Prepared:
+        """Turn a request into items. Any number of threads may call it.
 
-        Media in `inputs` are binary streams, or `pathlib.Path`s, of files that were checked by
-        content.
+        `inputs` and `options` are instances of the task's `input_schema` and `option_schema`; media
+        are binary streams, or `pathlib.Path`s, of files that were checked by content.
 
         Raises:
             RequestRefused: the request does not fit this model.
@@ -100,12 +92,3 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free what the runner holds beside the model."""
-
-
-def one_media(inputs: Mapping[str, Any], name: str) -> Media:
-    """Return the file in inputs that hold `name` alone. Raises RequestRefused."""
-    media: Any = inputs.get(name)
-    if set(inputs) != {name} or not (isinstance(media, Path) or hasattr(media, "read")):
-        raise RequestRefused(f"A request needs {name}, one file.")
-    file: Media = media
-    return file

@@ -1,28 +1,23 @@
-"""What a request may ask of sampling, and drawing the next token of every row at once."""
+"""Sampling of a request, and drawing the next token of every row at once."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from workers.engines.protocol import RequestRefused
+from registry.catalog.generation import SamplingOptions
 
 DEFAULT_MAX_TOKENS = 512
-MAX_STOPS = 16
-MAX_STOP_CHARS = 256
 MIN_TEMPERATURE = 1e-3  # below it the choice is greedy, and a division would overflow
 NUCLEUS_GUESS = 512  # candidates looked at before falling back on the whole vocabulary
-_KNOWN = {"max_tokens", "temperature", "top_p", "stop", "seed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Validated sampling of one request; `max_tokens` None means as many as are sensible."""
+    """Sampling of one request; `max_tokens` None means as many as are sensible."""
 
     max_tokens: int | None
     temperature: float
@@ -35,25 +30,14 @@ class Sampling:
         return self.temperature < MIN_TEMPERATURE
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> Sampling:
-        """Absent and null fields take OpenAI's defaults. Raises RequestRefused."""
-        unknown = sorted(set(raw) - _KNOWN)
-        if unknown:
-            raise RequestRefused(f"This model does not take {', '.join(unknown)}.")
-        seed = raw.get("seed")
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise RequestRefused("seed must be an integer.")
-        max_tokens = raw.get("max_tokens")
-        if max_tokens is not None and (
-            isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1
-        ):
-            raise RequestRefused("max_tokens must be an integer of at least 1.")
+    def of(cls, options: SamplingOptions) -> Sampling:
+        """Return the sampling that a request's options state."""
         return cls(
-            max_tokens=max_tokens,
-            temperature=_number(raw, "temperature", 1.0, 0.0, 2.0),
-            top_p=_number(raw, "top_p", 1.0, 0.0, 1.0),
-            stop=_stops(raw.get("stop")),
-            seed=seed,
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            stop=tuple(options.stop),
+            seed=options.seed,
         )
 
     def generator(self) -> torch.Generator | None:
@@ -66,27 +50,6 @@ class Sampling:
         else:
             generator.manual_seed(self.seed % 2**63)
         return generator
-
-
-def _number(raw: dict[str, Any], name: str, default: float, low: float, high: float) -> float:
-    value = raw.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RequestRefused(f"{name} must be a number.")
-    if not low <= value <= high:
-        raise RequestRefused(f"{name} must lie between {low:g} and {high:g}.")
-    return float(value)
-
-
-def _stops(raw: Any) -> tuple[str, ...]:
-    stops = [raw] if isinstance(raw, str) else raw or []
-    if not isinstance(stops, list | tuple) or len(stops) > MAX_STOPS:
-        raise RequestRefused(f"stop must be a string or at most {MAX_STOPS} strings.")
-    for stop in stops:
-        if not isinstance(stop, str) or not 1 <= len(stop) <= MAX_STOP_CHARS:
-            raise RequestRefused(f"A stop must be a string of 1 to {MAX_STOP_CHARS} characters.")
-    return tuple(stops)
 
 
 def choose(

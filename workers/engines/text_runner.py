@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.results import Label
 from workers.engines.architectures import read_json
 from workers.engines.loading import load_model, load_tokenizer
 from workers.engines.prompts import PromptCancelled, PromptProcesses
-from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
-
-MAX_INPUTS = 2_048
-MAX_INPUT_CHARS = 100_000
 
 
 class TextRunner:
-    """Reads {"input": [text, …]} into tokens and pads them; a subclass adds `run` and `split`.
+    """Turns `TextInputs` into tokens and pads them; a subclass adds `run` and `split`.
 
     Texts longer than the model reads are cut, as sentence-transformers cuts them; usage counts the
     tokens that were read.
@@ -43,12 +41,8 @@ class TextRunner:
             tokenizer, max_length=_max_length(folder, self.model, tokenizer)
         )
 
-    def prepare(
-        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Prepared:
-        refuse_options(options)
-        texts = checked_texts(inputs)
-        rows = self.encode(request_id, texts)
+    def prepare(self, request_id: str, inputs: TextInputs, options: NoOptions) -> Prepared:
+        rows = self.encode(request_id, inputs.input)
         return Prepared(
             items=[Item(row, size=len(row)) for row in rows],
             prompt_tokens=sum(map(len, rows)),
@@ -87,28 +81,7 @@ class TextRunner:
         self._prompts.close()
 
 
-def refuse_options(options: Mapping[str, Any]) -> None:
-    """Raise RequestRefused when a request sets an option."""
-    if given := sorted(name for name, value in options.items() if value is not None):
-        raise RequestRefused(f"This model does not take {', '.join(given)}.")
-
-
-def checked_texts(inputs: Mapping[str, Any]) -> list[str]:
-    """Return the texts of {"input": [text, …]}. Raises RequestRefused."""
-    texts = inputs.get("input")
-    if set(inputs) != {"input"} or not isinstance(texts, list) or not texts:
-        raise RequestRefused("A request needs input, a list of at least one text.")
-    if len(texts) > MAX_INPUTS:
-        raise RequestRefused(f"input holds {len(texts)} texts; at most {MAX_INPUTS} are taken.")
-    for text in texts:
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_INPUT_CHARS:
-            raise RequestRefused(
-                f"Every input must be a text of 1 to {MAX_INPUT_CHARS} characters."
-            )
-    return texts
-
-
-def ranked_labels(logits: Tensor, labels: Sequence[str]) -> list[list[dict[str, Any]]]:
+def ranked_labels(logits: Tensor, labels: Sequence[str]) -> list[list[Label]]:
     """Return [{label, score}, …] for each row of `logits` [rows, labels], best first; the scores
     of a row sum to 1."""
     scores, order = logits.float().softmax(dim=-1).sort(dim=-1, descending=True)

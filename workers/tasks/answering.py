@@ -10,7 +10,13 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
+from pydantic import ValidationError
+
 from governance.errors import DomainError
+from registry.catalog import TASKS
+from registry.catalog.declaration import Task
+from registry.catalog.inputs import Inputs, Options
+from registry.catalog.requests import invalid
 from registry.media.store import MediaReference, media_open, media_put
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
@@ -138,11 +144,12 @@ class Answerer:
 
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
         answer.started()
+        inputs, options = typed(TASKS[request.task], request.inputs, request.options)
         loaded.engine.submit(
             EngineRequest(
                 request_id=request.request_id,
-                inputs=_with_media(request.inputs),
-                sampling=request.sampling,
+                inputs=inputs,
+                options=options,
                 adapter=loaded.adapter,
             ),
             answer,
@@ -180,6 +187,21 @@ class Answerer:
         if now >= min(request.expires_at or loaded.plan.expires_at, loaded.plan.expires_at):
             return Failed("release_expired", f"The release of {name} has expired.", 403)
         return None
+
+
+def typed(task: Task, inputs: dict[str, Any], options: dict[str, Any]) -> tuple[Inputs, Options]:
+    """Return inputs and options as the schemas of the task, media as binary streams.
+
+    Raises:
+        RequestRefused: they do not fit the schemas, or a file is gone.
+    """
+    try:
+        return (
+            task.input_schema.model_validate(_with_media(inputs)),
+            task.option_schema.model_validate(options),
+        )
+    except ValidationError as error:
+        raise RequestRefused(invalid(error).message) from None
 
 
 def _with_media(inputs: dict[str, Any]) -> dict[str, Any]:

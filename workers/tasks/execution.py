@@ -228,6 +228,7 @@ def evaluation_plan(task: Task) -> EvaluationPlan:
         architectures=task.architectures,
         request=task.evaluation.request,
         score=task.evaluation.score,
+        result_type=task.result_type,
         media_columns=tuple(media_columns(task.row)),
     )
 

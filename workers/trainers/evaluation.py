@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from registry.catalog.inputs import Inputs, Options
+from registry.catalog.requests import invalid
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused
@@ -21,6 +25,7 @@ from workers.trainers.material import read_rows
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,
+    EvaluationPlan,
     EvaluationRequest,
     EvaluationResult,
     Progress,
@@ -33,6 +38,7 @@ IN_FLIGHT = 64
 MAX_SHARE_LEFT_OUT = 0.05
 ADAPTER = "version"
 _POLL_S = 0.5
+_RESULTS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     plan = request.plan
     rows = read_rows(request.data_file, lambda row: True, "the task's schema")
     rows = [_with_media(row, plan.media_columns, request.media) for row in rows[: request.max_rows]]
-    asked = [plan.request(row) for row in rows]
+    asked = [_request(plan, number, row) for number, row in enumerate(rows)]
     passes = 1 if request.base is None else 2
     engine = _load(request)
     try:
@@ -81,6 +87,8 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
         base = run.answer(asked, None) if request.base is not None else None
     finally:
         engine.close()
+    for outcomes in (found, base or []):
+        _check_results(plan, outcomes)
     kept = [index for index, outcome in enumerate(found) if outcome is not None]
     left_out = len(rows) - len(kept)
     if left_out > MAX_SHARE_LEFT_OUT * len(rows):
@@ -108,6 +116,28 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     if left_out:
         result.details["rows_left_out"] = left_out
     return result
+
+
+def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[Inputs, Options]:
+    try:
+        return plan.request(row)
+    except ValidationError as error:
+        raise BadMaterial(f"Row {number + 1} makes no request: {invalid(error)}") from error
+
+
+def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> None:
+    """Raise BadMaterial when a runner returns another type than its task declares."""
+    if plan.result_type is None:
+        return
+    declared = TypeAdapter(list[plan.result_type], config=_RESULTS)  # type: ignore[name-defined]
+    for number, outcome in enumerate(outcomes):
+        try:
+            declared.validate_python([] if outcome is None else outcome.results)
+        except ValidationError as error:
+            raise BadMaterial(
+                f"The result of row {number + 1} is not of the type that the task declares: "
+                f"{invalid(error)}"
+            ) from error
 
 
 def _with_media(row: dict[str, Any], columns: Sequence[str], folder: Path | None) -> dict[str, Any]:
@@ -173,7 +203,7 @@ class _Run:
         self.refusal = ""
 
     def answer(
-        self, asked: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], adapter: str | None
+        self, asked: Sequence[tuple[Inputs, Options]], adapter: str | None
     ) -> list[Outcome | None]:
         """Return the outcome of each request; None where the engine refused it.
 
@@ -187,8 +217,8 @@ class _Run:
             sink = _Pending(self._one_less)
             request = EngineRequest(
                 request_id=f"{adapter or 'alone'}-{number}",
-                inputs=dict(inputs),
-                sampling=dict(options),
+                inputs=inputs,
+                options=options,
                 adapter=adapter,
             )
             with self._changed:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from registry.catalog.inputs import Inputs, Options
+
 
 class Cancelled(Exception):
     """`Progress.should_stop` said so; nothing was delivered."""
@@ -76,8 +78,9 @@ class EvaluationPlan:
     engine: str
     runner: str
     architectures: tuple[str, ...]
-    request: Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Any]]]
+    request: Callable[[dict[str, Any]], tuple[Inputs, Options]]
     score: str
+    result_type: Any = None
     media_columns: tuple[str, ...] = ()
 
 

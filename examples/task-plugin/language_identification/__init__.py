@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from language_identification.endpoint import read_inputs
+from language_identification.endpoint import LanguageRequest, read_inputs
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
@@ -23,6 +23,8 @@ from registry.catalog.declaration import (
     Unit,
 )
 from registry.catalog.endpoints import Endpoint
+from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.results import Label
 
 
 class LabeledText(BaseModel):
@@ -46,9 +48,9 @@ class Hyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
     """Return the inputs and options of the request that identifies the row's language."""
-    return {"inputs": [row["text"]]}, {}
+    return TextInputs(input=[row["text"]]), NoOptions()
 
 
 TASK = Task(
@@ -62,7 +64,13 @@ TASK = Task(
     engine=BATCH,
     runner="language_identification.runner:LanguageRunner",
     unit=Unit.CHARACTERS,
-    endpoints=(Endpoint("/v1/tasks/language-identification", read_inputs, named=True),),
+    input_schema=TextInputs,
+    result_type=list[Label],
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/language-identification", read_inputs, named=True, request=LanguageRequest
+        ),
+    ),
     sample={"inputs": "Bitte geben Sie eine gültige E-Mail-Adresse ein."},
     playground=Playground(
         body={"inputs": "$text"}, text="Bitte geben Sie eine gültige E-Mail-Adresse ein."

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.requests import Body, Inputs, Strict, as_list, estimate_tokens, parse
+from registry.catalog.inputs import TextInputs
+from registry.catalog.requests import Body, Strict, Texts, as_list, estimate_tokens, parse
 
 
 class Parameters(Strict):
@@ -20,7 +21,7 @@ class Parameters(Strict):
 class LanguageRequest(Strict):
     """One text, or a list of texts."""
 
-    inputs: Inputs
+    inputs: Texts
     parameters: Parameters = Parameters()
 
 
@@ -31,7 +32,7 @@ def read_inputs(body: Body, request_id: str, name: str) -> Plan:
     tokens = estimate_tokens(texts)
     return Plan(
         model=name,
-        inputs={"inputs": texts},
+        inputs=TextInputs(input=texts),
         renderer=LanguageRenderer(request.parameters.top_k),
         tokens=tokens,
         prompt_tokens=tokens,

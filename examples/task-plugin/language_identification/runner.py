@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import vstack
 
 from language_identification.ngrams import features, load, softmax
+from registry.catalog.inputs import NoOptions, TextInputs
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Item, Prepared
@@ -30,15 +31,10 @@ class LanguageRunner:
         if not self._labels:
             raise UnsupportedModel("The model knows no language yet; fine-tune it first.")
 
-    def prepare(
-        self, request_id: str, inputs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Prepared:
-        texts = inputs.get("inputs")
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise RequestRefused("inputs must be a list of texts.")
-        for text in texts:
-            if not 1 <= len(text) <= MAX_CHARACTERS:
-                raise RequestRefused(f"Each input must have 1 to {MAX_CHARACTERS:,} characters.")
+    def prepare(self, request_id: str, inputs: TextInputs, options: NoOptions) -> Prepared:
+        texts = inputs.input
+        if any(len(text) > MAX_CHARACTERS for text in texts):
+            raise RequestRefused(f"Each input must have 1 to {MAX_CHARACTERS:,} characters.")
         rows = features(texts, self._weights.shape[1])
         return Prepared(
             items=[Item(rows[index], size=len(text)) for index, text in enumerate(texts)],

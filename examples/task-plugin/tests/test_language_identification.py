@@ -12,11 +12,12 @@ from language_identification import TASK
 from language_identification.endpoint import read_inputs
 from language_identification.material import write
 from language_identification.ngrams import BUCKETS, load, save
-from language_identification.runner import LanguageRunner
+from language_identification.runner import MAX_CHARACTERS, LanguageRunner
 from language_identification.train import train
 
 from governance.errors import InvalidInput
 from registry.catalog.endpoints import Answer
+from registry.catalog.inputs import NoOptions, TextInputs
 from registry.catalog.requests import Body
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import RequestRefused
@@ -80,7 +81,7 @@ def runner(folder: Path) -> LanguageRunner:
 
 
 def ranked(loaded: LanguageRunner, *texts: str) -> list[Any]:
-    items = loaded.prepare("r1", {"inputs": list(texts)}, {}).items
+    items = loaded.prepare("r1", TextInputs(input=list(texts)), NoOptions()).items
     return loaded.split(loaded.run(loaded.collate(items)), items)
 
 
@@ -100,7 +101,7 @@ def test_a_trained_version_names_the_language_of_texts_that_it_has_not_seen(vers
     answers = ranked(loaded, GERMAN, "Vous devez vous connecter pour voir cette page.")
     assert [answer[0]["label"] for answer in answers] == ["de", "fr"]
     assert sum(each["score"] for each in answers[0]) == pytest.approx(1)
-    assert loaded.prepare("r2", {"inputs": [GERMAN]}, {}).units == len(GERMAN)
+    assert loaded.prepare("r2", TextInputs(input=[GERMAN]), NoOptions()).units == len(GERMAN)
 
 
 def test_a_text_gets_the_same_scores_alone_and_in_a_batch(version: Path) -> None:
@@ -185,17 +186,17 @@ def test_the_initial_model_cannot_be_served(material: Path) -> None:
         runner(material / "initial")
 
 
-@pytest.mark.parametrize("inputs", [{}, {"inputs": "a"}, {"inputs": [""]}, {"inputs": ["a", 3]}])
-def test_the_runner_refuses_inputs_that_are_not_texts(version: Path, inputs: Any) -> None:
-    with pytest.raises(RequestRefused):
-        runner(version).prepare("r1", inputs, {})
+def test_the_runner_refuses_texts_that_are_too_long(version: Path) -> None:
+    long = TextInputs(input=["a" * (MAX_CHARACTERS + 1)])
+    with pytest.raises(RequestRefused, match="1 to 20,000 characters"):
+        runner(version).prepare("r1", long, NoOptions())
 
 
 def test_a_request_is_one_text_or_many_and_costs_its_characters() -> None:
     for inputs in (GERMAN, [GERMAN]):
         body = Body("application/json", json.dumps({"inputs": inputs}).encode())
         plan = read_inputs(body, "req_1", "languages")
-        assert (plan.model, plan.inputs) == ("languages", {"inputs": [GERMAN]})
+        assert (plan.model, plan.inputs) == ("languages", TextInputs(input=[GERMAN]))
         assert plan.units == len(GERMAN)
         results = [[{"label": "de", "score": 1.0}]]
         assert plan.renderer.whole(Answer("stop", 0, 0, results=results)) == results

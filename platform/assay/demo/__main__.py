@@ -18,7 +18,17 @@ from rich.progress import Progress
 from assay.demo.client import Refused
 from assay.demo.company import DEPARTMENTS, EVERYONE, open_for_business
 from assay.demo.stage import Stage, StepFailed
-from assay.demo.story import adapt, govern, intake, lives, modalities, prove, release, use
+from assay.demo.story import (
+    adapt,
+    every_family,
+    govern,
+    intake,
+    lives,
+    modalities,
+    prove,
+    release,
+    use,
+)
 from assay.local import materials
 from assay.local.stack import ROOT, Stack
 
@@ -43,6 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         "--check", action="store_true", help="run every step with its assertions, then exit"
     )
     parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also train, measure, release and call one model of every family (at most 40 min)",
+    )
+    parser.add_argument(
         "--reset", action="store_true", help="delete the demo's data and start over"
     )
     parser.add_argument("--port", type=int, help="port of the portal (default: a free port)")
@@ -54,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stack = Stack(folder, demo=True, port=options.port)
     try:
-        return _run(console, stack, folder, _fetch(console), check=options.check)
+        return _run(console, stack, folder, _fetch(console), check=options.check, every=options.all)
     except KeyboardInterrupt:
         console.print("\nStopping all services.")
         return 0
@@ -70,14 +85,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(
-    console: Console, stack: Stack, folder: Path, fetched: dict[str, Path], *, check: bool
+    console: Console,
+    stack: Stack,
+    folder: Path,
+    fetched: dict[str, Path],
+    *,
+    check: bool,
+    every: bool,
 ) -> int:
     started = time.monotonic()
     stage = Stage(console=console, stack=stack, folder=folder, materials=fetched)
     step = "start"
     try:
         _start(stage)
-        for name, run in STEPS:
+        steps = (*STEPS, ("every family", every_family.run)) if every else STEPS
+        for name, run in steps:
             step = name
             run(stage)
         stage.authenticators.remove_all()

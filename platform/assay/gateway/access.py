@@ -197,6 +197,19 @@ def visible_deployments(
     return found
 
 
+def known_task(snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances) -> str:
+    """Return the task of a deployment that `key` may know of; empty when there is none."""
+    entry = snapshot.deployments.get(name)
+    if entry is None:
+        return ""
+    actor, action = key.principal, Action.DEPLOYMENT_INVOKE
+    context = circumstances.context(entry)
+    known = decide(snapshot.policy, actor, action, entry.resource, context).allowed or may_know_of(
+        snapshot.policy, actor, action, entry.resource, context
+    )
+    return entry.task if known else ""
+
+
 def _expired(entry: DeploymentEntry) -> str:
     return f"Release {entry.release} is expired." if entry.expires_at <= time.time() else ""
 

@@ -14,6 +14,7 @@ from assay.gateway.access import (
     ModelUnknown,
     Refused,
     declared_classification,
+    known_task,
     model_unknown,
     require_ready,
     visible_deployments,
@@ -27,7 +28,7 @@ from assay.gateway.authentication import (
 )
 from assay.gateway.call import Call
 from assay.gateway.database_probe import DatabaseProbe
-from assay.gateway.endpoints import Route, find_route, routes
+from assay.gateway.endpoints import Route, find_route, named_model, routes
 from assay.gateway.errors import (
     NoSuchPath,
     WrongMethod,
@@ -56,8 +57,8 @@ from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action
 from registry.catalog import TASKS
-from registry.catalog.endpoints import dumps
-from registry.catalog.requests import RequestInvalid, printable
+from registry.catalog.endpoints import Endpoint, dumps
+from registry.catalog.requests import Body, RequestInvalid, printable
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _label(path: str) -> str:
         return path
     route, name = find_route(path)
     if route is not None:
-        return f"{route.endpoint.path}/{{model}}" if name else path
+        return f"{route.path}/{{model}}" if name else path
     return f"{_MODELS}/{{id}}" if path.startswith(f"{_MODELS}/") else "other"
 
 
@@ -180,7 +181,7 @@ class Opening:
 async def _infer(
     runtime: Runtime, call: Call, opening: Opening, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    if opening.route.endpoint.takes_media:
+    if opening.route.takes_media:
         media = runtime.media.open(opening.token.public_id)
     else:
         media = runtime.media.answering()
@@ -200,13 +201,14 @@ async def _run(
     receive: Receive,
     send: Send,
 ) -> None:
-    endpoint, token = opening.route.endpoint, opening.token
+    route, token = opening.route, opening.token
     limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
-    body = await read_body(scope, receive, limit, endpoint.content_types)
+    body = await read_body(scope, receive, limit, route.content_types)
+    endpoint = await _endpoint(runtime, call, opening, body)
     if media.received:
         plan = await media.read(endpoint, body, call.request_id, opening.name)
     else:
-        plan = endpoint.read(body, call.request_id, opening.name)
+        plan = endpoint.plan(body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream
     circumstances = replace(opening.circumstances, tokens=plan.tokens)
     application = Application(token, circumstances, plan.model, opening.session)
@@ -216,11 +218,11 @@ async def _run(
     admitted = application.admit(snapshot)
     call.key, call.deployment = admitted.key, admitted.deployment
     call.decision, call.context = admitted.decision, admitted.context
-    if call.deployment.task != opening.route.task:
+    if call.deployment.task not in route.endpoints:
         right = endpoint_of(call.deployment)
         raise RequestInvalid(
             f"Deployment {call.deployment.name} is for {call.deployment.task}"
-            + (f"; use POST {right} instead of {endpoint.path}." if right else "."),
+            + (f"; use POST {right} instead of {route.path}." if right else "."),
             param="model",
             code="wrong_endpoint",
         )
@@ -228,6 +230,19 @@ async def _run(
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so no request is let through.", retry_after=2)
     await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
+
+
+async def _endpoint(runtime: Runtime, call: Call, opening: Opening, body: Body) -> Endpoint:
+    """Return the endpoint of the deployment's task, where several tasks share the path.
+
+    A deployment that the key may not know of is read like one that does not exist.
+    """
+    route = opening.route
+    if len(route.endpoints) == 1 or call.key is None:
+        return route.first
+    snapshot = await runtime.refresher.knowing(opening.token.public_id)
+    task = known_task(snapshot, call.key, named_model(body), opening.circumstances)
+    return route.endpoints.get(task, route.first)
 
 
 async def _list_models(call: Call, visible: list[tuple[DeploymentEntry, bool]], send: Send) -> None:

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from pydantic_core import from_json
+
 from registry.catalog import TASKS
 from registry.catalog.endpoints import Endpoint
+from registry.catalog.requests import Body
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One endpoint and the task that it serves."""
+    """A path, and the endpoint of each task that declares it, the first task's first."""
 
-    task: str
-    endpoint: Endpoint
+    path: str
+    endpoints: Mapping[str, Endpoint]
+
+    @property
+    def first(self) -> Endpoint:
+        """Return the endpoint that answers while the task is not known."""
+        return next(iter(self.endpoints.values()))
+
+    @property
+    def takes_media(self) -> bool:
+        return any(endpoint.takes_media for endpoint in self.endpoints.values())
+
+    @property
+    def content_types(self) -> tuple[str, ...]:
+        """Return the content types that any of the endpoints takes."""
+        every = (each for endpoint in self.endpoints.values() for each in endpoint.content_types)
+        return tuple(dict.fromkeys(every))
 
 
 @cache
 def routes() -> dict[str, Route]:
-    """Return every endpoint by its path, without a deployment's name at the end."""
-    return {
-        endpoint.path: Route(task.name, endpoint)
-        for task in TASKS.values()
-        for endpoint in task.endpoints
-    }
+    """Return every route by its path, without a deployment's name at the end."""
+    found: dict[str, dict[str, Endpoint]] = {}
+    for task in TASKS.values():
+        for endpoint in task.endpoints:
+            found.setdefault(endpoint.path, {})[task.name] = endpoint
+    return {path: Route(path, endpoints) for path, endpoints in found.items()}
 
 
 def find_route(path: str) -> tuple[Route | None, str]:
-    """Return the endpoint under `path`, and the deployment that the path names, if any."""
+    """Return the route under `path`, and the deployment that the path names, if any."""
     known = routes()
-    if (route := known.get(path)) is not None and not route.endpoint.named:
+    if (route := known.get(path)) is not None and not route.first.named:
         return route, ""
     head, _, name = path.rpartition("/")
-    if name and (route := known.get(head)) is not None and route.endpoint.named:
+    if name and (route := known.get(head)) is not None and route.first.named:
         return route, name
     return None, ""
+
+
+def named_model(body: Body) -> str:
+    """Return the model that a body in JSON names; empty when it names none."""
+    try:
+        given = from_json(body.data, cache_strings="none")
+    except ValueError:
+        return ""
+    model = given.get("model") if isinstance(given, dict) else None
+    return model if isinstance(model, str) else ""

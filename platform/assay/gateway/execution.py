@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 
@@ -66,7 +66,7 @@ class Execution:
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
         self._media = media
-        self._inputs = plan.inputs
+        self._inputs: dict[str, Any] = {}
         # The most that it can cost; what it is charged when neither worker nor gateway can say.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
@@ -103,6 +103,8 @@ class Execution:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
         if self._media.received:
             self._inputs, self._units = await self._media.store(self._plan, self._deployment.unit)
+        else:
+            self._inputs = self._plan.inputs.to_wire()
         try:
             reservation = await self._runtime.quotas.reserve(
                 entry=self._admission(),
@@ -171,7 +173,7 @@ class Execution:
             task=self._deployment.task,
             reply_stream=self._runtime.replies.stream,
             inputs=self._inputs,
-            sampling=self._plan.sampling,
+            options=self._plan.options.to_wire(),
             stream=self._plan.stream,
             enqueued_at=now,
             deadline=now + timeout_s,

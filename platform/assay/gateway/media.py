@@ -13,7 +13,8 @@ from django.conf import settings
 
 from governance.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
 from governance.usage.units import Unit
-from registry.catalog.endpoints import Endpoint, MediaInput, MediaResult, Plan
+from registry.catalog.endpoints import Endpoint, MediaResult, Plan
+from registry.catalog.inputs import MediaInput
 from registry.catalog.requests import Body
 from registry.media.checks import Media, check_media
 from registry.media.errors import MediaRejected
@@ -94,22 +95,23 @@ class RequestMedia:
             RequestInvalid: the first thing wrong with the body.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, endpoint.read, body, request_id, name)
+        return await loop.run_in_executor(self._threads, endpoint.plan, body, request_id, name)
 
     async def store(self, plan: Plan, unit: Unit) -> tuple[dict[str, Any], int]:
         """Check each media input by content and put a reference in its place.
 
         Returns:
-            The inputs, and the units that the request costs at most.
+            The inputs as they go to the worker, and the units that the request costs at most.
 
         Raises:
             MediaRejected: a file is of another kind, out of bounds, or broken.
             Unavailable: the store is full.
         """
         loop = asyncio.get_running_loop()
-        inputs, media = await loop.run_in_executor(self._threads, self._store, plan.inputs)
+        given = plan.inputs.to_wire()
+        stored, media = await loop.run_in_executor(self._threads, self._store, given)
         self._release()
-        return inputs, _units(plan, unit, media)
+        return stored, _units(plan, unit, media)
 
     def _store(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[Media]]:
         found: list[Media] = []

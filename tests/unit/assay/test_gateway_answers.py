@@ -46,7 +46,7 @@ def test_a_chat_is_answered_whole(stage: Stage) -> None:
             {"role": "user", "content": "Hi"},
         ]
     }
-    assert request.sampling == {
+    assert request.options == {
         "max_tokens": 9,
         "temperature": 0.5,
         "top_p": 0.9,

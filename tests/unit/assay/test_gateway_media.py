@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ConfigDict
 
 from assay.gateway import media as gateway_media
 from assay.gateway.media import MediaDesk, media_body_limit
 from governance.errors import QuotaExceeded, Unavailable
 from governance.usage.units import Unit
-from registry.catalog.endpoints import MediaInput, MediaResult, Plan
+from registry.catalog.endpoints import MediaResult, Plan
+from registry.catalog.inputs import Inputs, MediaInput
 from registry.media.store import MediaReference, media_open, media_put
 from workers.references import contains, is_reference, swapped
 
@@ -37,8 +39,14 @@ def sound(seconds: float) -> bytes:
     return stream.getvalue()
 
 
+class Anything(Inputs):
+    """Inputs of any name."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 def plan(units: int = 0, **inputs: Any) -> Plan:
-    return Plan("m", inputs, renderer=None, tokens=5, prompt_tokens=5, units=units)  # type: ignore[arg-type]
+    return Plan("m", Anything(**inputs), renderer=None, tokens=5, prompt_tokens=5, units=units)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from assay.local.librivox import recordings
 from assay.local.materials import MaterialsUnavailable
 from assay.local.whisper import whisper_base
 from registry.catalog import get_task
-from tests.unit.workers.recording import Answer, Recorder
-from workers.engines.protocol import EngineRequest, RequestRefused
+from tests.unit.workers.recording import Answer, Recorder, asked
+from workers.engines.protocol import RequestRefused
 from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import EvaluationRequest
 from workers.wire import Done
@@ -77,7 +77,7 @@ def recording(path: Path, seconds: float, rate: int = RATE, channels: int = 1) -
 
 def transcribe(engine: Any, path: Any, **options: Any) -> Done:
     answer = Answer()
-    engine.submit(EngineRequest("r", {"audio": path}, options), answer)
+    engine.submit(asked(TASK.name, "r", {"audio": path}, options), answer)
     return answer.done()
 
 
@@ -113,7 +113,7 @@ def test_a_recording_has_the_same_transcript_alone_and_in_a_batch(
     paths = [recording(tmp_path / f"{n}.wav", n) for n in (1, 2.5, 4, 31)]
     answers = [Answer() for _ in paths]
     for number, (path, answer) in enumerate(zip(paths, answers, strict=True)):
-        engine.submit(EngineRequest(f"r{number}", {"audio": path}), answer)
+        engine.submit(asked(TASK.name, f"r{number}", {"audio": path}), answer)
     for path, answer in zip(paths, answers, strict=True):
         together, alone = answer.done().results or [], transcribe(engine, path).results or []
         assert [each["text"] for each in together] == [each["text"] for each in alone]
@@ -223,7 +223,7 @@ def test_what_is_no_recording_is_refused_and_the_engine_goes_on(
         ({"audio": good}, {"beams": 5}),
     ):
         with pytest.raises(RequestRefused):
-            engine.submit(EngineRequest("r", inputs, options), Answer())
+            engine.submit(asked(TASK.name, "r", inputs, options), Answer())
     assert len(transcribe(engine, good, temperature=0.5).results or []) == 1
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from registry.catalog import get_task
-from tests.unit.workers.recording import Answer
-from workers.engines.protocol import EngineRequest, RequestRefused
+from tests.unit.workers.recording import Answer, asked
+from workers.engines.protocol import RequestRefused
 from workers.wire import Done
 
 pytestmark = pytest.mark.torch
@@ -30,7 +30,7 @@ def encoder(minilm: Path) -> Iterator[Any]:
 
 def embed(engine: Any, texts: list[str], **sampling: Any) -> Done:
     answer = Answer()
-    engine.submit(EngineRequest("r", {"input": texts}, sampling), answer)
+    engine.submit(asked("embeddings", "r", {"input": texts}, sampling), answer)
     return answer.done()
 
 
@@ -60,7 +60,7 @@ def test_many_requests_at_once_each_get_their_own(encoder: Any) -> None:
     texts = [f"Sentence number {number}." for number in range(40)]
     answers = [Answer() for _ in texts]
     for number, (text, answer) in enumerate(zip(texts, answers, strict=True)):
-        encoder.submit(EngineRequest(f"r{number}", {"input": [text]}), answer)
+        encoder.submit(asked("embeddings", f"r{number}", {"input": [text]}), answer)
     together = [(answer.done().results or [])[0] for answer in answers]
     whole = embed(encoder, texts).results or []
     for one, other in zip(together, whole, strict=True):
@@ -82,11 +82,11 @@ def test_what_does_not_fit_is_refused(
     encoder: Any, inputs: dict[str, Any], sampling: dict[str, Any]
 ) -> None:
     with pytest.raises(RequestRefused):
-        encoder.submit(EngineRequest("r", inputs, sampling), Answer())
+        encoder.submit(asked("embeddings", "r", inputs, sampling), Answer())
 
 
 def test_an_encoder_takes_no_adapters(encoder: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no adapters"):
         encoder.add_adapter("a", tmp_path)
     with pytest.raises(RequestRefused):
-        encoder.submit(EngineRequest("r", {"input": ["a"]}, {}, "a"), Answer())
+        encoder.submit(asked("embeddings", "r", {"input": ["a"]}, {}, "a"), Answer())

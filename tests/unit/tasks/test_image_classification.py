@@ -14,11 +14,11 @@ from PIL import Image
 
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
-from registry.catalog.endpoints import MediaInput
 from registry.catalog.requests import Body, RequestInvalid
+from tasks.image_classification.schema import LabelOptions
 from tests.unit.tasks.serving import served
-from tests.unit.workers.recording import Answer, Recorder
-from workers.engines.protocol import EngineRequest, RequestRefused
+from tests.unit.workers.recording import Answer, Recorder, asked
+from workers.engines.protocol import RequestRefused
 from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
@@ -42,7 +42,7 @@ def load(folder: Path) -> Any:
 
 def classify(engine: Any, path: Any, **options: Any) -> list[dict[str, Any]]:
     answer = Answer()
-    engine.submit(EngineRequest("r", {"image": path}, options), answer)
+    engine.submit(asked(TASK.name, "r", {"image": path}, options), answer)
     (labels,) = answer.done().results or []
     return list(labels)
 
@@ -91,7 +91,7 @@ def test_an_image_has_the_same_scores_alone_and_in_a_batch(
     paths = [folder / row["image"] for row in rows[:40]]
     answers = [Answer() for _ in paths]
     for number, (path, answer) in enumerate(zip(paths, answers, strict=True)):
-        engine.submit(EngineRequest(f"r{number}", {"image": path}), answer)
+        engine.submit(asked(TASK.name, f"r{number}", {"image": path}), answer)
     for path, answer in zip(paths, answers, strict=True):
         done = answer.done()
         assert done.units == 1
@@ -150,7 +150,7 @@ def test_what_is_no_image_is_refused_and_the_engine_goes_on(engine: Any, tmp_pat
         ({"image": good}, {"top_k": "many"}),
     ):
         with pytest.raises(RequestRefused):
-            engine.submit(EngineRequest("r", inputs, options), Answer())
+            engine.submit(asked(TASK.name, "r", inputs, options), Answer())
     assert len(classify(engine, good)) == 3
 
 
@@ -201,19 +201,20 @@ IMAGE = base64.b64decode(TASK.sample["inputs"])
 def test_an_image_is_the_whole_body(content_type: str) -> None:
     plan = READ(body(IMAGE, content_type), "req_1", "garments")
     assert plan.model == "garments"
-    assert plan.inputs == {"image": MediaInput("image", IMAGE, "inputs")}
-    assert (plan.units, plan.tokens, plan.sampling) == (1, 0, {"top_k": 5})
+    image = plan.inputs.to_wire()["image"]
+    assert (image.kind, image.data, image.param) == ("image", IMAGE, "inputs")
+    assert (plan.units, plan.tokens, plan.options) == (1, 0, LabelOptions(top_k=5))
 
 
 def test_bytes_that_the_hugging_face_client_calls_json_are_an_image() -> None:
     plan = READ(body(IMAGE, "application/json"), "req_1", "garments")
-    assert plan.inputs["image"].data == IMAGE
+    assert plan.inputs.to_wire()["image"].data == IMAGE
 
 
 def test_the_sample_is_an_image_in_json() -> None:
     plan = READ(as_json(**TASK.sample), "req_1", "garments")
-    assert plan.inputs["image"].data == IMAGE
-    assert plan.sampling == {"top_k": 3}
+    assert plan.inputs.to_wire()["image"].data == IMAGE
+    assert plan.options == LabelOptions(top_k=3)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +253,8 @@ def test_the_hugging_face_client_works_unmodified(
         (element,) = client.image_classification(IMAGE, top_k=top_k)
     assert (element.label, element.score) == ("Shirt", 0.9)
     (plan,) = plans
-    assert (plan.model, plan.inputs["image"].data) == ("garments", IMAGE)
-    assert plan.sampling == {"top_k": top_k or 5}
+    assert (plan.model, plan.inputs.to_wire()["image"].data) == ("garments", IMAGE)
+    assert plan.options == LabelOptions(top_k=top_k or 5)
 
 
 def write(path: Path, rows: list[Any]) -> Path:

@@ -13,8 +13,9 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import Plan
 from registry.catalog.requests import Body, RequestInvalid
-from tests.unit.workers.recording import Answer, Recorder
-from workers.engines.protocol import EngineRequest, RequestRefused
+from tasks.rerank.schema import RerankInputs
+from tests.unit.workers.recording import Answer, Recorder, asked
+from workers.engines.protocol import RequestRefused
 from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
@@ -42,7 +43,7 @@ def answered(plan: Plan, scores: list[float]) -> dict[str, Any]:
 
 def test_results_are_sorted_cut_to_top_n_and_carry_documents_when_asked() -> None:
     plan = read(documents=["a", {"text": "b"}, "c"], top_n=2, return_documents=True)
-    assert plan.inputs == {"query": "q", "documents": ["a", "b", "c"]}
+    assert plan.inputs == RerankInputs(query="q", documents=["a", "b", "c"])
     body = answered(plan, [0.25, 0.75, 0.25])
     assert body["results"] == [
         {"index": 1, "relevance_score": 0.75, "document": {"text": "b"}},
@@ -180,7 +181,7 @@ def engine(reranker: Path) -> Any:
 
 def ask(engine: Any, query: str, documents: list[str], **options: Any) -> Any:
     answer = Answer()
-    engine.submit(EngineRequest("r", {"query": query, "documents": documents}, options), answer)
+    engine.submit(asked(TASK.name, "r", {"query": query, "documents": documents}, options), answer)
     return answer.done()
 
 
@@ -229,7 +230,7 @@ def test_the_runner_refuses_what_does_not_fit(
     engine: Any, inputs: dict[str, Any], options: dict[str, Any]
 ) -> None:
     with pytest.raises(RequestRefused):
-        engine.submit(EngineRequest("r", inputs, options), Answer())
+        engine.submit(asked(TASK.name, "r", inputs, options), Answer())
 
 
 @pytest.mark.torch

@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 from registry.catalog import get_task
-from registry.catalog.endpoints import Answer, MediaInput, Plan, Rendered
+from registry.catalog.endpoints import Answer, Plan, Rendered
 from registry.catalog.requests import Body, RequestInvalid
+from tasks.automatic_speech_recognition.schema import SpeechOptions
 from tests.unit.tasks.serving import served
 
 TASK = get_task("automatic-speech-recognition")
@@ -84,10 +85,11 @@ def test_the_sample_is_a_recording() -> None:
 def test_a_form_is_read() -> None:
     plan = read(("language", "de"), ("temperature", "0.4"), ("response_format", "srt"))
     assert plan.model == "scribe"
-    assert plan.inputs == {"audio": MediaInput("audio", AUDIO, "file")}
-    assert plan.sampling == {"language": "de", "temperature": 0.4}
+    audio = plan.inputs.to_wire()["audio"]
+    assert (audio.kind, audio.data, audio.param) == ("audio", AUDIO, "file")
+    assert plan.options == SpeechOptions(language="de", temperature=0.4)
     assert plan.tokens == 0
-    assert read().sampling == {"temperature": 0.0}
+    assert read().options == SpeechOptions()
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,8 @@ def test_the_openai_client_reads_every_format(response_format: Any) -> None:
             timestamp_granularities=["segment"],
         )
     (plan,) = plans
-    assert plan.inputs["audio"].data == AUDIO
-    assert plan.sampling == {"language": "en", "temperature": 0.2}
+    assert plan.inputs.to_wire()["audio"].data == AUDIO
+    assert plan.options == SpeechOptions(language="en", temperature=0.2)
     if response_format == "json":
         assert (found.text, found.usage.seconds) == (TEXT, 32)
     elif response_format == "text":
@@ -180,7 +182,7 @@ def test_the_hugging_face_client_works_unmodified(monkeypatch: pytest.MonkeyPatc
         client = InferenceClient(model=f"{url}{RAW.path}/scribe", token="key")
         plain = client.automatic_speech_recognition(AUDIO)
         timed = client.automatic_speech_recognition(AUDIO, extra_body={"return_timestamps": True})
-    assert [plan.inputs["audio"].data for plan in plans] == [AUDIO, AUDIO]
+    assert [plan.inputs.to_wire()["audio"].data for plan in plans] == [AUDIO, AUDIO]
     assert (plain.text, plain.chunks) == (TEXT, None)
     assert timed.chunks is not None
     assert timed.chunks[1]["timestamp"] == [2.5, 5.04]  # type: ignore[index]
@@ -189,7 +191,7 @@ def test_the_hugging_face_client_works_unmodified(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("content_type", ["audio/wav", "application/octet-stream"])
 def test_a_recording_is_the_whole_body(content_type: str) -> None:
     plan = RAW.read(Body(content_type, AUDIO), "req_1", "scribe")
-    assert (plan.model, plan.inputs["audio"].param) == ("scribe", "inputs")
+    assert (plan.model, plan.inputs.to_wire()["audio"].param) == ("scribe", "inputs")
     assert plan.renderer.whole(ANSWER) == {"text": TEXT}
 
 

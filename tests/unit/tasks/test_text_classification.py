@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from registry.catalog import get_task
-from tests.unit.workers.recording import Answer, Recorder
-from workers.engines.protocol import EngineRequest
+from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
@@ -96,7 +95,9 @@ def test_it_is_cancelled_resumed_served_and_measured(
     engine = BatchEngine(output, **engine_settings(), threads=1)
     try:
         answer = Answer()
-        engine.submit(EngineRequest("r", {"input": ["a great success", "awful"]}), answer)
+        engine.submit(
+            asked("text-classification", "r", {"input": ["a great success", "awful"]}), answer
+        )
         ranked = answer.done().results or []
     finally:
         engine.close()

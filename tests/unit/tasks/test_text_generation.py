@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from registry.catalog import get_task
-from tests.unit.workers.recording import Answer, Recorder
-from workers.engines.protocol import EngineRequest
+from tests.unit.workers.recording import Answer, Recorder, prompted
 from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
@@ -105,8 +104,8 @@ def test_the_adapter_names_no_path_and_the_engine_and_the_evaluator_take_it(
     try:
         engine.add_adapter("tuned", adapter)
         answer = Answer()
-        asked = {"messages": conversations(1)[0]["messages"][:1]}
-        engine.submit(EngineRequest("r", asked, {"max_tokens": 4}, "tuned"), answer)
+        given = {"messages": conversations(1)[0]["messages"][:1]}
+        engine.submit(prompted("r", given, {"max_tokens": 4}, "tuned"), answer)
         assert answer.done().completion_tokens >= 1
     finally:
         engine.close()

@@ -20,9 +20,10 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import MediaResult, Plan, Rendered
 from registry.catalog.requests import Body, RequestInvalid
+from tasks.text_to_image.schema import DrawingInputs, DrawingOptions
 from tests.unit.tasks.tiny_diffusion import save_pipeline
-from tests.unit.workers.recording import Answer, Recorder
-from workers.engines.protocol import EngineRequest, RequestRefused
+from tests.unit.workers.recording import Answer, Recorder, asked
+from workers.engines.protocol import RequestRefused
 from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
@@ -49,12 +50,8 @@ def read_hugging_face(**body: Any) -> Plan:
 
 def test_openai_clients_accept_the_answer_strictly() -> None:
     plan = read(n=2, size="64x32", response_format="b64_json", seed=5)
-    assert (plan.units, plan.inputs["n"], plan.inputs["width"], plan.inputs["height"]) == (
-        2,
-        2,
-        64,
-        32,
-    )
+    assert plan.units == 2
+    assert plan.inputs == DrawingInputs(prompt="a bag", n=2, width=64, height=32, seed=5)
     images = [MediaResult(b"png", "image/png", {"seed": seed}) for seed in (5, 6)]
     body = plan.renderer.whole(EngineAnswer("stop", 3, 0, results=images, units=2))
     assert isinstance(body, dict)
@@ -78,15 +75,10 @@ def test_hugging_face_clients_get_the_bytes_of_one_image() -> None:
         }
     )
     assert plan.model == "d"
-    assert plan.inputs == {
-        "prompt": "a bag",
-        "negative_prompt": "shoes",
-        "n": 1,
-        "width": 64,
-        "height": 32,
-        "seed": 7,
-    }
-    assert plan.sampling == {"steps": 3, "guidance": 2}
+    assert plan.inputs == DrawingInputs(
+        prompt="a bag", negative_prompt="shoes", width=64, height=32, seed=7
+    )
+    assert plan.options == DrawingOptions(steps=3, guidance=2.0)
     images = [MediaResult(b"png", "image/png", {"seed": 7})]
     assert plan.renderer.whole(EngineAnswer("stop", 3, 0, results=images)) == Rendered(
         b"png", "image/png"
@@ -114,12 +106,12 @@ def test_what_the_hugging_face_client_sends_is_read(monkeypatch: pytest.MonkeyPa
     assert (sent[0].url, sent[0].headers["authorization"]) == (url, "Bearer key")
     route, name = find_route(url.removeprefix("https://assay.example"))
     assert route is not None
-    assert (route.task, route.endpoint, name) == (TASK.name, HUGGING_FACE, "painter")
-    plan = route.endpoint.read(
+    assert (route.endpoints, name) == ({TASK.name: HUGGING_FACE}, "painter")
+    plan = HUGGING_FACE.read(
         Body("application/json", json.dumps(sent[0].json).encode()), "req-12", name
     )
-    assert (plan.inputs["prompt"], plan.inputs["seed"]) == ("a bag", 3)
-    assert plan.sampling["guidance"] == 2.5
+    assert (plan.inputs.to_wire()["prompt"], plan.inputs.to_wire()["seed"]) == ("a bag", 3)
+    assert plan.options.guidance == 2.5
     assert image.getpixel((0, 0)) == (1, 2, 3)
 
 
@@ -189,7 +181,7 @@ def engine(pipeline: Path) -> Iterator[Any]:
 
 def draw(engine: Any, name: str = "r", options: dict[str, Any] = OPTIONS, **inputs: Any) -> Answer:
     answer = Answer()
-    engine.submit(EngineRequest(name, {"prompt": "a bag", **inputs}, options), answer)
+    engine.submit(asked(TASK.name, name, {"prompt": "a bag", **inputs}, options), answer)
     return answer
 
 
@@ -263,7 +255,7 @@ def test_a_cancelled_request_stops_between_steps(pipeline: Path) -> None:
         dtype=None,
     )
     try:
-        settings = {"steps": 50, "guidance": 2.0}
+        settings = DrawingOptions(steps=50, guidance=2.0)
         steps: list[int] = []
         after_step = runner._after_step
 
@@ -276,8 +268,8 @@ def test_a_cancelled_request_stops_between_steps(pipeline: Path) -> None:
             return after_step(pipe, step, at, tensors)
 
         runner._after_step = cancel_at_the_third  # type: ignore[method-assign]
-        one = runner.prepare("a", {"prompt": "a bag"}, settings).items
-        other = runner.prepare("b", {"prompt": "a bag"}, settings).items
+        one = runner.prepare("a", DrawingInputs(prompt="a bag"), settings).items
+        other = runner.prepare("b", DrawingInputs(prompt="a bag"), settings).items
         runner.run(runner.collate(one))
         assert steps == [0, 1, 2]
         steps.clear()

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from registry.catalog.generation import GenerationInputs
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink
 from workers.wire import Delta, Done
 
@@ -44,7 +45,8 @@ class EchoEngine:
     def submit(self, request: EngineRequest, sink: Sink) -> None:
         if request.adapter is not None and request.adapter not in self.adapters:
             raise RequestRefused("That adapter is not loaded.", code="unknown_adapter", status=404)
-        words = request.inputs["prompt"].split(" ")
+        assert isinstance(request.inputs, GenerationInputs)
+        words = (request.inputs.prompt or "").split(" ")
         if words == ["panic"]:
             raise Panic("retry-limit-in-match over")
         if words == ["exit"]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from registry.catalog import get_task
 from workers.engines.protocol import EngineRequest
+from workers.tasks.answering import typed
 from workers.wire import Delta, Done, Event, Failed
 
 
@@ -73,6 +76,20 @@ class Answer:
         return "".join(delta.text for delta in self.deltas)
 
 
+def asked(
+    task: str,
+    request_id: str,
+    inputs: dict[str, Any],
+    options: dict[str, Any] | None = None,
+    adapter: str | None = None,
+) -> EngineRequest:
+    """Return a request as a worker makes it from a message. Raises RequestRefused."""
+    return EngineRequest(request_id, *typed(get_task(task), inputs, options or {}), adapter)
+
+
+prompted = partial(asked, "text-generation")
+
+
 def ask(
     engine: Any, prompts: Iterable[str], *, adapters: Iterable[str | None] = (), **sampling: Any
 ) -> list[Answer]:
@@ -81,7 +98,7 @@ def ask(
     names = list(adapters) or [None] * len(prompts)
     answers = [Answer() for _ in prompts]
     for index, (prompt, adapter, answer) in enumerate(zip(prompts, names, answers, strict=True)):
-        request = EngineRequest(f"r{index}", {"prompt": prompt}, sampling, adapter)
+        request = prompted(f"r{index}", {"prompt": prompt}, sampling, adapter)
         engine.submit(request, answer)
     for answer in answers:
         answer.wait()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.workers.recording import Answer, ask
-from workers.engines.protocol import EngineRequest, RequestRefused
+from tests.unit.workers.recording import Answer, ask, prompted
+from workers.engines.protocol import RequestRefused
 from workers.wire import Failed
 
 pytestmark = pytest.mark.torch
@@ -77,7 +77,7 @@ def test_requests_on_an_adapter_fail_when_it_is_unloaded(
     engine.add_adapter("a.1", adapters["a.1"])
     running = threading.Event()
     answer = Answer(on_delta=running.set)
-    engine.submit(EngineRequest("r", {"prompt": "a"}, {"max_tokens": 250}, "a.1"), answer)
+    engine.submit(prompted("r", {"prompt": "a"}, {"max_tokens": 250}, "a.1"), answer)
     assert running.wait(60)
     engine.remove_adapter("a.1")
     end = answer.wait()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from registry.catalog import get_task
-from tests.unit.workers.recording import Answer, ask
-from workers.engines.protocol import EngineRequest, RequestRefused
+from tests.unit.workers.recording import Answer, ask, prompted
+from workers.engines.protocol import RequestRefused
 from workers.wire import Done, Failed
 
 pytestmark = pytest.mark.torch
@@ -50,7 +50,7 @@ def test_a_request_that_joins_a_running_batch_changes_nobodys_tokens(engine: Any
 
     def join() -> None:
         for index, answer in enumerate(late):
-            request = EngineRequest(
+            request = prompted(
                 f"late{index}",
                 {"prompt": PROMPTS[index + 1]},
                 {"max_tokens": 40, "temperature": 0},
@@ -60,7 +60,8 @@ def test_a_request_that_joins_a_running_batch_changes_nobodys_tokens(engine: Any
 
     first = Answer(on_delta=join)
     engine.submit(
-        EngineRequest("first", {"prompt": PROMPTS[0]}, {"max_tokens": 40, "temperature": 0}), first
+        prompted("first", {"prompt": PROMPTS[0]}, {"max_tokens": 40, "temperature": 0}),
+        first,
     )
     for answer in [first, *late]:
         answer.wait()
@@ -111,7 +112,7 @@ def test_what_does_not_fit_is_refused_before_it_runs(
     engine: Any, inputs: dict[str, Any], sampling: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(RequestRefused) as refused:
-        engine.submit(EngineRequest("r", inputs, sampling), Answer())
+        engine.submit(prompted("r", inputs, sampling), Answer())
     assert refused.value.code == code
     assert ask(engine, ["still here"], max_tokens=2)[0].done().completion_tokens == 2
 
@@ -124,13 +125,13 @@ def test_too_many_waiting_requests_are_refused_with_429(engine: Any) -> None:
         go.wait(60)
 
     first = Answer(on_delta=hold)
-    engine.submit(EngineRequest("first", {"prompt": "a"}, {"max_tokens": 2}), first)
+    engine.submit(prompted("first", {"prompt": "a"}, {"max_tokens": 2}), first)
     assert held.wait(60)
     waiting = [Answer() for _ in range(4)]
     for index, answer in enumerate(waiting):
-        engine.submit(EngineRequest(f"w{index}", {"prompt": "a"}, {"max_tokens": 2}), answer)
+        engine.submit(prompted(f"w{index}", {"prompt": "a"}, {"max_tokens": 2}), answer)
     with pytest.raises(RequestRefused) as refused:
-        engine.submit(EngineRequest("one too many", {"prompt": "a"}), Answer())
+        engine.submit(prompted("one too many", {"prompt": "a"}), Answer())
     go.set()
     assert (refused.value.code, refused.value.status) == ("engine_overloaded", 429)
     assert all(answer.done() for answer in [first, *waiting])
@@ -138,7 +139,7 @@ def test_too_many_waiting_requests_are_refused_with_429(engine: Any) -> None:
 
 def test_a_cancelled_request_leaves_at_the_next_step(engine: Any) -> None:
     answer = Answer(on_delta=lambda: engine.cancel("r"))
-    engine.submit(EngineRequest("r", {"prompt": "a b c"}, {"max_tokens": 200, "seed": 1}), answer)
+    engine.submit(prompted("r", {"prompt": "a b c"}, {"max_tokens": 200, "seed": 1}), answer)
     done = answer.done()
     assert done.finish_reason == "cancelled"
     assert done.completion_tokens < 10
@@ -168,7 +169,7 @@ def test_a_sink_that_raises_ends_its_own_request_only(engine: Any) -> None:
     def broken(event: Any) -> None:
         raise ConnectionError("nobody listens")
 
-    engine.submit(EngineRequest("broken", {"prompt": "a"}, {"max_tokens": 20}), broken)
+    engine.submit(prompted("broken", {"prompt": "a"}, {"max_tokens": 20}), broken)
     assert ask(engine, PROMPTS[:1], max_tokens=20, temperature=0)[0].text == alone.text
 
 
@@ -178,13 +179,13 @@ def test_closing_fails_what_runs(tiny: Path) -> None:
     engine = GenerationEngine(tiny, architectures=CAUSAL, threads=1, dtype="float32")
     started = threading.Event()
     answer = Answer(on_delta=started.set)
-    engine.submit(EngineRequest("r", {"prompt": "a"}, {"max_tokens": 250, "seed": 3}), answer)
+    engine.submit(prompted("r", {"prompt": "a"}, {"max_tokens": 250, "seed": 3}), answer)
     assert started.wait(60)
     engine.close()
     end = answer.wait()
     assert isinstance(end, Done) or end.code == "engine_stopped"
     with pytest.raises(RequestRefused) as refused:
-        engine.submit(EngineRequest("r2", {"prompt": "a"}), Answer())
+        engine.submit(prompted("r2", {"prompt": "a"}), Answer())
     assert refused.value.status == 503
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.workers.recording import Answer, ask
+from registry.catalog.generation import GenerationInputs
+from tests.unit.workers.recording import Answer, ask, prompted
 from workers.engines.bounded import Ended, Limits, ProcessSource
 from workers.engines.prompts import PromptCancelled, PromptProcesses
-from workers.engines.protocol import EngineRequest, RequestRefused
+from workers.engines.protocol import RequestRefused
 from workers.wire import Done, Failed
 
 pytestmark = pytest.mark.torch
@@ -59,6 +60,10 @@ def says(content: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}]}
 
 
+def conversation(inputs: dict[str, Any]) -> GenerationInputs:
+    return GenerationInputs.model_validate(inputs)
+
+
 TEXTS = ["Hello", "Ünï 漢字 🙂\n\n  x", "<|im_start|>system", "1 + 2 = 3\t!"]
 
 
@@ -73,8 +78,8 @@ def test_prompts_are_the_tokens_that_transformers_makes(prompts: Prompts, smollm
             messages, tokenize=False, add_generation_prompt=True
         )
         theirs = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        assert ours.encode("r", {"messages": messages}) == theirs
-        assert ours.encode("r", {"prompt": text}) == tokenizer(text)["input_ids"]
+        assert ours.encode("r", conversation({"messages": messages})) == theirs
+        assert ours.encode("r", GenerationInputs(prompt=text)) == tokenizer(text)["input_ids"]
 
 
 def test_texts_are_cut_as_transformers_cuts_them(minilm: Path) -> None:
@@ -98,27 +103,27 @@ def test_a_template_that_does_not_end_is_stopped_and_its_neighbors_are_answered(
 
     def loop() -> None:
         with pytest.raises(RequestRefused) as caught:
-            ours.encode("loops", says("loop"))
+            ours.encode("loops", conversation(says("loop")))
         refused.append(caught.value)
 
     stuck = threading.Thread(target=loop)
     stuck.start()
-    assert ours.encode("neighbor", HELLO)
+    assert ours.encode("neighbor", conversation(HELLO))
     stuck.join()
     assert refused[0].code == "prompt_unreadable"
     assert "longer than 2 seconds" in str(refused[0])
-    assert ours.encode("after", HELLO)
+    assert ours.encode("after", conversation(HELLO))
 
 
 def test_a_cancel_ends_the_process_that_renders(prompts: Prompts) -> None:
     ours = prompts(ON_DEMAND, limits=Limits(seconds=100))
-    ours.encode("before", HELLO)
+    ours.encode("before", conversation(HELLO))
     process = ours._idle[0]
     ended = threading.Event()
 
     def loop() -> None:
         with pytest.raises(PromptCancelled):
-            ours.encode("loops", says("loop"))
+            ours.encode("loops", conversation(says("loop")))
         ended.set()
 
     threading.Thread(target=loop, daemon=True).start()
@@ -128,7 +133,7 @@ def test_a_cancel_ends_the_process_that_renders(prompts: Prompts) -> None:
     assert ended.wait(60)
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
-    assert ours.encode("after", HELLO)
+    assert ours.encode("after", conversation(HELLO))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ def test_a_template_is_bounded_in_what_it_makes(
 ) -> None:
     ours = prompts(template, limits=Limits(seconds=60))
     with pytest.raises(RequestRefused) as refused:
-        ours.encode("r", HELLO)
+        ours.encode("r", conversation(HELLO))
     assert reason in str(refused.value)
     assert refused.value.status == 400
 
@@ -166,7 +171,7 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_sent(prompts: Promp
     ours = prompts(limits=Limits(max_input=1000))
     with pytest.raises(RequestRefused, match="at most 1000"):
         ours.encode("r", {"prompt": "x" * 1000})
-    assert ours.encode("after", HELLO)
+    assert ours.encode("after", conversation(HELLO))
 
 
 def test_the_process_has_no_environment_and_no_open_file_of_ours(
@@ -176,7 +181,7 @@ def test_the_process_has_no_environment_and_no_open_file_of_ours(
     with (tmp_path / "open").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         ours = prompts()
-        ours.encode("r", HELLO)
+        ours.encode("r", conversation(HELLO))
         process = ours._idle[0]
         proc = Path("/proc") / str(process.pid)
         assert b"secret" not in (proc / "environ").read_bytes()
@@ -221,7 +226,7 @@ def test_an_engine_answers_others_while_a_template_loops_and_ends_it_with_the_re
     try:
         stuck = Answer()
         thread = threading.Thread(
-            target=lambda: engine.submit(EngineRequest("loops", says("loop")), stuck)
+            target=lambda: engine.submit(prompted("loops", says("loop")), stuck)
         )
         thread.start()
         while not engine._prompts._jobs:
@@ -260,8 +265,8 @@ def test_a_decoder_that_panics_ends_its_own_request_only(engine: Any) -> None:
                 started.set()
 
     broken, other = Answer(on_delta=break_it), Answer()
-    engine.submit(EngineRequest("other", {"prompt": "a"}, {"max_tokens": 100, "seed": 1}), other)
-    engine.submit(EngineRequest("broken", {"prompt": "a"}, {"max_tokens": 200, "seed": 1}), broken)
+    engine.submit(prompted("other", {"prompt": "a"}, {"max_tokens": 100, "seed": 1}), other)
+    engine.submit(prompted("broken", {"prompt": "a"}, {"max_tokens": 200, "seed": 1}), broken)
     end = broken.wait()
     assert started.is_set()
     assert isinstance(end, Failed)

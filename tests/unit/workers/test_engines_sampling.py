@@ -13,9 +13,10 @@ def draw(weights: list[float], count: int, **wish: Any) -> list[float]:
     """How often each token is chosen when all rows share one distribution."""
     import torch
 
+    from registry.catalog.generation import SamplingOptions
     from workers.engines.sampling import Sampling, choose
 
-    samplings = [Sampling.parse({"seed": seed, **wish}) for seed in range(count)]
+    samplings = [Sampling.of(SamplingOptions(seed=seed, **wish)) for seed in range(count)]
     logits = torch.tensor(weights).log().repeat(count, 1)
     chosen = choose(logits, samplings, [each.generator() for each in samplings])
     return [chosen.count(token) / count for token in range(len(weights))]

@@ -1,0 +1,20 @@
+"""Zip archives laid out as Hugging Face's ImageFolder and AudioFolder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+
+
+def media_archive(files: list[tuple[str, bytes]], texts: list[str]) -> bytes:
+    """Return an archive of the files and a `metadata.csv` with one text for each."""
+    stream, table = io.BytesIO(), io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["file_name", "text"])
+    with zipfile.ZipFile(stream, "w") as archive:
+        for (name, content), text in zip(files, texts, strict=True):
+            archive.writestr(zipfile.ZipInfo(name), content)
+            writer.writerow([name, text])
+        archive.writestr(zipfile.ZipInfo("metadata.csv"), table.getvalue())
+    return stream.getvalue()

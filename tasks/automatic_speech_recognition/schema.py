@@ -1,0 +1,59 @@
+"""Types of speech recognition: dataset rows, inputs, options and results."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from registry.catalog.columns import AudioFile
+from registry.catalog.inputs import AudioInput, Inputs, Options
+
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+Temperature = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Transcribed(BaseModel):
+    """One recording and its text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    audio: AudioFile
+    text: str = Field(min_length=1, max_length=20_000)
+
+
+class Recording(Inputs):
+    """One recording."""
+
+    audio: AudioInput
+
+
+class SpeechOptions(Options):
+    """The language is detected when it is None; temperature 0 takes the likeliest token."""
+
+    language: Language | None = None
+    temperature: Temperature = 0.0
+
+
+class Window(TypedDict):
+    """The transcript of one window; times in seconds from the start of the recording."""
+
+    start: float
+    end: float
+    text: str
+    language: str
+    language_name: str
+    segments: list[Segment]
+
+
+class Segment(TypedDict):
+    """A part of a window's text, as the model timed it."""
+
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
