@@ -17,6 +17,8 @@ urlpatterns = [
     path("api/schema/", docs.SchemaView.as_view(), name="schema"),
     path("api/docs/", docs.page, name="docs"),
     path("api/docs/start.js", docs.start, name="docs-start"),
+    path("api/inference/schema/", docs.inference_schema, name="inference-schema"),
+    path("api/inference/docs/", docs.inference_page, name="inference-docs"),
     re_path(r"^api(/|$)", problems.not_found),
     path("scim/v2/", include("assay.scim.urls")),
     path("", include("assay.accounts.urls")),

@@ -103,7 +103,8 @@ class Endpoint:
     `read(body, request_id, name)` returns the plan, or raises RequestInvalid or pydantic's
     ValidationError. `name` is the last segment of the path where `named` is true: the deployment,
     for clients that put it into the URL. Several tasks may declare one path that is not named.
-    `request` is the schema of a body in JSON or of a form, for the API's description.
+    `request` is the schema of a body in JSON or of a form, and `summary` one sentence for people:
+    both stand in the API's description.
     `content_types` are those that it takes; `image/*` stands for every image type. An endpoint that
     `takes_media` takes bodies as large as a media file may be.
     """
@@ -114,6 +115,7 @@ class Endpoint:
     content_types: tuple[str, ...] = ("application/json",)
     takes_media: bool = False
     request: type[BaseModel] | None = None
+    summary: str = ""
 
     def plan(self, body: Body, request_id: str, name: str) -> Plan:
         """Return the plan of a request. Raises RequestInvalid."""

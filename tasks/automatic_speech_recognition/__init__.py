@@ -57,6 +57,7 @@ TASK = Task(
             content_types=("multipart/form-data",),
             takes_media=True,
             request=TranscriptionRequest,
+            summary="OpenAI's shape: a form with `file`; JSON, text, SRT or VTT comes back.",
         ),
         Endpoint(
             "/v1/tasks/automatic-speech-recognition",
@@ -65,6 +66,7 @@ TASK = Task(
             content_types=content_types("audio"),
             takes_media=True,
             request=SpeechRequest,
+            summary="Hugging Face's shape: send the recording; the answer is `{text}`.",
         ),
     ),
     # For the second endpoint; the first one takes a form.

@@ -39,7 +39,14 @@ TASK = Task(
     unit=Unit.TOKENS,
     input_schema=TextInputs,
     result_type=list[float],
-    endpoints=(Endpoint("/v1/embeddings", read_embeddings, request=EmbeddingsRequest),),
+    endpoints=(
+        Endpoint(
+            "/v1/embeddings",
+            read_embeddings,
+            request=EmbeddingsRequest,
+            summary="OpenAI's shape: a vector for each text.",
+        ),
+    ),
     sample={"input": ["An assay office tests every piece of metal."]},
     playground=Playground(
         body={"model": "$model", "input": "$text"},

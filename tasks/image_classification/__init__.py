@@ -89,6 +89,7 @@ TASK = Task(
             content_types=content_types("image"),
             takes_media=True,
             request=ImageClassificationRequest,
+            summary="Hugging Face's shape: send the image; the answer is `[{label, score}]`.",
         ),
     ),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"top_k": 3}},

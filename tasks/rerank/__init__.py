@@ -69,7 +69,14 @@ TASK = Task(
     unit=Unit.TOKENS,
     input_schema=RerankInputs,
     result_type=float,
-    endpoints=(Endpoint("/v1/rerank", read_rerank, request=RerankRequest),),
+    endpoints=(
+        Endpoint(
+            "/v1/rerank",
+            read_rerank,
+            request=RerankRequest,
+            summary="Cohere's and Jina's shape: the documents that answer the query, best first.",
+        ),
+    ),
     sample={
         "query": "How do I copy a list?",
         "documents": [

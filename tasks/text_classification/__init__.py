@@ -65,7 +65,14 @@ TASK = Task(
     unit=Unit.TOKENS,
     input_schema=TextInputs,
     result_type=list[Label],
-    endpoints=(Endpoint("/v1/classify", read_classify, request=ClassifyRequest),),
+    endpoints=(
+        Endpoint(
+            "/v1/classify",
+            read_classify,
+            request=ClassifyRequest,
+            summary="The best label of each text, and the score of every label.",
+        ),
+    ),
     sample={"input": ["It worked within a day and I had no side effects."]},
     playground=Playground(
         body={"model": "$model", "input": "$text"},

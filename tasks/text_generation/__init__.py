@@ -109,8 +109,18 @@ TASK = Task(
     input_schema=GenerationInputs,
     option_schema=SamplingOptions,
     endpoints=(
-        Endpoint("/v1/chat/completions", read_chat, request=ChatRequest),
-        Endpoint("/v1/completions", read_completion, request=CompletionRequest),
+        Endpoint(
+            "/v1/chat/completions",
+            read_chat,
+            request=ChatRequest,
+            summary="OpenAI's shape: the next message of a conversation, whole or streamed.",
+        ),
+        Endpoint(
+            "/v1/completions",
+            read_completion,
+            request=CompletionRequest,
+            summary="OpenAI's older shape: the continuation of one prompt, whole or streamed.",
+        ),
     ),
     sample={
         "messages": [

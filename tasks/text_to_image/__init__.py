@@ -82,9 +82,18 @@ TASK = Task(
     input_schema=DrawingInputs,
     option_schema=DrawingOptions,
     endpoints=(
-        Endpoint("/v1/images/generations", read_images, request=ImagesRequest),
         Endpoint(
-            "/v1/tasks/text-to-image", read_text_to_image, named=True, request=TextToImageRequest
+            "/v1/images/generations",
+            read_images,
+            request=ImagesRequest,
+            summary="OpenAI's shape: images as `b64_json` (PNG), each with its seed.",
+        ),
+        Endpoint(
+            "/v1/tasks/text-to-image",
+            read_text_to_image,
+            named=True,
+            request=TextToImageRequest,
+            summary="Hugging Face's shape: the PNG itself.",
         ),
     ),
     sample={"prompt": "a photo of a sneaker", "n": 1, "response_format": "b64_json"},

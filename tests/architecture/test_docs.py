@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,10 @@ def test_every_field_of_a_declaration_is_explained() -> None:
     for kind in (Task, Endpoint, Playground, Recipe, Evaluation):
         for field in dataclasses.fields(kind):
             assert f"`{field.name}`" in page, f"{kind.__name__}.{field.name}"
+
+
+def test_the_table_of_endpoints_is_that_of_the_declarations() -> None:
+    written = (ROOT / "docs" / "endpoints.md").read_text()
+    assert written == runpy.run_path(str(ROOT / "tools" / "endpoints.py"))["page"](), (
+        "Run .venv/bin/python tools/endpoints.py"
+    )

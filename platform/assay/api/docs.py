@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.html import format_html
@@ -23,6 +23,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from assay.api.inference_description import inference_description
+
 FILES = "drf_spectacular_sidecar/swagger-ui-dist"
 
 PAGE = """<!DOCTYPE html>
@@ -30,7 +32,7 @@ PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Assay management API</title>
+<title>{title}</title>
 <link rel="icon" href="{icon}">
 <link rel="stylesheet" href="{style}">
 </head>
@@ -80,15 +82,33 @@ class SchemaView(APIView):
 
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
-    """The page; nothing in it comes from another host, no script and no style stands in it."""
+    """The page of the management API."""
+    return _page("Assay management API", reverse("schema"))
+
+
+@require_safe
+def inference_page(request: HttpRequest) -> HttpResponse:
+    """The page of the inference API."""
+    return _page("Assay inference API", reverse("inference-schema"))
+
+
+@require_safe
+def inference_schema(request: HttpRequest) -> JsonResponse:
+    """The document of the inference API."""
+    return JsonResponse(inference_description())
+
+
+def _page(title: str, schema: str) -> HttpResponse:
+    """Return a page in which nothing comes from another host, with no script and no style in it."""
     return HttpResponse(
         format_html(
             PAGE,
+            title=title,
             icon=static(f"{FILES}/favicon-32x32.png"),
             style=static(f"{FILES}/swagger-ui.css"),
             bundle=static(f"{FILES}/swagger-ui-bundle.js"),
             start=reverse("docs-start"),
-            schema=reverse("schema"),
+            schema=schema,
         )
     )
 

@@ -1,0 +1,201 @@
+"""The OpenAPI description of the inference API: every endpoint that an installed task declares."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from registry.catalog import TASKS
+from registry.catalog.declaration import Task
+from registry.catalog.endpoints import Endpoint
+
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_SCHEMAS: dict[str, Any] = {
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": {"type": ["string", "null"]},
+                    "code": {"type": ["string", "null"]},
+                },
+            }
+        },
+    },
+    "Model": {
+        "type": "object",
+        "description": "A deployment that the key may see.",
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": "model"},
+            "created": {"type": "integer"},
+            "owned_by": {"type": "string"},
+            "task": {"type": "string"},
+            "endpoint": {"type": "string"},
+            "release": {"type": "integer"},
+            "digest": {"type": "string"},
+            "usable": {"type": "boolean"},
+            "ready": {"type": "boolean"},
+        },
+    },
+}
+_REFUSALS = {
+    "400": "The request is not valid; `param` names the field.",
+    "401": "The key is missing, unknown, expired or revoked.",
+    "403": "The access policy or the release does not allow it.",
+    "404": "No such model, or not one that the key may know of.",
+    "413": "The body is too large.",
+    "429": "A quota or a budget is used up; `Retry-After` says for how long.",
+    "503": "No replica is ready, or a store cannot be reached; nothing was charged.",
+}
+
+
+@cache
+def inference_description() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    schemas: dict[str, Any] = dict(_SCHEMAS)
+    paths: dict[str, Any] = {
+        "/v1/models": {"get": _models("List the models that the key may see", many=True)},
+        "/v1/models/{model}": {"get": _models("Show one model", many=False)},
+    }
+    for task in TASKS.values():
+        for endpoint in task.endpoints:
+            path = endpoint.path_to("{model}")
+            known = paths.get(path)
+            made = _operation(task, endpoint, schemas)
+            paths[path] = {"post": made if known is None else _joined(known["post"], made)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Assay inference API",
+            "version": "1",
+            "description": "Governed answers of released models, in the shapes of OpenAI, Hugging "
+            "Face and Cohere. Every answer names the release that allowed it.",
+        },
+        "security": [{"key": []}],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": schemas,
+        },
+    }
+
+
+def _models(summary: str, *, many: bool) -> dict[str, Any]:
+    one: dict[str, Any] = {"$ref": "#/components/schemas/Model"}
+    listed = {
+        "type": "object",
+        "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": one}},
+    }
+    operation = {
+        "summary": summary,
+        "tags": ["models"],
+        "responses": {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": listed if many else one}},
+            },
+            **_refusals(),
+        },
+    }
+    return operation if many else {**operation, "parameters": [_model_in_path()]}
+
+
+def _operation(task: Task, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": endpoint.summary or task.description,
+        "description": f"For deployments of the task `{task.name}`. Metered in {task.unit.plural}.",
+        "tags": [task.name],
+        "operationId": _identifier(endpoint),
+        **({"parameters": [_model_in_path()]} if endpoint.named else {}),
+        "requestBody": {"required": True, "content": _content(task, endpoint, schemas)},
+        "responses": {
+            "200": {
+                "description": "The answer. `x-assay-release`, `x-assay-digest` and "
+                "`x-assay-units` state what answered and what it cost.",
+                "content": {"application/json": {"schema": {}}},
+            },
+            **_refusals(),
+        },
+    }
+
+
+def _content(task: Task, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for kind in endpoint.content_types:
+        if kind in ("application/json", "multipart/form-data") and endpoint.request is not None:
+            schema = _schema(task, endpoint.request, schemas)
+            if kind == "multipart/form-data":
+                file = {"type": "string", "format": "binary"}
+                schema = {
+                    "allOf": [
+                        schema,
+                        {"type": "object", "required": ["file"], "properties": {"file": file}},
+                    ]
+                }
+            content[kind] = {"schema": schema}
+            if kind == "application/json" and endpoint is task.endpoints[0]:
+                named = {} if endpoint.named else {"model": "my-deployment"}
+                content[kind]["example"] = {**named, **task.sample}
+        else:
+            content[kind] = {"schema": {"type": "string", "format": "binary"}}
+    return content
+
+
+def _schema(task: Task, request: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return a reference to the request's schema, which is added to `schemas`."""
+    name = f"{task.name}.{request.__name__}"
+    made = request.model_json_schema(ref_template=f"#/components/schemas/{task.name}.{{model}}")
+    for part, schema in made.pop("$defs", {}).items():
+        schemas[f"{task.name}.{part}"] = schema
+    schemas[name] = made
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _joined(known: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    """Return one operation of a path that several tasks serve."""
+    schemas = [each["requestBody"]["content"]["application/json"] for each in (known, made)]
+    first = schemas[0]["schema"].get("anyOf", [schemas[0]["schema"]])
+    return {
+        **known,
+        "description": f"{known['description']} {made['description']}",
+        "tags": [*known["tags"], *made["tags"]],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    **schemas[0],
+                    "schema": {"anyOf": [*first, schemas[1]["schema"]]},
+                }
+            },
+        },
+    }
+
+
+def _identifier(endpoint: Endpoint) -> str:
+    """Return a name for the operation, such as `tasks_image_classification`."""
+    return endpoint.path.removeprefix("/v1/").replace("/", "_").replace("-", "_")
+
+
+def _refusals() -> dict[str, Any]:
+    return {
+        status: {"description": why, "content": {"application/json": {"schema": _ERROR}}}
+        for status, why in _REFUSALS.items()
+    }
+
+
+def _model_in_path() -> dict[str, Any]:
+    return {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "The name of a deployment.",
+        "schema": {"type": "string"},
+    }

@@ -1,0 +1,74 @@
+"""Typed inputs and options of one inference request, the same in the gateway and in the worker.
+
+An endpoint makes them from a body, they travel as JSON, and the worker validates them again before
+a runner sees them. Loads neither Django nor torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+MediaKind = Literal["image", "audio"]
+MAX_TEXTS = 2_048
+TextInput = Annotated[str, Field(min_length=1, max_length=100_000)]
+# A file as a runner finds it: a binary stream while serving, a path while measuring.
+Media = Path | IO[bytes]
+
+
+class MediaInput:
+    """Bytes of one media file in the inputs of a plan.
+
+    The gateway checks them by content, moves them to the media store and sends a reference in their
+    place. `param` names the request's field in errors.
+    """
+
+    # Not a dataclass: pydantic would turn one into a dictionary, bytes and all.
+    __slots__ = ("data", "kind", "param")
+
+    def __init__(self, kind: MediaKind, data: bytes, param: str) -> None:
+        self.kind: MediaKind = kind
+        self.data = data
+        self.param = param
+
+
+def _file(value: Any) -> Any:
+    if isinstance(value, (MediaInput, Path)) or hasattr(value, "read"):
+        return value
+    raise ValueError("must be a file")
+
+
+_SCHEMA = WithJsonSchema({"type": "string", "format": "binary"})
+ImageInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
+AudioInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what differs from the defaults, for JSON; media stay as they are."""
+        return self.model_dump(exclude_defaults=True)
+
+
+class Inputs(_Part):
+    """Everything that a request computes on.
+
+    A subclass names the parts and their bounds; media have the types `ImageInput` and `AudioInput`.
+    """
+
+
+class Options(_Part):
+    """Settings of a request. A subclass names them; each has a default."""
+
+
+class NoOptions(Options):
+    """The options of a task that has none."""
+
+
+class TextInputs(Inputs):
+    """One or more texts, each an input of its own."""
+
+    input: Annotated[list[TextInput], Field(min_length=1, max_length=MAX_TEXTS)]
