@@ -1,6 +1,6 @@
 """Write the table of inference endpoints in `docs/endpoints.md` from the tasks' declarations.
 
-    .venv/bin/python tools/endpoints.py
+.venv/bin/python tools/endpoints.py
 """
 
 from __future__ import annotations

@@ -64,13 +64,38 @@ def test_a_second_package_cannot_take_a_task_or_a_path_over(plug_in: Any) -> Non
     other = plug_in(
         "other_plug_in",
         "import dataclasses\nfrom tasks.text_generation import TASK\n"
-        "TASK = dataclasses.replace(TASK, name='other')\n",
+        "(path, *_) = TASK.endpoints\n"
+        "named = dataclasses.replace(path, named=True)\n"
+        "TASK = dataclasses.replace(TASK, name='other', endpoints=(named,))\n",
         "other",
     )
     tasks, unavailable = load_tasks([TEXT, same, other])
     assert list(tasks) == ["text-generation"]
     assert "already provides" in unavailable["text-generation"]
     assert "/v1/chat/completions already serves text-generation" in unavailable["other"]
+
+
+def test_tasks_share_a_path_whose_bodies_name_the_model(plug_in: Any) -> None:
+    other = plug_in(
+        "sharing_plug_in",
+        "import dataclasses\nfrom tasks.text_generation import TASK\n"
+        "TASK = dataclasses.replace(TASK, name='other')\n",
+        "other",
+    )
+    tasks, unavailable = load_tasks([TEXT, other])
+    assert (list(tasks), unavailable) == (["text-generation", "other"], {})
+
+
+@pytest.mark.parametrize("schema", ["input_schema", "option_schema"])
+def test_schemas_must_derive_from_those_of_the_catalog(plug_in: Any, schema: str) -> None:
+    wrong = plug_in(
+        f"wrong_{schema}_plug_in",
+        "import dataclasses\nfrom tasks.text_generation import TASK\n"
+        f"TASK = dataclasses.replace(TASK, name='other', endpoints=(), {schema}=dict)\n",
+        "other",
+    )
+    _, unavailable = load_tasks([wrong])
+    assert "does not derive from" in unavailable["other"]
 
 
 def test_an_unavailable_task_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +134,10 @@ def test_every_declaration_is_consistent(task: Task) -> None:
         row = task.row.model_validate(example).model_dump()
         assert isinstance(task.row_input(row), str)
         if task.evaluation is not None:
-            inputs, options = task.evaluation.request(row)
-            assert isinstance(inputs, dict)
-            assert isinstance(options, dict)
+            files = {name: Path(row[name]) for name in media_columns(task.row)}
+            inputs, options = task.evaluation.request({**row, **files})
+            assert isinstance(inputs, task.input_schema)
+            assert isinstance(options, task.option_schema)
     if task.evaluation is not None:
         assert task.metric(task.primary_metric)
     for recipe in task.recipes:
