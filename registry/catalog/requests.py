@@ -121,6 +121,9 @@ def invalid(error: ValidationError) -> RequestInvalid:
         return RequestInvalid(
             f"You must provide the parameter {path}.", param=path, code="missing_parameter"
         )
+    if not path and kind == "value_error":
+        # A rule about several parts of the inputs.
+        return RequestInvalid(f"The request is invalid: {first['ctx']['error']}.")
     if not path:
         return RequestInvalid("The request body must be a JSON object.", code="invalid_json")
     code = "unsupported_value" if kind == "literal_error" else "invalid_value"

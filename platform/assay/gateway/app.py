@@ -47,6 +47,7 @@ from assay.gateway.http import (
     header,
     read_body,
     respond,
+    too_large,
 )
 from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
@@ -181,7 +182,10 @@ class Opening:
 async def _infer(
     runtime: Runtime, call: Call, opening: Opening, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    if opening.route.takes_media:
+    route = opening.route
+    # Few bodies of media are received at a time. On a path that texts share, small ones, images or
+    # not, are received as texts are.
+    if route.takes_media and not (route.takes_others and _is_small(scope)):
         media = runtime.media.open(opening.token.public_id)
     else:
         media = runtime.media.answering()
@@ -190,6 +194,12 @@ async def _infer(
     finally:
         if media.holds_anything:
             runtime.ledger.spawn(media.close())
+
+
+def _is_small(scope: Scope) -> bool:
+    """Return whether the body states a length that every request may have."""
+    declared = header(scope, b"content-length") or b""
+    return declared.isdigit() and int(declared[:20]) <= settings.GATEWAY_MAX_BODY_BYTES
 
 
 async def _run(
@@ -204,7 +214,9 @@ async def _run(
     route, token = opening.route, opening.token
     limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
     body = await read_body(scope, receive, limit, route.content_types)
-    endpoint = await _endpoint(runtime, call, opening, body)
+    endpoint = await _endpoint(runtime, call, opening, body, media)
+    if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:
+        raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
     if media.received:
         plan = await media.read(endpoint, body, call.request_id, opening.name)
     else:
@@ -232,7 +244,9 @@ async def _run(
     await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
 
 
-async def _endpoint(runtime: Runtime, call: Call, opening: Opening, body: Body) -> Endpoint:
+async def _endpoint(
+    runtime: Runtime, call: Call, opening: Opening, body: Body, media: RequestMedia
+) -> Endpoint:
     """Return the endpoint of the deployment's task, where several tasks share the path.
 
     A deployment that the key may not know of is read like one that does not exist.
@@ -241,7 +255,8 @@ async def _endpoint(runtime: Runtime, call: Call, opening: Opening, body: Body) 
     if len(route.endpoints) == 1 or call.key is None:
         return route.first
     snapshot = await runtime.refresher.knowing(opening.token.public_id)
-    task = known_task(snapshot, call.key, named_model(body), opening.circumstances)
+    model = await media.in_thread(named_model, body) if media.received else named_model(body)
+    task = known_task(snapshot, call.key, model, opening.circumstances)
     return route.endpoints.get(task, route.first)
 
 

@@ -30,6 +30,11 @@ class Route:
         return any(endpoint.takes_media for endpoint in self.endpoints.values())
 
     @property
+    def takes_others(self) -> bool:
+        """Return whether requests without media come here too."""
+        return not all(endpoint.takes_media for endpoint in self.endpoints.values())
+
+    @property
     def content_types(self) -> tuple[str, ...]:
         """Return the content types that any of the endpoints takes."""
         every = (each for endpoint in self.endpoints.values() for each in endpoint.content_types)

@@ -88,7 +88,7 @@ async def read_body(
         raise WrongContentType("Compressed request bodies are not taken; send it uncompressed.")
     declared = header(scope, b"content-length") or b"0"
     if not declared.isdigit() or int(declared[:20]) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return Body(kind, await _collect(receive, limit), parameters.strip())
@@ -111,13 +111,13 @@ async def _collect(receive: Receive, limit: int) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-def _too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> TooLarge:
     return TooLarge(
         f"The request body is over the limit of {limit:,} bytes.",
         hint="Send less in one request.",

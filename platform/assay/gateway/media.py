@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 
@@ -25,6 +25,7 @@ from workers.references import contains, is_reference, swapped
 # that no application keeps the others out by sending slowly.
 AT_ONCE = 16
 AT_ONCE_PER_KEY = 4
+T = TypeVar("T")
 _PIXELS_PER_MEGAPIXEL = 1_000_000
 # A body in base64 is a third longer; what stands around the media is short.
 _OVERHEAD_BYTES = 64 * 1024
@@ -94,8 +95,11 @@ class RequestMedia:
         Raises:
             RequestInvalid: the first thing wrong with the body.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, endpoint.plan, body, request_id, name)
+        return await self.in_thread(endpoint.plan, body, request_id, name)
+
+    async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
+        """Return the result of a call that would hold up all other requests."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
 
     async def store(self, plan: Plan, unit: Unit) -> tuple[dict[str, Any], int]:
         """Check each media input by content and put a reference in its place.

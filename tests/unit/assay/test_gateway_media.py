@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.conf import settings as django_settings
 from PIL import Image
 from pydantic import ConfigDict
 
@@ -19,7 +20,11 @@ from governance.usage.units import Unit
 from registry.catalog.endpoints import MediaResult, Plan
 from registry.catalog.inputs import Inputs, MediaInput
 from registry.media.store import MediaReference, media_open, media_put
+from tests.unit.assay.gateway_support import Stage, stage
 from workers.references import contains, is_reference, swapped
+from workers.wire import Done
+
+__all__ = ["stage"]
 
 
 def picture(size: tuple[int, int] = (40, 30)) -> bytes:
@@ -138,3 +143,23 @@ def test_numbers_are_not_searched_and_text_cannot_pass_for_a_reference() -> None
     assert not is_reference({"media": "", "sha256": "", "content_type": "", "size": 1, "x": 1})
     assert swapped({"a": ("b", 1)}, lambda value: value == 1, str) == {"a": ["b", "1"]}
     assert media_body_limit() > 25 * 1024**2 * 4 / 3
+
+
+def test_small_bodies_on_a_shared_path_wait_for_no_place_of_media(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.deployment(
+        "minilm",
+        task="embeddings",
+        behaviour=lambda request, reply: reply(Done("stop", 1, 0, results=[[1.0]])),
+    )
+    token = stage.key()
+    monkeypatch.setattr(gateway_media, "AT_ONCE_PER_KEY", 0)
+    small = {"model": "minilm", "input": "a"}
+    assert stage.post("/v1/embeddings", token, json=small).status_code == 200
+    large = {"model": "minilm", "input": "a" * (django_settings.GATEWAY_MAX_BODY_BYTES + 1)}
+    assert stage.post("/v1/embeddings", token, json=large).status_code == 429
+    monkeypatch.setattr(gateway_media, "AT_ONCE_PER_KEY", 4)
+    # There is a place for it, but texts may not be as large as images.
+    refused = stage.post("/v1/embeddings", token, json=large)
+    assert refused.status_code == 413, refused.text
