@@ -33,7 +33,8 @@ def request_path(task: Task, deployment: str) -> str:
 def request_body(task: Task, deployment: str) -> dict[str, Any] | None:
     """Return the example body; None when a file is the body."""
     asks = task.playground
-    if asks is None:
+    # A file inside the body: the sample has one, and works.
+    if asks is None or '"$file' in json.dumps(asks.body):
         named = {} if task.endpoints[0].named else {"model": deployment}
         return {**named, **task.sample}
     if asks.body is None:

@@ -59,3 +59,10 @@ def test_a_file_is_sent_as_it_is() -> None:
     assert "--data-binary @input.bin" in curl.code
     assert 'open("input.bin", "rb")' in python.code
     assert "body: file" in javascript.code
+
+
+def test_a_file_inside_the_body_is_the_one_of_the_sample() -> None:
+    asks = Playground(body={"inputs": "$file", "parameters": {"candidate_labels": "$lines"}})
+    sample = {"inputs": "iVBORw0KGgo=", "parameters": {"candidate_labels": ["a cat", "a dog"]}}
+    task = dataclasses.replace(get_task("image-classification"), playground=asks, sample=sample)
+    assert request_body(task, "mine") == sample

@@ -109,6 +109,14 @@ const playgroundMedia = (() => {
     });
   };
 
+  /* The chosen file for a JSON body: in base64, and as a URL that holds it. */
+  const encoded = () => new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve({ $file: reader.result.split(",")[1], $file_url: reader.result }));
+    reader.addEventListener("error", () => reject(new Error("The file cannot be read.")));
+    reader.readAsDataURL(chosen);
+  });
+
   const setUp = () => {
     const input = document.getElementById("file");
     const preview = document.getElementById("file-preview");
@@ -124,5 +132,5 @@ const playgroundMedia = (() => {
     record(document.getElementById("record"), preview);
   };
 
-  return { setUp, element, file: () => chosen, clear: () => choose(null, document.getElementById("file-preview")) };
+  return { setUp, element, encoded, file: () => chosen, clear: () => choose(null, document.getElementById("file-preview")) };
 })();

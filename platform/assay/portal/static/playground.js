@@ -88,12 +88,16 @@
     return values[template] ?? template;
   };
 
+  const uses = (ask, name) => ask.body !== null && JSON.stringify(ask.body).includes(`"${name}`);
+  const takesFile = (ask) => ask.body === null || uses(ask, "$file");
+  const takesText = (ask) => uses(ask, "$text") || uses(ask, "$messages");
   const lines = () => form.lines.value.split("\n").filter((line) => line.trim());
 
-  const bodyFor = (ask, deployment, text) => {
+  const bodyFor = async (ask, deployment, text) => {
     if (ask.body === null) return playgroundMedia.file();
     if (ask.streams) history.push({ role: "user", content: text });
-    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $messages: history });
+    const file = takesFile(ask) ? await playgroundMedia.encoded() : {};
+    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $messages: history, ...file });
     if (!ask.streams) return JSON.stringify(body);
     const settings = { stream: true, stream_options: { include_usage: true } };
     return JSON.stringify({ ...body, ...settings, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) });
@@ -124,16 +128,16 @@
     const ask = asks[option.value];
     const text = form.text.value.trim();
     const file = playgroundMedia.file();
-    if (ask.body === null ? !file : !text) return;
-    const asked = turn("user", ask.body === null ? "" : text);
-    if (ask.body === null) asked.append(playgroundMedia.element(file, file.name));
+    if ((takesFile(ask) && !file) || (takesText(ask) && !text)) return;
+    const asked = turn("user", takesText(ask) ? text : "");
+    if (takesFile(ask)) asked.append(playgroundMedia.element(file, file.name));
     const element = turn("assistant", "");
     element.setAttribute("aria-busy", "true");
     const started = performance.now();
     running = new AbortController();
     stop.hidden = false;
     try {
-      const response = await request(ask, bodyFor(ask, option.value, text), running.signal);
+      const response = await request(ask, await bodyFor(ask, option.value, text), running.signal);
       let usage;
       if (ask.streams) {
         usage = await readStream(response, element);
@@ -173,7 +177,7 @@
     document.getElementById("file-kinds").textContent = ask.accept === "audio/*" ? "WAV, FLAC, OGG or MP3" : "PNG, JPEG, WebP or GIF";
     document.getElementById("record").hidden = ask.accept !== "audio/*";
     document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
-    const fields = { file: ask.body === null, text: ask.body !== null, lines: Boolean(ask.lines_label), messages: ask.streams };
+    const fields = { file: takesFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), messages: ask.streams };
     document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
     document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
     const paying = option.dataset.departments.split(" ");
