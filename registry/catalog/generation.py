@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from registry.catalog.inputs import Inputs, Options
+from registry.catalog.inputs import ImageInput, Inputs, Options
 
 MAX_TOKENS = 32_768
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
+MAX_PARTS = 256
+MAX_IMAGES = 16
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
+class TextPart(Inputs):
+    """A text among the parts of a message."""
+
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=1_000_000)]
+
+
+class ImagePart(Inputs):
+    """The place of the next of the request's images."""
+
+    type: Literal["image"]
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
 class ChatMessage(Inputs):
-    """One turn of a conversation."""
+    """One turn of a conversation. For models that read images, its content may be parts."""
 
     role: Annotated[str, Field(min_length=1, max_length=40)]
-    content: Annotated[str, Field(max_length=1_000_000)]
+    content: (
+        Annotated[str, Field(max_length=1_000_000)]
+        | Annotated[list[Part], Field(min_length=1, max_length=MAX_PARTS)]
+    )
+
+    @property
+    def text(self) -> str:
+        """Return the message without its images."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if part.type == "text")
+
+    @property
+    def images(self) -> int:
+        """Return how many images the message holds."""
+        if isinstance(self.content, str):
+            return 0
+        return sum(part.type == "image" for part in self.content)
 
 
 class GenerationInputs(Inputs):
-    """A conversation, which the model's chat template turns into a prompt, or the prompt itself."""
+    """A conversation, which the model's chat template turns into a prompt, or the prompt itself.
+
+    `images` are those of all messages, in the order of their places.
+    """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)] | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = None
+    images: list[ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
         if (self.messages is None) == (self.prompt is None):
             raise ValueError("a request needs either messages or one prompt")
+        places = sum(message.images for message in self.messages or ())
+        if places != len(self.images):
+            raise ValueError(f"the messages have {places} places for {len(self.images)} images")
         return self
 
 

@@ -168,7 +168,7 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/chat/completions. Raises RequestInvalid."""
     request = parse(ChatRequest, body.data)
     messages = [message.plain() for message in request.messages]
-    prompt_tokens = estimate_tokens([message.content for message in messages])
+    prompt_tokens = estimate_tokens([message.text for message in messages])
     return Plan(
         model=request.model,
         inputs=GenerationInputs(messages=messages),

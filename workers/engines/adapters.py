@@ -77,6 +77,7 @@ class AdaptedModel:
         positions: Tensor,
         cache: SlabCache,
         adapters: Sequence[str | None],
+        images: Tensor | None = None,
     ) -> Tensor:
         """Logits [rows, vocabulary] of each row's last position, in float32.
 
@@ -86,6 +87,7 @@ class AdaptedModel:
             positions: [rows, new positions], counted without padding.
             cache: Grows by the new positions.
             adapters: A loaded adapter's name for each row, or None.
+            images: Pixels of the images whose places are in `input_ids`, row by row.
         """
         inputs = {
             "input_ids": input_ids,
@@ -95,6 +97,8 @@ class AdaptedModel:
             "use_cache": True,
             "logits_to_keep": 1,
         }
+        if images is not None:
+            inputs["pixel_values"] = images
         logits: Tensor = self._output(inputs, adapters).logits[:, -1].float()
         return logits
 

@@ -6,11 +6,13 @@ A config chooses among them by name; nothing in a model's folder may name code t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
+# In front of the names of timm's architectures, in declarations and reports.
+TIMM = "timm."
 
 # The causal architecture that a GGUF's `general.architecture` stands for.
 GGUF_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
@@ -35,12 +37,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return body
 
 
+def is_timm(config: Mapping[str, Any]) -> bool:
+    """Return whether a `config.json` is one of timm's: it names one `architecture`, and how images
+    are prepared in `pretrained_cfg`."""
+    return isinstance(config.get("architecture"), str) and isinstance(
+        config.get("pretrained_cfg"), dict
+    )
+
+
 def architecture_of(folder: Path, allowed: Sequence[str]) -> str:
-    """The one allowed architecture that `config.json` names. Raises UnsupportedModel."""
+    """The one allowed architecture that `config.json` names; timm's as `timm.<name>`. Raises
+    UnsupportedModel."""
     config = read_json(folder / "config.json")
     if "auto_map" in config:
         raise UnsupportedModel("config.json has an auto_map, which would run the model's own code.")
     named = config.get("architectures")
+    if is_timm(config):
+        if config.get("model_args"):
+            # They go to the function that builds the model, which also reads files.
+            raise UnsupportedModel("config.json has model_args, which are not accepted.")
+        named = [f"{TIMM}{config['architecture']}"]
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         raise UnsupportedModel("config.json must name exactly one architecture.")
     if named[0] not in allowed:

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 class Row:
     """One request on its way. `limit` is how many tokens it may still have made in all.
 
-    `reference` holds the tokens of an answer whose likelihood is measured beside the generation,
-    `likelihood` the result, {"nats", "tokens"}.
+    `images` are the pixels of the images that the prompt has places for. `reference` holds the
+    tokens of an answer whose likelihood is measured beside the generation, `likelihood` the result,
+    {"nats", "tokens"}.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class Row:
     unsent: int = 0
     finish: str | None = None
     broken: bool = False
+    images: list[Tensor] = field(default_factory=list)
     reference: list[int] = field(default_factory=list)
     likelihood: dict[str, float] | None = None
 
@@ -143,7 +145,14 @@ class Batch:
             row.started = now
         self._mask = torch.tensor(mask, device=model.device)
         positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)
-        self._forward(torch.tensor(ids, device=model.device), positions)
+        images = [image for row in rows for image in row.images]
+        for row in rows:
+            row.images = []  # they are in the cache from here on
+        self._forward(
+            torch.tensor(ids, device=model.device),
+            positions,
+            torch.stack(images).to(model.device) if images else None,
+        )
 
     @property
     def length(self) -> int:
@@ -158,10 +167,9 @@ class Batch:
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
         self._forward(ids, positions)
 
-    def _forward(self, ids: Tensor, positions: Tensor) -> None:
-        logits = self._model(
-            ids, self._mask, positions, self._cache, [row.adapter for row in self.rows]
-        )
+    def _forward(self, ids: Tensor, positions: Tensor, images: Tensor | None = None) -> None:
+        adapters = [row.adapter for row in self.rows]
+        logits = self._model(ids, self._mask, positions, self._cache, adapters, images)
         self._newest = choose(
             logits, [row.sampling for row in self.rows], [row.generator for row in self.rows]
         )

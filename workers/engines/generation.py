@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from workers.engines.adapters import AdaptedModel
@@ -27,6 +28,7 @@ from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
 from workers.engines.sampling import DEFAULT_MAX_TOKENS, Sampling
 from workers.engines.text import TextStream
+from workers.engines.vision import image_reader
 from workers.wire import Done
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,8 @@ class GenerationEngine:
         )
         self._tokenizer = load_tokenizer(folder)
         self._model = AdaptedModel(model)
-        own = int(model.config.max_position_embeddings)
+        self._images = image_reader(folder, model)
+        own = int(model.config.get_text_config().max_position_embeddings)
         self.max_context = min(own, max_context or own)
         self._eos = _end_tokens(model, self._tokenizer)
         self._prompts = PromptProcesses(self._tokenizer)
@@ -175,7 +178,10 @@ class GenerationEngine:
         if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
             raise RequestRefused("This model generates text from messages or a prompt.")
         sampling = Sampling.of(options)
+        images = self._pixels(inputs)
         prompt = self._prompts.encode(request.request_id, inputs)
+        if self._images is not None:
+            prompt = self._images.expand(prompt, len(images))
         room = self.max_context - len(prompt)
         if room < (sampling.max_tokens or 1):
             raise RequestRefused(
@@ -192,8 +198,17 @@ class GenerationEngine:
             text=TextStream(self._tokenizer, sampling.stop),
             sink=sink,
             generator=sampling.generator(),
+            images=images,
             reference=self._reference(request.request_id, options.reference)[:room],
         )
+
+    def _pixels(self, inputs: GenerationInputs) -> list[Tensor]:
+        """Return the pixels of the request's images. Raises RequestRefused."""
+        if self._images is not None:
+            return self._images.read(inputs.images)
+        if any(not isinstance(each.content, str) for each in inputs.messages or ()):
+            raise RequestRefused("This model reads text alone; leave the images out.")
+        return []
 
     def _reference(self, request_id: str, text: str | None) -> list[int]:
         if text is None:

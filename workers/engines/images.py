@@ -5,6 +5,7 @@ Files were checked by content before they come here; what slips through is refus
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from registry.catalog.inputs import Media
-from workers.engines.architectures import UnsupportedModel, read_json
+from workers.engines.architectures import UnsupportedModel, is_timm, read_json
 
 MAX_PIXELS = 40_000_000
 # Processors scale the shorter side: a narrow image would become a gigantic one.
@@ -28,11 +29,13 @@ PROCESSORS = frozenset(
     {
         "BeitImageProcessor",
         "BitImageProcessor",
+        "CLIPImageProcessor",
         "ConvNextImageProcessor",
         "DeiTImageProcessor",
         "EfficientNetImageProcessor",
         "MobileNetV1ImageProcessor",
         "MobileNetV2ImageProcessor",
+        "SiglipImageProcessor",
         "ViTImageProcessor",
     }
 )
@@ -69,12 +72,15 @@ def _check_size(width: int, height: int) -> None:
 
 
 def load_image_processor(folder: Path) -> Any:
-    """Return the processor that `preprocessor_config.json` names, on Pillow and numpy.
+    """Return the processor that `preprocessor_config.json` names, on Pillow and numpy; for models
+    of timm, the one that their `config.json` describes.
 
     Raises:
         UnsupportedModel: the file is missing, names another processor, or states sizes that are
             too large.
     """
+    if not (folder / CONFIG).is_file() and is_timm(read_json(folder / "config.json")):
+        return _timm_processor(folder)
     config = read_json(folder / CONFIG)
     named = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
     name = named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "")
@@ -84,19 +90,51 @@ def load_image_processor(folder: Path) -> Any:
             f"{CONFIG} names the processor {named[:80]!r}, which is not one of: "
             f"{', '.join(sorted(PROCESSORS))}."
         )
-    try:
+
+    def load() -> Any:
         processor = getattr(transformers, f"{name}Pil").from_pretrained(
             folder, local_files_only=True
         )
-        # Sizes first: the probe below would make an image of any size.
+        # Sizes first: the probe would make an image of any size.
         _check_sides(processor)
+        return processor
+
+    return _probed(load, CONFIG)
+
+
+def _timm_processor(folder: Path) -> Any:
+    stated = read_json(folder / "config.json")["pretrained_cfg"]
+    sides = [stated.get("input_size"), stated.get("test_input_size")]
+    for size in sides:
+        if size is not None and not (
+            isinstance(size, list)
+            and len(size) == 3
+            and all(type(side) is int and 1 <= side <= MAX_SIDE for side in size)
+        ):
+            raise UnsupportedModel(f"config.json states the input size {str(size)[:80]}.")
+    for key in ("crop_pct", "test_crop_pct"):
+        share = stated.get(key)
+        if share is not None and not (isinstance(share, (int, float)) and 0.1 <= share <= 1):
+            raise UnsupportedModel(f"config.json states a {key} that is not between 0.1 and 1.")
+    return _probed(
+        lambda: transformers.TimmWrapperImageProcessor.from_pretrained(
+            folder, local_files_only=True
+        ),
+        "config.json",
+    )
+
+
+def _probed(load: Callable[[], Any], source: str) -> Any:
+    """Return a processor that has made a usable image once. Raises UnsupportedModel."""
+    try:
+        processor = load()
         shape = pixels(processor, Image.new("RGB", (32, 32))).shape
     except UnsupportedModel:
         raise
     except Exception as error:
-        raise UnsupportedModel(f"{CONFIG} cannot be used: {error}") from error
+        raise UnsupportedModel(f"{source} cannot be used: {error}") from error
     if len(shape) != 3 or max(shape[1:]) > MAX_SIDE:
-        raise UnsupportedModel(f"{CONFIG} makes images of the shape {tuple(shape)}.")
+        raise UnsupportedModel(f"{source} makes images of the shape {tuple(shape)}.")
     return processor
 
 

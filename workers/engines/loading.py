@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from workers.engines.architectures import (
+    TIMM,
     UnsupportedModel,
     architecture_of,
     read_json,
@@ -44,6 +45,13 @@ def check_shards(folder: Path) -> None:
                 )
 
 
+def model_class(architecture: str) -> Any:
+    """Return the class of transformers that loads an architecture."""
+    if architecture.startswith(TIMM):
+        return transformers.TimmWrapperForImageClassification
+    return getattr(transformers, architecture)
+
+
 def load_model(
     folder: Path,
     allowed: Sequence[str],
@@ -53,9 +61,9 @@ def load_model(
     **settings: Any,
 ) -> Any:
     """The model in evaluation mode. Raises UnsupportedModel when the config is not allowed."""
-    architecture = getattr(transformers, architecture_of(folder, allowed))
+    loader = model_class(architecture_of(folder, allowed))
     check_shards(folder)
-    model = architecture.from_pretrained(
+    model = loader.from_pretrained(
         folder,
         local_files_only=True,
         use_safetensors=True,
