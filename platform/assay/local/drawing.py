@@ -49,7 +49,7 @@ def build_pipeline(
     if (target / "model_index.json").is_file():
         return target
     torch.manual_seed(_SEED)
-    tokenizer = _tokenizer()
+    tokenizer = clip_tokenizer([caption(label) for label in LABELS], PROMPT_TOKENS)
     text_encoder = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -97,8 +97,13 @@ def build_pipeline(
     return target
 
 
-def _tokenizer() -> Any:
-    """Return a CLIP tokenizer that knows every character, and the words of the captions whole."""
+def clip_tokenizer(captions: list[str], length: int) -> Any:
+    """Return a CLIP tokenizer that knows every character, and the words of the captions whole.
+
+    Args:
+        captions: Texts to learn the words from.
+        length: How many tokens a model reads.
+    """
     import transformers
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
@@ -108,7 +113,7 @@ def _tokenizer() -> Any:
         Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True
     )
     learner.train_from_iterator(
-        [caption(label) for label in LABELS],
+        captions,
         trainers.BpeTrainer(
             vocab_size=400,
             initial_alphabet=letters,
@@ -123,7 +128,7 @@ def _tokenizer() -> Any:
     return transformers.CLIPTokenizer(
         vocab=vocabulary,
         merges=[tuple(pair) for pair in model["merges"]],
-        model_max_length=PROMPT_TOKENS,
+        model_max_length=length,
     )
 
 

@@ -75,6 +75,8 @@ PROCESSOR = {
 
 def save_tiny(architecture: str, folder: Path, labels: tuple[str, ...] = ("a", "b", "c")) -> Path:
     """A random model with a processor for images of 32 × 32 pixels."""
+    if architecture.startswith("timm."):
+        return save_timm(architecture, folder, labels)
     torch.manual_seed(5)
     kind = getattr(transformers, architecture)
     settings = {"image_size": SIDE, "num_attention_heads": 4, "intermediate_size": 64}
@@ -84,6 +86,49 @@ def save_tiny(architecture: str, folder: Path, labels: tuple[str, ...] = ("a", "
     model = kind(kind.config_class(**wanted, id2label=dict(enumerate(labels))))
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return folder
+
+
+def save_tiny_encoder(architecture: str, folder: Path) -> Path:
+    """A random model without a head for labels; timm's are classifiers of their own size."""
+    if architecture.startswith("timm."):
+        return save_timm(architecture, folder)
+    torch.manual_seed(5)
+    kind = getattr(transformers, architecture)
+    settings = {"image_size": SIDE, "num_attention_heads": 4, "intermediate_size": 64}
+    wanted = {**settings, **SMALL[architecture.replace("Model", "ForImageClassification")]}
+    if "num_heads" in wanted or "hidden_size" not in wanted:
+        wanted.pop("num_attention_heads")
+    kind(kind.config_class(**wanted)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return folder
+
+
+def save_timm(architecture: str, folder: Path, labels: tuple[str, ...] = ("a", "b", "c")) -> Path:
+    """A random model of timm with the files that timm's models have on the Hub."""
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(5)
+    name = architecture.removeprefix("timm.")
+    model = timm.create_model(name, pretrained=False, num_classes=len(labels))
+    side = 224 if name.startswith("vit_") else SIDE
+    folder.mkdir(exist_ok=True)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "architecture": name,
+        "num_classes": len(labels),
+        "num_features": model.num_features,
+        "label_names": list(labels),
+        "pretrained_cfg": {
+            "input_size": [3, side, side],
+            "interpolation": "bicubic",
+            "crop_pct": 0.9,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

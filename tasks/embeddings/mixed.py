@@ -1,0 +1,144 @@
+"""POST /v1/embeddings for models that read images: texts and images in one list.
+
+An image is written as Jina's API has it, `{"image": "data:image/png;base64,…"}`, or as a part of a
+chat message, `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from registry.catalog.data_urls import read_image_text, read_image_url
+from registry.catalog.endpoints import Answer
+from registry.catalog.inputs import MediaInput
+from registry.catalog.requests import (
+    MAX_INPUTS,
+    Name,
+    RequestInvalid,
+    Strict,
+    Text,
+    User,
+    one_or_many,
+)
+from tasks.embeddings.endpoints import EmbeddingsRenderer
+
+# Each is decoded when it arrives.
+MAX_IMAGES = 16
+
+
+class ImageURL(Strict):
+    """An image as OpenAI's chat has it; `url` is a `data:` URL."""
+
+    url: Annotated[str, Field(min_length=1)]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class InputPart(Strict):
+    """One text or one image."""
+
+    type: Literal["text", "image", "image_url"] | None = None
+    text: Text | None = None
+    image: Annotated[str, Field(min_length=1)] | None = None
+    image_url: ImageURL | None = None
+
+
+def _kind(value: Any) -> str:
+    return "one" if isinstance(value, str) else "many"
+
+
+Input = Annotated[
+    Annotated[Text, Tag("one")] | Annotated[InputPart, Tag("many")], Discriminator(_kind)
+]
+
+
+class MixedEmbeddingsRequest(Strict):
+    """POST /v1/embeddings. `dimensions` shortens each vector and makes its length 1 again."""
+
+    model: Name
+    input: Annotated[
+        Annotated[Input, Tag("one")]
+        | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS), Tag("many")],
+        Discriminator(one_or_many),
+    ]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    user: User | None = None
+
+    def read(self) -> list[str | MediaInput]:
+        """Return the texts and images. Raises RequestInvalid."""
+        many = isinstance(self.input, list)
+        given = self.input if isinstance(self.input, list) else [self.input]
+        found = [
+            read_input(each, f"input[{number}]" if many else "input")
+            for number, each in enumerate(given)
+        ]
+        images = sum(isinstance(each, MediaInput) for each in found)
+        if images > MAX_IMAGES:
+            raise RequestInvalid(
+                f"input holds {images} images; at most {MAX_IMAGES} are accepted in one request.",
+                param="input",
+            )
+        return found
+
+    def renderer(self, places: list[int]) -> MixedRenderer:
+        """Return what renders the answer; `places` says where each input's vector stands."""
+        return MixedRenderer(
+            EmbeddingsRenderer(
+                model=self.model,
+                as_base64=self.encoding_format == "base64",
+                dimensions=self.dimensions,
+            ),
+            places,
+        )
+
+
+def read_input(given: str | InputPart, param: str) -> str | MediaInput:
+    """Return the text or the image of one input. Raises RequestInvalid."""
+    if isinstance(given, str):
+        return given
+    filled = {name for name in ("text", "image", "image_url") if getattr(given, name) is not None}
+    if len(filled) != 1 or (given.type is not None and {given.type} != filled):
+        raise RequestInvalid(
+            f'{param} must be a text, {{"text": "…"}}, {{"image": "data:image/png;base64,…"}} or '
+            '{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}.',
+            param=param,
+        )
+    if given.image is not None:
+        return read_image_text(given.image, f"{param}.image")
+    if given.image_url is not None:
+        return read_image_url(given.image_url.url, f"{param}.image_url.url")
+    return given.text or ""
+
+
+def images_first(read: Sequence[str | MediaInput]) -> list[int]:
+    """Return where each input's vector stands when those of images come before those of texts."""
+    order = sorted(
+        range(len(read)), key=lambda index: (not isinstance(read[index], MediaInput), index)
+    )
+    places = [0] * len(read)
+    for place, index in enumerate(order):
+        places[index] = place
+    return places
+
+
+@dataclass(slots=True)
+class MixedRenderer:
+    """Vectors in the order of the inputs."""
+
+    vectors: EmbeddingsRenderer
+    places: list[int]
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return self.vectors.whole(
+            Answer(
+                finish_reason=answer.finish_reason,
+                prompt_tokens=answer.prompt_tokens,
+                completion_tokens=0,
+                results=[answer.results[place] for place in self.places],
+                units=answer.units,
+            )
+        )

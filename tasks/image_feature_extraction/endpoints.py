@@ -1,0 +1,65 @@
+"""/v1/embeddings of images, and POST /v1/tasks/image-feature-extraction/{model} in Hugging Face's
+inference shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.inference import MediaRequest, read_file
+from registry.catalog.inputs import MediaInput
+from registry.catalog.requests import Body, RequestInvalid, parse
+from tasks.embeddings.mixed import MixedEmbeddingsRequest
+from tasks.image_feature_extraction.schema import Images
+
+
+class FeaturesRequest(MediaRequest):
+    """An image in base64."""
+
+    normalize: None = None
+    truncate: None = None
+
+
+def read_image_embeddings(body: Body, request_id: str, name: str) -> Plan:
+    """Read images to embed. Raises RequestInvalid."""
+    request = parse(MixedEmbeddingsRequest, body.data)
+    images = []
+    for number, each in enumerate(request.read()):
+        if not isinstance(each, MediaInput):
+            raise RequestInvalid(
+                f"Input {number} is a text; this model reads images alone: "
+                '{"image": "data:image/png;base64,…"}.',
+                param="input",
+                code="unsupported_value",
+            )
+        images.append(each)
+    return Plan(
+        model=request.model,
+        inputs=Images(images=images),
+        renderer=request.renderer(list(range(len(images)))),
+        tokens=0,
+        prompt_tokens=0,
+        units=len(images),
+    )
+
+
+def read_features(body: Body, request_id: str, name: str) -> Plan:
+    """Read one image, raw or as JSON. Raises RequestInvalid."""
+    image, _ = read_file(body, "image", FeaturesRequest)
+    return Plan(
+        model=name,
+        inputs=Images(images=[image]),
+        renderer=FeaturesRenderer(),
+        tokens=0,
+        prompt_tokens=0,
+        units=1,
+    )
+
+
+@dataclass(slots=True)
+class FeaturesRenderer:
+    """[vector], as `InferenceClient.feature_extraction` reads it."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return list(answer.results)

@@ -1,0 +1,77 @@
+"""Serve an image encoder: one vector of unit length for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from registry.catalog.inputs import NoOptions
+from tasks.image_feature_extraction.schema import Images
+from workers.engines.architectures import TIMM, architecture_of
+from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
+from workers.engines.loading import load_model
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Item, Prepared
+
+# Their first position stands for the whole image; their pooler is often untrained.
+CLASS_TOKEN = frozenset({"BeitModel", "DeiTModel", "Dinov2Model", "ViTModel"})
+
+
+class ImageFeaturesRunner:
+    """The class token of transformers that have one, else what the model pools; for classifiers of
+    timm, what their last layer reads."""
+
+    # 32 images of 224 × 224 pixels.
+    limits = BatchLimits(items=32, size=32 * 224 * 224)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._processor = load_image_processor(folder)
+        architecture = architecture_of(folder, architectures)
+        self._by_token = architecture in CLASS_TOKEN
+        self._is_timm = architecture.startswith(TIMM)
+        self._model = load_model(folder, architectures, dtype=dtype, device=device)
+
+    def prepare(self, request_id: str, inputs: Images, options: NoOptions) -> Prepared:
+        try:
+            found = [pixels(self._processor, read_image(each)) for each in inputs.images]
+        except UnreadableImage as error:
+            raise RequestRefused(str(error)) from error
+        items = [
+            Item(each, size=each.shape[1] * each.shape[2], bucket=tuple(each.shape))
+            for each in found
+        ]
+        return Prepared(items=items, units=len(items))
+
+    def collate(self, items: Sequence[Item]) -> Tensor:
+        batch = torch.stack([item.payload for item in items])
+        return batch.to(self._model.device, self._model.dtype)
+
+    def run(self, batch: Tensor) -> Tensor:
+        if self._is_timm:
+            body = self._model.timm_model
+            vectors = body.forward_head(body.forward_features(batch), pre_logits=True)
+        else:
+            output = self._model(pixel_values=batch)
+            vectors = output.last_hidden_state[:, 0] if self._by_token else output.pooler_output
+        return torch.nn.functional.normalize(vectors.flatten(start_dim=1).float(), dim=-1)
+
+    def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
+        vectors: list[Any] = output.cpu().tolist()
+        return vectors
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing: preparing an image takes milliseconds."""
+
+    def close(self) -> None:
+        """Do nothing: the runner holds the model alone."""

@@ -1,0 +1,133 @@
+"""Score vectors of images: are the nearest images those of the same label?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torchmetrics.functional.retrieval import retrieval_average_precision
+
+from workers.engines.images import UnreadableImage, read_image
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.slices import by_label
+from workers.trainers.thumbnails import thumbnail
+from workers.trainers.uncertainty import bootstrap
+
+TOP = 10
+SIDE = 32  # pixels that the baselines see in each direction
+PIXELS, GRAY = "Pixels", "Gray pixels"
+MAX_ROWS = 5_000
+SAMPLES = 8
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return how often the nearest other image has the same label, and the mean average precision
+    of the ten nearest.
+
+    The baseline compares pixels; gray pixels are the second one, as color may mislead.
+
+    Raises:
+        BadMaterial: there are too many rows, or no label has two images.
+        Cancelled: `request.progress` said so.
+    """
+    labels = np.array([row["label"] for row in request.rows])
+    if len(labels) > MAX_ROWS:
+        raise BadMaterial(f"Each image is compared with all others; {MAX_ROWS:,} are the most.")
+    if len(set(labels)) == len(labels):
+        raise BadMaterial("Every image has a label of its own; no two can be found together.")
+    vectors = np.array([outcome.results[0] for outcome in request.outcomes], dtype=np.float32)
+    seen = {
+        "": _fits(vectors),
+        PIXELS: _fits(_pixels(request, "RGB")),
+        GRAY: _fits(_pixels(request, "L")),
+    }
+    found = {name: _measured(fits, labels, request) for name, fits in seen.items()}
+    nearest = seen[""].argmax(axis=1)
+    return EvaluationResult(
+        metrics=_means(found[""]),
+        baseline=_means(found[PIXELS]),
+        baseline_name=PIXELS,
+        sample_size=len(labels),
+        details={
+            "samples": [
+                {
+                    "input_image": thumbnail(row["image"]),
+                    "expected": row["label"],
+                    "output": str(labels[best]),
+                    "output_image": thumbnail(request.rows[best]["image"]),
+                }
+                for row, best in list(zip(request.rows, nearest, strict=True))[:SAMPLES]
+            ],
+            "baselines": [
+                {"name": name, "metrics": _means(found[name]), "trained_on": 0}
+                for name in (PIXELS, GRAY)
+            ],
+            "right": {
+                "n": len(labels),
+                "bits": np.packbits(found[""]["nearest"] > 0).tobytes().hex(),
+            },
+        },
+        intervals={
+            "metrics": {"map_10": _interval(found[""]["map_10"])},
+            "baseline": {"map_10": _interval(found[PIXELS]["map_10"])},
+        },
+        slices=[
+            {
+                "by": part.by,
+                "name": part.name[:100],
+                "n": len(part.rows),
+                "metric": "nearest",
+                "value": float(found[""]["nearest"][part.rows].mean()),
+                "baseline": float(found[PIXELS]["nearest"][part.rows].mean()),
+            }
+            for part in by_label(list(labels))
+        ],
+    )
+
+
+def _fits(vectors: np.ndarray) -> np.ndarray:
+    """Return minus the distances of all pairs; an image is not its own neighbor."""
+    squares = (vectors**2).sum(axis=1)
+    fits: np.ndarray = 2 * vectors @ vectors.T - squares[None] - squares[:, None]
+    np.fill_diagonal(fits, -np.inf)
+    return fits
+
+
+def _measured(fits: np.ndarray, labels: np.ndarray, request: ScoreRequest) -> dict[str, np.ndarray]:
+    order = np.argsort(-fits, axis=1, kind="stable")[:, :TOP]
+    same = labels[order] == labels[:, None]
+    ranks = torch.arange(same.shape[1], 0, -1, dtype=torch.float32)
+    precisions = []
+    for number, row in enumerate(same):
+        if number % 256 == 0 and request.progress.should_stop():
+            raise Cancelled
+        precisions.append(float(retrieval_average_precision(ranks, torch.from_numpy(row))))
+    return {"nearest": same[:, 0].astype(float), "map_10": np.array(precisions)}
+
+
+def _means(measured: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in measured.items()}
+
+
+def _interval(values: np.ndarray) -> dict[str, Any]:
+    return bootstrap(float(values.mean()), lambda rows: float(values[rows].mean()), len(values))
+
+
+def _pixels(request: ScoreRequest, mode: str) -> np.ndarray:
+    paths: Sequence[Path] = [row["image"] for row in request.rows]
+    found = []
+    for number, path in enumerate(paths):
+        if number % 256 == 0 and request.progress.should_stop():
+            raise Cancelled
+        try:
+            image = read_image(path).convert(mode)
+        except UnreadableImage as error:
+            raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+        small = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BOX)
+        found.append(np.asarray(small, dtype=np.float32).reshape(-1) / 255)
+    return np.stack(found)

@@ -1,0 +1,108 @@
+"""Image-text-to-text: answers to questions about images, token by token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from registry.catalog.declaration import (
+    GENERATION,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.generation import GenerationInputs, SamplingOptions
+from tasks.image_text_to_text.endpoints import VisionChatRequest, read_vision_chat
+from tasks.image_text_to_text.schema import ImageQuestion, VisionHyperparameters, asked
+
+# A red shirt on black, 32 × 32 pixels, as PNG in base64.
+SAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgAQMAAABJtOi3AAAABlBMVEXhLS0AAAATdu2+AAAATUlEQVR42pXOsRFE"
+    "UAAG4c8/DNkpQSfXgo60phQlCAU37wlERyTZbHe2qYgb1kr9HIvCN4XNTp+dXzZKJpKR9jIGhnTMCdOj9wLN/9AJ"
+    "060PFOZlfusAAAAASUVORK5CYII="
+)
+SAMPLE_QUESTION = "What color is it?"
+# Answers of visual question answering are a few words.
+ANSWER_TOKENS = 32
+
+
+def row_input(row: dict[str, Any]) -> str:
+    """Return image and question: the same question about the same image is a leak."""
+    return f"{row['image']} {row['question']}"
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingOptions]:
+    """Return the request for a greedy answer to the row's question."""
+    return (
+        asked(row["question"], row["image"]),
+        SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0),
+    )
+
+
+TASK = Task(
+    name="image-text-to-text",
+    title="Image and text to text",
+    description="Answers questions about images in a conversation, token by token.",
+    modality="image",
+    inputs=(Modality.MESSAGES, Modality.IMAGE),
+    outputs=(Modality.TEXT,),
+    architectures=("LlavaForConditionalGeneration",),
+    engine=GENERATION,
+    unit=Unit.TOKENS,
+    input_schema=GenerationInputs,
+    option_schema=SamplingOptions,
+    endpoints=(
+        Endpoint(
+            "/v1/chat/completions",
+            read_vision_chat,
+            takes_media=True,
+            request=VisionChatRequest,
+            summary="OpenAI's shape with `image_url` parts: an answer about images.",
+        ),
+    ),
+    sample={
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "image_url",
+                        "image_url": {"url": f"data:image/png;base64,{SAMPLE_IMAGE}"},
+                    },
+                    {"type": "text", "text": SAMPLE_QUESTION},
+                ],
+            }
+        ],
+        "max_tokens": 32,
+    },
+    playground=Playground(
+        body={"model": "$model", "messages": "$messages"},
+        text=SAMPLE_QUESTION,
+    ),
+    row=ImageQuestion,
+    row_input=row_input,
+    examples=(
+        {"image": "0" * 64, "question": "What color is it?", "answer": "red"},
+        {"image": "1" * 64, "question": "Which garment is shown?", "answer": "sneaker"},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.image_text_to_text.fine_tune:train",
+            hyperparameters=VisionHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.image_text_to_text.score:score",
+        metrics=(Metric("accuracy", "Accuracy", proportion=True),),
+        primary_metric="accuracy",
+        uses_training_rows=True,
+    ),
+)

@@ -1,0 +1,248 @@
+"""Train a vision-language model on questions about images; its vision tower stays as it is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tasks.image_text_to_text import TASK
+from tasks.image_text_to_text.schema import VisionHyperparameters, asked
+from workers.engines.adapters import IGNORED
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.images import load_image_processor
+from workers.engines.loading import load_model, load_tokenizer
+from workers.engines.prompts import PromptProcesses
+from workers.engines.protocol import RequestRefused
+from workers.engines.vision import ImageReader
+from workers.trainers.images import ProcessedImages
+from workers.trainers.protocol import (
+    BadMaterial,
+    Progress,
+    TrainingRequest,
+    TrainingResult,
+)
+from workers.trainers.training import (
+    Reporter,
+    arguments,
+    fast_bfloat16,
+    finish_config,
+    parse_settings,
+    read_rows,
+    resume_point,
+)
+
+MIN_ROWS = 16
+MAX_VALIDATION_ROWS = 500
+CHECKPOINT_STEPS = 50
+
+
+def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+    """Train projector and language model on the answers (Liu et al. 2023, arXiv:2304.08485).
+
+    Raises:
+        BadMaterial: rows, images, settings or base cannot be used.
+        Cancelled: `progress` said so.
+    """
+    settings = parse_settings(VisionHyperparameters, request.hyperparameters)
+    transformers.set_seed(settings.seed)
+    rows = read_questions(request.train_file, request.media)
+    if len(rows) < MIN_ROWS:
+        raise BadMaterial(f"There are {len(rows)} questions; at least {MIN_ROWS} are needed.")
+    try:
+        model = load_model(request.base, TASK.architectures, dtype=torch.float32)
+        reader = ImageReader(request.base, model)
+        processor = load_image_processor(request.base)
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    tokenizer = load_tokenizer(request.base)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "vision_tower" not in name
+    tokens = _tokens(tokenizer, reader, rows, settings.max_length)
+    random.Random(settings.seed).shuffle(rows)
+    size = min(max(1, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
+    validation = _Questions(rows[:size], tokens, processor, progress)
+    training = _Questions(rows[size:], tokens, processor, progress)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    progress.log(
+        f"{len(training)} questions to train on and {len(validation)} to validate on; "
+        f"{trained:,} of {model.num_parameters():,} parameters are trained."
+    )
+    reporter = Reporter(progress)
+    trainer = _Trainer(
+        reporter=reporter,
+        model=model,
+        args=_arguments(request, settings),
+        train_dataset=training,
+        eval_dataset=validation,
+        data_collator=lambda examples: _collated(examples, tokenizer.pad_token_id),
+        callbacks=[reporter],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train(resume_from_checkpoint=resume_point(request, progress))
+    after = trainer.evaluate()["eval_loss"]
+    request.output.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(request.output)
+    processor.save_pretrained(request.output)
+    tokenizer.save_pretrained(request.output)
+    finish_config(request.output)
+    return TrainingResult(
+        metrics={"validation_loss": after, "validation_loss_before": before},
+        parameters={
+            **settings.model_dump(),
+            "rows": len(rows),
+            "train_rows": len(training),
+            "validation_rows": len(validation),
+            "parameters_trained": trained,
+        },
+        notes=f"Loss on the validation split: {before:.3f} before, {after:.3f} after.",
+    )
+
+
+def read_questions(path: Path, media: Path | None) -> list[dict[str, Any]]:
+    """Return rows {"image", "question", "answer"}, the image as a path. Raises BadMaterial."""
+    if media is None:
+        raise BadMaterial("The dataset's media files are missing.")
+    rows = read_rows(
+        path,
+        lambda row: all(
+            isinstance(row.get(key), str) and row[key] for key in ("image", "question", "answer")
+        ),
+        '{"image": "…", "question": "…", "answer": "…"}',
+    )
+    return [{**row, "image": media / row["image"]} for row in rows]
+
+
+class _Tokens:
+    """Prompts by question and answers by text, each read once."""
+
+    def __init__(self, prompts: dict[str, list[int]], answers: dict[str, list[int]]) -> None:
+        self.prompts, self.answers = prompts, answers
+
+
+def _tokens(
+    tokenizer: Any, reader: ImageReader, rows: Sequence[dict[str, Any]], max_length: int
+) -> _Tokens:
+    processes = PromptProcesses(tokenizer)
+    try:
+        prompts = {
+            question: reader.expand(processes.encode("row", asked(question, image)), 1)
+            for question, image in {row["question"]: row["image"] for row in rows}.items()
+        }
+        texts = list(dict.fromkeys(row["answer"] for row in rows))
+        answers = [
+            [*row, tokenizer.eos_token_id]
+            for at in range(0, len(texts), 1_000)
+            for row in processes.encode_texts(
+                "answers", texts[at : at + 1_000], special_tokens=False
+            )
+        ]
+    except RequestRefused as error:
+        raise BadMaterial(f"A question cannot be read. {error}") from error
+    finally:
+        processes.close()
+    found = _Tokens(prompts, dict(zip(texts, answers, strict=True)))
+    longest = max(
+        len(found.prompts[row["question"]]) + len(found.answers[row["answer"]]) for row in rows
+    )
+    if longest > max_length:
+        raise BadMaterial(
+            f"The longest question with its image and answer has {longest} tokens, and max_length "
+            f"is {max_length}. Raise it, or shorten the row."
+        )
+    return found
+
+
+def _arguments(
+    request: TrainingRequest, settings: VisionHyperparameters
+) -> transformers.TrainingArguments:
+    return arguments(
+        request,
+        settings.seed,
+        max_steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.steps * settings.warmup_ratio),
+        lr_scheduler_type="cosine",
+        train_sampling_strategy="random",
+        eval_strategy="no",
+        save_strategy="steps",
+        save_steps=CHECKPOINT_STEPS,
+        logging_steps=10,
+        bf16=fast_bfloat16(),
+        label_names=["labels"],
+        prediction_loss_only=True,
+    )
+
+
+def _collated(examples: Sequence[dict[str, Any]], padding: int) -> dict[str, Tensor]:
+    """Return a batch padded on the right; only the answers' tokens are labels."""
+    shape = (len(examples), max(len(each["tokens"]) for each in examples))
+    tokens = torch.full(shape, padding)
+    labels = torch.full(shape, IGNORED)
+    mask = torch.zeros(shape, dtype=torch.long)
+    for number, each in enumerate(examples):
+        length = len(each["tokens"])
+        whole = torch.tensor(each["tokens"])
+        tokens[number, :length] = whole
+        labels[number, each["start"] : length] = whole[each["start"] :]
+        mask[number, :length] = 1
+    return {
+        "input_ids": tokens,
+        "attention_mask": mask,
+        "labels": labels,
+        "pixel_values": torch.stack([each["pixels"] for each in examples]),
+    }
+
+
+class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
+    """One question about an image, with its answer."""
+
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], tokens: _Tokens, processor: Any, progress: Progress
+    ) -> None:
+        self._rows, self._tokens = rows, tokens
+        self._images = ProcessedImages([row["image"] for row in rows], processor, progress)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self._rows[index]
+        prompt = self._tokens.prompts[row["question"]]
+        return {
+            "tokens": [*prompt, *self._tokens.answers[row["answer"]]],
+            "start": len(prompt),
+            "pixels": self._images[index],
+        }
+
+
+class _Trainer(transformers.Trainer):  # type: ignore[misc]
+    """Asks about stopping before each forward pass, and loads checkpoints by the model's class.
+
+    Vision-language models save their tensors under older names than they have in memory. The
+    Trainer would find none of them, warn, and go on with the weights of the base.
+    """
+
+    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._reporter = reporter
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved = type(self.model).from_pretrained(
+            resume_from_checkpoint, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
+        self.model.load_state_dict(saved.state_dict())
+
+    def compute_loss(self, *given: Any, **rest: Any) -> Any:
+        self._reporter.check()
+        return super().compute_loss(*given, **rest)

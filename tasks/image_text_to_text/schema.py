@@ -1,0 +1,42 @@
+"""Rows and settings of image-text-to-text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.columns import ImageFile
+from registry.catalog.generation import ChatMessage, GenerationInputs, ImagePart, Part, TextPart
+
+
+class ImageQuestion(BaseModel):
+    """One question about an image, and its answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: ImageFile
+    question: str = Field(min_length=1, max_length=2_000)
+    answer: str = Field(min_length=1, max_length=2_000)
+
+
+class VisionHyperparameters(BaseModel):
+    """Settings of training projector and language model. `max_length` is in tokens, those of the
+    image included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=700, ge=1, le=1_000_000)
+    learning_rate: float = Field(default=2e-5, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=512)
+    max_length: int = Field(default=1_024, ge=16, le=32_768)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+def asked(question: str, image: Any) -> GenerationInputs:
+    """Return the inputs that ask a question about one image."""
+    parts: list[Part] = [ImagePart(type="image"), TextPart(type="text", text=question)]
+    return GenerationInputs(messages=[ChatMessage(role="user", content=parts)], images=[image])

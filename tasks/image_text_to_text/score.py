@@ -1,0 +1,94 @@
+"""Score answers to questions about images, beside the best answers without looking."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import EvaluationResult
+from workers.trainers.slices import by_label
+from workers.trainers.thumbnails import thumbnail
+
+SAMPLES = 8
+SHOWN_CHARACTERS = 300
+BLIND = "the most frequent answer to the question, without the image"
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return the share of answers that are right: the same words, whatever their case, articles and
+    punctuation, as in VQA (Antol et al. 2015, arXiv:1505.00468).
+
+    The baseline does not look: it gives the most frequent answer that the training rows have to the
+    same question, or to any. A model has learned to see as far as it is better.
+    """
+    answers = [row["answer"] for row in request.rows]
+    questions = [row["question"] for row in request.rows]
+    given = [outcome.text for outcome in request.outcomes]
+    blind = _blind(request.train_rows or [], questions, answers)
+    right, rival = _right(given, answers), _right(blind, answers)
+    return EvaluationResult(
+        metrics={"accuracy": float(right.mean())},
+        baseline={"accuracy": float(rival.mean())},
+        baseline_name=BLIND,
+        sample_size=len(answers),
+        details={
+            "samples": [
+                {
+                    "input": row["question"][:SHOWN_CHARACTERS],
+                    "input_image": thumbnail(row["image"]),
+                    "expected": row["answer"][:SHOWN_CHARACTERS],
+                    "output": text[:SHOWN_CHARACTERS],
+                    "baseline": guess[:SHOWN_CHARACTERS],
+                }
+                for row, text, guess in list(zip(request.rows, given, blind, strict=True))[:SAMPLES]
+            ],
+            "right": {"n": len(answers), "bits": np.packbits(right).tobytes().hex()},
+        },
+        slices=[
+            {
+                "by": "question",
+                "name": part.name[:100],
+                "n": len(part.rows),
+                "metric": "accuracy",
+                "value": float(right[part.rows].mean()),
+                "baseline": float(rival[part.rows].mean()),
+            }
+            for part in by_label([_opening(question) for question in questions])
+        ],
+    )
+
+
+def plain(text: str) -> str:
+    """Return an answer without case, punctuation and articles."""
+    words = re.findall(r"[\w'-]+", text.lower())
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def _right(given: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+    return np.array(
+        [plain(each) == plain(answer) for each, answer in zip(given, answers, strict=True)]
+    )
+
+
+def _blind(
+    train_rows: Sequence[dict[str, Any]], questions: Sequence[str], answers: Sequence[str]
+) -> list[str]:
+    """Return the most frequent answer to each question. Without training rows, the test rows' own
+    answers are counted, which flatters the baseline."""
+    known: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    anything: Counter[str] = Counter()
+    pairs = [(row["question"], row["answer"]) for row in train_rows]
+    for question, answer in pairs or zip(questions, answers, strict=True):
+        known[plain(question)][answer] += 1
+        anything[answer] += 1
+    return [(known.get(plain(question)) or anything).most_common(1)[0][0] for question in questions]
+
+
+def _opening(question: str) -> str:
+    """Return the first two words of a question: its kind, as VQA sorts them."""
+    return " ".join(question.lower().split()[:2]).rstrip("?")

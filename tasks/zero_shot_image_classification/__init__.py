@@ -1,0 +1,116 @@
+"""Zero-shot image classification: the labels come with each request; and vectors of images and
+texts in one space."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from registry.catalog.results import Label
+from tasks.embeddings.mixed import MixedEmbeddingsRequest
+from tasks.zero_shot_image_classification.endpoints import (
+    ZeroShotRequest,
+    read_mixed_embeddings,
+    read_zero_shot,
+)
+from tasks.zero_shot_image_classification.schema import (
+    CaptionedImage,
+    ContrastiveHyperparameters,
+    ImagesAndTexts,
+    RankingOptions,
+)
+
+# A red shirt on black, 32 × 32 pixels, as PNG in base64.
+SAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgAQMAAABJtOi3AAAABlBMVEXhLS0AAAATdu2+AAAATUlEQVR42pXOsRFE"
+    "UAAG4c8/DNkpQSfXgo60phQlCAU37wlERyTZbHe2qYgb1kr9HIvCN4XNTp+dXzZKJpKR9jIGhnTMCdOj9wLN/9AJ"
+    "060PFOZlfusAAAAASUVORK5CYII="
+)
+SAMPLE_LABELS = ("a red shirt", "a blue sneaker", "a green bag")
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[ImagesAndTexts, RankingOptions]:
+    """Return the request for the vectors of the row's image and caption."""
+    return ImagesAndTexts(images=[row["image"]], texts=[row["text"]]), RankingOptions()
+
+
+TASK = Task(
+    name="zero-shot-image-classification",
+    title="Zero-shot image classification",
+    description=(
+        "Sorts an image into labels that come with the request, and turns images and texts into "
+        "vectors that can be compared."
+    ),
+    modality="image",
+    inputs=(Modality.IMAGE, Modality.TEXT),
+    outputs=(Modality.LABEL,),
+    architectures=("CLIPModel", "SiglipModel"),
+    engine=BATCH,
+    runner="tasks.zero_shot_image_classification.runner:ImageTextRunner",
+    unit=Unit.IMAGES,
+    input_schema=ImagesAndTexts,
+    option_schema=RankingOptions,
+    result_type=list[Label] | list[float],
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/zero-shot-image-classification",
+            read_zero_shot,
+            named=True,
+            content_types=content_types("image"),
+            takes_media=True,
+            request=ZeroShotRequest,
+            summary="Hugging Face's shape: an image and labels in, `[{label, score}]` out.",
+        ),
+        Endpoint(
+            "/v1/embeddings",
+            read_mixed_embeddings,
+            takes_media=True,
+            request=MixedEmbeddingsRequest,
+            summary="OpenAI's shape, with images: a vector for each text and each image.",
+        ),
+    ),
+    sample={"inputs": SAMPLE_IMAGE, "parameters": {"candidate_labels": list(SAMPLE_LABELS)}},
+    playground=Playground(
+        body={"inputs": "$file", "parameters": {"candidate_labels": "$lines"}},
+        path="/v1/tasks/zero-shot-image-classification/{model}",
+        lines=SAMPLE_LABELS,
+        lines_label="Labels to choose from",
+    ),
+    row=CaptionedImage,
+    row_input=itemgetter("image"),
+    examples=(
+        {"image": "0" * 64, "text": "a photo of a red shirt"},
+        {"image": "1" * 64, "text": "a photo of a blue sneaker"},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.zero_shot_image_classification.contrastive:train",
+            hyperparameters=ContrastiveHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.zero_shot_image_classification.score:score",
+        metrics=(
+            Metric("accuracy", "Zero-shot accuracy", proportion=True),
+            Metric("recall_10", "Recall@10 of images by text"),
+        ),
+        primary_metric="accuracy",
+        uses_training_rows=True,
+    ),
+)

@@ -1,0 +1,258 @@
+"""Train image and text tower so that an image lies close to its caption and far from others."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from torch.utils.data import Dataset
+
+from tasks.zero_shot_image_classification import TASK
+from tasks.zero_shot_image_classification.schema import ContrastiveHyperparameters
+from tasks.zero_shot_image_classification.towers import Towers
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.prompts import PromptProcesses
+from workers.trainers.images import ProcessedImages
+from workers.trainers.protocol import (
+    BadMaterial,
+    Progress,
+    TrainingRequest,
+    TrainingResult,
+)
+from workers.trainers.training import (
+    Reporter,
+    arguments,
+    fast_bfloat16,
+    finish_config,
+    parse_settings,
+    read_rows,
+    resume_point,
+)
+
+MIN_ROWS = 16
+MAX_VALIDATION_ROWS = 1_000
+CHECKPOINT_STEPS = 50
+TOP = 5
+# CLIP keeps its temperature within this, so that training stays stable (Radford et al. 2021).
+_MAX_SCALE = math.log(100)
+_CHUNK = 64
+
+
+def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+    """Train all weights with the loss of CLIP (Radford et al. 2021, arXiv:2103.00020), or of SigLIP
+    (Zhai et al. 2023, arXiv:2303.15343). Equal captions in a batch count as right answers alike.
+
+    Raises:
+        BadMaterial: rows, images, settings or base cannot be used.
+        Cancelled: `progress` said so.
+    """
+    settings = parse_settings(ContrastiveHyperparameters, request.hyperparameters)
+    transformers.set_seed(settings.seed)
+    rows = read_captioned(request.train_file, request.media)
+    if len(rows) < MIN_ROWS:
+        raise BadMaterial(f"There are {len(rows)} images; at least {MIN_ROWS} are needed.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        towers = Towers(request.base, TASK.architectures, device=device, dtype=torch.float32)
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    captions, tokens = _tokens(towers, rows)
+    random.Random(settings.seed).shuffle(rows)
+    size = min(max(2, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
+    validation = _Pairs(rows[:size], captions, towers.processor, progress)
+    training = _Pairs(rows[size:], captions, towers.processor, progress, mirror=settings.mirror)
+    progress.log(
+        f"{len(training)} images to train on and {len(validation)} to validate on, with "
+        f"{len(captions)} different captions."
+    )
+    reporter = Reporter(progress)
+    model = _Contrastive(towers, tokens)
+    trainer = _Trainer(
+        reporter=reporter,
+        model=model,
+        args=_arguments(request, settings),
+        train_dataset=training,
+        eval_dataset=validation,
+        data_collator=_stacked,
+        callbacks=[reporter],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train(resume_from_checkpoint=resume_point(request, progress))
+    loss = trainer.evaluate()["eval_loss"]
+    found = _found(model, validation)
+    request.output.mkdir(parents=True, exist_ok=True)
+    towers.model.save_pretrained(request.output)
+    towers.processor.save_pretrained(request.output)
+    towers.tokenizer.save_pretrained(request.output)
+    finish_config(request.output)
+    return TrainingResult(
+        metrics={"validation_loss": loss, "validation_top_5": found},
+        parameters={
+            **settings.model_dump(),
+            "rows": len(rows),
+            "train_rows": len(training),
+            "validation_rows": len(validation),
+            "captions": len(captions),
+            "parameters_trained": sum(each.numel() for each in towers.model.parameters()),
+        },
+        notes=(
+            f"For {found:.1%} of the validation images, their own caption is among the {TOP} that "
+            f"fit best, of {len(captions)}."
+        ),
+    )
+
+
+def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
+    """Return rows {"image", "text"}, the image as a path. Raises BadMaterial."""
+    if media is None:
+        raise BadMaterial("The dataset's media files are missing.")
+    rows = read_rows(
+        path,
+        lambda row: all(isinstance(row.get(key), str) and row[key] for key in ("image", "text")),
+        '{"image": "…", "text": "…"}',
+    )
+    return [{**row, "image": media / row["image"]} for row in rows]
+
+
+def _tokens(
+    towers: Towers, rows: Sequence[dict[str, Any]]
+) -> tuple[dict[str, int], list[list[int]]]:
+    """Return the number of each caption, and the captions' tokens by that number."""
+    captions = sorted({row["text"] for row in rows})
+    if len(captions) < 2:
+        raise BadMaterial("All images have one caption; there is nothing to tell apart.")
+    prompts = PromptProcesses(towers.tokenizer, max_length=towers.max_tokens)
+    try:
+        tokens = [
+            row
+            for at in range(0, len(captions), 1_000)
+            for row in prompts.encode_texts("captions", captions[at : at + 1_000])
+        ]
+    finally:
+        prompts.close()
+    return {caption: number for number, caption in enumerate(captions)}, tokens
+
+
+def _found(model: _Contrastive, validation: _Pairs) -> float:
+    """Return the share of images whose own caption is among the `TOP` best of all. Not the best
+    alone: captions that say the same in other words compete with each other."""
+    model.eval()
+    right = 0
+    with torch.inference_mode():
+        texts = model.towers.text_vectors(model.tokens)
+        for at in range(0, len(validation), _CHUNK):
+            part = [validation[n] for n in range(at, min(at + _CHUNK, len(validation)))]
+            images = model.towers.image_vectors(torch.stack([each["pixels"] for each in part]))
+            best = model.towers.logits(images, texts).topk(min(TOP, len(texts))).indices.tolist()
+            right += sum(each["caption"] in found for each, found in zip(part, best, strict=True))
+    return right / len(validation)
+
+
+def _arguments(
+    request: TrainingRequest, settings: ContrastiveHyperparameters
+) -> transformers.TrainingArguments:
+    return arguments(
+        request,
+        settings.seed,
+        max_steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        weight_decay=settings.weight_decay,
+        warmup_steps=round(settings.steps * settings.warmup_ratio),
+        lr_scheduler_type="cosine",
+        train_sampling_strategy="random",
+        eval_strategy="no",
+        save_strategy="steps",
+        save_steps=CHECKPOINT_STEPS,
+        logging_steps=10,
+        bf16=fast_bfloat16(),
+        # By these the Trainer sees that an example has a loss.
+        label_names=["captions"],
+        prediction_loss_only=True,
+    )
+
+
+def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    shapes = {tuple(each["pixels"].shape) for each in examples}
+    if len(shapes) > 1:
+        raise BadMaterial(
+            "The base's processor makes images of different sizes; use one that crops or resizes "
+            "to a fixed size."
+        )
+    return {
+        "pixels": torch.stack([each["pixels"] for each in examples]),
+        "captions": torch.tensor([each["caption"] for each in examples]),
+    }
+
+
+class _Pairs(Dataset[dict[str, Any]]):  # type: ignore[misc]
+    """Processed images, each with the number of its caption."""
+
+    def __init__(
+        self,
+        rows: Sequence[dict[str, Any]],
+        captions: dict[str, int],
+        processor: Any,
+        progress: Progress,
+        *,
+        mirror: bool = False,
+    ) -> None:
+        self._images = ProcessedImages([row["image"] for row in rows], processor, progress)
+        self._captions = [captions[row["text"]] for row in rows]
+        self._mirror = mirror
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        values = self._images[index]
+        if self._mirror and torch.rand(()) < 0.5:
+            values = values.flip(-1)
+        return {"pixels": values, "caption": self._captions[index]}
+
+
+class _Contrastive(torch.nn.Module):  # type: ignore[misc]
+    """The model and its loss on a batch; each caption of the batch is read once."""
+
+    def __init__(self, towers: Towers, tokens: list[list[int]]) -> None:
+        super().__init__()
+        self.model = towers.model
+        self.towers, self.tokens = towers, tokens
+
+    def forward(self, pixels: Tensor, captions: Tensor) -> dict[str, Tensor]:
+        if not self.towers.sigmoid:
+            self.model.logit_scale.data.clamp_(0, _MAX_SCALE)
+        numbers, places = captions.unique(return_inverse=True)
+        texts = self.towers.text_vectors([self.tokens[number] for number in numbers.tolist()])
+        logits = self.towers.logits(self.towers.image_vectors(pixels), texts[places])
+        same = captions[:, None] == captions[None]
+        if self.towers.sigmoid:
+            signs = same.float() * 2 - 1
+            return {"loss": -logsigmoid(signs * logits).sum() / len(captions)}
+        target = same.float() / same.sum(dim=1, keepdim=True)
+        by_image = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        by_text = -(target * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
+        return {"loss": (by_image + by_text) / 2}
+
+
+class _Trainer(transformers.Trainer):  # type: ignore[misc]
+    """Asks about stopping before each forward pass."""
+
+    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._reporter = reporter
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, **rest: Any
+    ) -> Any:
+        self._reporter.check()
+        outputs = model(**inputs)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]

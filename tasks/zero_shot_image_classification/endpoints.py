@@ -1,0 +1,96 @@
+"""POST /v1/tasks/zero-shot-image-classification/{model} in Hugging Face's inference shape, and
+/v1/embeddings of texts and images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.inference import MediaRequest, read_file
+from registry.catalog.inputs import MediaInput
+from registry.catalog.requests import Body, RequestInvalid, Strict, parse
+from tasks.embeddings.mixed import MixedEmbeddingsRequest, images_first
+from tasks.zero_shot_image_classification.schema import (
+    MAX_LABELS,
+    ImagesAndTexts,
+    Label,
+    RankingOptions,
+)
+
+# As Hugging Face's pipeline has it.
+DEFAULT_TEMPLATE = "This is a photo of {}."
+
+
+class Parameters(Strict):
+    """`hypothesis_template` is the sentence around each label, with `{}` in the label's place."""
+
+    candidate_labels: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS)]
+    hypothesis_template: Annotated[str, Field(min_length=2, max_length=1_000)] | None = None
+
+
+class ZeroShotRequest(MediaRequest):
+    """An image in base64, and the labels to choose from."""
+
+    parameters: Parameters
+
+
+def read_zero_shot(body: Body, request_id: str, name: str) -> Plan:
+    """Read an image and its candidate labels. Raises RequestInvalid."""
+    image, request = read_file(body, "image", ZeroShotRequest)
+    if request is None:
+        raise RequestInvalid(
+            "Send JSON with the image in base64 as inputs, and parameters with candidate_labels.",
+            param="parameters.candidate_labels",
+            code="missing_parameter",
+        )
+    given = request.parameters
+    template = given.hypothesis_template or DEFAULT_TEMPLATE
+    if template.count("{}") != 1:
+        raise RequestInvalid(
+            "hypothesis_template must hold {} once, where the label goes.",
+            param="parameters.hypothesis_template",
+        )
+    if len(set(given.candidate_labels)) < len(given.candidate_labels):
+        raise RequestInvalid(
+            "candidate_labels names a label twice.", param="parameters.candidate_labels"
+        )
+    return Plan(
+        model=name,
+        inputs=ImagesAndTexts(
+            images=[image], texts=[template.replace("{}", each) for each in given.candidate_labels]
+        ),
+        options=RankingOptions(labels=given.candidate_labels),
+        renderer=RankedLabels(),
+        tokens=0,
+        prompt_tokens=0,
+        units=1,
+    )
+
+
+def read_mixed_embeddings(body: Body, request_id: str, name: str) -> Plan:
+    """Read texts and images to embed. Raises RequestInvalid."""
+    request = parse(MixedEmbeddingsRequest, body.data)
+    read = request.read()
+    return Plan(
+        model=request.model,
+        inputs=ImagesAndTexts(
+            images=[each for each in read if isinstance(each, MediaInput)],
+            texts=[each for each in read if isinstance(each, str)],
+        ),
+        options=RankingOptions(),
+        renderer=request.renderer(images_first(read)),
+        tokens=0,
+        prompt_tokens=0,
+        units=len(read),
+    )
+
+
+@dataclass(slots=True)
+class RankedLabels:
+    """[{label, score}, …], best first."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return list(answer.results[0])

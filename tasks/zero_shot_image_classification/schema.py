@@ -1,0 +1,54 @@
+"""Rows, inputs, options and results of zero-shot image classification."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.columns import ImageFile
+from registry.catalog.inputs import MAX_TEXTS, ImageInput, Inputs, Options, TextInput
+
+MAX_LABELS = 1_000
+MAX_IMAGES = 16
+
+Label = Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+class CaptionedImage(BaseModel):
+    """An image and what it shows."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: ImageFile
+    text: str = Field(min_length=1, max_length=2_000)
+
+
+class ImagesAndTexts(Inputs):
+    """Images and texts. Their vectors are returned in this order: those of the images first."""
+
+    images: list[ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
+    texts: list[TextInput] = Field(default_factory=list, max_length=MAX_TEXTS)
+
+
+class RankingOptions(Options):
+    """With `labels`, one for each text, the one image is sorted into them instead of returning
+    vectors."""
+
+    labels: list[Label] | None = None
+
+
+class ContrastiveHyperparameters(BaseModel):
+    """Settings of contrastive training. Larger batches teach more: every other caption of a batch
+    is a wrong answer. `mirror` flips half of the images left to right."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=600, ge=1, le=1_000_000)
+    learning_rate: float = Field(default=1e-5, gt=0, le=0.1)
+    batch_size: int = Field(default=128, ge=2, le=4_096)
+    weight_decay: float = Field(default=0.05, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    mirror: bool = False
+    validation_fraction: float = Field(default=0.05, gt=0, lt=0.5)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)

@@ -1,0 +1,207 @@
+"""Score a model of images and texts on captioned images: does it find the caption, and the image?
+
+All captions of the test rows compete for each image (zero-shot classification), and all images for
+each caption (retrieval), by the vectors that the served model returns.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from sklearn.feature_extraction.text import TfidfVectorizer
+from torchmetrics.functional.retrieval import retrieval_recall
+
+from workers.engines.images import UnreadableImage, read_image
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.slices import Part, by_label
+from workers.trainers.thumbnails import thumbnail
+from workers.trainers.uncertainty import bootstrap
+
+TOP = 10
+SIDE = 32  # pixels that the baseline sees in each direction
+MAX_TRAIN_ROWS = 20_000
+MEANS = "Nearest mean of pixels"
+CHANCE = "chance"
+SAMPLES = 8
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return zero-shot accuracy among all captions of the rows, and recall@10 of images.
+
+    Recall@10 is, for each caption, the share of its images among the ten that fit it best. A
+    caption of more than ten images cannot reach 1.
+
+    The baseline is the mean image of each caption's training rows, in pixels; for a caption that
+    the training rows lack, of those whose words are the most alike.
+
+    Raises:
+        BadMaterial: the rows have one caption only.
+        Cancelled: `request.progress` said so.
+    """
+    texts = [row["text"] for row in request.rows]
+    captions = sorted(set(texts))
+    if len(captions) < 2:
+        raise BadMaterial("All test rows have one caption; there is nothing to tell apart.")
+    number = {caption: index for index, caption in enumerate(captions)}
+    truth = np.array([number[text] for text in texts])
+    fits = _fits(request, truth, len(captions))
+    rivals = {CHANCE: _by_chance(truth, len(captions))}
+    trained_on = {CHANCE: 0}
+    if request.train_rows:
+        means, used = _pixel_fits(request, captions)
+        rivals = {MEANS: _measured(means, truth), **rivals}
+        trained_on[MEANS] = used
+    found = _measured(fits, truth)
+    first = next(iter(rivals))
+    return EvaluationResult(
+        metrics=_means(found),
+        baseline=_means(rivals[first]),
+        baseline_name=first,
+        sample_size=len(texts),
+        details={
+            "samples": _samples(request, captions, fits),
+            "baselines": [
+                {"name": name, "metrics": _means(each), "trained_on": trained_on[name]}
+                for name, each in rivals.items()
+            ],
+            "right": {
+                "n": len(texts),
+                "bits": np.packbits(found["accuracy"] > 0).tobytes().hex(),
+            },
+        },
+        intervals={
+            "metrics": {"recall_10": _interval(found["recall_10"])},
+            "baseline": {"recall_10": _interval(rivals[first]["recall_10"])},
+        },
+        slices=_slices(request, texts, found["accuracy"], rivals[first]["accuracy"]),
+    )
+
+
+def _fits(request: ScoreRequest, truth: np.ndarray, captions: int) -> np.ndarray:
+    """Return how well each image fits each caption, [images, captions], from the vectors of image
+    and caption that the runner returned for each row."""
+    images = np.array([outcome.results[0] for outcome in request.outcomes], dtype=np.float32)
+    own = np.array([outcome.results[1] for outcome in request.outcomes], dtype=np.float32)
+    texts = np.stack([own[np.argmax(truth == number)] for number in range(captions)])
+    result: np.ndarray = images @ texts.T
+    return result
+
+
+def _measured(fits: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Return whether each row's caption is found, and the recall of each caption's images."""
+    targets = torch.from_numpy(truth[None] == np.arange(fits.shape[1])[:, None])
+    # torchmetrics leaves the order of equal scores open; their ranks have none.
+    ranks = np.empty(fits.shape, dtype=np.float32)
+    order = np.argsort(-fits, axis=0, kind="stable")
+    np.put_along_axis(ranks, order, np.arange(len(fits), 0, -1)[:, None], axis=0)
+    recalls = [
+        float(retrieval_recall(torch.from_numpy(ranks[:, caption].copy()), target, top_k=TOP))
+        for caption, target in enumerate(targets)
+    ]
+    return {
+        "accuracy": (fits.argmax(axis=1) == truth).astype(float),
+        "recall_10": np.array(recalls),
+    }
+
+
+def _by_chance(truth: np.ndarray, captions: int) -> dict[str, np.ndarray]:
+    """Return the expected results of an order at random."""
+    return {
+        "accuracy": np.full(len(truth), 1 / captions),
+        "recall_10": np.full(captions, min(1.0, TOP / len(truth))),
+    }
+
+
+def _means(measured: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in measured.items()}
+
+
+def _interval(values: np.ndarray) -> dict[str, Any]:
+    return bootstrap(float(values.mean()), lambda rows: float(values[rows].mean()), len(values))
+
+
+def _pixel_fits(request: ScoreRequest, captions: Sequence[str]) -> tuple[np.ndarray, int]:
+    """Return minus the distance of each test image to each caption's mean image, and how many
+    training rows the means are made of."""
+    rows = (request.train_rows or [])[:MAX_TRAIN_ROWS]
+    known: defaultdict[str, list[Path]] = defaultdict(list)
+    for row in rows:
+        known[row["text"]].append(row["image"])
+    names = list(known)
+    means = []
+    for name in names:
+        if request.progress.should_stop():
+            raise Cancelled
+        means.append(np.mean([_pixels(path) for path in known[name]], axis=0))
+    counts = np.array([len(known[name]) for name in names])
+    vectorizer = TfidfVectorizer(tokenizer=str.split, token_pattern=None)
+    alike = vectorizer.fit(names).transform(captions) @ vectorizer.transform(names).T
+    wanted = []
+    for shares in alike.toarray():
+        best = counts * (shares >= shares.max() - 1e-9)
+        wanted.append(np.average(means, axis=0, weights=best))
+    images = np.stack([_pixels(row["image"]) for row in request.rows])
+    centers = np.stack(wanted)
+    distances = (centers**2).sum(axis=1)[None] - 2 * images @ centers.T
+    # The images' own squares too: retrieval compares the distances of several images.
+    return -distances - (images**2).sum(axis=1)[:, None], len(rows)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """Return an image's pixels from 0 to 1. Raises BadMaterial."""
+    try:
+        image = read_image(path)
+    except UnreadableImage as error:
+        raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+    small = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).reshape(-1) / 255
+
+
+def _samples(
+    request: ScoreRequest, captions: Sequence[str], fits: np.ndarray
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "input_image": thumbnail(row["image"]),
+            "expected": row["text"][:300],
+            "output": captions[int(best)][:300],
+        }
+        for row, best in list(zip(request.rows, fits.argmax(axis=1), strict=True))[:SAMPLES]
+    ]
+
+
+def _slices(
+    request: ScoreRequest, texts: Sequence[str], found: np.ndarray, rival: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return accuracy by caption, and by whether the training rows have the caption's words
+    together."""
+    parts = by_label(list(texts))
+    if request.train_rows:
+        parts = [*_seen(request.train_rows, texts), *parts]
+    return [
+        {
+            "by": part.by,
+            "name": part.name[:100],
+            "n": len(part.rows),
+            "metric": "accuracy",
+            "value": float(found[part.rows].mean()),
+            "baseline": float(rival[part.rows].mean()),
+        }
+        for part in parts
+    ]
+
+
+def _seen(train_rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[Part]:
+    known = {row["text"] for row in train_rows}
+    seen = [index for index, text in enumerate(texts) if text in known]
+    unseen = [index for index, text in enumerate(texts) if text not in known]
+    if not seen or not unseen:
+        return []
+    return [Part("caption", "seen in training", seen), Part("caption", "new", unseen)]
