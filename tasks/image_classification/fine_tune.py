@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.image_classification import TASK, TrainingHyperparameters
-from workers.engines.architectures import UnsupportedModel, architecture_of
+from workers.engines.architectures import UnsupportedModel
 from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
-from workers.engines.loading import check_shards
+from workers.trainers.bases import load_base
 from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
 from workers.trainers.protocol import (
     BadMaterial,
@@ -82,17 +82,12 @@ def read_labeled(path: Path) -> list[dict[str, Any]]:
 
 def _model(request: TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
     try:
-        architecture = architecture_of(request.base, TASK.architectures)
-        check_shards(request.base)
         processor = load_image_processor(request.base)
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be trained. {error}") from error
-    model = getattr(transformers, architecture).from_pretrained(
+    model = load_base(
         request.base,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
+        TASK.architectures,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )

@@ -14,16 +14,18 @@ import transformers
 
 from tasks.rerank import TASK, CrossEncoderHyperparameters
 from tasks.rerank.score import reciprocal_rank
-from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.engines.loading import check_shards, load_tokenizer
+from workers.engines.loading import load_tokenizer
+from workers.trainers.bases import check_length, load_base
+from workers.trainers.material import distinct, hold_out
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
-    Reporter,
+    MonitoredTrainer,
     arguments,
     fast_bfloat16,
     parse_settings,
     read_rows,
     run_trainer,
+    step_count,
 )
 
 MIN_ROWS = 8
@@ -49,12 +51,12 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         Cancelled: `progress` said so.
     """
     settings = parse_settings(CrossEncoderHyperparameters, request.hyperparameters)
-    rows, dropped = distinct(read_ranked(request.train_file))
+    rows, dropped = distinct(read_ranked(request.train_file), "query")
     if len(rows) < MIN_ROWS:
         raise BadMaterial(f"There are {len(rows)} queries; at least {MIN_ROWS} are needed.")
     if dropped:
         progress.warn(f"{dropped} repeated queries are left out; each query counts once.")
-    train_rows, validation_rows = _split(rows, settings.validation_fraction, settings.seed)
+    train_rows, validation_rows = hold_out(rows, settings.validation_fraction, settings.seed)
     train_pairs = pairs_of(train_rows, settings.negatives, settings.seed)
     validation_pairs = pairs_of(validation_rows, None, settings.seed)
     progress.log(
@@ -63,16 +65,15 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, settings.max_length)
-    reporter = Reporter(progress)
-    trainer = _PairTrainer(
-        reporter=reporter,
+    trainer = MonitoredTrainer(
+        progress=progress,
         model=model,
+        compute_loss_func=_loss,
         args=_arguments(request, settings, len(train_pairs)),
         train_dataset=_encoded(train_pairs, tokenizer, settings.max_length),
         eval_dataset=_encoded(validation_pairs, tokenizer, settings.max_length),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
         compute_metrics=_metrics,
-        callbacks=[reporter],
     )
     metrics, notes = run_trainer(trainer, tokenizer, request, progress)
     return TrainingResult(
@@ -110,14 +111,6 @@ def _is_ranked(row: dict[str, Any]) -> bool:
     )
 
 
-def distinct(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Return the first row of each query, and how many rows were left out."""
-    first: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        first.setdefault(row["query"], row)
-    return list(first.values()), len(rows) - len(first)
-
-
 def pairs_of(rows: Sequence[dict[str, Any]], negatives: int | None, seed: int) -> list[Pair]:
     """Return every relevant document, and for each query `negatives` others; all when None."""
     draw = random.Random(seed)
@@ -134,35 +127,16 @@ def pairs_of(rows: Sequence[dict[str, Any]], negatives: int | None, seed: int) -
     return pairs
 
 
-def _split(
-    rows: list[dict[str, Any]], fraction: float, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    shuffled = random.Random(seed).sample(rows, len(rows))
-    size = max(1, round(len(rows) * fraction))
-    return shuffled[size:], shuffled[:size]
-
-
 def _model(request: TrainingRequest, max_length: int) -> tuple[Any, Any]:
     encoders = [name.replace(_HEAD, "Model") for name in TASK.architectures]
-    try:
-        architecture = architecture_of(request.base, (*encoders, *TASK.architectures))
-        check_shards(request.base)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained into a reranker. {error}") from error
-    name = architecture if architecture.endswith(_HEAD) else architecture[: -len("Model")] + _HEAD
-    tokenizer = load_tokenizer(request.base)
-    model = getattr(transformers, name).from_pretrained(
+    model = load_base(
         request.base,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
+        (*encoders, *TASK.architectures),
+        trained_as=lambda name: name.removesuffix(_HEAD).removesuffix("Model") + _HEAD,
         num_labels=1,
     )
-    if max_length > model.config.max_position_embeddings:
-        raise BadMaterial(
-            f"max_length is {max_length}; this base reads {model.config.max_position_embeddings}."
-        )
+    check_length(model, max_length)
+    tokenizer = load_tokenizer(request.base)
     tokenizer.model_max_length = max_length
     return model, tokenizer
 
@@ -203,7 +177,7 @@ def _metrics(prediction: Any) -> dict[str, float]:
 def _arguments(
     request: TrainingRequest, settings: CrossEncoderHyperparameters, rows: int
 ) -> transformers.TrainingArguments:
-    steps = -(-rows // settings.batch_size) * settings.epochs
+    steps = step_count(rows, settings)
     return arguments(
         request,
         settings.seed,
@@ -223,21 +197,9 @@ def _arguments(
     )
 
 
-class _PairTrainer(transformers.Trainer):  # type: ignore[misc]
-    """Binary cross-entropy, and a question about stopping before each forward pass."""
-
-    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
-        super().__init__(**rest)
-        self._reporter = reporter
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, **rest: Any
-    ) -> Any:
-        self._reporter.check()
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            outputs.logits[:, 0].float(), labels[:, 0]
-        )
-        inputs["labels"] = labels
-        return (loss, outputs) if return_outputs else loss
+def _loss(outputs: Any, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+    """Return the binary cross-entropy of each pair's relevance."""
+    loss: torch.Tensor = torch.nn.functional.binary_cross_entropy_with_logits(
+        outputs.logits[:, 0].float(), labels[:, 0]
+    )
+    return loss

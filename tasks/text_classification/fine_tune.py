@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import transformers
 
 from tasks.text_classification import TASK, FineTuneHyperparameters
-from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.engines.loading import check_shards, load_tokenizer
+from workers.engines.loading import load_tokenizer
+from workers.trainers.bases import check_length, load_base
 from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
+from workers.trainers.protocol import Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import parse_settings, read_rows
 
 # The head starts from random numbers and the encoder from a trained model: at one rate, the head is
@@ -78,26 +77,15 @@ def read_labelled(path: Any) -> list[dict[str, Any]]:
 
 
 def _model(request: TrainingRequest, labels: list[str], max_length: int) -> tuple[Any, Any]:
-    try:
-        architecture = architecture_of(request.base, (*_CLASSIFIERS, *TASK.architectures))
-        check_shards(request.base)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be tuned into a classifier. {error}") from error
-    name = _CLASSIFIERS.get(architecture, architecture)
-    tokenizer = load_tokenizer(request.base)
-    model = getattr(transformers, name).from_pretrained(
+    model = load_base(
         request.base,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
+        (*_CLASSIFIERS, *TASK.architectures),
+        trained_as=lambda name: _CLASSIFIERS.get(name, name),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
-    if max_length > model.config.max_position_embeddings:
-        raise BadMaterial(
-            f"max_length is {max_length}; this base reads {model.config.max_position_embeddings}."
-        )
+    check_length(model, max_length)
+    tokenizer = load_tokenizer(request.base)
     tokenizer.model_max_length = max_length
     return model, tokenizer
 

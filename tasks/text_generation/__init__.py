@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Any
 
 from registry.catalog.declaration import (
     GENERATION,
@@ -24,61 +22,10 @@ from tasks.text_generation.endpoints import (
     read_chat,
     read_completion,
 )
-
-
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: str = Field(min_length=1, max_length=100_000)
-
-
-class Conversation(BaseModel):
-    """One conversation; its last message is the answer to learn."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    messages: list[Message] = Field(min_length=2, max_length=100)
-
-    @model_validator(mode="after")
-    def _ends_with_the_answer(self) -> Conversation:
-        if self.messages[-1].role != "assistant":
-            raise ValueError("the last message must be the assistant's")
-        return self
-
-
-class LoraHyperparameters(BaseModel):
-    """Settings of LoRA. `learning_rate` is the peak; lengths are in tokens; `max_steps` overrides
-    `epochs`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: int = Field(default=2, ge=1, le=50)
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
-    batch_size: int = Field(default=8, ge=1, le=512)
-    gradient_accumulation: int = Field(default=1, ge=1, le=256)
-    max_length: int = Field(default=256, ge=16, le=32_768)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    lora_rank: int = Field(default=8, ge=1, le=256)
-    lora_alpha: int = Field(default=16, ge=1, le=1024)
-    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
-    max_steps: int | None = Field(default=None, ge=1, le=1_000_000)
-    seed: int = Field(default=17, ge=0, le=2**31 - 1)
-
+from tasks.text_generation.schema import Conversation, LoraHyperparameters, prompt_text
 
 # Enough for the answers of most test sets; a longer answer is cut there for every version alike.
 ANSWER_TOKENS = 64
-
-
-def prompt_text(row: dict[str, Any]) -> str:
-    """Return everything before the answer that is to be learned."""
-    turns = row["messages"][:-1]
-    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingOptions]:

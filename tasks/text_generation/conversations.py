@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from registry.catalog.generation import GenerationInputs
@@ -14,8 +13,8 @@ from workers.engines.adapters import IGNORED
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.prompts import PromptProcesses
 from workers.engines.protocol import RequestRefused
+from workers.trainers.material import read_rows
 from workers.trainers.protocol import BadMaterial
-from workers.trainers.training import read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,11 @@ class Example:
 
     tokens: list[int]
     start: int
+
+    def learned(self) -> dict[str, list[int]]:
+        """Return tokens and labels; only the answer's tokens are labels."""
+        labels = [IGNORED] * self.start + self.tokens[self.start :]
+        return {"input_ids": self.tokens, "labels": labels}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +140,3 @@ class ConversationReader:
 def _cut(whole: Example, max_length: int) -> Example | None:
     tokens = whole.tokens[:max_length]
     return Example(tokens, whole.start) if len(tokens) > whole.start else None
-
-
-def collate(examples: list[Example], padding: int) -> dict[str, torch.Tensor]:
-    """Right-padded [batch, longest] tensors; only the answer's tokens are labels."""
-    longest = max(len(example.tokens) for example in examples)
-    shape = (len(examples), longest)
-    tokens = torch.full(shape, padding)
-    labels = torch.full(shape, IGNORED)
-    mask = torch.zeros(shape, dtype=torch.long)
-    for row, example in enumerate(examples):
-        length = len(example.tokens)
-        whole = torch.tensor(example.tokens)
-        tokens[row, :length] = whole
-        labels[row, example.start : length] = whole[example.start :]
-        mask[row, :length] = 1
-    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +33,12 @@ from workers.trainers.protocol import (
     TrainingResult,
 )
 from workers.trainers.training import (
-    Reporter,
+    MonitoredTrainer,
     arguments,
+    hold_out,
     parse_settings,
     read_rows,
-    resume_point,
+    run_trainer,
 )
 
 MIN_ROWS = 16
@@ -69,35 +69,38 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be trained. {error}") from error
     examples, states = _encoded(pipe, request.base, rows, progress)
-    train_set, validation_set = _split(examples, settings.validation_fraction, settings.seed)
+    train_set, validation_set = hold_out(
+        examples, settings.validation_fraction, settings.seed, MAX_VALIDATION_ROWS
+    )
     progress.log(
         f"{len(train_set)} images to train on and {len(validation_set)} to validate on, with "
         f"{len(states) - 1} different captions."
     )
-    reporter = Reporter(progress)
     model = _Denoiser(pipe, states, settings.caption_dropout)
-    average = _Average(model.unet, settings.ema_decay)
-    trainer = _Trainer(
-        reporter=reporter,
+    trainer = MonitoredTrainer(
+        progress=progress,
         model=model,
         args=_arguments(request, settings),
         train_dataset=train_set,
         eval_dataset=validation_set,
         data_collator=_collated,
-        # The average is written to a checkpoint before the reporter delivers it.
-        callbacks=[average, reporter],
+        callbacks=[_Average(model.unet, settings.ema_decay, request.resume_from)]
+        if settings.ema_decay
+        else [],
     )
-    trainer.remove_callback(transformers.PrinterCallback)
-    before = trainer.evaluate()["eval_loss"]
-    resume = resume_point(request, progress)
-    if resume is not None:
-        average.load(Path(resume))
-    trainer.train(resume_from_checkpoint=resume)
-    average.apply()
-    after = trainer.evaluate()["eval_loss"]
-    _save(pipe, request.base, request.output)
+    metrics, notes = run_trainer(
+        trainer,
+        None,
+        request,
+        progress,
+        save=lambda folder: _save(pipe, request.base, folder),
+        compare=True,
+    )
     return TrainingResult(
-        metrics={"validation_loss": after, "validation_loss_before": before},
+        metrics={
+            "validation_loss": metrics["eval_loss"],
+            "validation_loss_before": metrics["before_loss"],
+        },
         parameters={
             **settings.model_dump(),
             "train_rows": len(train_set),
@@ -106,7 +109,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             "rows": len(rows),
             "parameters_trained": sum(each.numel() for each in model.unet.parameters()),
         },
-        notes=f"Loss on the validation split: {before:.3f} before, {after:.3f} after.",
+        notes=notes,
     )
 
 
@@ -184,14 +187,6 @@ def _caption_states(pipe: Any, base: Path, captions: list[str]) -> torch.Tensor:
         )
 
 
-def _split(
-    examples: list[dict[str, Any]], fraction: float, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    shuffled = random.Random(seed).sample(examples, len(examples))
-    size = min(max(1, round(len(examples) * fraction)), MAX_VALIDATION_ROWS)
-    return shuffled[size:], shuffled[:size]
-
-
 def _collated(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {
         "latents": torch.stack([each["latents"] for each in examples]),
@@ -264,21 +259,19 @@ class _Denoiser(torch.nn.Module):  # type: ignore[misc]
 
 
 class _Average(transformers.TrainerCallback):  # type: ignore[misc]
-    """Keeps the moving average of the denoiser's weights, in checkpoints too."""
+    """Keeps the moving average of the denoiser's weights, in checkpoints too, and puts it in the
+    place of the last weights at the end."""
 
-    def __init__(self, unet: Any, decay: float) -> None:
+    def __init__(self, unet: Any, decay: float, resume_from: Path | None) -> None:
         self._unet = unet
-        self._average = None
-        if decay:
-            self._average = EMAModel(unet.parameters(), decay=decay, use_ema_warmup=False)
+        self._average = EMAModel(unet.parameters(), decay=decay, use_ema_warmup=False)
+        if resume_from is not None:
+            self._load(resume_from)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        if self._average is not None:
-            self._average.step(self._unet.parameters())
+        self._average.step(self._unet.parameters())
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        if self._average is None:
-            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         tensors = {
             f"{number:05}": each.contiguous()
@@ -287,31 +280,11 @@ class _Average(transformers.TrainerCallback):  # type: ignore[misc]
         tensors["step"] = torch.tensor(self._average.optimization_step)
         save_file(tensors, folder / AVERAGE)
 
-    def load(self, folder: Path) -> None:
-        """Take the average up again from a checkpoint."""
-        if self._average is None:
-            return
+    def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._average.copy_to(self._unet.parameters())
+
+    def _load(self, folder: Path) -> None:
         tensors = load_file(folder / AVERAGE)
         self._average.optimization_step = int(tensors.pop("step"))
         device = self._average.shadow_params[0].device
         self._average.shadow_params = [tensors[name].to(device) for name in sorted(tensors)]
-
-    def apply(self) -> None:
-        """Put the average in the place of the last weights."""
-        if self._average is not None:
-            self._average.copy_to(self._unet.parameters())
-
-
-class _Trainer(transformers.Trainer):  # type: ignore[misc]
-    """Asks about stopping before each forward pass."""
-
-    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
-        super().__init__(**rest)
-        self._reporter = reporter
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, **rest: Any
-    ) -> Any:
-        self._reporter.check()
-        outputs = model(**inputs)
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]

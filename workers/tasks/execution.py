@@ -44,7 +44,7 @@ from workers.trainers.protocol import (
 )
 
 # Whose versions are kept with what was trained, by the name that both imports and registries know.
-LIBRARIES = ("torch", "transformers", "diffusers", "peft", "accelerate", "safetensors")
+LIBRARIES = ("torch", "transformers", "diffusers", "peft", "trl", "accelerate", "safetensors")
 
 
 def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:

@@ -13,34 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
 from workers.hyperparameters import ClassifierSettings
+from workers.trainers.material import distinct as distinct
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
-    Reporter,
+    MonitoredTrainer,
     arguments,
     fast_bfloat16,
     run_trainer,
+    step_count,
 )
 
 MAX_LABELS = 1_000
 MIN_ROWS_PER_LABEL = 4
 
 Rows = list[dict[str, Any]]
-
-
-def distinct(rows: Rows, column: str) -> tuple[Rows, int]:
-    """Return the first row of each value in `column`, and how many rows were left out.
-
-    So no input is on both sides of a split.
-    """
-    first: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        first.setdefault(row[column], row)
-    return list(first.values()), len(rows) - len(first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +111,12 @@ def fit_classifier(
     Raises:
         Cancelled: `progress` said so.
     """
-    reporter = Reporter(progress)
-    steps = -(-len(split.train) // settings.batch_size) * settings.epochs
-    trainer = _WeightedTrainer(
+    steps = step_count(len(split.train), settings)
+    trainer = _HeadedTrainer(
         head=head,
-        weights=_weights(split) if settings.class_weights else None,
-        reporter=reporter,
+        progress=progress,
         model=model,
+        compute_loss_func=_loss(_weights(split) if settings.class_weights else None),
         args=arguments(
             request,
             settings.seed,
@@ -149,7 +138,6 @@ def fit_classifier(
         eval_dataset=examples(split.validation),
         data_collator=collator,
         compute_metrics=_metrics,
-        callbacks=[reporter],
     )
     metrics, notes = run_trainer(trainer, processor, request, progress)
     return TrainingResult(
@@ -188,16 +176,25 @@ def _metrics(prediction: Any) -> dict[str, float]:
     }
 
 
-class _WeightedTrainer(transformers.Trainer):  # type: ignore[misc]
-    """Cross-entropy weighted by label, a rate of its own for the head, and a question about
-    stopping before each forward pass.
-    """
+def _loss(weights: torch.Tensor | None) -> Callable[..., torch.Tensor]:
+    """Return cross-entropy, weighted by label."""
 
-    def __init__(
-        self, *, head: Head, weights: torch.Tensor | None, reporter: Reporter, **rest: Any
-    ) -> None:
+    def loss(outputs: Any, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+        moved = None if weights is None else weights.to(outputs.logits.device)
+        value: torch.Tensor = torch.nn.functional.cross_entropy(
+            outputs.logits, labels, weight=moved
+        )
+        return value
+
+    return loss
+
+
+class _HeadedTrainer(MonitoredTrainer):
+    """Trains the head at a rate of its own."""
+
+    def __init__(self, *, head: Head, **rest: Any) -> None:
         super().__init__(**rest)
-        self._head, self._weights, self._reporter = head, weights, reporter
+        self._head = head
 
     def create_optimizer(self, *given: Any, **rest: Any) -> Any:
         head: list[torch.nn.Parameter] = []
@@ -211,14 +208,3 @@ class _WeightedTrainer(transformers.Trainer):  # type: ignore[misc]
             weight_decay=self.args.weight_decay,
         )
         return self.optimizer
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, **rest: Any
-    ) -> Any:
-        self._reporter.check()
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        weights = None if self._weights is None else self._weights.to(outputs.logits.device)
-        loss = torch.nn.functional.cross_entropy(outputs.logits, labels, weight=weights)
-        inputs["labels"] = labels
-        return (loss, outputs) if return_outputs else loss

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from workers.trainers.protocol import BadMaterial
 MAX_ROWS = 1_000_000
 
 Given = TypeVar("Given", bound=BaseModel)
+Item = TypeVar("Item")
 
 
 def parse_settings(schema: type[Given], raw: dict[str, Any]) -> Given:
@@ -29,6 +31,28 @@ def parse_settings(schema: type[Given], raw: dict[str, Any]) -> Given:
 
 def read_rows(path: Path, check: Callable[[Any], bool], shape: str) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file. Raises BadMaterial with the line that is not like `shape`."""
+
+    def checked(row: Any) -> dict[str, Any]:
+        if not isinstance(row, dict) or not check(row):
+            raise ValueError(f"is not a row like {shape}")
+        return row
+
+    return _read(path, checked)
+
+
+def read_valid_rows(path: Path, schema: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return the rows of a JSON-lines file. Raises BadMaterial with the line that does not fit."""
+
+    def checked(row: Any) -> dict[str, Any]:
+        try:
+            return schema.model_validate(row).model_dump()
+        except ValidationError as error:
+            raise ValueError(f"is not valid: {error.errors()[0]['msg']}") from None
+
+    return _read(path, checked)
+
+
+def _read(path: Path, checked: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
@@ -36,11 +60,34 @@ def read_rows(path: Path, check: Callable[[Any], bool], shape: str) -> list[dict
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise BadMaterial(f"Line {number} of {path.name} is not JSON.") from error
-            if not isinstance(row, dict) or not check(row):
-                raise BadMaterial(f"Line {number} of {path.name} is not a row like {shape}.")
-            rows.append(row)
+            try:
+                rows.append(checked(row))
+            except ValueError as error:
+                raise BadMaterial(f"Line {number} of {path.name} {error}.") from error
             if len(rows) > MAX_ROWS:
                 raise BadMaterial(f"{path.name} has more than {MAX_ROWS:,} rows.")
     if not rows:
         raise BadMaterial(f"{path.name} has no rows.")
     return rows
+
+
+def distinct(rows: list[dict[str, Any]], column: str) -> tuple[list[dict[str, Any]], int]:
+    """Return the first row of each value in `column`, and how many rows were left out.
+
+    So no input is on both sides of a split.
+    """
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row[column], row)
+    return list(first.values()), len(rows) - len(first)
+
+
+def hold_out(
+    items: Sequence[Item], fraction: float, seed: int, most: int | None = None
+) -> tuple[list[Item], list[Item]]:
+    """Shuffle, and return the part to train on and the part to validate on: `fraction` of the
+    items, at least one and at most `most`."""
+    shuffled = random.Random(seed).sample(items, len(items))
+    size = max(1, round(len(items) * fraction))
+    size = size if most is None else min(size, most)
+    return shuffled[size:], shuffled[:size]

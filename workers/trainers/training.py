@@ -1,14 +1,19 @@
-"""Common parts of runs of transformers' Trainer: arguments, checkpoints, reporting, saving."""
+"""The run that all recipes share: arguments, checkpoints, progress, cancellation and saving.
+
+A recipe loads a base, turns rows into examples, picks a Trainer and calls `run_trainer`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from workers.trainers.material import hold_out as hold_out
 from workers.trainers.material import parse_settings as parse_settings
 from workers.trainers.material import read_rows as read_rows
 from workers.trainers.protocol import Cancelled, Progress, TrainingRequest
@@ -16,8 +21,16 @@ from workers.trainers.protocol import Cancelled, Progress, TrainingRequest
 # Bars are for terminals; a run reports through Progress.
 transformers.utils.logging.disable_progress_bar()
 
-_SHOWN = {"loss", "learning_rate", "grad_norm"}
-# Measurements of the Trainer's own speed on the validation split.
+# Curves of a run, by the name that a Trainer logs.
+_SHOWN = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "rewards/accuracies": "preference_accuracy",
+    "rewards/margins": "reward_margin",
+}
+# Logged on the validation split, but no measure of the model: the Trainer's speed, and counts.
+_HIDDEN = {"entropy", "num_tokens"}
 _TIMES = ("_runtime", "_per_second", "_time")
 
 
@@ -55,13 +68,46 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
 def _shown(name: str) -> str:
     """Return the name of a curve for what the Trainer logs under `name`; empty to leave it out."""
-    if name.startswith("eval_") and not name.endswith(_TIMES):
-        return f"validation_{name.removeprefix('eval_')}"
-    return name if name in _SHOWN else ""
+    plain = name.removeprefix("eval_")
+    if plain == name:
+        return _SHOWN.get(name, "")
+    if "/" in plain or plain.endswith(_TIMES) or plain in _HIDDEN:
+        plain = _SHOWN.get(plain, "")
+    return plain and f"validation_{plain}"
 
 
-def arguments(request: TrainingRequest, seed: int, **given: Any) -> transformers.TrainingArguments:
-    """Trainer arguments that all runs share, with `given` on top."""
+class Monitored:
+    """Mixin of a Trainer that reports to `Progress`, and asks about stopping before each forward
+    pass."""
+
+    def __init__(
+        self,
+        *,
+        progress: Progress,
+        callbacks: Sequence[transformers.TrainerCallback] = (),
+        **given: Any,
+    ) -> None:
+        self._reporter = Reporter(progress)
+        # Last: the other callbacks may add files to a checkpoint before it is delivered.
+        given["callbacks"] = [*callbacks, self._reporter]
+        super().__init__(**given)
+
+    def compute_loss(self, *given: Any, **rest: Any) -> Any:
+        self._reporter.check()
+        return super().compute_loss(*given, **rest)  # type: ignore[misc]
+
+
+class MonitoredTrainer(Monitored, transformers.Trainer):  # type: ignore[misc]
+    """transformers' Trainer, monitored. Give `compute_loss_func` for a loss of one's own."""
+
+
+def arguments(
+    request: TrainingRequest,
+    seed: int,
+    schema: type[transformers.TrainingArguments] = transformers.TrainingArguments,
+    **given: Any,
+) -> Any:
+    """Trainer arguments that all runs share, as a `schema`, with `given` on top."""
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     shared: dict[str, Any] = {
         "output_dir": str(request.checkpoints),
@@ -78,7 +124,14 @@ def arguments(request: TrainingRequest, seed: int, **given: Any) -> transformers
         "lr_scheduler_type": "linear",
         "remove_unused_columns": False,
     }
-    return transformers.TrainingArguments(**{**shared, **given})
+    return schema(**{**shared, **given})
+
+
+def step_count(rows: int, settings: Any) -> int:
+    """Return the optimizer steps of a run over `rows` examples, by its settings."""
+    a_step = settings.batch_size * getattr(settings, "gradient_accumulation", 1)
+    limit: int | None = getattr(settings, "max_steps", None)
+    return limit or -(-rows // a_step) * int(settings.epochs)
 
 
 def fast_bfloat16() -> bool:
@@ -97,23 +150,49 @@ def resume_point(request: TrainingRequest, progress: Progress) -> str | None:
 
 
 def run_trainer(
-    trainer: transformers.Trainer, processor: Any, request: TrainingRequest, progress: Progress
+    trainer: transformers.Trainer,
+    processor: Any,
+    request: TrainingRequest,
+    progress: Progress,
+    *,
+    save: Callable[[Path], None] | None = None,
+    compare: bool = False,
 ) -> tuple[dict[str, float], str]:
-    """Train, validate the weights that are kept, and save them with their tokenizer or processor.
+    """Train, validate the weights that are kept, and save them.
+
+    Args:
+        trainer: Set up, with a validation split.
+        processor: Tokenizer or processor, saved with the model.
+        request: The run.
+        progress: Told what happens.
+        save: Writes the version's files into a folder; model and processor when None.
+        compare: Whether to validate before the first step too.
 
     Returns:
-        The Trainer's metrics on the validation split (`eval_…`), and a sentence on the weights.
+        The Trainer's metrics on the validation split (`eval_…`; with `compare` also `before_…`),
+        and a sentence on the weights.
 
     Raises:
         Cancelled: `progress` said so.
     """
     trainer.remove_callback(transformers.PrinterCallback)
+    before: dict[str, float] = {}
+    if compare:
+        first = trainer.evaluate()
+        before = {f"before_{name.removeprefix('eval_')}": first[name] for name in first}
+        progress.log(f"Loss on the validation split before training: {first['eval_loss']:.3f}.")
     trainer.train(resume_from_checkpoint=resume_point(request, progress))
-    metrics: dict[str, float] = trainer.evaluate()
+    metrics: dict[str, float] = {**before, **trainer.evaluate()}
     request.output.mkdir(parents=True, exist_ok=True)
-    trainer.model.save_pretrained(request.output)
-    processor.save_pretrained(request.output)
-    finish_config(request.output)
+    if save is not None:
+        save(request.output)
+    else:
+        trainer.model.save_pretrained(request.output)
+        processor.save_pretrained(request.output)
+        finish_config(request.output)
+    if before:
+        told = f"{before['before_loss']:.3f} before, {metrics['eval_loss']:.3f} after"
+        return metrics, f"Loss on the validation split: {told}."
     best = trainer.state.best_global_step
     if best:
         return metrics, f"The weights of step {best} were the best on the validation split."

@@ -1,0 +1,54 @@
+"""Bases to train all weights of: an allowed architecture, safetensors alone, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from workers.engines.architectures import UnsupportedModel, architecture_of
+from workers.engines.loading import check_shards
+from workers.trainers.protocol import BadMaterial
+
+
+def load_base(
+    folder: Path,
+    architectures: Sequence[str],
+    *,
+    trained_as: Callable[[str], str] = str,
+    **given: Any,
+) -> Any:
+    """Load a base; weights that it lacks, such as those of a new head, start at random.
+
+    Args:
+        folder: The verified files.
+        architectures: Classes that its config may name.
+        trained_as: Returns the class to train for the class that the config names.
+        given: Settings of the model, such as its labels.
+
+    Raises:
+        BadMaterial: the base is of another architecture, or its files do not fit.
+    """
+    try:
+        architecture = architecture_of(folder, architectures)
+        check_shards(folder)
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    return getattr(transformers, trained_as(architecture)).from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        **given,
+    )
+
+
+def check_length(model: Any, max_length: int) -> None:
+    """Raise `BadMaterial` when a model reads fewer than `max_length` tokens."""
+    most = model.config.max_position_embeddings
+    if max_length > most:
+        raise BadMaterial(f"max_length is {max_length}; this base reads {most}.")
