@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from governance.errors import InvalidInput
-from registry.catalog.declaration import Metric, Recipe, Task
+from registry.catalog.declaration import Metric, Recipe, RowKind, Task
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inputs import Inputs, Options
 
@@ -81,6 +81,7 @@ class UnavailableTask:
     primary_metric: str = ""
     architectures: tuple[str, ...] = ()
     recipes: tuple[Recipe, ...] = ()
+    row_kinds: tuple[RowKind, ...] = ()
     metrics: tuple[Metric, ...] = ()
     sample: Mapping[str, object] = field(default_factory=dict)
 
@@ -167,8 +168,15 @@ def _fault(task: Task) -> str:
     metrics = {metric.name for metric in task.metrics}
     if task.evaluation is not None and task.primary_metric not in metrics:
         return f"Its primary metric {task.primary_metric!r} is none of its metrics."
-    for row in task.examples:
-        task.row.model_validate(row)
+    kinds = [kind.name for kind in task.row_kinds]
+    if len(set(kinds)) < len(kinds):
+        return "Two of its kinds of rows have the same name."
+    for recipe in task.recipes:
+        if recipe.row_kind not in kinds:
+            return f"Its recipe {recipe.method!r} learns from {recipe.row_kind!r}, no kind of rows."
+    for kind in task.row_kinds:
+        for row in kind.examples:
+            kind.row.model_validate(row)
     return ""
 
 
@@ -193,3 +201,23 @@ def get_task(name: str) -> Task:
         hint=f"Choose one of {', '.join(sorted(TASKS))}.",
         fields={"task": ["Not a task of the catalog."]},
     )
+
+
+def get_row_kind(task: str, name: str) -> RowKind:
+    """Return a task's kind of rows called `name`; the task's own kind when `name` is empty.
+
+    Raises:
+        InvalidInput: there is no such task or kind, or the task's plug-in cannot be loaded.
+    """
+    declared = get_task(task)
+    try:
+        return declared.row_kind(name)
+    except KeyError:
+        known = ", ".join(kind.name for kind in declared.row_kinds if kind.name)
+        raise InvalidInput(
+            f"{declared.title} has no rows called {name[:60]!r}.",
+            hint=f"Leave row_kind empty, or choose one of {known}."
+            if known
+            else "Leave row_kind empty.",
+            fields={"row_kind": ["Not a kind of rows of the task."]},
+        ) from None

@@ -56,14 +56,35 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class RowKind:
+    """One kind of dataset rows.
+
+    Attributes:
+        name: Names it in the API; empty for the kind that the task itself declares.
+        title: Shown to people, such as "preference pairs".
+        row: Schema of one row. A column of media has the type `ImageFile` or `AudioFile`
+            (`registry.catalog.columns`).
+        row_input: The part of a row that a model sees, as text (media: their SHA-256). Two rows
+            with the same input in training and test data are a leak.
+        examples: Valid rows, to see and to copy.
+    """
+
+    name: str
+    title: str
+    row: type[BaseModel]
+    row_input: Callable[[dict[str, Any]], str]
+    examples: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One way to train a version.
 
     `makes` is the kind of version (`full`, `adapter`). `train` is the dotted name of
     `(TrainingRequest, Progress) -> TrainingResult`. `hyperparameters` is the one schema of its
     settings: forms, API, validation and the training process all use it. `bases` names the tasks
-    whose models it can start from; its own task when empty. Empty `architectures` accept every
-    architecture of the task.
+    whose models it can start from; its own task when empty. `row_kind` names the kind of rows that
+    it learns from; those of the task itself when empty.
     """
 
     method: str
@@ -72,6 +93,7 @@ class Recipe:
     train: str
     hyperparameters: type[BaseModel]
     bases: frozenset[str] = frozenset()
+    row_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +157,8 @@ class Task:
         endpoints: Where applications reach it; the first one is its main endpoint.
         sample: A request body that works, for examples.
         playground: How the playground asks; None leaves the task out of it.
-        row: Schema of one dataset row. A column of media has the type `ImageFile` or `AudioFile`
-            (`registry.catalog.columns`).
-        row_input: The part of a row that a model sees, as text (media: their SHA-256). Two rows
-            with the same input in training and test data are a leak.
-        examples: Valid rows, to see and to copy.
+        row, row_input, examples: The rows that it is trained and measured on, as in `RowKind`.
+        other_rows: Further kinds of rows, for recipes that learn from others.
         recipes: Ways to train it, the default first; empty when it is not trained here.
         evaluation: How it is measured; None when it is not.
     """
@@ -164,6 +183,7 @@ class Task:
     result_type: Any = None
     components: tuple[str, ...] = ()
     examples: tuple[dict[str, Any], ...] = ()
+    other_rows: tuple[RowKind, ...] = ()
     recipes: tuple[Recipe, ...] = ()
     evaluation: Evaluation | None = None
 
@@ -171,6 +191,12 @@ class Task:
     def endpoint(self) -> str:
         """Path of the main endpoint."""
         return self.endpoints[0].path
+
+    @property
+    def row_kinds(self) -> tuple[RowKind, ...]:
+        """Every kind of rows, its own first."""
+        own = RowKind("", self.name, self.row, self.row_input, self.examples)
+        return (own, *self.other_rows)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -195,3 +221,10 @@ class Task:
             if recipe.method == method:
                 return recipe
         raise KeyError(method)
+
+    def row_kind(self, name: str) -> RowKind:
+        """Return the kind of rows called `name`. Raises KeyError when the task has no such kind."""
+        for kind in self.row_kinds:
+            if kind.name == name:
+                return kind
+        raise KeyError(name)

@@ -1,4 +1,4 @@
-"""The rows that a task's data consists of, in words and by example; drawn from its schema."""
+"""The rows that data consists of, in words and by example; drawn from their schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.catalog.columns import media_columns
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import RowKind
 
 # Set by the column types of `columns.py`.
 _MEDIA = "x-assay-media"
@@ -22,31 +22,30 @@ class RowField:
     value: str
 
 
-def row_fields(task: Task) -> list[RowField]:
+def row_fields(kind: RowKind) -> list[RowField]:
     """Return the fields of a row, in order."""
-    schema = task.row.model_json_schema()
+    schema = kind.row.model_json_schema()
     return [RowField(name, _words(given, schema)) for name, given in schema["properties"].items()]
 
 
-def is_tabular(task: Task) -> bool:
+def is_tabular(kind: RowKind) -> bool:
     """Return whether TSV and CSV files can hold the rows: every field is text."""
-    given = task.row.model_json_schema()["properties"].values()
-    return all(_is_text(each) for each in given) and not media_columns(task.row)
+    given = kind.row.model_json_schema()["properties"].values()
+    return all(_is_text(each) for each in given) and not media_columns(kind.row)
 
 
-def sample_lines(task: Task) -> str:
-    """Return the task's example rows as JSON lines."""
-    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in task.examples)
+def sample_lines(kind: RowKind) -> str:
+    """Return the example rows as JSON lines."""
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in kind.examples)
 
 
-def archive_layout(task: Task) -> str:
+def archive_layout(kind: RowKind) -> str:
     """Return the files of an example archive, and its metadata file; empty where rows hold none."""
-    media = media_columns(task.row)
+    media = media_columns(kind.row)
     if not media:
         return ""
-    (kind,) = set(media.values()) if len(set(media.values())) == 1 else ("image",)
-    ending = "wav" if kind == "audio" else "png"
-    required = [name for name, field in task.row.model_fields.items() if field.is_required()]
+    ending = "wav" if set(media.values()) == {"audio"} else "png"
+    required = [name for name, field in kind.row.model_fields.items() if field.is_required()]
     if len(media) == 1 and set(required) == {*media, "label"}:
         return f"first-label/001.{ending}\nfirst-label/002.{ending}\nsecond-label/003.{ending}\n"
     texts = [name for name in required if name not in media]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from governance.errors import InvalidInput
 from registry.catalog.columns import media_columns
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import RowKind
 from registry.datasets.archives import METADATA
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.tables import Placed, read_table, refuse
@@ -30,15 +30,15 @@ class Attached:
     folder: Path
 
 
-def default_columns(task: Task, suffix: str) -> dict[str, str]:
+def default_columns(row_kind: RowKind, suffix: str) -> dict[str, str]:
     """Return the column of each field where the caller names none.
 
     In an archive a media column is filled from `file_name`, or `<column>_file_name` where there are
     several, as Hugging Face's folders do.
     """
-    columns = {field: field for field in task.row.model_fields}
+    columns = {field: field for field in row_kind.row.model_fields}
     if suffix == ".zip":
-        media = media_columns(task.row)
+        media = media_columns(row_kind.row)
         for name in media:
             columns[name] = "file_name" if len(media) == 1 else f"{name}_file_name"
     return columns
@@ -49,7 +49,7 @@ def read_attached(
     source: Path,
     suffix: str,
     target: Path,
-    task: Task,
+    row_kind: RowKind,
     fields: Mapping[str, str],
     optional: frozenset[str],
     limits: MediaLimits,
@@ -61,10 +61,10 @@ def read_attached(
         InvalidInput, TooLarge: it cannot be read; the sentence names the entry or row.
         Unavailable: too many uploads are being read.
     """
-    media = media_columns(task.row)
+    media = media_columns(row_kind.row)
     if suffix == ".zip" and not media:
         raise InvalidInput(
-            f"Rows of {task.name} hold no files; a zip archive is not taken.",
+            f"Rows of {row_kind.title} hold no files; a zip archive is not taken.",
             hint="Send JSON lines, TSV, CSV or Parquet.",
             fields={"file": ["One of .csv, .jsonl, .parquet, .tsv."]},
         )
@@ -82,7 +82,7 @@ def read_attached(
     with (target / "media.tsv").open(encoding="utf-8") as listing:
         records = {line[:64]: MediaRecord.from_line(line) for line in listing}
     rows = (
-        _archive_rows(target, task, fields, optional)
+        _archive_rows(target, row_kind, fields, optional)
         if suffix == ".zip"
         else read_table(target / "rows.jsonl", ".jsonl", fields, optional=optional, place="Row")
     )
@@ -101,11 +101,11 @@ def _of_kind(
 
 
 def _archive_rows(
-    folder: Path, task: Task, fields: Mapping[str, str], optional: frozenset[str]
+    folder: Path, row_kind: RowKind, fields: Mapping[str, str], optional: frozenset[str]
 ) -> Iterator[Placed]:
     with (folder / "entries.jsonl").open(encoding="utf-8") as listing:
         files = {entry["name"]: entry["sha256"] for entry in map(json.loads, listing)}
-    media = media_columns(task.row)
+    media = media_columns(row_kind.row)
     for name in METADATA:
         if (folder / name).exists():
             rows = read_table(
@@ -116,7 +116,7 @@ def _archive_rows(
                 place=f"{name}, line",
             )
             return _with_files(rows, media, files, name)
-    return _labeled(files, task, media, optional)
+    return _labeled(files, row_kind, media, optional)
 
 
 def _with_files(
@@ -144,14 +144,14 @@ def _with_files(
 
 
 def _labeled(
-    files: Mapping[str, str], task: Task, media: Mapping[str, str], optional: frozenset[str]
+    files: Mapping[str, str], row_kind: RowKind, media: Mapping[str, str], optional: frozenset[str]
 ) -> Iterator[Placed]:
     """Yield a row for each `<label>/<file>`."""
-    fields = task.row.model_fields
+    fields = row_kind.row.model_fields
     needed = [name for name in fields if name not in optional and name not in {*media, "label"}]
     if len(media) != 1 or "label" not in fields or needed:
         raise InvalidInput(
-            f"The archive has no metadata.jsonl or metadata.csv; rows of {task.name} need "
+            f"The archive has no metadata.jsonl or metadata.csv; rows of {row_kind.title} need "
             f"{', '.join(name for name in fields if name not in media) or 'one'}.",
             hint="Add a metadata file with a column file_name and one for each field.",
             fields={"file": ["A metadata file."]},

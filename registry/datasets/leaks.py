@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from governance.errors import Unavailable
 from registry import store
-from registry.catalog import get_task
+from registry.catalog import get_row_kind
 from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
@@ -51,14 +51,17 @@ class _Rows:
 
     digest: str
     task: str
+    row_kind: str
     has_media: bool
 
     @classmethod
     def of(cls, version: DatasetVersion) -> _Rows:
-        return cls(version.digest, version.dataset.task, bool(version.profile.get("media")))
+        dataset = version.dataset
+        has_media = bool(version.profile.get("media"))
+        return cls(version.digest, dataset.task, dataset.row_kind, has_media)
 
     def inputs(self) -> Iterator[str]:
-        row_input = get_task(self.task).row_input
+        row_input = get_row_kind(self.task, self.row_kind).row_input
         return map(row_input, read_rows(store.dataset_file(self.digest)))
 
     def looks(self) -> dict[str, int]:

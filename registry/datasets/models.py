@@ -21,6 +21,8 @@ class Dataset(models.Model):
     name = models.SlugField(max_length=80, unique=True)
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
     task = models.CharField(max_length=40)
+    # Names one of the task's kinds of rows; the task's own kind when empty.
+    row_kind = models.CharField(max_length=40, blank=True, default="")
     classification = models.CharField(max_length=15, choices=Classification.choices)
     licence = models.CharField(max_length=120)
     description = models.CharField(max_length=500, blank=True)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from governance.errors import InvalidInput, TooLarge
 from registry.canonical import canonical_json
 from registry.catalog.columns import media_columns
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import RowKind
 from registry.datasets.attached import Attached, default_columns, read_attached
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.profiling import Profile
@@ -54,14 +54,14 @@ def parse_dataset(
     source: Path,
     name: str,
     target: Path,
-    task: Task,
+    row_kind: RowKind,
     columns: Mapping[str, str] | None,
     limits: MediaLimits | None = None,
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
 ) -> ParsedDataset:
     """Read `source`, whose kind the suffix of `name` tells, and write canonical rows to `target`.
 
-    `columns` maps a field of the task's row to the column, or key, that it is taken from; columns
+    `columns` maps a field of the row to the column, or key, that it is taken from; columns
     that it does not name are left out. Without it fields are taken from the columns of the same
     names. Archives and Parquet files are unpacked beside `target`, at most `max_unpacked_bytes`.
 
@@ -71,9 +71,9 @@ def parse_dataset(
         Unavailable: too many uploads are being unpacked.
     """
     suffix = Path(name).suffix.lower()
-    _check_suffix(name, suffix, task)
+    _check_suffix(name, suffix, row_kind)
     optional = frozenset(
-        name for name, given in task.row.model_fields.items() if not given.is_required()
+        name for name, given in row_kind.row.model_fields.items() if not given.is_required()
     )
     attached = None
     if suffix in PACKED_SUFFIXES:
@@ -81,10 +81,10 @@ def parse_dataset(
             source=source,
             suffix=suffix,
             target=target.parent / "unpacked",
-            task=task,
+            row_kind=row_kind,
             fields={
-                **default_columns(task, suffix),
-                **(_checked_columns(task, columns, optional) if columns is not None else {}),
+                **default_columns(row_kind, suffix),
+                **(_checked_columns(row_kind, columns, optional) if columns is not None else {}),
             },
             optional=optional,
             limits=limits or MediaLimits(),
@@ -92,19 +92,19 @@ def parse_dataset(
         )
         rows = attached.rows
     else:
-        fields = _checked_columns(task, columns, optional)
+        fields = _checked_columns(row_kind, columns, optional)
         whole = suffix == ".jsonl" and columns is None
         rows = read_table(source, suffix, None if whole else fields, optional=optional)
     with target.open("wb") as output:
-        return _write(rows, output, task, attached)
+        return _write(rows, output, row_kind, attached)
 
 
-def _check_suffix(name: str, suffix: str, task: Task) -> None:
-    media = media_columns(task.row)
+def _check_suffix(name: str, suffix: str, row_kind: RowKind) -> None:
+    media = media_columns(row_kind.row)
     taken = PACKED_SUFFIXES if media else SUFFIXES
     if suffix in taken:
         return
-    because = f": rows of {task.name} name files ({', '.join(media)})" if media else ""
+    because = f": rows of {row_kind.title} name files ({', '.join(media)})" if media else ""
     raise InvalidInput(
         f"{name[:120]} is not a dataset file that can be read{because}.",
         hint=f"Send one of {', '.join(taken)}.",
@@ -113,16 +113,16 @@ def _check_suffix(name: str, suffix: str, task: Task) -> None:
 
 
 def _checked_columns(
-    task: Task, columns: Mapping[str, str] | None, optional: frozenset[str]
+    row_kind: RowKind, columns: Mapping[str, str] | None, optional: frozenset[str]
 ) -> dict[str, str]:
-    known = list(task.row.model_fields)
+    known = list(row_kind.row.model_fields)
     if columns is None:
         return {field: field for field in known}
     unknown = sorted(set(columns) - set(known))
     missing = sorted(field for field in known if field not in columns and field not in optional)
     if unknown or missing or not all(isinstance(value, str) for value in columns.values()):
         raise InvalidInput(
-            f"The column names do not fit {task.name}: its rows have {', '.join(known)}.",
+            f"The column names do not fit {row_kind.title}: its rows have {', '.join(known)}.",
             hint='Map every field to a column, such as {"text": "review", "label": "rating"}.',
             fields={"columns": [f"A column for each of {', '.join(known)}."]},
         )
@@ -130,18 +130,18 @@ def _checked_columns(
 
 
 def _write(
-    rows: Iterator[Placed], output: IO[bytes], task: Task, attached: Attached | None
+    rows: Iterator[Placed], output: IO[bytes], row_kind: RowKind, attached: Attached | None
 ) -> ParsedDataset:
     digest, size, count = hashlib.sha256(), 0, 0
     records = attached.records if attached else {}
-    media = media_columns(task.row)
+    media = media_columns(row_kind.row)
     named: dict[str, MediaRecord] = {}
-    profile = Profile(task, records)
+    profile = Profile(row_kind, records)
     for place, raw in rows:
         count += 1
         if count > MAX_ROWS:
             raise TooLarge(f"{place}: a dataset has at most {MAX_ROWS} rows.")
-        row = _validated(place, raw, task)
+        row = _validated(place, raw, row_kind)
         record = _encoded(place, row)
         digest.update(record)
         size += len(record)
@@ -160,9 +160,9 @@ def _write(
     )
 
 
-def _validated(place: str, raw: Any, task: Task) -> dict[str, Any]:
+def _validated(place: str, raw: Any, row_kind: RowKind) -> dict[str, Any]:
     try:
-        return task.row.model_validate(raw).model_dump()
+        return row_kind.row.model_validate(raw).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:100]

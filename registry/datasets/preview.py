@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
+from pydantic import BaseModel
 
 from governance.audit.services import audit_record
 from governance.errors import NotFound, Unavailable
@@ -24,7 +25,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from registry import store
-from registry.catalog import get_task
+from registry.catalog import get_row_kind
 from registry.catalog.columns import media_columns
 from registry.datasets.models import DatasetVersion
 from registry.datasets.selectors import dataset_version_get
@@ -159,11 +160,15 @@ def dataset_media_open(
 
 
 def _columns(version: DatasetVersion) -> list[str]:
-    return list(get_task(version.dataset.task).row.model_fields)
+    return list(_row(version).model_fields)
 
 
 def _media_columns(version: DatasetVersion) -> list[str]:
-    return list(media_columns(get_task(version.dataset.task).row))
+    return list(media_columns(_row(version)))
+
+
+def _row(version: DatasetVersion) -> type[BaseModel]:
+    return get_row_kind(version.dataset.task, version.dataset.row_kind).row
 
 
 def _masked_columns(version: DatasetVersion) -> list[str]:

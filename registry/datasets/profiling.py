@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from registry.catalog.columns import media_columns
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import RowKind
 from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.personal import PersonalData
@@ -22,27 +22,27 @@ class Profile:
     """Counts what the rows hold.
 
     `duplicates` is the number of rows whose input stood before; `characters` gives min, mean and
-    max of an input's length, where inputs are text; `labels` counts rows by label, where the task
-    has labels; `media` describes the files of each media column; `personal` says in how many rows
+    max of an input's length, where inputs are text; `labels` counts rows by label, where rows
+    have labels; `media` describes the files of each media column; `personal` says in how many rows
     there are signs of personal data, as in `personal.py`.
     """
 
-    def __init__(self, task: Task, records: Mapping[str, MediaRecord]) -> None:
-        self._task = task
+    def __init__(self, row_kind: RowKind, records: Mapping[str, MediaRecord]) -> None:
+        self._row_kind = row_kind
         self._rows = 0
         self._seen: set[bytes] = set()
         self._lengths: list[int] = []
         self._labels: Counter[str] = Counter()
         self._personal = PersonalData()
         self._media = {
-            name: _Column(kind, records) for name, kind in media_columns(task.row).items()
+            name: _Column(kind, records) for name, kind in media_columns(row_kind.row).items()
         }
 
     def look(self, place: str, row: Mapping[str, Any]) -> None:
         """Take one validated row. Raises InvalidInput when there are too many labels."""
         self._rows += 1
         self._personal.look({name: row[name] for name in row if name not in self._media})
-        given = self._task.row_input(dict(row))
+        given = self._row_kind.row_input(dict(row))
         self._seen.add(input_fingerprint(given))
         self._lengths.append(len(given))
         for name, column in self._media.items():

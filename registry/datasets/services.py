@@ -20,7 +20,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
 from registry import store
-from registry.catalog import get_task
+from registry.catalog import get_row_kind
 from registry.datasets import stored
 from registry.datasets.models import Classification, Dataset, DatasetVersion
 from registry.datasets.parsing import parse_dataset
@@ -59,8 +59,10 @@ def dataset_create(
     classification: str,
     licence: str,
     description: str = "",
+    row_kind: str = "",
 ) -> Dataset:
-    """Make an empty line of dataset versions in `department`.
+    """Make an empty line of dataset versions in `department`. `row_kind` names one of the task's
+    kinds of rows, its own when empty.
 
     Raises:
         InvalidInput: a malformed field.
@@ -68,7 +70,7 @@ def dataset_create(
         WrongState: the name is taken.
     """
     checked_name(name)
-    get_task(task)
+    get_row_kind(task, row_kind)
     checked_choice(classification, list(Classification.values), field="classification")
     licence = checked_text(licence, field="licence", limit=120)
     description = checked_text(description, field="description", limit=500, required=False)
@@ -83,6 +85,7 @@ def dataset_create(
             name,
             department=department,
             task=task,
+            row_kind=row_kind,
             classification=classification,
             licence=licence,
             description=description,
@@ -93,7 +96,12 @@ def dataset_create(
             action=Action.DATASET_CREATE,
             subject=dataset_subject(dataset),
             department=department.slug,
-            data={"task": task, "classification": classification, "licence": licence},
+            data={
+                "task": task,
+                "classification": classification,
+                "licence": licence,
+                **({"row_kind": row_kind} if row_kind else {}),
+            },
             decision=decision,
         )
     return dataset
@@ -110,7 +118,7 @@ def dataset_version_add(
     """Read a file of rows, or an archive of media, into the next version of `dataset`. A complete
     upload of the actor's may take its place.
 
-    `columns` maps a field of the task's row to the column that it is taken from.
+    `columns` maps a field of a row to the column that it is taken from.
 
     Raises:
         InvalidInput: it cannot be read, and the sentence names the line; or there is no file.
@@ -122,7 +130,7 @@ def dataset_version_add(
     resource = dataset_resource(dataset)
     authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
     person = acting_person(actor)
-    task = get_task(dataset.task)
+    row_kind = get_row_kind(dataset.task, dataset.row_kind)
     folder = store.root() / "datasets"
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
@@ -143,7 +151,7 @@ def dataset_version_add(
             source=scratch / "upload",
             name=uploaded.name or "",
             target=canonical,
-            task=task,
+            row_kind=row_kind,
             columns=columns,
             limits=settings.MEDIA_LIMITS,
             max_unpacked_bytes=UNPACKED_FACTOR * settings.DATASET_MAX_BYTES,
@@ -165,7 +173,7 @@ def dataset_version_add(
                 digest=parsed.digest,
                 rows=parsed.rows,
                 size_bytes=parsed.size_bytes,
-                schema=task.row.model_json_schema(),
+                schema=row_kind.row.model_json_schema(),
                 profile=parsed.profile,
                 created_by=person,
             )

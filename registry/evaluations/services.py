@@ -18,7 +18,7 @@ from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
 from registry.canonical import json_digest
-from registry.catalog import get_task
+from registry.catalog import get_row_kind, get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
 from registry.evaluations.sureness import baselines_of, intervals_of, slices_of
@@ -101,6 +101,12 @@ def _check_gate(
         raise InvalidInput(
             f"{dataset.name} is a dataset for {dataset.task}; {model.name} does {model.task}.",
             fields={"dataset": [f"A dataset for {model.task}."]},
+        )
+    if dataset.row_kind:
+        raise InvalidInput(
+            f"{dataset.name} holds {get_row_kind(dataset.task, dataset.row_kind).title}; "
+            f"{task.title} is not measured on them.",
+            fields={"dataset": ["Data that the task is measured on."]},
         )
 
 

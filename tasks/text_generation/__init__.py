@@ -11,6 +11,7 @@ from registry.catalog.declaration import (
     Modality,
     Playground,
     Recipe,
+    RowKind,
     Task,
     Unit,
 )
@@ -22,7 +23,14 @@ from tasks.text_generation.endpoints import (
     read_chat,
     read_completion,
 )
-from tasks.text_generation.schema import Conversation, LoraHyperparameters, prompt_text
+from tasks.text_generation.schema import (
+    Conversation,
+    DpoHyperparameters,
+    LoraHyperparameters,
+    PreferencePair,
+    preference_prompt,
+    prompt_text,
+)
 
 # Enough for the answers of most test sets; a longer answer is cut there for every version alike.
 ANSWER_TOKENS = 64
@@ -99,6 +107,29 @@ TASK = Task(
             ]
         },
     ),
+    other_rows=(
+        RowKind(
+            name="preferences",
+            title="preference pairs",
+            row=PreferencePair,
+            row_input=preference_prompt,
+            examples=(
+                {
+                    "prompt": "Write the docstring of: def add(a, b): return a + b",
+                    "chosen": "Return the sum of two numbers.",
+                    "rejected": "This function adds things together and it is very useful.",
+                },
+                {
+                    "messages": [
+                        {"role": "system", "content": "You write one-line docstrings."},
+                        {"role": "user", "content": "def half(x): return x / 2"},
+                    ],
+                    "chosen": "Return half of a number.",
+                    "rejected": "half",
+                },
+            ),
+        ),
+    ),
     recipes=(
         Recipe(
             method="lora",
@@ -106,6 +137,14 @@ TASK = Task(
             makes="adapter",
             train="tasks.text_generation.lora:train",
             hyperparameters=LoraHyperparameters,
+        ),
+        Recipe(
+            method="dpo",
+            title="LoRA on preferences (DPO)",
+            makes="adapter",
+            train="tasks.text_generation.dpo:train",
+            hyperparameters=DpoHyperparameters,
+            row_kind="preferences",
         ),
     ),
     evaluation=Evaluation(

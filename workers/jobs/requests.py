@@ -14,7 +14,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from registry.catalog import get_task
+from registry.catalog import get_row_kind, get_task
 from registry.catalog.declaration import Recipe, Task
 from registry.datasets.models import Classification, DatasetVersion
 from registry.datasets.selectors import datasets_visible_to
@@ -95,7 +95,7 @@ def fine_tune_request(
     task = get_task(model.task)
     recipe = _recipe(task, method)
     _check_base(actor, model, base_version, recipe)
-    _check_data(actor, model, dataset_version)
+    _check_data(actor, model, dataset_version, recipe.row_kind)
     _refuse_test_data(model, dataset_version)
     settings = _validated(task, recipe, hyperparameters or {})
     return job_create(
@@ -202,7 +202,7 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
         raise _invalid("base", f"{base} is of kind {base.kind}; adapt its base instead.")
 
 
-def _check_data(actor: Principal, model: Model, data: DatasetVersion) -> None:
+def _check_data(actor: Principal, model: Model, data: DatasetVersion, row_kind: str = "") -> None:
     dataset = data.dataset
     if not datasets_visible_to(actor).filter(pk=dataset.pk).exists():
         raise NotFound(f"There is no dataset version {data.pk} that you may see.")
@@ -210,6 +210,10 @@ def _check_data(actor: Principal, model: Model, data: DatasetVersion) -> None:
         raise _invalid(
             "dataset", f"{data} is data for {dataset.task}; {model.name} does {model.task}."
         )
+    if dataset.row_kind != row_kind:
+        found = get_row_kind(dataset.task, dataset.row_kind).title
+        needed = get_row_kind(dataset.task, row_kind).title
+        raise _invalid("dataset", f"{data} holds rows of {found}; rows of {needed} are needed.")
     if dataset.classification == Classification.RESTRICTED and model.shared:
         raise _invalid(
             "dataset",

@@ -92,9 +92,10 @@ def _data_copy(claim: Claim, data: DatasetVersion, folder: str = "data") -> Path
 def _media_copy(claim: Claim, task: Task, *data: DatasetVersion) -> Path | None:
     """Copy the media that the rows name into one folder, under their SHA-256, and verify them.
 
-    Returns None for a task whose rows name no media. Raises BadMaterial and Unavailable.
+    Returns None for data whose rows name no media. Raises BadMaterial and Unavailable.
     """
-    if not media_columns(task.row):
+    kinds = {task.row_kind(version.dataset.row_kind) for version in data}
+    if not any(media_columns(kind.row) for kind in kinds):
         return None
     target = workspace.inputs_folder(claim.job_id, claim.fence) / "media"
     target.mkdir(parents=True)

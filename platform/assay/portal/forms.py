@@ -119,10 +119,11 @@ class FineTuneForm(TablerForm):
         super().__init__(*args, **kwargs)
         entry = get_task(task)
         self.fields["base_version"].queryset = bases  # type: ignore[attr-defined]
-        self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
         methods = {recipe.method: recipe for recipe in entry.recipes}
         self.fields["method"].choices = [(m, methods[m].title) for m in methods]  # type: ignore[attr-defined]
         chosen = methods.get(str(self["method"].value() or ""), entry.recipes[0])
+        data = dataset_versions.filter(dataset__row_kind=chosen.row_kind)
+        self.fields["dataset_version"].queryset = data  # type: ignore[attr-defined]
         settings = chosen.hyperparameters.model_fields
         self.hyperparameters = list(settings)
         for name, info in settings.items():
@@ -205,16 +206,31 @@ class IntakeForm(TablerForm):
         self.fields["files"].widget.attrs["class"] = "form-control"
 
 
+def _kinds_of_rows() -> list[tuple[str, str]]:
+    return [
+        (f"{task.name}:{kind.name}", f"{task.title}: {kind.title}")
+        if kind.name
+        else (task.name, task.title)
+        for task in TASKS.values()
+        for kind in task.row_kinds
+    ]
+
+
 class DatasetForm(DepartmentScoped):
-    """A new line of dataset versions."""
+    """A new line of dataset versions. A task is sent as `name`, or as `name:kind of rows`."""
 
     name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
-    task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
+    task = forms.ChoiceField(choices=_kinds_of_rows)
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
     licence = forms.CharField(max_length=120)
     description = forms.CharField(
         max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or self.cleaned_data
+        task, _, kind = values.get("task", "").partition(":")
+        return {**values, "task": task, "row_kind": kind}
 
 
 class DatasetVersionForm(TablerForm):

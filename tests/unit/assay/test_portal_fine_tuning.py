@@ -109,6 +109,42 @@ def test_the_form_shows_the_outlook_of_the_data_that_was_chosen_before(company: 
     assert 'hx-params="not csrfmiddlewaretoken"' in page
 
 
+def test_the_form_shows_settings_and_data_of_the_chosen_method(company: Company) -> None:
+    client = signed_in(company.devi)
+    page = client.get(f"{FORM}?method=dpo").content.decode()
+    assert 'name="h_beta"' in page
+    assert str(company.train) not in page
+    company.train.dataset.row_kind = "preferences"
+    company.train.dataset.save()
+    assert str(company.train) in client.get(f"{FORM}?method=dpo").content.decode()
+    # A link from the dataset's page names the data alone.
+    page = client.get(f"{FORM}?dataset_version={company.train.pk}").content.decode()
+    assert 'name="h_beta"' in page
+    page = client.get(f"{FORM}?method=lora").content.decode()
+    assert 'name="h_beta"' not in page
+    assert 'hx-trigger="change from:#id_method"' in page
+
+
+def test_a_dataset_is_registered_for_one_kind_of_rows(company: Company) -> None:
+    client = signed_in(company.devi)
+    page = client.get("/datasets/new").content.decode()
+    assert '<option value="text-generation:preferences">' in page
+    given = {
+        "name": "choices",
+        "department": company.departments["engineering"].pk,
+        "task": "text-generation:preferences",
+        "classification": "internal",
+        "licence": "CC0-1.0",
+    }
+    assert client.post("/datasets/new", given).status_code == 302
+    page = client.get("/datasets/choices").content.decode()
+    assert "preference pairs" in page
+    assert "row_kind=preferences" in page
+    sample = client.get("/datasets/example.jsonl?task=text-generation&row_kind=preferences")
+    assert b'"chosen"' in b"".join(sample)
+    assert client.get("/datasets/example.jsonl?task=text-generation&row_kind=x").status_code == 400
+
+
 def test_the_form_costs_as_many_queries_whatever_has_run(company: Company) -> None:
     client = signed_in(company.devi)
     address = f"{FORM}/outlook?method=lora&base_version={company.base.pk}"

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from governance.people.models import Department, Person
 from registry import store
-from registry.catalog import get_task
+from registry.catalog import get_row_kind
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.parsing import parse_dataset
 from registry.evaluations.models import Evaluation
@@ -151,7 +151,11 @@ def data(
     source, target = scratch / "rows", scratch / "data.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parsed = parse_dataset(
-        source=source, name="rows.jsonl", target=target, task=get_task(task), columns=None
+        source=source,
+        name="rows.jsonl",
+        target=target,
+        row_kind=get_row_kind(task, ""),
+        columns=None,
     )
     store.adopt_dataset(target, parsed.digest)
     return DatasetVersion.objects.create(

@@ -49,7 +49,7 @@ def parse(tmp_path: Path) -> Parse:
             source=tmp_path / "upload",
             name=name,
             target=tmp_path / "data.jsonl",
-            task=task,
+            row_kind=task.row_kind(""),
             **{"columns": None, **options},
         )
 

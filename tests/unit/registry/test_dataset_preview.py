@@ -25,12 +25,18 @@ from tests.unit.registry.objects import Upload
 pytestmark = pytest.mark.django_db
 
 
-def added(person: Person, rows: list[dict[str, Any]], task: str = "text-classification") -> Any:
+def added(
+    person: Person,
+    rows: list[dict[str, Any]],
+    task: str = "text-classification",
+    row_kind: str = "",
+) -> Any:
     """A version of a dataset of engineering with these rows."""
     dataset = Dataset.objects.create(
         name=f"data-{Dataset.objects.count()}",
         department=Department.objects.get(slug="engineering"),
         task=task,
+        row_kind=row_kind,
         classification="internal",
         licence="CC0-1.0",
         created_by=person,
@@ -135,14 +141,18 @@ def test_rows_that_the_store_lost_are_told(dev: Person) -> None:
 WITHOUT_MEDIA = [task for task in TASKS.values() if not media_columns(task.row)]
 
 
-@pytest.mark.parametrize("task", WITHOUT_MEDIA, ids=lambda task: task.name)
-def test_the_examples_of_a_task_are_rows_of_it(task: Any, dev: Person) -> None:
-    assert len(task.examples) >= 2
-    version = added(dev, [json.loads(line) for line in sample_lines(task).splitlines()], task.name)
-    assert version.rows == len(task.examples)
-    assert [field.name for field in row_fields(task)] == list(task.row.model_fields)
-    texts = all(isinstance(each, str) for row in task.examples for each in row.values())
-    assert is_tabular(task) == texts
+KINDS = [(task, kind) for task in WITHOUT_MEDIA for kind in task.row_kinds]
+
+
+@pytest.mark.parametrize(("task", "kind"), KINDS, ids=lambda each: each.name or "own")
+def test_the_examples_of_a_task_are_rows_of_it(task: Any, kind: Any, dev: Person) -> None:
+    assert len(kind.examples) >= 2
+    rows = [json.loads(line) for line in sample_lines(kind).splitlines()]
+    version = added(dev, rows, task.name, kind.name)
+    assert version.rows == len(kind.examples)
+    assert [field.name for field in row_fields(kind)] == list(kind.row.model_fields)
+    texts = all(isinstance(each, str) for row in kind.examples for each in row.values())
+    assert is_tabular(kind) == texts
 
 
 def test_the_format_is_told_from_the_schema() -> None:

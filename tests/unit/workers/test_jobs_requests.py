@@ -93,6 +93,28 @@ def test_data_of_another_task_is_refused() -> None:
         fine_tune(dataset_version=company.data("texts", "embeddings"))
 
 
+def test_a_method_takes_only_rows_of_its_kind() -> None:
+    model = company.model("docs", "text-generation")
+    given: dict[str, Any] = {
+        "model": model,
+        "base_version": company.version(company.model("smol", "text-generation")),
+        "hyperparameters": {},
+    }
+    data = company.data("conversations", "text-generation")
+    with pytest.raises(InvalidInput, match="rows of preference pairs are needed"):
+        fine_tune(**given, method="dpo", dataset_version=data)
+    pairs = company.data("pairs", "text-generation")
+    pairs.dataset.row_kind = "preferences"
+    pairs.dataset.save()
+    with pytest.raises(InvalidInput, match="holds rows of preference pairs"):
+        fine_tune(**given, method="lora", dataset_version=pairs)
+    assert fine_tune(**given, method="dpo", dataset_version=pairs).state == "queued"
+    with pytest.raises(InvalidInput, match="holds rows of preference pairs"):
+        evaluate_request(
+            actor=company.developer(), version=company.version(model), dataset_version=pairs
+        )
+
+
 def test_restricted_data_may_not_go_into_a_model_that_is_shared() -> None:
     restricted = company.data("patients", CLASSIFY, classification="restricted")
     with pytest.raises(InvalidInput, match="is restricted"):

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from assay.api.representations.common import Link, PersonReference, slug
 from registry.catalog import UnavailableTask, package_of
-from registry.catalog.declaration import Task
+from registry.catalog.declaration import RowKind, Task
 
 
 class MetricAnswer(serializers.Serializer[Any]):
@@ -21,15 +21,28 @@ class MetricAnswer(serializers.Serializer[Any]):
 
 
 class RecipeAnswer(serializers.Serializer[Any]):
-    """One way to train a task; `makes` is the kind of version. The schema is JSON Schema."""
+    """One way to train a task; `makes` is the kind of version, `row_kind` names the rows that it
+    learns from. The schema is JSON Schema."""
 
     method = serializers.CharField()
     title = serializers.CharField()
     makes = serializers.CharField()
+    row_kind = serializers.CharField()
     hyperparameters_schema = serializers.SerializerMethodField()
 
     def get_hyperparameters_schema(self, recipe: Any) -> dict[str, Any]:
         return dict(recipe.hyperparameters.model_json_schema())
+
+
+class RowKindAnswer(serializers.Serializer[Any]):
+    """A kind of dataset rows; the task's own has an empty name."""
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    row_schema = serializers.SerializerMethodField()
+
+    def get_row_schema(self, kind: RowKind) -> dict[str, Any]:
+        return dict(kind.row.model_json_schema())
 
 
 class TaskAnswer(serializers.Serializer[Any]):
@@ -49,6 +62,7 @@ class TaskAnswer(serializers.Serializer[Any]):
     metrics = MetricAnswer(many=True)
     primary_metric = serializers.CharField()
     row_schema = serializers.SerializerMethodField()
+    row_kinds = RowKindAnswer(many=True)
     sample = serializers.DictField()
 
     def get_package(self, task: Task | UnavailableTask) -> str:
@@ -231,6 +245,7 @@ class DatasetAnswer(serializers.Serializer[Any]):
     name = serializers.CharField()
     department = slug()
     task = serializers.CharField()
+    row_kind = serializers.CharField()
     classification = serializers.CharField()
     licence = serializers.CharField()
     description = serializers.CharField()

@@ -25,7 +25,8 @@ from registry.datasets.services import dataset_create, dataset_version_add
 
 
 class DatasetBody(StrictSerializer):
-    """A new dataset: who owns it, how sensitive it is, under which licence."""
+    """A new dataset: who owns it, how sensitive it is, under which licence. `row_kind` names one of
+    the task's kinds of rows; its own when it is left out."""
 
     name = Slug(max_length=80)
     department = Slug(max_length=40)
@@ -33,6 +34,7 @@ class DatasetBody(StrictSerializer):
     classification = Choice(choices=Classification.choices)
     licence = Line(max_length=120)
     description = Paragraphs(max_length=500, required=False, allow_blank=True)
+    row_kind = Line(max_length=40, required=False, allow_blank=True)
 
 
 class DatasetsView(Endpoint):

@@ -18,7 +18,8 @@ from assay.portal.views.uploads import given_uploads, upload_context
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalog import TASKS, get_task, unavailable_reason
+from registry.catalog import TASKS, get_row_kind, unavailable_reason
+from registry.catalog.declaration import RowKind
 from registry.catalog.formats import archive_layout, is_tabular, row_fields, sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import (
@@ -49,6 +50,13 @@ def version_of(actor: Principal, dataset: Dataset, number: int) -> DatasetVersio
     if version is None:
         raise NotFound(f"{dataset.name} has no version {number}.")
     return version
+
+
+def row_kind_of(dataset: Dataset) -> RowKind | None:
+    """Return the kind of rows that a dataset holds; None while no installed task declares it."""
+    task = TASKS.get(dataset.task)
+    kinds = () if task is None else task.row_kinds
+    return next((kind for kind in kinds if kind.name == dataset.row_kind), None)
 
 
 class Datasets(Screen):
@@ -112,8 +120,8 @@ class DatasetPage(ActionScreen):
         page = page_of(self.request, versions.select_related("created_by").order_by("-number"))
         shown = self.shown(dataset, list(page.object_list), number)
         missing = ""
-        task = TASKS.get(dataset.task)
-        if task is not None and shown is not None and preview is None:
+        kind = row_kind_of(dataset)
+        if kind is not None and shown is not None and preview is None:
             try:
                 preview = rows_preview(shown)
             except Unavailable as error:
@@ -123,16 +131,17 @@ class DatasetPage(ActionScreen):
             "unavailable": unavailable_reason(dataset.task),
             "page": page,
             "form": self.form(),
-            "shown": shown if task is not None else None,
+            "row_kind": kind,
+            "shown": shown if kind is not None else None,
             "preview": preview,
             "missing": missing,
             "may_unmask": self.may(Action.DATASET_UNMASK, dataset),
-            "may_add": task is not None and self.may(Action.DATASET_CREATE, dataset),
+            "may_add": kind is not None and self.may(Action.DATASET_CREATE, dataset),
             "trainable": self.trainable(dataset) if shown is not None else [],
-            "fields": row_fields(task) if task else [],
-            "tabular": task is not None and is_tabular(task),
-            "layout": archive_layout(task) if task else "",
-            "sample": sample_lines(task) if task else "",
+            "fields": row_fields(kind) if kind else [],
+            "tabular": kind is not None and is_tabular(kind),
+            "layout": archive_layout(kind) if kind else "",
+            "sample": sample_lines(kind) if kind else "",
             **upload_context(self.actor, self.request, UploadKind.DATASET),
         }
 
@@ -161,7 +170,8 @@ class DatasetPage(ActionScreen):
     def trainable(self, dataset: Dataset) -> list[Model]:
         """Models that the person may train on the dataset; none while there is no base for them."""
         task = TASKS.get(dataset.task)
-        if task is None or not task.recipes:
+        recipes = () if task is None else task.recipes
+        if not any(recipe.row_kind == dataset.row_kind for recipe in recipes):
             return []
         departments = departments_where(self.actor, Action.JOB_CREATE, kind="job")
         models = models_visible_to(self.actor).filter(task=dataset.task, department__in=departments)
@@ -229,12 +239,14 @@ class DatasetTrain(Screen):
 
 
 class DatasetSample(Screen):
-    """Example rows of `?task=`, as a file."""
+    """Example rows of `?task=` and `?row_kind=`, as a file."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        task = get_task(request.GET.get("task", ""))
+        task = request.GET.get("task", "")
+        kind = get_row_kind(task, request.GET.get("row_kind", ""))
+        name = "-".join(filter(None, (task, kind.name)))
         return HttpResponse(
-            sample_lines(task),
+            sample_lines(kind),
             content_type="application/x-ndjson",
-            headers={"Content-Disposition": f'attachment; filename="{task.name}-example.jsonl"'},
+            headers={"Content-Disposition": f'attachment; filename="{name}-example.jsonl"'},
         )

@@ -21,6 +21,8 @@ from workers.jobs.estimates import Estimate, fine_tune_estimate
 from workers.jobs.requests import fine_tune_request
 from workers.jobs.training import training_bases
 
+FIELDS = ("base_version", "method", "dataset_version")
+
 
 def form_of(actor: Principal, model: Model, given: Any, **more: Any) -> FineTuneForm:
     """The form for `model`, with the bases and data that the actor may see."""
@@ -74,9 +76,22 @@ class FineTune(ActionScreen):
     template_name = "portal/models/fine_tune.html"
 
     def form(self, model: Model) -> FineTuneForm:
-        given = self.request.GET.get("dataset_version", "")
-        initial = {"dataset_version": given} if given.isdecimal() else None
+        given = self.request.GET
+        initial = {name: given[name] for name in FIELDS if given.get(name)}
+        chosen = initial.get("dataset_version", "")
+        if not chosen.isdecimal():
+            initial.pop("dataset_version", None)
+        elif "method" not in initial:
+            initial |= self._method_for(model, int(chosen[:9]))
         return form_of(self.actor, model, self.request.POST or None, initial=initial)
+
+    def _method_for(self, model: Model, data: int) -> dict[str, str]:
+        """Return the first method that learns from such rows."""
+        version = dataset_versions_visible_to(self.actor).filter(pk=data).first()
+        recipes = get_task(model.task).recipes
+        kind = "" if version is None else version.dataset.row_kind
+        found = next((recipe.method for recipe in recipes if recipe.row_kind == kind), None)
+        return {} if found is None else {"method": found}
 
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
         model = model_get(actor=self.actor, name=name)

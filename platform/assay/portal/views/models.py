@@ -207,7 +207,7 @@ class GateSet(ActionScreen):
     template_name = "portal/form.html"
 
     def form(self, model: Model) -> GateForm:
-        datasets = datasets_visible_to(self.actor).filter(task=model.task)
+        datasets = datasets_visible_to(self.actor).filter(task=model.task, row_kind="")
         return GateForm(self.request.POST or None, datasets=datasets, task=model.task)
 
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:

@@ -106,7 +106,9 @@ class Evaluate(ActionScreen):
     template_name = "portal/form.html"
 
     def form(self, version: ModelVersion) -> EvaluateForm:
-        data = dataset_versions_visible_to(self.actor).filter(dataset__task=version.model.task)
+        data = dataset_versions_visible_to(self.actor).filter(
+            dataset__task=version.model.task, dataset__row_kind=""
+        )
         return EvaluateForm(self.request.POST or None, dataset_versions=data)
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002

@@ -1,0 +1,83 @@
+"""Tune a language model on pairs of answers, a better and a worse one (TRL's DPOTrainer)."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from trl import DPOConfig
+
+from tasks.text_generation.adapters import MIN_ROWS, Examples, fit_adapter, load_adaptable
+from tasks.text_generation.conversations import ConversationReader
+from tasks.text_generation.schema import (
+    DpoHyperparameters,
+    PreferencePair,
+    preference_messages,
+)
+from workers.trainers.material import read_valid_rows
+from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
+from workers.trainers.tokenized import PreferenceTrainer
+from workers.trainers.training import parse_settings
+
+
+def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+    """Fine-tune towards the chosen answers; the reference is the base without the adapter.
+
+    Raises:
+        BadMaterial: rows, settings or base cannot be used.
+        Cancelled: `progress` said so.
+    """
+    settings = parse_settings(DpoHyperparameters, request.hyperparameters)
+    rows = read_valid_rows(request.train_file, PreferencePair)
+    if len(rows) < MIN_ROWS:
+        raise BadMaterial(f"There are {len(rows)} pairs; at least {MIN_ROWS} are needed.")
+    model, tokenizer = load_adaptable(request.base, settings)
+    with closing(ConversationReader(tokenizer)) as reader:
+        examples = _examples(reader, rows, settings.max_length)
+    left_out = len(rows) - len(examples)
+    if len(examples) < max(MIN_ROWS, len(rows) / 2):
+        raise BadMaterial(
+            f"Only {len(examples)} of {len(rows)} pairs fit into max_length "
+            f"{settings.max_length}; at least half of them, and {MIN_ROWS}, must. Raise "
+            "max_length, or train on shorter rows."
+        )
+    if left_out:
+        progress.warn(
+            f"{left_out} of {len(rows)} pairs are left out: their prompts leave no room for an "
+            f"answer within {settings.max_length} tokens."
+        )
+    return fit_adapter(
+        request,
+        progress,
+        kind=PreferenceTrainer,
+        schema=DPOConfig,
+        model=model,
+        tokenizer=tokenizer,
+        examples=examples,
+        settings=settings,
+        noun="pairs",
+        parameters={"rows": len(rows), "rows_left_out": left_out},
+        options={"beta": settings.beta},
+    )
+
+
+def _examples(reader: ConversationReader, rows: list[dict[str, Any]], max_length: int) -> Examples:
+    """Return the pairs that have room for an answer, as tokens."""
+    examples: Examples = []
+    for row in rows:
+        messages = preference_messages(row)
+        chosen, rejected = (
+            reader.example(
+                {"messages": [*messages, {"role": "assistant", "content": row[kind]}]}, max_length
+            )
+            for kind in ("chosen", "rejected")
+        )
+        if chosen is not None and rejected is not None:
+            examples.append(
+                {
+                    "prompt_ids": chosen.tokens[: chosen.start],
+                    "chosen_ids": chosen.tokens[chosen.start :],
+                    "rejected_ids": rejected.tokens[rejected.start :],
+                }
+            )
+    return examples
