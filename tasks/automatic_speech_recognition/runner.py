@@ -24,8 +24,6 @@ from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Item, Prepared
 
 RATE = 16_000
-# Longer recordings are refused.
-MAX_SECONDS = 600
 WINDOW_S = 30
 SLACK_S = 10
 # Values that Whisper was trained with; a file that states others belongs to another model.
@@ -75,7 +73,7 @@ class SpeechRunner:
     def prepare(self, request_id: str, inputs: Recording, options: SpeechOptions) -> Prepared:
         settings = self._settings(options)
         try:
-            samples = read_audio(inputs.audio, RATE, MAX_SECONDS)
+            samples = read_audio(inputs.audio, RATE)
         except UnreadableAudio as error:
             raise RequestRefused(str(error)) from error
         items = [

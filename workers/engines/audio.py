@@ -1,11 +1,14 @@
-"""Recordings as models hear them: decoded within bounds, one channel, at the model's rate.
+"""Recordings as models hear them: one channel, at the model's rate.
 
-Files were checked by content before they come here; what slips through is refused, never a crash.
+The media check has decoded every file before it comes here, and its bounds are the only ones
+(`registry/media/limits.py`): how long a recording may be is not stated a second time. A file that
+cannot be read all the same is refused, never a crash.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -17,6 +20,8 @@ FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "MPEG"})
 RATES = (4_000, 192_000)
 MAX_CHANNELS = 8
 _BLOCK_FRAMES = 65_536
+# `resample_poly` looks this many samples, of the lower rate, to either side.
+_FILTER_REACH = 10
 # The quietest moment is looked for in windows of this length.
 _QUIET_S = 0.1
 
@@ -25,17 +30,19 @@ class UnreadableAudio(ValueError):
     """The file is no recording within bounds; the message is a sentence."""
 
 
-def read_audio(source: Media, rate: int, max_seconds: float) -> np.ndarray:
+def read_audio(source: Media, rate: int) -> np.ndarray:
     """Return the samples in float32, channels averaged, at `rate` a second.
 
+    The recording is resampled while it is decoded, so that memory is bounded by its seconds and not
+    by the rate that the file states.
+
     Raises:
-        UnreadableAudio: it cannot be decoded, is empty, or is longer than `max_seconds`.
+        UnreadableAudio: it cannot be decoded, or is empty.
     """
     try:
         with soundfile.SoundFile(source) as file:
-            found_rate = int(file.samplerate)
             _check(file)
-            samples = _decoded(file, max_seconds)
+            blocks = list(_resampled(file, rate))
     except UnreadableAudio:
         raise
     # libsndfile's own error, and what its Python side raises for a damaged file.
@@ -43,14 +50,12 @@ def read_audio(source: Media, rate: int, max_seconds: float) -> np.ndarray:
         raise UnreadableAudio(
             "The recording cannot be read; save it again as WAV, FLAC, OGG or MP3."
         ) from error
+    samples = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
     if not len(samples):
         raise UnreadableAudio("The recording holds no sound.")
     if not np.isfinite(samples).all():
         raise UnreadableAudio("The recording holds samples that are not numbers.")
-    if found_rate != rate:
-        shared = math.gcd(found_rate, rate)
-        samples = resample_poly(samples, rate // shared, found_rate // shared)
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    return samples
 
 
 def _check(file: soundfile.SoundFile) -> None:
@@ -67,19 +72,40 @@ def _check(file: soundfile.SoundFile) -> None:
         )
 
 
-def _decoded(file: soundfile.SoundFile, max_seconds: float) -> np.ndarray:
-    """Return all samples. The header may state any length, so what is decoded counts."""
-    limit = int(max_seconds * file.samplerate)
-    blocks: list[np.ndarray] = []
-    frames = 0
+def _resampled(file: soundfile.SoundFile, rate: int) -> Iterator[np.ndarray]:
+    """Yield the recording at `rate`, block by block; the same samples as in one piece.
+
+    Each block is resampled with enough of its neighbors for the filter, and their part is cut off.
+    """
+    shared = math.gcd(file.samplerate, rate)
+    up, down = rate // shared, file.samplerate // shared
+    # Of whole periods of both rates, so that each block begins on a sample of both.
+    around = down * math.ceil(_FILTER_REACH * max(up, down) / (up * down) + 1)
+    step = down * max(1, _BLOCK_FRAMES // down)
+    before, held = np.empty(0, np.float32), np.empty(0, np.float32)
+    for block in _decoded(file):
+        held = np.concatenate([held, block])
+        while len(held) >= step + around:
+            yield _piece(before, held[:step], held[step : step + around], up, down)
+            before, held = np.concatenate([before, held[:step]])[-around:], held[step:]
+    if len(held):
+        yield _piece(before, held, held[:0], up, down)
+
+
+def _piece(
+    before: np.ndarray, block: np.ndarray, after: np.ndarray, up: int, down: int
+) -> np.ndarray:
+    if up == down:
+        return block
+    whole = resample_poly(np.concatenate([before, block, after]), up, down)
+    start = len(before) * up // down
+    length = math.ceil(len(block) * up / down)
+    return np.ascontiguousarray(whole[start : start + length], dtype=np.float32)
+
+
+def _decoded(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        frames += len(block)
-        if frames > limit:
-            raise UnreadableAudio(
-                f"The recording is longer than {max_seconds:,.0f} s. Send it in parts."
-            )
-        blocks.append(block.mean(axis=1))
-    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+        yield block.mean(axis=1, dtype=np.float32)
 
 
 def windows(samples: np.ndarray, rate: int, longest_s: float, slack_s: float) -> list[slice]:
