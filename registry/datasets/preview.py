@@ -27,6 +27,7 @@ from governance.principals import Principal
 from registry import store
 from registry.catalog import get_row_kind
 from registry.catalog.columns import media_columns
+from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
 from registry.datasets.selectors import dataset_version_get
 from registry.datasets.stored import PREVIEW_ROWS, media_records
@@ -140,6 +141,16 @@ def dataset_media_open(
     record = media_records(version, {sha256}).get(sha256)
     if record is None:
         raise NotFound("The rows of this version do not name the file.")
+    return media_open(version, record, small=small)
+
+
+def media_open(version: DatasetVersion, record: MediaRecord, *, small: bool = False) -> OpenedMedia:
+    """Return the bytes of a file of a version; the caller decided that they may be seen.
+
+    Raises:
+        Unavailable: the store lacks the file, or what it holds is not the file.
+    """
+    sha256 = record.media.sha256
     try:
         if small and record.media.kind == "image":
             with suppress(FileNotFoundError):

@@ -64,7 +64,8 @@ def score(request: ScoreRequest) -> EvaluationResult:
         details={
             "samples": [
                 {
-                    "input": f"Recording of {length:.1f} s, SHA-256 {row['audio'].name[:12]}",
+                    "input": f"Recording of {length:.1f} s",
+                    "input_audio": row["audio"].name,
                     "expected": row["text"][:SAMPLE_CHARACTERS],
                     "output": text[:SAMPLE_CHARACTERS],
                 }

@@ -290,6 +290,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "policy/explain/events": company.event.pk,
         "policy/versions": company.policy.number,
         "quotas": company.limit.pk,
+        "recordings": "0" * 64,
         "releases": company.waiting.pk,
         "review-policies": company.review_policy.pk,
         "reviews": company.review_open.pk,

@@ -1,4 +1,4 @@
-"""Images and recordings of a dataset in a real browser, under the portal's security policy."""
+"""Images and recordings in a real browser, under the portal's security policy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests import proofs
 from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.portal_data import tell_story
 from tests.unit.assay.test_portal_dataset_media import add
+from tests.unit.assay.test_portal_sample_recordings import measured, sha256
 from tests.unit.registry.media_files import picture, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
 
@@ -55,6 +56,31 @@ def test_images_and_players_show_what_the_rows_hold(
             browser.wait("document.querySelector('.cell-image, audio') !== null")
             browser.run(f"{{{load}}} null")
             browser.wait(f"window.loaded === {measure}")
+        assert browser.faults == []
+    finally:
+        browser.close()
+
+
+def test_a_reviewer_plays_the_recording_of_a_sample(
+    live_server: Any, policy: object, redis: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch)
+    with transaction.atomic():
+        company = tell_story()
+    metadata = b"file_name,text\na.wav,Good morning\n"
+    speech = add(company, "calls", SPEECH.name, {"metadata.csv": metadata, "a.wav": sound(2)})
+    measured(company, speech, input_audio=sha256(sound(2)))
+    session = proofs.signed_in(Client(), company.carla).cookies["sessionid"]
+    browser = Browser()
+    try:
+        browser.call(
+            "Network.setCookie", name="sessionid", value=session.value, url=live_server.url
+        )
+        review = company.things["review_open"]
+        browser.go(f"{live_server.url}/reviews/{review.pk}?tab=evidence")
+        browser.wait("document.querySelector('audio') !== null")
+        browser.run(f"{{{LOAD_AUDIO}}} null")
+        browser.wait("window.loaded === 2")
         assert browser.faults == []
     finally:
         browser.close()

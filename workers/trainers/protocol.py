@@ -110,7 +110,8 @@ class EvaluationResult:
     `details` may hold, for drawing: `confusion_matrix` {labels, matrix} with truth down,
     `per_class` {label: {f1, support}}, and `samples` [{input, expected, output, baseline?}];
     `input_image`, `expected_image`, `output_image` and `baseline_image` of a sample are thumbnails
-    (`workers.trainers.thumbnails`).
+    (`workers.trainers.thumbnails`); `input_audio` and the like are the SHA-256 of a recording of
+    the data, or a short recording that the model made, in a data URL.
     It may hold `right` {n, bits}, for comparing two versions row by row: hexadecimal, the first
     row's bit first, set where the answer was right. It may hold all `baselines`, the one in
     `baseline` first: [{name, metrics, trained_on, right?}], 5 at most, with the number of rows that

@@ -16,8 +16,9 @@ from assay.portal.intervals import (
     slice_row,
 )
 from registry.evaluations.models import Evaluation
+from registry.evaluations.recordings import SAMPLES_SHOWN
 from registry.releases.comparison.build import Measured
-from registry.releases.comparison.samples import SAMPLES_SHOWN, shown
+from registry.releases.comparison.samples import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,18 @@ def per_class(details: Mapping[str, Any]) -> list[dict[str, Any]]:
 SAMPLE_PARTS = (("Expected", "expected"), ("Baseline", "baseline"), ("This version", "output"))
 
 
-def samples(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+def samples(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Sample outputs: what was asked, what was expected, what came before and comes now."""
     return [
         {
-            "asked": shown(entry, "input"),
+            "asked": shown(entry, "input", evaluation.pk),
             "answers": [
                 (title, part)
                 for title, name in SAMPLE_PARTS
-                if (part := shown(entry, name)) is not None
+                if (part := shown(entry, name, evaluation.pk)) is not None
             ],
         }
-        for entry in details.get("samples", [])[:SAMPLES_SHOWN]
+        for entry in evaluation.details.get("samples", [])[:SAMPLES_SHOWN]
     ]
 
 
@@ -115,5 +116,5 @@ def drawn(measured: Measured) -> Drawn:
         ],
         confusion=confusion(details),
         per_class=per_class(details),
-        samples=samples(details),
+        samples=samples(measured.evaluation),
     )

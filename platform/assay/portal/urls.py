@@ -185,6 +185,11 @@ urlpatterns = [
         name="dataset_train",
     ),
     path("datasets/example.jsonl", datasets.DatasetSample.as_view(), name="dataset_sample"),
+    path(
+        "evaluations/<int:id>/recordings/<str:sha256>",
+        versions.EvaluationRecording.as_view(),
+        name="evaluation_recording",
+    ),
     path("jobs", jobs.Jobs.as_view(), name="jobs"),
     path("jobs/<uuid:id>", jobs.JobPage.as_view(), name="job"),
     path("jobs/<uuid:id>/progress", jobs.JobProgress.as_view(), name="job_progress"),

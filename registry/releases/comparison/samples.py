@@ -1,25 +1,28 @@
-"""Answers of two versions to the same prompts, as text and as pictures."""
+"""Answers of two versions to the same prompts: as text, as pictures, as recordings."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry.evaluations.models import Evaluation
+from registry.evaluations.recordings import SAMPLES_SHOWN, recording_of
 
-SAMPLES_SHOWN = 8
 _PICTURE = "data:image/png;base64,"
 _PICTURE_CHARACTERS = 40_000
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A part of a sample: its text, and a picture as a data URL where it has one."""
+    """A part of a sample: its text, a picture as a data URL, and the SHA-256 of a recording, where
+    it has them. The recording is a sample's of the evaluation with the ID `evaluation`."""
 
     text: str
     image: str = ""
+    audio: str = ""
+    evaluation: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +35,44 @@ class SamplePair:
     old: Shown | None
 
 
-def shown(sample: Mapping[str, Any], part: str) -> Shown | None:
-    """Return one part (`input`, `expected`, `output`, `baseline`) of a sample; None without it.
+def shown(sample: Mapping[str, Any], part: str, evaluation: int | None = None) -> Shown | None:
+    """Return one part (`input`, `expected`, `output`, `baseline`) of a sample of an evaluation;
+    None without it.
 
-    A worker wrote the sample, so a picture that is not a small PNG in a data URL is left out.
+    A worker wrote the sample, so a picture that is not a small PNG in a data URL is left out, and
+    so is what is not a recording.
     """
     image = sample.get(f"{part}_image")
     fits = isinstance(image, str) and image.startswith(_PICTURE)
     picture = image if fits and len(image or "") <= _PICTURE_CHARACTERS else ""
-    if part not in sample and not picture:
+    recording = recording_of(sample, part)
+    if part not in sample and not picture and recording is None:
         return None
-    return Shown(str(sample.get(part) or ""), picture or "")
+    return Shown(
+        text=str(sample.get(part) or ""),
+        image=picture or "",
+        audio=recording.sha256 if recording is not None else "",
+        evaluation=evaluation,
+    )
 
 
 def sample_pairs(evaluation: Evaluation, other: Evaluation | None) -> list[SamplePair]:
     """The evaluation's samples beside those of `other` with the same prompt and expected answer;
     without another beside what its baseline answered, where that was kept."""
     theirs: dict[tuple[Shown | None, Shown | None], list[Shown]] = defaultdict(list)
-    for each in other.details.get("samples", []) if other else []:
-        theirs[_key(each)].append(shown(each, "output") or Shown(""))
+    if other is not None:
+        for each in other.details.get("samples", []):
+            theirs[_key(each)].append(shown(each, "output", other.pk) or Shown(""))
     pairs = []
     for each in evaluation.details.get("samples", [])[:SAMPLES_SHOWN]:
         answers = theirs.get(_key(each), [])
-        if other is None and (baseline := shown(each, "baseline")) is not None:
+        if other is None and (baseline := shown(each, "baseline", evaluation.pk)) is not None:
             answers = [baseline]
         pairs.append(
             SamplePair(
-                asked=shown(each, "input") or Shown(""),
-                expected=shown(each, "expected"),
-                new=shown(each, "output") or Shown(""),
+                asked=shown(each, "input", evaluation.pk) or Shown(""),
+                expected=shown(each, "expected", evaluation.pk),
+                new=shown(each, "output", evaluation.pk) or Shown(""),
                 old=answers.pop(0) if answers else None,
             )
         )

@@ -24,6 +24,7 @@ from assay.portal.templatetags.assay import (
 from assay.portal.words import described
 from governance.audit.models import AuditEvent
 from registry.catalog import TASKS
+from registry.evaluations.models import Evaluation
 from workers.jobs.models import JobEvent
 
 
@@ -57,7 +58,7 @@ def test_a_confusion_matrix_shows_the_share_of_each_row() -> None:
 def test_an_evaluation_without_details_draws_none() -> None:
     assert confusion({}) is None
     assert per_class({}) == []
-    assert samples({}) == []
+    assert samples(Evaluation(details={})) == []
 
 
 def test_numbers_show_the_digits_a_reader_can_use() -> None:

@@ -315,7 +315,8 @@ def test_word_and_character_errors_are_those_counted_by_hand() -> None:
     assert found.baseline == {"wer": 1.0, "cer": 1.0}
     assert [part["value"] for part in found.slices] == [0, pytest.approx(2 / 3), 1]
     assert found.details["samples"][1] == {
-        "input": f"Recording of 4.0 s, SHA-256 {'b' * 12}",
+        "input": "Recording of 4.0 s",
+        "input_audio": "b" * 64,
         "expected": "On a mat!",
         "output": "on the mat now",
     }

@@ -80,10 +80,12 @@ class BaselineAnswer(serializers.Serializer[Any]):
 
 
 class SamplePartAnswer(serializers.Serializer[Any]):
-    """Text, and a thumbnail as a PNG in a data URL where there is a picture."""
+    """Text, a thumbnail as a PNG in a data URL where there is a picture, and the SHA-256 of a
+    recording, which the review page plays. Each is empty where there is none."""
 
     text = serializers.CharField()
     image = serializers.CharField()
+    audio = serializers.CharField()
 
 
 class SamplePairAnswer(serializers.Serializer[Any]):

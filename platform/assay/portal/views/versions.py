@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
+from assay.portal.dataset_media import media_answer
 from assay.portal.evidence import drawn
 from assay.portal.forms import EvaluateForm
 from assay.portal.http import ActionScreen, Screen, cleaned
@@ -18,6 +19,7 @@ from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import TASKS, unavailable_reason
 from registry.datasets.selectors import dataset_versions_visible_to
+from registry.evaluations.recordings import sample_recording_open
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_of, reporting_resource
 from registry.releases.comparison.build import beside
@@ -131,3 +133,11 @@ class Evaluate(ActionScreen):
             max_rows=given["max_rows"],
         )
         return redirect("portal:job", id=job.pk)
+
+
+class EvaluationRecording(Screen):
+    """A recording of a sample, for a player on the pages that show the evaluation."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        opened = sample_recording_open(actor=self.actor, id=kwargs["id"], sha256=kwargs["sha256"])
+        return media_answer(request, opened)
