@@ -21,6 +21,7 @@ from registry.intake.formats import (
 )
 from registry.intake.gguf import check_gguf
 from registry.intake.layouts import check_layout
+from registry.intake.onnx import EXTERNAL_SUFFIXES, check_external_data, check_onnx
 from registry.manifests import check_path
 
 FORMATS: dict[str, Callable[[Path], str]] = {
@@ -29,8 +30,10 @@ FORMATS: dict[str, Callable[[Path], str]] = {
     ".json": check_json,
     ".md": check_text,
     ".model": check_sentencepiece,
+    ".onnx": check_onnx,
     ".safetensors": check_safetensors,
     ".txt": check_text,
+    **dict.fromkeys(EXTERNAL_SUFFIXES, check_external_data),
 }
 # Files that carry no suffix by custom.
 PLAIN_NAMES = {"LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"}

@@ -1,4 +1,4 @@
-"""The layouts that a delivery may have: one GGUF file, a transformers model, a diffusers pipeline.
+"""The layouts that a delivery may have: GGUF, transformers, ONNX, or a diffusers pipeline.
 
 Pure. Raises `Refused` with a whole sentence for a person.
 """
@@ -29,18 +29,26 @@ def check_layout(folder: Path, files: list[str]) -> str:
         return _check_pipeline(folder, files, gguf)
     if gguf == 1 and not tensors:
         return "One GGUF file; it will be converted to safetensors."
+    graphs = suffixes.count(".onnx")
+    if graphs and (gguf or tensors):
+        raise Refused(
+            "It holds ONNX files next to other weights; it would be unclear which are served. "
+            "Deliver one of them."
+        )
+    if graphs and "config.json" in files:
+        return f"{graphs} ONNX file(s) with a config.json."
     if tensors and not gguf and "config.json" in files:
         return f"{tensors} safetensors file(s) with a config.json."
     raise Refused(
-        "A delivery holds either one GGUF file, safetensors files with their config.json, or a "
-        "diffusers pipeline: a model_index.json with a folder for each part."
+        "A delivery holds either one GGUF file, safetensors or ONNX files with their config.json, "
+        "or a diffusers pipeline: a model_index.json with a folder for each part."
     )
 
 
 def _check_pipeline(folder: Path, files: list[str], gguf: int) -> str:
-    if gguf or "config.json" in files:
+    if gguf or "config.json" in files or any(path.lower().endswith(".onnx") for path in files):
         raise Refused(
-            "A diffusers pipeline holds neither a GGUF file nor a config.json next to its "
+            "A diffusers pipeline holds no GGUF file, no ONNX file, and no config.json next to its "
             "model_index.json; it would be unclear which model it is."
         )
     index = _read_index(folder / "model_index.json")

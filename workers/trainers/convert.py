@@ -1,7 +1,7 @@
-"""Make what entered into what is served: safetensors, a config, a tokenizer.
+"""Make what entered into what is served: safetensors or ONNX, a config, a tokenizer.
 
-A GGUF delivery is dequantised into bfloat16; a safetensors delivery is copied byte for byte, and
-nothing of it is loaded. torch is imported for GGUF only.
+A GGUF delivery is dequantised into bfloat16; a delivery of safetensors or ONNX is copied byte for
+byte, and nothing of it is loaded. torch is imported for GGUF only.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def convert(
     files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
     ggufs = [path for path in files if path.suffix.lower() == ".gguf"]
     tensors = [path for path in files if path.suffix.lower() == ".safetensors"]
-    if bool(ggufs) == bool(tensors) or len(ggufs) > 1:
+    graphs = [path for path in files if path.suffix.lower() == ".onnx"]
+    if sum(map(bool, (ggufs, tensors, graphs))) != 1 or len(ggufs) > 1:
         raise BadMaterial(
-            f"The delivery holds {len(ggufs)} GGUF and {len(tensors)} safetensors files; "
-            "it must be one GGUF file, or safetensors files alone."
+            f"The delivery holds {len(ggufs)} GGUF, {len(tensors)} safetensors and {len(graphs)} "
+            "ONNX files; it must be one GGUF file, or files of one of the other kinds alone."
         )
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -60,7 +61,9 @@ def convert(
             architecture, _ = pipeline_parts(source, architectures, components)
         else:
             architecture = architecture_of(source, architectures)
-        return _copied(source, files, tensors, output, architecture, progress)
+        kind = "ONNX" if graphs else "safetensors"
+        held = [onnx_summary(path) for path in graphs] + [safetensors_summary(p) for p in tensors]
+        return _copied(source, files, kind, held, output, architecture, progress)
     except UnsupportedModel as error:
         raise BadMaterial(str(error)) from error
 
@@ -68,16 +71,12 @@ def convert(
 def _copied(
     source: Path,
     files: list[Path],
-    tensors: list[Path],
+    kind: str,
+    held: list[tuple[int, set[str]]],
     output: Path,
     architecture: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    parameters, dtypes = 0, set()
-    for path in tensors:
-        count, found = safetensors_summary(path)
-        parameters += count
-        dtypes |= found
     for path in files:
         _stop_if_asked(progress)
         target = output / path.relative_to(source)
@@ -86,9 +85,9 @@ def _copied(
     progress.log(f"Copied {len(files)} files of a {architecture} as they are.")
     return {
         "architecture": architecture,
-        "parameters": parameters,
-        "dtype": ", ".join(sorted(dtypes)),
-        "source_format": "safetensors",
+        "parameters": sum(count for count, _ in held),
+        "dtype": ", ".join(sorted(set().union(*(dtypes for _, dtypes in held)))),
+        "source_format": kind,
         "notes": "Copied byte for byte.",
     }
 
@@ -109,6 +108,24 @@ def safetensors_summary(path: Path) -> tuple[int, set[str]]:
         return sum(prod(entry["shape"]) for entry in floats), {entry["dtype"] for entry in floats}
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadMaterial(f"{path.name} has no valid safetensors header.") from error
+
+
+def onnx_summary(path: Path) -> tuple[int, set[str]]:
+    """How many floating-point numbers of weights an ONNX graph holds, and in which dtypes.
+
+    Raises BadMaterial when it cannot be read.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError as error:
+        raise BadMaterial(f"{path.name} is not an ONNX model.") from error
+    names = onnx.TensorProto.DataType
+    found = [(prod(each.dims), names.Name(each.data_type)) for each in graph.initializer]
+    floats = [(count, name) for count, name in found if "FLOAT" in name or name == "DOUBLE"]
+    return sum(count for count, _ in floats), {name for _, name in floats}
 
 
 def _from_gguf(

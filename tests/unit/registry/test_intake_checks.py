@@ -177,8 +177,8 @@ def failed(folder: Path) -> list[str]:
 def test_a_delivery_needs_weights_and_their_config(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(safetensors())
     assert failed(tmp_path) == [
-        "A delivery holds either one GGUF file, safetensors files with their config.json, or a "
-        "diffusers pipeline: a model_index.json with a folder for each part."
+        "A delivery holds either one GGUF file, safetensors or ONNX files with their config.json, "
+        "or a diffusers pipeline: a model_index.json with a folder for each part."
     ]
     (tmp_path / "config.json").write_bytes(b"{}")
     assert failed(tmp_path) == []

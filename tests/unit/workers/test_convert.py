@@ -86,11 +86,11 @@ def test_a_config_that_asks_for_something_else_is_refused(
 
 def test_neither_format_or_both_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no weights")
-    with pytest.raises(BadMaterial, match="0 GGUF and 0 safetensors"):
+    with pytest.raises(BadMaterial, match="0 GGUF, 0 safetensors and 0 ONNX"):
         convert(tmp_path, tmp_path / "output", ARCHITECTURES, Recorder())
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     (tmp_path / "a.safetensors").write_bytes(b"")
-    with pytest.raises(BadMaterial, match="1 GGUF and 1 safetensors"):
+    with pytest.raises(BadMaterial, match="1 GGUF, 1 safetensors and 0 ONNX"):
         convert(tmp_path, tmp_path / "output", ARCHITECTURES, Recorder())
 
 
