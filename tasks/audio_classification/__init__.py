@@ -1,0 +1,117 @@
+"""Audio classification: one label out of a fixed set for a recording."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from operator import itemgetter
+from typing import Any
+
+from pydantic import Field
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from registry.catalog.results import Label
+from tasks.audio_classification.endpoints import (
+    AudioClassificationRequest,
+    read_audio_classification,
+)
+from tasks.audio_classification.schema import LabeledRecording, LabelOptions, OneRecording
+from workers.hyperparameters import ClassifierSettings
+
+# A tenth of a second of silence as WAV: 400 samples of 8 bits, 4,000 a second.
+_SILENCE = (
+    b"RIFF" + struct.pack("<I", 436) + b"WAVE"
+    + b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 4_000, 4_000, 1, 8)
+    + b"data" + struct.pack("<I", 400) + b"\x80" * 400
+)  # fmt: skip
+
+
+class TrainingHyperparameters(ClassifierSettings):
+    """Settings of training. The new head learns `head_factor` times as fast as the other weights.
+
+    `shift` moves each recording in time, by up to this share of its length, for more variety.
+    """
+
+    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
+    head_factor: float = Field(default=10.0, ge=0.1, le=100)
+    shift: float = Field(default=0.0, ge=0, le=0.5)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[OneRecording, LabelOptions]:
+    """Return the request that classifies the row's recording, with the scores of all labels."""
+    return OneRecording(audio=row["audio"]), LabelOptions()
+
+
+TASK = Task(
+    name="audio-classification",
+    title="Audio classification",
+    description="Sorts a recording into one of the labels that its training data names.",
+    modality="audio",
+    inputs=(Modality.AUDIO,),
+    outputs=(Modality.LABEL,),
+    architectures=(
+        "ASTForAudioClassification",
+        "HubertForSequenceClassification",
+        "SEWForSequenceClassification",
+        "UniSpeechForSequenceClassification",
+        "UniSpeechSatForSequenceClassification",
+        "Wav2Vec2ConformerForSequenceClassification",
+        "Wav2Vec2ForSequenceClassification",
+        "WavLMForSequenceClassification",
+        "WhisperForAudioClassification",
+    ),
+    engine=BATCH,
+    runner="tasks.audio_classification.runner:AudioClassifierRunner",
+    unit=Unit.AUDIO_SECONDS,
+    input_schema=OneRecording,
+    option_schema=LabelOptions,
+    result_type=list[Label],
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/audio-classification",
+            read_audio_classification,
+            named=True,
+            content_types=content_types("audio"),
+            takes_media=True,
+            request=AudioClassificationRequest,
+        ),
+    ),
+    sample={"inputs": base64.b64encode(_SILENCE).decode(), "parameters": {"top_k": 3}},
+    playground=Playground(body=None, path="/v1/tasks/audio-classification/{model}"),
+    row=LabeledRecording,
+    row_input=itemgetter("audio"),
+    examples=(
+        {"audio": "0" * 64, "label": "yes"},
+        {"audio": "1" * 64, "label": "no"},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.audio_classification.fine_tune:train",
+            hyperparameters=TrainingHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.audio_classification.score:score",
+        metrics=(
+            Metric("accuracy", "Accuracy", proportion=True),
+            Metric("macro_f1", "Macro-F1"),
+        ),
+        primary_metric="macro_f1",
+        uses_training_rows=True,
+    ),
+)

@@ -1,0 +1,94 @@
+"""A simple audio classifier that a trained one has to beat, measured on the same rows.
+
+Logistic regression (scikit-learn) on the mean and spread of 13 cepstral coefficients (MFCC),
+trained on the rows that the version was trained on.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.fft import dct
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+
+from workers.engines.audio import UnreadableAudio, read_audio
+from workers.trainers.classification import Baseline
+from workers.trainers.protocol import Cancelled, Progress
+
+NAME = "MFCC + logistic regression"
+RATE = 16_000
+FRAME, HOP, BANDS, COEFFICIENTS = 400, 160, 40, 13
+# Of a recording, from its start.
+SECONDS = 10
+MAX_ROWS = 3_000
+MAX_LABELS = 50
+MAX_ITERATIONS = 200
+_SEED = 17
+
+
+def cepstral_classifier(
+    rows: Sequence[dict[str, Any]], recordings: Sequence[Path], progress: Progress
+) -> Baseline | None:
+    """Train on the recordings of `rows` {"audio", "label"} and label `recordings`.
+
+    Returns None, with the reason in the progress log, when the data does not fit the limits.
+
+    Raises:
+        Cancelled: `progress` said so.
+    """
+    used = list(rows)
+    if len(used) > MAX_ROWS:
+        used = random.Random(_SEED).sample(used, MAX_ROWS)
+    labels = {row["label"] for row in used}
+    if not 2 <= len(labels) <= MAX_LABELS:
+        progress.log(
+            f"{NAME} was not trained: the training data has {len(labels)} labels; "
+            f"this baseline takes 2 to {MAX_LABELS}."
+        )
+        return None
+    started = time.monotonic()
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
+    try:
+        known = _features([row["audio"] for row in used], progress)
+        wanted = _features(recordings, progress)
+    except UnreadableAudio as error:
+        progress.log(f"{NAME} was not trained: {error}")
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(known, [row["label"] for row in used])
+    guesses = model.predict(wanted).tolist()
+    progress.log(
+        f"{NAME}: trained on {len(used):,} recordings and labeled {len(recordings):,} "
+        f"in {time.monotonic() - started:.1f} s."
+    )
+    return Baseline(NAME, guesses, len(used))
+
+
+def _features(recordings: Sequence[Path], progress: Progress) -> np.ndarray:
+    """Return [recordings, 26]."""
+    filters = mel_filter_bank(FRAME // 2 + 1, BANDS, 20, RATE / 2, RATE)
+    window = window_function(FRAME, "hann")
+    found = np.empty((len(recordings), 2 * COEFFICIENTS), dtype=np.float32)
+    for number, path in enumerate(recordings):
+        if number % 32 == 0 and progress.should_stop():
+            raise Cancelled
+        samples = read_audio(path, RATE)[: SECONDS * RATE]
+        if len(samples) < FRAME:
+            samples = np.pad(samples, (0, FRAME - len(samples)))
+        bands = spectrogram(
+            samples, window, FRAME, HOP, power=2.0, mel_filters=filters, log_mel="log"
+        )
+        cepstrum = dct(bands, axis=0, norm="ortho")[:COEFFICIENTS]
+        found[number] = np.concatenate([cepstrum.mean(axis=1), cepstrum.std(axis=1)])
+    return found

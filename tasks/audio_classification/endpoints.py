@@ -1,0 +1,50 @@
+"""POST /v1/tasks/audio-classification/{model}, in Hugging Face's inference shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.inference import MediaRequest, read_file
+from registry.catalog.requests import Body, Strict
+from tasks.audio_classification.schema import LabelOptions, OneRecording
+
+DEFAULT_TOP_K = 5
+
+
+class Parameters(Strict):
+    """`top_k` is the number of labels to return; scores are always a softmax over all labels."""
+
+    top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    function_to_apply: Literal["softmax"] | None = None
+
+
+class AudioClassificationRequest(MediaRequest):
+    """A recording in base64."""
+
+    parameters: Parameters | None = None
+
+
+def read_audio_classification(body: Body, request_id: str, name: str) -> Plan:
+    """Read a recording, raw or as JSON. Raises RequestInvalid."""
+    audio, request = read_file(body, "audio", AudioClassificationRequest)
+    parameters = (request and request.parameters) or Parameters()
+    return Plan(
+        model=name,
+        inputs=OneRecording(audio=audio),
+        renderer=LabelsRenderer(),
+        tokens=0,
+        prompt_tokens=0,
+        options=LabelOptions(top_k=parameters.top_k or DEFAULT_TOP_K),
+    )
+
+
+@dataclass(slots=True)
+class LabelsRenderer:
+    """[{label, score}, …], best first."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return list(answer.results[0])

@@ -1,0 +1,106 @@
+"""Serve an audio classifier: the score of every label, best first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from registry.catalog.results import Label
+from tasks.audio_classification.schema import LabelOptions, OneRecording
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.audio import UnreadableAudio, read_audio
+from workers.engines.audio_features import AudioFeatures
+from workers.engines.loading import load_model
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Item, Prepared
+from workers.engines.text_runner import label_names, ranked_labels
+
+# Computed at once: a long recording has many windows, whose attention would not fit into memory.
+WINDOWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """`windows` are what the model reads, `shares` their parts of the recording."""
+
+    windows: Tensor
+    shares: Tensor
+    top_k: int | None
+
+
+class AudioClassifierRunner:
+    """Returns one [{label, score}, …] for the recording.
+
+    A recording that is longer than the model's window is cut into windows; its scores are the means
+    of theirs.
+    """
+
+    limits = BatchLimits(items=WINDOWS_AT_ONCE, size=WINDOWS_AT_ONCE)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._features = AudioFeatures(folder)
+        self._model = load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = label_names(self._model)
+        try:
+            with torch.inference_mode():
+                self._logits(self._features.probe[None])
+        except Exception as error:
+            raise UnsupportedModel(
+                f"preprocessor_config.json does not fit the model: {error}"
+            ) from error
+
+    def prepare(self, request_id: str, inputs: OneRecording, options: LabelOptions) -> Prepared:
+        try:
+            samples = read_audio(inputs.audio, self._features.rate)
+        except UnreadableAudio as error:
+            raise RequestRefused(str(error)) from error
+        windows, shares = self._features(samples)
+        item = Item(
+            _Recording(windows, shares, options.top_k),
+            size=len(windows),
+            bucket=tuple(windows.shape[1:]),
+        )
+        return Prepared(items=[item], units=math.ceil(len(samples) / self._features.rate))
+
+    def collate(self, items: Sequence[Item]) -> Tensor:
+        return torch.cat([item.payload.windows for item in items])
+
+    def run(self, batch: Tensor) -> Tensor:
+        return torch.cat([self._logits(part) for part in batch.split(WINDOWS_AT_ONCE)])
+
+    def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
+        counts = [len(item.payload.windows) for item in items]
+        return [
+            self._result(logits, item.payload)
+            for logits, item in zip(output.split(counts), items, strict=True)
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing: preparing a recording takes less than a second."""
+
+    def close(self) -> None:
+        """Do nothing: the runner holds the model alone."""
+
+    def _logits(self, windows: Tensor) -> Tensor:
+        values = windows.to(self._model.device, self._model.dtype)
+        logits: Tensor = self._model(**{self._model.main_input_name: values}).logits
+        return logits
+
+    def _result(self, logits: Tensor, recording: _Recording) -> list[Label]:
+        shares = recording.shares.to(logits.device)
+        mean = (logits.float().softmax(dim=-1) * shares[:, None]).sum(dim=0)
+        (labels,) = ranked_labels(mean.log()[None], self._labels)
+        return labels[: recording.top_k]

@@ -1,0 +1,31 @@
+"""Types of audio classification: dataset rows, inputs and options. A result is a list of labels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.columns import AudioFile
+from registry.catalog.inputs import AudioInput, Inputs, Options
+
+
+class LabeledRecording(BaseModel):
+    """One recording and its label."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    audio: AudioFile
+    label: str = Field(min_length=1, max_length=100)
+
+
+class OneRecording(Inputs):
+    """One recording."""
+
+    audio: AudioInput
+
+
+class LabelOptions(Options):
+    """`top_k` is how many labels to return; all of them when it is None."""
+
+    top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
