@@ -85,6 +85,7 @@ TASK = Task(
             content_types=content_types("audio"),
             takes_media=True,
             request=AudioClassificationRequest,
+            summary="Hugging Face's shape: send the recording; the answer is `[{label, score}]`.",
         ),
     ),
     sample={"inputs": base64.b64encode(_SILENCE).decode(), "parameters": {"top_k": 3}},

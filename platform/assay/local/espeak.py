@@ -1,0 +1,64 @@
+"""The program espeak-ng for demonstrations of speech: the machine's own, or Debian's, unpacked.
+
+espeak-ng is under the GPL. It is run as a program and is no part of Assay.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.local.debian import fetch_debian
+from assay.local.materials import DEFAULT_FOLDER, MaterialsUnavailable, Say
+
+_SECONDS = 30
+
+
+def espeak_ng(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
+    """Return the path of the program.
+
+    Raises:
+        MaterialsUnavailable: the machine has none, and Debian's (amd64) cannot be fetched or run.
+    """
+    if (installed := shutil.which("espeak-ng")) is not None:
+        return Path(installed)
+    target = folder / "espeak_ng_program"
+    program = target / "espeak-ng"
+    if program.is_file():
+        return program
+    binary = fetch_debian("espeak_ng", folder, progress) / "espeak-ng"
+    data = fetch_debian("espeak_ng_data", folder, progress)
+    (target / "lib").mkdir(parents=True, exist_ok=True)
+    for package in ("espeak_ng_library", "pcaudio", "sonic"):
+        for library in fetch_debian(package, folder, progress).glob("*.so.*"):
+            # `libsonic.so.0.2.0` is loaded as `libsonic.so.0`.
+            name, _, version = library.name.partition(".so.")
+            shutil.copyfile(library, target / "lib" / f"{name}.so.{version.partition('.')[0]}")
+    if not (target / "lib" / "espeak-ng-data").is_dir():
+        shutil.copytree(data, target / "lib" / "espeak-ng-data")
+    shutil.copyfile(binary, target / "espeak-ng.bin")
+    (target / "espeak-ng.bin").chmod(0o755)
+    where = shlex.quote(str((target / "lib").resolve()))
+    start = shlex.quote(str((target / "espeak-ng.bin").resolve()))
+    written = target / "espeak-ng.part"
+    written.write_text(
+        f'#!/bin/sh\nLD_LIBRARY_PATH={where} exec {start} --path={where} "$@"\n', encoding="utf-8"
+    )
+    written.chmod(0o755)
+    written.rename(program)
+    if b"eSpeak" not in run(program, ["--version"]):
+        raise MaterialsUnavailable("Debian's espeak-ng does not run on this machine.")
+    return program
+
+
+def run(program: Path, arguments: Sequence[str]) -> bytes:
+    """Return the output of the program. Raises MaterialsUnavailable when it fails."""
+    try:
+        return subprocess.run(
+            [str(program), *arguments], capture_output=True, timeout=_SECONDS, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MaterialsUnavailable(f"espeak-ng failed: {error}") from error

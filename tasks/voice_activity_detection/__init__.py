@@ -1,0 +1,78 @@
+"""Voice activity detection: where in a recording there is speech."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from operator import itemgetter
+from typing import Any
+
+from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Playground, Task, Unit
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from tasks.voice_activity_detection.endpoints import DetectionRequest, read_detection
+from tasks.voice_activity_detection.schema import (
+    Activity,
+    DetectionOptions,
+    MarkedRecording,
+    OneRecording,
+)
+
+# A tenth of a second of silence as WAV: 400 samples of 8 bits, 4,000 a second.
+_SILENCE = (
+    b"RIFF" + struct.pack("<I", 436) + b"WAVE"
+    + b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 4_000, 4_000, 1, 8)
+    + b"data" + struct.pack("<I", 400) + b"\x80" * 400
+)  # fmt: skip
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[OneRecording, DetectionOptions]:
+    """Return the request that finds speech in the row's recording, with the usual settings."""
+    return OneRecording(audio=row["audio"]), DetectionOptions()
+
+
+TASK = Task(
+    name="voice-activity-detection",
+    title="Voice activity detection",
+    description="Finds the stretches of a recording that hold speech.",
+    modality="audio",
+    inputs=(Modality.AUDIO,),
+    outputs=(Modality.SERIES,),
+    architectures=("SileroVad",),
+    engine=BATCH,
+    runner="tasks.voice_activity_detection.runner:VoiceActivityRunner",
+    unit=Unit.AUDIO_SECONDS,
+    input_schema=OneRecording,
+    option_schema=DetectionOptions,
+    result_type=Activity,
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/voice-activity-detection",
+            read_detection,
+            named=True,
+            content_types=content_types("audio"),
+            takes_media=True,
+            request=DetectionRequest,
+            summary="Send a recording; the answer is `[{start, end, score}]`, in seconds.",
+        ),
+    ),
+    sample={"inputs": base64.b64encode(_SILENCE).decode(), "parameters": {"threshold": 0.5}},
+    playground=Playground(body=None, path="/v1/tasks/voice-activity-detection/{model}"),
+    row=MarkedRecording,
+    row_input=itemgetter("audio"),
+    examples=(
+        {"audio": "0" * 64, "segments": [{"start": 0.5, "end": 2.25}]},
+        {"audio": "1" * 64, "segments": []},
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.voice_activity_detection.score:score",
+        metrics=(
+            Metric("f1", "F1"),
+            Metric("precision", "Precision"),
+            Metric("recall", "Recall"),
+            Metric("accuracy", "Accuracy"),
+        ),
+        primary_metric="f1",
+    ),
+)
