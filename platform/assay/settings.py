@@ -562,6 +562,8 @@ MEDIA_LIMITS = MediaLimits(
     side=env_int("ASSAY_MEDIA_MAX_SIDE", 16_384, least=1),
     seconds=env_int("ASSAY_MEDIA_MAX_SECONDS", 1800, least=1),
     channels=env_int("ASSAY_MEDIA_MAX_CHANNELS", 2, least=1),
+    frames=env_int("ASSAY_MEDIA_MAX_FRAMES", 1_000, least=2),
+    video_pixels=env_int("ASSAY_MEDIA_MAX_VIDEO_PIXELS", 100_000_000, least=1),
 )
 # How long media of requests and results are kept, and in how much room.
 MEDIA_STORE_S = env_int("ASSAY_MEDIA_STORE_S", 900, least=60)

@@ -8,14 +8,17 @@ from pydantic import BaseModel, Field
 
 _SHA256 = r"^[0-9a-f]{64}$"
 _KIND = "x-assay-media"
+# Marks the schema of a column's type with the kind by which previews and statistics treat it.
+COLUMN = "x-assay-column"
 
 # A media column holds the SHA-256 of a file's bytes; the file is stored under that name.
 ImageFile = Annotated[str, Field(pattern=_SHA256, json_schema_extra={_KIND: "image"})]
 AudioFile = Annotated[str, Field(pattern=_SHA256, json_schema_extra={_KIND: "audio"})]
+VideoFile = Annotated[str, Field(pattern=_SHA256, json_schema_extra={_KIND: "video"})]
 
 
 def media_columns(row: type[BaseModel]) -> dict[str, str]:
-    """Return the media columns of a row schema with their kind, `image` or `audio`."""
+    """Return the media columns of a row schema with their kind: `image`, `audio` or `video`."""
     columns: dict[str, str] = {}
     for name, field in row.model_fields.items():
         for meta in (
@@ -30,3 +33,19 @@ def media_columns(row: type[BaseModel]) -> dict[str, str]:
 def media_of(row: type[BaseModel], value: dict[str, Any]) -> dict[str, str]:
     """Return the SHA-256 in each media column of one row."""
     return {name: value[name] for name in media_columns(row)}
+
+
+def column_kinds(row: type[BaseModel]) -> dict[str, str]:
+    """Return the kind of each column: that of its media, or the one that its schema is marked with,
+    such as `series`; else its JSON type, such as `string`. Optional columns have their own kind."""
+    schema = row.model_json_schema()
+    return {name: _kind(given, schema) for name, given in schema["properties"].items()}
+
+
+def _kind(given: dict[str, Any], schema: dict[str, Any]) -> str:
+    if "$ref" in given:
+        given = schema["$defs"][given["$ref"].rpartition("/")[2]]
+    options = [each for each in given.get("anyOf", []) if each.get("type") != "null"]
+    if len(options) == 1:
+        return _kind(options[0], schema)
+    return str(given.get(_KIND) or given.get(COLUMN) or given.get("type", "value"))

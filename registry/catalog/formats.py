@@ -12,6 +12,12 @@ from registry.catalog.declaration import RowKind
 
 # Set by the column types of `columns.py`.
 _MEDIA = "x-assay-media"
+_ENDINGS = {"image": "png", "audio": "wav", "video": "webp"}
+_FILES = {
+    "image": "an image: PNG, JPEG, WebP or GIF",
+    "audio": "a recording: WAV, FLAC, OGG or MP3",
+    "video": "a video: animated WebP, GIF or PNG",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,8 @@ def archive_layout(kind: RowKind) -> str:
     media = media_columns(kind.row)
     if not media:
         return ""
-    ending = "wav" if set(media.values()) == {"audio"} else "png"
+    found = set(media.values())
+    ending = _ENDINGS[found.pop() if len(found) == 1 else "image"]
     required = [name for name, field in kind.row.model_fields.items() if field.is_required()]
     if len(media) == 1 and set(required) == {*media, "label"}:
         return f"first-label/001.{ending}\nfirst-label/002.{ending}\nsecond-label/003.{ending}\n"
@@ -71,12 +78,10 @@ def _words(given: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return " or ".join(known) + (", optional" if len(known) < len(options) else "")
     if "enum" in given:
         return f"one of {', '.join(map(str, given['enum']))}"
+    if given.get("x-assay-column") == "series":
+        return "a series: start, frequency and values, such as the example"
     if kind := given.get(_MEDIA):
-        return (
-            "an image: PNG, JPEG, WebP or GIF"
-            if kind == "image"
-            else ("a recording: WAV, FLAC, OGG or MP3")
-        )
+        return _FILES[kind]
     match given.get("type"):
         case "array":
             each = _words(given.get("items", {}), schema)

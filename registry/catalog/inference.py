@@ -27,7 +27,9 @@ Request = TypeVar("Request", bound=MediaRequest)
 
 def content_types(kind: MediaKind) -> tuple[str, ...]:
     """Return the content types of a body of `kind`."""
-    return (f"{kind}/*", "application/octet-stream", "application/json")
+    # A video is an animated image.
+    types = "image/*" if kind == "video" else f"{kind}/*"
+    return (types, "application/octet-stream", "application/json")
 
 
 def read_file(
@@ -40,7 +42,7 @@ def read_file(
     """
     if not body.data.strip():
         raise RequestInvalid(
-            f"The request body is empty; send an {kind} file.", code="missing_parameter"
+            f"The request body is empty; send the {kind} file.", code="missing_parameter"
         )
     is_json = body.content_type == "application/json" and body.data.lstrip()[:1] in b'{["'
     if not is_json:

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-MediaKind = Literal["image", "audio"]
+MediaKind = Literal["image", "audio", "video"]
 MAX_TEXTS = 2_048
 TextInput = Annotated[str, Field(min_length=1, max_length=100_000)]
 # A file as a runner finds it: a binary stream while serving, a path while measuring.
@@ -43,6 +43,7 @@ def _file(value: Any) -> Any:
 _SCHEMA = WithJsonSchema({"type": "string", "format": "binary"})
 ImageInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
 AudioInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
+VideoInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
 
 
 class _Part(BaseModel):
@@ -56,7 +57,8 @@ class _Part(BaseModel):
 class Inputs(_Part):
     """Everything that a request computes on.
 
-    A subclass names the parts and their bounds; media have the types `ImageInput` and `AudioInput`.
+    A subclass names the parts and their bounds; media have the types `ImageInput`,
+    `AudioInput` and `VideoInput`.
     """
 
 

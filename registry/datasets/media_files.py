@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image, ImageOps
 
@@ -47,8 +47,9 @@ class MediaFolder:
         self.limits = limits
         # A task that takes one kind of media rejects a file of another kind as it is read.
         self._kind: Kind | None = None
-        if kinds in ({"image"}, {"audio"}):
-            self._kind = "image" if "image" in kinds else "audio"
+        for kind in get_args(Kind):
+            if kinds == {kind}:
+                self._kind = kind
         self._records: dict[str, MediaRecord] = {}
         (root / "files").mkdir()
 
@@ -72,7 +73,8 @@ class MediaFolder:
 
 
 def write_preview(source: Path, target: Path) -> None:
-    """Write a small JPEG of a checked image: pixels alone, without what cameras add to a file."""
+    """Write a small JPEG of a checked image, or of a video's first frame: pixels alone, without
+    what cameras add to a file."""
     with Image.open(source) as image:
         image.draft("RGB", (PREVIEW_SIDE * 2, PREVIEW_SIDE * 2))
         small: Image.Image = ImageOps.exif_transpose(image)

@@ -2,7 +2,7 @@
 
 Columns in which the checks found signs of personal data are masked as a whole, since what is
 personal by its meaning stands next to what a pattern finds. Without a record of that search, every
-column is. Images and recordings are always hidden: a face or a voice needs no pattern to be
+column is. Images, recordings and videos are always hidden: a face or a voice needs no pattern to be
 personal.
 """
 
@@ -26,7 +26,8 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from registry import store
 from registry.catalog import get_row_kind
-from registry.catalog.columns import media_columns
+from registry.catalog.columns import column_kinds, media_columns
+from registry.catalog.series import moment_after
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
 from registry.datasets.selectors import dataset_version_get
@@ -39,6 +40,7 @@ ROWS = PREVIEW_ROWS
 # Read of the file at most, and shown of one field.
 READ_BYTES = 2 * MAX_ROW_BYTES
 FIELD_CHARACTERS = 500
+CHART_PARTS = 150
 # Beyond ASCII everything counts: vowel signs of many scripts and emoji are no word characters.
 _SIGN = re.compile(r"\w|[^\x00-\x7f]")
 
@@ -54,21 +56,33 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An image or recording. It may be opened when `shown`, for so long as `address`, which the
-    portal fills in, is valid."""
+    """An image, recording or video. It may be opened when `shown`, for so long as `address`, which
+    the portal fills in, is valid."""
 
     media: Media
     shown: bool
     address: str = ""
 
 
-Cell = list[Text | File]
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A series, drawn: `points` of a line in a field of 300 by 60, with what its ends stand for."""
+
+    points: str
+    steps: int
+    start: str
+    end: str
+    least: float
+    most: float
+
+
+Cell = list[Text | File | Chart]
 
 
 @dataclass(frozen=True, slots=True)
 class RowsPreview:
-    """`rows` hold the texts or files of each cell, in the order of `columns`. Texts of `masked`
-    columns have no readable sign; files of `hidden` columns are described, not shown."""
+    """`rows` hold the texts, files or charts of each cell, in the order of `columns`. Texts of
+    `masked` columns have no readable sign; files of `hidden` columns are described, not shown."""
 
     columns: list[str]
     rows: list[list[Cell]]
@@ -152,7 +166,7 @@ def media_open(version: DatasetVersion, record: MediaRecord, *, small: bool = Fa
     """
     sha256 = record.media.sha256
     try:
-        if small and record.media.kind == "image":
+        if small and record.media.kind in ("image", "video"):
             with suppress(FileNotFoundError):
                 data = store.media_preview_file(sha256).read_bytes()
                 return OpenedMedia(data, "image/jpeg")
@@ -194,6 +208,7 @@ def _masked_columns(version: DatasetVersion) -> list[str]:
 
 def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -> RowsPreview:
     columns, media = _columns(version), _media_columns(version)
+    kinds = column_kinds(_row(version))
     given = _first_rows(version)
     records = media_records(version, {str(row.get(column)) for row in given for column in media})
 
@@ -201,6 +216,8 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
         value = row.get(column)
         if column in media and value in records:
             return [File(records[value].media, shown=column not in hidden)]
+        if kinds[column] == "series" and value is not None:
+            return [_hidden(value) if column in masked else _chart(value)]
         return _texts(value, hide=column in masked)
 
     rows = [[cell(row, column) for column in columns] for row in given]
@@ -221,6 +238,37 @@ def _first_rows(version: DatasetVersion) -> list[Mapping[str, Any]]:
             hint="Restore ASSAY_DATA_DIR/artifacts/datasets, then try again.",
         ) from error
     return rows
+
+
+def _hidden(series: Mapping[str, Any]) -> Text:
+    return Text(f"{len(series['values']):,} values")
+
+
+def _chart(series: Mapping[str, Any]) -> Chart:
+    values: list[float] = series["values"]
+    least, most = min(values), max(values)
+    # Of each part of a long series its least and largest value, so that no peak is lost.
+    size = -(-len(values) // CHART_PARTS)
+    drawn = [
+        (at + offset, value)
+        for at in range(0, len(values), size)
+        for offset, value in _ends(values[at : at + size])
+    ]
+    wide, high = max(len(values) - 1, 1), (most - least) or 1
+    points = " ".join(
+        f"{300 * at / wide:.1f},{58 - 56 * (value - least) / high:.1f}" for at, value in drawn
+    )
+    try:
+        end = moment_after(series["start"], series["frequency"], len(values) - 1)
+    except OverflowError:
+        end = ""
+    return Chart(points, len(values), series["start"], end, least, most)
+
+
+def _ends(values: list[float]) -> list[tuple[int, float]]:
+    """Return the places and values of the least and the largest, in the order they stand in."""
+    places = {values.index(min(values)), values.index(max(values))}
+    return [(place, values[place]) for place in sorted(places)]
 
 
 def _texts(value: Any, *, hide: bool) -> Cell:

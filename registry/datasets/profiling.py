@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from registry.catalog.columns import media_columns
+from registry.catalog.columns import column_kinds, media_columns
 from registry.catalog.declaration import RowKind
+from registry.datasets.columns import ColumnStatistics, histogram, spread
 from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.personal import PersonalData
@@ -15,7 +16,6 @@ from registry.datasets.similar import Looks
 from registry.datasets.tables import refuse
 
 MAX_LABELS = 1000
-BINS = 10
 
 
 class Profile:
@@ -23,8 +23,9 @@ class Profile:
 
     `duplicates` is the number of rows whose input stood before; `characters` gives min, mean and
     max of an input's length, where inputs are text; `labels` counts rows by label, where rows
-    have labels; `media` describes the files of each media column; `personal` says in how many rows
-    there are signs of personal data, as in `personal.py`.
+    have labels; `media` describes the files of each media column, and `columns` the values of each
+    other one; `personal` says in how many rows there are signs of personal data, as in
+    `personal.py`.
     """
 
     def __init__(self, row_kind: RowKind, records: Mapping[str, MediaRecord]) -> None:
@@ -34,6 +35,10 @@ class Profile:
         self._lengths: list[int] = []
         self._labels: Counter[str] = Counter()
         self._personal = PersonalData()
+        self._columns = ColumnStatistics(row_kind.row)
+        self._is_text = not {"series", *media_columns(row_kind.row).values()} & set(
+            column_kinds(row_kind.row).values()
+        )
         self._media = {
             name: _Column(kind, records) for name, kind in media_columns(row_kind.row).items()
         }
@@ -41,6 +46,7 @@ class Profile:
     def look(self, place: str, row: Mapping[str, Any]) -> None:
         """Take one validated row. Raises InvalidInput when there are too many labels."""
         self._rows += 1
+        self._columns.look(row)
         self._personal.look({name: row[name] for name in row if name not in self._media})
         given = self._row_kind.row_input(dict(row))
         self._seen.add(input_fingerprint(given))
@@ -58,10 +64,12 @@ class Profile:
         found: dict[str, Any] = {"duplicates": self._rows - len(self._seen)}
         if self._media:
             found["media"] = {name: column.to_json() for name, column in self._media.items()}
-        else:
+        if self._is_text:
             found["characters"] = spread(self._lengths)
         if self._labels:
             found["labels"] = dict(self._labels.most_common())
+        if columns := self._columns.to_json():
+            found["columns"] = columns
         found["personal"] = self._personal.profile()
         return found
 
@@ -95,6 +103,13 @@ class _Column:
             rates = Counter(str(each.sample_rate) for each in media)
             found["sample_rates"] = dict(rates.most_common(20))
             found["histogram"] = histogram(seconds)
+        elif self._kind == "video":
+            seconds = [each.seconds or 0 for each in media]
+            found["seconds"] = {**spread(seconds), "total": round(sum(seconds), 1)}
+            found["frames"] = spread(each.frames or 0 for each in media)
+            found["width"] = spread(each.width or 0 for each in media)
+            found["height"] = spread(each.height or 0 for each in media)
+            found["histogram"] = histogram([each.frames or 0 for each in media])
         else:
             found["width"] = spread(each.width or 0 for each in media)
             found["height"] = spread(each.height or 0 for each in media)
@@ -112,23 +127,3 @@ def _alike(records: Iterable[MediaRecord]) -> dict[str, Any]:
         near += looks.near(bits)
         looks.add(bits)
     return {"near_duplicates": near, "near_duplicates_complete": not looks.exhausted}
-
-
-def spread(values: Iterable[float]) -> dict[str, float]:
-    """Return minimum, mean and maximum."""
-    given = list(values)
-    return {
-        "min": round(min(given, default=0), 3),
-        "mean": round(sum(given) / max(len(given), 1), 1),
-        "max": round(max(given, default=0), 3),
-    }
-
-
-def histogram(values: list[float]) -> dict[str, Any]:
-    """Return counts of `BINS` equal parts between the least and the largest value."""
-    least, most = min(values, default=0), max(values, default=0)
-    width = (most - least) / BINS
-    counts = [0] * (BINS if width else 1)
-    for value in values:
-        counts[min(int((value - least) / width), BINS - 1) if width else 0] += 1
-    return {"from": round(least, 4), "to": round(most, 4), "counts": counts}

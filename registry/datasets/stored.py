@@ -18,7 +18,7 @@ PREVIEW_ROWS = 20
 
 
 def prepare(parsed: ParsedDataset, canonical: Path) -> list[Path]:
-    """Make small JPEGs of the images in the first rows; return them."""
+    """Make small JPEGs of the images and videos in the first rows; return them."""
     if parsed.files is None:
         return []
     shown = {
@@ -27,7 +27,7 @@ def prepare(parsed: ParsedDataset, canonical: Path) -> list[Path]:
         for value in row.values()
         if isinstance(value, str)
         and value in parsed.media
-        and parsed.media[value].media.kind == "image"
+        and parsed.media[value].media.kind in ("image", "video")
         and not store.media_preview_file(value).exists()
     }
     if shown:

@@ -1,1 +1,1 @@
-"""Images and audio: checked by content, named by SHA-256, held for a short time for inference."""
+"""Images, audio and short videos: checked by content, named by SHA-256, held for inference."""

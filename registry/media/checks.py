@@ -1,4 +1,4 @@
-"""Check an image or a recording by its content, never by its name.
+"""Check an image, a recording or a video by its content, never by its name.
 
 The header is read first and held against the limits; only then is everything decoded, to find a
 truncated file. Decoders are native code that has had defects, so files from people are decoded in a
@@ -26,8 +26,10 @@ from registry.media.audio import read_audio
 from registry.media.errors import MediaRejected
 from registry.media.images import read_image
 from registry.media.limits import MediaLimits
+from registry.media.videos import FORMATS as VIDEOS
+from registry.media.videos import read_video
 
-Kind = Literal["image", "audio"]
+Kind = Literal["image", "audio", "video"]
 # Decoded images of a process take at most this many times `pixels` × 4 bytes.
 AT_ONCE = 2
 WAIT_S = 10.0
@@ -41,13 +43,18 @@ CONTENT_TYPES: dict[str, Kind] = {
     "audio/ogg": "audio",
     "audio/mpeg": "audio",
 }
-NAMES = {"image": "PNG, JPEG, WebP or GIF", "audio": "WAV, FLAC, OGG or MP3"}
+NAMES: dict[str, str] = {
+    "image": "PNG, JPEG, WebP or GIF",
+    "audio": "WAV, FLAC, OGG or MP3",
+    "video": "animated WebP, GIF or PNG",
+}
 _slots = threading.BoundedSemaphore(AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One checked file. Images have a width and height; audio has the other measures."""
+    """One checked file. Images have a width and height; audio has seconds, a sample rate and
+    channels; videos have a width, a height, seconds and frames."""
 
     sha256: str
     kind: Kind
@@ -58,6 +65,7 @@ class Media:
     seconds: float | None = None
     sample_rate: int | None = None
     channels: int | None = None
+    frames: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the measures that the file has."""
@@ -70,7 +78,7 @@ class Media:
             media = cls(**given)
         except TypeError as error:
             raise InvalidInput("This does not describe a media file.") from error
-        if CONTENT_TYPES.get(media.content_type) != media.kind:
+        if not _may_be(media.content_type, media.kind):
             raise InvalidInput("This does not describe a media file.")
         return media
 
@@ -84,7 +92,8 @@ def check_media(
 ) -> Media:
     """Check one file, given as bytes or as a path, and return its measures.
 
-    `kind` is the kind that is expected; `what` names the file in sentences.
+    `kind` is the kind that is expected; `what` names the file in sentences. An animated image is a
+    video where one is expected, and rejected elsewhere.
 
     Raises:
         MediaRejected: it is another kind of file, out of bounds, animated, empty or truncated.
@@ -107,7 +116,7 @@ def inspect_media(
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     expected = NAMES[kind] if kind else f"{NAMES['image']} image, or {NAMES['audio']} recording"
     if size == 0:
-        raise MediaRejected(f"{what} is empty.", hint=f"Send a {expected} file.")
+        raise MediaRejected(f"{what} is empty.", hint=f"Send {_an(expected)} file.")
     if size > limits.bytes:
         raise MediaRejected(
             f"{what} has {size:,} bytes; at most {limits.bytes:,} are accepted.",
@@ -115,24 +124,36 @@ def inspect_media(
         )
     data = source if isinstance(source, bytes) else source.read_bytes()
     content_type = content_type_of(data[:64])
-    if content_type is None or (kind and CONTENT_TYPES[content_type] != kind):
+    if content_type is None or (kind and not _may_be(content_type, kind)):
         found = f"is {content_type}" if content_type else "has another format"
         raise MediaRejected(
-            f"{what} {found}; a {expected} file is expected.",
+            f"{what} {found}; {_an(expected)} file is expected.",
             hint="The content decides, not the file's name. Convert the file.",
         )
     if not _slots.acquire(timeout=WAIT_S):
         raise Unavailable("Too many files are being checked at this moment.", retry_after=5)
     try:
-        return _decode(data, content_type, limits, what)
+        return _decode(data, content_type, kind or CONTENT_TYPES[content_type], limits, what)
     finally:
         _slots.release()
 
 
 def _decode(
-    data: bytes, content_type: str, limits: MediaLimits, what: str
+    data: bytes, content_type: str, kind: Kind, limits: MediaLimits, what: str
 ) -> tuple[Media, Image.Image | None]:
-    digest, kind = hashlib.sha256(data).hexdigest(), CONTENT_TYPES[content_type]
+    digest = hashlib.sha256(data).hexdigest()
+    if kind == "video":
+        video = read_video(data, content_type, limits, what)
+        return Media(
+            sha256=digest,
+            kind=kind,
+            content_type=content_type,
+            size_bytes=len(data),
+            width=video.width,
+            height=video.height,
+            seconds=video.seconds,
+            frames=video.frames,
+        ), None
     if kind == "image":
         image = read_image(BytesIO(data), content_type, limits, what)
         width, height = image.size
@@ -150,6 +171,14 @@ def _decode(
         ),
         None,
     )
+
+
+def _may_be(content_type: str, kind: str) -> bool:
+    return content_type in VIDEOS if kind == "video" else CONTENT_TYPES.get(content_type) == kind
+
+
+def _an(words: str) -> str:
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
 def content_type_of(head: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""Bounds on one image or recording, which Django's settings fill in."""
+"""Bounds on one image, recording or video, which Django's settings fill in."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Largest image or recording that is accepted.
+    """Largest image, recording or video that is accepted.
 
-    `pixels` bounds width times height, `side` each of the two; `seconds` and `channels` bound
-    audio.
+    `pixels` bounds width times height, `side` each of the two; `seconds` bounds audio and video,
+    `channels` audio; `frames` bounds a video, and `video_pixels` those of all its frames.
     """
 
     bytes: int = 25 * 1024**2
@@ -18,3 +18,5 @@ class MediaLimits:
     side: int = 16_384
     seconds: int = 1800
     channels: int = 2
+    frames: int = 1_000
+    video_pixels: int = 100_000_000

@@ -96,7 +96,7 @@ def load_image_processor(folder: Path) -> Any:
             folder, local_files_only=True
         )
         # Sizes first: the probe would make an image of any size.
-        _check_sides(processor)
+        check_sides(processor)
         return processor
 
     return _probed(load, CONFIG)
@@ -138,7 +138,7 @@ def _probed(load: Callable[[], Any], source: str) -> Any:
     return processor
 
 
-def _check_sides(processor: Any) -> None:
+def check_sides(processor: Any) -> None:
     """Raise UnsupportedModel when the processor makes images larger than `MAX_SIDE`."""
     for key in ("size", "crop_size", "pad_size"):
         sides = [side for side in dict(getattr(processor, key, None) or {}).values() if side]

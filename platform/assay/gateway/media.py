@@ -183,7 +183,7 @@ def _units(plan: Plan, unit: Unit, media: list[Media]) -> int:
     if unit is Unit.AUDIO_SECONDS and media:
         return max(1, math.ceil(sum(each.seconds or 0 for each in media)))
     if unit is Unit.MEGAPIXELS and media:
-        pixels = sum((each.width or 0) * (each.height or 0) for each in media)
+        pixels = sum((each.width or 0) * (each.height or 0) * (each.frames or 1) for each in media)
         return max(1, math.ceil(pixels / _PIXELS_PER_MEGAPIXEL))
     return plan.units or plan.tokens
 

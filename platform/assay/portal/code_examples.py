@@ -9,7 +9,11 @@ from typing import Any
 
 from registry.catalog.declaration import Modality, Task
 
-_FILES = {Modality.IMAGE: "picture.png", Modality.AUDIO: "recording.wav"}
+_FILES = {
+    Modality.IMAGE: "picture.png",
+    Modality.AUDIO: "recording.wav",
+    Modality.VIDEO: "video.webp",
+}
 _JSON = "application/json"
 _FILE_TYPE = "application/octet-stream"
 
@@ -44,8 +48,23 @@ def request_body(task: Task, deployment: str) -> dict[str, Any] | None:
         "$text": asks.text,
         "$lines": list(asks.lines),
         "$messages": [{"role": "user", "content": asks.text}],
+        "$numbers": _numbers(asks.text) if _holds(asks.body, "$numbers") else [],
     }
     return {name: _filled(value, values) for name, value in asks.body.items()}
+
+
+def _numbers(text: str) -> list[int | float]:
+    """Return the numbers of a text, as the playground reads them."""
+    words = text.replace(",", " ").replace(";", " ").split()
+    return [int(word) if word.lstrip("-").isdecimal() else float(word) for word in words]
+
+
+def _holds(value: Any, placeholder: str) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds(part, placeholder) for part in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(_holds(part, placeholder) for part in value)
+    return bool(value == placeholder)
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Addresses of images and recordings of a dataset, and the answers with their bytes.
+"""Addresses of images, recordings and videos of a dataset, and the answers with their bytes.
 
 An address is signed for the person who unmasked the rows, and ends after `VALID_S`: unmasking again
 is asking again, and is an event. It is no credential: the session, the policy and the department

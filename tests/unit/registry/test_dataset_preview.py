@@ -18,7 +18,14 @@ from registry.catalog import TASKS
 from registry.catalog.columns import media_columns
 from registry.catalog.formats import is_tabular, row_fields, sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
-from registry.datasets.preview import FIELD_CHARACTERS, ROWS, dataset_unmask, rows_preview
+from registry.datasets.preview import (
+    FIELD_CHARACTERS,
+    ROWS,
+    Chart,
+    Text,
+    dataset_unmask,
+    rows_preview,
+)
 from registry.datasets.services import dataset_version_add
 from tests.unit.registry.objects import Upload
 
@@ -170,3 +177,67 @@ def test_a_masked_column_shows_no_sign_of_any_script(dev: Person) -> None:
     version = added(dev, [{"text": told, "label": "x"}] * 2 + [{"text": "other", "label": "y"}])
     assert rows_preview(version).masked == ["text"]
     assert set(cells(version)[0][0]) <= set("• @.")
+
+
+def series(values: list[float], **given: Any) -> dict[str, Any]:
+    found = {"start": "2026-01-01", "frequency": "D", "values": values, **given}
+    return {"name": "visits", "series": found, "horizon": 2}
+
+
+def test_a_series_is_drawn_between_its_least_and_largest_value(dev: Person) -> None:
+    version = added(dev, [series([1.0, 3.0, 2.0, 2.0])], task="time-series-forecasting")
+    (row,) = rows_preview(version).rows
+    assert row[1] == [
+        Chart("0.0,58.0 100.0,2.0 200.0,30.0 300.0,30.0", 4, "2026-01-01", "2026-01-04", 1, 3)
+    ]
+
+
+def test_a_long_series_is_drawn_with_few_points_and_keeps_its_peak(dev: Person) -> None:
+    values = [float(n % 7) for n in range(19_999)]
+    values[12_345] = 1_000.0
+    version = added(dev, [series(values, frequency="MS")], task="time-series-forecasting")
+    (row,) = rows_preview(version).rows
+    chart = row[1][0]
+    assert isinstance(chart, Chart)
+    assert len(chart.points.split()) <= 300
+    assert ",2.0" in chart.points
+    assert (chart.most, chart.end) == (1_000.0, "3692-07-01")
+
+
+def test_a_series_of_a_masked_column_is_not_drawn(dev: Person) -> None:
+    version = added(dev, [series([1.0, 3.0, 2.0, 2.0])], task="time-series-forecasting")
+    DatasetVersion.objects.filter(pk=version.pk).update(profile={})
+    version.refresh_from_db()
+    (row,) = rows_preview(version).rows
+    assert row[1] == [Text("4 values")]
+
+
+def test_each_column_has_statistics_of_its_kind(dev: Person) -> None:
+    rows = [series([1.0, 3.0, 2.0, 2.0]), series([5.0] * 9, frequency="MS") | {"horizon": 4}]
+    version = added(dev, rows, task="time-series-forecasting")
+    columns = version.profile["columns"]
+    assert "characters" not in version.profile
+    assert columns["series"] == {
+        "kind": "series",
+        "unit": "steps",
+        "rows": 2,
+        "min": 4,
+        "mean": 6.5,
+        "max": 9,
+        "histogram": {"from": 4, "to": 9, "counts": [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]},
+        "range": {"from": 1.0, "to": 5.0},
+        "frequencies": {"D": 1, "MS": 1},
+    }
+    assert (columns["name"]["unit"], columns["name"]["distinct"]) == ("characters", 1)
+    assert (columns["horizon"]["unit"], columns["horizon"]["max"]) == ("value", 4)
+
+
+def test_statistics_of_lists_count_their_items(dev: Person) -> None:
+    given = {"query": "Which?", "documents": ["a", "b", "c"], "relevant": [1]}
+    columns = added(dev, [given], task="rerank").profile["columns"]
+    assert {name: found["unit"] for name, found in columns.items()} == {
+        "query": "characters",
+        "documents": "items",
+        "relevant": "items",
+    }
+    assert columns["documents"]["max"] == 3

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from governance.errors import InvalidInput
 from registry.media.checks import Kind, Media, check_media
@@ -16,6 +18,7 @@ from tests.unit.registry.media_files import (
     not_a_number,
     picture,
     png_header,
+    saved,
     sound,
     wav_header,
 )
@@ -118,6 +121,58 @@ def test_bad_media_is_rejected_in_words(data: bytes, kind: Kind, sentence: str) 
     assert sentence in rejected.value.message
     assert rejected.value.hint
     assert (rejected.value.status, rejected.value.code) == (400, "media_rejected")
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_an_animated_image_is_a_video_where_one_is_expected(form: str) -> None:
+    found = check_media(animated(form), LIMITS, kind="video")
+    assert (found.kind, found.content_type) == ("video", f"image/{form.lower()}")
+    assert (found.width, found.height, found.frames, found.seconds) == (16, 16, 3, 0.3)
+    assert Media.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "limits", "sentence"),
+    [
+        (b"", LIMITS, "is empty"),
+        (picture(), LIMITS, "is a single picture; a video is expected"),
+        (picture(form="GIF"), LIMITS, "is a single picture"),
+        (picture(form="JPEG"), LIMITS, "is image/jpeg; an animated WebP, GIF or PNG file"),
+        (sound(), LIMITS, "is audio/wav; an animated WebP, GIF or PNG file"),
+        (b"\0\0\0\x18ftypmp42" + b"\0" * 60, LIMITS, "has another format"),
+        (b"GIF89a" + b"\0" * 60, LIMITS, "not a readable GIF file"),
+        (png_header(64, 64), LIMITS, "truncated or damaged PNG"),
+        (png_header(9_000, 9_000), LIMITS, "frames of 9,000 × 9,000 pixels"),
+        (animated("GIF"), replace(LIMITS, frames=2), "more than 2 frames"),
+        (animated("WEBP"), replace(LIMITS, video_pixels=600), "more than 600 pixels in all"),
+        (animated("PNG"), replace(LIMITS, seconds=0), "lasts longer than 0 seconds"),
+    ],
+)
+def test_a_bad_video_is_rejected_in_words(data: bytes, limits: MediaLimits, sentence: str) -> None:
+    with pytest.raises(MediaRejected) as rejected:
+        check_media(data, limits, kind="video", what="clip.gif")
+    assert rejected.value.message.startswith("clip.gif ")
+    assert sentence in rejected.value.message
+    assert rejected.value.hint
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_a_truncated_video_is_rejected(form: str) -> None:
+    frames = [picture(seed, (200, 150)) for seed in range(6)]
+    first, *others = [Image.open(BytesIO(frame)) for frame in frames]
+    data = saved(first, form, save_all=True, append_images=others, duration=100)
+    with pytest.raises(MediaRejected, match=r"truncated|not a readable"):
+        check_media(data[: len(data) // 2], LIMITS, kind="video")
+
+
+def test_a_gif_of_very_many_frames_is_not_read_to_its_end() -> None:
+    """One that adds frames of a few bytes each is given up at the limit."""
+    data = animated("GIF")
+    at = data.index(b"\x21\xf9\x04", 40)
+    end = data.index(b"\x21\xf9\x04", at + 8)
+    bomb = data[:end] + data[at:end] * 200_000 + data[end:]
+    with pytest.raises(MediaRejected, match="more than 1,000 frames"):
+        check_media(bomb[: LIMITS.bytes], LIMITS, kind="video")
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])

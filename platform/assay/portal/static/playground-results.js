@@ -41,7 +41,8 @@ const playgroundResults = (() => {
 
   const text = (words) => document.createTextNode(words);
 
-  const draw = (output, answer, documents) => {
+  const draw = (output, answer, documents, numbers) => {
+    if (output === "series" && answer.predictions) return answer.predictions.map((each) => playgroundSeries.figure(numbers, each));
     if (output === "label" && Array.isArray(scoresOf(answer))) return scoresOf(answer).map((each) => bar(each.label, each.score));
     if (output === "image" && answer.data) return answer.data.map(image);
     if (output === "ranking" && answer.results) return [ranked(answer, documents)];
@@ -54,14 +55,14 @@ const playgroundResults = (() => {
   };
 
   /* Fill `element` with the answer that `response` holds; returns its usage, if it tells any. */
-  const show = async (response, output, element, documents) => {
+  const show = async (response, output, element, documents, numbers) => {
     const type = response.headers.get("content-type") ?? "";
     if (!type.startsWith("application/json")) {
       element.replaceChildren(playgroundMedia.element(await response.blob(), "Answer"));
       return null;
     }
     const answer = await response.json();
-    element.replaceChildren(...draw(output, answer, documents));
+    element.replaceChildren(...draw(output, answer, documents, numbers));
     return answer.usage ?? null;
   };
 

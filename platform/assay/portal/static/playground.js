@@ -90,14 +90,16 @@
 
   const uses = (ask, name) => ask.body !== null && JSON.stringify(ask.body).includes(`"${name}`);
   const takesFile = (ask) => ask.body === null || uses(ask, "$file");
-  const takesText = (ask) => uses(ask, "$text") || uses(ask, "$messages");
+  const takesText = (ask) => ["$text", "$numbers", "$messages"].some((name) => uses(ask, name));
   const lines = () => form.lines.value.split("\n").filter((line) => line.trim());
+
+  const numbersIn = (ask, text) => (uses(ask, "$numbers") ? playgroundSeries.parse(text) : []);
 
   const bodyFor = async (ask, deployment, text) => {
     if (ask.body === null) return playgroundMedia.file();
     if (ask.streams) history.push({ role: "user", content: text });
     const file = takesFile(ask) ? await playgroundMedia.encoded() : {};
-    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $messages: history, ...file });
+    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $messages: history, $numbers: numbersIn(ask, text), ...file });
     if (!ask.streams) return JSON.stringify(body);
     const settings = { stream: true, stream_options: { include_usage: true } };
     return JSON.stringify({ ...body, ...settings, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) });
@@ -143,7 +145,7 @@
         usage = await readStream(response, element);
         history.push({ role: "assistant", content: element.textContent });
         form.text.value = "";
-      } else usage = await playgroundResults.show(response, ask.output, element, lines());
+      } else usage = await playgroundResults.show(response, ask.output, element, lines(), numbersIn(ask, text));
       const tokens = usage?.prompt_tokens === undefined ? {} : { "prompt tokens": usage.prompt_tokens, "completion tokens": usage.completion_tokens ?? "–" };
       showFacts({ ...headersOf(response), ...tokens, "time": `${((performance.now() - started) / 1000).toFixed(2)} s` });
     } catch (error) {
@@ -174,10 +176,10 @@
     form.lines.value = ask.lines;
     playgroundMedia.clear();
     form.file.accept = ask.accept;
-    document.getElementById("file-kinds").textContent = ask.accept === "audio/*" ? "WAV, FLAC, OGG or MP3" : "PNG, JPEG, WebP or GIF";
+    document.getElementById("file-kinds").textContent = ask.file_kinds;
     document.getElementById("record").hidden = ask.accept !== "audio/*";
     document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
-    const fields = { file: takesFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), messages: ask.streams };
+    const fields = { file: takesFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), messages: ask.streams };
     document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
     document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
     const paying = option.dataset.departments.split(" ");

@@ -211,6 +211,17 @@ def histogram_bars(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @register.filter
+def share_bars(value: dict[str, int]) -> list[dict[str, Any]]:
+    """Return the 20 largest counts with the width of their bars, for an SVG of 100 units."""
+    largest = sorted(value.items(), key=lambda item: (-item[1], item[0]))[:20]
+    most = max((count for _, count in largest), default=0) or 1
+    return [
+        {"name": name, "count": count, "width": max(round(100 * count / most, 1), 0.5)}
+        for name, count in largest
+    ]
+
+
+@register.filter
 def words(value: object) -> str:
     """`request_changes` as `request changes`."""
     return str(value).replace("_", " ").replace("-", " ")

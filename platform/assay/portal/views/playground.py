@@ -13,9 +13,14 @@ from governance.keys.playground import LIFETIME
 from governance.policy.context import CLASSIFICATIONS, UNDECLARED_CLASSIFICATION
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality, Task
+from registry.media.checks import NAMES
 from workers.deployments.playground import playground_open, playground_trials
 
-_FILES = {Modality.IMAGE: "image/*", Modality.AUDIO: "audio/*"}
+_FILES = {
+    Modality.IMAGE: "image/*",
+    Modality.AUDIO: "audio/*",
+    Modality.VIDEO: "image/gif,image/webp,image/png,image/apng",
+}
 
 
 def asks_of(task: Task, deployment: str) -> dict[str, Any]:
@@ -30,6 +35,7 @@ def asks_of(task: Task, deployment: str) -> dict[str, Any]:
         "lines": "\n".join(asks.lines),
         "lines_label": asks.lines_label,
         "accept": next((_FILES[each] for each in task.inputs if each in _FILES), ""),
+        "file_kinds": next((NAMES[each] for each in task.inputs if each in NAMES), ""),
         "streams": Modality.MESSAGES in task.inputs,
         "output": task.outputs[0].value,
     }

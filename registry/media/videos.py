@@ -1,0 +1,99 @@
+"""Read a short video within bounds: an animated GIF, WebP or PNG, frame by frame.
+
+These three are decoded by Pillow, as single images are, so that no other decoder meets files of
+strangers. Containers such as MP4 are not taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
+
+from registry.media.errors import MediaRejected
+from registry.media.limits import MediaLimits
+
+FORMATS = {"image/gif": "GIF", "image/webp": "WEBP", "image/png": "PNG"}
+_RESAVE = "Save the video again, as an animated WebP, GIF or PNG."
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """Measures of a video."""
+
+    width: int
+    height: int
+    frames: int
+    seconds: float
+
+
+def read_video(data: bytes, content_type: str, limits: MediaLimits, what: str) -> Video:
+    """Return the measures of a video that was decoded to its end. Raises MediaRejected."""
+    name = FORMATS[content_type]
+    try:
+        image = Image.open(BytesIO(data), formats=[name])
+    except Exception as error:
+        raise MediaRejected(f"{what} is not a readable {name} file.", hint=_RESAVE) from error
+    with image:
+        width, height = image.size
+        if width * height > limits.pixels or max(width, height) > limits.side or not width * height:
+            raise MediaRejected(
+                f"{what} has frames of {width:,} × {height:,} pixels; at most {limits.pixels:,} "
+                f"pixels and {limits.side:,} on a side are accepted, and it was not decoded.",
+                hint="Scale the video down. ASSAY_MEDIA_MAX_PIXELS sets the limit.",
+            )
+        frames, milliseconds = 0, 0.0
+        for duration in _frames(image, name, what):
+            frames += 1
+            milliseconds += duration
+            _check(frames, width * height, milliseconds / 1000, limits, what)
+    if frames < 2:
+        raise MediaRejected(
+            f"{what} is a single picture; a video is expected.",
+            hint="Send an animated WebP, GIF or PNG.",
+        )
+    return Video(width, height, frames, round(milliseconds / 1000, 3))
+
+
+def _frames(image: Image.Image, name: str, what: str) -> Iterator[float]:
+    """Decode each frame; yield how many milliseconds it is shown."""
+    number = 0
+    while True:
+        try:
+            image.seek(number)
+            image.load()
+            duration = float(image.info.get("duration") or 0)
+        except EOFError:
+            break
+        except MemoryError:
+            raise
+        # Decoders raise nearly everything for a damaged file, struct.error included.
+        except Exception as error:
+            raise MediaRejected(
+                f"{what} is a truncated or damaged {name} file.", hint=_RESAVE
+            ) from error
+        yield max(duration, 0.0)
+        number += 1
+    # WebP and PNG state how many frames there are; GIF is counted by going through it.
+    if name != "GIF" and number < getattr(image, "n_frames", 1):
+        raise MediaRejected(f"{what} is a truncated {name} file.", hint=_RESAVE)
+
+
+def _check(frames: int, pixels: int, seconds: float, limits: MediaLimits, what: str) -> None:
+    if frames > limits.frames:
+        raise MediaRejected(
+            f"{what} has more than {limits.frames:,} frames.",
+            hint="Cut it, or leave frames out. ASSAY_MEDIA_MAX_FRAMES sets the limit.",
+        )
+    if frames * pixels > limits.video_pixels:
+        raise MediaRejected(
+            f"{what} has more than {limits.video_pixels:,} pixels in all of its frames.",
+            hint="Scale it down, or cut it. ASSAY_MEDIA_MAX_VIDEO_PIXELS sets the limit.",
+        )
+    if seconds > limits.seconds:
+        raise MediaRejected(
+            f"{what} lasts longer than {limits.seconds:,} seconds.",
+            hint="Cut the video. ASSAY_MEDIA_MAX_SECONDS sets the limit.",
+        )

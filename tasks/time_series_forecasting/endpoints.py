@@ -1,0 +1,133 @@
+"""POST /v1/tasks/time-series-forecasting/{model}, in the shape of Amazon's Chronos endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.requests import Body, RequestInvalid, Strict, parse
+from registry.catalog.series import Frequency, Moment, moment_after
+from tasks.time_series_forecasting.schema import (
+    DEFAULT_HORIZON,
+    DEFAULT_LEVELS,
+    MAX_SERIES,
+    ForecastInputs,
+    ForecastOptions,
+    History,
+    Horizon,
+    Levels,
+)
+
+# Observations and steps of all series of a request.
+MAX_POINTS = 100_000
+
+
+class SeriesInput(Strict):
+    """One history. `start` is the time of its first value; with `freq` it dates the forecast."""
+
+    target: History
+    start: Moment | None = None
+    item_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    past_covariates: None = None
+    future_covariates: None = None
+
+
+class Parameters(Strict):
+    """Steps to forecast, quantiles to return, and the frequency that all series have."""
+
+    prediction_length: Horizon = DEFAULT_HORIZON
+    quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
+    freq: Frequency | None = None
+
+    @field_validator("quantile_levels")
+    @classmethod
+    def _ascending(cls, levels: list[float]) -> list[float]:
+        if any(low >= high for low, high in pairwise(levels)):
+            raise ValueError("name each level once, in ascending order")
+        return levels
+
+
+class ForecastRequest(Strict):
+    """Histories to continue."""
+
+    inputs: Annotated[list[SeriesInput], Field(min_length=1, max_length=MAX_SERIES)]
+    parameters: Parameters = Parameters()
+
+
+def read_forecast(body: Body, request_id: str, name: str) -> Plan:
+    """Read the request. Raises RequestInvalid."""
+    request = parse(ForecastRequest, body.data)
+    steps = request.parameters.prediction_length
+    points = sum(len(each.target) + steps for each in request.inputs)
+    if points > MAX_POINTS:
+        raise RequestInvalid(
+            f"The request has {points:,} points, observations and steps to forecast together; at "
+            f"most {MAX_POINTS:,} are accepted. Send fewer or shorter series.",
+            param="inputs",
+        )
+    return Plan(
+        model=name,
+        inputs=ForecastInputs(
+            histories=[each.target for each in request.inputs], frequency=request.parameters.freq
+        ),
+        renderer=PredictionsRenderer(
+            names=[each.item_id for each in request.inputs],
+            starts=_starts(request),
+            levels=request.parameters.quantile_levels,
+        ),
+        tokens=0,
+        prompt_tokens=0,
+        units=points,
+        options=ForecastOptions(
+            prediction_length=steps, quantile_levels=request.parameters.quantile_levels
+        ),
+    )
+
+
+def _starts(request: ForecastRequest) -> list[str | None]:
+    """Return the time of each forecast's first step, where it is known."""
+    freq = request.parameters.freq
+    starts: list[str | None] = []
+    for number, each in enumerate(request.inputs):
+        if each.start is None or freq is None:
+            starts.append(None)
+            continue
+        try:
+            # The last step is dated too, so that callers can count on all of them.
+            moment_after(each.start, freq, len(each.target) + request.parameters.prediction_length)
+            starts.append(moment_after(each.start, freq, len(each.target)))
+        except OverflowError:
+            raise RequestInvalid(
+                f"inputs[{number}] reaches beyond the year 9999.", param=f"inputs[{number}].start"
+            ) from None
+    return starts
+
+
+@dataclass(slots=True)
+class PredictionsRenderer:
+    """{"predictions": [{"mean", one list for each level, "item_id", "start"}]}."""
+
+    names: Sequence[str | None]
+    starts: Sequence[str | None]
+    levels: Sequence[float]
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return {
+            "predictions": [
+                {
+                    "mean": found["mean"],
+                    **{
+                        f"{level:g}": values
+                        for level, values in zip(self.levels, found["quantiles"], strict=True)
+                    },
+                    **({"item_id": name} if name is not None else {}),
+                    **({"start": start} if start is not None else {}),
+                }
+                for found, name, start in zip(answer.results, self.names, self.starts, strict=True)
+            ]
+        }

@@ -1,0 +1,55 @@
+"""Types of time-series forecasting: rows of data, inputs, options and results."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from registry.catalog.inputs import Inputs, Options
+from registry.catalog.series import MAX_VALUES, MIN_VALUES, Frequency, Observation, Series
+
+MAX_SERIES = 64
+MAX_HORIZON = 1_024
+DEFAULT_HORIZON = 10
+DEFAULT_LEVELS = (0.1, 0.5, 0.9)
+# Forecasts that are measured of each series, one after another, without overlap.
+ORIGINS = 6
+
+Level = Annotated[float, Field(ge=0.01, le=0.99, allow_inf_nan=False)]
+Levels = Annotated[list[Level], Field(min_length=1, max_length=19)]
+Horizon = Annotated[int, Field(ge=1, le=MAX_HORIZON)]
+History = Annotated[list[Observation], Field(min_length=MIN_VALUES, max_length=MAX_VALUES)]
+
+
+class NamedSeries(BaseModel):
+    """One series. `horizon` is how many steps ahead it is forecast when it is measured."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=100)
+    series: Series
+    horizon: Horizon = 12
+
+
+class ForecastInputs(Inputs):
+    """Histories to continue, oldest value first; `frequency` is that of all of them."""
+
+    histories: Annotated[list[History], Field(min_length=1, max_length=MAX_SERIES)]
+    frequency: Frequency | None = None
+
+
+class ForecastOptions(Options):
+    """Steps to forecast, and the quantiles to return."""
+
+    prediction_length: Horizon = DEFAULT_HORIZON
+    quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
+
+
+class Forecast(TypedDict):
+    """The forecast of one history, step by step. `quantiles` has one list for each level that was
+    requested, in that order."""
+
+    mean: list[float]
+    quantiles: list[list[float]]

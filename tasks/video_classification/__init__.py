@@ -1,0 +1,107 @@
+"""Video classification: one label out of a fixed set for a short video."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from pydantic import Field
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from registry.catalog.results import Label
+from tasks.video_classification.endpoints import (
+    VideoClassificationRequest,
+    read_video_classification,
+)
+from tasks.video_classification.schema import LabeledVideo, LabelOptions, OneVideo
+from workers.hyperparameters import ClassifierSettings
+
+# A gray square that moves to the right, 4 frames of 32 × 32 pixels, as GIF in base64.
+SAMPLE_VIDEO = (
+    "R0lGODlhIAAgAIEAAAAAAMjIyAAAAAAAACH/C05FVFNDQVBFMi4wAwEAAAAh+QQADAAAACwAAAAAIAAgAAAITQABCBxI"
+    "sKDBgwgTKlzIsKHDhxAjSpxIsaLFixgtBtjIkePFjiA/gvSoceRGkSZRjlQZsmRKlythtqxo8mTGmzhz6tzJs6fPn0CD"
+    "GgwIACH5BAEMAAIALAIACgAPAAsAgQAAAMjIyAAAAAAAAAg0AAEIHCigYICDCAcSNIjwoEKBBQU0dPgw4sQADwFYnJhx"
+    "Y8OODD9WDJlwpESOJi+CPNkwIAAh+QQBDAACACwIAAoADwALAIEAAADIyMgAAAAAAAAINAABCBwooGCAgwgHEjSI8KBC"
+    "gQUFNHT4MOLEAA8BWJyYcWPDjgw/VgyZcKREjiYvgjzZMCAAIfkEAQwAAgAsDgAKAA8ACwCBAAAAyMjIAAAAAAAACDQA"
+    "AQgcKKBggIMIBxI0iPCgQoEFBTR0+DDixAAPAVicmHFjw44MP1YMmXCkRI4mL4I82TAgADs="
+)
+
+
+class TrainingHyperparameters(ClassifierSettings):
+    """Settings of training. The new head learns `head_factor` times as fast as the rest."""
+
+    epochs: int = Field(default=8, ge=1, le=100)
+    learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
+    batch_size: int = Field(default=32, ge=1, le=256)
+    head_factor: float = Field(default=1.0, ge=0.1, le=100)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[OneVideo, LabelOptions]:
+    """Return the request that classifies the row's video, with the scores of all labels."""
+    return OneVideo(video=row["video"]), LabelOptions()
+
+
+TASK = Task(
+    name="video-classification",
+    title="Video classification",
+    description="Sorts a short video into one of the labels that its training data names.",
+    modality="video",
+    inputs=(Modality.VIDEO,),
+    outputs=(Modality.LABEL,),
+    architectures=("VideoMAEForVideoClassification",),
+    engine=BATCH,
+    runner="tasks.video_classification.runner:VideoClassifierRunner",
+    unit=Unit.MEGAPIXELS,
+    input_schema=OneVideo,
+    option_schema=LabelOptions,
+    result_type=list[Label],
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/video-classification",
+            read_video_classification,
+            named=True,
+            content_types=content_types("video"),
+            takes_media=True,
+            request=VideoClassificationRequest,
+            summary="Hugging Face's shape: send the video; the answer is `[{label, score}]`.",
+        ),
+    ),
+    sample={"inputs": SAMPLE_VIDEO, "parameters": {"top_k": 3}},
+    playground=Playground(body=None, path="/v1/tasks/video-classification/{model}"),
+    row=LabeledVideo,
+    row_input=itemgetter("video"),
+    examples=(
+        {"video": "0" * 64, "label": "left"},
+        {"video": "1" * 64, "label": "right"},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.video_classification.fine_tune:train",
+            hyperparameters=TrainingHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.video_classification.score:score",
+        metrics=(
+            Metric("accuracy", "Accuracy", proportion=True),
+            Metric("macro_f1", "Macro-F1"),
+        ),
+        primary_metric="macro_f1",
+        uses_training_rows=True,
+    ),
+)

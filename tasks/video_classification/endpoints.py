@@ -1,0 +1,51 @@
+"""POST /v1/tasks/video-classification/{model}, in Hugging Face's inference shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.inference import MediaRequest, read_file
+from registry.catalog.requests import Body, Strict
+from tasks.video_classification.schema import LabelOptions, OneVideo
+
+DEFAULT_TOP_K = 5
+
+
+class Parameters(Strict):
+    """`top_k` is the number of labels to return; scores are always a softmax over all labels."""
+
+    top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    function_to_apply: Literal["softmax"] | None = None
+
+
+class VideoClassificationRequest(MediaRequest):
+    """A video in base64."""
+
+    parameters: Parameters | None = None
+
+
+def read_video_classification(body: Body, request_id: str, name: str) -> Plan:
+    """Read a video, raw or as JSON. Raises RequestInvalid."""
+    video, request = read_file(body, "video", VideoClassificationRequest)
+    parameters = (request and request.parameters) or Parameters()
+    return Plan(
+        model=name,
+        inputs=OneVideo(video=video),
+        renderer=LabelsRenderer(),
+        tokens=0,
+        prompt_tokens=0,
+        units=1,
+        options=LabelOptions(top_k=parameters.top_k or DEFAULT_TOP_K),
+    )
+
+
+@dataclass(slots=True)
+class LabelsRenderer:
+    """[{label, score}, …], best first."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return list(answer.results[0])

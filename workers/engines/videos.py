@@ -1,0 +1,113 @@
+"""Videos as models watch them: a number of frames, evenly spread, processed as the files say.
+
+Files were checked by content before they come here; what slips through is refused, never a crash.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+
+from registry.catalog.inputs import Media
+from workers.engines.architectures import UnsupportedModel, read_json
+from workers.engines.images import CONFIG, MAX_SIDE, check_sides
+
+FORMATS = ("GIF", "WEBP", "PNG")
+MAX_FRAMES = 10_000
+# Of the frames that are kept, all of which are in memory at once.
+MAX_PIXELS = 100_000_000
+PROCESSOR = "VideoMAEImageProcessor"
+
+
+class UnreadableVideo(ValueError):
+    """The file is no video within bounds; the message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Frames of a video in RGB, and the size of the whole video."""
+
+    frames: list[Image.Image]
+    megapixels: int
+
+
+def read_clip(file: Media, count: int) -> Clip:
+    """Return `count` frames, evenly spread from the first to the last; a shorter video has some of
+    them twice. Raises UnreadableVideo."""
+    try:
+        with Image.open(file, formats=list(FORMATS)) as image:
+            total = int(getattr(image, "n_frames", 1))
+            if not 2 <= total <= MAX_FRAMES:
+                raise UnreadableVideo(
+                    f"The file has {total:,} frames; 2 to {MAX_FRAMES:,} are read."
+                )
+            if image.width * image.height * count > MAX_PIXELS:
+                raise UnreadableVideo(
+                    f"The video has {image.width:,} × {image.height:,} pixels, which is too large. "
+                    "Scale it down."
+                )
+            wanted = frame_numbers(total, count)
+            found = {}
+            for number in range(wanted[-1] + 1):
+                image.seek(number)
+                if number in wanted:
+                    found[number] = image.convert("RGB")
+            pixels = total * image.width * image.height
+            return Clip([found[number] for number in wanted], math.ceil(pixels / 1_000_000))
+    except UnreadableVideo:
+        raise
+    # Decoders raise nearly everything for a damaged file, struct.error and SyntaxError included.
+    except Exception as error:
+        raise UnreadableVideo(
+            "The video cannot be read; save it again as an animated WebP, GIF or PNG."
+        ) from error
+
+
+def frame_numbers(total: int, count: int) -> list[int]:
+    """Return the places of `count` frames among `total`."""
+    return [int(number) for number in np.linspace(0, total - 1, count).round()]
+
+
+def load_video_processor(folder: Path) -> Any:
+    """Return the processor that `preprocessor_config.json` names, on Pillow and numpy.
+
+    Raises:
+        UnsupportedModel: the file is missing, names another processor, or states sizes that are
+            too large.
+    """
+    config = read_json(folder / CONFIG)
+    named = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
+    named = (
+        named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    )
+    if named != PROCESSOR or "auto_map" in config:
+        raise UnsupportedModel(f"{CONFIG} names the processor {named[:80]!r}, not {PROCESSOR}.")
+    try:
+        processor = getattr(transformers, f"{PROCESSOR}Pil").from_pretrained(
+            folder, local_files_only=True
+        )
+        # Sizes first: the probe below would make frames of any size.
+        check_sides(processor)
+        shape = frame_values(processor, [Image.new("RGB", (32, 32))] * 2).shape
+    except UnsupportedModel:
+        raise
+    except Exception as error:
+        raise UnsupportedModel(f"{CONFIG} cannot be used: {error}") from error
+    if len(shape) != 4 or max(shape[2:]) > MAX_SIDE:
+        raise UnsupportedModel(f"{CONFIG} makes frames of the shape {tuple(shape)}.")
+    return processor
+
+
+def frame_values(processor: Any, frames: Sequence[Image.Image]) -> Tensor:
+    """Return the frames as the model reads them: [frames, channels, height, width]."""
+    values: Tensor = processor(images=[list(frames)], return_tensors="pt")["pixel_values"][0]
+    return values.to(torch.float32)
