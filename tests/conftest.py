@@ -25,7 +25,12 @@ from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
 from governance.reviews.policies.shipping import review_policies_bootstrap
 from tests.database_roles import play_processes
+from tests.people import find_or_make, make_person
 from tests.proofs import proven
+from tests.speed import collect_garbage_less, share_middleware
+from tests.worlds import pytest_runtest_call, pytest_runtest_setup
+
+__all__ = ["pytest_runtest_call", "pytest_runtest_setup"]  # Hooks.
 
 # A machine that does other things at the same time is no fault of a test's.
 hypothesis_settings.register_profile(
@@ -68,6 +73,12 @@ END $$
 """
 
 play_processes()
+share_middleware()
+
+
+def pytest_collection_finish() -> None:
+    """All modules are imported."""
+    collect_garbage_less()
 
 
 def _empty_the_database(self: TransactionTestCase) -> None:
@@ -128,34 +139,13 @@ def policy(db: None) -> PolicyVersion:
 @pytest.fixture
 def department(db: None) -> Callable[[str], Department]:
     """Finds or makes a department by its slug."""
-
-    def find_or_make(slug: str) -> Department:
-        return Department.objects.get_or_create(slug=slug, defaults={"name": slug.title()})[0]
-
     return find_or_make
 
 
 @pytest.fixture
-def person(department: Callable[[str], Department]) -> Callable[..., Person]:
+def person(db: None) -> Callable[..., Person]:
     """Makes a person in roles: `admin`, `reviewer:security`, `lead@clinical`."""
-
-    def make(name: str, *roles: str) -> Person:
-        email = f"{name.lower().replace(' ', '.')}@example.org"
-        made = Person(name=name, email=email)
-        made.set_unusable_password()
-        made.save()
-        for text in roles:
-            role, _, slug = text.partition("@")
-            role, _, speciality = role.partition(":")
-            RoleAssignment.objects.create(
-                person=made,
-                role=role,
-                speciality=speciality,
-                department=department(slug) if slug else None,
-            )
-        return made
-
-    return make
+    return make_person
 
 
 @pytest.fixture

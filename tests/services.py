@@ -4,6 +4,8 @@ A pytest plugin (`-p tests.services` in `pyproject.toml`), so that both run befo
 reads the settings.
 
 `DATABASE_URL` and `REDIS_URL` from the environment win: the same tests run against other servers.
+With `ASSAY_TEST_SERVERS=own`, each parallel worker starts its own PostgreSQL: tests that start
+processes of ours would share the connection limits of their roles, which belong to a server.
 """
 
 from __future__ import annotations
@@ -31,15 +33,20 @@ os.environ.setdefault("ASSAY_SECOND_FACTOR_ROLES", "")
 os.environ["ASSAY_DATA_DIR"] = str(_scratch / "data")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 
-if "DATABASE_URL" not in os.environ:
+_parallel = "PYTEST_XDIST_WORKER" in os.environ
+_starts_postgres = "DATABASE_URL" not in os.environ
+if _parallel and os.environ.get("ASSAY_TEST_SERVERS") == "own":
+    _starts_postgres = _starts_postgres or "ASSAY_TEST_POSTGRES" in os.environ
+if _starts_postgres:
     from assay.local.services import Postgres
 
     _postgres = Postgres(_scratch / "postgres")
     _postgres.configure_for_tests()
     os.environ["DATABASE_URL"] = _postgres.url("postgres")
+    os.environ["ASSAY_TEST_POSTGRES"] = "1"  # Not given from outside; workers inherit it.
 # A parallel worker inherits the first process's PostgreSQL, where pytest-django gives it a database
 # of its own, and takes a Valkey of its own, which tests flush.
-if "REDIS_URL" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
+if "REDIS_URL" not in os.environ or _parallel:
     from assay.local.services import Valkey
 
     _valkey = Valkey()

@@ -9,7 +9,8 @@ import pytest
 
 from governance.quotas.reconcile import quotas_reconcile
 from tests.abuse.company import attacked_company
-from tests.unit.assay.portal_data import Company
+from tests.unit.assay.portal_data import Company, as_of_now
+from tests.worlds import built_once, copied
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,9 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.sweep)
 
 
+attacked = built_once(attacked_company)
+
+
 @pytest.fixture
-def company(db: None, redis: Any) -> Company:
+def company(attacked: Company, db: None, redis: Any) -> Company:
     """Engineering's things, with a secret in them; and budgets' counters that are ready."""
-    company = attacked_company()
+    company = as_of_now(copied(attacked))
     quotas_reconcile(repair=True)
     return company

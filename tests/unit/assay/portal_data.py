@@ -244,16 +244,17 @@ def add_jobs(company: Company, now: datetime) -> None:
         finished_at=now - timedelta(hours=5), **common,
     )  # fmt: skip
     for job, points in ((running, 24), (done, 64)):
-        JobEvent.objects.create(job=job, attempt=1, message="Verified the base: 8 files.")
+        lines = [JobEvent(job=job, attempt=1, message="Verified the base: 8 files.")]
         for index in range(points):
             loss = 1.1 + 2.2 / (1 + index * 0.35) + (index * 7 % 5) * 0.02
             values = {"loss": round(loss, 4), "learning_rate": 2e-4}
             if index % 8 == 7:
                 values["validation_loss"] = round(loss + 0.12, 4)
-            JobEvent.objects.create(
+            lines.append(JobEvent(
                 job=job, attempt=1, step=index * 5, data=values,
                 message=f"step {index * 5}: loss {loss:.3f}" if index % 4 == 0 else "",
-            )  # fmt: skip
+            ))  # fmt: skip
+        JobEvent.objects.bulk_create(lines)
     company.things.update(running=running, done=done, failed=failed)
 
 
@@ -385,14 +386,16 @@ def add_rest(company: Company, now: datetime) -> None:
         department=company.departments["engineering"], scopes=["deployment:invoke"],
         created_by=company.enzo, expires_at=now + timedelta(days=80),
     )  # fmt: skip
-    for index in range(40):
-        UsageRecord.objects.create(
+    UsageRecord.objects.bulk_create(
+        UsageRecord(
             request_id=f"req_{index}", occurred_at=now - timedelta(hours=index * 5),
             department="engineering", key_public_id="k7f3a9q2", deployment="docstring-writer",
             version_digest=company.first.digest, endpoint="/v1/chat/completions",
             prompt_tokens=60 + index % 17, completion_tokens=20 + index * 3 % 40, total_ms=420,
             outcome="ok" if index % 9 else "cancelled",
-        )  # fmt: skip
+        )
+        for index in range(40)
+    )  # fmt: skip
     enzo = principal_for_person(company.enzo)
     subject = Subject("release", str(company.waiting.pk), "docstring-writer v2 → production")
     audit_record(actor=enzo, action="release:submit", subject=subject, department="engineering")
@@ -411,4 +414,13 @@ def tell_story() -> Company:
     add_jobs(company, now)
     add_releases(company, now)
     add_rest(company, now)
+    return company
+
+
+def as_of_now(company: Company) -> Company:
+    """The company, whose worker and engine have just reported; the story may be minutes old."""
+    now = timezone.now()
+    Replica.objects.filter(deployment=company.deployment).update(heartbeat_at=now)
+    company.running.lease_until = now + timedelta(seconds=25)
+    Job.objects.filter(pk=company.running.pk).update(lease_until=company.running.lease_until)
     return company

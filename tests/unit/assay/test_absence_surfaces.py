@@ -14,14 +14,9 @@ from governance.reviews.absences.models import Absence
 from governance.reviews.models import Decision
 from tests import proofs
 from tests.unit.assay.api_support import Api
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def company() -> Company:
-    return tell_story()
 
 
 def asked(company: Company, **changes: Any) -> dict[str, Any]:

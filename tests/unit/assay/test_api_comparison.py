@@ -7,15 +7,10 @@ import pytest
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from workers.deployments.models import Deployment
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def test_it_says_what_the_portal_says(company: Company) -> None:

@@ -13,7 +13,7 @@ from registry.releases.models import Release
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.audit_support import recorded
 from tests.unit.registry import objects
-from tests.unit.registry.test_releases import FIELDS
+from tests.unit.registry.office import FIELDS
 from workers.deployments.models import Deployment
 
 ANSWERS = {

@@ -13,15 +13,10 @@ from governance.reviews.models import ChecklistItem
 from governance.reviews.threads.models import CommentDraft, ReviewThread
 from registry.releases.models import Release
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 ITEM = {"kind": "item", "key": "oversight"}
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 @pytest.fixture

@@ -11,15 +11,10 @@ from governance.people.selectors import principal_for_person
 from governance.reviews.assignments.models import ReviewAssignment
 from tests import proofs
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def signed_in(person: Person) -> Client:

@@ -13,7 +13,7 @@ from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_public_keys, audit_signer
 from governance.people.models import Department, Person
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 __all__ = ["ada", "run", "signed_in"]
 

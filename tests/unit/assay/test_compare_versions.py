@@ -9,7 +9,7 @@ from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
 
@@ -17,11 +17,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # Pinned: a rise is a decision, not an accident.
 QUERIES = {"model": 14, "compare": 14}
 COMPARE = "/models/docstring-writer/compare"
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def page(client: Client, address: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from registry.incidents.models import Incident
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.breakglass.services import (
@@ -23,17 +23,10 @@ from tests import proofs
 from tests.proofs import proven
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_portal_pages import inline_in, queries
+from tests.unit.registry.office import Office
 from tests.unit.registry.test_break_glass import backdate
-from tests.unit.registry.test_releases import Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def office(
-    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.services import audit_record
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from governance.principals import service_principal
 from registry.releases.evidence_verifier import check
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_portal_pages import signed_in
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 from workers.deployments.models import Deployment
 from workers.deployments.states import deployment_subject
 
@@ -28,16 +28,9 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture
-def office(
-    policy: object,
-    redis: object,
-    person: Callable[..., Person],
-    department: Callable[[str], Department],
-    settings: Any,
-    tmp_path: Path,
-) -> Office:
+def office(office: Office, redis: object, settings: Any, tmp_path: Path) -> Office:
     settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
-    return Office(person, department)
+    return office
 
 
 @pytest.fixture

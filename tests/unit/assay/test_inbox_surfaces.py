@@ -13,14 +13,9 @@ from django.utils import timezone
 from governance.people.models import Person
 from governance.reviews.models import Review
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def page(person: Person, query: str = "") -> str:

@@ -18,7 +18,7 @@ from governance.errors import NotAuthenticated
 from governance.people.models import GroupMapping, RoleAssignment
 from governance.people.signing_in import sign_in_attempt
 from tests.proofs import signed_in
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in
 from workers.deployments.models import Replica
 from workers.jobs.models import Job, JobState
@@ -30,8 +30,8 @@ QUERIES = {"/workers": 22, "/health": 20, "/single-sign-on": 22}
 
 
 @pytest.fixture
-def company(redis: Any) -> Company:
-    return tell_story()
+def company(company: Company, redis: Any) -> Company:
+    return company
 
 
 def text_of(client: Client, path: str) -> str:

@@ -15,7 +15,7 @@ from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from registry.versions.models import Model
 from tests import proofs
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -36,11 +36,6 @@ TYPED = (
     "release",
     "key",
 )
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def signed_in(person: Person) -> Client:

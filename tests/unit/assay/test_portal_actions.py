@@ -11,17 +11,12 @@ from django.test import Client, override_settings
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.reviews.models import Decision
-from tests.unit.assay.portal_data import PASSWORD, Company, tell_story
+from tests.unit.assay.portal_data import PASSWORD, Company
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from workers.jobs.models import Job
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 LOOPBACK = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "127.0.0.1:8000"}
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def decide(client: Client, company: Company, **given: Any) -> Any:

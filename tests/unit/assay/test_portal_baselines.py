@@ -11,16 +11,11 @@ from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation
 from registry.versions.models import ModelVersion
 from tests import proofs
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.registry.objects import evaluation
 
 pytestmark = pytest.mark.django_db
 LINEAR = "TF-IDF + logistic regression"
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def measured(company: Company, **changes: Any) -> Evaluation:

@@ -21,7 +21,7 @@ from governance.quotas.wire import READY_KEY
 from governance.usage.models import UsageRecord
 from governance.usage.selectors import UsageSum
 from tests.proofs import proven
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import EVERYONE, inline_in, signed_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -29,9 +29,9 @@ PAGES = ("/budgets", "/budgets/which", "/budgets?days=7&by=key&of=cost", "/budge
 
 
 @pytest.fixture
-def company(db: None, redis: Any) -> Company:
+def company(company: Company, redis: Any) -> Company:
     redis.set(READY_KEY, 1)
-    return tell_story()
+    return company
 
 
 @pytest.fixture

@@ -17,16 +17,16 @@ from governance.audit.models import AuditAlarm, AuditCheckpoint, AuditCosignatur
 from governance.audit.outside.places import Folder
 from governance.audit.outside.second_place import second_place
 from governance.audit.sealer import seal_once
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.governance.witness_server import WitnessServer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture
-def company(settings: Any, tmp_path: Any) -> Company:
+def company(company: Company, settings: Any, tmp_path: Any) -> Company:
     settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
-    return tell_story()
+    return company
 
 
 def signed_in(person: Any) -> Client:

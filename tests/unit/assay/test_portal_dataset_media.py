@@ -15,7 +15,7 @@ from governance.audit.models import AuditEvent
 from governance.people.selectors import principal_for_person
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.services import dataset_version_add
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.registry.media_files import archive, picture, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
@@ -26,9 +26,9 @@ CAT, WAV = picture(1, (400, 300)), sound(1.5)
 
 
 @pytest.fixture
-def company(db: None, monkeypatch: pytest.MonkeyPatch) -> Company:
+def company(company: Company, monkeypatch: pytest.MonkeyPatch) -> Company:
     register(monkeypatch)
-    return tell_story()
+    return company
 
 
 def add(company: Company, name: str, task: str, files: dict[str, bytes]) -> DatasetVersion:

@@ -14,18 +14,13 @@ from governance.people.selectors import principal_for_person
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.services import dataset_version_add
 from registry.versions.models import Model, ModelVersion
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.registry.objects import Upload
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 MARKUP = "<script>alert(1)</script> & <b>bold</b>"
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def add(person: Person, name: str, *rows: dict[str, Any]) -> DatasetVersion:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from registry.intake.models import Intake
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
 from registry.versions.models import ModelVersion
 from tests.unit.assay.test_review_policies_surfaces import YES_NO
-from tests.unit.registry.test_releases import ANSWERS, FIELDS, Office
+from tests.unit.registry.office import ANSWERS, FIELDS, Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -51,13 +51,6 @@ SAID = {
     "dossier-route": "voluntary",
     "dossier-standards": "ISO/IEC 42001:2023",
 }
-
-
-@pytest.fixture
-def office(
-    policy: None, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 def browser(person: Person) -> Client:

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 
 from governance.quotas.models import BudgetHold, Price
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from workers.jobs.budgets import reference_of
 from workers.jobs.models import Job, JobEvent
@@ -16,11 +16,6 @@ from workers.jobs.models import Job, JobEvent
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 FORM = "/models/docstring-writer/fine-tune"
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def outlook(client: Client, company: Company, **given: Any) -> str:

@@ -15,15 +15,15 @@ from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.keys.selectors import principal_for_token
 from governance.quotas.models import QuotaLimit
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture
-def company(policy: object, redis: object) -> Company:
-    return tell_story()
+def company(company: Company, redis: object) -> Company:
+    return company
 
 
 def make(client: Client, company: Company, **given: Any) -> tuple[ApiKey, str]:

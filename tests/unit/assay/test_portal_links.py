@@ -16,6 +16,7 @@ from registry.releases.models import Release
 from tests.abuse.company import attacked_company
 from tests.proofs import signed_in
 from tests.unit.assay.portal_data import Company
+from tests.worlds import built_once, copied
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -25,9 +26,12 @@ EACH = 2
 PERSONAS = ("ada", "omar", "asha", "carla", "enzo", "devi", "vera", "fay", "nobody")
 
 
+attacked = built_once(attacked_company)
+
+
 @pytest.fixture
-def company(redis: None) -> Company:
-    made = attacked_company()
+def company(attacked: Company, redis: None) -> Company:
+    made = copied(attacked)
     # Whoever uses what another department shares sees neither its version nor its release.
     Release.objects.filter(pk=made.live.pk).update(visibility="organisation")
     made.people["nobody"] = Person.objects.create(name="Nina Nobody", email="nina@assay.example")

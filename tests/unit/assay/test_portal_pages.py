@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -16,7 +16,7 @@ from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
 from governance.audit.tree.proof_files import check_proof
 from tests import proofs
-from tests.unit.assay.portal_data import Company, found_company, tell_story
+from tests.unit.assay.portal_data import Company, found_company
 from workers.jobs.models import Job
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -41,11 +41,6 @@ QUERIES = {
 # Around each: the scope of row security, as in `test_api_lists`.
 SCOPE = 4
 EVERYONE = ("ada", "omar", "asha", "carla", "milo", "clara", "enzo", "devi", "vera", "fay")
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def signed_in(person: Any) -> Client:
@@ -200,8 +195,10 @@ def test_people_are_for_admins(company: Company) -> None:
     assert signed_in(company.enzo).get("/people").status_code == 403
 
 
-def test_pages_look_after_a_company_with_no_story(db: None) -> None:
-    company = found_company()
+@pytest.mark.django_db(transaction=True)
+def test_pages_look_after_a_company_with_no_story() -> None:
+    with transaction.atomic():
+        company = found_company()
     for who in ("ada", "enzo", "carla"):
         client = signed_in(company.people[who])
         for address in LISTS:

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from governance.people.models import DirectoryGroup, GroupMapping, Person, RoleAssignment
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from tests.unit.audit_support import recorded_all
 
@@ -19,12 +19,11 @@ QUERIES = {"/people": 26, "/departments": 19, "/departments/engineering": 28, "/
 
 
 @pytest.fixture
-def company(db: None) -> Company:
-    made = tell_story()
+def company(company: Company) -> Company:
     group = DirectoryGroup.objects.create(name="Engineering leads", external_id="e-1")
-    group.members.add(made.people["vera"])
-    made.things["group"] = group
-    return made
+    group.members.add(company.people["vera"])
+    company.things["group"] = group
+    return company
 
 
 def text_of(response: Any) -> str:

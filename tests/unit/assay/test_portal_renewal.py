@@ -14,7 +14,7 @@ from governance.people.models import Person
 from governance.reviews.models import ChecklistItem, Decision, Review
 from registry.releases.models import Release
 from tests.unit.assay.api_support import Api
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_api_releases import people, release
 from tests.unit.assay.test_conditions_surfaces import attested
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
@@ -27,11 +27,6 @@ ASKED: dict[str, Any] = {
     "requests_per_minute": 100,
     "obligations": ["The tech lead reads <every> tenth."],
 }
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def page(client: Client, address: str) -> str:

@@ -16,7 +16,7 @@ from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.reviews.threads.models import CommentDraft, ReviewThread, ThreadComment
 from registry.releases.models import Release
 from tests import proofs
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -36,11 +36,6 @@ MEASURED = {
     "rows_in_training_data": 0,
     "gates": [],
 }
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 @pytest.fixture

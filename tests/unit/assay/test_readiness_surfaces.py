@@ -10,18 +10,13 @@ from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation
 from registry.versions.models import Model
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # Pinned: a rise is a decision, not an accident.
 QUERIES = {"page": 36, "form": 38}
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def page(client: Client, address: str) -> str:

@@ -12,17 +12,12 @@ from governance.usage.models import UsageRecord
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 from workers.deployments.models import Deployment
 from workers.deployments.services import deployments_stop_unservable
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def recall_page(company: Company) -> str:

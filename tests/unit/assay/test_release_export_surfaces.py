@@ -17,7 +17,7 @@ from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 __all__ = ["ada", "run", "signed_in"]
 

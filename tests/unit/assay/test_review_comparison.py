@@ -16,18 +16,13 @@ from governance.usage.models import UsageRecord
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation
 from registry.releases.selectors import release_get
-from tests.unit.assay.portal_data import Company, evaluate, sha, tell_story
+from tests.unit.assay.portal_data import Company, evaluate, sha
 from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 from workers.deployments.models import Deployment
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # Five of them ask for the policy in force. Pinned: a rise is a decision, not an accident.
 QUERIES = 14
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def page(company: Company, who: str = "carla", **query: str) -> str:

@@ -18,7 +18,7 @@ from governance.audit.services import Subject, audit_record
 from governance.principals import service_principal
 from governance.usage.models import UsageRecord
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in
 from workers.deployments.models import Deployment, ServingPeriod
 
@@ -29,12 +29,11 @@ EVERYONE = ("ada", "omar", "asha", "carla", "milo", "enzo", "devi", "vera")
 
 
 @pytest.fixture
-def company(db: None) -> Company:
+def company(company: Company) -> Company:
     """The story, in which docstring-writer has served for ten days, and twice before."""
-    made = tell_story()
     for begun, ended in ((25, 20), (20, 12), (10, None)):
-        kept(made.deployment, begun, ended)
-    return made
+        kept(company.deployment, begun, ended)
+    return company
 
 
 def kept(deployment: Deployment, begun: float, ended: float | None = None) -> ServingPeriod:

@@ -7,19 +7,14 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from assay.portal.tasks import Task, tasks_of
+from assay.portal.tasks import tasks_of
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from tests import proofs
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from workers.deployments.models import Deployment
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 def signed_in(person: Person) -> Client:
@@ -71,17 +66,11 @@ def test_home_center_and_badge_show_the_same_and_every_link_opens(company: Compa
             assert "You&#x27;re up to date" in center or "You're up to date" in center
 
 
-def test_the_most_urgent_come_first() -> None:
-    tones = [task.tone for task in sorted_tasks()]
-    assert tones == sorted(tones, key=["bad", "warn", "info"].index)
-
-
-def sorted_tasks() -> list[Task]:
-    company = tell_story()
+def test_the_most_urgent_come_first(company: Company) -> None:
     Deployment.objects.filter(pk=company.deployment.pk).update(state="refused")
-    found = tasks_of(principal_for_person(company.enzo))
-    assert len({task.tone for task in found}) > 1
-    return found
+    tones = [task.tone for task in tasks_of(principal_for_person(company.enzo))]
+    assert len(set(tones)) > 1
+    assert tones == sorted(tones, key=["bad", "warn", "info"].index)
 
 
 def test_tasks_cost_a_bounded_number_of_queries(company: Company) -> None:

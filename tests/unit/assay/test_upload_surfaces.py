@@ -14,7 +14,7 @@ from registry.intake.models import Intake
 from registry.uploads import files
 from registry.uploads.models import Upload
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
 from tests.unit.registry.objects import safetensors
@@ -24,11 +24,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 QUERIES = {"/intakes/new": 10, "/datasets/docstrings-train": 13, "/api/v1/uploads": 5}
 OCTETS = "application/offset+octet-stream"
 CONFIG, WEIGHTS = b'{"model_type": "llama"}', safetensors()
-
-
-@pytest.fixture
-def company(db: None) -> Company:
-    return tell_story()
 
 
 @pytest.fixture(autouse=True)

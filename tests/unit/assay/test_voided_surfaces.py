@@ -7,7 +7,7 @@ import pytest
 from governance.reviews.models import Review
 from registry.releases.models import Release
 from tests.unit.assay.api_support import Api, problem_of
-from tests.unit.assay.portal_data import Company, tell_story
+from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import signed_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
@@ -15,11 +15,10 @@ BECAUSE = "docstring-writer v2 was evaluated again since the dossier was frozen.
 
 
 @pytest.fixture
-def company(db: None) -> Company:
-    made = tell_story()
-    Release.objects.filter(pk=made.waiting.pk).update(state="voided", voided_because=BECAUSE)
-    Review.objects.filter(pk=made.review_open.pk).update(state="voided")
-    return made
+def company(company: Company) -> Company:
+    Release.objects.filter(pk=company.waiting.pk).update(state="voided", voided_because=BECAUSE)
+    Review.objects.filter(pk=company.review_open.pk).update(state="voided")
+    return company
 
 
 def test_pages_of_release_and_review_say_what_changed_and_how_to_go_on(company: Company) -> None:

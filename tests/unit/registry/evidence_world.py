@@ -13,7 +13,7 @@ import pytest
 
 from governance.audit.attesting import attest
 from governance.audit.sealer import seal_once
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.evidence_archive import (
     MANIFEST,
@@ -25,7 +25,8 @@ from registry.releases.evidence_verifier import check
 from registry.releases.models import Release
 from registry.releases.services import release_answer
 from tests.proofs import proven
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
+from tests.worlds import copied
 
 Files = dict[str, bytes]
 
@@ -96,15 +97,9 @@ def set_in(name: str, value: Any, place: int = -1) -> Callable[[Any], None]:
 
 
 @pytest.fixture
-def office(
-    policy: None,
-    person: Callable[..., Person],
-    department: Callable[[str], Department],
-    settings: Any,
-    tmp_path: Path,
-) -> Office:
+def office(office_built: Office, db: None, settings: Any, tmp_path: Path) -> Office:
     settings.AUDIT_PUBLISH_DIR = tmp_path / "published"
-    return Office(person, department)
+    return copied(office_built)
 
 
 @pytest.fixture
@@ -116,7 +111,7 @@ _kept: Files = {}
 
 
 @pytest.fixture
-def files(request: pytest.FixtureRequest) -> Files:
+def files(request: pytest.FixtureRequest, office_built: Office) -> Files:
     """The pack of a release that was approved in its second round. It needs no database any more,
     so it is made once."""
     if not _kept:

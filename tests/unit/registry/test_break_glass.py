@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from governance.principals import Principal
 from governance.reviews.models import Review
 from governance.reviews.reminders.channels import mail_server_from
@@ -51,16 +51,9 @@ from registry.versions.recall import recall_radius, version_recall
 from tests.proofs import proven
 from tests.unit.audit_support import recorded, recorded_all
 from tests.unit.registry.evidence_world import faults, files_of, packed
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
-
-
-@pytest.fixture
-def office(
-    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from registry.releases.selectors import release_review
 from registry.releases.services import release_withdraw
 from tests.proofs import proven
 from tests.unit.registry.objects import evaluation, version
+from tests.unit.registry.office import Office
 from tests.unit.registry.test_recall_races import one_after_another, recalling
-from tests.unit.registry.test_releases import Office
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from governance.errors import InvalidInput
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from governance.reviews.models import Review
 from registry.canonical import json_digest
 from registry.releases.dossier_fields import (
@@ -25,16 +24,9 @@ from registry.releases.services import release_answer, release_withdraw
 from registry.releases.serving import release_servable
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
-from tests.unit.registry.test_releases import FIELDS, Office
+from tests.unit.registry.office import FIELDS, Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def office(
-    policy: None, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from registry.releases.models import Release
 from registry.releases.services import release_withdraw
 from registry.versions.models import ModelVersion
 from tests.proofs import proven
+from tests.unit.registry.office import Office
 from tests.unit.registry.test_recall_races import one_after_another, recalling, registering
-from tests.unit.registry.test_releases import Office
 from workers.deployments.models import Deployment
 from workers.deployments.services import deployment_create, deployments_stop_unservable
 

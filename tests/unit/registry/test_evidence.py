@@ -45,7 +45,7 @@ from tests.unit.registry.evidence_world import (
     release,
     set_in,
 )
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 __all__ = ["files", "office", "release"]
 

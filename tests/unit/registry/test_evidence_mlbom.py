@@ -19,7 +19,7 @@ from tests.unit.registry.evidence_world import (
     release,
 )
 from tests.unit.registry.objects import stored
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 __all__ = ["office", "release"]
 

@@ -14,7 +14,7 @@ from pypdf import PdfReader
 from spdx_python_model import v3_0_1 as spdx
 
 from governance.errors import InvalidInput, NotFound, WrongState
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from registry.canonical import json_digest
 from registry.releases.exports import pdf
@@ -23,7 +23,7 @@ from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from tests.unit.registry.evidence_world import faults, files_of, packed
 from tests.unit.registry.objects import version
-from tests.unit.registry.test_releases import ANSWERS, FIELDS, Office
+from tests.unit.registry.office import ANSWERS, FIELDS, Office
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
@@ -32,13 +32,6 @@ HOSTILE = (
     "\x07\x1b[31m\u202egnp.exe\u202c \u2066x\u2069 مرحبا שלום 漢字 \U0001f600 e\u0301 {nb} %PDF "
     "<script>alert(1)</script> & \" ' **bold** \\ "
 )
-
-
-@pytest.fixture
-def office(
-    policy: None, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 def exported(office: Office, release: Release, format: str) -> Export:  # noqa: A002

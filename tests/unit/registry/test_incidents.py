@@ -51,16 +51,9 @@ from registry.versions.recall import recall_radius, version_recall
 from tests.proofs import proven
 from tests.unit.audit_support import recorded, recorded_all
 from tests.unit.registry.objects import evaluation, model, version
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
-
-
-@pytest.fixture
-def office(
-    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 @pytest.fixture

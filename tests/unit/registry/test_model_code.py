@@ -18,8 +18,8 @@ from registry.releases.models import Release
 from registry.versions.model_code import MAX_CODE, checked_code, known_code
 from tests.unit.audit_support import recorded
 from tests.unit.registry.objects import delivery, model, stored
+from tests.unit.registry.office import Office
 from tests.unit.registry.test_intake import submit
-from tests.unit.registry.test_releases import Office
 
 SMOLLM2 = "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788"
 

@@ -35,7 +35,7 @@ from registry.releases.selectors import release_review
 from registry.versions.models import ModelVersion
 from tests.proofs import proven
 from tests.unit.registry.objects import evaluation, version
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # One evaluation, one gate, one base, three reviewers. Pinned: a rise is a decision.
@@ -44,10 +44,9 @@ QUERIES = 24
 
 @pytest.fixture
 def office(
-    policy: object,
-    person: Callable[..., Person],
-    department: Callable[[str], Department],
+    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
 ) -> Office:
+    """An office of this test alone: other tests here count who there is."""
     return Office(person, department)
 
 

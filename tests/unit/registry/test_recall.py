@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from governance.policy.models import PolicyVersion
 from governance.principals import Principal, service_principal
 from governance.reviews.models import Review, ReviewState
@@ -33,16 +33,9 @@ from registry.versions.services import version_register
 from tests.proofs import proven
 from tests.unit.policy_support import install_rules
 from tests.unit.registry.objects import evaluation, model, stored, version
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
-
-
-@pytest.fixture
-def office(
-    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 @pytest.fixture
@@ -269,7 +262,7 @@ def test_the_trigger_sees_recalled_rows_that_the_writer_does_not(
     fin = person("Fin", "developer@finance")
     secret = version(model(fin, department("finance"), "secret"), fin)
     ModelVersion.objects.filter(pk=secret.pk).update(state="recalled")
-    devi = person("Devi", "developer@clinical")
+    devi = person("Dana", "developer@clinical")
     dev = proven(devi)
     own = model(devi, department("clinical"), "own")
     with scope(dev):

@@ -25,7 +25,7 @@ from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius, version_recall
 from registry.versions.services import _insert
 from tests.proofs import proven
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 from workers.deployments.models import Deployment
 from workers.deployments.services import deployment_create, deployments_stop_unservable
 

@@ -25,16 +25,9 @@ from registry.releases.states import release_set_state
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
 from tests.unit.registry.evidence_world import faults, files_of, forged, packed
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 pytestmark = pytest.mark.sweep
-
-
-@pytest.fixture
-def office(
-    policy: None, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 def under_review(office: Office, department: Callable[[str], Department]) -> Release:

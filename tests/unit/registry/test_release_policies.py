@@ -11,7 +11,6 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.errors import InvalidInput, WrongState
-from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal
 from governance.reviews.models import Review
@@ -38,18 +37,9 @@ from registry.releases.terms import terms_of
 from registry.releases.vocabulary import VOCABULARY
 from registry.versions.models import ModelVersion
 from tests.proofs import proven
-from tests.unit.registry.test_releases import ANSWERS, Office
+from tests.unit.registry.office import ANSWERS, Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def office(
-    policy: object,
-    person: Callable[..., Person],
-    department: Callable[[str], Department],
-) -> Office:
-    return Office(person, department)
 
 
 def review_of(release: Release) -> Review:

@@ -33,16 +33,9 @@ from tests.proofs import proven
 from tests.unit.audit_support import bodies, recorded
 from tests.unit.registry.evidence_world import faults, files_of, packed
 from tests.unit.registry.objects import evaluation
-from tests.unit.registry.test_releases import ANSWERS, ATTESTED, Office
+from tests.unit.registry.office import ANSWERS, ATTESTED, Office
 
 pytestmark = pytest.mark.sweep
-
-
-@pytest.fixture
-def office(
-    policy: None, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 def in_state(release: Release, state: ReleaseState, **more: Any) -> Release:

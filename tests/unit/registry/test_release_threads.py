@@ -30,7 +30,7 @@ from tests.unit.registry.evidence_world import (  # noqa: F401
     office,
     packed,
 )
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 

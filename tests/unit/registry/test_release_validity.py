@@ -26,18 +26,11 @@ from registry.releases.validity import (
     releases_warn_due,
 )
 from tests.unit.audit_support import bodies, recorded_all
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 pytestmark = pytest.mark.sweep
 
 WARNED = ("release:expiring", "release:in_grace")
-
-
-@pytest.fixture
-def office(
-    policy: None, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 def passing(release: Release, of: timedelta) -> None:

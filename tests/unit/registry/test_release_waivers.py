@@ -23,7 +23,7 @@ from registry.releases.serving import release_servable
 from registry.releases.waivers import release_waiver_revoke
 from tests.proofs import proven
 from tests.unit.registry.evidence_world import faults, files_of, forged, office, packed
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 
 __all__ = ["office"]
 

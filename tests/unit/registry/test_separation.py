@@ -17,7 +17,7 @@ from registry.releases.separation import people_behind
 from registry.releases.services import release_decide, release_submit
 from tests.proofs import fresh_proof, proven, vote_proof
 from tests.unit.registry.objects import data, evaluation, model, taken_in, version
-from tests.unit.registry.test_releases import ANSWERS, FIELDS
+from tests.unit.registry.office import ANSWERS, FIELDS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 ROWS = [{"text": f"text {n}", "label": "good"} for n in range(20)]

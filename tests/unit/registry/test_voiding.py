@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.errors import WrongState
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.policies.lifecycle import (
@@ -30,17 +30,10 @@ from registry.releases.voiding import releases_void_due, stale_because
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
 from tests.unit.registry.objects import data, evaluation, version
-from tests.unit.registry.test_releases import Office
+from tests.unit.registry.office import Office
 from workers.deployments.services import deployment_create
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-
-
-@pytest.fixture
-def office(
-    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 def other_version(office: Office) -> Any:

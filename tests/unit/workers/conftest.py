@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from assay.local.materials import DEFAULT_FOLDER, fetch
+from tests.unit.registry.office import office, office_built
 from tests.unit.workers.recording import Recorder
+
+__all__ = ["office", "office_built"]
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from governance.errors import WrongState
-from governance.people.models import Department, Person
+from governance.people.models import Person
 from governance.principals import Principal
 from registry.incidents.lifting import incident_lift
 from registry.incidents.services import incident_move, incident_open
@@ -22,8 +22,8 @@ from registry.releases.breakglass.services import (
 )
 from registry.releases.models import Release
 from tests.proofs import proven
+from tests.unit.registry.office import Office
 from tests.unit.registry.test_break_glass import backdate
-from tests.unit.registry.test_releases import Office
 from workers.deployments.models import Deployment, ReplicaState
 from workers.deployments.plans import load_plan
 from workers.deployments.selectors import live_or_recalled
@@ -36,13 +36,6 @@ from workers.deployments.services import (
 )
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
-
-
-@pytest.fixture
-def office(
-    policy: object, person: Callable[..., Person], department: Callable[[str], Department]
-) -> Office:
-    return Office(person, department)
 
 
 @pytest.fixture
