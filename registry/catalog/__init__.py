@@ -76,6 +76,7 @@ class UnavailableTask:
     title: str = ""
     description: str = ""
     modality: str = ""
+    family: str = "Unavailable"
     endpoint: str = ""
     unit: str = ""
     primary_metric: str = ""

@@ -40,6 +40,18 @@ class Modality(StrEnum):
     RANKING = "ranking"
 
 
+class Family(StrEnum):
+    """A family of foundation models, as people look for them. Its value is shown."""
+
+    LANGUAGE = "Language"
+    VISION = "Vision"
+    MULTIMODAL = "Multimodal"
+    AUDIO = "Audio"
+    VIDEO = "Video"
+    DECISIONS = "Decision support"
+    SAFETY = "Safety"
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One measured number.
@@ -144,6 +156,7 @@ class Task:
         title: Shown to people.
         description: One sentence for people.
         modality: The main input, for access rules: `text`, `image`, `audio`, …
+        family: Where people find it.
         inputs: What a request holds.
         outputs: What an answer holds.
         architectures: Class names that intake accepts in `config.json`, or in `model_index.json`.
@@ -180,6 +193,7 @@ class Task:
     playground: Playground | None = None
     runner: str = ""
     option_schema: type[Options] = NoOptions
+    family: Family = Family.LANGUAGE
     result_type: Any = None
     components: tuple[str, ...] = ()
     examples: tuple[dict[str, Any], ...] = ()

@@ -37,6 +37,19 @@ def gates_visible_to(actor: Principal) -> QuerySet[Gate]:
     return visible_to(actor, Action.EVALUATION_VIEW, rows, resource_type="gate")
 
 
+def newest_evaluations(actor: Principal, model_ids: Collection[int]) -> dict[int, Evaluation]:
+    """Return the newest evaluation of each model that has one, by model, in one query."""
+    rows = (
+        evaluations_visible_to(actor)
+        .filter(version__model__in=model_ids)
+        .order_by("version__model_id", "-pk")
+        .distinct("version__model_id")
+        .defer("details", "slices", "intervals", "version__manifest", "version__card")
+        .prefetch_related(None)
+    )
+    return {each.version.model_id: each for each in rows}
+
+
 def gate_standings(
     actor: Principal, gates: Collection[Gate], version_ids: Collection[int]
 ) -> dict[int, list[GateStanding]]:

@@ -24,6 +24,19 @@ def models_visible_to(actor: Principal) -> QuerySet[Model]:
     )
 
 
+def models_by_task(actor: Principal) -> dict[str, int]:
+    """Return how many models of each task `actor` may see."""
+    visible = models_visible_to(actor).order_by().values("pk")
+    rows = Model.objects.filter(pk__in=visible).order_by().values_list("task")
+    return dict(rows.annotate(count=Count("pk")))
+
+
+def licenses_visible_to(actor: Principal, most: int = 100) -> list[str]:
+    """Return the licenses of the versions that `actor` may see, by name."""
+    rows = versions_visible_to(actor).exclude(licence="").order_by("licence")
+    return list(rows.values_list("licence", flat=True).distinct()[:most])
+
+
 def model_get(*, actor: Principal, name: str) -> Model:
     """Raises NotFound when there is none, or `actor` may not see it."""
     # PostgreSQL holds no NUL, and refuses to compare with one.

@@ -12,6 +12,7 @@ from pydantic import Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -58,6 +59,7 @@ TASK = Task(
     title="Audio classification",
     description="Sorts a recording into one of the labels that its training data names.",
     modality="audio",
+    family=Family.AUDIO,
     inputs=(Modality.AUDIO,),
     outputs=(Modality.LABEL,),
     architectures=(

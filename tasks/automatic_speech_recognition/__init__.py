@@ -7,7 +7,16 @@ import struct
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Playground, Task, Unit
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Family,
+    Metric,
+    Modality,
+    Playground,
+    Task,
+    Unit,
+)
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inference import content_types
 from tasks.automatic_speech_recognition.endpoints import (
@@ -41,6 +50,7 @@ TASK = Task(
     title="Speech recognition",
     description="Writes down what is said in a recording, with the times of its parts.",
     modality="audio",
+    family=Family.AUDIO,
     inputs=(Modality.AUDIO,),
     outputs=(Modality.TEXT,),
     architectures=("WhisperForConditionalGeneration",),

@@ -10,6 +10,7 @@ from pydantic import Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -57,6 +58,7 @@ TASK = Task(
     title="Image classification",
     description="Sorts an image into one of the labels that its training data names.",
     modality="image",
+    family=Family.VISION,
     inputs=(Modality.IMAGE,),
     outputs=(Modality.LABEL,),
     architectures=(

@@ -8,6 +8,7 @@ from typing import Any
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -42,6 +43,7 @@ TASK = Task(
     title="Image feature extraction",
     description="Turns an image into a vector, so that alike images lie close together.",
     modality="image",
+    family=Family.VISION,
     inputs=(Modality.IMAGE,),
     outputs=(Modality.VECTOR,),
     architectures=(

@@ -7,6 +7,7 @@ from typing import Any
 from registry.catalog.declaration import (
     GENERATION,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -48,6 +49,7 @@ TASK = Task(
     title="Image and text to text",
     description="Answers questions about images in a conversation, token by token.",
     modality="image",
+    family=Family.MULTIMODAL,
     inputs=(Modality.MESSAGES, Modality.IMAGE),
     outputs=(Modality.TEXT,),
     architectures=("LlavaForConditionalGeneration",),

@@ -23,6 +23,7 @@ from tasks.text_generation.endpoints import (
     read_chat,
     read_completion,
 )
+from tasks.text_generation.responses import ResponsesRequest, read_responses
 from tasks.text_generation.schema import (
     Conversation,
     DpoHyperparameters,
@@ -75,6 +76,12 @@ TASK = Task(
             read_completion,
             request=CompletionRequest,
             summary="OpenAI's older shape: the continuation of one prompt, whole or streamed.",
+        ),
+        Endpoint(
+            "/v1/responses",
+            read_responses,
+            request=ResponsesRequest,
+            summary="OpenAI's newer shape, for text: one message, whole or streamed; not stored.",
         ),
     ),
     sample={

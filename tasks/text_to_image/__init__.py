@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -57,6 +58,7 @@ TASK = Task(
     title="Text to image",
     description="Draws what a prompt describes.",
     modality="text",
+    family=Family.MULTIMODAL,
     inputs=(Modality.TEXT,),
     outputs=(Modality.IMAGE,),
     architectures=("StableDiffusionPipeline",),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -83,6 +84,7 @@ TASK = Task(
     title="Time-series forecasting",
     description="Forecasts the next values of a series, with the range that they will lie in.",
     modality="timeseries",
+    family=Family.DECISIONS,
     inputs=(Modality.SERIES,),
     outputs=(Modality.SERIES,),
     architectures=("PatchTSTForPrediction", "TimesFmModelForPrediction"),

@@ -10,6 +10,7 @@ from pydantic import Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -57,6 +58,7 @@ TASK = Task(
     title="Video classification",
     description="Sorts a short video into one of the labels that its training data names.",
     modality="video",
+    family=Family.VIDEO,
     inputs=(Modality.VIDEO,),
     outputs=(Modality.LABEL,),
     architectures=("VideoMAEForVideoClassification",),

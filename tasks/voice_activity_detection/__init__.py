@@ -7,7 +7,16 @@ import struct
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Playground, Task, Unit
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Family,
+    Metric,
+    Modality,
+    Playground,
+    Task,
+    Unit,
+)
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inference import content_types
 from tasks.voice_activity_detection.endpoints import DetectionRequest, read_detection
@@ -36,6 +45,7 @@ TASK = Task(
     title="Voice activity detection",
     description="Finds the stretches of a recording that hold speech.",
     modality="audio",
+    family=Family.AUDIO,
     inputs=(Modality.AUDIO,),
     outputs=(Modality.SERIES,),
     architectures=("SileroVad",),

@@ -9,6 +9,7 @@ from typing import Any
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -54,6 +55,7 @@ TASK = Task(
         "vectors that can be compared."
     ),
     modality="image",
+    family=Family.MULTIMODAL,
     inputs=(Modality.IMAGE, Modality.TEXT),
     outputs=(Modality.LABEL,),
     architectures=("CLIPModel", "SiglipModel"),

@@ -62,7 +62,7 @@ from workers.jobs.models import Job, JobEvent
 SECRET = "quicksilver-7f3a"
 
 # Belongs to no department: everybody reads it, and only admins change it.
-COMMON = frozenset({"policy", "policy/versions", "review-policies"})
+COMMON = frozenset({"catalog", "policy", "policy/versions", "review-policies"})
 
 # Only ask, though by a body.
 INQUIRIES = ("/api/v1/policy/explain", "/api/v1/policy/who-can")
@@ -268,6 +268,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "audit/filters": company.filter.pk,
         "break-glass": company.break_glass.pk,
         "budgets/limits": company.limit.pk,
+        "catalog": "text-generation",
         "checklist": "oversight",
         "datasets": "docstrings-train",
         "departments": "engineering",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import struct
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.wire import Done
+
+IMAGE = {"type": "input_image", "text": "a cat"}
 
 __all__ = ["stage"]
 
@@ -145,3 +148,59 @@ def test_probes_answer_without_a_key(stage: Stage) -> None:
     assert '\nassay_audit_alarm{alarm="publishing_contradicted"} 0.0\n' in metrics
     forwarded = {"x-forwarded-for": "203.0.113.9"}
     assert httpx.get(f"{stage.url}/metrics", headers=forwarded).status_code == 403
+
+
+def test_a_response_is_answered_whole_and_says_when_it_was_cut(stage: Stage) -> None:
+    stage.deployment()
+    client = stage.client(stage.key())
+    answer = client.responses.create(
+        model="writer", instructions="Be brief.", input="Hi", max_output_tokens=3
+    )
+    assert (answer.output_text, answer.status) == ("Hello there", "completed")
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (5, 3)
+    # An answer can be sent back as history.
+    again = client.responses.create(
+        model="writer",
+        input=[{"role": "user", "content": "Hi"}, *answer.output, {"role": "user", "content": "?"}],  # type: ignore[list-item]
+    )
+    assert again.output_text == "Hello there"
+    first, second = stage.responders[0].requests
+    assert [message["role"] for message in first.inputs["messages"]] == ["system", "user"]
+    assert [message["content"] for message in second.inputs["messages"]] == [
+        "Hi", "Hello there", "?",
+    ]  # fmt: skip
+
+
+def test_a_response_streams_its_events_in_order(stage: Stage) -> None:
+    stage.deployment()
+    with stage.client(stage.key()).responses.stream(model="writer", input="Hi") as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] == "response.completed"
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text == final.output_text == "Hello there"
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": [{"role": "user", "content": [IMAGE]}]}, "input[0].content[0].type"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"store": True}, "store"),
+        ({"temperature": 3}, "temperature"),
+    ],
+)  # fmt: skip
+def test_a_response_that_assay_cannot_give_is_refused_by_name(
+    stage: Stage, more: dict[str, Any], param: str
+) -> None:
+    stage.deployment()
+    answer = stage.post(
+        "/v1/responses", stage.key(), json={"model": "writer", "input": "Hi", **more}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)

@@ -21,14 +21,16 @@ from workers.jobs.models import Job
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 LISTS = (
-    "/", "/models", "/intakes", "/datasets", "/jobs", "/reviews", "/deployments", "/playground",
-    "/keys", "/usage",
+    "/", "/models", "/catalog", "/catalog/text-generation", "/intakes", "/datasets", "/jobs",
+    "/reviews", "/deployments", "/playground", "/keys", "/usage",
 )  # fmt: skip
 # Pinned: a rise is a decision, not an accident. Each asks whether any glass is broken. The first
 # page asks seven contexts, and for alarms and incidents.
 QUERIES = {
     "/": 37,
-    "/models": 8,
+    "/models": 10,
+    "/catalog": 7,
+    "/catalog/text-generation": 9,
     "/intakes": 8,
     "/datasets": 8,
     "/jobs": 8,

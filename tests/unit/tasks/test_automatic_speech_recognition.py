@@ -18,6 +18,7 @@ from assay.local.librivox import recordings
 from assay.local.materials import MaterialsUnavailable
 from assay.local.whisper import whisper_base
 from registry.catalog import get_task
+from tasks.automatic_speech_recognition.schema import Recording, SpeechOptions
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
 from workers.tasks.execution import evaluation_plan
@@ -126,7 +127,7 @@ def test_decoding_says_what_generate_of_transformers_says(engine: Any, tmp_path:
     runner = engine._runner
     items = [
         runner.prepare(
-            "r", {"audio": recording(tmp_path / f"{n}.wav", n)}, {"language": "en"}
+            "r", Recording(audio=recording(tmp_path / f"{n}.wav", n)), SpeechOptions(language="en")
         ).items[0]
         for n in (1, 3, 5)
     ]

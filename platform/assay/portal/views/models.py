@@ -16,6 +16,7 @@ from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.readiness import gate_line
 from assay.portal.series import metric_by_version
 from governance.errors import NotFound
+from governance.people.models import Department
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import TASKS, unavailable_reason
@@ -27,12 +28,18 @@ from registry.evaluations.selectors import (
 )
 from registry.evaluations.services import gate_set
 from registry.versions.models import Model, ModelVersion
-from registry.versions.selectors import model_get, models_visible_to, versions_visible_to
+from registry.versions.selectors import (
+    licenses_visible_to,
+    model_get,
+    models_visible_to,
+    versions_visible_to,
+)
 from registry.versions.services import model_create
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
 
 COMPARED_SHOWN = 200
+MODEL_FILTERS = ("family", "task", "license", "department")
 
 
 class Models(Screen):
@@ -46,19 +53,45 @@ class Models(Screen):
             .annotate(newest=Max("versions__created_at"))
             .order_by("name")
         )
+        asked = {
+            name: self.request.GET.get(name, "").replace("\x00", "")[:80] for name in MODEL_FILTERS
+        }
         wanted = self.request.GET.get("q", "").strip()[:80]
-        task = self.request.GET.get("task", "")
         if wanted:
             rows = rows.filter(name__icontains=wanted)
-        if task in TASKS:
-            rows = rows.filter(task=task)
+        if asked["task"] in TASKS:
+            rows = rows.filter(task=asked["task"])
+        if asked["family"]:
+            tasks = [task.name for task in TASKS.values() if task.family == asked["family"]]
+            rows = rows.filter(task__in=tasks)
+        if asked["license"]:
+            licensed = versions_visible_to(self.actor).filter(licence=asked["license"])
+            rows = rows.filter(pk__in=licensed.order_by().values("model"))
+        if asked["department"]:
+            rows = rows.filter(department__slug=asked["department"])
         return {
             "page": page_of(self.request, rows),
             "q": wanted,
-            "task": task,
-            "tasks": TASKS.values(),
+            "filters": [
+                (name, title, asked[name], choices)
+                for name, title, choices in self.choices()
+                if len(choices) > 1 or asked[name]
+            ],
             "may_create": may_somewhere(self.actor, Action.MODEL_CREATE, kind="model"),
         }
+
+    def choices(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        """Return name, title and choices of each filter."""
+        owners = models_visible_to(self.actor).order_by().values("department")
+        departments = Department.objects.filter(pk__in=owners).order_by("name")
+        titles = sorted((task.name, task.title) for task in TASKS.values())
+        families = sorted({task.family.value for task in TASKS.values()})
+        return [
+            ("family", "Family", [(family, family) for family in families]),
+            ("task", "Task", titles),
+            ("license", "License", [(each, each) for each in licenses_visible_to(self.actor)]),
+            ("department", "Department", list(departments.values_list("slug", "name"))),
+        ]
 
 
 class ModelNew(ActionScreen):
