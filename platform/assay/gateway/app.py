@@ -215,6 +215,7 @@ async def _run(
     limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
     body = await read_body(scope, receive, limit, route.content_types)
     endpoint = await _endpoint(runtime, call, opening, body, media)
+    media.expected = endpoint.takes_media
     if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:
         raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
     if media.received:

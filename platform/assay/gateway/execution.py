@@ -101,7 +101,7 @@ class Execution:
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
-        if self._media.received:
+        if self._media.expected:
             self._inputs, self._units = await self._media.store(self._plan, self._deployment.unit)
         else:
             self._inputs = self._plan.inputs.to_wire()

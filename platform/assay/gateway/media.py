@@ -76,10 +76,15 @@ class MediaDesk:
 
 
 class RequestMedia:
-    """The media of one request. `close` it when the answer has left."""
+    """The media of one request. `close` it when the answer has left.
+
+    Attributes:
+        received: Its body holds one of the few places for large bodies.
+        expected: Its plan may hold media.
+    """
 
     def __init__(self, threads: ThreadPoolExecutor, give_back: Callable[[], None] | None) -> None:
-        self.received = give_back is not None
+        self.received = self.expected = give_back is not None
         self._threads = threads
         self._give_back = give_back
         self._kept: list[MediaReference] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import wave
@@ -22,7 +23,7 @@ from registry.catalog.inputs import Inputs, MediaInput
 from registry.media.store import MediaReference, media_open, media_put
 from tests.unit.assay.gateway_support import Stage, stage
 from workers.references import contains, is_reference, swapped
-from workers.wire import Done
+from workers.wire import Done, InferenceRequest
 
 __all__ = ["stage"]
 
@@ -163,3 +164,26 @@ def test_small_bodies_on_a_shared_path_wait_for_no_place_of_media(
     # There is a place for it, but texts may not be as large as images.
     refused = stage.post("/v1/embeddings", token, json=large)
     assert refused.status_code == 413, refused.text
+
+
+def test_a_small_image_on_a_shared_path_travels_by_reference_and_is_removed(stage: Stage) -> None:
+    seen = []
+
+    def answer(request: InferenceRequest, reply: Any) -> None:
+        references = [MediaReference.from_json(each) for each in request.inputs["images"]]
+        seen.extend(media_open(each).read() for each in references)
+        reply(Done("stop", 0, 0, results=[[0.5], [0.25]], units=2))
+
+    stage.deployment("clip", task="zero-shot-image-classification", behaviour=answer)
+    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    token = stage.key()
+    body = {"model": "clip", "input": ["a bag", {"image": url}]}
+    found = stage.post("/v1/embeddings", token, json=body)
+    assert found.status_code == 200, found.text
+    assert [each["embedding"] for each in found.json()["data"]] == [[0.25], [0.5]]
+    assert found.headers["x-assay-units"] == "2 images"
+    assert seen == [picture()]
+    bad = {"model": "clip", "input": {"image": base64.b64encode(b"no image").decode()}}
+    refused = stage.post("/v1/embeddings", token, json=bad)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "input.image"
