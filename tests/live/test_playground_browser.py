@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from governance.people.models import RoleAssignment
+from registry.catalog import get_task
 from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
@@ -50,4 +51,45 @@ def test_a_person_asks_a_deployment_and_sees_the_answer_without_a_key(
     browser.wait("document.querySelectorAll('.turn-assistant')[1].textContent === 'Hello there'")
     assert person.playground_tokens.count() == 1
     assert browser.run("Object.keys(localStorage).concat(Object.keys(sessionStorage)).length") <= 1
+    assert browser.faults == []
+
+
+CHOOSE = """
+(() => {
+  const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
+  const files = new DataTransfer();
+  files.items.add(new File([bytes], "shirt.png", { type: "image/png" }));
+  const input = document.getElementById("file");
+  input.files = files.files;
+  input.dispatchEvent(new Event("change"));
+})()
+"""
+
+
+def test_an_image_goes_with_a_message_of_a_chat(browser: Browser, stage: Stage) -> None:
+    stage.deployment("eyes", task="image-text-to-text")
+    person = with_password(stage.person)
+    RoleAssignment.objects.create(
+        person=person, role="developer", department=stage.department("engineering")
+    )
+    stage.notify()
+    browser.go(f"{stage.url}/sign-in")
+    browser.fill(email=person.email, password=PASSWORD)
+    browser.press("form[action='/sign-in'] button")
+    browser.go(f"{stage.url}/playground")
+    sample = get_task("image-text-to-text").sample["messages"][0]["content"][0]
+    browser.run(CHOOSE % sample["image_url"]["url"].partition(",")[2])
+    browser.run("document.querySelector('#playground button[type=submit]').click()")
+    browser.wait("document.querySelector('.turn-assistant')?.textContent === 'Hello there'")
+    browser.wait("document.querySelector('.turn-user img') !== null")
+    # Without a file, the next message is text alone; the first one keeps its image.
+    browser.run("document.getElementById('text').value = 'And now?'")
+    browser.run("document.querySelector('#playground button[type=submit]').click()")
+    browser.wait("document.querySelectorAll('.turn-assistant').length === 2")
+    browser.wait("document.querySelectorAll('.turn-assistant')[1].textContent === 'Hello there'")
+    first, second = stage.responders[0].requests
+    text = {"type": "text", "text": "What color is it?"}
+    assert first.inputs["messages"][0]["content"] == [{"type": "image"}, text]
+    assert len(first.inputs["images"]) == len(second.inputs["images"]) == 1
+    assert second.inputs["messages"][-1]["content"] == "And now?"
     assert browser.faults == []

@@ -132,5 +132,10 @@ const playgroundMedia = (() => {
     record(document.getElementById("record"), preview);
   };
 
-  return { setUp, element, encoded, file: () => chosen, clear: () => choose(null, document.getElementById("file-preview")) };
+  const clear = () => {
+    document.getElementById("file").value = "";
+    choose(null, document.getElementById("file-preview"));
+  };
+
+  return { setUp, element, encoded, file: () => chosen, clear };
 })();

@@ -90,6 +90,8 @@
 
   const uses = (ask, name) => ask.body !== null && JSON.stringify(ask.body).includes(`"${name}`);
   const takesFile = (ask) => ask.body === null || uses(ask, "$file");
+  /* A chat may have a file with each message; other requests are nothing without theirs. */
+  const mayTakeFile = (ask) => takesFile(ask) || (ask.streams && ask.accept !== "");
   const takesText = (ask) => ["$text", "$numbers", "$messages"].some((name) => uses(ask, name));
   const lines = () => form.lines.value.split("\n").filter((line) => line.trim());
 
@@ -97,8 +99,11 @@
 
   const bodyFor = async (ask, deployment, text) => {
     if (ask.body === null) return playgroundMedia.file();
-    if (ask.streams) history.push({ role: "user", content: text });
-    const file = takesFile(ask) ? await playgroundMedia.encoded() : {};
+    const message = { role: "user", content: text };
+    if (ask.streams) history.push(message);
+    const file = mayTakeFile(ask) && playgroundMedia.file() ? await playgroundMedia.encoded() : {};
+    const image = { type: "image_url", image_url: { url: file.$file_url } };
+    if (file.$file_url) message.content = [image, { type: "text", text }];
     const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $messages: history, $numbers: numbersIn(ask, text), ...file });
     if (!ask.streams) return JSON.stringify(body);
     const settings = { stream: true, stream_options: { include_usage: true } };
@@ -132,7 +137,7 @@
     const file = playgroundMedia.file();
     if ((takesFile(ask) && !file) || (takesText(ask) && !text)) return;
     const asked = turn("user", takesText(ask) ? text : "");
-    if (takesFile(ask)) asked.append(playgroundMedia.element(file, file.name));
+    if (mayTakeFile(ask) && file) asked.append(playgroundMedia.element(file, file.name));
     const element = turn("assistant", "");
     element.setAttribute("aria-busy", "true");
     const started = performance.now();
@@ -145,6 +150,7 @@
         usage = await readStream(response, element);
         history.push({ role: "assistant", content: element.textContent });
         form.text.value = "";
+        playgroundMedia.clear();
       } else usage = await playgroundResults.show(response, ask.output, element, lines(), numbersIn(ask, text));
       const tokens = usage?.prompt_tokens === undefined ? {} : { "prompt tokens": usage.prompt_tokens, "completion tokens": usage.completion_tokens ?? "–" };
       showFacts({ ...headersOf(response), ...tokens, "time": `${((performance.now() - started) / 1000).toFixed(2)} s` });
@@ -179,7 +185,7 @@
     document.getElementById("file-kinds").textContent = ask.file_kinds;
     document.getElementById("record").hidden = ask.accept !== "audio/*";
     document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
-    const fields = { file: takesFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), messages: ask.streams };
+    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), messages: ask.streams };
     document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
     document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
     const paying = option.dataset.departments.split(" ");
