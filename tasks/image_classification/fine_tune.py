@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.image_classification import TASK, TrainingHyperparameters
-from workers.engines.architectures import UnsupportedModel
+from workers.engines.architectures import UnsupportedModel, is_timm, read_json
 from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
 from workers.trainers.bases import load_base
 from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
@@ -25,6 +25,8 @@ from workers.trainers.protocol import (
 )
 from workers.trainers.training import parse_settings, read_rows
 
+# Names of the last layer: transformers', and those that timm's architectures have.
+HEADS = ("classifier", "fc", "head")
 # Processed images are kept up to this size; beyond it they are read again in every epoch.
 KEPT_BYTES = 2 * 1024**3
 
@@ -62,7 +64,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         progress,
         model=model,
         processor=processor,
-        head=Head(("classifier",), settings.head_factor * settings.learning_rate),
+        head=Head(HEADS, settings.head_factor * settings.learning_rate),
         split=split,
         settings=settings,
         examples=examples,
@@ -83,14 +85,19 @@ def read_labeled(path: Path) -> list[dict[str, Any]]:
 def _model(request: TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
     try:
         processor = load_image_processor(request.base)
+        of_timm = is_timm(read_json(request.base / "config.json"))
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be trained. {error}") from error
     model = load_base(
         request.base,
         TASK.architectures,
+        **({"num_labels": len(labels)} if of_timm else {}),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
+    if of_timm:
+        # timm's configs hold their labels under this name, and it would keep those of the base.
+        model.config.label_names = labels
     return model, processor
 
 

@@ -25,6 +25,39 @@ def test_every_material_is_a_real_file_of_the_kind_that_it_says(found: dict[str,
     assert found["efficientnet"].suffix == ".pth"
 
 
+@pytest.mark.torch
+def test_the_pickle_of_a_real_model_is_refused_and_its_conversion_is_taken_and_sees(
+    found: dict[str, Path], tmp_path: Path
+) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    from assay.local.efficientnet import efficientnet_lite0
+    from registry.catalog import get_task
+    from registry.intake.checks import Limits, check_delivery, check_file
+    from tests.unit.workers.recording import Answer, asked
+    from workers.engines.batch_engine import BatchEngine
+
+    refused = check_file(found["efficientnet"], found["efficientnet"].name)
+    assert not refused.passed
+    assert "is a Python pickle: loading it can run code" in refused.detail
+    folder = efficientnet_lite0(tmp_path / "efficientnet")
+    assert all(each.passed for each in check_delivery(folder, Limits(10**9)))
+    Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "china.png")
+    task = get_task("image-classification")
+    engine = BatchEngine(
+        folder, runner=task.runner, architectures=task.architectures, threads=1, device="cpu"
+    )
+    try:
+        answer = Answer()
+        engine.submit(asked(task.name, "r", {"image": tmp_path / "china.png"}), answer)
+        (labels,) = answer.done().results or []
+    finally:
+        engine.close()
+    assert len(labels) == 1_000
+    assert labels[0]["label"] == "palace"
+
+
 def test_a_full_cache_needs_no_index(
     found: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

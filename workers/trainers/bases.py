@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.engines.loading import check_shards
+from workers.engines.loading import check_shards, model_class
 from workers.trainers.protocol import BadMaterial
 
 
@@ -37,7 +36,7 @@ def load_base(
         check_shards(folder)
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be trained. {error}") from error
-    return getattr(transformers, trained_as(architecture)).from_pretrained(
+    return model_class(trained_as(architecture)).from_pretrained(
         folder,
         local_files_only=True,
         use_safetensors=True,

@@ -399,3 +399,50 @@ def test_images_of_different_sizes_are_measured_by_size(tmp_path: Path) -> None:
         ("medium, 65 to 256 pixels", 2),
         ("large, over 256 pixels", 2),
     ]
+
+
+def test_a_model_of_timm_is_cancelled_resumed_and_keeps_the_labels_of_its_data(
+    digits: tuple[Path, list[dict[str, str]]], tmp_path: Path, progress: Recorder
+) -> None:
+    from tests.unit.tasks.tiny_images import save_tiny
+
+    media, rows = digits
+    base = save_tiny("timm.mobilenetv3_small_100", tmp_path / "base")
+    cut = Recorder(stop_at=9)
+    with pytest.raises(Cancelled):
+        train(base, media, tmp_path, cut, rows[:120], batch_size=16)
+    train(base, media, tmp_path, progress, rows[:120], cut.checkpoints[-1], batch_size=16)
+    output = tmp_path / "output"
+    assert sorted(path.name for path in output.iterdir()) == ["config.json", "model.safetensors"]
+    engine = load(output)
+    try:
+        labels = classify(engine, media / rows[0]["image"])
+    finally:
+        engine.close()
+    assert sorted(each["label"] for each in labels) == [str(digit) for digit in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"architecture": "resnet152"}, "'timm.resnet152' is not one of"),
+        ({"architecture": "hf-hub:someone/model"}, "is not one of"),
+        ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "model_args"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, "auto_map"),
+        ({"pretrained_cfg": {"input_size": [3, 100_000, 100_000]}}, "input size"),
+        ({"pretrained_cfg": {"input_size": "large"}}, "input size"),
+        ({"pretrained_cfg": {"crop_pct": 0.0001}}, "crop_pct"),
+        ({"pretrained_cfg": {"mean": "gray"}}, "config.json cannot be used"),
+    ],
+)
+def test_a_config_of_timm_that_is_not_plain_is_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    from tests.unit.tasks.tiny_images import save_tiny
+    from workers.engines.architectures import UnsupportedModel
+
+    save_tiny("timm.mobilenetv3_small_100", tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UnsupportedModel, match=reason):
+        load(tmp_path)
