@@ -88,10 +88,12 @@ def _model(request: TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
         of_timm = is_timm(read_json(request.base / "config.json"))
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be trained. {error}") from error
+    # timm's configs state the number of labels too.
+    stated: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
     model = load_base(
         request.base,
         TASK.architectures,
-        **({"num_labels": len(labels)} if of_timm else {}),
+        **stated,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
