@@ -115,7 +115,9 @@ class Evaluation:
     `request` turns a dataset row into the inputs and options of one inference request. `score` is
     the dotted name of `(ScoreRequest) -> EvaluationResult`: it gets rows and the runner's results
     and computes the metrics, baselines, slices and samples. With `uses_training_rows` it also
-    gets the rows that the version was trained on, to fit a baseline to them.
+    gets the rows that the version was trained on, to fit a baseline to them. `judge` names a task
+    whose newest trusted model reads the answers for the score, such as speech recognition for
+    speech; the evaluation records which version that was.
     """
 
     score: str
@@ -123,6 +125,7 @@ class Evaluation:
     primary_metric: str
     request: Callable[[dict[str, Any]], tuple[Inputs, Options]]
     uses_training_rows: bool = False
+    judge: str = ""
 
 
 @dataclass(frozen=True, slots=True)

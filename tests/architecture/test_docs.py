@@ -18,6 +18,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = (ROOT / "platform" / "assay" / "settings.py").read_text()
 # Read by processes and commands themselves.
 OUTSIDE_SETTINGS = {
+    "ASSAY_ESPEAK_NG",
     "ASSAY_SERVER",
     "ASSAY_TOKEN",
     "ASSAY_WORKER_CONCURRENCY",

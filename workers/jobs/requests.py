@@ -136,7 +136,7 @@ def evaluate_request(
         InvalidInput: the task is not evaluated, the data do not fit it, or `max_rows` is not
             positive.
         NotFound: version or data may not be seen by the actor.
-        WrongState: the version is recalled.
+        WrongState: the version is recalled, or the task's judge is missing.
         NotPermitted: no right to start jobs in the model's department, or restricted data.
     """
     model = version.model
@@ -166,8 +166,34 @@ def evaluate_request(
             "dataset_name": str(dataset_version),
             "dataset_digest": dataset_version.digest,
             "max_rows": part,
+            **_judge(actor, task),
         },
     )
+
+
+def _judge(actor: Principal, task: Task) -> dict[str, Any]:
+    """Return which version judges the answers, where the task declares a judge.
+
+    It is the newest trusted one that the actor may see and that stands alone.
+
+    Raises:
+        WrongState: there is none.
+    """
+    if task.evaluation is None or not task.evaluation.judge:
+        return {}
+    judge = (
+        versions_visible_to(actor)
+        .filter(model__task=task.evaluation.judge, state=VersionState.TRUSTED, kind__in=BASE_KINDS)
+        .select_related("model")
+        .order_by("-pk")
+        .first()
+    )
+    if judge is None:
+        raise WrongState(
+            f"{task.title} is measured by a model of the task {task.evaluation.judge}, and there "
+            "is none that you may see. Deliver one first."
+        )
+    return {"judge": judge.pk, "judge_name": str(judge), "judge_digest": judge.digest}
 
 
 def _authorize_in(actor: Principal, model: Model, title: str) -> None:

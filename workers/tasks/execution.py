@@ -26,7 +26,7 @@ from registry.intake.checks import Limits
 from registry.intake.models import Intake
 from registry.manifests import Manifest, ManifestFile, build_manifest, copy_verified
 from registry.versions.model_code import known_code
-from registry.versions.models import ModelVersion, VersionKind
+from registry.versions.models import ModelVersion, VersionKind, VersionState
 from workers.engines.model_code import Code, Refused, model_code
 from workers.engines.names import load_name
 from workers.jobs import workspace
@@ -39,6 +39,7 @@ from workers.trainers.protocol import (
     EvaluationPlan,
     EvaluationRequest,
     EvaluationResult,
+    Judge,
     TrainingRequest,
     TrainingResult,
 )
@@ -257,6 +258,7 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         train_file=_data_copy(claim, trained_on, "training data") if trained_on else None,
         media=_media_copy(claim, task, data, *([trained_on] if trained_on else [])),
         max_rows=spec.get("max_rows"),
+        judge=_judge(claim),
     )
     progress.enter("evaluating")
     evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
@@ -270,6 +272,25 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         "intervals": result.intervals,
         "slices": result.slices,
     }
+
+
+def _judge(claim: Claim) -> Judge | None:
+    """Return the judge that was chosen when the job was requested. Raises BadMaterial."""
+    pk = claim.spec.get("judge")
+    if pk is None:
+        return None
+    version = ModelVersion.objects.select_related("model").get(pk=pk)
+    if version.state != VersionState.TRUSTED:
+        raise BadMaterial(f"{version}, which was to judge, is {version.state}. Evaluate again.")
+    task = get_task(version.model.task)
+    return Judge(
+        name=str(version),
+        digest=version.digest,
+        folder=_version_copy(claim, version, "judge"),
+        engine=task.engine,
+        runner=task.runner,
+        architectures=task.architectures,
+    )
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

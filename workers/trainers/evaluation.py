@@ -28,6 +28,7 @@ from workers.trainers.protocol import (
     EvaluationPlan,
     EvaluationRequest,
     EvaluationResult,
+    Judge,
     Progress,
 )
 from workers.wire import Delta, Done, Event, Failed
@@ -49,6 +50,10 @@ class Outcome:
     results: list[Any]
 
 
+# Answers requests, one by one; raises BadMaterial when one is refused.
+Asked = Callable[[Sequence[tuple[Inputs, Options]]], list[Outcome]]
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
     """Everything that a score function gets.
@@ -56,6 +61,7 @@ class ScoreRequest:
     `outcomes` belong to `rows`, one by one. `base_outcomes` are the answers of the untuned base to
     the same rows; None unless the version is an adapter. `train_rows` are the rows that the version
     was trained on, where the task asks for them. Media columns hold `pathlib.Path`s.
+    `judge` asks the model that the task declares as its judge; None where it declares none.
     """
 
     rows: list[dict[str, Any]]
@@ -63,6 +69,7 @@ class ScoreRequest:
     base_outcomes: list[Outcome] | None
     train_rows: list[dict[str, Any]] | None
     progress: Progress
+    judge: Asked | None = None
 
 
 Score = Callable[[ScoreRequest], EvaluationResult]
@@ -111,8 +118,11 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
                 for row in _read_json_lines(request.train_file)
             ],
             progress=progress,
+            judge=None if request.judge is None else _judge(request.judge, progress),
         )
     )
+    if request.judge is not None:
+        result.details["judge"] = {"version": request.judge.name, "digest": request.judge.digest}
     if left_out:
         result.details["rows_left_out"] = left_out
     return result
@@ -138,6 +148,32 @@ def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> 
                 f"The result of row {number + 1} is not of the type that the task declares: "
                 f"{invalid(error)}"
             ) from error
+
+
+def _judge(judge: Judge, progress: Progress) -> Asked:
+    """Return a function that answers requests with the judge; it is loaded for each call alone."""
+
+    def ask(asked: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
+        progress.log(f"{judge.name} judges {len(asked)} answers.")
+        try:
+            engine: Engine = load_name(judge.engine)(
+                judge.folder,
+                architectures=judge.architectures,
+                runner=judge.runner,
+                threads=os.cpu_count() or 1,
+            )
+        except UnsupportedModel as error:
+            raise BadMaterial(f"{judge.name} cannot judge. {error}") from error
+        try:
+            run = _Run(engine, progress, total=len(asked))
+            found = run.answer(asked, None)
+        finally:
+            engine.close()
+        if run.refusal:
+            raise BadMaterial(f"{judge.name} refused an answer. {run.refusal}")
+        return [_answered(each) for each in found]
+
+    return ask
 
 
 def _with_media(row: dict[str, Any], columns: Sequence[str], folder: Path | None) -> dict[str, Any]:

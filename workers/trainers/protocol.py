@@ -85,12 +85,27 @@ class EvaluationPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """A model of another task that reads answers: its verified files, and how it is served.
+
+    `name` and `digest` are those of its version.
+    """
+
+    name: str
+    digest: str
+    folder: Path
+    engine: str
+    runner: str
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRequest:
     """One evaluation. For an adapter `base` is its base's folder, else None.
 
     `train_file` holds the rows that the version was trained on, for scores that fit a baseline to
     them. `media` is the folder of both files' media, by SHA-256. `max_rows` measures the first
-    rows only; all of them when it is None.
+    rows only; all of them when it is None. `judge` reads the answers where the task declares one.
     """
 
     plan: EvaluationPlan
@@ -100,6 +115,7 @@ class EvaluationRequest:
     train_file: Path | None = None
     media: Path | None = None
     max_rows: int | None = None
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True, slots=True)

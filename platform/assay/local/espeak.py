@@ -17,18 +17,22 @@ from assay.local.materials import DEFAULT_FOLDER, MaterialsUnavailable, Say
 _SECONDS = 30
 
 
+def program_path(folder: Path = DEFAULT_FOLDER) -> Path:
+    """Return the path of the machine's own program, or of the one that `espeak_ng` unpacks."""
+    installed = shutil.which("espeak-ng")
+    return Path(installed) if installed else folder / "espeak_ng_program" / "espeak-ng"
+
+
 def espeak_ng(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
     """Return the path of the program.
 
     Raises:
         MaterialsUnavailable: the machine has none, and Debian's (amd64) cannot be fetched or run.
     """
-    if (installed := shutil.which("espeak-ng")) is not None:
-        return Path(installed)
-    target = folder / "espeak_ng_program"
-    program = target / "espeak-ng"
+    program = program_path(folder)
     if program.is_file():
         return program
+    target = program.parent
     binary = fetch_debian("espeak_ng", folder, progress) / "espeak-ng"
     data = fetch_debian("espeak_ng_data", folder, progress)
     (target / "lib").mkdir(parents=True, exist_ok=True)

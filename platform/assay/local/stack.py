@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from assay.database_roles.privileges import MLFLOW, OWNER, ROLES
+from assay.local.espeak import program_path
 from assay.local.services import (
     MLflow,
     Postgres,
@@ -81,6 +82,8 @@ class Stack:
         self._stops.append(self.mlflow.stop)
         self.environment = {
             **os.environ,
+            # Demonstrations of speech fetch it when they begin.
+            "ASSAY_ESPEAK_NG": os.environ.get("ASSAY_ESPEAK_NG") or str(program_path()),
             "ASSAY_ENV": "development",
             "ASSAY_DEMO": "1" if self._demo else "0",
             "ASSAY_DATA_DIR": str(data),

@@ -9,6 +9,7 @@ import pytest
 from governance.errors import InvalidInput, NotFound, WrongState
 from registry.evaluations.models import Gate
 from registry.intake.models import IntakeState
+from registry.versions.models import VersionState
 from tests.unit.workers import company
 from workers.jobs.models import Job
 from workers.jobs.requests import evaluate_request, fine_tune_request, intake_request
@@ -175,6 +176,26 @@ def test_a_task_without_an_evaluator_is_not_evaluated() -> None:
             version=base,
             dataset_version=company.data("texts", "embeddings"),
         )
+
+
+def test_the_newest_trusted_version_of_the_judging_task_is_named_with_its_digest() -> None:
+    speech, hearing = "text-to-speech", "automatic-speech-recognition"
+    voice = company.version(company.model("voice", speech))
+    texts = company.data("texts", speech)
+
+    def evaluate() -> Any:
+        return evaluate_request(actor=company.developer(), version=voice, dataset_version=texts)
+
+    with pytest.raises(WrongState, match="Deliver one first"):
+        evaluate()
+    older = company.version(company.model("small-ear", hearing))
+    newer = company.version(company.model("large-ear", hearing))
+    spec = evaluate().spec
+    assert (spec["judge"], spec["judge_name"]) == (newer.pk, str(newer))
+    assert spec["judge_digest"] == newer.digest
+    newer.state = VersionState.RECALLED
+    newer.save()
+    assert evaluate().spec["judge"] == older.pk
 
 
 class Upload:

@@ -1,0 +1,130 @@
+"""POST /v1/audio/speech in OpenAI's shape, and text to speech in Hugging Face's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, MediaResult, Plan, Rendered
+from registry.catalog.requests import Body, Name, RequestInvalid, Strict, parse
+from tasks.text_to_speech.schema import (
+    AudioFormat,
+    SpeechInputs,
+    SpeechOptions,
+    Speed,
+    SpokenText,
+    Voice,
+)
+
+# OpenAI's client sends none unless it is told to, and then means MP3.
+DEFAULT_FORMAT: Literal["mp3"] = "mp3"
+_CONTENT_TYPES = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "pcm": "audio/pcm",
+}
+# Header of the WAV files that libsndfile writes, up to the samples.
+_WAV_HEADER_BYTES = 44
+
+
+class SpeechRequest(Strict):
+    """The body of POST /v1/audio/speech. `instructions` are OpenAI's, and not honored here."""
+
+    model: Name
+    input: SpokenText
+    voice: Voice
+    response_format: Literal["wav", "flac", "mp3", "opus", "pcm", "aac"] | None = None
+    speed: Annotated[Speed, Field(strict=False)] = 1.0
+    stream_format: Literal["audio", "sse"] | None = None
+    instructions: None = None
+
+
+class GenerationParameters(Strict):
+    """Hugging Face's settings of a generating model; a voice takes none of them."""
+
+
+class Parameters(Strict):
+    """Settings of one request in Hugging Face's shape, and the voice."""
+
+    voice: Voice | None = None
+    speed: Annotated[Speed, Field(strict=False)] = 1.0
+    generation_parameters: GenerationParameters | None = None
+
+
+class TextToSpeechRequest(Strict):
+    """POST /v1/tasks/text-to-speech/{model}, as `huggingface_hub.InferenceClient` sends it."""
+
+    inputs: SpokenText
+    parameters: Parameters | None = None
+
+
+def read_speech(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/audio/speech. Raises RequestInvalid."""
+    request = parse(SpeechRequest, body.data)
+    wanted = request.response_format or DEFAULT_FORMAT
+    if wanted == "aac":
+        raise RequestInvalid(
+            "response_format aac is not supported; use mp3, opus, flac, wav or pcm.",
+            param="response_format",
+            code="unsupported_value",
+        )
+    if request.stream_format == "sse":
+        raise RequestInvalid(
+            "stream_format sse is not supported; leave it out.",
+            param="stream_format",
+            code="unsupported_value",
+        )
+    made: AudioFormat = "wav" if wanted == "pcm" else wanted
+    return _plan(
+        request.model,
+        SpeechInputs(text=request.input, voice=_voice(request.voice)),
+        SpeechOptions(speed=request.speed, format=made),
+        RecordingRenderer(wanted),
+    )
+
+
+def read_text_to_speech(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/tasks/text-to-speech/{model}. Raises RequestInvalid."""
+    request = parse(TextToSpeechRequest, body.data)
+    given = request.parameters or Parameters()
+    return _plan(
+        name,
+        SpeechInputs(text=request.inputs, voice=_voice(given.voice)),
+        SpeechOptions(speed=given.speed, format="flac"),
+        RecordingRenderer("flac"),
+    )
+
+
+def _voice(given: str | None) -> str | None:
+    """Return the voice, or None for the model's first one, which is also called `default`."""
+    return None if given == "default" else given
+
+
+def _plan(
+    model: str, inputs: SpeechInputs, options: SpeechOptions, renderer: RecordingRenderer
+) -> Plan:
+    return Plan(
+        model=model,
+        inputs=inputs,
+        renderer=renderer,
+        tokens=0,
+        prompt_tokens=0,
+        units=len(inputs.text),
+        options=options,
+    )
+
+
+@dataclass(slots=True)
+class RecordingRenderer:
+    """The recording itself, as the whole body."""
+
+    format: str
+
+    def whole(self, answer: Answer) -> Rendered:
+        result: MediaResult = answer.results[0]
+        data = result.data[_WAV_HEADER_BYTES:] if self.format == "pcm" else result.data
+        return Rendered(data, _CONTENT_TYPES[self.format])

@@ -1,0 +1,119 @@
+"""Phonemes of a text, by the program espeak-ng.
+
+espeak-ng is free software under the GPL, which Assay is not. It is no part of the platform and is
+not linked to: it runs as a program of its own, if the machine has one, and gets text and gives text
+through its standard streams. `ASSAY_ESPEAK_NG` names it where it is not on the path.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.protocol import RequestRefused
+
+PROGRAM = "espeak-ng"
+SECONDS = 20
+VOICE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,12}){0,4}")
+# Words up to a pause. A mark inside a number or a name, as in 3.5, is none.
+_CLAUSE = re.compile(r"(?P<words>.+?)(?P<mark>[.!?;:,…]+(?=[\s\"'”’)\]]|$)|$)", re.DOTALL)
+_ENDS = ".!?…"
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Phonemes of a few words, and the mark after them: one of `.,!?;:`, or nothing."""
+
+    phonemes: str
+    mark: str
+
+    @property
+    def ends_sentence(self) -> bool:
+        return self.mark in (".", "!", "?")
+
+
+class Phonemizer:
+    """Turns text into phonemes in one language. Raises UnsupportedModel without espeak-ng."""
+
+    def __init__(self, voice: str) -> None:
+        if not VOICE.fullmatch(voice):
+            raise UnsupportedModel(f"config.json names {voice[:40]!r} as its language.")
+        found = _program()
+        if found is None:
+            raise UnsupportedModel(
+                "This voice needs the program espeak-ng, which this machine does not have. Install "
+                "it (Debian: apt install espeak-ng), or set ASSAY_ESPEAK_NG to its path."
+            )
+        self._command = [found, "-q", "--ipa", "-v", voice, "--stdin"]
+
+    def clauses(self, text: str) -> list[Clause]:
+        """Return the clauses of a text. Raises RequestRefused when it has no words."""
+        parts = [
+            (" ".join(found["words"].split()), found["mark"])
+            for found in _CLAUSE.finditer(text)
+            if any(character.isalnum() for character in found["words"])
+        ]
+        if not parts:
+            raise RequestRefused("The text has no words that can be spoken.")
+        spoken = self._spoken([words for words, _ in parts])
+        return [
+            Clause(phonemes, _mark(mark)) for phonemes, (_, mark) in zip(spoken, parts, strict=True)
+        ]
+
+    def _spoken(self, clauses: list[str]) -> list[str]:
+        """Return the phonemes of each clause. A blank line ends a paragraph, which begins a line of
+        the output; where the lines do not add up, each clause is asked for by itself."""
+        if len(clauses) > 1:
+            lines = self._run("\n\n".join(clauses))
+            if len(lines) == len(clauses):
+                return lines
+        return [" ".join(self._run(clause)) for clause in clauses]
+
+    def _run(self, text: str) -> list[str]:
+        try:
+            output = _output(self._command, text)
+        except (subprocess.SubprocessError, OSError) as error:
+            raise RequestRefused(
+                "The text could not be turned into phonemes; try a shorter one.", status=503
+            ) from error
+        lines = output.decode("utf-8", "replace").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+
+
+def espeak_speech(text: str) -> bytes | None:
+    """Return a WAV file of the text in espeak-ng's own voice; None where it cannot be had."""
+    if (program := _program()) is None:
+        return None
+    try:
+        return _output([program, "-v", "en-us", "--stdout", "--stdin"], text)
+    except (subprocess.SubprocessError, OSError):
+        return None
+
+
+def _program() -> str | None:
+    return shutil.which(os.environ.get("ASSAY_ESPEAK_NG") or PROGRAM)
+
+
+def _output(command: list[str], text: str) -> bytes:
+    return subprocess.run(
+        command,
+        input=text.encode("utf-8", "replace"),
+        capture_output=True,
+        timeout=SECONDS,
+        check=True,
+        env={"LANG": "C.UTF-8", "PATH": os.defpath},
+    ).stdout
+
+
+def _mark(given: str) -> str:
+    """Return the one mark that voices know: the strongest of several."""
+    for mark in "?!":
+        if mark in given:
+            return mark
+    if any(each in given for each in _ENDS):
+        return "."
+    return given[:1]

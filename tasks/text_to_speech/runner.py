@@ -1,0 +1,197 @@
+"""Serve a Piper voice (VITS) by onnxruntime: phonemes in, samples out, sentence by sentence."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from scipy.signal import resample_poly
+
+from tasks.text_to_speech.phonemes import Clause, Phonemizer
+from tasks.text_to_speech.schema import SpeechInputs, SpeechOptions
+from workers.engines.architectures import UnsupportedModel, architecture_of, read_json
+from workers.engines.onnx_session import load_session
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Item, MediaOutput, Prepared
+
+# What OpenAI's `pcm` has, and one of the rates that Opus takes.
+RATE = 24_000
+PAUSE_S = 0.25
+# Of one sentence; attention grows with their square.
+MAX_PHONEMES = 1_000
+_WRITTEN = {
+    "wav": ("WAV", "PCM_16", "audio/wav"),
+    "flac": ("FLAC", "PCM_16", "audio/flac"),
+    "mp3": ("MP3", "MPEG_LAYER_III", "audio/mpeg"),
+    "opus": ("OGG", "OPUS", "audio/ogg"),
+}
+_PAD, _START, _END = "_", "^", "$"
+
+
+@dataclass(frozen=True, slots=True)
+class _Speech:
+    """Phonemes of each sentence, as the numbers that the network knows."""
+
+    sentences: list[list[int]]
+    options: SpeechOptions
+
+
+class PiperRunner:
+    """Returns one recording of the text."""
+
+    limits = BatchLimits(items=4, size=4)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        architecture_of(folder, architectures)
+        config = read_json(folder / "config.json")
+        self._voices = _voices(config)
+        self._ids = _phoneme_ids(config)
+        self._rate = _number(config, ("audio", "sample_rate"), 8_000, 48_000)
+        self._noise = _number(config, ("inference", "noise_scale"), 0, 2)
+        self._length = _number(config, ("inference", "length_scale"), 0.1, 10)
+        self._noise_w = _number(config, ("inference", "noise_w"), 0, 2)
+        self._phonemizer = Phonemizer(str(_at(config, ("espeak", "voice"))))
+        self._session = load_session(
+            folder / "model.onnx",
+            {"input": "int64", "input_lengths": "int64", "scales": "float"},
+            "output",
+        )
+
+    def prepare(self, request_id: str, inputs: SpeechInputs, options: SpeechOptions) -> Prepared:
+        if inputs.voice is not None and inputs.voice not in self._voices:
+            raise RequestRefused(
+                f"voice is {inputs.voice!r}; this model speaks as {', '.join(self._voices)}."
+            )
+        clauses = self._phonemizer.clauses(inputs.text)
+        item = Item(_Speech(self._sentences(clauses), options))
+        return Prepared(items=[item], units=len(inputs.text))
+
+    def collate(self, items: Sequence[Item]) -> list[_Speech]:
+        return [item.payload for item in items]
+
+    def run(self, batch: list[_Speech]) -> list[np.ndarray]:
+        """Return the samples of each text."""
+        pause = np.zeros(int(PAUSE_S * self._rate), np.float32)
+        spoken = []
+        for speech in batch:
+            parts = [
+                part
+                for sentence in speech.sentences
+                for part in (self._samples(sentence, speech.options.speed), pause)
+            ]
+            spoken.append(np.concatenate(parts[:-1]))
+        return spoken
+
+    def split(self, output: list[np.ndarray], items: Sequence[Item]) -> list[Any]:
+        return [
+            _recording(samples, self._rate, item.payload.options.format)
+            for samples, item in zip(output, items, strict=True)
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing: phonemes take milliseconds."""
+
+    def close(self) -> None:
+        """Do nothing: the runner holds the model alone."""
+
+    def _sentences(self, clauses: list[Clause]) -> list[list[int]]:
+        """Return the numbers of each sentence; one that is too long ends at a clause."""
+        found: list[list[int]] = []
+        now: list[int] = []
+        for clause in clauses:
+            ids = [self._ids[c] for c in clause.phonemes + clause.mark if c in self._ids]
+            for start in range(0, len(ids), MAX_PHONEMES):
+                piece = ids[start : start + MAX_PHONEMES]
+                if len(now) + len(piece) > MAX_PHONEMES:
+                    found.append(now)
+                    now = []
+                now = [*now, *([self._ids[" "]] if now and " " in self._ids else []), *piece]
+            if clause.ends_sentence and now:
+                found.append(now)
+                now = []
+        found += [now] if now else []
+        if not found:
+            raise RequestRefused("The text has no words that this voice can speak.")
+        return found
+
+    def _samples(self, sentence: list[int], speed: float) -> np.ndarray:
+        pad = self._ids[_PAD]
+        ids = [self._ids[_START], pad]
+        for each in sentence:
+            ids += [each, pad]
+        ids.append(self._ids[_END])
+        scales = [self._noise, self._length / speed, self._noise_w]
+        (output,) = self._session.run(
+            ["output"],
+            {
+                "input": np.array([ids], np.int64),
+                "input_lengths": np.array([len(ids)], np.int64),
+                "scales": np.array(scales, np.float32),
+            },
+        )
+        return np.asarray(output, np.float32).reshape(-1)
+
+
+def _recording(samples: np.ndarray, rate: int, form: str) -> MediaOutput:
+    shared = np.gcd(RATE, rate)
+    samples = resample_poly(samples, RATE // shared, rate // shared)
+    samples = np.clip(np.nan_to_num(samples), -1, 1)
+    kind, subtype, content_type = _WRITTEN[form]
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, RATE, format=kind, subtype=subtype)
+    return MediaOutput(stream.getvalue(), content_type, {"seconds": round(len(samples) / RATE, 3)})
+
+
+def _at(config: dict[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = config
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _number(config: dict[str, Any], path: tuple[str, ...], least: float, most: float) -> Any:
+    value = _at(config, path)
+    if type(value) not in (int, float) or not least <= value <= most:
+        raise UnsupportedModel(
+            f"config.json must state {'.'.join(path)} from {least} to {most}; it has {value!r:.40}."
+        )
+    return value
+
+
+def _voices(config: dict[str, Any]) -> list[str]:
+    voices = config.get("voices")
+    if (
+        not isinstance(voices, list)
+        or len(voices) != 1
+        or not all(isinstance(name, str) and 1 <= len(name) <= 100 for name in voices)
+    ):
+        raise UnsupportedModel("config.json must name one voice in a list, voices.")
+    return voices
+
+
+def _phoneme_ids(config: dict[str, Any]) -> dict[str, int]:
+    """Return the number of each phoneme, as Piper's `phoneme_id_map` has it."""
+    stated = config.get("phoneme_id_map")
+    if not isinstance(stated, dict) or len(stated) > 1_000:
+        raise UnsupportedModel("config.json must hold a phoneme_id_map.")
+    found: dict[str, int] = {}
+    for phoneme, ids in stated.items():
+        if not isinstance(ids, list) or len(ids) != 1 or type(ids[0]) is not int or ids[0] < 0:
+            raise UnsupportedModel(f"phoneme_id_map must give {phoneme[:20]!r} one number.")
+        found[phoneme] = ids[0]
+    if missing := [mark for mark in (_PAD, _START, _END) if mark not in found]:
+        raise UnsupportedModel(f"phoneme_id_map lacks {missing[0]!r}.")
+    return found

@@ -1,0 +1,39 @@
+"""Types of text to speech: dataset rows, inputs and options. A result is a recording."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.inputs import Inputs, Options
+
+# OpenAI's bounds.
+MAX_CHARACTERS = 4_096
+SpokenText = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
+Voice = Annotated[str, Field(min_length=1, max_length=100)]
+Speed = Annotated[float, Field(ge=0.25, le=4.0)]
+# What libsndfile writes. `pcm` is the samples of a WAV file, which the endpoint takes out.
+AudioFormat = Literal["wav", "flac", "mp3", "opus"]
+
+
+class Sentence(BaseModel):
+    """One text to be spoken."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: SpokenText
+
+
+class SpeechInputs(Inputs):
+    """One text. Without a `voice` the model's first one speaks."""
+
+    text: SpokenText
+    voice: Voice | None = None
+
+
+class SpeechOptions(Options):
+    """`speed` 1 is the model's own; `format` is that of the recording."""
+
+    speed: Speed = 1.0
+    format: AudioFormat = "wav"

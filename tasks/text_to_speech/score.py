@@ -1,0 +1,136 @@
+"""Score a voice by a round trip: a speech recognizer, the task's judge, writes down what it hears.
+
+Word and character error rates are between the text and what was heard, so the recognizer's own
+errors count too. The baseline is the same round trip with espeak-ng's own voice, which has been the
+plain choice for decades; or with silence, where the program is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import soundfile
+
+from tasks.automatic_speech_recognition.schema import Recording, SpeechOptions
+from tasks.automatic_speech_recognition.score import count_errors, transcript
+from tasks.text_to_speech.phonemes import espeak_speech
+from workers.engines.runner import MediaOutput
+from workers.trainers.evaluation import Asked, ScoreRequest
+from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.slices import by_length
+from workers.trainers.uncertainty import bootstrap
+
+PLAIN_VOICE = "espeak-ng’s own voice"
+SILENCE = "silence"
+SAMPLES = 8
+SHOWN_CHARACTERS = 300
+# Of one recording in the evaluation, in base64.
+SOUND_CHARACTERS = 120_000
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return WER and CER of the round trip, with intervals from drawing texts again.
+
+    Raises:
+        BadMaterial: the texts hold no words, or the judge cannot hear.
+        Cancelled: `request.progress` said so.
+    """
+    if request.judge is None:
+        raise BadMaterial("The score needs a speech recognizer as its judge.")
+    texts = [row["text"] for row in request.rows]
+    spoken = [_output(outcome.results[0]) for outcome in request.outcomes]
+    heard = _heard(request.judge, [output.data for output in spoken])
+    words, characters = _errors(texts, heard)
+    if not words.lengths.sum():
+        raise BadMaterial("The test data's texts hold no words.")
+    plain = _plain(request, texts)
+    name = SILENCE if plain is None else PLAIN_VOICE
+    plain_words, plain_characters = _errors(texts, plain or [""] * len(texts))
+    metrics = {"wer": words.rate(), "cer": characters.rate()}
+    baseline = {"wer": plain_words.rate(), "cer": plain_characters.rate()}
+    count = len(texts)
+    return EvaluationResult(
+        metrics=metrics,
+        baseline=baseline,
+        baseline_name=name,
+        sample_size=count,
+        details={
+            "samples": [
+                {
+                    "input": text[:SHOWN_CHARACTERS],
+                    "expected": text[:SHOWN_CHARACTERS],
+                    "output": f"Heard: {got[:SHOWN_CHARACTERS]}",
+                    **_sound(output),
+                }
+                for text, got, output in zip(
+                    texts[:SAMPLES], heard[:SAMPLES], spoken[:SAMPLES], strict=True
+                )
+            ],
+            "baselines": [{"name": name, "metrics": baseline, "trained_on": 0}],
+        },
+        intervals={
+            "metrics": {
+                "wer": bootstrap(metrics["wer"], words.rate, count),
+                "cer": bootstrap(metrics["cer"], characters.rate, count),
+            },
+            "baseline": {
+                "wer": bootstrap(baseline["wer"], plain_words.rate, count),
+                "cer": bootstrap(baseline["cer"], plain_characters.rate, count),
+            },
+        },
+        slices=[
+            {
+                "by": part.by,
+                "name": part.name,
+                "n": len(part.rows),
+                "metric": "wer",
+                "value": words.rate(part.rows),
+                "baseline": plain_words.rate(part.rows),
+            }
+            for part in by_length(texts)
+        ],
+    )
+
+
+def _output(result: Any) -> MediaOutput:
+    if not isinstance(result, MediaOutput):
+        raise BadMaterial("The voice returned something other than a recording.")
+    return result
+
+
+def _heard(judge: Asked, recordings: list[bytes]) -> list[str]:
+    asked = [(Recording(audio=io.BytesIO(data)), SpeechOptions()) for data in recordings]
+    return [transcript(outcome) for outcome in judge(asked)]
+
+
+def _plain(request: ScoreRequest, texts: list[str]) -> list[str] | None:
+    """Return what is heard when espeak-ng itself speaks the texts; None without the program."""
+    recordings = []
+    for text in texts:
+        if request.progress.should_stop():
+            raise Cancelled
+        if (data := espeak_speech(text)) is None:
+            request.progress.log("There is no espeak-ng to compare with.")
+            return None
+        recordings.append(data)
+    return _heard(request.judge, recordings) if request.judge is not None else None
+
+
+def _errors(texts: list[str], heard: list[str]) -> tuple[Any, Any]:
+    return (
+        count_errors(texts, heard, characters=False),
+        count_errors(texts, heard, characters=True),
+    )
+
+
+def _sound(output: MediaOutput) -> dict[str, str]:
+    """Return the recording, made small, for a player on the review page; nothing if it is long."""
+    samples, rate = soundfile.read(io.BytesIO(output.data), dtype="float32")
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format="OGG", subtype="OPUS")
+    encoded = base64.b64encode(stream.getvalue()).decode("ascii")
+    if len(encoded) > SOUND_CHARACTERS:
+        return {}
+    return {"output_audio": f"data:audio/ogg;base64,{encoded}"}
