@@ -117,3 +117,34 @@ def test_an_image_is_classified_metered_and_forgotten_and_bad_ones_are_refused(
     used = UsageRecord.objects.filter(outcome="ok").values_list("unit", "units")
     assert list(used) == [("images", 1), ("images", 1)]
     until(lambda: stored() == [])
+
+
+def test_a_text_is_spoken_for_unmodified_clients_and_metered_in_characters(
+    serve: Callable[..., httpx.Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import soundfile
+    from huggingface_hub import InferenceClient
+    from openai import BadRequestError, OpenAI
+
+    from tests.unit.tasks.test_text_to_speech import save_voice, stand_in
+
+    monkeypatch.setenv("ASSAY_ESPEAK_NG", str(stand_in(tmp_path)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    http = serve("text-to-speech", "voice", save_voice(tmp_path / "model"))
+    token = http.headers["authorization"].removeprefix("Bearer ")
+    client = OpenAI(base_url=f"{http.base_url}/v1", api_key=token, max_retries=0)
+    for form, name in (("mp3", "MP3"), ("opus", "OGG"), ("wav", "WAV")):
+        spoken = client.audio.speech.create(
+            model="voice", voice="joe", input="good day", response_format=form
+        ).read()
+        assert soundfile.info(io.BytesIO(spoken)).format == name
+    pcm = client.audio.speech.create(
+        model="voice", voice="joe", input="good day", response_format="pcm"
+    )
+    assert len(pcm.read()) == soundfile.info(io.BytesIO(spoken)).frames * 2
+    with pytest.raises(BadRequestError, match="speaks as joe"):
+        client.audio.speech.create(model="voice", voice="alloy", input="good day")
+    generic = InferenceClient(model=f"{http.base_url}/v1/tasks/text-to-speech/voice", token=token)
+    assert generic.text_to_speech("good day")[:4] == b"fLaC"
+    until(lambda: UsageRecord.objects.filter(units=8).count() == 5)
+    until(lambda: stored() == [])

@@ -83,12 +83,17 @@ def save_voice(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for espeak-ng, which is no part of Assay."""
-    path = tmp_path / "espeak-ng"
+def stand_in(folder: Path) -> Path:
+    """Write a stand-in for espeak-ng, which is no part of Assay; return its path."""
+    path = folder / "espeak-ng"
     path.write_text(STAND_IN)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = stand_in(tmp_path)
     monkeypatch.setenv("ASSAY_ESPEAK_NG", str(path))
     return path
 
