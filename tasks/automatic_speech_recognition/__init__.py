@@ -22,8 +22,10 @@ from registry.catalog.inference import content_types
 from tasks.automatic_speech_recognition.endpoints import (
     SpeechRequest,
     TranscriptionRequest,
+    TranslationRequest,
     read_speech,
     read_transcription,
+    read_translation,
 )
 from tasks.automatic_speech_recognition.schema import (
     Recording,
@@ -68,6 +70,14 @@ TASK = Task(
             takes_media=True,
             request=TranscriptionRequest,
             summary="OpenAI's shape: a form with `file`; JSON, text, SRT or VTT comes back.",
+        ),
+        Endpoint(
+            "/v1/audio/translations",
+            read_translation,
+            content_types=("multipart/form-data",),
+            takes_media=True,
+            request=TranslationRequest,
+            summary="OpenAI's shape: as transcriptions, but the text comes back in English.",
         ),
         Endpoint(
             "/v1/tasks/automatic-speech-recognition",

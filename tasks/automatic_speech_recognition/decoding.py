@@ -54,7 +54,9 @@ class WhisperDecoder:
             self._end = int(given.eos_token_id)
             multilingual = bool(getattr(given, "is_multilingual", False))
             languages = dict(given.lang_to_id) if multilingual else {}
-            self._task = [int(given.task_to_id["transcribe"])] if multilingual else []
+            tasks = dict(given.task_to_id) if multilingual else {}
+            self._task = [int(tasks["transcribe"])] if multilingual else []
+            self._translate = [int(tasks["translate"])] if "translate" in tasks else []
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UnsupportedModel(
                 "generation_config.json lacks what Whisper's decoding needs: no_timestamps_token_id"
@@ -66,7 +68,8 @@ class WhisperDecoder:
         self._no_speech = no_timestamps - 1
         self.timestamp_begin = no_timestamps + 1
         vocabulary = int(model.config.vocab_size)
-        ids = [self._start, self._end, *self._codes, *self._task, self.timestamp_begin]
+        ids = [self._start, self._end, *self._codes, *self._task, *self._translate]
+        ids.append(self.timestamp_begin)
         if not all(0 <= number < vocabulary for number in ids):
             raise UnsupportedModel("generation_config.json names tokens outside the vocabulary.")
         begin = 1 + len(self._task) * 2
@@ -85,8 +88,21 @@ class WhisperDecoder:
         """Codes of the languages that it knows."""
         return set(self._numbers) or {"en"}
 
-    def decode(self, features: Tensor, language: str | None, temperature: float) -> list[Decoded]:
-        """Return what was heard in each window; the language is detected when it is None."""
+    @property
+    def translates(self) -> bool:
+        """Whether it can write in English what is said in another language."""
+        return bool(self._translate)
+
+    def decode(
+        self,
+        features: Tensor,
+        language: str | None,
+        temperature: float,
+        *,
+        translate: bool = False,
+    ) -> list[Decoded]:
+        """Return what was heard in each window, or its translation into English; the language is
+        detected when it is None."""
         heard = self._model.model.encoder(features).last_hidden_state
         start = torch.full((len(features), 1), self._start, device=features.device)
         first = self._logits(start, heard, None)
@@ -96,7 +112,8 @@ class WhisperDecoder:
         if self._numbers:
             numbers = self._languages(first, language)
             codes = [self._codes[number] for number in numbers]
-            task = torch.tensor([[number, *self._task] for number in numbers])
+            wanted = self._translate if translate else self._task
+            task = torch.tensor([[number, *wanted] for number in numbers])
             ids = torch.cat([start, task.to(start.device)], dim=1)
         tokens, logprobs = self._generate(ids, heard, temperature)
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +23,7 @@ from tasks.automatic_speech_recognition.schema import (
     Temperature,
 )
 
+Form = TypeVar("Form", bound=BaseModel)
 # Fields that come several times, as OpenAI's client names them.
 _LISTS = "[]"
 
@@ -46,10 +47,44 @@ class TranscriptionRequest(BaseModel):
     chunking_strategy: None = None
 
 
+class TranslationRequest(BaseModel):
+    """The text fields of POST /v1/audio/translations; the text that comes back is in English."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Name
+    response_format: ResponseFormat = "json"
+    temperature: Temperature = 0.0
+    user: User | None = None
+    prompt: None = None
+
+
 def read_transcription(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/audio/transcriptions. Raises RequestInvalid."""
+    request, audio = _form(body, TranscriptionRequest)
+    return _plan(
+        request.model,
+        audio,
+        TranscriptionRenderer(request.response_format, request.temperature),
+        SpeechOptions(language=request.language, temperature=request.temperature),
+    )
+
+
+def read_translation(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/audio/translations. Raises RequestInvalid."""
+    request, audio = _form(body, TranslationRequest)
+    return _plan(
+        request.model,
+        audio,
+        TranscriptionRenderer(request.response_format, request.temperature, translated=True),
+        SpeechOptions(temperature=request.temperature, translate=True),
+    )
+
+
+def _form(body: Body, schema: type[Form]) -> tuple[Form, MediaInput]:
+    """Return the fields of a form, and its one file. Raises RequestInvalid."""
     form = parse_form(body)
-    request = _fields(form.fields)
+    request = _fields(form.fields, schema)
     if unknown := sorted(set(form.files) - {"file"}):
         raise RequestInvalid(
             f"Unrecognized file supplied: {unknown[0][:80]}.",
@@ -65,15 +100,10 @@ def read_transcription(body: Body, request_id: str, name: str) -> Plan:
         )
     if not data:
         raise RequestInvalid("file is empty; send a recording.", param="file")
-    return _plan(
-        request.model,
-        MediaInput("audio", data, "file"),
-        TranscriptionRenderer(request.response_format, request.temperature),
-        SpeechOptions(language=request.language, temperature=request.temperature),
-    )
+    return request, MediaInput("audio", data, "file")
 
 
-def _fields(given: dict[str, list[str]]) -> TranscriptionRequest:
+def _fields(given: dict[str, list[str]], schema: type[Form]) -> Form:
     fields: dict[str, Any] = {}
     for name, values in given.items():
         if name.endswith(_LISTS):
@@ -83,7 +113,7 @@ def _fields(given: dict[str, list[str]]) -> TranscriptionRequest:
         else:
             fields[name] = [values[0]] if name == "timestamp_granularities" else values[0]
     try:
-        return TranscriptionRequest.model_validate(fields)
+        return schema.model_validate(fields)
     except ValidationError as error:
         raise invalid(error) from None
 

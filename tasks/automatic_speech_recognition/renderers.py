@@ -25,6 +25,7 @@ class TranscriptionRenderer:
 
     response_format: ResponseFormat
     temperature: float
+    translated: bool = False
 
     def whole(self, answer: Answer) -> dict[str, Any] | Rendered:
         windows = answer.results
@@ -39,8 +40,8 @@ class TranscriptionRenderer:
         if self.response_format == "vtt":
             return Rendered(_vtt(_segments(windows)).encode(), "text/vtt; charset=utf-8")
         return {
-            "task": "transcribe",
-            "language": windows[0]["language_name"],
+            "task": "translate" if self.translated else "transcribe",
+            "language": "english" if self.translated else windows[0]["language_name"],
             "duration": windows[-1]["end"],
             "text": text,
             "segments": [

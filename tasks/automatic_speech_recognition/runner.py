@@ -39,6 +39,7 @@ class _Settings:
 
     language: str | None
     temperature: float
+    translate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,9 @@ class SpeechRunner:
 
     def run(self, batch: tuple[Tensor, _Settings]) -> list[Decoded]:
         features, settings = batch
-        return self._decoder.decode(features, settings.language, settings.temperature)
+        return self._decoder.decode(
+            features, settings.language, settings.temperature, translate=settings.translate
+        )
 
     def split(self, output: list[Decoded], items: Sequence[Item]) -> list[Any]:
         return [
@@ -138,7 +141,9 @@ class SpeechRunner:
             raise RequestRefused(
                 f"language is {language!r}, which this model does not know; it knows: {some}."
             )
-        return _Settings(language, options.temperature)
+        if options.translate and not self._decoder.translates:
+            raise RequestRefused("This model cannot translate; it transcribes alone.")
+        return _Settings(language, options.temperature, options.translate)
 
 
 def _check_features(folder: Path) -> None:

@@ -30,10 +30,12 @@ class Recording(Inputs):
 
 
 class SpeechOptions(Options):
-    """The language is detected when it is None; temperature 0 takes the likeliest token."""
+    """The language is detected when it is None; temperature 0 takes the likeliest token. With
+    `translate` the text is in English, whatever is spoken."""
 
     language: Language | None = None
     temperature: Temperature = 0.0
+    translate: bool = False
 
 
 class Window(TypedDict):

@@ -121,14 +121,16 @@ def test_a_recording_has_the_same_transcript_alone_and_in_a_batch(
         assert [each["language"] for each in together] == [each["language"] for each in alone]
 
 
-def test_decoding_says_what_generate_of_transformers_says(engine: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["transcribe", "translate"])
+def test_decoding_says_what_generate_of_transformers_says(
+    engine: Any, tmp_path: Path, task: str
+) -> None:
     import torch
 
+    options = SpeechOptions(language="en", translate=task == "translate")
     runner = engine._runner
     items = [
-        runner.prepare(
-            "r", Recording(audio=recording(tmp_path / f"{n}.wav", n)), SpeechOptions(language="en")
-        ).items[0]
+        runner.prepare("r", Recording(audio=recording(tmp_path / f"{n}.wav", n)), options).items[0]
         for n in (1, 3, 5)
     ]
     with torch.inference_mode():
@@ -138,16 +140,33 @@ def test_decoding_says_what_generate_of_transformers_says(engine: Any, tmp_path:
             batch[0],
             attention_mask=torch.ones(batch[0].shape[::2]),
             language="en",
-            task="transcribe",
+            task=task,
             return_timestamps=True,
             max_new_tokens=17,
         ).tolist()
     # Random weights never end; `generate` then goes back to the last time that it heard.
-    special = {50_257, 50_258, 50_259, 50_359}
+    special = {50_257, 50_258, 50_259, 50_358, 50_359}
     for each, row in zip(ours, theirs, strict=True):
         tokens = [token for token in row if token not in special]
         assert each.tokens[:7] == tokens[:7]
     assert all(each.avg_logprob < 0 <= each.no_speech_prob <= 1 for each in ours)
+
+
+def test_a_model_that_only_transcribes_says_so(tiny: Path, tmp_path: Path) -> None:
+    from workers.engines.batch_engine import BatchEngine
+
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    generation = json.loads((folder / "generation_config.json").read_text())
+    del generation["task_to_id"]["translate"]
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    engine = BatchEngine(folder, runner=TASK.runner, architectures=TASK.architectures, threads=1)
+    try:
+        path = recording(tmp_path / "a.wav", 1)
+        assert transcribe(engine, path).units == 1
+        with pytest.raises(RequestRefused, match="cannot translate"):
+            transcribe(engine, path, translate=True)
+    finally:
+        engine.close()
 
 
 def test_long_recordings_are_cut_into_windows_and_metered_in_seconds(

@@ -18,7 +18,7 @@ from tasks.automatic_speech_recognition.schema import SpeechOptions
 from tests.unit.tasks.serving import served
 
 TASK = get_task("automatic-speech-recognition")
-FORM, RAW = TASK.endpoints
+FORM, TRANSLATION, RAW = TASK.endpoints
 AUDIO = base64.b64decode(TASK.sample["inputs"])
 
 
@@ -130,6 +130,37 @@ def test_fields_that_are_wrong_are_refused(fields: list[tuple[str, str]], reason
 def test_forms_that_are_wrong_are_refused(body: Body, reason: str) -> None:
     with pytest.raises(RequestInvalid, match=reason):
         FORM.read(body, "req_1", "")
+
+
+def test_a_translation_takes_no_language() -> None:
+    fields = [("model", "scribe"), ("temperature", "0.4")]
+    plan = TRANSLATION.plan(form(fields, [("file", AUDIO)]), "req_1", "")
+    assert plan.options == SpeechOptions(temperature=0.4, translate=True)
+    for wrong, reason in ((("language", "de"), "language"), (("prompt", "x"), "not supported")):
+        with pytest.raises(RequestInvalid, match=reason):
+            TRANSLATION.plan(form([*fields, wrong], [("file", AUDIO)]), "req_1", "")
+
+
+# OpenAI marks its method as deprecated.
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+@pytest.mark.parametrize("response_format", ["json", "text", "verbose_json"])
+def test_the_openai_client_reads_translations(response_format: Any) -> None:
+    from openai import OpenAI
+
+    with served(TRANSLATION, ANSWER) as (url, plans):
+        client = OpenAI(
+            base_url=f"{url}/v1", api_key="key", _strict_response_validation=True, max_retries=0
+        )
+        found: Any = client.audio.translations.create(
+            file=("a.wav", AUDIO), model="scribe", response_format=response_format
+        )
+    assert plans[0].options == SpeechOptions(translate=True)
+    if response_format == "text":
+        assert found == f"{TEXT}\n"
+        return
+    assert found.text == TEXT
+    if response_format == "verbose_json":
+        assert (found.language, found.duration, len(found.segments)) == ("english", 31.2, 3)
 
 
 @pytest.mark.parametrize("response_format", ["json", "text", "srt", "vtt", "verbose_json"])
