@@ -60,12 +60,14 @@ class ChatMessage(Inputs):
 class GenerationInputs(Inputs):
     """A conversation, which the model's chat template turns into a prompt, or the prompt itself.
 
-    `images` are those of all messages, in the order of their places.
+    `images` are those of all messages, in the order of their places. With `suffix`, the text
+    between prompt and suffix is generated.
     """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)] | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = None
     images: list[ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
+    suffix: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = None
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -74,6 +76,8 @@ class GenerationInputs(Inputs):
         places = sum(message.images for message in self.messages or ())
         if places != len(self.images):
             raise ValueError(f"the messages have {places} places for {len(self.images)} images")
+        if self.suffix is not None and self.prompt is None:
+            raise ValueError("a suffix needs a prompt")
         return self
 
 
@@ -81,7 +85,8 @@ class SamplingOptions(Options):
     """How tokens are drawn; the defaults are OpenAI's.
 
     `max_tokens` None stands for as many as are sensible. `reference` is a given answer whose
-    likelihood is measured beside the generation; only evaluations set it.
+    likelihood is measured beside the generation, with that of the end of the answer if
+    `reference_ends`; only evaluations set it.
     """
 
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
@@ -90,3 +95,4 @@ class SamplingOptions(Options):
     stop: list[StopText] = Field(default_factory=list, max_length=MAX_STOPS)
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     reference: Annotated[str, Field(max_length=1_000_000)] | None = None
+    reference_ends: bool = True

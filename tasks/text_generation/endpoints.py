@@ -157,7 +157,7 @@ class CompletionRequest(_Generation):
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
     logprobs: None = None
-    suffix: None = None
+    suffix: Text | None = None
 
     @property
     def token_limit(self) -> int:
@@ -189,10 +189,11 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
 def read_completion(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/completions. Raises RequestInvalid."""
     request = parse(CompletionRequest, body.data)
-    prompt_tokens = estimate_tokens([request.prompt])
+    suffix = request.suffix or None
+    prompt_tokens = estimate_tokens([request.prompt, suffix or ""])
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(prompt=request.prompt),
+        inputs=GenerationInputs(prompt=request.prompt, suffix=suffix),
         options=request.options(request.token_limit),
         stream=bool(request.stream),
         renderer=GenerationRenderer(

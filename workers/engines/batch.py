@@ -26,7 +26,7 @@ class Row:
 
     `images` are the pixels of the images that the prompt has places for. `reference` holds the
     tokens of an answer whose likelihood is measured beside the generation, `likelihood` the result,
-    {"nats", "tokens"}.
+    {"nats", "tokens", "complete"}; `reference_cut` if it had no room.
     """
 
     request_id: str
@@ -45,6 +45,7 @@ class Row:
     broken: bool = False
     images: list[Tensor] = field(default_factory=list)
     reference: list[int] = field(default_factory=list)
+    reference_cut: bool = False
     likelihood: dict[str, float] | None = None
 
     @property

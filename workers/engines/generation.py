@@ -189,6 +189,7 @@ class GenerationEngine:
                 f"{sampling.max_tokens or 1}; together they must not exceed {self.max_context}.",
                 code="context_length_exceeded",
             )
+        reference = self._reference(request.request_id, options)
         return Row(
             request_id=request.request_id,
             adapter=request.adapter,
@@ -199,7 +200,8 @@ class GenerationEngine:
             sink=sink,
             generator=sampling.generator(),
             images=images,
-            reference=self._reference(request.request_id, options.reference)[:room],
+            reference=reference[:room],
+            reference_cut=len(reference) > room,
         )
 
     def _pixels(self, inputs: GenerationInputs) -> list[Tensor]:
@@ -210,11 +212,13 @@ class GenerationEngine:
             raise RequestRefused("This model reads text alone; leave the images out.")
         return []
 
-    def _reference(self, request_id: str, text: str | None) -> list[int]:
-        if text is None:
+    def _reference(self, request_id: str, options: SamplingOptions) -> list[int]:
+        if options.reference is None:
             return []
-        (tokens,) = self._prompts.encode_texts(request_id, [text], special_tokens=False)
-        return [*tokens, self._tokenizer.eos_token_id]
+        (tokens,) = self._prompts.encode_texts(
+            request_id, [options.reference], special_tokens=False
+        )
+        return [*tokens, self._tokenizer.eos_token_id] if options.reference_ends else tokens
 
     def _command(self, action: Callable[[], None]) -> None:
         """Run `action` in the engine's thread between two steps; its exception is raised here."""

@@ -44,4 +44,8 @@ def _measure(model: AdaptedModel, rows: Sequence[Row], padding: int) -> None:
         [row.adapter for row in rows],
     )
     for row, nats in zip(rows, losses.tolist(), strict=True):
-        row.likelihood = {"nats": nats, "tokens": len(row.reference)}
+        row.likelihood = {
+            "nats": nats,
+            "tokens": len(row.reference),
+            "complete": not row.reference_cut,
+        }

@@ -20,6 +20,14 @@ from workers.engines.protocol import RequestRefused
 
 logger = logging.getLogger(__name__)
 
+# Tokens before the beginning, the end and the gap of a text, as models know them.
+FILL_TOKENS = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen2.5-Coder, and Assay's own
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, SantaCoder, Granite
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek-Coder
+)
+
 # One is enough for thousands of prompts a second; the second answers while the first is stuck.
 PROCESSES = 2
 
@@ -52,6 +60,7 @@ class PromptProcesses:
         self._limits = limits or Limits()
         self._setup = _setup(tokenizer, max_length)
         self._tokens = len(tokenizer)
+        self._fill = fill_tokens(tokenizer)
         self._changed = threading.Condition()
         self._idle: list[BoundedProcess] = []
         self._count = 0
@@ -63,13 +72,17 @@ class PromptProcesses:
             raise UnsupportedModel(f"The tokenizer cannot be loaded: {error}.") from error
 
     def encode(self, request_id: str, inputs: GenerationInputs) -> list[int]:
-        """Return the prompt's tokens: messages go through the chat template.
+        """Return the prompt's tokens: messages go through the chat template, and a prompt with a
+        suffix is arranged for filling in the middle.
 
         Raises:
-            RequestRefused: The template refuses the messages, or a limit was exceeded.
+            RequestRefused: The template refuses the messages, a limit was exceeded, or the model
+                cannot fill in the middle.
             PromptCancelled: `cancel` was called.
         """
         request: dict[str, Any]
+        if inputs.prompt is not None and inputs.suffix is not None:
+            return self._around(request_id, inputs.prompt, inputs.suffix)
         if inputs.messages is None:
             request = {"do": "texts", "texts": [inputs.prompt], "special_tokens": True}
         elif not self._setup["template"]:
@@ -81,6 +94,19 @@ class PromptProcesses:
         if not tokens:
             raise RequestRefused("The prompt is empty.")
         return tokens
+
+    def _around(self, request_id: str, prefix: str, suffix: str) -> list[int]:
+        """Return beginning and end, and the token after which the model writes the middle."""
+        if self._fill is None:
+            raise RequestRefused(
+                "This model cannot fill in the middle; leave suffix out.",
+                code="suffix_unsupported",
+            )
+        # What the tokenizer puts before every text.
+        (lead,) = self.encode_texts(request_id, [""])
+        before, after = self.encode_texts(request_id, [prefix, suffix], special_tokens=False)
+        begin, hole, end = self._fill
+        return [*lead, begin, *before, hole, *after, end]
 
     def encode_texts(
         self, request_id: str, texts: list[str], *, special_tokens: bool = True
@@ -212,6 +238,15 @@ class PromptProcesses:
         with self._changed:
             self._count -= 1
             self._changed.notify()
+
+
+def fill_tokens(tokenizer: Any) -> tuple[int, int, int] | None:
+    """Return the tokens for filling in the middle: before beginning, end and middle; or None."""
+    known = tokenizer.get_added_vocab()
+    for begin, end, middle in FILL_TOKENS:
+        if {begin, end, middle} <= known.keys():
+            return known[begin], known[end], known[middle]
+    return None
 
 
 def _setup(tokenizer: Any, max_length: int | None) -> dict[str, Any]:

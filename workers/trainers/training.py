@@ -71,7 +71,7 @@ def _shown(name: str) -> str:
     plain = name.removeprefix("eval_")
     if plain == name:
         return _SHOWN.get(name, "")
-    if "/" in plain or plain.endswith(_TIMES) or plain in _HIDDEN:
+    if "/" in plain or name.endswith(_TIMES) or plain in _HIDDEN:
         plain = _SHOWN.get(plain, "")
     return plain and f"validation_{plain}"
 

@@ -305,8 +305,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-_SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
-_SKIPPED |= {"__pycache__", "_bundled", "idle_test"}
+SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
+SKIPPED |= {"__pycache__", "_bundled", "idle_test"}
 HELDOUT_OF_256 = 52  # about a fifth of the modules
 PROMPT = "Write the one-line docstring of this Python function.\n\n```python\n{source}\n```"
 
@@ -337,20 +337,21 @@ def docstring_pairs(
     seen: set[str] = set()
     for path in sorted(root.rglob("*.py")):
         relative = PurePosixPath(path.relative_to(root).as_posix())
-        if _SKIPPED.intersection(relative.parts):
+        if SKIPPED.intersection(relative.parts):
             continue
-        heldout = _hash(PurePosixPath(relative.parts[0]).stem)[0] < HELDOUT_OF_256
+        heldout = stable_hash(PurePosixPath(relative.parts[0]).stem)[0] < HELDOUT_OF_256
         for source, line in _documented(path):
             if len(source) <= max_source_chars and source not in seen:
                 seen.add(source)
-                keyed[heldout].append((_hash(source).hex(), _chat_row(source, line)))
+                keyed[heldout].append((stable_hash(source).hex(), _chat_row(source, line)))
     train, test = (
         [row for _, row in sorted(keyed[side], key=lambda pair: pair[0])] for side in (False, True)
     )
     return train[:limit], test[:heldout_limit]
 
 
-def _hash(text: str) -> bytes:
+def stable_hash(text: str) -> bytes:
+    """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).digest()
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import BadRequestError
 
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
-from workers.wire import Done
+from workers.wire import Delta, Done, Failed
 
 IMAGE = {"type": "input_image", "text": "a cat"}
 
@@ -88,6 +89,29 @@ def test_a_completion_is_answered_whole_and_streamed(stage: Stage) -> None:
     lenient = stage.client(stage.key(), strict=False).completions
     pieces = lenient.create(model="writer", prompt="Say hello", stream=True)
     assert "".join(piece.choices[0].text for piece in pieces) == "Hello there"
+
+
+def test_a_completion_fills_the_gap_before_a_suffix(stage: Stage) -> None:
+    seen: list[Any] = []
+
+    def fill(request: Any, reply: Any) -> None:
+        seen.append(request.inputs)
+        reply(Delta("self.items", 2))
+        reply(Done("stop", 9, 2))
+
+    stage.deployment("completer", task="text-completion", behaviour=fill)
+    answer = stage.client(stage.key()).completions.create(
+        model="completer", prompt="return len(", suffix=")\n", max_tokens=4
+    )
+    assert answer.choices[0].text == "self.items"
+    assert seen == [{"prompt": "return len(", "suffix": ")\n"}]
+
+
+def test_a_model_that_cannot_fill_gaps_says_so_with_400(stage: Stage) -> None:
+    refusal = Failed("suffix_unsupported", "This model cannot fill in the middle.", 400)
+    stage.deployment(behaviour=lambda request, reply: reply(refusal))
+    with pytest.raises(BadRequestError, match="cannot fill in the middle"):
+        stage.client(stage.key()).completions.create(model="writer", prompt="a", suffix="b")
 
 
 def test_embeddings_come_as_base64_or_numbers_and_as_short_as_asked(stage: Stage) -> None:

@@ -162,15 +162,15 @@ def test_a_template_is_bounded_in_what_it_makes(
 def test_a_pattern_that_the_library_gives_up_on_is_a_refusal(prompts: Prompts) -> None:
     ours = prompts(pattern=r"(a|aa)+$", limits=Limits(seconds=60))
     with pytest.raises(RequestRefused) as refused:
-        ours.encode("r", {"prompt": "a" * 60_000 + "!"})
+        ours.encode("r", GenerationInputs(prompt="a" * 60_000 + "!"))
     assert "PanicException" in str(refused.value)
-    assert ours.encode("after", {"prompt": "fine"})
+    assert ours.encode("after", GenerationInputs(prompt="fine"))
 
 
 def test_a_request_that_is_too_large_is_refused_before_it_is_sent(prompts: Prompts) -> None:
     ours = prompts(limits=Limits(max_input=1000))
     with pytest.raises(RequestRefused, match="at most 1000"):
-        ours.encode("r", {"prompt": "x" * 1000})
+        ours.encode("r", GenerationInputs(prompt="x" * 1000))
     assert ours.encode("after", conversation(HELLO))
 
 

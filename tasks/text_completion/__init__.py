@@ -1,0 +1,97 @@
+"""Text completion: a causal language model that continues a text or program, or fills a gap in it;
+pretrained from a configuration."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from registry.catalog.declaration import (
+    GENERATION,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.generation import GenerationInputs, SamplingOptions
+from tasks.text_completion.schema import Document, PretrainHyperparameters, cut
+from tasks.text_generation.endpoints import CompletionRequest, read_completion
+
+# Enough for most lines of a program or of prose.
+LINE_TOKENS = 24
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingOptions]:
+    """Return the request for the next line of a document, and the likelihood of what follows."""
+    prefix, continuation = cut(row["text"])
+    return (
+        GenerationInputs(prompt=prefix),
+        SamplingOptions(
+            max_tokens=LINE_TOKENS,
+            temperature=0.0,
+            reference=continuation,
+            reference_ends=False,
+        ),
+    )
+
+
+TASK = Task(
+    name="text-completion",
+    title="Text and code completion",
+    description="Continues a text or program, or fills a gap in it.",
+    modality="text",
+    inputs=(Modality.TEXT,),
+    outputs=(Modality.TEXT,),
+    architectures=(
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+        "SmolLM3ForCausalLM",
+    ),
+    engine=GENERATION,
+    unit=Unit.TOKENS,
+    input_schema=GenerationInputs,
+    option_schema=SamplingOptions,
+    endpoints=(Endpoint("/v1/completions", read_completion, request=CompletionRequest),),
+    sample={
+        "prompt": "def add(a, b):\n    return",
+        "suffix": "\n\n\ndef subtract(a, b):\n    return a - b\n",
+        "max_tokens": 16,
+        "temperature": 0,
+    },
+    playground=Playground(
+        body={"model": "$model", "prompt": "$text", "max_tokens": 32, "temperature": 0},
+        text="def __len__(self):\n    return",
+    ),
+    row=Document,
+    row_input=itemgetter("text"),
+    examples=(
+        {"text": "def add(a, b):\n    return a + b\n"},
+        {"text": "def half(x):\n    return x / 2\n"},
+    ),
+    recipes=(
+        Recipe(
+            method="pretrain",
+            title="Pretraining",
+            makes="full",
+            train="tasks.text_completion.pretrain:train",
+            hyperparameters=PretrainHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.text_completion.score:score",
+        metrics=(
+            Metric("bits_per_byte", "Bits per byte", higher_is_better=False),
+            Metric("exact_match", "Next line exactly right", proportion=True),
+            Metric("perplexity", "Perplexity", higher_is_better=False),
+        ),
+        primary_metric="bits_per_byte",
+        uses_training_rows=True,
+    ),
+)

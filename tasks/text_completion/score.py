@@ -1,0 +1,136 @@
+"""Score a language model on the continuation of documents, against byte n-grams."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tasks.text_completion.ngrams import NAME, NgramModel
+from tasks.text_completion.schema import cut, first_line
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.slices import by_length
+from workers.trainers.uncertainty import bootstrap, perplexity_interval
+
+SAMPLES = 8
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return bits per byte and perplexity of the second halves, and exact matches of the next line.
+
+    Bits per byte compare models whatever their tokenizers are. The baseline is trained on the rows
+    that the version was trained on.
+
+    Raises:
+        BadMaterial: no continuation fits what the model reads.
+        Cancelled: `request.progress` said so.
+    """
+    parts = [cut(row["text"]) for row in request.rows]
+    likelihoods = [outcome.results[0] for outcome in request.outcomes]
+    # One that was cut short has fewer tokens than its bytes need.
+    whole = np.array([each["tokens"] > 0 and each["complete"] for each in likelihoods])
+    if not whole.any():
+        raise BadMaterial("No continuation fits what the model reads.")
+    nats = np.array([each["nats"] for each in likelihoods])
+    tokens = np.array([each["tokens"] for each in likelihoods])
+    sizes = np.array([len(continuation.encode()) for _, continuation in parts])
+    lines = [first_line(continuation) for _, continuation in parts]
+    outputs = [first_line(outcome.text) for outcome in request.outcomes]
+    found = _Measured(nats[whole] / math.log(2), sizes[whole], _equal(outputs, lines))
+    baseline, guesses = _baseline(request, parts, lines, whole)
+    perplexity = float(np.exp(min(nats[whole].sum() / tokens[whole].sum(), 50.0)))
+    return EvaluationResult(
+        metrics={**found.metrics(), "perplexity": perplexity},
+        baseline={} if baseline is None else baseline.metrics(),
+        baseline_name="" if baseline is None else NAME,
+        sample_size=len(request.rows),
+        details={
+            "samples": _samples(parts, lines, outputs, guesses),
+            "right": {
+                "n": len(lines),
+                "bits": np.packbits(found.right, bitorder="big").tobytes().hex(),
+            },
+        },
+        intervals={
+            "metrics": {
+                "bits_per_byte": found.interval(),
+                "perplexity": perplexity_interval(perplexity, nats[whole], tokens[whole]),
+            },
+            "baseline": {} if baseline is None else {"bits_per_byte": baseline.interval()},
+        },
+        slices=_slices(request, whole, found, baseline),
+    )
+
+
+class _Measured:
+    """`bits` and `sizes` in bytes by continuation, and whether each next line was right."""
+
+    def __init__(self, bits: np.ndarray, sizes: np.ndarray, right: np.ndarray) -> None:
+        self.bits, self.sizes, self.right = bits, sizes, right
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "bits_per_byte": self.bits_per_byte(np.arange(len(self.bits))),
+            "exact_match": float(self.right.mean()),
+        }
+
+    def bits_per_byte(self, rows: np.ndarray) -> float:
+        return float(self.bits[rows].sum() / self.sizes[rows].sum())
+
+    def interval(self) -> dict[str, Any]:
+        value = self.bits_per_byte(np.arange(len(self.bits)))
+        return bootstrap(value, self.bits_per_byte, len(self.bits))
+
+
+def _equal(given: list[str], expected: list[str]) -> np.ndarray:
+    return np.array([one == other for one, other in zip(given, expected, strict=True)])
+
+
+def _baseline(
+    request: ScoreRequest, parts: list[tuple[str, str]], lines: list[str], whole: np.ndarray
+) -> tuple[_Measured | None, list[str]]:
+    if not request.train_rows:
+        return None, [""] * len(parts)
+    model = NgramModel(row["text"] for row in request.train_rows)
+    bits: list[float] = []
+    guesses: list[str] = []
+    for prefix, continuation in parts:
+        if request.progress.should_stop():
+            raise Cancelled
+        bits.append(model.bits(prefix, continuation))
+        guesses.append(first_line(model.next_line(prefix)))
+    sizes = np.array([len(continuation.encode()) for _, continuation in parts])
+    return _Measured(np.array(bits)[whole], sizes[whole], _equal(guesses, lines)), guesses
+
+
+def _samples(
+    parts: list[tuple[str, str]], lines: list[str], outputs: list[str], guesses: list[str]
+) -> list[dict[str, str]]:
+    shown = zip(parts, lines, outputs, guesses, strict=True)
+    return [
+        {"input": prefix, "expected": line, "output": output, "baseline": guess}
+        for (prefix, _), line, output, guess in list(shown)[:SAMPLES]
+    ]
+
+
+def _slices(
+    request: ScoreRequest, whole: np.ndarray, found: _Measured, baseline: _Measured | None
+) -> list[dict[str, Any]]:
+    """Return bits per byte by length of the document."""
+    kept = np.flatnonzero(whole)
+    slices = []
+    for part in by_length([request.rows[number]["text"] for number in kept]):
+        rows = np.array(part.rows)
+        slices.append(
+            {
+                "by": part.by,
+                "name": part.name,
+                "n": len(rows),
+                "metric": "bits_per_byte",
+                "value": found.bits_per_byte(rows),
+                "baseline": None if baseline is None else baseline.bits_per_byte(rows),
+            }
+        )
+    return slices
