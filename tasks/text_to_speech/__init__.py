@@ -5,7 +5,16 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import BATCH, Evaluation, Metric, Modality, Playground, Task, Unit
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Family,
+    Metric,
+    Modality,
+    Playground,
+    Task,
+    Unit,
+)
 from registry.catalog.endpoints import Endpoint
 from tasks.text_to_speech.endpoints import (
     SpeechRequest,
@@ -26,6 +35,7 @@ TASK = Task(
     title="Text to speech",
     description="Speaks a text.",
     modality="text",
+    family=Family.AUDIO,
     inputs=(Modality.TEXT,),
     outputs=(Modality.AUDIO,),
     architectures=("PiperVoice",),
