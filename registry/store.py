@@ -55,6 +55,13 @@ def media_preview_file(sha256: str, *, at: Path | None = None) -> Path:
     return file.with_name(f"{file.name}.jpg")
 
 
+def mask_preview_file(sha256: str, *, at: Path | None = None) -> Path:
+    """A small picture in colors of the mask with this SHA-256, for masks of a dataset's first
+    rows."""
+    file = media_file(sha256, at=at)
+    return file.with_name(f"{file.name}.mask.png")
+
+
 def quarantine_folder(intake_id: int) -> Path:
     """Where one delivery waits. Never below the artefact root, which MLflow serves."""
     return Path(settings.DATA_DIR) / "quarantine" / str(intake_id)

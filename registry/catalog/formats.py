@@ -57,12 +57,30 @@ def archive_layout(kind: RowKind) -> str:
         return f"first-label/001.{ending}\nfirst-label/002.{ending}\nsecond-label/003.{ending}\n"
     texts = [name for name in required if name not in media]
     columns = ["file_name"] if len(media) == 1 else [f"{name}_file_name" for name in media]
+    given = task.row.model_json_schema()["properties"]
+    if not all(_is_text(given[name]) for name in texts):
+        return _layout_in_json(task, dict(zip(media, columns, strict=True)), texts)
     numbers = iter(range(1, 100))
     rows = [[f"{next(numbers):03}.{ending}" for _ in media] for _ in range(2)]
     lines = [",".join(columns + texts)]
     lines += [",".join([*files, *(f"the {name}" for name in texts)]) for files in rows]
     listing = "\n".join(["metadata.csv", *(file for files in rows for file in files)])
     return f"{listing}\n\nmetadata.csv holds:\n" + "\n".join(lines) + "\n"
+
+
+def _layout_in_json(task: Task, columns: Mapping[str, str], others: list[str]) -> str:
+    """The same with a metadata file in JSON lines, for columns that a table cannot hold."""
+    files: list[str] = []
+    lines: list[str] = []
+    for number, row in enumerate(task.examples, start=1):
+        named = {
+            column: f"{number:03}.png" if len(columns) == 1 else f"{name}/{number:03}.png"
+            for name, column in columns.items()
+        }
+        files += named.values()
+        lines.append(json.dumps({**named, **{name: row[name] for name in others}}))
+    listing = "\n".join(["metadata.jsonl", *sorted(files)])
+    return f"{listing}\n\nmetadata.jsonl holds:\n" + "\n".join(lines) + "\n"
 
 
 def _is_text(given: Mapping[str, Any]) -> bool:
@@ -109,4 +127,6 @@ def _is_object(given: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
 
 def _bounds(given: Mapping[str, Any], what: str) -> str:
     least, most = given.get(f"min{what}", 0), given.get(f"max{what}")
+    if most is not None and least == most:
+        return f"{most:,} "
     return f"{least:,} to {most:,} " if most is not None else f"{least:,} or more " if least else ""

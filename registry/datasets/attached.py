@@ -14,6 +14,7 @@ from pathlib import Path
 from governance.errors import InvalidInput
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import RowKind
+from registry.catalog.regions import region_columns
 from registry.datasets.archives import METADATA
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.tables import Placed, read_table, refuse
@@ -78,6 +79,7 @@ def read_attached(
         columns=sorted(set(fields.values())),
         optional=[fields[name] for name in optional if name in fields],
         media={fields[name]: kind for name, kind in media.items() if name in fields},
+        masks=any(each.kind == "mask" for each in region_columns(row_kind.row).values()),
     )
     with (target / "media.tsv").open(encoding="utf-8") as listing:
         records = {line[:64]: MediaRecord.from_line(line) for line in listing}

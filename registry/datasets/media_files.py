@@ -12,39 +12,62 @@ from typing import Any, get_args
 
 from PIL import Image, ImageOps
 
+from registry.catalog.regions import HUES
 from registry.datasets.similar import difference_hash
 from registry.media.checks import Kind, Media, inspect_media
 from registry.media.limits import MediaLimits
 
 PREVIEW_SIDE = 320
+_ORIENTATION = 0x0112
+_TURNED = {5, 6, 7, 8}
+_MASK_OPACITY = 150
 
 
 @dataclass(frozen=True, slots=True)
 class MediaRecord:
-    """A file of a dataset version. `looks` is an image's difference hash, in hexadecimal."""
+    """A file of a dataset version. `looks` is an image's difference hash, in hexadecimal.
+
+    `levels` has, in hexadecimal, a bit for each value that the pixels of a mask have; empty for
+    what cannot be a mask. A `turned` image stands upright only after a quarter turn (EXIF).
+    """
 
     media: Media
     looks: str = ""
+    levels: str = ""
+    turned: bool = False
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the upright image; 0 for a recording."""
+        size = self.media.width or 0, self.media.height or 0
+        return (size[1], size[0]) if self.turned else size
 
     def line(self) -> str:
         """Return the record as a line that begins with the file's SHA-256."""
-        found = {**self.media.to_json(), **({"looks": self.looks} if self.looks else {})}
+        more = {"looks": self.looks, "levels": self.levels, "turned": self.turned}
+        found = {**self.media.to_json(), **{name: given for name, given in more.items() if given}}
         return f"{self.media.sha256}\t{json.dumps(found, sort_keys=True)}\n"
 
     @classmethod
     def from_line(cls, line: str) -> MediaRecord:
         """Read what `line` wrote."""
         found: dict[str, Any] = json.loads(line.split("\t", 1)[1])
-        looks = found.pop("looks", "")
-        return cls(Media.from_json(found), looks)
+        more = {name: found.pop(name) for name in ("looks", "levels", "turned") if name in found}
+        return cls(Media.from_json(found), **more)
 
 
 class MediaFolder:
-    """A folder that takes files: `files/<sha256>` and, once all are there, `media.tsv`."""
+    """A folder that takes files: `files/<sha256>` and, once all are there, `media.tsv`.
 
-    def __init__(self, root: Path, limits: MediaLimits, kinds: frozenset[str]) -> None:
+    With `masks`, the values of pixels are recorded of each image that can be a mask.
+    """
+
+    def __init__(
+        self, root: Path, limits: MediaLimits, kinds: frozenset[str], *, masks: bool = False
+    ) -> None:
         self.root = root
         self.limits = limits
+        self._masks = masks
         # A task that takes one kind of media rejects a file of another kind as it is read.
         self._kind: Kind | None = None
         for kind in get_args(Kind):
@@ -56,13 +79,21 @@ class MediaFolder:
     def take(self, file: Path, *, what: str) -> Media:
         """Check `file` and move it to its place. Raises MediaRejected."""
         media, image = inspect_media(file, self.limits, kind=self._kind, what=what)
-        looks = ""
+        if media.sha256 in self._records:
+            if image is not None:
+                image.close()
+            return media
+        record = MediaRecord(media)
         if image is not None:
             with image:
-                looks = "" if media.sha256 in self._records else f"{difference_hash(image):016x}"
-        if media.sha256 not in self._records:
-            self._records[media.sha256] = MediaRecord(media, looks)
-            file.rename(self.root / "files" / media.sha256)
+                record = MediaRecord(
+                    media,
+                    f"{difference_hash(image):016x}",
+                    _levels(image) if self._masks else "",
+                    image.getexif().get(_ORIENTATION, 1) in _TURNED,
+                )
+        self._records[media.sha256] = record
+        file.rename(self.root / "files" / media.sha256)
         return media
 
     def close(self) -> None:
@@ -70,6 +101,20 @@ class MediaFolder:
         with (self.root / "media.tsv").open("w", encoding="utf-8") as listing:
             for _, record in sorted(self._records.items()):
                 listing.write(record.line())
+
+
+def _levels(image: Image.Image) -> str:
+    """Return a bit for each value of the pixels, in hexadecimal; empty for more than one channel.
+
+    A bilevel image has the values 0 and 1.
+    """
+    if image.format != "PNG" or image.mode not in {"1", "L", "P"}:
+        return ""
+    # Of one channel, a value is a number and no tuple.
+    values = {value for _, value in image.getcolors(256) or () if isinstance(value, int)}
+    if image.mode == "1":
+        values = {min(value, 1) for value in values}
+    return f"{sum(1 << value for value in values):x}"
 
 
 def write_preview(source: Path, target: Path) -> None:
@@ -86,3 +131,22 @@ def write_preview(source: Path, target: Path) -> None:
         small = small.convert("RGB")
         small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         small.save(target, "JPEG", quality=80)
+
+
+def write_mask_preview(source: Path, target: Path) -> None:
+    """Write a small PNG of a checked mask, in colors through which its image shows.
+
+    Pixels of the value 0, which is the background as a rule, and those of no category are clear.
+    """
+    with Image.open(source) as image:
+        if image.mode not in {"1", "L", "P"}:
+            return
+        small = image.copy()
+    if small.mode == "1":
+        small = small.convert("L").point(lambda value: min(value, 1))
+    # Values must not be mixed at edges.
+    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.NEAREST)
+    drawn = Image.frombytes("P", small.size, small.tobytes())
+    drawn.putpalette(b"".join(bytes.fromhex(HUES[(value - 1) % len(HUES)]) for value in range(256)))
+    clear = bytes([0, *[_MASK_OPACITY] * 254, 0])
+    drawn.save(target, "PNG", transparency=clear)

@@ -20,9 +20,11 @@ from governance.errors import InvalidInput, TooLarge
 from registry.canonical import canonical_json
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import RowKind
+from registry.catalog.regions import region_columns
 from registry.datasets.attached import Attached, default_columns, read_attached
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.profiling import Profile
+from registry.datasets.regions import check_regions
 from registry.datasets.tables import DELIMITERS, MAX_ROW_BYTES, Placed, read_table, refuse
 from registry.media.limits import MediaLimits
 
@@ -135,6 +137,7 @@ def _write(
     digest, size, count = hashlib.sha256(), 0, 0
     records = attached.records if attached else {}
     media = media_columns(row_kind.row)
+    regions = region_columns(row_kind.row)
     named: dict[str, MediaRecord] = {}
     profile = Profile(row_kind, records)
     for place, raw in rows:
@@ -142,6 +145,7 @@ def _write(
         if count > MAX_ROWS:
             raise TooLarge(f"{place}: a dataset has at most {MAX_ROWS} rows.")
         row = _validated(place, raw, row_kind)
+        check_regions(place, row, regions, records)
         record = _encoded(place, row)
         digest.update(record)
         size += len(record)

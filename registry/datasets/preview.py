@@ -27,9 +27,11 @@ from governance.principals import Principal
 from registry import store
 from registry.catalog import get_row_kind
 from registry.catalog.columns import column_kinds, media_columns
+from registry.catalog.regions import region_columns
 from registry.catalog.series import moment_after
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
+from registry.datasets.overlays import Overlay, Overlays, counted_labels
 from registry.datasets.selectors import dataset_version_get
 from registry.datasets.stored import PREVIEW_ROWS, media_records
 from registry.datasets.tables import MAX_ROW_BYTES
@@ -57,11 +59,13 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class File:
     """An image, recording or video. It may be opened when `shown`, for so long as `address`, which
-    the portal fills in, is valid."""
+    the portal fills in, is valid; so is the `mask_address` of the mask in its overlay."""
 
     media: Media
     shown: bool
     address: str = ""
+    overlay: Overlay | None = None
+    mask_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
 
 @dataclass(frozen=True, slots=True)
 class OpenedMedia:
-    """The bytes of a file, or of the small JPEG that stands for an image."""
+    """The bytes of a file, or of the small picture that stands for an image."""
 
     data: bytes
     content_type: str
@@ -140,8 +144,10 @@ def dataset_media_open(
     id: int,  # noqa: A002
     sha256: str,
     small: bool = False,
+    mask: bool = False,
 ) -> OpenedMedia:
-    """Return a file that a version's rows name. The caller has seen to it that the actor unmasked
+    """Return a file that a version's rows name, or the small picture of it; of a `mask` the small
+    picture is in colors. The caller has seen to it that the actor unmasked
     the rows a short time ago, which is the event; opening each file is not another one.
 
     Raises:
@@ -155,10 +161,12 @@ def dataset_media_open(
     record = media_records(version, {sha256}).get(sha256)
     if record is None:
         raise NotFound("The rows of this version do not name the file.")
-    return media_open(version, record, small=small)
+    return media_open(version, record, small=small, mask=mask)
 
 
-def media_open(version: DatasetVersion, record: MediaRecord, *, small: bool = False) -> OpenedMedia:
+def media_open(
+    version: DatasetVersion, record: MediaRecord, *, small: bool = False, mask: bool = False
+) -> OpenedMedia:
     """Return the bytes of a file of a version; the caller decided that they may be seen.
 
     Raises:
@@ -168,8 +176,9 @@ def media_open(version: DatasetVersion, record: MediaRecord, *, small: bool = Fa
     try:
         if small and record.media.kind in ("image", "video"):
             with suppress(FileNotFoundError):
-                data = store.media_preview_file(sha256).read_bytes()
-                return OpenedMedia(data, "image/jpeg")
+                if mask:
+                    return OpenedMedia(store.mask_preview_file(sha256).read_bytes(), "image/png")
+                return OpenedMedia(store.media_preview_file(sha256).read_bytes(), "image/jpeg")
         data = store.media_file(sha256).read_bytes()
     except FileNotFoundError as error:
         raise Unavailable(
@@ -209,15 +218,22 @@ def _masked_columns(version: DatasetVersion) -> list[str]:
 def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -> RowsPreview:
     columns, media = _columns(version), _media_columns(version)
     kinds = column_kinds(_row(version))
+    regions = region_columns(_row(version))
     given = _first_rows(version)
     records = media_records(version, {str(row.get(column)) for row in given for column in media})
+
+    overlays = Overlays(given, regions, records)
 
     def cell(row: Mapping[str, Any], column: str) -> Cell:
         value = row.get(column)
         if column in media and value in records:
-            return [File(records[value].media, shown=column not in hidden)]
+            shown = column not in hidden
+            overlay = overlays.over(row, column, names_shown=not masked) if shown else None
+            return [File(records[value].media, shown=shown, overlay=overlay)]
         if kinds[column] == "series" and value is not None:
             return [_hidden(value) if column in masked else _chart(value)]
+        if column in regions and isinstance(value, dict):
+            return _texts(counted_labels(value), hide=column in masked)
         return _texts(value, hide=column in masked)
 
     rows = [[cell(row, column) for column in columns] for row in given]
@@ -272,6 +288,8 @@ def _ends(values: list[float]) -> list[tuple[int, float]]:
 
 
 def _texts(value: Any, *, hide: bool) -> Cell:
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        value = ", ".join(value)
     if isinstance(value, list) and all(
         isinstance(each, dict) and "content" in each for each in value
     ):

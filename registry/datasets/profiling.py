@@ -12,6 +12,7 @@ from registry.datasets.columns import ColumnStatistics, histogram, spread
 from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.personal import PersonalData
+from registry.datasets.regions import Regions
 from registry.datasets.similar import Looks
 from registry.datasets.tables import refuse
 
@@ -24,7 +25,8 @@ class Profile:
     `duplicates` is the number of rows whose input stood before; `characters` gives min, mean and
     max of an input's length, where inputs are text; `labels` counts rows by label, where rows
     have labels; `media` describes the files of each media column, and `columns` the values of each
-    other one; `personal` says in how many rows there are signs of personal data, as in
+    other one; counts of boxes and masks are as in `regions.py`; `personal` says in how many rows
+    there are signs of personal data, as in
     `personal.py`.
     """
 
@@ -39,8 +41,10 @@ class Profile:
         self._is_text = not {"series", *media_columns(row_kind.row).values()} & set(
             column_kinds(row_kind.row).values()
         )
+        self._regions = Regions(row_kind, records)
         self._media = {
-            name: _Column(kind, records) for name, kind in media_columns(row_kind.row).items()
+            name: _Column(kind, records, compared=name not in self._regions.columns)
+            for name, kind in media_columns(row_kind.row).items()
         }
 
     def look(self, place: str, row: Mapping[str, Any]) -> None:
@@ -54,6 +58,7 @@ class Profile:
         for name, column in self._media.items():
             if row.get(name):
                 column.look(row[name])
+        self._regions.look(place, row)
         if isinstance(row.get("label"), str):
             self._labels[row["label"]] += 1
             if len(self._labels) > MAX_LABELS:
@@ -70,15 +75,20 @@ class Profile:
             found["labels"] = dict(self._labels.most_common())
         if columns := self._columns.to_json():
             found["columns"] = columns
+        found |= self._regions.to_json()
         found["personal"] = self._personal.profile()
         return found
 
 
 class _Column:
-    """The files of one media column. Each file counts once, also where several rows name it."""
+    """The files of one media column. Each file counts once, also where several rows name it.
 
-    def __init__(self, kind: str, records: Mapping[str, MediaRecord]) -> None:
+    Masks are not `compared` with each other: many are alike, and that says nothing.
+    """
+
+    def __init__(self, kind: str, records: Mapping[str, MediaRecord], *, compared: bool) -> None:
         self._kind = kind
+        self._compared = compared
         self._records = records
         self._used: dict[str, None] = {}
         self._rows = 0
@@ -116,7 +126,8 @@ class _Column:
             found["histogram"] = histogram(
                 [(each.width or 0) * (each.height or 0) / 1e6 for each in media]
             )
-            found |= _alike(records)
+            if self._compared:
+                found |= _alike(records)
         return found
 
 

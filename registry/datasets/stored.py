@@ -17,25 +17,37 @@ from registry.datasets.unpacking import make_previews
 PREVIEW_ROWS = 20
 
 
-def prepare(parsed: ParsedDataset, canonical: Path) -> list[Path]:
-    """Make small JPEGs of the images and videos in the first rows; return them."""
+# A small picture, and its place in the store.
+Preview = tuple[Path, Path]
+
+
+def prepare(parsed: ParsedDataset, canonical: Path) -> list[Preview]:
+    """Make small pictures of the images, videos and masks in the first rows; return them with
+    their places in the store."""
     if parsed.files is None:
         return []
-    shown = {
-        value: parsed.files / value
-        for row in islice(read_rows(canonical), PREVIEW_ROWS)
-        for value in row.values()
-        if isinstance(value, str)
-        and value in parsed.media
-        and parsed.media[value].media.kind in ("image", "video")
-        and not store.media_preview_file(value).exists()
-    }
-    if shown:
-        make_previews(list(shown.values()))
-    return [Path(f"{file}.jpg") for file in shown.values()]
+    shown: dict[Path, Path] = {}
+    images, masks = [], []
+    for row in islice(read_rows(canonical), PREVIEW_ROWS):
+        for value in row.values():
+            record = parsed.media.get(value) if isinstance(value, str) else None
+            if record is None or record.media.kind not in ("image", "video"):
+                continue
+            file = parsed.files / value
+            if file in images or file in masks:
+                continue
+            if not store.media_preview_file(value).exists():
+                images.append(file)
+                shown[Path(f"{file}.jpg")] = store.media_preview_file(value)
+            if record.levels and not store.mask_preview_file(value).exists():
+                masks.append(file)
+                shown[Path(f"{file}.mask.png")] = store.mask_preview_file(value)
+    if images or masks:
+        make_previews(images, masks)
+    return list(shown.items())
 
 
-def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Path]) -> None:
+def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> None:
     """Move the rows and every file that they name into the store. The rows go last, so that rows
     in the store always have their files."""
     if parsed.files is not None:
@@ -44,8 +56,8 @@ def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Path]) -> None:
             for sha256, record in sorted(parsed.media.items()):
                 store.adopt_file(parsed.files / sha256, store.media_file(sha256))
                 output.write(record.line())
-        for preview in previews:
-            store.adopt_file(preview, store.media_preview_file(preview.stem))
+        for preview, final in previews:
+            store.adopt_file(preview, final)
         store.adopt_file(listing, store.dataset_media_file(parsed.digest))
     store.adopt_dataset(canonical, parsed.digest)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable
 from registry.datasets.archives import unpack_archive
-from registry.datasets.media_files import MediaFolder, write_preview
+from registry.datasets.media_files import MediaFolder, write_mask_preview, write_preview
 from registry.datasets.parquet import unpack_parquet
 from registry.media.limits import MediaLimits
 
@@ -40,8 +40,11 @@ def unpack(
     columns: list[str],
     optional: list[str],
     media: dict[str, str],
+    masks: bool = False,
 ) -> None:
     """Unpack `source`, a `.zip` or `.parquet` file, into the empty folder `target`.
+
+    With `masks`, the values of pixels are recorded.
 
     Raises:
         InvalidInput, TooLarge: it cannot be read or exceeds a bound; the sentence says where.
@@ -57,13 +60,15 @@ def unpack(
             "columns": columns,
             "optional": optional,
             "media": media,
+            "masks": masks,
         }
     )
 
 
-def make_previews(files: list[Path]) -> None:
-    """Write a small JPEG of each checked image beside it, as `<name>.jpg`."""
-    _run({"previews": [str(file) for file in files]})
+def make_previews(images: list[Path], masks: list[Path]) -> None:
+    """Write a small picture of each checked file beside it: an image's as `<name>.jpg`, a mask's in
+    colors as `<name>.mask.png`."""
+    _run({"images": list(map(str, images)), "masks": list(map(str, masks))})
 
 
 def _run(request: dict[str, Any]) -> None:
@@ -130,14 +135,18 @@ def main() -> None:
 
 
 def _do(given: dict[str, Any]) -> None:
-    if "previews" in given:
-        for name in given["previews"]:
+    if "images" in given:
+        for name in given["images"]:
             write_preview(Path(name), Path(f"{name}.jpg"))
+        for name in given["masks"]:
+            write_mask_preview(Path(name), Path(f"{name}.mask.png"))
         return
     limit: int = given["max_bytes"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit + 1024**2, limit + 1024**2))
     kinds = frozenset(given["media"].values())
-    folder = MediaFolder(Path(given["target"]), MediaLimits(**given["limits"]), kinds)
+    folder = MediaFolder(
+        Path(given["target"]), MediaLimits(**given["limits"]), kinds, masks=given["masks"]
+    )
     if given["suffix"] == ".zip":
         unpack_archive(Path(given["source"]), folder, limit)
     else:

@@ -6,10 +6,12 @@ A config chooses among them by name; nothing in a model's folder may name code t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.]{1,100}")
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 # In front of the names of timm's architectures, in declarations and reports.
 TIMM = "timm."
@@ -63,7 +65,27 @@ def architecture_of(folder: Path, allowed: Sequence[str]) -> str:
         raise UnsupportedModel(
             f"The architecture {named[0]!r} is not one of: {', '.join(sorted(allowed))}."
         )
+    _check_backbone(config)
     return named[0]
+
+
+def _check_backbone(config: Any) -> None:
+    """Raise UnsupportedModel when a part of the config names a backbone that is not built in.
+
+    timm reads `hf_hub:<owner>/<name>` from the network and `local-dir:<folder>` from any folder.
+    """
+    if isinstance(config, list):
+        for each in config:
+            _check_backbone(each)
+    if not isinstance(config, dict):
+        return
+    for name, value in config.items():
+        if name == "backbone" and isinstance(value, str) and not _PLAIN.fullmatch(value):
+            raise UnsupportedModel(
+                f"config.json names the backbone {value[:100]!r}; it must be the plain "
+                "name of one that timm or transformers has."
+            )
+        _check_backbone(value)
 
 
 def pipeline_parts(

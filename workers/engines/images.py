@@ -30,13 +30,20 @@ PROCESSORS = frozenset(
         "BeitImageProcessor",
         "BitImageProcessor",
         "CLIPImageProcessor",
+        "ConditionalDetrImageProcessor",
         "ConvNextImageProcessor",
+        "DeformableDetrImageProcessor",
         "DeiTImageProcessor",
+        "DetrImageProcessor",
         "EfficientNetImageProcessor",
+        "MaskFormerImageProcessor",
         "MobileNetV1ImageProcessor",
         "MobileNetV2ImageProcessor",
+        "RTDetrImageProcessor",
+        "SegformerImageProcessor",
         "SiglipImageProcessor",
         "ViTImageProcessor",
+        "YolosImageProcessor",
     }
 )
 
@@ -71,9 +78,12 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def load_image_processor(folder: Path) -> Any:
+def load_image_processor(folder: Path, *, max_side: int = MAX_SIDE, whole: bool = False) -> Any:
     """Return the processor that `preprocessor_config.json` names, on Pillow and numpy; for models
     of timm, the one that their `config.json` describes.
+
+    It makes images of at most `max_side` pixels a side. With `whole` it neither crops nor pads, so
+    that places on what it makes are places on the image.
 
     Raises:
         UnsupportedModel: the file is missing, names another processor, or states sizes that are
@@ -96,10 +106,12 @@ def load_image_processor(folder: Path) -> Any:
             folder, local_files_only=True
         )
         # Sizes first: the probe would make an image of any size.
-        check_sides(processor)
+        check_sides(processor, max_side)
+        if whole:
+            processor.do_pad = processor.do_center_crop = False
         return processor
 
-    return _probed(load, CONFIG)
+    return _probed(load, CONFIG, max_side)
 
 
 def _timm_processor(folder: Path) -> Any:
@@ -121,10 +133,11 @@ def _timm_processor(folder: Path) -> Any:
             folder, local_files_only=True
         ),
         "config.json",
+        MAX_SIDE,
     )
 
 
-def _probed(load: Callable[[], Any], source: str) -> Any:
+def _probed(load: Callable[[], Any], source: str, max_side: int) -> Any:
     """Return a processor that has made a usable image once. Raises UnsupportedModel."""
     try:
         processor = load()
@@ -133,17 +146,17 @@ def _probed(load: Callable[[], Any], source: str) -> Any:
         raise
     except Exception as error:
         raise UnsupportedModel(f"{source} cannot be used: {error}") from error
-    if len(shape) != 3 or max(shape[1:]) > MAX_SIDE:
+    if len(shape) != 3 or max(shape[1:]) > max_side:
         raise UnsupportedModel(f"{source} makes images of the shape {tuple(shape)}.")
     return processor
 
 
-def check_sides(processor: Any) -> None:
-    """Raise UnsupportedModel when the processor makes images larger than `MAX_SIDE`."""
+def check_sides(processor: Any, max_side: int = MAX_SIDE) -> None:
+    """Raise UnsupportedModel when the processor makes images larger than `max_side`."""
     for key in ("size", "crop_size", "pad_size"):
         sides = [side for side in dict(getattr(processor, key, None) or {}).values() if side]
-        if any(not 1 <= side <= MAX_SIDE for side in sides):
-            raise UnsupportedModel(f"{CONFIG} states the {key} {sides}; at most {MAX_SIDE}.")
+        if any(not 1 <= side <= max_side for side in sides):
+            raise UnsupportedModel(f"{CONFIG} states the {key} {sides}; at most {max_side}.")
     if not 0.1 <= float(getattr(processor, "crop_pct", None) or 1) <= 1:
         raise UnsupportedModel(f"{CONFIG} states a crop_pct that is not between 0.1 and 1.")
 

@@ -28,13 +28,20 @@ def with_addresses(preview: RowsPreview, version: DatasetVersion, actor: Princip
 
     def cell(given: Cell) -> Cell:
         return [
-            replace(each, address=_address(version, each.media.sha256, actor))
-            if isinstance(each, File) and each.shown
-            else each
+            _addressed(each, version, actor) if isinstance(each, File) and each.shown else each
             for each in given
         ]
 
     return replace(preview, rows=[[cell(each) for each in row] for row in preview.rows])
+
+
+def _addressed(file: File, version: DatasetVersion, actor: Principal) -> File:
+    mask = file.overlay.mask if file.overlay is not None else ""
+    return replace(
+        file,
+        address=_address(version, file.media.sha256, actor),
+        mask_address=_address(version, mask, actor) if mask else "",
+    )
 
 
 def _address(version: DatasetVersion, sha256: str, actor: Principal) -> str:

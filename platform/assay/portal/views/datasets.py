@@ -222,7 +222,8 @@ class DatasetMedia(Screen):
             actor=self.actor,
             id=version.pk,
             sha256=file_named(request, version, self.actor),
-            small=request.GET.get("size") == "small",
+            small=request.GET.get("size") in ("small", "mask"),
+            mask=request.GET.get("size") == "mask",
         )
         return media_answer(request, opened)
 

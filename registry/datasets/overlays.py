@@ -1,0 +1,128 @@
+"""Boxes and masks of a dataset's rows as previews draw them over the image that they belong to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.catalog.regions import HUES, MASK_LABELS, RegionColumn
+from registry.datasets.media_files import MediaRecord
+from registry.datasets.regions import levels_of
+
+# Drawn of one image, and named beside it.
+BOXES = 200
+LABELS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label of regions, and the number of its color."""
+
+    text: str
+    hue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box in pixels, as attributes of an SVG rectangle; `hue` is the number of its color."""
+
+    x: str
+    y: str
+    width: str
+    height: str
+    label: str
+    hue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What is drawn over an image of `size`: boxes, and a mask's file, by its SHA-256; `labels` are
+    named beside it. A file that is a mask itself has labels alone, and `is_mask` is true."""
+
+    width: int
+    height: int
+    boxes: tuple[Box, ...] = ()
+    mask: str = ""
+    labels: tuple[Label, ...] = ()
+    is_mask: bool = False
+
+
+class Overlays:
+    """Makes overlays for the rows of one version, so that a label has one color in all of them."""
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        columns: Mapping[str, RegionColumn],
+        records: Mapping[str, MediaRecord],
+    ) -> None:
+        self._columns, self._records = columns, records
+        found = {
+            label
+            for row in rows
+            for name, column in columns.items()
+            if column.kind == "boxes" and row.get(name)
+            for label in row[name]["categories"]
+        }
+        self._hues = {label: number % len(HUES) for number, label in enumerate(sorted(found))}
+
+    def over(self, row: Mapping[str, Any], image: str, *, names_shown: bool) -> Overlay | None:
+        """Return the overlay of the file in the column `image`; None where nothing belongs to it.
+
+        Without `names_shown` labels are left out.
+        """
+        width, height = self._records[row[image]].upright_size
+        boxes: tuple[Box, ...] = ()
+        labels: list[Label] = []
+        mask = ""
+        for name, column in self._columns.items():
+            if row.get(name) is None or image not in (name, column.image):
+                continue
+            if column.kind == "boxes":
+                boxes = self._boxes(row[name])
+                labels += [Label(each, self._hues[each]) for each in _distinct(row[name])]
+            elif row[name] in self._records:
+                mask = row[name]
+                labels += self._mask_labels(row[MASK_LABELS], self._records[mask])
+        if not boxes and not mask:
+            return None
+        is_mask = image in self._columns
+        return Overlay(
+            width,
+            height,
+            boxes if names_shown else tuple(_unnamed(each) for each in boxes),
+            "" if is_mask else mask,
+            tuple(labels[:LABELS]) if names_shown else (),
+            is_mask,
+        )
+
+    def _boxes(self, objects: Mapping[str, Any]) -> tuple[Box, ...]:
+        given = zip(objects["bbox"][:BOXES], objects["categories"], strict=False)
+        return tuple(
+            Box(f"{x:g}", f"{y:g}", f"{width:g}", f"{height:g}", label, self._hues[label])
+            for (x, y, width, height), label in given
+        )
+
+    def _mask_labels(self, names: list[str], mask: MediaRecord) -> list[Label]:
+        # The value 0 is clear in the picture.
+        return [
+            Label(names[value], (value - 1) % len(HUES))
+            for value in levels_of(mask)
+            if 0 < value < len(names)
+        ]
+
+
+def _unnamed(box: Box) -> Box:
+    return Box(box.x, box.y, box.width, box.height, "", 0)
+
+
+def _distinct(objects: Mapping[str, Any]) -> list[str]:
+    return sorted(set(objects["categories"]))
+
+
+def counted_labels(objects: Mapping[str, Any]) -> str:
+    """Return the labels of a row's boxes with how often each is there."""
+    counts = Counter(objects["categories"])
+    return ", ".join(f"{label} × {count}" for label, count in counts.most_common()) or "no box"
