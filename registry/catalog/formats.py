@@ -57,9 +57,9 @@ def archive_layout(kind: RowKind) -> str:
         return f"first-label/001.{ending}\nfirst-label/002.{ending}\nsecond-label/003.{ending}\n"
     texts = [name for name in required if name not in media]
     columns = ["file_name"] if len(media) == 1 else [f"{name}_file_name" for name in media]
-    given = task.row.model_json_schema()["properties"]
+    given = kind.row.model_json_schema()["properties"]
     if not all(_is_text(given[name]) for name in texts):
-        return _layout_in_json(task, dict(zip(media, columns, strict=True)), texts)
+        return _layout_in_json(kind, dict(zip(media, columns, strict=True)), texts)
     numbers = iter(range(1, 100))
     rows = [[f"{next(numbers):03}.{ending}" for _ in media] for _ in range(2)]
     lines = [",".join(columns + texts)]
@@ -68,11 +68,11 @@ def archive_layout(kind: RowKind) -> str:
     return f"{listing}\n\nmetadata.csv holds:\n" + "\n".join(lines) + "\n"
 
 
-def _layout_in_json(task: Task, columns: Mapping[str, str], others: list[str]) -> str:
+def _layout_in_json(kind: RowKind, columns: Mapping[str, str], others: list[str]) -> str:
     """The same with a metadata file in JSON lines, for columns that a table cannot hold."""
     files: list[str] = []
     lines: list[str] = []
-    for number, row in enumerate(task.examples, start=1):
+    for number, row in enumerate(kind.examples, start=1):
         named = {
             column: f"{number:03}.png" if len(columns) == 1 else f"{name}/{number:03}.png"
             for name, column in columns.items()

@@ -228,10 +228,10 @@ def test_masks_are_drawn_in_colors_over_their_images(add: Add, lead: Principal) 
 
 @pytest.mark.parametrize("task", ["object-detection", "image-segmentation"])
 def test_the_format_shows_a_metadata_file_in_json_lines(task: str) -> None:
-    layout = archive_layout(get_task(task))
+    layout = archive_layout(get_task(task).row_kinds[0])
     listing, _, lines = layout.partition("\n\nmetadata.jsonl holds:\n")
     rows = [json.loads(line) for line in lines.splitlines()]
     assert len(rows) == 2
     named = {value for row in rows for name, value in row.items() if name.endswith("file_name")}
     assert named == set(listing.splitlines()) - {"metadata.jsonl"}
-    assert next(field.name for field in row_fields(get_task(task))) == "image"
+    assert next(field.name for field in row_fields(get_task(task).row_kinds[0])) == "image"

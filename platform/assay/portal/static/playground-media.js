@@ -72,6 +72,15 @@ const playgroundMedia = (() => {
     return box;
   };
 
+  /* The image element of a blob, once it is decoded. */
+  const load = async (blob, label) => {
+    const image = document.createElement("img");
+    image.src = URL.createObjectURL(blob);
+    image.alt = label;
+    await image.decode();
+    return image;
+  };
+
   const choose = (file, preview) => {
     chosen = file;
     shown?.remove();
@@ -137,5 +146,5 @@ const playgroundMedia = (() => {
     choose(null, document.getElementById("file-preview"));
   };
 
-  return { setUp, element, encoded, file: () => chosen, clear };
+  return { setUp, element, encoded, load, file: () => chosen, clear };
 })();

@@ -55,14 +55,16 @@ const playgroundResults = (() => {
   };
 
   /* Fill `element` with the answer that `response` holds; returns its usage, if it tells any. */
-  const show = async (response, output, element, documents, numbers) => {
+  const show = async (response, output, element, documents, numbers, file) => {
     const type = response.headers.get("content-type") ?? "";
     if (!type.startsWith("application/json")) {
       element.replaceChildren(playgroundMedia.element(await response.blob(), "Answer"));
       return null;
     }
     const answer = await response.json();
-    element.replaceChildren(...draw(output, answer, documents, numbers));
+    const isRegions = (output === "boxes" || output === "masks") && Array.isArray(answer);
+    if (isRegions && file) element.replaceChildren(await playgroundRegions.draw(output, answer, file));
+    else element.replaceChildren(...draw(output, answer, documents, numbers));
     return answer.usage ?? null;
   };
 

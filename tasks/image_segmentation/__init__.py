@@ -1,0 +1,110 @@
+"""Image segmentation: one label for each pixel of an image."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from tasks.image_classification import SAMPLE_IMAGE
+from tasks.image_segmentation.endpoints import ImageSegmentationRequest, read_image_segmentation
+from tasks.image_segmentation.schema import ImageWithMask, OneImage, Segment, SegmentationOptions
+
+# Models that answer with a score of each label for each pixel; the recipe trains these.
+TRAINED = (
+    "BeitForSemanticSegmentation",
+    "MobileNetV2ForSemanticSegmentation",
+    "SegformerForSemanticSegmentation",
+)
+
+
+class TrainingHyperparameters(BaseModel):
+    """Settings of training.
+
+    `validation_fraction` of the images is held out. `mirror` flips half of the images left to
+    right: more variety, but wrong for writing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=10, ge=1, le=500)
+    learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=256)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    mirror: bool = False
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, SegmentationOptions]:
+    """Return the request that segments the row's image."""
+    return OneImage(image=row["image"]), SegmentationOptions()
+
+
+TASK = Task(
+    name="image-segmentation",
+    title="Image segmentation",
+    description="Gives each pixel of an image a label: a mask for each label that is there.",
+    modality="image",
+    inputs=(Modality.IMAGE,),
+    outputs=(Modality.MASKS,),
+    architectures=(*TRAINED, "MaskFormerForInstanceSegmentation"),
+    engine=BATCH,
+    runner="tasks.image_segmentation.runner:SegmenterRunner",
+    unit=Unit.IMAGES,
+    input_schema=OneImage,
+    option_schema=SegmentationOptions,
+    result_type=list[Segment],
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/image-segmentation",
+            read_image_segmentation,
+            named=True,
+            content_types=content_types("image"),
+            takes_media=True,
+            request=ImageSegmentationRequest,
+            summary="Hugging Face's shape: send the image; the answer is `[{label, score, mask}]`.",
+        ),
+    ),
+    sample={"inputs": SAMPLE_IMAGE},
+    playground=Playground(body=None, path="/v1/tasks/image-segmentation/{model}"),
+    row=ImageWithMask,
+    row_input=itemgetter("image"),
+    examples=(
+        {"image": "0" * 64, "mask": "2" * 64, "categories": ["background", "shirt", "bag"]},
+        {"image": "1" * 64, "mask": "3" * 64, "categories": ["background", "shirt", "bag"]},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.image_segmentation.fine_tune:train",
+            hyperparameters=TrainingHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.image_segmentation.score:score",
+        metrics=(
+            Metric("mean_iou", "Mean IoU"),
+            Metric("pixel_accuracy", "Pixel accuracy"),
+        ),
+        primary_metric="mean_iou",
+        uses_training_rows=True,
+    ),
+)

@@ -1,0 +1,44 @@
+"""Simple segmenters that a trained one has to beat, measured on the same images.
+
+One parts each image by Otsu's threshold on the distance from its border color, and calls what
+stands out by the most frequent label after the background. The other gives all pixels the most
+frequent label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from workers.engines.images import UnreadableImage, read_image
+from workers.trainers.otsu import otsu_threshold
+
+OTSU = "Otsu's threshold + most frequent labels"
+CONSTANT = "Most frequent label everywhere"
+
+
+def frequent(masks: Sequence[np.ndarray], labels: int) -> tuple[int, int]:
+    """Return the two most frequent labels; the same one twice where there is only one."""
+    counts = sum(
+        (np.bincount(mask.reshape(-1), minlength=256)[:labels] for mask in masks),
+        np.zeros(labels, dtype=np.int64),
+    )
+    ranked = np.argsort(-counts, kind="stable")
+    second = ranked[1] if labels > 1 and counts[ranked[1]] else ranked[0]
+    return int(ranked[0]), int(second)
+
+
+def otsu(path: Path, size: tuple[int, int], labels: tuple[int, int]) -> np.ndarray:
+    """Return a mask of the first label, with the second one where the image stands out."""
+    try:
+        image = read_image(path)
+    except UnreadableImage:
+        return np.full(size, labels[0], dtype=np.uint8)
+    pixels = ndimage.gaussian_filter(np.asarray(image, dtype=np.float32), (1, 1, 0))
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    distance = np.abs(pixels - np.median(border, axis=0)).max(axis=2)
+    out = distance > otsu_threshold(distance)
+    return np.where(out, labels[1], labels[0]).astype(np.uint8)

@@ -1,0 +1,57 @@
+"""Masks of dataset rows and of answers as arrays in which pixels number labels."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from registry.catalog.regions import IGNORED
+from tasks.image_segmentation.schema import Segment
+from workers.engines.images import MAX_PIXELS
+from workers.trainers.protocol import BadMaterial
+
+
+def read_mask(path: Path, categories: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """Return a row's mask [height, width], its pixels numbering `labels`; 255 for no label.
+
+    Raises:
+        BadMaterial: it is no mask of one channel.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode not in {"1", "L", "P"} or image.width * image.height > MAX_PIXELS:
+                raise BadMaterial(f"Mask {path.name} is not a PNG of one channel of 8 bits.")
+            values = np.asarray(image).astype(np.uint8)
+    except BadMaterial:
+        raise
+    # Decoders raise nearly everything for a damaged file.
+    except Exception as error:
+        raise BadMaterial(f"Mask {path.name} cannot be read.") from error
+    number = {label: index for index, label in enumerate(labels)}
+    table = np.full(256, IGNORED, dtype=np.uint8)
+    for value, category in enumerate(categories):
+        table[value] = number.get(category, IGNORED)
+    return table[values]
+
+
+def from_segments(
+    segments: Sequence[Segment], labels: Sequence[str], size: tuple[int, int]
+) -> np.ndarray:
+    """Return the masks of an answer as one [height, width]; 255 where there is none."""
+    number = {label: index for index, label in enumerate(labels)}
+    whole = np.full(size, IGNORED, dtype=np.uint8)
+    for each in segments:
+        with Image.open(io.BytesIO(base64.b64decode(each["mask"])), formats=["PNG"]) as image:
+            whole[np.asarray(image) > 0] = number[each["label"]]
+    return whole
+
+
+def crowded(labels: Sequence[str]) -> None:
+    """Raise BadMaterial when there are more labels than a mask can number."""
+    if len(labels) > IGNORED:
+        raise BadMaterial(f"There are {len(labels)} categories; at most {IGNORED} are used.")

@@ -1,0 +1,44 @@
+"""Intersection over union and accuracy of masks, over the pixels of all images together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from registry.catalog.regions import IGNORED
+
+
+def pixel_counts(truth: np.ndarray, found: np.ndarray, labels: int) -> np.ndarray:
+    """Return how many pixels of each label (down) were given each label (across), the last for
+    pixels that were given none. Pixels without a true label are left out."""
+    given = np.where(found == IGNORED, labels, found).astype(np.int64)
+    counts = multiclass_confusion_matrix(
+        torch.from_numpy(given),
+        torch.from_numpy(np.where(truth == IGNORED, -1, truth.astype(np.int64))),
+        num_classes=labels + 1,
+        ignore_index=-1,
+    )
+    return np.asarray(counts)
+
+
+def scores(counts: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Return mean IoU, pixel accuracy, and `iou_<label>` of each label that is there or was given.
+
+    `counts` are those of `pixel_counts`, added up over images.
+    """
+    right = np.diag(counts)[: len(labels)].astype(np.float64)
+    union = counts.sum(0)[: len(labels)] + counts.sum(1)[: len(labels)] - right
+    there = union > 0
+    shares = np.where(there, right / np.maximum(union, 1), 0.0)
+    return {
+        "mean_iou": float(shares[there].mean()) if there.any() else 0.0,
+        "pixel_accuracy": float(right.sum() / max(counts.sum(), 1)),
+        **{
+            f"iou_{label}": float(share)
+            for label, share, counted in zip(labels, shares, there, strict=True)
+            if counted
+        },
+    }

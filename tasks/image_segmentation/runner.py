@@ -1,0 +1,130 @@
+"""Serve a segmenter: each pixel gets one label; returns a mask for each label that is there."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tasks.image_segmentation.schema import OneImage, Segment, SegmentationOptions
+from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
+from workers.engines.loading import load_model
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Item, Prepared
+from workers.engines.text_runner import label_names
+
+# Each label's mask is as large as the image, so images and labels are bounded.
+MAX_PIXELS = 12_000_000
+MAX_SEGMENTS = 32
+# Scores are computed in at most this many pixels a side, and labels are scaled up from there.
+MAX_SIDE = 512
+
+
+class SegmenterRunner:
+    """Returns one [{label, score, mask}, …].
+
+    Images that the processor makes equally large share a batch.
+    """
+
+    # 8 images of 512 × 512 pixels.
+    limits = BatchLimits(items=16, size=8 * 512 * 512)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._processor = load_image_processor(folder, whole=True)
+        self._model = load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = label_names(self._model)
+
+    def prepare(self, request_id: str, inputs: OneImage, options: SegmentationOptions) -> Prepared:
+        try:
+            image = read_image(inputs.image)
+        except UnreadableImage as error:
+            raise RequestRefused(str(error)) from error
+        if image.width * image.height > MAX_PIXELS:
+            raise RequestRefused(
+                f"The image has {image.width:,} × {image.height:,} pixels; masks are made of at "
+                f"most {MAX_PIXELS:,}. Scale it down."
+            )
+        values = pixels(self._processor, image)
+        _, height, width = values.shape
+        payload = (values, (image.height, image.width), options.threshold)
+        item = Item(payload, size=height * width, bucket=tuple(values.shape))
+        return Prepared(items=[item], units=1)
+
+    def collate(self, items: Sequence[Item]) -> Tensor:
+        batch = torch.stack([item.payload[0] for item in items])
+        return batch.to(self._model.device, self._model.dtype)
+
+    def run(self, batch: Tensor) -> Tensor:
+        output = self._model(pixel_values=batch)
+        logits: Tensor = output.logits if hasattr(output, "logits") else _logits_of_queries(output)
+        return logits
+
+    def split(self, output: Tensor, items: Sequence[Item]) -> list[list[Segment]]:
+        return [
+            segments(logits, self._labels, size=item.payload[1], threshold=item.payload[2])
+            for logits, item in zip(output.float(), items, strict=True)
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing: preparing an image takes milliseconds."""
+
+    def close(self) -> None:
+        """Do nothing: the runner holds the model alone."""
+
+
+def _logits_of_queries(output: Any) -> Tensor:
+    """Return the logarithm of each label's share of each pixel, for models that answer with masks
+    and a label for each; the last label stands for none."""
+    labels = output.class_queries_logits.softmax(-1)[..., :-1]
+    masks = output.masks_queries_logits.sigmoid()
+    shares = torch.einsum("bqc,bqhw->bchw", labels, masks)
+    return shares.clamp(min=1e-6).log()
+
+
+def segments(
+    logits: Tensor, labels: Sequence[str], *, size: tuple[int, int], threshold: float
+) -> list[Segment]:
+    """Return the masks of the labels on an image of `size` (height, width), the largest first.
+
+    `logits` are [labels, height, width], of a smaller picture as a rule.
+    """
+    scale = min(1.0, MAX_SIDE / max(size))
+    inner = tuple(max(1, round(side * scale)) for side in size)
+    shares = torch.nn.functional.interpolate(
+        logits[None], size=inner, mode="bilinear", align_corners=False
+    )[0].softmax(0)
+    score, best = shares.max(0)
+    whole = np.asarray(
+        Image.fromarray(
+            best.to(torch.uint8 if len(labels) <= 256 else torch.int32).cpu().numpy()
+        ).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    )
+    found: list[Segment] = []
+    counts = torch.bincount(best.reshape(-1), minlength=len(labels))
+    for index in counts.argsort(descending=True, stable=True)[:MAX_SEGMENTS].tolist():
+        if not counts[index]:
+            break
+        mean = float(score[best == index].mean())
+        if mean >= threshold:
+            found.append({"label": labels[index], "score": mean, "mask": _as_png(whole == index)})
+    return found
+
+
+def _as_png(mask: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,45 @@
+"""Types of image segmentation: dataset rows, inputs, options and results."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from registry.catalog.columns import ImageFile
+from registry.catalog.inputs import ImageInput, Inputs, Options
+from registry.catalog.regions import Categories, MaskFile
+
+
+class ImageWithMask(BaseModel):
+    """One image, a mask whose pixels number categories, and their names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: ImageFile
+    mask: MaskFile
+    categories: Categories
+
+
+class OneImage(Inputs):
+    """One image."""
+
+    image: ImageInput
+
+
+class SegmentationOptions(Options):
+    """Segments with a lower score than `threshold` are left out."""
+
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+
+
+class Segment(TypedDict):
+    """The pixels of one label: a PNG in base64, as large as the image, white where they are.
+
+    `score` is the model's mean probability of the label on them.
+    """
+
+    label: str
+    score: float
+    mask: str

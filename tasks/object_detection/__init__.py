@@ -1,0 +1,119 @@
+"""Object detection: a box and a label for each object on an image."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inference import content_types
+from tasks.image_classification import SAMPLE_IMAGE
+from tasks.object_detection.endpoints import ObjectDetectionRequest, read_object_detection
+from tasks.object_detection.schema import Detection, DetectionOptions, ImageWithBoxes, OneImage
+
+
+class TrainingHyperparameters(BaseModel):
+    """Settings of training.
+
+    `validation_fraction` of the images is held out. Gradients longer than `max_gradient` are
+    shortened. `mirror` flips half of the images left to right: more variety, but wrong for writing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=20, ge=1, le=500)
+    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=256)
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    max_gradient: float = Field(default=1.0, gt=0, le=100)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    mirror: bool = False
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, DetectionOptions]:
+    """Return the request that finds the objects of the row's image, also doubtful ones."""
+    return OneImage(image=row["image"]), DetectionOptions()
+
+
+TASK = Task(
+    name="object-detection",
+    title="Object detection",
+    description="Finds objects on an image: a box, a label and a score for each.",
+    modality="image",
+    inputs=(Modality.IMAGE,),
+    outputs=(Modality.BOXES,),
+    architectures=(
+        "ConditionalDetrForObjectDetection",
+        "DeformableDetrForObjectDetection",
+        "DetrForObjectDetection",
+        "RTDetrForObjectDetection",
+        "RTDetrV2ForObjectDetection",
+        "YolosForObjectDetection",
+    ),
+    engine=BATCH,
+    runner="tasks.object_detection.runner:ObjectDetectorRunner",
+    unit=Unit.IMAGES,
+    input_schema=OneImage,
+    option_schema=DetectionOptions,
+    result_type=list[Detection],
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/object-detection",
+            read_object_detection,
+            named=True,
+            content_types=content_types("image"),
+            takes_media=True,
+            request=ObjectDetectionRequest,
+            summary="Hugging Face's shape: send the image; the answer is `[{label, score, box}]`.",
+        ),
+    ),
+    sample={"inputs": SAMPLE_IMAGE, "parameters": {"threshold": 0.3}},
+    playground=Playground(body=None, path="/v1/tasks/object-detection/{model}"),
+    row=ImageWithBoxes,
+    row_input=itemgetter("image"),
+    examples=(
+        {
+            "image": "0" * 64,
+            "objects": {
+                "bbox": [[12.0, 8.0, 40.0, 52.0], [70.0, 30.0, 22.0, 20.0]],
+                "categories": ["shirt", "bag"],
+            },
+        },
+        {"image": "1" * 64, "objects": {"bbox": [], "categories": []}},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.object_detection.fine_tune:train",
+            hyperparameters=TrainingHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.object_detection.score:score",
+        metrics=(
+            Metric("map", "mAP"),
+            Metric("map_50", "mAP at IoU 0.5"),
+            Metric("map_75", "mAP at IoU 0.75"),
+            Metric("recall", "Average recall, 100 boxes"),
+        ),
+        primary_metric="map",
+        uses_training_rows=True,
+    ),
+)

@@ -1,0 +1,76 @@
+"""Average precision of boxes, as COCO measures it, by torchmetrics and pycocotools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.detection import MeanAveragePrecision
+
+from tasks.object_detection.schema import Detection
+
+
+def corners(objects: Mapping[str, Any], width: int, height: int) -> Tensor:
+    """Return the boxes of a row as [boxes, 4] corners, cut off at the edges of the image."""
+    given = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
+    both = torch.cat([given[:, :2], given[:, :2] + given[:, 2:]], 1)
+    return both.clamp(torch.zeros(4), torch.tensor([width, height, width, height]).float())
+
+
+def average_precision(
+    truth: Sequence[Mapping[str, Any]],
+    found: Sequence[Sequence[Detection]],
+    labels: Sequence[str],
+) -> dict[str, float]:
+    """Return COCO's measures, and the average precision of each label as `ap_<label>`.
+
+    A label that no row of `truth` has is left out: it has no average precision.
+    """
+    number = {label: index for index, label in enumerate(labels)}
+    metric = MeanAveragePrecision(
+        box_format="xyxy", class_metrics=True, backend="pycocotools", sync_on_compute=False
+    )
+    # Of 1,000 boxes of a row; COCO looks at the best 100 answers.
+    metric.warn_on_many_detections = False
+    for objects, each in zip(truth, found, strict=True):
+        boxes = torch.tensor(objects["bbox"], dtype=torch.float32).reshape(-1, 4)
+        metric.update(
+            [
+                {
+                    "boxes": torch.tensor(
+                        [list(one["box"].values()) for one in each], dtype=torch.float32
+                    ).reshape(-1, 4),
+                    "scores": torch.tensor([one["score"] for one in each]),
+                    "labels": torch.tensor(
+                        [number[one["label"]] for one in each], dtype=torch.int64
+                    ),
+                }
+            ],
+            [
+                {
+                    "boxes": torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
+                    "labels": torch.tensor(
+                        [number[label] for label in objects["categories"]], dtype=torch.int64
+                    ),
+                }
+            ],
+        )
+    result = metric.compute()
+    values = {
+        "map": float(result["map"]),
+        "map_50": float(result["map_50"]),
+        "map_75": float(result["map_75"]),
+        "recall": float(result["mar_100"]),
+    }
+    by_label = dict(
+        zip(
+            result["classes"].reshape(-1).tolist(),
+            result["map_per_class"].reshape(-1).tolist(),
+            strict=True,
+        )
+    )
+    values |= {f"ap_{labels[int(index)]}": value for index, value in by_label.items() if value >= 0}
+    # -1 stands for a measure of nothing.
+    return {name: max(value, 0.0) for name, value in values.items()}

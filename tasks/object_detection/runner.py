@@ -1,0 +1,103 @@
+"""Serve an object detector: a label, a score and a box for each object, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.object_detection.schema import Detection, DetectionOptions, OneImage
+from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
+from workers.engines.loading import load_model
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Item, Prepared
+from workers.engines.text_runner import label_names
+
+# DETR's own processors make the longer side at most 1,333 pixels.
+MAX_SIDE = 1_344
+# As many as COCO's measure looks at.
+MAX_OBJECTS = 100
+
+
+class ObjectDetectorRunner:
+    """Returns one [{label, score, box}, …].
+
+    Images that the processor makes equally large share a batch, so that none is padded.
+    """
+
+    # 8 images of 800 × 1,333 pixels.
+    limits = BatchLimits(items=32, size=8 * 800 * 1_333)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._processor = load_image_processor(folder, max_side=MAX_SIDE, whole=True)
+        self._model = load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = label_names(self._model)
+
+    def prepare(self, request_id: str, inputs: OneImage, options: DetectionOptions) -> Prepared:
+        try:
+            image = read_image(inputs.image)
+        except UnreadableImage as error:
+            raise RequestRefused(str(error)) from error
+        values = pixels(self._processor, image)
+        _, height, width = values.shape
+        payload = (values, (image.height, image.width), options.threshold)
+        item = Item(payload, size=height * width, bucket=tuple(values.shape))
+        return Prepared(items=[item], units=1)
+
+    def collate(self, items: Sequence[Item]) -> Tensor:
+        batch = torch.stack([item.payload[0] for item in items])
+        return batch.to(self._model.device, self._model.dtype)
+
+    def run(self, batch: Tensor) -> Any:
+        return self._model(pixel_values=batch)
+
+    def split(self, output: Any, items: Sequence[Item]) -> list[list[Detection]]:
+        output.logits, output.pred_boxes = output.logits.float(), output.pred_boxes.float()
+        found = self._processor.post_process_object_detection(
+            output, threshold=0.0, target_sizes=[item.payload[1] for item in items]
+        )
+        return [
+            detections(each, self._labels, size=item.payload[1], threshold=item.payload[2])
+            for each, item in zip(found, items, strict=True)
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing: preparing an image takes milliseconds."""
+
+    def close(self) -> None:
+        """Do nothing: the runner holds the model alone."""
+
+
+def detections(
+    found: Mapping[str, Tensor],
+    labels: Sequence[str],
+    *,
+    size: tuple[int, int],
+    threshold: float,
+) -> list[Detection]:
+    """Return what a processor found on an image of `size` (height, width), best first, with boxes
+    cut off at its edges."""
+    height, width = size
+    boxes = found["boxes"].clamp(
+        torch.zeros(4), torch.tensor([width, height, width, height], dtype=torch.float32)
+    )
+    best = found["scores"].argsort(descending=True, stable=True)[:MAX_OBJECTS]
+    return [
+        {
+            "label": labels[int(found["labels"][index])],
+            "score": float(found["scores"][index]),
+            "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes[index].tolist(), strict=True)),  # type: ignore[typeddict-item]
+        }
+        for index in best.tolist()
+        if float(found["scores"][index]) >= threshold
+    ]
