@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from django.conf import settings as django_settings
 from PIL import Image
@@ -147,4 +148,64 @@ def test_a_text_is_spoken_for_unmodified_clients_and_metered_in_characters(
     generic = InferenceClient(model=f"{http.base_url}/v1/tasks/text-to-speech/voice", token=token)
     assert generic.text_to_speech("good day")[:4] == b"fLaC"
     until(lambda: UsageRecord.objects.filter(units=8).count() == 5)
+    until(lambda: stored() == [])
+
+
+def test_clients_of_others_sort_embed_and_ask_about_images(
+    serve: Callable[..., httpx.Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import InferenceClient
+
+    from tests.unit.tasks.tiny_clip import save_tiny_clip
+
+    # Trainers switch it on in their process.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    client = serve("zero-shot-image-classification", "clip", save_tiny_clip(tmp_path / "m"))
+    token = client.headers["authorization"].removeprefix("Bearer ")
+    path = "/v1/tasks/zero-shot-image-classification/clip"
+    hugging_face = InferenceClient(model=str(client.base_url.join(path)), token=token)
+    found = hugging_face.zero_shot_image_classification(picture(), ["a bag", "a boot", "a coat"])
+    assert {each.label for each in found} == {"a bag", "a boot", "a coat"}
+    assert sum(each.score for each in found) == pytest.approx(1, abs=1e-4)
+    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    openai_client = openai.OpenAI(
+        base_url=str(client.base_url.join("/v1")), api_key=token, _strict_response_validation=True
+    )
+    vectors = openai_client.embeddings.create(
+        model="clip",
+        input=["a bag", {"image": url}, "a boot"],  # type: ignore[list-item]
+        encoding_format="float",
+    )
+    assert len(vectors.data) == 3
+    assert vectors.data[0].embedding != vectors.data[2].embedding
+    until(lambda: stored() == [])
+
+
+def test_a_chat_about_images_is_answered_whole_and_streamed(
+    serve: Callable[..., httpx.Client], tmp_path: Path
+) -> None:
+    from tests.unit.tasks.tiny_llava import save_tiny_llava
+
+    client = serve("image-text-to-text", "eyes", save_tiny_llava(tmp_path / "m"))
+    token = client.headers["authorization"].removeprefix("Bearer ")
+    chat = openai.OpenAI(
+        base_url=str(client.base_url.join("/v1")), api_key=token, _strict_response_validation=True
+    ).chat.completions
+    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    image: Any = {"type": "image_url", "image_url": {"url": url}}
+    messages: Any = [{"role": "user", "content": [image, {"type": "text", "text": "Same?"}, image]}]
+    whole = chat.create(model="eyes", messages=messages, max_tokens=6, temperature=0)
+    assert whole.usage is not None
+    # Four positions for each image, and the text.
+    assert whole.usage.prompt_tokens > 8
+    pieces = chat.create(model="eyes", messages=messages, max_tokens=6, temperature=0, stream=True)
+    streamed = "".join(each.choices[0].delta.content or "" for each in pieces if each.choices)
+    assert streamed == whole.choices[0].message.content
+    fetched = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}]
+    refused = client.post(
+        "/v1/chat/completions",
+        json={"model": "eyes", "messages": [{"role": "user", "content": fetched}]},
+    )
+    assert refused.status_code == 400
+    assert "never fetched" in refused.json()["error"]["message"]
     until(lambda: stored() == [])
