@@ -237,7 +237,7 @@ class DatasetVersionForm(TablerForm):
     """One file of rows."""
 
     file = forms.FileField(
-        help_text="TSV, CSV, JSON lines or Parquet; a zip archive for images and audio."
+        help_text="TSV, CSV, JSON lines or Parquet; a zip archive for images, audio and video."
     )
     columns = forms.CharField(
         required=False,

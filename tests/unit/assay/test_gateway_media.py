@@ -34,6 +34,13 @@ def picture(size: tuple[int, int] = (40, 30)) -> bytes:
     return stream.getvalue()
 
 
+def video(size: tuple[int, int]) -> bytes:
+    stream = io.BytesIO()
+    first, *others = [Image.new("RGB", size, color) for color in ("red", "green", "blue", "teal")]
+    first.save(stream, "GIF", save_all=True, append_images=others, duration=100)
+    return stream.getvalue()
+
+
 def sound(seconds: float) -> bytes:
     stream = io.BytesIO()
     with wave.open(stream, "wb") as file:
@@ -80,6 +87,7 @@ async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk:
     [
         (Unit.AUDIO_SECONDS, {"audio": MediaInput("audio", sound(2.25), "file")}, 3),
         (Unit.MEGAPIXELS, {"image": MediaInput("image", picture((1200, 1000)), "image")}, 2),
+        (Unit.MEGAPIXELS, {"video": MediaInput("video", video((1000, 700)), "video")}, 3),
         (Unit.IMAGES, {"prompt": "a cat"}, 4),
     ],
 )

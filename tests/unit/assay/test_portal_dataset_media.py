@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import unescape
 from typing import Any
@@ -13,11 +14,13 @@ from django.test import Client
 from assay.portal import dataset_media
 from governance.audit.models import AuditEvent
 from governance.people.selectors import principal_for_person
+from registry.catalog import get_task
+from registry.catalog.formats import sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.services import dataset_version_add
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
-from tests.unit.registry.media_files import archive, picture, sound
+from tests.unit.registry.media_files import animated, archive, picture, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
 from tests.unit.registry.objects import Upload
 
@@ -181,6 +184,65 @@ def test_an_address_ends_and_holds_for_one_file_of_one_version(
     page = lead.get(address)
     assert page.status_code == 404
     assert "Show the rows of the dataset again" in page.content.decode()
+
+
+def test_a_video_is_shown_by_its_first_frame_and_opens_whole(company: Company) -> None:
+    clip = animated("WEBP")
+    version = add(company, "clips", "video-classification", {"left/a.webp": clip})
+    lead = signed_in(company.enzo)
+    page = main(lead.get("/datasets/clips"))
+    assert "Video, hidden" in page
+    assert "3–3 frames" in page
+    assert "3 frames, 0.300 s" in page
+    (small,) = shown(lead, version)
+    assert lead.get(small).headers["content-type"] == "image/jpeg"
+    whole = lead.get(small.removesuffix("&size=small"))
+    assert (whole.headers["content-type"], whole.content) == ("image/webp", clip)
+
+
+def test_columns_and_labels_are_drawn(company: Company) -> None:
+    rows = [
+        {"text": "word " * length, "label": label}
+        for length, label in ((1, "good"), (2, "good"), (9, "bad"))
+    ]
+    dataset = Dataset.objects.create(
+        name="letters",
+        department=company.departments["engineering"],
+        task="text-classification",
+        classification="internal",
+        licence="CC0-1.0",
+        created_by=company.enzo,
+    )
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    dataset_version_add(
+        actor=principal_for_person(company.enzo),
+        dataset=dataset,
+        file=Upload("rows.jsonl", lines),
+    )
+    page = main(signed_in(company.vera).get("/datasets/letters"))
+    assert "Rows by characters" in page
+    assert "3 different" in page
+    assert re.findall(r"<span>(good|bad)</span>", page) == ["good", "bad"]
+
+
+def test_a_series_is_drawn_on_the_page(company: Company) -> None:
+    dataset = Dataset.objects.create(
+        name="visits",
+        department=company.departments["engineering"],
+        task="time-series-forecasting",
+        classification="internal",
+        licence="CC0-1.0",
+        created_by=company.enzo,
+    )
+    dataset_version_add(
+        actor=principal_for_person(company.enzo),
+        dataset=dataset,
+        file=Upload("rows.jsonl", sample_lines(get_task("time-series-forecasting")).encode()),
+    )
+    page = main(signed_in(company.vera).get("/datasets/visits"))
+    assert page.count("<polyline") == 2
+    assert "1949-01-01–1951-12-01" in page
+    assert "Rows by steps" in page
 
 
 def test_who_may_no_longer_unmask_opens_no_file(company: Company, pictures: DatasetVersion) -> None:
