@@ -37,6 +37,7 @@ class Modality(StrEnum):
     SERIES = "series"
     BOXES = "boxes"
     MASKS = "masks"
+    SPANS = "spans"
     RANKING = "ranking"
 
 

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import transaction
@@ -27,6 +27,7 @@ from governance.principals import Principal
 from registry import store
 from registry.catalog import get_row_kind
 from registry.catalog.columns import column_kinds, media_columns
+from registry.catalog.passages import passage_columns
 from registry.catalog.regions import region_columns
 from registry.catalog.series import moment_after
 from registry.datasets.media_files import MediaRecord
@@ -48,12 +49,25 @@ _SIGN = re.compile(r"\w|[^\x00-\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text; one that is `marked` may have a label."""
+
+    text: str
+    marked: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
-    """A field, or one message of a conversation (`role`). `left_out` characters are not shown."""
+    """A field, or one message of a conversation (`role`). `left_out` characters are not shown.
+
+    `pieces` are the same text in parts, where passages of it are marked.
+    """
 
     text: str
     role: str = ""
     left_out: int = 0
+    pieces: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +233,7 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
     columns, media = _columns(version), _media_columns(version)
     kinds = column_kinds(_row(version))
     regions = region_columns(_row(version))
+    passages = passage_columns(_row(version))
     given = _first_rows(version)
     records = media_records(version, {str(row.get(column)) for row in given for column in media})
 
@@ -234,6 +249,9 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
             return [_hidden(value) if column in masked else _chart(value)]
         if column in regions and isinstance(value, dict):
             return _texts(counted_labels(value), hide=column in masked)
+        if column in passages:
+            source = passages[column]
+            return _marked(str(row.get(source)), value, hide=bool({column, source} & set(masked)))
         return _texts(value, hide=column in masked)
 
     rows = [[cell(row, column) for column in columns] for row in given]
@@ -295,6 +313,24 @@ def _texts(value: Any, *, hide: bool) -> Cell:
     ):
         return [_text(str(each["content"]), hide, str(each.get("role", ""))) for each in value]
     return [_text("" if value is None else str(value), hide)]
+
+
+def _marked(text: str, passages: Any, *, hide: bool) -> Cell:
+    """Return the beginning of a text with its passages marked."""
+    shown = _text(text, hide)
+    pieces: list[Piece] = []
+    at = 0
+    for each in sorted(passages or [], key=lambda passage: int(passage["start"])):
+        # Passages may overlap; what a mark before holds is not shown again.
+        start, end = max(at, each["start"]), min(each["end"], len(shown.text))
+        if start < end:
+            pieces += [
+                Piece(shown.text[at:start]),
+                Piece(shown.text[start:end], marked=True, label=str(each.get("label", ""))),
+            ]
+            at = end
+    pieces.append(Piece(shown.text[at:]))
+    return [replace(shown, pieces=tuple(piece for piece in pieces if piece.text))]
 
 
 def _text(text: str, hide: bool, role: str = "") -> Text:

@@ -8,6 +8,7 @@ from typing import Any
 
 from registry.catalog.columns import column_kinds, media_columns
 from registry.catalog.declaration import RowKind
+from registry.catalog.passages import passage_columns
 from registry.datasets.columns import ColumnStatistics, histogram, spread
 from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
@@ -23,10 +24,10 @@ class Profile:
     """Counts what the rows hold.
 
     `duplicates` is the number of rows whose input stood before; `characters` gives min, mean and
-    max of an input's length, where inputs are text; `labels` counts rows by label, where rows
-    have labels; `media` describes the files of each media column, and `columns` the values of each
-    other one; counts of boxes and masks are as in `regions.py`; `personal` says in how many rows
-    there are signs of personal data, as in
+    max of an input's length, where inputs are text; `labels` counts rows, or marked passages, by
+    label; `passages` gives the number and lengths of marked passages; `media` describes the files
+    of each media column, and `columns` the values of each other one; counts of boxes and masks are
+    as in `regions.py`; `personal` says in how many rows there are signs of personal data, as in
     `personal.py`.
     """
 
@@ -42,6 +43,8 @@ class Profile:
             column_kinds(row_kind.row).values()
         )
         self._regions = Regions(row_kind, records)
+        self._passages = passage_columns(row_kind.row)
+        self._passage_lengths: list[int] = []
         self._media = {
             name: _Column(kind, records, compared=name not in self._regions.columns)
             for name, kind in media_columns(row_kind.row).items()
@@ -61,8 +64,16 @@ class Profile:
         self._regions.look(place, row)
         if isinstance(row.get("label"), str):
             self._labels[row["label"]] += 1
-            if len(self._labels) > MAX_LABELS:
-                raise refuse(place, f"there are more than {MAX_LABELS} different labels.")
+        for name in self._passages:
+            self._count_passages(row.get(name) or [])
+        if len(self._labels) > MAX_LABELS:
+            raise refuse(place, f"there are more than {MAX_LABELS} different labels.")
+
+    def _count_passages(self, passages: Iterable[Mapping[str, Any]]) -> None:
+        for each in passages:
+            self._passage_lengths.append(each["end"] - each["start"])
+            if "label" in each:
+                self._labels[each["label"]] += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as a dataset version keeps it."""
@@ -71,6 +82,13 @@ class Profile:
             found["media"] = {name: column.to_json() for name, column in self._media.items()}
         if self._is_text:
             found["characters"] = spread(self._lengths)
+        if self._passages:
+            lengths = self._passage_lengths
+            found["passages"] = {
+                "number": len(lengths),
+                "shortest": min(lengths, default=0),
+                "longest": max(lengths, default=0),
+            }
         if self._labels:
             found["labels"] = dict(self._labels.most_common())
         if columns := self._columns.to_json():

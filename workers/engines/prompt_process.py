@@ -52,10 +52,13 @@ class Prompts:
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
             self._tokenizer.encode_special_tokens = setup["split_special_tokens"]
-            if setup["max_length"] is not None:
-                self._tokenizer.enable_truncation(
-                    setup["max_length"], direction=setup["truncation_side"]
-                )
+            self._max_length: int | None = setup["max_length"]
+            self._side: str = setup["truncation_side"]
+            self._truncate()
+
+    def _truncate(self) -> None:
+        if self._max_length is not None:
+            self._tokenizer.enable_truncation(self._max_length, direction=self._side)
 
     def messages(self, messages: list[dict[str, Any]]) -> bytes:
         """The tokens of the prompt that the chat template makes."""
@@ -72,6 +75,41 @@ class Prompts:
         """
         rows = self._tokenizer.encode_batch_fast([(first, second) for second in seconds])
         return packed([row.ids for row in rows] + [row.type_ids for row in rows])
+
+    def windows(self, first: str, second: str | None, stride: int) -> bytes:
+        """The tokens of a text, or of a text with parts of a second one, cut into windows.
+
+        Six rows for each window: tokens; kinds; where each token starts and ends in its text; the
+        number of its word, from 1; 1 or 2 for the text that it stands in. A special token has 0 in
+        the last two. Windows share `stride` tokens.
+        """
+        if self._max_length is None:
+            raise Refused("This model does not say how many tokens it reads at once.")
+        room = self._max_length - self._tokenizer.num_special_tokens_to_add(second is not None)
+        if second is not None:
+            room -= len(self._tokenizer.encode(first, add_special_tokens=False).ids)
+        if room <= max(stride, self._max_length // 4):
+            raise Refused(
+                f"This model reads {self._max_length} tokens at a time; the question leaves too "
+                "few of them for the text."
+            )
+        strategy = "only_first" if second is None else "only_second"
+        self._tokenizer.enable_truncation(self._max_length, stride=stride, strategy=strategy)
+        try:
+            whole = self._tokenizer.encode(first, second)
+        finally:
+            self._truncate()
+        rows: list[list[int]] = []
+        for window in [whole, *whole.overflowing]:
+            rows += [
+                window.ids,
+                window.type_ids,
+                [start for start, _ in window.offsets],
+                [end for _, end in window.offsets],
+                [0 if word is None else word + 1 for word in window.word_ids],
+                [0 if text is None else text + 1 for text in window.sequence_ids],
+            ]
+        return packed(rows)
 
     def render(self, template: str, messages: list[dict[str, Any]]) -> bytes:
         """The prompt that a chat template makes, as text."""

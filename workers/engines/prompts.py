@@ -36,6 +36,33 @@ class PromptCancelled(Exception):
     """The request was cancelled before its prompt was ready."""
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of one text, or of two texts together, that a model reads at once.
+
+    Each token has a kind, starts and ends at characters of its text, and belongs to a word,
+    numbered from 1. `texts` is 1 or 2 for the text that it stands in. Special tokens have 0 in
+    both.
+    """
+
+    tokens: list[int]
+    kinds: list[int]
+    starts: list[int]
+    ends: list[int]
+    words: list[int]
+    texts: list[int]
+
+    def fits(self, characters: tuple[int, int]) -> bool:
+        """Return whether every token stands inside its text, given the lengths of both."""
+        rows = (self.kinds, self.starts, self.ends, self.words, self.texts)
+        if any(len(row) != len(self.tokens) for row in rows):
+            return False
+        return all(
+            text <= 2 and (not text or start <= end <= characters[text - 1])
+            for start, end, text in zip(self.starts, self.ends, self.texts, strict=True)
+        )
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     process: BoundedProcess | None = None
@@ -127,6 +154,23 @@ class PromptProcesses:
             raise _broken("it answered out of form")
         return pairs
 
+    def encode_windows(
+        self, request_id: str, first: str, second: str | None = None, *, stride: int
+    ) -> list[Window]:
+        """A text, or a text before each part of a second one, in windows that the model can read.
+
+        Windows share `stride` tokens. Raises as `encode`.
+        """
+        request = {"do": "windows", "first": first, "second": second, "stride": stride}
+        rows = self._unpacked(self._ask(request_id, request))
+        windows = [Window(*rows[at : at + 6]) for at in range(0, len(rows) - 5, 6)]
+        texts = (len(first), len(second or ""))
+        if not windows or len(rows) % 6 or not all(each.fits(texts) for each in windows):
+            raise _broken("it answered out of form")
+        for each in windows:
+            self._check_tokens(each.tokens)
+        return windows
+
     def cancel(self, request_id: str) -> None:
         """End the work on a request at once; unknown ones are ignored."""
         with self._changed:
@@ -152,18 +196,30 @@ class PromptProcesses:
         self._source.close()
 
     def _rows(self, result: bytes, count: int) -> list[list[int]]:
-        """The rows of tokens in a result, which the model's own code may have forged."""
+        """The `count` rows of tokens in a result."""
+        rows = self._unpacked(result)
+        if len(rows) != count:
+            raise _broken("it answered out of form")
+        for row in rows:
+            self._check_tokens(row)
+        return rows
+
+    def _check_tokens(self, row: list[int]) -> None:
+        if row and max(row) >= self._tokens:
+            raise _broken("it answered with unknown tokens")
+
+    def _unpacked(self, result: bytes) -> list[list[int]]:
+        """The rows of numbers in a result, which the model's own code may have forged."""
         numbers = array("I")
         numbers.frombytes(result[: len(result) // 4 * 4])
+        count = numbers[0] if numbers else 0
         lengths = numbers[1 : count + 1]
-        if not numbers or numbers[0] != count or sum(lengths) != len(numbers) - count - 1:
+        if not numbers or sum(lengths) != len(numbers) - count - 1:
             raise _broken("it answered out of form")
-        tokens = numbers[count + 1 :]
-        if tokens and max(tokens) >= self._tokens:
-            raise _broken("it answered with unknown tokens")
+        values = numbers[count + 1 :]
         rows, at = [], 0
         for length in lengths:
-            rows.append(tokens[at : at + length].tolist())
+            rows.append(values[at : at + length].tolist())
             at += length
         return rows
 

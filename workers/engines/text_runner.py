@@ -37,9 +37,8 @@ class TextRunner:
         self.model = load_model(folder, architectures, dtype=dtype, device=device)
         tokenizer = load_tokenizer(folder)
         self._pad = tokenizer.pad_token_id
-        self._prompts = PromptProcesses(
-            tokenizer, max_length=_max_length(folder, self.model, tokenizer)
-        )
+        self.max_length = _max_length(folder, self.model, tokenizer)
+        self._prompts = PromptProcesses(tokenizer, max_length=self.max_length)
 
     def prepare(self, request_id: str, inputs: TextInputs, options: NoOptions) -> Prepared:
         rows = self.encode(request_id, inputs.input)

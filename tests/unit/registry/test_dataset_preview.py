@@ -241,3 +241,42 @@ def test_statistics_of_lists_count_their_items(dev: Person) -> None:
         "relevant": "items",
     }
     assert columns["documents"]["max"] == 3
+
+
+def test_passages_are_marked_in_their_text_and_masked_with_it(dev: Person) -> None:
+    spans = [{"start": 4, "end": 7, "label": "NAME"}, {"start": 15, "end": 18, "label": "CITY"}]
+    rows = [{"text": "Ask Ann who is Ulm.", "spans": spans}, {"text": "Nothing.", "spans": []}]
+    version = added(dev, rows, "token-classification")
+    first, second = (row[1][0] for row in rows_preview(version).rows)
+    assert isinstance(first, Text)
+    assert isinstance(second, Text)
+    assert [(piece.text, piece.marked, piece.label) for piece in first.pieces] == [
+        ("Ask ", False, ""),
+        ("Ann", True, "NAME"),
+        (" who is ", False, ""),
+        ("Ulm", True, "CITY"),
+        (".", False, ""),
+    ]
+    assert [piece.text for piece in second.pieces] == ["Nothing."]
+    assert version.profile["labels"] == {"NAME": 1, "CITY": 1}
+    assert version.profile["passages"] == {"number": 2, "shortest": 3, "longest": 3}
+    personal = {"text": "Ask ann@example.org.", "spans": [{"start": 4, "end": 19, "label": "E"}]}
+    masked = rows_preview(added(dev, [personal], "token-classification")).rows[0][1][0]
+    assert isinstance(masked, Text)
+    assert [piece.text for piece in masked.pieces] == ["••• ", "•••@•••••••.•••", "."]
+
+
+def test_passages_beyond_what_is_shown_are_left_out(dev: Person) -> None:
+    text = "x" * (FIELD_CHARACTERS + 100)
+    spans = [
+        {"start": FIELD_CHARACTERS - 2, "end": FIELD_CHARACTERS + 5, "label": "A"},
+        {"start": FIELD_CHARACTERS + 50, "end": FIELD_CHARACTERS + 60, "label": "B"},
+    ]
+    shown = rows_preview(added(dev, [{"text": text, "spans": spans}], "token-classification"))
+    cell = shown.rows[0][1][0]
+    assert isinstance(cell, Text)
+    assert [(len(piece.text), piece.label) for piece in cell.pieces] == [
+        (FIELD_CHARACTERS - 2, ""),
+        (2, "A"),
+    ]
+    assert cell.left_out == 100

@@ -39,13 +39,34 @@ const playgroundResults = (() => {
     return list;
   };
 
+  /* The asked text with the passages that an answer marks. */
+  const marked = (answer, asked) => {
+    const letters = [...asked];
+    const parts = [];
+    let at = 0;
+    for (const each of [...answer].sort((a, b) => a.start - b.start)) {
+      if (each.start < at) continue;
+      parts.push(letters.slice(at, each.start).join(""));
+      const mark = document.createElement("mark");
+      mark.className = "passage";
+      const label = document.createElement("span");
+      label.className = "passage-label";
+      label.textContent = `${each.entity_group ?? each.entity ?? "answer"} ${each.score.toFixed(2)}`;
+      mark.append(letters.slice(each.start, each.end).join(""), label);
+      parts.push(mark);
+      at = each.end;
+    }
+    return [...parts, letters.slice(at).join("")];
+  };
+
   const text = (words) => document.createTextNode(words);
 
-  const draw = (output, answer, documents, numbers) => {
+  const draw = (output, answer, documents, numbers, asked) => {
     if (output === "series" && answer.predictions) return answer.predictions.map((each) => playgroundSeries.figure(numbers, each));
     if (output === "label" && Array.isArray(scoresOf(answer))) return scoresOf(answer).map((each) => bar(each.label, each.score));
     if (output === "image" && answer.data) return answer.data.map(image);
     if (output === "ranking" && answer.results) return [ranked(answer, documents)];
+    if (output === "spans" && asked) return marked([answer].flat(), asked);
     if (output === "vector") {
       const vector = answer.data[0].embedding;
       return [text(`${vector.length} dimensions\n[${vector.slice(0, 8).map((v) => v.toFixed(4)).join(", ")}, …]`)];
@@ -55,7 +76,7 @@ const playgroundResults = (() => {
   };
 
   /* Fill `element` with the answer that `response` holds; returns its usage, if it tells any. */
-  const show = async (response, output, element, documents, numbers, file) => {
+  const show = async (response, output, element, documents, numbers, file, asked) => {
     const type = response.headers.get("content-type") ?? "";
     if (!type.startsWith("application/json")) {
       element.replaceChildren(playgroundMedia.element(await response.blob(), "Answer"));
@@ -64,7 +85,7 @@ const playgroundResults = (() => {
     const answer = await response.json();
     const isRegions = (output === "boxes" || output === "masks") && Array.isArray(answer);
     if (isRegions && file) element.replaceChildren(await playgroundRegions.draw(output, answer, file));
-    else element.replaceChildren(...draw(output, answer, documents, numbers));
+    else element.replaceChildren(...draw(output, answer, documents, numbers, asked));
     return answer.usage ?? null;
   };
 

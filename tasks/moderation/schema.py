@@ -1,0 +1,45 @@
+"""Rows, inputs and results of moderation. Loads neither torch nor Django."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from registry.catalog.inputs import NoOptions, TextInputs
+
+MAX_CHARACTERS = 100_000
+# Names that a label for harmless texts has; scores of all other labels are categories.
+HARMLESS = frozenset({"safe", "benign", "none", "ok", "harmless", "neutral", "clean", "o"})
+
+
+class JudgedText(BaseModel):
+    """A text and its category; `safe` if nothing is to be flagged."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
+    label: str = Field(min_length=1, max_length=100)
+
+
+class Judged(TypedDict):
+    """The score of each category, from 0 to 1, and those that are flagged."""
+
+    scores: dict[str, float]
+    flagged: list[str]
+
+
+def is_harmless(label: str) -> bool:
+    """Return whether a label stands for texts with nothing to flag."""
+    return label.lower() in HARMLESS
+
+
+def row_input(row: dict[str, Any]) -> str:
+    """Return the text."""
+    return str(row["text"])
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
+    """Return the request that judges the row's text."""
+    return TextInputs(input=[row["text"]]), NoOptions()

@@ -1,0 +1,113 @@
+"""Token classification: labeled passages of a text, such as names or personal data."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from tasks.token_classification.endpoints import TokenClassificationRequest, read_text
+from tasks.token_classification.schema import (
+    Entity,
+    LabeledSpans,
+    TokenInputs,
+    TokenOptions,
+    evaluation_request,
+    row_input,
+)
+
+
+class TokenHyperparameters(BaseModel):
+    """Settings of fine-tuning. A new head learns ten times as fast as the encoder; a base that has
+    the data's labels keeps its head. `max_length` is in tokens; longer texts are cut into parts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=3, ge=1, le=50)
+    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=512)
+    max_length: int = Field(default=128, ge=16, le=8192)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    validation_fraction: float = Field(default=0.15, gt=0, lt=0.5)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+_TEXT = "Please write to Ana Silva at ana.silva@example.org or call 555-0134."
+
+TASK = Task(
+    name="token-classification",
+    title="Token classification",
+    description="Marks passages of a text with labels, such as names, places or personal data.",
+    modality="text",
+    inputs=(Modality.TEXT,),
+    outputs=(Modality.SPANS,),
+    architectures=(
+        "BertForTokenClassification",
+        "DistilBertForTokenClassification",
+        "MPNetForTokenClassification",
+        "RobertaForTokenClassification",
+        "XLMRobertaForTokenClassification",
+    ),
+    engine=BATCH,
+    runner="tasks.token_classification.runner:TokenRunner",
+    unit=Unit.TOKENS,
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/token-classification",
+            read_text,
+            named=True,
+            request=TokenClassificationRequest,
+            summary="Hugging Face's shape: labeled passages, in the order of the text.",
+        ),
+    ),
+    input_schema=TokenInputs,
+    option_schema=TokenOptions,
+    result_type=list[Entity],
+    sample={"inputs": _TEXT},
+    playground=Playground(body={"inputs": "$text"}, text=_TEXT),
+    row=LabeledSpans,
+    row_input=row_input,
+    examples=(
+        {
+            "text": "Please write to Ana Silva.",
+            "spans": [
+                {"start": 16, "end": 19, "label": "GIVEN_NAME"},
+                {"start": 20, "end": 25, "label": "SURNAME"},
+            ],
+        },
+        {"text": "The office is closed on Mondays.", "spans": []},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.token_classification.fine_tune:train",
+            hyperparameters=TokenHyperparameters,
+            bases=frozenset({"token-classification", "embeddings"}),
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.token_classification.score:score",
+        metrics=(
+            Metric("f1", "F1"),
+            Metric("precision", "Precision"),
+            Metric("recall", "Recall"),
+            Metric("overlap_recall", "Recall, any overlap"),
+        ),
+        primary_metric="f1",
+        uses_training_rows=True,
+    ),
+)

@@ -1,0 +1,62 @@
+"""POST /v1/tasks/token-classification/{model}, in the shape of Hugging Face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.requests import Body, Strict, estimate_tokens, parse
+from tasks.token_classification.schema import (
+    MAX_CHARACTERS,
+    IgnoredLabels,
+    Strategy,
+    TokenInputs,
+    TokenOptions,
+)
+
+# Windows of a long text share tokens, which are read twice.
+_SHARED = 1.25
+
+
+class Parameters(Strict):
+    """`stride` is that of transformers; the windows of a long text are chosen here, so it has no
+    effect."""
+
+    aggregation_strategy: Strategy | None = None
+    ignore_labels: IgnoredLabels | None = None
+    stride: Annotated[int, Field(ge=0, le=65_536)] | None = None
+
+
+class TokenClassificationRequest(Strict):
+    """One text."""
+
+    inputs: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
+    parameters: Parameters | None = None
+
+
+def read_text(body: Body, request_id: str, name: str) -> Plan:
+    """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
+    request = parse(TokenClassificationRequest, body.data)
+    given = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
+    given.pop("stride", None)
+    tokens = round(estimate_tokens([request.inputs]) * _SHARED) + 2
+    return Plan(
+        model=name,
+        inputs=TokenInputs(text=request.inputs),
+        options=TokenOptions(**given),
+        renderer=EntityRenderer(),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class EntityRenderer:
+    """The passages, or tokens, in the order of the text."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        entities: list[Any] = answer.results[0]
+        return entities

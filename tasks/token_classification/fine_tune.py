@@ -1,0 +1,224 @@
+"""Tune an encoder, all weights, to label the tokens of a text."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import transformers
+
+from tasks.token_classification import TASK, TokenHyperparameters
+from tasks.token_classification.entities import OUTSIDE, tag
+from tasks.token_classification.score import count, micro
+from workers.trainers.classifier_training import distinct
+from workers.trainers.head_training import HeadTrainer, load_with_head, saved_labels
+from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
+from workers.trainers.training import (
+    Reporter,
+    arguments,
+    fast_bfloat16,
+    parse_settings,
+    read_rows,
+    run_trainer,
+)
+
+MIN_ROWS = 8
+MAX_LABELS = 200
+# Padding and special tokens take no part in the loss.
+IGNORED = -100
+
+Rows = list[dict[str, Any]]
+
+
+def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+    """Fine-tune; the epoch with the best F1 on the validation rows is kept.
+
+    A base whose labels are those of the data keeps its head and goes on from there.
+
+    Raises:
+        BadMaterial: rows, settings or base cannot be used.
+        Cancelled: `progress` said so.
+    """
+    settings = parse_settings(TokenHyperparameters, request.hyperparameters)
+    rows, dropped = distinct(read_marked(request.train_file), "text")
+    if dropped:
+        progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
+    if len(rows) < MIN_ROWS:
+        raise BadMaterial(f"There are {len(rows)} texts; at least {MIN_ROWS} are needed.")
+    names = sorted({span["label"] for row in rows for span in row["spans"]})
+    if not 1 <= len(names) <= MAX_LABELS:
+        raise BadMaterial(f"The data has {len(names)} labels; 1 to {MAX_LABELS} can be learned.")
+    labels, keeps_head = _labels(request, names)
+    train_rows, validation_rows = _split(rows, settings.validation_fraction, settings.seed)
+    progress.log(
+        f"{len(train_rows)} texts to train on and {len(validation_rows)} to validate on, "
+        f"labels {', '.join(names)}. "
+        + ("The base knows them; its head is kept." if keeps_head else "The head is new.")
+    )
+    transformers.set_seed(settings.seed)
+    model, tokenizer = load_with_head(
+        request,
+        suffix="ForTokenClassification",
+        architectures=TASK.architectures,
+        max_length=settings.max_length,
+        purpose="a token classifier",
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    examples = _encoded(train_rows, tokenizer, labels, settings.max_length)
+    steps = -(-len(examples) // settings.batch_size) * settings.epochs
+    reporter = Reporter(progress)
+    trainer = HeadTrainer(
+        head=() if keeps_head else ("classifier",),
+        reporter=reporter,
+        model=model,
+        args=arguments(
+            request,
+            settings.seed,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=32,
+            weight_decay=settings.weight_decay,
+            warmup_steps=round(steps * settings.warmup_ratio),
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            load_best_model_at_end=True,
+            metric_for_best_model="f1",
+            greater_is_better=True,
+            bf16=fast_bfloat16(),
+        ),
+        train_dataset=examples,
+        eval_dataset=_encoded(validation_rows, tokenizer, labels, settings.max_length),
+        data_collator=transformers.DataCollatorForTokenClassification(tokenizer),
+        compute_metrics=lambda found: _metrics(found, labels),
+        callbacks=[reporter],
+    )
+    metrics, notes = run_trainer(trainer, tokenizer, request, progress)
+    return TrainingResult(
+        metrics={
+            "validation_f1": metrics["eval_f1"],
+            "validation_loss": metrics["eval_loss"],
+        },
+        parameters={
+            **settings.model_dump(),
+            "train_rows": len(train_rows),
+            "validation_rows": len(validation_rows),
+            "rows": len(rows) + dropped,
+            "rows_left_out": dropped,
+            "head_kept": keeps_head,
+            "steps": trainer.state.max_steps,
+        },
+        notes=notes,
+    )
+
+
+def read_marked(path: Any) -> Rows:
+    """Return rows {"text", "spans"}. Raises BadMaterial."""
+    shape = '{"text": "…", "spans": [{"start": 0, "end": 3, "label": "…"}]}'
+    return read_rows(path, _is_marked, shape)
+
+
+def _is_marked(row: dict[str, Any]) -> bool:
+    text, spans = row.get("text"), row.get("spans")
+    return (
+        isinstance(text, str)
+        and bool(text)
+        and isinstance(spans, list)
+        and all(
+            isinstance(each, dict)
+            and isinstance(each.get("label"), str)
+            and type(each.get("start")) is int
+            and type(each.get("end")) is int
+            and 0 <= each["start"] < each["end"] <= len(text)
+            for each in spans
+        )
+    )
+
+
+def _labels(request: TrainingRequest, names: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the tags of the head, and whether they are those of the base."""
+    wanted = [f"{begins}-{name}" for name in names for begins in "BI"]
+    try:
+        config = json.loads((request.base / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    saved = saved_labels(config)
+    if OUTSIDE in saved and set(wanted) <= set(saved):
+        return saved, True
+    return [OUTSIDE, *wanted], False
+
+
+def _split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    size = max(1, round(len(rows) * fraction))
+    return shuffled[size:], shuffled[:size]
+
+
+def _encoded(
+    rows: Rows, tokenizer: Any, labels: Sequence[str], max_length: int
+) -> list[dict[str, Any]]:
+    """Return examples; a text that is too long makes several."""
+    number = {label: index for index, label in enumerate(labels)}
+    read = tokenizer(
+        [row["text"] for row in rows],
+        truncation=True,
+        max_length=max_length,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    return [
+        {
+            "input_ids": read["input_ids"][at],
+            "attention_mask": read["attention_mask"][at],
+            "labels": _tags(rows[source]["spans"], read["offset_mapping"][at], number),
+        }
+        for at, source in enumerate(read["overflow_to_sample_mapping"])
+    ]
+
+
+def _tags(
+    spans: Sequence[dict[str, Any]], offsets: Sequence[tuple[int, int]], number: dict[str, int]
+) -> list[int]:
+    """Return the number of each token's tag. A token that stands partly in a passage is in it."""
+    tags: list[int] = []
+    before: dict[str, Any] | None = None
+    for start, end in offsets:
+        if start == end:
+            tags.append(IGNORED)
+            continue
+        inside = next((each for each in spans if start < each["end"] and each["start"] < end), None)
+        if inside is None:
+            tags.append(number[OUTSIDE])
+        else:
+            tags.append(number[f"{'I' if inside is before else 'B'}-{inside['label']}"])
+        before = inside
+    return tags
+
+
+def _metrics(prediction: Any, labels: Sequence[str]) -> dict[str, float]:
+    """Return F1 of the passages, counted in tokens."""
+    best = np.argmax(prediction.predictions, axis=-1)
+    truth = prediction.label_ids
+    pairs = [
+        (_runs(right[right != IGNORED], labels), _runs(found[right != IGNORED], labels))
+        for right, found in zip(truth, best, strict=True)
+    ]
+    values = micro(count([right for right, _ in pairs], [found for _, found in pairs]))
+    return {"f1": values["f1"], "precision": values["precision"], "recall": values["recall"]}
+
+
+def _runs(tags: Sequence[int], labels: Sequence[str]) -> list[tuple[int, int, str]]:
+    found: list[tuple[int, int, str]] = []
+    for at, number in enumerate(tags):
+        begins, label = tag(labels[number])
+        if label == OUTSIDE:
+            continue
+        if found and not begins and found[-1][1:] == (at, label):
+            found[-1] = (found[-1][0], at + 1, label)
+        else:
+            found.append((at, at + 1, label))
+    return found

@@ -1,0 +1,173 @@
+"""Score labeled passages, beside regular expressions and phrases of the training data.
+
+The counting is nervaluate's (SemEval 2013, task 9). `f1`, `precision` and `recall` want the label
+and both ends to be exact; `overlap_recall` wants the label and some overlap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nervaluate.entities import Entity as Marked
+from nervaluate.strategies import EntityTypeEvaluation, StrictEvaluation
+
+from tasks.token_classification.baselines import Found, expressions, phrases
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.slices import MAX_LABELS, by_length
+from workers.trainers.uncertainty import bootstrap
+
+EXPRESSIONS = "regular expressions"
+PHRASES = "phrases of the training data"
+NOTHING = "no passage at all"
+SAMPLES = 8
+SAMPLE_CHARACTERS = 300
+_METRICS = ("f1", "precision", "recall", "overlap_recall")
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What simple means found in each row."""
+
+    name: str
+    found: list[Found]
+    trained_on: int
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return the metrics with intervals, F1 by label and by length of the text.
+
+    Raises:
+        BadMaterial: the rows mark no passage.
+        Cancelled: `request.progress` said so.
+    """
+    rows = request.rows
+    truth: list[Found] = [
+        [(span["start"], span["end"], span["label"]) for span in row["spans"]] for row in rows
+    ]
+    counts = Counter(label for spans in truth for _, _, label in spans)
+    if not counts:
+        raise BadMaterial("The data marks no passage in any row.")
+    found: list[Found] = [
+        [(each["start"], each["end"], each["entity_group"]) for each in outcome.results[0]]
+        for outcome in request.outcomes
+    ]
+    baselines = _baselines(request, set(counts))
+    measured = count(truth, found)
+    compared = [(each, count(truth, each.found)) for each in baselines]
+    if request.progress.should_stop():
+        raise Cancelled
+    metrics = {**micro(measured), **_by_label(truth, found, counts)}
+    first, theirs = max(compared, key=lambda pair: micro(pair[1])["f1"])
+    return EvaluationResult(
+        metrics=metrics,
+        baseline=micro(theirs),
+        baseline_name=first.name,
+        sample_size=len(rows),
+        details={
+            "per_class": {
+                label: {"f1": metrics[f"f1_{label}"], "support": number}
+                for label, number in counts.most_common(MAX_LABELS)
+            },
+            "samples": [
+                {
+                    "input": row["text"][:SAMPLE_CHARACTERS],
+                    "expected": _words(row["text"], right),
+                    "output": _words(row["text"], ours),
+                    "baseline": _words(row["text"], simple),
+                }
+                for row, right, ours, simple in list(
+                    zip(rows, truth, found, first.found, strict=True)
+                )[:SAMPLES]
+            ],
+            "baselines": [
+                {"name": each.name, "metrics": micro(numbers), "trained_on": each.trained_on}
+                for each, numbers in sorted(compared, key=lambda pair: pair[0] is not first)
+            ],
+        },
+        intervals={"metrics": _intervals(measured), "baseline": _intervals(theirs)},
+        slices=[
+            {
+                "by": part.by,
+                "name": part.name,
+                "n": len(part.rows),
+                "metric": "f1",
+                "value": micro(measured[part.rows])["f1"],
+                "baseline": micro(theirs[part.rows])["f1"],
+            }
+            for part in by_length([row["text"] for row in rows])
+        ],
+    )
+
+
+def count(truth: Sequence[Found], found: Sequence[Found]) -> np.ndarray:
+    """Return for each row: passages that are exactly right, right with some overlap, found, and
+    wanted."""
+    strict, overlap = StrictEvaluation(), EntityTypeEvaluation()
+    numbers: list[tuple[int, int, int, int]] = []
+    for right, ours in zip(truth, found, strict=True):
+        wanted, given = _marked(right), _marked(ours)
+        exact, _ = strict.evaluate(wanted, given, [])
+        some, _ = overlap.evaluate(wanted, given, [])
+        numbers.append((exact.correct, some.correct, len(given), len(wanted)))
+    return np.array(numbers)
+
+
+def micro(numbers: np.ndarray) -> dict[str, float]:
+    """Return the metrics over all passages of the rows."""
+    exact, some, given, wanted = (int(each) for each in numbers.sum(axis=0))
+    return {
+        "f1": 2 * exact / max(1, given + wanted),
+        "precision": exact / max(1, given),
+        "recall": exact / max(1, wanted),
+        "overlap_recall": some / max(1, wanted),
+    }
+
+
+def _marked(spans: Found) -> list[Marked]:
+    # nervaluate's ends belong to the passage.
+    return [Marked(label, start, end - 1) for start, end, label in spans]
+
+
+def _baselines(request: ScoreRequest, labels: set[str]) -> list[Baseline]:
+    texts = [row["text"] for row in request.rows]
+    made = [Baseline(NOTHING, [[] for _ in texts], 0)]
+    if (find := expressions(labels)) is not None:
+        made.append(Baseline(EXPRESSIONS, [find(text) for text in texts], 0))
+    if request.train_rows:
+        known = phrases(request.train_rows)
+        made.append(Baseline(PHRASES, [known(text) for text in texts], len(request.train_rows)))
+    return made
+
+
+def _by_label(
+    truth: Sequence[Found], found: Sequence[Found], counts: Counter[str]
+) -> dict[str, float]:
+    def of(spans: Sequence[Found], label: str) -> list[Found]:
+        return [[each for each in row if each[2] == label] for row in spans]
+
+    return {
+        f"f1_{label}": micro(count(of(truth, label), of(found, label)))["f1"]
+        for label, _ in counts.most_common(MAX_LABELS)
+    }
+
+
+def _intervals(numbers: np.ndarray) -> dict[str, dict[str, Any]]:
+    values = micro(numbers)
+    return {
+        name: bootstrap(
+            values[name],
+            lambda rows, name=name: micro(numbers[rows])[name],  # type: ignore[misc]
+            len(numbers),
+        )
+        for name in _METRICS
+    }
+
+
+def _words(text: str, spans: Found) -> str:
+    shown = [f"{text[start:end]} ({label})" for start, end, label in spans]
+    return (", ".join(shown) or "nothing")[:SAMPLE_CHARACTERS]

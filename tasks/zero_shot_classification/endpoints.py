@@ -1,0 +1,73 @@
+"""POST /v1/tasks/zero-shot-classification/{model}, in the shape of Hugging Face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tokens, parse
+from tasks.zero_shot_classification.schema import (
+    MAX_CHARACTERS,
+    CandidateLabels,
+    Template,
+    ZeroShotInputs,
+    ZeroShotOptions,
+)
+
+# The text is read with each label.
+MAX_READ = 2_000_000
+
+
+class Parameters(Strict):
+    """`candidate_labels` are the labels to choose from."""
+
+    candidate_labels: CandidateLabels
+    hypothesis_template: Template | None = None
+    multi_label: bool | None = None
+
+
+class ZeroShotRequest(Strict):
+    """One text."""
+
+    inputs: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
+    parameters: Parameters
+
+
+def read_choice(body: Body, request_id: str, name: str) -> Plan:
+    """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
+    request = parse(ZeroShotRequest, body.data)
+    labels = request.parameters.candidate_labels
+    if len(set(labels)) != len(labels):
+        raise RequestInvalid(
+            "candidate_labels names a label twice.", param="parameters.candidate_labels"
+        )
+    if len(request.inputs) * len(labels) > MAX_READ:
+        raise RequestInvalid(
+            f"The text is read with each of {len(labels)} labels; together at most {MAX_READ:,} "
+            "characters are accepted. Send a shorter text or fewer labels.",
+            param="inputs",
+        )
+    given = request.parameters.model_dump(exclude_none=True, exclude={"candidate_labels"})
+    options = ZeroShotOptions(**given)
+    each = estimate_tokens([request.inputs, options.hypothesis_template, max(labels, key=len)])
+    tokens = (each + 4) * len(labels)
+    return Plan(
+        model=name,
+        inputs=ZeroShotInputs(text=request.inputs, candidate_labels=labels),
+        options=options,
+        renderer=LabelRenderer(),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class LabelRenderer:
+    """Every label with its score, best first."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        labels: list[Any] = answer.results[0]
+        return labels

@@ -1,0 +1,47 @@
+"""Score zero-shot classification, beside the label that shares most words with the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from workers.trainers.classification import Baseline, score_classifier
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import BadMaterial, EvaluationResult
+from workers.trainers.slices import by_length
+
+WORDS = "most words in common"
+SAMPLE_CHARACTERS = 300
+
+
+def score(request: ScoreRequest) -> EvaluationResult:
+    """Return accuracy, macro-F1 and F1 by label; accuracy by length of the text too.
+
+    Raises:
+        BadMaterial: the rows offer different labels, so that their scores cannot be compared.
+    """
+    rows = request.rows
+    if len({tuple(sorted(row["candidate_labels"])) for row in rows}) > 1:
+        raise BadMaterial("Every row must offer the same candidate_labels.")
+    texts = [row["text"] for row in rows]
+    overlap = Baseline(WORDS, [_by_words(row) for row in rows], 0)
+    return score_classifier(
+        truth=[row["label"] for row in rows],
+        outcomes=request.outcomes,
+        shown=[{"input": text[:SAMPLE_CHARACTERS]} for text in texts],
+        baselines=[overlap],
+        parts=by_length(texts),
+    )
+
+
+def _by_words(row: dict[str, Any]) -> str:
+    """Return the label that shares most words with the text; the first of those that share
+    equally many."""
+    labels: Sequence[str] = row["candidate_labels"]
+    words = _words(row["text"])
+    return max(labels, key=lambda label: len(words & _words(label)))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))

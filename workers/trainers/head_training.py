@@ -1,0 +1,98 @@
+"""A Trainer for a new head on a trained encoder, and the loading of such a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+
+from workers.engines.architectures import UnsupportedModel, architecture_of
+from workers.engines.loading import check_shards, load_tokenizer
+from workers.trainers.protocol import BadMaterial, TrainingRequest
+from workers.trainers.training import Reporter
+
+# A head starts from random numbers, the encoder from a trained model.
+HEAD_FACTOR = 10
+
+
+class HeadTrainer(transformers.Trainer):  # type: ignore[misc]
+    """Trains parameters of `head` ten times as fast, and asks about stopping before each forward
+    pass. An empty `head` trains all at one rate."""
+
+    def __init__(self, *, head: tuple[str, ...], reporter: Reporter, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._head, self._reporter = head, reporter
+
+    def create_optimizer(self, *given: Any, **rest: Any) -> Any:
+        head: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            (head if name.split(".")[0] in self._head else others).append(parameter)
+        rate = self.args.learning_rate
+        groups: list[dict[str, Any]] = [{"params": others}]
+        groups += [{"params": head, "lr": HEAD_FACTOR * rate}] if head else []
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=self.args.weight_decay)
+        return self.optimizer
+
+    def compute_loss(self, *given: Any, **rest: Any) -> Any:
+        self._reporter.check()
+        return super().compute_loss(*given, **rest)
+
+
+def load_with_head(
+    request: TrainingRequest,
+    *,
+    suffix: str,
+    architectures: tuple[str, ...],
+    max_length: int,
+    purpose: str,
+    **settings: Any,
+) -> tuple[Any, Any]:
+    """Return the base with the head `suffix`, such as `ForTokenClassification`, and its tokenizer.
+
+    Args:
+        request: The run; its base is an encoder, or has such a head already.
+        suffix: End of the architecture's name.
+        architectures: Names with that end that may be loaded.
+        max_length: Tokens that one example has at most.
+        purpose: What the base is trained into, for errors.
+        settings: Given to the model's configuration.
+
+    Raises:
+        BadMaterial: the base has another architecture, or reads fewer tokens.
+    """
+    encoders = tuple(name.replace(suffix, "Model") for name in architectures)
+    try:
+        architecture = architecture_of(request.base, (*encoders, *architectures))
+        check_shards(request.base)
+    except UnsupportedModel as error:
+        raise BadMaterial(f"The base cannot be trained into {purpose}. {error}") from error
+    name = architecture if architecture.endswith(suffix) else architecture[: -len("Model")] + suffix
+    tokenizer = load_tokenizer(request.base)
+    model = getattr(transformers, name).from_pretrained(
+        request.base,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        **settings,
+    )
+    if max_length > model.config.max_position_embeddings:
+        raise BadMaterial(
+            f"max_length is {max_length}; this base reads {model.config.max_position_embeddings}."
+        )
+    tokenizer.model_max_length = max_length
+    return model, tokenizer
+
+
+def saved_labels(config: Mapping[str, Any]) -> list[str]:
+    """Return the labels that a `config.json` names, in order; none if it names none."""
+    given = config.get("id2label")
+    if not isinstance(given, dict):
+        return []
+    try:
+        return [str(given[str(number)]) for number in range(len(given))]
+    except KeyError:
+        return []
