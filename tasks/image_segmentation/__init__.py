@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -60,6 +61,7 @@ TASK = Task(
     title="Image segmentation",
     description="Gives each pixel of an image a label: a mask for each label that is there.",
     modality="image",
+    family=Family.VISION,
     inputs=(Modality.IMAGE,),
     outputs=(Modality.MASKS,),
     architectures=(*TRAINED, "MaskFormerForInstanceSegmentation"),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -54,6 +55,7 @@ TASK = Task(
     title="Object detection",
     description="Finds objects on an image: a box, a label and a score for each.",
     modality="image",
+    family=Family.VISION,
     inputs=(Modality.IMAGE,),
     outputs=(Modality.BOXES,),
     architectures=(

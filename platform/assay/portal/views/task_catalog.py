@@ -40,13 +40,11 @@ class TaskPage(Screen):
 
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
         task = TASKS.get(name)
-        if task is None and name not in unavailable_tasks():
+        models = models_visible_to(self.actor).filter(task=name).order_by("name")
+        page = page_of(self.request, models, MODELS_SHOWN)
+        # Models stay when the package of their task is removed.
+        if task is None and name not in unavailable_tasks() and not page.object_list:
             raise NotFound(f"There is no task {name[:60]!r}.")
-        page = page_of(
-            self.request,
-            models_visible_to(self.actor).filter(task=name).order_by("name"),
-            MODELS_SHOWN,
-        )
         shown: dict[str, Any] = {
             "name": name,
             "task": task,
