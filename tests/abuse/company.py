@@ -351,6 +351,7 @@ def values(company: Company) -> dict[str, Any]:
         "columns": None,
         "cursor": None,
         "dataset": "docstrings-test",
+        "datasets_post:row_kind": None,
         "dataset_version": company.train.pk,
         "department": "engineering",
         "departments": ["engineering"],
