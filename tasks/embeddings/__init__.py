@@ -9,7 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry.catalog.declaration import BATCH, Modality, Playground, Task, Unit
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inputs import TextInputs
-from tasks.embeddings.endpoints import EmbeddingsRequest, read_embeddings
+from tasks.embeddings.endpoints import (
+    EmbeddingsRequest,
+    FeatureExtractionRequest,
+    read_embeddings,
+    read_feature_extraction,
+)
 
 
 class OneText(BaseModel):
@@ -45,6 +50,13 @@ TASK = Task(
             read_embeddings,
             request=EmbeddingsRequest,
             summary="OpenAI's shape: a vector for each text.",
+        ),
+        Endpoint(
+            "/v1/tasks/feature-extraction",
+            read_feature_extraction,
+            named=True,
+            request=FeatureExtractionRequest,
+            summary="Hugging Face's shape: a list of vectors.",
         ),
     ),
     sample={"input": ["An assay office tests every piece of metal."]},

@@ -53,6 +53,44 @@ def read_embeddings(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
+class FeatureExtractionRequest(Strict):
+    """POST /v1/tasks/feature-extraction/{model}. Vectors always have length 1, and texts longer
+    than the model reads are cut at the right."""
+
+    inputs: Texts
+    normalize: Literal[True] | None = None
+    truncate: Literal[True] | None = None
+    truncation_direction: Literal["right", "Right"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    encoding_format: Literal["float"] | None = None
+    prompt_name: None = None
+
+
+def read_feature_extraction(body: Body, request_id: str, name: str) -> Plan:
+    """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
+    request = parse(FeatureExtractionRequest, body.data)
+    texts = as_list(request.inputs)
+    tokens = estimate_tokens(texts)
+    return Plan(
+        model=name,
+        inputs=TextInputs(input=texts),
+        renderer=VectorsRenderer(model=name, dimensions=request.dimensions),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class VectorsRenderer:
+    """One vector for each text."""
+
+    model: str
+    dimensions: int | None
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return [shortened(vector, self.dimensions, self.model) for vector in answer.results]
+
+
 @dataclass(slots=True)
 class EmbeddingsRenderer:
     """Vectors, as little-endian float32 in base64 or as numbers."""
@@ -62,7 +100,7 @@ class EmbeddingsRenderer:
     dimensions: int | None
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        vectors = [self._shorten(vector) for vector in answer.results]
+        vectors = [shortened(each, self.dimensions, self.model) for each in answer.results]
         return {
             "object": "list",
             "data": [
@@ -77,17 +115,22 @@ class EmbeddingsRenderer:
             "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
         }
 
-    def _shorten(self, vector: list[float]) -> list[float]:
-        if self.dimensions is None or self.dimensions == len(vector):
-            return vector
-        if self.dimensions > len(vector):
-            raise RequestInvalid(
-                f"dimensions is {self.dimensions}, but {self.model} has {len(vector)}.",
-                param="dimensions",
-            )
-        head = vector[: self.dimensions]
-        length = math.sqrt(sum(value * value for value in head)) or 1.0
-        return [value / length for value in head]
+
+def shortened(vector: list[float], dimensions: int | None, model: str) -> list[float]:
+    """Return the first `dimensions` of a vector, with length 1 again.
+
+    Raises:
+        RequestInvalid: the vector has fewer.
+    """
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    if dimensions > len(vector):
+        raise RequestInvalid(
+            f"dimensions is {dimensions}, but {model} has {len(vector)}.", param="dimensions"
+        )
+    head = vector[:dimensions]
+    length = math.sqrt(sum(value * value for value in head)) or 1.0
+    return [value / length for value in head]
 
 
 def _base64(vector: list[float]) -> str:

@@ -20,7 +20,12 @@ from registry.catalog.declaration import (
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inputs import NoOptions, TextInputs
 from registry.catalog.results import Label
-from tasks.text_classification.endpoints import ClassifyRequest, read_classify
+from tasks.text_classification.endpoints import (
+    ClassifyRequest,
+    TextClassificationRequest,
+    read_classify,
+    read_text_classification,
+)
 from workers.hyperparameters import ClassifierSettings
 
 
@@ -71,6 +76,13 @@ TASK = Task(
             read_classify,
             request=ClassifyRequest,
             summary="The best label of each text, and the score of every label.",
+        ),
+        Endpoint(
+            "/v1/tasks/text-classification",
+            read_text_classification,
+            named=True,
+            request=TextClassificationRequest,
+            summary="Hugging Face's shape: `[{label, score}]` for each text.",
         ),
     ),
     sample={"input": ["It worked within a day and I had no side effects."]},

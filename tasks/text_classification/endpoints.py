@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.inputs import TextInputs
@@ -39,6 +41,44 @@ def read_classify(body: Body, request_id: str, name: str) -> Plan:
         tokens=tokens,
         prompt_tokens=tokens,
     )
+
+
+class Parameters(Strict):
+    """`top_k` keeps the best labels only; all by default. Scores of one text sum to 1."""
+
+    top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    function_to_apply: Literal["softmax"] | None = None
+
+
+class TextClassificationRequest(Strict):
+    """POST /v1/tasks/text-classification/{model}."""
+
+    inputs: Texts
+    parameters: Parameters | None = None
+
+
+def read_text_classification(body: Body, request_id: str, name: str) -> Plan:
+    """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
+    request = parse(TextClassificationRequest, body.data)
+    texts = as_list(request.inputs)
+    tokens = estimate_tokens(texts)
+    return Plan(
+        model=name,
+        inputs=TextInputs(input=texts),
+        renderer=LabelsRenderer(request.parameters.top_k if request.parameters else None),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class LabelsRenderer:
+    """A list of [{label, score}, …] for each text, best first."""
+
+    top_k: int | None
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return [scores[: self.top_k] for scores in answer.results]
 
 
 @dataclass(slots=True)

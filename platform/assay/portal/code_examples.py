@@ -47,6 +47,7 @@ def request_body(task: Task, deployment: str) -> dict[str, Any] | None:
         "$model": deployment,
         "$text": asks.text,
         "$lines": list(asks.lines),
+        "$lines_text": "\n".join(asks.lines),
         "$messages": [{"role": "user", "content": asks.text}],
         "$numbers": _numbers(asks.text) if _holds(asks.body, "$numbers") else [],
     }

@@ -280,3 +280,18 @@ def test_passages_beyond_what_is_shown_are_left_out(dev: Person) -> None:
         (2, "A"),
     ]
     assert cell.left_out == 100
+
+
+def test_answers_are_marked_in_their_context(dev: Person) -> None:
+    row = {
+        "question": "Who?",
+        "context": "Ann did.",
+        "answers": [{"start": 0, "end": 3}, {"start": 0, "end": 7}],
+    }
+    cell = rows_preview(added(dev, [row], "question-answering")).rows[0][2][0]
+    assert isinstance(cell, Text)
+    assert [(piece.text, piece.marked) for piece in cell.pieces] == [
+        ("Ann", True),
+        (" did", True),
+        (".", False),
+    ]

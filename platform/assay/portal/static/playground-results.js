@@ -71,7 +71,11 @@ const playgroundResults = (() => {
       const vector = answer.data[0].embedding;
       return [text(`${vector.length} dimensions\n[${vector.slice(0, 8).map((v) => v.toFixed(4)).join(", ")}, …]`)];
     }
-    if (output === "text" && typeof answer.text === "string") return [text(answer.text)];
+    if (output === "text") {
+      const first = [answer].flat()[0] ?? {};
+      const written = first.text ?? first.answer ?? first.translation_text ?? first.summary_text;
+      if (typeof written === "string") return [text(written)];
+    }
     return [text(JSON.stringify(answer, null, 2))];
   };
 

@@ -104,7 +104,7 @@
     const file = mayTakeFile(ask) && playgroundMedia.file() ? await playgroundMedia.encoded() : {};
     const image = { type: "image_url", image_url: { url: file.$file_url } };
     if (file.$file_url) message.content = [image, { type: "text", text }];
-    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $messages: history, $numbers: numbersIn(ask, text), ...file });
+    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $lines_text: form.lines.value, $messages: history, $numbers: numbersIn(ask, text), ...file });
     if (!ask.streams) return JSON.stringify(body);
     const settings = { stream: true, stream_options: { include_usage: true } };
     return JSON.stringify({ ...body, ...settings, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) });

@@ -1,0 +1,115 @@
+"""Question answering: the passage of a text that answers a question."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from tasks.question_answering.endpoints import QuestionRequest, read_question
+from tasks.question_answering.schema import (
+    AnsweredQuestion,
+    FoundAnswer,
+    QuestionInputs,
+    QuestionOptions,
+    evaluation_request,
+    row_input,
+)
+
+
+class QuestionHyperparameters(BaseModel):
+    """Settings of fine-tuning. The new head learns ten times as fast as the encoder; `max_length`
+    is in tokens, of question and text together. Longer texts are cut into parts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(default=3, ge=1, le=50)
+    learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
+    batch_size: int = Field(default=16, ge=1, le=512)
+    max_length: int = Field(default=256, ge=32, le=8192)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+_CONTEXT = (
+    "Ana Silva lives in Porto and works as a chemist. Her brother Rui moved to Lagos in 2019."
+)
+
+TASK = Task(
+    name="question-answering",
+    title="Question answering",
+    description="Finds the passage of a text that answers a question.",
+    modality="text",
+    inputs=(Modality.TEXT,),
+    outputs=(Modality.TEXT,),
+    architectures=(
+        "BertForQuestionAnswering",
+        "DistilBertForQuestionAnswering",
+        "MPNetForQuestionAnswering",
+        "RobertaForQuestionAnswering",
+        "XLMRobertaForQuestionAnswering",
+    ),
+    engine=BATCH,
+    runner="tasks.question_answering.runner:QuestionRunner",
+    unit=Unit.TOKENS,
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/question-answering",
+            read_question,
+            named=True,
+            request=QuestionRequest,
+            summary="Hugging Face's shape: `{answer, score, start, end}`, or a list of them.",
+        ),
+    ),
+    input_schema=QuestionInputs,
+    option_schema=QuestionOptions,
+    result_type=list[FoundAnswer],
+    sample={"inputs": {"question": "Where does Rui live?", "context": _CONTEXT}},
+    playground=Playground(
+        body={"inputs": {"question": "$text", "context": "$lines_text"}},
+        text="Where does Rui live?",
+        lines=(_CONTEXT,),
+        lines_label="Text with the answer",
+    ),
+    row=AnsweredQuestion,
+    row_input=row_input,
+    examples=(
+        {
+            "question": "Where does Ana Silva live?",
+            "context": _CONTEXT,
+            "answers": [{"start": 19, "end": 24}],
+        },
+        {"question": "When was Ana Silva born?", "context": _CONTEXT, "answers": []},
+    ),
+    recipes=(
+        Recipe(
+            method="full",
+            title="Full",
+            makes="full",
+            train="tasks.question_answering.fine_tune:train",
+            hyperparameters=QuestionHyperparameters,
+            bases=frozenset({"question-answering", "embeddings"}),
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.question_answering.score:score",
+        metrics=(
+            Metric("exact_match", "Exact match", proportion=True),
+            Metric("f1", "F1 of words"),
+        ),
+        primary_metric="f1",
+    ),
+)

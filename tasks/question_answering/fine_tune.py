@@ -1,0 +1,207 @@
+"""Tune an encoder, all weights, to find the passage that answers a question."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import transformers
+
+from tasks.question_answering import TASK, QuestionHyperparameters
+from workers.trainers.head_training import HeadTrainer, load_with_head
+from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
+from workers.trainers.training import (
+    Reporter,
+    arguments,
+    fast_bfloat16,
+    parse_settings,
+    read_rows,
+    run_trainer,
+)
+
+MIN_ROWS = 8
+
+Rows = list[dict[str, Any]]
+
+
+def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+    """Fine-tune as Devlin and others (2019, arXiv:1810.04805); the epoch with the least loss on
+    the validation rows is kept.
+
+    Raises:
+        BadMaterial: rows, settings or base cannot be used.
+        Cancelled: `progress` said so.
+    """
+    settings = parse_settings(QuestionHyperparameters, request.hyperparameters)
+    rows = read_answered(request.train_file)
+    if len(rows) < MIN_ROWS:
+        raise BadMaterial(f"There are {len(rows)} questions; at least {MIN_ROWS} are needed.")
+    if not any(row["answers"] for row in rows):
+        raise BadMaterial("The data answers no question.")
+    train_rows, validation_rows = split_by_context(
+        rows, settings.validation_fraction, settings.seed
+    )
+    progress.log(
+        f"{len(train_rows)} questions to train on and {len(validation_rows)} to validate on."
+    )
+    transformers.set_seed(settings.seed)
+    model, tokenizer = load_with_head(
+        request,
+        suffix="ForQuestionAnswering",
+        architectures=TASK.architectures,
+        max_length=settings.max_length,
+        purpose="a question answering model",
+    )
+    examples = encoded(train_rows, tokenizer, settings.max_length)
+    steps = -(-len(examples) // settings.batch_size) * settings.epochs
+    reporter = Reporter(progress)
+    trainer = HeadTrainer(
+        head=("qa_outputs",),
+        reporter=reporter,
+        model=model,
+        args=arguments(
+            request,
+            settings.seed,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=32,
+            weight_decay=settings.weight_decay,
+            warmup_steps=round(steps * settings.warmup_ratio),
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            load_best_model_at_end=True,
+            metric_for_best_model="loss",
+            greater_is_better=False,
+            label_names=["start_positions", "end_positions"],
+            bf16=fast_bfloat16(),
+        ),
+        train_dataset=examples,
+        eval_dataset=encoded(validation_rows, tokenizer, settings.max_length),
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        compute_metrics=_metrics,
+        callbacks=[reporter],
+    )
+    metrics, notes = run_trainer(trainer, tokenizer, request, progress)
+    return TrainingResult(
+        metrics={
+            "validation_exact_tokens": metrics["eval_exact_tokens"],
+            "validation_loss": metrics["eval_loss"],
+        },
+        parameters={
+            **settings.model_dump(),
+            "train_rows": len(train_rows),
+            "validation_rows": len(validation_rows),
+            "rows": len(rows),
+            "steps": trainer.state.max_steps,
+        },
+        notes=notes,
+    )
+
+
+def read_answered(path: Any) -> Rows:
+    """Return rows {"question", "context", "answers"}. Raises BadMaterial."""
+    shape = '{"question": "…", "context": "…", "answers": [{"start": 0, "end": 3}]}'
+    return read_rows(path, _is_answered, shape)
+
+
+def _is_answered(row: dict[str, Any]) -> bool:
+    question, context, answers = row.get("question"), row.get("context"), row.get("answers")
+    return (
+        isinstance(question, str)
+        and isinstance(context, str)
+        and isinstance(answers, list)
+        and all(
+            isinstance(each, dict)
+            and type(each.get("start")) is int
+            and type(each.get("end")) is int
+            and 0 <= each["start"] < each["end"] <= len(context)
+            for each in answers
+        )
+    )
+
+
+def split_by_context(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """Hold out about a `fraction` of the rows; questions on one text stay together.
+
+    Raises:
+        BadMaterial: all questions are on one text.
+    """
+    contexts = sorted({row["context"] for row in rows})
+    if len(contexts) < 2:
+        raise BadMaterial("All questions are on one text; validation needs another.")
+    shuffled = random.Random(seed).sample(contexts, len(contexts))
+    held_out = set(shuffled[: max(1, round(len(contexts) * fraction))])
+    return (
+        [row for row in rows if row["context"] not in held_out],
+        [row for row in rows if row["context"] in held_out],
+    )
+
+
+def encoded(rows: Rows, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
+    """Return examples; a long text makes several, and those without the answer point to the first
+    token. Raises BadMaterial when a question leaves no room for the text."""
+    try:
+        read = tokenizer(
+            [row["question"] for row in rows],
+            [row["context"] for row in rows],
+            truncation="only_second",
+            max_length=max_length,
+            stride=max_length // 8,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+    except Exception as error:
+        # The tokenizers library raises a plain Exception where the first text fills the room.
+        raise BadMaterial(
+            f"A question leaves no room for its text in max_length {max_length}: {error}"
+        ) from error
+    examples: list[dict[str, Any]] = []
+    for at, source in enumerate(read["overflow_to_sample_mapping"]):
+        start, end = _place(
+            rows[source]["answers"], read["offset_mapping"][at], read.sequence_ids(at)
+        )
+        examples.append(
+            {
+                **{
+                    name: read[name][at]
+                    for name in ("input_ids", "attention_mask", "token_type_ids")
+                    if name in read
+                },
+                "start_positions": start,
+                "end_positions": end,
+            }
+        )
+    return examples
+
+
+def _place(
+    answers: Sequence[dict[str, Any]],
+    offsets: Sequence[tuple[int, int]],
+    texts: Sequence[int | None],
+) -> tuple[int, int]:
+    """Return the first and last token of the first answer that stands here as a whole; 0 and 0 if
+    none does."""
+    places = [at for at, text in enumerate(texts) if text == 1]
+    for answer in answers:
+        inside = [
+            at
+            for at in places
+            if offsets[at][0] < answer["end"] and answer["start"] < offsets[at][1]
+        ]
+        if (
+            inside
+            and offsets[inside[0]][0] <= answer["start"]
+            and offsets[inside[-1]][1] >= answer["end"]
+        ):
+            return inside[0], inside[-1]
+    return 0, 0
+
+
+def _metrics(prediction: Any) -> dict[str, float]:
+    """Return the share of examples with both ends right."""
+    starts, ends = (np.argmax(each, axis=-1) for each in prediction.predictions[:2])
+    right_starts, right_ends = prediction.label_ids
+    return {"exact_tokens": float(((starts == right_starts) & (ends == right_ends)).mean())}

@@ -1,0 +1,71 @@
+"""Rows, inputs, options and results of question answering. Loads neither torch nor Django."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypedDict
+
+from registry.catalog.inputs import Inputs, Options
+from registry.catalog.passages import ContextPassages, check_passages
+
+MAX_QUESTION = 10_000
+MAX_CONTEXT = 100_000
+MAX_ANSWER_TOKENS = 200
+
+TopK = Annotated[int, Field(ge=1, le=100)]
+AnswerTokens = Annotated[int, Field(ge=1, le=MAX_ANSWER_TOKENS)]
+
+
+class AnsweredQuestion(BaseModel):
+    """A question, a text, and the passages that answer it; none if the text does not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    question: str = Field(min_length=1, max_length=MAX_QUESTION)
+    context: str = Field(min_length=1, max_length=MAX_CONTEXT)
+    answers: ContextPassages
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> AnsweredQuestion:
+        check_passages(self.context, self.answers, overlap=True)
+        return self
+
+
+class QuestionInputs(Inputs):
+    """A question and the text that answers it."""
+
+    question: str = Field(min_length=1, max_length=MAX_QUESTION)
+    context: str = Field(min_length=1, max_length=MAX_CONTEXT)
+
+
+class QuestionOptions(Options):
+    """`top_k` answers are returned, of at most `max_answer_len` tokens each, aligned to words. With
+    `handle_impossible_answer` an empty answer means that the text does not tell."""
+
+    top_k: TopK = 1
+    max_answer_len: AnswerTokens = 30
+    handle_impossible_answer: bool = False
+    align_to_words: bool = True
+
+
+class FoundAnswer(TypedDict):
+    """A passage of the text, and how sure the model is of it."""
+
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
+def row_input(row: dict[str, Any]) -> str:
+    """Return the question and the text."""
+    return f"{row['question']}\n{row['context']}"
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[QuestionInputs, QuestionOptions]:
+    """Return the request that answers the row's question. The model may find that the text does
+    not tell, as in SQuAD 2."""
+    inputs = QuestionInputs(question=row["question"], context=row["context"])
+    return inputs, QuestionOptions(handle_impossible_answer=True)

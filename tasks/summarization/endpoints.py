@@ -1,0 +1,69 @@
+"""POST /v1/tasks/summarization/{model}, in the shape of Hugging Face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.requests import Body, Strict, estimate_tokens, parse
+from tasks.summarization.schema import (
+    MAX_CHARACTERS,
+    Beams,
+    NewTokens,
+    SummaryInputs,
+    SummaryOptions,
+)
+
+
+class GenerateParameters(Strict):
+    """How to write: `num_beams` 1 takes the likeliest token at each place."""
+
+    max_new_tokens: NewTokens | None = None
+    num_beams: Beams | None = None
+
+
+class Parameters(Strict):
+    """A text that is longer than the model reads is refused unless `truncation` says to cut it.
+
+    Spaces are always cleaned up as the model's tokenizer does.
+    """
+
+    truncation: Literal["do_not_truncate", "longest_first", "only_first"] | None = None
+    generate_parameters: GenerateParameters | None = None
+    clean_up_tokenization_spaces: bool | None = None
+
+
+class SummaryRequest(Strict):
+    """One text."""
+
+    inputs: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
+    parameters: Parameters | None = None
+
+
+def read_summary(body: Body, request_id: str, name: str) -> Plan:
+    """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
+    request = parse(SummaryRequest, body.data)
+    parameters = request.parameters or Parameters()
+    given = (parameters.generate_parameters or GenerateParameters()).model_dump(exclude_none=True)
+    options = SummaryOptions(cut=parameters.truncation not in (None, "do_not_truncate"), **given)
+    tokens = estimate_tokens([request.inputs])
+    return Plan(
+        model=name,
+        inputs=SummaryInputs(text=request.inputs),
+        options=options,
+        renderer=SummaryRenderer(),
+        tokens=tokens,
+        prompt_tokens=tokens,
+        units=len(request.inputs),
+    )
+
+
+@dataclass(slots=True)
+class SummaryRenderer:
+    """The summary, in a list of one, as clients expect it."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return [{"summary_text": text} for text in answer.results]

@@ -1,0 +1,20 @@
+"""Serve summarization: one text for each text."""
+
+from __future__ import annotations
+
+from tasks.summarization.schema import SummaryInputs, SummaryOptions
+from workers.engines.runner import Prepared
+from workers.engines.sequence_runner import SequenceRunner
+
+
+class SummaryRunner(SequenceRunner):
+    """The summary of each text."""
+
+    def prepare(self, request_id: str, inputs: SummaryInputs, options: SummaryOptions) -> Prepared:
+        return self.written(
+            request_id,
+            inputs.text,
+            cut=options.cut,
+            beams=options.num_beams,
+            new_tokens=options.max_new_tokens,
+        )

@@ -1,0 +1,48 @@
+"""Rows, inputs and options of summarization. Loads neither torch nor Django."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.inputs import Inputs, Options
+
+MAX_CHARACTERS = 100_000
+
+Beams = Annotated[int, Field(ge=1, le=8)]
+NewTokens = Annotated[int, Field(ge=1, le=1_024)]
+
+
+class SummarizedText(BaseModel):
+    """A text and its summary."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
+    summary: str = Field(min_length=1, max_length=MAX_CHARACTERS)
+
+
+class SummaryInputs(Inputs):
+    """One text."""
+
+    text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
+
+
+class SummaryOptions(Options):
+    """`cut` shortens a text that is longer than the model reads; it is refused otherwise. Without
+    `max_new_tokens` the length follows that of the text."""
+
+    cut: bool = False
+    num_beams: Beams = 1
+    max_new_tokens: NewTokens | None = None
+
+
+def row_input(row: dict[str, Any]) -> str:
+    """Return the text that is read."""
+    return str(row["text"])
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[SummaryInputs, SummaryOptions]:
+    """Return the request that summarizes the row's text."""
+    return SummaryInputs(text=row["text"]), SummaryOptions(cut=True)

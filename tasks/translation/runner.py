@@ -1,0 +1,22 @@
+"""Serve translation: one text for each text."""
+
+from __future__ import annotations
+
+from tasks.translation.schema import TranslationInputs, TranslationOptions
+from workers.engines.runner import Prepared
+from workers.engines.sequence_runner import SequenceRunner
+
+
+class TranslationRunner(SequenceRunner):
+    """The translation of each text."""
+
+    def prepare(
+        self, request_id: str, inputs: TranslationInputs, options: TranslationOptions
+    ) -> Prepared:
+        return self.written(
+            request_id,
+            inputs.text,
+            cut=options.cut,
+            beams=options.num_beams,
+            new_tokens=options.max_new_tokens,
+        )

@@ -1,0 +1,95 @@
+"""Hugging Face's shape for text classification and embeddings, by its unmodified client."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from huggingface_hub import InferenceClient
+from hypothesis import given, settings
+
+from registry.catalog import get_task
+from registry.catalog.endpoints import Answer, Endpoint, Plan
+from registry.catalog.requests import Body, RequestInvalid
+from tests.unit.tasks.fuzz import JSON
+from tests.unit.tasks.serving import served
+
+
+def endpoint(task: str, path: str) -> Endpoint:
+    (found,) = (each for each in get_task(task).endpoints if each.path == path)
+    return found
+
+
+LABELS = endpoint("text-classification", "/v1/tasks/text-classification")
+VECTORS = endpoint("embeddings", "/v1/tasks/feature-extraction")
+RANKED = [{"label": "good", "score": 0.8}, {"label": "bad", "score": 0.2}]
+
+
+def read(of: Endpoint, body: Any) -> Plan:
+    return of.plan(Body("application/json", json.dumps(body).encode()), "req_1", "model-1")
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers switch it off in their process."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
+@pytest.mark.parametrize("top_k", [None, 1])
+def test_the_client_gets_ranked_labels(top_k: int | None) -> None:
+    with served(LABELS, Answer("stop", 3, 0, results=[RANKED])) as (url, plans):
+        found = InferenceClient(model=f"{url}/model-1").text_classification("a", top_k=top_k)
+    assert [(each.label, each.score) for each in found] == [("good", 0.8), ("bad", 0.2)][:top_k]
+    (plan,) = plans
+    assert (plan.model, plan.inputs.model_dump()) == ("model-1", {"input": ["a"]})
+
+
+def test_the_client_gets_vectors() -> None:
+    with served(VECTORS, Answer("stop", 3, 0, results=[[0.6, 0.8, 0.0]])) as (url, _):
+        client = InferenceClient(model=f"{url}/model-1")
+        assert client.feature_extraction("a", normalize=True).tolist() == [
+            pytest.approx([0.6, 0.8, 0.0])
+        ]
+        assert client.feature_extraction("a", dimensions=1).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("of", "body", "param"),
+    [
+        (LABELS, {}, "inputs"),
+        (LABELS, {"inputs": ""}, "inputs"),
+        (LABELS, {"inputs": []}, "inputs"),
+        (LABELS, {"inputs": "a", "parameters": {"top_k": 0}}, "parameters.top_k"),
+        (
+            LABELS,
+            {"inputs": "a", "parameters": {"function_to_apply": "sigmoid"}},
+            "parameters.function_to_apply",
+        ),
+        (VECTORS, {"inputs": [3]}, "inputs[0]"),
+        (VECTORS, {"inputs": "a", "normalize": False}, "normalize"),
+        (VECTORS, {"inputs": "a", "truncation_direction": "left"}, "truncation_direction"),
+        (VECTORS, {"inputs": "a", "prompt_name": "query"}, "prompt_name"),
+        (VECTORS, {"inputs": "a", "parameters": {}}, "parameters"),
+    ],
+)
+def test_a_bad_body_is_refused_and_the_field_is_named(of: Endpoint, body: Any, param: str) -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        read(of, body)
+    assert caught.value.param == param
+
+
+def test_more_dimensions_than_the_model_has_are_refused() -> None:
+    plan = read(VECTORS, {"inputs": "a", "dimensions": 4})
+    with pytest.raises(RequestInvalid, match="has 3"):
+        plan.renderer.whole(Answer("stop", 3, 0, results=[[0.6, 0.8, 0.0]]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(inputs=JSON, more=JSON)
+def test_any_body_is_read_or_refused_in_words(inputs: Any, more: Any) -> None:
+    with suppress(RequestInvalid):
+        assert read(LABELS, {"inputs": inputs, "parameters": more}).tokens > 0
+    with suppress(RequestInvalid):
+        assert read(VECTORS, {"inputs": inputs, "dimensions": more}).tokens > 0
