@@ -7,6 +7,7 @@ from pydantic import Field
 from registry.catalog.declaration import (
     BATCH,
     Evaluation,
+    Family,
     Metric,
     Modality,
     Playground,
@@ -41,6 +42,7 @@ TASK = Task(
     title="Moderation",
     description="Flags texts by category, such as attacks on a model's instructions, or threats.",
     modality="text",
+    family=Family.SAFETY,
     inputs=(Modality.TEXT,),
     outputs=(Modality.LABEL,),
     architectures=(

@@ -58,7 +58,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A bound on a metric, set before the first measurement; `why` is the reason."""
+    """A bound on a metric, set before the version is measured; `why` is the reason."""
 
     metric: str
     comparator: str
