@@ -24,6 +24,8 @@ MAX_DEPTH = 8
 MAX_ATTRIBUTE_NUMBERS = 8_000_000
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL_SUFFIXES = (".data", ".onnx_data")
+# Nothing bounds how often they run, and onnxruntime cannot be stopped inside of them.
+LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 
 
 def check_onnx(path: Path) -> str:
@@ -125,6 +127,11 @@ class _Walk:
         if domain not in DOMAINS:
             raise Refused(_custom(domain))
         version = self._versions.get(domain, 0)
+        if node.op_type in LOOPS:
+            raise Refused(
+                f"it uses {node.op_type}, whose number of rounds nothing bounds; export the model "
+                "with its loops unrolled"
+            )
         if version < 1 or not onnx.defs.has(node.op_type, version, domain):
             raise Refused(
                 f"it uses {node.op_type[:60]!r}, which is not an operator of "

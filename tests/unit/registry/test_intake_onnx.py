@@ -49,6 +49,10 @@ def custom_operator(domain: str = "com.evil") -> Any:
     return graph([helper.make_node("ReadFile", ["x"], ["y"], domain=domain)])
 
 
+def loop(operator: str) -> Any:
+    return graph([helper.make_node(operator, ["x"], ["y"])])
+
+
 def function_model() -> Any:
     made = model()
     made.functions.append(
@@ -98,6 +102,8 @@ def claimed_tensor() -> Any:
         (model(custom_operator(), domains=(("com.evil", 1),)), "the domain 'com.evil'"),
         (model(custom_operator("")), "'ReadFile', which is not an operator of ai.onnx 15"),
         (model(custom_operator("ai.onnx.ml")), "'ReadFile', which is not an operator"),
+        (model(loop("Loop")), "it uses Loop"),
+        (model(loop("Scan")), "it uses Scan"),
         (model(hidden_operator()), "the domain 'com.microsoft'"),
         (model(nested(9)), "nested more than 8 deep"),
         (function_model(), "the function 'Sneaky'"),
