@@ -35,7 +35,7 @@ def _call(stage: Stage, model: str) -> str:
 
 SHOWCASE = Showcase(
     task="text-to-speech",
-    model="house-voice",
+    model="piper-joe",
     description="Speaks a text in the voice of Joe.",
     base=Base(
         "piper-joe",

@@ -37,7 +37,7 @@ def _call(stage: Stage, model: str) -> str:
 
 SHOWCASE = Showcase(
     task="voice-activity-detection",
-    model="speech-finder",
+    model="silero-vad",
     description="Finds the stretches of a recording that hold speech.",
     base=Base(
         "silero-vad",

@@ -1,0 +1,32 @@
+"""What `./demo --all` shows agrees with the tasks' declarations."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.demo.families.showcase import Showcase, every_showcase
+from registry.catalog import TASKS
+
+SHOWCASES = every_showcase()
+
+
+@pytest.mark.parametrize("showcase", SHOWCASES, ids=lambda each: str(each.task))
+def test_a_showcase_fits_its_task(showcase: Showcase) -> None:
+    task = TASKS[showcase.task]
+    metric = task.metric(showcase.gate.metric)
+    assert showcase.gate.comparator == (">=" if metric.higher_is_better else "<=")
+    if showcase.training is None:
+        # The base itself is measured and released.
+        assert (showcase.model, showcase.task) == (showcase.base.name, showcase.base.task)
+        return
+    recipe = task.recipe(showcase.training.method)
+    recipe.hyperparameters(**showcase.training.settings)
+    assert showcase.base.task in (recipe.bases or {task.name})
+    assert showcase.training.data.name != showcase.test.name
+
+
+def test_no_two_showcases_share_a_model_or_a_dataset() -> None:
+    models = [name for each in SHOWCASES for name in {each.model, each.base.name}]
+    tests = [each.test.name for each in SHOWCASES]
+    assert len(models) == len(set(models))
+    assert len(tests) == len(set(tests))
