@@ -29,7 +29,15 @@ def test_it_says_what_the_portal_says(company: Company) -> None:
     assert by_name["chrf"]["gates"][0]["clear"] is True
     assert [each["n"] for each in measured["slices"]] == [20, 28]
     (pair,) = measured["samples"]
-    assert pair["new"] == pair["old"] == {"text": "Return the sum of a and b.", "image": ""}
+    assert (
+        pair["new"]
+        == pair["old"]
+        == {
+            "text": "Return the sum of a and b.",
+            "image": "",
+            "audio": "",
+        }
+    )
     assert [each["slug"] for each in found["card"]["sections"]] == [
         "docstring-writer",
         "limitations",

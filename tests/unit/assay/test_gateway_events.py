@@ -21,6 +21,8 @@ __all__ = ["stage"]
 
 pytestmark = pytest.mark.sweep
 CHAT = "/v1/chat/completions"
+# Takes no images, so its bodies are small.
+TEXTS = "/v1/classify"
 HI = [{"role": "user", "content": "Hi"}]
 GOOD = {"model": "writer", "messages": HI}
 JSON = {"content-type": "application/json"}
@@ -52,7 +54,7 @@ def test_every_answer_and_every_refusal_is_one_whole_event(stage: Stage) -> None
         (stage.post(CHAT, token, content=b"{", headers=JSON), 400, "denied", "JSON"),
         (stage.post(CHAT, narrow, json=GOOD), 403, "denied", "limited to another"),
         (stage.post(CHAT, token, json={**GOOD, "model": "nobody"}), 404, "denied", "nobody"),
-        (stage.post(CHAT, token, content=huge, headers=JSON), 413, "denied", "limit of"),
+        (stage.post(TEXTS, token, content=huge, headers=JSON), 413, "denied", "limit of"),
         (stage.post(CHAT, token, content=b"{}", headers={"content-type": "a/b"}), 415, "denied",
          "as JSON"),
         (stage.post(CHAT, token, json={**GOOD, "model": "idle"}), 503, "denied", "no ready"),

@@ -23,6 +23,8 @@ __all__ = ["stage"]
 
 pytestmark = pytest.mark.sweep
 CHAT = "/v1/chat/completions"
+# Takes no images, so its bodies are small.
+TEXTS = "/v1/classify"
 HI = [{"role": "user", "content": "Hi"}]
 GOOD = {"model": "writer", "messages": HI}
 
@@ -91,11 +93,11 @@ def test_a_body_of_another_type_or_size_is_refused(stage: Stage) -> None:
     assert (plain.status_code, error_of(plain)["code"]) == (415, "unsupported_media_type")
     huge = json.dumps({"pad": "x" * settings.GATEWAY_MAX_BODY_BYTES}).encode()
     json_type = {"content-type": "application/json"}
-    declared = stage.post(CHAT, token, content=huge, headers=json_type)
+    declared = stage.post(TEXTS, token, content=huge, headers=json_type)
     assert (declared.status_code, error_of(declared)["code"]) == (413, "too_large")
     chunks = (huge[start : start + 65_536] for start in range(0, len(huge), 65_536))
     try:
-        chunked = stage.post(CHAT, token, content=chunks, headers=json_type)
+        chunked = stage.post(TEXTS, token, content=chunks, headers=json_type)
     except httpx.WriteError:
         return  # The gateway hung up on the rest of it, which is as good.
     assert chunked.status_code == 413

@@ -10,7 +10,6 @@ from typing import Any
 
 from registry.catalog import get_task
 from workers.engines.protocol import EngineRequest
-from workers.tasks.answering import typed
 from workers.wire import Delta, Done, Event, Failed
 
 
@@ -84,6 +83,9 @@ def asked(
     adapter: str | None = None,
 ) -> EngineRequest:
     """Return a request as a worker makes it from a message. Raises RequestRefused."""
+    # Imported late: tests of what loads no numerical library use this module too.
+    from workers.tasks.answering import typed
+
     return EngineRequest(request_id, *typed(get_task(task), inputs, options or {}), adapter)
 
 
