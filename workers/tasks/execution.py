@@ -95,8 +95,8 @@ def _media_copy(claim: Claim, task: Task, *data: DatasetVersion) -> Path | None:
 
     Returns None for data whose rows name no media. Raises BadMaterial and Unavailable.
     """
-    kinds = {task.row_kind(version.dataset.row_kind) for version in data}
-    if not any(media_columns(kind.row) for kind in kinds):
+    rows = [task.row_kind(version.dataset.row_kind).row for version in data]
+    if not any(media_columns(row) for row in rows):
         return None
     target = workspace.inputs_folder(claim.job_id, claim.fence) / "media"
     target.mkdir(parents=True)
