@@ -30,10 +30,15 @@ atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
 os.environ.setdefault("ASSAY_ENV", "test")
 # Tests of that duty set it; in others an administrator signs in with a password.
 os.environ.setdefault("ASSAY_SECOND_FACTOR_ROLES", "")
-os.environ["ASSAY_DATA_DIR"] = str(_scratch / "data")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 
-_parallel = "PYTEST_XDIST_WORKER" in os.environ
+# A process that a test starts may import this, too: it uses what its pytest process started.
+_process = os.environ.get("PYTEST_XDIST_WORKER", "main")
+_child = os.environ.get("ASSAY_TEST_PROCESS") == _process
+os.environ["ASSAY_TEST_PROCESS"] = _process
+if not _child:
+    os.environ["ASSAY_DATA_DIR"] = str(_scratch / "data")
+_parallel = "PYTEST_XDIST_WORKER" in os.environ and not _child
 _starts_postgres = "DATABASE_URL" not in os.environ
 if _parallel and os.environ.get("ASSAY_TEST_SERVERS") == "own":
     _starts_postgres = _starts_postgres or "ASSAY_TEST_POSTGRES" in os.environ
