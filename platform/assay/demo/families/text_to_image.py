@@ -65,7 +65,7 @@ SHOWCASE = Showcase(
     ),
     training=Training(
         "full",
-        {"steps": 250, "learning_rate": 1e-3, "batch_size": 32},
+        {"steps": 400, "learning_rate": 1e-3, "batch_size": 32},
         Data("garment-captions-train", "MIT", lambda stage: _captioned(_photos()[0])),
     ),
     test=Data("garment-captions-test", "MIT", lambda stage: _captioned(_photos()[1])),
