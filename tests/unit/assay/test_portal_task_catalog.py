@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.test import Client
 
@@ -88,3 +90,11 @@ def test_a_task_whose_package_fails_is_shown_with_the_reason(
 )
 def test_models_are_filtered(client: Client, query: str, shown: bool) -> None:
     assert ("/models/docstring-writer" in text(client, f"/models?{query}")) is shown
+
+
+def test_the_catalog_belongs_to_models_in_the_navigation(client: Client) -> None:
+    for address in ("/catalog", "/catalog/rerank"):
+        (here,) = re.findall(
+            r'href="([^"]*)" aria-current="(?:page|true)"><svg', text(client, address)
+        )
+        assert here == "/models"
