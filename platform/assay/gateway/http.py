@@ -77,7 +77,8 @@ async def read_body(
     """
     declared_type = (header(scope, b"content-type") or b"").decode("latin-1")
     kind, _, parameters = declared_type.partition(";")
-    kind = kind.strip().lower()
+    # RFC 9110, 8.3. Hugging Face's client states no type for bytes.
+    kind = kind.strip().lower() or "application/octet-stream"
     if not _taken(kind, content_types):
         raise WrongContentType(
             "Send the body as JSON, with `Content-Type: application/json`."

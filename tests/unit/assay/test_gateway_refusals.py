@@ -103,6 +103,14 @@ def test_a_body_of_another_type_or_size_is_refused(stage: Stage) -> None:
     assert chunked.status_code == 413
 
 
+def test_bytes_without_a_type_are_a_file_where_files_are_taken(stage: Stage) -> None:
+    token = stage.key()
+    image = stage.post("/v1/tasks/image-classification/nobody", token, content=b"\x89PNG")
+    assert (image.status_code, error_of(image)["code"]) == (404, "model_not_found")
+    text = stage.post(CHAT, token, content=b"{}")
+    assert (text.status_code, error_of(text)["code"]) == (415, "unsupported_media_type")
+
+
 def test_unknown_paths_and_methods_are_named(stage: Stage) -> None:
     unknown = httpx.post(f"{stage.url}/v1/images/variations", json={})
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "unknown_url")
