@@ -87,7 +87,7 @@ class Postgres:
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             if not connection.execute(
-                "SELECT FROM pg_roles WHERE rolname = %s", (owner,)
+                "SELECT 1 FROM pg_roles WHERE rolname = %s", (owner,)
             ).fetchone():
                 options = "LOGIN CREATEROLE" if creates_roles else "LOGIN"
                 connection.execute(f'CREATE ROLE "{owner}" {options}')

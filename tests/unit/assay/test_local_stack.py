@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
+from assay.local.services import Postgres
 from assay.local.stack import Stack
 from tests.unit.assay.gateway_support import wait_until
 
@@ -38,3 +40,16 @@ def test_a_process_makes_files_that_only_its_user_reads(tmp_path: Path) -> None:
     stack.stop()
     assert mode(made) == 0o600
     assert mode(stack.logs / "maker.log") == 0o600
+
+
+def test_a_second_start_finds_the_databases_of_the_first() -> None:
+    # Not in pytest's folder, which PostgreSQL's user cannot enter.
+    with tempfile.TemporaryDirectory(prefix="assay-stack-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        postgres = Postgres(folder / "postgres")
+        try:
+            for _ in range(2):
+                postgres.create_database("mine", owner="keeper", creates_roles=True)
+        finally:
+            postgres.stop()
