@@ -19,7 +19,7 @@ def run(stage: Stage) -> None:
         ada = stage["ada"]
         active = ada.get("policy")
         if any(rule["id"] == RULE for rule in active["rules"]):
-            stage.say(f"Policy {active['number']} is already in force from an earlier run.")
+            stage.say(f"Policy {active['version']} is already in force from an earlier run.")
         else:
             _change_the_policy(stage, active["version"])
         _restricted_data_is_refused(stage)
