@@ -8,7 +8,7 @@ from typing import Any
 from django.core.signals import setting_changed
 from django.test.client import ClientHandler
 
-# What loading the middleware leaves on a handler.
+# Attributes that loading the middleware sets on a handler.
 _LOADED = (
     "_view_middleware",
     "_template_response_middleware",

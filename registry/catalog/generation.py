@@ -82,7 +82,7 @@ class GenerationInputs(Inputs):
 
 
 class SamplingOptions(Options):
-    """How tokens are drawn; the defaults are OpenAI's.
+    """Settings of drawing tokens; the defaults are OpenAI's.
 
     `max_tokens` None stands for as many as are sensible. `reference` is a given answer whose
     likelihood is measured beside the generation, with that of the end of the answer if

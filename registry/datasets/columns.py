@@ -18,7 +18,7 @@ BINS = 10
 # Different texts that are counted of one column.
 MAX_DISTINCT = 10_000
 
-# What is measured of a value, and the word for it.
+# The measure of a value by its type, and the word for it.
 _Measure = tuple[str, Callable[[Any], float]]
 _MEASURES: dict[str, _Measure] = {
     "string": ("characters", len),

@@ -38,8 +38,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """What is drawn over an image of `size`: boxes, and a mask's file, by its SHA-256; `labels` are
-    named beside it. A file that is a mask itself has labels alone, and `is_mask` is true."""
+    """Drawing over an image of `width` × `height` pixels.
+
+    It holds boxes and the SHA-256 of a mask's file; `labels` are named next to the image. A file
+    that is a mask itself has labels alone, and `is_mask` is true.
+    """
 
     width: int
     height: int

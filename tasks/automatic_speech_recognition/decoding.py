@@ -90,7 +90,7 @@ class WhisperDecoder:
 
     @property
     def translates(self) -> bool:
-        """Whether it can write in English what is said in another language."""
+        """Return whether the model can translate speech into English."""
         return bool(self._translate)
 
     def decode(

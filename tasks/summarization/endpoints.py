@@ -19,7 +19,7 @@ from tasks.summarization.schema import (
 
 
 class GenerateParameters(Strict):
-    """How to write: `num_beams` 1 takes the likeliest token at each place."""
+    """Settings of writing: `num_beams` 1 takes the likeliest token at each place."""
 
     max_new_tokens: NewTokens | None = None
     num_beams: Beams | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# What is read before the point where a document is cut to measure its continuation, and what is
-# measured of that. Few enough characters for models that read little.
+# A document is cut to measure its continuation: characters read before the cut, and characters
+# measured after it. Both are few enough for models with a short context.
 PREFIX_CHARACTERS = 400
 CONTINUATION_CHARACTERS = 200
 

@@ -31,9 +31,11 @@ class CaptionedImage(BaseModel):
 
 
 class DrawingInputs(Inputs):
-    """What to draw, and how many images of which size in pixels. Image i has the seed `seed` + i;
-    without a seed, one is drawn. Without a size, images have the size that the model was trained
-    on."""
+    """A prompt, and the number and size in pixels of the images to draw.
+
+    Image i has the seed `seed` + i; without a seed, one is drawn. Without a size, images have the
+    size that the model was trained on.
+    """
 
     prompt: Prompt
     negative_prompt: Prompt | None = None

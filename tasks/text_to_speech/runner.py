@@ -20,7 +20,7 @@ from workers.engines.onnx_session import load_session
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Item, MediaOutput, Prepared
 
-# What OpenAI's `pcm` has, and one of the rates that Opus takes.
+# The rate of OpenAI's `pcm`, and one of those that Opus takes.
 RATE = 24_000
 PAUSE_S = 0.25
 # Of one sentence; attention grows with their square.

@@ -13,7 +13,7 @@ MAX_CHARACTERS = 4_096
 SpokenText = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
 Voice = Annotated[str, Field(min_length=1, max_length=100)]
 Speed = Annotated[float, Field(ge=0.25, le=4.0)]
-# What libsndfile writes. `pcm` is the samples of a WAV file, which the endpoint takes out.
+# Formats that libsndfile writes. `pcm` is the samples of a WAV file, which the endpoint takes out.
 AudioFormat = Literal["wav", "flac", "mp3", "opus"]
 
 

@@ -31,7 +31,7 @@ _METRICS = ("f1", "precision", "recall", "overlap_recall")
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What simple means found in each row."""
+    """Spans that each baseline found in each row."""
 
     name: str
     found: list[Found]

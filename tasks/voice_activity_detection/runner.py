@@ -20,7 +20,7 @@ from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Item, Prepared
 
 RATE = 16_000
-# What the network was trained on: chunks of 32 ms, each after the last samples of the one before.
+# The network was trained on chunks of 32 ms, each after the last samples of the one before.
 CHUNK = 512
 CONTEXT = 64
 STATE = (2, 128)

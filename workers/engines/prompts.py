@@ -129,7 +129,7 @@ class PromptProcesses:
                 "This model cannot fill in the middle; leave suffix out.",
                 code="suffix_unsupported",
             )
-        # What the tokenizer puts before every text.
+        # The tokens that the tokenizer puts before every text.
         (lead,) = self.encode_texts(request_id, [""])
         before, after = self.encode_texts(request_id, [prefix, suffix], special_tokens=False)
         begin, hole, end = self._fill

@@ -144,7 +144,7 @@ class Answerer:
 
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
         answer.started()
-        inputs, options = typed(TASKS[request.task], request.inputs, request.options)
+        inputs, options = typed(TASKS[loaded.plan.task], request.inputs, request.options)
         loaded.engine.submit(
             EngineRequest(
                 request_id=request.request_id,

@@ -111,7 +111,7 @@ def safetensors_summary(path: Path) -> tuple[int, set[str]]:
 
 
 def onnx_summary(path: Path) -> tuple[int, set[str]]:
-    """How many floating-point numbers of weights an ONNX graph holds, and in which dtypes.
+    """Return the number of floating-point weights in an ONNX graph, and their dtypes.
 
     Raises BadMaterial when it cannot be read.
     """

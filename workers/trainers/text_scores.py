@@ -25,7 +25,7 @@ MEMORY = "target of the most similar training text"
 
 @dataclass(frozen=True, slots=True)
 class Simple:
-    """What simple means write for each row. `trained_on` counts their training rows."""
+    """Texts that each baseline writes for each row. `trained_on` counts their training rows."""
 
     name: str
     outputs: list[str]

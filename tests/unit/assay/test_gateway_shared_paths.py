@@ -24,7 +24,7 @@ JSON = {"content-type": "application/json"}
 
 
 class Numbers(Inputs):
-    """What the other task embeds."""
+    """Inputs of the other task."""
 
     numbers: list[int] = Field(min_length=1)
 

@@ -1,4 +1,4 @@
-"""What `./demo --all` shows agrees with the tasks' declarations."""
+"""The showcases of `./demo --all` agree with the tasks' declarations."""
 
 from __future__ import annotations
 
