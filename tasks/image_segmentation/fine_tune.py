@@ -18,8 +18,9 @@ from tasks.image_segmentation import TASK, TRAINED, TrainingHyperparameters
 from tasks.image_segmentation.masks import crowded, read_mask
 from tasks.image_segmentation.measures import pixel_counts, scores
 from workers.engines.architectures import UnsupportedModel
-from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
+from workers.engines.images import load_image_processor
 from workers.trainers.bases import load_base
+from workers.trainers.kept import Kept, read_pixels
 from workers.trainers.material import distinct
 from workers.trainers.protocol import (
     BadMaterial,
@@ -39,8 +40,6 @@ from workers.trainers.training import (
 )
 
 MIN_ROWS = 8
-# Processed images are kept up to this size; beyond it they are read again in every epoch.
-KEPT_BYTES = 2 * 1024**3
 _SHAPE = '{"image": "<SHA-256>", "mask": "<SHA-256>", "categories": […]}'
 
 Rows = list[dict[str, Any]]
@@ -193,7 +192,7 @@ def _measured(model: Any, validation: _Images, progress: Progress) -> dict[str, 
 
 
 class _Images(Dataset[dict[str, Tensor]]):  # type: ignore[misc]
-    """Processed images and masks, read at the first use and kept while there is room."""
+    """Processed images and masks."""
 
     def __init__(
         self,
@@ -207,36 +206,22 @@ class _Images(Dataset[dict[str, Tensor]]):  # type: ignore[misc]
     ) -> None:
         self.labels = labels
         self._rows, self._folder = rows, folder
-        self._processor, self._progress, self._mirror = processor, progress, mirror
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._room = KEPT_BYTES
+        self._processor, self._mirror = processor, mirror
+        self._values = Kept(self._read, progress)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        values, mask = self._read(index)
+        values, mask = self._values[index]
         if self._mirror and torch.rand(()) < 0.5:
             values, mask = values.flip(-1), mask.flip(-1)
         return {"pixel_values": values, "labels": mask.long()}
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        if (kept := self._kept.get(index)) is not None:
-            return kept
-        if self._progress.should_stop():
-            raise Cancelled
         row = self._rows[index]
-        path = self._folder / row["image"]
-        try:
-            values = pixels(self._processor, read_image(path))
-        except UnreadableImage as error:
-            raise BadMaterial(f"Image {path.name}: {error}") from error
+        values = read_pixels(self._folder / row["image"], self._processor)
         _, height, width = values.shape
         mask = read_mask(self._folder / row["mask"], row["categories"], self.labels)
         small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-        both = values, torch.from_numpy(np.array(small))
-        size = values.numel() * values.element_size() + both[1].numel()
-        if size <= self._room:
-            self._room -= size
-            self._kept[index] = both
-        return both
+        return values, torch.from_numpy(np.array(small))

@@ -21,7 +21,7 @@ from workers.engines.loading import load_model, load_tokenizer
 from workers.engines.prompts import PromptProcesses
 from workers.engines.protocol import RequestRefused
 from workers.engines.vision import ImageReader
-from workers.trainers.images import ProcessedImages
+from workers.trainers.kept import kept_images
 from workers.trainers.protocol import (
     BadMaterial,
     Progress,
@@ -29,13 +29,13 @@ from workers.trainers.protocol import (
     TrainingResult,
 )
 from workers.trainers.training import (
-    Reporter,
+    MonitoredTrainer,
     arguments,
     fast_bfloat16,
     finish_config,
     parse_settings,
     read_rows,
-    resume_point,
+    run_trainer,
 )
 
 MIN_ROWS = 16
@@ -74,27 +74,26 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         f"{len(training)} questions to train on and {len(validation)} to validate on; "
         f"{trained:,} of {model.num_parameters():,} parameters are trained."
     )
-    reporter = Reporter(progress)
     trainer = _Trainer(
-        reporter=reporter,
+        progress=progress,
         model=model,
         args=_arguments(request, settings),
         train_dataset=training,
         eval_dataset=validation,
         data_collator=lambda examples: _collated(examples, tokenizer.pad_token_id),
-        callbacks=[reporter],
     )
-    trainer.remove_callback(transformers.PrinterCallback)
-    before = trainer.evaluate()["eval_loss"]
-    trainer.train(resume_from_checkpoint=resume_point(request, progress))
-    after = trainer.evaluate()["eval_loss"]
-    request.output.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(request.output)
-    processor.save_pretrained(request.output)
-    tokenizer.save_pretrained(request.output)
-    finish_config(request.output)
+
+    def save(folder: Path) -> None:
+        for part in (model, processor, tokenizer):
+            part.save_pretrained(folder)
+        finish_config(folder)
+
+    metrics, notes = run_trainer(trainer, None, request, progress, save=save, compare=True)
     return TrainingResult(
-        metrics={"validation_loss": after, "validation_loss_before": before},
+        metrics={
+            "validation_loss": metrics["eval_loss"],
+            "validation_loss_before": metrics["before_loss"],
+        },
         parameters={
             **settings.model_dump(),
             "rows": len(rows),
@@ -102,7 +101,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             "validation_rows": len(validation),
             "parameters_trained": trained,
         },
-        notes=f"Loss on the validation split: {before:.3f} before, {after:.3f} after.",
+        notes=notes,
     )
 
 
@@ -211,7 +210,7 @@ class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
         self, rows: Sequence[dict[str, Any]], tokens: _Tokens, processor: Any, progress: Progress
     ) -> None:
         self._rows, self._tokens = rows, tokens
-        self._images = ProcessedImages([row["image"] for row in rows], processor, progress)
+        self._images = kept_images([row["image"] for row in rows], processor, progress)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -226,23 +225,15 @@ class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
         }
 
 
-class _Trainer(transformers.Trainer):  # type: ignore[misc]
-    """Asks about stopping before each forward pass, and loads checkpoints by the model's class.
+class _Trainer(MonitoredTrainer):
+    """Loads checkpoints by the model's class.
 
     Vision-language models save their tensors under older names than they have in memory. The
     Trainer would find none of them, warn, and go on with the weights of the base.
     """
-
-    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
-        super().__init__(**rest)
-        self._reporter = reporter
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         saved = type(self.model).from_pretrained(
             resume_from_checkpoint, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
         self.model.load_state_dict(saved.state_dict())
-
-    def compute_loss(self, *given: Any, **rest: Any) -> Any:
-        self._reporter.check()
-        return super().compute_loss(*given, **rest)

@@ -18,6 +18,7 @@ from tasks.object_detection.runner import MAX_SIDE, detections
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
 from workers.trainers.bases import load_base
+from workers.trainers.kept import Kept
 from workers.trainers.material import distinct
 from workers.trainers.protocol import (
     BadMaterial,
@@ -39,8 +40,6 @@ from workers.trainers.training import (
 MAX_LABELS = 1_000
 MIN_ROWS = 8
 MIN_BOXES_PER_LABEL = 4
-# Processed images are kept up to this size; beyond it they are read again in every epoch.
-KEPT_BYTES = 2 * 1024**3
 _SHAPE = '{"image": "<SHA-256>", "objects": {"bbox": […], "categories": […]}}'
 
 Rows = list[dict[str, Any]]
@@ -200,7 +199,7 @@ def _measured(
 
 
 class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
-    """Processed images with their boxes, read at the first use and kept while there is room."""
+    """Processed images with their boxes."""
 
     def __init__(
         self,
@@ -214,17 +213,16 @@ class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
     ) -> None:
         self.rows, self.labels = rows, labels
         self.sizes: dict[int, tuple[int, int]] = {}
-        self._folder, self._processor, self._progress = folder, processor, progress
+        self._folder, self._processor = folder, processor
         self._number = {label: index for index, label in enumerate(labels)}
         self._mirror = mirror
-        self._kept: dict[int, Tensor] = {}
-        self._room = KEPT_BYTES
+        self._values = Kept(self._read, progress)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        values = self._values(index)
+        values = self._values[index]
         objects, (height, width) = self.rows[index]["objects"], self.sizes[index]
         boxes = corners(objects, width, height) / torch.tensor([width, height, width, height])
         if self._mirror and torch.rand(()) < 0.5:
@@ -241,20 +239,11 @@ class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
             },
         }
 
-    def _values(self, index: int) -> Tensor:
-        if (kept := self._kept.get(index)) is not None:
-            return kept
-        if self._progress.should_stop():
-            raise Cancelled
+    def _read(self, index: int) -> Tensor:
         path = self._folder / self.rows[index]["image"]
         try:
             image = read_image(path)
         except UnreadableImage as error:
             raise BadMaterial(f"Image {path.name}: {error}") from error
         self.sizes[index] = (image.height, image.width)
-        values = pixels(self._processor, image)
-        size = values.numel() * values.element_size()
-        if size <= self._room:
-            self._room -= size
-            self._kept[index] = values
-        return values
+        return pixels(self._processor, image)

@@ -19,7 +19,7 @@ from tasks.zero_shot_image_classification.schema import ContrastiveHyperparamete
 from tasks.zero_shot_image_classification.towers import Towers
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.prompts import PromptProcesses
-from workers.trainers.images import ProcessedImages
+from workers.trainers.kept import kept_images
 from workers.trainers.protocol import (
     BadMaterial,
     Progress,
@@ -27,13 +27,13 @@ from workers.trainers.protocol import (
     TrainingResult,
 )
 from workers.trainers.training import (
-    Reporter,
+    MonitoredTrainer,
     arguments,
     fast_bfloat16,
     finish_config,
     parse_settings,
     read_rows,
-    resume_point,
+    run_trainer,
 )
 
 MIN_ROWS = 16
@@ -72,28 +72,25 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         f"{len(training)} images to train on and {len(validation)} to validate on, with "
         f"{len(captions)} different captions."
     )
-    reporter = Reporter(progress)
     model = _Contrastive(towers, tokens)
-    trainer = _Trainer(
-        reporter=reporter,
+    trainer = MonitoredTrainer(
+        progress=progress,
         model=model,
         args=_arguments(request, settings),
         train_dataset=training,
         eval_dataset=validation,
         data_collator=_stacked,
-        callbacks=[reporter],
     )
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(request, progress))
-    loss = trainer.evaluate()["eval_loss"]
+
+    def save(folder: Path) -> None:
+        for part in (towers.model, towers.processor, towers.tokenizer):
+            part.save_pretrained(folder)
+        finish_config(folder)
+
+    metrics, _ = run_trainer(trainer, None, request, progress, save=save)
     found = _found(model, validation)
-    request.output.mkdir(parents=True, exist_ok=True)
-    towers.model.save_pretrained(request.output)
-    towers.processor.save_pretrained(request.output)
-    towers.tokenizer.save_pretrained(request.output)
-    finish_config(request.output)
     return TrainingResult(
-        metrics={"validation_loss": loss, "validation_top_5": found},
+        metrics={"validation_loss": metrics["eval_loss"], "validation_top_5": found},
         parameters={
             **settings.model_dump(),
             "rows": len(rows),
@@ -205,7 +202,7 @@ class _Pairs(Dataset[dict[str, Any]]):  # type: ignore[misc]
         *,
         mirror: bool = False,
     ) -> None:
-        self._images = ProcessedImages([row["image"] for row in rows], processor, progress)
+        self._images = kept_images([row["image"] for row in rows], processor, progress)
         self._captions = [captions[row["text"]] for row in rows]
         self._mirror = mirror
 
@@ -241,18 +238,3 @@ class _Contrastive(torch.nn.Module):  # type: ignore[misc]
         by_image = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
         by_text = -(target * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
         return {"loss": (by_image + by_text) / 2}
-
-
-class _Trainer(transformers.Trainer):  # type: ignore[misc]
-    """Asks about stopping before each forward pass."""
-
-    def __init__(self, *, reporter: Reporter, **rest: Any) -> None:
-        super().__init__(**rest)
-        self._reporter = reporter
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, **rest: Any
-    ) -> Any:
-        self._reporter.check()
-        outputs = model(**inputs)
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]

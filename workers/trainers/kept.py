@@ -1,0 +1,54 @@
+"""Files of a dataset as a recipe's model reads them: read once, and kept while there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from workers.engines.images import UnreadableImage, pixels, read_image
+from workers.trainers.protocol import BadMaterial, Cancelled, Progress
+
+# Beyond this size, files are read again in every epoch.
+KEPT_BYTES = 2 * 1024**3
+
+# A tensor, or a tuple of tensors.
+Values = TypeVar("Values")
+
+
+class Kept(Generic[Values]):
+    """Values by number, from `read(number)` at the first use."""
+
+    def __init__(self, read: Callable[[int], Values], progress: Progress) -> None:
+        self._read, self._progress = read, progress
+        self._kept: dict[int, Values] = {}
+        self._room = KEPT_BYTES
+
+    def __getitem__(self, number: int) -> Values:
+        """Return the values. Raises what `read` raises, and Cancelled."""
+        if (kept := self._kept.get(number)) is not None:
+            return kept
+        if self._progress.should_stop():
+            raise Cancelled
+        values = self._read(number)
+        parts: Any = values if isinstance(values, tuple) else (values,)
+        size = sum(part.numel() * part.element_size() for part in parts)
+        if size <= self._room:
+            self._room -= size
+            self._kept[number] = values
+        return values
+
+
+def read_pixels(path: Path, processor: Any) -> Tensor:
+    """Return an image as [channels, height, width]. Raises BadMaterial when it is none."""
+    try:
+        return pixels(processor, read_image(path))
+    except UnreadableImage as error:
+        raise BadMaterial(f"Image {path.name}: {error}") from error
+
+
+def kept_images(paths: Sequence[Path], processor: Any, progress: Progress) -> Kept[Tensor]:
+    """Return the pixels of images, each [channels, height, width], by their number."""
+    return Kept(lambda number: read_pixels(paths[number], processor), progress)
