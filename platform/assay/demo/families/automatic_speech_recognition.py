@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from openai import OpenAI
-
+from assay.demo.clients import openai_client
 from assay.demo.families.archives import media_archive
 from assay.demo.families.showcase import Base, Data, Gate, Showcase
 from assay.demo.stage import Stage
@@ -32,13 +31,7 @@ def _base(stage: Stage) -> Path:
 
 def _call(stage: Stage, model: str) -> str:
     """Transcribe with OpenAI's client."""
-    client = OpenAI(
-        base_url=f"{stage.stack.url}/v1",
-        api_key=stage.facts["key"],
-        timeout=120,
-        max_retries=0,
-        _strict_response_validation=True,
-    )
+    client = openai_client(stage)
     _, data = _recordings(stage)[0]
     heard = client.audio.transcriptions.create(model=model, file=("sentence.wav", data))
     stage.expect(len(heard.text.split()) > 3, f"{model} transcribes a sentence")

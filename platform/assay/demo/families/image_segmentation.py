@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import InferenceClient
-
+from assay.demo.clients import hugging_face_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local import scenes
@@ -32,8 +31,7 @@ def _test(stage: Stage) -> bytes:
 def _call(stage: Stage, model: str) -> str:
     """Send one scene with Hugging Face's own client."""
     scene = scenes.scenes(0, 1)[1][0]
-    url = f"{stage.stack.url}/v1/tasks/image-segmentation/{model}"
-    client = InferenceClient(model=url, token=stage.facts["key"], timeout=120)
+    client = hugging_face_client(stage, "image-segmentation", model)
     # The client declares each mask as text, and returns a Pillow image.
     found: list[Any] = list(client.image_segmentation(scene.png))
     shares = ", ".join(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from openai import OpenAI
-
+from assay.demo.clients import openai_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local.garment_questions import (
@@ -16,32 +15,26 @@ from assay.local.garment_questions import (
 )
 from assay.local.tinted import tinted_garments
 
-PHOTOS = cache(tinted_garments)
+photos = cache(tinted_garments)
 TEST_SEED = 18
 
 
 def _base(stage: Stage) -> Path:
-    return small_llava(PHOTOS()[0], stage.folder / "bases" / "small-llava", stage.detail)
+    return small_llava(photos()[0], stage.folder / "bases" / "small-llava", stage.detail)
 
 
 def _train(stage: Stage) -> bytes:
-    return questions_folder(garment_questions(PHOTOS()[0]))
+    return questions_folder(garment_questions(photos()[0]))
 
 
 def _test(stage: Stage) -> bytes:
-    return questions_folder(garment_questions(PHOTOS()[1], TEST_SEED))
+    return questions_folder(garment_questions(photos()[1], TEST_SEED))
 
 
 def _call(stage: Stage, model: str) -> str:
     """Ask with OpenAI's client, streamed."""
-    client = OpenAI(
-        base_url=f"{stage.stack.url}/v1",
-        api_key=stage.facts["key"],
-        timeout=120,
-        max_retries=0,
-        _strict_response_validation=True,
-    )
-    photo = PHOTOS()[1][0]
+    client = openai_client(stage)
+    photo = photos()[1][0]
     stream = client.chat.completions.create(
         model=model,
         messages=[

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from openai import OpenAI
-
+from assay.demo.clients import openai_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local.attacks import Row, attacks
@@ -26,13 +25,7 @@ def _lines(rows: list[Row]) -> bytes:
 
 
 def _call(stage: Stage, model: str) -> str:
-    client = OpenAI(
-        base_url=f"{stage.stack.url}/v1",
-        api_key=stage.facts["key"],
-        timeout=120,
-        max_retries=0,
-        _strict_response_validation=True,
-    )
+    client = openai_client(stage)
     found = client.moderations.create(model=model, input=[ATTACK, HARMLESS]).results
     stage.expect(found[0].flagged and not found[1].flagged, f"{model} flags the attack alone")
     return f"{model} flags “{ATTACK}” and lets “{HARMLESS}” pass"

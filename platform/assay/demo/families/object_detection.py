@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import InferenceClient
-
+from assay.demo.clients import hugging_face_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local import scenes
@@ -31,8 +30,7 @@ def _test(stage: Stage) -> bytes:
 def _call(stage: Stage, model: str) -> str:
     """Send one scene with Hugging Face's own client."""
     scene = scenes.scenes(0, 1)[1][0]
-    url = f"{stage.stack.url}/v1/tasks/object-detection/{model}"
-    client = InferenceClient(model=url, token=stage.facts["key"], timeout=120)
+    client = hugging_face_client(stage, "object-detection", model)
     found = client.object_detection(scene.png, threshold=0.4)
     seen = ", ".join(f"{each.label} ({each.score:.2f})" for each in found) or "nothing"
     return f"{model} finds on a scene with {' and '.join(scene.categories)}: {seen}."

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import InferenceClient
-
+from assay.demo.clients import hugging_face_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local.materials import fetch
@@ -26,11 +25,7 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
 
 def _call(stage: Stage, model: str) -> str:
     row = questions_on_letters(TRAIN_ROWS, TEST_ROWS)[1][0]
-    client = InferenceClient(
-        model=f"{stage.stack.url}/v1/tasks/question-answering/{model}",
-        token=stage.facts["key"],
-        timeout=120,
-    )
+    client = hugging_face_client(stage, "question-answering", model)
     found = client.question_answering(row["question"], row["context"])
     best = found[0] if isinstance(found, list) else found
     stage.expect(best.answer in row["context"], f"{model} answers with a passage of the text")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from openai import OpenAI
-
+from assay.demo.clients import openai_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local.python_functions import python_functions, write_configuration
@@ -25,13 +24,7 @@ def _lines(texts: list[str]) -> bytes:
 
 def _call(stage: Stage, model: str) -> str:
     """Fill in the middle with OpenAI's client."""
-    client = OpenAI(
-        base_url=f"{stage.stack.url}/v1",
-        api_key=stage.facts["key"],
-        timeout=120,
-        max_retries=0,
-        _strict_response_validation=True,
-    )
+    client = openai_client(stage)
     answer = client.completions.create(
         model=model, prompt=PREFIX, suffix=SUFFIX, max_tokens=12, temperature=0
     )

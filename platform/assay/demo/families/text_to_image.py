@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from openai import OpenAI
-
+from assay.demo.clients import openai_client
 from assay.demo.families.archives import media_archive
 from assay.demo.families.image_classification import TEST_IMAGES, TRAIN_IMAGES
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
@@ -35,13 +34,7 @@ def _captioned(photos: list[Garment]) -> bytes:
 
 def _call(stage: Stage, model: str) -> str:
     """Draw with OpenAI's client."""
-    client = OpenAI(
-        base_url=f"{stage.stack.url}/v1",
-        api_key=stage.facts["key"],
-        timeout=120,
-        max_retries=0,
-        _strict_response_validation=True,
-    )
+    client = openai_client(stage)
     prompt = drawing.caption("Trousers")
     drawn = client.images.generate(model=model, prompt=prompt, n=1, response_format="b64_json")
     picture = base64.b64decode((drawn.data or [])[0].b64_json or "")

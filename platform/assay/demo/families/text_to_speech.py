@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openai import OpenAI
-
+from assay.demo.clients import openai_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase
 from assay.demo.stage import Stage
 from assay.local import voice
@@ -23,9 +22,7 @@ def _test(stage: Stage) -> bytes:
 
 def _call(stage: Stage, model: str) -> str:
     """Speak with OpenAI's client."""
-    client = OpenAI(
-        base_url=f"{stage.stack.url}/v1", api_key=stage.facts["key"], timeout=120, max_retries=0
-    )
+    client = openai_client(stage)
     spoken = client.audio.speech.create(
         model=model, voice="joe", input=SENTENCE, response_format="mp3"
     ).read()

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import InferenceClient
-
+from assay.demo.clients import hugging_face_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local.materials import fetch
@@ -27,11 +26,7 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _call(stage: Stage, model: str) -> str:
-    client = InferenceClient(
-        model=f"{stage.stack.url}/v1/tasks/token-classification/{model}",
-        token=stage.facts["key"],
-        timeout=120,
-    )
+    client = hugging_face_client(stage, "token-classification", model)
     found = client.token_classification(SENTENCE)
     stage.expect(bool(found), f"{model} marks passages of a text")
     shown = ", ".join(f"{each.word} ({each.entity_group})" for each in found)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from huggingface_hub import InferenceClient
-
+from assay.demo.clients import hugging_face_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase
 from assay.demo.stage import Stage
 from assay.local.materials import fetch
@@ -27,11 +26,7 @@ def _test(stage: Stage) -> bytes:
 
 
 def _call(stage: Stage, model: str) -> str:
-    client = InferenceClient(
-        model=f"{stage.stack.url}/v1/tasks/zero-shot-classification/{model}",
-        token=stage.facts["key"],
-        timeout=120,
-    )
+    client = hugging_face_client(stage, "zero-shot-classification", model)
     best = client.zero_shot_classification(TEXT, LABELS)[0]
     stage.expect(best.label in LABELS, f"{model} chooses one of the labels")
     return f"{model} reads “{TEXT}” as a {best.label} ({best.score:.2f})"

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 import httpx
-from huggingface_hub import InferenceClient
 
+from assay.demo.clients import hugging_face_client
 from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local.tinted import (
@@ -19,7 +19,7 @@ from assay.local.tinted import (
     untrained_clip,
 )
 
-PHOTOS = cache(tinted_garments)
+photos = cache(tinted_garments)
 
 
 def _base(stage: Stage) -> Path:
@@ -28,11 +28,8 @@ def _base(stage: Stage) -> Path:
 
 def _call(stage: Stage, model: str) -> str:
     """Ask with Hugging Face's client, then compare vectors of an image and of texts."""
-    photo: TintedGarment = PHOTOS()[1][0]
-    client = InferenceClient(
-        model=f"{stage.stack.url}/v1/tasks/zero-shot-image-classification/{model}",
-        token=stage.facts["key"],
-    )
+    photo: TintedGarment = photos()[1][0]
+    client = hugging_face_client(stage, "zero-shot-image-classification", model)
     labels = [name(color, photo.item) for color in COLORS]
     best = client.zero_shot_image_classification(photo.png, labels)[0]
     found = httpx.post(
@@ -65,9 +62,9 @@ SHOWCASE = Showcase(
     training=Training(
         "full",
         {"steps": 450, "learning_rate": 2e-3, "batch_size": 128, "mirror": True},
-        Data("tinted-garments-train", "MIT", lambda stage: captioned_folder(PHOTOS()[0])),
+        Data("tinted-garments-train", "MIT", lambda stage: captioned_folder(photos()[0])),
     ),
-    test=Data("tinted-garments-test", "MIT", lambda stage: captioned_folder(PHOTOS()[1])),
+    test=Data("tinted-garments-test", "MIT", lambda stage: captioned_folder(photos()[1])),
     gate=Gate(
         "accuracy",
         ">=",

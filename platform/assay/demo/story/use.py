@@ -9,6 +9,7 @@ from openai import OpenAI, PermissionDeniedError, RateLimitError
 from rich.markup import escape
 
 from assay.demo.client import Refused
+from assay.demo.clients import openai_client
 from assay.demo.stage import Stage
 from assay.demo.story.adapt import DOCSTRINGS, SENTIMENT
 from assay.demo.story.release import EMBEDDINGS
@@ -34,16 +35,6 @@ def new_key(stage: Stage, owner: str, department: str, name: str, **fields: Any)
     return key
 
 
-def _client(stage: Stage, key: str) -> OpenAI:
-    return OpenAI(
-        base_url=f"{stage.stack.url}/v1",
-        api_key=key,
-        timeout=120,
-        max_retries=0,
-        _strict_response_validation=True,
-    )
-
-
 def run(stage: Stage) -> None:
     with stage.chapter("7. Use: call the models with API keys"):
         engineering = new_key(stage, "enzo", "engineering", "editor plugin")
@@ -54,8 +45,8 @@ def run(stage: Stage) -> None:
         stage["ada"].post(
             "quotas", deployment=DOCSTRINGS, kind="requests_per_minute", limit=60, shadow=True
         )
-        _chat(stage, _client(stage, engineering["key"]))
-        _embeddings(stage, _client(stage, engineering["key"]))
+        _chat(stage, openai_client(stage, engineering["key"]))
+        _embeddings(stage, openai_client(stage, engineering["key"]))
         _classify(stage, media["key"])
         _policy_refuses(stage, finance["key"])
         _quota_refuses(stage)
@@ -132,7 +123,7 @@ def _classify(stage: Stage, key: str) -> None:
 
 def _policy_refuses(stage: Stage, key: str) -> None:
     try:
-        _client(stage, key).chat.completions.create(
+        openai_client(stage, key).chat.completions.create(
             model=DOCSTRINGS, messages=[{"role": "user", "content": PROMPT}]
         )
     except PermissionDeniedError as error:
@@ -148,7 +139,7 @@ def _policy_refuses(stage: Stage, key: str) -> None:
 def _quota_refuses(stage: Stage) -> None:
     stage.prove("ada")
     key = new_key(stage, "ada", "engineering", "batch script", quotas={"requests_per_minute": 2})
-    client = _client(stage, key["key"])
+    client = openai_client(stage, key["key"])
     for _ in range(2):
         client.embeddings.create(
             model=EMBEDDINGS, input="within the quota", encoding_format="float"
