@@ -43,9 +43,9 @@ def deployment_queue(deployment_id: int) -> str:
 class InferenceRequest:
     """One validated request for one deployment.
 
-    `task` is a task of the catalog; `inputs` and `options` are those of the plan that its endpoint
-    made, as JSON, such as {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the
-    manifest digest that the approved release names; a worker whose loaded digest differs refuses.
+    `inputs` and `options` are those of the plan that its endpoint made, as JSON, such as
+    {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the manifest digest that the
+    approved release names; a worker whose loaded digest differs refuses.
     `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment after
     which nobody waits for the answer.
     """
@@ -54,7 +54,6 @@ class InferenceRequest:
     deployment_id: int
     deployment: str
     digest: str
-    task: str
     reply_stream: str
     inputs: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)

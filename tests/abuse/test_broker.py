@@ -145,7 +145,7 @@ def test_a_request_for_other_bytes_than_are_loaded_runs_nothing(
     ids=["a member too many", "a member of nothing", "a class"],
 )
 def test_a_message_of_another_shape_is_not_taken(change: dict[str, Any]) -> None:
-    good = asdict(InferenceRequest("r", 1, "d", "0" * 64, "text-generation", "s", {}))
+    good = asdict(InferenceRequest("r", 1, "d", "0" * 64, "s", {}))
     if list(change.values()) == [None]:
         good.pop(next(iter(change)))
         change = {}

@@ -51,7 +51,6 @@ def send(wire: Wire, deployment: Deployment, request_id: str, prompt: str) -> No
         deployment_id=deployment.pk,
         deployment=deployment.name,
         digest=deployment.release.version.digest,
-        task="text-generation",
         reply_stream=STREAM,
         inputs={"prompt": prompt},
         enqueued_at=time.time(),

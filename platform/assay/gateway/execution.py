@@ -170,7 +170,6 @@ class Execution:
             deployment_id=self._deployment.id,
             deployment=self._deployment.name,
             digest=self._deployment.digest,
-            task=self._deployment.task,
             reply_stream=self._runtime.replies.stream,
             inputs=self._inputs,
             options=self._plan.options.to_wire(),

@@ -33,7 +33,6 @@ def request(request_id: str = "req_1", **changes: Any) -> InferenceRequest:
         deployment_id=4,
         deployment="docs",
         digest="d" * 64,
-        task="text-generation",
         reply_stream="assay:reply:1",
         inputs={"prompt": "größer 🜂"},
         deadline=time.time() + 60,

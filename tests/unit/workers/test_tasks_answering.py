@@ -64,7 +64,6 @@ def request_for(plan: LoadPlan, prompt: str = "one two", **changes: object) -> I
         deployment_id=plan.deployment_id,
         deployment=plan.name,
         digest=plan.digest,
-        task=plan.task,
         reply_stream=STREAM,
         inputs={"prompt": prompt},
         stream=True,

@@ -122,7 +122,6 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
             deployment_id=deployment.pk,
             deployment="sentiment",
             digest=tuned.digest,
-            task="text-classification",
             reply_stream="replies",
             inputs={"input": ["good great"]},
             deadline=time.time() + 60,

@@ -67,7 +67,6 @@ def test_a_request_survives_the_broker_and_unknown_fields_are_refused() -> None:
         deployment_id=4,
         deployment="docs",
         digest="d" * 64,
-        task="text-generation",
         reply_stream="replies",
         inputs={"prompt": "hello"},
     )
