@@ -1,4 +1,4 @@
-"""What the documentation names exists: files, settings and commands."""
+"""Check that files, settings and commands named by the documentation exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from registry.catalog.declaration import Evaluation, Playground, Recipe, Task
 from registry.catalog.endpoints import Endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / ".github").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
+)
 SETTINGS = (ROOT / "platform" / "assay" / "settings.py").read_text()
 # Read by processes and commands themselves.
 OUTSIDE_SETTINGS = {
