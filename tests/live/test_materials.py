@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from assay.local import film_reviews, materials
+from assay.local.espeak import espeak_ng, run
 
 pytestmark = pytest.mark.live
 
@@ -111,3 +113,19 @@ def test_pairs_come_from_the_standard_library_in_a_stable_order() -> None:
     answer = train[0]["messages"][1]
     assert answer["role"] == "assistant"
     assert 15 <= len(answer["content"]) <= 120
+
+
+def test_debians_speech_program_speaks_where_no_sound_server_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine's own program would be taken.
+    found = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "espeak-ng" else found(name))
+    program = espeak_ng(tmp_path)
+    assert program.is_relative_to(tmp_path)
+    libraries = {each.name for each in (program.parent / "lib").iterdir()}
+    assert libraries == {
+        *("espeak-ng-data", "libespeak-ng.so.1", "libpcaudio.so.0", "libsonic.so.0"),
+    }
+    assert run(program, ["--stdout", "good day"])[:4] == b"RIFF"
+    assert "ɡˈʊd" in run(program, ["-q", "--ipa", "-v", "en-us", "good day"]).decode()

@@ -9,15 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress
 
-from assay.demo.client import Refused
 from assay.demo.company import DEPARTMENTS, EVERYONE, open_for_business
-from assay.demo.stage import Stage, StepFailed
+from assay.demo.stage import FAULTS, Stage
 from assay.demo.story import (
     adapt,
     every_family,
@@ -64,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     console = Console()
     folder = ROOT / ".assay" / ("check" if options.check else "demo")
-    if options.reset or options.check:
+    if options.reset:
         _remove(folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stack = Stack(folder, demo=True, port=options.port)
@@ -103,9 +101,10 @@ def _run(
             step = name
             run(stage)
         stage.authenticators.remove_all()
-    except (StepFailed, Refused, RuntimeError, OSError, httpx.HTTPError) as error:
+    except (*FAULTS, RuntimeError) as error:
         _say_failed(console, f"Step “{step}” failed.", error)
         console.print(f"The logs are in {stack.logs}")
+        console.print("The next run goes on where this one stopped; with --reset it starts over.")
         return 1
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     console.print(f"\n[bold green]All steps passed in {minutes} min {seconds} s.[/]")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+from openai import OpenAIError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,6 +24,10 @@ T = TypeVar("T")
 
 class StepFailed(Exception):
     """An expected result did not happen."""
+
+
+# What a step fails with: clients' errors are OSError, too.
+FAULTS = (StepFailed, Refused, OSError, httpx.HTTPError, OpenAIError)
 
 
 @dataclass

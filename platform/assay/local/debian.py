@@ -65,12 +65,6 @@ PACKAGES = {
         sha256="eaeb7a01d54f20b799d1a81ef110ec544b2cb47ea006614078220737a33019f0",
         folder="usr/share/pocketsphinx/test/data/librivox",
     ),
-    "pcaudio": DebianPackage(
-        name="libpcaudio0",
-        version="1.3-1",
-        sha256="db95c30434707a60774ed9ad0193ba680e061ae7d99f354a1a93f147317a4ea5",
-        folder=_LIBRARIES,
-    ),
     "sonic": DebianPackage(
         name="libsonic0",
         version="0.2.0-13+b1",

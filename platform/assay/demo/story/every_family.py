@@ -3,32 +3,66 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.demo.families.showcase import Outcome, every_showcase, print_table, show, to_json
-from assay.demo.stage import Stage
+from rich.markup import escape
+
+from assay.demo.families.showcase import (
+    Outcome,
+    Showcase,
+    every_showcase,
+    print_table,
+    show,
+    to_json,
+)
+from assay.demo.stage import FAULTS, Stage
+from assay.local.materials import MaterialsUnavailable
+
+Show = Callable[[Stage, Showcase], Outcome]
 
 
 def run(stage: Stage) -> None:
-    """Show each family that chapter 8 has not shown; end with a table of all of them."""
-    outcomes: list[Outcome] = list(stage.facts.get("outcomes", ()))
-    shown = {each.model for each in outcomes}
+    """Show each family that chapter 8 has not shown; end with a table of all of them.
+
+    Raises:
+        StepFailed: some family failed; the others were shown nevertheless.
+    """
+    first: list[Outcome] = list(stage.facts.get("outcomes", ()))
+    shown = {each.model for each in first}
     waiting = [each for each in every_showcase() if each.model not in shown]
+    outcomes, failed = show_each(stage, waiting, lambda stage, one: show(stage, [one])[0])
+    print_table(stage, sorted([*first, *outcomes], key=lambda each: each.task))
+    stage.expect(not failed, f"every family is shown; these failed: {', '.join(failed)}")
+
+
+def show_each(
+    stage: Stage, showcases: Sequence[Showcase], take: Show
+) -> tuple[list[Outcome], list[str]]:
+    """Show the families that no earlier run has shown; return what was measured, and the tasks
+    that failed. One that fails holds up no other."""
     file = stage.folder / "families.json"
     known = {row["model"]: Outcome(**row) for row in _read(file)}
-    for number, showcase in enumerate(waiting, start=1):
-        heading = f"Family {number} of {len(waiting)}: {showcase.task}"
+    outcomes: list[Outcome] = []
+    failed: list[str] = []
+    for number, showcase in enumerate(showcases, start=1):
+        heading = f"Family {number} of {len(showcases)}: {showcase.task}"
         if showcase.model in known:
             outcomes.append(known[showcase.model])
-            stage.say(f"{heading} is done.")
+            stage.say(f"{heading} was shown by an earlier run.")
             continue
-        with stage.chapter(heading):
-            (outcome,) = show(stage, [showcase])
+        try:
+            with stage.chapter(heading):
+                outcome = take(stage, showcase)
+        except (*FAULTS, MaterialsUnavailable) as error:
+            stage.console.print(f"  [bold red]✗[/] {escape(str(error))}", soft_wrap=True)
+            failed.append(showcase.task)
+            continue
         outcomes.append(outcome)
         known[showcase.model] = outcome
         file.write_text(json.dumps(to_json(known.values()), indent=2) + "\n")
-    print_table(stage, sorted(outcomes, key=lambda each: each.task))
+    return outcomes, failed
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
