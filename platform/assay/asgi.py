@@ -15,6 +15,7 @@ from assay.gateway.app import Gateway  # noqa: E402
 from assay.gateway.http import Receive, Scope, Send  # noqa: E402
 from assay.gateway.probes import PROBES  # noqa: E402
 from assay.server.django_application import DjangoApplication  # noqa: E402
+from registry.catalog.endpoints import INFERENCE_PATHS  # noqa: E402
 
 
 class Application:
@@ -32,7 +33,7 @@ class Application:
             await send({"type": "websocket.close", "code": 1000})
             return
         path = scope["path"]
-        if path.startswith("/v1/") or path == "/v1":
+        if path == "/v1" or path.startswith(INFERENCE_PATHS):
             await self.gateway(scope, receive, send)
         elif probe := PROBES.get(path):
             await probe(self.gateway, scope, send)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from governance.errors import InvalidInput
 from registry.catalog.declaration import Metric, Recipe, RowKind, Task
-from registry.catalog.endpoints import Endpoint
+from registry.catalog.endpoints import INFERENCE_PATHS, Endpoint
 from registry.catalog.inputs import Inputs, Options
 
 GROUP = "assay.tasks"
@@ -161,8 +161,8 @@ def _fault(task: Task) -> str:
     if not task.endpoints:
         return "It declares no endpoint."
     for endpoint in task.endpoints:
-        if not endpoint.path.startswith("/v1/"):
-            return f"The endpoint {endpoint.path} is not below /v1/."
+        if not endpoint.path.startswith(INFERENCE_PATHS):
+            return f"The endpoint {endpoint.path} is not below {' or '.join(INFERENCE_PATHS)}."
     methods = [recipe.method for recipe in task.recipes]
     if len(set(methods)) < len(methods):
         return "Two of its recipes have the same method."

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ValidationError
 from registry.catalog.inputs import Inputs, NoOptions, Options
 from registry.catalog.requests import Body, invalid
 
+# Everything below these belongs to the gateway. /v2 is Cohere's; all others use /v1.
+INFERENCE_PATHS = ("/v1/", "/v2/")
+
 
 def dumps(value: Any) -> str:
     """Return compact JSON. A lone surrogate, which UTF-8 cannot hold, becomes a question mark when

@@ -12,8 +12,10 @@ from registry.catalog.inputs import TextInputs
 from tasks.embeddings.endpoints import (
     EmbeddingsRequest,
     FeatureExtractionRequest,
+    SentenceSimilarityRequest,
     read_embeddings,
     read_feature_extraction,
+    read_sentence_similarity,
 )
 
 
@@ -57,6 +59,13 @@ TASK = Task(
             named=True,
             request=FeatureExtractionRequest,
             summary="Hugging Face's shape: a list of vectors.",
+        ),
+        Endpoint(
+            "/v1/tasks/sentence-similarity",
+            read_sentence_similarity,
+            named=True,
+            request=SentenceSimilarityRequest,
+            summary="Hugging Face's shape: the similarity of each sentence with the source.",
         ),
     ),
     sample={"input": ["An assay office tests every piece of metal."]},

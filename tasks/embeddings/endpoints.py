@@ -1,9 +1,10 @@
-"""POST /v1/embeddings, in OpenAI's shape."""
+"""POST /v1/embeddings in OpenAI's shape, and vectors in Hugging Face's shapes."""
 
 from __future__ import annotations
 
 import base64
 import math
+import operator
 import struct
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,10 +14,12 @@ from pydantic import Field
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.inputs import TextInputs
 from registry.catalog.requests import (
+    MAX_INPUTS,
     Body,
     Name,
     RequestInvalid,
     Strict,
+    Text,
     Texts,
     User,
     as_list,
@@ -78,6 +81,43 @@ def read_feature_extraction(body: Body, request_id: str, name: str) -> Plan:
         tokens=tokens,
         prompt_tokens=tokens,
     )
+
+
+class SentencePair(Strict):
+    """A source sentence, and those that are compared with it."""
+
+    source_sentence: Text
+    sentences: Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS - 1)]
+
+
+class SentenceSimilarityRequest(Strict):
+    """POST /v1/tasks/sentence-similarity/{model}."""
+
+    inputs: SentencePair
+    parameters: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+
+
+def read_sentence_similarity(body: Body, request_id: str, name: str) -> Plan:
+    """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
+    inputs = parse(SentenceSimilarityRequest, body.data).inputs
+    texts = [inputs.source_sentence, *inputs.sentences]
+    tokens = estimate_tokens(texts)
+    return Plan(
+        model=name,
+        inputs=TextInputs(input=texts),
+        renderer=SimilarityRenderer(),
+        tokens=tokens,
+        prompt_tokens=tokens,
+    )
+
+
+@dataclass(slots=True)
+class SimilarityRenderer:
+    """The cosine similarity of the first text with each of the others, from -1 to 1."""
+
+    def whole(self, answer: Answer) -> list[Any]:
+        source, *others = answer.results
+        return [sum(map(operator.mul, source, other)) for other in others]
 
 
 @dataclass(slots=True)

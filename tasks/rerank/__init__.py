@@ -18,7 +18,7 @@ from registry.catalog.declaration import (
 )
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inputs import NoOptions
-from tasks.rerank.endpoints import RerankRequest, read_rerank
+from tasks.rerank.endpoints import RerankRequest, read_rerank, read_rerank_v2
 from tasks.rerank.schema import RankedDocuments, RerankInputs
 
 
@@ -75,6 +75,12 @@ TASK = Task(
             read_rerank,
             request=RerankRequest,
             summary="Cohere's and Jina's shape: the documents that answer the query, best first.",
+        ),
+        Endpoint(
+            "/v2/rerank",
+            read_rerank_v2,
+            request=RerankRequest,
+            summary="The same, under the path that Cohere's newer client calls.",
         ),
     ),
     sample={

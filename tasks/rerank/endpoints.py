@@ -1,9 +1,9 @@
-"""POST /v1/rerank, in the shape that Cohere and Jina share."""
+"""POST /v1/rerank, in the shape that Cohere and Jina share, and Cohere's /v2/rerank."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -36,7 +36,7 @@ Document = Annotated[
 
 
 class RerankRequest(Strict):
-    """POST /v1/rerank. `top_n` keeps the best documents only; all by default."""
+    """POST /v1/rerank and /v2/rerank. `top_n` keeps the best documents; all by default."""
 
     model: Name
     query: Query
@@ -47,10 +47,21 @@ class RerankRequest(Strict):
     rank_fields: None = None
     max_chunks_per_doc: None = None
     max_tokens_per_doc: None = None
+    relevant_spans: None = None
+    priority: Literal[0] | None = None
 
 
 def read_rerank(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/rerank. Raises RequestInvalid."""
+    return _plan(body, request_id, "1")
+
+
+def read_rerank_v2(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v2/rerank, which Cohere's newer client calls. Raises RequestInvalid."""
+    return _plan(body, request_id, "2")
+
+
+def _plan(body: Body, request_id: str, api_version: str) -> Plan:
     request = parse(RerankRequest, body.data)
     documents = [each if isinstance(each, str) else each.text for each in request.documents]
     characters = sum(map(len, documents)) + len(request.query) * len(documents)
@@ -74,6 +85,7 @@ def read_rerank(body: Body, request_id: str, name: str) -> Plan:
             documents=documents,
             top_n=request.top_n or len(documents),
             return_documents=bool(request.return_documents),
+            api_version=api_version,
         ),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -89,6 +101,7 @@ class RerankRenderer:
     documents: list[str]
     top_n: int
     return_documents: bool
+    api_version: str
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         scores = answer.results
@@ -106,7 +119,7 @@ class RerankRenderer:
             "results": results,
             "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
             "meta": {
-                "api_version": {"version": "1"},
+                "api_version": {"version": self.api_version},
                 "tokens": {"input_tokens": answer.prompt_tokens, "output_tokens": 0},
             },
         }

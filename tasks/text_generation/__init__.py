@@ -23,6 +23,7 @@ from tasks.text_generation.endpoints import (
     read_chat,
     read_completion,
 )
+from tasks.text_generation.hugging_face import TextGenerationRequest, read_text_generation
 from tasks.text_generation.responses import ResponsesRequest, read_responses
 from tasks.text_generation.schema import (
     Conversation,
@@ -82,6 +83,13 @@ TASK = Task(
             read_responses,
             request=ResponsesRequest,
             summary="OpenAI's newer shape, for text: one message, whole or streamed; not stored.",
+        ),
+        Endpoint(
+            "/v1/tasks/text-generation",
+            read_text_generation,
+            named=True,
+            request=TextGenerationRequest,
+            summary="Hugging Face's shape: `[{generated_text}]`, or TGI's events.",
         ),
     ),
     sample={

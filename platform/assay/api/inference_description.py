@@ -181,7 +181,7 @@ def _joined(known: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
 
 def _identifier(endpoint: Endpoint) -> str:
     """Return a name for the operation, such as `tasks_image_classification`."""
-    return endpoint.path.removeprefix("/v1/").replace("/", "_").replace("-", "_")
+    return endpoint.path.removeprefix("/v1").strip("/").replace("/", "_").replace("-", "_")
 
 
 def _refusals() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`/v1/*` on raw ASGI: no Django middleware, no ORM on the way of a request."""
+"""`/v1/*` and `/v2/*` on raw ASGI: no Django middleware, no ORM on the way of a request."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_the_rows_of_every_task_can_be_put_in_words(task: Task) -> None:
         ("name='Mine'", "lowercase letters"),
         ("name='m' * 41", "lowercase letters"),
         ("endpoints=()", "no endpoint"),
-        ("endpoints=(Endpoint('/api/v1/people', print),)", "not below /v1/"),
+        ("endpoints=(Endpoint('/api/v1/people', print),)", "not below /v1/ or /v2/"),
         ("recipes=TASK.recipes * 2", "same method"),
         ("evaluation=dataclasses.replace(TASK.evaluation, primary_metric='f2')", "'f2'"),
         ("examples=({'text': 'no label'},)", "label"),

@@ -24,6 +24,8 @@ def endpoint(task: str, path: str) -> Endpoint:
 
 LABELS = endpoint("text-classification", "/v1/tasks/text-classification")
 VECTORS = endpoint("embeddings", "/v1/tasks/feature-extraction")
+SIMILARITY = endpoint("embeddings", "/v1/tasks/sentence-similarity")
+CONTINUATION = endpoint("text-generation", "/v1/tasks/text-generation")
 RANKED = [{"label": "good", "score": 0.8}, {"label": "bad", "score": 0.2}]
 
 
@@ -72,6 +74,11 @@ def test_the_client_gets_vectors() -> None:
         (VECTORS, {"inputs": "a", "truncation_direction": "left"}, "truncation_direction"),
         (VECTORS, {"inputs": "a", "prompt_name": "query"}, "prompt_name"),
         (VECTORS, {"inputs": "a", "parameters": {}}, "parameters"),
+        (SIMILARITY, {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs.sentences"),
+        (SIMILARITY, {"inputs": "a"}, "inputs"),
+        (CONTINUATION, {"inputs": ""}, "inputs"),
+        (CONTINUATION, {"inputs": "a", "parameters": {"details": True}}, "parameters.details"),
+        (CONTINUATION, {"inputs": "a", "parameters": {"top_k": 5}}, "parameters.top_k"),
     ],
 )
 def test_a_bad_body_is_refused_and_the_field_is_named(of: Endpoint, body: Any, param: str) -> None:
@@ -93,3 +100,43 @@ def test_any_body_is_read_or_refused_in_words(inputs: Any, more: Any) -> None:
         assert read(LABELS, {"inputs": inputs, "parameters": more}).tokens > 0
     with suppress(RequestInvalid):
         assert read(VECTORS, {"inputs": inputs, "dimensions": more}).tokens > 0
+    with suppress(RequestInvalid):
+        assert read(SIMILARITY, {"inputs": inputs}).tokens > 0
+    with suppress(RequestInvalid):
+        assert read(CONTINUATION, {"inputs": inputs, "parameters": more}).tokens > 0
+
+
+def test_the_client_gets_similarities_of_sentences() -> None:
+    vectors = [[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]]
+    with served(SIMILARITY, Answer("stop", 9, 0, results=vectors)) as (url, plans):
+        client = InferenceClient(model=f"{url}/model-1")
+        found = client.sentence_similarity("a", other_sentences=["b", "c"])
+    assert found == pytest.approx([0.6, -1.0])
+    (plan,) = plans
+    assert plan.inputs.model_dump() == {"input": ["a", "b", "c"]}
+
+
+def test_the_client_gets_a_continuation_and_it_is_greedy_unless_it_says_otherwise() -> None:
+    with served(CONTINUATION, Answer("length", 3, 2, text=" is here")) as (url, plans):
+        client = InferenceClient(model=f"{url}/model-1")
+        assert client.text_generation("Spring") == " is here"
+        client.text_generation("Spring", max_new_tokens=7, top_p=0.5, seed=3, stop=["."])
+        client.text_generation("Spring", do_sample=True)
+    greedy, nucleus, drawn = (plan.options.model_dump() for plan in plans)
+    assert plans[0].inputs.model_dump()["prompt"] == "Spring"
+    assert (greedy["temperature"], greedy["max_tokens"]) == (0.0, 100)
+    assert (nucleus["temperature"], nucleus["top_p"], nucleus["stop"]) == (1.0, 0.5, ["."])
+    assert (nucleus["max_tokens"], nucleus["seed"]) == (7, 3)
+    assert (drawn["temperature"], drawn["top_p"]) == (1.0, 1.0)
+
+
+def test_a_streamed_continuation_has_tgis_events() -> None:
+    plan = read(CONTINUATION, {"inputs": "Spring", "stream": True})
+    assert plan.stream
+    renderer: Any = plan.renderer
+    events = renderer.delta(" is") + renderer.delta(" here") + renderer.closing(Answer("eos", 3, 2))
+    given = [json.loads(each.removeprefix("data:")) for each in events.split("\n\n") if each]
+    assert [each["token"]["text"] for each in given] == [" is", " here", ""]
+    assert [each["index"] for each in given] == [1, 2, 2]
+    assert given[-1]["generated_text"] == " is here"
+    assert given[-1]["details"]["generated_tokens"] == 2

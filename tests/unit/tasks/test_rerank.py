@@ -61,6 +61,17 @@ def test_all_documents_come_back_by_index_alone_by_default() -> None:
     ]
 
 
+def test_coheres_newer_path_reads_the_same_and_names_its_version() -> None:
+    newer = TASK.endpoints[1]
+    assert newer.path == "/v2/rerank"
+    given = {"model": "r", "query": "q", "documents": ["a", "b"], "top_n": 1, "priority": 0}
+    plan = newer.read(Body("application/json", json.dumps(given).encode()), "req-12", "")
+    found = answered(plan, [0.1, 0.2])
+    assert found["results"] == [{"index": 1, "relevance_score": 0.2}]
+    assert found["meta"]["api_version"] == {"version": "2"}
+    assert answered(read(), [0.1, 0.2])["meta"]["api_version"] == {"version": "1"}
+
+
 def test_a_query_is_reserved_once_for_each_document() -> None:
     assert read(query="q" * 300, documents=["d" * 30] * 5).tokens == 5 * 111
 
