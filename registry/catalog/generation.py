@@ -13,8 +13,14 @@ MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_PARTS = 256
 MAX_IMAGES = 16
+MAX_VARIABLES = 32
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$")]
+# Values of a prompt version's variables, by name.
+Variables = Annotated[
+    dict[VariableName, Annotated[str, Field(max_length=20_000)]], Field(max_length=MAX_VARIABLES)
+]
 
 
 class TextPart(Inputs):
@@ -61,13 +67,15 @@ class GenerationInputs(Inputs):
     """A conversation, which the model's chat template turns into a prompt, or the prompt itself.
 
     `images` are those of all messages, in the order of their places. With `suffix`, the text
-    between prompt and suffix is generated.
+    between prompt and suffix is generated. `variables` are for a prompt version
+    (`registry.catalog.prompt`).
     """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)] | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = None
     images: list[ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
     suffix: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = None
+    variables: Variables | None = None
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -86,7 +94,8 @@ class SamplingOptions(Options):
 
     `max_tokens` None stands for as many as are sensible. `reference` is a given answer whose
     likelihood is measured beside the generation, with that of the end of the answer if
-    `reference_ends`; only evaluations set it.
+    `reference_ends`; only evaluations set it. `stated` names the settings that the caller chose; a
+    prompt version decides the others.
     """
 
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
@@ -96,3 +105,6 @@ class SamplingOptions(Options):
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     reference: Annotated[str, Field(max_length=1_000_000)] | None = None
     reference_ends: bool = True
+    stated: list[Literal["max_tokens", "temperature", "top_p", "stop"]] = Field(
+        default_factory=list, max_length=4
+    )

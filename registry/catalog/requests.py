@@ -17,7 +17,7 @@ MAX_INPUTS = 2048
 # A body with more faults than this is refused without a list of them.
 MAX_FAULTS = 1000
 # A token of ordinary text is seldom shorter than three bytes.
-_BYTES_PER_TOKEN = 3
+BYTES_PER_TOKEN = 3
 _VARIANTS = {"one", "many"}
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -70,7 +70,7 @@ def as_list(given: str | list[str]) -> list[str]:
 
 def estimate_tokens(texts: list[str]) -> int:
     """Return an upper estimate of the number of tokens in the texts; at least one."""
-    return max(1, sum(len(text.encode("utf-8", "replace")) for text in texts) // _BYTES_PER_TOKEN)
+    return max(1, sum(len(text.encode("utf-8", "replace")) for text in texts) // BYTES_PER_TOKEN)
 
 
 def printable(text: str, limit: int = 80) -> str:

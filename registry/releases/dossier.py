@@ -18,6 +18,7 @@ from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation, GateResult
 from registry.releases.live import release_live
 from registry.versions.models import ModelVersion
+from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain
 
 # 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model.
@@ -47,7 +48,11 @@ def dossier_build(
     Past the submitter's reach: evidence is what there is, not what they can see. People stand in it
     by number, so that it need not change when one of them is erased. `fields` are the sections that
     people filled in, checked; `review_policy` names the version that it is reviewed under.
+
+    Raises:
+        ManifestMismatch: the text of a prompt version is not the one that its digest names.
     """
+    prompt_of(version)  # it stands in the dossier as `training.parameters`
     said = fields or {}
     replaces = _replaces(environment, deployment_name)
     return as_stored(

@@ -89,6 +89,7 @@ class VisionChatRequest(ChatRequest):
     messages: Annotated[  # type: ignore[assignment]
         list[VisionMessage], Field(min_length=1, max_length=512)
     ]
+    prompt_variables: None = None
 
 
 def read_vision_chat(body: Body, request_id: str, name: str) -> Plan:

@@ -14,6 +14,7 @@ from registry.catalog.generation import (
     ChatMessage,
     GenerationInputs,
     SamplingOptions,
+    Variables,
 )
 from registry.catalog.requests import (
     Body,
@@ -79,6 +80,11 @@ class Message(Strict):
         return ChatMessage(role=role, content=text)
 
 
+def stated(**settings: Any) -> list[Any]:
+    """Return the names of the settings that a request gives."""
+    return [name for name, value in settings.items() if value is not None]
+
+
 class StreamOptions(Strict):
     """Content of a stream besides the text."""
 
@@ -115,7 +121,18 @@ class _Generation(Strict):
             top_p=1.0 if self.top_p is None else self.top_p,
             stop=[self.stop] if isinstance(self.stop, str) else list(self.stop or ()),
             seed=self.seed,
+            stated=stated(
+                max_tokens=self.stated_limit,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                stop=self.stop,
+            ),
         )
+
+    @property
+    def stated_limit(self) -> int | None:
+        """Return the limit on the answer that the caller chose."""
+        return self.max_tokens
 
     @property
     def include_usage(self) -> bool:
@@ -123,9 +140,10 @@ class _Generation(Strict):
 
 
 class ChatRequest(_Generation):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=512)]
+    prompt_variables: Variables | None = None
     max_completion_tokens: TokenCount | None = None
     response_format: PlainText | None = None
     logprobs: Literal[False] | None = None
@@ -146,8 +164,12 @@ class ChatRequest(_Generation):
     web_search_options: None = None
 
     @property
+    def stated_limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
     def token_limit(self) -> int:
-        return self.max_completion_tokens or self.max_tokens or DEFAULT_CHAT_TOKENS
+        return self.stated_limit or DEFAULT_CHAT_TOKENS
 
 
 class CompletionRequest(_Generation):
@@ -171,7 +193,7 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
     prompt_tokens = estimate_tokens([message.text for message in messages])
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=messages),
+        inputs=GenerationInputs(messages=messages, variables=request.prompt_variables),
         options=request.options(request.token_limit),
         stream=bool(request.stream),
         renderer=GenerationRenderer(

@@ -12,10 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from registry.catalog.endpoints import Answer, Plan, dumps
-from registry.catalog.generation import MAX_TOKENS, ChatMessage, GenerationInputs, SamplingOptions
+from registry.catalog.generation import (
+    MAX_TOKENS,
+    ChatMessage,
+    GenerationInputs,
+    SamplingOptions,
+    Variables,
+)
 from registry.catalog.requests import (
     Body,
     Name,
+    RequestInvalid,
     Strict,
     Text,
     User,
@@ -23,6 +30,7 @@ from registry.catalog.requests import (
     one_or_many,
     parse,
 )
+from tasks.text_generation.endpoints import stated
 
 DEFAULT_TOKENS = 512
 
@@ -82,6 +90,14 @@ class TextSettings(Strict):
     verbosity: None = None
 
 
+class PromptReference(Strict):
+    """Values for the prompt of the deployment, whose name `id` is."""
+
+    id: Name | None = None
+    variables: Variables | None = None
+    version: None = None
+
+
 class ResponsesRequest(Strict):
     """POST /v1/responses. `instructions` come first, as a system message."""
 
@@ -106,7 +122,7 @@ class ResponsesRequest(Strict):
     conversation: None = None
     max_tool_calls: None = None
     previous_response_id: None = None
-    prompt: None = None
+    prompt: PromptReference | None = None
     prompt_cache_key: None = None
     reasoning: None = None
     safety_identifier: None = None
@@ -123,16 +139,27 @@ def read_responses(body: Body, request_id: str, name: str) -> Plan:
         messages = [message.plain() for message in request.input]
     if request.instructions is not None:
         messages.insert(0, ChatMessage(role="system", content=request.instructions))
+    prompt = request.prompt or PromptReference()
+    if prompt.id not in (None, request.model):
+        raise RequestInvalid(
+            "prompt.id must be the model: a prompt is served under its deployment's name.",
+            param="prompt.id",
+        )
     prompt_tokens = estimate_tokens([message.text for message in messages])
     limit = request.max_output_tokens or DEFAULT_TOKENS
     options = SamplingOptions(
         max_tokens=limit,
         temperature=1.0 if request.temperature is None else request.temperature,
         top_p=1.0 if request.top_p is None else request.top_p,
+        stated=stated(
+            max_tokens=request.max_output_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+        ),
     )
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=messages),
+        inputs=GenerationInputs(messages=messages, variables=prompt.variables),
         options=options,
         stream=bool(request.stream),
         renderer=ResponsesRenderer(

@@ -49,7 +49,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     return EvaluationResult(
         metrics=found.metrics(),
         baseline=base.metrics() if base is not None else {},
-        baseline_name="untuned base" if base is not None else "",
+        baseline_name=request.base_name if base is not None else "",
         sample_size=len(request.rows),
         details={"samples": samples},
         intervals={

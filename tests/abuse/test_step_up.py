@@ -111,6 +111,7 @@ EXEMPT: Mapping[str, str] = {
     "key_leaked_post": PROTECTS,
     "key_revoke_post": PROTECTS,
     "models_post": BUILDS,
+    "prompt_versions_post": BUILDS,
     "policy_explain_post": READS,
     "policy_propose_post": ASKS,
     "policy_version_delete": ASKS,

@@ -26,8 +26,8 @@ class LoadPlan:
     """Everything that a host needs in order to load one deployment; nothing of Django in it.
 
     `engine` and `runner` are dotted names. `adapter` stands on `weights`; without one the weights
-    serve alone. `digest` is the one that the approved release names; `expires_at` is when it stops
-    serving, in seconds since the epoch.
+    serve alone. `prompt` stands on the adapter, or on the weights. `digest` is the one that the
+    approved release names; `expires_at` is when it stops serving, in seconds since the epoch.
     """
 
     deployment_id: int
@@ -40,6 +40,12 @@ class LoadPlan:
     expires_at: float
     weights: Weights
     adapter: Weights | None = None
+    prompt: Weights | None = None
+
+    @property
+    def top(self) -> Weights:
+        """The files of the version that is served."""
+        return self.prompt or self.adapter or self.weights
 
 
 def load_plan(deployment: Deployment) -> LoadPlan:
@@ -55,15 +61,13 @@ def load_plan(deployment: Deployment) -> LoadPlan:
     if verdict.refusal is not None:
         raise verdict.refusal
     version = release.version
-    weights, adapter = _weights(version), None
-    if version.kind == VersionKind.ADAPTER and version.base is not None:
-        weights, adapter = _weights(version.base), weights
-        if adapter.manifest.base_digest != weights.digest:
-            raise ManifestMismatch(
-                f"{version} was made on another base than {version.base}.", path=""
-            )
-    elif version.kind not in {VersionKind.BASE, VersionKind.FULL}:
-        raise InvalidInput(f"{version} is of kind {version.kind}, which no engine loads.")
+    below, prompt, adapter = version, None, None
+    if below.kind == VersionKind.PROMPT:
+        prompt, below = _on_base(below)
+    if below.kind == VersionKind.ADAPTER:
+        adapter, below = _on_base(below)
+    if below.kind not in {VersionKind.BASE, VersionKind.FULL}:
+        raise InvalidInput(f"{version} stands on a {below.kind}, which no engine loads.")
     if verdict.until is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)
@@ -76,9 +80,20 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         architectures=task.architectures,
         digest=version.digest,
         expires_at=verdict.until.timestamp(),
-        weights=weights,
+        weights=_weights(below),
         adapter=adapter,
+        prompt=prompt,
     )
+
+
+def _on_base(version: ModelVersion) -> tuple[Weights, ModelVersion]:
+    """Return the files of an adaptation, and the version that it stands on."""
+    if version.base is None:
+        raise InvalidInput(f"{version} is of kind {version.kind} and names no base.")
+    files = _weights(version)
+    if files.manifest.base_digest != version.base.digest:
+        raise ManifestMismatch(f"{version} was made on another base than {version.base}.", path="")
+    return files, version.base
 
 
 def _weights(version: ModelVersion) -> Weights:

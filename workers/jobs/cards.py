@@ -36,3 +36,32 @@ def adaptation_card(
     if notes := result.get("notes"):
         lines += ["", "## Notes", "", notes]
     return "\n".join(lines) + "\n"
+
+
+def prompt_card(*, job: Job, model: Model, base: ModelVersion) -> str:
+    """Markdown: what the prompt stands on, what it sets, and what its author says is new."""
+    result = job.result or {}
+    document = result["parameters"]
+    variables = [
+        f"- `{each['name']}`: {each['description'] or 'no description'}"
+        for each in document["variables"]
+    ]
+    lines = [
+        f"# {model.name}",
+        "",
+        model.description or "No description was given.",
+        "",
+        f"- Task: {model.task}",
+        "- Kind: prompt",
+        f"- Base: {base.model.name} v{base.number} (`{base.digest[:12]}`)",
+        f"- Licence of the base: {base.licence or 'not recorded'}",
+        f"- Examples: {len(document['examples'])}",
+        f"- Written by: person {job.created_by_id}",
+        "",
+        "## Variables",
+        "",
+        *(variables or ["The prompt has no variables."]),
+    ]
+    if note := result.get("note"):
+        lines += ["", "## Notes", "", note]
+    return "\n".join(lines) + "\n"

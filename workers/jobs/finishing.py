@@ -19,7 +19,7 @@ from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_checked, intake_reject
 from registry.manifests import Manifest
 from registry.store import adopt
-from registry.versions.models import Model, ModelVersion
+from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
 from workers.jobs import cards, workspace
 from workers.jobs.leases import ERROR_CHARACTERS, backoff_s
@@ -167,6 +167,29 @@ def _register_version(job: Job) -> str:
     return ""
 
 
+def _register_prompt(job: Job) -> str:
+    result, spec = _result(job), job.spec
+    model = Model.objects.get(pk=spec["model"])
+    base = ModelVersion.objects.select_related("model").get(pk=spec["base"])
+    version = version_register(
+        actor=_CONTROLLER,
+        model=model,
+        kind=VersionKind.PROMPT,
+        manifest=Manifest.from_json(result["manifest"]),
+        base=base,
+        dataset_version=None,
+        parameters=result["parameters"],
+        metrics={},
+        history=[],
+        licence=base.licence,
+        card=cards.prompt_card(job=job, model=model, base=base),
+        job_id=job.pk,
+        created_by=job.created_by,
+    )
+    job.result = {**result, "version": version.pk, "digest": version.digest}
+    return ""
+
+
 def _history(job: Job) -> list[dict[str, Any]]:
     """The curves as {"step", "values"}; a step that was run again after a resume counts once."""
     points: dict[int, dict[str, float]] = {}
@@ -201,6 +224,7 @@ _REGISTER = {
     JobKind.INTAKE: _register_intake,
     JobKind.FINE_TUNE: _register_version,
     JobKind.EVALUATE: _register_evaluation,
+    JobKind.PROMPT: _register_prompt,
 }
 
 

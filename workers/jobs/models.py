@@ -16,6 +16,7 @@ class JobKind(models.TextChoices):
     INTAKE = "intake"
     FINE_TUNE = "fine_tune", "fine-tune"
     EVALUATE = "evaluate"
+    PROMPT = "prompt"
 
 
 class JobState(models.TextChoices):

@@ -17,7 +17,7 @@ from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from workers.dispatch import dispatch_job
+from workers.dispatch import dispatch_job, wake_controller
 from workers.jobs.budgets import budget_reserve
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import (
@@ -94,9 +94,12 @@ def job_add(
     department: Department,
     title: str,
     spec: dict[str, Any],
+    delivered: dict[str, Any] | None = None,
     decision: Authorization | None = None,
 ) -> Job:
     """`job_create` for a caller who has authorized the actor for what the job is part of.
+
+    With `delivered`, its result, the job needs no worker: the controller registers it next.
 
     Raises:
         NotPermitted: the actor is no person.
@@ -121,9 +124,7 @@ def job_add(
         title=title[:200],
         spec=spec,
         created_by_id=actor.person_id,
-        dispatches=1,
-        dispatch_after=timezone.now() + timedelta(seconds=BACKOFF_FIRST_S),
-        progress={"phase": "queued"},
+        **_beginning(delivered),
     )
     try:
         budget_reserve(job)
@@ -144,8 +145,28 @@ def job_add(
         data={"kind": kind, "spec": spec},
         decision=decision if decision else None,
     )
-    transaction.on_commit(lambda: dispatch_job(job.pk))
+    if delivered is None:
+        transaction.on_commit(lambda: dispatch_job(job.pk))
+    else:
+        transaction.on_commit(wake_controller)
     return job
+
+
+def _beginning(delivered: dict[str, Any] | None) -> dict[str, Any]:
+    now = timezone.now()
+    if delivered is not None:
+        return {
+            "state": JobState.FINISHING,
+            "result": delivered,
+            "started_at": now,
+            "dispatch_after": now,
+            "progress": {"phase": JobState.FINISHING.value},
+        }
+    return {
+        "dispatches": 1,
+        "dispatch_after": now + timedelta(seconds=BACKOFF_FIRST_S),
+        "progress": {"phase": "queued"},
+    }
 
 
 @transaction.atomic

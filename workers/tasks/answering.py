@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from governance.errors import DomainError
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
+from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.inputs import Inputs, Options
-from registry.catalog.requests import invalid
+from registry.catalog.requests import RequestInvalid, invalid
 from registry.media.store import MediaReference, media_open, media_put
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
@@ -145,6 +146,7 @@ class Answerer:
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
         answer.started()
         inputs, options = typed(TASKS[loaded.plan.task], request.inputs, request.options)
+        inputs, options = prompted(loaded, inputs, options)
         loaded.engine.submit(
             EngineRequest(
                 request_id=request.request_id,
@@ -202,6 +204,27 @@ def typed(task: Task, inputs: dict[str, Any], options: dict[str, Any]) -> tuple[
         )
     except ValidationError as error:
         raise RequestRefused(invalid(error).message) from None
+
+
+def prompted(loaded: Loaded, inputs: Inputs, options: Options) -> tuple[Inputs, Options]:
+    """Return inputs and options with the deployment's prompt filled in, where it has one.
+
+    Raises:
+        RequestRefused: the request does not fit the prompt, or fills in one that is not there.
+    """
+    if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
+        return inputs, options
+    if loaded.prompt is None:
+        if inputs.variables:
+            raise RequestRefused(
+                f"{loaded.plan.name} has no prompt; leave prompt_variables out.",
+                code="unknown_parameter",
+            )
+        return inputs, options
+    try:
+        return loaded.prompt.applied(inputs, options)
+    except RequestInvalid as error:
+        raise RequestRefused(error.message, code=error.code) from None
 
 
 def _with_media(inputs: dict[str, Any]) -> dict[str, Any]:

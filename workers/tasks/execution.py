@@ -15,10 +15,12 @@ from typing import Any
 
 from django.conf import settings
 
+from governance.errors import InvalidInput
 from registry import store
 from registry.catalog import get_task, package_of
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
+from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.datasets.models import DatasetVersion
 from registry.datasets.stored import media_records
 from registry.intake.bounded import check_bounded
@@ -241,7 +243,10 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     version = ModelVersion.objects.select_related("model", "base__model", "dataset_version").get(
         pk=spec["version"]
     )
-    base = version.base if version.kind == VersionKind.ADAPTER else None
+    below, prompt = version, None
+    if version.kind == VersionKind.PROMPT and version.base is not None:
+        below, prompt = version.base, _prompt(claim, version)
+    base = below.base if below.kind == VersionKind.ADAPTER else None
     progress.enter("verifying")
     progress.log(f"Verifying {version} and {spec['dataset_name']} against their digests.")
     data = DatasetVersion.objects.get(pk=spec["dataset_version"])
@@ -252,13 +257,14 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     )
     request = EvaluationRequest(
         plan=evaluation_plan(task),
-        version=_version_copy(claim, version, "version"),
+        version=_version_copy(claim, below, "version"),
         base=_version_copy(claim, base, "base") if base is not None else None,
         data_file=_data_copy(claim, data),
         train_file=_data_copy(claim, trained_on, "training data") if trained_on else None,
         media=_media_copy(claim, task, data, *([trained_on] if trained_on else [])),
         max_rows=spec.get("max_rows"),
         judge=_judge(claim),
+        prompt=prompt,
     )
     progress.enter("evaluating")
     evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
@@ -272,6 +278,15 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         "intervals": result.intervals,
         "slices": result.slices,
     }
+
+
+def _prompt(claim: Claim, version: ModelVersion) -> PromptDocument:
+    """Return the verified document of a prompt version. Raises BadMaterial."""
+    try:
+        file = _version_copy(claim, version, "prompt") / PROMPT_FILE
+        return PromptDocument.read(file.read_bytes())
+    except InvalidInput as error:
+        raise BadMaterial(f"{version} cannot be used: {error.message}") from error
 
 
 def _judge(claim: Claim) -> Judge | None:

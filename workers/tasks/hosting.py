@@ -16,6 +16,7 @@ from pathlib import Path
 from django.conf import settings
 
 from registry import store
+from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.manifests import copy_verified
 from workers.deployments.plans import LoadPlan, Weights
 from workers.engines.names import load_name
@@ -43,12 +44,14 @@ class Hosted:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One deployment as it is served. `expires_at` in seconds since the epoch."""
+    """One deployment as it is served. `expires_at` in seconds since the epoch. `prompt` is filled
+    in for each request."""
 
     plan: LoadPlan
     digest: str
     engine: Engine
     adapter: str | None
+    prompt: PromptDocument | None = None
 
 
 class EngineHost:
@@ -88,8 +91,10 @@ class EngineHost:
                 # From here on it is used, so that an unload meanwhile does not close it.
                 hosted.users.add(pk)
         hosted = hosted or self._start(key, plan)
-        adapter = None
+        adapter = prompt = None
         try:
+            if plan.prompt is not None:
+                prompt = self._read_prompt(plan.prompt)
             if plan.adapter is not None:
                 adapter = str(pk)
                 folder = self._copy(plan.adapter)
@@ -100,9 +105,9 @@ class EngineHost:
         except BaseException:
             self._let_go(key, pk)
             raise
-        digest = (plan.adapter or plan.weights).manifest.digest
+        digest = plan.top.manifest.digest
         with self._lock:
-            self._loaded[pk] = Loaded(plan, digest, hosted.engine, adapter)
+            self._loaded[pk] = Loaded(plan, digest, hosted.engine, adapter, prompt)
         return digest
 
     def unload(self, deployment_id: int) -> None:
@@ -139,6 +144,14 @@ class EngineHost:
         with self._lock:
             self._engines[key] = hosted
         return hosted
+
+    def _read_prompt(self, prompt: Weights) -> PromptDocument:
+        """Return the document of a prompt version. Raises InvalidInput and as `copy_verified`."""
+        folder = self._copy(prompt)
+        try:
+            return PromptDocument.read((folder / PROMPT_FILE).read_bytes())
+        finally:
+            shutil.rmtree(folder.parent, ignore_errors=True)
 
     def _copy(self, weights: Weights) -> Path:
         if self._root is None or not self._root.is_dir():

@@ -16,8 +16,10 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.inputs import Inputs, Options
-from registry.catalog.requests import invalid
+from registry.catalog.prompt import PromptDocument
+from registry.catalog.requests import RequestInvalid, invalid
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused
@@ -58,8 +60,9 @@ Asked = Callable[[Sequence[tuple[Inputs, Options]]], list[Outcome]]
 class ScoreRequest:
     """Everything that a score function gets.
 
-    `outcomes` belong to `rows`, one by one. `base_outcomes` are the answers of the untuned base to
-    the same rows; None unless the version is an adapter. `train_rows` are the rows that the version
+    `outcomes` belong to `rows`, one by one. `base_outcomes` are the answers to the same rows of
+    what the version stands on, called `base_name`; None unless it is an adapter or a prompt.
+    `train_rows` are the rows that the version
     was trained on, where the task asks for them. Media columns hold `pathlib.Path`s.
     `judge` asks the model that the task declares as its judge; None where it declares none.
     """
@@ -70,13 +73,15 @@ class ScoreRequest:
     train_rows: list[dict[str, Any]] | None
     progress: Progress
     judge: Asked | None = None
+    base_name: str = "untuned base"
 
 
 Score = Callable[[ScoreRequest], EvaluationResult]
 
 
 def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult:
-    """Answer every row with the version, and with its base where it is an adapter; then score.
+    """Answer every row with the version, and with its base where it is an adapter or a prompt;
+    then score.
 
     Raises:
         BadMaterial: files or rows cannot be used, or too many rows cannot be answered.
@@ -86,12 +91,14 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     rows = read_rows(request.data_file, lambda row: True, "the task's schema")
     rows = [_with_media(row, plan.media_columns, request.media) for row in rows[: request.max_rows]]
     asked = [_request(plan, number, row) for number, row in enumerate(rows)]
-    passes = 1 if request.base is None else 2
+    adapter = ADAPTER if request.base is not None else None
+    compared = request.base is not None or request.prompt is not None
     engine = _load(request)
     try:
-        run = _Run(engine, progress, total=len(rows) * passes)
-        found = run.answer(asked, ADAPTER if request.base is not None else None)
-        base = run.answer(asked, None) if request.base is not None else None
+        run = _Run(engine, progress, total=len(rows) * (2 if compared else 1))
+        found = run.answer(_prompted(request.prompt, asked), adapter)
+        below = adapter if request.prompt is not None else None
+        base = run.answer(asked, below) if compared else None
     finally:
         engine.close()
     for outcomes in (found, base or []):
@@ -119,6 +126,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
             ],
             progress=progress,
             judge=None if request.judge is None else _judge(request.judge, progress),
+            base_name="untuned base" if request.prompt is None else "without the prompt",
         )
     )
     if request.judge is not None:
@@ -133,6 +141,26 @@ def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[In
         return plan.request(row)
     except ValidationError as error:
         raise BadMaterial(f"Row {number + 1} makes no request: {invalid(error)}") from error
+
+
+def _prompted(
+    prompt: PromptDocument | None, asked: Sequence[tuple[Inputs, Options]]
+) -> list[tuple[Inputs, Options]]:
+    """Return the requests with the prompt filled in, as it is when it serves. Raises BadMaterial.
+
+    A row gives no variables, so that each must have a default.
+    """
+    if prompt is None:
+        return list(asked)
+    filled: list[tuple[Inputs, Options]] = []
+    for number, (inputs, options) in enumerate(asked):
+        if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
+            raise BadMaterial("Only answers to messages are measured with a prompt.")
+        try:
+            filled.append((prompt.filled(inputs), prompt.measured(options)))
+        except RequestInvalid as error:
+            raise BadMaterial(f"Row {number + 1} does not fit the prompt: {error}") from error
+    return filled
 
 
 def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> None:

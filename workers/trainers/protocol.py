@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from registry.catalog.inputs import Inputs, Options
+from registry.catalog.prompt import PromptDocument
 
 
 class Cancelled(Exception):
@@ -103,6 +104,9 @@ class Judge:
 class EvaluationRequest:
     """One evaluation. For an adapter `base` is its base's folder, else None.
 
+    With `prompt`, that of a prompt version, `version` and `base` are what the prompt stands on,
+    and the baseline is that version without the prompt.
+
     `train_file` holds the rows that the version was trained on, for scores that fit a baseline to
     them. `media` is the folder of both files' media, by SHA-256. `max_rows` measures the first
     rows only; all of them when it is None. `judge` reads the answers where the task declares one.
@@ -116,6 +120,7 @@ class EvaluationRequest:
     media: Path | None = None
     max_rows: int | None = None
     judge: Judge | None = None
+    prompt: PromptDocument | None = None
 
 
 @dataclass(frozen=True, slots=True)

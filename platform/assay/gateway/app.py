@@ -51,6 +51,7 @@ from assay.gateway.http import (
 )
 from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
+from assay.gateway.prompts import with_prompt
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry
@@ -223,10 +224,12 @@ async def _run(
     else:
         plan = endpoint.plan(body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream
-    circumstances = replace(opening.circumstances, tokens=plan.tokens)
-    application = Application(token, circumstances, plan.model, opening.session)
     # The body took its time to come: what held at its first byte need not hold any more.
     snapshot = await runtime.refresher.knowing(token.public_id)
+    if (named := snapshot.deployments.get(plan.model)) is not None:
+        plan = with_prompt(plan, named.own_prompt)
+    circumstances = replace(opening.circumstances, tokens=plan.tokens)
+    application = Application(token, circumstances, plan.model, opening.session)
     call.policy = snapshot.policy.version
     admitted = application.admit(snapshot)
     call.key, call.deployment = admitted.key, admitted.deployment

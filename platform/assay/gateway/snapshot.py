@@ -21,6 +21,7 @@ from django.db.models import OuterRef, Prefetch, Q, Subquery
 from django.utils import timezone
 
 from assay.gateway.conditions import break_glass_notice, end_notice, held_conditions
+from assay.gateway.prompts import NO_PROMPT, OwnPrompt, own_prompt
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.keys.playground import COUNTED_AS, playground_tokens_alive, session_digest
 from governance.permissions import Action
@@ -111,7 +112,7 @@ class DeploymentEntry:
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
     near. `break_glass`: it serves by an emergency approval, before its review has decided.
     `workers` are the public keys of the worker processes that have it or are loading it. `unit` is
-    the one in which its requests are metered.
+    the one in which its requests are metered. `own_prompt` is what the version adds to each.
     """
 
     id: int
@@ -135,6 +136,7 @@ class DeploymentEntry:
     break_glass: bool = False
     workers: tuple[str, ...] = ()
     unit: Unit = Unit.TOKENS
+    own_prompt: OwnPrompt = NO_PROMPT
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
         """What limits a request of that department here."""
@@ -393,6 +395,7 @@ def _deployment_entry(
         break_glass=emergency is not None,
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
         unit=task_unit(version.model.task),
+        own_prompt=own_prompt(version),
     )
 
 

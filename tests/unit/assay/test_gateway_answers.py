@@ -56,6 +56,7 @@ def test_a_chat_is_answered_whole(stage: Stage) -> None:
         "top_p": 0.9,
         "stop": ["\n"],
         "seed": 7,
+        "stated": ["max_tokens", "temperature", "top_p", "stop"],
     }
     (entry,) = stage.entries()
     assert entry.request_id == answer.headers["x-request-id"] == request.request_id

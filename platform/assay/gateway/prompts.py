@@ -1,0 +1,55 @@
+"""The length that a deployment's own prompt adds to a request, for bounds and reservations.
+
+The worker alone fills prompts in, from bytes that it has verified; the gateway only counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from registry.catalog.endpoints import Plan
+from registry.catalog.generation import GenerationInputs, SamplingOptions
+from registry.catalog.prompt import PromptDocument
+from registry.versions.models import ModelVersion, VersionKind
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPrompt:
+    """What a version puts before each request: a document, and virtual tokens of a soft prompt."""
+
+    document: PromptDocument | None = None
+    virtual_tokens: int = 0
+
+
+NO_PROMPT = OwnPrompt()
+
+
+def own_prompt(version: ModelVersion) -> OwnPrompt:
+    """Return the prompt of a version and of what it stands on. Raises InvalidInput."""
+    document = None
+    if version.kind == VersionKind.PROMPT:
+        document = PromptDocument.read(version.parameters)
+    chain = [each for each in (version, version.base) if each is not None]
+    soft = (each.parameters.get("virtual_tokens", 0) for each in chain)
+    return OwnPrompt(document, sum(count for count in soft if type(count) is int))
+
+
+def with_prompt(plan: Plan, own: OwnPrompt) -> Plan:
+    """Return the plan of a request with the tokens of the deployment's prompt counted in."""
+    inputs, options = plan.inputs, plan.options
+    if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
+        return plan
+    added, longer = own.virtual_tokens, 0
+    if own.document is not None:
+        added += own.document.added_tokens(inputs)
+        limit = own.document.decoding.max_tokens
+        if limit is not None and "max_tokens" not in options.stated:
+            longer = limit - (options.max_tokens or 0)
+    if not added and not longer:
+        return plan
+    return replace(
+        plan,
+        tokens=plan.tokens + added + longer,
+        prompt_tokens=plan.prompt_tokens + added,
+        units=plan.units and plan.units + added + longer,
+    )

@@ -1,0 +1,333 @@
+"""Prompt documents: the one file of a version of kind `prompt`, and how a request is filled in.
+
+A document holds a system message, a template for each message of the user, worked examples and
+decoding settings. Its texts are data: `{{name}}` is replaced by a value once, and values are never
+read again. Loads neither Django nor torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from governance.errors import InvalidInput
+from registry.canonical import canonical_json
+from registry.catalog.declaration import Modality, Task
+from registry.catalog.generation import (
+    MAX_TOKENS,
+    MAX_VARIABLES,
+    ChatMessage,
+    GenerationInputs,
+    SamplingOptions,
+    VariableName,
+)
+from registry.catalog.requests import BYTES_PER_TOKEN, RequestInvalid, printable
+
+PROMPT_FILE = "prompt.json"
+# The text of the caller's own message, in the template.
+INPUT = "input"
+MAX_BYTES = 32_768
+MAX_EXAMPLES = 20
+MAX_STOPS = 4
+MAX_VALUE = 20_000
+# Everything that a request may come to after it was filled in.
+MAX_FILLED = 1_000_000
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,39})\s*\}\}")
+# Control characters, and characters that a reviewer cannot see or that change the reading order.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060\u2066-\u2069\ufeff"
+    "\U000e0000-\U000e007f\ud800-\udfff]"
+)
+
+
+def _seen(value: str) -> str:
+    if _UNSEEN.search(value):
+        raise ValueError("The text holds a control character or one that cannot be seen")
+    return value.replace("\r\n", "\n").replace("\r", "\n")
+
+
+Seen = Annotated[str, AfterValidator(_seen)]
+Setting = Literal["temperature", "top_p", "max_tokens", "stop"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Variable(_Strict):
+    """A value that callers give by name; `max_length` is in characters.
+
+    Without a `default` it is required.
+    """
+
+    name: VariableName
+    description: Annotated[Seen, Field(max_length=300)] = ""
+    default: Annotated[Seen, Field(max_length=4_000)] | None = None
+    max_length: Annotated[int, Field(ge=1, le=MAX_VALUE)] = 1_000
+
+    @property
+    def required(self) -> bool:
+        return self.default is None
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> Self:
+        if self.name == INPUT:
+            raise ValueError(f"{INPUT} stands for the caller's message; choose another name")
+        if self.default is not None and len(self.default) > self.max_length:
+            raise ValueError(f"The default of {self.name} is longer than its max_length")
+        return self
+
+
+class Example(_Strict):
+    """A worked example: a message of the user, which the template wraps, and its answer."""
+
+    user: Annotated[Seen, Field(min_length=1, max_length=8_000)]
+    assistant: Annotated[Seen, Field(min_length=1, max_length=8_000)]
+
+
+class Decoding(_Strict):
+    """Settings of drawing tokens, where callers state none. Those in `fixed` they cannot change."""
+
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    stop: Annotated[
+        list[Annotated[Seen, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)
+    ] = []
+    fixed: Annotated[list[Setting], Field(max_length=4)] = []
+
+    @field_validator("fixed")
+    @classmethod
+    def _once(cls, value: list[Setting]) -> list[Setting]:
+        return sorted(set(value))
+
+    @model_validator(mode="after")
+    def _fixes_what_it_sets(self) -> Self:
+        for name in self.fixed:
+            if name not in self.stated:
+                raise ValueError(f"{name} has no value to fix")
+        return self
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Return the settings that have a value."""
+        found = self.model_dump(exclude={"fixed"})
+        return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+class PromptDocument(_Strict):
+    """Everything that a prompt version adds to a request.
+
+    `system` and `template` may name variables as `{{name}}`; the template wraps each message of the
+    user, whose text is `{{input}}`.
+    """
+
+    format: Literal[1] = 1
+    system: Annotated[Seen, Field(max_length=16_000)] = ""
+    template: Annotated[Seen, Field(min_length=1, max_length=8_000)] = "{{input}}"
+    variables: Annotated[list[Variable], Field(max_length=MAX_VARIABLES)] = []
+    examples: Annotated[list[Example], Field(max_length=MAX_EXAMPLES)] = []
+    decoding: Decoding = Decoding()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [variable.name for variable in self.variables]
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise ValueError(f"The variable {name} is declared twice")
+        used = set(placeholders(self.system)) | set(placeholders(self.template))
+        if placeholders(self.template)[INPUT] != 1 or INPUT in placeholders(self.system):
+            raise ValueError("{{input}} must stand in the template once, and nowhere else")
+        if unknown := sorted(used - {INPUT, *names}):
+            raise ValueError(f"{{{{{unknown[0]}}}}} is used but not declared as a variable")
+        if unused := sorted(set(names) - used):
+            raise ValueError(f"The variable {unused[0]} is declared but not used")
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if len(self.canonical()) > MAX_BYTES:
+            raise ValueError(f"The prompt takes more than {MAX_BYTES:,} bytes")
+        return self
+
+    @classmethod
+    def read(cls, content: bytes | Mapping[str, Any]) -> PromptDocument:
+        """Return the document that a file or a form holds.
+
+        Raises:
+            InvalidInput: it does not fit the schema; `fields` says where.
+        """
+        try:
+            if isinstance(content, bytes):
+                return cls.model_validate_json(content)
+            return cls.model_validate(dict(content))
+        except ValidationError as error:
+            faults: dict[str, list[str]] = {}
+            for fault in error.errors(include_url=False, include_context=False)[:20]:
+                place = ".".join(str(part) for part in fault["loc"])[:80] or "document"
+                said = fault["msg"].removeprefix("Value error, ")
+                faults.setdefault(place, []).append(f"{said}.")
+            place, sentences = next(iter(faults.items()))
+            raise InvalidInput(
+                f"The prompt is invalid at {printable(place)}: {sentences[0]}", fields=faults
+            ) from error
+
+    def canonical(self) -> bytes:
+        """Return the bytes of the version's file."""
+        return canonical_json(self.model_dump())
+
+    def applied(
+        self, inputs: GenerationInputs, options: SamplingOptions
+    ) -> tuple[GenerationInputs, SamplingOptions]:
+        """Return a request with the prompt filled in: no variables are left in it.
+
+        Raises:
+            RequestInvalid: variables, messages or settings do not fit the prompt.
+        """
+        return self.filled(inputs), self._decoded(options)
+
+    def filled(self, inputs: GenerationInputs) -> GenerationInputs:
+        """Return the inputs with system message, examples and template. Raises RequestInvalid."""
+        if inputs.messages is None:
+            raise RequestInvalid(
+                "This model has a prompt of its own; send messages in place of a prompt.",
+                param="prompt",
+            )
+        if self.system and any(message.role == "system" for message in inputs.messages):
+            raise RequestInvalid(
+                "This model has a system message of its own; leave yours out.", param="messages"
+            )
+        values = self._values(inputs.variables or {})
+        said_length = sum(len(message.text) for message in inputs.messages)
+        # Before anything is filled in: a value may stand in many places.
+        if said_length + self._added_bytes(inputs.messages, values) > MAX_FILLED:
+            raise RequestInvalid(f"The filled prompt has more than {MAX_FILLED:,} bytes.")
+        before, after = (_replaced(half, values) for half in self._halves)
+        system = _replaced(self.system, values)
+
+        def turn(message: ChatMessage) -> ChatMessage:
+            if message.role != "user":
+                return message
+            return ChatMessage(role="user", content=f"{before}{message.text}{after}")
+
+        own_turns = [ChatMessage(role="system", content=system)] if system else []
+        leading = [message for message in inputs.messages if message.role == "system"]
+        for example in self.examples:
+            own_turns.append(turn(ChatMessage(role="user", content=example.user)))
+            own_turns.append(ChatMessage(role="assistant", content=example.assistant))
+        said = [turn(message) for message in inputs.messages if message.role != "system"]
+        if not said:
+            raise RequestInvalid("Send at least one message of the user.", param="messages")
+        return inputs.model_copy(
+            update={"messages": [*leading, *own_turns, *said], "variables": None}
+        )
+
+    def added_tokens(self, inputs: GenerationInputs) -> int:
+        """Return an upper estimate of the tokens that filling in adds to a request."""
+        values = {each.name: each.default or "" for each in self.variables}
+        values.update(inputs.variables or {})
+        return self._added_bytes(inputs.messages or (), values) // BYTES_PER_TOKEN + 1
+
+    def _added_bytes(self, messages: Sequence[ChatMessage], values: Mapping[str, str]) -> int:
+        turns = sum(message.role == "user" for message in messages) + len(self.examples)
+        shown = sum(_bytes(each.user) + _bytes(each.assistant) for each in self.examples)
+        return (
+            _filled_bytes(self.system, values)
+            + turns * _filled_bytes(self.template, values)
+            + shown
+        )
+
+    def _values(self, given: Mapping[str, str]) -> dict[str, str]:
+        known = {variable.name: variable for variable in self.variables}
+        for name, value in given.items():
+            if name not in known:
+                declared = ", ".join(known) or "none"
+                raise RequestInvalid(
+                    f"The prompt has no variable {printable(name, 40)}; it has: {declared}.",
+                    param=f"prompt_variables.{printable(name, 40)}",
+                    code="unknown_variable",
+                )
+            if len(value) > known[name].max_length:
+                raise RequestInvalid(
+                    f"The variable {name} has {len(value)} characters; at most "
+                    f"{known[name].max_length} are allowed.",
+                    param=f"prompt_variables.{name}",
+                    code="variable_too_long",
+                )
+        for name, variable in known.items():
+            if variable.required and name not in given:
+                raise RequestInvalid(
+                    f"The prompt needs the variable {name}; give it in prompt_variables.",
+                    param=f"prompt_variables.{name}",
+                    code="missing_variable",
+                )
+        return {name: given.get(name, each.default or "") for name, each in known.items()}
+
+    @cached_property
+    def _halves(self) -> tuple[str, str]:
+        """The template before and after the caller's message."""
+        for found in _PLACEHOLDER.finditer(self.template):
+            if found[1] == INPUT:
+                return self.template[: found.start()], self.template[found.end() :]
+        raise AssertionError("the template has no input")
+
+    def _decoded(self, options: SamplingOptions) -> SamplingOptions:
+        mine = self.decoding.stated
+        for name in self.decoding.fixed:
+            if name in options.stated and getattr(options, name) != mine[name]:
+                raise RequestInvalid(
+                    f"The prompt fixes {name} at {printable(str(mine[name]))}; leave it out.",
+                    param=name,
+                    code="setting_fixed",
+                )
+        chosen = {name: value for name, value in mine.items() if name not in options.stated}
+        return options.model_copy(update={**chosen, "stated": []})
+
+    def measured(self, options: SamplingOptions) -> SamplingOptions:
+        """Return the settings under which an evaluation answers: greedily, so that two versions are
+        compared on equal terms, with the prompt's stops and at most its length."""
+        limits = [each for each in (options.max_tokens, self.decoding.max_tokens) if each]
+        return options.model_copy(
+            update={
+                "max_tokens": min(limits) if limits else None,
+                "stop": list(self.decoding.stop) or list(options.stop),
+            }
+        )
+
+
+def takes_prompts(task: Task) -> bool:
+    """Return whether versions for the task can be prompts: it answers messages of text."""
+    return task.input_schema is GenerationInputs and task.inputs == (Modality.MESSAGES,)
+
+
+def placeholders(text: str) -> Counter[str]:
+    """Return how often each `{{name}}` stands in a text."""
+    return Counter(_PLACEHOLDER.findall(text))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def _filled_bytes(text: str, values: Mapping[str, str]) -> int:
+    """Return the length of a text with its placeholders filled in, and without making it."""
+    filled = sum(count * _bytes(values.get(name, "")) for name, count in placeholders(text).items())
+    return _bytes(_PLACEHOLDER.sub("", text)) + filled
+
+
+def _replaced(text: str, values: Mapping[str, str]) -> str:
+    """Return the text with each placeholder replaced; one without a value stays."""
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
