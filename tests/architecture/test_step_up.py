@@ -67,6 +67,7 @@ EXEMPT = {
     "release_submit": ASKS,
     "release_withdraw": PROTECTS,
     "renewal_preview": HELPER,
+    "prompt_version_create": BUILDS,
     "request_obstacle": HELPER,
     "review_close": PROTECTS,
     "review_open": ASKS,
