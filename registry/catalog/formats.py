@@ -9,6 +9,7 @@ from typing import Any
 
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import RowKind
+from registry.catalog.features import features_column
 
 # Set by the column types of `columns.py`.
 _MEDIA = "x-assay-media"
@@ -35,9 +36,13 @@ def row_fields(kind: RowKind) -> list[RowField]:
 
 
 def is_tabular(kind: RowKind) -> bool:
-    """Return whether TSV and CSV files can hold the rows: every field is text."""
-    given = kind.row.model_json_schema()["properties"].values()
-    return all(_is_text(each) for each in given) and not media_columns(kind.row)
+    """Return whether TSV and CSV files can hold the rows: every field is text, or the features
+    that all other columns make up."""
+    gathered = features_column(kind.row)
+    given = kind.row.model_json_schema()["properties"].items()
+    return all(_is_text(each) or name == gathered for name, each in given) and not media_columns(
+        kind.row
+    )
 
 
 def sample_lines(kind: RowKind) -> str:
@@ -98,6 +103,8 @@ def _words(given: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return f"one of {', '.join(map(str, given['enum']))}"
     if given.get("x-assay-column") == "series":
         return "a series: start, frequency and values, such as the example"
+    if given.get("x-assay-column") == "features":
+        return "the named values of a record; in CSV, TSV and Parquet every other column is one"
     if kind := given.get(_MEDIA):
         return _FILES[kind]
     match given.get("type"):

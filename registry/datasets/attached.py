@@ -14,6 +14,7 @@ from pathlib import Path
 from governance.errors import InvalidInput
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import RowKind
+from registry.catalog.features import features_column
 from registry.catalog.regions import region_columns
 from registry.datasets.archives import METADATA
 from registry.datasets.media_files import MediaRecord
@@ -37,7 +38,8 @@ def default_columns(row_kind: RowKind, suffix: str) -> dict[str, str]:
     In an archive a media column is filled from `file_name`, or `<column>_file_name` where there are
     several, as Hugging Face's folders do.
     """
-    columns = {field: field for field in row_kind.row.model_fields}
+    gathered = features_column(row_kind.row)
+    columns = {field: field for field in row_kind.row.model_fields if field != gathered}
     if suffix == ".zip":
         media = media_columns(row_kind.row)
         for name in media:
@@ -70,6 +72,7 @@ def read_attached(
             fields={"file": ["One of .csv, .jsonl, .parquet, .tsv."]},
         )
     target.mkdir()
+    gather = features_column(row_kind.row)
     unpack(
         source=source,
         suffix=suffix,
@@ -79,6 +82,7 @@ def read_attached(
         columns=sorted(set(fields.values())),
         optional=[fields[name] for name in optional if name in fields],
         media={fields[name]: kind for name, kind in media.items() if name in fields},
+        gather=gather,
         masks=any(each.kind == "mask" for each in region_columns(row_kind.row).values()),
     )
     with (target / "media.tsv").open(encoding="utf-8") as listing:
@@ -86,7 +90,9 @@ def read_attached(
     rows = (
         _archive_rows(target, row_kind, fields, optional)
         if suffix == ".zip"
-        else read_table(target / "rows.jsonl", ".jsonl", fields, optional=optional, place="Row")
+        else read_table(
+            target / "rows.jsonl", ".jsonl", fields, optional=optional, gather=gather, place="Row"
+        )
     )
     return Attached(_of_kind(rows, media, records), records, target / "files")
 

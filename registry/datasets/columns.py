@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from registry.catalog.columns import column_kinds, media_columns
+from registry.catalog.features import Value, features_column
 
 BINS = 10
 # Different texts that are counted of one column.
@@ -33,10 +34,15 @@ _MEASURES: dict[str, _Measure] = {
 class ColumnStatistics:
     """One measure of each column that has one: {column: {kind, unit, rows, min, mean, max,
     histogram}}. Texts have `distinct` too, as far as they were counted; series have
-    `frequencies`, and the `range` of their values."""
+    `frequencies`, and the `range` of their values. A column of features has an entry for each,
+    called `<column>.<feature>`, with the rows in which it is `missing`; of a category the measure
+    is how many rows each of its values has."""
 
     def __init__(self, row: type[BaseModel]) -> None:
         media = media_columns(row)
+        self._rows = 0
+        self._features_of = features_column(row)
+        self._features: dict[str, _Feature] = {}
         self._columns = {
             name: _Column(kind)
             for name, kind in column_kinds(row).items()
@@ -45,13 +51,18 @@ class ColumnStatistics:
 
     def look(self, row: Mapping[str, Any]) -> None:
         """Take one validated row."""
+        self._rows += 1
         for name, column in self._columns.items():
             if (value := row.get(name)) is not None:
                 column.look(value)
+        for name, value in row[self._features_of].items() if self._features_of else ():
+            self._features.setdefault(f"{self._features_of}.{name}", _Feature()).look(value)
 
     def to_json(self) -> dict[str, Any]:
         """Return the statistics of the columns that hold any value."""
-        return {name: column.to_json() for name, column in self._columns.items() if column.rows}
+        found = {name: column.to_json() for name, column in self._columns.items() if column.rows}
+        features = {name: each.to_json(self._rows) for name, each in self._features.items()}
+        return {**found, **features}
 
 
 class _Column:
@@ -92,6 +103,44 @@ class _Column:
             found["range"] = {"from": self._range[0], "to": self._range[1]}
             found["frequencies"] = dict(self._frequencies.most_common())
         return found
+
+
+class _Feature:
+    """A number or a category of each record; texts are counted by their hash."""
+
+    def __init__(self) -> None:
+        self._numbers = array("d")
+        self._texts: Counter[int] = Counter()
+
+    def look(self, value: Value) -> None:
+        if isinstance(value, str):
+            if len(self._texts) < MAX_DISTINCT or hash(value) in self._texts:
+                self._texts[hash(value)] += 1
+        elif value is not None:
+            self._numbers.append(value)
+
+    def to_json(self, rows: int) -> dict[str, Any]:
+        measured = array("d", self._texts.values()) if self._texts else self._numbers
+        there = sum(self._texts.values()) + len(self._numbers)
+        found: dict[str, Any] = {
+            "kind": "category" if self._texts else "number",
+            "unit": "rows a category" if self._texts else "value",
+            "rows": there,
+            "missing": rows - there,
+            "min": _short(min(measured, default=0)),
+            "mean": _short(sum(measured) / max(len(measured), 1)),
+            "max": _short(max(measured, default=0)),
+            "histogram": histogram(measured),
+        }
+        if self._texts:
+            found["distinct"] = len(self._texts)
+            found["distinct_complete"] = len(self._texts) < MAX_DISTINCT
+        return found
+
+
+def _short(value: float) -> float:
+    """Return a number with four digits: features may be far below 1."""
+    return float(f"{value:.4g}")
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:

@@ -28,8 +28,11 @@ def unpack_parquet(
     columns: list[str],
     optional: list[str],
     media: Mapping[str, str],
+    gather: str = "",
 ) -> None:
     """Write `rows.jsonl` with these columns of `source`; those of `media` become a SHA-256.
+
+    With `gather`, the name of a column of features, all columns are written where it is missing.
 
     Raises:
         InvalidInput: it cannot be read, or a column is missing or of a type that is not taken.
@@ -56,7 +59,8 @@ def unpack_parquet(
                     f"{', '.join(there[:40])[:500]}.",
                     hint='Say which column is which, such as {"text": "review"}.',
                 )
-            wanted = [name for name in columns if name in there]
+            whole = bool(gather) and gather not in there
+            wanted = there if whole else [name for name in (*columns, gather) if name in there]
             for name in wanted:
                 _check_type(name, file.schema_arrow.field(name).type, name in media)
             names = _class_names(file.schema_arrow.metadata)
@@ -66,7 +70,7 @@ def unpack_parquet(
                 for batch in batches:
                     for given in batch.to_pylist():
                         row += 1
-                        line, size = _row(given, row, folder, media, names)
+                        line, size = _row(given, row, folder, media, names, keep_missing=whole)
                         left -= size
                         if left < 0:
                             raise TooLarge(
@@ -142,6 +146,8 @@ def _row(
     folder: MediaFolder,
     media: Mapping[str, str],
     names: Mapping[str, list[str]],
+    *,
+    keep_missing: bool,
 ) -> tuple[str, int]:
     size = 0
     found: dict[str, Any] = {}
@@ -159,7 +165,7 @@ def _row(
             found[name] = folder.take(part, what=f"Row {row:,}: {name[:80]}").sha256
         elif name in names and isinstance(value, int) and 0 <= value < len(names[name]):
             found[name] = names[name][value]
-        elif value is not None:
+        elif value is not None or keep_missing:
             found[name] = value
     line = json.dumps(found)
     return line, size + len(line)

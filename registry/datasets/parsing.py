@@ -20,8 +20,10 @@ from governance.errors import InvalidInput, TooLarge
 from registry.canonical import canonical_json
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import RowKind
+from registry.catalog.features import features_column
 from registry.catalog.regions import region_columns
 from registry.datasets.attached import Attached, default_columns, read_attached
+from registry.datasets.features import FeatureChecks
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.profiling import Profile
 from registry.datasets.regions import check_regions
@@ -64,8 +66,9 @@ def parse_dataset(
     """Read `source`, whose kind the suffix of `name` tells, and write canonical rows to `target`.
 
     `columns` maps a field of the row to the column, or key, that it is taken from; columns
-    that it does not name are left out. Without it fields are taken from the columns of the same
-    names. Archives and Parquet files are unpacked beside `target`, at most `max_unpacked_bytes`.
+    that it does not name are left out, or are the features of rows that have any. Without it fields
+    are taken from the columns of the same names. Archives and Parquet files are unpacked beside
+    `target`, at most `max_unpacked_bytes`.
 
     Raises:
         InvalidInput: an unknown suffix, a missing column, a malformed row (with its line).
@@ -78,6 +81,7 @@ def parse_dataset(
         name for name, given in row_kind.row.model_fields.items() if not given.is_required()
     )
     attached = None
+    gather = features_column(row_kind.row)
     if suffix in PACKED_SUFFIXES:
         attached = read_attached(
             source=source,
@@ -96,7 +100,13 @@ def parse_dataset(
     else:
         fields = _checked_columns(row_kind, columns, optional)
         whole = suffix == ".jsonl" and columns is None
-        rows = read_table(source, suffix, None if whole else fields, optional=optional)
+        rows = read_table(
+            source,
+            suffix,
+            None if whole else fields,
+            optional=optional,
+            gather="" if whole else gather,
+        )
     with target.open("wb") as output:
         return _write(rows, output, row_kind, attached)
 
@@ -117,7 +127,8 @@ def _check_suffix(name: str, suffix: str, row_kind: RowKind) -> None:
 def _checked_columns(
     row_kind: RowKind, columns: Mapping[str, str] | None, optional: frozenset[str]
 ) -> dict[str, str]:
-    known = list(row_kind.row.model_fields)
+    gathered = features_column(row_kind.row)
+    known = [name for name in row_kind.row.model_fields if name != gathered]
     if columns is None:
         return {field: field for field in known}
     unknown = sorted(set(columns) - set(known))
@@ -140,12 +151,14 @@ def _write(
     regions = region_columns(row_kind.row)
     named: dict[str, MediaRecord] = {}
     profile = Profile(row_kind, records)
+    features = FeatureChecks(row_kind.row)
     for place, raw in rows:
         count += 1
         if count > MAX_ROWS:
             raise TooLarge(f"{place}: a dataset has at most {MAX_ROWS} rows.")
         row = _validated(place, raw, row_kind)
         check_regions(place, row, regions, records)
+        features.check(place, row)
         record = _encoded(place, row)
         digest.update(record)
         size += len(record)

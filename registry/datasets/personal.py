@@ -94,10 +94,15 @@ def kinds_in(text: str) -> set[str]:
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each text with the field that it stands in; a message's is called by its role."""
+    """Each text with the field that it stands in; a message's is called by its role, a feature's by
+    its name."""
     for field, value in row.items():
         if isinstance(value, str):
             yield field, value
+        elif isinstance(value, Mapping):
+            for name, each in value.items():
+                if isinstance(each, str):
+                    yield f"{field} of the {name}", each
         elif isinstance(value, list):
             for each in value:
                 if isinstance(each, Mapping) and isinstance(each.get("content"), str):

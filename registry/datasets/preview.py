@@ -44,6 +44,8 @@ ROWS = PREVIEW_ROWS
 READ_BYTES = 2 * MAX_ROW_BYTES
 FIELD_CHARACTERS = 500
 CHART_PARTS = 150
+# Shown of a record at most.
+FEATURES = 40
 # Beyond ASCII everything counts: vowel signs of many scripts and emoji are no word characters.
 _SIGN = re.compile(r"\w|[^\x00-\x7f]")
 
@@ -59,7 +61,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A field, or one message of a conversation (`role`). `left_out` characters are not shown.
+    """A field, one message of a conversation (`role`), or one feature of a record (`label`).
+    `left_out` characters are not shown.
 
     `pieces` are the same text in parts, where passages of it are marked.
     """
@@ -68,6 +71,7 @@ class Text:
     role: str = ""
     left_out: int = 0
     pieces: tuple[Piece, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +249,8 @@ def _preview(version: DatasetVersion, *, masked: list[str], hidden: list[str]) -
             shown = column not in hidden
             overlay = overlays.over(row, column, names_shown=not masked) if shown else None
             return [File(records[value].media, shown=shown, overlay=overlay)]
+        if kinds[column] == "features" and value is not None:
+            return _features(value, hide=column in masked)
         if kinds[column] == "series" and value is not None:
             return [_hidden(value) if column in masked else _chart(value)]
         if column in regions and isinstance(value, dict):
@@ -303,6 +309,20 @@ def _ends(values: list[float]) -> list[tuple[int, float]]:
     """Return the places and values of the least and the largest, in the order they stand in."""
     places = {values.index(min(values)), values.index(max(values))}
     return [(place, values[place]) for place in sorted(places)]
+
+
+def _features(value: Mapping[str, Any], *, hide: bool) -> Cell:
+    """Return the first features of a record, each with its name in front."""
+    shown: Cell = [
+        replace(_text("–" if given is None else _plain(given), hide), label=name)
+        for name, given in list(value.items())[:FEATURES]
+    ]
+    more = len(value) - len(shown)
+    return [*shown, Text(f"{more:,} more")] if more else shown
+
+
+def _plain(value: float | str) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _texts(value: Any, *, hide: bool) -> Cell:

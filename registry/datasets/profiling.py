@@ -39,7 +39,7 @@ class Profile:
         self._labels: Counter[str] = Counter()
         self._personal = PersonalData()
         self._columns = ColumnStatistics(row_kind.row)
-        self._is_text = not {"series", *media_columns(row_kind.row).values()} & set(
+        self._is_text = not {"series", "features", *media_columns(row_kind.row).values()} & set(
             column_kinds(row_kind.row).values()
         )
         self._regions = Regions(row_kind, records)

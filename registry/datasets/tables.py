@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from governance.errors import InvalidInput, TooLarge
+from registry.catalog.features import MAX_FEATURES, cell_value
 
 MAX_ROW_BYTES = 1024 * 1024
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -31,12 +32,14 @@ def read_table(
     fields: Mapping[str, str] | None,
     *,
     optional: frozenset[str] = frozenset(),
+    gather: str = "",
     place: str = "Line",
 ) -> Iterator[Placed]:
     """Yield the rows of a text file with the places they stand in.
 
     `fields` maps the fields of a row to columns or keys; without it JSON rows stay whole. Fields
-    that are `optional` may be missing. `place` begins the name of each place.
+    that are `optional` may be missing. The field `gather` takes all columns that no field names, as
+    features. `place` begins the name of each place.
 
     Raises:
         InvalidInput, TooLarge: a line cannot be read.
@@ -45,9 +48,9 @@ def read_table(
     # Newlines stay as they are, so that a quoted one survives.
     with source.open(encoding="utf-8-sig", newline="") as text:
         if suffix == ".jsonl":
-            rows = _json_rows(text, fields, optional, place)
+            rows = _json_rows(text, fields, optional, place, gather)
         else:
-            rows = _table_rows(text, DELIMITERS[suffix], fields or {}, optional, place)
+            rows = _table_rows(text, DELIMITERS[suffix], fields or {}, optional, place, gather)
         try:
             for number, row in rows:
                 yield f"{place} {number}", row
@@ -63,7 +66,8 @@ def _table_rows(
     fields: Mapping[str, str],
     optional: frozenset[str],
     place: str,
-) -> Iterator[tuple[int, dict[str, str]]]:
+    gather: str,
+) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -83,6 +87,7 @@ def _table_rows(
         places = {
             field: header.index(column) for field, column in fields.items() if column in header
         }
+        features = _feature_places(header, set(places.values()), place) if gather else {}
         line = reader.line_num + 1
         for values in reader:
             if values:
@@ -91,14 +96,34 @@ def _table_rows(
                         f"{place} {line}",
                         f"it has {len(values)} columns; the header has {len(header)}.",
                     )
-                yield line, {field: values[at] for field, at in places.items()}
+                row: dict[str, Any] = {field: values[at] for field, at in places.items()}
+                if gather:
+                    row[gather] = {name: cell_value(values[at]) for name, at in features.items()}
+                yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
         raise refuse(f"{place} {line}", f"it cannot be read as a table: {error}.") from error
 
 
+def _feature_places(header: list[str], used: set[int], place: str) -> dict[str, int]:
+    found = {name: at for at, name in enumerate(header) if at not in used}
+    if len(found) > MAX_FEATURES:
+        raise refuse(
+            f"{place} 1", f"there are {len(found):,} features; at most {MAX_FEATURES} are taken."
+        )
+    if "" in found:
+        raise refuse(
+            f"{place} 1", f"column {found[''] + 1} has no name; name it, or leave the column out."
+        )
+    return found
+
+
 def _json_rows(
-    text: IO[str], fields: Mapping[str, str] | None, optional: frozenset[str], place: str
+    text: IO[str],
+    fields: Mapping[str, str] | None,
+    optional: frozenset[str],
+    place: str,
+    gather: str,
 ) -> Iterator[tuple[int, Any]]:
     line = 0
     while content := text.readline(MAX_ROW_BYTES + 1):
@@ -120,5 +145,11 @@ def _json_rows(
             ]
             if absent:
                 raise refuse(where, f"it has no key {absent[0][:80]!r}.")
-            row = {field: row[key] for field, key in fields.items() if key in row}
+            taken = {field: row[key] for field, key in fields.items() if key in row}
+            if gather and gather not in row:
+                used = set(fields.values())
+                taken[gather] = {key: value for key, value in row.items() if key not in used}
+            elif gather:
+                taken[gather] = row[gather]
+            row = taken
         yield line, row

@@ -40,10 +40,12 @@ def unpack(
     columns: list[str],
     optional: list[str],
     media: dict[str, str],
+    gather: str = "",
     masks: bool = False,
 ) -> None:
     """Unpack `source`, a `.zip` or `.parquet` file, into the empty folder `target`.
 
+    With `gather`, the name of a column of features, all columns of a Parquet file are taken.
     With `masks`, the values of pixels are recorded.
 
     Raises:
@@ -60,6 +62,7 @@ def unpack(
             "columns": columns,
             "optional": optional,
             "media": media,
+            "gather": gather,
             "masks": masks,
         }
     )
@@ -157,6 +160,7 @@ def _do(given: dict[str, Any]) -> None:
             columns=given["columns"],
             optional=given["optional"],
             media=given["media"],
+            gather=given["gather"],
         )
     folder.close()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from registry.catalog.declaration import Modality, Task
+from registry.catalog.features import Feature, example_table
 
 _FILES = {
     Modality.IMAGE: "picture.png",
@@ -34,11 +35,17 @@ def request_path(task: Task, deployment: str) -> str:
     return task.endpoints[0].path_to(deployment)
 
 
-def request_body(task: Task, deployment: str) -> dict[str, Any] | None:
-    """Return the example body; None when a file is the body."""
+def request_body(
+    task: Task, deployment: str, features: Sequence[Feature] = ()
+) -> dict[str, Any] | None:
+    """Return the example body, with the `features` of the model where it takes tables; None when a
+    file is the body."""
     asks = task.playground
-    # A file inside the body: the sample has one, and works.
-    if asks is None or '"$file' in json.dumps(asks.body):
+    # A file inside the body, or a table of no known model: the sample has one, and works.
+    needs_sample = asks is not None and (
+        '"$file' in json.dumps(asks.body) or (_holds(asks.body, "$table") and not features)
+    )
+    if asks is None or needs_sample:
         named = {} if task.endpoints[0].named else {"model": deployment}
         return {**named, **task.sample}
     if asks.body is None:
@@ -49,6 +56,7 @@ def request_body(task: Task, deployment: str) -> dict[str, Any] | None:
         "$lines": list(asks.lines),
         "$lines_text": "\n".join(asks.lines),
         "$messages": [{"role": "user", "content": asks.text}],
+        "$table": example_table(features),
         "$numbers": _numbers(asks.text) if _holds(asks.body, "$numbers") else [],
     }
     return {name: _filled(value, values) for name, value in asks.body.items()}
@@ -76,10 +84,13 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     return values.get(value, value) if isinstance(value, str) else value
 
 
-def code_examples(task: Task, deployment: str, root: str) -> list[CodeExample]:
-    """Return the same request for curl, Python and JavaScript; `root` is the address of Assay."""
+def code_examples(
+    task: Task, deployment: str, root: str, features: Sequence[Feature] = ()
+) -> list[CodeExample]:
+    """Return the same request for curl, Python and JavaScript; `root` is the address of Assay, and
+    `features` are those of the model where it takes tables."""
     url = f"{root}{request_path(task, deployment)}"
-    body = request_body(task, deployment)
+    body = request_body(task, deployment, features)
     if body is None:
         file = next((_FILES[each] for each in task.inputs if each in _FILES), "input.bin")
         return [

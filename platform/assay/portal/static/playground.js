@@ -104,7 +104,7 @@
     const file = mayTakeFile(ask) && playgroundMedia.file() ? await playgroundMedia.encoded() : {};
     const image = { type: "image_url", image_url: { url: file.$file_url } };
     if (file.$file_url) message.content = [image, { type: "text", text }];
-    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $lines_text: form.lines.value, $messages: history, $numbers: numbersIn(ask, text), ...file });
+    const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $lines_text: form.lines.value, $messages: history, $numbers: numbersIn(ask, text), $table: playgroundTable.table(), ...file });
     if (!ask.streams) return JSON.stringify(body);
     const settings = { stream: true, stream_options: { include_usage: true } };
     return JSON.stringify({ ...body, ...settings, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) });
@@ -136,7 +136,7 @@
     const text = form.text.value.trim();
     const file = playgroundMedia.file();
     if ((takesFile(ask) && !file) || (takesText(ask) && !text)) return;
-    const asked = turn("user", takesText(ask) ? text : "");
+    const asked = turn("user", takesText(ask) ? text : uses(ask, "$table") ? playgroundTable.words() : "");
     if (mayTakeFile(ask) && file) asked.append(playgroundMedia.element(file, file.name));
     const element = turn("assistant", "");
     element.setAttribute("aria-busy", "true");
@@ -180,12 +180,13 @@
     const ask = asks[option.value];
     form.text.value = ask.text;
     form.lines.value = ask.lines;
+    playgroundTable.show(ask.features);
     playgroundMedia.clear();
     form.file.accept = ask.accept;
     document.getElementById("file-kinds").textContent = ask.file_kinds;
     document.getElementById("record").hidden = ask.accept !== "audio/*";
     document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
-    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), messages: ask.streams };
+    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), table: uses(ask, "$table"), messages: ask.streams };
     document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
     document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
     const paying = option.dataset.departments.split(" ");

@@ -21,6 +21,7 @@ from governance.usage.selectors import usage_visible_to
 from registry.catalog import TASKS, unavailable_reason
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
+from registry.versions.features import version_features
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.playground import may_try
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
@@ -46,9 +47,12 @@ class Deployments(Screen):
 
 def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
     """Return requests that work once a key is put in."""
-    task = TASKS.get(deployment.release.version.model.task)
+    version = deployment.release.version
+    task = TASKS.get(version.model.task)
     root = f"{request.scheme}://{request.get_host()}"
-    return [] if task is None else code_examples(task, deployment.name, root)
+    if task is None:
+        return []
+    return code_examples(task, deployment.name, root, version_features(version))
 
 
 class DeploymentPage(ActionScreen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.http import HttpResponse, JsonResponse
@@ -13,7 +14,9 @@ from governance.keys.playground import LIFETIME
 from governance.policy.context import CLASSIFICATIONS, UNDECLARED_CLASSIFICATION
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality, Task
+from registry.catalog.features import Feature
 from registry.media.checks import NAMES
+from registry.versions.features import version_features
 from workers.deployments.playground import playground_open, playground_trials
 
 _FILES = {
@@ -23,8 +26,9 @@ _FILES = {
 }
 
 
-def asks_of(task: Task, deployment: str) -> dict[str, Any]:
-    """Return what the page's script needs in order to ask a deployment."""
+def asks_of(task: Task, deployment: str, features: Sequence[Feature] = ()) -> dict[str, Any]:
+    """Return what the page's script needs in order to ask a deployment; `features` are those of its
+    model where it takes tables."""
     asks = task.playground
     if asks is None:
         return {}
@@ -36,6 +40,7 @@ def asks_of(task: Task, deployment: str) -> dict[str, Any]:
         "lines_label": asks.lines_label,
         "accept": next((_FILES[each] for each in task.inputs if each in _FILES), ""),
         "file_kinds": next((NAMES[each] for each in task.inputs if each in NAMES), ""),
+        "features": [each.model_dump() for each in features],
         "streams": Modality.MESSAGES in task.inputs,
         "output": task.outputs[0].value,
     }
@@ -53,13 +58,14 @@ class Playground(Screen):
             name = trial.deployment.name
             task = TASKS.get(trial.deployment.release.version.model.task)
             if task is not None and task.playground is not None:
+                features = version_features(trial.deployment.release.version)
                 choices.append(
                     {
                         "trial": trial,
                         "task": task,
-                        "examples": code_examples(task, name, root),
+                        "examples": code_examples(task, name, root, features),
                         "prefix": f"{len(choices)}-",
-                        "asks": asks_of(task, name),
+                        "asks": asks_of(task, name, features),
                     }
                 )
         paying = sorted({slug for each in choices for slug in each["trial"].departments})

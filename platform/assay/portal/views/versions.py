@@ -25,6 +25,7 @@ from registry.incidents.selectors import incidents_of, reporting_resource
 from registry.releases.comparison.build import beside
 from registry.releases.comparison.files import manifest_files
 from registry.releases.selectors import releases_visible_to
+from registry.versions.features import version_features
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get, versions_visible_to
 from workers.jobs.requests import evaluate_request
@@ -73,6 +74,7 @@ class VersionPage(Screen):
             "task": task,
             "unavailable": unavailable_reason(version.model.task),
             "files": manifest_files(version),
+            "features": version_features(version),
             "graph": drawing(version, self.actor),
             "job": job,
             "curves": curves(job_events(job)[:5000]) if job else None,

@@ -1,0 +1,134 @@
+"""Tables: the column type of dataset rows that hold named features, and forms for one of them.
+
+One row of a dataset is one record. A feature is a number or a category in every row of it, and a
+missing value is null. Loads neither Django nor a numerical library.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from registry.catalog.columns import COLUMN, column_kinds
+
+MAX_FEATURES = 200
+MAX_CATEGORIES = 200
+MAX_NAME = 100
+MAX_TEXT = 200
+# Beyond this, squares leave the range of float32.
+LARGEST = 1e15
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE)
+
+Kind = Literal["number", "category"]
+Value = float | str | None
+
+
+def checked_value(value: Any) -> Value:
+    """Return a number, a category or None; truth values are the categories `true` and `false`.
+
+    Raises:
+        ValueError: it is none of these, too large, infinite or not a number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        # Integers may be larger than any float.
+        if not (-LARGEST <= value <= LARGEST) or not math.isfinite(value):
+            raise ValueError(
+                "a number is finite and at most 1e15 in size; a missing value is empty or null"
+            )
+        return float(value)
+    if isinstance(value, str) and 1 <= len(value) <= MAX_TEXT:
+        return value
+    raise ValueError(
+        f"a value is a number, a text of 1 to {MAX_TEXT} characters, or null where it is missing"
+    )
+
+
+FeatureName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+FeatureValue = Annotated[
+    Any,
+    BeforeValidator(checked_value),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}),
+]
+# The values of one record by the names of its features.
+Features = Annotated[
+    dict[FeatureName, FeatureValue],
+    Field(min_length=1, max_length=MAX_FEATURES, json_schema_extra={COLUMN: "features"}),
+]
+
+
+def features_column(row: type[BaseModel]) -> str:
+    """Return the name of the column of type `Features`; empty if the rows have none."""
+    return next((name for name, kind in column_kinds(row).items() if kind == "features"), "")
+
+
+def cell_value(text: str) -> Value:
+    """Return the value that a cell of a CSV file stands for: nothing, a number or a category.
+
+    A number may be infinite or not a number; `Features` refuses it.
+    """
+    bare = text.strip()
+    if not bare:
+        return None
+    return float(bare) if _NUMBER.fullmatch(bare) else bare
+
+
+def kind_of(value: Value) -> Kind | None:
+    """Return the kind of feature that has this value; None where the value is missing."""
+    if value is None:
+        return None
+    return "category" if isinstance(value, str) else "number"
+
+
+class Feature(BaseModel):
+    """One feature that a model takes, as its `config.json` lists it.
+
+    `example` is a usual value: the median of a number, the most frequent category.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: FeatureName
+    kind: Kind
+    categories: Annotated[list[str], Field(max_length=MAX_CATEGORIES)] = []
+    example: FeatureValue = None
+
+
+_FEATURES = TypeAdapter(Annotated[list[Feature], Field(max_length=MAX_FEATURES)])
+
+
+def features_of(config: Mapping[str, Any]) -> list[Feature]:
+    """Return the features that a model's configuration lists, each name once.
+
+    Raises:
+        ValueError: the list is missing or malformed.
+    """
+    try:
+        found = _FEATURES.validate_python(config.get("features"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))[:100]
+        raise ValueError(f"features {where}: {first['msg']}") from error
+    if len({each.name for each in found}) < len(found):
+        raise ValueError("features: a name stands there twice")
+    return found
+
+
+def example_table(features: Sequence[Feature]) -> dict[str, list[Value]]:
+    """Return a table of one row: a usual value of each feature."""
+    return {each.name: [each.example] for each in features}

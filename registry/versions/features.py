@@ -1,0 +1,30 @@
+"""The features that a version's model takes, as its own configuration lists them."""
+
+from __future__ import annotations
+
+import json
+
+from registry import store
+from registry.catalog import TASKS
+from registry.catalog.declaration import Modality
+from registry.catalog.features import Feature, features_of
+from registry.versions.models import ModelVersion
+
+CONFIG = "config.json"
+MAX_CONFIG_BYTES = 4 * 1024**2
+
+
+def version_features(version: ModelVersion) -> list[Feature]:
+    """Return the features of a version whose task takes tables; none for other tasks, and where
+    the store holds no configuration that can be read."""
+    task = TASKS.get(version.model.task)
+    if task is None or Modality.TABLE not in task.inputs:
+        return []
+    file = store.version_folder(version.digest) / CONFIG
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            return []
+        config = json.loads(file.read_bytes())
+        return features_of(config) if isinstance(config, dict) else []
+    except (OSError, ValueError, RecursionError):
+        return []

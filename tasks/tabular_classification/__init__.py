@@ -1,0 +1,123 @@
+"""Tabular classification: one label out of a fixed set for a record of named features."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.catalog.declaration import (
+    BATCH,
+    Evaluation,
+    Family,
+    Metric,
+    Modality,
+    Playground,
+    Recipe,
+    Task,
+    Unit,
+)
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.inputs import NoOptions
+from registry.catalog.results import Label
+from tasks.tabular_classification.endpoints import TabularClassificationRequest, read_table
+from tasks.tabular_classification.schema import LabeledRecord, TableInputs
+
+
+class Hyperparameters(BaseModel):
+    """Settings that the recipes share. `validation_fraction` of the rows is held out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    validation_fraction: float = Field(default=0.2, gt=0, lt=0.5)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+class BoostingHyperparameters(Hyperparameters):
+    """Settings of boosted trees. Each round adds a tree for each label; the number of rounds with
+    the lowest loss on the validation rows is kept."""
+
+    rounds: int = Field(default=200, ge=1, le=2_000)
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
+    max_leaves: int = Field(default=15, ge=2, le=255)
+    min_rows_in_leaf: int = Field(default=10, ge=1, le=10_000)
+    l2: float = Field(default=1.0, ge=0, le=1e6)
+
+
+class LinearHyperparameters(Hyperparameters):
+    """Settings of logistic regression. A small `inverse_regularization` keeps weights small."""
+
+    inverse_regularization: float = Field(default=1.0, gt=0, le=1e6)
+
+
+def row_input(row: dict[str, Any]) -> str:
+    """Return the features: the same ones in training and test data are a leak."""
+    return json.dumps(row["features"], sort_keys=True)
+
+
+def evaluation_request(row: dict[str, Any]) -> tuple[TableInputs, NoOptions]:
+    """Return the request that classifies the row's record."""
+    table = {name: [value] for name, value in row["features"].items()}
+    return TableInputs(table=table), NoOptions()
+
+
+TASK = Task(
+    name="tabular-classification",
+    title="Tabular classification",
+    description="Sorts a record of named numbers and categories into one of a fixed set of labels.",
+    modality="structured",
+    family=Family.DECISIONS,
+    inputs=(Modality.TABLE,),
+    outputs=(Modality.LABEL,),
+    architectures=("TabularClassifier",),
+    engine=BATCH,
+    runner="tasks.tabular_classification.runner:TabularRunner",
+    unit=Unit.POINTS,
+    input_schema=TableInputs,
+    result_type=list[Label],
+    endpoints=(
+        Endpoint(
+            "/v1/tasks/tabular-classification",
+            read_table,
+            named=True,
+            request=TabularClassificationRequest,
+            summary="Hugging Face's shape: a `table` by feature; a label for each row.",
+        ),
+    ),
+    sample={"table": {"age": [52, 34], "smoker": ["no", "yes"]}, "parameters": {"top_k": 2}},
+    playground=Playground(body={"table": "$table", "parameters": {"top_k": 10}}),
+    row=LabeledRecord,
+    row_input=row_input,
+    examples=(
+        {"features": {"age": 52, "smoker": "no", "pressure": 121.5}, "label": "benign"},
+        {"features": {"age": 67, "smoker": "yes", "pressure": None}, "label": "malignant"},
+    ),
+    recipes=(
+        Recipe(
+            method="boosting",
+            title="Gradient boosting",
+            makes="full",
+            train="tasks.tabular_classification.train:train_trees",
+            hyperparameters=BoostingHyperparameters,
+        ),
+        Recipe(
+            method="linear",
+            title="Logistic regression",
+            makes="full",
+            train="tasks.tabular_classification.train:train_linear",
+            hyperparameters=LinearHyperparameters,
+        ),
+    ),
+    evaluation=Evaluation(
+        request=evaluation_request,
+        score="tasks.tabular_classification.score:score",
+        metrics=(
+            Metric("accuracy", "Accuracy", proportion=True),
+            Metric("macro_f1", "Macro-F1"),
+            Metric("auc", "AUC"),
+        ),
+        primary_metric="macro_f1",
+        uses_training_rows=True,
+    ),
+)
