@@ -138,9 +138,8 @@ class Playground:
         body: JSON template of a request. `$model`, `$text`, `$numbers`, `$lines` and `$messages`
             stand for the deployment, the text field, the numbers in it, the lines of the second
             field and the conversation, `$file` and `$file_url` for the chosen file in base64 and as
-            a `data:` URL, `$lines_text` for the second field as one text, `$table` for a form with a
-            field for each feature that the model lists. None when the chosen file is itself the
-            body.
+            a `data:` URL, `$lines_text` for the second field as one text, `$table` for a form with
+            a field for each feature that the model lists. None when the file is itself the body.
         path: Where it is sent, `{model}` standing for the deployment; the main endpoint when empty.
         text: First content of the text field.
         lines: First content of the second field.
