@@ -155,7 +155,7 @@ def test_the_page_asks_for_what_the_list_shows_and_follows_it(asha: Person) -> N
     assert 'hx-trigger="every 2s"' in text
 
     AuditExport.objects.update(state="running", tree_size=700, searched=350, rows=350)
-    text = client.get("/audit/exports/rows").content.decode()
+    text = " ".join(client.get("/audit/exports/rows").content.decode().split())
     assert "350 events found in 350 of 700" in text
     assert 'value="50"' in text
     AuditExport.objects.update(state="queued")

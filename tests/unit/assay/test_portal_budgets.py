@@ -56,7 +56,7 @@ def page(client: Client, address: str, status: int = 200) -> str:
     assert response.status_code == status, address
     html = response.content.decode()
     assert inline_in(html) == [], address
-    return html
+    return " ".join(html.split())
 
 
 @pytest.mark.parametrize("who", EVERYONE)
@@ -91,7 +91,7 @@ def test_a_department_has_its_own_list(company: Company, limits: list[QuotaLimit
     for words in ("100 tokens per day", "60 requests per minute"):
         assert words in html
     assert "25.00 EUR per month" not in html
-    assert "No limits that you may see" in page(client, "/budgets?department=finance")
+    assert "No limits" in page(client, "/budgets?department=finance")
     for nonsense in ("%00", "x' OR 1=1", "<b>", "a" * 41):
         assert "25.00 EUR per month" in page(client, f"/budgets?department={nonsense}")
 

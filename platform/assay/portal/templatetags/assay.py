@@ -13,7 +13,7 @@ from django.conf import settings
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 
 from assay.portal.markdown import render_markdown
 from governance.quotas.kinds import KINDS, MICRO, amount_words
@@ -84,6 +84,17 @@ def icon(name: str, css: str = "") -> SafeString:
         css,
         static("assay/vendor/tabler-icons/icons.svg"),
         name,
+    )
+
+
+@register.simple_block_tag
+def empty_state(content: str, picture: str, title: str) -> SafeString:
+    """Return what a list shows while it is empty: an icon, a title, and the text in the block."""
+    return format_html(
+        '<div class="empty">{}<p><strong>{}</strong></p><p>{}</p></div>',
+        icon(picture),
+        title,
+        mark_safe(content.strip()),  # noqa: S308 (the block was rendered with escaping)
     )
 
 
