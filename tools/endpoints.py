@@ -1,4 +1,4 @@
-"""Write the table of inference endpoints in `docs/endpoints.md` from the tasks' declarations.
+"""Write the table of endpoints, `docs/reference/endpoints.md`, from the tasks' declarations.
 
 .venv/bin/python tools/endpoints.py
 """
@@ -11,7 +11,7 @@ from registry.catalog import TASKS, package_of
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Endpoint
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "endpoints.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "endpoints.md"
 HEAD = """# Inference endpoints
 
 Written by `tools/endpoints.py` from the tasks' declarations. The full description is OpenAPI 3.1:

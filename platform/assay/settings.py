@@ -261,7 +261,7 @@ if PROCESS == "controller" and PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
 AUDIT_RETIRED_KEYS = env_list("ASSAY_AUDIT_RETIRED_KEYS")
 AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
 
-# Where audit events are streamed to: a JSON list, as docs/audit.md says.
+# Where audit events are streamed to: a JSON list, as docs/how-to/stream-to-a-siem.md says.
 try:
     SIEM_STREAMS = destinations_from(env("ASSAY_SIEM_STREAMS", ""), production=PRODUCTION)
 except ValueError as _error:

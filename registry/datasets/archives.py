@@ -38,7 +38,7 @@ _ARCHIVE_HEADS = (
     b"\xfd7zXZ",
 )
 _END = struct.Struct("<4s4H2LH")
-_HINT = "Lay out the archive as docs/datasets.md shows, and send it again."
+_HINT = "Lay out the archive as docs/how-to/datasets.md shows, and send it again."
 
 
 def unpack_archive(source: Path, folder: MediaFolder, max_bytes: int) -> None:

@@ -138,7 +138,10 @@ def check_second_place() -> str:
 
     place = second_place()
     if faults := place.faults():
-        raise NotWell(" ".join(faults), "See docs/audit.md; or correct ASSAY_AUDIT_PUBLISH_URL.")
+        raise NotWell(
+            " ".join(faults),
+            "See docs/explanation/audit-log.md; or correct ASSAY_AUDIT_PUBLISH_URL.",
+        )
     lag = publish_lag_s()
     if lag > PUBLISH_LAG_S:
         raise NotWell(

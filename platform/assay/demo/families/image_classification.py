@@ -10,8 +10,8 @@ from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
 from assay.demo.stage import Stage
 from assay.local import garments
 
-# Few, so that it trains in half a minute on two cores. docs/performance.md has the figures of
-# longer training.
+# Few, so that it trains in half a minute on two cores. docs/reference/performance.md has
+# the figures of longer training.
 TRAIN_IMAGES, TEST_IMAGES = 3_000, 1_000
 
 

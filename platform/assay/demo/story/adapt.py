@@ -88,8 +88,8 @@ DOCSTRING_SETTINGS = {
     "lora_dropout": 0.0,
 }
 # Chosen from validation results alone, before the test rows were measured: the lowest of three runs
-# with different seeds (docs/performance.md), less a margin of about five points. That is twice the
-# half-width of the 95% interval on the 1,002 validation rows.
+# with different seeds (docs/reference/performance.md), less a margin of about five points. That is
+# twice the half-width of the 95% interval on the 1,002 validation rows.
 SENTIMENT_GATES = (
     ("accuracy", ">=", 0.80, "The lowest of three validation runs, 0.848, less about 5 points."),
     ("macro_f1", ">=", 0.80, "The lowest of three validation runs, 0.846, less about 5 points."),

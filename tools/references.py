@@ -1,0 +1,20 @@
+"""Write every reference page that is made from code: endpoints, settings and commands.
+
+ASSAY_ENV=test .venv/bin/python tools/references.py
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# Where they run as scripts, the packages of the repository are not on the path.
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "platform")]
+TOOLS = ("endpoints", "settings", "commands")
+
+if __name__ == "__main__":
+    for name in TOOLS:
+        written = runpy.run_path(str(HERE / f"{name}.py"))
+        written["PAGE"].write_text(written["page"](), encoding="utf-8")
