@@ -23,6 +23,10 @@ class Action(StrEnum):
     DEPLOYMENT_STOP = "deployment:stop"
     DEPLOYMENT_VIEW = "deployment:view"
     EVALUATION_VIEW = "evaluation:view"
+    FEEDBACK_CREATE = "feedback:create"
+    FEEDBACK_ERASE = "feedback:erase"
+    FEEDBACK_REVIEW = "feedback:review"
+    FEEDBACK_VIEW = "feedback:view"
     GATE_SET = "gate:set"
     INCIDENT_LIFT = "incident:lift"
     INCIDENT_OPEN = "incident:open"
@@ -77,6 +81,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "department": Action.DEPARTMENT_VIEW,
         "deployment": Action.DEPLOYMENT_VIEW,
         "evaluation": Action.EVALUATION_VIEW,
+        "feedback": Action.FEEDBACK_VIEW,
         "gate": Action.EVALUATION_VIEW,
         "incident": Action.INCIDENT_VIEW,
         "intake": Action.INTAKE_VIEW,

@@ -34,6 +34,7 @@ TABLES: dict[str, frozenset[str]] = {
     "dataset": frozenset({"dataset"}),
     "deployment": frozenset({"deployment", "release", "model", "dataset"}),
     "evaluation": frozenset({"model", "dataset"}),
+    "feedback": frozenset({"feedback"}),
     "gate": frozenset({"model", "dataset"}),
     "incident": frozenset({"incident"}),
     "intake": frozenset({"model"}),

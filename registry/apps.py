@@ -8,10 +8,13 @@ class RegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from governance.people.erasure import follow_erasure
         from governance.reviews.policies.states import follow_activation
         from governance.reviews.policies.vocabulary import vocabulary_register
+        from registry.feedback.services import feedback_forget_person
         from registry.releases.vocabulary import VOCABULARY
         from registry.releases.voiding import review_policy_activated
 
         vocabulary_register(VOCABULARY)
         follow_activation(review_policy_activated)
+        follow_erasure(feedback_forget_person)

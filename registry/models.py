@@ -2,6 +2,7 @@
 
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.feedback.models import Feedback
 from registry.incidents.models import (
     Incident,
     IncidentNote,
@@ -19,6 +20,7 @@ __all__ = [
     "Dataset",
     "DatasetVersion",
     "Evaluation",
+    "Feedback",
     "Gate",
     "GateResult",
     "Incident",

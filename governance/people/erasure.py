@@ -8,6 +8,7 @@ and decided names it. Nothing brings them back: whoever has their address next i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from allauth.account.models import EmailAddress
@@ -41,6 +42,15 @@ _TELLING = 3
 # Of a search in the log, what may be somebody's name.
 _TYPED = ("query", "subject", "who")
 _WORD = re.compile(r"\w+")
+
+# What other contexts keep of a person's own words, and how they erase it. Each returns counts.
+_FOLLOWERS: list[Callable[[Person], dict[str, int]]] = []
+
+
+def follow_erasure(forget: Callable[[Person], dict[str, int]]) -> None:
+    """Have `forget` called in the transaction that erases a person."""
+    if forget not in _FOLLOWERS:
+        _FOLLOWERS.append(forget)
 
 
 def erased_name(person_id: int) -> str:
@@ -85,6 +95,8 @@ def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
         gone = _credentials_end(person)
         with lifted():
             _texts_forget(person)
+            for forget in _FOLLOWERS:
+                gone |= forget(person)
         _record_forget(person)
         # From here on events call them by number alone.
         AuditPersonKey.objects.filter(person=person).update(key=None, erased_at=person.erased_at)

@@ -203,6 +203,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "visibility": one("release__visibility"),
     },
     "evaluation": {"department": one("version__model__department__slug")},
+    "feedback": {"department": one("department__slug"), "task": one("task")},
     "gate": {"department": one("model__department__slug")},
     "incident": {
         "department": one("department__slug"),

@@ -180,6 +180,8 @@ class Task:
         other_rows: Further kinds of rows, for recipes that learn from others.
         recipes: Ways to train it, the default first; empty when it is not trained here.
         evaluation: How it is measured; None when it is not.
+        feedback_row: Makes the row that teaches an answer, a text or label, for the inputs of one
+            request; raises ValueError when none can be made. None: feedback makes no rows.
     """
 
     name: str
@@ -206,6 +208,7 @@ class Task:
     other_rows: tuple[RowKind, ...] = ()
     recipes: tuple[Recipe, ...] = ()
     evaluation: Evaluation | None = None
+    feedback_row: Callable[[Any, str], dict[str, Any]] | None = None
 
     @property
     def endpoint(self) -> str:

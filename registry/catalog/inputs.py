@@ -74,3 +74,10 @@ class TextInputs(Inputs):
     """One or more texts, each an input of its own."""
 
     input: Annotated[list[TextInput], Field(min_length=1, max_length=MAX_TEXTS)]
+
+    @property
+    def only(self) -> str:
+        """Return the one text. Raises ValueError when there are several."""
+        if len(self.input) != 1:
+            raise ValueError(f"it has {len(self.input)} texts; send the one that it is about")
+        return self.input[0]

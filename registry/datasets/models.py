@@ -41,7 +41,8 @@ class Dataset(models.Model):
 class DatasetVersion(models.Model):
     """One immutable version: canonical JSON lines in the artefact store, one row a record.
 
-    `profile` holds what the checks found: label counts, duplicates, lengths in characters.
+    `profile` holds what the checks found: label counts, duplicates, lengths in characters. One
+    made of feedback has the rows of `feedback`, and those of `base`, if any.
     """
 
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
@@ -51,6 +52,11 @@ class DatasetVersion(models.Model):
     size_bytes = models.BigIntegerField()
     schema = models.JSONField()
     profile = models.JSONField(default=dict)
+    base = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="extensions"
+    )
+    feedback = models.ManyToManyField("registry.Feedback", related_name="dataset_versions")
+    feedback_count = models.PositiveIntegerField(default=0, db_default=0)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )

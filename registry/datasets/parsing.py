@@ -156,10 +156,10 @@ def _write(
         count += 1
         if count > MAX_ROWS:
             raise TooLarge(f"{place}: a dataset has at most {MAX_ROWS} rows.")
-        row = _validated(place, raw, row_kind)
+        row = validated_row(place, raw, row_kind)
         check_regions(place, row, regions, records)
         features.check(place, row)
-        record = _encoded(place, row)
+        record = encoded_row(place, row)
         digest.update(record)
         size += len(record)
         output.write(record)
@@ -177,7 +177,8 @@ def _write(
     )
 
 
-def _validated(place: str, raw: Any, row_kind: RowKind) -> dict[str, Any]:
+def validated_row(place: str, raw: Any, row_kind: RowKind) -> dict[str, Any]:
+    """Return the row with all of its fields. Raises InvalidInput, which names `place`."""
     try:
         return row_kind.row.model_validate(raw).model_dump()
     except ValidationError as error:
@@ -186,7 +187,13 @@ def _validated(place: str, raw: Any, row_kind: RowKind) -> dict[str, Any]:
         raise refuse(place, f"{where}: {first['msg']}." if where else f"{first['msg']}.") from error
 
 
-def _encoded(place: str, row: dict[str, Any]) -> bytes:
+def encoded_row(place: str, row: dict[str, Any]) -> bytes:
+    """Return the line that holds a validated row.
+
+    Raises:
+        InvalidInput: a text or number that cannot be stored.
+        TooLarge: over 1 MiB.
+    """
     try:
         record = canonical_json(row) + b"\n"
     except UnicodeEncodeError as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from django.conf import settings
@@ -48,6 +48,23 @@ class UploadedFile(Protocol):
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes, in order."""
+
+
+class Origin(Protocol):
+    """Lineage of a version whose rows the platform put together."""
+
+    base: DatasetVersion | None
+    feedback: Sequence[Any]
+
+    def attach(self, version: DatasetVersion) -> None:
+        """Record what else the version was made of, in the transaction that makes it.
+
+        Raises:
+            WrongState: some of it is not there any more.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the audit log says of it."""
 
 
 def dataset_create(
@@ -114,11 +131,13 @@ def dataset_version_add(
     file: UploadedFile | None = None,
     upload_id: UUID | None = None,
     columns: Mapping[str, str] | None = None,
+    origin: Origin | None = None,
 ) -> DatasetVersion:
     """Read a file of rows, or an archive of media, into the next version of `dataset`. A complete
     upload of the actor's may take its place.
 
-    `columns` maps a field of a row to the column that it is taken from.
+    `columns` maps a field of a row to the column that it is taken from. `origin` is what the file
+    was made of, where the platform made it.
 
     Raises:
         InvalidInput: it cannot be read, and the sentence names the line; or there is no file.
@@ -175,14 +194,23 @@ def dataset_version_add(
                 size_bytes=parsed.size_bytes,
                 schema=row_kind.row.model_json_schema(),
                 profile=parsed.profile,
+                base=None if origin is None else origin.base,
+                feedback_count=0 if origin is None else len(origin.feedback),
                 created_by=person,
             )
+            if origin is not None:
+                origin.attach(version)
             audit_record(
                 actor=actor,
                 action="dataset_version:create",
                 subject=dataset_version_subject(version),
                 department=dataset.department.slug,
-                data={"digest": parsed.digest, "rows": parsed.rows, "dataset": dataset.name},
+                data={
+                    "digest": parsed.digest,
+                    "rows": parsed.rows,
+                    "dataset": dataset.name,
+                    **({} if origin is None else origin.facts()),
+                },
                 decision=decision,
             )
             if upload_id is not None:

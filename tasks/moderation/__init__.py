@@ -22,6 +22,7 @@ from tasks.moderation.schema import (
     Judged,
     JudgedText,
     evaluation_request,
+    feedback_row,
     row_input,
 )
 from workers.hyperparameters import ClassifierSettings
@@ -95,4 +96,5 @@ TASK = Task(
         ),
         primary_metric="f1",
     ),
+    feedback_row=feedback_row,
 )

@@ -43,3 +43,8 @@ def row_input(row: dict[str, Any]) -> str:
 def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
     """Return the request that judges the row's text."""
     return TextInputs(input=[row["text"]]), NoOptions()
+
+
+def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches the category of one text."""
+    return {"text": inputs.only, "label": answer}

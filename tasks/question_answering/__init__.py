@@ -22,6 +22,7 @@ from tasks.question_answering.schema import (
     QuestionInputs,
     QuestionOptions,
     evaluation_request,
+    feedback_row,
     row_input,
 )
 
@@ -112,4 +113,5 @@ TASK = Task(
         ),
         primary_metric="f1",
     ),
+    feedback_row=feedback_row,
 )

@@ -69,3 +69,16 @@ def evaluation_request(row: dict[str, Any]) -> tuple[QuestionInputs, QuestionOpt
     not tell, as in SQuAD 2."""
     inputs = QuestionInputs(question=row["question"], context=row["context"])
     return inputs, QuestionOptions(handle_impossible_answer=True)
+
+
+def feedback_row(inputs: QuestionInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches a passage of the text as the answer.
+
+    Raises:
+        ValueError: the text does not hold the answer.
+    """
+    start = inputs.context.find(answer)
+    if start < 0:
+        raise ValueError("the right answer is no passage of the context")
+    passage = {"start": start, "end": start + len(answer)}
+    return {"question": inputs.question, "context": inputs.context, "answers": [passage]}

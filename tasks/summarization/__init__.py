@@ -19,6 +19,7 @@ from tasks.summarization.schema import (
     SummaryInputs,
     SummaryOptions,
     evaluation_request,
+    feedback_row,
     row_input,
 )
 from workers.hyperparameters import SequenceSettings
@@ -86,4 +87,5 @@ TASK = Task(
         primary_metric="chrf",
         uses_training_rows=True,
     ),
+    feedback_row=feedback_row,
 )

@@ -46,3 +46,8 @@ def row_input(row: dict[str, Any]) -> str:
 def evaluation_request(row: dict[str, Any]) -> tuple[SummaryInputs, SummaryOptions]:
     """Return the request that summarizes the row's text."""
     return SummaryInputs(text=row["text"]), SummaryOptions(cut=True)
+
+
+def feedback_row(inputs: SummaryInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches the summary of a text."""
+    return {"text": inputs.text, "summary": answer}

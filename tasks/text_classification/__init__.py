@@ -51,6 +51,11 @@ def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
     return TextInputs(input=[row["text"]]), NoOptions()
 
 
+def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches the label of one text."""
+    return {"text": inputs.only, "label": answer}
+
+
 TASK = Task(
     name="text-classification",
     title="Text classification",
@@ -116,4 +121,5 @@ TASK = Task(
         primary_metric="macro_f1",
         uses_training_rows=True,
     ),
+    feedback_row=feedback_row,
 )

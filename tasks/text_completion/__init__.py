@@ -39,6 +39,17 @@ def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingO
     )
 
 
+def feedback_row(inputs: GenerationInputs, answer: str) -> dict[str, Any]:
+    """Return the document that teaches what follows a prompt.
+
+    Raises:
+        ValueError: the request has messages, or a suffix.
+    """
+    if inputs.prompt is None or inputs.suffix is not None:
+        raise ValueError("it is no prompt alone")
+    return {"text": inputs.prompt + answer}
+
+
 TASK = Task(
     name="text-completion",
     title="Text and code completion",
@@ -94,4 +105,5 @@ TASK = Task(
         primary_metric="bits_per_byte",
         uses_training_rows=True,
     ),
+    feedback_row=feedback_row,
 )

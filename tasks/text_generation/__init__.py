@@ -30,6 +30,7 @@ from tasks.text_generation.schema import (
     DpoHyperparameters,
     LoraHyperparameters,
     PreferencePair,
+    feedback_row,
     preference_prompt,
     prompt_text,
 )
@@ -171,4 +172,5 @@ TASK = Task(
         ),
         primary_metric="perplexity",
     ),
+    feedback_row=feedback_row,
 )

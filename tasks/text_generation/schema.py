@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from registry.catalog.generation import GenerationInputs
+
 
 class Message(BaseModel):
     """One turn of a conversation."""
@@ -105,3 +107,16 @@ class DpoHyperparameters(AdapterSettings):
     learning_rate: float = Field(default=5e-5, gt=0, le=0.1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     beta: float = Field(default=0.1, gt=0, le=10)
+
+
+def feedback_row(inputs: GenerationInputs, answer: str) -> dict[str, Any]:
+    """Return the conversation that teaches the answer. A prompt becomes one message of a user.
+
+    Raises:
+        ValueError: the request holds images.
+    """
+    if inputs.images:
+        raise ValueError("it holds images")
+    turns = [{"role": turn.role, "content": turn.text} for turn in inputs.messages or ()]
+    turns = turns or [{"role": "user", "content": str(inputs.prompt)}]
+    return {"messages": [*turns, {"role": "assistant", "content": answer}]}

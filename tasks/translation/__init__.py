@@ -19,6 +19,7 @@ from tasks.translation.schema import (
     TranslationInputs,
     TranslationOptions,
     evaluation_request,
+    feedback_row,
     row_input,
 )
 from workers.hyperparameters import SequenceSettings
@@ -80,4 +81,5 @@ TASK = Task(
         primary_metric="chrf",
         uses_training_rows=True,
     ),
+    feedback_row=feedback_row,
 )

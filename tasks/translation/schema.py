@@ -46,3 +46,8 @@ def row_input(row: dict[str, Any]) -> str:
 def evaluation_request(row: dict[str, Any]) -> tuple[TranslationInputs, TranslationOptions]:
     """Return the request that translates the row's text."""
     return TranslationInputs(text=row["source"]), TranslationOptions(cut=True)
+
+
+def feedback_row(inputs: TranslationInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches the translation of a text."""
+    return {"source": inputs.text, "target": answer}

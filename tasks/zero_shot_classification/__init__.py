@@ -19,6 +19,7 @@ from tasks.zero_shot_classification.schema import (
     ZeroShotInputs,
     ZeroShotOptions,
     evaluation_request,
+    feedback_row,
     row_input,
 )
 
@@ -85,4 +86,5 @@ TASK = Task(
         ),
         primary_metric="accuracy",
     ),
+    feedback_row=feedback_row,
 )

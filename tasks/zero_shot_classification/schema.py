@@ -61,3 +61,12 @@ def evaluation_request(row: dict[str, Any]) -> tuple[ZeroShotInputs, ZeroShotOpt
         ZeroShotInputs(text=row["text"], candidate_labels=row["candidate_labels"]),
         ZeroShotOptions(),
     )
+
+
+def feedback_row(inputs: ZeroShotInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches the label of a text."""
+    return {
+        "text": inputs.text,
+        "candidate_labels": list(inputs.candidate_labels),
+        "label": answer,
+    }

@@ -47,6 +47,7 @@ from governance.reviews.policies.shipping import shipped_text
 from governance.reviews.threads.models import CommentDraft, ReviewThread
 from governance.reviews.waivers.models import Waiver
 from registry.datasets.models import Dataset
+from registry.feedback.models import Feedback
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
@@ -185,6 +186,13 @@ def attacked_company() -> Company:
         owner=person_of(company, "a developer of engineering"), department=engineering,
         kind="intake", filename=SECRET, size=2, expires_at=timezone.now() + timedelta(days=1),
     )  # fmt: skip
+    things["feedback"] = Feedback.objects.create(
+        request_id=f"req_{7:032x}", department=engineering, deployment="docstring-writer",
+        endpoint="/v1/chat/completions", task="text-generation", release=company.live,
+        version=company.first, version_name=SECRET, rating="down", comment=SECRET,
+        input={"messages": [{"role": "user", "content": SECRET}]}, correction=SECRET,
+        sender="app", answered_at=timezone.now(),
+    )  # fmt: skip
     add_emergencies(company)
     began = audit_record(
         actor=service_principal("engine-worker"),
@@ -276,6 +284,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "drafts": company.draft.pk,
         "evaluations": company.evaluation.pk,
         "export": "json",
+        "feedback": company.feedback.pk,
         "group-mappings": company.mapping.pk,
         "incidents": company.incident.pk,
         "intakes": company.signable.pk,
@@ -343,6 +352,7 @@ def values(company: Company) -> dict[str, Any]:
     return {
         "assignees_post:person": company.carla.pk,
         "aware_at": None,
+        "base": None,
         "base_version": company.base.pk,
         "break_glass_review_post:verdict": "justified",
         "incident_state_post:state": "investigating",
@@ -367,6 +377,7 @@ def values(company: Company) -> dict[str, Any]:
         "uploads": None,
         "uploads_post:kind": "intake",
         "uploads_post:sha256": None,
+        "feedback": [company.feedback.pk],
         "files": [SimpleUploadedFile("config.json", b"{}")],
         "file": SimpleUploadedFile("rows.jsonl", b'{"messages": []}\n'),
         "format": None,

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from assay.gateway.feedback import PATH as FEEDBACK
+from assay.gateway.feedback import FeedbackRequest
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Endpoint
@@ -64,6 +66,7 @@ def inference_description() -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/v1/models": {"get": _models("List the models that the key may see", many=True)},
         "/v1/models/{model}": {"get": _models("Show one model", many=False)},
+        FEEDBACK: {"post": _feedback(schemas)},
     }
     for task in TASKS.values():
         for endpoint in task.endpoints:
@@ -106,6 +109,31 @@ def _models(summary: str, *, many: bool) -> dict[str, Any]:
         },
     }
     return operation if many else {**operation, "parameters": [_model_in_path()]}
+
+
+def _feedback(schemas: dict[str, Any]) -> dict[str, Any]:
+    schemas["FeedbackRequest"] = FeedbackRequest.model_json_schema()
+    return {
+        "summary": "Send feedback on an answer",
+        "description": "One feedback for each answered request of the key's department. Sent "
+        "again as it was, it is answered with 200 and the first feedback.",
+        "tags": ["feedback"],
+        "operationId": "feedback",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/FeedbackRequest"}}
+            },
+        },
+        "responses": {
+            "201": {
+                "description": "Recorded, and pending review.",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            "409": {"description": "Other feedback was given on the request."},
+            **_refusals(),
+        },
+    }
 
 
 def _operation(task: Task, endpoint: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -147,6 +147,8 @@ _REGISTRY = {
     "registry_breakglass": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_dataset": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_datasetversion": Grant(web=KEEP, controller=READ, worker=READ),
+    "registry_datasetversion_feedback": Grant(web=ADD, controller=READ),
+    "registry_feedback": Grant(web=KEEP, controller=READ),
     "registry_evaluation": Grant(web=READ, controller=ADD, worker=READ),
     "registry_gate": Grant(web=KEEP, controller=READ),
     "registry_gateresult": Grant(web=READ, controller=ADD),

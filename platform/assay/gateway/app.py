@@ -36,6 +36,8 @@ from assay.gateway.errors import (
     error_json,
 )
 from assay.gateway.execution import Execution
+from assay.gateway.feedback import BODY_MAX_BYTES, feedback_body
+from assay.gateway.feedback import PATH as FEEDBACK
 from assay.gateway.http import (
     ClientGone,
     Headers,
@@ -54,7 +56,7 @@ from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
 from assay.gateway.prompts import with_prompt
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.runtime import Runtime
-from assay.gateway.snapshot import DeploymentEntry
+from assay.gateway.snapshot import DeploymentEntry, KeyEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action
@@ -127,7 +129,7 @@ class Gateway:
 
 
 def _label(path: str) -> str:
-    if path == _MODELS:
+    if path in (_MODELS, FEEDBACK):
         return path
     route, name = find_route(path)
     if route is not None:
@@ -137,17 +139,18 @@ def _label(path: str) -> str:
 
 async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
     path, method = scope["path"], scope["method"]
-    route, name = find_route(path)
+    route, name = (None, "") if path == FEEDBACK else find_route(path)
     if (known := runtime.refresher.snapshot) is not None:
         call.policy = known.policy.version
     if route is None:
-        call.action = Action.DEPLOYMENT_VIEW.value
+        viewed = Action.FEEDBACK_CREATE if path == FEEDBACK else Action.DEPLOYMENT_VIEW
+        call.action = viewed.value
     if route is None and call.endpoint == "other":
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
-            hint=f"There are {_MODELS}, {', '.join(routes())}.",
+            hint=f"There are {_MODELS}, {FEEDBACK}, {', '.join(routes())}.",
         )
-    allowed = "GET" if route is None else "POST"
+    allowed = "GET" if route is None and path != FEEDBACK else "POST"
     if method != allowed:
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
     token = presented_token(header(scope, b"authorization"))
@@ -159,6 +162,9 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     if route is not None:
         opening = Opening(route, name, token, session, circumstances)
         await _infer(runtime, call, opening, scope, receive, send)
+        return
+    if path == FEEDBACK:
+        await _take_feedback(runtime, call, call.key, scope, receive, send)
         return
     visible = visible_deployments(snapshot, call.key, circumstances)
     if path == _MODELS:
@@ -262,6 +268,18 @@ async def _endpoint(
     model = await media.in_thread(named_model, body) if media.received else named_model(body)
     task = known_task(snapshot, call.key, model, opening.circumstances)
     return route.endpoints.get(task, route.first)
+
+
+async def _take_feedback(
+    runtime: Runtime, call: Call, key: KeyEntry, scope: Scope, receive: Receive, send: Send
+) -> None:
+    body = await read_body(scope, receive, BODY_MAX_BYTES, ("application/json",))
+    answer, made = await runtime.feedback.take(key, body, call.request_id, call.client_address)
+    # The service records what is new.
+    call.recorded = True
+    if not made:
+        runtime.ledger.record_bounded(call.entry("ok", ran=False))
+    await respond(send, 201 if made else 200, feedback_body(answer), call.headers())
 
 
 async def _list_models(call: Call, visible: list[tuple[DeploymentEntry, bool]], send: Send) -> None:

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from assay.gateway.admission import Running
 from assay.gateway.dispatch import Dispatcher
+from assay.gateway.feedback import FeedbackDesk
 from assay.gateway.ledger import Ledger
 from assay.gateway.media import MediaDesk
 from assay.gateway.quotas import DeviceTimes, Quotas
@@ -58,6 +59,7 @@ class Runtime:
         self.running = Running(self.refresher)
         self.dispatcher = Dispatcher(self.client, wire)
         self.media = MediaDesk()
+        self.feedback = FeedbackDesk()
 
     def start(self) -> None:
         self.running.start()
@@ -75,6 +77,7 @@ class Runtime:
         await self.running.stop()
         await self.dispatcher.stop()
         await self.media.stop()
+        await self.feedback.stop()
         await asyncio.gather(self.client.aclose(), self._reader.aclose())
         for owner in (self.client, self._reader):
             await owner.connection_pool.disconnect()

@@ -255,7 +255,8 @@ class DatasetAnswer(serializers.Serializer[Any]):
 
 
 class DatasetVersionAnswer(serializers.Serializer[Any]):
-    """One immutable dataset version and what its profile found."""
+    """One immutable dataset version and what its profile found. One made of feedback has the number
+    of its pieces, and the version whose rows come first as `base`, if any."""
 
     id = serializers.IntegerField()
     name = serializers.CharField(source="__str__")
@@ -266,5 +267,7 @@ class DatasetVersionAnswer(serializers.Serializer[Any]):
     size_bytes = serializers.IntegerField()
     schema = serializers.JSONField()
     profile = serializers.JSONField()
+    base = serializers.IntegerField(source="base_id", allow_null=True)
+    feedback = serializers.IntegerField(source="feedback_count")
     created_by = PersonReference()
     created_at = serializers.DateTimeField()

@@ -1,0 +1,157 @@
+"""Dataset versions made of accepted feedback, after the rows of a base or alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from governance.errors import InvalidInput, NotFound, Unavailable, WrongState
+from governance.principals import Principal
+from registry import store
+from registry.catalog import get_row_kind
+from registry.catalog.declaration import RowKind
+from registry.datasets.models import Classification, Dataset, DatasetVersion
+from registry.datasets.selectors import dataset_versions_visible_to
+from registry.datasets.services import dataset_version_add
+from registry.feedback.models import Feedback, FeedbackState
+from registry.feedback.selectors import feedback_visible_to
+
+FEEDBACK_MAX = 20_000
+# Of the numbers in an audit event; the lineage has all of them.
+NUMBERS_RECORDED = 1_000
+_CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class FeedbackRows:
+    """Rows as a file, and the lineage of the version that is made of it.
+
+    A row of the base with the same input as one of the feedback is left out: people corrected it.
+    """
+
+    base: DatasetVersion | None
+    feedback: Sequence[Feedback]
+    row_kind: RowKind
+    name: str | None = "feedback.jsonl"
+    size: int | None = None
+    replaced: int = field(default=0, init=False)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield lines of the base, then of the feedback."""
+        part = bytearray()
+        for line in self._lines():
+            part += line
+            if len(part) >= _CHUNK_BYTES:
+                yield bytes(part)
+                part.clear()
+        yield bytes(part)
+
+    def _lines(self) -> Iterator[bytes]:
+        corrected = {self.row_kind.row_input(each.row or {}): each for each in self.feedback}
+        if self.base is not None:
+            try:
+                with store.dataset_file(self.base.digest).open("rb") as rows:
+                    for line in rows:
+                        if self.row_kind.row_input(json.loads(line)) in corrected:
+                            self.replaced += 1
+                        else:
+                            yield line
+            except FileNotFoundError as error:
+                raise Unavailable(
+                    f"The rows of {self.base} are not in the artifact store.",
+                    hint="Restore ASSAY_DATA_DIR/artifacts, then try again.",
+                ) from error
+        # Of several pieces on one input, the newest counts.
+        for each in corrected.values():
+            yield json.dumps(each.row, ensure_ascii=False).encode() + b"\n"
+
+    def attach(self, version: DatasetVersion) -> None:
+        """Record the feedback of a new version.
+
+        Raises:
+            WrongState: some of it was rejected or erased meanwhile.
+        """
+        rows = Feedback.objects.select_for_update().filter(
+            pk__in=[each.pk for each in self.feedback], state=FeedbackState.ACCEPTED
+        )
+        found = {each.pk: each.row for each in rows.order_by("pk")}
+        if found != {each.pk: each.row for each in self.feedback}:
+            raise WrongState(
+                "Some of the feedback was changed meanwhile; no version was made.",
+                hint="Look at the feedback again, then make the version.",
+            )
+        version.feedback.add(*found)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the audit log says of the version's origin."""
+        return {
+            "base": None if self.base is None else str(self.base),
+            "feedback": len(self.feedback),
+            "feedback_numbers": [each.pk for each in self.feedback[:NUMBERS_RECORDED]],
+            "replaced_rows": self.replaced,
+        }
+
+
+def feedback_dataset_version(
+    *,
+    actor: Principal,
+    dataset: Dataset,
+    feedback_ids: Sequence[int],
+    base: DatasetVersion | None = None,
+) -> DatasetVersion:
+    """Make the next version of `dataset` of accepted feedback, after the rows of `base` if given.
+
+    Raises:
+        InvalidInput: none or more than 20,000 are named, or dataset, base and feedback do not fit.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: some of the feedback is not accepted, or the dataset has these rows already.
+        TooLarge, Unavailable: as `dataset_version_add`; or the base's rows are missing.
+    """
+    wanted = sorted(set(feedback_ids))
+    if not 1 <= len(wanted) <= FEEDBACK_MAX:
+        raise _invalid("feedback", f"Choose 1 to {FEEDBACK_MAX:,} pieces of accepted feedback.")
+    feedback = list(feedback_visible_to(actor).filter(pk__in=wanted).order_by("pk"))
+    if len(feedback) < len(wanted):
+        raise NotFound("There is no such feedback that you may see.")
+    for each in feedback:
+        if each.state != FeedbackState.ACCEPTED:
+            raise WrongState(
+                f"{str(each).capitalize()} is {each.get_state_display().lower()}; only accepted "
+                "feedback becomes data."
+            )
+        if (each.department_id, each.task) != (dataset.department_id, dataset.task):
+            raise _invalid(
+                "dataset",
+                f"{dataset.name} holds {dataset.task} data of {dataset.department.name}; "
+                f"{each} is {each.task} of {each.department.name}.",
+            )
+    if dataset.row_kind:
+        raise _invalid("dataset", f"{dataset.name} holds rows of another kind than feedback makes.")
+    if base is not None:
+        _check_base(actor, dataset, base)
+    rows = FeedbackRows(base, feedback, get_row_kind(dataset.task, ""))
+    return dataset_version_add(actor=actor, dataset=dataset, file=rows, origin=rows)
+
+
+def _check_base(actor: Principal, dataset: Dataset, base: DatasetVersion) -> None:
+    if not dataset_versions_visible_to(actor).filter(pk=base.pk).exists():
+        raise NotFound(f"There is no dataset version {base.pk} that you may see.")
+    if (base.dataset.task, base.dataset.row_kind) != (dataset.task, dataset.row_kind):
+        raise _invalid("base", f"{base} holds other rows than {dataset.name}.")
+    if base.profile.get("media"):
+        raise _invalid("base", f"The rows of {base} name media files; feedback extends text alone.")
+    order = list(Classification.values)
+    if order.index(base.dataset.classification) > order.index(dataset.classification):
+        raise _invalid(
+            "base",
+            f"{base} is {base.dataset.classification}; {dataset.name} is only "
+            f"{dataset.classification}, so its rows cannot go there.",
+        )
+    if base.dataset_id != dataset.pk and base.dataset.department_id != dataset.department_id:
+        raise _invalid("base", f"{base} is another department's; its rows stay there.")
+
+
+def _invalid(name: str, sentence: str) -> InvalidInput:
+    return InvalidInput(sentence, fields={name: [sentence]})

@@ -1,0 +1,32 @@
+"""Reading feedback."""
+
+from __future__ import annotations
+
+from django.db.models import Exists, OuterRef, QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from registry.datasets.models import DatasetVersion
+from registry.feedback.models import Feedback, FeedbackState
+
+
+def feedback_visible_to(actor: Principal) -> QuerySet[Feedback]:
+    """Return the feedback that `actor` may see, the newest first."""
+    rows = Feedback.objects.select_related("department", "person", "reviewed_by")
+    return visible_to(actor, Action.FEEDBACK_VIEW, rows, resource_type="feedback")
+
+
+def feedback_get(*, actor: Principal, id: int) -> Feedback:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    feedback = feedback_visible_to(actor).filter(pk=id).first()
+    if feedback is None:
+        raise NotFound(f"There is no feedback {id} that you may see.")
+    return feedback
+
+
+def feedback_unused(actor: Principal) -> QuerySet[Feedback]:
+    """Return accepted feedback that no dataset version holds."""
+    used = DatasetVersion.feedback.through.objects.filter(feedback=OuterRef("pk"))
+    return feedback_visible_to(actor).filter(~Exists(used), state=FeedbackState.ACCEPTED)
