@@ -112,7 +112,7 @@ def _measure(events: int, *, rounds: int) -> list[Row]:
 
 
 def _pages(events: int) -> list[tuple[str, str, str, dict[str, Any]]]:
-    """What, as whom, where, and with which parameters."""
+    """Return the pages to measure: name, person, path and parameters."""
     deep = {"before": events // 4}
     busy = {"actor_kind": "key", "actor_id": "1"}
     rare = {"actor_kind": "key", "actor_id": "777"}
@@ -251,7 +251,7 @@ def _high(samples: Sequence[float]) -> float:
 
 
 def _cost(once: Callable[[], None]) -> tuple[float, float]:
-    """What one page takes, in ms: in all, and of processor time here and in the database."""
+    """Measure one page, in ms: total time, and processor time here and in the database."""
     from django.db import connection
 
     connection.ensure_connection()

@@ -86,7 +86,7 @@ def self_signed(file: Path) -> None:
 
 @contextmanager
 def collector(folder: Path) -> Iterator[dict[str, Any]]:
-    """What a destination says to reach one."""
+    """Run a collector and yield the settings of its destination."""
     file = folder / "collector.pem"
     self_signed(file)
     spawning = multiprocessing.get_context("spawn")

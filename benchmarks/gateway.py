@@ -1,4 +1,4 @@
-"""What the gateway costs: CPU per request and added latency, against a bare ASGI echo.
+"""Cost of the gateway: CPU per request and added latency, against a bare ASGI echo.
 
 The subject has everything on: key, policy, six quotas on the department, Celery message, reply
 stream, settlement, usage entry. The reference reads the same body and writes an answer of the same

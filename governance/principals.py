@@ -1,4 +1,4 @@
-"""Who is acting. Services take a `Principal`, never a request."""
+"""The acting principal. Services take a `Principal`, never a request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class PrincipalKind(StrEnum):
-    """What kind of actor it is."""
+    """Kind of actor."""
 
     PERSON = "person"
     KEY = "key"
@@ -81,7 +81,7 @@ def service_principal(name: str) -> Principal:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What is known of the request around a change; recorded with every audit event."""
+    """Properties of the request around a change; recorded with every audit event."""
 
     request_id: str = ""
     client_address: str = ""
@@ -96,8 +96,8 @@ request_context: contextvars.ContextVar[RequestContext] = contextvars.ContextVar
 
 @contextlib.contextmanager
 def background(work: str, actor: Principal) -> Iterator[None]:
-    """What the platform does by itself: where no request asked for it, its events name `work`, such
-    as `job-…`, in the place of a request's id.
+    """Mark work that the platform does by itself: outside a request, its events name `work`, such
+    as `job-…`, in place of a request ID.
     """
     if request_context.get().request_id or actor.kind is not PrincipalKind.SERVICE:
         yield

@@ -79,7 +79,7 @@ class Reach:
 
 
 def current() -> Reach | None:
-    """What the present connection is narrowed to; None outside of any scope."""
+    """Return the scope of the present connection; None outside of any scope."""
     found: Reach | None = getattr(connection, "assay_reach", None)
     return found
 
@@ -113,7 +113,7 @@ def lifted() -> Iterator[None]:
 
 
 def taken(model: type[M], **unique: object) -> bool:
-    """Whether any row of `model`, in any department, has these values."""
+    """True when any row of `model`, in any department, has these values."""
     with lifted():
         return model._base_manager.filter(**unique).exists()
 
@@ -202,7 +202,7 @@ def _worked_out(policy: PolicySnapshot, actor: Principal) -> _Beyond:
 
 
 def _may_match(rule: Rule, actor: Principal) -> bool:
-    """Whether the rule may reach beyond the actor's departments. Too often yes is safe."""
+    """True when the rule may reach beyond the actor's departments. A false positive is safe."""
     matcher = rule.principal
     if matcher.kinds and actor.kind not in matcher.kinds:
         return False

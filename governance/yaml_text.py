@@ -21,7 +21,7 @@ _HIDING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def hides(text: str) -> bool:
-    """Whether a reader would not see all of it."""
+    """True when a reader would not see all of it."""
     return not text.isprintable() and any(unicodedata.category(sign) in _HIDING for sign in text)
 
 
@@ -89,7 +89,7 @@ def check_events(text: str) -> None:
 
 
 def yaml_problem(error: Exception) -> str:
-    """What is wrong, and in which line."""
+    """Return the problem and its line."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -32,7 +32,7 @@ _DONE = "assay.logged"
 
 @dataclass(frozen=True, slots=True)
 class RegisteredRun:
-    """What MLflow calls a registered version: its run, and its own version number."""
+    """MLflow's identifiers of a registered version: its run, and its own version number."""
 
     run_id: str
     version: str

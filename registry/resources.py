@@ -1,4 +1,4 @@
-"""What policy decisions and audit events see of this context's objects."""
+"""Resources and subjects of this context for policy decisions and audit events."""
 
 from __future__ import annotations
 

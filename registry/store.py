@@ -19,7 +19,7 @@ from registry.manifests import Manifest, copy_verified, verify_folder
 
 
 def root() -> Path:
-    """Where artefacts lie: `ASSAY_DATA_DIR`/artifacts."""
+    """Return the folder of artifacts: `ASSAY_DATA_DIR`/artifacts."""
     return Path(settings.DATA_DIR) / "artifacts"
 
 
@@ -63,7 +63,7 @@ def mask_preview_file(sha256: str, *, at: Path | None = None) -> Path:
 
 
 def quarantine_folder(intake_id: int) -> Path:
-    """Where one delivery waits. Never below the artefact root, which MLflow serves."""
+    """Return the folder of one delivery. Never below the artifact root, which MLflow serves."""
     return Path(settings.DATA_DIR) / "quarantine" / str(intake_id)
 
 

@@ -1,5 +1,6 @@
-"""What every test needs of the database, and people in roles, in a few words:
-`person("Ada", "lead@clinical", "reviewer:security")`."""
+"""Database setup of every test, and people in roles, in a few words: `person("Ada",
+"lead@clinical", "reviewer:security")`.
+"""
 
 from __future__ import annotations
 

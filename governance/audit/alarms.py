@@ -66,7 +66,7 @@ def publishing_behind() -> str:
 
 
 def publishing_contradicted() -> str:
-    """What stands in the second place is of another history."""
+    """The second place holds a different history."""
     keeper = AuditKeeper.objects.filter(key=second_place().name, contradicts=True).first()
     if keeper is None:
         return ""
@@ -98,7 +98,7 @@ def witness_contradicted() -> str:
 
 
 def siem_behind() -> str:
-    """What is sealed reaches a SIEM too late."""
+    """Sealed events reach a SIEM too late."""
     late = [
         f"{one.name} is {one.lag_events} events and {one.lag_s:.0f} s behind. {one.last_error}"
         for one in stream_states()
@@ -151,8 +151,8 @@ def alarms_check() -> None:
 
 
 def alarms_visible_to(actor: Principal) -> list[AuditAlarm]:
-    """What is wrong now, for who may see the whole log. A controller that is down raises nothing,
-    so sealing is looked at here too.
+    """Return the alarms raised now, for readers of the whole log. A controller that is down raises
+    no alarm, so sealing is checked here too.
 
     Raises:
         NotFound, NotPermitted: the actor may not.
@@ -180,7 +180,7 @@ def run(stop: threading.Event) -> None:
 
 
 def _checked(alarm: Alarm) -> str | None:
-    """What is wrong; None when that cannot be told, and then nothing changes."""
+    """Return the fault found, or None when it cannot be determined; then nothing changes."""
     try:
         return alarm.check()
     except Error:

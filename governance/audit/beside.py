@@ -1,5 +1,5 @@
-"""What the database keeps beside the events, checked against them: the signed heads, the roots of
-subtrees, the people's keys. An export does not carry these, so only the live log is checked so.
+"""Checks of the records that the database keeps next to the events: signed heads, roots of
+subtrees, people's keys. An export does not carry these, so only the live log is checked this way.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ def stray_event() -> int | None:
 
 
 def fault_beside(size: int) -> str:
-    """What is wrong with the heads and subtrees over the first `size` events, whose leaf hashes are
-    taken to be good; empty when nothing is."""
+    """Return the fault in the heads and subtrees over the first `size` events, whose leaf hashes
+    are taken as valid; empty when there is none.
+    """
     return _wrong_head(size) or _wrong_subtree(size)
 
 
 class KeyCheck:
-    """Whether people's keys still open their boxes; looks at one box of each person."""
+    """Check that people's keys still open their boxes; one box of each person is opened."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()

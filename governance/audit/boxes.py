@@ -18,7 +18,7 @@ Body = dict[str, Any]
 
 
 def open_box(box: bytes, key: bytes) -> Body:
-    """What the box holds.
+    """Return the content of the box.
 
     Raises:
         ValueError: it was not made under this key, or was changed.

@@ -33,7 +33,7 @@ class Checkpoint:
     root: bytes
 
     def text(self) -> str:
-        """What is signed: three lines."""
+        """The signed text: three lines."""
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
 

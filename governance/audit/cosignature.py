@@ -98,7 +98,9 @@ class Witness:
 
 
 def signed_message(text: str, seconds: int) -> bytes:
-    """What a witness signs of a note's text at a time, in seconds since the epoch."""
+    """Return the bytes that a witness signs for a note's text at a time, in seconds since the
+    epoch.
+    """
     return f"cosignature/v1\ntime {seconds}\n{text}".encode()
 
 

@@ -124,7 +124,7 @@ class AuditCheckpoint(models.Model):
 
 
 class AuditCosignature(models.Model):
-    """What a witness signed under a checkpoint, as a line of a note; verified before it is kept.
+    """A witness's signature under a checkpoint, as a line of a note; verified before it is stored.
 
     `witness` is the witness's name with the id of its key, `cosigned_at` the time that it states.
     """
@@ -150,14 +150,15 @@ class AuditCosignature(models.Model):
 
 
 class AuditKeeper(models.Model):
-    """Who keeps our checkpoints outside, and how the last try to reach them went.
+    """A keeper of our checkpoints outside this installation, and the result of the last attempt to
+    reach it.
 
     `size` is the largest tree that they are known to keep. `fault` says what went wrong, empty when
     nothing did; `contradicts` that what they keep is another history than the database's.
     """
 
     class Kind(models.TextChoices):
-        """What they are."""
+        """Kind of keeper."""
 
         PLACE = "place"
         WITNESS = "witness"

@@ -107,7 +107,7 @@ def put_in_boxes(
 
 
 def sealed_body(event: AuditEvent) -> Body:
-    """What was hashed: the decoded canonical bytes.
+    """Return the hashed body: the decoded canonical bytes.
 
     Raises:
         ValueError: they are no JSON object, as they never are unless somebody changed them.
@@ -119,7 +119,7 @@ def sealed_body(event: AuditEvent) -> Body:
 
 
 def opened_body(event: AuditEvent) -> Body:
-    """What was recorded: the canonical body, with every box in it that can still be opened.
+    """Return the recorded body: canonical, with every box in it that can still be opened.
 
     Raises:
         ValueError: as `sealed_body`.
@@ -236,7 +236,7 @@ def people_in_boxes(bodies: Iterable[Body]) -> set[int]:
 
 
 def box_opens(body: Body, person: int, keys: Mapping[int, bytes]) -> bool:
-    """Whether the person's key opens their boxes in `body`; so it is, too, when they have none."""
+    """True when the person's key opens their boxes in `body`; also when they have none."""
     if person not in keys:
         return True
     try:

@@ -43,7 +43,9 @@ class RefusalRate:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, error: DomainError, actor: Principal) -> list[tuple[DomainError, int]]:
-        """What is to be recorded now, each with how many like it were not."""
+        """Return the events to record now, each with the number of similar ones that were not
+        recorded.
+        """
         name = f"{actor.kind}:{actor.id}"
         now = time.monotonic()
         with self._lock:
@@ -101,7 +103,7 @@ def refusal_record(error: DomainError) -> None:
 
 
 def attempted(actor: Principal, *, surface: str, method: str, path: str) -> Attempt:
-    """What a change that was refused was to be: what the policy was last asked for in this request;
+    """Return the subject of a refused change: the last one given to the policy in this request;
     else the address that was called, on which `surface`.
     """
     latest = decisions.latest(actor)

@@ -52,7 +52,7 @@ _WIDTHS: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was acted on: its type, its id as text, and its name as people know it.
+    """The object of an action: its type, its ID as text, and its name for people.
 
     `person` is whom it is about, if anybody: what the event says is then kept under their key. It
     is known of a subject that is a person.
@@ -73,7 +73,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Who tried what on what; carried by the error that refused it.
+    """An attempted action: actor, action and subject; carried by the error that refused it.
 
     `decision` is what the policy decided and on what.
     `context` and `at` are the request that was refused and when, if it is recorded later than that.

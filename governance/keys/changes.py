@@ -1,4 +1,4 @@
-"""What of a key may change while it lives: who answers for it, and where it may be used."""
+"""Changes to a live key: its owner, and the places it may be used from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a key may be asked to be: bounds and forms, beside what the policy permits."""
+"""Bounds and formats of a key's fields, in addition to the policy's decision."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,78}[a-z0-9])?", re.IGNORECASE
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a credential is asked to be. Texts are stripped, lists sorted and without doubles."""
+    """The requested properties of a credential. Texts are stripped, lists sorted and without
+    duplicates.
+    """
 
     name: str
     scopes: Sequence[str]

@@ -38,7 +38,7 @@ def _network(text: str) -> Network:
 
 
 def address_allowed(address: str, networks: Iterable[str]) -> bool:
-    """Whether `address` lies in one of `networks`; none at all allow every address.
+    """True when `address` is in one of `networks`; without networks every address is allowed.
 
     An address that is not known (a Unix socket) lies in none. An IPv4 address that arrives in
     IPv6's clothes (`::ffff:10.0.0.1`) is the IPv4 address.

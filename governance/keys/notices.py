@@ -11,7 +11,7 @@ _NOTICE = re.compile(r"key:([A-Za-z0-9]{1,16})")
 
 
 def key_notice(public_id: str) -> str:
-    """What is published when the key of that public id has changed."""
+    """Return the message published when the key of that public ID has changed."""
     return f"key:{public_id}"
 
 

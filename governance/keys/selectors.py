@@ -1,4 +1,4 @@
-"""Whose credential it is, and which ones there are."""
+"""Reads of credentials and their owners."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def key_get(*, actor: Principal, key_id: int) -> ApiKey:
 
 
 def principal_for_token(text: str) -> Principal:
-    """Who a token speaks for: its department's application, or its person.
+    """Return the principal of a token: its department's application, or its person.
 
     Raises:
         NotAuthenticated: mistyped, unknown, revoked, expired, or its person's account is inactive.

@@ -1,4 +1,4 @@
-"""What the database itself refuses, whoever asks: changing or removing what the log has recorded.
+"""Guards in the database: recorded events can be neither changed nor removed by anyone.
 
 An event may be changed once, from no sequence number to one; a checkpoint once, when it has been
 published. The conditions are evaluated by the executor, so that an allowed change costs no call.

@@ -1,4 +1,4 @@
-"""Who keeps checkpoints outside, what witnesses signed under them, and the alarms raised now."""
+"""Keepers of checkpoints outside, witnesses' signatures, and raised alarms."""
 
 import django.db.models.deletion
 from django.db import migrations, models

@@ -1,4 +1,5 @@
-"""What finding events needs: spans of time by spans of ids, names, kept filters, two narrow indexes.
+"""Tables for finding events: spans of time by spans of IDs, names, saved filters, two narrow
+indexes.
 
 One trigger on the statement that seals notes spans and names, so that writing an event costs
 nothing more. What was refused under a name that is its id alone may be made up, an address or a

@@ -43,7 +43,7 @@ def _named(kind: str, *parts: str) -> str:
 
 
 def network_of(address: str) -> str:
-    """What one party holds: the address itself, or the /64 around an IPv6 address.
+    """Return the network of one party: the address itself, or the /64 around an IPv6 address.
 
     Empty when the address says nothing of the client: none is known, or it is a trusted proxy's
     own, which forwarded no client's; whoever comes through it must not lock out everybody else.

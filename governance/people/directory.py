@@ -26,7 +26,7 @@ LISTED_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class GroupRecord:
-    """What an identity provider says of a group. `members` are people's ids."""
+    """A group as an identity provider describes it. `members` are people's IDs."""
 
     name: str
     external_id: str = ""

@@ -54,7 +54,7 @@ def follow_erasure(forget: Callable[[Person], dict[str, int]]) -> None:
 
 
 def erased_name(person_id: int) -> str:
-    """What a person is called once they are erased."""
+    """Return the name shown for an erased person."""
     return f"Erased person {person_id}"
 
 
@@ -159,7 +159,7 @@ def _is_of(data: dict[str, Any], person: Person) -> bool:
 
 
 def _texts_forget(person: Person) -> None:
-    """What they wrote for themselves alone, and where they called from."""
+    """Delete their private texts, and the addresses they called from."""
     ApiKey.objects.filter(person=person).update(
         name="token of an erased person", purpose="", networks=[], revoked_reason=""
     )
@@ -191,7 +191,7 @@ def _without(search: dict[str, Any], person: Person) -> dict[str, Any]:
 
 
 def _finds(name: str, typed: str, person: Person) -> bool:
-    """Whether it names them. `who` is of people; other words may be of anything."""
+    """True when it names them. `who` searches people; other words may search anything."""
     if _names(typed, (*_identifiers(person), person.name)):
         return True
     return name == "who" and bool(set(_WORD.findall(typed.casefold())) & _name_words(person))

@@ -96,7 +96,7 @@ class Person(AbstractBaseUser):
 
 
 class Role(models.TextChoices):
-    """What a person may be, platform-wide or inside a department."""
+    """Role of a person, platform-wide or inside a department."""
 
     ADMIN = "admin"
     OPERATOR = "operator"
@@ -114,7 +114,7 @@ DEPARTMENT_ROLES = (Role.LEAD, Role.DEVELOPER, Role.VIEWER)
 
 
 class Speciality(models.TextChoices):
-    """What a reviewer reviews for."""
+    """Subject that a reviewer reviews."""
 
     COMPLIANCE = "compliance"
     SECURITY = "security"
@@ -123,7 +123,7 @@ class Speciality(models.TextChoices):
 
 
 class RoleSource(models.TextChoices):
-    """Who keeps a role: an administrator by hand, or an identity provider through its groups."""
+    """Source of a role: an administrator by hand, or an identity provider through its groups."""
 
     MANUAL = "manual", "by hand"
     SSO = "sso", "single sign-on"
@@ -279,7 +279,7 @@ class DirectoryGroup(models.Model):
 
 
 class GroupMapping(models.Model):
-    """Who is in the group of that name, at any identity provider, holds the role."""
+    """Rule that gives a role to members of the group of that name, at any identity provider."""
 
     group = models.CharField(max_length=255)
     role = models.CharField(max_length=20, choices=Role.choices)

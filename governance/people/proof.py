@@ -28,7 +28,7 @@ _SKEW = timedelta(seconds=30)
 
 
 def proof_fresh(actor: Principal) -> bool:
-    """Whether `actor` is a person who gave a second factor within `FRESH`."""
+    """True when `actor` is a person who gave a second factor within `FRESH`."""
     proof = actor.proof
     if actor.person_id is None or proof is None or proof.method not in METHODS:
         return False
@@ -55,7 +55,7 @@ def require_proof(actor: Principal, doing: str, *, attempt: Attempt | None = Non
 
 
 def proof_facts(proof: Proof | None) -> dict[str, str]:
-    """What the event of what was done holds of it."""
+    """Return the fields about the proof for the event of the action."""
     if proof is None:
         return {}
     return {

@@ -43,7 +43,7 @@ _ITS_OWN = frozenset({REASON_INACTIVE, REASON_DELETED})
 
 @dataclass(frozen=True, slots=True)
 class PersonRecord:
-    """What an identity provider says of a person."""
+    """A person as an identity provider describes them."""
 
     user_name: str
     email: str

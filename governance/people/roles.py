@@ -229,7 +229,7 @@ def role_entry(
     outcome: str = "allowed",
     reason: str = "",
 ) -> AuditEntry:
-    """What happened to a role, for the audit log."""
+    """Return the change of a role, for the audit log."""
     data = {"role": str(assignment.role), "speciality": str(assignment.speciality)}
     data |= proof_facts(actor.proof)
     if assignment.approved_by_id is not None and action == Action.ROLE_GRANT.value:
@@ -271,8 +271,8 @@ def record_role(
 
 
 def another_admin_remains(person_id: int) -> bool:
-    """Whether somebody else is an active administrator; until the transaction ends nobody else who
-    asks gets an answer, so that of two who would each be the last to go only one does.
+    """True when another person is an active administrator. Other callers wait until the transaction
+    ends, so that of two administrators who would each be the last to leave only one can.
     """
     # A lock of its own and the question after it: a row lock would answer from before the wait.
     with connection.cursor() as cursor:

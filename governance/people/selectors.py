@@ -1,4 +1,4 @@
-"""Who there is, and who they are to the policy."""
+"""Reads of people, and of their roles for the policy."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ PEOPLE_AT_LARGE = Resource("person", attributes={"departments": frozenset(), "ow
 
 
 def sees_everyone(actor: Principal) -> bool:
-    """Whether `actor` may see people of any department, and so what groups mean."""
+    """True when `actor` may see people of any department, and so the group mappings."""
     return decide(active_policy(), actor, Action.PERSON_VIEW, PEOPLE_AT_LARGE).allowed
 
 
@@ -131,7 +131,7 @@ def people_found(
 
 
 def group_mappings_visible_to(actor: Principal) -> QuerySet[GroupMapping]:
-    """What groups mean, for who sees everyone."""
+    """Return the group mappings, for people who see everyone."""
     rows = GroupMapping.objects.select_related("department", "created_by")
     return rows if sees_everyone(actor) else rows.none()
 

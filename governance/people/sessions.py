@@ -1,4 +1,4 @@
-"""Who is signed in where: sessions of the portal, listed and ended.
+"""Sessions of the portal: list and end.
 
 A session's row (allauth's `UserSession`) says whose it is, from which device and address, and when
 it was last seen; the session itself is Django's, in the database, so that ending it ends it for

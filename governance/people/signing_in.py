@@ -1,4 +1,4 @@
-"""Who is it? Passwords, and the record of every sign-in; second factors are the surface's."""
+"""Password checks, and the record of every sign-in; second factors are the surface's."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _Key = tuple[str, int | None, str]
 
 @dataclass(frozen=True, slots=True)
 class RoleChanges:
-    """What became of people's roles, each in words; `kept` could not be taken away."""
+    """Changes of people's roles, each in words; `kept` could not be removed."""
 
     granted: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()

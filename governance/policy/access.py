@@ -1,4 +1,4 @@
-"""Who could do what under a set of rules: everybody there is, decided one by one."""
+"""Possible actions of all principals under a set of rules, decided one by one."""
 
 from __future__ import annotations
 

@@ -77,7 +77,9 @@ def _role_text(text: str) -> str:
 
 
 class CasePrincipal(_Strict):
-    """Who tries. A person by roles, a key by its department, a service by its name."""
+    """The acting principal of a case: a person by roles, a key by its department, a service by its
+    name.
+    """
 
     kind: Annotated[PrincipalKind, Field(strict=False)] = PrincipalKind.PERSON
     id: Short = ""
@@ -114,7 +116,7 @@ class CasePrincipal(_Strict):
 
 
 class CaseResource(_Strict):
-    """What it is tried on. A rule's condition asks for `attributes`."""
+    """The resource of a case. A rule's condition reads `attributes`."""
 
     type: str
     id: Short = ""
@@ -134,7 +136,7 @@ class CaseResource(_Strict):
 
 
 class Expectation(StrEnum):
-    """What must come of a case."""
+    """The expected result of a case."""
 
     PERMIT = "permit"
     DENY = "deny"
@@ -152,7 +154,7 @@ class PolicyCase(_Strict):
     rule: Short | None = None
 
     def inputs(self) -> Inputs:
-        """What is decided."""
+        """The inputs of the decision."""
         return Inputs(
             self.principal.principal(), self.action.value, self.resource.resource(), self.context
         )
@@ -202,7 +204,7 @@ def parse_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """What came of a case. `reason` is the decision's sentence, or what went wrong with it."""
+    """The result of a case. `reason` is the decision's sentence, or the error."""
 
     name: str
     expected: str

@@ -1,4 +1,4 @@
-"""Where the attributes of resources stand in the database, and conditions on them as SQL.
+"""Database columns of resources' attributes, and conditions on them as SQL.
 
 A condition on a column comes to two sets of rows, as it does one by one to two answers: those on
 which it holds, and those on which it cannot be evaluated.
@@ -39,7 +39,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where an attribute stands: any of `paths` may hold it; `several` when it is a collection.
+    """Column of an attribute: any of `paths` may hold it; `several` when it is a collection.
 
     `text` makes an expression that works out a text, instead of paths, for what no column holds.
     """
@@ -85,8 +85,8 @@ def path_kind(model: type[Model], path: str) -> Kind:
 
 
 def condition_rows(condition: BoundCondition, column: Column | None, rows: QuerySet[Any]) -> Rows:
-    """What the condition comes to on `rows`; without a column it errs on all, as where an attribute
-    is not stated.
+    """Translate the condition to a filter on `rows`. Without a column it errs on all rows, as for
+    an attribute that is not stated.
     """
     if column is None:
         return Rows(NEVER, errs=ALWAYS)
@@ -166,8 +166,8 @@ def _scalar_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind) 
 
 
 def _other_than(path: str, values: list[Any]) -> Q:
-    """What is empty is none of them. Said in so many words: Django leaves it out of a negation that
-    comes after another condition on the same join.
+    """Match rows whose value is empty or differs. Stated explicitly: Django leaves empty values out
+    of a negation that comes after another condition on the same join.
     """
     return Q(**{f"{path}__isnull": True}) | ~Q(**{f"{path}__in": values})
 

@@ -1,4 +1,4 @@
-"""What a rule's conditions mean, one by one. Knows no Django.
+"""Meaning of a rule's conditions, one by one. Knows no Django.
 
 This is the definition: `index` answers the same for all rules at once, and tests hold the two
 against each other and against Cedar.
@@ -42,7 +42,7 @@ from governance.principals import Principal, PrincipalKind
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What is acted on. `department` is the slug of its owner, None when it has none.
+    """The resource of an action. `department` is the slug of its owner, None when it has none.
 
     `attributes` answer the rules' conditions; `denial_hint` among them replaces the generic
     explanation in a refusal ("its release names engineering").
@@ -139,7 +139,7 @@ def bind(rule: Rule, actor: Principal) -> Clause | None:
 
 
 def covers(resource_types: Collection[str], resource_type: str) -> bool:
-    """Whether a rule with these resource types is about that one."""
+    """True when a rule with these resource types applies to that resource."""
     return not resource_types or resource_type in resource_types
 
 
@@ -147,7 +147,7 @@ _MISSING = object()
 
 
 def value_of(attribute: str, resource: Resource, context: Mapping[str, Any]) -> Any:
-    """What the condition looks at.
+    """Return the value that the condition compares.
 
     Raises:
         EvaluationError: nobody stated it.
@@ -164,7 +164,7 @@ def value_of(attribute: str, resource: Resource, context: Mapping[str, Any]) -> 
 
 
 def holds(condition: BoundCondition, actual: Any) -> bool:
-    """Whether the condition holds for an attribute's value, by the table above.
+    """Evaluate the condition for an attribute's value, by the table above.
 
     Raises:
         EvaluationError: the value is not of a kind that the operator can compare.
@@ -259,7 +259,7 @@ _HOLDS: dict[str, Callable[[Any, Any, Kind], bool | None]] = {
 
 
 def evaluate(condition: BoundCondition, resource: Resource, context: Mapping[str, Any]) -> bool:
-    """Whether the condition holds for the resource in this context.
+    """Evaluate the condition for the resource in this context.
 
     Raises:
         EvaluationError: it cannot be evaluated.

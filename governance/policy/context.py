@@ -1,4 +1,4 @@
-"""What is known of the moment and the place of a decision. Knows no Django.
+"""Time and place of a decision. Knows no Django.
 
 Rules name it as `context.<name>`. What nobody stated is not there, and a condition on it is an
 error, which denies.

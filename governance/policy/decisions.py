@@ -1,4 +1,4 @@
-"""What a decision was made of, as JSON: enough to make it again, under any other policy.
+"""Inputs of a decision as JSON: enough to repeat it under any other policy.
 
 Knows no Django, so that the gateway writes the same. Stands in audit events as `data["decision"]`:
 `{"principal", "action", "resource", "context", "rules", "allowed"}`. The audit log is the record of
@@ -81,7 +81,7 @@ def inputs(
     resource: Resource,
     context: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a decision is made of, as JSON; `Inputs.from_dict` reads it back.
+    """Return the inputs of a decision as JSON; `Inputs.from_dict` reads it back.
 
     What is larger than `MAX_BYTES` is `{"omitted": …}`, which cannot be replayed.
     """

@@ -17,7 +17,7 @@ class ChangedRule(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What one policy has and another has not. Rules are known by their id, cases by their name."""
+    """Difference between two policies. Rules are identified by ID, cases by name."""
 
     added: list[dict[str, Any]]
     removed: list[dict[str, Any]]
@@ -29,7 +29,7 @@ class Difference:
 
     @property
     def empty(self) -> bool:
-        """Whether they say the same."""
+        """True when the policies are equal."""
         return not any(
             (
                 self.added,
@@ -64,7 +64,7 @@ def difference(
     tests_before: list[dict[str, Any]] = (),  # type: ignore[assignment]
     tests_after: list[dict[str, Any]] = (),  # type: ignore[assignment]
 ) -> Difference:
-    """What changes from one policy's rules and tests to another's.
+    """Compare one policy's rules and tests with another's.
 
     A new order of the rules changes no verdict, only whose sentence is told first.
     """

@@ -39,7 +39,7 @@ _MEMBERS = ("note", "rules", "tests")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a policy says: its rules and tests as given, and as parsed."""
+    """Content of a policy: its rules and tests as given, and as parsed."""
 
     rules: list[dict[str, Any]]
     tests: list[dict[str, Any]] = field(default_factory=list)
@@ -101,8 +101,8 @@ _LINES = {ord(sign): " " for sign in "\t\r\n"}
 
 
 def _never_applying(rules: Sequence[Rule]) -> dict[str, list[str]]:
-    """What names nothing that there is, so that a forbid would forbid nothing. Only of what is
-    written now: a rule that is in force is read as it is.
+    """Report rules that can never match, so that a forbid would forbid nothing. Checked for new
+    rules only; rules already in force stay readable.
     """
     faults: dict[str, list[str]] = {}
     for index, rule in enumerate(rules):

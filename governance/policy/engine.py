@@ -61,8 +61,8 @@ class PolicyDecision:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What an actor may do an action on: what some permit and no forbid matches, where no clause
-    errs.
+    """The resources that an actor may act on: those that a permit matches and no forbid, where no
+    clause errs.
     """
 
     permits: tuple[Clause, ...] = ()
@@ -116,7 +116,7 @@ NO_POLICY = PolicySnapshot(version=0)
 
 
 def scope_allows(scopes: frozenset[str] | None, action: str) -> bool:
-    """Whether a token's scopes leave room for the action.
+    """True when a token's scopes include the action.
 
     A scope on a resource includes viewing that resource: `deployment:invoke` may also list.
     """
@@ -133,7 +133,7 @@ def decide(
     resource: Resource,
     context: Mapping[str, Any] | None = None,
 ) -> PolicyDecision:
-    """Whether `actor` may do `action` on `resource`, by which rules, and why.
+    """Decide whether `actor` may do `action` on `resource`, by which rules, and why.
 
     Never raises: what cannot be evaluated is denied, with the reason.
     """
@@ -179,7 +179,9 @@ def _problem(rule: Rule, actor: Principal, resource: Resource, context: Mapping[
 
 
 def _near_miss(rule: Rule, actor: Principal, resource: Resource, context: Mapping[str, Any]) -> str:
-    """What kept a permit from applying that is about the actor and could be evaluated."""
+    """Return the reason that kept a permit about the actor from applying, where it could be
+    evaluated.
+    """
     clause = bind(rule, actor)
     for condition in clause.conditions if clause else ():
         # A reason is not worth an error in a decision that is made already.
@@ -195,8 +197,8 @@ def visibility(
     action: str,
     context: Mapping[str, Any] | None = None,
 ) -> Visibility:
-    """What a queryset filter is built from: the clauses that are about `actor` and `action`, with
-    the conditions on the context decided.
+    """Return the input of a queryset filter: the clauses about `actor` and `action`, with the
+    conditions on the context decided.
     """
     if not scope_allows(actor.scopes, action):
         return Visibility()
@@ -236,7 +238,7 @@ def may_know_of(
     resource: Resource,
     context: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Whether a refusal may say "not permitted" (403), or must say "not found" (404).
+    """True when a refusal may say "not permitted" (403); otherwise it must say "not found" (404).
 
     The owner's sight counts, not the token's: scopes narrow what a token does, and a refusal for
     want of a scope should say so. Nothing is hidden when no particular object is named.

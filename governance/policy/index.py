@@ -51,7 +51,7 @@ def bits(mask: int) -> Iterator[int]:
 
 
 class _Source(IntEnum):
-    """Where the value of an attribute stands."""
+    """Source of the value of an attribute."""
 
     CONTEXT = 0
     ATTRIBUTES = 1
@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class _Binding:
-    """What is about one kind of actor: rules, the attributes they ask for, and those with
+    """The part about one kind of actor: rules, the attributes they read, and those with
     `same_department` in groups of one attribute and one set of departments.
     """
 
@@ -336,8 +336,8 @@ class RuleIndex:
         self._attributes = tuple(attributes.values())
 
     def _bind(self, actor: Principal) -> _Binding:
-        """What is about the actor. Kept for all who hold the same: an actor's name and scopes do
-        not matter to it, and its id only when it is a service.
+        """Select the part about the actor. Cached for all actors with the same roles: an actor's
+        name and scopes do not matter to it, and its ID only for a service.
         """
         identity = actor.id if actor.kind is PrincipalKind.SERVICE else ""
         key = (actor.kind, actor.roles, actor.department, identity)

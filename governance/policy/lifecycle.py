@@ -250,7 +250,7 @@ def policy_withdraw(*, actor: Principal, number: int, reason: str = "") -> Polic
 
 
 def version_test(version: PolicyVersion) -> list[CaseResult]:
-    """What comes of each of a policy's own tests, under its own rules."""
+    """Run a policy's own tests under its own rules."""
     return run_cases(version_snapshot(version), parse_cases(version.tests))
 
 

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 
 class PolicyState(models.TextChoices):
-    """Where a policy stands.
+    """State of a policy.
 
     Draft: its authors may change it. Proposed: frozen, waiting for somebody who is none of them.
     Active: in force, and only one is. Superseded: was in force once. Rejected and withdrawn: never

@@ -59,7 +59,7 @@ class FlipGroup:
 
 @dataclass(slots=True)
 class Replay:
-    """What came of a dry run. `before` and `after` are the numbers of the two policies.
+    """Result of a dry run. `before` and `after` are the numbers of the two policies.
 
     `replayed` decisions were made again; `unreadable` ones carry no inputs that could be; `drifted`
     ones come out otherwise under the policy in force too, which is no flip of this draft.

@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 
 
 class Effect(StrEnum):
-    """What a rule does when it applies. One forbid outweighs every permit."""
+    """Effect of a rule that applies. One forbid outweighs every permit."""
 
     PERMIT = "permit"
     FORBID = "forbid"
@@ -115,7 +115,7 @@ class Condition(_Strict):
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """What it compares with: none, one or several."""
+        """Values to compare with: none, one or several."""
         if self.operator in WITHOUT_VALUE:
             return ()
         return tuple(self.value) if self.operator in WITH_LIST else (self.value,)
@@ -166,7 +166,7 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 
 
 class Matcher(_Strict):
-    """Whom a rule is about.
+    """Principals that a rule is about.
 
     At most one of `roles` (held platform-wide), `department_roles` (held in the resource's
     department) and `member_roles` (held in any department); `kinds`, `services` (their names),

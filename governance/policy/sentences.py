@@ -60,7 +60,7 @@ def scope_denial(actor: Principal) -> str:
 def describe_failure(
     condition: BoundCondition, resource: Resource, context: Mapping[str, Any]
 ) -> str:
-    """What about the resource, or the moment, kept a permit from applying."""
+    """Describe the property of the resource, or of the moment, that kept a permit from applying."""
     if condition.attribute == "department":
         owner = resource.department
         return "it belongs to no department" if owner is None else f"it belongs to {owner}"
@@ -121,7 +121,7 @@ def attribute_words(attribute: str) -> str:
 
 
 def condition_words(condition: Condition | BoundCondition) -> str:
-    """What a condition asks for: `its environment is production`."""
+    """Describe a condition: `its environment is production`."""
     subject, operator = attribute_words(condition.attribute), str(condition.operator)
     if operator == "is_true":
         name = condition.attribute.rpartition(".")[2]
@@ -141,7 +141,7 @@ def condition_words(condition: Condition | BoundCondition) -> str:
 
 
 def matcher_words(matcher: Matcher) -> str:
-    """Whom a rule is about: `admins and auditors`, `leads of the department clinical`."""
+    """Describe a rule's principals: `admins and auditors`, `leads of the department clinical`."""
     places = f" of {_listed(matcher.departments)}" if matcher.departments else ""
     if matcher.roles:
         # A speciality is asked for in every role, not in that of reviewers alone.

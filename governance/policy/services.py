@@ -144,8 +144,9 @@ def authorize_binding(
 
 
 def resource_subject(resource: Resource) -> Subject:
-    """What a decision was about, as the audit log names it. A session and a personal token are
-    about the person who has them."""
+    """Return the subject of a decision, as the audit log names it. The subject of a session or a
+    personal token is its person.
+    """
     owner = resource.attributes.get("owner")
     personal = resource.type == "session" or (resource.type == "key" and not resource.department)
     return Subject(

@@ -1,4 +1,4 @@
-"""Where a policy may go, and the one function that moves it there."""
+"""Transitions of a policy, and the one function that moves it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RuleVerdict(StrEnum):
-    """What became of a rule. One that `holds` permits or forbids; one that `errs` denies."""
+    """Result of one rule. One that `holds` permits or forbids; one that `errs` denies."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -69,7 +69,7 @@ class RuleTrace:
 
     @property
     def applies(self) -> bool:
-        """Whether the rule is about this actor and this type of resource."""
+        """True when the rule is about this actor and this type of resource."""
         return self.verdict not in {RuleVerdict.OTHER_ACTORS, RuleVerdict.OTHER_RESOURCES}
 
 

@@ -1,4 +1,4 @@
-"""What a condition can compare: texts, whole numbers, yes or no, collections of them, nothing.
+"""Values that a condition can compare: texts, whole numbers, booleans, collections of them, none.
 
 There are no fractions, and no kind is ever taken for another: `1`, `true` and `"1"` are three
 values. Knows no Django.
@@ -85,7 +85,7 @@ def common_kind(values: Iterable[Any]) -> Kind:
 
 
 def is_time(value: str) -> bool:
-    """Whether it is a time of day such as "09:30". Such texts have the order of the day."""
+    """True for a time of day such as "09:30". Such texts sort in the order of the day."""
     return value in TIMES
 
 

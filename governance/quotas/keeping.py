@@ -1,4 +1,4 @@
-"""What the controller does about budgets every second or so."""
+"""Periodic work of the controller on budgets, every second or so."""
 
 from __future__ import annotations
 

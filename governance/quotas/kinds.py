@@ -1,4 +1,4 @@
-"""What can be limited, in which window and unit. Knows no Django.
+"""Kinds of limits, with their windows and units. Knows no Django.
 
 Amounts are whole numbers in what is counted: requests, units of use (`governance.usage.units`),
 micro-units of the currency (1,000,000 are one euro), milliseconds of device time. A limit is stated
@@ -51,7 +51,7 @@ class Kind:
 
     @property
     def is_budget(self) -> bool:
-        """Whether it lasts for a day or a month: durable, alerted on, and not worth a retry."""
+        """True when it lasts for a day or a month: durable, alerted on, and not worth a retry."""
         return self.window in {Window.DAY, Window.MONTH}
 
 
@@ -130,7 +130,9 @@ def subject_words(subject: str) -> str:
 
 
 def release_limit_subject(release_id: int, department: str = "") -> str:
-    """Whom a condition of a release limits: all of its callers together, or a department's."""
+    """Return the subject of a release condition's limit: all of its callers together, or a
+    department's.
+    """
     return f"{RELEASE}{release_id}" + (f":{department}" if department else "")
 
 

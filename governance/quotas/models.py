@@ -54,7 +54,7 @@ class QuotaLimit(models.Model):
 
     @property
     def subject(self) -> str:
-        """Whom it binds, as counters name it: `department:<slug>`, `key:<public id>`, …"""
+        """Subject of the limit, as counters name it: `department:<slug>`, `key:<public id>`, …"""
         if self.api_key is not None:
             return f"key:{self.api_key.public_id}"
         if self.department is not None:
@@ -63,9 +63,9 @@ class QuotaLimit(models.Model):
 
 
 class Price(models.Model):
-    """What a deployment (by name) charges; the one without a name is for every other deployment
-    and for jobs. Micro-units per million tokens, and per second of device time; `units` has those
-    per unit of use other than tokens, by its name.
+    """Price of a deployment (by name); the one without a name is for every other deployment and for
+    jobs. Micro-units per million tokens, and per second of device time; `units` has those per unit
+    of use other than tokens, by its name.
     """
 
     deployment = models.CharField(max_length=80, blank=True, default="", unique=True)
@@ -92,7 +92,7 @@ class HoldState(models.TextChoices):
 
 
 class BudgetHold(models.Model):
-    """What a job has reserved of its department's budgets, from queueing to its end.
+    """Amount that a job has reserved of its department's budgets, from queueing to its end.
 
     The row is the truth; the counters repeat it. `reference` is the request id of its usage record.
     It is charged to the month of `made_at`, like everything that is reserved first. `device_ms`

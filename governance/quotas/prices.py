@@ -1,4 +1,4 @@
-"""What a use costs, in whole micro-units of the currency. Knows no Django."""
+"""Cost of usage, in whole micro-units of the currency. Knows no Django."""
 
 from __future__ import annotations
 

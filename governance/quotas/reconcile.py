@@ -70,7 +70,7 @@ class Outcome:
 
 
 def counters_ready() -> bool:
-    """Whether days and months are counted; without it budgets let nothing through.
+    """True when days and months are counted; until then budgets deny everything.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -215,7 +215,9 @@ def _add(
 
 
 def _held(spans: Spans) -> Counter[Slot]:
-    """What jobs still hold; those on their way to the ledger are taken off with their entry."""
+    """Return the amounts that jobs still hold; those on their way to the ledger are removed with
+    their entry.
+    """
     sums: Counter[Slot] = Counter()
     for row in _unsettled(spans):
         amounts = {"money_held": row.reserved_micro, "device_held": row.reserved_device_ms}
@@ -243,7 +245,7 @@ def _counted(store: redis.Redis, dates: Mapping[str, str]) -> set[tuple[str, str
 def _snapshot(
     store: redis.Redis, dates: Mapping[str, str], subjects: list[tuple[str, str]]
 ) -> tuple[bool, Counter[Slot], list[UsageEntry]]:
-    """Whether the counters are ready, what they say, and what is on its way, at one moment."""
+    """Return readiness, values and pending entries of the counters at one moment."""
     with store.pipeline(transaction=True) as pipeline:
         pipeline.exists(READY_KEY)
         pipeline.xrange(USAGE_STREAM)

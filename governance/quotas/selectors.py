@@ -35,7 +35,7 @@ def quota_limits(subjects: Collection[str] | None = None) -> list[Limit]:
 
 
 def tariffs() -> dict[str, Tariff]:
-    """What each deployment charges, by name; "" is for every other one and for jobs."""
+    """Return the tariff of each deployment, by name; "" is for every other one and for jobs."""
     return {
         row.deployment: Tariff(row.prompt, row.completion, row.device_second, row.units)
         for row in Price.objects.all()
@@ -119,7 +119,7 @@ class LimitUse:
 
     @property
     def title(self) -> str:
-        """Whom it binds, as a sentence begins."""
+        """Subject of the limit, in words that begin a sentence."""
         key = self.row.api_key
         return subject_words(self.row.subject) if key is None else f"API key {key.name}"
 
@@ -142,7 +142,7 @@ class LimitUse:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more fits."""
+        """True when nothing more fits."""
         taken = self.count.used + self.count.reserved
         return self.known and taken >= self.row.limit * self._scale
 

@@ -34,7 +34,7 @@ NAME_MAX = 80
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """Whom a limit binds: one of the four."""
+    """Subject of a limit: one of the four."""
 
     department: Department | None
     api_key: ApiKey | None

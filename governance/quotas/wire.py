@@ -1,5 +1,5 @@
-"""What the script of the counters is told and answers. Knows no Django: the gateway speaks to it
-asynchronously, everything else through `governance.quotas.store`.
+"""Input and output of the counters' script. Knows no Django: the gateway calls it asynchronously,
+everything else through `governance.quotas.store`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Limit:
 
     @property
     def of_release(self) -> bool:
-        """Whether the conditions of a release set it."""
+        """True when the conditions of a release set it."""
         return self.subject.startswith(RELEASE)
 
     @property
@@ -82,7 +82,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
-    """What one limit had left, in the unit that is counted; `over`: not enough for this."""
+    """Remainder of one limit, in its unit; `over`: not enough for this request."""
 
     remaining: int
     reset_ms: int
@@ -158,7 +158,7 @@ def settle_arguments(
 
 
 def entry_subjects(entry: UsageEntry) -> list[str]:
-    """Whom the entry is counted on."""
+    """Return the subjects that the entry counts for."""
     key = entry.key_counted or entry.key_public_id
     return subjects_of(department=entry.department, key=key, deployment=entry.deployment)
 

@@ -13,7 +13,7 @@ CARRY_OVER = "checklist:carry_over"
 
 
 def attested_in(review: Review) -> list[ChecklistItem]:
-    """What people attested in `review`, in its order."""
+    """Return people's attestations in `review`, in its order."""
     return [
         item
         for item in review.checklist.all()
@@ -69,5 +69,5 @@ def checklist_carry(
 
 
 def same_item(one: ChecklistItem, other: ChecklistItem) -> bool:
-    """Whether two reviews ask for the same in the same words."""
+    """True when two reviews have the same item in the same words."""
     return (one.title, one.why, one.automatic) == (other.title, other.why, other.automatic)

@@ -119,8 +119,8 @@ def _spoken(person_id: int) -> QuerySet[Decision]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What narrows an inbox; empty means any. `missing` is a speciality that still lacks an
-    approval, `due` one of `DUE`, `department` a slug, `assignee` the ID of a person.
+    """Filter of an inbox; empty means any. `missing` is a speciality that still lacks an approval,
+    `due` one of `DUE`, `department` a slug, `assignee` the ID of a person.
     """
 
     missing: str = ""

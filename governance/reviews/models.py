@@ -12,7 +12,7 @@ from governance.people.proof import FRESH, METHODS
 
 
 class ReviewState(models.TextChoices):
-    """Where a review stands; the last four are final."""
+    """State of a review; the last four are final."""
 
     OPEN = "open"
     CHANGES_REQUESTED = "changes_requested", "changes requested"
@@ -79,7 +79,7 @@ class Review(models.Model):
 
 
 class Verdict(models.TextChoices):
-    """What a decision says."""
+    """Verdict of a decision."""
 
     COMMENT = "comment"
     REQUEST_CHANGES = "request_changes", "request changes"

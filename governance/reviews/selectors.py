@@ -1,4 +1,4 @@
-"""Where a review stands, and who may do what about it."""
+"""State of a review, and the actions that people may take on it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Standing:
 
     @property
     def complete(self) -> bool:
-        """Whether the quorum is reached and nothing blocks."""
+        """True when the quorum is reached and nothing blocks."""
         return not (self.missing or self.blocking or self.unresolved)
 
 
@@ -88,7 +88,9 @@ def reviews_visible_to(actor: Principal) -> QuerySet[Review]:
 
 
 def review_standing(review: Review) -> Standing:
-    """What the present round has and lacks. One person counts once, for one speciality."""
+    """Return the approvals that the present round has and lacks. One person counts once, for one
+    speciality.
+    """
     votes = review.decisions.filter(
         verdict=Verdict.APPROVE, round=review.round, digest=review.digest
     ).values_list("speciality", flat=True)
@@ -150,7 +152,7 @@ def why_not(actor: Principal, review: Review, verdict: str) -> str:
 def decision_obstacle(
     actor: Principal, review: Review, verdict: Verdict, speciality: str = ""
 ) -> DomainError | None:
-    """What keeps `actor` from giving the verdict: the error that `review_decide` raises.
+    """Return the obstacle to the verdict for `actor`: the error that `review_decide` raises.
 
     Permission first, then the state: who may not decide at all hears that, whatever the state.
     """

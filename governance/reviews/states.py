@@ -1,4 +1,4 @@
-"""Where a review may go, and the functions that move it there: one, or many at once."""
+"""Transitions of a review, and the functions that move it: one, or many at once."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def reviews_void(
 
 
 def _moved(review: Review, before: ReviewState, after: ReviewState) -> dict[str, Any]:
-    """What the event of a move holds."""
+    """Return the data of the event of a transition."""
     return {
         "before": before.value,
         "after": after.value,

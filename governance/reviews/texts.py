@@ -6,7 +6,7 @@ from governance.errors import InvalidInput
 
 
 def text_checked(text: str, field: str, limit: int) -> str:
-    """What was written, without surrounding space and NUL.
+    """Return the text without surrounding space and NUL.
 
     Raises:
         InvalidInput: nothing, or more than `limit` characters.

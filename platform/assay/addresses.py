@@ -1,4 +1,4 @@
-"""Whose address a request comes from. Knows no Django, so that gateway and middleware share it."""
+"""Address of the client of a request. Knows no Django, so that gateway and middleware share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the database refused because somebody else changed the same things at the same moment."""
+"""Errors of the database after a concurrent change of the same rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every Django request carries: an id, the client's address, and who is asking."""
+"""Middleware of every Django request: ID, the client's address, and the acting principal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def request_id(request: HttpRequest) -> str:
 
 
 def session_principal(request: HttpRequest) -> Principal:
-    """Who is signed in to this session; `ANONYMOUS` when nobody is, or the account is inactive."""
+    """Return the person signed in to this session; `ANONYMOUS` without one, or for an inactive
+    account.
+    """
     person = getattr(request, "user", None)
     if person is None or not person.is_authenticated or not person.is_active:
         return ANONYMOUS

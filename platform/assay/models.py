@@ -1,4 +1,4 @@
-"""What the surfaces themselves must remember."""
+"""Tables of the surfaces themselves."""
 
 from __future__ import annotations
 

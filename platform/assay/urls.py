@@ -1,4 +1,4 @@
-"""Where each surface is mounted. `/v1/*` never comes here: `assay.asgi` hands it to the gateway."""
+"""Routes of the surfaces. `/v1/*` never arrives here: `assay.asgi` hands it to the gateway."""
 
 from __future__ import annotations
 

@@ -25,8 +25,9 @@ class RowChanges:
 
 
 def row_changes(new: DatasetVersion, old: DatasetVersion) -> RowChanges | None:
-    """What `new` has more and less than `old`; None when the store lacks the rows of one, or they
-    are too many to be compared while somebody waits (`is_too_large`)."""
+    """Compare the rows of `new` and `old`; None when the store lacks the rows of one, or there are
+    too many to compare while a person waits (`is_too_large`).
+    """
     if new.digest == old.digest:
         return RowChanges(0, 0, new.rows)
     if is_too_large(new, old):
@@ -38,7 +39,7 @@ def row_changes(new: DatasetVersion, old: DatasetVersion) -> RowChanges | None:
 
 
 def is_too_large(new: DatasetVersion, old: DatasetVersion) -> bool:
-    """Whether two versions have more rows together than are compared."""
+    """True when two versions together have more rows than are compared."""
     return new.rows + old.rows > MAX_ROWS or new.size_bytes + old.size_bytes > MAX_BYTES
 
 

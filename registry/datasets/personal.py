@@ -110,7 +110,7 @@ def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _is_iban(text: str) -> bool:
-    """Whether it begins with one of its country's length; words in capitals may follow."""
+    """True when it begins with an IBAN of its country's length; capitalized words may follow."""
     compact = text.replace(" ", "")
     length = _IBAN_LENGTHS.get(compact[:2], 0)
     if not 0 < length <= len(compact):
@@ -120,7 +120,7 @@ def _is_iban(text: str) -> bool:
 
 
 def _is_card(text: str) -> bool:
-    """Whether it begins with a number of a known issuer; other digits may follow."""
+    """True when it begins with a number of a known issuer; other digits may follow."""
     digits = "".join(sign for sign in text if sign.isdigit())
     return any(
         _ISSUED.fullmatch(digits[:length]) is not None and _luhn(digits[:length])

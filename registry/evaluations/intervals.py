@@ -24,7 +24,7 @@ WILSON = "Wilson"
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where the true value lies with 95 % confidence, from `n` rows, computed by `method`."""
+    """95 % confidence interval, from `n` rows, computed by `method`."""
 
     low: float
     high: float

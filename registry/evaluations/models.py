@@ -82,7 +82,7 @@ class Evaluation(models.Model):
 
 
 class GateResult(models.Model):
-    """Whether an evaluation met a gate, with the threshold as it stood.
+    """Result of a gate for one evaluation, with the threshold at that time.
 
     `value` is empty when the evaluation did not measure the gate's metric; that fails the gate.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation says of its own numbers: their intervals, and the same by slice of the data.
+"""Confidence intervals of an evaluation's numbers, in total and by slice of the data.
 
 An evaluator hands over what only it can know, from results row by row; what follows from a number
 and its sample size alone is computed here.

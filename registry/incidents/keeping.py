@@ -1,4 +1,4 @@
-"""What every change of an incident does: hold its row for who may, and write down what was done."""
+"""Common part of each change of an incident: lock its row, check permission, record the entry."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ REASON_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """What a lifted suspension gave back, and what stays suspended all the same."""
+    """Objects that a lifted suspension restored, and those that stay suspended."""
 
     incident: Incident
     approved: list[Release]

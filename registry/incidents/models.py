@@ -11,7 +11,7 @@ from django.db.models import Q
 
 
 class IncidentState(models.TextChoices):
-    """Where an incident stands. A resolved one can be opened again; a closed one is final."""
+    """State of an incident. A resolved one can be reopened; a closed one is final."""
 
     OPEN = "open"
     INVESTIGATING = "investigating"
@@ -32,8 +32,9 @@ SUSPENDING = frozenset({Severity.HIGH, Severity.CRITICAL})
 
 
 class Serious(models.TextChoices):
-    """Whether it is a serious incident in the sense of Art. 3(49) of the EU AI Act, and of which
-    kind: Art. 73 gives each its time to report to the market surveillance authority."""
+    """Kind of serious incident in the sense of Art. 3(49) of the EU AI Act, if it is one: Art. 73
+    gives each its time to report to the market surveillance authority.
+    """
 
     NO = "", "not a serious incident"
     GENERAL = "general", "serious: report within 15 days (Art. 73(2))"
@@ -46,8 +47,8 @@ REPORT_DAYS = {Serious.GENERAL: 15, Serious.WIDESPREAD: 2, Serious.DEATH: 10}
 
 
 class Incident(models.Model):
-    """What happened, how bad it is, and which departments it concerns: those that own a version
-    which it reaches, and those that may use one. `department` owns the first version named.
+    """A reported event, its severity, and the departments concerned: those that own a version which
+    it reaches, and those that may use one. `department` owns the first version named.
     """
 
     title = models.CharField(max_length=120)
@@ -113,7 +114,7 @@ class IncidentVersion(models.Model):
 
 
 class NoteKind(models.TextChoices):
-    """What a line of the timeline tells."""
+    """Kind of entry in the timeline."""
 
     NOTE = "note", "wrote"
     STATE = "state", "moved it on"

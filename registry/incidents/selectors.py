@@ -34,8 +34,9 @@ _HEAVY = ("manifest", "card", "base__manifest", "base__card")
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What stands on an incident's versions, these among them: at most 200 of each that the actor
-    may see, and how many there are in all."""
+    """Versions that depend on an incident's versions, including these: at most 200 that the actor
+    may see, and the total number.
+    """
 
     versions: list[ModelVersion]
     releases: list[Release]
@@ -80,7 +81,7 @@ def incident_suspensions(incident: Incident) -> list[IncidentSuspension]:
 
 
 def incident_reaches(actor: Principal, incident: Incident) -> Reached:
-    """What stands on the incident's versions, as far as the actor may see it."""
+    """Return the versions that depend on the incident's, as far as the actor may see them."""
     linked = [link.version_id for link in incident.links.all()]
     with lifted():
         ids = versions_below(*linked)

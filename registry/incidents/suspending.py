@@ -1,4 +1,4 @@
-"""What an incident takes out of service, and what lifting its suspension gives back.
+"""Suspension of serving by an incident, and its lifting.
 
 Callers hold the incident's row, and the lineage's lock (`lineage_locked`), which a recall and
 registering share; approving and deploying wait for the rows of the releases.

@@ -1,4 +1,4 @@
-"""What may come in: an allow-list by name and by content. Pure: a folder in, findings out."""
+"""Intake rules: an allow-list by name and by content. Pure: a folder in, findings out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a delivered file really is, read with bounds and without loading anything.
+"""Detection of a delivered file's real format, with bounds and without loading anything.
 
 Pure. Each reader raises `Refused` with a sentence for a person, and never trusts a length or an
 offset that the file states. Formats: https://github.com/huggingface/safetensors#format and
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether it is a Python pickle by its content: bare, or inside a zip as PyTorch writes it.
+    """True for a Python pickle, by content: bare, or inside a zip as PyTorch writes it.
 
     A zip's list of contents is as long as its author likes, so only its two ends are looked at.
     """
@@ -192,7 +192,7 @@ def check_safetensors(path: Path) -> str:
 
 
 def _tensor_span(name: str, entry: Any) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end, once its dtype and shape agree with that."""
+    """Return the first and last byte of a tensor, once its dtype and shape agree with them."""
     label = repr(name[:80])
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise Refused(f"its entry for tensor {label} is malformed")

@@ -145,7 +145,7 @@ def _pass_over(header: _Header, kind: int) -> None:
 
 
 def _read_tensor(header: _Header, alignment: int) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end, from the start of the data."""
+    """Return the first and last byte of a tensor, from the start of the data."""
     name = header.text(MAX_NAME_BYTES)
     dimensions = header.number("<I")
     if not 1 <= dimensions <= 4:

@@ -39,7 +39,7 @@ class Delivery:
 
     @property
     def refusals(self) -> list[str]:
-        """What the failed checks say."""
+        """Return the messages of the failed checks."""
         return [finding.detail for finding in self.findings if not finding.passed]
 
 

@@ -266,7 +266,7 @@ def _trust(intake: Intake, actor: Principal) -> None:
 
 
 def _card(intake: Intake) -> str:
-    """What is known of a base model when it comes in, in Markdown."""
+    """Return the first model card of a base model, in Markdown."""
     delivered = "\n".join(
         f"| {file['name']} | {file['size']} | `{file['sha256']}` |" for file in intake.files
     )

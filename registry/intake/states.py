@@ -1,4 +1,4 @@
-"""Where an intake may go from where it stands."""
+"""Transitions of an intake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an approval carries beyond its decision: a grace, conditions, and what it renews.
+"""Fields of an approval beyond its decision: a grace period, conditions, and the release it renews.
 
 What was approved stands: neither its conditions nor its grace change afterwards, whoever writes.
 """

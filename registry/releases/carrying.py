@@ -104,8 +104,8 @@ def dossier_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
 def unchanged_items(
     old: Release, review: Review | None, dossier: Mapping[str, Any]
 ) -> list[ChecklistItem]:
-    """What was attested of `old` and rests on nothing that is otherwise in `dossier`. Of what was
-    rejected nothing: it is all looked at anew.
+    """Return the items attested for `old` that depend on nothing changed in `dossier`. After a
+    rejection none is carried over: all are reviewed again.
     """
     if review is None or old.state == ReleaseState.REJECTED:
         return []

@@ -1,5 +1,5 @@
-"""What must hold before a release may be approved: its review policy's items, those that a machine
-checks with their results.
+"""Preconditions of an approval: the items of the release's review policy, with the results of
+automatic checks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LEVELS = list(Classification.values)
 
 @dataclass(frozen=True)
 class Case:
-    """What is checked, and the policy that asks for it."""
+    """The object of a check, and the policy that requires it."""
 
     version: ModelVersion
     dossier: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What approvers ask for beyond their approval: the strictest of each is the release's.
+"""Conditions of approvals: the strictest of each applies to the release.
 
 A condition that a machine can hold is held by the gateway; what people must keep is shown.
 """
@@ -92,12 +92,12 @@ def rate_words(rate: int) -> str:
 
 
 def conditions_words(stored: Mapping[str, Any]) -> list[str]:
-    """What a column holds, as a person says it."""
+    """Describe stored conditions in words."""
     return Conditions.from_json(stored).words()
 
 
 def conditions_checked(given: Mapping[str, Any], release: Release) -> Conditions:
-    """What an approver of `release` asks for, when it can be asked.
+    """Validate the conditions that an approver of `release` sets.
 
     Raises:
         InvalidInput: something unknown, malformed, or no narrower than what is approved anyway.
@@ -188,7 +188,7 @@ def _obligations(given: Any) -> tuple[str, ...]:
 
 
 def asked(review: Review) -> list[tuple[Decision, Conditions]]:
-    """Who has approved the present round on conditions, and on which, in order."""
+    """Return the approvals of the present round with conditions, in order."""
     return [
         (vote, Conditions.from_json(vote.conditions))
         for vote in review.decisions.all()
@@ -200,7 +200,7 @@ def asked(review: Review) -> list[tuple[Decision, Conditions]]:
 
 
 def conditions_agreed(review: Review) -> Conditions:
-    """What those who approved ask for together: of each condition the strictest.
+    """Combine the conditions of all approvals: of each the strictest.
 
     Raises:
         WrongState: no department is left, or the end that was asked for has passed.

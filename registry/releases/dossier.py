@@ -43,7 +43,7 @@ def dossier_build(
     fields: Mapping[str, Any] | None = None,
     review_policy: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the release of `version` is decided on, as JSON that PostgreSQL gives back unchanged.
+    """Build the dossier of a release of `version`, as JSON that PostgreSQL returns unchanged.
 
     Past the submitter's reach: evidence is what there is, not what they can see. People stand in it
     by number, so that it need not change when one of them is erased. `fields` are the sections that
@@ -244,7 +244,7 @@ def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
 
 
 def _rollback(replaces: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What to go back to when it goes wrong: what may serve at the time of freezing."""
+    """Return the release to fall back to: the one that may serve at the time of freezing."""
     if replaces is None:
         return None
     return {name: replaces[name] for name in ("release", "model", "version", "digest")}

@@ -1,4 +1,5 @@
-"""What people say in a dossier beside the risk answers: risks, oversight, operation, conformity.
+"""Sections of a dossier that people write besides the risk answers: risks, oversight, operation,
+conformity.
 
 What the system knows by itself is in `dossier.py`. Who oversees or accepts is named by role; where
 one person is meant, by number.
@@ -77,8 +78,9 @@ class Risk(_Section):
 
 
 class Oversight(_Section):
-    """Who notices a wrong answer, and how they stop it. `stop_tested_on` is the day on which the
-    procedure was last tried; None when it never was."""
+    """People who notice a wrong answer, and the way to stop it. `stop_tested_on` is the day on
+    which the procedure was last tried; None when it never was.
+    """
 
     overseers: Short
     stop_procedure: Long
@@ -87,8 +89,7 @@ class Oversight(_Section):
 
 
 class Operation(_Section):
-    """What is watched, whom to tell of an incident (a role or a mailbox), when it is looked at
-    again."""
+    """Monitoring, the contact for incidents (a role or a mailbox), and the next review."""
 
     monitors: Annotated[list[Short], Field(min_length=1, max_length=MAX_LISTED)]
     incident_contact: Short
@@ -152,7 +153,7 @@ def missing_sections(tier: str, said: Mapping[str, Any]) -> list[str]:
 
 
 def _wrong(said: DossierFields) -> dict[str, list[str]]:
-    """What does not hold about the world rather than about the form."""
+    """Return statements that are false, rather than malformed."""
     faults: dict[str, list[str]] = {}
     today = timezone.now().date().isoformat()
     if said.oversight and (said.oversight.stop_tested_on or "") > today:

@@ -22,7 +22,7 @@ _SPOKEN = frozenset({str(Action.RELEASE_DECIDE), str(Action.REVIEW_COMMENT)})
 
 
 class Names:
-    """What people are called: as the log says, where their boxes still open."""
+    """Names of people as the log holds them, where their boxes still open."""
 
     def __init__(self, record: Record) -> None:
         self._known: dict[int, str] = {}
@@ -162,7 +162,7 @@ def _decision(
 
 
 def _waivers(review: Review, record: Record, names: Names) -> list[dict[str, Any]]:
-    """What was excused, each with its steps as the log tells them."""
+    """Return the waivers, each with its steps from the log."""
     steps: dict[int, list[tuple[AuditEvent, dict[str, Any]]]] = {}
     for event, body in record.about("review", review.pk):
         if event.action.startswith("waiver:"):
@@ -285,7 +285,7 @@ What it does not show
 
 
 def readme(release: Release, *, made_at: str, made_by: str, left_out: int) -> bytes:
-    """What the pack is and how to check it, in plain words."""
+    """Return the README of the pack: its content, and how to check it."""
     first = README.split("\n", 1)[0]
     about = {
         "release": release.pk,

@@ -1,4 +1,4 @@
-"""What the audit log says of a release, each event with its proof, for an evidence pack."""
+"""Audit events of a release, each with its proof, for an evidence pack."""
 
 from __future__ import annotations
 

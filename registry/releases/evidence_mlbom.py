@@ -285,7 +285,7 @@ def _sha256(digest: str) -> list[dict[str, str]]:
 
 
 def licence_id(text: str) -> bool:
-    """Whether `text` is a licence of the SPDX list."""
+    """True when `text` is a license of the SPDX list."""
     from cyclonedx.spdx import is_supported_id
 
     return is_supported_id(text)

@@ -1,4 +1,4 @@
-"""What was said in a review's threads, as an evidence pack states it."""
+"""Threads of a review, in the format of an evidence pack."""
 
 from __future__ import annotations
 

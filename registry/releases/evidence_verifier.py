@@ -121,7 +121,7 @@ def poly1305(key: bytes, data: bytes) -> bytes:
 
 
 def decrypted(key: bytes, nonce: bytes, box: bytes, extra: bytes = b"") -> bytes:
-    """What the box holds; its tag is the last 16 bytes.
+    """Return the content of the box; its tag is the last 16 bytes.
 
     Raises:
         Fault: the tag is not that of this key.
@@ -175,7 +175,7 @@ def decoded(text: str) -> bytes:
 
 
 def public_keys(text: str, kind: bytes = b"\x01") -> tuple[str, dict[bytes, bytes]]:
-    """Whose they are, and the keys by their ids, of `name+hash+base64`, with commas between."""
+    """Parse `name+hash+base64`, separated by commas: the owner, and the keys by ID."""
     names, keys = set(), {}
     for part in filter(None, (each.strip() for each in text.replace("\n", ",").split(","))):
         name, claimed, encoded = part.split("+", 2)
@@ -260,7 +260,7 @@ class Pack:
         return json.loads(self.files[name])
 
     def allowed(self, kind: str, *actions: str) -> list[Any]:
-        """What was done to this release, or to reviews of it, in order."""
+        """Return the actions on this release and its reviews, in order."""
         found = [body for _, body in sorted(self.events.items()) if body["outcome"] == "allowed"]
         own = {("release", str(self.manifest["release"]["id"]))}
         for body in found:
@@ -577,7 +577,7 @@ CHECKS = (
 def check(
     files: dict[str, bytes], key: str = "", witnesses: tuple[str, ...] = ()
 ) -> list[tuple[bool, str, str]]:
-    """Whether it holds, what was checked, and what was found; for every check."""
+    """Run every check: its result, its subject, and its findings."""
     try:
         pack = Pack(files, key, witnesses)
     except (Fault, KeyError, TypeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What is live in a place: the release that may serve under a name, in an environment."""
+"""The live release: the one that may serve under a name, in an environment."""
 
 from __future__ import annotations
 

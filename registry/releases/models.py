@@ -27,14 +27,14 @@ class ReleaseState(models.TextChoices):
 
 
 class Environment(models.TextChoices):
-    """Where it is to run."""
+    """Environment to run in."""
 
     STAGING = "staging"
     PRODUCTION = "production"
 
 
 class Visibility(models.TextChoices):
-    """Who may know that its deployment exists; using it is a matter of `departments`."""
+    """Departments that may know of the deployment; `departments` decides who may use it."""
 
     DEPARTMENT = "department"
     ORGANISATION = "organisation"
@@ -138,7 +138,7 @@ class Release(models.Model):
 
     @property
     def in_grace(self) -> bool:
-        """Whether the approval is over, and what serves under it goes on for a time."""
+        """True when the approval has ended and its deployment serves on for a grace period."""
         end, now = self.serves_until, timezone.now()
         return (
             self.state == ReleaseState.APPROVED

@@ -35,8 +35,8 @@ HISTORY_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What submitting `release` again would make, unchanged. `obstacle`: why it cannot be, or not
-    unchanged. `anew` are titles of what a reviewer must attest again.
+    """Result of submitting `release` again, unchanged. `obstacle`: the reason why it cannot be, or
+    not unchanged. `anew` are titles of items that a reviewer must attest again.
     """
 
     release: Release
@@ -48,7 +48,7 @@ class Preview:
 
 
 def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
-    """What would be carried over and what has changed since, if it were submitted again now.
+    """Preview a new submission: items that would be carried over, and changes since.
 
     Raises:
         NotFound: there is no such release, or the actor may not see it.

@@ -1,4 +1,4 @@
-"""What a department says about the risk of a release, in answers that review policies ask for."""
+"""Risk answers of a department about a release, as review policies define them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from registry.versions.selectors import base_chain
 
 @lifted()
 def people_behind(version: ModelVersion) -> set[int]:
-    """Who had a hand in `version`, in whatever department: none of them decides on it.
+    """Return the people who worked on `version`, in any department: none of them decides on it.
 
     For it and everything that it stands on: who started the job that made it, who registered the
     line of versions that it is in, who brought in its bytes or its training data. For itself also

@@ -1,4 +1,4 @@
-"""Where a release may go from where it stands."""
+"""Transitions of a release."""
 
 from __future__ import annotations
 
@@ -180,7 +180,8 @@ def releases_move(
 def places_changed(
     actor: Principal, releases: Iterable[Release], decision: Authorization | None = None
 ) -> None:
-    """What is live where these are to run may be another: void what was to replace the one before.
+    """Handle a change of the live releases: void the releases that were to replace the earlier
+    ones.
 
     The caller holds rows of releases; what somebody else holds is left to the controller's sweep.
     """
@@ -200,7 +201,7 @@ def places_changed(
 
 
 def _moved(release: Release, before: ReleaseState, after: ReleaseState) -> dict[str, Any]:
-    """What the event of a move holds."""
+    """Return the data of the event of a transition."""
     moved: dict[str, Any] = {
         "before": before.value,
         "after": after.value,

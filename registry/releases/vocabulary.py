@@ -1,4 +1,4 @@
-"""What review policies of releases may ask: the risk answers, and the checks that a machine makes.
+"""Terms that review policies of releases may use: the risk answers, and the automatic checks.
 
 Knows no Django, so that a policy can be checked on any machine.
 """

@@ -52,7 +52,7 @@ def releases_void_stale(
 
 
 def releases_void_due() -> int:
-    """What was missed because somebody held it; a sweep of the controller. Returns how many.
+    """Void releases that were locked before; a sweep of the controller. Returns how many.
 
     It looks without a lock, so that nobody who decides waits for it, and locks what it finds.
     """
@@ -98,8 +98,8 @@ def _voided(actor: Principal, release: Release, decision: Authorization | None) 
 
 @lifted()
 def stale_because(release: Release) -> str:
-    """What changed since the dossier was frozen, of all that it covers, as a sentence; empty when
-    nothing did. Recalled bytes are another matter (`check_trusted`).
+    """Describe the first change since the dossier was frozen, over everything it covers; empty when
+    there is none. Recalled bytes are handled elsewhere (`check_trusted`).
     """
     changes = [_policy_changed(release)]
     if release.state == ReleaseState.IN_REVIEW:
@@ -141,9 +141,9 @@ def _gate_changed(release: Release) -> str:
 
 
 def _another_live(release: Release) -> str:
-    """Where the frozen one's time merely ran out, or an incident suspends it, and nothing took its
-    place since, nothing changed that a reviewer compares with: what is under review may be its
-    renewal, or the remedy.
+    """Describe another live release; empty when there is none. When the frozen one merely expired,
+    or an incident suspends it, and no release took its place, nothing changed that a reviewer
+    compares with: the release under review may be its renewal, or the remedy.
     """
     frozen = release.dossier.get("replaces")
     live = release_live(release.environment, release.deployment_name)
@@ -160,7 +160,7 @@ def _another_live(release: Release) -> str:
 
 
 def _came_since(release: Release, live: Release | None) -> bool:
-    """Whether what is live took the place after the dossier was frozen."""
+    """True when the live release took the place after the dossier was frozen."""
     taken = live and (live.deployed_at or live.approved_at)
     return bool(taken and taken > release.frozen_at)
 

@@ -1,4 +1,4 @@
-"""What the end of a waiver means for the release that was approved with it."""
+"""Effect of a waiver's end on the release that was approved with it."""
 
 from __future__ import annotations
 

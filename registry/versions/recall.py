@@ -54,7 +54,7 @@ _HEAVY = ("manifest", "card", "base__manifest", "base__card")
 
 @dataclass(frozen=True, slots=True)
 class RecallRadius:
-    """What a recall of `version` reaches: itself first, then in the order they were made.
+    """Objects that a recall of `version` reaches: itself first, then in the order they were made.
 
     `versions` and `releases` name at most 200 each of those that the actor may see; the counts are
     of all there are. `digest` is of all of them as they stand, and confirms the recall.
@@ -72,7 +72,7 @@ class RecallRadius:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a recall has ended."""
+    """Objects that a recall has ended."""
 
     version: ModelVersion
     versions: int

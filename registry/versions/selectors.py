@@ -66,7 +66,7 @@ def version_get(*, actor: Principal, id: int) -> ModelVersion:  # noqa: A002
 
 
 def base_chain(version: ModelVersion) -> list[ModelVersion]:
-    """What `version` stands on, nearest first."""
+    """Return the bases of `version`, nearest first."""
     chain: list[ModelVersion] = []
     base_id = version.base_id
     while base_id is not None:

@@ -1,5 +1,5 @@
-"""Whom and what the attacks are about: engineering's things, marked so that a leak shows, and those
-who would like to have them.
+"""Objects and people of the attacks: engineering's objects, marked so that a leak shows, and people
+who try to get them.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def proposed_review_policy(company: Company) -> ReviewPolicy:
 
 
 def open_session(person: Person) -> UserSession:
-    """Where the person is signed in."""
+    """Session of the signed-in person."""
     client = Client()
     client.force_login(person)
     key = client.session.session_key
@@ -345,7 +345,7 @@ def _id(value: Any) -> bool:
 
 
 def values(company: Company) -> dict[str, Any]:
-    """What goes into bodies and queries by the names of their members: engineering's things.
+    """Return values for bodies and queries by the names of their members: engineering's objects.
 
     `operation:member` is for that operation alone; None leaves the member out.
     """

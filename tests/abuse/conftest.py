@@ -14,7 +14,7 @@ from tests.worlds import built_once, copied
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What walks a whole company's things is for the whole run, not for the inner loop."""
+    """Leave walks over a whole company to the full run, out of the inner loop."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:

@@ -1,5 +1,5 @@
-"""What an attacker can reach, read off the descriptions that the product makes of itself: every
-operation of the OpenAPI document and every address of the portal. New ones are attacked unasked.
+"""Attack surface, read from the product's own descriptions: every operation of the OpenAPI document
+and every address of the portal. New ones are attacked automatically.
 """
 
 from __future__ import annotations

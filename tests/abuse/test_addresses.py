@@ -1,4 +1,4 @@
-"""Who says from where they come: the peer does, and the proxies that are trusted; nobody else."""
+"""Client addresses: the peer and trusted proxies state them, no other party."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORGERIES = (
 
 
 def recorded_address(token: str, headers: dict[str, str], peer: str = "203.0.113.9") -> str:
-    """What the log holds for a refused call from `peer`."""
+    """Return the address in the log for a refused call from `peer`."""
     client = Client(headers={"authorization": f"Bearer {token}", **headers}, REMOTE_ADDR=peer)
     client.post("/api/v1/keys/999/revoke", {}, content_type="application/json")
     return str(opened_body(AuditEvent.objects.latest("pk"))["client_address"])
@@ -59,7 +59,7 @@ def test_the_log_holds_the_peers_address(company: Company, headers: dict[str, st
 def test_a_trusted_proxy_is_believed_about_its_own_client_only(
     company: Company, settings: Any, forwarded: str, seen: str
 ) -> None:
-    """What the client itself put in front, the proxy passed on; it counts for nothing."""
+    """The proxy passes on what the client itself put in front; it must not count."""
     settings.TRUSTED_PROXIES = ["10.0.0.2"]
     token = token_of(company, "an admin")
     assert recorded_address(token, {"x-forwarded-for": forwarded}, peer="10.0.0.2") == seen

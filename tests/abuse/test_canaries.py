@@ -51,7 +51,7 @@ CANARIES = [
 
 
 def in_the_log(canaries: list[str]) -> list[tuple[str, str, str]]:
-    """Where one of them stands in a table of the audit log."""
+    """Return the tables of the audit log that contain one of them."""
     return [hit for hit in found(canaries) if hit[1].startswith("governance_audit")]
 
 

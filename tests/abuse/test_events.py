@@ -1,5 +1,5 @@
-"""Who did what to what, why, in which request and under which policy: every operation of the
-management API that changes something says all of it, and every one that is refused says so.
+"""Every change through the management API records actor, subject, reason, request and policy, and
+so does every refusal.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def events_of(response: Any) -> list[AuditEvent]:
 
 
 def faults_in(events: list[AuditEvent], outcome: str) -> list[str]:
-    """What the events do not say."""
+    """Return the fields missing from the events."""
     said = [event for event in events if event.outcome == outcome]
     if not said:
         return [f"no event that is {outcome}"]

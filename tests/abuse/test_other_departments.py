@@ -93,7 +93,7 @@ def test_what_an_address_names_is_as_if_it_were_not_there(company: Company, who:
 
 
 def neutral(told: str, operation: Operation, book: Mapping[str, Any]) -> str:
-    """What was told, without what the caller said first and without the request's id."""
+    """Return the answer without the caller's own words and the request ID."""
     told = re.sub(r"req_[0-9a-f]+", "", told)
     told = re.sub(r"Content-Length: \d+", "", told)
     for collection, _ in operation.places:

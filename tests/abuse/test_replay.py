@@ -1,4 +1,4 @@
-"""What was sent once counts once, and only for who sent it."""
+"""A message counts once, and only for its sender."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ BOUNDED = settings(
 
 
 def strategies(operation: Any, mode: str) -> Iterator[Any]:
-    """What generates requests of that kind, unless there are none."""
+    """Return generators of requests of that kind, if any."""
     wanted = {
         "well-formed": schemathesis.GenerationMode.POSITIVE,
         "malformed": schemathesis.GenerationMode.NEGATIVE,
@@ -152,12 +152,12 @@ def sent(client: Client, case: Any, path: str | None, fields: Mapping[str, Any])
 
 
 def _plain(value: Any) -> bool:
-    """Whether JSON carries it as it is; what it does not is left as it was generated."""
+    """True when JSON carries it unchanged; other values stay as generated."""
     return isinstance(value, (str, int, float, bool, dict))
 
 
 def broken(case: Any, answer: httpx.Response) -> Iterator[str]:
-    """What the answer does that was not announced."""
+    """Return the ways in which the answer breaks the schema."""
     try:
         case.validate_response(answer, checks=CHECKS)
     except FailureGroup as group:

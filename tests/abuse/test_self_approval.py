@@ -32,7 +32,9 @@ SPECIALITIES = ("compliance", "model-risk", "security")
 
 @pytest.fixture
 def enzo(company: Company) -> Person:
-    """Who asked for the release, and has since become a reviewer of everything, and an admin."""
+    """Person who requested the release, and has since become a reviewer of everything, and an
+    admin.
+    """
     for speciality in SPECIALITIES:
         RoleAssignment.objects.create(person=company.enzo, role="reviewer", speciality=speciality)
     RoleAssignment.objects.create(person=company.enzo, role="admin")

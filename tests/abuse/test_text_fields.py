@@ -197,7 +197,7 @@ def test_a_request_id_cannot_forge_a_line_of_the_log(company: Company) -> None:
 
 
 def test_markup_stays_text_on_every_page(company: Company) -> None:
-    """What people and models write is shown, never run."""
+    """Texts of people and models are shown, never run."""
     script = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     marked = 0
     for model in apps.get_models():

@@ -83,7 +83,7 @@ def _writes(node: ast.AST) -> bool:
 
 
 def _of_rows(function: ast.expr) -> bool:
-    """Whether the method is a manager's or a queryset's, as far as its text tells."""
+    """True when the method is a manager's or a queryset's, as far as its text shows."""
     text = ast.unparse(function)
     return any(mark in text for mark in (".objects.", "filter(", "_groups.", ".members."))
 

@@ -1,5 +1,6 @@
-"""What an audit log runs on, to be broken: PostgreSQL that can be killed, and processes that write
-and seal. They are forked from one that has Django set up, so that a new one costs nothing."""
+"""Processes of an audit log, to be broken: PostgreSQL that can be killed, and processes that write
+and seal. They are forked from one that has Django set up, so that a new one costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +112,7 @@ def nursery(log: Path, **environment: str) -> Iterator[Nursery]:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether it is alive: a zombie, which waits for its parent to take note of it, is not."""
+    """True while it is alive: a zombie, which waits for its parent to notice, is not."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

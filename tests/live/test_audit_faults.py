@@ -395,7 +395,7 @@ def occupied(place: Path) -> bool:
 
 
 def vanished(place: Path) -> bool:
-    """Whether it stays away: a publisher that was half-way when it went may have made it anew."""
+    """True when it stays away: a publisher interrupted half-way may have made it anew."""
     shutil.rmtree(place, ignore_errors=True)
     time.sleep(0.3)
     return not place.exists()
@@ -412,7 +412,7 @@ def published_hashes(installation: Installation) -> list[bytes]:
 
 
 def verified(installation: Installation, processes: Nursery) -> bool:
-    """Whether the installation finds its log as it was sealed, with the second place's help."""
+    """True when the installation finds its log as it was sealed, with the second place's help."""
     said = installation.folder / "said"
     pid = processes.start("verify", said)
     until(lambda: gone(pid))

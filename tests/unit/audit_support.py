@@ -19,5 +19,5 @@ def recorded(**filters: Any) -> AuditEvent:
 
 
 def bodies(**filters: Any) -> list[dict[str, Any]]:
-    """What the events that match recorded, oldest first."""
+    """Return the bodies of the matching events, oldest first."""
     return opened_bodies(AuditEvent.objects.filter(**filters).order_by("id"))

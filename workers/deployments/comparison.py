@@ -39,9 +39,11 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Whom a release reaches, those with most requests first. `whole` is whether every department's
-    requests are counted; who may not decide sees those that they see elsewhere. `busiest` is the
-    most requests of one department, `left_out` how many departments did not fit."""
+    """Departments that a release reaches, those with most requests first. `whole` is true when
+    every department's requests are counted; readers who may not decide get only those they see
+    elsewhere. `busiest` is the most requests of one department, `left_out` the number of
+    departments that did not fit.
+    """
 
     departments: list[Reached]
     whole: bool
@@ -61,8 +63,8 @@ class Beside:
 
 
 def live_deployment(actor: Principal, release: Release) -> Deployment | None:
-    """What serves under the release's name now, unless that is this release itself. Who may know of
-    a deployment need not know what its release says: they see none.
+    """Return the deployment that serves under the release's name now, unless it is this release's.
+    The right to know of a deployment is not the right to read its release: such people get None.
     """
     shown = releases_visible_to(actor).order_by().values("pk")
     return (

@@ -1,4 +1,4 @@
-"""What a recall would stop: deployments that serve now, and who used these versions lately."""
+"""Effect of a recall: deployments that serve now, and recent users of these versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEAVY = (
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one department asked of these versions in the last 30 days."""
+    """Requests of one department to these versions in the last 30 days."""
 
     department: str
     requests: int
@@ -39,7 +39,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class BlastRadius:
-    """What a recall reaches below a version, and what it stops.
+    """Versions that a recall reaches, and deployments that it stops.
 
     `deployments` are live ones that the actor may see, 200 at most; the total counts all.
     """

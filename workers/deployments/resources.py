@@ -24,7 +24,7 @@ def task_modality(task: str) -> str:
 def deployment_attributes(
     release: Release, *, name: str, departments: Iterable[str], classification: str
 ) -> dict[str, Any]:
-    """What rules may ask of a deployment of `release`.
+    """Return the attributes of a deployment of `release` that rules may read.
 
     `classification` is that of the data that went into its version.
     """
@@ -41,7 +41,7 @@ def deployment_attributes(
 
 
 def deployment_context(release: Release) -> dict[str, Any]:
-    """What a decision about a deployment of `release` knows of its circumstances."""
+    """Return the context of a decision about a deployment of `release`."""
     return {
         "environment": release.environment,
         "modality": task_modality(release.version.model.task),

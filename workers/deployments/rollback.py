@@ -41,8 +41,9 @@ class RollbackChoice:
 
 
 def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[RollbackChoice]:
-    """What served under the deployment's name before it, the latest first, at most ten; nothing for
-    one that another has taken the place of."""
+    """Return the earlier deployments of the deployment's name, the latest first, at most ten; none
+    for one that another has replaced.
+    """
     if _later(deployment) is not None:
         return []
     served = dict(

@@ -1,5 +1,5 @@
-"""What served a department at a moment or in a span, read from the serving periods that were kept
-when it happened.
+"""Deployments that served a department at a moment or in a span, read from the serving periods
+recorded at the time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def served_question(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Question:
-    """What served the department `at` a moment (now unless told), or from `since` to `until`.
+    """Return the deployments that served the department `at` a moment (default now), or from
+    `since` to `until`.
 
     A deployment served a department when its release names that department, from its first ready
     replica on, until it was stopped, refused or lost its last replica, or its approval and the

@@ -1,4 +1,4 @@
-"""What a period of serving rested on: who approved it, on what evidence, and what used it.
+"""Basis of a serving period: its approvers, their evidence, and its use.
 
 Each part is shown to whom the policy shows it elsewhere.
 """
@@ -44,7 +44,7 @@ MAX_EVENTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class HourUse:
-    """What the department sent to it, from `since` to `until`, by the ledger."""
+    """Usage by the department, from `since` to `until`, from the ledger."""
 
     since: datetime
     until: datetime
@@ -89,7 +89,7 @@ class Approval:
 
 @dataclass(slots=True)
 class _Known:
-    """What was found for a page of periods, by release."""
+    """Releases of a page of periods."""
 
     evaluations: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     reviews: dict[int, Review] = field(default_factory=dict)
@@ -153,7 +153,7 @@ def _approval(known: _Known, period: ServingPeriod) -> Approval | None:
 
 
 def _known(actor: Principal, rows: Sequence[ServingPeriod]) -> _Known:
-    """What the actor may see of the releases of these periods."""
+    """Return the releases of these periods that the actor may see."""
     known = _Known()
     releases = {row.deployment.release_id: row.deployment.release for row in rows}
     frozen = (

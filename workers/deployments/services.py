@@ -129,7 +129,7 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
 
 
 def _name_serves(release: Release) -> bool:
-    """Whether any department's deployment is live under the release's name, seen or not."""
+    """True when any department's deployment is live under the release's name, seen or not."""
     return taken(Deployment, name=release.deployment_name, state__in=LIVE)
 
 

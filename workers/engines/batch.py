@@ -206,7 +206,7 @@ def _widened(mask: Tensor, length: int) -> Tensor:
 
 
 def fits(running: Sequence[Row], new: Sequence[Row], budget: int) -> bool:
-    """Whether all rows together, each padded to what the longest may become, stay in `budget`."""
+    """True when all rows together, each padded to its longest possible length, stay in `budget`."""
     rows = [*running, *new]
     longest_now = max(row.length for row in rows)
     most_left = max(row.final_length - row.length for row in rows)

@@ -103,7 +103,7 @@ class GenerationEngine:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return self._model.device
 
     def add_adapter(self, name: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an engine is: files and typed requests in, events out. Knows no Django.
+"""Protocol of engines: files and typed requests in, events out. Knows no Django.
 
 An engine holds one base model, and for text generation any number of LoRA adapters on it, and
 answers many requests at once. `submit` returns at once; the events reach `sink` from the engine's

@@ -40,7 +40,7 @@ class TextStream:
         return self._release(now[len(before) :])
 
     def flush(self) -> str:
-        """What is still held, once no token will follow."""
+        """Return the text still held back, once no token will follow."""
         if self.stopped:
             return ""
         before, now = self._decode(self._from, self._read), self._decode(self._from)

@@ -241,7 +241,7 @@ def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
 
 
 def after_attempt(job: Job) -> JobState:
-    """Where a running job goes when its attempt ended without a result."""
+    """Return the next state of a running job whose attempt ended without a result."""
     if job.cancel_requested:
         return JobState.CANCELLED
     return JobState.QUEUED if job.attempt < settings.JOB_MAX_ATTEMPTS else JobState.DEAD

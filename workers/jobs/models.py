@@ -11,7 +11,7 @@ from django.utils import timezone
 
 
 class JobKind(models.TextChoices):
-    """What a job does."""
+    """Kind of work of a job."""
 
     INTAKE = "intake"
     FINE_TUNE = "fine_tune", "fine-tune"

@@ -1,4 +1,4 @@
-"""What people do to jobs; and every job service by name, for those who call them."""
+"""Services of jobs for people, and every job service by name for its callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the controller does about jobs every second: nothing that a broker or a worker lost stays
+"""Work of the controller on jobs every second, so that nothing lost by a broker or worker stays
 lost.
 """
 

@@ -1,4 +1,4 @@
-"""Where a job's files lie: `ASSAY_DATA_DIR`/work/<job>/, shared by workers and the controller."""
+"""Folders of a job: `ASSAY_DATA_DIR`/work/<job>/, shared by workers and the controller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def job_folder(job_id: UUID) -> Path:
 
 
 def attempt_folder(job_id: UUID, fence: int) -> Path:
-    """What one holder of the lease reads and writes; nobody else writes here."""
+    """Return the folder that one holder of the lease reads and writes, and no other."""
     return job_folder(job_id) / str(fence)
 
 
@@ -25,7 +25,7 @@ def inputs_folder(job_id: UUID, fence: int) -> Path:
 
 
 def output_folder(job_id: UUID, fence: int) -> Path:
-    """What the attempt delivers."""
+    """Return the folder of the attempt's output."""
     return attempt_folder(job_id, fence) / "output"
 
 

@@ -1,4 +1,4 @@
-"""What each kind of job does: verified private copies in, one call of the plane, a result out."""
+"""Execution of each kind of job: verified private copies in, one call, a result out."""
 
 from __future__ import annotations
 

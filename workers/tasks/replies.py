@@ -98,7 +98,7 @@ class Replies:
                 return
 
     def _take(self) -> tuple[list[Reply], bool]:
-        """What is there now; waits for the first. True: it was the last."""
+        """Take the pending replies, waiting for the first. Returns True after the last one."""
         first = self._queue.get()
         if first is None:
             return [], True

@@ -1,4 +1,4 @@
-"""What trainers and evaluators are: files and typed requests in, results and progress out.
+"""Protocol of trainers and evaluators: files and typed requests in, results and progress out.
 
 They know no Django, no job and no MLflow, so that they can be tested and benchmarked alone.
 """
@@ -23,7 +23,7 @@ class BadMaterial(Exception):
 
 
 class Progress(Protocol):
-    """Where a run reports to, from the thread that runs it."""
+    """Receiver of a run's reports, called from the thread that runs it."""
 
     def log(self, message: str) -> None:
         """One line for a person."""
@@ -38,7 +38,7 @@ class Progress(Protocol):
         """A checkpoint was written to its end; a later attempt may be given it to resume from."""
 
     def should_stop(self) -> bool:
-        """Whether to raise `Cancelled` now: asked at least every second of work."""
+        """Return True to raise `Cancelled` now: called at least every second of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ class TrainingRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What came out: `metrics` measured on the validation split, `parameters` as really used."""
+    """Result of a training run: `metrics` measured on the validation split, `parameters` as
+    actually used.
+    """
 
     metrics: dict[str, float]
     parameters: dict[str, Any]

@@ -135,14 +135,14 @@ def step_count(rows: int, settings: Any) -> int:
 
 
 def fast_bfloat16() -> bool:
-    """Whether this machine multiplies in bfloat16 in hardware; twice as fast where it does."""
+    """True when this machine multiplies in bfloat16 in hardware; twice as fast where it does."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def resume_point(request: TrainingRequest, progress: Progress) -> str | None:
-    """Where to go on from, said to the progress log."""
+    """Return the checkpoint to resume from, and report it to the progress log."""
     if request.resume_from is None:
         return None
     progress.log(f"Resuming from {request.resume_from.name}.")

@@ -102,5 +102,5 @@ class AuditExport(models.Model):
 
     @property
     def is_live(self) -> bool:
-        """Whether it is still to come."""
+        """True while the export is not finished."""
         return self.state in (ExportState.QUEUED, ExportState.RUNNING)

@@ -93,7 +93,9 @@ def row_line(
 
 
 def end_text(log: str, rows: int, digest: str) -> str:
-    """What the end's note says; `digest` is the SHA-256 of all lines before, in hexadecimal."""
+    """Return the text of the closing note; `digest` is the SHA-256 of all lines before it, in
+    hexadecimal.
+    """
     return f"{FORMAT}\n{log}\n{rows}\n{digest}\n"
 
 
@@ -316,7 +318,7 @@ def _is_hash(text: object) -> bool:
 
 
 def _opened(sequence: int, canonical: str, keys: list[tuple[str, bytes]]) -> Body:
-    """What the bytes say, with the boxes merged in that there are keys of."""
+    """Return the decoded body, merged with the boxes whose keys exist."""
     body: Body = _parse(canonical)
     if not isinstance(body, dict):
         raise BadSelection(f"Row {sequence} holds no event.", sequence)

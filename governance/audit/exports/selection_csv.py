@@ -98,7 +98,7 @@ def table_line(row: Row) -> bytes:
 
 
 def _erased(body: Body, who: str) -> str:
-    """What stands for the name of a person whose box nobody opens any more."""
+    """Return the placeholder for the name of a person whose box can no longer be opened."""
     kind = body.get("actor_kind" if who == "actor" else "subject_type")
     of = f"person:{body.get(f'{who}_id')}"
     return f"erased {of.replace(':', ' ')}" if kind == "person" and of in boxes_in(body) else ""
@@ -115,7 +115,7 @@ def _json(value: object) -> str:
 
 
 def readme(reader: Reader) -> bytes:
-    """What lies beside it, for who finds it; `reader` has been read to its end."""
+    """Return the text of the README in the archive; `reader` has been read to its end."""
     asked = _json(reader.header["filter"])
     return f"""Audit events of {reader.head.origin}
 
@@ -201,7 +201,7 @@ def keys_in_zip(path: Path) -> str:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether the zip is at fault, which may point before its own beginning, and not the disk."""
+    """Tell a damaged zip, which may point before its own beginning, from a fault of the disk."""
     return not isinstance(error, OSError) or error.errno == errno.EINVAL
 
 

@@ -1,4 +1,4 @@
-"""What people do with exports of selected events: ask, look, cancel, take along. Own ones only."""
+"""Exports of selected events by the person who requests them: request, view, cancel, download."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MOMENTS = frozenset({"since", "until"})
 
 
 def exports_folder() -> Path:
-    """Where the files lie: web and controller must see the same folder."""
+    """Return the folder of the files: web and controller must see the same one."""
     return Path(settings.DATA_DIR) / "audit-exports"
 
 

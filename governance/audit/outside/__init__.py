@@ -1,1 +1,1 @@
-"""What lies outside of this installation: the second place, and witnesses."""
+"""Copies outside this installation: the second place and the witnesses."""

@@ -1,4 +1,4 @@
-"""What is remembered of those who keep checkpoints outside: the second place and the witnesses."""
+"""State of those who keep checkpoints outside: the second place and the witnesses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def failed(key: str, kind: AuditKeeper.Kind, fault: str) -> None:
 
 
 def contradicted(key: str, kind: AuditKeeper.Kind, fault: str) -> None:
-    """What they keep is another history than the database's."""
+    """Record that the keeper holds a different history than the database."""
     defaults = {"kind": kind, "tried_at": timezone.now(), "fault": _fit(fault)}
     AuditKeeper.objects.update_or_create(key=key, defaults={**defaults, "contradicts": True})
 

@@ -1,4 +1,4 @@
-"""Where the outside copy stands: a folder, or whatever keeps files under names and gives them back.
+"""Place of the outside copy: a folder, or any store that keeps files under names and returns them.
 
 Knows no Django, so that an export can be checked against a folder of tiles anywhere.
 """
@@ -16,7 +16,7 @@ CHECKPOINT = "checkpoint"
 
 
 class PublishRefused(Exception):
-    """What stands outside contradicts what is to be published: one was tampered with."""
+    """The outside copy contradicts the log to be published: one of them was tampered with."""
 
 
 class PlaceUnavailable(OSError):
@@ -31,7 +31,7 @@ class Place(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the place, for people."""
 
     def read(self, path: str) -> bytes | None:
         """The file's bytes; None without one."""
@@ -56,7 +56,7 @@ class Place(Protocol):
         """Remove a folder of files that were `put`, if it is there."""
 
     def faults(self) -> list[str]:
-        """What is wrong with how the place is set up, in sentences that say what mends it."""
+        """Return faults in the place's configuration, as sentences that say how to fix them."""
 
 
 class Folder:

@@ -69,7 +69,8 @@ def run(stop: threading.Event) -> None:
 
 @contextmanager
 def _only_one() -> Iterator[bool]:
-    """Whether this process publishes now. The lock is the connection's, and ends with it.
+    """Try to become the one process that publishes now. The lock belongs to the connection and ends
+    with it.
 
     PostgreSQL ends the connection of a publisher that is silent for too long, as one on a machine
     that was paused is, so that another takes over.

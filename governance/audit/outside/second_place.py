@@ -13,7 +13,7 @@ from governance.audit.outside.places import Folder, Place
 
 
 def second_place() -> Place:
-    """Where checkpoints and tiles are published to.
+    """Return the place that checkpoints and tiles are published to.
 
     Raises:
         ImproperlyConfigured: ASSAY_AUDIT_PUBLISH_URL is neither a folder nor `s3://bucket/prefix`,

@@ -1,4 +1,4 @@
-"""Who keeps checkpoints outside, the second place and the witnesses, and how far each is."""
+"""Keepers of checkpoints outside, the second place and the witnesses, and the progress of each."""
 
 from __future__ import annotations
 

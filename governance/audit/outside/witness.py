@@ -34,7 +34,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one witness is asked: to cosign `note`, knowing the tree of `old_size`."""
+    """A request to one witness: to cosign `note`, given the tree of `old_size`."""
 
     endpoint: Endpoint
     old_size: int
@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a witness answered: an HTTP status and a text; or status 0 and what went wrong."""
+    """A witness's answer: an HTTP status and a text; or status 0 and the error."""
 
     status: int
     text: str

@@ -36,7 +36,7 @@ def witness_endpoints() -> list[witness.Endpoint]:
 
 
 def owed(head: AuditCheckpoint) -> bool:
-    """Whether a witness that may be asked now has not cosigned `head`."""
+    """True while an available witness has not cosigned `head`."""
     return bool(_due(head))
 
 
@@ -61,7 +61,7 @@ def cosigned_note(head: AuditCheckpoint) -> str:
 
 
 def _due(head: AuditCheckpoint) -> list[tuple[witness.Endpoint, int]]:
-    """Whom to ask, and the size of the tree that each is known to have cosigned."""
+    """Return the witnesses to ask, and the size of the tree that each is known to have cosigned."""
     named = witness_endpoints()
     if not named:
         return []
@@ -100,7 +100,7 @@ def _judge(asked: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) 
 
 
 def _refusal(asked: witness.Asked, answer: witness.Answer, head: AuditCheckpoint) -> str:
-    """What a witness says of two histories; empty when it says nothing of the kind."""
+    """Return a witness's statement about two histories; empty without one."""
     known = answer.size()
     if answer.status == 422:
         return (

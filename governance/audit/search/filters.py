@@ -1,5 +1,4 @@
-"""What a filter of the event list means: on which events it holds, and along which indexes those
-are found."""
+"""Meaning of a filter of the event list: the matching events, and the indexes that find them."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ class EventFilter:
 
     @property
     def impossible(self) -> bool:
-        """Whether it asks for text that PostgreSQL cannot hold, so that no event has it."""
+        """True when it asks for text that PostgreSQL cannot store, so that no event matches."""
         texts = (getattr(self, field.name) for field in fields(self))
         return any(isinstance(text, str) and not _storable(text) for text in texts)
 

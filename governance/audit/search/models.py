@@ -1,5 +1,4 @@
-"""What finding events needs beside the events: two small tables that sealing fills, and filters
-that people keep.
+"""Tables for finding events: two small ones that sealing fills, and saved filters.
 
 The first two are derived and no evidence. A database trigger writes them in the transaction that
 seals, so they say something of every sealed event; of those that wait, a partial index tells.

@@ -37,7 +37,7 @@ class Stretch:
         return Stretch(max(low, self.low), min(high, self.high), self.newest_first)
 
     def until(self, place: int | None) -> Stretch:
-        """What of it comes up to `place`, that one included; all of it without one."""
+        """The part of it up to and including `place`; all of it without one."""
         if place is None:
             return self
         return self.within(place, LAST) if self.newest_first else self.within(0, place + 1)

@@ -1,4 +1,4 @@
-"""Where events are streamed to, as `ASSAY_SIEM_STREAMS` says. Knows no Django."""
+"""Destinations of event streams, from `ASSAY_SIEM_STREAMS`. Knows no Django."""
 
 from __future__ import annotations
 

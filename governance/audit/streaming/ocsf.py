@@ -170,7 +170,7 @@ def address_of(body: dict[str, Any]) -> str:
 
 
 def person_of(body: dict[str, Any]) -> bool:
-    """Whether the event is about a person."""
+    """True when the event is about a person."""
     return bool(body["subject_type"] == "person")
 
 
@@ -220,7 +220,7 @@ def _source(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_class(kind: EventClass, record: Record) -> dict[str, Any]:
-    """What a class has beside what all have."""
+    """Fields of one class, in addition to those that all classes share."""
     body = record.body
     subject = (str(body["subject_type"]), str(body["subject_id"]), str(body["subject_name"]))
     if kind is API_ACTIVITY:

@@ -43,7 +43,9 @@ class Record:
         return replace(self, body={**self.body, "data": {}, "reason": cut}, shortened=True)
 
     def stand_in(self, action: str, why: str) -> Record:
-        """What is sent of an event that cannot be sent: its number, its hash, and why."""
+        """Return a replacement for an event that cannot be sent: its number, its hash, and the
+        reason.
+        """
         body: dict[str, Any] = {
             "actor_kind": "service",
             "actor_id": "assay",

@@ -1,4 +1,4 @@
-"""What every way of sending has in common: it returns once the receiver has accepted, or raises."""
+"""Contract of every sender: it returns once the receiver has accepted, or raises."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Streamer:
         return stream.next_sequence
 
     def _batch(self) -> list[Line]:
-        """What comes after the cursor, bounded in number and bytes."""
+        """Return the events after the cursor, bounded in number and bytes."""
         events = (
             AuditEvent.objects.filter(sequence__gte=self._at)
             .only("sequence", "canonical", "leaf_hash", "occurred_at")
@@ -180,9 +180,10 @@ def run(destination: Destination, stop: threading.Event) -> None:
 
 @contextmanager
 def _held(name: str) -> Iterator[bool]:
-    """Whether this process has the stream to itself. Held for one step, on the connection, for a
-    transaction must not stay open while the receiver takes its time. Should the connection break,
-    somebody else may begin: then events come twice, and the cursor still never passes one over.
+    """Try to take the stream for this process alone. The lock is held for one step, on the
+    connection, because a transaction must not stay open while the receiver takes its time. If the
+    connection breaks, another process may begin: events then arrive twice, and the cursor still
+    never skips one.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [STREAM_LOCK, name])

@@ -40,7 +40,7 @@ def _perfect_root(nodes: list[bytes]) -> bytes:
 
 @dataclass(slots=True)
 class Frontier:
-    """What is needed to append to a tree of `size` leaves and to know its root.
+    """The state needed to append to a tree of `size` leaves and to compute its root.
 
     `hashes` are the roots of its perfect subtrees, largest first: one for each set bit of `size`.
     """
@@ -165,7 +165,7 @@ def consistency_proof(root: RangeRoot, old_size: int, size: int) -> list[bytes]:
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> bool:
-    """Whether `leaf` stands at `index` of the tree with `size` and `root` (RFC 9162 2.1.3.2)."""
+    """Verify that `leaf` is at `index` of the tree with `size` and `root` (RFC 9162 2.1.3.2)."""
     if not 0 <= index < size:
         return False
     node, last, computed = index, size - 1, leaf
@@ -185,7 +185,9 @@ def verify_inclusion(
 def verify_consistency(
     old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
 ) -> bool:
-    """Whether the tree of `new_size` leaves only added to that of `old_size` (RFC 9162 2.1.4.2)."""
+    """Verify that the tree of `new_size` leaves only appended to the tree of `old_size` (RFC 9162
+    2.1.4.2).
+    """
     if not 0 <= old_size <= new_size:
         return False
     if old_size == 0:

@@ -1,1 +1,1 @@
-"""Who reviews in the place of a reviewer who is away."""
+"""Deputies of reviewers who are away."""

@@ -25,7 +25,7 @@ def absences_visible_to(actor: Principal) -> QuerySet[Absence]:
 
 
 def deputyships(actor: Principal) -> QuerySet[Absence]:
-    """Where `actor` stands in for somebody now, the oldest first.
+    """Return the absences for which `actor` is the deputy now, the oldest first.
 
     Only a reviewer is a deputy, and only for a speciality that the absent person still holds: a
     deputy lends a vote, not a role that nobody has.

@@ -1,4 +1,5 @@
-"""What a review policy says: when it applies, who approves, for how long, and what must hold.
+"""Content of a review policy: when it applies, who approves, for how long, and which checks must
+pass.
 
 Strict and bounded; a fault names its line. Knows no Django.
 """
@@ -58,7 +59,7 @@ class Condition(_Strict):
     among: Annotated[list[Answer], Field(alias="is", min_length=1, max_length=30)]
 
     def holds(self, answers: Mapping[str, Any]) -> bool:
-        """Whether these answers meet it; what was not answered does not."""
+        """True when these answers meet it; a missing answer does not."""
         given = answers.get(self.answer)
         return any(type(given) is type(each) and given == each for each in self.among)
 
@@ -78,7 +79,7 @@ class Approval(_Strict):
 
 
 class Gates(_Strict):
-    """What must have been measured. `at_least`: how many thresholds must stand before that."""
+    """Required measurements. `at_least`: the number of thresholds that must be set before."""
 
     held_out: bool
     at_least: Annotated[int, Field(ge=0, le=20)] = 0
@@ -192,7 +193,7 @@ def text_digest(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def document_parsed(text: str) -> ReviewPolicyDocument:
-    """What a text says that was checked when it was written, whatever is asked by now."""
+    """Parse a text that was checked when it was written, whatever the present rules are."""
     return ReviewPolicyDocument.model_validate(yaml.load(text, Loader=Reader))  # noqa: S506
 
 
@@ -283,7 +284,7 @@ def _refused(faults: list[tuple[tuple[Any, ...], str]], node: Any) -> InvalidInp
 
 
 def _line(node: Any, path: tuple[Any, ...]) -> int:
-    """Where the innermost part of `path` that is there begins, counted from 1."""
+    """Return the line, counted from 1, at which the innermost existing part of `path` begins."""
     line = int(node.start_mark.line) + 1
     for part in path:
         inner = None

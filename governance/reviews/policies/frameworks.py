@@ -1,4 +1,4 @@
-"""What an item of a review policy may be mapped to, so that no policy names what there is not.
+"""Frameworks that an item of a review policy may refer to, so that no policy names unknown ones.
 
 Regulation (EU) 2024/1689 by article and annex; ISO/IEC 42001:2023 by control of its annex A; NIST
 AI 100-1 by subcategory, and NIST AI 600-1 by risk. The titles of controls are said in few words.

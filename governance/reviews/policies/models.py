@@ -12,7 +12,7 @@ SHIPPED = ("minimal", "limited", "general-purpose", "high")
 
 
 class ReviewPolicyState(models.TextChoices):
-    """Where a version stands.
+    """State of a version.
 
     Draft: its authors may change it. Proposed: frozen, waiting for somebody who is none of them.
     Active: reviews that open now are held under it. Superseded: they were once. Rejected and

@@ -37,7 +37,7 @@ class Least:
 
 
 def policy_document(policy: ReviewPolicy) -> ReviewPolicyDocument:
-    """What it says. It was checked when it was written, and is read as it is."""
+    """Return its content. It was checked when it was written, and is not checked again."""
     return document_parsed(policy.text)
 
 

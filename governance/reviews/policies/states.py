@@ -1,4 +1,4 @@
-"""Where a review policy may go, and the one function that moves it there."""
+"""Transitions of a review policy, and the one function that moves it."""
 
 from __future__ import annotations
 

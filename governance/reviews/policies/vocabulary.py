@@ -1,4 +1,4 @@
-"""What a review policy may ask: answers and checks of the context whose things are reviewed.
+"""Terms of a review policy: answers and checks of the context whose objects are reviewed.
 
 Governance knows no model. Whoever opens reviews says which questions are answered beforehand, with
 every answer that there is, and which checks a machine can make.
@@ -30,5 +30,5 @@ def vocabulary_register(vocabulary: Vocabulary) -> None:
 
 
 def vocabulary_known() -> Vocabulary:
-    """What was registered; until then there is nothing to ask."""
+    """Return the registered terms; empty until a context registers some."""
     return _known

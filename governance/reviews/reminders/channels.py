@@ -1,6 +1,4 @@
-"""Where notices go, as the settings say: a mail server, and one address for a webhook. Knows no
-Django.
-"""
+"""Channels of notices, from the settings: a mail server and a webhook. Knows no Django."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ class MailServer:
 
     @property
     def address(self) -> str:
-        """What may be shown."""
+        """The part of the address that may be shown."""
         return f"{self.scheme}://{self.host}:{self.port}"
 
 

@@ -1,4 +1,4 @@
-"""What a reminder says: to people as plain text, to programs as JSON."""
+"""Content of a reminder: for people as plain text, for programs as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PERSONAL = {
 
 
 def address_of(review: Review) -> str:
-    """Where the review is shown."""
+    """Return the address of the review's page."""
     return f"{settings.PORTAL_URL}/reviews/{review.pk}"
 
 

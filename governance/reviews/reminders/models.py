@@ -1,4 +1,4 @@
-"""What was said of a review's due time, once each, and the notices that carry it out."""
+"""Reminders of a review's due time, once each, and the notices that deliver them."""
 
 from __future__ import annotations
 

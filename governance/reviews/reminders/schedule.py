@@ -1,4 +1,4 @@
-"""Whose turn it is: reminders that are due are recorded, once each, with whom they tell."""
+"""Due reminders: each is recorded once, with its recipients."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ def _notices(reminder: ReviewReminder, people: list[Person]) -> list[ReviewNotic
 
 
 def told(review: Review) -> list[Person]:
-    """Who can still move it: whoever may decide on it and is not away; while changes are requested,
-    who asked for the release.
+    """Return the people who can still move it: everyone who may decide on it and is not away; while
+    changes are requested, the person who requested the release.
     """
     if review.state == ReviewState.CHANGES_REQUESTED:
         return [review.opened_by] if review.opened_by.is_active else []

@@ -43,7 +43,7 @@ def _entries(actor: Principal, review: Review) -> QuerySet[ThreadComment]:
 
 
 def checked_words(text: str, *, needed: bool = True) -> str:
-    """What somebody says, without what no database keeps.
+    """Return the text without characters that no database stores.
 
     Raises:
         InvalidInput: it is empty where words are needed, or too long.

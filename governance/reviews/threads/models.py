@@ -14,7 +14,7 @@ TEXT_MAX = 4000
 
 
 class AnchorKind(models.TextChoices):
-    """What kind of place a thread is at; the subject's own context knows what there is."""
+    """Kind of place of a thread; the subject's own context defines the places."""
 
     GENERAL = "general", "the whole"
     ITEM = "item", "checklist item"
@@ -34,7 +34,7 @@ class Anchor:
 
 
 class ThreadState(models.TextChoices):
-    """Whether something is still to be said or done about it."""
+    """State of a thread: open or resolved."""
 
     OPEN = "open"
     RESOLVED = "resolved"
@@ -97,7 +97,7 @@ class ReviewThread(Anchored):
 
 
 class Said(models.TextChoices):
-    """What an entry of a thread is."""
+    """Kind of entry of a thread."""
 
     COMMENT = "comment"
     RESOLVE = "resolve"

@@ -1,4 +1,4 @@
-"""Who may say what in a review's threads, what is said there, and what is not said yet."""
+"""Threads of a review: permitted actions, comments, and drafts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from governance.reviews.threads.models import CommentDraft, Mention, ReviewThrea
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """What one person may say in one review: `obstacle` keeps them from commenting, and `decides`
-    says whether they are a reviewer of it, who blocks and resolves.
+    """The rights of one person in one review: `obstacle` keeps them from commenting, and `decides`
+    is true for its reviewers, who block and resolve.
     """
 
     actor: Principal
@@ -29,7 +29,7 @@ class Voice:
     decides: bool
 
     def resolving(self, thread: ReviewThread) -> DomainError | None:
-        """What keeps them from resolving or reopening `thread`: its author may, and reviewers."""
+        """Return the obstacle to resolving or reopening `thread`: its author may, and reviewers."""
         if self.obstacle is not None:
             return self.obstacle
         if self.decides:
@@ -52,7 +52,7 @@ class Voice:
         )
 
     def blocking(self) -> DomainError | None:
-        """What keeps them from blocking the approval with a thread."""
+        """Return the obstacle to blocking the approval with a thread."""
         if self.obstacle is not None or self.decides:
             return self.obstacle
         return self._refused(
@@ -76,7 +76,7 @@ class Voice:
 
 
 def voice_of(actor: Principal, review: Review) -> Voice:
-    """What `actor` may say in `review`."""
+    """Return the rights of `actor` in `review`."""
     decides = _decides(actor, review)
     # Last: what is recorded of a comment is that commenting was let through.
     return Voice(actor, review, decision_obstacle(actor, review, Verdict.COMMENT), decides)
@@ -131,7 +131,7 @@ def _no_thread(review: Review, thread_id: int) -> NotFound:
 
 
 def drafts_of(actor: Principal, review: Review) -> QuerySet[CommentDraft]:
-    """What `actor` has written and not submitted yet, oldest first; nobody else's."""
+    """Return the unsubmitted comments of `actor` alone, oldest first."""
     if actor.person_id is None:
         return review.comment_drafts.none()
     return review.comment_drafts.filter(person_id=actor.person_id)

@@ -133,7 +133,7 @@ def check_anchor(anchor: Anchor) -> None:
 
 
 def checked_blocking(voice: Voice, blocking: bool | None) -> bool:
-    """Whether a thread of theirs blocks, which only a reviewer's does.
+    """Return True when their thread blocks the approval; only a reviewer's does.
 
     Raises:
         NotPermitted: they want it to, and are none.

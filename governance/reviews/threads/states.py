@@ -1,4 +1,4 @@
-"""Where a thread may go, and the function that moves it there."""
+"""Transitions of a thread, and the function that moves it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ACTIONS = {
 
 
 def thread_facts(thread: ReviewThread, entry: ThreadComment) -> dict[str, Any]:
-    """What the event of an entry holds besides its words."""
+    """Return the data of an entry's event in addition to its words."""
     return {
         "thread": thread.pk,
         "entry": entry.pk,

@@ -8,7 +8,7 @@ from django.db.models import F, Q
 
 
 class WaiverState(models.TextChoices):
-    """Where a waiver stands. Only `granted` excuses anything, and only until `expires_at`."""
+    """State of a waiver. Only `granted` excuses anything, and only until `expires_at`."""
 
     REQUESTED = "requested"
     GRANTED = "granted"

@@ -49,7 +49,7 @@ def waived_until(review: Review) -> datetime | None:
 
 
 def request_obstacle(actor: Principal, review: Review, item: ChecklistItem) -> DomainError | None:
-    """What keeps `actor` from asking that `item` be waived."""
+    """Return the obstacle to requesting a waiver of `item` for `actor`."""
     action = Action.WAIVER_REQUEST
     try:
         authorize(actor=actor, action=action, resource=review_resource(review))
@@ -59,7 +59,7 @@ def request_obstacle(actor: Principal, review: Review, item: ChecklistItem) -> D
 
 
 def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
-    """What keeps everybody from asking that `item` be waived."""
+    """Return the obstacle to requesting a waiver of `item` for anyone."""
     what = f"“{item.title}” of review {review.pk} of {review.subject_name}"
     if not item.waivable:
         return WrongState(
@@ -84,8 +84,8 @@ def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
 
 
 def decision_obstacle(actor: Principal, waiver: Waiver) -> DomainError | None:
-    """What keeps `actor` from granting or refusing. Permission first, then separation of duties,
-    then the state; last the fresh second factor, which they can still give.
+    """Return the obstacle to granting or refusing for `actor`. Permission comes first, then
+    separation of duties, then the state; last the fresh second factor, which they can still give.
     """
     review, action = waiver.review, Action.WAIVER_DECIDE
     separation = separation_obstacle(actor, review, "decide on a waiver in", action)

@@ -1,4 +1,4 @@
-"""Where a waiver may go, and what its item becomes with it."""
+"""Transitions of a waiver, and their effect on its item."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def waiver_set_state(
 
 
 def told(waiver: Waiver) -> dict[str, object]:
-    """What an event about a waiver holds."""
+    """Return the data of an event about a waiver."""
     return {
         "waiver": waiver.pk,
         "item": waiver.item.code,
@@ -109,7 +109,7 @@ def _item_follows(waiver: Waiver) -> None:
 
 
 def excused_of(item: ChecklistItem) -> str:
-    """What a waiver of the item, asked for now, excuses: the result of its check."""
+    """Return the effect of a waiver of the item, requested now: the result of its check."""
     return item.note if item.automatic else ""
 
 

@@ -1,4 +1,4 @@
-"""What allauth asks of us: who the client is, which steps a sign-in takes, what happens at its end.
+"""Hooks of allauth: the client's identity, the steps of a sign-in, and its end.
 
 allauth carries a sign-in through its steps in the session; every step's check, count and audit
 event is ours (`governance.people.signing_in`, `assay.accounts.factors`).
@@ -115,7 +115,7 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         return False
 
     def serialize_instance(self, instance: Any) -> dict[str, Any]:
-        """What waits in the session for a second factor holds no password hash."""
+        """Leave the password hash out of what waits in the session for a second factor."""
         kept: dict[str, Any] = super().serialize_instance(instance)
         kept.pop("password", None)
         return kept

@@ -17,7 +17,7 @@ OWES = "assay_owes_second_factor"
 
 
 def owes_second_factor(person: Person) -> bool:
-    """Whether a role of theirs asks for a second factor that the account does not have."""
+    """True when one of their roles requires a second factor that the account lacks."""
     wanted = settings.SECOND_FACTOR_ROLES
     if not wanted or not person.role_assignments.filter(role__in=wanted).exists():
         return False

@@ -45,7 +45,7 @@ REASON_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """What a person has beside a password; `recovery_left` is None without recovery codes."""
+    """Second factors of a person; `recovery_left` is None without recovery codes."""
 
     totp: Authenticator | None
     passkeys: list[Authenticator]
@@ -53,7 +53,7 @@ class Factors:
 
     @property
     def any(self) -> bool:
-        """Whether signing in by password asks for more."""
+        """True when a password alone is not enough to sign in."""
         return self.totp is not None or bool(self.passkeys)
 
 

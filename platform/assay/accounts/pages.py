@@ -20,7 +20,7 @@ from governance.people.signing_in import sign_in_attempt
 
 
 def destination(request: HttpRequest) -> str:
-    """Where `next` points, when that is a page of this site; else the overview."""
+    """Return the target of `next`, when it is a page of this site; else the overview."""
     target = request.POST.get("next") or request.GET.get("next") or ""
     if url_has_allowed_host_and_scheme(
         target, allowed_hosts={request.get_host()}, require_https=request.is_secure()

@@ -59,7 +59,7 @@ def _plain(options: Any) -> Any:
 
 
 def registration_options(*, actor: Principal) -> Any:
-    """What a browser needs to make a passkey: discoverable, and verifying its user."""
+    """Return the options for a browser to make a passkey: discoverable, and verifying its user."""
     return _plain(auth.begin_registration(own_account(actor), True))
 
 
@@ -104,7 +104,9 @@ def passkey_add(
 
 
 def authentication_options(*, person: Person | None) -> Any:
-    """What a browser needs to use a passkey: of `person`, or of whoever holds one for this site."""
+    """Return the options for a browser to use a passkey: of `person`, or of anyone who holds one
+    for this site.
+    """
     return _plain(auth.begin_authentication(person))
 
 

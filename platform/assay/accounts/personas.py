@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
+    """True when a host name or address means this machine."""
     if host == "localhost":
         return True
     try:

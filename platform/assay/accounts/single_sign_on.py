@@ -142,7 +142,7 @@ def _refused(why: str, person: Person | None = None, hint: str = "") -> NotAuthe
 
 
 def _claims(login: SocialLogin) -> dict[str, Any]:
-    """What the ID token and the user info say together; the token's word goes first.
+    """Merge the claims of the ID token and the user info; the token's take precedence.
 
     The token came straight from the provider over TLS; issuer, audience and expiry are checked by
     allauth. User info must be about the same person (OpenID Connect Core, 5.3.2).

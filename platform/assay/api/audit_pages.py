@@ -31,7 +31,7 @@ def size_of(request: Request) -> int:
 
 
 def place_of(request: Request) -> dict[str, int]:
-    """Where the page begins, as arguments of `audit_event_page`; empty for the newest.
+    """Return the start of the page, as arguments of `audit_event_page`; empty for the newest.
 
     Raises:
         InvalidInput: the cursor is not one of this list.

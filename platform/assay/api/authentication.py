@@ -1,4 +1,6 @@
-"""Who is calling: a bearer token (API key or personal access token), or the portal's session."""
+"""Authentication of callers: a bearer token (API key or personal access token), or the portal's
+session.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ MAX_TOKEN_CHARACTERS = 256
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What DRF calls the user: nothing but the principal."""
+    """The user in DRF's sense: only the principal."""
 
     principal: Principal
     is_authenticated: bool = True

@@ -1,4 +1,4 @@
-"""What the OpenAPI description says that code alone does not: errors, headers, credentials."""
+"""Parts of the OpenAPI description that code alone does not give: errors, headers, credentials."""
 
 from __future__ import annotations
 

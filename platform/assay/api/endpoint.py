@@ -1,4 +1,4 @@
-"""What every endpoint shares: read strictly, call one service, render."""
+"""Common part of every endpoint: read strictly, call one service, render."""
 
 from __future__ import annotations
 
@@ -64,14 +64,15 @@ class Endpoint(APIView):
         return self.response
 
     def handler(self) -> Callable[..., HttpResponseBase]:
-        """What answers the request's method."""
+        """Return the method that answers the request's method."""
         name = str(self.request.method).lower()
         refused = self.http_method_not_allowed
         return getattr(self, name, refused) if name in self.http_method_names else refused
 
     def scope(self) -> AbstractContextManager[object]:
-        """What the handler runs in; nothing where nobody is asked who they are, as when signing
-        in, which must find whoever it is."""
+        """Return the context of the handler; an empty one where callers are anonymous, as when
+        signing in.
+        """
         caller = self.request.user
         if not isinstance(caller, Caller):
             return nullcontext()
@@ -79,7 +80,7 @@ class Endpoint(APIView):
 
     @property
     def actor(self) -> Principal:
-        """Who is calling."""
+        """The calling principal."""
         if not isinstance(self.request.user, Caller):
             raise NotAuthenticated("This needs a credential.")
         return self.request.user.principal

@@ -204,7 +204,9 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespo
 
 
 def framework_refusal(error: drf.APIException) -> DomainError:
-    """What the framework refused, for the log: which fields were wrong, not what stood in them."""
+    """Describe the framework's refusal for the log: the fields that were wrong, not
+    their values.
+    """
     if isinstance(error, drf.ValidationError):
         wrong = sorted({each["field"] or "the body" for each in flatten(error.detail)})
         return InvalidInput(f"The request is invalid: {', '.join(wrong)[:MAX_TEXT]}.")

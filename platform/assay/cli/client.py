@@ -32,7 +32,7 @@ class Credentials:
 
 
 def credentials_file() -> Path:
-    """Where `assay login` keeps the token."""
+    """Return the file in which `assay login` stores the token."""
     return Path.home() / ".config" / "assay" / "credentials.json"
 
 

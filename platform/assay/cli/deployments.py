@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="What serves.")
 
 @app.callback()
 def deployments() -> None:
-    """What serves."""
+    """Show deployments."""
 
 
 @app.command()

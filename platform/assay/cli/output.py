@@ -41,7 +41,7 @@ STYLES = {
 
 
 class CliError(Exception):
-    """What went wrong in one sentence, and what mends it; `code` is the server's, if it was one."""
+    """An error in one sentence, with a hint to fix it; `code` is the server's, if any."""
 
     def __init__(self, message: str, hint: str = "", code: str = "") -> None:
         super().__init__(message)

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Who is here, as what, and who has 
 
 
 class Standing(StrEnum):
-    """Whether a person has access."""
+    """Access of a person."""
 
     ACTIVE = "active"
     INACTIVE = "inactive"
@@ -181,7 +181,7 @@ def reject_role(
 
 @app.command()
 def groups(limit: Limit = 100) -> None:
-    """What being in an identity provider's group makes a person."""
+    """Show the roles that members of an identity provider's group get."""
     table(
         ("id", "group", "makes people", "set by", "at"),
         (

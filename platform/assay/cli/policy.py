@@ -135,7 +135,7 @@ def diff(
         int | None, typer.Option(help="The policy to compare with; that in force.", min=1)
     ] = None,
 ) -> None:
-    """What a policy changes: rules and tests that are added, removed or changed."""
+    """Show the changes of a policy: rules and tests that are added, removed or changed."""
     from governance.policy.differences import difference
 
     client = Client.signed_in()

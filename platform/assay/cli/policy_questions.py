@@ -1,4 +1,4 @@
-"""Whom and what a question to the policy is about, from words to what the API takes."""
+"""Translate the words of a question to the policy into the API's format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from assay.cli.output import CliError
 
 
 def asked_principal(text: str) -> dict[str, Any]:
-    """Whom a question is about, as the API takes it.
+    """Return the principal of a question, in the API's format.
 
     Raises:
         CliError: it is nobody.
@@ -30,7 +30,7 @@ def asked_question(
     context: list[str] | None,
     policy: int | None,
 ) -> dict[str, Any]:
-    """What a question is about, as the API takes it.
+    """Return the resource and context of a question, in the API's format.
 
     Raises:
         CliError: an attribute or a circumstance is not NAME=VALUE.

@@ -77,7 +77,7 @@ def which(
 
 @app.command()
 def prices() -> None:
-    """What each deployment charges."""
+    """Show the price of each deployment."""
     table(
         (
             "deployment",
@@ -135,7 +135,7 @@ def usage(
     days: Annotated[int, typer.Option(help="How many, today included.", min=1, max=366)] = 7,
     by: Annotated[str, typer.Option(help="department, deployment or key.")] = "",
 ) -> None:
-    """What was used per day."""
+    """Show usage per day."""
     asked = {"days": str(days), **({"by": by} if by else {})}
     found = Client.signed_in().get("usage/days", **asked)
     table(

@@ -87,7 +87,7 @@ def renew(
     release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
     yes: Annotated[bool, typer.Option("--yes", help="Submit it, after looking.")] = False,
 ) -> None:
-    """What submitting a release again would carry over; with --yes, submit it."""
+    """Show what submitting a release again would carry over; with --yes, submit it."""
     client = Client.signed_in()
     seen = client.get(f"releases/{release_id}/renewal")
     if seen["obstacle"]:

@@ -46,7 +46,7 @@ def show(
     version: Annotated[int | None, typer.Option(min=1, help="That in force if left out.")] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="The text itself, for a file.")] = False,
 ) -> None:
-    """What a policy asks for."""
+    """Show the requirements of a review policy."""
     client = Client.signed_in()
     policy = _found(client, name, version)
     if yaml:

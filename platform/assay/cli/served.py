@@ -23,7 +23,9 @@ def served(
     since: Annotated[str, typer.Option(help="List a span instead: its beginning.")] = "",
     until: Annotated[str, typer.Option(help="The span's end; now if left out.")] = "",
 ) -> None:
-    """What served a department at a moment, who approved it, on what evidence."""
+    """Show the deployments that served a department at a moment, their approvers, and
+    the evidence.
+    """
     given = {"at": at, "since": since, "until": until}
     asked = {name: _moment(name, text) for name, text in given.items() if text}
     client = Client.signed_in()

@@ -55,7 +55,7 @@ def step_up() -> None:
 
 
 def whoami() -> None:
-    """Who you are to the server, and the roles you hold."""
+    """Show your account on the server, and your roles."""
     client = Client.signed_in()
     me = client.get("me")
     roles = [

@@ -51,8 +51,8 @@ def declared_classification(scope: Scope) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is known of a request beside its key and deployment. `tokens` is the estimate of its
-    prompt and the most that it may be answered with.
+    """Properties of a request besides its key and deployment. `tokens` is the estimate of its
+    prompt plus the longest possible answer.
     """
 
     client_address: str

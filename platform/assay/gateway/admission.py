@@ -1,4 +1,4 @@
-"""Whether a request may run, and whether one that runs may go on.
+"""Admission of requests, and continued admission of running ones.
 
 Asked once in the same step in which the request begins to be watched, and again of every running
 one whenever keys, policy or releases have changed. A key that is revoked refuses the next request
@@ -58,7 +58,7 @@ class Application:
         return authenticate(snapshot, self.token, self.client_address, self.session)
 
     def admit(self, snapshot: Snapshot) -> Admitted:
-        """What lets it run under `snapshot`.
+        """Return the grounds for running it under `snapshot`.
 
         Raises:
             KeyRefused, ModelUnknown, Refused, NotConfirmed: nothing does.

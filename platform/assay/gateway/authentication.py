@@ -1,4 +1,6 @@
-"""Who calls: `Authorization: Bearer assay_…` against the snapshot. Never a query string."""
+"""Authentication of callers: `Authorization: Bearer assay_…` against the snapshot. Never a query
+string.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one request while it is answered, and its entry in the ledger."""
+"""State of one request while it is answered, and its entry in the ledger."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ class Call:
         return int((time.perf_counter() - self.started) * 1000)
 
     def headers(self) -> Headers:
-        """What every answer carries, and once a deployment is found, what answered under what."""
+        """Return the headers of every answer; once a deployment is found, they name version and
+        release.
+        """
         headers = [
             (b"x-request-id", self.request_id.encode()),
             (b"openai-processing-ms", str(self.elapsed_ms).encode()),

@@ -31,7 +31,7 @@ class Held:
 
 
 def held_conditions(release: Release) -> Held:
-    """What each request to a deployment of `release` is held to."""
+    """Return the conditions for each request to a deployment of `release`."""
     if not release.conditions:
         return Held()
     try:

@@ -151,7 +151,7 @@ class Execution:
         )
 
     def _most(self) -> Amount:
-        """What the request may use at most; of device time, what it probably will."""
+        """Return the most that the request may use; for device time, the expected use."""
         plan, deployment = self._plan, self._deployment
         device_ms = self._runtime.device_times.expect(deployment.name, self._units)
         micro = deployment.tariff.cost(

@@ -1,4 +1,4 @@
-"""What is settled and what is refused, into Redis: quota and usage entry in one call.
+"""Settlement and refusal of requests in Redis: quota and usage entry in one call.
 
 What Redis does not take is held in memory, logged in full, and tried again every second; while
 anything is held the gateway lets no new request through (`blocked`), because it could not be
@@ -54,7 +54,7 @@ class Ledger:
 
     @property
     def blocked(self) -> bool:
-        """Whether something could not be accounted for, so that nothing more may run."""
+        """True after an accounting failure, so that nothing more may run."""
         return bool(self._held)
 
     def start(self) -> None:
@@ -160,7 +160,7 @@ class RefusalLimiter:
         self._skipped: dict[str, int] = {}
 
     def admit(self, key_public_id: str) -> tuple[bool, int]:
-        """Whether to record one now, and how many were not since the last one that was."""
+        """Decide to record one now; returns the number skipped since the last recorded one."""
         second = int(time.monotonic())
         if second != self._second:
             self._second = second

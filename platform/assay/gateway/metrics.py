@@ -1,4 +1,4 @@
-"""What Prometheus scrapes. Labels are bounded: endpoints and outcomes, never keys."""
+"""Metrics for Prometheus. Labels are bounded: endpoints and outcomes, never keys."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _BEARER = re.compile(rb"bearer +(\S+)\Z", re.IGNORECASE)
 
 
 def may_scrape(scope: MutableMapping[str, Any]) -> bool:
-    """Whether a request may read the metrics.
+    """True when a request may read the metrics.
 
     With ASSAY_METRICS_TOKEN set: whoever presents it as a bearer token. Without: only a direct
     connection from this machine; one that a proxy forwarded is not.

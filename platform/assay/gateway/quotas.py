@@ -40,9 +40,9 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What was reserved. `at` is the moment it is charged to, in seconds since the epoch, None when
-    nothing limits it; `headers` are the `x-ratelimit-*` that tell of it; `shadowed` names limits
-    that would have stopped it.
+    """A reservation. `at` is the moment it is charged to, in seconds since the epoch, None when
+    nothing limits it; `headers` are its `x-ratelimit-*` headers; `shadowed` names limits that would
+    have stopped it.
     """
 
     at: float | None = None

@@ -41,7 +41,7 @@ OnChange = Callable[[Snapshot, Collection[str] | None], Awaitable[None]]
 
 
 async def _nobody(snapshot: Snapshot, changed: Collection[str] | None) -> None:
-    """Who is told of new snapshots while nobody asked to be."""
+    """Placeholder for the receiver of new snapshots until one is set."""
 
 
 class Refresher:

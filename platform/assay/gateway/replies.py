@@ -26,7 +26,7 @@ _Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 class Signal(Enum):
-    """What reaches a request's queue besides the worker's events."""
+    """Signal in a request's queue that is no event of the worker."""
 
     DISCONNECTED = "disconnected"
     DEADLINE = "deadline"

@@ -1,4 +1,4 @@
-"""What the gateway knows: keys, policy, quotas and deployments, immutable and in memory.
+"""Snapshot of keys, policy, quotas and deployments: immutable and in memory.
 
 A snapshot says what is true, never what was decided: expiries are compared with the clock at every
 request. It is read again within milliseconds when something publishes on `SNAPSHOT_CHANNEL`, and
@@ -139,7 +139,7 @@ class DeploymentEntry:
     own_prompt: OwnPrompt = NO_PROMPT
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
-        """What limits a request of that department here."""
+        """Return the limits of a request of that department here."""
         return self.limits + self.limits_of.get(department or "", ())
 
 
@@ -162,7 +162,7 @@ class Snapshot:
 
     @property
     def usable(self) -> bool:
-        """Whether it is young enough to decide by."""
+        """True while it is young enough to decide by."""
         return self.age_s <= 3 * settings.GATEWAY_SNAPSHOT_TTL_S
 
 

@@ -1,4 +1,5 @@
-"""What the acting person may do, asked beforehand so that a page offers only what would work.
+"""Permissions of the acting person, checked beforehand so that a page offers only actions that will
+work.
 
 The services decide again; nothing here protects anything.
 """
@@ -50,7 +51,7 @@ def may(
     department: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Whether the policy in force allows `action` on such a resource."""
+    """True when the policy in force allows `action` on such a resource."""
     return _allowed(active_policy(), actor, action, kind, department, attributes)
 
 
@@ -66,7 +67,7 @@ def departments_where(actor: Principal, action: Action, *, kind: str) -> QuerySe
 
 
 def may_somewhere(actor: Principal, action: Action, *, kind: str) -> bool:
-    """Whether the actor may do `action` platform-wide or in a department of its own."""
+    """True when the actor may do `action` platform-wide or in one of their departments."""
     snapshot = active_policy()
     places: list[str | None] = [None, *sorted(actor.departments)]
     return any(_allowed(snapshot, actor, action, kind, place) for place in places)

@@ -1,4 +1,4 @@
-"""What the budget pages need beside the rows: forms in people's units, bars, and use over time."""
+"""Data of the budget pages besides the rows: forms in people's units, bars, and use over time."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class LimitForm(AmountForm):
 
 
 class PriceForm(TablerForm):
-    """What a deployment charges, in the currency."""
+    """Prices of a deployment, in the currency."""
 
     deployment = forms.ChoiceField(required=False)
     prompt = _money_field("Per million prompt tokens", "", PRICE_MAX)

@@ -19,7 +19,7 @@ from workers.deployments.models import Deployment
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What the review page shows of a release."""
+    """Comparison of a release, for the review page."""
 
     version: ModelVersion
     live: Deployment | None

@@ -61,7 +61,7 @@ class RiskRow(TablerForm):
 
     @property
     def is_said(self) -> bool:
-        """Whether anything stands in it, typed or from before."""
+        """True when any field is filled in, typed now or before."""
         return any(self[name].value() for name in self.fields)
 
 
@@ -131,7 +131,7 @@ class DossierForms:
         return f"The tier {'; '.join(asked)}; those above it ask for all four."
 
     def fields(self) -> dict[str, Any] | None:
-        """What the service is given; None where nothing is other than it was.
+        """Return the arguments of the service; None when nothing changed.
 
         Raises:
             InvalidInput: a field is too long, or no day.
@@ -151,7 +151,7 @@ class DossierForms:
 
 
 def _filled(form: TablerForm) -> dict[str, Any]:
-    """What was filled in; days as ISO 8601 has them."""
+    """Return the fields that were filled in; days in ISO 8601."""
     return {
         name: value.isoformat() if hasattr(value, "isoformat") else value
         for name, value in cleaned(form).items()

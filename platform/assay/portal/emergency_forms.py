@@ -30,7 +30,7 @@ def _serious() -> list[tuple[str, str]]:
 
 
 class IncidentForm(TablerForm):
-    """What happened, and how bad it is."""
+    """Description and severity of an incident."""
 
     title = forms.CharField(max_length=TITLE_MAX, label="What is it, in a few words?")
     happened = forms.CharField(
@@ -87,7 +87,7 @@ class BreakGlassForm(TablerForm):
 
 
 class AfterReviewForm(TablerForm):
-    """What a third person says of it afterwards."""
+    """Verdict of a third person afterwards."""
 
     verdict = forms.ChoiceField(
         choices=unchosen(((AfterVerdict.JUSTIFIED, "It was justified"),

@@ -1,4 +1,4 @@
-"""What an evaluation measured, prepared for drawing: matrix, classes, samples, comparisons."""
+"""Measurements of an evaluation, prepared for drawing: matrix, classes, samples, comparisons."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ class Drawn:
 
     @property
     def all_passed(self) -> bool | None:
-        """Whether every gate passed; None when there were none."""
+        """True when every gate passed; None without gates."""
         return self.measured.all_passed
 
 
 def drawn(measured: Measured) -> Drawn:
-    """What was measured, beside what it is compared with."""
+    """Return the measurements, next to those they are compared with."""
     details = measured.evaluation.details
     return Drawn(
         measured=measured,

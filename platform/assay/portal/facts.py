@@ -1,4 +1,4 @@
-"""What an audit event says beside its sentence, as labels and values a person reads."""
+"""Details of an audit event besides its sentence, as labels and values for people."""
 
 from __future__ import annotations
 

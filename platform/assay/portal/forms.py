@@ -52,7 +52,7 @@ class SlugChoice(ObjectChoice):
 
 
 class SignInForm(TablerForm):
-    """Who is it?"""
+    """Email address and password."""
 
     email = forms.EmailField(
         label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"})
@@ -284,7 +284,7 @@ class RoleForm(TablerForm):
 
 
 class MappingForm(RoleForm):
-    """What being in a group means."""
+    """Role that members of a group get."""
 
     group = forms.CharField(
         max_length=255,

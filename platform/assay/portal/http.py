@@ -1,4 +1,4 @@
-"""What every screen does the same way: sign-in, refusals, pages of a list."""
+"""Common part of every screen: sign-in, refusals, pages of a list."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Screen(View):
         refusal_record(refusal)
 
     def shows(self, refusal: DomainError) -> bool:
-        """Whether the page itself says what was refused, in place of a page of its own."""
+        """True when the page itself shows the refusal, in place of an error page."""
         return False
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -115,7 +115,7 @@ class Screen(View):
         return render(self.request, self.template_name, context, status=status)
 
     def context(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What the template shows."""
+        """Return the template's context."""
         raise NotImplementedError
 
 

@@ -30,7 +30,7 @@ _VERDICTS = {
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where an interval and its value stand on a line from 0 to 100, as SVG has it."""
+    """Position of an interval and its value on a line from 0 to 100, for SVG."""
 
     x: str
     width: str
@@ -150,7 +150,7 @@ def range_words(interval: Interval | None) -> str:
 
 
 def verdict_words(change: Change) -> str:
-    """What to make of a change, in words."""
+    """Describe a change in words."""
     if change.verdict in _VERDICTS:
         said = _VERDICTS[change.verdict]
         return f"{said}, row by row" if change.paired else said
@@ -160,7 +160,7 @@ def verdict_words(change: Change) -> str:
 
 
 def gate_words(gate: GateCheck) -> str:
-    """Whether it passes, and whether the sample is large enough to tell."""
+    """Describe the gate's result, and say when the sample is too small to tell."""
     said = "pass" if gate.passed else "fail" if gate.value is not None else "not measured"
     return f"{said}, not significantly" if gate.clear is False else said
 

@@ -69,7 +69,7 @@ class KeyForm(DepartmentScoped):
 
 
 class KeyChangeForm(TablerForm):
-    """What may change while a key lives."""
+    """Fields of a key that may change while it lives."""
 
     name = forms.CharField(max_length=NAME_MAX)
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)

@@ -151,7 +151,7 @@ def conditions_filled(rule: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class AskForm(TablerForm):
-    """What is asked about: an action on something that there is, or on something described."""
+    """Question to the policy: an action on an existing object, or on a described one."""
 
     action = forms.ChoiceField(
         choices=_pairs([action.value for action in Action]), initial=Action.DEPLOYMENT_INVOKE.value

@@ -40,7 +40,7 @@ def policies_awaiting(actor: Principal) -> int:
 
 
 def audit_alarms(actor: Principal) -> list[AuditAlarm]:
-    """What is wrong with the audit log now; nothing for who may not see all of it."""
+    """Return the faults of the audit log now; none for readers who may not see all of it."""
     try:
         return alarms_visible_to(actor)
     except (NotFound, NotPermitted):

@@ -62,7 +62,7 @@ class RiskForm(TablerForm):
 
 
 class ReleaseForm(RiskForm):
-    """What is asked for: where, for whom, what for, with which risks."""
+    """Release request: environment, departments, purpose, risks."""
 
     environment = forms.ChoiceField(choices=titled(Environment.choices))
     deployment_name = forms.SlugField(

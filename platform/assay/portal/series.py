@@ -1,4 +1,4 @@
-"""What the charts draw, as plain data that a page carries in a JSON script element."""
+"""Data of the charts, as plain values in a page's JSON script element."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class LaneBar:
-    """Where a stretch stands on a line from 0 to 100, as SVG has it; `faint` is every other
-    release, so that one that follows at once is told from the one before."""
+    """Position of a bar on a line from 0 to 100, for SVG; `faint` is every other release, to tell
+    neighbors apart.
+    """
 
     x: str
     width: str

@@ -1,4 +1,4 @@
-"""What this service can do (RFC 7644 §4): configuration, resource types, schemas."""
+"""Capabilities of this service (RFC 7644 §4): configuration, resource types, schemas."""
 
 from __future__ import annotations
 

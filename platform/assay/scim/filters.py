@@ -31,9 +31,10 @@ _ORDER = {"gt": "gt", "ge": "gte", "lt": "lt", "le": "lte"}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where an attribute stands. `kind`: id, text, exact (text whose case counts), truth, moment,
-    or constant, whose only value is `always`. Where `sparse`, an empty text stands for nothing, and
-    `instead` for it."""
+    """Column of an attribute. `kind`: id, text, exact (text whose case counts), truth, moment, or
+    constant, whose only value is `always`. When `sparse`, an empty text stands for nothing, and
+    `instead` for it.
+    """
 
     path: str
     kind: str

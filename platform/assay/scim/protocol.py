@@ -1,4 +1,4 @@
-"""What every SCIM endpoint shares: the bearer token, strict reading, errors in SCIM's shape."""
+"""Common part of every SCIM endpoint: the bearer token, strict reading, errors in SCIM's shape."""
 
 from __future__ import annotations
 

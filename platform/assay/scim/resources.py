@@ -123,7 +123,7 @@ def user_of(person: Person, *, base: str) -> User:
 
 
 def person_record(user: User) -> PersonRecord:
-    """What a provider says of a person.
+    """Parse a provider's description of a person.
 
     Raises:
         InvalidInput: there is no address to keep.
@@ -179,7 +179,7 @@ def group_of(group: DirectoryGroup, *, base: str, members: list[tuple[int, str]]
 
 
 def group_record(group: Group, members: frozenset[int]) -> GroupRecord:
-    """What a provider says of a group."""
+    """Parse a provider's description of a group."""
     return GroupRecord(
         name=group.display_name or "", external_id=group.external_id or "", members=members
     )

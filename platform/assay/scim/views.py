@@ -45,7 +45,7 @@ _SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
 
 
 class ResourceView(ScimView):
-    """What Users and Groups have in common: which attributes, which page, which rows."""
+    """Common part of Users and Groups: attributes, page and rows."""
 
     model: type[Resource[Any]]
 
@@ -110,7 +110,7 @@ def _whole(text: str) -> Any:
 
 
 def _asked(search: Any, attribute: str) -> bool:
-    """Whether an attribute is to be in the answer."""
+    """True when the answer includes an attribute."""
     wanted = [str(name).lower().split(".")[0] for name in search.attributes or []]
     left_out = [str(name).lower() for name in search.excluded_attributes or []]
     return attribute in wanted if wanted else attribute not in left_out

@@ -1,4 +1,4 @@
-"""What must hold before a glass is broken, and who may have no part in that."""
+"""Preconditions of emergency access, and the people excluded from it."""
 
 from __future__ import annotations
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 def emergencies_document(glasses: Iterable[BreakGlass], names: Names) -> list[dict[str, Any]]:
-    """Who asked and who confirmed, of which dossier, from when to when, and what a third person
-    said of it; times in ISO 8601, null for what has not happened."""
+    """Return each emergency access: who requested and confirmed it, of which dossier, from when to
+    when, and the verdict of a third person; times in ISO 8601, null for events that have not
+    happened.
+    """
     return [
         {
             "id": glass.pk,

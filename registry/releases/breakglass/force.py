@@ -1,4 +1,4 @@
-"""Whether a break-glass lets a release serve now, and until when."""
+"""Check that emergency access lets a release serve now, and its end."""
 
 from __future__ import annotations
 

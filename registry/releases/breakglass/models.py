@@ -23,7 +23,7 @@ class BreakGlassState(models.TextChoices):
 
 
 class AfterVerdict(models.TextChoices):
-    """What the review afterwards came to."""
+    """Verdict of the review afterwards."""
 
     JUSTIFIED = "justified"
     NOT_JUSTIFIED = "not_justified", "not justified"

@@ -58,7 +58,7 @@ class Measured:
 
     @property
     def all_passed(self) -> bool | None:
-        """Whether every gate passed; None when there were none."""
+        """True when every gate passed; None without gates."""
         gates = [*(gate for row in self.metrics for gate in row.gates), *self.gates_not_measured]
         return all(gate.passed for gate in gates) if gates else None
 
@@ -257,7 +257,7 @@ def _by_id(rows: Iterable[Any]) -> dict[int, Any]:
 
 
 def _settings(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> dict[str, Any]:
-    """What it was made of and how it was trained."""
+    """Compare base, recipe and settings."""
     base = bases.get(version.base_id or 0)
     hidden = "not yours to see" if version.base_id else "is a base itself"
     return {
@@ -270,7 +270,7 @@ def _settings(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> dict[
 
 
 def _code(version: ModelVersion) -> dict[str, Any]:
-    """What ran when it was trained, as far as it was kept, and what runs it."""
+    """Compare the code that trained it, as far as it was recorded, and the code that runs it."""
     entry = TASKS.get(version.model.task)
     recorded = {name: value for name, value in version.parameters.items() if _is_code(name)}
     return {"engine": entry.engine if entry else "", **recorded}
@@ -281,7 +281,7 @@ def _is_code(name: str) -> bool:
 
 
 def _asked(release: Release) -> dict[str, Any]:
-    """What was asked for, under which rules."""
+    """Compare the requests, and the rules they were made under."""
     policy = release.dossier.get("review_policy") or {}
     return {
         "purpose": release.purpose,

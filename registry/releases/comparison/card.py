@@ -28,7 +28,7 @@ class SectionChange:
 
 @dataclass(frozen=True, slots=True)
 class CardChange:
-    """What is changed of a card, in the new card's order; `same` counts sections that are not."""
+    """Changed sections of a card, in the new card's order; `same` counts the others."""
 
     sections: list[SectionChange]
     same: int

@@ -44,7 +44,7 @@ class DataChange:
 
 
 def data_facts(version: DatasetVersion) -> DataFacts:
-    """What is told of a dataset version."""
+    """Return the facts of a dataset version."""
     profile = version.profile if isinstance(version.profile, dict) else {}
     return DataFacts(
         id=version.pk,
@@ -73,7 +73,7 @@ def _near_duplicates(profile: dict[str, Any]) -> int | None:
 def data_change(
     new: DatasetVersion | None, old: DatasetVersion | None, *, hidden: bool = False
 ) -> DataChange:
-    """What the training data has more and less than the live version's."""
+    """Compare the training data with the live version's."""
     after, before = (data_facts(each) if each is not None else None for each in (new, old))
     delta, why_not = None, ""
     if new is None or old is None:

@@ -22,7 +22,7 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What changed first, then what did not; `left_out` did not fit."""
+    """Changed fields first, then the others; `left_out` did not fit."""
 
     rows: list[FieldChange]
     left_out: int

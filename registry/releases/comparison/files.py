@@ -24,7 +24,7 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What changed first; `changed` counts all that did, `left_out` what is not in `rows`."""
+    """Changed files first; `changed` counts all of them, `left_out` those not in `rows`."""
 
     rows: list[FileChange]
     changed: int

@@ -1,4 +1,4 @@
-"""What was measured of a version beside the live version, or beside the evaluation's baseline."""
+"""Measurements of a version next to the live version's, or to the evaluation's baseline."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def change_of(
     higher_is_better: bool | None,
     pairs: Paired | None = None,
 ) -> Change:
-    """What to make of `new` after `old`; `pairs` are both answers to each row, where known."""
+    """Judge `new` against `old`; `pairs` are both answers to each row, where known."""
     if old is None:
         return Change(None, None, None, None, None, None, ALONE)
     size = new - old

@@ -1,4 +1,4 @@
-"""What a dossier's sections are made of."""
+"""Building blocks of a dossier's sections."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class _Document:
         return " ".join(told)
 
     def _licence(self, package: Any, text: str) -> None:
-        """What is declared; nothing is concluded here."""
+        """Add the declared license; nothing is concluded here."""
         declared: Any = _UNSAID
         if text:
             declared = self.licences.get(text)

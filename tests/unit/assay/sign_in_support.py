@@ -58,7 +58,7 @@ class Visitor:
 
 
 def totp_now(person: Person, *, step: int = 0) -> str:
-    """What the person's authenticator app shows, `step` half minutes from now."""
+    """Return the code of the person's authenticator app, `step` half minutes from now."""
     row = Authenticator.objects.get(user=person, type=Authenticator.Type.TOTP)
     secret = crypto.decrypt(row.data["secret"])
     return code_of(secret, step=step)

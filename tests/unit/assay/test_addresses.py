@@ -1,4 +1,4 @@
-"""Where a request comes from: the peer, or what trusted proxies say."""
+"""Address of a request: the peer, or the statement of trusted proxies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release changes, through the API."""
+"""Changes of a release, through the API."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_another_departments_release_is_not_there(company: Company) -> None:
 
 
 def test_a_live_release_of_another_department_is_not_told_of(company: Company) -> None:
-    """Who may know of a deployment need not know what its release says."""
+    """The right to know of a deployment is not the right to read its release."""
     Release.objects.filter(pk=company.live.pk).update(visibility="organisation")
     finance = company.departments["finance"]
     line = Model.objects.create(

@@ -1,4 +1,4 @@
-"""Who may come in, and what they are told when they may not."""
+"""Admission to the API, and the messages of a refusal."""
 
 from __future__ import annotations
 

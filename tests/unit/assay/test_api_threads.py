@@ -21,7 +21,7 @@ ITEM = {"kind": "item", "key": "oversight"}
 
 @pytest.fixture
 def base(company: Company) -> str:
-    """Where the release under review is."""
+    """Address of the release under review."""
     return f"releases/{company.waiting.pk}"
 
 

@@ -1,4 +1,4 @@
-"""What the gateway says of itself in the audit log: one event for every decision, whole."""
+"""The gateway's audit events: one complete event for every decision."""
 
 from __future__ import annotations
 

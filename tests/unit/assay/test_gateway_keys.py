@@ -1,4 +1,4 @@
-"""What narrows a key, and what a change of it does to requests that come and that run."""
+"""Restrictions of a key, and the effect of their change on new and running requests."""
 
 from __future__ import annotations
 

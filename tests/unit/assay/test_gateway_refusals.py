@@ -1,4 +1,4 @@
-"""What is refused: the status, one shape, a sentence that helps, and nothing started."""
+"""Refusals: the status, one shape, a sentence that helps, and nothing started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway reads of the database, and how often."""
+"""The gateway's reads of the database, and their frequency."""
 
 from __future__ import annotations
 

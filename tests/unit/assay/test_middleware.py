@@ -1,4 +1,4 @@
-"""What every request carries."""
+"""Properties of every request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the portal's buttons do, and what they refuse."""
+"""Buttons of the portal: their actions and refusals."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def page(company: Company, who: str = "carla", **query: str) -> str:
 
 
 def words(html: str) -> str:
-    """What the page says, without its tags."""
+    """Return the page's text, without its tags."""
     return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 

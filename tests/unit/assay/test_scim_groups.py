@@ -31,7 +31,7 @@ def scim() -> Scim:
 
 @pytest.fixture
 def leads(actor: Callable[..., Principal], department: Callable[[str], Department]) -> None:
-    """Who is in the group clinical-leads leads clinical."""
+    """Group clinical-leads: its members lead clinical."""
     group_mapping_create(
         actor=actor("Ada", "admin"),
         group="clinical-leads",

@@ -1,4 +1,4 @@
-"""What served, through the API, the portal and the command line."""
+"""Served deployments, through the API, the portal and the command line."""
 
 from __future__ import annotations
 

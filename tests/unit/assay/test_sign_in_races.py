@@ -1,4 +1,4 @@
-"""What many at once must not win, with real threads on a real database."""
+"""Races that no caller may win, with real threads on a real database."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def made(actor: Principal, format: str = "jsonl", **filters: Any) -> AuditExport
 
 
 def checked(path: Path, **given: Any) -> VerificationReport:
-    """What `assay audit verify` finds."""
+    """Return the findings of `assay audit verify`."""
     given = {"public_keys": audit_public_keys(), **given}
     if path.suffix == ".zip":
         return verify_zip(path, **given)

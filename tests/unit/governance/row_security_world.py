@@ -82,7 +82,7 @@ class Estate:
 
 
 def names_of(name: str) -> dict[str, Any]:
-    """What a key needs besides its owner."""
+    """Return the fields of a key besides its owner."""
     return {
         "public_id": name[:16],
         "secret_hmac": name.encode().ljust(32, b"."),

@@ -23,7 +23,7 @@ def folder(settings, tmp_path):
 
 @pytest.fixture
 def watched(monkeypatch):
-    """What is wrong with one thing that is watched in place of all others."""
+    """Replace all watched objects by one with this fault."""
     wrong = {"says": ""}
 
     def check():

@@ -1,4 +1,4 @@
-"""What the log hands out, checked by code that is none of ours: the transparency log packages with
+"""Proofs of the log, checked by independent code: the transparency log packages with
 which every Go installation checks Go's own checksum database (golang.org/x/mod/sumdb, note and
 tlog, BSD licence). `independent_check.go` reads a proof as a stranger would."""
 
@@ -111,7 +111,7 @@ def grow(size: int) -> None:
 
 
 def said_of(checker: Checker, documents: Iterable[dict[str, Any]]) -> list[str]:
-    """What the independent program says of each: "ok", or what is wrong."""
+    """Return the independent program's verdict on each: "ok", or the fault."""
     lines = "".join(json.dumps(document) + "\n" for document in documents)
     done = checker("proofs", audit_public_keys(), input=lines)
     assert done.returncode == 0, done.stderr

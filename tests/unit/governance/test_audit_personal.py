@@ -1,4 +1,4 @@
-"""What is personal in an event lies in a box that only its person's key opens."""
+"""Personal data in an event lies in a box that only its person's key opens."""
 
 from __future__ import annotations
 

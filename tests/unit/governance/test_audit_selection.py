@@ -255,7 +255,7 @@ def test_somebody_erased_is_named_by_number_and_the_event_stands(
 
 @pytest.fixture
 def archive(auditor: Principal) -> dict[str, bytes]:
-    """What a zip of 40 events holds."""
+    """Return the content of a zip of 40 events."""
     write(40, actor=auditor, action="model:train")
     with zipfile.ZipFile(export_file(made(auditor, "csv", action="model:train"))) as archive:
         return {name: archive.read(name) for name in archive.namelist()}

@@ -1,4 +1,4 @@
-"""What an attacker may do to an export or to the database, and what verifying says to it."""
+"""Attacks on an export or on the database, and the verifier's verdict on them."""
 
 from __future__ import annotations
 

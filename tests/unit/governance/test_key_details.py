@@ -421,7 +421,7 @@ def test_reports_are_counted_by_address_and_all_together(
 def test_one_address_does_not_use_up_the_reports_of_all_others(
     make: Callable[..., Any], redis: redis_module.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who holds a leaked key could otherwise keep everybody from having it revoked."""
+    """The holder of a leaked key could otherwise keep everyone from reporting it."""
     monkeypatch.setattr(leaks, "PER_ADDRESS", 2)
     monkeypatch.setattr(leaks, "FOR_ALL", 5)
     _, token = make()

@@ -1,4 +1,4 @@
-"""What membership of an identity provider's groups makes of a person, and what it cannot."""
+"""Effects of membership in an identity provider's groups, and their limits."""
 
 from __future__ import annotations
 

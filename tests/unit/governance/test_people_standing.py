@@ -34,7 +34,7 @@ def admin(actor: Callable[..., Principal]) -> Principal:
 
 
 def signed_in(client: Client) -> bool:
-    """Whether the client's session still speaks for somebody."""
+    """True while the client's session still represents a person."""
 
     class Request:
         session = client.session

@@ -144,7 +144,7 @@ def test_what_is_no_policy_is_refused_in_words(text: str, why: str) -> None:
     "sign", ["\x1b", "\x07", "\x7f", "\x9b", "\n", "\u2028", "\u202e", "\u2066", "\u200b", "\xad"]
 )
 def test_a_policy_holds_no_sign_that_would_show_another_text_than_there_is(sign: str) -> None:
-    """Who approves it reads it on a page or in a terminal."""
+    """Approvers read it on a page or in a terminal."""
     text = f"a{sign}b"
     told = [
         {"rules": [{**RULE, "description": text}]},

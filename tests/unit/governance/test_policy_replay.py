@@ -308,7 +308,7 @@ def test_who_can_names_nobody_whom_the_asker_may_not_see(
 def test_an_explanation_states_no_more_than_the_decision_itself_would_have(
     policy: PolicyVersion, ada: Principal
 ) -> None:
-    """What is asked for where it is never stated is an error, which denies."""
+    """A condition on an attribute that is never stated is an error, which denies."""
     rule = {
         "id": "few-tokens",
         "effect": "forbid",

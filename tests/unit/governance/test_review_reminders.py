@@ -57,7 +57,7 @@ def nothing_set(settings: Any) -> None:
 
 
 class Postbox:
-    """What a real SMTP server in a thread took. `answer` is what it says to each message."""
+    """Mail received by a real SMTP server in a thread. `answer` is its reply to each message."""
 
     def __init__(self) -> None:
         self.answer = "250 OK"

@@ -1,4 +1,4 @@
-"""What PostgreSQL holds about threads, past the services; and resolving against approving."""
+"""PostgreSQL's constraints on threads, without the services; and resolving against approving."""
 
 from __future__ import annotations
 

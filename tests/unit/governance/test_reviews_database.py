@@ -1,4 +1,4 @@
-"""What PostgreSQL itself refuses, past the services."""
+"""PostgreSQL's own refusals, without the services."""
 
 from __future__ import annotations
 

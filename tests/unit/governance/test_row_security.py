@@ -1,4 +1,4 @@
-"""What the database lets through when the services and the policy are passed by."""
+"""Access to the database without the services and the policy."""
 
 from __future__ import annotations
 

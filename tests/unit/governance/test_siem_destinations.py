@@ -1,4 +1,4 @@
-"""What ASSAY_SIEM_STREAMS may say, and what of it may be shown."""
+"""Values of ASSAY_SIEM_STREAMS, and the parts that may be shown."""
 
 from __future__ import annotations
 

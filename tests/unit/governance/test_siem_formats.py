@@ -61,7 +61,7 @@ ENDPOINT = {"ip", "uid", "name", "hostname", "svc_name"}
 
 
 def check_ocsf(event: dict[str, Any]) -> None:
-    """What the schema says of an event of its class."""
+    """Check an event against the schema of its class."""
     kind = event["class_uid"]
     assert EVERY | REQUIRED[kind] <= event.keys() <= ALLOWED | OWN[kind]
     assert event["category_uid"] == kind // 1000

@@ -246,7 +246,7 @@ def test_a_database_that_does_not_answer_loses_nothing(redis):
 
 
 def address() -> dict[str, str]:
-    """Where the test database listens, as psycopg's parameters."""
+    """Return the address of the test database, as psycopg's parameters."""
     names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
     given = {name: connection.settings_dict[key] for name, key in names.items()}
     return {name: value for name, value in given.items() if value}

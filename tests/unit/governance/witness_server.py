@@ -106,7 +106,7 @@ class WitnessServer:
         return 200, self.cosign(note)
 
     def misbehave(self, note: str) -> tuple[int, str]:
-        """What a bad witness answers."""
+        """Return the answer of a bad witness."""
         if self.how == "hangs":
             self.released.wait()
         other = Ed25519PrivateKey.from_private_bytes(bytes(32))

@@ -83,7 +83,7 @@ def forged(files: Files, **changes: Callable[[Any], Any]) -> Files:
 
 
 def faults(files: Files, key: str = "") -> dict[str, str]:
-    """What does not hold, by the check that found it."""
+    """Return the failures, by the check that found them."""
     return {title: found for ok, title, found in check(files, key) if not ok}
 
 

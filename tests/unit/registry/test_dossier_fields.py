@@ -1,4 +1,4 @@
-"""What people say in a dossier: checked, bounded, covered by its digest."""
+"""Written sections of a dossier: checked, bounded, covered by its digest."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_an_archive_that_is_damaged_anywhere_is_said_to_be(packing: int, tmp_pat
 
 
 def test_a_size_is_written_in_one_way_alone(files: Files) -> None:
-    """What reads as the same number here is another checkpoint, or none, to other readers."""
+    """Another spelling of the same number is another checkpoint, or none, to other readers."""
     name, size, root, *_ = files["checkpoint.txt"].decode().split("\n")
     for spelled in (f"+{size}", f"0{size}", f" {size}", f"{size} ", f"{size[:1]}_{size[1:]}"):
         signed = audit_signer().sign_text(f"{name}\n{spelled}\n{root}\n")

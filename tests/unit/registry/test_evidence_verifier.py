@@ -1,5 +1,5 @@
-"""What the verifier of a pack computes by itself, against the standards' vectors and a library:
-Ed25519 (RFC 8032), ChaCha20-Poly1305 (RFC 8439), paths of a Merkle tree (RFC 6962).
+"""The pack verifier's own computations, against the standards' vectors and a library: Ed25519 (RFC
+8032), ChaCha20-Poly1305 (RFC 8439), paths of a Merkle tree (RFC 6962).
 
 It derives no keys: a pack brings the key of each box that may be opened.
 """

@@ -1,4 +1,4 @@
-"""What may come in is decided by content first, then by name."""
+"""Intake decides by content first, then by name."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def ada(actor: Callable[..., Principal]) -> Principal:
 
 
 def somebody_waits() -> bool:
-    """Whether another transaction waits for what this one has locked."""
+    """True when another transaction waits for a lock of this one."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted"

@@ -1,4 +1,4 @@
-"""What a release is reviewed for: its risk answers, and the review policy that they ask for."""
+"""Review policy of a release, selected by its risk answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests hand to trainers and engines to be told about."""
+"""Recorders that tests hand to trainers and engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine worker holds is exactly what approved, unexpired releases name, byte for byte."""
+"""An engine worker holds exactly what approved, unexpired releases name, byte for byte."""
 
 from __future__ import annotations
 

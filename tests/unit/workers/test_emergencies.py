@@ -1,4 +1,4 @@
-"""What incidents and break-glass do to deployments, and what is told of it afterwards."""
+"""Effects of incidents and emergency access on deployments, and their later reports."""
 
 from __future__ import annotations
 

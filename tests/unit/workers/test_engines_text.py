@@ -17,7 +17,7 @@ class Bytes:
 
 
 def stream(text: str, stops: list[str]) -> list[str]:
-    """What is sent for each byte of `text`, and at the end."""
+    """Return the text sent for each byte of `text`, and at the end."""
     whole = TextStream(Bytes(), stops)
     sent = []
     for byte in text.encode():

@@ -1,4 +1,4 @@
-"""What the platform does by itself says for which job, release or deployment it did it."""
+"""Events of the platform's own work name the job, release or deployment."""
 
 from __future__ import annotations
 

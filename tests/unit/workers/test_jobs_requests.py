@@ -1,4 +1,4 @@
-"""What is refused before work is queued, and what is queued."""
+"""Job requests: refused before work is queued, or queued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people and the controller do to jobs."""
+"""Services of people and the controller on jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What served a department at each moment of a story, who approved it, on what evidence."""
+"""Deployments that served a department at each moment of a story, their approvers, and the
+evidence.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ LABELS = ["bad", "good", "so so"]
 
 
 def answers(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is so, and what was said, right in about three of four cases."""
+    """Return true labels and answers, right in about three of four cases."""
     generator = np.random.default_rng(3)
     truth = generator.choice(3, size=rows, p=(0.3, 0.6, 0.1))
     wrong = generator.random(rows) < 0.25

@@ -1,4 +1,4 @@
-"""What crosses the broker comes back as it was."""
+"""Messages survive the way across the broker unchanged."""
 
 from __future__ import annotations
 

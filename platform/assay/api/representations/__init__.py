@@ -1,1 +1,1 @@
-"""What the API answers with: ids, names, states, times and links. Nothing here writes."""
+"""Answers of the API: IDs, names, states, times and links. Nothing here writes."""

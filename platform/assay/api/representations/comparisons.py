@@ -11,7 +11,7 @@ from assay.api.representations.registry import DatasetVersionReference, VersionR
 
 
 class IntervalAnswer(serializers.Serializer[Any]):
-    """Where the true value lies with 95 % confidence, from `n` rows."""
+    """95 % confidence interval of the true value, from `n` rows."""
 
     low = serializers.FloatField()
     high = serializers.FloatField()
@@ -162,7 +162,7 @@ class FieldChangeAnswer(serializers.Serializer[Any]):
 
 
 class FieldsAnswer(serializers.Serializer[Any]):
-    """What changed comes first; `left_out` more did not fit."""
+    """Changed fields come first; `left_out` more did not fit."""
 
     rows = FieldChangeAnswer(many=True)
     left_out = serializers.IntegerField()
@@ -208,7 +208,7 @@ class FilesAnswer(serializers.Serializer[Any]):
 
 
 class ReachedDepartmentAnswer(serializers.Serializer[Any]):
-    """Whether a department may use the release, may use the live one, and what it asked lately."""
+    """A department's right to use the release and the live one, and its recent requests."""
 
     department = serializers.CharField()
     may_use = serializers.BooleanField()
@@ -217,7 +217,9 @@ class ReachedDepartmentAnswer(serializers.Serializer[Any]):
 
 
 class ReachAnswer(serializers.Serializer[Any]):
-    """Whom it reaches. `whole`: every department's requests of the last 30 days are counted."""
+    """Departments that it reaches. `whole`: every department's requests of the last 30 days are
+    counted.
+    """
 
     departments = ReachedDepartmentAnswer(many=True)
     whole = serializers.BooleanField()
@@ -227,7 +229,7 @@ class ReachAnswer(serializers.Serializer[Any]):
 
 
 class LiveAnswer(serializers.Serializer[Any]):
-    """What serves under the release's name now."""
+    """The deployment that serves under the release's name now."""
 
     deployment = serializers.IntegerField(source="pk")
     release = serializers.IntegerField(source="release_id")

@@ -1,4 +1,4 @@
-"""What approvals ask for, and when they end."""
+"""Conditions and end of an approval."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from registry.releases.conditions import conditions_words
 
 
 class ConditionsAnswer(serializers.Serializer[Any]):
-    """What an approval asks for, or what several ask for together. What is not asked for is empty
-    or null; no `departments` leaves all that the release names. `words` says the same to people.
+    """Conditions of one approval, or of several together. Conditions that are not set are empty or
+    null; without `departments` all that the release names may use it. `words` describes them to
+    people.
     """
 
     departments = serializers.SerializerMethodField()

@@ -88,7 +88,7 @@ class GroupAnswer(serializers.Serializer[Any]):
 
 
 class GroupMappingAnswer(serializers.Serializer[Any]):
-    """What being in a group means."""
+    """A role that members of a group get."""
 
     id = serializers.IntegerField()
     group = serializers.CharField()
@@ -178,7 +178,7 @@ class UsageAnswer(serializers.Serializer[Any]):
 
 
 class ActorAnswer(serializers.Serializer[Any]):
-    """Who did it, as the log wrote it down."""
+    """The actor, as recorded in the log."""
 
     kind = serializers.CharField(source="actor_kind")
     id = serializers.CharField(source="actor_id")
@@ -186,7 +186,7 @@ class ActorAnswer(serializers.Serializer[Any]):
 
 
 class SubjectAnswer(serializers.Serializer[Any]):
-    """What it was done to, as the log wrote it down."""
+    """The subject, as recorded in the log."""
 
     type = serializers.CharField(source="subject_type")
     id = serializers.CharField(source="subject_id")

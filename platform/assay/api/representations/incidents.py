@@ -12,7 +12,9 @@ from assay.api.representations.registry import VersionReference
 
 
 class IncidentAnswer(serializers.Serializer[Any]):
-    """What happened with some versions. `suspends`: nothing that it reaches may serve now."""
+    """An event that concerns some versions. `suspends`: no deployment that it reaches may serve
+    now.
+    """
 
     id = serializers.IntegerField()
     title = serializers.CharField()

@@ -52,7 +52,7 @@ class PolicyDocumentAnswer(serializers.Serializer[Any]):
 
 
 class CaseResultAnswer(serializers.Serializer[Any]):
-    """What came of one of a policy's own tests."""
+    """Result of one of a policy's own tests."""
 
     name = serializers.CharField()
     expected = serializers.CharField()
@@ -72,7 +72,7 @@ class ChangedRuleAnswer(serializers.Serializer[Any]):
 
 
 class PolicyDifferenceAnswer(serializers.Serializer[Any]):
-    """What policy `after` has and `before` has not, and the other way round."""
+    """Differences between policies `before` and `after`: added, removed, changed."""
 
     before = serializers.IntegerField()
     after = serializers.IntegerField()
@@ -138,7 +138,9 @@ class HolderAnswer(serializers.Serializer[Any]):
 
 
 class HoldersAnswer(serializers.Serializer[Any]):
-    """Who can: the first 500 of each kind, by name; how many there are, and how many were asked."""
+    """Principals who can: the first 500 of each kind, by name; their number, and the number
+    checked.
+    """
 
     people = HolderAnswer(many=True)
     keys = HolderAnswer(many=True)
@@ -161,7 +163,7 @@ class ConditionTraceAnswer(serializers.Serializer[Any]):
 
 
 class RuleTraceAnswer(serializers.Serializer[Any]):
-    """What became of one rule: `holds`, `fails`, `errs`, `other_actors` or `other_resources`."""
+    """Result of one rule: `holds`, `fails`, `errs`, `other_actors` or `other_resources`."""
 
     rule = serializers.CharField()
     effect = serializers.CharField()

@@ -1,4 +1,4 @@
-"""What a recall reaches, before and after."""
+"""Effect of a recall, before and after."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ReachedDeploymentAnswer(serializers.Serializer[Any]):
 
 
 class TrafficAnswer(serializers.Serializer[Any]):
-    """What one department asked of these versions in the last 30 days."""
+    """Requests of one department to these versions in the last 30 days."""
 
     department = serializers.CharField()
     requests = serializers.IntegerField()
@@ -67,7 +67,7 @@ class RecallRadiusAnswer(serializers.Serializer[Any]):
 
 
 class RecalledAnswer(serializers.Serializer[Any]):
-    """What a recall has ended: how many versions, releases and reviews."""
+    """Number of versions, releases and reviews that a recall has ended."""
 
     version = VersionReference()
     versions = serializers.IntegerField()

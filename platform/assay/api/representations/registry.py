@@ -144,7 +144,7 @@ class GateAnswer(serializers.Serializer[Any]):
 
 
 class GateResultAnswer(serializers.Serializer[Any]):
-    """Whether an evaluation met a gate, with the threshold as it stood."""
+    """Result of a gate for an evaluation, with the threshold at that time."""
 
     gate = serializers.IntegerField(source="gate_id")
     metric = serializers.CharField(source="gate.metric")
@@ -193,7 +193,7 @@ class NodeAnswer(serializers.Serializer[Any]):
 
 
 class LineageAnswer(serializers.Serializer[Any]):
-    """What a version stands on, and what stands on it; an edge is {from, to}, by node id."""
+    """Bases of a version, and versions based on it; an edge is {from, to}, by node ID."""
 
     nodes = NodeAnswer(many=True)
     edges = serializers.ListField(child=serializers.DictField(child=serializers.CharField()))

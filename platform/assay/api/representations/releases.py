@@ -179,7 +179,9 @@ class ReleaseDetail(ReleaseAnswer):
 
 
 class DossierAnswer(serializers.Serializer[Any]):
-    """What reviewers decide on. `digest` is the SHA-256 of `dossier` in canonical JSON."""
+    """The dossier that reviewers decide on. `digest` is the SHA-256 of `dossier` in
+    canonical JSON.
+    """
 
     digest = serializers.CharField()
     dossier = serializers.JSONField()

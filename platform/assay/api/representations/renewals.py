@@ -1,4 +1,4 @@
-"""What submitting a release again would make."""
+"""Preview of submitting a release again."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class DossierChangeAnswer(serializers.Serializer[Any]):
 
 
 class RenewalAnswer(serializers.Serializer[Any]):
-    """What submitting it again, unchanged, would carry over. `obstacle` says why it cannot be done
-    now, or not unchanged; an empty sentence means that it can."""
+    """Items carried over if it were submitted again, unchanged. `obstacle` is the reason why that
+    is impossible now; an empty sentence means that it is possible.
+    """
 
     release = serializers.IntegerField(source="release.pk")
     obstacle = serializers.CharField(allow_blank=True)

@@ -1,4 +1,4 @@
-"""What served a department, who approved it, on what evidence."""
+"""Deployments that served a department, their approvers, and the evidence."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ class MeasuredAnswer(serializers.Serializer[Any]):
 
 
 class ApprovalAnswer(serializers.Serializer[Any]):
-    """Who approved it, and on what. `events` are those of the decision; a proof shows to anybody
-    that one is in the log."""
+    """Approvers, and the basis of the approval. `events` are those of the decision; a proof shows
+    anyone that an event is in the log.
+    """
 
     review = ApprovingReview(allow_null=True)
     votes = VoteAnswer(many=True)
@@ -98,7 +99,7 @@ class ApprovalAnswer(serializers.Serializer[Any]):
 
 
 class HourAnswer(serializers.Serializer[Any]):
-    """What the department sent to it in that hour, by the ledger."""
+    """Usage by the department in that hour, from the ledger."""
 
     since = serializers.DateTimeField()
     until = serializers.DateTimeField()
@@ -108,7 +109,7 @@ class HourAnswer(serializers.Serializer[Any]):
 
 
 class ReleasedAnswer(ValidityAnswer):
-    """What the approval allowed, and until when. `state` is the present one."""
+    """Scope and end of the approval. `state` is the present one."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()

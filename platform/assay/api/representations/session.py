@@ -1,4 +1,4 @@
-"""Where somebody is signed in."""
+"""Sessions of a person."""
 
 from __future__ import annotations
 

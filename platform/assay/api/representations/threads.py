@@ -19,9 +19,10 @@ class AnchorAnswer(serializers.Serializer[Any]):
 
 
 class ThreadEntryAnswer(serializers.Serializer[Any]):
-    """What somebody said in a thread, or that they resolved or reopened it, on which dossier.
-    `text` has `@person-12` where it mentions one of `mentions`; `decision` is the one that it was
-    submitted with."""
+    """A comment in a thread, or its resolving or reopening, with the dossier it was made on. `text`
+    has `@person-12` where it mentions one of `mentions`; `decision` is the one that it was
+    submitted with.
+    """
 
     id = serializers.IntegerField()
     said = serializers.CharField()

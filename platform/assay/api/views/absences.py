@@ -16,7 +16,7 @@ from governance.reviews.absences.services import absence_end, absence_set
 
 
 class AbsenceBody(StrictSerializer):
-    """Who stands in, for what, and how long. `person` is the caller unless told."""
+    """Deputy, speciality and dates of an absence. `person` defaults to the caller."""
 
     deputy = Identifier()
     speciality = Choice(choices=Speciality.choices)

@@ -34,7 +34,7 @@ CHUNK_BYTES = 64 * 1024
 
 
 class AuditExportAsk(StrictSerializer):
-    """What to export: the filters of the list of events, and how. `csv` is a zip."""
+    """Events to export: the filters of the list of events, and the format. `csv` is a zip."""
 
     filter = AuditQuery(required=False)
     format = Choice(choices=ExportFormat.choices)

@@ -38,7 +38,7 @@ class AuditFilterNew(StrictSerializer):
 
 
 class AuditFilterPatch(StrictSerializer):
-    """What changes; the rest stays."""
+    """Fields to change; the others stay."""
 
     name = Line(max_length=NAME_MAX, required=False)
     parameters = Parameters()

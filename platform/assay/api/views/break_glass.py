@@ -134,7 +134,7 @@ class BreakGlassEndView(Endpoint):
 
 
 class AfterReviewBody(StrictSerializer):
-    """Whether it was justified, and what follows from it."""
+    """Verdict of the review, and the follow-up."""
 
     verdict = Choice(choices=AfterVerdict.choices)
     lessons = Paragraphs(max_length=LESSONS_MAX)

@@ -78,7 +78,7 @@ class GatesView(Endpoint):
 
 
 class FineTuneBody(StrictSerializer):
-    """What to adapt, how, and on which data; `hyperparameters` as the task's schema says."""
+    """Base, recipe and data of a fine-tune; `hyperparameters` follow the task's schema."""
 
     model = Slug(max_length=80)
     base_version = Identifier()
@@ -113,7 +113,7 @@ class EvaluationQuery(StrictSerializer):
 
 
 class EvaluationBody(StrictSerializer):
-    """What to measure, on which data."""
+    """Version and data of an evaluation."""
 
     version = Identifier()
     dataset_version = Identifier()

@@ -58,7 +58,7 @@ class IncidentQuery(StrictSerializer):
 
 
 class IncidentBody(StrictSerializer):
-    """What happened, how bad it is, and with which versions."""
+    """Description, severity and versions of an incident."""
 
     title = Line(max_length=TITLE_MAX)
     happened = Paragraphs(max_length=HAPPENED_MAX)
@@ -125,14 +125,14 @@ class IncidentNotesView(Endpoint):
 
 
 class IncidentStateBody(StrictSerializer):
-    """Where to, and why."""
+    """New state, and the reason."""
 
     state = Choice(choices=IncidentState.choices)
     text = Paragraphs(max_length=TEXT_MAX)
 
 
 class IncidentStateView(Endpoint):
-    """Where an incident stands."""
+    """State of an incident."""
 
     @operation(
         "Incidents",
@@ -177,7 +177,7 @@ class IncidentVersionBody(StrictSerializer):
 
 
 class IncidentVersionsView(Endpoint):
-    """What an incident is about."""
+    """Versions of an incident."""
 
     @operation(
         "Incidents",

@@ -49,7 +49,7 @@ class JobView(Endpoint):
 
 
 class JobEventsQuery(StrictSerializer):
-    """Where to go on from."""
+    """Position to continue from."""
 
     after = serializers.IntegerField(min_value=0, max_value=MAX_IDENTIFIER, required=False)
     limit = serializers.IntegerField(min_value=1, max_value=1000, required=False)

@@ -57,7 +57,7 @@ DEFAULT_SCOPES = [str(Action.DEPLOYMENT_INVOKE), str(Action.DEPLOYMENT_VIEW)]
 
 
 class _Details(StrictSerializer):
-    """What narrows a key, and who answers for it (a person's id)."""
+    """Restrictions of a key, and its owner (a person's ID)."""
 
     owner = Identifier(required=False)
     purpose = Line(max_length=PURPOSE_MAX, required=False, allow_blank=True)
@@ -86,7 +86,7 @@ class KeyBody(_Details):
 
 
 class KeyChangeBody(_Details):
-    """What to change; the rest stays."""
+    """Fields to change; the others stay."""
 
     name = Line(max_length=NAME_MAX, required=False)
 

@@ -29,7 +29,7 @@ from registry.versions.services import model_create
 
 
 class TasksView(Endpoint):
-    """What models may do here."""
+    """Tasks of models on this installation."""
 
     @operation("Models", "The catalog of tasks", answer=TaskAnswer(many=True))
     def get(self, request: Request) -> Response:

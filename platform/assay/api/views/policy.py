@@ -94,7 +94,9 @@ class DraftBody(StrictSerializer):
 
 
 class DraftChange(DraftBody):
-    """What is to change; the rest stays. With `content_digest`, only if it still has that one."""
+    """Fields to change; the others stay. With `content_digest`, only while the draft has that
+    digest.
+    """
 
     content_digest = serializers.RegexField("^[0-9a-f]{64}$", required=False)
 

@@ -72,7 +72,7 @@ class PrincipalBody(StrictSerializer):
 
 
 class WhoCanBody(StrictSerializer):
-    """What one would like to do, to what, in which circumstances, under which policy."""
+    """Action, resource, context and policy of a question."""
 
     action = Choice(choices=ACTIONS)
     resource = ResourceBody()
@@ -108,7 +108,7 @@ class PolicyExplainView(Endpoint):
 
 
 class PolicyWhoCanView(Endpoint):
-    """Who?"""
+    """Principals who can do something."""
 
     @operation(
         TAG,
@@ -143,7 +143,7 @@ class PolicyExplainEventView(Endpoint):
 
 
 def asked_resource(actor: Principal, given: dict[str, Any]) -> Resource:
-    """What is asked about: looked up, or as described."""
+    """Return the resource of the question: looked up, or as described."""
     described = {name: value for name, value in given.items() if name != "reference"}
     if "reference" not in given:
         return _described(CaseResource, described, "resource").resource()
@@ -156,7 +156,7 @@ def asked_resource(actor: Principal, given: dict[str, Any]) -> Resource:
 
 
 def asked_principal(actor: Principal, given: dict[str, Any]) -> Principal:
-    """Who is asked about: looked up, or as described."""
+    """Return the principal of the question: looked up, or as described."""
     if not given.keys() & {"person", "key"}:
         return _described(CasePrincipal, given, "principal").principal()
     if len(given) > 1:

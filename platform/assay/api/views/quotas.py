@@ -166,9 +166,8 @@ class AlertsView(Endpoint):
 
 
 class PriceBody(StrictSerializer):
-    """What a deployment charges; null is for every other deployment, and for jobs. What is left out
-    costs nothing; `remove` takes the price away. `units` maps units of use other than tokens to
-    their price.
+    """Price of a deployment; null is for every other deployment, and for jobs. Missing prices are
+    zero; `remove` deletes the price. `units` maps units of use other than tokens to their price.
     """
 
     deployment = Slug(max_length=NAME_MAX, allow_null=True)
@@ -182,7 +181,7 @@ class PriceBody(StrictSerializer):
 
 
 class PricesView(Endpoint):
-    """What use costs."""
+    """Prices of usage."""
 
     @operation("Quotas", "List prices", answer=PriceAnswer(many=True))
     def get(self, request: Request) -> Response:

@@ -175,7 +175,7 @@ class ReleaseView(Endpoint):
 
 
 class DossierView(Endpoint):
-    """What reviewers decide on."""
+    """The dossier that reviewers decide on."""
 
     @operation("Releases", "The frozen dossier of a release", answer=DossierAnswer)
     def get(self, request: Request, release_id: int) -> Response:
@@ -221,7 +221,7 @@ class EvidenceView(Endpoint):
 
 
 class ConditionsBody(StrictSerializer):
-    """What an approval asks for: for whom, until when, how often, and what people must keep."""
+    """Conditions of an approval: departments, end, request rate, and obligations."""
 
     departments = Several(
         child=Slug(max_length=40), max_length=MAX_DEPARTMENTS, required=False, min_length=1
@@ -299,7 +299,7 @@ class AnswersView(Endpoint):
 
 
 class AttestBody(StrictSerializer):
-    """What was looked at, in one's own words."""
+    """Description of what was checked, in the reviewer's words."""
 
     note = Paragraphs(max_length=500)
 

@@ -18,7 +18,7 @@ from registry.releases.renewal import release_renew, renewal_preview
 
 
 class RenewalBody(StrictSerializer):
-    """What is to be said otherwise than in the release that is submitted again."""
+    """Fields that differ from the release that is submitted again."""
 
     departments = Several(
         child=Slug(max_length=40), min_length=1, max_length=MAX_DEPARTMENTS, required=False

@@ -161,7 +161,7 @@ class GroupMappingBody(RoleBody):
 
 
 class GroupMappingsView(Endpoint):
-    """What being in a group means."""
+    """Roles that members of groups get."""
 
     @operation("People", "List group mappings", answer=GroupMappingAnswer, paged=True)
     def get(self, request: Request) -> Response:

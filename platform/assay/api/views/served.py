@@ -1,4 +1,4 @@
-"""What served a department at a moment, who approved it, on what evidence."""
+"""Deployments that served a department at a moment, their approvers, and the evidence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.deployments.served_evidence import Served, served_answers
 
 
 class ServedQuery(StrictSerializer):
-    """Whom it served, and when: at a moment (now unless told) or in a span."""
+    """Department, and time: a moment (default now) or a span."""
 
     department = Slug(max_length=40)
     at = Moment(required=False)
@@ -26,7 +26,7 @@ class ServedQuery(StrictSerializer):
 
 
 class ServedView(Endpoint):
-    """What served."""
+    """Deployments that served."""
 
     @operation(
         "Deployments",

@@ -39,7 +39,7 @@ class AnchorBody(StrictSerializer):
 
 
 class ThreadBody(StrictSerializer):
-    """What is to be said, and where. Left out, `blocking` is true for reviewers."""
+    """Text and place of a new thread. `blocking` defaults to true for reviewers."""
 
     text = Paragraphs(max_length=TEXT_MAX)
     anchor = AnchorBody(required=False)
@@ -53,14 +53,14 @@ class CommentDraftBody(ThreadBody):
 
 
 class CommentDraftPatch(StrictSerializer):
-    """What changes."""
+    """Fields to change."""
 
     text = Paragraphs(max_length=TEXT_MAX, required=False)
     blocking = Truth(required=False)
 
 
 class ThreadReplyBody(StrictSerializer):
-    """What is to be said."""
+    """Text of the reply."""
 
     text = Paragraphs(max_length=TEXT_MAX)
 
@@ -84,7 +84,7 @@ def placed(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class ThreadEndpoint(Endpoint):
-    """What the views of threads share."""
+    """Common part of the views of threads."""
 
     def review(self, release_id: int) -> Review:
         return release_review_get(actor=self.actor, release_id=release_id)

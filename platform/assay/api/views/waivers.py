@@ -92,7 +92,7 @@ class WaiverEndBody(StrictSerializer):
 
 
 class WaiverWithdrawView(Endpoint):
-    """What one asked for is taken back."""
+    """Withdraw a waiver request."""
 
     @operation(
         "Releases",

@@ -1,1 +1,1 @@
-"""What each part of the review page shows: one module for each, one template in `reviews/`."""
+"""Data of each part of the review page: one module for each, one template in `reviews/`."""

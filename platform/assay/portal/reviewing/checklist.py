@@ -38,7 +38,7 @@ class Shown:
 
     @property
     def in_force(self) -> bool:
-        """Whether a waiver excuses the item at this moment."""
+        """True while a waiver excuses the item."""
         waiver = self.waiver
         return (
             waiver is not None

@@ -19,7 +19,7 @@ Typed = dict[str, list[str]]
 
 
 def conditions(page: Page) -> dict[str, Any]:
-    """What has been asked for in this round, what holds of it together, and what was typed."""
+    """Return the conditions of this round, their combination, and the typed form."""
     typed = typed_conditions(page.screen.request)
     said = asked(page.review)
     return {
@@ -39,7 +39,7 @@ def _agreed(page: Page) -> list[str]:
 
 
 def typed_conditions(request: HttpRequest) -> Typed:
-    """What was typed into the form, within bounds."""
+    """Return the typed form, within bounds."""
     names = [name for name in request.POST if name.startswith(PREFIX) and len(name) <= 80]
     return {
         name: [value[:LENGTH_MAX] for value in request.POST.getlist(name)[:VALUES_MAX]]

@@ -1,4 +1,4 @@
-"""What was said, in order; the department's answer; and the events behind it."""
+"""Comments and decisions in order; the department's answer; and the events behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer may say anew of the dossier."""
+"""Parts of the dossier that an answer may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of the review page are given."""
+"""Input of the parts of the review page."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Page:
 
     @property
     def is_open(self) -> bool:
-        """Whether anything can still be said in it."""
+        """True while it accepts comments."""
         return self.review.state in OPEN
 
     @property
     def had_a_part(self) -> bool:
-        """Whether the person submitted or made what is under review."""
+        """True when the person submitted or made the object under review."""
         person = self.actor.person_id
         return person == self.review.opened_by_id or person in self.review.excluded_people
 
@@ -45,5 +45,5 @@ class Page:
         return review_standing(self.review)
 
     def may(self, action: Action, kind: str) -> bool:
-        """Whether the policy permits the person that in the review's department."""
+        """True when the policy permits the person that action in the review's department."""
         return may(self.actor, action, kind=kind, department=self.review.department.slug)

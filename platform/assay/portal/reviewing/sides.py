@@ -35,7 +35,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What of an evaluation stands side by side; `alone` counts prompts that only one was asked."""
+    """Two evaluations side by side; `alone` counts prompts that only one of them has."""
 
     pairs: list[Pair]
     alone: int

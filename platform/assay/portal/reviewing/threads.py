@@ -54,7 +54,7 @@ class Places:
         self.typed = typed_comment(page)
 
     def words(self, anchor: Anchor) -> str:
-        """What a place is called, also one that is gone."""
+        """Name of a place, also of one that is gone."""
         return self.known.get(anchor) or anchor.key or "The whole"
 
     def at(self, kind: str, key: object, label: str = "") -> Place | None:
@@ -73,7 +73,7 @@ class Places:
 
 
 def typed_comment(page: Page) -> Mapping[str, Any] | None:
-    """What was typed into a comment's form that is shown again."""
+    """Return the text typed into a comment's form, to show it again."""
     posted = page.screen.request.POST
     return posted if posted.get("do") in COMMENTING and "kind" in posted else None
 
@@ -84,7 +84,7 @@ def typed_at(typed: Mapping[str, Any]) -> Anchor:
 
 
 def threads(page: Page) -> dict[str, Any]:
-    """What was said and drafted, and who may say more. As many queries for many as for none."""
+    """Return threads, drafts and rights. The number of queries does not depend on their number."""
     voice = voice_of(page.actor, page.review)
     places = Places(page)
     found = list(threads_of(page.review))
@@ -119,7 +119,7 @@ def _complete(thread: Any, places: Places, obstacle: Exception | None) -> None:
 
 
 def _placed(said: Any, places: Places) -> None:
-    """Where it is, in words, and whether there is such a place still."""
+    """Set the place in words, and the mark that it still exists."""
     said.where = places.words(said.anchor)
     said.kind_words = AnchorKind(said.anchor_kind).label
     said.outdated = said.anchor not in places.known

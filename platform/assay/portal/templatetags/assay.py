@@ -265,7 +265,7 @@ def answer_words(value: object) -> str:
 
 @register.filter
 def field_title(name: str) -> str:
-    """What a field of a comparison is called; `library_torch` is the library's own name."""
+    """Return the title of a field of a comparison; `library_torch` is the library's own name."""
     library = name.removeprefix("library_")
     return library if library != name else RISK_TITLES.get(name) or sentence(name)
 
@@ -296,7 +296,7 @@ def conditions_words(stored: dict[str, Any]) -> list[str]:
 
 @register.filter
 def ends_soon(release: Any) -> bool:
-    """Whether its approval ends within a month."""
+    """True when its approval ends within a month."""
     return (
         release.state == "approved"
         and release.expires_at is not None
@@ -331,7 +331,9 @@ def subject_words(subject: str) -> str:
 
 @register.filter
 def subject(event: Any) -> str:
-    """What an audit event is about: its kind, its name, and its number where the name lacks it."""
+    """Describe the subject of an audit event: its kind, its name, and its number where the name
+    lacks it.
+    """
     kind, name = words(event.subject_type), event.subject_name
     said = name if name.startswith(f"{kind} ") else f"{kind} {name}".strip()
     return said if event.subject_id in said.split() else f"{said} ({event.subject_id})"
@@ -391,7 +393,7 @@ def about(amount: int, kind: str) -> str:
 
 @register.filter
 def exhausted(alerts: list[Any]) -> bool:
-    """Whether any budget of these alerts is used up."""
+    """True when any budget of these alerts is used up."""
     return any(alert.threshold >= 100 for alert in alerts)
 
 

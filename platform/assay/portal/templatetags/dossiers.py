@@ -45,5 +45,5 @@ def code_left(code: Mapping[str, Any]) -> int:
 
 @register.simple_tag
 def export_formats() -> list[tuple[str, Format]]:
-    """What a dossier is exported as."""
+    """Return the export formats of a dossier."""
     return list(FORMATS.items())

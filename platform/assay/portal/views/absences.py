@@ -27,7 +27,7 @@ class MomentInput(forms.DateTimeInput):
 
 
 class AbsenceForm(TablerForm):
-    """Who stands in for me, for what, and how long."""
+    """Deputy, speciality and dates of an absence."""
 
     speciality = forms.ChoiceField(label="You review for")
     deputy = SlugChoice(queryset=None, empty_label="Choose a reviewer")

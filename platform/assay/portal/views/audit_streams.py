@@ -1,4 +1,4 @@
-"""Where the audit log is streamed to, and how far each stream is."""
+"""Destinations of the audit log's streams, and their progress."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class BreakGlassPage(ActionScreen):
     def offered(
         self, glass: BreakGlass, state: BreakGlassState, doing: str, allowed: bool
     ) -> dict[str, str] | None:
-        """Whether it is offered; `blocked` says why it is shown and not possible."""
+        """Return the offer, or None; `blocked` is the reason when it is shown but impossible."""
         if glass.state != state or not allowed:
             return None
         why = separation(glass, self.actor.person_id, doing)

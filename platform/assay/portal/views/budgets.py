@@ -81,7 +81,7 @@ def key_choices(actor: Principal) -> list[tuple[str, str]]:
 
 
 def may_set(actor: Principal) -> bool:
-    """Whether the actor may limit the organisation and deployments, and set prices."""
+    """True when the actor may limit the organization and deployments, and set prices."""
     return may(actor, Action.QUOTA_SET, kind="quota")
 
 
@@ -161,7 +161,7 @@ class LimitNew(ActionScreen):
     template_name = "portal/budgets/limit.html"
 
     def subjects(self) -> list[tuple[str, Any]]:
-        """Whom the actor may limit, in groups."""
+        """Return the subjects that the actor may limit, in groups."""
         chosen: list[tuple[str, Any]] = []
         departments = departments_where(self.actor, Action.QUOTA_SET, kind="quota")
         named = [(f"department:{d.slug}", d.name) for d in departments[:OFFERED]]
@@ -264,7 +264,7 @@ class LimitPage(ActionScreen):
 
 
 class PriceSet(ActionScreen):
-    """What a deployment charges."""
+    """Set the price of a deployment."""
 
     template_name = "portal/budgets/price.html"
 

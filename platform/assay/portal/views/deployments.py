@@ -93,7 +93,7 @@ class DeploymentPage(ActionScreen):
         }
 
     def rollback(self, deployment: Deployment) -> list[RollbackChoice]:
-        """What it can go back to; nothing for whoever may not deploy."""
+        """Return the earlier deployments to roll back to; none for people who may not deploy."""
         department = deployment.department.slug
         if not may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department):
             return []

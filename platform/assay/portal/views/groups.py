@@ -25,7 +25,7 @@ from governance.policy.services import authorize
 
 
 class Groups(ActionScreen):
-    """What groups mean, and which of them are provisioned."""
+    """Roles from groups, and provisioned groups."""
 
     template_name = "portal/people/groups.html"
 

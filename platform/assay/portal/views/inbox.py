@@ -65,7 +65,7 @@ class Reviews(Screen):
         }
 
     def asked(self) -> Asked:
-        """What the address asks for; what is unknown narrows nothing."""
+        """Return the filter in the address; unknown parts filter nothing."""
         get = self.request.GET
 
         def among(name: str, known: Any) -> str:

@@ -136,7 +136,7 @@ class IncidentPage(ActionScreen):
         )  # fmt: skip
 
     def lift(self, incident: Incident, standing: Any) -> dict[str, Any] | None:
-        """Whether lifting is offered, and if it is shown and not possible, why."""
+        """Return the offer to lift, and the obstacle when it is shown but impossible."""
         if standing is None or not self.may(incident, Action.INCIDENT_LIFT):
             return None
         blocked = ""

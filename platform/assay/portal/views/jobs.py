@@ -74,7 +74,7 @@ class JobPage(Screen):
 
 
 def result_of(screen: Screen, job: Job) -> dict[str, Any]:
-    """What came out of the job, as far as this person may see it."""
+    """Return the result of the job, as far as this person may see it."""
     if job.kind == JobKind.EVALUATE:
         return {"evaluation": evaluations_visible_to(screen.actor).filter(job_id=job.pk).first()}
     if job.kind == JobKind.INTAKE:

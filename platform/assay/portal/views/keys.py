@@ -109,7 +109,7 @@ class KeyPage(ActionScreen):
         return key_get(actor=self.actor, key_id=self.kwargs["id"])
 
     def members(self, key: ApiKey) -> QuerySet[Person]:
-        """Who may answer for a key of its department, and who does."""
+        """Return possible and present owners of a key of its department."""
         member = Q(role_assignments__department=key.department, is_active=True)
         return Person.objects.filter(member | Q(owned_keys=key)).distinct()
 
@@ -133,7 +133,7 @@ class KeyChange(KeyPage):
     """Changes what may change while it lives."""
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        """What was typed is still there when it was refused."""
+        """Keep the typed values after a refusal."""
         given = super().context(**kwargs)
         if given["change_form"] is not None:
             given["change_form"] = self.change_form(given["key"], self.request.POST or None)

@@ -47,7 +47,7 @@ LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
 
 def running_jobs(actor: Principal) -> dict[str, Any]:
-    """What the live fragment shows."""
+    """Return the jobs of the live fragment."""
     return {"running": jobs_visible_to(actor).filter(state__in=LIVE).order_by("-created_at")[:6]}
 
 

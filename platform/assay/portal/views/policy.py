@@ -169,7 +169,7 @@ class PolicyPage(ActionScreen):
         return ""
 
     def part(self, tab: str, version: PolicyVersion) -> dict[str, Any]:
-        """What one tab needs."""
+        """Return the data of one tab."""
         if tab == "changes":
             return self.changes(version)
         if tab == "rehearsal":

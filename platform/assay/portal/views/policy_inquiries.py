@@ -37,7 +37,7 @@ def parted(explanation: Any) -> dict[str, Any]:
 
 
 def described_resource(actor: Principal, given: dict[str, Any]) -> Resource:
-    """What was asked about: looked up by its name, or as described.
+    """Return the resource of the question: looked up by its name, or as described.
 
     Raises:
         InvalidInput: it is both, or neither can be.
@@ -83,7 +83,7 @@ class Ask(Screen):
         return AskForm(data)
 
     def answer(self, given: dict[str, Any]) -> dict[str, Any]:
-        """What the template shows of the answer."""
+        """Return the answer for the template."""
         raise NotImplementedError
 
 
@@ -124,7 +124,7 @@ class Why(Ask):
         return {"said": found, "answer_part": parted(found)}
 
     def principal(self, given: dict[str, Any]) -> Principal:
-        """Who is asked about.
+        """Return the principal of the question.
 
         Raises:
             InvalidInput: nobody, or more than one.

@@ -48,7 +48,7 @@ WAITING = (ReviewPolicyState.DRAFT, ReviewPolicyState.PROPOSED)
 
 
 class ReviewPolicies(Screen):
-    """What each tier asks for, from the lowest to the highest; and what is about to change that."""
+    """Requirements of each tier, from the lowest to the highest, and pending changes."""
 
     template_name = "portal/review_policies/list.html"
 
@@ -107,7 +107,7 @@ class ReviewPolicyPage(ActionScreen):
         return ""
 
     def part(self, tab: str, policy: ReviewPolicy, active: ReviewPolicy | None) -> dict[str, Any]:
-        """What one tab needs."""
+        """Return the data of one tab."""
         if tab == "changes":
             before = self.before(policy, active)
             text = before.text if before else ""
@@ -127,7 +127,9 @@ class ReviewPolicyPage(ActionScreen):
         }
 
     def before(self, policy: ReviewPolicy, active: ReviewPolicy | None) -> ReviewPolicy | None:
-        """What it is compared with: what is in force, or what was when it was drafted."""
+        """Return the version to compare with: the one in force, or the one at the time
+        of drafting.
+        """
         if policy.state in WAITING:
             return active
         earlier = review_policies_visible_to(self.actor).filter(name=policy.name)

@@ -24,7 +24,7 @@ DRAFTED = "Added to your review. Nobody else sees it until you submit it with â€
 
 
 class ThreadScreen(ReviewPage):
-    """What the forms share."""
+    """Common part of the forms."""
 
     def back(self, review: Review, place: str) -> HttpResponse:
         """To where the form was."""

@@ -1,4 +1,4 @@
-"""What served a department at a moment, who approved it, on what evidence."""
+"""Deployments that served a department at a moment, their approvers, and the evidence."""
 
 from __future__ import annotations
 

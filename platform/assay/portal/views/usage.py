@@ -26,7 +26,7 @@ NAMELESS = {"deployment": "Jobs", "department": "Personal tokens", "key_public_i
 
 
 class Usage(Screen):
-    """What was used, by whom."""
+    """Usage, by caller."""
 
     template_name = "portal/usage.html"
 

@@ -42,7 +42,7 @@ def recall_of(actor: Principal, version: ModelVersion) -> ModelVersion | None:
 
 
 def may_report(actor: Principal, version: ModelVersion) -> bool:
-    """Whether the actor may report an incident of the version."""
+    """True when the actor may report an incident of the version."""
     found = reporting_resource(version)
     return may(
         actor,
