@@ -42,6 +42,10 @@ class Action(StrEnum):
     KEY_REVOKE = "key:revoke"
     KEY_ROTATE = "key:rotate"
     KEY_VIEW = "key:view"
+    KNOWLEDGE_CREATE = "knowledge:create"
+    KNOWLEDGE_RECALL = "knowledge:recall"
+    KNOWLEDGE_SEARCH = "knowledge:search"
+    KNOWLEDGE_VIEW = "knowledge:view"
     MODEL_CREATE = "model:create"
     MODEL_VIEW = "model:view"
     PERSON_CREATE = "person:create"
@@ -80,6 +84,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "dataset": Action.DATASET_VIEW,
         "department": Action.DEPARTMENT_VIEW,
         "deployment": Action.DEPLOYMENT_VIEW,
+        "document": Action.KNOWLEDGE_VIEW,
         "evaluation": Action.EVALUATION_VIEW,
         "feedback": Action.FEEDBACK_VIEW,
         "gate": Action.EVALUATION_VIEW,
@@ -87,6 +92,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "intake": Action.INTAKE_VIEW,
         "job": Action.JOB_VIEW,
         "key": Action.KEY_VIEW,
+        "knowledge": Action.KNOWLEDGE_VIEW,
         "model": Action.MODEL_VIEW,
         "person": Action.PERSON_VIEW,
         "policy": Action.POLICY_VIEW,

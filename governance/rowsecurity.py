@@ -33,6 +33,7 @@ ROLE = "assay_app"
 TABLES: dict[str, frozenset[str]] = {
     "dataset": frozenset({"dataset"}),
     "deployment": frozenset({"deployment", "release", "model", "dataset"}),
+    "document": frozenset({"knowledge"}),
     "evaluation": frozenset({"model", "dataset"}),
     "feedback": frozenset({"feedback"}),
     "gate": frozenset({"model", "dataset"}),
@@ -40,6 +41,7 @@ TABLES: dict[str, frozenset[str]] = {
     "intake": frozenset({"model"}),
     "job": frozenset({"job"}),
     "key": frozenset({"key"}),
+    "knowledge": frozenset({"knowledge"}),
     "model": frozenset({"model", "dataset"}),
     "quota": frozenset({"quota", "key"}),
     "release": frozenset({"release", "model", "dataset"}),
@@ -55,7 +57,7 @@ _STRUCTURAL = (
         "departments",
         Operator.SAME_DEPARTMENT,
         None,
-        frozenset({"deployment", "incident", "release"}),
+        frozenset({"deployment", "document", "incident", "knowledge", "release"}),
     ),
     ("owner", Operator.IS_SELF, None, frozenset({"key"})),
 )

@@ -10,6 +10,12 @@ from registry.incidents.models import (
     IncidentVersion,
 )
 from registry.intake.models import Intake
+from registry.knowledge.models import (
+    Document,
+    DocumentVersion,
+    KnowledgeBase,
+    KnowledgeIndex,
+)
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.uploads.models import Upload
@@ -19,6 +25,8 @@ __all__ = [
     "BreakGlass",
     "Dataset",
     "DatasetVersion",
+    "Document",
+    "DocumentVersion",
     "Evaluation",
     "Feedback",
     "Gate",
@@ -28,6 +36,8 @@ __all__ = [
     "IncidentSuspension",
     "IncidentVersion",
     "Intake",
+    "KnowledgeBase",
+    "KnowledgeIndex",
     "Model",
     "ModelVersion",
     "Release",

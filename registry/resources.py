@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from registry.datasets.models import Dataset, DatasetVersion
     from registry.evaluations.models import Evaluation
     from registry.intake.models import Intake
+    from registry.knowledge.models import DocumentVersion, KnowledgeBase
     from registry.releases.models import Release
     from registry.versions.models import Model, ModelVersion
 
@@ -69,6 +70,31 @@ def dataset_resource(dataset: Dataset) -> Resource:
     )
 
 
+def knowledge_resource(base: KnowledgeBase) -> Resource:
+    return Resource(
+        type="knowledge",
+        id=str(base.pk),
+        name=base.name,
+        department=base.department.slug,
+        attributes={"departments": [department.slug for department in base.departments.all()]},
+    )
+
+
+def document_resource(version: DocumentVersion) -> Resource:
+    """A version of a document, or one that is about to be made."""
+    base = version.document.base
+    return Resource(
+        type="document",
+        id=str(version.pk or ""),
+        name=str(version),
+        department=base.department.slug,
+        attributes={
+            "departments": [department.slug for department in base.departments.all()],
+            "classification": version.classification,
+        },
+    )
+
+
 def intake_resource(intake: Intake) -> Resource:
     return Resource(
         type="intake",
@@ -107,6 +133,14 @@ def dataset_subject(dataset: Dataset) -> Subject:
 
 def dataset_version_subject(version: DatasetVersion) -> Subject:
     return Subject(type="dataset_version", id=str(version.pk), name=str(version))
+
+
+def knowledge_subject(base: KnowledgeBase) -> Subject:
+    return Subject(type="knowledge", id=str(base.pk), name=base.name)
+
+
+def document_subject(version: DocumentVersion) -> Subject:
+    return Subject(type="document", id=str(version.pk), name=str(version))
 
 
 def evaluation_subject(evaluation: Evaluation) -> Subject:

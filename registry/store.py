@@ -62,6 +62,12 @@ def mask_preview_file(sha256: str, *, at: Path | None = None) -> Path:
     return file.with_name(f"{file.name}.mask.png")
 
 
+def document_file(sha256: str, *, at: Path | None = None) -> Path:
+    """The uploaded document, or the text taken out of one, with this SHA-256, whether it exists or
+    not."""
+    return (at or root()) / "documents" / _checked(sha256)[:2] / sha256
+
+
 def quarantine_folder(intake_id: int) -> Path:
     """Return the folder of one delivery. Never below the artifact root, which MLflow serves."""
     return Path(settings.DATA_DIR) / "quarantine" / str(intake_id)

@@ -202,6 +202,11 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "task": one("release__version__model__task"),
         "visibility": one("release__visibility"),
     },
+    "document": {
+        "classification": one("classification"),
+        "department": one("document__base__department__slug"),
+        "departments": several("document__base__departments__slug"),
+    },
     "evaluation": {"department": one("version__model__department__slug")},
     "feedback": {"department": one("department__slug"), "task": one("task")},
     "gate": {"department": one("model__department__slug")},
@@ -217,6 +222,10 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "department": one("department__slug"),
         "owner": one("person_id"),
         "responsible": one("owner_id"),
+    },
+    "knowledge": {
+        "department": one("department__slug"),
+        "departments": several("departments__slug"),
     },
     "model": {
         "department": one("department__slug"),

@@ -239,6 +239,7 @@ def _record(entry: UsageEntry) -> UsageRecord:
         streamed=entry.streamed,
         policy_version=entry.policy_version,
         rules=entry.rules,
+        sources=entry.sources,
     )
 
 
@@ -264,6 +265,12 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
             "total_ms": entry.total_ms,
             "device_ms": entry.device_ms,
             "cost_micro": entry.cost_micro,
+            **({"part_of": entry.part_of} if entry.part_of else {}),
+            **(
+                {"knowledge_base": entry.knowledge_base, "documents": entry.sources}
+                if entry.knowledge_base
+                else {}
+            ),
             **({"limit": entry.limit} if entry.limit else {}),
             **({"shadowed": entry.shadowed} if entry.shadowed else {}),
             "rules": entry.rules,
@@ -278,6 +285,8 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
 
 def _subject(entry: UsageEntry) -> Subject:
     """The deployment that was asked for; before it is known, the endpoint."""
+    if entry.action.startswith("knowledge:") and entry.knowledge_base:
+        return Subject("knowledge", entry.knowledge_base, entry.knowledge_base)
     if entry.deployment:
         return Subject("deployment", entry.deployment, entry.deployment)
     return Subject("endpoint", entry.endpoint, entry.endpoint)

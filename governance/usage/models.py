@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Cast
@@ -53,6 +55,8 @@ class UsageRecord(models.Model):
     streamed = models.BooleanField(default=False)
     policy_version = models.PositiveIntegerField(null=True)
     rules = models.JSONField(default=list)
+    # Ids of the document versions that were given to the model.
+    sources = ArrayField(models.BigIntegerField(), default=list, db_default=[])
 
     class Meta:
         ordering = ("-id",)
@@ -60,6 +64,7 @@ class UsageRecord(models.Model):
             models.Index(fields=("occurred_at",), name="usage_in_time"),
             models.Index(fields=("department", "-occurred_at"), name="usage_by_department"),
             models.Index(fields=("deployment", "-occurred_at"), name="usage_by_deployment"),
+            GinIndex(fields=("sources",), condition=~Q(sources=[]), name="usage_by_source"),
         )
         constraints = (
             models.CheckConstraint(

@@ -23,6 +23,7 @@ JOBS = "jobs/"
 # takes at most an hour of the device and 10,000 units of the currency, a job ten years.
 MOST_TOKENS, MOST_UNITS = 100_000_000, 1_000_000_000
 MOST_REQUEST_DEVICE_MS, MOST_REQUEST_MICRO = 3_600_000, 10_000 * 1_000_000
+MOST_SOURCES = 100
 MOST_JOB_DEVICE_MS, MOST_JOB_MICRO = 3660 * 86_400_000, 1_000_000_000 * 1_000_000
 
 
@@ -42,7 +43,9 @@ class UsageEntry:
     for; who only looks at the models ran nothing and is `ok` all the same. `units` is how much was
     used of `unit`, in which the deployment's task is metered: of tokens always the sum of the two
     kinds, and in another unit no tokens are recorded. An entry without them, from an older gateway,
-    is in tokens.
+    is in tokens. `sources` are the ids of the document versions of `knowledge_base` whose text the
+    model or the caller was given. `part_of` is the request that this one was made for, such as the
+    embedding of a question.
     """
 
     request_id: str
@@ -76,6 +79,9 @@ class UsageEntry:
     token: str = ""
     unit: Unit = Unit.TOKENS
     units: int = 0
+    knowledge_base: str = ""
+    sources: list[int] = field(default_factory=list)
+    part_of: str = ""
 
     def __post_init__(self) -> None:
         if self.unit == Unit.TOKENS:
@@ -124,6 +130,8 @@ class UsageEntry:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be from 0 to {most}")
+        if len(self.sources) > MOST_SOURCES:
+            raise ValueError(f"it names {len(self.sources)} sources")
         if self.unit != Unit.TOKENS and (self.prompt_tokens or self.completion_tokens):
             raise ValueError(f"it is metered in {self.unit} and has tokens")
 

@@ -554,6 +554,9 @@ UPLOAD_DIR = Path(env("ASSAY_UPLOAD_DIR", str(DATA_DIR.absolute().parent / "uplo
 FILE_UPLOAD_TEMP_DIR = str(UPLOAD_DIR) if WEB else None
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
+# Indexes and texts of knowledge bases that one gateway process keeps in memory.
+KNOWLEDGE_CACHE_BYTES = env_int("ASSAY_KNOWLEDGE_CACHE_BYTES", 512 * 1024**2)
+DOCUMENT_MAX_BYTES = env_int("ASSAY_DOCUMENT_MAX_BYTES", 32 * 1024**2)
 DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
 # Of one image or recording, in a request or in a dataset.
 MEDIA_LIMITS = MediaLimits(

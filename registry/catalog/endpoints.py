@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
+from registry.catalog.grounding import Grounding
 from registry.catalog.inputs import Inputs, NoOptions, Options
 from registry.catalog.requests import Body, invalid
 
@@ -87,6 +88,7 @@ class Plan:
 
     `tokens` and `units` are what to reserve: an estimate of the prompt and the limit of the answer,
     and the most that the request can cost in the task's unit. `units` 0 stands for `tokens`.
+    With `grounding`, it is the plan of the request without the passages that it asks for.
     """
 
     model: str
@@ -97,6 +99,7 @@ class Plan:
     units: int = 0
     options: Options = field(default_factory=NoOptions)
     stream: bool = False
+    grounding: Grounding | None = None
 
 
 @dataclass(frozen=True, slots=True)

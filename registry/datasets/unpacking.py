@@ -1,21 +1,17 @@
 """Archives, Parquet files and the media in them, read in a process of its own with bounds on time,
-memory and bytes: what a file makes a decoder do ends with that process. It has no environment of
-ours, so no address and no password of a store, and it writes to one folder.
+memory and bytes (`registry.bounded_process`). It writes to one folder.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
-import subprocess
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable
+from registry.bounded_process import bound_process, run_bounded
 from registry.datasets.archives import unpack_archive
 from registry.datasets.media_files import MediaFolder, write_mask_preview, write_preview
 from registry.datasets.parquet import unpack_parquet
@@ -24,10 +20,6 @@ from registry.media.limits import MediaLimits
 # The request's transaction is idle meanwhile, which PostgreSQL ends after 600 s.
 SECONDS = 480
 MEMORY_BYTES = 3 * 1024**3
-# Of one process of ours. Further uploads wait for so long, then they are asked to come again.
-AT_ONCE = 2
-WAIT_S = 30.0
-_slots = threading.BoundedSemaphore(AT_ONCE)
 
 
 def unpack(
@@ -75,66 +67,7 @@ def make_previews(images: list[Path], masks: list[Path]) -> None:
 
 
 def _run(request: dict[str, Any]) -> None:
-    if not _slots.acquire(timeout=WAIT_S):
-        raise Unavailable("Too many uploads are being read at this moment.", retry_after=30)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", "registry.datasets.unpacking"],
-            input=json.dumps({**request, "memory": MEMORY_BYTES}).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={
-                "LANG": "C.UTF-8",
-                "PATH": os.defpath,
-                # Threads of libraries reserve memory each, and count against the bound.
-                "OMP_NUM_THREADS": "1",
-                "OPENBLAS_NUM_THREADS": "1",
-                "ARROW_DEFAULT_MEMORY_POOL": "system",
-            },
-            timeout=SECONDS,
-            check=True,
-        )
-        error = json.loads(done.stdout)
-    except subprocess.TimeoutExpired as expired:
-        raise InvalidInput(
-            f"Reading the file took longer than {SECONDS} seconds.",
-            hint="Send fewer rows or files at a time.",
-        ) from expired
-    except (subprocess.CalledProcessError, ValueError) as broken:
-        raise InvalidInput(
-            "The file broke the process that reads it, or needed more than "
-            f"{MEMORY_BYTES / 1024**3:g} GiB of memory.",
-            hint="Check the file for damage, or send less at a time.",
-        ) from broken
-    finally:
-        _slots.release()
-    if error:
-        kind = TooLarge if error["status"] == TooLarge.status else InvalidInput
-        raise kind(
-            error["message"],
-            code=error["code"],
-            hint=error["hint"],
-            fields={"file": [error["message"]]},
-        )
-
-
-def main() -> None:
-    """Do what standard input asks; what was refused goes to standard output."""
-    given = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    error: dict[str, Any] | None = None
-    try:
-        _do(given)
-    except DomainError as refused:
-        error = {
-            "status": refused.status,
-            "code": refused.code,
-            "message": refused.message,
-            "hint": refused.hint,
-        }
-    json.dump(error, sys.stdout)
+    run_bounded("registry.datasets.unpacking", request, seconds=SECONDS, memory_bytes=MEMORY_BYTES)
 
 
 def _do(given: dict[str, Any]) -> None:
@@ -166,4 +99,4 @@ def _do(given: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    json.dump(bound_process(_do, json.load(sys.stdin)), sys.stdout)

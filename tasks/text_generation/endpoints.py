@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -16,9 +17,16 @@ from registry.catalog.generation import (
     SamplingOptions,
     Variables,
 )
+from registry.catalog.grounding import (
+    DEFAULT_PASSAGES,
+    MAX_PASSAGES,
+    Grounding,
+    Passage,
+)
 from registry.catalog.requests import (
     Body,
     Name,
+    RequestInvalid,
     Strict,
     Text,
     User,
@@ -29,6 +37,8 @@ from registry.catalog.requests import (
 
 DEFAULT_CHAT_TOKENS = 512
 DEFAULT_COMPLETION_TOKENS = 16
+# A longer question is searched for by its beginning.
+QUERY_CHARACTERS = 4_000
 
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
@@ -162,6 +172,9 @@ class ChatRequest(_Generation):
     service_tier: None = None
     verbosity: None = None
     web_search_options: None = None
+    # Assay's own: answer from the passages of a knowledge base, with citations.
+    knowledge_base: Name | None = None
+    max_passages: Annotated[int, Field(ge=1, le=MAX_PASSAGES)] | None = None
 
     @property
     def stated_limit(self) -> int | None:
@@ -190,6 +203,43 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/chat/completions. Raises RequestInvalid."""
     request = parse(ChatRequest, body.data)
     messages = [message.plain() for message in request.messages]
+    if request.knowledge_base is None:
+        if request.max_passages is not None:
+            raise RequestInvalid("max_passages goes with knowledge_base.", param="max_passages")
+        return _chat_plan(request, request_id, messages)
+    asked = [message.text for message in messages if message.role == "user"]
+    if not asked or not asked[-1].strip():
+        raise RequestInvalid(
+            "With knowledge_base, messages must hold a question of the role user.",
+            param="messages",
+        )
+
+    def plan_with(passages: Sequence[Passage]) -> Plan:
+        # Imported late: it builds on this module.
+        from tasks.text_generation.grounded import GroundedRenderer, grounded_messages
+
+        plan = _chat_plan(request, request_id, grounded_messages(messages, passages))
+        renderer = GroundedRenderer(
+            id=f"chatcmpl-{request_id[4:]}",
+            model=request.model,
+            created=int(time.time()),
+            chat=True,
+            include_usage=request.include_usage,
+            knowledge_base=request.knowledge_base or "",
+            passages=passages,
+        )
+        return replace(plan, renderer=renderer)
+
+    grounding = Grounding(
+        knowledge_base=request.knowledge_base,
+        query=asked[-1][:QUERY_CHARACTERS],
+        most=request.max_passages or DEFAULT_PASSAGES,
+        plan_with=plan_with,
+    )
+    return replace(_chat_plan(request, request_id, messages), grounding=grounding)
+
+
+def _chat_plan(request: ChatRequest, request_id: str, messages: list[ChatMessage]) -> Plan:
     prompt_tokens = estimate_tokens([message.text for message in messages])
     return Plan(
         model=request.model,

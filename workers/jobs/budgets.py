@@ -11,7 +11,7 @@ from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
 
 # Checking a delivery is the platform's own care, and costs nobody anything.
-CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE})
+CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
 OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD})
 
 

@@ -220,11 +220,19 @@ def _register_evaluation(job: Job) -> str:
     return ""
 
 
+def _register_index(job: Job) -> str:
+    # Imported late: it requests jobs too, whose services import this module.
+    from workers.jobs.knowledge import index_register
+
+    return index_register(job)
+
+
 _REGISTER = {
     JobKind.INTAKE: _register_intake,
     JobKind.FINE_TUNE: _register_version,
     JobKind.EVALUATE: _register_evaluation,
     JobKind.PROMPT: _register_prompt,
+    JobKind.INDEX: _register_index,
 }
 
 

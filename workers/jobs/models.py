@@ -17,6 +17,7 @@ class JobKind(models.TextChoices):
     FINE_TUNE = "fine_tune", "fine-tune"
     EVALUATE = "evaluate"
     PROMPT = "prompt"
+    INDEX = "index"
 
 
 class JobState(models.TextChoices):

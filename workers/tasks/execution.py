@@ -62,19 +62,22 @@ def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     return {**run(claim, progress), "fence": claim.fence, "attempt": claim.attempt}
 
 
-def _use_all_cores() -> None:
+def use_all_cores() -> None:
+    """Let torch use every core."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
 
 
-def _output(claim: Claim) -> Path:
+def output_of(claim: Claim) -> Path:
+    """Make the folder of what this attempt delivers."""
     folder = workspace.output_folder(claim.job_id, claim.fence)
     folder.mkdir(parents=True)
     return folder
 
 
-def _version_copy(claim: Claim, version: ModelVersion, name: str) -> Path:
+def version_copy(claim: Claim, version: ModelVersion, name: str) -> Path:
+    """Return a verified private copy of a version's files."""
     manifest = Manifest.from_json(version.manifest)
     if manifest.digest != version.digest:
         raise BadMaterial(f"The manifest of {version} does not have the digest {version.digest}.")
@@ -134,7 +137,7 @@ def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     if failed := [finding for finding in findings if not finding["passed"]]:
         return {"rejected": failed[0]["detail"], "findings": findings}
     progress.enter("converting")
-    output = _output(claim)
+    output = output_of(claim)
     convert: Callable[..., dict[str, Any]] = load_name("workers.trainers.convert:convert")
     task = get_task(claim.spec["task"])
     converted = convert(folder, output, task.architectures, progress, components=task.components)
@@ -181,9 +184,9 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     request = TrainingRequest(
         task=task.name,
         method=spec["method"],
-        base=_version_copy(claim, base, "base"),
+        base=version_copy(claim, base, "base"),
         train_file=_data_copy(claim, data),
-        output=_output(claim),
+        output=output_of(claim),
         checkpoints=workspace.checkpoints_folder(claim.job_id),
         hyperparameters=spec["hyperparameters"],
         resume_from=checkpoint_to_resume(claim, progress),
@@ -191,7 +194,7 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     )
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     progress.enter("training")
-    _use_all_cores()
+    use_all_cores()
     train: Callable[..., TrainingResult] = load_name(recipe.train)
     result = train(request, progress)
     progress.enter("hashing")
@@ -257,8 +260,8 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     )
     request = EvaluationRequest(
         plan=evaluation_plan(task),
-        version=_version_copy(claim, below, "version"),
-        base=_version_copy(claim, base, "base") if base is not None else None,
+        version=version_copy(claim, below, "version"),
+        base=version_copy(claim, base, "base") if base is not None else None,
         data_file=_data_copy(claim, data),
         train_file=_data_copy(claim, trained_on, "training data") if trained_on else None,
         media=_media_copy(claim, task, data, *([trained_on] if trained_on else [])),
@@ -283,7 +286,7 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
 def _prompt(claim: Claim, version: ModelVersion) -> PromptDocument:
     """Return the verified document of a prompt version. Raises BadMaterial."""
     try:
-        file = _version_copy(claim, version, "prompt") / PROMPT_FILE
+        file = version_copy(claim, version, "prompt") / PROMPT_FILE
         return PromptDocument.read(file.read_bytes())
     except InvalidInput as error:
         raise BadMaterial(f"{version} cannot be used: {error.message}") from error
@@ -301,11 +304,16 @@ def _judge(claim: Claim) -> Judge | None:
     return Judge(
         name=str(version),
         digest=version.digest,
-        folder=_version_copy(claim, version, "judge"),
+        folder=version_copy(claim, version, "judge"),
         engine=task.engine,
         runner=task.runner,
         architectures=task.architectures,
     )
+
+
+def _index(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
+    build: Callable[..., dict[str, Any]] = load_name("workers.tasks.indexing:build_index")
+    return build(claim, progress)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
@@ -321,4 +329,5 @@ _RUNS: dict[JobKind, Callable[[Claim, LeasedProgress], dict[str, Any]]] = {
     JobKind.INTAKE: _intake,
     JobKind.FINE_TUNE: _fine_tune,
     JobKind.EVALUATE: _evaluate,
+    JobKind.INDEX: _index,
 }

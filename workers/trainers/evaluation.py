@@ -178,30 +178,38 @@ def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> 
             ) from error
 
 
+def ask(model: Judge, asked: Sequence[tuple[Inputs, Options]], progress: Progress) -> list[Outcome]:
+    """Answer requests with a model that is loaded for this call alone.
+
+    Raises:
+        BadMaterial: it cannot be loaded, or refuses a request.
+        Cancelled: `progress` said so.
+    """
+    try:
+        engine: Engine = load_name(model.engine)(
+            model.folder,
+            architectures=model.architectures,
+            runner=model.runner,
+            threads=os.cpu_count() or 1,
+        )
+    except UnsupportedModel as error:
+        raise BadMaterial(f"{model.name} cannot be used. {error}") from error
+    try:
+        run = _Run(engine, progress, total=len(asked))
+        found = run.answer(asked, None)
+    finally:
+        engine.close()
+    if run.refusal:
+        raise BadMaterial(f"{model.name} refused a request. {run.refusal}")
+    return [_answered(each) for each in found]
+
+
 def _judge(judge: Judge, progress: Progress) -> Asked:
-    """Return a function that answers requests with the judge; it is loaded for each call alone."""
-
-    def ask(asked: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
+    def judged(asked: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
         progress.log(f"{judge.name} judges {len(asked)} answers.")
-        try:
-            engine: Engine = load_name(judge.engine)(
-                judge.folder,
-                architectures=judge.architectures,
-                runner=judge.runner,
-                threads=os.cpu_count() or 1,
-            )
-        except UnsupportedModel as error:
-            raise BadMaterial(f"{judge.name} cannot judge. {error}") from error
-        try:
-            run = _Run(engine, progress, total=len(asked))
-            found = run.answer(asked, None)
-        finally:
-            engine.close()
-        if run.refusal:
-            raise BadMaterial(f"{judge.name} refused an answer. {run.refusal}")
-        return [_answered(each) for each in found]
+        return ask(judge, asked, progress)
 
-    return ask
+    return judged
 
 
 def _with_media(row: dict[str, Any], columns: Sequence[str], folder: Path | None) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A model of another task that reads answers: its verified files, and how it is served.
+    """A model of another task that reads answers, or embeds texts: its verified files, and how it
+    is served.
 
     `name` and `digest` are those of its version.
     """

@@ -149,6 +149,8 @@ _REGISTRY = {
     "registry_datasetversion": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_datasetversion_feedback": Grant(web=ADD, controller=READ),
     "registry_feedback": Grant(web=KEEP, controller=READ),
+    "registry_document": Grant(web=ALL, controller=READ, worker=READ),
+    "registry_documentversion": Grant(web=ALL, controller=READ, worker=READ),
     "registry_evaluation": Grant(web=READ, controller=ADD, worker=READ),
     "registry_gate": Grant(web=KEEP, controller=READ),
     "registry_gateresult": Grant(web=READ, controller=ADD),
@@ -157,6 +159,11 @@ _REGISTRY = {
     "registry_incidentnote": Grant(web=ADD, controller=READ),
     "registry_incidentsuspension": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_incidentversion": Grant(web=ADD, controller=READ, worker=READ),
+    "registry_knowledgebase": Grant(
+        web=KEEP, controller="SELECT, UPDATE (index_id, revision)", worker=READ
+    ),
+    "registry_knowledgebase_departments": Grant(web=ALL, controller=READ, worker=READ),
+    "registry_knowledgeindex": Grant(web=READ, controller=ADD, worker=READ),
     "registry_upload": Grant(web=ALL, controller="SELECT, UPDATE, DELETE"),
     "registry_intake": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),

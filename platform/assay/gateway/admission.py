@@ -42,12 +42,17 @@ class Admitted:
 @dataclass(frozen=True, slots=True)
 class Application:
     """A request: its caller, circumstances and deployment. `session` is the
-    digest of the browser session that it comes from."""
+    digest of the browser session that it comes from. `named`: the caller named the deployment; the
+    one that embeds a question for a knowledge base is named by that base, and a key's list of
+    deployments does not concern it. `sources` are the document versions that it is answered from.
+    """
 
     token: ParsedToken
     circumstances: Circumstances
     model: str
     session: bytes = b""
+    named: bool = True
+    sources: frozenset[int] = frozenset()
 
     @property
     def client_address(self) -> str:
@@ -66,7 +71,8 @@ class Application:
         key = self.authenticate(snapshot)
         found = find_deployment(snapshot, key, self.model, self.circumstances)
         deployment, decision, context = found
-        if key.allowed_deployments and deployment.name not in key.allowed_deployments:
+        narrowed = self.named and key.allowed_deployments
+        if narrowed and deployment.name not in key.allowed_deployments:
             raise Refused(
                 f"{key.title} is limited to {', '.join(sorted(key.allowed_deployments))}; "
                 f"it may not use {deployment.name}.",
@@ -96,6 +102,12 @@ class Ticket:
         A deployment that was stopped or replaced lets go of its requests by itself; of one that a
         recall has stopped, nothing may run any more.
         """
+        if gone := self.application.sources & snapshot.recalled_documents.keys():
+            return NotPermitted(
+                f"{snapshot.recalled_documents[min(gone)]} was recalled while it was being used.",
+                code="document_recalled",
+                hint="Ask again; the document is no longer used.",
+            )
         now = snapshot.deployments.get(self.application.model)
         try:
             if now is None or now.id != self.deployment_id:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from django.conf import settings
 
+from assay.gateway import vector_stores
 from assay.gateway.access import (
     Circumstances,
     ModelUnknown,
@@ -55,6 +56,7 @@ from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
 from assay.gateway.prompts import with_prompt
 from assay.gateway.quotas import QuotaStopped
+from assay.gateway.retrieval import Asker, ground
 from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry
 from governance.errors import DomainError, Unavailable
@@ -131,6 +133,8 @@ class Gateway:
 def _label(path: str) -> str:
     if path in (_MODELS, FEEDBACK):
         return path
+    if stores := vector_stores.label(path):
+        return stores
     route, name = find_route(path)
     if route is not None:
         return f"{route.path}/{{model}}" if name else path
@@ -145,13 +149,19 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     if route is None:
         viewed = Action.FEEDBACK_CREATE if path == FEEDBACK else Action.DEPLOYMENT_VIEW
         call.action = viewed.value
+    stores = vector_stores.label(path)
+    if stores:
+        search = stores.endswith("/search")
+        call.action = (Action.KNOWLEDGE_SEARCH if search else Action.KNOWLEDGE_VIEW).value
     if route is None and call.endpoint == "other":
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
-            hint=f"There are {_MODELS}, {FEEDBACK}, {', '.join(routes())}.",
+            hint=f"There are {_MODELS}, {FEEDBACK}, {vector_stores.PATH}, {', '.join(routes())}.",
         )
+    if stores:
+        vector_stores.check_method(stores, method)
     allowed = "GET" if route is None and path != FEEDBACK else "POST"
-    if method != allowed:
+    if not stores and method != allowed:
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
     token = presented_token(header(scope, b"authorization"))
     snapshot = await runtime.refresher.knowing(token.public_id)
@@ -165,6 +175,10 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
         return
     if path == FEEDBACK:
         await _take_feedback(runtime, call, call.key, scope, receive, send)
+        return
+    if stores:
+        asker = Asker(token, session, circumstances)
+        await vector_stores.answer(runtime, call, snapshot, call.key, asker, scope, receive, send)
         return
     visible = visible_deployments(snapshot, call.key, circumstances)
     if path == _MODELS:
@@ -249,6 +263,10 @@ async def _run(
             code="wrong_endpoint",
         )
     require_ready(call.deployment)
+    if plan.grounding is not None:
+        plan, application, admitted = await ground(runtime, call, plan, application)
+        call.deployment = admitted.deployment
+        call.decision, call.context = admitted.decision, admitted.context
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so no request is let through.", retry_after=2)
     await Execution(runtime, call, plan, application, admitted, media).run(receive, send)

@@ -28,7 +28,8 @@ class Call:
     """One request. Filled in as it is understood; `recorded` once the ledger has its entry,
     `responding` once the answer has begun. `limit` stopped it, `shadowed` would have.
     `context` is what the decision knew of the moment and the place. `policy` is the number of the
-    policy in force; of one that decided, `decision` says it.
+    policy in force; of one that decided, `decision` says it. `sources` are the document versions of
+    `knowledge_base` that were given, `searched` the decision that let them be searched.
     """
 
     endpoint: str
@@ -49,6 +50,10 @@ class Call:
     context: Mapping[str, Any] = field(default_factory=dict)
     action: str = Action.DEPLOYMENT_INVOKE.value
     policy: int | None = None
+    knowledge_base: str = ""
+    sources: tuple[int, ...] = ()
+    searched: Authorization | None = None
+    part_of: str = ""
 
     @property
     def unit(self) -> Unit:
@@ -135,11 +140,16 @@ class Call:
             token="" if key is None or key.person is None else key.public_id,
             unit=self.unit,
             units=units,
+            knowledge_base=self.knowledge_base,
+            sources=list(self.sources),
+            part_of=self.part_of,
         )
 
     def _decided(self) -> dict[str, Any]:
         """The decision and what it was made of, so that it can be made again; empty without one."""
         key, deployment, decision = self.key, self.deployment, self.decision
+        if deployment is None and self.searched is not None:
+            return self.searched.to_json()
         if key is None or deployment is None or decision is None:
             return {}
         action = Action.DEPLOYMENT_INVOKE.value

@@ -13,6 +13,7 @@ from redis.retry import Retry
 from assay.gateway.admission import Running
 from assay.gateway.dispatch import Dispatcher
 from assay.gateway.feedback import FeedbackDesk
+from assay.gateway.index_cache import IndexCache
 from assay.gateway.ledger import Ledger
 from assay.gateway.media import MediaDesk
 from assay.gateway.quotas import DeviceTimes, Quotas
@@ -60,6 +61,7 @@ class Runtime:
         self.dispatcher = Dispatcher(self.client, wire)
         self.media = MediaDesk()
         self.feedback = FeedbackDesk()
+        self.indexes = IndexCache()
 
     def start(self) -> None:
         self.running.start()
@@ -78,6 +80,7 @@ class Runtime:
         await self.dispatcher.stop()
         await self.media.stop()
         await self.feedback.stop()
+        await self.indexes.stop()
         await asyncio.gather(self.client.aclose(), self._reader.aclose())
         for owner in (self.client, self._reader):
             await owner.connection_pool.disconnect()

@@ -21,6 +21,11 @@ from django.db.models import OuterRef, Prefetch, Q, Subquery
 from django.utils import timezone
 
 from assay.gateway.conditions import break_glass_notice, end_notice, held_conditions
+from assay.gateway.knowledge_entries import (
+    KnowledgeEntry,
+    read_knowledge,
+    read_recalled_documents,
+)
 from assay.gateway.prompts import NO_PROMPT, OwnPrompt, own_prompt
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.keys.playground import COUNTED_AS, playground_tokens_alive, session_digest
@@ -146,7 +151,8 @@ class DeploymentEntry:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One reading of the database. `read_at` is on the monotonic clock. `recalled` are deployments
-    that a recall has stopped lately, by id, and why: what runs on them is cut.
+    that a recall has stopped lately, by id, and why: what runs on them is cut; so is what is being
+    answered from `recalled_documents`, document versions by id, with their names.
     """
 
     keys: Mapping[str, KeyEntry]
@@ -155,6 +161,8 @@ class Snapshot:
     read_at: float
     limits: tuple[Limit, ...] = ()
     recalled: Mapping[int, str] = field(default_factory=dict)
+    knowledge: Mapping[str, KnowledgeEntry] = field(default_factory=dict)
+    recalled_documents: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def age_s(self) -> float:
@@ -183,6 +191,8 @@ def read_snapshot() -> Snapshot:
             keys=keys,
             deployments=deployments,
             recalled=recalled,
+            knowledge=read_knowledge(),
+            recalled_documents=read_recalled_documents(timezone.now() - _RECALL_REMEMBERED),
             limits=tuple(limit for found in limits.values() for limit in found),
             read_at=read_at,
         )
@@ -302,7 +312,7 @@ def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) ->
             id=str(token.person_id),
             name=token.person.name,
             roles=roles,
-            scopes=frozenset({Action.DEPLOYMENT_INVOKE.value}),
+            scopes=frozenset({Action.DEPLOYMENT_INVOKE.value, Action.KNOWLEDGE_SEARCH.value}),
             person_id=token.person_id,
         ),
         limits=tuple(limit for subject in subjects for limit in limits.get(subject, ())),

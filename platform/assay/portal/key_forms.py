@@ -50,6 +50,7 @@ class KeyForm(DepartmentScoped):
         choices=(
             ("deployment:invoke", "Use deployments"),
             ("deployment:view", "List deployments"),
+            ("knowledge:search", "Search knowledge bases and answer from them"),
         ),
         initial=["deployment:invoke", "deployment:view"],
         widget=forms.CheckboxSelectMultiple,

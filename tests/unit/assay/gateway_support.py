@@ -151,8 +151,8 @@ class Stage:
             secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[1]),
             pepper_version=1,
             name="tests",
-            scopes=["deployment:invoke"],
             **{
+                "scopes": ["deployment:invoke"],
                 "expires_at": timezone.now() + timedelta(days=1),
                 "person": None if department else self.person,
                 **owner,

@@ -375,7 +375,7 @@ def test_the_judge_answers_requests_of_its_own_task_and_is_recorded(
         judge=judge,
     )
     if not readable:
-        with pytest.raises(BadMaterial, match="ear v3 cannot judge"):
+        with pytest.raises(BadMaterial, match="ear v3 cannot be used"):
             evaluate(request, Recorder())
         return
     found = evaluate(request, Recorder())

@@ -1,0 +1,186 @@
+"""`/v1/vector_stores`: knowledge bases under the addresses and in the shapes of OpenAI's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from django.conf import settings
+from pydantic import Discriminator, Field, Tag
+
+from assay.gateway.call import Call
+from assay.gateway.errors import WrongMethod
+from assay.gateway.http import Receive, Scope, Send, encode, read_body, respond
+from assay.gateway.knowledge_entries import KnowledgeEntry
+from assay.gateway.ledger import Settlement
+from assay.gateway.retrieval import (
+    Asker,
+    find_knowledge,
+    retrieve,
+    still_current,
+    visible_knowledge,
+)
+from assay.gateway.snapshot import KeyEntry, Snapshot
+from registry.catalog.endpoints import dumps
+from registry.catalog.grounding import Passage
+from registry.catalog.requests import Strict, Text, one_or_many, parse, printable
+
+if TYPE_CHECKING:
+    from assay.gateway.runtime import Runtime
+
+PATH = "/v1/vector_stores"
+DEFAULT_RESULTS = 10
+MAX_RESULTS = 50
+_QUERY_CHARACTERS = 4_000
+
+
+class RankingOptions(Strict):
+    """Results below `score_threshold` are left out; there is one ranker, by cosine."""
+
+    ranker: Literal["auto", "none"] | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+
+
+class SearchRequest(Strict):
+    """POST /v1/vector_stores/{name}/search."""
+
+    query: Annotated[
+        Annotated[Text, Tag("one")]
+        | Annotated[list[Text], Field(min_length=1, max_length=8), Tag("many")],
+        Discriminator(one_or_many),
+    ]
+    max_num_results: Annotated[int, Field(ge=1, le=MAX_RESULTS)] | None = None
+    rewrite_query: Literal[False] | None = None
+    ranking_options: RankingOptions | None = None
+    filters: None = None
+
+
+def label(path: str) -> str:
+    """The path as metrics and the ledger name it; empty when it is not one of these."""
+    if path == PATH:
+        return PATH
+    parts = path.removeprefix(f"{PATH}/").split("/") if path.startswith(f"{PATH}/") else []
+    if len(parts) == 1 and parts[0]:
+        return f"{PATH}/{{id}}"
+    return f"{PATH}/{{id}}/search" if len(parts) == 2 and parts[1] == "search" else ""
+
+
+async def answer(
+    runtime: Runtime,
+    call: Call,
+    snapshot: Snapshot,
+    key: KeyEntry,
+    asker: Asker,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Answer one request under `PATH`, and record it.
+
+    Raises:
+        DomainError: it is refused.
+    """
+    name = scope["path"].removeprefix(PATH).strip("/").partition("/")[0]
+    address = asker.circumstances.client_address
+    if call.endpoint == PATH:
+        entries = visible_knowledge(snapshot, key, address)
+        shown = _listed([_store(entry) for entry in entries])
+    elif call.endpoint.endswith("/search"):
+        # Before the body is read: nobody uploads for nothing.
+        find_knowledge(snapshot, key, name, address)
+        shown = await _search(runtime, call, asker, name, scope, receive)
+    else:
+        shown = _store(find_knowledge(snapshot, key, name, address))
+    call.recorded = True
+    entry = call.entry("ok", ran=False)
+    if call.endpoint.endswith("/search"):
+        # What was given to whom is recorded whatever the rate; the embedding has paid for it.
+        await runtime.ledger.settle(Settlement(entry))
+    else:
+        runtime.ledger.record_bounded(entry)
+    await respond(send, 200, encode(dumps(shown)), call.headers())
+
+
+async def _search(
+    runtime: Runtime, call: Call, asker: Asker, name: str, scope: Scope, receive: Receive
+) -> dict[str, Any]:
+    body = await read_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES, ("application/json",))
+    request = parse(SearchRequest, body.data)
+    queries = [request.query] if isinstance(request.query, str) else list(request.query)
+    query = "\n".join(queries)[:_QUERY_CHARACTERS]
+    most = request.max_num_results or DEFAULT_RESULTS
+    found = await retrieve(runtime, call, asker, name, query, most)
+    options = request.ranking_options
+    least = -1.0 if options is None or options.score_threshold is None else options.score_threshold
+    snapshot = await runtime.refresher.current()
+    passages = [each for each in still_current(snapshot, name, found) if each.score >= least]
+    call.sources = tuple(sorted({each.version for each in passages}))
+    return {
+        "object": "vector_store.search_results.page",
+        "search_query": queries,
+        "data": [_result(each) for each in passages],
+        "has_more": False,
+        "next_page": None,
+    }
+
+
+def _result(passage: Passage) -> dict[str, Any]:
+    attributes: Mapping[str, Any] = {
+        "document": passage.title,
+        "document_version": passage.version_number,
+        "sha256": passage.sha256,
+        "classification": passage.classification,
+        "start": passage.start,
+        "end": passage.end,
+        "url": passage.url,
+    }
+    return {
+        "file_id": f"file-{passage.version}",
+        "filename": passage.filename,
+        "score": passage.score,
+        "attributes": attributes,
+        "content": [{"type": "text", "text": passage.text}],
+    }
+
+
+def _store(entry: KnowledgeEntry) -> dict[str, Any]:
+    total = len(entry.documents)
+    ready = sum(version in entry.indexed for version in entry.documents)
+    return {
+        "id": entry.name,
+        "object": "vector_store",
+        "created_at": int(entry.created_at),
+        "name": entry.title,
+        "usage_bytes": sum(each.size_bytes for each in entry.documents.values()),
+        "file_counts": {
+            "in_progress": total - ready,
+            "completed": ready,
+            "failed": 0,
+            "cancelled": 0,
+            "total": total,
+        },
+        "status": "completed" if ready == total else "in_progress",
+        "last_active_at": int(entry.created_at),
+        "metadata": {
+            "department": entry.resource.department or "",
+            "index": "" if entry.manifest is None else entry.manifest.digest,
+            "embedding": entry.embedding_name,
+        },
+    }
+
+
+def _listed(stores: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": stores,
+        "first_id": stores[0]["id"] if stores else None,
+        "last_id": stores[-1]["id"] if stores else None,
+        "has_more": False,
+    }
+
+
+def check_method(endpoint: str, method: str) -> None:
+    """Raises WrongMethod unless `endpoint` takes `method`."""
+    allowed = "POST" if endpoint.endswith("/search") else "GET"
+    if method != allowed:
+        raise WrongMethod(f"{endpoint} takes {allowed}, not {printable(method, 10)}.")

@@ -1,0 +1,287 @@
+"""Versions of documents: add, publish, recall, delete a draft."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import NotFound, TooLarge, WrongState
+from governance.people.proof import proof_facts
+from governance.permissions import Action
+from governance.policy.services import authorize, authorize_binding
+from governance.principals import Principal
+from registry import store
+from registry.datasets.models import Classification
+from registry.datasets.services import UploadedFile
+from registry.knowledge.extraction import extract_text
+from registry.knowledge.models import (
+    TITLE_MAX,
+    Document,
+    DocumentState,
+    DocumentVersion,
+    KnowledgeBase,
+)
+from registry.knowledge.services import base_changed
+from registry.resources import (
+    acting_person,
+    document_resource,
+    document_subject,
+    knowledge_resource,
+)
+from registry.validation import checked_choice, checked_text
+
+MAX_DOCUMENTS = 5_000
+REASON_MAX = 1_000
+
+
+def document_version_add(
+    *,
+    actor: Principal,
+    base: KnowledgeBase,
+    file: UploadedFile,
+    classification: str,
+    title: str = "",
+    document: Document | None = None,
+) -> DocumentVersion:
+    """Take the text out of a file, as a draft: the next version of `document`, or a new document
+    called `title`, by default as the file is called.
+
+    Raises:
+        InvalidInput, TooLarge: the file cannot be read, holds no text, or exceeds a bound.
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: the base is full, has such a document, or these bytes were recalled from it.
+        Unavailable: too many uploads are being read.
+    """
+    checked_choice(classification, list(Classification.values), field="classification")
+    filename = checked_text(Path(file.name or "").name, field="file", limit=255)
+    title = checked_text(title or Path(filename).stem, field="title", limit=TITLE_MAX)
+    resource = knowledge_resource(base)
+    authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
+    person = acting_person(actor)
+    folder = store.root() / "documents"
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
+    try:
+        source = scratch / "upload"
+        sha256, size = _receive(file, source)
+        text = extract_text(source, Path(filename).suffix.lower())
+        text_file = scratch / "text"
+        text_file.write_text(text, encoding="utf-8")
+        text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        with transaction.atomic():
+            # Reading may have taken long; what counts is whether it is still allowed.
+            decision = authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
+            KnowledgeBase.objects.select_for_update().get(pk=base.pk)
+            _refuse_known(base, document, sha256)
+            if document is None:
+                document = _document(base, title, person.pk)
+            last = document.versions.aggregate(last=Max("number"))["last"] or 0
+            version = DocumentVersion.objects.create(
+                document=document,
+                number=last + 1,
+                filename=filename,
+                sha256=sha256,
+                size_bytes=size,
+                text_sha256=text_sha256,
+                characters=len(text),
+                classification=classification,
+                created_by=person,
+            )
+            audit_record(
+                actor=actor,
+                action="document:add",
+                subject=document_subject(version),
+                department=base.department.slug,
+                data={
+                    "base": base.name,
+                    "sha256": sha256,
+                    "text_sha256": text_sha256,
+                    "classification": classification,
+                },
+                decision=decision,
+            )
+            store.adopt_file(source, store.document_file(sha256))
+            if text_sha256 != sha256:
+                store.adopt_file(text_file, store.document_file(text_sha256))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return version
+
+
+def _document(base: KnowledgeBase, title: str, owner: int) -> Document:
+    if base.documents.count() >= MAX_DOCUMENTS:
+        raise WrongState(
+            f"{base.name} has {MAX_DOCUMENTS:,} documents, the most that a knowledge base holds.",
+            hint="Create another knowledge base.",
+        )
+    document, created = Document.objects.get_or_create(
+        base=base, title=title, defaults={"owner_id": owner}
+    )
+    if not created:
+        raise WrongState(
+            f"{base.name} has a document called {title!r} already.",
+            code="already_exists",
+            hint="Add a version to it, or choose another title.",
+        )
+    return document
+
+
+def _refuse_known(base: KnowledgeBase, document: Document | None, sha256: str) -> None:
+    same = DocumentVersion.objects.filter(document__base=base, sha256=sha256)
+    if recalled := same.filter(state=DocumentState.RECALLED).select_related("document").first():
+        raise WrongState(
+            f"These bytes are {recalled}, which was recalled from {base.name}.",
+            code="recalled_document",
+            hint="Correct the document first.",
+        )
+    known = same.filter(document=document).exclude(state=DocumentState.SUPERSEDED).first()
+    if document is not None and known is not None:
+        raise WrongState(
+            f"{known} has exactly these bytes; another version was not made.",
+            code="already_exists",
+        )
+
+
+def _receive(file: UploadedFile, target: Path) -> tuple[str, int]:
+    limit: int = settings.DOCUMENT_MAX_BYTES
+    size, digest = 0, hashlib.sha256()
+    with target.open("wb") as output:
+        for chunk in file.chunks():
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(
+                    f"The document is larger than {limit:,} bytes.",
+                    hint="ASSAY_DOCUMENT_MAX_BYTES sets the limit.",
+                )
+            digest.update(chunk)
+            output.write(chunk)
+    return digest.hexdigest(), size
+
+
+def document_version_publish(*, actor: Principal, version_id: int) -> DocumentVersion:
+    """Put a draft in force; the version that was is superseded. It is found once an index holds it.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: it is no draft.
+    """
+    with transaction.atomic():
+        version = _locked(version_id)
+        decision = authorize(
+            actor=actor,
+            action=Action.KNOWLEDGE_CREATE,
+            resource=knowledge_resource(version.document.base),
+        )
+        _require(version, DocumentState.DRAFT, "published")
+        before = version.document.versions.filter(state=DocumentState.CURRENT).first()
+        if before is not None:
+            before.state = DocumentState.SUPERSEDED
+            before.save(update_fields=["state"])
+        version.state = DocumentState.CURRENT
+        version.published_at = timezone.now()
+        version.save(update_fields=["state", "published_at"])
+        audit_record(
+            actor=actor,
+            action="document:publish",
+            subject=document_subject(version),
+            department=version.document.base.department.slug,
+            data={
+                "base": version.document.base.name,
+                "sha256": version.sha256,
+                "supersedes": None if before is None else before.pk,
+            },
+            decision=decision,
+        )
+        base_changed(version.document.base)
+    return version
+
+
+def document_version_recall(*, actor: Principal, version_id: int, reason: str) -> DocumentVersion:
+    """Recall a version for good: from the commit on no search finds it and no answer uses it.
+
+    Raises:
+        InvalidInput: no reason, or one over 1,000 characters.
+        NotFound, NotPermitted: the policy refuses, or a second factor is missing.
+        WrongState: it is a draft, or recalled already.
+    """
+    with transaction.atomic():
+        version = _locked(version_id)
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.KNOWLEDGE_RECALL,
+            resource=document_resource(version),
+            doing=f"recalling {version}",
+        )
+        reason = checked_text(reason, field="reason", limit=REASON_MAX)
+        if version.state not in (DocumentState.CURRENT, DocumentState.SUPERSEDED):
+            raise WrongState(f"{version} is {version.state}; it cannot be recalled.")
+        version.state = DocumentState.RECALLED
+        version.recalled_at = timezone.now()
+        version.recalled_by = acting_person(actor)
+        version.recall_reason = reason
+        version.save(update_fields=["state", "recalled_at", "recalled_by", "recall_reason"])
+        audit_record(
+            actor=actor,
+            action="document:recall",
+            subject=document_subject(version),
+            department=version.document.base.department.slug,
+            reason=reason,
+            data={
+                "base": version.document.base.name,
+                "sha256": version.sha256,
+                **proof_facts(actor.proof),
+            },
+            decision=decision,
+        )
+        base_changed(version.document.base)
+    return version
+
+
+def document_draft_delete(*, actor: Principal, version_id: int) -> None:
+    """Delete a version that was never published, and its document if it has no other.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: it is no draft.
+    """
+    with transaction.atomic():
+        version = _locked(version_id)
+        document, base = version.document, version.document.base
+        decision = authorize(
+            actor=actor, action=Action.KNOWLEDGE_CREATE, resource=knowledge_resource(base)
+        )
+        _require(version, DocumentState.DRAFT, "deleted")
+        audit_record(
+            actor=actor,
+            action="document:delete",
+            subject=document_subject(version),
+            department=base.department.slug,
+            data={"base": base.name, "sha256": version.sha256},
+            decision=decision,
+        )
+        version.delete()
+        if not document.versions.exists():
+            document.delete()
+
+
+def _locked(version_id: int) -> DocumentVersion:
+    """Lock the base and the version, in this order. Raises NotFound."""
+    rows = DocumentVersion.objects.select_related("document__base__department")
+    found = rows.filter(pk=version_id).first()
+    if found is None:
+        raise NotFound("There is no such document.")
+    KnowledgeBase.objects.select_for_update().get(pk=found.document.base_id)
+    return rows.select_for_update(of=("self",)).get(pk=version_id)
+
+
+def _require(version: DocumentVersion, state: DocumentState, verb: str) -> None:
+    if version.state != state:
+        raise WrongState(f"{version} is {version.state}; only a {state} can be {verb}.")

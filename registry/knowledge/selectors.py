@@ -1,0 +1,143 @@
+"""Reading knowledge bases, their documents, and the texts of these."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+
+from governance.errors import NotFound, Unavailable
+from governance.permissions import Action
+from governance.policy.context import with_base
+from governance.policy.engine import decide
+from governance.policy.selectors import visible_to
+from governance.policy.services import active_policy, authorize
+from governance.principals import Principal
+from registry import store
+from registry.knowledge.chunks import chunk_spans
+from registry.knowledge.models import (
+    DocumentState,
+    DocumentVersion,
+    KnowledgeBase,
+    KnowledgeIndex,
+)
+from registry.resources import document_resource
+
+
+def knowledge_bases_visible_to(actor: Principal) -> QuerySet[KnowledgeBase]:
+    """Knowledge bases that `actor` may see, with `current_count`, the documents in force."""
+    rows = KnowledgeBase.objects.select_related("department", "created_by", "index")
+    rows = rows.prefetch_related("departments")
+    current = Count(
+        "documents", filter=Q(documents__versions__state=DocumentState.CURRENT), distinct=True
+    )
+    return visible_to(actor, Action.KNOWLEDGE_VIEW, rows, resource_type="knowledge").annotate(
+        current_count=current
+    )
+
+
+def knowledge_base_get(*, actor: Principal, name: str) -> KnowledgeBase:
+    """Raises NotFound when there is none, or `actor` may not see it."""
+    rows = knowledge_bases_visible_to(actor)
+    base = None if "\x00" in name else rows.filter(name=name).first()
+    if base is None:
+        raise NotFound(f"There is no knowledge base {name[:80]!r} that you may see.")
+    return base
+
+
+def document_versions_visible_to(actor: Principal) -> QuerySet[DocumentVersion]:
+    """Versions of documents that `actor` may know of; who may read them is decided by each."""
+    rows = DocumentVersion.objects.select_related(
+        "document__base__department", "document__owner", "created_by", "recalled_by"
+    ).prefetch_related("document__base__departments")
+    return visible_to(actor, Action.KNOWLEDGE_VIEW, rows, resource_type="document")
+
+
+def newest_versions(actor: Principal, base: KnowledgeBase) -> QuerySet[DocumentVersion]:
+    """Return the newest version that `actor` may know of, of each document of `base`, by title."""
+    mine = document_versions_visible_to(actor).filter(document__base=base)
+    newest = mine.filter(document=OuterRef("document")).order_by("-number").values("pk")[:1]
+    return mine.filter(pk=Subquery(newest)).order_by("document__title", "document_id")
+
+
+def document_version_get(*, actor: Principal, id: int) -> DocumentVersion:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not know of it."""
+    found = document_versions_visible_to(actor).filter(pk=id).first()
+    if found is None:
+        raise NotFound(f"There is no document version {id} that you may see.")
+    return found
+
+
+def may_read(actor: Principal, version: DocumentVersion) -> bool:
+    """Return whether `actor` may read the text. Of a recalled version only those may who may recall
+    documents, to see what it said."""
+    policy, resource, context = active_policy(), document_resource(version), with_base(None)
+    if not decide(policy, actor, Action.KNOWLEDGE_SEARCH, resource, context).allowed:
+        return False
+    recalled = version.state == DocumentState.RECALLED
+    return not recalled or decide(policy, actor, Action.KNOWLEDGE_RECALL, resource, context).allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A window of a version's text. `start` and `end` of the window and of `passages` count
+    characters of the whole text."""
+
+    version: DocumentVersion
+    text: str
+    start: int
+    end: int
+    passages: list[tuple[int, int]]
+
+
+def document_read(*, actor: Principal, version: DocumentVersion, start: int, end: int) -> Reading:
+    """Return the text from `start` to `end`, and the passages that begin in it.
+
+    Raises:
+        NotFound, NotPermitted: the policy does not let `actor` read it, or it is recalled.
+        Unavailable: the store lacks the text, or holds other bytes.
+    """
+    resource = document_resource(version)
+    authorize(actor=actor, action=Action.KNOWLEDGE_SEARCH, resource=resource)
+    if version.state == DocumentState.RECALLED:
+        authorize(actor=actor, action=Action.KNOWLEDGE_RECALL, resource=resource)
+    text = stored_text(version.text_sha256)
+    base = version.document.base
+    start, end = max(0, min(start, len(text))), max(0, min(end, len(text)))
+    spans = chunk_spans(text, base.chunk_characters, base.overlap_characters)
+    within = [span for span in spans if start <= span[0] < end]
+    return Reading(version, text[start:end], start, end, within)
+
+
+def stored_text(text_sha256: str) -> str:
+    """Return the text with this SHA-256, which is checked.
+
+    Raises:
+        Unavailable: the store lacks it, or holds other bytes.
+    """
+    hint = "Restore ASSAY_DATA_DIR/artifacts, then try again."
+    try:
+        data = store.document_file(text_sha256).read_bytes()
+    except OSError as error:
+        raise Unavailable("The document's text is not in the artifact store.", hint=hint) from error
+    if hashlib.sha256(data).hexdigest() != text_sha256:
+        raise Unavailable("The document's text in the store has other bytes.", hint=hint)
+    return data.decode()
+
+
+def current_versions(base: KnowledgeBase) -> QuerySet[DocumentVersion]:
+    """Return what an index of `base` holds: the version in force of each document, by id."""
+    found = DocumentVersion.objects.filter(document__base=base, state=DocumentState.CURRENT)
+    return found.order_by("pk")
+
+
+def index_is_stale(base: KnowledgeBase) -> bool:
+    """Return whether documents in force are missing from the index, or others are in it."""
+    indexed = set() if base.index is None else set(base.index.versions)
+    return indexed != set(current_versions(base).values_list("pk", flat=True))
+
+
+def indexes_of(base: KnowledgeBase) -> QuerySet[KnowledgeIndex]:
+    """Return every index that was built of `base`, the newest first."""
+    return base.indexes.order_by("-id")

@@ -1,0 +1,242 @@
+"""Knowledge bases: what is taken in, what is in force, who may see it, and what a recall ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, transaction
+from fpdf import FPDF
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governance.audit.models import AuditEvent
+from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Department
+from governance.principals import Principal
+from governance.rowsecurity import scope
+from registry import store
+from registry.knowledge.chunks import chunk_spans
+from registry.knowledge.documents import (
+    document_draft_delete,
+    document_version_publish,
+    document_version_recall,
+)
+from registry.knowledge.models import DocumentVersion, KnowledgeBase
+from registry.knowledge.selectors import (
+    document_read,
+    document_versions_visible_to,
+    knowledge_base_get,
+    knowledge_bases_visible_to,
+    newest_versions,
+    stored_text,
+)
+from registry.knowledge.services import knowledge_base_share
+from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
+from tests.unit.registry.objects import model, version
+
+pytestmark = pytest.mark.django_db
+HTML = b"<html><title>no</title><style>p{}</style><p>Hello &amp; welcome</p><script>x()</script>"
+
+
+@pytest.fixture
+def lead(actor: Callable[..., Principal]) -> Principal:
+    return actor("Lena", "lead@clinical")
+
+
+@pytest.fixture
+def handbook(lead: Principal, department: Callable[[str], Department]) -> KnowledgeBase:
+    owner = department("clinical")
+    person = _person(lead)
+    made = model(person, owner, name="minilm", task="embeddings")
+    return base(lead, owner, version(made, person))
+
+
+def _person(actor: Principal) -> Any:
+    from governance.people.models import Person
+
+    return Person.objects.get(pk=actor.person_id)
+
+
+def pdf(text: str) -> bytes:
+    page = FPDF()
+    page.add_page()
+    page.set_font("Helvetica", size=12)
+    page.multi_cell(0, 8, text)
+    return bytes(page.output())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("leave.md", b"\xef\xbb\xbf# Leave\r\n\r\nThirty   days.", "# Leave\n\nThirty days."),
+        ("page.html", HTML, "Hello & welcome"),
+        ("page.pdf", pdf("Thirty days of leave."), "Thirty days of leave."),
+    ],
+)
+def test_text_is_taken_out_of_a_document(
+    lead: Principal, handbook: KnowledgeBase, name: str, content: bytes, found: str
+) -> None:
+    made = document(lead, handbook, content, name)
+    assert stored_text(made.text_sha256) == found
+    assert made.characters == len(found)
+    assert store.document_file(made.sha256).read_bytes() == content
+    assert str(made) == f"{name.split('.')[0]} v1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("empty.txt", b"  \n", "empty_document"),
+        ("binary.txt", b"\xff\xfe\x00\x01", "binary_document"),
+        ("nul.txt", b"a\0b", "binary_document"),
+        ("run.exe", b"MZ", "unsupported_document"),
+        ("nothing", b"text", "unsupported_document"),
+        ("broken.pdf", b"%PDF-1.7 nothing", "unreadable_pdf"),
+        ("scan.pdf", pdf(" "), "empty_document"),
+    ],
+)
+def test_what_holds_no_text_is_refused_with_the_reason(
+    lead: Principal, handbook: KnowledgeBase, name: str, content: bytes, code: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        document(lead, handbook, content, name)
+    assert refused.value.code == code
+    assert not DocumentVersion.objects.exists()
+
+
+def test_a_document_over_the_limit_is_refused(
+    lead: Principal, handbook: KnowledgeBase, settings: Any
+) -> None:
+    settings.DOCUMENT_MAX_BYTES = 10
+    with pytest.raises(DomainError) as refused:
+        document(lead, handbook)
+    assert refused.value.status == 413
+
+
+def test_a_new_version_supersedes_the_one_in_force(
+    lead: Principal, handbook: KnowledgeBase
+) -> None:
+    first = document(lead, handbook)
+    second = document(lead, handbook, TRAVEL, document=first.document, publish=False)
+    assert (second.number, second.state) == (2, "draft")
+    before = KnowledgeBase.objects.get().revision
+    document_version_publish(actor=lead, version_id=second.pk)
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.state, second.state) == ("superseded", "current")
+    assert KnowledgeBase.objects.get().revision == before + 1
+    assert [each.pk for each in newest_versions(lead, handbook)] == [second.pk]
+    actions = AuditEvent.objects.order_by("id").values_list("action", flat=True)
+    assert list(actions)[-2:] == ["document:add", "document:publish"]
+
+
+def test_a_recall_needs_a_reason_and_a_second_factor_and_is_final(
+    lead: Principal, handbook: KnowledgeBase
+) -> None:
+    made = document(lead, handbook)
+    unproven = replace(lead, proof=None)
+    with pytest.raises(NotPermitted) as refused:
+        document_version_recall(actor=unproven, version_id=made.pk, reason="Wrong.")
+    assert refused.value.code == "step_up_required"
+    with pytest.raises(InvalidInput):
+        document_version_recall(actor=lead, version_id=made.pk, reason=" ")
+    recalled = document_version_recall(actor=lead, version_id=made.pk, reason="Wrong.")
+    assert recalled.state == "recalled"
+    with pytest.raises(WrongState):
+        document_version_recall(actor=lead, version_id=made.pk, reason="Again.")
+    with pytest.raises(WrongState) as again:
+        document(lead, handbook, LEAVE, "copy.txt")
+    assert again.value.code == "recalled_document"
+    with pytest.raises(DatabaseError), transaction.atomic():
+        DocumentVersion.objects.update(state="current", recall_reason="")
+
+
+def test_a_published_version_keeps_its_content_and_is_not_deleted(
+    lead: Principal, handbook: KnowledgeBase
+) -> None:
+    made = document(lead, handbook)
+    with pytest.raises(WrongState):
+        document_draft_delete(actor=lead, version_id=made.pk)
+    with pytest.raises(DatabaseError), transaction.atomic():
+        DocumentVersion.objects.update(sha256="0" * 64)
+    with pytest.raises(DatabaseError), transaction.atomic():
+        made.delete()
+
+
+def test_a_draft_is_deleted_with_a_document_that_has_nothing_else(
+    lead: Principal, handbook: KnowledgeBase
+) -> None:
+    made = document(lead, handbook, publish=False)
+    document_draft_delete(actor=lead, version_id=made.pk)
+    assert not handbook.documents.exists()
+
+
+def test_another_department_finds_no_base_and_no_document(
+    lead: Principal, handbook: KnowledgeBase, actor: Callable[..., Principal]
+) -> None:
+    document(lead, handbook)
+    other = actor("Otto", "lead@finance")
+    with scope(other):
+        with pytest.raises(NotFound):
+            knowledge_base_get(actor=other, name="handbook")
+        assert not KnowledgeBase.objects.exists()
+        assert not DocumentVersion.objects.exists()
+
+
+def test_a_shared_base_shows_all_but_restricted_documents(
+    lead: Principal,
+    handbook: KnowledgeBase,
+    actor: Callable[..., Principal],
+    department: Callable[[str], Department],
+) -> None:
+    seen = document(lead, handbook)
+    hidden = document(lead, handbook, TRAVEL, "travel.txt", classification="restricted")
+    finance = department("finance")
+    with pytest.raises(NotPermitted):
+        knowledge_base_share(actor=replace(lead, proof=None), base=handbook, departments=[finance])
+    knowledge_base_share(actor=lead, base=handbook, departments=[finance])
+    other = actor("Otto", "viewer@finance")
+    with scope(other):
+        assert knowledge_base_get(actor=other, name="handbook").embedding_name == "minilm v1"
+        assert [each.pk for each in document_versions_visible_to(other)] == [seen.pk]
+        read = document_read(actor=other, version=seen, start=0, end=20)
+        assert read.text == LEAVE.decode()[:20]
+        with pytest.raises(NotFound):
+            document_read(actor=other, version=hidden, start=0, end=20)
+
+
+def test_a_recalled_text_is_read_only_by_those_who_may_recall(
+    lead: Principal, handbook: KnowledgeBase, actor: Callable[..., Principal]
+) -> None:
+    made = document(lead, handbook)
+    document_version_recall(actor=lead, version_id=made.pk, reason="Wrong.")
+    made.refresh_from_db()
+    assert document_read(actor=lead, version=made, start=0, end=10).text == "Annual lea"
+    with pytest.raises(NotPermitted):
+        document_read(actor=actor("Vera", "viewer@clinical"), version=made, start=0, end=10)
+
+
+def test_the_list_of_bases_takes_three_queries(
+    lead: Principal, handbook: KnowledgeBase, django_assert_num_queries: Any
+) -> None:
+    document(lead, handbook)
+    # The policy, the bases and the departments that they are shared with.
+    with django_assert_num_queries(3):
+        (found,) = knowledge_bases_visible_to(lead)
+        assert found.current_count == 1
+        assert list(found.departments.all()) == []
+
+
+@given(st.text(alphabet="ab .\n", max_size=3000))
+def test_chunks_cover_every_word_and_keep_to_their_size(text: str) -> None:
+    spans = chunk_spans(text, 200, 40)
+    covered: set[int] = set()
+    for start, end in spans:
+        assert 0 < end - start <= 200
+        assert text[start:end] == text[start:end].strip()
+        covered.update(range(start, end))
+    assert all(at in covered for at, each in enumerate(text) if not each.isspace())
+    assert spans == sorted(set(spans))

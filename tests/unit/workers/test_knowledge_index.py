@@ -1,0 +1,147 @@
+"""The job that indexes a knowledge base: from documents to vectors that are searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from governance.errors import WrongState
+from registry import store
+from registry.knowledge.documents import document_version_recall
+from registry.knowledge.index_files import LoadedIndex, best_rows, read_index
+from registry.knowledge.models import KnowledgeBase
+from registry.knowledge.selectors import index_is_stale
+from registry.manifests import Manifest, ManifestMismatch
+from registry.versions.models import ModelVersion
+from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
+from tests.unit.tasks.tiny_encoders import save_encoder
+from tests.unit.workers import company
+from workers.jobs.finishing import job_finish
+from workers.jobs.knowledge import document_publish_request, index_request
+from workers.jobs.models import Job, JobState
+from workers.tasks import indexing
+from workers.tasks.jobs import run
+
+pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def handbook(tmp_path: Path, minilm: Path) -> KnowledgeBase:
+    folder = save_encoder(minilm, "BertModel", tmp_path / "encoder")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    embedding = company.version(company.model("tiny", "embeddings"), files=files)
+    return base(
+        company.person("Lena", "lead", "clinical"), company.department("clinical"), embedding
+    )
+
+
+def built(handbook: KnowledgeBase) -> Job:
+    """The base's newest job, run and registered."""
+    job = Job.objects.filter(kind="index", state="queued").get()
+    run(str(job.pk))
+    job.refresh_from_db()
+    assert job.state == JobState.FINISHING, job.error
+    assert job_finish(job.pk) == JobState.SUCCEEDED
+    handbook.refresh_from_db()
+    job.refresh_from_db()
+    return job
+
+
+def loaded(handbook: KnowledgeBase) -> LoadedIndex:
+    assert handbook.index is not None
+    manifest = Manifest.from_json(handbook.index.manifest)
+    return read_index(store.version_folder(handbook.index.digest), manifest)
+
+
+def test_documents_are_embedded_by_the_governed_version_and_found(handbook: KnowledgeBase) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    leave = document(lead, handbook, publish=False)
+    document_publish_request(actor=lead, version_id=leave.pk)
+    assert index_is_stale(handbook)
+    job = built(handbook)
+    assert handbook.index is not None
+    assert job.result is not None
+    assert not index_is_stale(handbook)
+    assert handbook.index.embedding_digest == handbook.embedding_version.digest
+    assert handbook.index.versions == [leave.pk]
+    index = loaded(handbook)
+    assert np.linalg.norm(index.vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    (best, score), *_ = best_rows(index, index.vectors[0], frozenset({leave.pk}), 3)
+    assert (best, score) == (0, pytest.approx(1, abs=1e-5))
+    start, end = index.spans[0]
+    assert LEAVE.decode()[start:end].startswith("Annual leave")
+    assert best_rows(index, index.vectors[0], frozenset(), 3) == []
+
+
+def test_unchanged_chunks_keep_their_vectors_and_the_same_documents_the_same_digest(
+    handbook: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
+    built(handbook)
+    first = handbook.index
+    assert first is not None
+    index_request(actor=lead, base=handbook)
+    monkeypatch.setattr(indexing, "embed", None)  # Nothing is left to embed.
+    assert built(handbook).result["reused"] == first.chunks  # type: ignore[index]
+    assert handbook.index is not None
+    assert handbook.index.digest == first.digest
+
+
+def test_publications_in_a_row_share_one_job_and_a_recalled_version_leaves_with_the_next(
+    handbook: KnowledgeBase,
+) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    leave = document(lead, handbook, publish=False)
+    travel = document(lead, handbook, TRAVEL, "travel.txt", publish=False)
+    for each in (leave, travel):
+        document_publish_request(actor=lead, version_id=each.pk)
+    built(handbook)
+    assert handbook.index is not None
+    assert handbook.index.versions == [leave.pk, travel.pk]
+    document_version_recall(actor=lead, version_id=leave.pk, reason="Wrong.")
+    assert index_is_stale(handbook)
+    index_request(actor=lead, base=handbook)
+    built(handbook)
+    assert handbook.index.versions == [travel.pk]
+
+
+def test_an_index_with_other_bytes_is_refused_and_built_anew(handbook: KnowledgeBase) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
+    built(handbook)
+    assert handbook.index is not None
+    folder = store.version_folder(handbook.index.digest)
+    table = folder / "chunks.json"
+    table.chmod(0o644)
+    table.write_bytes(table.read_bytes().replace(b'"version"', b'"Version"'))
+    with pytest.raises(ManifestMismatch):
+        loaded(handbook)
+    index_request(actor=lead, base=handbook)
+    job = Job.objects.filter(kind="index", state="queued").get()
+    run(str(job.pk))
+    job.refresh_from_db()
+    assert job.result is not None
+    assert job.result["reused"] == 0
+
+
+def test_more_chunks_than_an_index_holds_fail_the_job_with_a_sentence(
+    handbook: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "MAX_CHUNKS", 0)
+    lead = company.person("Lena", "lead", "clinical")
+    document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
+    job = Job.objects.get()
+    run(str(job.pk))
+    job.refresh_from_db()
+    assert job.state == JobState.FAILED
+    assert "more than 0 chunks" in job.error
+
+
+def test_a_recalled_embedding_version_indexes_nothing(handbook: KnowledgeBase) -> None:
+    ModelVersion.objects.update(state="recalled")
+    lead = company.person("Lena", "lead", "clinical")
+    with pytest.raises(WrongState):
+        index_request(actor=lead, base=handbook)

@@ -1,0 +1,125 @@
+"""Requests for the index of a knowledge base, and registering what a worker built."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import F, QuerySet
+
+from governance.audit.services import audit_record
+from governance.errors import WrongState
+from governance.notify import notify
+from governance.permissions import Action
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize
+from governance.principals import Principal, background, service_principal
+from registry.knowledge.documents import document_version_publish
+from registry.knowledge.models import DocumentVersion, KnowledgeBase, KnowledgeIndex
+from registry.manifests import Manifest
+from registry.resources import knowledge_resource, knowledge_subject
+from registry.store import adopt
+from registry.versions.models import VersionState
+from workers.jobs import workspace
+from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.services import job_add
+
+_CONTROLLER = service_principal("controller")
+
+
+@transaction.atomic
+def document_publish_request(*, actor: Principal, version_id: int) -> DocumentVersion:
+    """Put a draft in force and queue the index that holds it.
+
+    Raises:
+        DomainError: as `document_version_publish` and `index_request`.
+    """
+    version = document_version_publish(actor=actor, version_id=version_id)
+    index_request(actor=actor, base=version.document.base)
+    return version
+
+
+@transaction.atomic
+def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
+    """Queue the building of an index; a job that has not begun yet serves several requests.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses, or the actor is no person.
+        WrongState: the embedding version is recalled.
+        QuotaExceeded: a budget of the department has no room.
+    """
+    decision = authorize(
+        actor=actor, action=Action.KNOWLEDGE_CREATE, resource=knowledge_resource(base)
+    )
+    locked = KnowledgeBase.objects.select_for_update(of=("self",)).get(pk=base.pk)
+    state = locked.embedding_version.state
+    if state != VersionState.TRUSTED:
+        raise WrongState(
+            f"{base.embedding_name}, which embeds {base.name}, is {state}.",
+            hint="Create a knowledge base with another embedding version.",
+        )
+    waiting = index_jobs(base.pk).filter(state=JobState.QUEUED).first()
+    if waiting is not None:
+        return waiting
+    return job_add(
+        actor=actor,
+        kind=JobKind.INDEX,
+        department=base.department,
+        title=f"Index {base.name}",
+        spec={
+            "base": base.pk,
+            "base_name": base.name,
+            "embedding": base.embedding_version_id,
+            "embedding_name": base.embedding_name,
+            "embedding_digest": base.embedding_digest,
+        },
+        decision=decision,
+    )
+
+
+def index_jobs(base_id: int) -> QuerySet[Job]:
+    """Return the jobs that built or build an index of the base, the newest first."""
+    return Job.objects.filter(kind=JobKind.INDEX, spec__base=base_id).order_by("-created_at")
+
+
+def index_register(job: Job) -> str:
+    """Adopt what a worker built, and make it the base's index. For `job_finish`; returns why not,
+    or nothing."""
+    result = job.result or {}
+    manifest = Manifest.from_json(result["manifest"])
+    base = (
+        KnowledgeBase.objects.select_for_update(of=("self",))
+        .select_related("department", "embedding_version")
+        .get(pk=job.spec["base"])
+    )
+    if base.embedding_version.state != VersionState.TRUSTED:
+        return f"{base.embedding_name} was recalled meanwhile; the index is not used."
+    adopt(workspace.output_folder(job.pk, int(result["fence"])), manifest)
+    index = KnowledgeIndex.objects.create(
+        base=base,
+        digest=manifest.digest,
+        manifest=manifest.to_json(),
+        embedding_version=base.embedding_version,
+        embedding_digest=base.embedding_digest,
+        dimensions=result["dimensions"],
+        chunks=result["chunks"],
+        reused=result["reused"],
+        size_bytes=manifest.size_bytes,
+        versions=result["versions"],
+        job_id=job.pk,
+    )
+    KnowledgeBase.objects.filter(pk=base.pk).update(index=index, revision=F("revision") + 1)
+    with background(f"job-{job.pk}", _CONTROLLER):
+        audit_record(
+            actor=_CONTROLLER,
+            action="knowledge:index",
+            subject=knowledge_subject(base),
+            department=base.department.slug,
+            data={
+                "digest": index.digest,
+                "embedding_digest": index.embedding_digest,
+                "chunks": index.chunks,
+                "reused": index.reused,
+                "documents": index.versions,
+            },
+        )
+    transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    job.result = {**result, "index": index.pk, "digest": index.digest}
+    return ""
