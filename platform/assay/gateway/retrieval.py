@@ -19,6 +19,7 @@ from assay.gateway.admission import Admitted, Application
 from assay.gateway.call import Call
 from assay.gateway.execution import Execution
 from assay.gateway.knowledge_entries import KnowledgeEntry
+from assay.gateway.prompts import with_prompt
 from assay.gateway.snapshot import KeyEntry, Snapshot
 from governance.errors import DomainError, NotFound, NotPermitted, Unavailable, WrongState
 from governance.keys.tokens import ParsedToken
@@ -228,6 +229,9 @@ async def ground(
     snapshot = await runtime.refresher.knowing(application.token.public_id)
     passages = still_current(snapshot, grounding.knowledge_base, found)
     plan = grounding.plan_with(passages)
+    named = snapshot.deployments.get(application.model)
+    if named is not None:
+        plan = with_prompt(plan, named.own_prompt)
     declared = [circumstances.classification, *(each.classification for each in passages)]
     sources = frozenset(each.version for each in passages)
     application = replace(
