@@ -3,7 +3,7 @@
 `vectors.safetensors` holds one tensor `vectors`, float32 [chunks, dimensions], each of length 1.
 `chunks.json` holds `documents`: [{version, text_sha256, spans: [[start, end], …]}], whose chunks
 are in the order of the vectors. The texts themselves lie in the store under their SHA-256, so that
-they are stored once. Loads numpy; knows neither Django nor torch.
+they are stored once. Loads numpy and no torch.
 """
 
 from __future__ import annotations

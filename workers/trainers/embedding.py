@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from registry.catalog.inputs import NoOptions, TextInputs
-from registry.knowledge.index_files import Vectors
 from workers.trainers.evaluation import Outcome, ask
 from workers.trainers.protocol import BadMaterial, Judge, Progress
 
 TEXTS_PER_REQUEST = 16
+Vectors = npt.NDArray[np.float32]
 
 
 def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
