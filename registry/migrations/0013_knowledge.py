@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('governance', '0033_metering_units'),
-        ('registry', '0011_dataset_row_kind'),
+        ('registry', '0012_feedback'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
