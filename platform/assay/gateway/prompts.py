@@ -15,7 +15,7 @@ from registry.versions.models import ModelVersion, VersionKind
 
 @dataclass(frozen=True, slots=True)
 class OwnPrompt:
-    """What a version puts before each request: a document, and virtual tokens of a soft prompt."""
+    """Preamble of a version before each request: a document and a soft prompt's virtual tokens."""
 
     document: PromptDocument | None = None
     virtual_tokens: int = 0

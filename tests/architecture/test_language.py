@@ -1,0 +1,115 @@
+"""Check how the repository is written: openings of docstrings, and words to avoid.
+
+`python tests/architecture/test_language.py` prints what the tests count, with the places.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("governance", "registry", "workers", "tasks", "platform/assay", "tools", "benchmarks")
+QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where)\b")
+LARGEST_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Avoided:
+    """A pattern, the words to use instead, and how often it may still occur.
+
+    `ceiling` only goes down: lower it when you remove some, and never raise it.
+    """
+
+    pattern: str
+    instead: str
+    ceiling: int
+
+
+AVOIDED = (
+    Avoided(r"\bnobody\b", "no one; better: state who may", 210),
+    Avoided(r"\bsomebody\b", "a person, or name the role", 155),
+    Avoided(r"\basked for\b", "requested", 125),
+    Avoided(r"\bcomes? out otherwise\b", "differ", 7),
+    Avoided(r"\bsays? of\b", "says about, states", 20),
+    Avoided(r"\bbeside\b", "next to, in addition to", 165),
+    Avoided(r"\bhears? (?:that|of|from)\b", "learns, is notified", 10),
+    Avoided(r"\blets? (?:in|out)\b", "admit, release", 6),
+    Avoided(r"\bas it is\b", "unchanged", 55),
+    Avoided(r"\bthere is no\b[^.\n]* that\b", "no … does", 40),
+    Avoided(r"\bartefacts?\b", "artifact (US spelling)", 20),
+    Avoided(r"\blicences?\b", "license (US spelling)", 140),
+    Avoided(r"\brecogni[s]e", "recognize (US spelling)", 4),
+)
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield the place and the first line of every docstring of code and tests."""
+    for folder in (*CODE, "tests"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if "migrations" in path.parts:
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(
+                    node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+                ) and (text := ast.get_docstring(node)):
+                    line = getattr(node, "lineno", 1)
+                    yield f"{path.relative_to(ROOT)}:{line}", text.splitlines()[0]
+
+
+@cache
+def texts() -> dict[str, str]:
+    """Return every text that people read, by its path: code, templates and documentation."""
+    paths = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for folder in CODE:
+        for ending in ("py", "html", "yaml"):
+            paths += (ROOT / folder).rglob(f"*.{ending}")
+    return {
+        str(path.relative_to(ROOT)): path.read_text()
+        for path in paths
+        if "migrations" not in path.parts and "vendor" not in path.parts
+    }
+
+
+def places(avoided: Avoided) -> list[str]:
+    """Return where the pattern occurs, as `path:line`."""
+    found = re.compile(avoided.pattern, re.IGNORECASE)
+    return [
+        f"{path}:{text.count(chr(10), 0, match.start()) + 1}"
+        for path, text in texts().items()
+        for match in found.finditer(text)
+    ]
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    opened = list(docstrings())
+    questions = [f"{place}: {line}" for place, line in opened if QUESTION.match(line)]
+    share = len(questions) / len(opened)
+    assert share <= LARGEST_SHARE, (
+        f"{len(questions)} of {len(opened)} docstrings ({share:.1%}) open with a question word. "
+        'Begin with a verb ("Return …") or a noun ("State of …"):\n' + "\n".join(questions)
+    )
+
+
+@pytest.mark.parametrize("avoided", AVOIDED, ids=lambda avoided: avoided.pattern)
+def test_avoided_words_only_get_fewer(avoided: Avoided) -> None:
+    found = places(avoided)
+    assert len(found) <= avoided.ceiling, (
+        f"{len(found)} times {avoided.pattern}, and {avoided.ceiling} are allowed. "
+        f"Write: {avoided.instead}. The newest is among:\n" + "\n".join(found)
+    )
+
+
+if __name__ == "__main__":
+    everything = list(docstrings())
+    asked = [place for place, line in everything if QUESTION.match(line)]
+    sys.stdout.write(f"docstrings: {len(asked)} of {len(everything)} open with a question word\n")
+    for rule in AVOIDED:
+        sys.stdout.write(f"{len(places(rule)):5} {rule.pattern}  (write: {rule.instead})\n")
