@@ -13,6 +13,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from registry.catalog.endpoints import TokenScore
+from registry.catalog.generation import MAX_CHOICES
+
 INFERENCE_TASK = "workers.tasks.inference.run"
 JOB_TASK = "workers.tasks.jobs.run"
 JOB_QUEUE = "compute"
@@ -73,10 +76,18 @@ class InferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More text; `tokens` is how many tokens it stands for."""
+    """More of one choice; `tokens` is how many tokens it stands for.
+
+    `call` is a piece of a tool call: its number in the choice, its name, and more of its arguments.
+    `scores` are those of the tokens so far unsent. `finish` ends one of several choices.
+    """
 
     text: str
     tokens: int
+    index: int = 0
+    call: tuple[int, str, str] | None = None
+    scores: list[TokenScore] | None = None
+    finish: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,8 @@ CHARGED = {
 def encode_event(event: Event) -> str:
     """The event as JSON with its kind in `type`."""
     body = {name: getattr(event, name) for name in event.__slots__}
+    if isinstance(event, Delta):
+        body = {name: value for name, value in body.items() if value or name in ("text", "tokens")}
     return json.dumps({"type": _NAMES[type(event)], **body}, ensure_ascii=False)
 
 
@@ -143,9 +156,40 @@ def decode_event(data: str | bytes) -> Event:
     What is charged must be a whole number from 0: a compromised worker gives its callers no credit.
     """
     body = json.loads(data)
+    if body.get("type") == "delta":
+        _check_delta(body)
     event = _KINDS[body.pop("type")](**body)
     for name, most in CHARGED.items():
         count = getattr(event, name, 0)
         if type(count) is not int or not 0 <= count <= most:
             raise ValueError(f"{name} is not a whole number from 0 to {most}")
     return event
+
+
+def _check_delta(body: dict[str, Any]) -> None:
+    """Check and convert the parts that a renderer takes apart. Raises ValueError or TypeError."""
+    index = body.get("index", 0)
+    if type(index) is not int or not 0 <= index < MAX_CHOICES:
+        raise ValueError(f"index is not a whole number from 0 to {MAX_CHOICES - 1}")
+    if not all(isinstance(body.get(name, ""), str) for name in ("text", "finish")):
+        raise ValueError("a text is none")
+    if (call := body.get("call")) is not None:
+        number, name, arguments = call
+        if type(number) is not int or not (isinstance(name, str) and isinstance(arguments, str)):
+            raise ValueError("a tool call is none")
+        body["call"] = (number, name, arguments)
+    if (scores := body.get("scores")) is not None:
+        body["scores"] = [
+            (_token(token), None if score is None else float(score), _pairs(likeliest))
+            for token, score, likeliest in scores
+        ]
+
+
+def _pairs(pairs: Any) -> list[tuple[str, float]]:
+    return [(_token(token), float(score)) for token, score in pairs]
+
+
+def _token(token: Any) -> str:
+    if not isinstance(token, str) or any(ord(each) > 255 for each in token):
+        raise ValueError("a token is not bytes as Latin-1")
+    return token

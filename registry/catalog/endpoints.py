@@ -37,17 +37,63 @@ class MediaResult:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+# A token: its bytes as Latin-1, the natural logarithm of its probability, and the likeliest tokens
+# in its place, as pairs. The first token of a prompt has no probability.
+TokenScore = tuple[str, float | None, list[tuple[str, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """More of one choice of a generated answer.
+
+    `call` is a piece of a tool call: its number in the choice, its name in the first piece, and
+    more of its arguments. `finish` is the reason of the end of one of several choices.
+    """
+
+    text: str
+    index: int = 0
+    call: tuple[int, str, str] | None = None
+    scores: list[TokenScore] | None = None
+    finish: str = ""
+
+
+@dataclass(slots=True)
+class Choice:
+    """One choice as it grows. `calls` maps a tool call's number to its name and arguments."""
+
+    index: int = 0
+    text: str = ""
+    finish_reason: str = ""
+    calls: dict[int, tuple[str, str]] = field(default_factory=dict)
+    scores: list[TokenScore] = field(default_factory=list)
+
+    def add(self, piece: Piece) -> None:
+        """Append a piece of this choice."""
+        self.text += piece.text
+        self.scores += piece.scores or []
+        self.finish_reason = piece.finish or self.finish_reason
+        if piece.call is not None:
+            number, name, arguments = piece.call
+            before = self.calls.get(number, ("", ""))
+            self.calls[number] = (before[0] + name, before[1] + arguments)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The engine's whole answer. `text` is what was generated; `results` is what a batch runner
+    """The engine's whole answer. `choices` are what was generated; `results` is what a batch runner
     returned, one entry for each of its items. `units` counts in the unit of the task."""
 
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    text: str = ""
+    choices: list[Choice] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
     units: int = 0
+
+    @property
+    def text(self) -> str:
+        """Return the text of the first choice."""
+        return self.choices[0].text if self.choices else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +121,8 @@ class StreamRenderer(Renderer, Protocol):
     def opening(self) -> str:
         """Return the first event, or nothing."""
 
-    def delta(self, text: str) -> str:
-        """Return the event for more text."""
+    def delta(self, piece: Piece) -> str:
+        """Return the event for a piece."""
 
     def closing(self, answer: Answer) -> str:
         """Return the last events."""

@@ -18,6 +18,7 @@ MAX_INPUTS = 2048
 MAX_FAULTS = 1000
 # A token of ordinary text is seldom shorter than three bytes.
 BYTES_PER_TOKEN = 3
+# Tags of a union's variants, which are no part of a path; so are those that begin with a tilde.
 _VARIANTS = {"one", "many"}
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -136,6 +137,6 @@ def _path(location: tuple[int | str, ...]) -> str:
     for step in location:
         if isinstance(step, int):
             path += f"[{step}]"
-        elif step not in _VARIANTS:
+        elif step not in _VARIANTS and not step.startswith("~"):
             path += f".{step}" if path else step
     return printable(path)

@@ -23,10 +23,10 @@ from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tok
 from registry.catalog.requests import parse as parse_request
 from tasks.text_generation.endpoints import (
     ChatRequest,
-    GenerationRenderer,
     Message,
 )
 from tasks.text_generation.endpoints import TextPart as TextContent
+from tasks.text_generation.rendering import ChatRenderer
 
 # Reserved for an image before it is known how many the model has: LLaVA 1.5 has as many.
 IMAGE_TOKENS = 576
@@ -52,6 +52,9 @@ ContentPart = Annotated[TextContent | ImageContent, Field(discriminator="type")]
 class VisionMessage(Message):
     """One turn. A user's may hold images."""
 
+    role: Literal["system", "developer", "user", "assistant"]
+    tool_calls: None = None
+    tool_call_id: None = None
     content: Annotated[  # type: ignore[assignment]
         Annotated[str, Field(max_length=1_000_000), Tag("one")]
         | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS), Tag("many")],
@@ -90,6 +93,9 @@ class VisionChatRequest(ChatRequest):
         list[VisionMessage], Field(min_length=1, max_length=512)
     ]
     prompt_variables: None = None
+    tools: None = None
+    tool_choice: None = None
+    parallel_tool_calls: None = None
 
 
 def read_vision_chat(body: Body, request_id: str, name: str) -> Plan:
@@ -107,18 +113,20 @@ def read_vision_chat(body: Body, request_id: str, name: str) -> Plan:
         )
     prompt_tokens = estimate_tokens([message.text for message in messages])
     prompt_tokens += IMAGE_TOKENS * len(images)
+    _, use = request.shown_tools()
+    options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
     return Plan(
         model=request.model,
         inputs=GenerationInputs(messages=messages, images=images),
-        options=request.options(request.token_limit),
+        options=options,
         stream=bool(request.stream),
-        renderer=GenerationRenderer(
+        renderer=ChatRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
             created=int(time.time()),
-            chat=True,
             include_usage=request.include_usage,
+            choices=options.choices,
         ),
-        tokens=prompt_tokens + request.token_limit,
+        tokens=prompt_tokens + request.token_limit * options.made,
         prompt_tokens=prompt_tokens,
     )

@@ -71,19 +71,19 @@ TASK = Task(
             "/v1/chat/completions",
             read_chat,
             request=ChatRequest,
-            summary="OpenAI's shape: the next message of a conversation, whole or streamed.",
+            summary="OpenAI's shape: the next message of a chat, with tools and JSON by schema.",
         ),
         Endpoint(
             "/v1/completions",
             read_completion,
             request=CompletionRequest,
-            summary="OpenAI's older shape: the continuation of one prompt, whole or streamed.",
+            summary="OpenAI's older shape: the continuation of each prompt, with probabilities.",
         ),
         Endpoint(
             "/v1/responses",
             read_responses,
             request=ResponsesRequest,
-            summary="OpenAI's newer shape, for text: one message, whole or streamed; not stored.",
+            summary="OpenAI's newer shape, for text and functions; whole or streamed; not stored.",
         ),
         Endpoint(
             "/v1/tasks/text-generation",

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from registry.catalog.endpoints import Answer, Plan, dumps
+from registry.catalog.endpoints import Plan
 from registry.catalog.generation import (
+    MAX_BIASES,
+    MAX_CALLS,
+    MAX_CHOICES,
+    MAX_N,
+    MAX_PROMPTS,
+    MAX_TOKEN,
     MAX_TOKENS,
+    MAX_TOOLS,
+    MAX_TOP_LOGPROBS,
     ChatMessage,
     GenerationInputs,
     SamplingOptions,
+    Tool,
     Variables,
 )
 from registry.catalog.grounding import (
@@ -34,9 +43,21 @@ from registry.catalog.requests import (
     one_or_many,
     parse,
 )
+from tasks.text_generation.rendering import ChatRenderer, CompletionRenderer
+from tasks.text_generation.tools import (
+    CalledTool,
+    FunctionTool,
+    NamedTool,
+    ResponseFormat,
+    ToolChoice,
+    ToolWord,
+    chosen_tools,
+    prompt_estimate,
+)
 
 DEFAULT_CHAT_TOKENS = 512
 DEFAULT_COMPLETION_TOKENS = 16
+MAX_COMPLETION_LOGPROBS = 5  # OpenAI's
 # A longer question is searched for by its beginning.
 QUERY_CHARACTERS = 4_000
 
@@ -45,7 +66,27 @@ TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-Zero = Annotated[float, Field(ge=0, le=0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
+Tokens = Annotated[list[Token], Field(min_length=1, max_length=200_000)]
+
+
+def _kind_of_prompt(value: Any) -> str:
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, list):
+        return "~lists"
+    return ("~tokens" if isinstance(first, int) else "many") if isinstance(value, list) else "one"
+
+
+Prompt = Annotated[
+    Annotated[Text, Tag("one")]
+    | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS), Tag("many")]
+    | Annotated[Tokens, Tag("~tokens")]
+    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS), Tag("~lists")],
+    Discriminator(_kind_of_prompt),
+]
 Stop = Annotated[
     Annotated[StopText, Tag("one")]
     | Annotated[list[StopText], Field(min_length=1, max_length=4), Tag("many")],
@@ -68,26 +109,42 @@ Content = Annotated[
 
 
 class Message(Strict):
-    """One turn. `developer` is read as `system`."""
+    """One turn. `developer` is read as `system`; a turn of `tool` answers a call."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
     name: Name | None = None
+    tool_calls: Annotated[list[CalledTool], Field(max_length=MAX_CALLS)] | None = None
+    tool_call_id: Name | None = None
     # Fields of the client's own answer, when it is sent back as history.
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
+
+    @model_validator(mode="after")
+    def _fits_role(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only messages of the assistant hold tool_calls")
+        if (self.tool_call_id is None) == (self.role == "tool"):
+            raise ValueError("tool_call_id names the call that a message of the role tool answers")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing")
+        return self
 
     def plain(self) -> ChatMessage:
-        """Role and text, as an engine takes them."""
+        """Return the turn as an engine takes it. Raises RequestInvalid."""
         if isinstance(self.content, str):
             text = self.content
         else:
-            text = "\n".join(part.text for part in self.content)
+            text = "\n".join(part.text for part in self.content or ())
         role = "system" if self.role == "developer" else self.role
-        return ChatMessage(role=role, content=text)
+        return ChatMessage(
+            role=role,
+            content=text,
+            tool_calls=[call.plain() for call in self.tool_calls or ()],
+            tool_call_id=self.tool_call_id,
+        )
 
 
 def stated(**settings: Any) -> list[Any]:
@@ -102,12 +159,6 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] = False
 
 
-class PlainText(Strict):
-    """The only response format."""
-
-    type: Literal["text"]
-
-
 class _Generation(Strict):
     model: Name
     max_tokens: TokenCount | None = None
@@ -117,13 +168,13 @@ class _Generation(Strict):
     seed: Seed | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
     user: User | None = None
-    presence_penalty: Zero | None = None
-    frequency_penalty: Zero | None = None
-    logit_bias: None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MAX_BIASES)] | None = None
 
-    def options(self, max_tokens: int) -> SamplingOptions:
+    def options(self, max_tokens: int, **more: Any) -> SamplingOptions:
         """Return the settings as an engine takes them."""
         return SamplingOptions(
             max_tokens=max_tokens,
@@ -137,6 +188,11 @@ class _Generation(Strict):
                 top_p=self.top_p,
                 stop=self.stop,
             ),
+            choices=self.n or 1,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=self.logit_bias or {},
+            **more,
         )
 
     @property
@@ -155,13 +211,13 @@ class ChatRequest(_Generation):
     messages: Annotated[list[Message], Field(min_length=1, max_length=512)]
     prompt_variables: Variables | None = None
     max_completion_tokens: TokenCount | None = None
-    response_format: PlainText | None = None
-    logprobs: Literal[False] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     store: Literal[False] | None = None
-    top_logprobs: None = None
-    tools: None = None
-    tool_choice: None = None
-    parallel_tool_calls: None = None
     functions: None = None
     function_call: None = None
     audio: None = None
@@ -184,19 +240,75 @@ class ChatRequest(_Generation):
     def token_limit(self) -> int:
         return self.stated_limit or DEFAULT_CHAT_TOKENS
 
+    def shown_tools(self) -> tuple[list[Tool], dict[str, Any]]:
+        """Return the tools that the model is shown, and the options of their use.
+
+        Raises:
+            RequestInvalid: two parameters exclude each other.
+        """
+        choice: ToolWord | None = None
+        name: str | None = None
+        if isinstance(self.tool_choice, NamedTool):
+            name = self.tool_choice.function.name
+        else:
+            choice = self.tool_choice
+        given = [tool.plain() for tool in self.tools or ()]
+        tools, use = chosen_tools(given, choice, name)
+        if self.parallel_tool_calls is not None and not given:
+            raise RequestInvalid("parallel_tool_calls needs tools.", param="parallel_tool_calls")
+        schema = None if self.response_format is None else self.response_format.enforced
+        if tools and schema is not None:
+            raise RequestInvalid(
+                "response_format and tools exclude each other here.", param="response_format"
+            )
+        if tools and self.logprobs:
+            raise RequestInvalid("logprobs and tools exclude each other here.", param="logprobs")
+        return tools, {
+            "tool_choice": use,
+            "tool_name": name,
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
+            "json_schema": schema,
+        }
+
+    def stated_logprobs(self) -> int | None:
+        """Return how many likely tokens to state with each. Raises RequestInvalid."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestInvalid("top_logprobs needs logprobs: true.", param="top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 class CompletionRequest(_Generation):
-    """POST /v1/completions."""
+    """POST /v1/completions. `prompt` is a text, tokens, or a list of either."""
 
-    prompt: Text
-    best_of: Literal[1] | None = None
-    echo: Literal[False] | None = None
-    logprobs: None = None
+    prompt: Prompt
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
     suffix: Text | None = None
 
     @property
     def token_limit(self) -> int:
-        return self.max_tokens or DEFAULT_COMPLETION_TOKENS
+        return DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise ValueError("best_of must not be less than n")
+        if (self.best_of or 1) > (self.n or 1) and self.stream:
+            raise ValueError("best_of cannot be streamed")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens 0 needs echo")
+        if self.suffix and (self.echo or not isinstance(self.prompt, str)):
+            raise ValueError("suffix goes with one prompt of text, without echo")
+        return self
+
+    def inputs(self) -> GenerationInputs:
+        """Return the prompts as an engine takes them."""
+        prompt: Any = self.prompt
+        if isinstance(prompt, str):
+            return GenerationInputs(prompt=prompt, suffix=self.suffix or None)
+        return GenerationInputs(prompts=[prompt] if isinstance(prompt[0], int) else prompt)
 
 
 def read_chat(body: Body, request_id: str, name: str) -> Plan:
@@ -207,6 +319,7 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
         if request.max_passages is not None:
             raise RequestInvalid("max_passages goes with knowledge_base.", param="max_passages")
         return _chat_plan(request, request_id, messages)
+    _check_grounded(request)
     asked = [message.text for message in messages if message.role == "user"]
     if not asked or not asked[-1].strip():
         raise RequestInvalid(
@@ -223,7 +336,6 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
             created=int(time.time()),
-            chat=True,
             include_usage=request.include_usage,
             knowledge_base=request.knowledge_base or "",
             passages=passages,
@@ -239,21 +351,37 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
     return replace(_chat_plan(request, request_id, messages), grounding=grounding)
 
 
+def _check_grounded(request: ChatRequest) -> None:
+    """Refuse what citations in the text exclude. Raises RequestInvalid."""
+    form = request.response_format
+    excluded = {
+        "n": (request.n or 1) > 1,
+        "tools": bool(request.tools),
+        "logprobs": bool(request.logprobs),
+        "response_format": form is not None and form.enforced is not None,
+    }
+    for name, given in excluded.items():
+        if given:
+            raise RequestInvalid(f"{name} and knowledge_base exclude each other.", param=name)
+
+
 def _chat_plan(request: ChatRequest, request_id: str, messages: list[ChatMessage]) -> Plan:
-    prompt_tokens = estimate_tokens([message.text for message in messages])
+    tools, use = request.shown_tools()
+    options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
+    prompt_tokens = prompt_estimate(messages, tools)
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=messages, variables=request.prompt_variables),
-        options=request.options(request.token_limit),
+        inputs=GenerationInputs(messages=messages, tools=tools, variables=request.prompt_variables),
+        options=options,
         stream=bool(request.stream),
-        renderer=GenerationRenderer(
+        renderer=ChatRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
             created=int(time.time()),
-            chat=True,
             include_usage=request.include_usage,
+            choices=options.choices,
         ),
-        tokens=prompt_tokens + request.token_limit,
+        tokens=prompt_tokens + request.token_limit * options.made,
         prompt_tokens=prompt_tokens,
     )
 
@@ -261,99 +389,40 @@ def _chat_plan(request: ChatRequest, request_id: str, messages: list[ChatMessage
 def read_completion(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/completions. Raises RequestInvalid."""
     request = parse(CompletionRequest, body.data)
-    suffix = request.suffix or None
-    prompt_tokens = estimate_tokens([request.prompt, suffix or ""])
+    inputs = request.inputs()
+    options = request.options(
+        request.token_limit,
+        best_of=request.best_of,
+        echo=bool(request.echo),
+        logprobs=request.logprobs,
+    )
+    prompts = len(inputs.prompts or (None,))
+    if prompts * options.made > MAX_CHOICES:
+        raise RequestInvalid(
+            f"{prompts} prompts with {options.made} choices each are more than {MAX_CHOICES} "
+            "choices.",
+            param="n",
+        )
+    prompt_tokens = _prompt_tokens(inputs)
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(prompt=request.prompt, suffix=suffix),
-        options=request.options(request.token_limit),
+        inputs=inputs,
+        options=options,
         stream=bool(request.stream),
-        renderer=GenerationRenderer(
+        renderer=CompletionRenderer(
             id=f"cmpl-{request_id[4:]}",
             model=request.model,
             created=int(time.time()),
-            chat=False,
             include_usage=request.include_usage,
+            scored=request.logprobs is not None,
         ),
-        tokens=prompt_tokens + request.token_limit,
+        tokens=prompt_tokens + request.token_limit * prompts * options.made,
         prompt_tokens=prompt_tokens,
     )
 
 
-def usage(answer: Answer) -> dict[str, int]:
-    """Return the token counts of one answer."""
-    return {
-        "prompt_tokens": answer.prompt_tokens,
-        "completion_tokens": answer.completion_tokens,
-        "total_tokens": answer.prompt_tokens + answer.completion_tokens,
-    }
-
-
-@dataclass(slots=True)
-class GenerationRenderer:
-    """Chat and plain completions, whole and as server-sent events."""
-
-    id: str
-    model: str
-    created: int
-    chat: bool
-    include_usage: bool = False
-
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        choice: dict[str, Any] = {
-            "index": 0,
-            "finish_reason": answer.finish_reason,
-            "logprobs": None,
-        }
-        if self.chat:
-            choice["message"] = {
-                "role": "assistant",
-                "content": answer.text,
-                "refusal": None,
-                "annotations": [],
-            }
-        else:
-            choice["text"] = answer.text
-        return {
-            "id": self.id,
-            "object": "chat.completion" if self.chat else "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": [choice],
-            "usage": usage(answer),
-            "system_fingerprint": None,
-        }
-
-    def opening(self) -> str:
-        """The first event of a chat names the role; a plain completion has none."""
-        if not self.chat:
-            return ""
-        return self._event(
-            '[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},'
-            '"logprobs":null,"finish_reason":null}]'
-        )
-
-    def delta(self, text: str) -> str:
-        shown = dumps(text)
-        if self.chat:
-            return self._event(
-                f'[{{"index":0,"delta":{{"content":{shown}}},"logprobs":null,"finish_reason":null}}]'
-            )
-        return self._event(f'[{{"index":0,"text":{shown},"logprobs":null,"finish_reason":null}}]')
-
-    def closing(self, answer: Answer) -> str:
-        """The finish reason, the usage when it was asked for, and the end."""
-        reason = dumps(answer.finish_reason)
-        body = '"delta":{}' if self.chat else '"text":""'
-        events = self._event(f'[{{"index":0,{body},"logprobs":null,"finish_reason":{reason}}}]')
-        if self.include_usage:
-            events += self._event("[]", usage=dumps(usage(answer)))
-        return f"{events}data: [DONE]\n\n"
-
-    def _event(self, choices: str, usage: str = "null") -> str:
-        kind = "chat.completion.chunk" if self.chat else "text_completion"
-        tail = f',"usage":{usage}' if self.include_usage else ""
-        return (
-            f'data: {{"id":"{self.id}","object":"{kind}","created":{self.created},'
-            f'"model":{dumps(self.model)},"system_fingerprint":null,"choices":{choices}{tail}}}\n\n'
-        )
+def _prompt_tokens(inputs: GenerationInputs) -> int:
+    """Return an estimate of the tokens of all prompts, exact where they are given as tokens."""
+    given = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
+    tokens = sum(len(each) for each in given if not isinstance(each, str))
+    return tokens or estimate_tokens([each for each in given if isinstance(each, str)])

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.catalog.endpoints import Answer, dumps
+from registry.catalog.endpoints import Answer, Piece
 from registry.catalog.generation import ChatMessage
 from registry.catalog.grounding import Passage
-from tasks.text_generation.endpoints import GenerationRenderer
+from tasks.text_generation.rendering import ChatRenderer
 
 INSTRUCTION = (
     "Answer the question from the numbered passages alone. After each statement, cite the passage "
@@ -93,7 +93,7 @@ class Marks:
 
 
 @dataclass(slots=True)
-class GroundedRenderer(GenerationRenderer):
+class GroundedRenderer(ChatRenderer):
     """A chat answer with its citations: on the message, or in the last chunk of a stream.
 
     `citations` name document versions; `annotations` are the same places in the text as OpenAI's
@@ -115,18 +115,14 @@ class GroundedRenderer(GenerationRenderer):
         shown["knowledge"] = self._knowledge()
         return shown
 
-    def delta(self, text: str) -> str:
-        shown = self._marks.push(text)
-        return super(GroundedRenderer, self).delta(shown) if shown else ""
+    def delta(self, piece: Piece) -> str:
+        shown = self._marks.push(piece.text)
+        return super(GroundedRenderer, self).delta(Piece(shown)) if shown else ""
 
     def closing(self, answer: Answer) -> str:
         rest = self._marks.flush()
-        events = super(GroundedRenderer, self).delta(rest) if rest else ""
-        body = dumps(self._cited())[1:-1]
-        events += self._event(
-            f'[{{"index":0,"delta":{{{body},"knowledge":{dumps(self._knowledge())}}},'
-            '"logprobs":null,"finish_reason":null}]'
-        )
+        events = super(GroundedRenderer, self).delta(Piece(rest)) if rest else ""
+        events += self._delta(0, {**self._cited(), "knowledge": self._knowledge()})
         return events + super(GroundedRenderer, self).closing(answer)
 
     def _cited(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan, dumps
+from registry.catalog.endpoints import Answer, Piece, Plan, dumps
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.requests import Body, Strict, Text, estimate_tokens, parse
 from tasks.text_generation.endpoints import Fraction, Seed, StopText, TokenCount
@@ -94,9 +94,9 @@ class TextGenerationRenderer:
         """Return nothing: TGI's streams begin with text."""
         return ""
 
-    def delta(self, text: str) -> str:
-        self._parts.append(text)
-        return self._event(text, special=False)
+    def delta(self, piece: Piece) -> str:
+        self._parts.append(piece.text)
+        return self._event(piece.text, special=False)
 
     def closing(self, answer: Answer) -> str:
         """Repeat the whole text, with the reason of its end."""

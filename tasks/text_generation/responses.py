@@ -1,4 +1,4 @@
-"""POST /v1/responses for text, as OpenAI's client reads it. Nothing is stored.
+"""POST /v1/responses for text and functions, as OpenAI's client reads it. Nothing is stored.
 
 https://platform.openai.com/docs/api-reference/responses
 """
@@ -6,19 +6,23 @@ https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from registry.catalog.endpoints import Answer, Plan, dumps
+from registry.catalog.endpoints import Plan
 from registry.catalog.generation import (
     MAX_TOKENS,
+    MAX_TOOLS,
     ChatMessage,
+    FunctionName,
     GenerationInputs,
+    JsonObject,
     SamplingOptions,
+    Tool,
     Variables,
 )
+from registry.catalog.json_bounds import MAX_BYTES
 from registry.catalog.requests import (
     Body,
     Name,
@@ -26,11 +30,18 @@ from registry.catalog.requests import (
     Strict,
     Text,
     User,
-    estimate_tokens,
     one_or_many,
     parse,
 )
 from tasks.text_generation.endpoints import stated
+from tasks.text_generation.responses_rendering import ResponsesRenderer
+from tasks.text_generation.tools import (
+    ToolWord,
+    chosen_tools,
+    make_tool,
+    prompt_estimate,
+    tool_call,
+)
 
 DEFAULT_TOKENS = 512
 
@@ -63,24 +74,107 @@ class InputMessage(Strict):
 
     def plain(self) -> ChatMessage:
         """Return role and text, as an engine takes them."""
-        if isinstance(self.content, str):
-            text = self.content
-        else:
-            text = "\n".join(part.text for part in self.content)
-        return ChatMessage(role="system" if self.role == "developer" else self.role, content=text)
+        role = "system" if self.role == "developer" else self.role
+        return ChatMessage(role=role, content=_text(self.content))
 
 
+def _text(content: str | list[InputText]) -> str:
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+
+
+class FunctionCall(Strict):
+    """A call of an earlier answer, as it came."""
+
+    type: Literal["function_call"]
+    call_id: Name
+    name: FunctionName
+    arguments: Annotated[str, Field(max_length=MAX_BYTES)]
+    id: Name | None = None
+    status: Literal["completed", "incomplete", "in_progress"] | None = None
+    caller: None = None
+    namespace: None = None
+    async_: Annotated[None, Field(alias="async")] = None
+
+
+class FunctionCallOutput(Strict):
+    """What a called function returned."""
+
+    type: Literal["function_call_output"]
+    call_id: Name
+    output: Content
+    id: Name | None = None
+    status: Literal["completed", "incomplete", "in_progress"] | None = None
+
+    def plain(self) -> ChatMessage:
+        """Return the result as an engine takes it."""
+        text = _text(self.output)
+        return ChatMessage(role="tool", content=text, tool_call_id=self.call_id)
+
+
+def _kind_of_item(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"~{kind}" if kind in ("function_call", "function_call_output") else "~message"
+
+
+Item = Annotated[
+    Annotated[InputMessage, Tag("~message")]
+    | Annotated[FunctionCall, Tag("~function_call")]
+    | Annotated[FunctionCallOutput, Tag("~function_call_output")],
+    Discriminator(_kind_of_item),
+]
 Input = Annotated[
     Annotated[Text, Tag("one")]
-    | Annotated[list[InputMessage], Field(min_length=1, max_length=512), Tag("many")],
+    | Annotated[list[Item], Field(min_length=1, max_length=512), Tag("many")],
     Discriminator(one_or_many),
 ]
 
 
 class TextFormat(Strict):
-    """The only format of the answer."""
+    """The form of the answer: text, any JSON object, or JSON by a schema."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema"]
+    name: FunctionName | None = None
+    schema_: Annotated[JsonObject | None, Field(alias="schema")] = None
+    description: Annotated[str, Field(max_length=8_192)] | None = None
+    strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.schema_ is not None and self.name is not None):
+            raise ValueError("name and schema belong to the type json_schema")
+        return self
+
+    @property
+    def enforced(self) -> dict[str, Any] | None:
+        """Return the schema that the answer must fit."""
+        return {"type": "object"} if self.type == "json_object" else self.schema_
+
+
+class ResponsesTool(Strict):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"]
+    name: FunctionName
+    description: Annotated[str, Field(max_length=8_192)] | None = None
+    parameters: JsonObject | None = None
+    strict: bool | None = None
+
+    def plain(self) -> Tool:
+        """Return the tool as an engine takes it."""
+        return make_tool(self.name, self.description, self.parameters, strict=self.strict)
+
+
+class ChosenFunction(Strict):
+    """The function that must be called."""
+
+    type: Literal["function"]
+    name: FunctionName
+
+
+ResponsesToolChoice = Annotated[
+    Annotated[ToolWord, Tag("~word")] | Annotated[ChosenFunction, Tag("~named")],
+    Discriminator(lambda value: "~word" if isinstance(value, str) else "~named"),
+]
 
 
 class TextSettings(Strict):
@@ -116,8 +210,8 @@ class ResponsesRequest(Strict):
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
     top_logprobs: Literal[0] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tools: Annotated[list[ResponsesTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ResponsesToolChoice | None = None
     include: Annotated[list[Any], Field(max_length=0)] | None = None
     conversation: None = None
     max_tool_calls: None = None
@@ -129,23 +223,62 @@ class ResponsesRequest(Strict):
     service_tier: None = None
     stream_options: None = None
 
+    def messages(self) -> list[ChatMessage]:
+        """Return the conversation as an engine takes it. Raises RequestInvalid."""
+        messages: list[ChatMessage] = []
+        if self.instructions is not None:
+            messages.append(ChatMessage(role="system", content=self.instructions))
+        if isinstance(self.input, str):
+            return [*messages, ChatMessage(role="user", content=self.input)]
+        for item in self.input:
+            if not isinstance(item, FunctionCall):
+                messages.append(item.plain())
+                continue
+            # A call goes with the text before it, and with the calls of the same turn.
+            call = tool_call(item.call_id, item.name, item.arguments)
+            turn = messages.pop() if messages and messages[-1].role == "assistant" else None
+            content = "" if turn is None else turn.text
+            calls = [*(turn.tool_calls if turn else ()), call]
+            messages.append(ChatMessage(role="assistant", content=content, tool_calls=calls))
+        return messages
+
+    def use(self) -> tuple[list[Tool], dict[str, Any]]:
+        """Return the tools that the model is shown, and the options of the answer's form.
+
+        Raises:
+            RequestInvalid: two parameters exclude each other.
+        """
+        choice: ToolWord | None = None
+        name: str | None = None
+        if isinstance(self.tool_choice, ChosenFunction):
+            name = self.tool_choice.name
+        else:
+            choice = self.tool_choice
+        tools, use = chosen_tools([tool.plain() for tool in self.tools or ()], choice, name)
+        form = self.text.format if self.text is not None else None
+        schema = None if form is None else form.enforced
+        if tools and schema is not None:
+            raise RequestInvalid("text.format and tools exclude each other here.", param="text")
+        return tools, {
+            "tool_choice": use,
+            "tool_name": name,
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
+            "json_schema": schema,
+        }
+
 
 def read_responses(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/responses. Raises RequestInvalid."""
     request = parse(ResponsesRequest, body.data)
-    if isinstance(request.input, str):
-        messages = [ChatMessage(role="user", content=request.input)]
-    else:
-        messages = [message.plain() for message in request.input]
-    if request.instructions is not None:
-        messages.insert(0, ChatMessage(role="system", content=request.instructions))
+    messages = request.messages()
+    tools, use = request.use()
+    prompt_tokens = prompt_estimate(messages, tools)
     prompt = request.prompt or PromptReference()
     if prompt.id not in (None, request.model):
         raise RequestInvalid(
             "prompt.id must be the model: a prompt is served under its deployment's name.",
             param="prompt.id",
         )
-    prompt_tokens = estimate_tokens([message.text for message in messages])
     limit = request.max_output_tokens or DEFAULT_TOKENS
     options = SamplingOptions(
         max_tokens=limit,
@@ -156,130 +289,32 @@ def read_responses(body: Body, request_id: str, name: str) -> Plan:
             temperature=request.temperature,
             top_p=request.top_p,
         ),
+        **use,
     )
+    given = request.model_dump(mode="json", by_alias=True, exclude_none=True)
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=messages, variables=prompt.variables),
+        inputs=GenerationInputs(messages=messages, tools=tools, variables=prompt.variables),
         options=options,
         stream=bool(request.stream),
         renderer=ResponsesRenderer(
             id=f"resp_{request_id[4:]}",
-            message_id=f"msg_{request_id[4:]}",
             model=request.model,
             created=int(time.time()),
-            instructions=request.instructions,
-            metadata=request.metadata or {},
-            limit=request.max_output_tokens,
-            options=options,
+            stated={
+                "instructions": request.instructions,
+                "max_output_tokens": request.max_output_tokens,
+                "metadata": request.metadata or {},
+                "parallel_tool_calls": use["parallel_tool_calls"],
+                "temperature": options.temperature,
+                "text": given.get("text") or {"format": {"type": "text"}},
+                "tool_choice": given.get("tool_choice", "auto"),
+                "tools": [
+                    {"parameters": None, "strict": None, **tool} for tool in given.get("tools", [])
+                ],
+                "top_p": options.top_p,
+            },
         ),
         tokens=prompt_tokens + limit,
         prompt_tokens=prompt_tokens,
     )
-
-
-@dataclass(slots=True)
-class ResponsesRenderer:
-    """One message as output, whole and as server-sent events."""
-
-    id: str
-    message_id: str
-    model: str
-    created: int
-    instructions: str | None
-    metadata: dict[str, str]
-    limit: int | None
-    options: SamplingOptions
-    _number: int = 0
-    _parts: list[str] = field(default_factory=list)
-
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        return self._response(answer, answer.text)
-
-    def opening(self) -> str:
-        """Announce the response, its message, and the message's one part."""
-        begun = self._response(None, "")
-        return (
-            self._event("response.created", response=begun)
-            + self._event("response.in_progress", response=begun)
-            + self._event(
-                "response.output_item.added",
-                output_index=0,
-                item=self._message("in_progress", None),
-            )
-            + self._event("response.content_part.added", **self._place(), part=_part(""))
-        )
-
-    def delta(self, text: str) -> str:
-        self._parts.append(text)
-        return self._event("response.output_text.delta", **self._place(), delta=text, logprobs=[])
-
-    def closing(self, answer: Answer) -> str:
-        """Repeat the whole text, and end."""
-        text = "".join(self._parts)
-        response = self._response(answer, text)
-        (message,) = response["output"]
-        return (
-            self._event("response.output_text.done", **self._place(), text=text, logprobs=[])
-            + self._event("response.content_part.done", **self._place(), part=_part(text))
-            + self._event("response.output_item.done", output_index=0, item=message)
-            + self._event(f"response.{response['status']}", response=response)
-        )
-
-    def _response(self, answer: Answer | None, text: str) -> dict[str, Any]:
-        cut = answer is not None and answer.finish_reason == "length"
-        status = "in_progress" if answer is None else "incomplete" if cut else "completed"
-        return {
-            "id": self.id,
-            "object": "response",
-            "created_at": self.created,
-            "status": status,
-            "background": False,
-            "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "instructions": self.instructions,
-            "max_output_tokens": self.limit,
-            "metadata": self.metadata,
-            "model": self.model,
-            "output": [] if answer is None else [self._message(status, text)],
-            "parallel_tool_calls": True,
-            "previous_response_id": None,
-            "store": False,
-            "temperature": self.options.temperature,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "none",
-            "tools": [],
-            "top_p": self.options.top_p,
-            "truncation": "disabled",
-            "usage": None if answer is None else _usage(answer),
-        }
-
-    def _message(self, status: str, text: str | None) -> dict[str, Any]:
-        return {
-            "id": self.message_id,
-            "type": "message",
-            "status": status,
-            "role": "assistant",
-            "content": [] if text is None else [_part(text)],
-        }
-
-    def _place(self) -> dict[str, Any]:
-        return {"item_id": self.message_id, "output_index": 0, "content_index": 0}
-
-    def _event(self, kind: str, **content: Any) -> str:
-        event = {"type": kind, "sequence_number": self._number, **content}
-        self._number += 1
-        return f"event: {kind}\ndata: {dumps(event)}\n\n"
-
-
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _usage(answer: Answer) -> dict[str, Any]:
-    return {
-        "input_tokens": answer.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": answer.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": answer.prompt_tokens + answer.completion_tokens,
-    }

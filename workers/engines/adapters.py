@@ -122,6 +122,20 @@ class AdaptedModel:
         )
         return each.double().sum(dim=1)
 
+    def log_probabilities(
+        self, input_ids: Tensor, mask: Tensor, adapters: Sequence[str | None]
+    ) -> Tensor:
+        """Return the log probabilities of what follows each position.
+
+        Args:
+            input_ids: [rows, positions], padded on the right.
+            mask: [rows, positions].
+            adapters: A loaded adapter's name for each row, or None.
+        """
+        output = self._output({"input_ids": input_ids, "attention_mask": mask}, adapters)
+        logs: Tensor = output.logits.float().log_softmax(dim=-1)
+        return logs
+
     def _output(self, inputs: dict[str, Any], adapters: Sequence[str | None]) -> Any:
         names = [BASE if each is None else self._inner[each] for each in adapters]
         if len(set(names)) > 1:

@@ -10,23 +10,30 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from registry.catalog.endpoints import TokenScore
 from workers.engines.adapters import AdaptedModel
+from workers.engines.choices import Choices
 from workers.engines.kv import SlabCache
-from workers.engines.protocol import Sink, raise_exits
+from workers.engines.protocol import raise_exits
 from workers.engines.sampling import Sampling, choose
+from workers.engines.scores import BytesOf, token_scores
+from workers.engines.shaping import Shaper
 from workers.engines.text import TextStream
-from workers.wire import Delta, Done, Event, Failed
+from workers.engines.tool_calls import Call, CallReader
+from workers.wire import Delta
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One request on its way. `limit` is how many tokens it may still have made in all.
+    """One choice of a request on its way. `limit` is how many tokens it may still have made in all.
 
     `images` are the pixels of the images that the prompt has places for. `reference` holds the
     tokens of an answer whose likelihood is measured beside the generation, `likelihood` the result,
-    {"nats", "tokens", "complete"}; `reference_cut` if it had no room.
+    {"nats", "tokens", "complete"}; `reference_cut` if it had no room. Rows of one prompt share the
+    list `prompt`. `echo` is the prompt's text, where the answer begins with it, and
+    `prompt_scores` the scores of its tokens.
     """
 
     request_id: str
@@ -35,18 +42,24 @@ class Row:
     limit: int
     sampling: Sampling
     text: TextStream
-    sink: Sink
+    choices: Choices
     generator: torch.Generator | None
-    submitted: float = field(default_factory=time.monotonic)
-    started: float | None = None
+    index: int = 0
+    shaper: Shaper | None = None
+    calls: CallReader | None = None
     produced: int = 0
     unsent: int = 0
     finish: str | None = None
-    broken: bool = False
+    broken: str = ""
     images: list[Tensor] = field(default_factory=list)
     reference: list[int] = field(default_factory=list)
     reference_cut: bool = False
     likelihood: dict[str, float] | None = None
+    echo: str | None = None
+    prompt_scores: list[TokenScore] | None = None
+    scores: list[TokenScore] = field(default_factory=list)
+    total: float = 0.0
+    _called: int = 0
 
     @property
     def length(self) -> int:
@@ -58,29 +71,54 @@ class Row:
         """The most positions that the row can come to fill."""
         return len(self.prompt) + self.limit
 
-    def take(self, token: int, eos: frozenset[int]) -> None:
+    def begin(self) -> None:
+        """Send the prompt, where the answer begins with it."""
+        if self.echo is not None:
+            self._send(Delta(self.echo, 0, self.index, scores=self.prompt_scores))
+
+    def shape(self, logits: Tensor) -> None:
+        """Change the row's logits [vocabulary] as its request states."""
+        if self.shaper is None or self.broken:
+            return
+        try:
+            self.shaper.apply(logits)
+        except ValueError as error:
+            self._break(error, "The grammar of the answer became too complex; simplify its schema.")
+
+    def take(self, token: int, eos: frozenset[int], score: TokenScore | None = None) -> None:
         """Account for a new token, send what can be sent, and notice the end."""
+        if self.broken:
+            return
+        if self.limit == 0 or self.choices.over:
+            self.finish = "length" if self.limit == 0 else "cancelled"
+            return
         self.produced += 1
         self.unsent += 1
+        if score is not None:
+            self.total += score[1] or 0.0
+            if self.sampling.logprobs is not None:
+                self.scores.append(score)
         try:
-            text = self._text_of(token, eos)
+            pieces = self._pieces_of(token, eos)
         except BaseException as error:
             # The decoder came with the model. The row leaves at this step, the others go on.
-            logger.exception("the text of request %s cannot be made", self.request_id)
-            self.finish, self.broken, text = "error", True, ""
+            self._break(error, "The model's tokenizer failed on the answer.")
             raise_exits(error)
-        if text:
-            self._send(Delta(text=text, tokens=self.unsent))
-            self.unsent = 0
+            return
+        for piece in pieces:
+            self._emit(piece)
+        if self.finish is not None and self.scores:
+            self._emit("")
 
-    def _text_of(self, token: int, eos: frozenset[int]) -> str:
-        """The text that may be sent after a new token; notices the end."""
+    def _pieces_of(self, token: int, eos: frozenset[int]) -> list[str | Call]:
+        """Return what may be sent after a new token; notices the end."""
+        complete = self.shaper is not None and self.shaper.take(token)
         text = ""
         if token in eos:
             self.finish = "stop"
         else:
             text = self.text.push(token)
-        if self.finish is None and self.text.stopped:
+        if self.finish is None and (complete or self.text.stopped):
             self.finish = "stop"
         if self.finish is None and self.produced >= self.limit:
             self.finish = "length"
@@ -88,32 +126,52 @@ class Row:
             text += self.text.flush()
             if self.text.stopped:
                 self.finish = "stop"
-        return text
+        if self.calls is None:
+            return [text] if text else []
+        pieces = self.calls.push(text)
+        if self.calls.complete:
+            self.finish = "stop"
+        if self.finish is not None:
+            pieces += self.calls.flush()
+        return pieces
+
+    def _emit(self, piece: str | Call) -> None:
+        call = None
+        if isinstance(piece, Call) and self.calls is not None:
+            call = (self._called, piece.name, piece.arguments)
+            self._called += 1
+        scores, self.scores = self.scores, []
+        text = piece if isinstance(piece, str) else ""
+        self._send(Delta(text, self.unsent, self.index, call, scores or None))
+        self.unsent = 0
 
     def end(self, finish: str | None = None) -> None:
-        """Send the last event."""
+        """Note the row's end."""
         if self.broken:
-            self.fail("engine_error", "The model's tokenizer failed on the answer.", 500)
+            self.fail("engine_error", self.broken, 500)
             return
-        started = self.submitted if self.started is None else self.started
-        self._send(
-            Done(
-                finish_reason=finish or self.finish or "stop",
-                prompt_tokens=len(self.prompt),
-                completion_tokens=self.produced,
-                queue_ms=round((started - self.submitted) * 1000),
-                results=None if self.likelihood is None else [self.likelihood],
-                units=len(self.prompt) + self.produced,
-            )
-        )
+        reason = finish or self.finish or "stop"
+        if self._called and reason == "stop":
+            reason = "tool_calls"
+        if self.likelihood is not None:
+            self.choices.likelihood = self.likelihood
+        mean = self.total / max(1, self.produced)
+        self._guarded(lambda: self.choices.end(self.index, reason, self.produced, mean))
 
     def fail(self, code: str, message: str, status: int) -> None:
         """Send the last event of a request that broke."""
-        self._send(Failed(code=code, message=message, status=status))
+        self._guarded(lambda: self.choices.fail(code, message, status))
 
-    def _send(self, event: Event) -> None:
+    def _break(self, error: BaseException, message: str) -> None:
+        logger.error("a token of request %s cannot be used", self.request_id, exc_info=error)
+        self.finish, self.broken = "error", message
+
+    def _send(self, delta: Delta) -> None:
+        self._guarded(lambda: self.choices.send(delta))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
         try:
-            self.sink(event)
+            action()
         except Exception:
             # Nobody listens any more: the row leaves at this step, the others go on.
             logger.exception("the sink of request %s failed", self.request_id)
@@ -129,31 +187,39 @@ class Batch:
         rows: list[Row],
         eos: frozenset[int],
         pad: int,
+        bytes_of: BytesOf,
     ) -> None:
         """Run the prompts of `rows` and choose their first tokens."""
         self._model = model
         self._eos = eos
+        self._bytes_of = bytes_of
         self.rows = rows
         self._cache = SlabCache()
-        longest = max(len(row.prompt) for row in rows)
-        padding = [longest - len(row.prompt) for row in rows]
-        ids = [[pad] * space + row.prompt for space, row in zip(padding, rows, strict=True)]
+        first, places = prompts_of(rows)
+        longest = max(len(row.prompt) for row in first)
+        padding = [longest - len(row.prompt) for row in first]
+        ids = [[pad] * space + row.prompt for space, row in zip(padding, first, strict=True)]
         mask = [
-            [0] * space + [1] * len(row.prompt) for space, row in zip(padding, rows, strict=True)
+            [0] * space + [1] * len(row.prompt) for space, row in zip(padding, first, strict=True)
         ]
         now = time.monotonic()
         for row in rows:
-            row.started = now
+            row.choices.started = row.choices.started or now
         self._mask = torch.tensor(mask, device=model.device)
         positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)
-        images = [image for row in rows for image in row.images]
+        images = [image for row in first for image in row.images]
         for row in rows:
             row.images = []  # they are in the cache from here on
-        self._forward(
+        logits = self._logits(
+            first,
             torch.tensor(ids, device=model.device),
             positions,
             torch.stack(images).to(model.device) if images else None,
         )
+        if len(first) < len(rows):
+            self._cache.rearrange(places, 0)
+            self._mask, logits = self._mask[places], logits[places]
+        self._choose(logits)
 
     @property
     def length(self) -> int:
@@ -166,16 +232,32 @@ class Batch:
         ids = torch.tensor(self._newest, device=device).unsqueeze(1)
         positions = torch.tensor([row.length - 1 for row in self.rows], device=device).unsqueeze(1)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.rows), 1)], dim=1)
-        self._forward(ids, positions)
+        self._choose(self._logits(self.rows, ids, positions))
 
-    def _forward(self, ids: Tensor, positions: Tensor, images: Tensor | None = None) -> None:
-        adapters = [row.adapter for row in self.rows]
-        logits = self._model(ids, self._mask, positions, self._cache, adapters, images)
+    def _logits(
+        self, rows: Sequence[Row], ids: Tensor, positions: Tensor, images: Tensor | None = None
+    ) -> Tensor:
+        adapters = [row.adapter for row in rows]
+        return self._model(ids, self._mask, positions, self._cache, adapters, images)
+
+    def _choose(self, logits: Tensor) -> None:
+        """Choose the next token of each row by `logits` [rows, vocabulary], and account for it."""
+        scored = [number for number, row in enumerate(self.rows) if row.sampling.scored]
+        logs = logits[scored].log_softmax(dim=-1) if scored else None
+        for number, row in enumerate(self.rows):
+            if row.shaper is not None:
+                row.shape(logits[number])
         self._newest = choose(
             logits, [row.sampling for row in self.rows], [row.generator for row in self.rows]
         )
-        for row, token in zip(self.rows, self._newest, strict=True):
-            row.take(token, self._eos)
+        scores: dict[int, TokenScore] = {}
+        if logs is not None:
+            tokens = [self._newest[number] for number in scored]
+            tops = [self.rows[number].sampling.logprobs or 0 for number in scored]
+            stated = token_scores(logs, tokens, tops, self._bytes_of)
+            scores = dict(zip(scored, stated, strict=True))
+        for number, (row, token) in enumerate(zip(self.rows, self._newest, strict=True)):
+            row.take(token, self._eos, scores.get(number))
 
     def join(self, other: Batch) -> None:
         """Take over the rows of `other`, which is used up by it."""
@@ -199,6 +281,17 @@ class Batch:
             self._cache.rearrange(kept, drop)
             self._mask = self._mask[kept, drop:]
         return gone
+
+
+def prompts_of(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """Return one row for each prompt, which neighbors share, and each row's place among them."""
+    first: list[Row] = []
+    places: list[int] = []
+    for row in rows:
+        if not first or first[-1].prompt is not row.prompt:
+            first.append(row)
+        places.append(len(first) - 1)
+    return first, places
 
 
 def _widened(mask: Tensor, length: int) -> Tensor:

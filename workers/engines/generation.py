@@ -10,24 +10,24 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from registry.catalog.generation import GenerationInputs, SamplingOptions
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
-from workers.engines.likelihood import measure_references
+from workers.engines.grammars import (
+    Vocabulary,
+)
+from workers.engines.likelihood import measure_references, score_prompts
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
-from workers.engines.sampling import DEFAULT_MAX_TOKENS, Sampling
-from workers.engines.text import TextStream
+from workers.engines.rows import RowMaker
 from workers.engines.vision import image_reader
 from workers.wire import Done
 
@@ -81,11 +81,19 @@ class GenerationEngine:
         )
         self._tokenizer = load_tokenizer(folder)
         self._model = AdaptedModel(model)
-        self._images = image_reader(folder, model)
         own = int(model.config.get_text_config().max_position_embeddings)
         self.max_context = min(own, max_context or own)
         self._eos = _end_tokens(model, self._tokenizer)
         self._prompts = PromptProcesses(self._tokenizer)
+        logits = int(model.get_output_embeddings().weight.shape[0])
+        self._vocabulary = Vocabulary(self._tokenizer, logits, self._eos)
+        self._maker = RowMaker(
+            self._tokenizer,
+            self._prompts,
+            self._vocabulary,
+            image_reader(folder, model),
+            self.max_context,
+        )
         self._threads = threads
         self._max_batch, self._max_waiting = max_batch, max_waiting
         self._budget = max_batch_positions
@@ -94,7 +102,7 @@ class GenerationEngine:
         self._waiting: deque[Row] = deque()
         self._commands: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._cancelled: set[str] = set()
-        self._known: set[str] = set()  # ids of requests that have not ended
+        self._known: Counter[str] = Counter()  # rows of requests that have not ended
         self._adapters: set[str] = set()
         self._closing = False
         self._batch: Batch | None = None
@@ -129,7 +137,7 @@ class GenerationEngine:
     def submit(self, request: EngineRequest, sink: Sink) -> None:
         """Queue a request; its events reach `sink` from the engine's thread."""
         try:
-            row = self._row(request, sink)
+            rows = self._maker.rows(request, sink)
         except PromptCancelled:
             sink(Done("cancelled", 0, 0))
             return
@@ -138,18 +146,18 @@ class GenerationEngine:
                 raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
             if request.request_id in self._known:
                 raise RequestRefused(f"Request {request.request_id} is running already.")
-            if row.adapter is not None and row.adapter not in self._adapters:
+            if request.adapter is not None and request.adapter not in self._adapters:
                 raise RequestRefused(
-                    f"No adapter named {row.adapter!r} is loaded.", code="adapter_not_found"
+                    f"No adapter named {request.adapter!r} is loaded.", code="adapter_not_found"
                 )
-            if len(self._waiting) >= self._max_waiting:
+            if len(self._waiting) + len(rows) > self._max_waiting:
                 raise RequestRefused(
                     f"{len(self._waiting)} requests are waiting already; try again shortly.",
                     code="engine_overloaded",
                     status=429,
                 )
-            self._known.add(row.request_id)
-            self._waiting.append(row)
+            self._known[request.request_id] = len(rows)
+            self._waiting += rows
             self._changed.notify()
 
     def cancel(self, request_id: str) -> None:
@@ -171,54 +179,6 @@ class GenerationEngine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _row(self, request: EngineRequest, sink: Sink) -> Row:
-        """Return the row of a request. Raises RequestRefused."""
-        inputs, options = request.inputs, request.options
-        if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
-            raise RequestRefused("This model generates text from messages or a prompt.")
-        sampling = Sampling.of(options)
-        images = self._pixels(inputs)
-        prompt = self._prompts.encode(request.request_id, inputs)
-        if self._images is not None:
-            prompt = self._images.expand(prompt, len(images))
-        room = self.max_context - len(prompt)
-        if room < (sampling.max_tokens or 1):
-            raise RequestRefused(
-                f"The prompt has {len(prompt)} tokens and the answer may have "
-                f"{sampling.max_tokens or 1}; together they must not exceed {self.max_context}.",
-                code="context_length_exceeded",
-            )
-        reference = self._reference(request.request_id, options)
-        return Row(
-            request_id=request.request_id,
-            adapter=request.adapter,
-            prompt=prompt,
-            limit=sampling.max_tokens or min(DEFAULT_MAX_TOKENS, room),
-            sampling=sampling,
-            text=TextStream(self._tokenizer, sampling.stop),
-            sink=sink,
-            generator=sampling.generator(),
-            images=images,
-            reference=reference[:room],
-            reference_cut=len(reference) > room,
-        )
-
-    def _pixels(self, inputs: GenerationInputs) -> list[Tensor]:
-        """Return the pixels of the request's images. Raises RequestRefused."""
-        if self._images is not None:
-            return self._images.read(inputs.images)
-        if any(not isinstance(each.content, str) for each in inputs.messages or ()):
-            raise RequestRefused("This model reads text alone; leave the images out.")
-        return []
-
-    def _reference(self, request_id: str, options: SamplingOptions) -> list[int]:
-        if options.reference is None:
-            return []
-        (tokens,) = self._prompts.encode_texts(
-            request_id, [options.reference], special_tokens=False
-        )
-        return [*tokens, self._tokenizer.eos_token_id] if options.reference_ends else tokens
 
     def _command(self, action: Callable[[], None]) -> None:
         """Run `action` in the engine's thread between two steps; its exception is raised here."""
@@ -306,7 +266,16 @@ class GenerationEngine:
             return
         try:
             measure_references(self._model, rows, self._tokenizer.pad_token_id)
-            fresh = Batch(self._model, rows, self._eos, self._tokenizer.pad_token_id)
+            score_prompts(self._model, rows, self._vocabulary.bytes_of)
+            for row in rows:
+                row.begin()
+            fresh = Batch(
+                self._model,
+                rows,
+                self._eos,
+                self._tokenizer.pad_token_id,
+                self._vocabulary.bytes_of,
+            )
         except BaseException as error:
             logger.exception("running the prompts of %s requests failed", len(rows))
             self._fail(rows)
@@ -330,7 +299,7 @@ class GenerationEngine:
         """End the rows that are finished."""
         for row in self._out_of_batch(lambda row: row.finish is not None):
             row.end()
-            self._known.discard(row.request_id)
+            self._forget([row])
 
     def _leaving(self, leaves: Callable[[Row], bool]) -> list[Row]:
         """Take rows out of the queue and out of the batch."""
@@ -339,8 +308,14 @@ class GenerationEngine:
             if gone:
                 self._waiting = deque(row for row in self._waiting if not leaves(row))
         gone += self._out_of_batch(leaves)
-        self._known.difference_update(row.request_id for row in gone)
+        self._forget(gone)
         return gone
+
+    def _forget(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._known[row.request_id] -= 1
+            if self._known[row.request_id] <= 0:
+                del self._known[row.request_id]
 
     def _out_of_batch(self, leaves: Callable[[Row], bool]) -> list[Row]:
         if self._batch is None:
@@ -354,7 +329,7 @@ class GenerationEngine:
     def _fail(self, rows: list[Row]) -> None:
         for row in rows:
             row.fail("engine_error", "The model failed on this request; it can be sent again.", 500)
-            self._known.discard(row.request_id)
+        self._forget(rows)
 
     def _fail_all(self, code: str, message: str, status: int = 500) -> None:
         with self._changed:
@@ -364,7 +339,7 @@ class GenerationEngine:
         self._batch = None
         for row in rows:
             row.fail(code, message, status)
-        self._known.difference_update(row.request_id for row in rows)
+        self._forget(rows)
         for _, done in commands:
             done.set_exception(ValueError(message))
 

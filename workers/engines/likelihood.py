@@ -1,4 +1,4 @@
-"""Likelihoods of given answers, for perplexity, by the model that generates."""
+"""Likelihoods of given answers and of prompts, by the model that generates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from workers.engines.adapters import IGNORED, AdaptedModel
-from workers.engines.batch import Row
+from workers.engines.batch import Row, prompts_of
+from workers.engines.scores import BytesOf, token_scores, unscored
 
 # Logits of so many positions: 0.4 GB for a vocabulary of 50,000.
 MAX_POSITIONS = 2_048
@@ -49,3 +50,20 @@ def _measure(model: AdaptedModel, rows: Sequence[Row], padding: int) -> None:
             "tokens": len(row.reference),
             "complete": not row.reference_cut,
         }
+
+
+def score_prompts(model: AdaptedModel, rows: Sequence[Row], bytes_of: BytesOf) -> None:
+    """Set `prompt_scores` of each row that echoes its prompt with probabilities."""
+    wanted = [row for row in rows if row.echo is not None and row.sampling.logprobs is not None]
+    first, places = prompts_of(wanted)
+    for row in first:
+        # One at a time: a padded batch would hold the logits of every position of all prompts.
+        tokens = torch.tensor([row.prompt], device=model.device)
+        logs = model.log_probabilities(tokens, torch.ones_like(tokens), [row.adapter])[0, :-1]
+        tops = [row.sampling.logprobs or 0] * len(logs)
+        row.prompt_scores = [
+            unscored(row.prompt[0], bytes_of),
+            *token_scores(logs, row.prompt[1:], tops, bytes_of),
+        ]
+    for row, place in zip(wanted, places, strict=True):
+        row.prompt_scores = first[place].prompt_scores

@@ -21,6 +21,7 @@ import signal
 import socket
 import struct
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 KEPT, REFUSED, BROKEN = b"k", b"r", b"b"
@@ -60,9 +61,24 @@ class Prompts:
         if self._max_length is not None:
             self._tokenizer.enable_truncation(self._max_length, direction=self._side)
 
-    def messages(self, messages: list[dict[str, Any]]) -> bytes:
-        """The tokens of the prompt that the chat template makes."""
-        return self._encoded([self._rendered(self._template, messages)], special_tokens=False)
+    def messages(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+    ) -> bytes:
+        """The tokens of the prompt that the chat template makes.
+
+        A template that leaves out the tools, or a part of an earlier call, refuses them.
+        """
+        text = self._rendered(self._template, messages, tools)
+        for kind, others, shown in _without_parts(messages, tools):
+            if self._rendered(self._template, others, shown) == text:
+                raise Refused(f"This model's chat template knows no tools: it leaves out {kind}.")
+        return self._encoded([text], special_tokens=False)
+
+    def grammar(self, grammar: str) -> bytes:
+        """Try a grammar; the result is empty, or says why it cannot be enforced."""
+        from llguidance import LLMatcher
+
+        return str(LLMatcher.validate_grammar(grammar)).encode("utf-8", "replace")[:2000]
 
     def texts(self, texts: list[str], special_tokens: bool) -> bytes:
         """The tokens of each text, with the special tokens that the tokenizer adds or without."""
@@ -127,10 +143,16 @@ class Prompts:
             split.pre_tokenize_str(sample)
         return b""
 
-    def _rendered(self, template: str | None, messages: list[dict[str, Any]]) -> str:
+    def _rendered(
+        self,
+        template: str | None,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None = None,
+    ) -> str:
         try:
             (text,), _ = self._render(
                 conversations=[messages],
+                tools=tools or None,
                 chat_template=template,
                 add_generation_prompt=True,
                 **self._special_tokens,
@@ -150,6 +172,20 @@ class Prompts:
     def _encoded(self, texts: list[str], *, special_tokens: bool) -> bytes:
         rows = self._tokenizer.encode_batch_fast(texts, add_special_tokens=special_tokens)
         return packed([row.ids for row in rows])
+
+
+def _without_parts(
+    messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]] | None]]:
+    """What a template must show, and the request without it."""
+    if tools:
+        yield "the tools", messages, None
+    if any("tool_calls" in each for each in messages):
+        bare = [{key: each[key] for key in each if key != "tool_calls"} for each in messages]
+        yield "earlier calls", bare, tools
+    if any(each["role"] == "tool" and each["content"] for each in messages):
+        silent = [{**each, "content": ""} if each["role"] == "tool" else each for each in messages]
+        yield "what tools returned", silent, tools
 
 
 def packed(rows: list[list[int]]) -> bytes:

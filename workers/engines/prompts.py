@@ -13,7 +13,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
-from registry.catalog.generation import GenerationInputs
+from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import BoundedProcess, Declined, Ended, Limits, ProcessSource
 from workers.engines.protocol import RequestRefused
@@ -115,8 +115,9 @@ class PromptProcesses:
         elif not self._setup["template"]:
             raise RequestRefused("This model has no chat template; send a prompt instead.")
         else:
-            messages = [message.model_dump() for message in inputs.messages]
-            request = {"do": "messages", "messages": messages}
+            request = {"do": "messages", "messages": [_turn(each) for each in inputs.messages]}
+            if inputs.tools:
+                request["tools"] = [_shown(tool) for tool in inputs.tools]
         (tokens,) = self._rows(self._ask(request_id, request), 1)
         if not tokens:
             raise RequestRefused("The prompt is empty.")
@@ -134,6 +135,17 @@ class PromptProcesses:
         before, after = self.encode_texts(request_id, [prefix, suffix], special_tokens=False)
         begin, hole, end = self._fill
         return [*lead, begin, *before, hole, *after, end]
+
+    @property
+    def template(self) -> str | None:
+        """Return the model's chat template."""
+        template: str | None = self._setup["template"]
+        return template
+
+    def check_grammar(self, request_id: str, grammar: str) -> str:
+        """Return why a grammar cannot be enforced, or nothing. Raises as `encode`."""
+        found = self._ask(request_id, {"do": "grammar", "grammar": grammar})
+        return found.decode("utf-8", "replace")
 
     def encode_texts(
         self, request_id: str, texts: list[str], *, special_tokens: bool = True
@@ -294,6 +306,29 @@ class PromptProcesses:
         with self._changed:
             self._count -= 1
             self._changed.notify()
+
+
+def _turn(message: ChatMessage) -> dict[str, Any]:
+    """Return a message as chat templates read it; a call's arguments are an object there."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.model_dump()["content"]}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
+
+
+def _shown(tool: Tool) -> dict[str, Any]:
+    """Return a tool as chat templates read it."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
 
 
 def fill_tokens(tokenizer: Any) -> tuple[int, int, int] | None:

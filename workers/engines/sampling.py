@@ -17,13 +17,19 @@ NUCLEUS_GUESS = 512  # candidates looked at before falling back on the whole voc
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling of one request; `max_tokens` None means as many as are sensible."""
+    """Sampling of one request; `max_tokens` None means as many as are sensible.
+
+    `logprobs` is how many of the likeliest tokens to state with each one's probability; None states
+    none. `scored` rows know the probability of each of their tokens.
+    """
 
     max_tokens: int | None
     temperature: float
     top_p: float
     stop: tuple[str, ...]
     seed: int | None
+    logprobs: int | None = None
+    scored: bool = False
 
     @property
     def greedy(self) -> bool:
@@ -38,17 +44,19 @@ class Sampling:
             top_p=options.top_p,
             stop=tuple(options.stop),
             seed=options.seed,
+            logprobs=options.logprobs,
+            scored=options.logprobs is not None or options.made > options.choices,
         )
 
-    def generator(self) -> torch.Generator | None:
-        """The request's own source of randomness; None where nothing is drawn."""
+    def generator(self, index: int = 0) -> torch.Generator | None:
+        """The source of randomness of a request's choice; None where nothing is drawn."""
         if self.greedy:
             return None
         generator = torch.Generator()
         if self.seed is None:
             generator.seed()
         else:
-            generator.manual_seed(self.seed % 2**63)
+            generator.manual_seed((self.seed + index) % 2**63)
         return generator
 
 

@@ -25,7 +25,7 @@ from workers.references import contains, is_reference, swapped
 from workers.sealing import LONGEST_S, ReplySeals
 from workers.tasks.device import DeviceClock
 from workers.tasks.hosting import EngineHost, Loaded
-from workers.tasks.replies import Replies, Reply
+from workers.tasks.replies import Replies, Reply, joined
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,7 @@ class Answer:
         self._request = request
         self._replies = replies
         self._queue_ms = 0
-        self._text: list[str] = []
-        self._tokens = 0
+        self._held: dict[int, list[Delta]] = {}
 
     def started(self) -> None:
         """The request goes to its engine now."""
@@ -67,14 +66,14 @@ class Answer:
         if self.finished.is_set():
             return
         if isinstance(event, Delta) and not self._request.stream:
-            self._text.append(event.text)
-            self._tokens += event.tokens
+            self._held.setdefault(event.index, []).append(event)
             return
         if isinstance(event, Done):
             event = _with_references(event)
         if isinstance(event, Done):
-            if self._text:
-                self._send(Delta("".join(self._text), self._tokens))
+            for pieces in self._held.values():
+                for piece in joined(pieces):
+                    self._send(piece)
             event = replace(
                 event,
                 queue_ms=event.queue_ms + self._queue_ms,

@@ -8,7 +8,8 @@ import logging
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import redis
 
@@ -35,22 +36,43 @@ class Reply:
         return self.seals.request_id
 
 
+def joined(deltas: Iterable[Delta]) -> list[Delta]:
+    """Return the pieces of one choice with neighboring text joined; those of tool calls stay."""
+    result: list[Delta] = []
+    for delta in deltas:
+        before = result[-1] if result else None
+        if before is None or before.call or before.finish or delta.call:
+            result.append(delta)
+            continue
+        result[-1] = replace(
+            before,
+            text=before.text + delta.text,
+            tokens=before.tokens + delta.tokens,
+            scores=[*(before.scores or ()), *(delta.scores or ())] or None,
+            finish=delta.finish,
+        )
+    return result
+
+
 def merged(replies: list[Reply]) -> list[Reply]:
-    """The same answers with each request's neighbouring deltas joined; order is kept."""
+    """The same answers with each choice's neighboring deltas joined; order is kept."""
     result: list[Reply] = []
-    open_delta: dict[str, int] = {}
+    open_delta: dict[str, dict[int, int]] = {}
     for reply in replies:
-        event, at = reply.event, open_delta.get(reply.request_id)
-        if isinstance(event, Delta) and at is not None:
-            before = result[at].event
-            if isinstance(before, Delta):
-                joined = Delta(before.text + event.text, before.tokens + event.tokens)
-                result[at] = Reply(reply.seals, joined)
-                continue
-        if isinstance(event, Delta):
-            open_delta[reply.request_id] = len(result)
-        else:
+        event = reply.event
+        if not isinstance(event, Delta):
             open_delta.pop(reply.request_id, None)
+            result.append(reply)
+            continue
+        places = open_delta.setdefault(reply.request_id, {})
+        at = places.get(event.index)
+        before = None if at is None else result[at].event
+        if at is not None and isinstance(before, Delta):
+            first, *rest = joined((before, event))
+            if not rest:
+                result[at] = Reply(reply.seals, first)
+                continue
+        places[event.index] = len(result)
         result.append(reply)
     return result
 

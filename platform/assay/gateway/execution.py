@@ -22,7 +22,15 @@ from governance.errors import DomainError, Unavailable
 from governance.quotas.wire import Amount
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
-from registry.catalog.endpoints import Answer, Plan, Rendered, StreamRenderer, dumps
+from registry.catalog.endpoints import (
+    Answer,
+    Choice,
+    Piece,
+    Plan,
+    Rendered,
+    StreamRenderer,
+    dumps,
+)
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 if TYPE_CHECKING:
@@ -204,11 +212,11 @@ class Execution:
             await send({"type": "http.response.body", "body": encode(event)})
 
     async def _whole(self, inbox: Inbox, send: Send) -> None:
-        texts: list[str] = []
+        choices: dict[int, Choice] = {}
         while isinstance(event := await self._take(inbox), Delta):
-            texts.append(event.text)
+            choices.setdefault(event.index, Choice(event.index)).add(_piece(event))
         units = await self._settle(event)
-        answer = _answer_of(event, "".join(texts))
+        answer = _answer_of(event, choices)
         answer = replace(answer, results=await self._media.results(answer.results))
         shown = self._plan.renderer.whole(answer)
         if not isinstance(shown, Rendered):
@@ -228,8 +236,8 @@ class Execution:
         while not isinstance(event, Done):
             if event is None:
                 pending += ": keepalive\n\n"
-            elif event.text:
-                pending += renderer.delta(event.text)
+            elif event.text or event.call or event.scores or event.finish:
+                pending += renderer.delta(_piece(event))
             if pending and inbox.empty():
                 chunk, pending = encode(pending), ""
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -367,12 +375,20 @@ class Execution:
         await self._charge(outcome, last, reason)
 
 
-def _answer_of(done: Done, text: str = "") -> Answer:
+def _piece(delta: Delta) -> Piece:
+    return Piece(delta.text, delta.index, delta.call, delta.scores, delta.finish)
+
+
+def _answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
+    """Return the answer; choices without an end of their own have the request's."""
+    made = choices or {0: Choice()}
+    for choice in made.values():
+        choice.finish_reason = choice.finish_reason or done.finish_reason
     return Answer(
         finish_reason=done.finish_reason,
         prompt_tokens=done.prompt_tokens,
         completion_tokens=done.completion_tokens,
-        text=text,
+        choices=[made[index] for index in sorted(made)],
         results=done.results or [],
         units=done.units,
     )

@@ -215,7 +215,7 @@ def test_a_response_streams_its_events_in_order(stage: Stage) -> None:
     [
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": [IMAGE]}]}, "input[0].content[0].type"),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"store": True}, "store"),
         ({"temperature": 3}, "temperature"),

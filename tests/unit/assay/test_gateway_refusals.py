@@ -47,11 +47,16 @@ BAD_BODIES = [
     (json.dumps({**GOOD, "messages": "Hi"}), "invalid_value", "messages"),
     (json.dumps({**GOOD, "colour": "red"}), "unknown_parameter", "colour"),
     (json.dumps({**GOOD, **{f"x{i}": i for i in range(2000)}}), "invalid_value", None),
-    (json.dumps({**GOOD, "tools": [{"type": "function"}]}), "unsupported_parameter", "tools"),
-    (json.dumps({**GOOD, "logprobs": True}), "unsupported_value", "logprobs"),
-    (json.dumps({**GOOD, "n": 2}), "unsupported_value", "n"),
+    (json.dumps({**GOOD, "functions": []}), "unsupported_parameter", "functions"),
     (
-        json.dumps({**GOOD, "response_format": {"type": "json_object"}}),
+        json.dumps({**GOOD, "tools": [{"type": "function"}]}),
+        "missing_parameter",
+        "tools[0].function",
+    ),
+    (json.dumps({**GOOD, "logprobs": 1}), "invalid_value", "logprobs"),
+    (json.dumps({**GOOD, "n": 17}), "invalid_value", "n"),
+    (
+        json.dumps({**GOOD, "response_format": {"type": "xml"}}),
         "unsupported_value",
         "response_format.type",
     ),
@@ -63,8 +68,8 @@ BAD_BODIES = [
     (json.dumps({**GOOD, "stop": ["a"] * 5}), "invalid_value", "stop"),
     (
         json.dumps({**GOOD, "messages": [{"role": "tool", "content": "x"}]}),
-        "unsupported_value",
-        "messages[0].role",
+        "invalid_value",
+        "messages[0]",
     ),
     (
         json.dumps({**GOOD, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),

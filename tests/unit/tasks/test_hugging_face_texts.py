@@ -11,7 +11,7 @@ from huggingface_hub import InferenceClient
 from hypothesis import given, settings
 
 from registry.catalog import get_task
-from registry.catalog.endpoints import Answer, Endpoint, Plan
+from registry.catalog.endpoints import Answer, Choice, Endpoint, Piece, Plan
 from registry.catalog.requests import Body, RequestInvalid
 from tests.unit.tasks.fuzz import JSON
 from tests.unit.tasks.serving import served
@@ -117,7 +117,7 @@ def test_the_client_gets_similarities_of_sentences() -> None:
 
 
 def test_the_client_gets_a_continuation_and_it_is_greedy_unless_it_says_otherwise() -> None:
-    with served(CONTINUATION, Answer("length", 3, 2, text=" is here")) as (url, plans):
+    with served(CONTINUATION, Answer("length", 3, 2, [Choice(text=" is here")])) as (url, plans):
         client = InferenceClient(model=f"{url}/model-1")
         assert client.text_generation("Spring") == " is here"
         client.text_generation("Spring", max_new_tokens=7, top_p=0.5, seed=3, stop=["."])
@@ -134,7 +134,8 @@ def test_a_streamed_continuation_has_tgis_events() -> None:
     plan = read(CONTINUATION, {"inputs": "Spring", "stream": True})
     assert plan.stream
     renderer: Any = plan.renderer
-    events = renderer.delta(" is") + renderer.delta(" here") + renderer.closing(Answer("eos", 3, 2))
+    events = "".join(renderer.delta(Piece(text)) for text in (" is", " here"))
+    events += renderer.closing(Answer("eos", 3, 2))
     given = [json.loads(each.removeprefix("data:")) for each in events.split("\n\n") if each]
     assert [each["token"]["text"] for each in given] == [" is", " here", ""]
     assert [each["index"] for each in given] == [1, 2, 2]

@@ -105,7 +105,7 @@ def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(engine: Any) -> None
         ({"prompt": "a"}, {"top_p": 1.5}, "invalid_request"),
         ({"prompt": "a"}, {"max_tokens": True}, "invalid_request"),
         ({"prompt": "a"}, {"stop": [""]}, "invalid_request"),
-        ({"prompt": "a"}, {"logit_bias": {}}, "invalid_request"),
+        ({"prompt": "a"}, {"logit_biases": {}}, "invalid_request"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_runs(

@@ -43,3 +43,22 @@ def test_a_nucleus_wider_than_the_guess_uses_the_whole_vocabulary() -> None:
     size = NUCLEUS_GUESS * 4
     shares = draw([1 / size] * size, 3000, top_p=0.999)
     assert sum(1 for share in shares if share) > NUCLEUS_GUESS
+
+
+def test_penalties_lower_the_tokens_that_came_before_by_their_number() -> None:
+    import torch
+
+    from registry.catalog.generation import SamplingOptions
+    from workers.engines.shaping import Shaper
+
+    options = SamplingOptions(
+        presence_penalty=0.5, frequency_penalty=0.25, logit_bias={"1": 2.0, "3": -1.0}
+    )
+    shaper = Shaper.of(options, None)
+    assert shaper is not None
+    for token in (0, 1, 1):
+        assert not shaper.take(token)
+    logits = torch.zeros(4)
+    shaper.apply(logits)
+    assert logits.tolist() == [-0.75, 1.0, 0.0, -1.0]
+    assert Shaper.of(SamplingOptions(), None) is None

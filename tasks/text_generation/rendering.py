@@ -1,0 +1,223 @@
+"""Answers of /v1/chat/completions and /v1/completions, as OpenAI's client reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from registry.catalog.endpoints import Answer, Choice, Piece, TokenScore, dumps
+
+
+def usage(answer: Answer) -> dict[str, int]:
+    """Return the token counts of one answer: the prompt's once, those of all choices."""
+    return {
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "total_tokens": answer.prompt_tokens + answer.completion_tokens,
+    }
+
+
+@dataclass(slots=True)
+class _GenerationRenderer:
+    id: str
+    model: str
+    created: int
+    include_usage: bool = False
+
+    def _whole(self, kind: str, choices: list[dict[str, Any]], answer: Answer) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+            "usage": usage(answer),
+            "system_fingerprint": None,
+        }
+
+    def _event(self, kind: str, choices: str, usage: str = "null") -> str:
+        tail = f',"usage":{usage}' if self.include_usage else ""
+        return (
+            f'data: {{"id":"{self.id}","object":"{kind}","created":{self.created},'
+            f'"model":{dumps(self.model)},"system_fingerprint":null,"choices":{choices}{tail}}}\n\n'
+        )
+
+    def _end(self, kind: str, answer: Answer) -> str:
+        events = self._event(kind, "[]", dumps(usage(answer))) if self.include_usage else ""
+        return f"{events}data: [DONE]\n\n"
+
+
+@dataclass(slots=True)
+class ChatRenderer(_GenerationRenderer):
+    """A chat, whole and as server-sent events."""
+
+    choices: int = 1
+    _ended: set[int] = field(default_factory=set)
+    _called: set[tuple[int, int]] = field(default_factory=set)
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return self._whole(
+            "chat.completion", [self._choice(each) for each in answer.choices], answer
+        )
+
+    def _choice(self, choice: Choice) -> dict[str, Any]:
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": choice.text if choice.text or not choice.calls else None,
+            "refusal": None,
+            "annotations": [],
+        }
+        if choice.calls:
+            message["tool_calls"] = [
+                {
+                    "id": self._call_id(choice.index, number),
+                    "type": "function",
+                    "function": {"name": name, "arguments": arguments},
+                }
+                for number, (name, arguments) in sorted(choice.calls.items())
+            ]
+        return {
+            "index": choice.index,
+            "message": message,
+            "finish_reason": choice.finish_reason,
+            "logprobs": chat_scores(choice.scores) if choice.scores else None,
+        }
+
+    def opening(self) -> str:
+        """The first event of each choice names the role."""
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return "".join(self._delta(index, delta) for index in range(self.choices))
+
+    def delta(self, piece: Piece) -> str:
+        events = ""
+        scores = chat_scores(piece.scores) if piece.scores else None
+        if piece.text or scores is not None:
+            events += self._delta(piece.index, {"content": piece.text}, scores)
+        if piece.call is not None:
+            events += self._call(piece.index, *piece.call)
+        if piece.finish:
+            self._ended.add(piece.index)
+            events += self._delta(piece.index, {}, finish=piece.finish)
+        return events
+
+    def _call(self, index: int, number: int, name: str, arguments: str) -> str:
+        """The first event of a call has its name; its arguments follow in others."""
+        events = ""
+        if (index, number) not in self._called:
+            self._called.add((index, number))
+            head = {
+                "index": number,
+                "id": self._call_id(index, number),
+                "type": "function",
+                "function": {"name": name, "arguments": ""},
+            }
+            events = self._delta(index, {"tool_calls": [head]})
+        more = {"index": number, "function": {"arguments": arguments}}
+        return events + self._delta(index, {"tool_calls": [more]})
+
+    def closing(self, answer: Answer) -> str:
+        """The finish reason of each choice, the usage when it was asked for, and the end."""
+        left = (index for index in range(self.choices) if index not in self._ended)
+        events = (self._delta(index, {}, finish=answer.finish_reason) for index in left)
+        return "".join(events) + self._end("chat.completion.chunk", answer)
+
+    def _delta(
+        self, index: int, delta: Mapping[str, Any], logprobs: Any = None, finish: str | None = None
+    ) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return self._event("chat.completion.chunk", dumps([choice]))
+
+    def _call_id(self, index: int, number: int) -> str:
+        return f"call_{self.id[-24:]}{index:02d}{number:02d}"
+
+
+@dataclass(slots=True)
+class CompletionRenderer(_GenerationRenderer):
+    """Plain completions, whole and as server-sent events; with probabilities if `scored`."""
+
+    scored: bool = False
+    _ended: dict[int, bool] = field(default_factory=dict)
+    _lengths: dict[int, int] = field(default_factory=dict)
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        choices = [
+            {
+                "index": each.index,
+                "finish_reason": each.finish_reason,
+                "logprobs": completion_scores(each.scores) if self.scored else None,
+                "text": each.text,
+            }
+            for each in answer.choices
+        ]
+        return self._whole("text_completion", choices, answer)
+
+    def opening(self) -> str:
+        """A plain completion has no first event."""
+        return ""
+
+    def delta(self, piece: Piece) -> str:
+        scores = None
+        if piece.scores:
+            start = self._lengths.get(piece.index, 0)
+            scores = completion_scores(piece.scores, start)
+            self._lengths[piece.index] = start + sum(len(_token(each[0])) for each in piece.scores)
+        self._ended[piece.index] = bool(piece.finish)
+        return self._choice(piece.index, piece.text, scores, piece.finish or None)
+
+    def closing(self, answer: Answer) -> str:
+        """The finish reason of each choice, the usage when it was asked for, and the end."""
+        left = [index for index, ended in sorted(self._ended.items() or [(0, False)]) if not ended]
+        events = (self._choice(index, "", None, answer.finish_reason) for index in left)
+        return "".join(events) + self._end("text_completion", answer)
+
+    def _choice(self, index: int, text: str, logprobs: Any, finish: str | None) -> str:
+        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+        return self._event("text_completion", dumps([choice]))
+
+
+def chat_scores(scores: Iterable[TokenScore]) -> dict[str, Any]:
+    """Return the probabilities of a chat's tokens."""
+    return {
+        "content": [
+            {
+                **_scored(token, score or 0.0),
+                "top_logprobs": [_scored(each, log) for each, log in likeliest],
+            }
+            for token, score, likeliest in scores
+        ],
+        "refusal": None,
+    }
+
+
+def _scored(token: str, score: float) -> dict[str, Any]:
+    return {"token": _token(token), "logprob": score, "bytes": list(token.encode("latin-1"))}
+
+
+def completion_scores(scores: Iterable[TokenScore], start: int = 0) -> dict[str, Any]:
+    """Return the probabilities of a completion's tokens; `start` is where the first one stands."""
+    found: dict[str, list[Any]] = {
+        "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []
+    }  # fmt: skip
+    for token, score, likeliest in scores:
+        found["tokens"].append(_key(token))
+        found["token_logprobs"].append(score)
+        found["top_logprobs"].append(
+            None if score is None else {_key(each): log for each, log in likeliest}
+        )
+        found["text_offset"].append(start)
+        start += len(_token(token))
+    return found
+
+
+def _token(token: str) -> str:
+    return token.encode("latin-1").decode("utf-8", "replace")
+
+
+def _key(token: str) -> str:
+    """Return a token as text; one that is part of a character is `bytes:` and its bytes."""
+    data = token.encode("latin-1")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

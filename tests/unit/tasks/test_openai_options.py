@@ -1,0 +1,379 @@
+"""Tools, structured output and sampling options, by the official client before a real engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+
+from registry.catalog import get_task
+from tests.unit.tasks.openai_engine import client_of
+
+pytestmark = pytest.mark.torch
+TASK = get_task("text-generation")
+HI: Any = [{"role": "user", "content": "Hi"}]
+# As Qwen2.5's, in short: tools in the system's turn, calls and their results as it writes them.
+TEMPLATE = """{%- if tools %}<|im_start|>system
+{%- for tool in tools %}
+{{ tool | tojson }}
+{%- endfor %}<|im_end|>
+{% endif -%}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}
+{%- for call in message.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 8},
+        "unit": {"type": "string", "enum": ["C", "F"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
+    "required": ["city", "unit", "days"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [
+    {"type": "function", "function": {"name": "weather", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "now"}},
+]
+NAMED: Any = {"type": "function", "function": {"name": "weather"}}
+
+
+def loaded(folder: Path) -> Any:
+    from workers.engines.generation import GenerationEngine
+
+    return GenerationEngine(
+        folder, architectures=TASK.architectures, threads=1, dtype="float32", max_waiting=64
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: Path) -> Iterator[Any]:
+    """A tiny random model with SmolLM2's own tokenizer and template."""
+    made = loaded(tiny)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def calling(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The same model with a template that knows tools."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("calling") / "model"
+    shutil.copytree(tiny, folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    made = loaded(folder)
+    yield made
+    made.close()
+
+
+def test_a_named_tool_is_called_with_arguments_that_fit_its_schema(calling: Any) -> None:
+    client = client_of(calling, TASK)
+    for seed in range(3):
+        chat = client.chat.completions.create(
+            model="m", messages=HI, tools=TOOLS, tool_choice=NAMED, max_tokens=80, seed=seed
+        )
+        (choice,) = chat.choices
+        assert choice.finish_reason == "tool_calls"
+        (call,) = choice.message.tool_calls or ()
+        assert call.type == "function"
+        assert call.function.name == "weather"
+        jsonschema.validate(json.loads(call.function.arguments), WEATHER)
+        assert choice.message.content is None
+    assert chat.usage is not None
+    assert chat.usage.prompt_tokens > 30
+
+
+def test_a_required_call_streams_and_its_result_goes_back_as_a_turn(calling: Any) -> None:
+    client = client_of(calling, TASK)
+    body: Any = {"model": "m", "tools": TOOLS, "max_tokens": 80, "seed": 4}
+    with client.chat.completions.stream(
+        messages=HI, tool_choice="required", parallel_tool_calls=False, **body
+    ) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_completion()
+    assert "tool_calls.function.arguments.delta" in kinds
+    message = final.choices[0].message
+    assert final.choices[0].finish_reason == "tool_calls"
+    (call,) = message.tool_calls or ()
+    assert call.function.name in ("weather", "now")
+    answered = client.chat.completions.create(
+        messages=[
+            *HI,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": call.id, "type": "function", "function": {
+                    "name": call.function.name, "arguments": call.function.arguments}}],
+            },
+            {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
+        ],
+        model="m", max_tokens=3,
+    )  # fmt: skip
+    assert answered.choices[0].finish_reason == "length"
+
+
+def test_a_model_free_to_call_answers_in_text_and_none_hides_the_tools(calling: Any) -> None:
+    client = client_of(calling, TASK)
+    wish: Any = {"model": "m", "messages": HI, "max_tokens": 4, "temperature": 0}
+    plain = client.chat.completions.create(**wish)
+    hidden = client.chat.completions.create(**wish, tools=TOOLS, tool_choice="none")
+    shown = client.chat.completions.create(**wish, tools=TOOLS)
+    assert hidden.choices[0].message.content == plain.choices[0].message.content
+    assert hidden.usage == plain.usage
+    assert shown.usage is not None
+    assert plain.usage is not None
+    assert shown.usage.prompt_tokens > plain.usage.prompt_tokens
+    assert shown.choices[0].message.tool_calls is None
+
+
+def test_a_template_that_knows_no_tools_says_so(plain: Any) -> None:
+    client = client_of(plain, TASK)
+    with pytest.raises(openai.BadRequestError, match="chat template knows no tools"):
+        client.chat.completions.create(model="m", messages=HI, tools=TOOLS)
+    history: Any = [
+        *HI,
+        {"role": "assistant", "content": "", "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": "noon"},
+    ]  # fmt: skip
+    with pytest.raises(openai.BadRequestError, match="it leaves out earlier calls"):
+        client.chat.completions.create(model="m", messages=history)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_fits_its_json_schema(plain: Any, stream: bool) -> None:
+    client = client_of(plain, TASK)
+    wish: Any = {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "weather", "strict": True, "schema": WEATHER},
+        },
+        "model": "m", "messages": HI, "max_tokens": 120, "seed": 1,
+    }  # fmt: skip
+    if stream:
+        chunks = list(client.chat.completions.create(**wish, stream=True))
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    else:
+        text = client.chat.completions.create(**wish).choices[0].message.content or ""
+    jsonschema.validate(json.loads(text), WEATHER)
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"not": {"type": "string"}}, "Unimplemented keys"),
+        ({"type": "object", "$ref": "#/nowhere"}, "does not exist"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
+        ({"type": "object", "properties": {str(n): {} for n in range(5000)}}, "more than 4,096"),
+    ],
+    ids=["keyword", "reference", "pattern", "size"],
+)
+def test_a_schema_that_cannot_be_enforced_is_refused_with_its_reason(
+    plain: Any, schema: dict[str, Any], reason: str
+) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError, match=reason):
+        client_of(plain, TASK).chat.completions.create(
+            model="m", messages=HI, response_format=form, max_tokens=9
+        )
+
+
+def test_a_constrained_row_changes_nothing_for_those_beside_it(plain: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    client = client_of(plain, TASK)
+    free: Any = {"model": "m", "messages": HI, "max_tokens": 30, "temperature": 0}
+    alone = client.chat.completions.create(**free).choices[0].message.content
+    with ThreadPoolExecutor(4) as pool:
+        forms: list[Any] = [{"type": "json_object"}, {"type": "text"}] * 2
+        mixed = list(
+            pool.map(
+                lambda form: client.chat.completions.create(**free, response_format=form), forms
+            )
+        )
+    texts = [each.choices[0].message.content or "" for each in mixed]
+    assert texts[1] == texts[3] == alone
+    assert texts[0][0] == texts[2][0] == "{"
+
+
+def test_choices_differ_by_seed_and_are_all_metered(plain: Any) -> None:
+    client = client_of(plain, TASK)
+    wish: Any = {"model": "m", "messages": HI, "max_tokens": 5, "seed": 3}
+    one = client.chat.completions.create(**wish)
+    three = client.chat.completions.create(**wish, n=3)
+    assert [choice.index for choice in three.choices] == [0, 1, 2]
+    assert {choice.finish_reason for choice in three.choices} <= {"stop", "length"}
+    assert three.choices[0].message.content == one.choices[0].message.content
+    assert len({choice.message.content for choice in three.choices}) > 1
+    assert three.usage is not None
+    assert one.usage is not None
+    assert three.usage.prompt_tokens == one.usage.prompt_tokens
+    assert three.usage.completion_tokens > 2 * one.usage.completion_tokens
+    chunks = list(client.chat.completions.create(**wish, n=3, stream=True))
+    texts = ["", "", ""]
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert texts == [choice.message.content for choice in three.choices]
+
+
+def test_probabilities_are_the_models_own(plain: Any) -> None:
+    chat = client_of(plain, TASK).chat.completions.create(
+        model="m", messages=HI, max_tokens=4, temperature=0, logprobs=True, top_logprobs=2
+    )
+    stated = chat.choices[0].logprobs
+    assert stated is not None
+    tokens = stated.content or []
+    assert len(tokens) == 4
+    for each in tokens:
+        assert each.logprob == max(likely.logprob for likely in each.top_logprobs)
+        assert len(each.top_logprobs) == 2
+        assert bytes(each.bytes or ()).decode("utf-8", "replace") == each.token
+    assert "".join(each.token for each in tokens).startswith(chat.choices[0].message.content or "")
+
+
+def test_a_bias_acts_and_unknown_tokens_are_refused(plain: Any) -> None:
+    completions = client_of(plain, TASK).completions
+    wish: Any = {"model": "m", "prompt": "one two", "temperature": 0, "max_tokens": 12}
+    with_scores = completions.create(**wish, logprobs=1, logit_bias={"500": 100})
+    assert with_scores.choices[0].text == "ast" * 12
+    with pytest.raises(openai.BadRequestError, match="names token 999999"):
+        completions.create(**wish, logit_bias={"999999": 1})
+
+
+def test_the_request_of_lm_evaluation_harness_gets_each_prompts_likelihood(
+    plain: Any, tiny: Path
+) -> None:
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    prompts = [tokenizer(text)["input_ids"] for text in ("The sky is blue", "1, 2, 3, 4, 5")]
+    # As LocalCompletionsAPI sends it for loglikelihoods.
+    answer = client_of(plain, TASK, strict=False).completions.create(
+        model="m", prompt=prompts, temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    for choice, prompt in zip(answer.choices, prompts, strict=True):
+        stated: Any = choice.logprobs
+        assert len(stated.token_logprobs) == len(prompt) + 1
+        assert stated.token_logprobs[0] is None
+        with torch.no_grad():
+            logs = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        expected = [float(logs[place, token]) for place, token in enumerate(prompt[1:])]
+        assert stated.token_logprobs[1:-1] == pytest.approx(expected, abs=1e-4)
+        assert [max(top.values()) for top in stated.top_logprobs[1:-1]] == pytest.approx(
+            logs[:-1].max(-1).values.tolist(), abs=1e-4
+        )
+        assert choice.text.startswith(tokenizer.decode(prompt))
+    nothing = client_of(plain, TASK, strict=False).completions.create(
+        model="m", prompt="a b c", max_tokens=0, echo=True
+    )
+    assert (nothing.choices[0].text, nothing.choices[0].finish_reason) == ("a b c", "length")
+
+
+def test_the_best_of_several_is_the_likeliest(plain: Any) -> None:
+    completions = client_of(plain, TASK).completions
+    wish: Any = {
+        "model": "m", "prompt": ["one", "two"], "max_tokens": 4, "seed": 5, "logprobs": 0
+    }  # fmt: skip
+    every = completions.create(**wish, n=4)
+    best = completions.create(**wish, n=1, best_of=4)
+    assert [choice.index for choice in best.choices] == [0, 1]
+
+    def mean(choice: Any) -> float:
+        scores = choice.logprobs.token_logprobs
+        return float(sum(scores) / len(scores))
+
+    for place, choice in enumerate(best.choices):
+        assert mean(choice) == pytest.approx(
+            max(mean(each) for each in every.choices[4 * place : 4 * place + 4])
+        )
+    assert best.usage == every.usage
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}},
+         "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"parallel_tool_calls": True}, "parallel_tool_calls"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"n": 17}, "n"),
+        ({"logit_bias": {"x": 1}}, "logit_bias.x"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"tools": TOOLS, "logprobs": True}, "logprobs"),
+        ({"functions": []}, "functions"),
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_chat_parameter_acts_or_is_refused_by_name(
+    plain: Any, more: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client_of(plain, TASK).chat.completions.create(
+            model="m", messages=HI, extra_body={"max_tokens": 2, **more}
+        )
+    assert str(refused.value.param).startswith(param)
+
+
+FUNCTION: Any = {"type": "function", "name": "weather", "parameters": WEATHER, "strict": True}
+
+
+def test_a_response_calls_a_function_and_takes_its_output(calling: Any) -> None:
+    client = client_of(calling, TASK)
+    wish: Any = {"model": "m", "tools": [FUNCTION], "max_output_tokens": 80}
+    made = client.responses.create(
+        input="Hi", tool_choice="required", parallel_tool_calls=False, **wish
+    )
+    (call,) = made.output
+    assert call.type == "function_call"
+    jsonschema.validate(json.loads(call.arguments), WEATHER)
+    assert made.status == "completed"
+    again = client.responses.create(
+        model="m",
+        max_output_tokens=2,
+        input=[
+            {"role": "user", "content": "Hi"},
+            call.model_dump(exclude_none=True),  # type: ignore[list-item]
+            {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"},
+        ],
+    )
+    assert again.incomplete_details is not None
+    named: Any = {"type": "function", "name": "weather"}
+    with client.responses.stream(input="Hi", tool_choice=named, **wish) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type for event in events]
+    assert kinds[2:6] == [
+        "response.output_item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+    ]
+    assert final.output[0].type == "function_call"
+
+
+def test_a_response_fits_its_schema(plain: Any) -> None:
+    form: Any = {"format": {"type": "json_schema", "name": "w", "schema": WEATHER}}
+    made = client_of(plain, TASK).responses.create(
+        model="m", input="Hi", text=form, max_output_tokens=120
+    )
+    jsonschema.validate(json.loads(made.output_text), WEATHER)

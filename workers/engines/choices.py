@@ -1,0 +1,95 @@
+"""The choices of one request: one row each, and one end when the last has ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workers.engines.protocol import Sink
+from workers.wire import Delta, Done, Failed
+
+
+@dataclass(slots=True, eq=False)
+class Choices:
+    """Events of one request on their way to its sink. Only the engine's thread may call it.
+
+    Of the `made` choices of each prompt the likeliest `kept` are sent.
+    """
+
+    sink: Sink
+    prompt_tokens: int
+    prompts: int = 1
+    made: int = 1
+    kept: int = 1
+    submitted: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    completion_tokens: int = 0
+    likelihood: dict[str, float] | None = None
+    over: bool = False
+    _ended: dict[int, str] = field(default_factory=dict)
+    _held: dict[int, list[Delta]] = field(default_factory=dict)
+    _means: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Return how many rows the request has."""
+        return self.prompts * self.made
+
+    @property
+    def ranked(self) -> bool:
+        """Return whether choices are held back until the best are known."""
+        return self.kept < self.made
+
+    def send(self, delta: Delta) -> None:
+        """Send a piece, or hold it while the best are not known."""
+        if self.ranked:
+            self._held.setdefault(delta.index, []).append(delta)
+        elif not self.over:
+            self.sink(delta)
+
+    def end(self, index: int, finish: str, tokens: int, mean: float = 0.0) -> None:
+        """Note the end of a choice. `mean` is the mean log probability of its tokens."""
+        if self.over or index in self._ended:
+            return
+        self._ended[index] = finish
+        self._means[index] = mean
+        self.completion_tokens += tokens
+        if self.count > 1 and finish != "cancelled":
+            self.send(Delta("", 0, index, finish=finish))
+        if len(self._ended) == self.count:
+            self._close()
+
+    def fail(self, code: str, message: str, status: int) -> None:
+        """Send the last event of a request that broke; the rows that are left leave by `over`."""
+        if not self.over:
+            self.over = True
+            self.sink(Failed(code, message, status))
+
+    def _close(self) -> None:
+        if self.ranked and "cancelled" not in self._ended.values():
+            self._send_best()
+        self.over = True
+        cancelled = "cancelled" in self._ended.values()
+        started = self.submitted if self.started is None else self.started
+        results: Sequence[Any] | None = None if self.likelihood is None else [self.likelihood]
+        self.sink(
+            Done(
+                finish_reason="cancelled" if cancelled else self._ended[min(self._ended)],
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self.completion_tokens,
+                queue_ms=round((started - self.submitted) * 1000),
+                results=None if results is None else list(results),
+                units=self.prompt_tokens + self.completion_tokens,
+            )
+        )
+
+    def _send_best(self) -> None:
+        """Send the likeliest choices of each prompt, numbered anew."""
+        for prompt in range(self.prompts):
+            own = range(prompt * self.made, (prompt + 1) * self.made)
+            best = sorted(own, key=lambda index: -self._means[index])[: self.kept]
+            for place, index in enumerate(best):
+                for delta in self._held.get(index, ()):
+                    self.sink(replace(delta, index=prompt * self.kept + place))

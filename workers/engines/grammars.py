@@ -1,0 +1,166 @@
+"""Answers that must fit a grammar: JSON by a schema, or calls of tools. Masks come from llguidance.
+
+A schema comes from the caller. It is tried in one of the bounded processes first
+(`PromptProcesses.check_grammar`), and the limits here bound what it may cost at each token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from torch import Tensor
+
+from registry.catalog.generation import Tool
+from workers.engines.protocol import RequestRefused
+from workers.engines.tool_calls import CallForm
+
+# Separators as Python and most training data write them. Free whitespace would let a weak model
+# write nothing else.
+_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# A state of the lexer takes 1 to 2 kB. 200,000 units of fuel take about 14 ms.
+_LIMITS: dict[str, Any] = {
+    "max_lexer_states": 20_000,
+    "max_grammar_size": 100_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "verbose_errors": False,
+}
+
+
+def json_grammar(schema: dict[str, Any]) -> str:
+    """Return the grammar of one JSON value that fits a schema."""
+    return f"start: {_json(schema)}\n"
+
+
+def call_grammar(
+    form: CallForm,
+    tools: Sequence[Tool],
+    *,
+    single: bool,
+    token: int | None = None,
+    free: bool = False,
+) -> str:
+    """Return the grammar of an answer that is calls of `tools` and nothing else.
+
+    Args:
+        form: The form of the calls.
+        tools: The tools that may be called.
+        single: There is one call at most.
+        token: The special token that `form` begins with, where the tokenizer has one.
+        free: Text may stand before and after calls; `form` has an opening mark.
+    """
+    each = " | ".join(f"tool_{number}" for number in range(len(tools)))
+    rules = [f"body: {each}"]
+    for number, tool in enumerate(tools):
+        head = json.dumps(f'{{"name": "{tool.name}", "{form.arguments}": ')
+        rules.append(f'tool_{number}: {head} arguments_{number} "}}"')
+        fits = not free or tool.strict
+        schema = tool.parameters if fits else {"type": "object"}
+        rules.append(f"arguments_{number}: {_json(schema)}")
+    inner = "body" if single or not form.listed else 'body (", " body)*'
+    if form.listed:
+        inner = f'"[" {inner} "]"'
+    start = f"<[{token}]> {inner}" if token is not None else inner
+    if form.opening:
+        line = "" if form.listed else "\n"
+        opening, closing = json.dumps(form.opening + line), json.dumps(line + form.closing)
+        if free:
+            mark = json.dumps(form.opening)
+            rest = f"{json.dumps(line)} {inner}" if line else inner
+            rules += [
+                "TEXT: /(.|\\n)*/",
+                f"head[lazy]: TEXT {mark}",
+                f"call: head {rest} {closing}",
+            ]
+            return "\n".join(["start: call* TEXT", *rules]) + "\n"
+        rules.append(f"call: {opening} {inner} {closing}")
+        start = "call" if single or form.listed else 'call ("\\n" call)*'
+    return "\n".join([f"start: {start}", *rules]) + "\n"
+
+
+def _json(schema: dict[str, Any]) -> str:
+    return f"%json {json.dumps({**schema, 'x-guidance': _LAYOUT})}"
+
+
+class Vocabulary:
+    """A tokenizer as llguidance and token scores need it; built at the first use, about a second.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers.
+        size: Logits for each position.
+        ends: The tokens that end an answer.
+    """
+
+    def __init__(self, tokenizer: Any, size: int, ends: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self.size = size
+        self._ends = ends
+        self._lock = threading.Lock()
+        self._built: LLTokenizer | None = None
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes that a token stands for; of a special token, its name's."""
+        return bytes(self._tokens().decode_bytes([token]))
+
+    def matcher(self, grammar: str) -> LLMatcher:
+        """Return a new matcher of a grammar. Raises RequestRefused."""
+        matcher = LLMatcher(self._tokens(), grammar, limits=LLParserLimits(**_LIMITS), log_level=0)
+        if matcher.is_error():
+            raise grammar_refused(matcher.get_error())
+        return matcher
+
+    def _tokens(self) -> LLTokenizer:
+        with self._lock:
+            if self._built is None:
+                self._built = LLTokenizer(
+                    self._tokenizer.backend_tokenizer.to_str(),
+                    n_vocab=max(self.size, len(self._tokenizer)),
+                    eos_token=sorted(self._ends),
+                )
+            return self._built
+
+
+class Constraint:
+    """The tokens that one answer may go on with."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+        self._words: Tensor | None = None
+
+    def apply(self, logits: Tensor) -> None:
+        """Set what is not allowed to minus infinity in `logits` [vocabulary]. Raises ValueError."""
+        size = logits.shape[-1]
+        if self._words is None:
+            self._words = torch.zeros((size + 31) // 32, dtype=torch.int32)
+        self._matcher.unsafe_compute_mask_ptr(self._words.data_ptr(), self._words.numel() * 4)
+        if self._matcher.is_error():
+            raise ValueError(self._matcher.get_error())
+        allowed = ((self._words.unsqueeze(1) >> _BITS) & 1).bool().flatten()[:size]
+        logits.masked_fill_(~allowed.to(logits.device), float("-inf"))
+
+    def take(self, token: int) -> bool:
+        """Account for a chosen token; returns whether the answer is complete. Raises ValueError."""
+        if not self._matcher.consume_token(token):
+            raise ValueError(self._matcher.get_error())
+        return bool(self._matcher.is_stopped())
+
+
+_LISTING = re.compile(r"\n\s+\d+ \| ")
+_BITS = torch.arange(32, dtype=torch.int32)
+
+
+def grammar_refused(error: str) -> RequestRefused:
+    """Return the refusal of a schema that cannot be enforced."""
+    # The lines of the grammar that the library repeats are ours, not the caller's.
+    whole = _LISTING.split(error, maxsplit=1)[0].rpartition("failed to compile JSON schema: ")[2]
+    reason = " ".join(whole.split()).rstrip(".")
+    return RequestRefused(
+        f"The JSON schema cannot be enforced: {reason[:300] or 'it is too large'}.",
+        code="unsupported_schema",
+    )

@@ -1,0 +1,183 @@
+"""Tool calls in a model's answer: the forms that model families write them in, and their reading.
+
+The form follows from the chat template, which shows earlier calls in it. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from registry.catalog.generation import MAX_CALLS
+from registry.catalog.json_bounds import MAX_BYTES, bounded_json
+
+_READER = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """A family's form of tool calls.
+
+    Calls stand between `opening` and `closing`; without them a call is the whole answer. `listed`
+    calls are a JSON list. `arguments` is the key of a call's arguments. `token` is a special token
+    that comes first and leaves no text.
+    """
+
+    marker: str
+    opening: str = ""
+    closing: str = ""
+    listed: bool = False
+    arguments: str = "arguments"
+    token: str = ""
+
+
+# The first whose marker stands in the template is the model's.
+FORMS = (
+    CallForm("<tool_call>[", "<tool_call>", "</tool_call>", listed=True),  # SmolLM2
+    CallForm("<tool_call>", "<tool_call>", "</tool_call>"),  # Hermes, Qwen2.5, Qwen3, SmolLM3
+    CallForm("[TOOL_CALLS]", listed=True, token="[TOOL_CALLS]"),  # Mistral  # noqa: S106
+    CallForm('"parameters": ', arguments="parameters"),  # Llama 3
+)
+# Calls as XML, whose arguments have no types.
+_UNREADABLE = ("<function=", "<parameter=", "<｜tool")
+
+
+def form_of(template: str | None) -> CallForm | None:
+    """Return the form of a template's tool calls; None where it has none that can be read."""
+    if not template or any(each in template for each in _UNREADABLE):
+        return None
+    return next((form for form in FORMS if form.marker in template), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call; `arguments` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class CallReader:
+    """Tells the calls in one answer from its text, as it grows.
+
+    What looks like a call but names no tool, or is no JSON within the bounds, is text.
+
+    Args:
+        form: The form of the model's calls.
+        names: The tools' names.
+        single: The answer ends with its first call.
+    """
+
+    def __init__(self, form: CallForm, names: Collection[str], *, single: bool) -> None:
+        self._form = form
+        self._names = frozenset(names)
+        self._single = single
+        self._held = ""
+        self._spaces = ""  # blank text, which is dropped before a call
+        self._inside = False
+        self.calls = 0
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the answer may hold no further call."""
+        return self.calls >= (1 if self._single else MAX_CALLS)
+
+    def push(self, text: str) -> list[str | Call]:
+        """Take more text; returns what can be told now, in order."""
+        self._held += text
+        found: list[str | Call] = []
+        if not self._form.opening:
+            begun = self._held.lstrip()
+            if not begun or begun[0] in "{[":
+                return found
+            text, self._held = self._held, ""
+            return self._text(text)
+        while not self.complete:
+            if not self._inside and not self._open(found):
+                return found
+            end = self._held.find(self._form.closing)
+            if end < 0:
+                if len(self._held) > MAX_BYTES * 2:
+                    found += self._text(self._form.opening + self._held)
+                    self._held, self._inside = "", False
+                return found
+            whole, self._held = self._held[:end], self._held[end + len(self._form.closing) :]
+            self._inside = False
+            found += self._calls(whole, self._form.opening, self._form.closing)
+        return found
+
+    def flush(self) -> list[str | Call]:
+        """Return what is held, once no text will follow."""
+        held, self._held = self._held, ""
+        if self.complete:
+            return []
+        if self._inside:
+            return self._calls(held, self._form.opening)
+        if not self._form.opening:
+            return self._calls(held)
+        return self._text(held, last=True)
+
+    def _open(self, found: list[str | Call]) -> bool:
+        """Pass on the text before the next call; whether one begins."""
+        start = self._held.find(self._form.opening)
+        if start >= 0:
+            found += self._text(self._held[:start])
+            self._held = self._held[start + len(self._form.opening) :]
+            self._inside = True
+            return True
+        keep = overlap(self._held, self._form.opening)
+        found += self._text(self._held[: len(self._held) - keep])
+        self._held = self._held[len(self._held) - keep :]
+        return False
+
+    def _text(self, text: str, *, last: bool = False) -> list[str | Call]:
+        text = self._spaces + text
+        kept = text if last and not self.calls else text.rstrip()
+        self._spaces = text[len(kept) :]
+        return [kept] if kept else []
+
+    def _calls(self, whole: str, before: str = "", after: str = "") -> list[str | Call]:
+        try:
+            calls = [self._call(each) for each in _values(whole)]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            calls = []
+        if not calls:
+            return self._text(before + whole + after, last=True)
+        self._spaces = ""
+        calls = calls[: 1 if self._single else MAX_CALLS - self.calls]
+        self.calls += len(calls)
+        return list(calls)
+
+    def _call(self, value: Any) -> Call:
+        name, arguments = value["name"], value.get(self._form.arguments)
+        if arguments is None:
+            arguments = value.get("arguments", value.get("parameters", {}))
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments)
+        if name not in self._names or not isinstance(arguments, dict):
+            raise ValueError("not a call of a tool")
+        return Call(name, json.dumps(bounded_json(arguments), ensure_ascii=False))
+
+
+def _values(text: str) -> list[Any]:
+    """Return the JSON objects of a text: one, a list, or several after one another."""
+    if len(text) > MAX_BYTES * 2:
+        raise ValueError("too long")
+    values: list[Any] = []
+    at, text = 0, text.strip()
+    while at < len(text):
+        value, at = _READER.raw_decode(text, at)
+        values += value if isinstance(value, list) else [value]
+        while at < len(text) and text[at] in "; ,\r\n\t":
+            at += 1
+    return values
+
+
+def overlap(text: str, mark: str) -> int:
+    """Return how many characters at the end of `text` could begin `mark`."""
+    for size in range(min(len(text), len(mark) - 1), 0, -1):
+        if mark.startswith(text[-size:]):
+            return size
+    return 0
