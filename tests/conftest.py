@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -28,6 +29,7 @@ from governance.reviews.policies.shipping import review_policies_bootstrap
 from tests.database_roles import play_processes
 from tests.people import find_or_make, make_person
 from tests.proofs import proven
+from tests.schema import TEMPLATE
 from tests.speed import collect_garbage_less, share_middleware
 from tests.worlds import pytest_runtest_call, pytest_runtest_setup
 
@@ -95,11 +97,19 @@ def _tests_may_empty_the_audit_log() -> Any:
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Copy the database that was migrated once, where the tests started the server."""
+    if "ASSAY_TEST_POSTGRES" in os.environ:
+        connection.settings_dict["TEST"].update(TEMPLATE=TEMPLATE, MIGRATE=False)
+
+
+@pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Any:
     """As pytest-django's, with the database roles of the processes. Threads of servers that tests
     started may still hold connections when the database is to be dropped; they are ended first."""
-    with django_db_blocker.unblock():
-        call_command("apply_database_roles", stdout=io.StringIO())
+    if "ASSAY_TEST_POSTGRES" not in os.environ:
+        with django_db_blocker.unblock():
+            call_command("apply_database_roles", stdout=io.StringIO())
     yield
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(

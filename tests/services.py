@@ -44,9 +44,10 @@ if _parallel and os.environ.get("ASSAY_TEST_SERVERS") == "own":
     _starts_postgres = _starts_postgres or "ASSAY_TEST_POSTGRES" in os.environ
 if _starts_postgres:
     from assay.local.services import Postgres
+    from tests import schema
 
+    schema.copy_to(_scratch / "postgres")
     _postgres = Postgres(_scratch / "postgres")
-    _postgres.configure_for_tests()
     os.environ["DATABASE_URL"] = _postgres.url("postgres")
     os.environ["ASSAY_TEST_POSTGRES"] = "1"  # Not given from outside; workers inherit it.
 # A parallel worker inherits the first process's PostgreSQL, where pytest-django gives it a database
