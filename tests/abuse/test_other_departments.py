@@ -76,8 +76,8 @@ def test_what_an_address_names_is_as_if_it_were_not_there(company: Company, who:
     for operation in operations():
         if not operation.places or operation.places[0][0] in COMMON:
             continue
+        before, body = digests(), body_of(operation, known)
         with undone():
-            before, body = digests(), body_of(operation, known)
             missing = send(client, operation, filled(operation, nothing), body)
             newest = AuditEvent.objects.latest("pk").pk
             response = send(client, operation, filled(operation, book), body)
@@ -110,8 +110,8 @@ def test_what_belongs_to_everybody_is_changed_by_few(company: Company, who: str)
     for operation in operations():
         if operation.reads or not operation.places or operation.places[0][0] not in COMMON:
             continue
+        before = digests()
         with undone():
-            before = digests()
             response = send(client, operation, filled(operation, book), body_of(operation, known))
             if response.status_code not in {403, 404} or digests() != before:
                 faults.append((str(operation), response.status_code, detail(response)))
@@ -127,8 +127,8 @@ def test_what_a_body_names_is_refused(company: Company, who: str) -> None:
     for operation in operations():
         if operation.reads or operation.places or operation.public:
             continue
+        before = digests()
         with undone():
-            before = digests()
             response = send(client, operation, operation.path, body_of(operation, known))
             told = said(response)
             refused = response.status_code in {403, 404}
@@ -167,8 +167,8 @@ def test_no_page_shows_or_changes_them(company: Company, who: str, method: str) 
         elsewhere = ("/api/", "/catalog/", "/scim/", "/static/")
         if not address.places or address.pattern.startswith(elsewhere):
             continue
+        before = digests()
         with undone():
-            before = digests()
             missing = getattr(client, method)(address.filled(nothing), FORM)
             response = getattr(client, method)(address.filled(book), FORM)
             told = said(response)
@@ -202,8 +202,8 @@ def test_those_who_only_look_change_nothing(company: Company, who: str) -> None:
     for operation in operations():
         if operation.reads or operation.public:
             continue
+        before = digests()
         with undone():
-            before = digests()
             response = send(client, operation, filled(operation, book), body_of(operation, known))
             changed = [name for name, digest in digests().items() if digest != before[name]]
             done = response.status_code < 400 and not operation.path.startswith(INQUIRIES)
