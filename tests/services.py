@@ -11,6 +11,7 @@ processes of ours would share the connection limits of their roles, which belong
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -22,6 +23,9 @@ import pytest
 
 if TYPE_CHECKING:
     import redis as redis_module
+
+# Collecting tests makes a million objects, and next to no garbage. `tests/speed.py` sets it anew.
+gc.set_threshold(200_000, 50, 50)
 
 _scratch = Path(tempfile.mkdtemp(prefix="assay-test-"))
 _scratch.chmod(0o755)

@@ -60,41 +60,43 @@ def tables() -> list[str]:
 
 
 def test_every_text_field_of_every_body(company: Company) -> None:
-    """Each field alone, sent by those who get past authorization: never a fault, and a control
+    """Each field alone, sent by one who gets past authorization: never a fault, and a control
     character never gets in."""
     book, known, before = address_book(company), values(company), tables()
     names = ("an admin", "a lead of engineering", "a compliance reviewer")
     clients = [caller(company, name) for name in names]
     faults = []
     for operation in operations():
-        permitted = _permitted(clients, operation, book, known)
+        client = _permitted(clients, operation, book, known)
         for field in text_fields(operation):
             for probe in PROBES:
                 body = {**body_of(operation, known), field: probe}
-                for client in permitted:
-                    with undone():
-                        response = _post(client, operation, filled(operation, book), body)
-                        code = response.status_code
-                        got_in = probe in CONTROL and code < 400 and field != "password"
-                        fault = code >= 500 and operation.name not in NEEDS_MLFLOW
-                        if fault or got_in:
-                            faults.append((str(operation), field, probe[:30], code))
+                with undone():
+                    response = _post(client, operation, filled(operation, book), body)
+                    code = response.status_code
+                    got_in = probe in CONTROL and code < 400 and field != "password"
+                    fault = code >= 500 and operation.name not in NEEDS_MLFLOW
+                    if fault or got_in:
+                        faults.append((str(operation), field, probe[:30], code))
     assert faults == []
     assert tables() == before
 
 
 def _permitted(
     clients: list[Client], operation: Any, book: dict[str, str], known: dict[str, Any]
-) -> list[Client]:
-    """Return the clients whose plain request is not refused for who they are; else the first."""
+) -> Client:
+    """Return the client whose plain request gets furthest: it is done, or at least not refused for
+    who they are; else the first."""
     found = []
     for client in clients:
         with undone():
             body = body_of(operation, known)
             response = _post(client, operation, filled(operation, book), body)
+        if response.status_code < 400:
+            return client
         if response.status_code not in (401, 403, 404):
             found.append(client)
-    return found or clients[:1]
+    return (found or clients)[0]
 
 
 def _post(client: Client, operation: Any, path: str, body: dict[str, Any]) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap as scipy_bootstrap
-from sklearn.metrics import f1_score
 
 from workers.trainers.slices import by_label, by_length, by_turns
 from workers.trainers.uncertainty import bootstrap, f1_intervals, perplexity_interval
@@ -24,6 +22,9 @@ def answers(rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_interval_of_macro_f1_is_that_of_rows_drawn_one_by_one() -> None:
+    # Here, since every process that collects tests would import it.
+    from sklearn.metrics import f1_score
+
     truth, said = answers(300)
     by_label_scores = f1_score(truth, said, average=None, labels=range(3), zero_division=0)
     scores = {"macro_f1": float(np.mean(by_label_scores))}
@@ -45,6 +46,8 @@ def test_the_interval_of_macro_f1_is_that_of_rows_drawn_one_by_one() -> None:
 
 
 def test_the_interval_of_a_perplexity_is_that_of_scipy() -> None:
+    from scipy.stats import bootstrap as scipy_bootstrap
+
     generator = np.random.default_rng(5)
     tokens = generator.integers(5, 40, size=60)
     losses = tokens * generator.gamma(4, 0.6, size=60)
