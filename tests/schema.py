@@ -1,8 +1,9 @@
 """PostgreSQL data folders with the whole schema in them: migrated once, then copied.
 
-Migrating takes 7 s of CPU, in each worker of each phase. Here one process migrates into the database
-`TEMPLATE` of a new server, stops the server, and leaves its data folder in `.cache/`, named for what
-made it. Each server of the tests starts from a copy, and each test database is a copy of `TEMPLATE`.
+Migrating takes 7 s of CPU, in each worker of each phase. Here one process migrates the database
+`TEMPLATE` of a new server, stops the server, and leaves its data folder in `.cache/`, named for
+what made it. Each server of the tests starts from a copy, and each test database is a copy of
+`TEMPLATE`.
 """
 
 from __future__ import annotations

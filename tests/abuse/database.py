@@ -75,7 +75,7 @@ def digests() -> dict[str, str]:
 
 
 def _written() -> tuple[str, dict[str, int]]:
-    """The present transaction, and the number of rows that it has written to each table, by name."""
+    """Name the present transaction, and count the rows that it has written to each table."""
     with connection.cursor() as cursor:
         cursor.execute(_counts())
         identity, written = cursor.fetchone()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.workers.recording import Recorder
-
-pytest.importorskip("sklearn")
-
 from tasks.text_classification import baselines
 from tasks.text_classification.baselines import linear
+from tests.unit.workers.recording import Recorder
 from workers.trainers.classification import majority
 from workers.trainers.protocol import Cancelled
 
