@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 from PIL import Image, ImageOps
 
-from registry.catalog.regions import HUES
 from registry.datasets.similar import difference_hash
 from registry.media.checks import Kind, Media, inspect_media
 from registry.media.limits import MediaLimits
@@ -138,6 +137,9 @@ def write_mask_preview(source: Path, target: Path) -> None:
 
     Pixels of the value 0, which is the background as a rule, and those of no category are clear.
     """
+    # The catalog brings pydantic, which takes longer to load than most uploads to check.
+    from registry.catalog.regions import HUES
+
     with Image.open(source) as image:
         if image.mode not in {"1", "L", "P"}:
             return
