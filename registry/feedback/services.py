@@ -247,7 +247,6 @@ def feedback_review(
         NotFound, NotPermitted: the policy refuses, or the actor sent one of them.
         WrongState: one is accepted or rejected already in that way, or erased.
     """
-    person = acting_person(actor)
     correction = checked_text(correction, field="correction", limit=TEXT_MAX, required=False)
     wanted = sorted(set(feedback_ids))
     if not 1 <= len(wanted) <= REVIEWED_AT_ONCE or (correction and len(wanted) > 1):
@@ -255,7 +254,10 @@ def feedback_review(
             f"Choose 1 to {REVIEWED_AT_ONCE} pieces of feedback; with a correction, one.",
             fields={"feedback": [f"Choose 1 to {REVIEWED_AT_ONCE}."]},
         )
-    return [_reviewed(actor, person, each, accept, correction) for each in _locked(actor, wanted)]
+    # First: to a key of another department, the feedback does not exist.
+    rows = _locked(actor, wanted)
+    person = acting_person(actor)
+    return [_reviewed(actor, person, each, accept, correction) for each in rows]
 
 
 def _locked(actor: Principal, ids: Sequence[int]) -> list[Feedback]:
