@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from governance.people.models import RoleAssignment
+from registry import store
 from registry.catalog import get_task
 from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
+from workers.wire import Done, Event, InferenceRequest
 
 __all__ = ["stage"]
 
@@ -92,4 +95,39 @@ def test_an_image_goes_with_a_message_of_a_chat(browser: Browser, stage: Stage) 
     assert first.inputs["messages"][0]["content"] == [{"type": "image"}, text]
     assert len(first.inputs["images"]) == len(second.inputs["images"]) == 1
     assert second.inputs["messages"][-1]["content"] == "And now?"
+    assert browser.faults == []
+
+
+def label_a_record(request: InferenceRequest, reply: Callable[[Event], None]) -> None:
+    """Answer with two labels."""
+    scores = [{"label": "benign", "score": 0.9}, {"label": "malignant", "score": 0.1}]
+    reply(Done("stop", 0, 0, results=[scores], units=2))
+
+
+def test_a_record_is_filled_in_by_feature(browser: Browser, stage: Stage) -> None:
+    made = stage.deployment("judge", task="tabular-classification", behaviour=label_a_record)
+    folder = store.version_folder(made.release.version.digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    features = [
+        {"name": "age", "kind": "number", "example": 52.0},
+        {"name": "smoker", "kind": "category", "categories": ["no", "yes"], "example": "no"},
+    ]
+    (folder / "config.json").write_text(json.dumps({"features": features}))
+    person = with_password(stage.person)
+    RoleAssignment.objects.create(
+        person=person, role="developer", department=stage.department("engineering")
+    )
+    stage.notify()
+    browser.go(f"{stage.url}/sign-in")
+    browser.fill(email=person.email, password=PASSWORD)
+    browser.press("form[action='/sign-in'] button")
+    browser.go(f"{stage.url}/playground")
+    browser.run("document.getElementById('feature-0').value = ''")
+    browser.run("document.getElementById('feature-1').value = 'yes'")
+    browser.run("document.querySelector('#playground button[type=submit]').click()")
+    browser.wait("document.querySelectorAll('.turn-assistant .score').length === 2")
+    (asked,) = stage.responders[0].requests
+    assert asked.inputs == {"table": {"age": [None], "smoker": ["yes"]}}
+    code = browser.run("document.querySelector('[data-code-of=judge] pre').textContent")
+    assert '"smoker": [' in code
     assert browser.faults == []

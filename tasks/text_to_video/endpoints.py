@@ -1,0 +1,89 @@
+"""POST /v1/tasks/text-to-video/{model}, in Hugging Face's inference shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, MediaResult, Plan, Rendered
+from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tokens, parse
+from tasks.text_to_video.schema import (
+    DEFAULT_FRAMES,
+    DEFAULT_GUIDANCE,
+    DEFAULT_SIDE,
+    DEFAULT_STEPS,
+    MAX_PIXELS,
+    MAX_STEPS,
+    FilmingInputs,
+    FilmingOptions,
+    Frames,
+    Prompt,
+    Seed,
+    Side,
+)
+
+
+class Parameters(Strict):
+    """Settings of one video, by Hugging Face's names. `width` and `height` are Assay's."""
+
+    negative_prompt: Annotated[list[Prompt], Field(max_length=8)] | None = None
+    num_frames: Annotated[Frames, Field(strict=False)] | None = None
+    num_inference_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    guidance_scale: Annotated[float, Field(ge=1, le=50, strict=False)] | None = None
+    seed: Seed | None = None
+    width: Side | None = None
+    height: Side | None = None
+
+
+class TextToVideoRequest(Strict):
+    """A prompt, and settings of the video."""
+
+    inputs: Prompt
+    parameters: Parameters | None = None
+
+
+def read_text_to_video(body: Body, request_id: str, name: str) -> Plan:
+    """Read the request. Raises RequestInvalid."""
+    request = parse(TextToVideoRequest, body.data)
+    given = request.parameters or Parameters()
+    negative = ", ".join(given.negative_prompt or [])
+    inputs = FilmingInputs(
+        prompt=request.inputs,
+        negative_prompt=negative[:4_000] or None,
+        width=given.width or DEFAULT_SIDE,
+        height=given.height or DEFAULT_SIDE,
+        frames=given.num_frames or DEFAULT_FRAMES,
+        seed=given.seed,
+    )
+    pixels = inputs.width * inputs.height * inputs.frames
+    if pixels > MAX_PIXELS:
+        raise RequestInvalid(
+            f"The video has {pixels:,} pixels in all of its frames; at most {MAX_PIXELS:,} are "
+            "made. Ask for fewer frames, or a smaller size.",
+            param="parameters",
+        )
+    tokens = estimate_tokens([request.inputs, negative])
+    return Plan(
+        model=name,
+        inputs=inputs,
+        renderer=VideoRenderer(),
+        tokens=tokens,
+        prompt_tokens=tokens,
+        units=math.ceil(pixels / 1_000_000),
+        options=FilmingOptions(
+            steps=given.num_inference_steps or DEFAULT_STEPS,
+            guidance=given.guidance_scale or DEFAULT_GUIDANCE,
+        ),
+    )
+
+
+@dataclass(slots=True)
+class VideoRenderer:
+    """The video itself, an animated WebP, as the whole body."""
+
+    def whole(self, answer: Answer) -> Rendered:
+        result: MediaResult = answer.results[0]
+        return Rendered(result.data, result.content_type)

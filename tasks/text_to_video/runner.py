@@ -1,0 +1,158 @@
+"""Serve a Wan pipeline: an animated WebP of what a prompt describes."""
+
+from __future__ import annotations
+
+import io
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from tasks.text_to_video.pipeline import (
+    MAX_LENGTH,
+    load_pipeline,
+    load_prompt_tokenizer,
+    text_states,
+)
+from tasks.text_to_video.schema import MAX_SEED, FilmingInputs, FilmingOptions
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.protocol import RequestRefused
+from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
+
+FRAMES_PER_SECOND = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Filming:
+    request_id: str
+    prompt: list[int]
+    negative: list[int]
+    seed: int
+    inputs: FilmingInputs
+    options: FilmingOptions
+
+
+class TextToVideoRunner:
+    """Makes one video a request; each seed makes the same one again.
+
+    A cancelled request ends after the step that is running.
+    """
+
+    limits = BatchLimits(items=1, size=1)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        architectures: Sequence[str],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._pipe = load_pipeline(folder, architectures=architectures, device=device, dtype=dtype)
+        tokenizer = load_prompt_tokenizer(folder)
+        known = self._pipe.text_encoder.config.vocab_size
+        if len(tokenizer) > known:
+            raise UnsupportedModel(
+                f"The tokenizer has {len(tokenizer)} tokens; the text encoder reads {known}."
+            )
+        self._side = self._pipe.vae_scale_factor_spatial * max(
+            self._pipe.transformer.config.patch_size[1:]
+        )
+        self._length = min(MAX_LENGTH, int(tokenizer.model_max_length))
+        self._cancelled: set[str] = set()
+        self._running = ""
+        self._closing = False
+        self._prompts = PromptProcesses(tokenizer, max_length=self._length)
+
+    def prepare(self, request_id: str, inputs: FilmingInputs, options: FilmingOptions) -> Prepared:
+        step = self._pipe.vae_scale_factor_temporal
+        if inputs.width % self._side or inputs.height % self._side:
+            raise RequestRefused(f"Width and height must be multiples of {self._side}.")
+        if (inputs.frames - 1) % step:
+            raise RequestRefused(
+                f"num_frames must be one more than a multiple of {step}, such as {4 * step + 1}."
+            )
+        try:
+            prompt, negative = self._prompts.encode_texts(
+                request_id, [inputs.prompt, inputs.negative_prompt or ""]
+            )
+        except PromptCancelled:
+            raise Cancelled from None
+        seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
+        pixels = inputs.width * inputs.height * inputs.frames
+        return Prepared(
+            items=[Item(_Filming(request_id, prompt, negative, seed, inputs, options))],
+            prompt_tokens=len(prompt),
+            units=math.ceil(pixels / 1_000_000),
+        )
+
+    def collate(self, items: Sequence[Item]) -> list[_Filming]:
+        return [item.payload for item in items]
+
+    def run(self, batch: list[_Filming]) -> list[Any]:
+        return [self._filmed(filming) for filming in batch]
+
+    def split(self, output: list[Any], items: Sequence[Item]) -> list[Any]:
+        return [
+            MediaOutput(_webp(frames), "image/webp", {"seed": item.payload.seed})
+            for frames, item in zip(output, items, strict=True)
+        ]
+
+    def cancel(self, request_id: str) -> None:
+        self._prompts.cancel(request_id)
+        if request_id == self._running:
+            self._cancelled.add(request_id)
+
+    def close(self) -> None:
+        self._closing = True
+        self._prompts.close()
+
+    def _filmed(self, filming: _Filming) -> Any:
+        """Return frames [frames, height, width, 3] of numbers from 0 to 1."""
+        self._running = filming.request_id
+        try:
+            made = self._pipe(
+                prompt_embeds=text_states(self._pipe, filming.prompt, self._length),
+                negative_prompt_embeds=text_states(self._pipe, filming.negative, self._length),
+                width=filming.inputs.width,
+                height=filming.inputs.height,
+                num_frames=filming.inputs.frames,
+                num_inference_steps=filming.options.steps,
+                guidance_scale=filming.options.guidance,
+                # On the CPU, so that a seed makes the same noise on every device.
+                generator=torch.Generator().manual_seed(filming.seed),
+                output_type="np",
+                callback_on_step_end=self._after_step,
+            )
+        finally:
+            self._running = ""
+            self._cancelled.discard(filming.request_id)
+        return made.frames[0]
+
+    def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = self._closing or self._running in self._cancelled
+        return {}
+
+
+def _webp(frames: Any) -> bytes:
+    """Return an animated WebP; players repeat it."""
+    first, *rest = [
+        Image.fromarray(frame) for frame in (frames.clip(0, 1) * 255).round().astype("uint8")
+    ]
+    file = io.BytesIO()
+    first.save(
+        file,
+        "WEBP",
+        save_all=True,
+        append_images=rest,
+        duration=1_000 // FRAMES_PER_SECOND,
+        loop=0,
+        quality=85,
+    )
+    return file.getvalue()
