@@ -6,9 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from tasks.text_to_audio.notation import BLOCK, FIRST, HEADER, VOICES, Piece, tokens
+from tasks.text_to_audio.notation import BLOCK, VOICES, Piece
 
-ORDER = 4
+ORDER = 5
 NAME = f"{ORDER}-grams of notes"
 # Semitones that each piece is moved by; more keys are more memory.
 MOVES = range(-5, 7)
@@ -18,7 +18,7 @@ Context = tuple[int, ...]
 
 
 class NgramModel:
-    """Counts of which token follows a voice and up to three tokens before it.
+    """Counts of which token follows a voice and up to four tokens before it: the last is its own.
 
     `trained_on` is the number of pieces: of more than `MAX_TOKENS`, the first ones.
     """
@@ -61,9 +61,7 @@ class NgramModel:
 
 
 def _windows(piece: Piece, by: int) -> Iterator[tuple[Context, int]]:
-    """Yield each token with its voice and the tokens before it, the nearest first."""
-    row = [
-        token + by if (token - FIRST) % BLOCK >= 2 else token for token in tokens(piece)[HEADER:]
-    ]
+    """Yield what each voice does, with the voice and what was done before, the nearest first."""
+    row = [value + by if value >= 0 else value for step in piece.steps for value in step]
     for at, token in enumerate(row):
         yield (at % VOICES, *reversed(row[max(0, at - ORDER + 1) : at])), token

@@ -245,7 +245,7 @@ def test_a_cadence_is_learned_measured_against_n_grams_and_played(tmp_path: Path
         Recorder(),
     )
     assert found.metrics["perplexity"] == pytest.approx(2 ** found.metrics["bits_per_note"])
-    assert found.baseline_name == "4-grams of notes"
+    assert found.baseline_name == "5-grams of notes"
     assert 0 < found.baseline["bits_per_note"] < 3
     assert found.intervals["metrics"].keys() == {"bits_per_note", "perplexity"}
 
