@@ -65,7 +65,7 @@ def test_images_keep_their_places_in_the_messages() -> None:
         max_tokens=9,
     )
     assert [each.data for each in plan.inputs.images] == [IMAGE, IMAGE]
-    assert [message.model_dump() for message in plan.inputs.messages] == [
+    assert [message.model_dump(exclude_defaults=True) for message in plan.inputs.messages] == [
         {"role": "system", "content": "Be brief."},
         {
             "role": "user",
