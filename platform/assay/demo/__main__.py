@@ -7,6 +7,8 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from rich.panel import Panel
 from rich.progress import Progress
 
 from assay.demo.company import DEPARTMENTS, EVERYONE, open_for_business
+from assay.demo.families.showcase import every_showcase
 from assay.demo.stage import FAULTS, Stage
 from assay.demo.story import (
     adapt,
@@ -30,10 +33,12 @@ from assay.demo.story import (
 from assay.local import materials
 from assay.local.stack import ROOT, Stack
 
-STEPS = (
+Step = tuple[str, Callable[[Stage], None]]
+STEPS: tuple[Step, ...] = (
     ("intake", intake.run),
     ("prepare", adapt.prepare),
     ("train and evaluate", adapt.train_and_evaluate),
+    ("queue", modalities.queue),
     ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),
@@ -42,6 +47,13 @@ STEPS = (
     ("releases over time", lives.run),
     ("audit", prove.run),
 )
+
+
+def chosen(*, every: bool, families: Sequence[str]) -> Sequence[Step]:
+    """Return the steps of a run: of `families` alone, or all of them, with `every` family."""
+    if families:
+        return (("families", partial(every_family.run_some, tasks=families)),)
+    return (*STEPS, ("every family", every_family.run)) if every else STEPS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +68,13 @@ def main(argv: list[str] | None = None) -> int:
         help="also train, measure, release and call one model of every family (at most 40 min)",
     )
     parser.add_argument(
+        "--family",
+        action="append",
+        metavar="TASK",
+        choices=[each.task for each in every_showcase()],
+        help="instead of all steps, train, measure, release and call the model of this task alone",
+    )
+    parser.add_argument(
         "--reset", action="store_true", help="delete the demo's data and start over"
     )
     parser.add_argument("--port", type=int, help="port of the portal (default: a free port)")
@@ -67,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stack = Stack(folder, demo=True, port=options.port)
     try:
-        return _run(console, stack, folder, _fetch(console), check=options.check, every=options.all)
+        steps = chosen(every=options.all, families=options.family or ())
+        return _run(console, stack, folder, _fetch(console), check=options.check, steps=steps)
     except KeyboardInterrupt:
         console.print("\nStopping all services.")
         return 0
@@ -89,14 +109,13 @@ def _run(
     fetched: dict[str, Path],
     *,
     check: bool,
-    every: bool,
+    steps: Sequence[Step],
 ) -> int:
     started = time.monotonic()
     stage = Stage(console=console, stack=stack, folder=folder, materials=fetched)
     step = "start"
     try:
         _start(stage)
-        steps = (*STEPS, ("every family", every_family.run)) if every else STEPS
         for name, run in steps:
             step = name
             run(stage)
@@ -180,10 +199,11 @@ def _farewell(stage: Stage) -> None:
             title="The portal",
         )
     )
-    console.print("Call the docstring writer with curl:\n")
-    console.print(curl, highlight=False, markup=False, soft_wrap=True)
-    console.print("\nCall it with the openai package:\n")
-    console.print(python, highlight=False, markup=False, soft_wrap=True)
+    if adapt.DOCSTRINGS in stage.facts:
+        console.print("Call the docstring writer with curl:\n")
+        console.print(curl, highlight=False, markup=False, soft_wrap=True)
+        console.print("\nCall it with the openai package:\n")
+        console.print(python, highlight=False, markup=False, soft_wrap=True)
     console.print("\nPress Ctrl-C to stop all services.")
 
 

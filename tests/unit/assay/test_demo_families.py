@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from rich.console import Console
 
 from assay.demo.families.showcase import Outcome, Showcase, every_showcase
 from assay.demo.stage import Stage, StepFailed
-from assay.demo.story.every_family import show_each
+from assay.demo.story.every_family import in_order, show_each
 from assay.local.materials import MaterialsUnavailable
-from assay.local.stack import Stack
+from assay.local.stack import ROOT, Stack
+from registry.catalog import TASKS
 
 
 def measured(showcase: Showcase) -> Outcome:
@@ -65,3 +67,20 @@ def test_a_dead_service_ends_the_run(tmp_path: Path) -> None:
     stage = Stage(Console(), Stack(tmp_path / "stack"), tmp_path, {})
     with pytest.raises(RuntimeError, match="web ended"):
         show_each(stage, every_showcase()[:1], take)
+
+
+def test_each_family_has_a_command_among_the_examples_and_a_row_in_the_table() -> None:
+    shown = {each.task for each in every_showcase()}
+    commands = (ROOT / "examples" / "README.md").read_text()
+    assert set(re.findall(r"^\| ([\w-]+) \| `\./demo --family \1` \|$", commands, re.M)) == shown
+    table = (ROOT / "docs" / "reference" / "families.md").read_text()
+    assert shown <= set(re.findall(r"^\| ([\w-]+)", table, re.M))
+    for task in set(TASKS) - shown:
+        assert task in commands
+
+
+def test_a_chosen_family_comes_after_those_that_it_is_measured_with() -> None:
+    chosen = in_order(["text-to-speech", "rerank", "automatic-speech-recognition"])
+    assert [each.task for each in chosen] == [
+        *("automatic-speech-recognition", "text-to-speech", "rerank"),
+    ]

@@ -33,7 +33,7 @@ def test_a_folder_that_cannot_be_made_fails_the_first_step_by_name(
 ) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "demo"
-    assert demo._run(Console(), Stack(folder), folder, {}, check=True, every=False) == 1
+    assert demo._run(Console(), Stack(folder), folder, {}, check=True, steps=()) == 1
     assert "Step “start” failed." in capsys.readouterr().out
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,8 @@ class Showcase:
 
     Without `training` the base itself is measured and released. `call` asks the deployed model as
     its users do and returns one sentence with the answer. A `demonstration` was trained here.
-    `generates` answers the risk question whether the model generates content.
+    `generates` answers the risk question whether the model generates content. `after` names tasks
+    whose showcases come first, because this one is measured with their models.
     """
 
     task: str
@@ -85,11 +88,13 @@ class Showcase:
     training: Training | None = None
     demonstration: bool = False
     generates: bool = False
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One row of the table at the end. `baseline` is None when the task has none."""
+    """One row of the table at the end. `baseline` is None when the task has none; `seconds` is the
+    time of the run that trained and released it."""
 
     task: str
     model: str
@@ -106,13 +111,17 @@ class Outcome:
 
 @dataclass(slots=True)
 class Prepared:
-    """A showcase whose base, data and gate are in place."""
+    """A showcase whose base, data and gate are in place, and whose training is queued as `job`.
+
+    `seconds` adds up what the showcase took, without the time that its jobs waited for others.
+    """
 
     showcase: Showcase
     base: dict[str, Any]
     test: dict[str, Any]
     train: dict[str, Any] | None
-    started: float = field(default_factory=time.monotonic)
+    job: dict[str, Any] | None = None
+    seconds: float = 0
 
 
 def every_showcase() -> list[Showcase]:
@@ -130,17 +139,43 @@ def show(stage: Stage, showcases: Iterable[Showcase]) -> list[Outcome]:
 
     What is already there is used again, so a run that was interrupted goes on where it stopped.
     """
+    return finish(stage, begin(stage, showcases))
+
+
+def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
+    """Put base, data and gate of each showcase in place, and queue the trainings."""
     prepared = [_prepare(stage, each) for each in showcases]
-    versions = _versions(stage, prepared)
-    outcomes = [
+    for each in prepared:
+        each.job = _queue_training(stage, each)
+    return prepared
+
+
+def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:
+    """Wait for the trainings, then measure, release and call each version."""
+    versions = [_version(stage, each) for each in prepared]
+    measured = [
         _measure(stage, each, version) for each, version in zip(prepared, versions, strict=True)
     ]
     for each, version in zip(prepared, versions, strict=True):
-        _release(stage, each.showcase, version)
+        with _counted(each):
+            _release(stage, each.showcase, version)
     for each in prepared:
-        wait_serving(stage, "enzo", each.showcase.model)
-        stage.say(each.showcase.call(stage, each.showcase.model))
-    return outcomes
+        with _counted(each):
+            wait_serving(stage, "enzo", each.showcase.model)
+            stage.say(each.showcase.call(stage, each.showcase.model))
+    return [_outcome(each, evaluation) for each, evaluation in zip(prepared, measured, strict=True)]
+
+
+@contextmanager
+def _counted(prepared: Prepared) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    prepared.seconds += time.monotonic() - started
+
+
+def _job_seconds(job: dict[str, Any]) -> float:
+    started, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
+    return (ended - started).total_seconds()
 
 
 def print_table(stage: Stage, outcomes: Iterable[Outcome]) -> None:
@@ -188,7 +223,7 @@ def _prepare(stage: Stage, showcase: Showcase) -> Prepared:
     stage.detail(
         f"{showcase.model}: {gate.metric} {gate.comparator} {gate.threshold:g}. {gate.why}"
     )
-    return Prepared(showcase, base, test, train, started)
+    return Prepared(showcase, base, test, train, seconds=time.monotonic() - started)
 
 
 def _delivered(stage: Stage, base: Base) -> dict[str, Any]:
@@ -250,39 +285,42 @@ def _dataset(stage: Stage, data: Data, task: str) -> dict[str, Any]:
     return version
 
 
-def _versions(stage: Stage, prepared: list[Prepared]) -> list[dict[str, Any]]:
-    """Return the version of each showcase that will be released; train those that are missing."""
-    enzo = stage["enzo"]
-    jobs = {
-        each.showcase.model: enzo.post(
-            "fine-tunes",
-            idempotency_key=f"demo-{each.showcase.model}-{each.train['digest'][:16]}",
-            model=each.showcase.model,
-            base_version=each.base["id"],
-            method=each.showcase.training.method,
-            dataset_version=each.train["id"],
-            hyperparameters=each.showcase.training.settings,
-        )
-        for each in prepared
-        if each.showcase.training is not None
-        and each.train is not None
-        and not list(enzo.all(f"models/{each.showcase.model}/versions"))
-    }
-    for model, job in jobs.items():
-        stage.watch(enzo, job, f"training {model}")
-    return [
-        each.base
-        if each.showcase.training is None
-        else enzo.get(
-            f"versions/{next(iter(enzo.all(f'models/{each.showcase.model}/versions')))['id']}"
-        )
-        for each in prepared
-    ]
+def _queue_training(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
+    """Return the queued training; None where nothing is trained, or a version is there."""
+    training, train = prepared.showcase.training, prepared.train
+    model, enzo = prepared.showcase.model, stage["enzo"]
+    if training is None or train is None or list(enzo.all(f"models/{model}/versions")):
+        return None
+    job: dict[str, Any] = enzo.post(
+        "fine-tunes",
+        idempotency_key=f"demo-{model}-{train['digest'][:16]}",
+        model=model,
+        base_version=prepared.base["id"],
+        method=training.method,
+        dataset_version=train["id"],
+        hyperparameters=training.settings,
+    )
+    return job
 
 
-def _measure(stage: Stage, prepared: Prepared, version: dict[str, Any]) -> Outcome:
-    showcase = prepared.showcase
-    evaluation = evaluate(stage, stage["enzo"], version, showcase.test.name)
+def _version(stage: Stage, prepared: Prepared) -> dict[str, Any]:
+    """Return the version that will be released, once its training has ended."""
+    if prepared.showcase.training is None:
+        return prepared.base
+    enzo, model = stage["enzo"], prepared.showcase.model
+    if prepared.job is not None:
+        prepared.seconds += _job_seconds(stage.watch(enzo, prepared.job, f"training {model}"))
+    newest = next(iter(enzo.all(f"models/{model}/versions")), None)
+    newest = stage.found(newest, f"{model} has a trained version")
+    version: dict[str, Any] = enzo.get(f"versions/{newest['id']}")
+    return version
+
+
+def _measure(stage: Stage, prepared: Prepared, version: dict[str, Any]) -> dict[str, Any]:
+    """Return the evaluation of the version; its gate must pass."""
+    data = prepared.showcase.test.name
+    with _counted(prepared):
+        evaluation = evaluate(stage, stage["enzo"], version, data)
     (gate,) = evaluation["gates"]
     name = evaluation["baseline_name"]
     baseline = evaluation["baseline"].get(gate["metric"])
@@ -291,18 +329,24 @@ def _measure(stage: Stage, prepared: Prepared, version: dict[str, Any]) -> Outco
         f"{version['model']} on {evaluation['sample_size']:,} rows: {gate['metric']} "
         f"{gate['value']:.3f}{compared}."
     )
-    stage.expect(gate["passed"], f"the gate {gate['metric']} of {showcase.test.name} passes")
+    stage.expect(gate["passed"], f"the gate {gate['metric']} of {data} passes")
+    return evaluation
+
+
+def _outcome(prepared: Prepared, evaluation: dict[str, Any]) -> Outcome:
+    showcase = prepared.showcase
+    (gate,) = evaluation["gates"]
     return Outcome(
         task=showcase.task,
         model=showcase.model,
         data=showcase.test.name,
         rows=evaluation["sample_size"],
         metric=gate["metric"],
-        baseline_name=name,
-        baseline=baseline,
+        baseline_name=evaluation["baseline_name"],
+        baseline=evaluation["baseline"].get(gate["metric"]),
         value=gate["value"],
         gate=f"{gate['comparator']} {gate['threshold']:g}",
-        seconds=round(time.monotonic() - prepared.started),
+        seconds=round(prepared.seconds),
         kind="demonstration" if showcase.demonstration else "real weights",
     )
 

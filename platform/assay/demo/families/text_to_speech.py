@@ -46,4 +46,6 @@ SHOWCASE = Showcase(
     gate=Gate("wer", "<=", 0.1, "A listener may miss at most one word in ten."),
     call=_call,
     generates=True,
+    # Whisper writes down what the voice says.
+    after=("automatic-speech-recognition",),
 )

@@ -206,19 +206,31 @@ def _fine_tune(
 
 def evaluate(stage: Stage, api: Api, version: dict[str, Any], dataset: str) -> dict[str, Any]:
     """Return the version's evaluation on the dataset; run it if there is none."""
-    found = next(api.all("evaluations", version=version["id"]), None)
-    if found is None:
-        job = api.post(
-            "evaluations",
-            idempotency_key=f"demo-evaluate-{version['digest'][:16]}",
-            version=version["id"],
-            dataset_version=stage.facts[dataset]["id"],
-        )
+    job = queue_evaluation(stage, api, version, dataset)
+    if job is not None:
         stage.watch(api, job, f"evaluating on {dataset}")
-        found = next(api.all("evaluations", version=version["id"]), None)
-    found = stage.found(found, f"{dataset} has been evaluated")
+    found = stage.found(_evaluation(api, version), f"{dataset} has been evaluated")
     detail: dict[str, Any] = api.get(f"evaluations/{found['id']}")
     return detail
+
+
+def queue_evaluation(
+    stage: Stage, api: Api, version: dict[str, Any], dataset: str
+) -> dict[str, Any] | None:
+    """Return the job that measures the version, queued once; None if it has been measured."""
+    if _evaluation(api, version) is not None:
+        return None
+    job: dict[str, Any] = api.post(
+        "evaluations",
+        idempotency_key=f"demo-evaluate-{version['digest'][:16]}",
+        version=version["id"],
+        dataset_version=stage.facts[dataset]["id"],
+    )
+    return job
+
+
+def _evaluation(api: Api, version: dict[str, Any]) -> dict[str, Any] | None:
+    return next(api.all("evaluations", version=version["id"]), None)
 
 
 def _report(stage: Stage, evaluation: dict[str, Any]) -> None:

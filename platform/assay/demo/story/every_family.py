@@ -1,4 +1,4 @@
-"""`./demo --all`: one model of every other family, through the whole product."""
+"""`./demo --all` and `--family`: a model of each family, through the whole product."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from assay.demo.families.showcase import (
     to_json,
 )
 from assay.demo.stage import FAULTS, Stage
+from assay.demo.story.use import give_key
 from assay.local.materials import MaterialsUnavailable
 
 Show = Callable[[Stage, Showcase], Outcome]
@@ -31,7 +32,27 @@ def run(stage: Stage) -> None:
     """
     first: list[Outcome] = list(stage.facts.get("outcomes", ()))
     shown = {each.model for each in first}
-    waiting = [each for each in every_showcase() if each.model not in shown]
+    _show(stage, [each for each in every_showcase() if each.model not in shown], first)
+
+
+def run_some(stage: Stage, tasks: Sequence[str]) -> None:
+    """Show the families of `tasks` alone, each after those that it needs.
+
+    Raises:
+        StepFailed: some family failed; the others were shown nevertheless.
+    """
+    give_key(stage)
+    _show(stage, in_order(tasks), [])
+
+
+def in_order(tasks: Sequence[str]) -> list[Showcase]:
+    """Return the showcases of `tasks`, each after those that it needs."""
+    by_task = {each.task: each for each in every_showcase()}
+    order = [name for task in tasks for name in (*by_task[task].after, task)]
+    return [by_task[task] for task in dict.fromkeys(order)]
+
+
+def _show(stage: Stage, waiting: Sequence[Showcase], first: Sequence[Outcome]) -> None:
     outcomes, failed = show_each(stage, waiting, lambda stage, one: show(stage, [one])[0])
     print_table(stage, sorted([*first, *outcomes], key=lambda each: each.task))
     stage.expect(not failed, f"every family is shown; these failed: {', '.join(failed)}")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from assay.demo.families import automatic_speech_recognition, image_classification, text_to_image
-from assay.demo.families.showcase import show
+from assay.demo.families.showcase import begin, finish
 from assay.demo.stage import Stage
+from assay.demo.story.adapt import DOCSTRING_TEST, queue_evaluation
+from assay.demo.story.lives import BASE
+
+SHOWCASES = (
+    image_classification.SHOWCASE,
+    text_to_image.SHOWCASE,
+    automatic_speech_recognition.SHOWCASE,
+)
+
+
+def queue(stage: Stage) -> None:
+    """Queue the jobs of chapters 8 and 10; they run while people review, deploy and call."""
+    with stage.chapter("Meanwhile: prepare chapter 8 and queue its trainings"):
+        stage.facts["images and speech"] = begin(stage, SHOWCASES)
+        queue_evaluation(stage, stage["enzo"], stage.facts[BASE], DOCSTRING_TEST)
 
 
 def run(stage: Stage) -> None:
     with stage.chapter("8. Images and speech: sort photos, draw, transcribe"):
-        outcomes = show(
-            stage,
-            [
-                image_classification.SHOWCASE,
-                text_to_image.SHOWCASE,
-                automatic_speech_recognition.SHOWCASE,
-            ],
-        )
-        stage.facts["outcomes"] = outcomes
+        stage.facts["outcomes"] = finish(stage, stage.facts["images and speech"])

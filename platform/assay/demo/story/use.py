@@ -35,18 +35,24 @@ def new_key(stage: Stage, owner: str, department: str, name: str, **fields: Any)
     return key
 
 
+def give_key(stage: Stage) -> str:
+    """Return Engineering's key, which the clients of the families use."""
+    key: str = new_key(stage, "enzo", "engineering", "editor plugin")["key"]
+    stage.facts["key"] = key
+    return key
+
+
 def run(stage: Stage) -> None:
     with stage.chapter("7. Use: call the models with API keys"):
-        engineering = new_key(stage, "enzo", "engineering", "editor plugin")
+        engineering = give_key(stage)
         media = new_key(stage, "mia", "media", "review triage")
         finance = new_key(stage, "fay", "finance", "spreadsheet add-in")
-        stage.facts["key"] = engineering["key"]
         stage.prove("ada")
         stage["ada"].post(
             "quotas", deployment=DOCSTRINGS, kind="requests_per_minute", limit=60, shadow=True
         )
-        _chat(stage, openai_client(stage, engineering["key"]))
-        _embeddings(stage, openai_client(stage, engineering["key"]))
+        _chat(stage, openai_client(stage, engineering))
+        _embeddings(stage, openai_client(stage, engineering))
         _classify(stage, media["key"])
         _policy_refuses(stage, finance["key"])
         _quota_refuses(stage)
