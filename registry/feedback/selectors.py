@@ -10,6 +10,8 @@ from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from registry.datasets.models import DatasetVersion
 from registry.feedback.models import Feedback, FeedbackState
+from registry.versions.models import ModelVersion
+from registry.versions.selectors import versions_visible_to
 
 
 def feedback_visible_to(actor: Principal) -> QuerySet[Feedback]:
@@ -30,3 +32,13 @@ def feedback_unused(actor: Principal) -> QuerySet[Feedback]:
     """Return accepted feedback that no dataset version holds."""
     used = DatasetVersion.feedback.through.objects.filter(feedback=OuterRef("pk"))
     return feedback_visible_to(actor).filter(~Exists(used), state=FeedbackState.ACCEPTED)
+
+
+def version_taught(actor: Principal, data: DatasetVersion) -> ModelVersion | None:
+    """Return the newest version that the feedback in `data` is about, where `actor` may see it and
+    it was trained here; it is the one to train again."""
+    if not data.feedback_count:
+        return None
+    about = data.feedback.values("version")
+    rows = versions_visible_to(actor).filter(pk__in=about, base__isnull=False)
+    return rows.order_by("-pk").first()

@@ -13,7 +13,8 @@ from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from governance.reviews.models import Review
 from governance.reviews.waivers.selectors import checklist_prefetch
-from registry.releases.models import Release
+from registry.releases.models import Release, ReleaseState
+from registry.versions.models import ModelVersion
 
 
 def serves_until(path: str = "") -> ExpressionWrapper[CombinedExpression]:
@@ -40,6 +41,15 @@ def release_get(*, actor: Principal, id: int) -> Release:  # noqa: A002
     if release is None:
         raise NotFound(f"There is no release {id} that you may see.")
     return release
+
+
+def release_to_repeat(actor: Principal, version: ModelVersion) -> Release | None:
+    """Return the newest approved release of another version of the model, which a request for this
+    version may repeat; None if there is none that `actor` may see."""
+    rows = releases_visible_to(actor).filter(
+        version__model=version.model_id, state=ReleaseState.APPROVED
+    )
+    return rows.exclude(version=version.pk).order_by("-pk").first()
 
 
 def release_reviews(release: Release) -> QuerySet[Review]:

@@ -11,9 +11,13 @@ from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from registry.datasets.models import DatasetVersion
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
 from registry.versions.models import Model, ModelVersion
+
+# Data is followed back through so many versions that feedback extended.
+ORIGINS_SHOWN = 10
 
 
 def models_visible_to(actor: Principal) -> QuerySet[Model]:
@@ -101,9 +105,9 @@ def _chain_of(version: ModelVersion, known: Mapping[int, ModelVersion]) -> list[
 def lineage(version: ModelVersion, *, actor: Principal | None = None) -> dict[str, Any]:
     """The graph around `version`: nodes {id, type, name, state, digest}, and edges {from, to}.
 
-    Bases, training data, adaptations below it and releases of all of these; deployments belong to
-    the context above. With `actor`, adaptations and releases that it may not see are left out;
-    without, the graph is whole, for the platform's own use.
+    Bases, training data with the feedback in it, adaptations below it and releases of all of these;
+    deployments belong to the context above. With `actor`, adaptations and releases that it may not
+    see are left out; without, the graph is whole, for the platform's own use.
     """
     below = _descendants(version, actor)
     versions = [*base_chain(version), version, *below]
@@ -118,6 +122,7 @@ def lineage(version: ModelVersion, *, actor: Principal | None = None) -> dict[st
                 "dataset_version", data.pk, str(data), "", data.digest
             )
             edges.append({"from": f"dataset_version:{data.pk}", "to": f"version:{each.pk}"})
+            _add_origin(data, nodes, edges)
     releases = releases_visible_to(actor) if actor is not None else Release.objects.all()
     for release in releases.filter(version__in=[version, *below]).order_by("pk"):
         nodes[f"release:{release.pk}"] = _node(
@@ -125,6 +130,33 @@ def lineage(version: ModelVersion, *, actor: Principal | None = None) -> dict[st
         )
         edges.append({"from": f"version:{release.version_id}", "to": f"release:{release.pk}"})
     return {"nodes": list(nodes.values()), "edges": edges}
+
+
+def _add_origin(
+    data: DatasetVersion, nodes: dict[str, dict[str, Any]], edges: list[dict[str, str]]
+) -> None:
+    """Add the feedback that data was made of, and the data whose rows came first; with theirs."""
+    for _ in range(ORIGINS_SHOWN):
+        here = f"dataset_version:{data.pk}"
+        if data.feedback_count:
+            name = f"{data.feedback_count} pieces of feedback"
+            nodes[f"feedback:{data.pk}"] = _node("feedback", data.pk, name, "", "")
+            edges.append({"from": f"feedback:{data.pk}", "to": here})
+        if data.base_id is None:
+            return
+        known = f"dataset_version:{data.base_id}" in nodes
+        rows = DatasetVersion.objects.select_related("dataset")
+        base = rows.filter(pk=data.base_id).first()
+        # Another department's data may be out of sight.
+        if base is None:
+            return
+        nodes[f"dataset_version:{base.pk}"] = _node(
+            "dataset_version", base.pk, str(base), "", base.digest
+        )
+        edges.append({"from": f"dataset_version:{base.pk}", "to": here})
+        if known:
+            return
+        data = base
 
 
 def _node(kind: str, pk: int, name: str, state: str, digest: str) -> dict[str, Any]:

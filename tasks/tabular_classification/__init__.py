@@ -62,6 +62,18 @@ def evaluation_request(row: dict[str, Any]) -> tuple[TableInputs, NoOptions]:
     return TableInputs(table=table), NoOptions()
 
 
+def feedback_row(inputs: TableInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches the label of one record.
+
+    Raises:
+        ValueError: the table has several records.
+    """
+    if any(len(values) != 1 for values in inputs.table.values()):
+        raise ValueError("the table has several records; send the one that it is about")
+    features = {name: values[0] for name, values in inputs.table.items()}
+    return {"features": features, "label": answer}
+
+
 TASK = Task(
     name="tabular-classification",
     title="Tabular classification",
@@ -120,4 +132,5 @@ TASK = Task(
         primary_metric="macro_f1",
         uses_training_rows=True,
     ),
+    feedback_row=feedback_row,
 )

@@ -14,6 +14,7 @@ from workers.deployments.selectors import deployments_visible_to
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 190, 58, 56, 16
 KINDS = {
+    "feedback": "feedback",
     "dataset_version": "data",
     "version": "version",
     "release": "release",
@@ -37,6 +38,8 @@ class Node:
 
 def _url(node: dict[str, Any]) -> str:
     kind, _, pk = str(node["id"]).partition(":")
+    if kind == "feedback":
+        return f"{reverse('portal:feedback')}?data={pk}"
     if kind == "dataset_version":
         return reverse("portal:dataset", args=[str(node["name"]).rsplit(" v", 1)[0]])
     return reverse(f"portal:{kind}", args=[int(pk)])
@@ -70,7 +73,7 @@ def _columns(nodes: list[dict[str, Any]], edges: list[tuple[str, str]]) -> dict[
         if not moved:
             break
     for start, _ in edges:
-        if start.startswith("dataset_version:"):
+        if start.startswith(("dataset_version:", "feedback:")):
             column[start] = max(column[start], min(column[e] for s, e in edges if s == start) - 1)
     return column
 

@@ -9,7 +9,7 @@ from django import forms
 
 from assay.portal.forms import TablerForm, titled, unchosen
 from governance.reviews.policies.selectors import InForce
-from registry.releases.models import Environment, Visibility
+from registry.releases.models import Environment, Release, Visibility
 from registry.releases.risk import QUESTIONS
 
 YES_NO = {
@@ -103,3 +103,21 @@ class ReleaseForm(RiskForm):
         self.fields["tier"].choices = unchosen(  # type: ignore[attr-defined]
             (each.policy.name, each.document.title) for each in policies
         )
+
+
+def initial_of(release: Release) -> dict[str, Any]:
+    """Return what the form shows at first, to ask for the same as `release` did."""
+    answers = {
+        name: {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+        for name, value in release.risk_answers.items()
+        if name in ReleaseForm.RISK
+    }
+    return {
+        "environment": release.environment,
+        "deployment_name": release.deployment_name,
+        "departments": [department.pk for department in release.departments.all()],
+        "visibility": release.visibility,
+        "purpose": release.purpose,
+        "tier": release.tier,
+        **answers,
+    }

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Count, Exists, Max, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
 
@@ -19,13 +20,17 @@ from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
 from governance.reviews.inbox import reviews_assigned, reviews_awaiting
 from governance.reviews.threads.mentions import mentions_unseen
+from registry.feedback.models import FeedbackState
+from registry.feedback.selectors import feedback_visible_to
 from registry.incidents.selectors import incidents_pressing
 from registry.intake.models import IntakeState
 from registry.intake.selectors import intakes_visible_to
 from registry.releases.breakglass.models import BreakGlassState
 from registry.releases.breakglass.selectors import break_glasses_visible_to
 from registry.releases.models import ReleaseState
-from registry.releases.selectors import releases_visible_to
+from registry.releases.selectors import release_to_repeat, releases_visible_to
+from registry.versions.models import VersionState
+from registry.versions.selectors import versions_visible_to
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.states import LIVE
@@ -246,6 +251,47 @@ def _failed_jobs(actor: Principal) -> Iterator[Task]:
         )
 
 
+def _feedback(actor: Principal) -> Iterator[Task]:
+    if not may_somewhere(actor, Action.FEEDBACK_REVIEW, kind="feedback"):
+        return
+    pending = feedback_visible_to(actor).filter(state=FeedbackState.PENDING)
+    mine = Q(person=actor.person_id)
+    rows = pending.exclude(mine).order_by("deployment").values("deployment")
+    for found in rows.annotate(count=Count("pk"), last=Max("created_at"))[:SHOWN]:
+        yield Task(
+            "info",
+            "message-2",
+            f"Review feedback on {found['deployment']}",
+            f"{found['count']} pending",
+            f"{_href('feedback')}?{urlencode({'deployment': found['deployment']})}",
+            found["last"],
+        )
+
+
+def _learned(actor: Principal) -> Iterator[Task]:
+    """Versions that learned from feedback and were measured, and that no release was asked for."""
+    places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
+    rows = versions_visible_to(actor).filter(
+        dataset_version__feedback_count__gt=0,
+        model__department__in=places,
+        state=VersionState.TRUSTED,
+        evaluations__isnull=False,
+        releases__isnull=True,
+    )
+    for version in rows.order_by("-pk").distinct()[:SHOWN]:
+        like = release_to_repeat(actor, version)
+        drafted = "" if like is None else f"?like={like.pk}"
+        yield Task(
+            "info",
+            "git-pull-request",
+            f"Request release: {version}",
+            "Trained on feedback and evaluated"
+            + ("" if like is None else f" · draft from release {like.pk}"),
+            f"{_href('release_new', version.pk)}{drafted}",
+            version.created_at,
+        )
+
+
 SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
     _incidents,
     _emergency_access,
@@ -257,4 +303,6 @@ SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
     _access_requests,
     _intakes,
     _failed_jobs,
+    _feedback,
+    _learned,
 )

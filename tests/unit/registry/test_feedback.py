@@ -273,6 +273,7 @@ INPUTS: dict[str, tuple[dict[str, Any], str]] = {
         "Ada",
     ),
     "summarization": ({"inputs": "A long text."}, "A text."),
+    "tabular-classification": ({"table": {"age": [52]}}, "benign"),
     "text-classification": ({"input": "Fine."}, "positive"),
     "text-completion": ({"prompt": "def "}, "half(x):"),
     "text-generation": ({"messages": [{"role": "user", "content": "Hi"}]}, "Hello."),

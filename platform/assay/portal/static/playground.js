@@ -144,7 +144,9 @@
     running = new AbortController();
     stop.hidden = false;
     try {
-      const response = await request(ask, await bodyFor(ask, option.value, text), running.signal);
+      const body = await bodyFor(ask, option.value, text);
+      const response = await request(ask, body, running.signal);
+      const copy = ask.streams ? null : response.clone();
       let usage;
       if (ask.streams) {
         usage = await readStream(response, element);
@@ -153,6 +155,9 @@
         playgroundMedia.clear();
       } else usage = await playgroundResults.show(response, ask.output, element, lines(), numbersIn(ask, text), file, text);
       const tokens = usage?.prompt_tokens === undefined ? {} : { "prompt tokens": usage.prompt_tokens, "completion tokens": usage.completion_tokens ?? "–" };
+      const requestId = response.headers.get("x-request-id");
+      const answer = ask.streams ? element.textContent : await playgroundFeedback.bestOf(copy);
+      playgroundFeedback.offer(talk, { id: requestId, body: ask.teaches ? body : null, answer, token });
       showFacts({ ...headersOf(response), ...tokens, "time": `${((performance.now() - started) / 1000).toFixed(2)} s` });
     } catch (error) {
       if (ask.streams) history.pop();

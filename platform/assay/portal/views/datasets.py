@@ -34,8 +34,9 @@ from registry.datasets.selectors import (
     datasets_visible_to,
 )
 from registry.datasets.services import dataset_create, dataset_version_add
+from registry.feedback.selectors import version_taught
 from registry.uploads.models import UploadKind
-from registry.versions.models import Model
+from registry.versions.models import Model, ModelVersion
 from registry.versions.selectors import model_get, models_visible_to
 from workers.jobs.training import training_bases
 
@@ -117,7 +118,9 @@ class DatasetPage(ActionScreen):
     ) -> dict[str, Any]:
         dataset = dataset_get(actor=self.actor, name=name)
         versions = dataset_versions_visible_to(self.actor).filter(dataset=dataset)
-        page = page_of(self.request, versions.select_related("created_by").order_by("-number"))
+        page = page_of(
+            self.request, versions.select_related("created_by", "base__dataset").order_by("-number")
+        )
         shown = self.shown(dataset, list(page.object_list), number)
         missing = ""
         kind = row_kind_of(dataset)
@@ -138,6 +141,7 @@ class DatasetPage(ActionScreen):
             "may_unmask": self.may(Action.DATASET_UNMASK, dataset),
             "may_add": kind is not None and self.may(Action.DATASET_CREATE, dataset),
             "trainable": self.trainable(dataset) if shown is not None else [],
+            "again": None if shown is None else self.taught(shown),
             "fields": row_fields(kind) if kind else [],
             "tabular": kind is not None and is_tabular(kind),
             "layout": archive_layout(kind) if kind else "",
@@ -166,6 +170,14 @@ class DatasetPage(ActionScreen):
             department=dataset.department.slug,
             attributes={"classification": dataset.classification, "task": dataset.task},
         )
+
+    def taught(self, version: DatasetVersion) -> ModelVersion | None:
+        """Return the version to fine-tune again on data with feedback on it, if the person may."""
+        found = version_taught(self.actor, version)
+        if found is None:
+            return None
+        slug = found.model.department.slug
+        return found if may(self.actor, Action.JOB_CREATE, kind="job", department=slug) else None
 
     def trainable(self, dataset: Dataset) -> list[Model]:
         """Models that the person may train on the dataset; none while there is no base for them."""

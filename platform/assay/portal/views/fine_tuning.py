@@ -16,9 +16,11 @@ from registry.catalog import get_task
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import gates_visible_to
 from registry.versions.models import Model
-from registry.versions.selectors import model_get
+from registry.versions.selectors import model_get, versions_visible_to
 from workers.jobs.estimates import Estimate, fine_tune_estimate
+from workers.jobs.models import JobKind
 from workers.jobs.requests import fine_tune_request
+from workers.jobs.selectors import jobs_visible_to
 from workers.jobs.training import training_bases
 
 FIELDS = ("base_version", "method", "dataset_version")
@@ -78,12 +80,30 @@ class FineTune(ActionScreen):
     def form(self, model: Model) -> FineTuneForm:
         given = self.request.GET
         initial = {name: given[name] for name in FIELDS if given.get(name)}
+        initial = {**self._as_before(model, given.get("again", "")), **initial}
         chosen = initial.get("dataset_version", "")
         if not chosen.isdecimal():
             initial.pop("dataset_version", None)
         elif "method" not in initial:
             initial |= self._method_for(model, int(chosen[:9]))
         return form_of(self.actor, model, self.request.POST or None, initial=initial)
+
+    def _as_before(self, model: Model, version_id: str) -> dict[str, Any]:
+        """Return the base, method and settings of a version of the model, to use them again."""
+        if not version_id.isdecimal():
+            return {}
+        versions = versions_visible_to(self.actor).filter(model=model, pk=int(version_id[:18]))
+        before = versions.first()
+        if before is None or before.base_id is None:
+            return {}
+        again: dict[str, Any] = {"base_version": str(before.base_id)}
+        jobs = jobs_visible_to(self.actor).filter(kind=JobKind.FINE_TUNE)
+        job = None if before.job_id is None else jobs.filter(pk=before.job_id).first()
+        if job is not None:
+            settings = job.spec.get("hyperparameters", {})
+            again |= {"method": job.spec.get("method", "")}
+            again |= {f"h_{name}": value for name, value in settings.items()}
+        return again
 
     def _method_for(self, model: Model, data: int) -> dict[str, str]:
         """Return the first method that learns from such rows."""

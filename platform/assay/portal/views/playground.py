@@ -43,6 +43,7 @@ def asks_of(task: Task, deployment: str, features: Sequence[Feature] = ()) -> di
         "features": [each.model_dump() for each in features],
         "streams": Modality.MESSAGES in task.inputs,
         "output": task.outputs[0].value,
+        "teaches": task.feedback_row is not None,
     }
 
 

@@ -14,7 +14,7 @@ from assay.portal.access import may
 from assay.portal.dossier_forms import DossierForms
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.readiness import Panel, may_see_readiness, readiness_panel
-from assay.portal.release_forms import ReleaseForm, RiskForm
+from assay.portal.release_forms import ReleaseForm, RiskForm, initial_of
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
@@ -23,10 +23,10 @@ from registry.releases.breakglass.force import serving_end
 from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
 from registry.releases.exports.services import release_export
-from registry.releases.models import ReleaseState
+from registry.releases.models import Release, ReleaseState
 from registry.releases.renewal import release_renewal
 from registry.releases.risk import QUESTIONS
-from registry.releases.selectors import release_get, release_review
+from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import release_submit, release_withdraw
 from registry.releases.tiers import least_tier_shown
 from registry.versions.models import ModelVersion
@@ -41,13 +41,23 @@ class ReleaseNew(ActionScreen):
 
     template_name = "portal/models/release_new.html"
 
-    def form(self, version: ModelVersion) -> ReleaseForm:
+    def pattern(self, version: ModelVersion) -> Release | None:
+        """Return the release of the same model that `?like=` names, to say the same again."""
+        given = self.request.GET.get("like", "")
+        if not given.isdecimal():
+            return None
+        rows = releases_visible_to(self.actor).filter(version__model=version.model_id)
+        return rows.filter(pk=int(given[:18])).first()
+
+    def form(self, version: ModelVersion, like: Release | None = None) -> ReleaseForm:
         initial = {
             "environment": "production",
             "deployment_name": version.model.name,
             "departments": [version.model.department_id],
-            "tier": self.request.GET.get("tier", ""),
+            **({} if like is None else initial_of(like)),
         }
+        if tier := self.request.GET.get("tier", ""):
+            initial["tier"] = tier
         departments = Department.objects.all()
         return ReleaseForm(
             self.request.POST or None,
@@ -66,11 +76,15 @@ class ReleaseNew(ActionScreen):
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
-        form = self.form(version)
+        like = self.pattern(version)
+        form = self.form(version, like)
         return {
             "version": version,
+            "like": like,
             "form": form,
-            "dossier": DossierForms(self.request.POST or None),
+            "dossier": DossierForms(
+                self.request.POST or None, None if like is None else like.dossier_fields
+            ),
             "panel": self.panel(version, form),
             "beside_form": True,
         }

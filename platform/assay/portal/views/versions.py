@@ -24,7 +24,7 @@ from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_of, reporting_resource
 from registry.releases.comparison.build import beside
 from registry.releases.comparison.files import manifest_files
-from registry.releases.selectors import releases_visible_to
+from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.features import version_features
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get, versions_visible_to
@@ -83,6 +83,7 @@ class VersionPage(Screen):
                 for evaluation in evaluations[:EVALUATIONS_SHOWN]
             ],
             "releases": releases_visible_to(self.actor).filter(version=version)[:20],
+            "like": release_to_repeat(self.actor, version) if trusted else None,
             "may_release": trusted
             and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
             "readiness": may_see_readiness(self.actor, version),

@@ -1,0 +1,52 @@
+"""Forms around feedback: the right answer, the reason of an erasure, and the data that it joins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from assay.portal.forms import TablerForm
+from registry.feedback.services import REASON_MAX, TEXT_MAX
+
+
+class FeedbackReviewForm(TablerForm):
+    """The right answer, which acceptance freezes."""
+
+    correction = forms.CharField(
+        required=False,
+        max_length=TEXT_MAX,
+        label="Right answer",
+        help_text="A text, or a label. What you accept becomes a row of training data.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+
+class FeedbackReasonForm(TablerForm):
+    """Why content is erased."""
+
+    reason = forms.CharField(
+        max_length=REASON_MAX,
+        label="Reason",
+        help_text="Stays in the audit log; name nobody in it.",
+    )
+
+
+class FeedbackDataForm(TablerForm):
+    """The dataset that gets a version, and the rows that come first."""
+
+    dataset: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
+        queryset=None, empty_label="Choose a dataset", label="Add a version to"
+    )
+    base: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
+        queryset=None,
+        required=False,
+        empty_label="Nothing: feedback alone",
+        label="After the rows of",
+        help_text="Rows with the same input as a piece of feedback are replaced by it.",
+    )
+
+    def __init__(self, *args: Any, datasets: Any, versions: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["dataset"].queryset = datasets  # type: ignore[attr-defined]
+        self.fields["base"].queryset = versions  # type: ignore[attr-defined]

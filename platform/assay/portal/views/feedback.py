@@ -1,0 +1,239 @@
+"""Feedback: the list, one piece with its review, and the form that makes data of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from assay.portal.access import departments_where, may
+from assay.portal.feedback_forms import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from governance.errors import InvalidInput, NotFound
+from governance.permissions import Action
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.datasets.selectors import dataset_versions_visible_to, datasets_visible_to
+from registry.feedback.datasets import FEEDBACK_MAX, feedback_dataset_version
+from registry.feedback.models import Feedback, FeedbackState
+from registry.feedback.rows import right_answer
+from registry.feedback.selectors import (
+    feedback_get,
+    feedback_unused,
+    feedback_visible_to,
+)
+from registry.feedback.services import feedback_erase, feedback_review
+from registry.versions.selectors import versions_visible_to
+
+LINES_SHOWN = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A piece of feedback in the list. `right` is empty while the right answer is not known."""
+
+    feedback: Feedback
+    asked: str
+    right: str
+    choosable: bool
+
+
+def asked_of(feedback: Feedback) -> str:
+    """Return the texts of the input, for people."""
+    return "\n".join(_texts(feedback.input))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            if name not in ("role", "type"):
+                yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+    elif value is not None and not isinstance(value, bool):
+        yield json.dumps(value)
+
+
+class FeedbackList(Screen):
+    """Feedback that the person may see, by deployment and state."""
+
+    template_name = "portal/feedback/list.html"
+
+    def rows(self) -> tuple[QuerySet[Feedback], dict[str, str]]:
+        """Return the rows and the filters that were chosen."""
+        given = self.request.GET
+        chosen = {
+            "state": given.get("state", FeedbackState.PENDING.value),
+            "deployment": given.get("deployment", "")[:80].replace("\0", ""),
+            "data": given.get("data", ""),
+        }
+        rows = feedback_visible_to(self.actor)
+        if chosen["data"].isdecimal():
+            rows = rows.filter(dataset_versions=int(chosen["data"][:9]))
+            chosen["state"] = given.get("state", "")
+        if chosen["deployment"]:
+            rows = rows.filter(deployment=chosen["deployment"])
+        if chosen["state"] in FeedbackState.values:
+            rows = rows.filter(state=chosen["state"])
+        return rows, chosen
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows, chosen = self.rows()
+        page = page_of(self.request, rows)
+        page.object_list = [self._line(feedback) for feedback in page.object_list]
+        names = feedback_visible_to(self.actor).order_by("deployment")
+        unused = feedback_unused(self.actor)
+        if chosen["deployment"]:
+            unused = unused.filter(deployment=chosen["deployment"])
+        return {
+            "page": page,
+            "chosen": chosen,
+            "states": [("", "any"), *FeedbackState.choices],
+            "deployments": list(names.values_list("deployment", flat=True).distinct()[:200]),
+            "unused": unused.count(),
+            "choosable": any(line.choosable for line in page.object_list),
+        }
+
+    def _line(self, feedback: Feedback) -> Line:
+        right = right_answer(feedback)
+        return Line(
+            feedback,
+            asked=asked_of(feedback)[:LINES_SHOWN],
+            right=right[:LINES_SHOWN],
+            choosable=feedback.state == FeedbackState.PENDING
+            and feedback.person_id != self.actor.person_id
+            and feedback.input is not None
+            and bool(right),
+        )
+
+
+class FeedbackReviews(FeedbackList, ActionScreen):
+    """Accepts or rejects what was chosen in the list."""
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        ids = [int(each[:18]) for each in self.request.POST.getlist("id") if each.isdecimal()]
+        accept = self.request.POST.get("verdict") == "accept"
+        done = feedback_review(actor=self.actor, feedback_ids=ids, accept=accept)
+        verb = "Accepted" if accept else "Rejected"
+        messages.success(self.request, f"{verb} {len(done)}.")
+        return redirect(f"{reverse('portal:feedback')}?{self.request.GET.urlencode()}")
+
+
+class FeedbackPage(ActionScreen):
+    """One piece of feedback, and the decision on it."""
+
+    template_name = "portal/feedback/feedback.html"
+
+    def form(self, feedback: Feedback) -> FeedbackReviewForm:
+        initial = {"correction": right_answer(feedback)}
+        return FeedbackReviewForm(self.request.POST or None, initial=initial)
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        feedback = feedback_get(actor=self.actor, id=id)
+        department = feedback.department.slug
+        versions = feedback.dataset_versions.select_related("dataset").order_by("pk")
+        return {
+            "feedback": feedback,
+            "asked": asked_of(feedback),
+            "form": self.form(feedback),
+            "reason_form": FeedbackReasonForm(),
+            "version": versions_visible_to(self.actor).filter(pk=feedback.version_id).first(),
+            "data": list(versions[:20]),
+            "own": feedback.person_id is not None and feedback.person_id == self.actor.person_id,
+            "may_review": feedback.state != FeedbackState.ERASED
+            and may(self.actor, Action.FEEDBACK_REVIEW, kind="feedback", department=department),
+            "may_erase": feedback.state != FeedbackState.ERASED
+            and may(self.actor, Action.FEEDBACK_ERASE, kind="feedback", department=department),
+        }
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        feedback = feedback_get(actor=self.actor, id=id)
+        accept = self.request.POST.get("verdict") == "accept"
+        correction = cleaned(self.form(feedback))["correction"] if accept else ""
+        feedback_review(actor=self.actor, feedback_ids=[id], accept=accept, correction=correction)
+        messages.success(self.request, "Accepted." if accept else "Rejected.")
+        return redirect("portal:feedback_one", id=id)
+
+
+class FeedbackErase(FeedbackPage):
+    """Erases the content of one piece of feedback."""
+
+    def form(self, feedback: Feedback) -> FeedbackReviewForm:
+        return FeedbackReviewForm(None, initial={"correction": right_answer(feedback)})
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        reason = cleaned(FeedbackReasonForm(self.request.POST))["reason"]
+        feedback_erase(actor=self.actor, feedback_id=id, reason=reason)
+        messages.success(self.request, "The content is erased.")
+        return redirect("portal:feedback_one", id=id)
+
+
+class FeedbackData(ActionScreen):
+    """Makes a dataset version of the accepted feedback on one deployment."""
+
+    template_name = "portal/feedback/dataset.html"
+
+    def accepted(self, deployment: str) -> QuerySet[Feedback]:
+        """Return accepted feedback on the deployment that no version holds yet."""
+        return feedback_unused(self.actor).filter(deployment=deployment)
+
+    def form(self, deployment: str) -> FeedbackDataForm:
+        newest = self.accepted(deployment).first()
+        if newest is None:
+            raise NotFound(f"No accepted feedback on {deployment} waits to become data.")
+        owners = departments_where(self.actor, Action.DATASET_CREATE, kind="dataset")
+        datasets = datasets_visible_to(self.actor).filter(
+            task=newest.task, row_kind="", department__in=owners
+        )
+        versions = dataset_versions_visible_to(self.actor).filter(
+            dataset__task=newest.task, dataset__row_kind=""
+        )
+        before = self._learned_from(newest, datasets)
+        initial = {} if before is None else {"dataset": before.dataset_id, "base": before.pk}
+        return FeedbackDataForm(
+            self.request.POST or None, datasets=datasets, versions=versions, initial=initial
+        )
+
+    def _learned_from(
+        self, feedback: Feedback, datasets: QuerySet[Dataset]
+    ) -> DatasetVersion | None:
+        """Return the newest version of the data that the deployed version was trained on."""
+        version = versions_visible_to(self.actor).filter(pk=feedback.version_id).first()
+        data = None if version is None else version.dataset_version
+        if data is None or not datasets.filter(pk=data.dataset_id).exists():
+            return None
+        return data.dataset.versions.order_by("-number").first()
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        deployment = self.request.GET.get("deployment", "")[:80].replace("\0", "")
+        return {
+            "deployment": deployment,
+            "form": self.form(deployment),
+            "count": self.accepted(deployment).count(),
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        deployment = self.request.GET.get("deployment", "")[:80].replace("\0", "")
+        values = cleaned(self.form(deployment))
+        dataset: Dataset = values["dataset"]
+        rows = self.accepted(deployment).filter(department=dataset.department_id)
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[:FEEDBACK_MAX])
+        if not ids:
+            sentence = f"{dataset.name} is of a department without feedback on {deployment}."
+            raise InvalidInput(sentence, fields={"dataset": [sentence]})
+        made = feedback_dataset_version(
+            actor=self.actor, dataset=dataset, feedback_ids=ids, base=values["base"]
+        )
+        messages.success(
+            self.request, f"{made} holds {made.rows:,} rows; {len(ids)} come from feedback."
+        )
+        return redirect("portal:dataset", name=dataset.name)
