@@ -269,7 +269,9 @@ def _feedback(actor: Principal) -> Iterator[Task]:
 
 
 def _learned(actor: Principal) -> Iterator[Task]:
-    """Versions that learned from feedback and were measured, and that no release was asked for."""
+    """Yield measured versions that learned from feedback and have no release."""
+    if not may_somewhere(actor, Action.RELEASE_SUBMIT, kind="release"):
+        return
     places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
     rows = versions_visible_to(actor).filter(
         dataset_version__feedback_count__gt=0,
