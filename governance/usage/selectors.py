@@ -15,6 +15,7 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from governance.rowsecurity import lifted
 from governance.usage.models import UsageRecord
 from governance.usage.units import Unit
 
@@ -44,6 +45,16 @@ def usage_visible_to(actor: Principal) -> QuerySet[UsageRecord]:
     """The records that the policy lets `actor` see, newest first."""
     records = UsageRecord.objects.order_by("-id")
     return visible_to(actor, Action.USAGE_VIEW, records, resource_type="usage")
+
+
+def answers_from_source(actor: Principal, source: int) -> tuple[int, QuerySet[UsageRecord]]:
+    """Count the requests that were answered from a document version; and return, newest first,
+    those that `actor` may see."""
+    with lifted():
+        used = UsageRecord.objects.exclude(sources=[]).filter(sources__contains=[source])
+        count = used.count()
+    rows = usage_visible_to(actor).exclude(sources=[]).filter(sources__contains=[source])
+    return count, rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,13 +46,15 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.shipping import shipped_text
 from governance.reviews.threads.models import CommentDraft, ReviewThread
 from governance.reviews.waivers.models import Waiver
+from registry import store
 from registry.datasets.models import Dataset
 from registry.feedback.models import Feedback
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
+from registry.knowledge.models import Document, DocumentVersion, KnowledgeBase
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.uploads.models import Upload
-from registry.versions.models import Model
+from registry.versions.models import Model, ModelVersion
 from tests.proofs import fresh_proof, signed_in
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
@@ -194,6 +196,7 @@ def attacked_company() -> Company:
         sender="app", answered_at=timezone.now(),
     )  # fmt: skip
     add_emergencies(company)
+    add_knowledge(company)
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
@@ -213,6 +216,34 @@ def attacked_company() -> Company:
         reason=SECRET,
     )
     return company
+
+
+def add_knowledge(company: Company) -> None:
+    """A knowledge base of engineering's with a document in force."""
+    engineering = company.departments["engineering"]
+    embedder = Model.objects.create(
+        name="embedder", department=engineering, task="embeddings", created_by=company.enzo
+    )
+    version = ModelVersion.objects.create(
+        model=embedder, number=1, kind="base", digest=portal_data.sha("embedder"), manifest={},
+        size_bytes=1, created_by=company.enzo,
+    )  # fmt: skip
+    base = KnowledgeBase.objects.create(
+        name="handbook", department=engineering, title=SECRET, description=SECRET,
+        embedding_version=version, embedding_name="embedder v1", embedding_digest=version.digest,
+        chunk_characters=800, overlap_characters=120, created_by=company.enzo,
+    )  # fmt: skip
+    sha256 = portal_data.sha(SECRET)
+    file = store.document_file(sha256)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(SECRET)
+    company.things["embedding"] = version
+    company.things["document"] = DocumentVersion.objects.create(
+        document=Document.objects.create(base=base, title=SECRET, owner=company.enzo),
+        number=1, filename=f"{SECRET}.txt", sha256=sha256, text_sha256=sha256,
+        size_bytes=len(SECRET), characters=len(SECRET), classification="internal",
+        state="current", created_by=company.enzo,
+    )  # fmt: skip
 
 
 def add_emergencies(company: Company) -> None:
@@ -281,6 +312,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "datasets": "docstrings-train",
         "departments": "engineering",
         "deployments": company.deployment.pk,
+        "documents": company.document.pk,
         "drafts": company.draft.pk,
         "evaluations": company.evaluation.pk,
         "export": "json",
@@ -290,6 +322,8 @@ def address_book(company: Company) -> dict[str, Any]:
         "intakes": company.signable.pk,
         "jobs": company.running.pk,
         "keys": company.key.pk,
+        "knowledge": "handbook",
+        "knowledge-bases": "handbook",
         "media": 1,
         "models": "docstring-writer",
         "people": company.enzo.pk,
@@ -369,6 +403,10 @@ def values(company: Company) -> dict[str, Any]:
         "deployment_name": "mallory",
         "digest": company.waiting.dossier_digest,
         "email": "mallory@assay.example",
+        "embedding_version": company.embedding.pk,
+        "knowledge_documents_post:file": SimpleUploadedFile("leave.txt", b"Thirty days."),
+        "knowledge_share_post:departments": ["finance"],
+        "replaces": company.document.pk,
         "expires_at": None,
         "expires_in_days": 7,
         "against": company.first.pk,

@@ -14,6 +14,7 @@ from assay.cli import (
     incidents,
     jobs,
     keys,
+    knowledge,
     people,
     policy,
     quota,
@@ -44,6 +45,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
+app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(people.app, name="people")
 app.add_typer(policy.app, name="policy")
 app.add_typer(review_policies.app, name="review-policies")

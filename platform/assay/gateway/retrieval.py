@@ -178,7 +178,7 @@ async def retrieve(
         document = base.documents[version]
         if document.text_sha256 != text_sha256:
             continue  # The index was made of another text; it is not to be quoted as this one.
-        place = f"/knowledge/{quote(base.name)}/versions/{version}?start={start}&end={end}#passage"
+        place = f"/knowledge/{quote(base.name)}/documents/{version}?start={start}&end={end}#passage"
         passages.append(
             Passage(
                 number=len(passages) + 1,

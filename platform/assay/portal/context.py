@@ -59,6 +59,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 ("feedback",),
                 (Action.FEEDBACK_VIEW, "feedback"),
             ),
+            Entry("Knowledge bases", "portal:knowledge_bases", "books", ("knowledge",)),
             Entry("Jobs", "portal:jobs", "activity", ("job",)),
         ),
     ),

@@ -187,6 +187,7 @@ SOURCES = (
 ACTIONS = (
     ("New model", "model_new", Action.MODEL_CREATE, "model"),
     ("New dataset", "dataset_new", Action.DATASET_CREATE, "dataset"),
+    ("New knowledge base", "knowledge_base_new", Action.KNOWLEDGE_CREATE, "knowledge"),
     ("Upload for checks", "intake_new", Action.INTAKE_CREATE, "intake"),
     ("New fine-tune: choose a model", "models", Action.JOB_CREATE, "job"),
     ("Create an API key", "keys", Action.KEY_CREATE, "key"),

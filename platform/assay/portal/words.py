@@ -67,6 +67,7 @@ PHRASES = {
     "document:recall": "recalled {}",
     "knowledge:create": "created the knowledge base {}",
     "knowledge:index": "indexed the knowledge base {}",
+    "knowledge:recall": "recalled a document of {}",
     "knowledge:search": "searched the knowledge base {}",
     "knowledge:share": "changed who may search the knowledge base {}",
     "model:create": "registered the model {}",

@@ -61,7 +61,7 @@ def test_a_search_returns_passages_in_openais_shape(stage: Stage, handbook: Know
     assert best.attributes is not None
     assert best.attributes["sha256"] == leave.sha256
     assert best.attributes["url"] == (
-        f"/knowledge/handbook/versions/{leave.pk}?start=0&end={len(LEAVE)}#passage"
+        f"/knowledge/handbook/documents/{leave.pk}?start=0&end={len(LEAVE)}#passage"
     )
     entries = {entry.endpoint: entry for entry in stage.entries(4)}
     embedded = entries["/v1/embeddings"]

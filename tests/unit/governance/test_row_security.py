@@ -52,6 +52,7 @@ APPEND_ONLY = {
 }
 # Tables with a department that everybody may read, each for the reason beside it.
 OPEN_TABLES = {
+    "registry_knowledgebase_departments": "whom a base is shared with, by ids; the base is guarded",
     "governance_auditevent": "refusals about another department are recorded there",
     "governance_auditname": "names in the log, found as the log is read: by the policy",
     "governance_roleassignment": "who is who is asked before anybody is known",

@@ -27,6 +27,7 @@ from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation, Gate
 from registry.incidents.models import Incident
 from registry.intake.models import Intake
+from registry.knowledge.models import DocumentVersion, KnowledgeBase
 from registry.releases.models import Release
 from registry.versions.classification import version_classifications
 from registry.versions.models import Model, ModelVersion
@@ -39,12 +40,14 @@ from workers.jobs.models import Job
 LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "dataset": (Dataset, ("department",)),
     "deployment": (Deployment, ("release__version__model", "release__version__base__model")),
+    "document": (DocumentVersion, ("document__base",)),
     "evaluation": (Evaluation, ("version__model", "dataset_version__dataset")),
     "gate": (Gate, ("model", "dataset")),
     "incident": (Incident, ("department", "reporter")),
     "intake": (Intake, ("model",)),
     "job": (Job, ("department",)),
     "key": (ApiKey, ("department", "person")),
+    "knowledge": (KnowledgeBase, ("department",)),
     "model": (Model, ("department",)),
     "quota": (QuotaLimit, ("department", "api_key__department")),
     "release": (Release, ("version__model", "department")),

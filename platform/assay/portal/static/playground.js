@@ -106,17 +106,39 @@
     if (file.$file_url) message.content = [image, { type: "text", text }];
     const body = filled(ask.body, { $model: deployment, $text: text, $lines: lines(), $lines_text: form.lines.value, $messages: history, $numbers: numbersIn(ask, text), $table: playgroundTable.table(), ...file });
     if (!ask.streams) return JSON.stringify(body);
+    const base = ask.grounds && form.elements.knowledge_base?.value;
+    if (base) body.knowledge_base = base;
     const settings = { stream: true, stream_options: { include_usage: true } };
     return JSON.stringify({ ...body, ...settings, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) });
+  };
+
+  /* The passages that the model was given, each a link to its place; those it cited in bold. */
+  const showSources = (element, { given, cited }) => {
+    const numbers = new Set(cited.map((each) => each.index));
+    const list = document.createElement("ul");
+    list.className = "sources";
+    for (const each of given) {
+      const item = document.createElement("li");
+      const link = document.createElement("a");
+      link.href = each.url;
+      link.textContent = `[${each.index}] ${each.document} v${each.document_version}`;
+      link.title = each.quote;
+      if (numbers.has(each.index)) link.className = "cited";
+      item.append(link, numbers.has(each.index) ? " cited" : " given");
+      list.append(item);
+    }
+    if (!given.length) list.append("No passage was found.");
+    element.append(list);
   };
 
   const readStream = async (response, element) => {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let waiting = "";
     let usage = null;
+    let sources = null;
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return usage;
+      if (done) return { usage, sources };
       waiting += value;
       const lines = waiting.split("\n");
       waiting = lines.pop();
@@ -124,7 +146,9 @@
         if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
         const chunk = JSON.parse(line.slice(6));
         if (chunk.error) throw new Error(chunk.error.message);
-        element.textContent += chunk.choices?.[0]?.delta?.content ?? "";
+        const delta = chunk.choices?.[0]?.delta ?? {};
+        element.textContent += delta.content ?? "";
+        if (delta.knowledge) sources = { given: delta.knowledge.passages, cited: delta.citations };
         usage = chunk.usage ?? usage;
       }
     }
@@ -149,8 +173,10 @@
       const copy = ask.streams ? null : response.clone();
       let usage;
       if (ask.streams) {
-        usage = await readStream(response, element);
+        const read = await readStream(response, element);
+        usage = read.usage;
         history.push({ role: "assistant", content: element.textContent });
+        if (read.sources) showSources(element, read.sources);
         form.text.value = "";
         playgroundMedia.clear();
       } else usage = await playgroundResults.show(response, ask.output, element, lines(), numbersIn(ask, text), file, text);
@@ -191,7 +217,7 @@
     document.getElementById("file-kinds").textContent = ask.file_kinds;
     document.getElementById("record").hidden = ask.accept !== "audio/*";
     document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
-    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), table: uses(ask, "$table"), messages: ask.streams };
+    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), table: uses(ask, "$table"), messages: ask.streams, knowledge: ask.grounds };
     document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
     document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
     const paying = option.dataset.departments.split(" ");

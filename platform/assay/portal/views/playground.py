@@ -15,6 +15,7 @@ from governance.policy.context import CLASSIFICATIONS, UNDECLARED_CLASSIFICATION
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality, Task
 from registry.catalog.features import Feature
+from registry.knowledge.selectors import knowledge_bases_visible_to
 from registry.media.checks import NAMES
 from registry.versions.features import version_features
 from workers.deployments.playground import playground_open, playground_trials
@@ -42,6 +43,10 @@ def asks_of(task: Task, deployment: str, features: Sequence[Feature] = ()) -> di
         "file_kinds": next((NAMES[each] for each in task.inputs if each in NAMES), ""),
         "features": [each.model_dump() for each in features],
         "streams": Modality.MESSAGES in task.inputs,
+        "grounds": any(
+            endpoint.request is not None and "knowledge_base" in endpoint.request.model_fields
+            for endpoint in task.endpoints
+        ),
         "output": task.outputs[0].value,
         "teaches": task.feedback_row is not None,
     }
@@ -78,6 +83,10 @@ class Playground(Screen):
             "chosen": chosen,
             "absent": chosen if chosen not in known else "",
             "departments": paying,
+            "knowledge_bases": [
+                base.name
+                for base in knowledge_bases_visible_to(self.actor).filter(index__isnull=False)
+            ],
             "classifications": CLASSIFICATIONS,
             "undeclared": UNDECLARED_CLASSIFICATION,
         }

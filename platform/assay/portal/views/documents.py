@@ -1,0 +1,153 @@
+"""One version of a document: its text, opened at a passage, and the answers that used it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import may
+from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.knowledge_forms import DocumentForm, DocumentRecallForm
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.principals import Principal
+from governance.usage.selectors import answers_from_source
+from registry.knowledge.documents import document_draft_delete, document_version_recall
+from registry.knowledge.models import DocumentState, DocumentVersion
+from registry.knowledge.selectors import (
+    document_read,
+    document_version_get,
+    document_versions_visible_to,
+    may_read,
+)
+from workers.jobs.knowledge import document_publish_request
+
+WINDOW = 12_000
+_BEFORE = 2_000
+ANSWERS_SHOWN = 50
+_OFFSET_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A window of a text, cut at a marked passage; `before` and `after` it. `earlier` and `later`
+    are the offsets of the windows beside it, None at an end."""
+
+    before: str
+    marked: str
+    after: str
+    start: int
+    end: int
+    passages: list[tuple[int, int]]
+    earlier: int | None
+    later: int | None
+
+
+def version_of(actor: Principal, name: str, id: int) -> DocumentVersion:  # noqa: A002
+    """Return the document version, which must be of the knowledge base `name`. Raises NotFound."""
+    version = document_version_get(actor=actor, id=id)
+    if version.document.base.name != name:
+        raise NotFound(f"{name[:80]} has no document version {id}.")
+    return version
+
+
+def shown_text(actor: Principal, version: DocumentVersion, start: int, end: int) -> Shown:
+    """Return the text around characters `start` to `end`, which are marked."""
+    begin = max(0, start - _BEFORE) if end > start else start
+    read = document_read(actor=actor, version=version, start=begin, end=begin + WINDOW)
+    first = max(0, min(start, read.end) - read.start)
+    last = max(first, min(end, read.end) - read.start)
+    return Shown(
+        before=read.text[:first],
+        marked=read.text[first:last],
+        after=read.text[last:],
+        start=read.start,
+        end=read.end,
+        passages=read.passages,
+        earlier=max(0, read.start - WINDOW) if read.start > 0 else None,
+        later=read.end if read.end < version.characters else None,
+    )
+
+
+class DocumentPage(Screen):
+    """One version: `?start=&end=` opens it at a passage."""
+
+    template_name = "portal/knowledge/document.html"
+
+    def context(self, *, name: str, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        version = version_of(self.actor, name, id)
+        base = version.document.base
+        readable = may_read(self.actor, version)
+        asked = {"kind": "document", "department": base.department.slug}
+        attributes = {"classification": version.classification}
+        answers, rows = answers_from_source(self.actor, version.pk)
+        may_recall = may(self.actor, Action.KNOWLEDGE_RECALL, attributes=attributes, **asked)
+        in_force = version.state in (DocumentState.CURRENT, DocumentState.SUPERSEDED)
+        return {
+            "version": version,
+            "base": base,
+            "versions": document_versions_visible_to(self.actor).filter(document=version.document),
+            "shown": self.shown(version) if readable else None,
+            "answers": answers,
+            "records": rows[:ANSWERS_SHOWN],
+            "may_change": may(
+                self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge",
+                department=base.department.slug,
+            ),
+            "may_recall": may_recall and in_force,
+            "form": DocumentForm(initial={"classification": version.classification}),
+        }  # fmt: skip
+
+    def shown(self, version: DocumentVersion) -> Shown:
+        start, end = self.offset("start"), self.offset("end")
+        return shown_text(self.actor, version, start, end)
+
+    def offset(self, name: str) -> int:
+        given = self.request.GET.get(name, "")
+        return int(given[:_OFFSET_DIGITS]) if given.isdecimal() and given.isascii() else 0
+
+
+class DocumentPublish(DocumentPage, ActionScreen):
+    """Puts a draft in force."""
+
+    def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        version_of(self.actor, name, id)
+        version = document_publish_request(actor=self.actor, version_id=id)
+        messages.success(self.request, f"{version} is in force; the index is being built.")
+        return redirect("portal:knowledge_base", name=name)
+
+
+class DocumentDelete(DocumentPage, ActionScreen):
+    """Deletes a draft."""
+
+    def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        version_of(self.actor, name, id)
+        document_draft_delete(actor=self.actor, version_id=id)
+        messages.success(self.request, "The draft is deleted.")
+        return redirect("portal:knowledge_base", name=name)
+
+
+class DocumentRecall(ActionScreen):
+    """Recalls a version for good, after showing how many answers used it."""
+
+    template_name = "portal/knowledge/recall.html"
+
+    def form(self) -> DocumentRecallForm:
+        return DocumentRecallForm(self.request.POST or None)
+
+    def context(self, *, name: str, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        version = version_of(self.actor, name, id)
+        answers, _ = answers_from_source(self.actor, version.pk)
+        return {"version": version, "base": version.document.base, "answers": answers,
+                "form": self.form()}  # fmt: skip
+
+    def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        version_of(self.actor, name, id)
+        given = cleaned(self.form())
+        version = document_version_recall(actor=self.actor, version_id=id, reason=given["reason"])
+        messages.success(self.request, f"{version} is recalled; no search finds it any more.")
+        return redirect("portal:knowledge_document", name=name, id=id)

@@ -1,0 +1,173 @@
+"""Knowledge bases: the list, one with its documents, index and sharing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.knowledge_forms import DocumentForm, KnowledgeBaseForm, ShareForm
+from governance.errors import NotFound
+from governance.people.models import Department
+from governance.permissions import Action
+from registry.knowledge.documents import document_version_add
+from registry.knowledge.models import Document, KnowledgeBase
+from registry.knowledge.selectors import (
+    document_version_get,
+    index_is_stale,
+    knowledge_base_get,
+    knowledge_bases_visible_to,
+    newest_versions,
+)
+from registry.knowledge.services import (
+    EMBEDDINGS,
+    knowledge_base_create,
+    knowledge_base_share,
+)
+from registry.versions.models import VersionState
+from registry.versions.selectors import versions_visible_to
+from workers.deployments.playground import playground_trials
+from workers.jobs.knowledge import index_jobs, index_request
+from workers.jobs.models import JobState
+
+LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
+
+
+class KnowledgeBases(Screen):
+    """Every knowledge base that the person may see."""
+
+    template_name = "portal/knowledge/bases.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "page": page_of(self.request, knowledge_bases_visible_to(self.actor)),
+            "may_create": may_somewhere(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge"),
+        }
+
+
+class KnowledgeBaseNew(ActionScreen):
+    """The form for a new knowledge base."""
+
+    template_name = "portal/form.html"
+
+    def form(self) -> KnowledgeBaseForm:
+        embeddings = versions_visible_to(self.actor).filter(
+            model__task=EMBEDDINGS, state=VersionState.TRUSTED
+        )
+        return KnowledgeBaseForm(
+            self.request.POST or None,
+            departments=departments_where(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge"),
+            embeddings=embeddings.order_by("-pk"),
+        )
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "form": self.form(),
+            "title": "New knowledge base",
+            "lead": "Documents that applications search, and answer from with citations.",
+            "submit": "Create knowledge base",
+            "back": ("portal:knowledge_bases", "Knowledge bases"),
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        base = knowledge_base_create(actor=self.actor, **cleaned(self.form()))
+        messages.success(self.request, f"{base.name} is created; add its first document.")
+        return redirect("portal:knowledge_base", name=base.name)
+
+
+class KnowledgeBasePage(ActionScreen):
+    """One knowledge base: its documents, the state of its index, and a question to try."""
+
+    upload_limit: str | None = "DOCUMENT_MAX_BYTES"
+    template_name = "portal/knowledge/base.html"
+
+    def form(self) -> DocumentForm:
+        if self.request.method == "POST":
+            return DocumentForm(self.request.POST, self.request.FILES)
+        return DocumentForm()
+
+    def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
+        base = knowledge_base_get(actor=self.actor, name=name)
+        owner = base.department.slug
+        job = index_jobs(base.pk).first()
+        may_change = may(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge", department=owner)
+        return {
+            "base": base,
+            "page": page_of(self.request, newest_versions(self.actor, base)),
+            "form": self.form(),
+            "stale": index_is_stale(base),
+            "job": job if may_change else None,
+            "live": job is not None and job.state in LIVE,
+            "may_change": may_change,
+            "share": self.share_form(base) if may_change else None,
+            "trial": self.trial(base),
+        }
+
+    def share_form(self, base: KnowledgeBase) -> ShareForm:
+        others = Department.objects.exclude(pk=base.department_id).order_by("name")
+        chosen = [department.pk for department in base.departments.all()]
+        return ShareForm(departments=others, initial={"departments": chosen})
+
+    def trial(self, base: KnowledgeBase) -> Any:
+        """A serving deployment that embeds questions for the base, if the person may use one."""
+        if base.index is None:
+            return None
+        digest = base.index.embedding_digest
+        trials = playground_trials(self.actor)
+        found = (e for e in trials if e.deployment.release.version.digest == digest)
+        return next(found, None)
+
+    def replaced(self, base: KnowledgeBase) -> Document | None:
+        """The document that the form adds a version to; None for a new one. Raises NotFound."""
+        given = self.request.POST.get("replaces", "")
+        if not given:
+            return None
+        number = int(given[:18]) if given.isdecimal() else 0
+        version = document_version_get(actor=self.actor, id=number)
+        if version.document.base_id != base.pk:
+            raise NotFound(f"{base.name} has no document version {number}.")
+        return version.document
+
+    def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
+        base = knowledge_base_get(actor=self.actor, name=name)
+        values = cleaned(self.form())
+        version = document_version_add(
+            actor=self.actor, base=base, document=self.replaced(base), **values
+        )
+        messages.success(self.request, f"{version} is a draft: check its text, then publish it.")
+        return redirect("portal:knowledge_document", name=name, id=version.pk)
+
+
+class KnowledgeIndexBuild(KnowledgeBasePage):
+    """Queues the building of an index."""
+
+    upload_limit = None
+
+    def form(self) -> DocumentForm:
+        return DocumentForm()
+
+    def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
+        index_request(actor=self.actor, base=knowledge_base_get(actor=self.actor, name=name))
+        messages.success(self.request, "The index is being built.")
+        return redirect("portal:knowledge_base", name=name)
+
+
+class KnowledgeBaseShare(KnowledgeBasePage):
+    """Sets which other departments may search a knowledge base."""
+
+    upload_limit = None
+
+    def form(self) -> DocumentForm:
+        return DocumentForm()
+
+    def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
+        base = knowledge_base_get(actor=self.actor, name=name)
+        form = ShareForm(self.request.POST, departments=Department.objects.all())
+        chosen = cleaned(form)["departments"]
+        knowledge_base_share(actor=self.actor, base=base, departments=list(chosen))
+        messages.success(self.request, f"{base.name} is shared with {len(chosen)} departments.")
+        return redirect("portal:knowledge_base", name=name)
