@@ -12,6 +12,9 @@ _ENDS = (
     re.compile(r"\s+"),
 )
 MAX_CHUNKS = 100_000
+# In characters.
+CHUNK_MIN, CHUNK_MAX, CHUNK_DEFAULT = 200, 4_000, 800
+OVERLAP_DEFAULT = 120
 
 
 def chunk_spans(text: str, size: int, overlap: int) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal
+from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
 from registry.knowledge.models import TITLE_MAX, KnowledgeBase
 from registry.naming import create_named
 from registry.resources import (
@@ -28,8 +29,6 @@ from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import versions_visible_to
 
 EMBEDDINGS = "embeddings"
-CHUNK_MIN, CHUNK_MAX, CHUNK_DEFAULT = 200, 4_000, 800
-OVERLAP_DEFAULT = 120
 
 
 def knowledge_base_create(

@@ -52,27 +52,34 @@ class _Sections(HTMLParser):
             self._open[-1].text.append(data)
 
 
-def questions(folder: Path) -> list[dict[str, Any]]:
-    """Return rows {"query", "documents", "relevant"} of all pages in `folder`, shuffled."""
-    rows: list[dict[str, Any]] = []
+def answers(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the whole answer to each question of each page in `folder`, by page and question."""
+    found: dict[str, dict[str, str]] = {}
     for path in sorted(folder.glob("*.html")):
         parser = _Sections()
         parser.feed(path.read_text(encoding="utf-8"))
         pairs = dict(_pair(section) for section in parser.found)
-        answers = {
+        found[path.stem] = {
             question: answer
             for question, answer in pairs.items()
             if question.endswith("?") and len(answer) >= MIN_ANSWER_CHARACTERS
         }
-        if len(answers) >= 2:
-            rows += [_row(question, answers) for question in answers]
+    return {page: pairs for page, pairs in found.items() if len(pairs) >= 2}
+
+
+def questions(folder: Path) -> list[dict[str, Any]]:
+    """Return rows {"query", "documents", "relevant"} of all pages in `folder`, shuffled."""
+    rows: list[dict[str, Any]] = []
+    for pairs in answers(folder).values():
+        short = {question: answer[:ANSWER_CHARACTERS] for question, answer in pairs.items()}
+        rows += [_row(question, short) for question in short]
     return sorted(rows, key=lambda row: _shuffled(row["query"]))
 
 
 def _pair(section: _Section) -> tuple[str, str]:
     question = " ".join(section.heading.replace("¶", " ").split())
     answer = " ".join("".join(section.text).split())
-    return question, answer[:ANSWER_CHARACTERS]
+    return question, answer
 
 
 def _row(question: str, answers: dict[str, str]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from django import forms
 
 from assay.portal.forms import DepartmentScoped, SlugChoice, TablerForm, titled, unchosen
 from registry.datasets.models import Classification
+from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
 from registry.knowledge.documents import REASON_MAX
 from registry.knowledge.extraction import SUFFIXES
 from registry.knowledge.models import TITLE_MAX
-from registry.knowledge.services import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
 
 
 class KnowledgeBaseForm(DepartmentScoped):

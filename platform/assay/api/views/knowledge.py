@@ -23,6 +23,7 @@ from governance.errors import NotFound
 from governance.people.selectors import department_get
 from governance.usage.selectors import answers_from_source
 from registry.datasets.models import Classification
+from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
 from registry.knowledge.documents import (
     REASON_MAX,
     document_draft_delete,
@@ -36,14 +37,7 @@ from registry.knowledge.selectors import (
     knowledge_base_get,
     knowledge_bases_visible_to,
 )
-from registry.knowledge.services import (
-    CHUNK_DEFAULT,
-    CHUNK_MAX,
-    CHUNK_MIN,
-    OVERLAP_DEFAULT,
-    knowledge_base_create,
-    knowledge_base_share,
-)
+from registry.knowledge.services import knowledge_base_create, knowledge_base_share
 from registry.versions.selectors import version_get
 from workers.jobs.knowledge import document_publish_request, index_request
 

@@ -44,7 +44,7 @@ class KnowledgeBases(Screen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
-            "page": page_of(self.request, knowledge_bases_visible_to(self.actor)),
+            "page": page_of(self.request, knowledge_bases_visible_to(self.actor).order_by("name")),
             "may_create": may_somewhere(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge"),
         }
 

@@ -1,0 +1,124 @@
+"""Retrieval quality of a knowledge base against BM25 on the same passages.
+
+The documents are the pages of Python's own FAQ (as Debian ships them) without their questions, cut
+into passages as the product does; the queries are the questions. A passage is relevant when more
+than half of it stands in the answer to the question. MiniLM embeds with the engine and the runner
+that serve it. `--quick` asks 40 of the questions.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import bm25s
+import numpy as np
+
+from assay.local.debian import fetch_debian
+from assay.local.materials import fetch
+from assay.local.python_faq import answers
+from benchmarks.progress import Quiet
+from benchmarks.table import Row, show
+from registry.catalog import get_task
+from registry.knowledge.chunks import CHUNK_DEFAULT, OVERLAP_DEFAULT, chunk_spans
+from workers.trainers.embedding import embed
+from workers.trainers.protocol import Judge
+
+DRAWS = 2_000
+# Returns the numbers of passages for a question, best first.
+Ranking = Callable[[int], Sequence[int]]
+
+
+def main() -> None:
+    """Print one row per metric, with the difference and its 95 % interval."""
+    passages, asked, relevant = material()
+    if "--quick" in sys.argv:
+        asked, relevant = asked[:40], relevant[:40]
+    task = get_task("embeddings")
+    model = Judge(
+        name="all-MiniLM-L6-v2",
+        digest="",
+        folder=fetch(names=["minilm"])["minilm"],
+        engine=task.engine,
+        runner=task.runner,
+        architectures=task.architectures,
+    )
+    started = time.monotonic()
+    vectors = embed(model, passages, Quiet())
+    took = time.monotonic() - started
+    queries = embed(model, asked, Quiet())
+    scores = queries @ vectors.T
+    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), relevant)
+    lexical = measured(bm25(passages, asked), relevant)
+    rows = []
+    for name in ("recall@5", "nDCG@10"):
+        low, high = interval(np.array(dense[name]) - np.array(lexical[name]))
+        rows.append(Row.of(name, "", [mean(dense[name])], [mean(lexical[name])]))
+        rows.append(Row.of(f"{name}, difference at least, at most", "", [low, high]))
+    rows.append(Row.of("passages embedded", "1/s", [len(passages) / took]))
+    title = f"{len(asked)} questions, {len(passages)} passages"
+    show(title, "BM25 on the same passages", rows)
+
+
+def material() -> tuple[list[str], list[str], list[set[int]]]:
+    """Return passages, questions, and the relevant passages of each question."""
+    passages: list[str] = []
+    asked: list[str] = []
+    relevant: list[set[int]] = []
+    for pairs in answers(fetch_debian("python_faq")).values():
+        text, places = "", []
+        for answer in pairs.values():
+            places.append((len(text), len(text) + len(answer)))
+            text += f"{answer}\n\n"
+        spans = chunk_spans(text, CHUNK_DEFAULT, OVERLAP_DEFAULT)
+        for question, (begin, end) in zip(pairs, places, strict=True):
+            asked.append(question)
+            relevant.append(
+                {
+                    len(passages) + number
+                    for number, (start, stop) in enumerate(spans)
+                    if 2 * (min(stop, end) - max(start, begin)) > stop - start
+                }
+            )
+        passages += [text[start:stop] for start, stop in spans]
+    kept = [number for number, found in enumerate(relevant) if found]
+    return passages, [asked[each] for each in kept], [relevant[each] for each in kept]
+
+
+def bm25(passages: Sequence[str], asked: Sequence[str]) -> Ranking:
+    """Return BM25's ranking, with English stop words left out."""
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(list(passages), stopwords="en", show_progress=False), False, False)
+    tokens = bm25s.tokenize(list(asked), stopwords="en", show_progress=False)
+    found, _ = index.retrieve(tokens, k=10, show_progress=False)
+    return lambda number: [int(each) for each in found[number]]
+
+
+def measured(ranking: Ranking, relevant: Sequence[set[int]]) -> dict[str, list[float]]:
+    """Return recall@5 and nDCG@10 of each question."""
+    recall, gain = [], []
+    for number, wanted in enumerate(relevant):
+        order = list(ranking(number))[:10]
+        recall.append(len(wanted & set(order[:5])) / min(5, len(wanted)))
+        dcg = sum(1 / math.log2(place + 2) for place, each in enumerate(order) if each in wanted)
+        best = sum(1 / math.log2(place + 2) for place in range(min(10, len(wanted))))
+        gain.append(dcg / best)
+    return {"recall@5": recall, "nDCG@10": gain}
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean, from a bootstrap over the questions."""
+    random = np.random.default_rng(17)
+    drawn = random.integers(0, len(differences), (DRAWS, len(differences)))
+    means = differences[drawn].mean(axis=1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+if __name__ == "__main__":
+    main()
