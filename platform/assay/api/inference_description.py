@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from assay.gateway.feedback import PATH as FEEDBACK
 from assay.gateway.feedback import FeedbackRequest
+from assay.gateway.vector_stores import PATH as STORES
+from assay.gateway.vector_stores import SearchRequest
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Endpoint
@@ -67,6 +69,7 @@ def inference_description() -> dict[str, Any]:
         "/v1/models": {"get": _models("List the models that the key may see", many=True)},
         "/v1/models/{model}": {"get": _models("Show one model", many=False)},
         FEEDBACK: {"post": _feedback(schemas)},
+        **_knowledge(schemas),
     }
     for task in TASKS.values():
         for endpoint in task.endpoints:
@@ -132,6 +135,39 @@ def _feedback(schemas: dict[str, Any]) -> dict[str, Any]:
             },
             "409": {"description": "Other feedback was given on the request."},
             **_refusals(),
+        },
+    }
+
+
+def _knowledge(schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return the paths of knowledge bases, in the shapes of OpenAI's vector stores."""
+    made = SearchRequest.model_json_schema(ref_template="#/components/schemas/knowledge.{model}")
+    for part, schema in made.pop("$defs", {}).items():
+        schemas[f"knowledge.{part}"] = schema
+    schemas["knowledge.SearchRequest"] = made
+    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    body = {"schema": {"$ref": "#/components/schemas/knowledge.SearchRequest"}}
+    answer: dict[str, Any] = {
+        "tags": ["knowledge"],
+        "responses": {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            "409": {"description": "It has no index, or no deployment embeds the question."},
+            **_refusals(),
+        },
+    }
+    one = {**answer, "parameters": [named]}
+    return {
+        STORES: {"get": {**answer, "summary": "List the knowledge bases that the key may see"}},
+        f"{STORES}/{{id}}": {"get": {**one, "summary": "Show one knowledge base"}},
+        f"{STORES}/{{id}}/search": {
+            "post": {
+                **one,
+                "summary": "Find passages in a knowledge base",
+                "requestBody": {"required": True, "content": {"application/json": body}},
+            }
         },
     }
 
