@@ -31,8 +31,8 @@ PROOFS = {
 }
 TONES = {
     "ok": (
-        "active approved justified resolved serving ready succeeded trusted satisfied allowed "
-        "passed"
+        "active approved current justified resolved serving ready succeeded trusted satisfied "
+        "allowed passed"
     ),
     "bad": (
         "rejected refused failed dead recalled suspended denied reject revoked voided "
