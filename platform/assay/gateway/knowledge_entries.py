@@ -112,6 +112,9 @@ def _document_entry(version: DocumentVersion) -> DocumentEntry:
 
 def _entry(row: KnowledgeBase) -> KnowledgeEntry:
     index = row.index
+    manifest = None if index is None else Manifest.from_json(index.manifest)
+    if index is not None and manifest is not None and manifest.digest != index.digest:
+        raise ValueError(f"the manifest of index {index.pk} does not have its digest")
     return KnowledgeEntry(
         id=row.pk,
         name=row.name,
@@ -120,7 +123,7 @@ def _entry(row: KnowledgeBase) -> KnowledgeEntry:
         resource=knowledge_resource(row),
         embedding_name=row.embedding_name,
         embedding_digest=row.embedding_digest if index is None else index.embedding_digest,
-        manifest=None if index is None else Manifest.from_json(index.manifest),
+        manifest=manifest,
         indexed=frozenset() if index is None else frozenset(index.versions),
         documents=_known[row.pk][1],
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from assay.gateway.access import Circumstances, ModelUnknown, NotReady, Refused, require_ready
 from assay.gateway.admission import Admitted, Application
+from assay.gateway.authentication import authenticate
 from assay.gateway.call import Call
 from assay.gateway.execution import Execution
 from assay.gateway.knowledge_entries import KnowledgeEntry
@@ -156,7 +157,7 @@ async def retrieve(
     """
     address = asker.circumstances.client_address
     snapshot = await runtime.refresher.knowing(asker.token.public_id)
-    key = _key(call)
+    key = authenticate(snapshot, asker.token, address, asker.session)
     base = find_knowledge(snapshot, key, name, address)
     search_rights(snapshot, key, base, address)
     if base.manifest is None:
@@ -167,6 +168,7 @@ async def retrieve(
     vector = await _embed(runtime, call, asker, snapshot, base, query)
     # Meanwhile documents may have been recalled and rights have ended.
     snapshot = await runtime.refresher.knowing(asker.token.public_id)
+    key = authenticate(snapshot, asker.token, address, asker.session)
     base = find_knowledge(snapshot, key, name, address)
     rights = search_rights(snapshot, key, base, address)
     call.knowledge_base, call.searched = base.name, rights.decision
@@ -327,12 +329,6 @@ def _embedder(
         f"No deployment that you may use serves {base.embedding_name}, which embeds {base.name}.",
         hint="Release and deploy that version, with your department among those that may use it.",
     )
-
-
-def _key(call: Call) -> KeyEntry:
-    if call.key is None:
-        raise ValueError("the request is not authenticated")
-    return call.key
 
 
 async def _hear_nothing() -> dict[str, Any]:

@@ -43,7 +43,7 @@ def handbook(stage: Stage) -> KnowledgeBase:
     deployed = embedding(stage)
     base = knowledge_base(stage, deployed.release.version)
     add(stage, base, LEAVE, "leave")
-    add(stage, base, TRAVEL, "travel")
+    add(stage, base, TRAVEL, "travel", "confidential")
     index(base)
     stage.notify()
     return base
@@ -106,6 +106,8 @@ def test_a_chat_is_answered_with_citations_that_open_at_the_passage(
     chat = entries["/v1/chat/completions"]
     assert sorted(chat.sources) == sorted(DocumentVersion.objects.values_list("pk", flat=True))
     assert entries["/v1/embeddings"].part_of == chat.request_id
+    # The caller declared nothing; a confidential passage stands in the prompt.
+    assert chat.decision["context"]["classification"] == "confidential"
 
 
 def test_a_stream_sends_citations_in_its_last_chunk_and_no_mark_of_nothing(
