@@ -29,7 +29,7 @@ class KnowledgeBaseAnswer(serializers.Serializer[Any]):
     title = serializers.CharField()
     description = serializers.CharField()
     department = slug()
-    departments = serializers.SlugRelatedField[Any](slug_field="slug", many=True, read_only=True)
+    departments = serializers.SerializerMethodField()
     embedding = serializers.CharField(source="embedding_name")
     embedding_digest = serializers.CharField()
     chunk_characters = serializers.IntegerField()
@@ -38,6 +38,9 @@ class KnowledgeBaseAnswer(serializers.Serializer[Any]):
     created_by = PersonReference()
     created_at = serializers.DateTimeField()
     documents_url = Link("knowledge-bases/{0.name}/documents")
+
+    def get_departments(self, base: Any) -> list[str]:
+        return [department.slug for department in base.departments.all()]
 
 
 class DocumentVersionAnswer(serializers.Serializer[Any]):
