@@ -52,6 +52,13 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry("Your tasks", "portal:tasks", "inbox", ("task",)),
             Entry("Models", "portal:models", "box", ("model", "version", "intake", "release")),
             Entry("Datasets", "portal:datasets", "database", ("dataset",)),
+            Entry(
+                "Feedback",
+                "portal:feedback",
+                "message-2",
+                ("feedback",),
+                (Action.FEEDBACK_VIEW, "feedback"),
+            ),
             Entry("Knowledge bases", "portal:knowledge_bases", "file-text", ("knowledge",)),
             Entry("Jobs", "portal:jobs", "activity", ("job",)),
         ),
