@@ -123,6 +123,7 @@ EXEMPT: Mapping[str, str] = {
     "/models/new": BUILDS,
     "/models/{name}/fine-tune": BUILDS,
     "/models/{name}/gates": BUILDS,
+    "/models/{name}/prompts/new": BUILDS,
     "/people/access-requests/{id}/decline": "closes a request, and gives nobody anything",
     "/people/{id}/sessions/end": PROTECTS,
     "/playground/token": OWN,

@@ -1,14 +1,19 @@
-"""`assay versions readiness` and `assay versions recall`, which shows the list first."""
+"""`assay versions`: readiness, recall (which shows the list first), and new prompts."""
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from assay.cli.client import Client
 from assay.cli.output import CliError, console, errors, facts, state, table
+
+# More than the server takes, which says what is too long.
+PROMPT_BYTES = 1024 * 1024
 
 app = typer.Typer(no_args_is_help=True, help="Versions of models.")
 
@@ -65,6 +70,27 @@ def readiness(
     facts(
         [("tier", found["tier"]), ("missing", missing), ("reviewers judge", len(found["attested"]))]
     )
+
+
+@app.command()
+def prompt(
+    model: Annotated[str, typer.Argument(help="The model that gets the next version.")],
+    file: Annotated[
+        Path, typer.Argument(help="The prompt as JSON: system, template, …", dir_okay=False)
+    ],
+    base: Annotated[int, typer.Option(help="The number of the base version.", min=1)],
+    note: Annotated[str, typer.Option(help="What is new, for the model card.")] = "",
+) -> None:
+    """Create a prompt version from a file; its job registers it within seconds."""
+    try:
+        with file.open("rb") as opened:
+            document = json.loads(opened.read(PROMPT_BYTES))
+    except (OSError, ValueError) as error:
+        raise CliError(f"{file} cannot be read as JSON: {error}") from error
+    job = Client.signed_in().post(
+        "prompt-versions", model=model, base_version=base, document=document, note=note
+    )
+    facts([("job", job["id"]), ("state", job["state"])])
 
 
 def _confirmed(name: str, digest: str) -> str:

@@ -37,6 +37,7 @@ from assay.portal.views import (
     policy,
     policy_editor,
     policy_inquiries,
+    prompts,
     readiness,
     recalls,
     releases,
@@ -118,6 +119,7 @@ urlpatterns = [
     path("feedback/dataset", feedback.FeedbackData.as_view(), name="feedback_data"),
     path("feedback/<int:id>", feedback.FeedbackPage.as_view(), name="feedback_one"),
     path("feedback/<int:id>/erase", feedback.FeedbackErase.as_view(), name="feedback_erase"),
+    path("models/<slug:name>/prompts/new", prompts.PromptNew.as_view(), name="prompt_new"),
     path("versions/<int:id>", versions.VersionPage.as_view(), name="version"),
     path("versions/<int:id>/evaluate", versions.Evaluate.as_view(), name="version_evaluate"),
     path(

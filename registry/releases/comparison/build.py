@@ -12,7 +12,7 @@ from registry.catalog import TASKS
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.models import Evaluation
 from registry.evaluations.selectors import evaluations_visible_to
-from registry.releases.comparison.card import CardChange, card_changes
+from registry.releases.comparison.card import CardChange, card_changes, section_changes
 from registry.releases.comparison.data import DataChange, data_change
 from registry.releases.comparison.fields import Fields, field_changes, flat
 from registry.releases.comparison.files import Files, file_changes
@@ -27,8 +27,9 @@ from registry.releases.comparison.measures import (
     slice_rows,
 )
 from registry.releases.comparison.samples import SamplePair, sample_pairs
+from registry.releases.exports.prompts import prompt_sections
 from registry.releases.models import Release
-from registry.versions.models import ModelVersion
+from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.selectors import versions_visible_to
 
 EVALUATIONS_READ = 200
@@ -72,6 +73,7 @@ class VersionComparison:
     settings: Fields
     code: Fields
     card: CardChange
+    prompt: CardChange
     files: Files
 
 
@@ -174,6 +176,7 @@ def _compared(
         ),
         code=field_changes(_code(version), None if replaced is None else _code(replaced)),
         card=card_changes(version.card, replaced.card) if replaced is not None else NOTHING,
+        prompt=_prompt(version, replaced),
         files=file_changes(version, replaced),
     )
 
@@ -256,6 +259,17 @@ def _by_id(rows: Iterable[Any]) -> dict[int, Any]:
     return {row.pk: row for row in rows}
 
 
+def _prompt(version: ModelVersion, replaced: ModelVersion | None) -> CardChange:
+    """Return how the two prompts differ; a version of another kind has none."""
+    after, before = (
+        prompt_sections(each.parameters)
+        if each is not None and each.kind == VersionKind.PROMPT
+        else {}
+        for each in (version, replaced)
+    )
+    return section_changes(after, before)
+
+
 def _settings(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> dict[str, Any]:
     """Compare base, recipe and settings."""
     base = bases.get(version.base_id or 0)
@@ -265,8 +279,13 @@ def _settings(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> dict[
         "kind": version.kind,
         "base": f"{base} ({base.digest[:12]})" if base is not None else hidden,
         "licence": version.licence or "not recorded",
-        **{name: value for name, value in version.parameters.items() if not _is_code(name)},
+        **{name: value for name, value in _parameters(version).items() if not _is_code(name)},
     }
+
+
+def _parameters(version: ModelVersion) -> dict[str, Any]:
+    """Return hyperparameters; those of a prompt version are the prompt itself."""
+    return {} if version.kind == VersionKind.PROMPT else dict(version.parameters)
 
 
 def _code(version: ModelVersion) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 SECTIONS_SHOWN = 40
@@ -37,7 +38,13 @@ class CardChange:
 
 def card_changes(new: str, old: str) -> CardChange:
     """Sections added, removed and changed. A section ends where the next heading begins."""
-    after, before = sections(new), sections(old)
+    return section_changes(sections(new), sections(old))
+
+
+def section_changes(
+    after: Mapping[str, tuple[str, str]], before: Mapping[str, tuple[str, str]]
+) -> CardChange:
+    """Compare sections, {slug: (title, text)}, line by line."""
     changed: list[SectionChange] = []
     same = 0
     for slug in (*after, *(each for each in before if each not in after)):

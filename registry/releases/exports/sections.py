@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from registry.releases.exports.blocks import Block, Section
+from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
 from registry.releases.risk import RiskAnswers
 
@@ -25,6 +26,7 @@ def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
     composed = [
         Section(code, title, tuple(compose(dossier)) or (Block(text=_NOT_STATED),))
         for code, title, compose in _SECTIONS
+        if code != "prompt" or _is_prompt(dossier)
     ]
     rest = {name: value for name, value in dossier.items() if name not in _SHOWN}
     if rest:
@@ -79,7 +81,19 @@ def _classification(dossier: Mapping[str, Any]) -> Sequence[Block]:
     return [Block(facts=(*known, *answers))]
 
 
+def _is_prompt(dossier: Mapping[str, Any]) -> bool:
+    return (dossier.get("identity") or {}).get("kind") == "prompt"
+
+
+def _prompt(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    return prompt_blocks(dossier["training"]["parameters"])
+
+
 def _development(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    if _is_prompt(dossier):
+        # Its parameters are the prompt, which has a section of its own.
+        training = dossier["training"]
+        return [Block(facts=facts(training, first=("started_by", "job"), without=("parameters",)))]
     return _told(dossier.get("training"), first=("started_by", "job", "parameters", "metrics"))
 
 
@@ -313,6 +327,7 @@ def _conformity(dossier: Mapping[str, Any]) -> Sequence[Block]:
 _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]], ...] = (
     ("asked", "What is asked", _asked),
     ("identity", "Identity", _identity),
+    ("prompt", "Prompt", _prompt),
     ("classification", "Classification", _classification),
     ("development", "Development", _development),
     ("data", "Data", _data),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +95,22 @@ def test_readiness_lists_what_is_missing_first(signed_in: As) -> None:
     assert "submission" in out
     _, _, err = assay("versions", "readiness", str(release.version.pk), "--tier", "no", code=1)
     assert "There is no tier 'no'" in err
+
+
+def test_a_prompt_is_created_from_a_file(signed_in: As, tmp_path: Path) -> None:
+    writer = company.model("letters", "text-generation")
+    base = company.version(company.model("smol", "text-generation"))
+    company.developer()
+    assay = signed_in("dev-clinical@example.org")
+    file = tmp_path / "prompt.json"
+    create = ("versions", "prompt", writer.name, str(file), "--base", str(base.pk))
+
+    file.write_text('{"system": "Be brief."}')
+    _, out, _ = assay(*create, code=0)
+    assert "finishing" in out
+    file.write_text('{"system": "{{team}}"}')
+    _, _, err = assay(*create, code=1)
+    assert "not declared" in err
+    file.write_text("{")
+    _, _, err = assay(*create, code=1)
+    assert "cannot be read as JSON" in err

@@ -246,6 +246,7 @@ class VersionComparisonAnswer(serializers.Serializer[Any]):
     settings = FieldsAnswer(source="comparison.settings")
     code = FieldsAnswer(source="comparison.code")
     card = CardChangeAnswer(source="comparison.card")
+    prompt = CardChangeAnswer(source="comparison.prompt")
     files = FilesAnswer(source="comparison.files")
 
 
@@ -263,5 +264,6 @@ class ComparisonAnswer(serializers.Serializer[Any]):
     answers = FieldsAnswer(source="comparison.answers")
     dossier = FieldsAnswer(source="comparison.dossier")
     card = CardChangeAnswer(source="comparison.card")
+    prompt = CardChangeAnswer(source="comparison.prompt")
     files = FilesAnswer(source="comparison.files")
     reach = ReachAnswer()

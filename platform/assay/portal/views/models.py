@@ -20,6 +20,7 @@ from governance.people.models import Department
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import TASKS, unavailable_reason
+from registry.catalog.prompt import takes_prompts
 from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.selectors import (
     evaluations_visible_to,
@@ -175,6 +176,9 @@ class ModelPage(ActionScreen):
             "trend": self.trend(model),
             "may_adapt": task is not None
             and bool(task.recipes)
+            and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
+            "may_prompt": task is not None
+            and takes_prompts(task)
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
             "may_gate": task is not None
             and may(self.actor, Action.GATE_SET, kind="gate", department=department),

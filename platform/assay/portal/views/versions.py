@@ -24,9 +24,10 @@ from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_of, reporting_resource
 from registry.releases.comparison.build import beside
 from registry.releases.comparison.files import manifest_files
+from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.features import version_features
-from registry.versions.models import ModelVersion, VersionState
+from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import version_get, versions_visible_to
 from workers.jobs.requests import evaluate_request
 from workers.jobs.selectors import job_events, jobs_visible_to
@@ -72,6 +73,10 @@ class VersionPage(Screen):
         return {
             "version": version,
             "task": task,
+            "prompt": prompt_blocks(version.parameters)
+            if version.kind == VersionKind.PROMPT
+            else None,
+            "may_prompt": may(self.actor, Action.JOB_CREATE, kind="job", department=department),
             "unavailable": unavailable_reason(version.model.task),
             "files": manifest_files(version),
             "features": version_features(version),
