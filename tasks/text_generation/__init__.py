@@ -30,6 +30,7 @@ from tasks.text_generation.schema import (
     DpoHyperparameters,
     LoraHyperparameters,
     PreferencePair,
+    PromptTuningHyperparameters,
     feedback_row,
     preference_prompt,
     prompt_text,
@@ -161,6 +162,13 @@ TASK = Task(
             train="tasks.text_generation.dpo:train",
             hyperparameters=DpoHyperparameters,
             row_kind="preferences",
+        ),
+        Recipe(
+            method="prompt-tuning",
+            title="Soft prompt (prompt tuning)",
+            makes="adapter",
+            train="tasks.text_generation.prompt_tuning:train",
+            hyperparameters=PromptTuningHyperparameters,
         ),
     ),
     evaluation=Evaluation(

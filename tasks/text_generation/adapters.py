@@ -1,4 +1,5 @@
-"""LoRA adapters (Hu et al. 2021, arXiv:2106.09685): base, settings, run and files of a recipe."""
+"""Adapters: LoRA (Hu et al. 2021, arXiv:2106.09685) and soft prompts on a frozen base: the base,
+settings, run and files of a recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import transformers
 from datasets import Dataset
 
 from tasks.text_generation import TASK
-from tasks.text_generation.schema import AdapterSettings
+from tasks.text_generation.schema import AdapterSettings, TuningSettings
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer
 from workers.trainers.bases import check_length
@@ -26,22 +27,36 @@ from workers.trainers.training import (
     step_count,
 )
 
-MIN_ROWS = 8
 MAX_VALIDATION_ROWS = 32
 CHECKPOINT_STEPS = 20
 
 Examples = list[dict[str, list[int]]]
 
 
-def load_adaptable(folder: Path, settings: AdapterSettings) -> tuple[Any, Any]:
-    """Return the base and its tokenizer. Raises BadMaterial."""
+def lora(settings: AdapterSettings) -> peft.LoraConfig:
+    """Return PEFT's configuration of a LoRA adapter."""
+    return peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+    )
+
+
+def load_adaptable(folder: Path, settings: TuningSettings, extra: int = 0) -> tuple[Any, Any]:
+    """Return the base, which has room for rows and `extra` tokens, and its tokenizer.
+
+    Raises:
+        BadMaterial: the base cannot be tuned, or has no such room.
+    """
     transformers.set_seed(settings.seed)
     dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
     try:
         model = load_model(folder, TASK.architectures, dtype=dtype)
     except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be tuned by LoRA. {error}") from error
-    check_length(model, settings.max_length)
+        raise BadMaterial(f"The base cannot be tuned. {error}") from error
+    check_length(model, settings.max_length + extra)
     model.config.use_cache = False
     return model, load_tokenizer(folder)
 
@@ -55,7 +70,8 @@ def fit_adapter(
     model: Any,
     tokenizer: Any,
     examples: Examples,
-    settings: AdapterSettings,
+    settings: TuningSettings,
+    adapter: peft.PeftConfig,
     noun: str,
     parameters: dict[str, Any],
     options: dict[str, Any],
@@ -71,6 +87,7 @@ def fit_adapter(
         tokenizer: The base's.
         examples: Rows as the trainer takes them.
         settings: How to train.
+        adapter: The adapter to train.
         noun: What the examples are, in the plural.
         parameters: Recorded with the version beside the settings.
         options: Arguments of this kind of trainer.
@@ -86,13 +103,7 @@ def fit_adapter(
         progress=progress,
         model=model,
         processing_class=tokenizer,
-        peft_config=peft.LoraConfig(
-            task_type="CAUSAL_LM",
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=settings.lora_dropout,
-            target_modules="all-linear",
-        ),
+        peft_config=adapter,
         args=arguments(
             request,
             settings.seed,
@@ -157,5 +168,6 @@ def _save(model: Any, output: Path) -> None:
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = "base"
     # PEFT writes a set, in an order that differs from process to process, and so would the digest.
-    config["target_modules"] = sorted(config["target_modules"])
+    if "target_modules" in config:
+        config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

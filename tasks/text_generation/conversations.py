@@ -14,7 +14,11 @@ from workers.engines.architectures import UnsupportedModel
 from workers.engines.prompts import PromptProcesses
 from workers.engines.protocol import RequestRefused
 from workers.trainers.material import read_rows
-from workers.trainers.protocol import BadMaterial
+from workers.trainers.protocol import BadMaterial, Progress
+
+MIN_ROWS = 8
+# Of the conversations, the part that must fit into `max_length`.
+LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +144,17 @@ class ConversationReader:
 def _cut(whole: Example, max_length: int) -> Example | None:
     tokens = whole.tokens[:max_length]
     return Example(tokens, whole.start) if len(tokens) > whole.start else None
+
+
+def require_enough(fitted: Fitted, rows: int, max_length: int, progress: Progress) -> None:
+    """Warn of what does not fit. Raises BadMaterial when too little of the data does."""
+    if rows < MIN_ROWS:
+        raise BadMaterial(f"There are {rows} conversations; at least {MIN_ROWS} are needed.")
+    said, kept = fitted.words(max_length), len(fitted.examples)
+    if kept < max(MIN_ROWS, rows * LEAST_SHARE):
+        raise BadMaterial(
+            f"Only {kept} of {rows} conversations fit into max_length {max_length}; at least half "
+            f"of them, and {MIN_ROWS}, must. {said} Raise max_length, or train on shorter rows."
+        )
+    if said:
+        progress.warn(said)

@@ -7,8 +7,8 @@ from typing import Any
 
 from trl import DPOConfig
 
-from tasks.text_generation.adapters import MIN_ROWS, Examples, fit_adapter, load_adaptable
-from tasks.text_generation.conversations import ConversationReader
+from tasks.text_generation.adapters import Examples, fit_adapter, load_adaptable, lora
+from tasks.text_generation.conversations import MIN_ROWS, ConversationReader
 from tasks.text_generation.schema import (
     DpoHyperparameters,
     PreferencePair,
@@ -55,6 +55,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         tokenizer=tokenizer,
         examples=examples,
         settings=settings,
+        adapter=lora(settings),
         noun="pairs",
         parameters={"rows": len(rows), "rows_left_out": left_out},
         options={"beta": settings.beta},

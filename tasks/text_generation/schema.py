@@ -74,8 +74,8 @@ def _as_text(turns: list[dict[str, Any]]) -> str:
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-class AdapterSettings(BaseModel):
-    """Settings of tuning an adapter. `learning_rate` is the peak; lengths are in tokens;
+class TuningSettings(BaseModel):
+    """Settings of tuning on a frozen base. `learning_rate` is the peak; lengths are in tokens;
     `max_steps` overrides `epochs`.
     """
 
@@ -89,11 +89,16 @@ class AdapterSettings(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     warmup_ratio: float = Field(default=0.05, ge=0, le=1)
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    max_steps: int | None = Field(default=None, ge=1, le=1_000_000)
+    seed: int = Field(default=17, ge=0, le=2**31 - 1)
+
+
+class AdapterSettings(TuningSettings):
+    """Settings of tuning an adapter."""
+
     lora_rank: int = Field(default=8, ge=1, le=256)
     lora_alpha: int = Field(default=16, ge=1, le=1024)
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
-    max_steps: int | None = Field(default=None, ge=1, le=1_000_000)
-    seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
 class LoraHyperparameters(AdapterSettings):
@@ -107,6 +112,14 @@ class DpoHyperparameters(AdapterSettings):
     learning_rate: float = Field(default=5e-5, gt=0, le=0.1)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     beta: float = Field(default=0.1, gt=0, le=10)
+
+
+class PromptTuningHyperparameters(TuningSettings):
+    """Settings of tuning a soft prompt of `virtual_tokens` embeddings."""
+
+    epochs: int = Field(default=4, ge=1, le=50)
+    learning_rate: float = Field(default=0.01, gt=0, le=1)
+    virtual_tokens: int = Field(default=20, ge=1, le=256)
 
 
 def feedback_row(inputs: GenerationInputs, answer: str) -> dict[str, Any]:

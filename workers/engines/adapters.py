@@ -1,4 +1,7 @@
-"""One causal model with any number of LoRA adapters on it, mixed row by row in one forward pass."""
+"""One causal model with any number of adapters on it, mixed row by row in one forward pass.
+
+An adapter is LoRA, or a soft prompt.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from workers.engines.architectures import UnsupportedModel, read_json
 from workers.engines.kv import SlabCache
+from workers.engines.soft_prompts import is_soft_prompt, read_soft_prompt, with_soft_prompts
 
 BASE = "__base__"  # PEFT's name for a row without an adapter
 IGNORED = -100  # torch's cross-entropy leaves these positions out
@@ -30,6 +34,7 @@ class AdaptedModel:
         self._model = model
         self._peft: Any = None
         self._inner: dict[str, str] = {}  # our name → PEFT's, which must hold no dots
+        self._soft: dict[str, Tensor] = {}
         self._made = 0
         self._mode = BASE
 
@@ -40,8 +45,12 @@ class AdaptedModel:
 
     def add(self, name: str, folder: Path) -> None:
         """Load an adapter. Raises ValueError: the name is taken, or it is no LoRA for this base."""
-        if name in self._inner:
+        if name in self._inner or name in self._soft:
             raise ValueError(f"An adapter named {name!r} is loaded already.")
+        if is_soft_prompt(folder):
+            table = self._model.get_input_embeddings().weight
+            self._soft[name] = read_soft_prompt(folder, table.shape[1]).to(table)
+            return
         config = lora_config(folder)
         self._made += 1
         inner = f"adapter{self._made}"
@@ -66,9 +75,16 @@ class AdaptedModel:
 
     def remove(self, name: str) -> None:
         """Unload an adapter. Raises ValueError when there is none of that name."""
+        if self._soft.pop(name, None) is not None:
+            return
         if name not in self._inner:
             raise ValueError(f"No adapter named {name!r} is loaded.")
         self._forget(self._inner.pop(name))
+
+    def virtual_tokens(self, name: str | None) -> int:
+        """Return how many positions an adapter fills before each prompt."""
+        found = self._soft.get(name or "")
+        return 0 if found is None else len(found)
 
     def __call__(
         self,
@@ -78,6 +94,7 @@ class AdaptedModel:
         cache: SlabCache,
         adapters: Sequence[str | None],
         images: Tensor | None = None,
+        starts: Sequence[int] | None = None,
     ) -> Tensor:
         """Logits [rows, vocabulary] of each row's last position, in float32.
 
@@ -88,6 +105,8 @@ class AdaptedModel:
             cache: Grows by the new positions.
             adapters: A loaded adapter's name for each row, or None.
             images: Pixels of the images whose places are in `input_ids`, row by row.
+            starts: Position at which each row's prompt begins, when it is run; soft prompts fill
+                the first of them, whatever `input_ids` has there.
         """
         inputs = {
             "input_ids": input_ids,
@@ -99,7 +118,7 @@ class AdaptedModel:
         }
         if images is not None:
             inputs["pixel_values"] = images
-        logits: Tensor = self._output(inputs, adapters).logits[:, -1].float()
+        logits: Tensor = self._output(inputs, adapters, starts).logits[:, -1].float()
         return logits
 
     def losses(
@@ -113,7 +132,8 @@ class AdaptedModel:
             labels: [rows, positions]; `IGNORED` where no token is measured.
             adapters: A loaded adapter's name for each row, or None.
         """
-        output = self._output({"input_ids": input_ids, "attention_mask": mask}, adapters)
+        inputs = {"input_ids": input_ids, "attention_mask": mask}
+        output = self._output(inputs, adapters, [0] * len(adapters))
         each = torch.nn.functional.cross_entropy(
             output.logits[:, :-1].float().transpose(1, 2),
             labels[:, 1:],
@@ -132,12 +152,25 @@ class AdaptedModel:
             mask: [rows, positions].
             adapters: A loaded adapter's name for each row, or None.
         """
-        output = self._output({"input_ids": input_ids, "attention_mask": mask}, adapters)
+        inputs = {"input_ids": input_ids, "attention_mask": mask}
+        output = self._output(inputs, adapters, [0] * len(adapters))
         logs: Tensor = output.logits.float().log_softmax(dim=-1)
         return logs
 
-    def _output(self, inputs: dict[str, Any], adapters: Sequence[str | None]) -> Any:
-        names = [BASE if each is None else self._inner[each] for each in adapters]
+    def _output(
+        self,
+        inputs: dict[str, Any],
+        adapters: Sequence[str | None],
+        starts: Sequence[int] | None,
+    ) -> Any:
+        soft = {row: self._soft[each] for row, each in enumerate(adapters) if each in self._soft}
+        if soft and starts is not None:
+            embeddings = self._model.get_input_embeddings()(inputs["input_ids"])
+            others = {name: value for name, value in inputs.items() if name != "input_ids"}
+            inputs = {**others, "inputs_embeds": with_soft_prompts(embeddings, soft, starts)}
+        names = [
+            BASE if each is None or each in self._soft else self._inner[each] for each in adapters
+        ]
         if len(set(names)) > 1:
             return self._mixed(inputs, names)
         self._use(names[0])

@@ -215,6 +215,7 @@ class Batch:
             torch.tensor(ids, device=model.device),
             positions,
             torch.stack(images).to(model.device) if images else None,
+            padding,
         )
         if len(first) < len(rows):
             self._cache.rearrange(places, 0)
@@ -235,10 +236,15 @@ class Batch:
         self._choose(self._logits(self.rows, ids, positions))
 
     def _logits(
-        self, rows: Sequence[Row], ids: Tensor, positions: Tensor, images: Tensor | None = None
+        self,
+        rows: Sequence[Row],
+        ids: Tensor,
+        positions: Tensor,
+        images: Tensor | None = None,
+        starts: Sequence[int] | None = None,
     ) -> Tensor:
         adapters = [row.adapter for row in rows]
-        return self._model(ids, self._mask, positions, self._cache, adapters, images)
+        return self._model(ids, self._mask, positions, self._cache, adapters, images, starts)
 
     def _choose(self, logits: Tensor) -> None:
         """Choose the next token of each row by `logits` [rows, vocabulary], and account for it."""

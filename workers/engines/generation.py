@@ -28,6 +28,7 @@ from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_dev
 from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
 from workers.engines.rows import RowMaker
+from workers.engines.soft_prompts import is_soft_prompt
 from workers.engines.vision import image_reader
 from workers.wire import Done
 
@@ -87,13 +88,16 @@ class GenerationEngine:
         self._prompts = PromptProcesses(self._tokenizer)
         logits = int(model.get_output_embeddings().weight.shape[0])
         self._vocabulary = Vocabulary(self._tokenizer, logits, self._eos)
+        images = image_reader(folder, model)
         self._maker = RowMaker(
             self._tokenizer,
             self._prompts,
             self._vocabulary,
-            image_reader(folder, model),
+            images,
             self.max_context,
+            self._model.virtual_tokens,
         )
+        self._text_alone = images is None
         self._threads = threads
         self._max_batch, self._max_waiting = max_batch, max_waiting
         self._budget = max_batch_positions
@@ -115,7 +119,9 @@ class GenerationEngine:
         return self._model.device
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Load a LoRA adapter between two steps; returns when it can be used."""
+        """Load an adapter between two steps; returns when it can be used. Raises ValueError."""
+        if not self._text_alone and is_soft_prompt(folder):
+            raise ValueError("A soft prompt stands on a model of text alone.")
 
         def add() -> None:
             self._model.add(name, folder)

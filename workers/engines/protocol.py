@@ -1,6 +1,6 @@
 """Protocol of engines: files and typed requests in, events out. Knows no Django.
 
-An engine holds one base model, and for text generation any number of LoRA adapters on it, and
+An engine holds one base model, and for text generation any number of adapters on it, and
 answers many requests at once. `submit` returns at once; the events reach `sink` from the engine's
 own thread, and the last one is always `Done` or `Failed`.
 """
@@ -59,7 +59,7 @@ class Engine(Protocol):
     """One base model in memory and the thread that drives it."""
 
     def add_adapter(self, name: str, folder: Path) -> None:
-        """Load a LoRA adapter under a name. Raises ValueError where the engine takes none."""
+        """Load an adapter under a name. Raises ValueError where the engine takes none."""
 
     def remove_adapter(self, name: str) -> None:
         """Unload an adapter; requests that run on it fail with `adapter_unloaded`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +35,7 @@ class RowMaker:
         vocabulary: For grammars.
         images: Reads images; None where the model reads text alone.
         max_context: Prompt and answer together, in tokens.
+        virtual_tokens: The number of positions that an adapter fills before each prompt.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class RowMaker:
         vocabulary: Vocabulary,
         images: ImageReader | None,
         max_context: int,
+        virtual_tokens: Callable[[str | None], int],
     ) -> None:
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._vocabulary = vocabulary
         self._images = images
         self._max_context = max_context
+        self._virtual_tokens = virtual_tokens
 
     def rows(self, request: EngineRequest, sink: Sink) -> list[Row]:
         """Return the rows of a request: one for each choice. Raises RequestRefused."""
@@ -60,6 +64,12 @@ class RowMaker:
         prompts = self._encoded(request.request_id, inputs)
         if self._images is not None:
             prompts = [self._images.expand(prompt, len(images)) for prompt in prompts]
+        if virtual := self._virtual_tokens(request.adapter):
+            if options.echo:
+                raise RequestRefused("A soft prompt has no text to repeat; leave echo out.")
+            # They fill positions like any others, and are counted and charged like them.
+            places = [self._tokenizer.pad_token_id] * virtual
+            prompts = [places + prompt for prompt in prompts]
         if len(prompts) * options.made > MAX_CHOICES:
             raise RequestRefused(
                 f"{len(prompts)} prompts with {options.made} choices each are more than "

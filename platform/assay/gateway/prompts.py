@@ -44,7 +44,7 @@ def with_prompt(plan: Plan, own: OwnPrompt) -> Plan:
         added += own.document.added_tokens(inputs)
         limit = own.document.decoding.max_tokens
         if limit is not None and "max_tokens" not in options.stated:
-            longer = limit - (options.max_tokens or 0)
+            longer = (limit - (options.max_tokens or 0)) * options.made
     if not added and not longer:
         return plan
     return replace(
