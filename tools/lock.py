@@ -11,6 +11,8 @@ and list wheels only. Each file lists what it adds to the ones before it:
     torch.txt    torch with CUDA              dev.txt     local servers, tests and linters
     uv.txt       the installer                build.txt   the build backend
     mlflow.txt   the MLflow server's own image
+
+tests/live/clients/requirements.txt has the clients that tests run in an environment of their own.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"
+CLIENTS = ROOT / "tests" / "live" / "clients"
 PROJECT = "pyproject.toml"
 HEADER = "# Written by tools/lock.py.\n"
 # torch, torchvision, and what only their CUDA builds need: CPU builds have other hashes.
@@ -53,8 +56,8 @@ def pins(packages: Entries) -> str:
     return "".join(package.split(" \\\n")[0] + "\n" for package in packages)
 
 
-def write(name: str, packages: Entries) -> None:
-    (LOCKS / f"{name}.txt").write_text(HEADER + "".join(f"{package}\n" for package in packages))
+def write(name: str, packages: Entries, folder: Path = LOCKS) -> None:
+    (folder / f"{name}.txt").write_text(HEADER + "".join(f"{package}\n" for package in packages))
 
 
 def main(arguments: list[str]) -> None:
@@ -87,6 +90,8 @@ def main(arguments: list[str]) -> None:
         write("uv", only("uv"))
         write("build", only("hatchling"))
         write("mlflow", only("mlflow", "psycopg[binary]"))
+        pinned = CLIENTS / "requirements.txt"
+        write("requirements", compiled(str(CLIENTS / "requirements.in"), pinned, *upgrade), CLIENTS)
 
 
 if __name__ == "__main__":
