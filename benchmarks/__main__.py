@@ -16,6 +16,7 @@ BENCHMARKS = {
     "rerank": "MRR@10 of a real cross-encoder on Python's FAQ, against BM25",
     "knowledge": "recall@5 and nDCG@10 of a knowledge base on Python's FAQ, against BM25",
     "drawing": "prompt match of a diffusion pipeline, against images of other prompts",
+    "ideas.learning": "accuracy after a round of feedback, against the version before",
     "rowsecurity": "ms that row-level security adds to a request",
     "policy": "a decision with 1,000 rules, against Cedar",
     "audit_search": "ms of filtered pages over 1,000,000 events, against the newest page",
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--people", type=int, help="who click through the portal at once (20)")
     options = parser.parse_args()
+    options.names = [name for given in options.names for name in _named(given)]
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
@@ -47,6 +49,11 @@ def main() -> int:
             command.append(f"--people={options.people}")
         failed += subprocess.run(command, cwd=root, env=environment, check=False).returncode != 0
     return failed
+
+
+def _named(name: str) -> list[str]:
+    """Return the benchmark of that name, or all of a group, such as `ideas`."""
+    return [each for each in BENCHMARKS if each.startswith(f"{name}.")] or [name]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Ideas of the field, each by one measured number."""
