@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("governance", "registry", "workers", "tasks", "platform/assay", "tools", "benchmarks")
 QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where)\b")
 LARGEST_SHARE = 0.02
+TEMPLATES = ROOT / "platform" / "assay"
+LONGEST_LINE = 120
+# As `ceiling` below: only goes down.
+LONG_LINES = 72
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,17 @@ def docstrings() -> Iterator[tuple[str, str]]:
                     yield f"{path.relative_to(ROOT)}:{line}", text.splitlines()[0]
 
 
+def long_template_lines() -> list[str]:
+    """Return the places of template lines that are longer than `LONGEST_LINE` characters."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted(TEMPLATES.rglob("*.html"))
+        if "static" not in path.parts
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > LONGEST_LINE
+    ]
+
+
 @cache
 def texts() -> dict[str, str]:
     """Return every text that people read, by its path: code, templates and documentation."""
@@ -104,6 +119,14 @@ def test_avoided_words_only_get_fewer(avoided: Avoided) -> None:
     assert len(found) <= avoided.ceiling, (
         f"{len(found)} times {avoided.pattern}, and {avoided.ceiling} are allowed. "
         f"Write: {avoided.instead}. The newest is among:\n" + "\n".join(found)
+    )
+
+
+def test_long_template_lines_only_get_fewer() -> None:
+    found = long_template_lines()
+    assert len(found) <= LONG_LINES, (
+        f"{len(found)} template lines have more than {LONGEST_LINE} characters, and {LONG_LINES} "
+        "are allowed. Put one element or attribute on a line:\n" + "\n".join(found)
     )
 
 
