@@ -97,7 +97,7 @@ def test_the_portal_asks_for_the_address_and_for_a_second_factor(
     assert "Verify your identity" in answer.content.decode()
     fresh = Visitor()
     signed_in(fresh.client, ada)
-    page = fresh.get(f"/people/{zebedee.pk}").content.decode()
+    page = " ".join(fresh.get(f"/people/{zebedee.pk}").content.decode().split())
     assert "Erase for good" in page
     assert "cannot be undone" in page
     wrong = fresh.post(path, **{**form, "confirm": "other@example.org"})

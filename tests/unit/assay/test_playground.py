@@ -309,5 +309,5 @@ def test_tokens_are_read_in_three_queries_however_many_there_are(
     person = member(stage)
     for _ in range(3):
         Browser(stage, person).token()
-    with django_assert_num_queries(17):
+    with django_assert_num_queries(19):
         assert len(read_snapshot().keys) == 3

@@ -67,7 +67,7 @@ def main(response: Any) -> str:
     assert response.status_code == 200
     html = response.content.decode()
     assert inline_in(html) == []
-    return html.split("<main")[1]
+    return " ".join(html.split("<main")[1].split())
 
 
 def addresses(html: str) -> list[str]:

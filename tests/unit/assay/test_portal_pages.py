@@ -36,7 +36,7 @@ QUERIES = {
     "/jobs": 8,
     "/reviews": 13,
     "/deployments": 10,
-    "/playground": 10,
+    "/playground": 11,
     "/keys": 13,
     "/usage": 9,
 }
