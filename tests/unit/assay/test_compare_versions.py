@@ -57,7 +57,7 @@ def test_the_model_page_offers_to_compare_the_newest_with_the_live_version(
     html = page(signed_in(company.enzo), "/models/docstring-writer")
     assert f'action="{COMPARE}"' in html
     assert '<option value="2" selected> v2 </option>' in html
-    assert '<option value="1" selected>v1 (live)</option>' in html
+    assert '<option value="1" selected> v1 (live) </option>' in html
     # One version is compared with nothing.
     assert COMPARE not in page(signed_in(company.enzo), "/models/smollm2-135m")
     assert signed_in(company.enzo).get("/models/smollm2-135m/compare").status_code == 404
