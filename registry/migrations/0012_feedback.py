@@ -12,8 +12,9 @@ from django.db import migrations, models
 MINE = "department_id = ANY ((SELECT assay_departments())::bigint[])"
 OF_DATA = "datasetversion_id IN (SELECT id FROM registry_datasetversion)"
 OF_FEEDBACK = "feedback_id IN (SELECT id FROM registry_feedback)"
+OPENED = f"{MINE} OR (SELECT assay_opened('feedback'))"
 GUARDS = (
-    ("registry_feedback", MINE, MINE),
+    ("registry_feedback", OPENED, OPENED),
     ("registry_datasetversion_feedback", OF_DATA, f"{OF_DATA} AND {OF_FEEDBACK}"),
 )
 SAID = ("input", "answer", "correction", "comment", "content_digest")

@@ -22,6 +22,7 @@ from governance.reviews.threads.models import ReviewThread, ThreadComment
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.feedback.models import Feedback
 from registry.incidents.models import (
     Incident,
     IncidentNote,
@@ -29,6 +30,7 @@ from registry.incidents.models import (
     IncidentVersion,
 )
 from registry.intake.models import Intake
+from registry.knowledge.models import Document, DocumentVersion, KnowledgeBase
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
@@ -65,6 +67,10 @@ OWNED: tuple[type[DjangoModel], ...] = (
     Deployment,
     Replica,
     ServingPeriod,
+    Feedback,
+    KnowledgeBase,
+    Document,
+    DocumentVersion,
 )
 
 
@@ -102,6 +108,7 @@ def estates(
         _govern(estate, slug)
         _register(estate, slug)
         _run(estate)
+        _learn(estate, slug)
         found[slug] = estate
     return found
 
@@ -279,3 +286,50 @@ def _run(estate: Estate) -> None:
                 began_event=began,
             )
         )
+
+
+def _learn(estate: Estate, slug: str) -> None:
+    mine = {"created_by": estate.person}
+    version = estate.rows[ModelVersion][0]
+    estate.add(
+        Feedback.objects.create(
+            request_id=uuid.uuid4().hex,
+            department=estate.department,
+            deployment=slug,
+            endpoint="e",
+            task="embeddings",
+            release=estate.rows[Release][0],
+            version=version,
+            version_name="v",
+            rating="up",
+            sender="k",
+            answered_at=timezone.now(),
+        )
+    )
+    base = estate.add(
+        KnowledgeBase.objects.create(
+            name=slug,
+            department=estate.department,
+            title="t",
+            embedding_version=version,
+            embedding_name="e",
+            embedding_digest=DIGEST,
+            chunk_characters=2,
+            overlap_characters=1,
+            **mine,
+        )
+    )
+    document = estate.add(Document.objects.create(base=base, title="t", owner=estate.person))
+    estate.add(
+        DocumentVersion.objects.create(
+            document=document,
+            number=1,
+            filename="f",
+            sha256=DIGEST,
+            size_bytes=1,
+            text_sha256=DIGEST,
+            characters=1,
+            classification="public",
+            **mine,
+        )
+    )

@@ -25,6 +25,7 @@ from governance.reviews.models import Review
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation, Gate
+from registry.feedback.models import Feedback
 from registry.incidents.models import Incident
 from registry.intake.models import Intake
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
@@ -42,6 +43,7 @@ LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "deployment": (Deployment, ("release__version__model", "release__version__base__model")),
     "document": (DocumentVersion, ("document__base",)),
     "evaluation": (Evaluation, ("version__model", "dataset_version__dataset")),
+    "feedback": (Feedback, ("department",)),
     "gate": (Gate, ("model", "dataset")),
     "incident": (Incident, ("department", "reporter")),
     "intake": (Intake, ("model",)),
