@@ -20,6 +20,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from assay.database_roles.apply import apply_to_database
 from governance.audit.refusals import refusals_forget
 from governance.people.models import Department, Person, RoleAssignment
 from governance.policy.models import PolicyVersion
@@ -107,9 +108,12 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Any:
     """As pytest-django's, with the database roles of the processes. Threads of servers that tests
     started may still hold connections when the database is to be dropped; they are ended first."""
-    if "ASSAY_TEST_POSTGRES" not in os.environ:
-        with django_db_blocker.unblock():
+    with django_db_blocker.unblock():
+        if "ASSAY_TEST_POSTGRES" not in os.environ:
             call_command("apply_database_roles", stdout=io.StringIO())
+        else:
+            connection.ensure_connection()
+            apply_to_database(connection.connection)
     yield
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(

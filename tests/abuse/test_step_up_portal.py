@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from assay.portal.http import ActionScreen
 from governance.audit.models import AuditEvent
-from governance.people.models import Person
+from governance.people.models import Department, Person
 from registry.versions.recall import recall_radius
 from tests.abuse.company import address_book, person_of
 from tests.abuse.database import digests, undone
@@ -51,6 +51,8 @@ BINDING: Mapping[str, str] = {
     "/intakes/{id}": SECURITY,
     "/keys/{id}/change": ADMIN,
     "/keys/{id}/rotate": ADMIN,
+    "/knowledge/{name}/documents/{id}/recall": ADMIN,
+    "/knowledge/{name}/share": "a lead of engineering",
     "/people": ADMIN,
     "/people/groups": ADMIN,
     "/people/groups/mappings/{id}/delete": ADMIN,
@@ -120,6 +122,11 @@ EXEMPT: Mapping[str, str] = {
     "/jobs/{id}/cancel": RUNS,
     "/keys": "makes keys that use and view deployments, and no others",
     "/keys/{id}/revoke": PROTECTS,
+    "/knowledge/new": BUILDS,
+    "/knowledge/{name}": BUILDS,
+    "/knowledge/{name}/documents/{id}/delete": BUILDS,
+    "/knowledge/{name}/documents/{id}/publish": BUILDS,
+    "/knowledge/{name}/index": BUILDS,
     "/models/new": BUILDS,
     "/models/{name}/fine-tune": BUILDS,
     "/models/{name}/gates": BUILDS,
@@ -192,6 +199,7 @@ def forms(company: Company) -> dict[str, dict[str, Any]]:
     now = timezone.localtime()
     radius = recall_radius(actor=proven(company.ada), version_id=company.second.pk)
     decision = {"verdict": "approve", "reason": "Fine."}
+    finance = Department.objects.get(slug="finance")
     return {
         "/break-glass/{id}/review": {"verdict": "justified", "lessons": "None."},
         "/budgets/limits": {
@@ -203,6 +211,8 @@ def forms(company: Company) -> dict[str, dict[str, Any]]:
         "/intakes/{id}": {"accept": "yes", "reason": "Good."},
         "/keys/{id}/change": {"name": "renamed", "purpose": "", "owner": str(company.enzo.pk)},
         "/keys/{id}/rotate": {"overlap": "24", "days": "90"},
+        "/knowledge/{name}/documents/{id}/recall": {"reason": "Outdated."},
+        "/knowledge/{name}/share": {"departments": [finance.pk]},
         "/people": {"email": "new@assay.example", "name": "New"},
         "/people/groups": {"group": "g", "role": "operator", "department": "", "speciality": ""},
         "/people/role-requests/{id}": {"do": "approve"},

@@ -125,16 +125,26 @@ def _check_bounded(connection: psycopg.Connection[Any], role: str) -> None:
         )
 
 
-def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
-    """Take everything back, then grant what is declared, in one transaction."""
-    here = connection.execute("SELECT current_schema(), current_database()").fetchall()[0]
-    schema, database = map(sql.Identifier, here)
-    everyone = sql.SQL(", ").join(
-        sql.Identifier(name) for name in (REQUESTS, *(role.name for role in ROLES.values()))
-    )
+def apply_to_database(connection: psycopg.Connection[Any]) -> None:
+    """Set the privileges on the database itself, which a copy of a database does not take along."""
+    for statement in _of_database(connection):
+        connection.execute(statement)
+
+
+def _of_database(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
+    database = sql.Identifier(connection.execute("SELECT current_database()").fetchall()[0][0])
     processes = sql.SQL(", ").join(sql.Identifier(role.name) for role in ROLES.values())
     yield sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database)
     yield sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, processes)
+
+
+def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
+    """Take everything back, then grant what is declared, in one transaction."""
+    yield from _of_database(connection)
+    schema = sql.Identifier(connection.execute("SELECT current_schema()").fetchall()[0][0])
+    everyone = sql.SQL(", ").join(
+        sql.Identifier(name) for name in (REQUESTS, *(role.name for role in ROLES.values()))
+    )
     yield sql.SQL("REVOKE CREATE ON SCHEMA {} FROM PUBLIC").format(schema)
     yield sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, everyone)
     yield sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM PUBLIC, {}").format(schema, everyone)
