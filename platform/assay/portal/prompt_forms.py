@@ -42,7 +42,7 @@ class PromptForm(TablerForm):
     temperature = forms.FloatField(required=False, min_value=0, max_value=2)
     top_p = forms.FloatField(required=False, min_value=0, max_value=1, label="Top p")
     max_tokens = forms.IntegerField(
-        required=False, min_value=1, max_value=32_768, label="Tokens at most"
+        required=False, min_value=1, max_value=32_768, label="Maximum tokens"
     )
     stop = forms.CharField(
         required=False,

@@ -97,7 +97,7 @@ class IntakeNew(ActionScreen):
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
             "form": self.form(),
-            "title": "Deliver files",
+            "title": "Upload for checks",
             "lead": "They wait in quarantine for every check and a second signature.",
             "submit": "Deliver into quarantine",
             "back": ("portal:intakes", "Intakes"),
