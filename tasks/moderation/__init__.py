@@ -92,6 +92,7 @@ TASK = Task(
             Metric("f1", "F1"),
             Metric("precision", "Precision"),
             Metric("recall", "Recall"),
+            Metric("accuracy", "Accuracy", proportion=True),
             Metric("false_alarms", "False alarms", higher_is_better=False),
         ),
         primary_metric="f1",

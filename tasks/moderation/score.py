@@ -25,7 +25,7 @@ _WORDS = re.compile(
     r"kill|murder|rape|bomb|attack|hate|stupid|idiot|bitch|fuck\w*|shit|bastard|whore|suicide)\b",
     re.IGNORECASE,
 )
-_METRICS = ("f1", "precision", "recall", "false_alarms")
+_METRICS = ("f1", "precision", "recall", "accuracy", "false_alarms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ def measure(truth: np.ndarray, flags: np.ndarray) -> dict[str, float]:
         "f1": float(f1_score(truth, flags, zero_division=0)),
         "precision": float(precision_score(truth, flags, zero_division=0)),
         "recall": float(recall_score(truth, flags, zero_division=0)),
+        "accuracy": float((truth == flags).mean()),
         "false_alarms": float(flags[harmless].mean()) if harmless.any() else 0.0,
     }
 
@@ -106,6 +107,8 @@ def _intervals(truth: np.ndarray, flags: np.ndarray) -> dict[str, dict[str, Any]
         hits, alarms, wanted = right[rows].sum(), alarm[rows].sum(), truth[rows].sum()
         if name == "false_alarms":
             return float(alarms / max(1, len(rows) - wanted))
+        if name == "accuracy":
+            return float((hits + len(rows) - wanted - alarms) / len(rows))
         if name == "precision":
             return float(hits / max(1, hits + alarms))
         if name == "recall":

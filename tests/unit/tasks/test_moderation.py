@@ -15,6 +15,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import Plan
 from registry.catalog.requests import Body, RequestInvalid
+from registry.evaluations.sureness import slices_of
 from tests.unit.tasks.fuzz import JSON
 from tests.unit.tasks.serving import served
 from tests.unit.tasks.tiny_encoders import save_encoder
@@ -189,13 +190,14 @@ def test_it_is_trained_by_the_classifiers_recipe_and_measured(
     data = write(tmp_path / "test.jsonl", rows()[::2])
     plan = evaluation_plan(TASK)
     found = evaluate(EvaluationRequest(plan, tmp_path / "output", None, data), progress)
-    assert set(found.metrics) == {"f1", "precision", "recall", "false_alarms"}
+    assert set(found.metrics) == {"f1", "precision", "recall", "accuracy", "false_alarms"}
     assert found.metrics["f1"] > found.baseline["f1"] > 0
     assert [each["name"] for each in found.details["baselines"]] == [
         found.baseline_name,
         "keywords" if found.baseline_name == "flag every text" else "flag every text",
     ]
     assert {part["name"] for part in found.slices} >= {"attack", "safe"}
+    assert len(slices_of("moderation", found.slices)) == len(found.slices)
     for name, value in found.metrics.items():
         assert found.intervals["metrics"][name]["low"] <= value
     safe = write(tmp_path / "safe.jsonl", [row for row in rows() if row["label"] == "safe"])
@@ -212,5 +214,11 @@ def test_metrics_equal_values_computed_by_hand() -> None:
     truth = np.array([True, True, True, False, False, False, False, False])
     flags = np.array([True, True, False, True, False, False, False, False])
     assert measure(truth, flags) == pytest.approx(
-        {"f1": 2 / 3, "precision": 2 / 3, "recall": 2 / 3, "false_alarms": 1 / 5}
+        {
+            "f1": 2 / 3,
+            "precision": 2 / 3,
+            "recall": 2 / 3,
+            "accuracy": 6 / 8,
+            "false_alarms": 1 / 5,
+        }
     )
