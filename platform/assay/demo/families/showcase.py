@@ -291,9 +291,9 @@ def _queue_training(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
     model, enzo = prepared.showcase.model, stage["enzo"]
     if training is None or train is None or list(enzo.all(f"models/{model}/versions")):
         return None
-    job: dict[str, Any] = enzo.post(
+    job: dict[str, Any] = enzo.queue(
         "fine-tunes",
-        idempotency_key=f"demo-{model}-{train['digest'][:16]}",
+        key=f"demo-{model}-{train['digest'][:16]}",
         model=model,
         base_version=prepared.base["id"],
         method=training.method,

@@ -191,9 +191,9 @@ def _fine_tune(
     if _tuned(api, model) is not None:
         return None
     dataset = TRAINED_ON[model]
-    job: dict[str, Any] = api.post(
+    job: dict[str, Any] = api.queue(
         "fine-tunes",
-        idempotency_key=f"demo-{model}-{stage.facts[dataset]['digest'][:16]}",
+        key=f"demo-{model}-{stage.facts[dataset]['digest'][:16]}",
         model=model,
         base_version=stage.facts[base]["id"],
         method=method,
@@ -220,9 +220,9 @@ def queue_evaluation(
     """Return the job that measures the version, queued once; None if it has been measured."""
     if _evaluation(api, version) is not None:
         return None
-    job: dict[str, Any] = api.post(
+    job: dict[str, Any] = api.queue(
         "evaluations",
-        idempotency_key=f"demo-evaluate-{version['digest'][:16]}",
+        key=f"demo-evaluate-{version['digest'][:16]}",
         version=version["id"],
         dataset_version=stage.facts[dataset]["id"],
     )
