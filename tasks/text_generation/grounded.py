@@ -25,7 +25,7 @@ INSTRUCTION = (
 _NOTHING = "No passage was found."
 _TAG = re.compile(r"<(?=/?\s*passage)", re.IGNORECASE)
 _MARK = re.compile(r"\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
-_BEGUN = re.compile(r"\s*\[[\d,\s]{0,30}\Z")
+_BEGUN = re.compile(r"\[[\d,\s]{0,30}")
 
 
 def grounded_messages(
@@ -60,9 +60,9 @@ class Marks:
     def push(self, text: str) -> str:
         """Return what may be shown of everything so far that was not shown yet."""
         text = self._held + text
-        begun = _BEGUN.search(text)
-        self._held = "" if begun is None else begun.group()
-        return self._checked(text if begun is None else text[: begun.start()])
+        end = _complete(text)
+        self._held = text[end:]
+        return self._checked(text[:end])
 
     def flush(self) -> str:
         """Return the rest."""
@@ -90,6 +90,17 @@ class Marks:
     def _add(self, parts: list[str], text: str) -> None:
         parts.append(text)
         self.length += len(text)
+
+
+def _complete(text: str) -> int:
+    """Return the end of what can be shown: before a mark that may have begun, and its spaces.
+
+    Takes linear time: a pattern that begins with spaces would be tried at each space of a long run.
+    """
+    at = text.rfind("[")
+    if at < 0 or not _BEGUN.fullmatch(text, at):
+        return len(text)
+    return len(text[:at].rstrip())
 
 
 @dataclass(slots=True)
