@@ -16,13 +16,8 @@ from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 from registry import store
 from registry.knowledge.chunks import chunk_spans
-from registry.knowledge.models import (
-    DocumentState,
-    DocumentVersion,
-    KnowledgeBase,
-    KnowledgeIndex,
-)
-from registry.resources import document_resource
+from registry.knowledge.models import DocumentState, DocumentVersion, KnowledgeBase
+from registry.resources import document_resource, knowledge_resource
 
 
 def knowledge_bases_visible_to(actor: Principal) -> QuerySet[KnowledgeBase]:
@@ -47,11 +42,17 @@ def knowledge_base_get(*, actor: Principal, name: str) -> KnowledgeBase:
 
 
 def document_versions_visible_to(actor: Principal) -> QuerySet[DocumentVersion]:
-    """Versions of documents that `actor` may know of; who may read them is decided by each."""
+    """Versions of documents that `actor` may know of; who may read them is decided by each.
+
+    Drafts are only for those who may add documents to the base, and publish them.
+    """
     rows = DocumentVersion.objects.select_related(
         "document__base__department", "document__owner", "created_by", "recalled_by"
     ).prefetch_related("document__base__departments")
-    return visible_to(actor, Action.KNOWLEDGE_VIEW, rows, resource_type="document")
+    seen = visible_to(actor, Action.KNOWLEDGE_VIEW, rows, resource_type="document")
+    bases = KnowledgeBase.objects.all()
+    own = visible_to(actor, Action.KNOWLEDGE_CREATE, bases, resource_type="knowledge")
+    return seen.filter(~Q(state=DocumentState.DRAFT) | Q(document__base__in=own.values("pk")))
 
 
 def newest_versions(actor: Principal, base: KnowledgeBase) -> QuerySet[DocumentVersion]:
@@ -65,16 +66,23 @@ def document_version_get(*, actor: Principal, id: int) -> DocumentVersion:  # no
     """Raises NotFound when there is none, or `actor` may not know of it."""
     found = document_versions_visible_to(actor).filter(pk=id).first()
     if found is None:
-        raise NotFound(f"There is no document version {id} that you may see.")
+        raise _no_version(id)
     return found
+
+
+def _no_version(id: int) -> NotFound:  # noqa: A002
+    return NotFound(f"There is no document version {id} that you may see.")
 
 
 def may_read(actor: Principal, version: DocumentVersion) -> bool:
     """Return whether `actor` may read the text. Of a recalled version only those may who may recall
-    documents, to see what it said."""
+    documents, to see what it said; of a draft those who may publish it."""
     policy, resource, context = active_policy(), document_resource(version), with_base(None)
     if not decide(policy, actor, Action.KNOWLEDGE_SEARCH, resource, context).allowed:
         return False
+    if version.state == DocumentState.DRAFT:
+        base = knowledge_resource(version.document.base)
+        return decide(policy, actor, Action.KNOWLEDGE_CREATE, base, context).allowed
     recalled = version.state == DocumentState.RECALLED
     return not recalled or decide(policy, actor, Action.KNOWLEDGE_RECALL, resource, context).allowed
 
@@ -95,11 +103,14 @@ def document_read(*, actor: Principal, version: DocumentVersion, start: int, end
     """Return the text from `start` to `end`, and the passages that begin in it.
 
     Raises:
-        NotFound, NotPermitted: the policy does not let `actor` read it, or it is recalled.
+        NotFound, NotPermitted: the policy does not let `actor` read it, or it is recalled or a
+            draft.
         Unavailable: the store lacks the text, or holds other bytes.
     """
     resource = document_resource(version)
     authorize(actor=actor, action=Action.KNOWLEDGE_SEARCH, resource=resource)
+    if version.state == DocumentState.DRAFT and not may_read(actor, version):
+        raise _no_version(version.pk)
     if version.state == DocumentState.RECALLED:
         authorize(actor=actor, action=Action.KNOWLEDGE_RECALL, resource=resource)
     text = stored_text(version.text_sha256)
@@ -136,8 +147,3 @@ def index_is_stale(base: KnowledgeBase) -> bool:
     """Return whether documents in force are missing from the index, or others are in it."""
     indexed = set() if base.index is None else set(base.index.versions)
     return indexed != set(current_versions(base).values_list("pk", flat=True))
-
-
-def indexes_of(base: KnowledgeBase) -> QuerySet[KnowledgeIndex]:
-    """Return every index that was built of `base`, the newest first."""
-    return base.indexes.order_by("-id")

@@ -121,6 +121,21 @@ def test_the_pages_of_another_department_do_not_exist(
         assert client.get(f"/knowledge/handbook{path}").status_code == 404
 
 
+def test_a_draft_of_a_shared_base_does_not_exist_for_others(
+    lead: Person, handbook: KnowledgeBase, person: Callable[..., Person]
+) -> None:
+    made = document(acting(lead), handbook)
+    draft = document(acting(lead), handbook, LEAVE + b"Secret.", "secret.txt", publish=False)
+    client = browser(person("Otto", "viewer@finance"))
+    handbook.departments.set(Department.objects.filter(slug="finance"))
+    (listed,) = client.get("/api/v1/knowledge-bases/handbook/documents").json()["results"]
+    assert listed["id"] == made.pk
+    assert "secret" not in client.get("/knowledge/handbook").content.decode()
+    for path in ("/api/v1", "/knowledge/handbook"):
+        assert client.get(f"{path}/documents/{made.pk}").status_code == 200
+        assert client.get(f"{path}/documents/{draft.pk}").status_code == 404
+
+
 def test_the_pages_take_a_fixed_number_of_queries(
     lead: Person, handbook: KnowledgeBase, django_assert_max_num_queries: Any
 ) -> None:

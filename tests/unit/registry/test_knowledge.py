@@ -30,6 +30,7 @@ from registry.knowledge.selectors import (
     document_versions_visible_to,
     knowledge_base_get,
     knowledge_bases_visible_to,
+    may_read,
     newest_versions,
     stored_text,
 )
@@ -206,6 +207,29 @@ def test_a_shared_base_shows_all_but_restricted_documents(
         assert read.text == LEAVE.decode()[:20]
         with pytest.raises(NotFound):
             document_read(actor=other, version=hidden, start=0, end=20)
+
+
+def test_a_draft_is_only_for_those_who_may_publish_it(
+    lead: Principal,
+    handbook: KnowledgeBase,
+    actor: Callable[..., Principal],
+    department: Callable[[str], Department],
+) -> None:
+    first = document(lead, handbook)
+    draft = document(lead, handbook, TRAVEL, document=first.document, publish=False)
+    knowledge_base_share(actor=lead, base=handbook, departments=[department("finance")])
+    for other in (actor("Otto", "lead@finance"), actor("Vera", "viewer@clinical")):
+        with scope(other):
+            assert list(document_versions_visible_to(other)) == [first]
+            assert list(newest_versions(other, handbook)) == [first]
+            assert not may_read(other, draft)
+            with pytest.raises(NotFound):
+                document_read(actor=other, version=draft, start=0, end=20)
+    developer = actor("Dora", "developer@clinical")
+    with scope(developer):
+        assert list(newest_versions(developer, handbook)) == [draft]
+        assert may_read(developer, draft)
+        assert document_read(actor=developer, version=draft, start=0, end=6).text == "Travel"
 
 
 def test_a_recalled_text_is_read_only_by_those_who_may_recall(
