@@ -155,8 +155,9 @@ def _answered(request_id: str, department: Department) -> tuple[UsageRecord, Rel
     found = _ANSWER_ID.fullmatch(given[:64])
     record = None
     if found is not None:
-        rows = UsageRecord.objects.filter(request_id=f"req_{found[1]}", department=department.slug)
-        record = rows.first()
+        record = UsageRecord.objects.filter(
+            request_id=f"req_{found[1]}", department=department.slug, outcome="ok"
+        ).first()
     if record is not None and record.release is not None:
         with lifted():
             release = (

@@ -106,7 +106,8 @@ def test_feedback_sent_twice_is_one_and_other_feedback_is_refused(office: Feedba
 def test_a_request_of_another_department_or_of_none_is_not_found(office: FeedbackOffice):
     theirs = office.answered(4, department="legal")
     unanswered = office.answered(5, release=None)
-    for request_id in (theirs, unanswered, "req_" + "0" * 32, "req_1", ""):
+    failed = office.answered(20, outcome="failed")
+    for request_id in (theirs, unanswered, failed, "req_" + "0" * 32, "req_1", ""):
         with pytest.raises(NotFound, match="no such answered request"):
             send(office, request_id)
 
