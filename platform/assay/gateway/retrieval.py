@@ -201,11 +201,22 @@ async def retrieve(
     return passages
 
 
-def still_current(snapshot: Snapshot, name: str, passages: Sequence[Passage]) -> list[Passage]:
-    """Return the passages whose documents are in force under `snapshot`, numbered anew."""
-    base = snapshot.knowledge.get(name)
-    known = {} if base is None else base.documents
-    kept = [each for each in passages if each.version in known]
+def still_allowed(
+    snapshot: Snapshot, asker: Asker, name: str, passages: Sequence[Passage]
+) -> list[Passage]:
+    """Return the passages that `asker` may be given under `snapshot`, numbered anew.
+
+    A search takes seconds, in which a document may be recalled and a right may end.
+
+    Raises:
+        KeyRefused: the key is not valid any more.
+        KnowledgeUnknown, NotPermitted: as `retrieve`.
+    """
+    address = asker.circumstances.client_address
+    key = authenticate(snapshot, asker.token, address, asker.session)
+    base = find_knowledge(snapshot, key, name, address)
+    allowed = search_rights(snapshot, key, base, address).allowed(base)
+    kept = [each for each in passages if each.version in allowed]
     return [replace(each, number=number) for number, each in enumerate(kept, 1)]
 
 
@@ -218,7 +229,7 @@ async def ground(
     awaited between this and its execution.
 
     Raises:
-        DomainError: as `retrieve` and `Application.admit`.
+        DomainError: as `retrieve`, `still_allowed` and `Application.admit`.
     """
     grounding = plan.grounding
     if grounding is None:
@@ -229,7 +240,7 @@ async def ground(
         runtime, call, asker, grounding.knowledge_base, grounding.query, grounding.most
     )
     snapshot = await runtime.refresher.knowing(application.token.public_id)
-    passages = still_current(snapshot, grounding.knowledge_base, found)
+    passages = still_allowed(snapshot, asker, grounding.knowledge_base, found)
     plan = grounding.plan_with(passages)
     named = snapshot.deployments.get(application.model)
     if named is not None:

@@ -17,7 +17,7 @@ from assay.gateway.retrieval import (
     Asker,
     find_knowledge,
     retrieve,
-    still_current,
+    still_allowed,
     visible_knowledge,
 )
 from assay.gateway.snapshot import KeyEntry, Snapshot
@@ -112,8 +112,9 @@ async def _search(
     found = await retrieve(runtime, call, asker, name, query, most)
     options = request.ranking_options
     least = -1.0 if options is None or options.score_threshold is None else options.score_threshold
-    snapshot = await runtime.refresher.current()
-    passages = [each for each in still_current(snapshot, name, found) if each.score >= least]
+    snapshot = await runtime.refresher.knowing(asker.token.public_id)
+    current = still_allowed(snapshot, asker, name, found)
+    passages = [each for each in current if each.score >= least]
     call.sources = tuple(sorted({each.version for each in passages}))
     return {
         "object": "vector_store.search_results.page",

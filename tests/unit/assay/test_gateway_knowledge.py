@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.utils import timezone
-from openai import APIStatusError, NotFoundError, PermissionDeniedError
+from openai import APIStatusError, NotFoundError, OpenAI, PermissionDeniedError
 
+from assay.gateway import index_cache
+from governance.keys.models import ApiKey
 from registry import store
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
 from tests.unit.assay.gateway_support import Reply, Stage, stage
@@ -218,6 +221,73 @@ def test_a_shared_base_answers_without_restricted_documents(
     ours = stage.client(stage.key(scopes=SCOPES))
     found = ours.vector_stores.search("handbook", query="restricted days of leave")
     assert found.data[0].filename == "secret.txt"
+
+
+def search(client: OpenAI) -> object:
+    return client.vector_stores.search("handbook", query="days of leave")
+
+
+def chat(client: OpenAI) -> object:
+    return client.chat.completions.create(
+        model="writer",
+        messages=QUESTION,  # type: ignore[arg-type]
+        extra_body={"knowledge_base": "handbook"},
+    )
+
+
+def unshare(handbook: KnowledgeBase) -> None:
+    handbook.departments.clear()
+    changed(handbook)
+
+
+def revoke(handbook: KnowledgeBase) -> None:
+    ApiKey.objects.update(revoked_at=timezone.now())
+
+
+@pytest.mark.parametrize("asks", [search, chat])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(unshare, (404, "knowledge_base_not_found")), (revoke, (401, "invalid_api_key"))],
+)
+def test_a_right_that_ends_during_the_search_is_not_used(
+    stage: Stage,
+    handbook: KnowledgeBase,
+    monkeypatch: pytest.MonkeyPatch,
+    asks: Callable[[OpenAI], object],
+    change: Callable[[KnowledgeBase], None],
+    expected: tuple[int, str],
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    best_rows = index_cache.best_rows
+
+    def slow_search(*given: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return best_rows(*given)
+
+    monkeypatch.setattr(index_cache, "best_rows", slow_search)
+    handbook.departments.add(stage.department("finance"))
+    changed(handbook)
+    stage.deployment("theirs", task="embeddings", departments=("finance",), behaviour=embed)
+    stage.deployment(departments=("finance",), behaviour=cites)
+    client = stage.client(stage.key("finance", scopes=SCOPES), strict=False)
+    refused: list[APIStatusError] = []
+
+    def ask() -> None:
+        with pytest.raises(APIStatusError) as found:
+            asks(client)
+        refused.append(found.value)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert begun.wait(20)
+    change(handbook)
+    stage.notify()
+    go_on.set()
+    thread.join(20)
+    (error,) = refused
+    assert (error.status_code, error.code) == expected
+    assert stage.responders[-1].requests == []
 
 
 def test_a_key_without_the_scope_is_told_so(stage: Stage, handbook: KnowledgeBase) -> None:
