@@ -9,8 +9,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from assay.models import IdempotencyRecord
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
+from governance.people.models import Person
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from registry.feedback.models import Feedback
@@ -129,6 +131,20 @@ def test_the_api_reviews_feedback_and_makes_data_of_it(office: FeedbackOffice) -
     assert (made.status_code, made.body["number"], made.body["rows"]) == (201, 2, 20)
     assert (made.body["base"], made.body["feedback"]) == (office.train.pk, 1)
     assert (erased.body["state"], erased.body["input"]) == ("erased", None)
+
+
+def test_no_content_of_feedback_outlives_its_erasure_as_a_kept_answer(
+    office: FeedbackOffice,
+) -> None:
+    given = office.feedback(4)
+    said: tuple[tuple[Person, str, dict[str, Any]], ...] = (
+        (office.trainer, "review", {"accept": True}),
+        (office.lead, "erase", {"reason": "Requested."}),
+    )
+    for who, verb, body in said:
+        answer = Api(who).post(f"feedback/{given.pk}/{verb}", body, idempotency_key=verb)
+        assert answer.status_code == 200
+    assert not IdempotencyRecord.objects.exists()
 
 
 def test_another_departments_feedback_does_not_exist(office: FeedbackOffice) -> None:

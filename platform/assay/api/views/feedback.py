@@ -67,7 +67,10 @@ class FeedbackReviewBody(StrictSerializer):
 
 
 class FeedbackReviewView(Endpoint):
-    """The decision on one piece of feedback."""
+    """The decision on one piece of feedback.
+
+    Takes no `Idempotency-Key`: a kept answer would hold content that an erasure has to remove.
+    """
 
     @operation(
         "Feedback",
@@ -75,7 +78,6 @@ class FeedbackReviewView(Endpoint):
         body=FeedbackReviewBody,
         answer=FeedbackAnswer,
     )
-    @idempotent
     def post(self, request: Request, feedback_id: int) -> Response:
         given = self.body(FeedbackReviewBody)
         feedback_review(actor=self.actor, feedback_ids=[feedback_id], **given)
@@ -89,7 +91,7 @@ class FeedbackEraseBody(StrictSerializer):
 
 
 class FeedbackEraseView(Endpoint):
-    """The content of one piece of feedback."""
+    """The content of one piece of feedback. Takes no `Idempotency-Key`, as the review."""
 
     @operation(
         "Feedback",
@@ -97,7 +99,6 @@ class FeedbackEraseView(Endpoint):
         body=FeedbackEraseBody,
         answer=FeedbackAnswer,
     )
-    @idempotent
     def post(self, request: Request, feedback_id: int) -> Response:
         given = self.body(FeedbackEraseBody)
         feedback_erase(actor=self.actor, feedback_id=feedback_id, **given)
