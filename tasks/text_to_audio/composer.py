@@ -41,7 +41,8 @@ class Composer:
                 f"places; music has {VOCABULARY} tokens and needs {MIN_POSITIONS} places."
             )
         self._model = model
-        self.steps = (config.max_position_embeddings - HEADER) // VOICES
+        # Even: a full window goes on from its second half, and must then be exactly full again.
+        self.steps = (config.max_position_embeddings - HEADER) // VOICES // 2 * 2
 
     @classmethod
     def load(cls, folder: Path, architectures: Sequence[str], **settings: Any) -> Composer:

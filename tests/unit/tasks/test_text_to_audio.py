@@ -268,6 +268,29 @@ def test_a_cadence_is_learned_measured_against_n_grams_and_played(tmp_path: Path
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("places", [64, 68])
+def test_a_composition_may_be_longer_than_the_window_of_a_model(
+    places: int, tmp_path: Path
+) -> None:
+    import torch
+
+    from tasks.text_to_audio.composer import Composer
+
+    # A model with learned positions fails at the first one that it does not have.
+    base = save_base(tmp_path, rotary=False, max_position_embeddings=places)
+    composer = Composer.load(base, TASK.architectures)
+    made = composer.compose(
+        Key(0, False),
+        [],
+        3 * composer.steps,
+        temperature=0.9,
+        top_p=0.95,
+        generator=torch.Generator().manual_seed(1),
+    )
+    assert len(made) == 3 * composer.steps > places // VOICES
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("rotary", [True, False])
 def test_likelihood_of_a_long_piece_counts_each_step_once(rotary: bool, tmp_path: Path) -> None:
     from tasks.text_to_audio.composer import Composer
