@@ -274,7 +274,7 @@ def _first_rows(version: DatasetVersion) -> list[Mapping[str, Any]]:
                 rows.append(json.loads(line))
     except FileNotFoundError as error:
         raise Unavailable(
-            f"The rows of {version} are not in the artefact store.",
+            f"The rows of {version} are not in the artifact store.",
             hint="Restore ASSAY_DATA_DIR/artifacts/datasets, then try again.",
         ) from error
     return rows

@@ -115,7 +115,7 @@ def intake_checked(
         set_state(intake, IntakeState.AWAITING_SIGN_OFF)
         if not store.version_folder(manifest.digest).is_dir():
             raise WrongState(
-                f"The artefact store does not hold the converted files of intake {intake_id}."
+                f"The artifact store does not hold the converted files of intake {intake_id}."
             )
         intake.manifest = manifest.to_json()
         intake.digest = manifest.digest

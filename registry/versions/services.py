@@ -123,7 +123,7 @@ def version_register(
     _check_not_recalled(model, digest, base)
     if not store.version_folder(digest).is_dir():
         raise WrongState(
-            f"The artefact store holds no files for digest {digest[:12]}; "
+            f"The artifact store holds no files for digest {digest[:12]}; "
             f"a version of {model.name} was not registered.",
             hint="Adopt the folder into the store first.",
         )

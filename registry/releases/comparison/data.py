@@ -82,7 +82,7 @@ def data_change(
         why_not = (
             "There are too many rows to compare them here."
             if is_too_large(new, old)
-            else "The artefact store does not hold the rows of one of them."
+            else "The artifact store does not hold the rows of one of them."
         )
     columns_after = set(after.columns) if after else set()
     columns_before = set(before.columns) if before else set()

@@ -66,7 +66,7 @@ def test_the_first_rows_of_the_newest_version_show_and_markup_stays_text(company
 
 def test_a_version_whose_rows_are_gone_says_so(company: Company) -> None:
     page = main(signed_in(company.vera), "/datasets/docstrings-train")
-    assert "are not in the artefact store" in page
+    assert "are not in the artifact store" in page
 
 
 def test_masked_text_is_shown_to_a_lead_who_asks_and_the_log_knows(company: Company) -> None:

@@ -141,7 +141,7 @@ def test_nobody_else_reads_it(
 def test_rows_that_the_store_lost_are_told(dev: Person) -> None:
     version = added(dev, [{"text": "a", "label": "b"}])
     store.dataset_file(version.digest).unlink()
-    with pytest.raises(Unavailable, match="not in the artefact store"):
+    with pytest.raises(Unavailable, match="not in the artifact store"):
         rows_preview(version)
 
 
