@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Where they run as scripts, the packages of the repository are not on the path.
+# A script does not have the packages of the repository on its path.
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "platform")]
 TOOLS = ("endpoints", "settings", "commands")
 

@@ -31,7 +31,7 @@ MARGIN = 6
 NOTES = HIGHEST - LOWEST + 1 + 2 * MARGIN
 BLOCK = 2 + NOTES
 VOCABULARY = FIRST + VOICES * BLOCK
-# What stands before the first step: as many tokens as a step has.
+# Tokens before the first step: as many as a step has.
 HEADER = VOICES
 
 

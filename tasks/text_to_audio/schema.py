@@ -40,7 +40,7 @@ class NamedPiece(BaseModel):
 
 
 class MusicInputs(Inputs):
-    """What to compose: a key, beats a minute, and the soprano's first notes, one a beat.
+    """A key, beats a minute, and the soprano's first notes, one a beat.
 
     With `music`, nothing is composed: the result is how likely the model finds that piece.
     """

@@ -50,7 +50,8 @@ def digests() -> dict[str, str]:
 
     PostgreSQL counts what a transaction writes to each table, so only tables that were written
     since are read again. The counts grow when a savepoint is rolled back, too; what was seen inside
-    of one that is over is forgotten.
+    of one that is over is forgotten. TRUNCATE resets the counts and is not seen; the product never
+    runs it.
     """
     identity, written = _written()
     now = tuple(connection.savepoint_ids)

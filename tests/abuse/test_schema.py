@@ -45,8 +45,8 @@ CHECKS = [
 REQUEST_MEMBERS = ("method", "url", "headers", "params", "data", "json", "files", "cookies")
 # Those who ask about invented things, and send what is malformed; everybody asks about real ones.
 FEW = ("an admin", "a developer of finance", "a stranger")
-# Who send the first malformed request about real things, too: parsing comes before most of what
-# depends on the caller, and other walks send malformed bodies as everybody.
+# Callers that send the first malformed request about real things, too: parsing comes before most of
+# what depends on the caller, and other walks send malformed bodies as everybody.
 MORE = ("a lead of engineering", "a key of engineering with every scope")
 # Of each operation, in each mode. All send the first one; the few send every one.
 EXAMPLES = 2
