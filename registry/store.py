@@ -1,7 +1,7 @@
-"""The artefact store: folders and files under their own digest, written once.
+"""The artifact store: folders and files under their own digest, written once.
 
-MLflow serves the same root as its artefact destination. It registers only sources inside a run's
-own artefact folder, so `expose` puts a link to the version's folder there: no byte is stored twice.
+MLflow serves the same root as its artifact destination. It registers only sources inside a run's
+own artifact folder, so `expose` puts a link to the version's folder there: no byte is stored twice.
 """
 
 from __future__ import annotations
@@ -74,20 +74,20 @@ def quarantine_folder(intake_id: int) -> Path:
 
 
 def expose(digest: str, artifact_uri: str) -> str:
-    """Link a version's folder into a run's artefacts; returns the source that MLflow accepts.
+    """Link a version's folder into a run's artifacts; returns the source that MLflow accepts.
 
     Args:
         digest: Of a version in the store.
         artifact_uri: The run's, `mlflow-artifacts:/<experiment>/<run>/artifacts`.
 
     Raises:
-        InvalidInput: MLflow keeps the run's artefacts anywhere else.
+        InvalidInput: MLflow keeps the run's artifacts anywhere else.
     """
     scheme, _, path = artifact_uri.partition(":/")
     parts = PurePosixPath(path.lstrip("/")).parts
     if scheme != "mlflow-artifacts" or not parts or ".." in parts:
         raise InvalidInput(
-            f"MLflow keeps the run's artefacts at {artifact_uri[:200]!r}, not in Assay's store.",
+            f"MLflow keeps the run's artifacts at {artifact_uri[:200]!r}, not in Assay's store.",
             hint="Start MLflow with --artifacts-destination naming ASSAY_DATA_DIR/artifacts.",
         )
     link = root().joinpath(*parts) / "model"

@@ -48,7 +48,7 @@ AVOIDED = (
     Avoided(r"\blets? (?:in|out)\b", "admit, release", 6),
     Avoided(r"\bas it is\b", "unchanged", 55),
     Avoided(r"\bthere is no\b[^.\n]* that\b", "no … does", 40),
-    Avoided(r"\bartefacts?\b", "artifact (US spelling)", 10),
+    Avoided(r"\bartefacts?\b", "artifact (US spelling)", 4),
     Avoided(r"\blicences?\b", "license (US spelling)", 140),
     Avoided(r"\brecogni[s]e", "recognize (US spelling)", 4),
 )
