@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from governance.errors import InvalidInput
+from governance.yaml_text import hides
 from registry.canonical import canonical_json
 from registry.catalog.declaration import Modality, Task
 from registry.catalog.generation import (
@@ -46,15 +47,24 @@ MAX_VALUE = 20_000
 # Everything that a request may come to after it was filled in.
 MAX_FILLED = 1_000_000
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,39})\s*\}\}")
-# Control characters, and characters that a reviewer cannot see or that change the reading order.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060\u2066-\u2069\ufeff"
-    "\U000e0000-\U000e007f\ud800-\udfff]"
+# Line ends and tabs, which are seen.
+_LAYOUT = dict.fromkeys(map(ord, "\t\n\r"))
+# Letters, marks and blanks without a shape, which belong to no category of their own.
+_SHAPELESS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0000-\U000e0fff]"
+)
+# Emoji and several scripts need joiners, and emoji the selector of their color: after a character
+# outside ASCII, joiners also before one. A keycap is a digit, the selector and U+20E3.
+_JOINED = re.compile(
+    "(?<=[^\x00-\x7f\u200c\u200d\ufe0f])"
+    "\ufe0f?(?:[\u200c\u200d](?=[^\x00-\x7f\u200c\u200d\ufe0f]))?|\ufe0f(?=\u20e3)"
 )
 
 
 def _seen(value: str) -> str:
-    if _UNSEEN.search(value):
+    rest = _JOINED.sub("", value.translate(_LAYOUT))
+    if hides(rest) or _SHAPELESS.search(rest):
         raise ValueError("The text holds a control character or one that cannot be seen")
     return value.replace("\r\n", "\n").replace("\r", "\n")
 

@@ -111,8 +111,7 @@ def test_the_gateways_estimate_covers_what_filling_in_adds() -> None:
         ({"system": "", "template": "{{input}} {{language}}"}, "team is declared but not used"),
         ({"template": "{{language}}"}, "{{input}} must stand in the template once"),
         ({"system": "{{input}} {{team}}"}, "{{input}} must stand in the template once"),
-        ({"system": "{{team}}\u202e"}, "cannot be seen"),
-        ({"system": "{{team}}\u200b"}, "cannot be seen"),
+        ({"template": "{{input}} {{language}}\u202e"}, "cannot be seen"),
         ({"decoding": {"fixed": ["top_p"]}}, "top_p has no value to fix"),
         ({"variables": [{"name": "input"}]}, "choose another name"),
         ({"variables": [{"name": "team"}, {"name": "team"}]}, "declared twice"),
@@ -127,6 +126,31 @@ def test_a_document_that_makes_no_sense_is_refused_with_its_place(
         PromptDocument.read({**DOCUMENT, **changes})
     assert words in str(refused.value.message)
     assert refused.value.fields
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"a{sign}b" for sign in "\u200b\u200c\u200d\u200e\u00ad\u061c\u2028\u2029\x07\x9f\ufff9"),
+        *(f"a{sign}b" for sign in "\ufe0f\U000e0100\U000e01ef\U000e0041\u115f\u1160\u3164\u2800"),
+        "☀\ufe0f\ufe0f",
+        "می\u200c\u200d\u200cخوام",
+        "\u200dمی",
+    ],
+)
+def test_text_that_a_reviewer_cannot_see_is_refused(text: str) -> None:
+    for changes in ({"system": text}, {"examples": [{"user": "x", "assistant": text}]}):
+        with pytest.raises(InvalidInput, match="cannot be seen"):
+            PromptDocument.read(changes)
+
+
+@pytest.mark.parametrize(
+    "text", ["می\u200cخوام", "क्\u200dष", "☀\ufe0f", "1\ufe0f\u20e3", "a\tb\r\nc"]
+)
+def test_joiners_and_selectors_stay_where_scripts_and_emoji_need_them(text: str) -> None:
+    assert PromptDocument.read({"system": text}).system == text.replace("\r\n", "\n")
+    family = "👩🏽\u200d🚒 ❤\ufe0f\u200d🔥"
+    assert PromptDocument.read({"system": family}).system == family
 
 
 def test_equal_documents_have_equal_bytes() -> None:
