@@ -113,7 +113,9 @@ class GenerationInputs(Inputs):
     `images` are those of all messages, in the order of their places. With `suffix`, the text
     between prompt and suffix is generated. `prompts` are several prompts, as text or as tokens;
     each has choices of its own. `tools` are shown to the model by its chat template. `variables`
-    are for a prompt version (`registry.catalog.prompt`).
+    are for a prompt version (`registry.catalog.prompt`), which takes them away and sets
+    `own_texts`: its texts, as often as they stand in the messages. Then nothing else in the
+    messages may hold a control token of the model.
     """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)] | None = None
@@ -128,6 +130,7 @@ class GenerationInputs(Inputs):
     images: list[ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
     suffix: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = None
     variables: Variables | None = None
+    own_texts: list[str] | None = None
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:

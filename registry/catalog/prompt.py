@@ -209,8 +209,8 @@ class PromptDocument(_Strict):
         """
         return self.filled(inputs), self._decoded(options)
 
-    def filled(self, inputs: GenerationInputs) -> GenerationInputs:
-        """Return the inputs with system message, examples and template. Raises RequestInvalid."""
+    def check(self, inputs: GenerationInputs) -> dict[str, str]:
+        """Return the values of all variables for a request. Raises RequestInvalid."""
         if inputs.messages is None:
             raise RequestInvalid(
                 "This model has a prompt of its own; send messages in place of a prompt.",
@@ -220,13 +220,26 @@ class PromptDocument(_Strict):
             raise RequestInvalid(
                 "This model has a system message of its own; leave yours out.", param="messages"
             )
+        if self.system and inputs.tools:
+            # Chat templates write tools into the system message.
+            raise RequestInvalid(
+                "This model has a system message of its own; leave tools out.", param="tools"
+            )
+        if all(message.role == "system" for message in inputs.messages):
+            raise RequestInvalid("Send at least one message of the user.", param="messages")
         values = self._values(inputs.variables or {})
         said_length = sum(len(message.text) for message in inputs.messages)
-        # Before anything is filled in: a value may stand in many places.
         if said_length + self._added_bytes(inputs.messages, values) > MAX_FILLED:
             raise RequestInvalid(f"The filled prompt has more than {MAX_FILLED:,} bytes.")
+        return values
+
+    def filled(self, inputs: GenerationInputs) -> GenerationInputs:
+        """Return the inputs with system message, examples and template. Raises RequestInvalid."""
+        # Sizes are checked before anything is filled in: a value may stand in many places.
+        values = self.check(inputs)
         before, after = (_replaced(half, values) for half in self._halves)
         system = _replaced(self.system, values)
+        messages = inputs.messages or []
 
         def turn(message: ChatMessage) -> ChatMessage:
             if message.role != "user":
@@ -234,16 +247,28 @@ class PromptDocument(_Strict):
             return ChatMessage(role="user", content=f"{before}{message.text}{after}")
 
         own_turns = [ChatMessage(role="system", content=system)] if system else []
-        leading = [message for message in inputs.messages if message.role == "system"]
+        leading = [message for message in messages if message.role == "system"]
         for example in self.examples:
             own_turns.append(turn(ChatMessage(role="user", content=example.user)))
             own_turns.append(ChatMessage(role="assistant", content=example.assistant))
-        said = [turn(message) for message in inputs.messages if message.role != "system"]
-        if not said:
-            raise RequestInvalid("Send at least one message of the user.", param="messages")
+        said = [turn(message) for message in messages if message.role != "system"]
         return inputs.model_copy(
-            update={"messages": [*leading, *own_turns, *said], "variables": None}
+            update={
+                "messages": [*leading, *own_turns, *said],
+                "variables": None,
+                "own_texts": self._own_texts(inputs, values),
+            }
         )
+
+    def _own_texts(self, inputs: GenerationInputs, values: Mapping[str, str]) -> list[str]:
+        """Return the document's texts, with defaults, as often as they stand in the messages."""
+        given = inputs.variables or {}
+        defaults = {name: value for name, value in values.items() if name not in given}
+        wrapped = sum(message.role == "user" for message in inputs.messages or ())
+        texts = [_replaced(self.system, defaults)]
+        texts += [_replaced(self.template, defaults)] * (wrapped + len(self.examples))
+        texts += [text for each in self.examples for text in (each.user, each.assistant)]
+        return [text for text in texts if text]
 
     def added_tokens(self, inputs: GenerationInputs) -> int:
         """Return an upper estimate of the tokens that filling in adds to a request."""

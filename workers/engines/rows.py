@@ -10,6 +10,7 @@ from torch import Tensor
 from registry.catalog.generation import MAX_CHOICES, GenerationInputs, SamplingOptions
 from workers.engines.batch import Row
 from workers.engines.choices import Choices
+from workers.engines.control_tokens import ControlTokenCheck
 from workers.engines.grammars import (
     Constraint,
     Vocabulary,
@@ -49,6 +50,7 @@ class RowMaker:
     ) -> None:
         self._tokenizer = tokenizer
         self._prompts = prompts
+        self._control = ControlTokenCheck(tokenizer, prompts)
         self._vocabulary = vocabulary
         self._images = images
         self._max_context = max_context
@@ -60,6 +62,7 @@ class RowMaker:
         if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
             raise RequestRefused("This model generates text from messages or a prompt.")
         sampling = Sampling.of(options)
+        self._control.check(request.request_id, inputs)
         images = self._pixels(inputs)
         prompts = self._encoded(request.request_id, inputs)
         if self._images is not None:

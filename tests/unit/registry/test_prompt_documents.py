@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput
-from registry.catalog.generation import GenerationInputs, SamplingOptions
+from registry.catalog.generation import GenerationInputs, SamplingOptions, Tool
 from registry.catalog.prompt import MAX_BYTES, PromptDocument
 from registry.catalog.requests import RequestInvalid
 
@@ -63,6 +63,11 @@ def test_values_and_messages_are_never_read_as_templates() -> None:
             ),
             "invalid_value",
             "system message of its own",
+        ),
+        (
+            asked(team="x").model_copy(update={"tools": [Tool(name="find")]}),
+            "invalid_value",
+            "leave tools out",
         ),
     ],
 )
