@@ -59,11 +59,12 @@ class Passage:
 class Grounding:
     """The passages that a request asks to be answered from.
 
-    `plan_with` returns the plan of the request with the passages in its prompt; the gateway finds
-    them under the rights of whoever asks.
+    `plan_with` returns the plan of the request with the passages in its prompt, without a system
+    message if its second argument is true; the gateway finds the passages under the rights of
+    whoever asks.
     """
 
     knowledge_base: str
     query: str
     most: int
-    plan_with: Callable[[Sequence[Passage]], Plan]
+    plan_with: Callable[[Sequence[Passage], bool], Plan]

@@ -327,11 +327,12 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
             param="messages",
         )
 
-    def plan_with(passages: Sequence[Passage]) -> Plan:
+    def plan_with(passages: Sequence[Passage], own_system: bool) -> Plan:
         # Imported late: it builds on this module.
         from tasks.text_generation.grounded import GroundedRenderer, grounded_messages
 
-        plan = _chat_plan(request, request_id, grounded_messages(messages, passages))
+        found = grounded_messages(messages, passages, own_system=own_system)
+        plan = _chat_plan(request, request_id, found)
         renderer = GroundedRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,

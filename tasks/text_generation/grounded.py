@@ -29,9 +29,12 @@ _BEGUN = re.compile(r"\[[\d,\s]{0,30}")
 
 
 def grounded_messages(
-    messages: Sequence[ChatMessage], passages: Sequence[Passage]
+    messages: Sequence[ChatMessage], passages: Sequence[Passage], *, own_system: bool = False
 ) -> list[ChatMessage]:
-    """Return the conversation with the passages before its last question."""
+    """Return the conversation with the passages before its last question.
+
+    With `own_system` the deployment has a system message, so the instruction joins the question.
+    """
     shown = "\n\n".join(
         f'<passage number="{each.number}">\n{_TAG.sub("&lt;", each.text)}\n</passage>'
         for each in passages
@@ -39,7 +42,11 @@ def grounded_messages(
     found = list(messages)
     last = max(index for index, each in enumerate(found) if each.role == "user")
     question = f"{shown or _NOTHING}\n\nQuestion: {found[last].text}"
+    if own_system:
+        question = f"{INSTRUCTION}\n\n{question}"
     found[last] = ChatMessage(role="user", content=question)
+    if own_system:
+        return found
     if found[0].role == "system":
         found[0] = ChatMessage(role="system", content=f"{INSTRUCTION}\n\n{found[0].text}")
     else:

@@ -54,7 +54,7 @@ from assay.gateway.http import (
 )
 from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
-from assay.gateway.prompts import with_prompt
+from assay.gateway.prompts import check_prompt, with_prompt
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.retrieval import Asker, ground
 from assay.gateway.runtime import Runtime
@@ -262,6 +262,7 @@ async def _run(
             param="model",
             code="wrong_endpoint",
         )
+    check_prompt(plan, call.deployment.own_prompt)
     require_ready(call.deployment)
     if plan.grounding is not None:
         plan, application, admitted = await ground(runtime, call, plan, application)

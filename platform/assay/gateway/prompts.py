@@ -20,6 +20,10 @@ class OwnPrompt:
     document: PromptDocument | None = None
     virtual_tokens: int = 0
 
+    @property
+    def has_system(self) -> bool:
+        return self.document is not None and bool(self.document.system)
+
 
 NO_PROMPT = OwnPrompt()
 
@@ -34,12 +38,22 @@ def own_prompt(version: ModelVersion) -> OwnPrompt:
     return OwnPrompt(document, sum(count for count in soft if type(count) is int))
 
 
+def check_prompt(plan: Plan, own: OwnPrompt) -> None:
+    """Raise RequestInvalid when the worker would refuse to fill in the prompt.
+
+    Only callers who may use the deployment learn what its prompt takes, so admit them first.
+    """
+    if own.document is not None and isinstance(plan.inputs, GenerationInputs):
+        own.document.check(plan.inputs)
+
+
 def with_prompt(plan: Plan, own: OwnPrompt) -> Plan:
     """Return the plan of a request with the tokens of the deployment's prompt counted in."""
     inputs, options = plan.inputs, plan.options
     if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
         return plan
-    added, longer = own.virtual_tokens, 0
+    # A soft prompt stands before each prompt.
+    added, longer = own.virtual_tokens * len(inputs.prompts or (None,)), 0
     if own.document is not None:
         added += own.document.added_tokens(inputs)
         limit = own.document.decoding.max_tokens

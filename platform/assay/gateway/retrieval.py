@@ -20,7 +20,7 @@ from assay.gateway.authentication import authenticate
 from assay.gateway.call import Call
 from assay.gateway.execution import Execution
 from assay.gateway.knowledge_entries import KnowledgeEntry
-from assay.gateway.prompts import with_prompt
+from assay.gateway.prompts import NO_PROMPT, with_prompt
 from assay.gateway.snapshot import KeyEntry, Snapshot
 from governance.errors import DomainError, NotFound, NotPermitted, Unavailable, WrongState
 from governance.keys.tokens import ParsedToken
@@ -241,10 +241,9 @@ async def ground(
     )
     snapshot = await runtime.refresher.knowing(application.token.public_id)
     passages = still_allowed(snapshot, asker, grounding.knowledge_base, found)
-    plan = grounding.plan_with(passages)
     named = snapshot.deployments.get(application.model)
-    if named is not None:
-        plan = with_prompt(plan, named.own_prompt)
+    own = NO_PROMPT if named is None else named.own_prompt
+    plan = with_prompt(grounding.plan_with(passages, own.has_system), own)
     declared = [circumstances.classification, *(each.classification for each in passages)]
     sources = frozenset(each.version for each in passages)
     application = replace(

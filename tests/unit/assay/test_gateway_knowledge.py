@@ -14,6 +14,7 @@ from assay.gateway import index_cache
 from governance.keys.models import ApiKey
 from registry import store
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
+from tasks.text_generation.grounded import INSTRUCTION
 from tests.unit.assay.gateway_support import Reply, Stage, stage
 from tests.unit.assay.knowledge_stage import (
     LEAVE,
@@ -26,6 +27,7 @@ from tests.unit.assay.knowledge_stage import (
     index,
     knowledge_base,
 )
+from tests.unit.assay.test_gateway_prompts import prompt_behind
 from workers.wire import Delta, Done, InferenceRequest
 
 __all__ = ["stage"]
@@ -131,6 +133,23 @@ def test_a_stream_sends_citations_in_its_last_chunk_and_no_mark_of_nothing(
     assert last is not None
     assert [each["document"] for each in last["citations"]] == ["leave"]
     assert last["knowledge"]["knowledge_base"] == "handbook"
+
+
+def test_a_prompt_with_a_system_message_is_grounded_in_the_question_and_refused_for_free(
+    stage: Stage, handbook: KnowledgeBase
+) -> None:
+    prompt_behind(stage.deployment(behaviour=cites))
+    stage.notify()
+    key = stage.key(scopes=SCOPES)
+    body = {"model": "writer", "messages": QUESTION, "knowledge_base": "handbook"}
+    refused = stage.post("/v1/chat/completions", key, json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "missing_variable")
+    assert stage.responders[0].requests == []
+    body["prompt_variables"] = {"team": "Care"}
+    assert stage.post("/v1/chat/completions", key, json=body).status_code == 200
+    (asked,) = stage.responders[1].requests[0].inputs["messages"]
+    assert asked["role"] == "user"
+    assert asked["content"].startswith(f"{INSTRUCTION}\n\n<passage")
 
 
 def test_a_passage_cannot_close_its_delimiter(stage: Stage, handbook: KnowledgeBase) -> None:

@@ -12,7 +12,7 @@ from assay.gateway.snapshot import read_snapshot
 from registry.catalog.prompt import PromptDocument
 from registry.catalog.requests import Body, RequestInvalid
 from registry.versions.models import ModelVersion
-from tasks.text_generation.endpoints import read_chat
+from tasks.text_generation.endpoints import read_chat, read_completion
 from tasks.text_generation.responses import read_responses
 from tests.unit.assay.gateway_support import Stage, stage
 from workers.deployments.models import Deployment
@@ -96,6 +96,13 @@ def test_a_plan_counts_the_prompt_and_its_longer_answer() -> None:
     limited = with_prompt(plan_of(max_completion_tokens=5), own)
     assert limited.tokens - limited.prompt_tokens == 5
     assert with_prompt(plain, OwnPrompt()) is plain
+
+
+def test_virtual_tokens_are_reserved_for_each_prompt_of_a_completion() -> None:
+    body = json.dumps({"model": "writer", "prompt": ["a", "b", "c"], "max_tokens": 1}).encode()
+    plain = read_completion(Body("application/json", body), "req_1", "")
+    plan = with_prompt(plain, OwnPrompt(virtual_tokens=20))
+    assert plan.prompt_tokens - plain.prompt_tokens == plan.tokens - plain.tokens == 60
 
 
 def test_a_prompt_that_cannot_be_read_does_not_serve(stage: Stage) -> None:
