@@ -137,8 +137,9 @@ class DocumentVersion(models.Model):
 class KnowledgeIndex(models.Model):
     """One artifact of vectors and passages, in the store under `digest`, and what made it.
 
-    `versions` are the ids of the document versions in it. `reused` counts the chunks whose vectors
-    were taken over from the index before it.
+    `versions` are the ids of the document versions in it. `revision` is the base's before they were
+    read; of two indexes, the one with the higher revision is newer. `reused` counts the chunks
+    whose vectors were taken over from the index before it.
     """
 
     base = models.ForeignKey(KnowledgeBase, on_delete=models.PROTECT, related_name="indexes")
@@ -153,6 +154,7 @@ class KnowledgeIndex(models.Model):
     reused = models.PositiveIntegerField(default=0)
     size_bytes = models.BigIntegerField()
     versions = models.JSONField(default=list)
+    revision = models.PositiveIntegerField(default=0)
     job_id = models.UUIDField(unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

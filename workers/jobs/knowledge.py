@@ -38,7 +38,8 @@ def document_publish_request(*, actor: Principal, version_id: int) -> DocumentVe
 
 @transaction.atomic
 def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
-    """Queue the building of an index; a job that has not begun yet serves several requests.
+    """Queue the building of an index; a job that has not begun yet serves several requests. No
+    worker takes that job before the caller's transaction ends, so that it reads what was changed.
 
     Raises:
         NotFound, NotPermitted: the policy refuses, or the actor is no person.
@@ -55,7 +56,8 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
             f"{base.embedding_name}, which embeds {base.name}, is {state}.",
             hint="Create a knowledge base with another embedding version.",
         )
-    waiting = index_jobs(base.pk).filter(state=JobState.QUEUED).first()
+    queued = index_jobs(base.pk).filter(state=JobState.QUEUED)
+    waiting = queued.select_for_update(of=("self",)).first()
     if waiting is not None:
         return waiting
     return job_add(
@@ -80,17 +82,21 @@ def index_jobs(base_id: int) -> QuerySet[Job]:
 
 
 def index_register(job: Job) -> str:
-    """Adopt what a worker built, and make it the base's index. For `job_finish`; returns why not,
-    or nothing."""
+    """Adopt what a worker built, and make it the base's index, unless a newer one is in use. For
+    `job_finish`; returns why not, or nothing."""
     result = job.result or {}
     manifest = Manifest.from_json(result["manifest"])
     base = (
         KnowledgeBase.objects.select_for_update(of=("self",))
-        .select_related("department", "embedding_version")
+        .select_related("department", "embedding_version", "index")
         .get(pk=job.spec["base"])
     )
+    # Of a job that ran before revisions were recorded.
+    revision = int(result.get("revision", 0))
     if base.embedding_version.state != VersionState.TRUSTED:
         return f"{base.embedding_name} was recalled meanwhile; the index is not used."
+    if base.index is not None and revision < base.index.revision:
+        return f"{base.name} has a newer index in use; this one is not used."
     adopt(workspace.output_folder(job.pk, int(result["fence"])), manifest)
     index = KnowledgeIndex.objects.create(
         base=base,
@@ -103,6 +109,7 @@ def index_register(job: Job) -> str:
         reused=result["reused"],
         size_bytes=manifest.size_bytes,
         versions=result["versions"],
+        revision=revision,
         job_id=job.pk,
     )
     KnowledgeBase.objects.filter(pk=base.pk).update(index=index, revision=F("revision") + 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from governance.errors import Unavailable
 from registry import store
 from registry.catalog import get_task
 from registry.knowledge.chunks import MAX_CHUNKS, chunk_spans
@@ -41,6 +42,8 @@ def build_index(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     base = KnowledgeBase.objects.select_related("index", "embedding_version__model").get(
         pk=claim.spec["base"]
     )
+    # Read with the base, before its documents: those are at least as new.
+    revision = base.revision
     progress.enter("reading")
     documents, texts = _cut(base)
     known = _known_vectors(base, progress)
@@ -69,6 +72,7 @@ def build_index(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         "chunks": len(texts),
         "reused": reused,
         "versions": [each.version for each in documents],
+        "revision": revision,
     }
 
 
@@ -101,10 +105,16 @@ def _known_vectors(base: KnowledgeBase, progress: LeasedProgress) -> dict[bytes,
     found: dict[bytes, Vectors] = {}
     row = 0
     for document in loaded.documents:
-        text = stored_text(document.text_sha256)
-        for start, end in document.spans:
-            found[hashlib.sha256(text[start:end].encode()).digest()] = loaded.vectors[row]
-            row += 1
+        rows = loaded.vectors[row : row + len(document.spans)]
+        row += len(document.spans)
+        try:
+            text = stored_text(document.text_sha256)
+        except Unavailable:
+            # The version may not be in force any more; if it is, `_cut` has raised.
+            progress.warn(f"A text of document version {document.version} is not in the store.")
+            continue
+        for (start, end), vector in zip(document.spans, rows, strict=True):
+            found[hashlib.sha256(text[start:end].encode()).digest()] = vector
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from django.db import connection, transaction
 
 from governance.errors import WrongState
 from registry import store
@@ -106,6 +108,62 @@ def test_publications_in_a_row_share_one_job_and_a_recalled_version_leaves_with_
     index_request(actor=lead, base=handbook)
     built(handbook)
     assert handbook.index.versions == [travel.pk]
+
+
+def test_a_rebuild_does_not_need_the_texts_of_the_index_before_it(handbook: KnowledgeBase) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    first = document(lead, handbook, publish=False)
+    document_publish_request(actor=lead, version_id=first.pk)
+    built(handbook)
+    second = document(lead, handbook, TRAVEL, document=first.document, publish=False)
+    document_publish_request(actor=lead, version_id=second.pk)
+    store.document_file(first.text_sha256).unlink()
+    job = built(handbook)
+    assert handbook.index is not None
+    assert handbook.index.versions == [second.pk]
+    assert job.events.filter(message__contains="is not in the store").exists()
+
+
+def test_an_older_index_that_is_registered_late_replaces_no_newer_one(
+    handbook: KnowledgeBase,
+) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    jobs = []
+    for content, name in ((LEAVE, "leave.txt"), (TRAVEL, "travel.txt")):
+        draft = document(lead, handbook, content, name, publish=False)
+        document_publish_request(actor=lead, version_id=draft.pk)
+        jobs.append(Job.objects.get(kind="index", state="queued"))
+        run(str(jobs[-1].pk))
+    older, newer = jobs
+    assert job_finish(newer.pk) == JobState.SUCCEEDED
+    assert job_finish(older.pk) == JobState.FAILED
+    older.refresh_from_db()
+    assert older.error == "handbook has a newer index in use; this one is not used."
+    handbook.refresh_from_db()
+    assert handbook.index is not None
+    assert handbook.index.job_id == newer.pk
+    assert not index_is_stale(handbook)
+
+
+def test_no_worker_takes_a_waiting_job_before_the_publication_is_committed(
+    handbook: KnowledgeBase,
+) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    job = index_request(actor=lead, base=handbook)
+    draft = document(lead, handbook, publish=False)
+    with transaction.atomic(), ThreadPoolExecutor(1) as another:
+        document_publish_request(actor=lead, version_id=draft.pk)
+        assert Job.objects.get() == job
+        assert not another.submit(may_be_taken, job).result(20)
+
+
+def may_be_taken(job: Job) -> bool:
+    """Return whether no other transaction holds the job's row."""
+    try:
+        with transaction.atomic():
+            return Job.objects.select_for_update(skip_locked=True).filter(pk=job.pk).exists()
+    finally:
+        connection.close()
 
 
 def test_an_index_with_other_bytes_is_refused_and_built_anew(handbook: KnowledgeBase) -> None:
