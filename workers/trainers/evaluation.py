@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Outcome:
     results: list[Any]
 
 
+# Returns the results of one request in a smaller form; must not raise.
+Compact = Callable[[list[Any]], list[Any]]
 # Answers requests, one by one; raises BadMaterial when one is refused.
 Asked = Callable[[Sequence[tuple[Inputs, Options]]], list[Outcome]]
 
@@ -178,8 +180,14 @@ def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> 
             ) from error
 
 
-def ask(model: Judge, asked: Sequence[tuple[Inputs, Options]], progress: Progress) -> list[Outcome]:
-    """Answer requests with a model that is loaded for this call alone.
+def ask(
+    model: Judge,
+    asked: Sequence[tuple[Inputs, Options]],
+    progress: Progress,
+    compact: Compact | None = None,
+) -> list[Outcome]:
+    """Answer requests with a model that is loaded for this call alone. `compact` is applied to the
+    results of each request when they arrive.
 
     Raises:
         BadMaterial: it cannot be loaded, or refuses a request.
@@ -196,7 +204,7 @@ def ask(model: Judge, asked: Sequence[tuple[Inputs, Options]], progress: Progres
         raise BadMaterial(f"{model.name} cannot be used. {error}") from error
     try:
         run = _Run(engine, progress, total=len(asked))
-        found = run.answer(asked, None)
+        found = run.answer(asked, None, compact)
     finally:
         engine.close()
     if run.refusal:
@@ -245,6 +253,7 @@ class _Pending:
     """The answer of one row while it grows."""
 
     finished: Callable[[], None]
+    compact: Compact | None = None
     parts: list[str] = field(default_factory=list)
     done: Done | None = None
     failed: Failed | None = None
@@ -255,6 +264,8 @@ class _Pending:
             return
         if isinstance(event, Done):
             self.done = event
+            if self.compact is not None:
+                self.done = replace(event, results=self.compact(event.results or []))
         elif isinstance(event, Failed):
             self.failed = event
         else:
@@ -275,7 +286,10 @@ class _Run:
         self.refusal = ""
 
     def answer(
-        self, asked: Sequence[tuple[Inputs, Options]], adapter: str | None
+        self,
+        asked: Sequence[tuple[Inputs, Options]],
+        adapter: str | None,
+        compact: Compact | None = None,
     ) -> list[Outcome | None]:
         """Return the outcome of each request; None where the engine refused it.
 
@@ -286,7 +300,7 @@ class _Run:
         pending: list[_Pending | None] = []
         for number, (inputs, options) in enumerate(asked):
             self._wait_until_below(IN_FLIGHT)
-            sink = _Pending(self._one_less)
+            sink = _Pending(self._one_less, compact)
             request = EngineRequest(
                 request_id=f"{adapter or 'alone'}-{number}",
                 inputs=inputs,
