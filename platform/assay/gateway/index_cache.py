@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from django.conf import settings
 
@@ -19,6 +19,8 @@ from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
 
 T = TypeVar("T")
 _CHARACTER_BYTES = 4
+# Texts have this share of ASSAY_KNOWLEDGE_CACHE_BYTES to themselves, and so displace no index.
+_SHARE_OF_TEXTS = 1 / 8
 
 
 class IndexRefused(DomainError):
@@ -35,8 +37,8 @@ class IndexCache:
     def __init__(self) -> None:
         # A search is one product of matrices, which uses several cores by itself.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-knowledge")
-        self._kept: OrderedDict[str, tuple[int, object]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._indexes: Kept[LoadedIndex] = Kept(1 - _SHARE_OF_TEXTS)
+        self._texts: Kept[str] = Kept(_SHARE_OF_TEXTS)
 
     async def search(
         self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
@@ -83,25 +85,51 @@ class IndexCache:
                 ) from error
             return loaded.size_bytes, loaded
 
-        return self._cached(manifest.digest, load)
+        return self._indexes.get(manifest.digest, load)
 
     def _text(self, sha256: str) -> str:
         def load() -> tuple[int, str]:
             text = stored_text(sha256)
             return len(text) * _CHARACTER_BYTES, text
 
-        return self._cached(f"text:{sha256}", load)
+        return self._texts.get(sha256, load)
 
-    def _cached(self, key: str, load: Callable[[], tuple[int, T]]) -> T:
+
+class Kept(Generic[T]):
+    """What was loaded, within a share of ASSAY_KNOWLEDGE_CACHE_BYTES; the newest always stays."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._lock = threading.Lock()
+        self._found: OrderedDict[str, tuple[int, T]] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
+
+    def get(self, key: str, load: Callable[[], tuple[int, T]]) -> T:
+        """Return what `load` returns for `key`, after its size in bytes. Of several threads that need
+        it, one loads; the others wait."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                found: T = self._kept[key][1]  # type: ignore[assignment]
-                return found
-        size, made = load()
-        with self._lock:
-            self._kept[key] = (size, made)
-            total = sum(each for each, _ in self._kept.values())
-            while total > settings.KNOWLEDGE_CACHE_BYTES and len(self._kept) > 1:
-                total -= self._kept.popitem(last=False)[1][0]
+            if key in self._found:
+                return self._used(key)
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:
+            with self._lock:
+                if key in self._found:
+                    return self._used(key)
+            try:
+                size, made = load()
+                with self._lock:
+                    self._keep(key, size, made)
+            finally:
+                with self._lock:
+                    self._loading.pop(key, None)
         return made
+
+    def _used(self, key: str) -> T:
+        self._found.move_to_end(key)
+        return self._found[key][1]
+
+    def _keep(self, key: str, size: int, made: T) -> None:
+        self._found[key] = (size, made)
+        total = sum(each for each, _ in self._found.values())
+        while total > settings.KNOWLEDGE_CACHE_BYTES * self._share and len(self._found) > 1:
+            total -= self._found.popitem(last=False)[1][0]
