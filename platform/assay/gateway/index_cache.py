@@ -105,8 +105,8 @@ class Kept(Generic[T]):
         self._loading: dict[str, threading.Lock] = {}
 
     def get(self, key: str, load: Callable[[], tuple[int, T]]) -> T:
-        """Return what `load` returns for `key`, after its size in bytes. Of several threads that need
-        it, one loads; the others wait."""
+        """Return what `load` returns for `key`, after its size in bytes. Of several threads that
+        need it, one loads; the others wait."""
         with self._lock:
             if key in self._found:
                 return self._used(key)
