@@ -29,6 +29,7 @@ from registry.knowledge.models import (
     DocumentVersion,
     KnowledgeBase,
 )
+from registry.knowledge.selectors import document_versions_visible_to
 from registry.knowledge.services import base_changed
 from registry.resources import (
     acting_person,
@@ -49,14 +50,14 @@ def document_version_add(
     file: UploadedFile,
     classification: str,
     title: str = "",
-    document: Document | None = None,
+    replaces: int | None = None,
 ) -> DocumentVersion:
-    """Take the text out of a file, as a draft: the next version of `document`, or a new document
-    called `title`, by default as the file is called.
+    """Take the text out of a file, as a draft: the next version of the document of version
+    `replaces`, an id, or a new document called `title`, by default as the file is called.
 
     Raises:
         InvalidInput, TooLarge: the file cannot be read, holds no text, or exceeds a bound.
-        NotFound, NotPermitted: the policy refuses.
+        NotFound, NotPermitted: the policy refuses, or the base has no version `replaces`.
         WrongState: the base is full, has such a document, or these bytes were recalled from it.
         Unavailable: too many uploads are being read.
     """
@@ -66,6 +67,7 @@ def document_version_add(
     resource = knowledge_resource(base)
     authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
     person = acting_person(actor)
+    _replaced(actor, base, replaces)
     folder = store.root() / "documents"
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
@@ -77,9 +79,11 @@ def document_version_add(
         text_file.write_text(text, encoding="utf-8")
         text_sha256 = hashlib.sha256(text.encode()).hexdigest()
         with transaction.atomic():
-            # Reading may have taken long; what counts is whether it is still allowed.
+            # Reading may have taken long; what counts is whether it is still allowed, and whether
+            # the document is still there.
             decision = authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
             KnowledgeBase.objects.select_for_update().get(pk=base.pk)
+            document = _replaced(actor, base, replaces)
             _refuse_known(base, document, sha256)
             if document is None:
                 document = _document(base, title, person.pk)
@@ -114,6 +118,16 @@ def document_version_add(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return version
+
+
+def _replaced(actor: Principal, base: KnowledgeBase, version_id: int | None) -> Document | None:
+    if version_id is None:
+        return None
+    rows = document_versions_visible_to(actor).filter(document__base=base)
+    version = rows.filter(pk=version_id).first()
+    if version is None:
+        raise NotFound(f"{base.name} has no document version {version_id}.")
+    return version.document
 
 
 def _document(base: KnowledgeBase, title: str, owner: int) -> Document:

@@ -41,13 +41,16 @@ class KnowledgeBaseForm(DepartmentScoped):
 
 
 class DocumentForm(TablerForm):
-    """A document, or the next version of one."""
+    """A document, or the next version of the one that has the version `replaces`."""
 
     file = forms.FileField(help_text=f"{', '.join(SUFFIXES)}; text in UTF-8.")
     title = forms.CharField(
         max_length=TITLE_MAX, required=False, help_text="By default as the file is called."
     )
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
+    replaces = forms.IntegerField(
+        required=False, min_value=1, max_value=2**63 - 1, widget=forms.HiddenInput
+    )
 
 
 class ShareForm(TablerForm):
@@ -64,7 +67,7 @@ class ShareForm(TablerForm):
 
 
 class DocumentRecallForm(TablerForm):
-    """Why a document version is recalled."""
+    """The reason of a recall."""
 
     reason = forms.CharField(
         max_length=REASON_MAX,

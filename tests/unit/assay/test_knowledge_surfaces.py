@@ -82,6 +82,10 @@ def test_a_base_is_created_and_a_document_added_published_and_read(
     assert draft.state == "current"
     assert Job.objects.get().kind == "index"
     assert "Being built" in client.get("/knowledge/handbook").content.decode()
+    file = SimpleUploadedFile("leave.txt", LEAVE + b"More.")
+    sent = {"file": file, "classification": "internal", "replaces": draft.pk}
+    client.post("/knowledge/handbook", sent)
+    assert draft.document.versions.count() == 2
 
 
 def test_a_file_without_text_is_refused_on_its_field(lead: Person, handbook: KnowledgeBase) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from registry import store
 from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.documents import (
     document_draft_delete,
+    document_version_add,
     document_version_publish,
     document_version_recall,
 )
@@ -36,7 +37,7 @@ from registry.knowledge.selectors import (
 )
 from registry.knowledge.services import knowledge_base_share
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
-from tests.unit.registry.objects import model, version
+from tests.unit.registry.objects import Upload, model, version
 
 pytestmark = pytest.mark.django_db
 HTML = b"<html><title>no</title><style>p{}</style><p>Hello &amp; welcome</p><script>x()</script>"
@@ -121,7 +122,7 @@ def test_a_new_version_supersedes_the_one_in_force(
     lead: Principal, handbook: KnowledgeBase
 ) -> None:
     first = document(lead, handbook)
-    second = document(lead, handbook, TRAVEL, document=first.document, publish=False)
+    second = document(lead, handbook, TRAVEL, replaces=first.pk, publish=False)
     assert (second.number, second.state) == (2, "draft")
     before = KnowledgeBase.objects.get().revision
     document_version_publish(actor=lead, version_id=second.pk)
@@ -187,6 +188,31 @@ def test_another_department_finds_no_base_and_no_document(
         assert not DocumentVersion.objects.exists()
 
 
+def test_a_version_of_a_document_that_is_gone_or_elsewhere_is_not_added(
+    lead: Principal, handbook: KnowledgeBase
+) -> None:
+    draft = document(lead, handbook, publish=False)
+
+    class DeletesTheDraft(Upload):
+        def chunks(self) -> Iterator[bytes]:
+            document_draft_delete(actor=lead, version_id=draft.pk)
+            return super().chunks()
+
+    with pytest.raises(NotFound, match="handbook has no document version"):
+        document_version_add(
+            actor=lead,
+            base=handbook,
+            file=DeletesTheDraft("travel.txt", TRAVEL),
+            classification="internal",
+            replaces=draft.pk,
+        )
+    embedding = handbook.embedding_version
+    other = base(lead, handbook.department, embedding, name="other")
+    with pytest.raises(NotFound, match="handbook has no document version"):
+        document(lead, handbook, TRAVEL, replaces=document(lead, other).pk)
+    assert not handbook.documents.exists()
+
+
 def test_a_shared_base_shows_all_but_restricted_documents(
     lead: Principal,
     handbook: KnowledgeBase,
@@ -216,7 +242,7 @@ def test_a_draft_is_only_for_those_who_may_publish_it(
     department: Callable[[str], Department],
 ) -> None:
     first = document(lead, handbook)
-    draft = document(lead, handbook, TRAVEL, document=first.document, publish=False)
+    draft = document(lead, handbook, TRAVEL, replaces=first.pk, publish=False)
     knowledge_base_share(actor=lead, base=handbook, departments=[department("finance")])
     for other in (actor("Otto", "lead@finance"), actor("Vera", "viewer@clinical")):
         with scope(other):

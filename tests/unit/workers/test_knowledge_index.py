@@ -115,7 +115,7 @@ def test_a_rebuild_does_not_need_the_texts_of_the_index_before_it(handbook: Know
     first = document(lead, handbook, publish=False)
     document_publish_request(actor=lead, version_id=first.pk)
     built(handbook)
-    second = document(lead, handbook, TRAVEL, document=first.document, publish=False)
+    second = document(lead, handbook, TRAVEL, replaces=first.pk, publish=False)
     document_publish_request(actor=lead, version_id=second.pk)
     store.document_file(first.text_sha256).unlink()
     job = built(handbook)

@@ -19,7 +19,6 @@ from assay.api.representations.knowledge import (
     UseAnswer,
 )
 from assay.api.representations.workers import JobAnswer
-from governance.errors import NotFound
 from governance.people.selectors import department_get
 from governance.usage.selectors import answers_from_source
 from registry.datasets.models import Classification
@@ -30,7 +29,7 @@ from registry.knowledge.documents import (
     document_version_add,
     document_version_recall,
 )
-from registry.knowledge.models import TITLE_MAX, Document, KnowledgeBase
+from registry.knowledge.models import TITLE_MAX
 from registry.knowledge.selectors import (
     document_version_get,
     document_versions_visible_to,
@@ -160,18 +159,8 @@ class KnowledgeDocumentsView(Endpoint):
     def post(self, request: Request, name: str) -> Response:
         given: dict[str, Any] = self.body(DocumentBody)
         base = knowledge_base_get(actor=self.actor, name=name)
-        document = self.replaced(base, given.pop("replaces", None))
-        made = document_version_add(actor=self.actor, base=base, document=document, **given)
+        made = document_version_add(actor=self.actor, base=base, **given)
         return self.answer(made, DocumentVersionAnswer, status=201)
-
-    def replaced(self, base: KnowledgeBase, version_id: int | None) -> Document | None:
-        """The document that gets another version; None for a new one. Raises NotFound."""
-        if version_id is None:
-            return None
-        version = document_version_get(actor=self.actor, id=version_id)
-        if version.document.base_id != base.pk:
-            raise NotFound(f"{base.name} has no document version {version_id}.")
-        return version.document
 
 
 class DocumentView(Endpoint):
@@ -203,7 +192,7 @@ class DocumentPublishView(Endpoint):
 
 
 class DocumentRecallBody(StrictSerializer):
-    """Why it is recalled."""
+    """The reason of a recall."""
 
     reason = Paragraphs(max_length=REASON_MAX)
 

@@ -11,13 +11,11 @@ from django.shortcuts import redirect
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.knowledge_forms import DocumentForm, KnowledgeBaseForm, ShareForm
-from governance.errors import NotFound
 from governance.people.models import Department
 from governance.permissions import Action
 from registry.knowledge.documents import document_version_add
-from registry.knowledge.models import Document, KnowledgeBase
+from registry.knowledge.models import KnowledgeBase
 from registry.knowledge.selectors import (
-    document_version_get,
     index_is_stale,
     knowledge_base_get,
     knowledge_bases_visible_to,
@@ -121,23 +119,9 @@ class KnowledgeBasePage(ActionScreen):
         found = (e for e in trials if e.deployment.release.version.digest == digest)
         return next(found, None)
 
-    def replaced(self, base: KnowledgeBase) -> Document | None:
-        """The document that the form adds a version to; None for a new one. Raises NotFound."""
-        given = self.request.POST.get("replaces", "")
-        if not given:
-            return None
-        number = int(given[:18]) if given.isdecimal() else 0
-        version = document_version_get(actor=self.actor, id=number)
-        if version.document.base_id != base.pk:
-            raise NotFound(f"{base.name} has no document version {number}.")
-        return version.document
-
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_get(actor=self.actor, name=name)
-        values = cleaned(self.form())
-        version = document_version_add(
-            actor=self.actor, base=base, document=self.replaced(base), **values
-        )
+        version = document_version_add(actor=self.actor, base=base, **cleaned(self.form()))
         messages.success(self.request, f"{version} is a draft: check its text, then publish it.")
         return redirect("portal:knowledge_document", name=name, id=version.pk)
 
