@@ -49,6 +49,21 @@ def checked_text(value: object, *, field: str, limit: int, required: bool = True
     return text
 
 
+def checked_content(value: object, *, field: str, limit: int) -> str:
+    """`value` as it is, of at most `limit` characters and without a NUL; empty if it is blank.
+
+    Raises:
+        InvalidInput: too long, or with a NUL.
+    """
+    text = checked_text(value, field=field, limit=limit, required=False)
+    if not text or not isinstance(value, str):
+        return ""
+    if len(value) > limit:
+        reason = f"The {field} has {len(value)} characters; at most {limit} are allowed."
+        raise InvalidInput(reason, fields={field: [reason]})
+    return value
+
+
 def checked_choice(value: object, choices: Mapping[str, Any] | list[str], *, field: str) -> str:
     """`value` when it is one of `choices`.
 

@@ -181,7 +181,8 @@ class Task:
         recipes: Ways to train it, the default first; empty when it is not trained here.
         evaluation: How it is measured; None when it is not.
         feedback_row: Makes the row that teaches an answer, a text or label, for the inputs of one
-            request; raises ValueError when none can be made. None: feedback makes no rows.
+            request; raises ValueError when none can be made. The answer has the spaces around it
+            that were sent. None: feedback makes no rows.
     """
 
     name: str

@@ -26,7 +26,7 @@ from registry.feedback.selectors import feedback_visible_to
 from registry.feedback.states import set_state
 from registry.releases.models import Release
 from registry.resources import acting_person, department_resource
-from registry.validation import checked_choice, checked_text, storable_json
+from registry.validation import checked_choice, checked_content, checked_text, storable_json
 
 INPUT_MAX_BYTES = 64 * 1024
 TEXT_MAX = 32_000
@@ -99,8 +99,8 @@ def feedback_create(
         version_name=str(release.version),
         rating=checked_choice(rating, ["", *Rating.values], field="rating"),
         input=_checked_input(input),
-        answer=checked_text(answer, field="answer", limit=TEXT_MAX, required=False),
-        correction=checked_text(correction, field="correction", limit=TEXT_MAX, required=False),
+        answer=checked_content(answer, field="answer", limit=TEXT_MAX),
+        correction=checked_content(correction, field="correction", limit=TEXT_MAX),
         comment=checked_text(comment, field="comment", limit=COMMENT_MAX, required=False),
         person_id=actor.person_id,
         sender=sender,
@@ -248,7 +248,7 @@ def feedback_review(
         NotFound, NotPermitted: the policy refuses, or the actor sent one of them.
         WrongState: one is accepted or rejected already in that way, or erased.
     """
-    correction = checked_text(correction, field="correction", limit=TEXT_MAX, required=False)
+    correction = checked_content(correction, field="correction", limit=TEXT_MAX)
     wanted = sorted(set(feedback_ids))
     if not 1 <= len(wanted) <= REVIEWED_AT_ONCE or (correction and len(wanted) > 1):
         raise InvalidInput(
@@ -281,9 +281,9 @@ def _reviewed(
         raise NotPermitted(
             f"{person.name} sent {feedback}; somebody else reviews it.", code="own_feedback"
         )
-    before = feedback.state
+    before, sent = feedback.state, right_answer(feedback)
     set_state(feedback, FeedbackState.ACCEPTED if accept else FeedbackState.REJECTED)
-    feedback.row = row_of(feedback, correction or right_answer(feedback)) if accept else None
+    feedback.row = row_of(feedback, correction or sent) if accept else None
     feedback.reviewed_by, feedback.reviewed_at = person, timezone.now()
     feedback.save(update_fields=["state", "row", "reviewed_by", "reviewed_at"])
     audit_record(
@@ -294,7 +294,7 @@ def _reviewed(
         data={
             "before": before,
             "after": feedback.state,
-            "corrected": bool(correction),
+            "corrected": bool(correction) and correction != sent,
             **({} if feedback.row is None else {"row_digest": json_digest(feedback.row)}),
         },
         decision=decision,

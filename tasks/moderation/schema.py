@@ -47,4 +47,4 @@ def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
 
 def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:
     """Return the row that teaches the category of one text."""
-    return {"text": inputs.only, "label": answer}
+    return {"text": inputs.only, "label": answer.strip()}

@@ -77,6 +77,7 @@ def feedback_row(inputs: QuestionInputs, answer: str) -> dict[str, Any]:
     Raises:
         ValueError: the text does not hold the answer.
     """
+    answer = answer.strip()
     start = inputs.context.find(answer)
     if start < 0:
         raise ValueError("the right answer is no passage of the context")

@@ -71,7 +71,7 @@ def feedback_row(inputs: TableInputs, answer: str) -> dict[str, Any]:
     if any(len(values) != 1 for values in inputs.table.values()):
         raise ValueError("the table has several records; send the one that it is about")
     features = {name: values[0] for name, values in inputs.table.items()}
-    return {"features": features, "label": answer}
+    return {"features": features, "label": answer.strip()}
 
 
 TASK = Task(

@@ -53,7 +53,7 @@ def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
 
 def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:
     """Return the row that teaches the label of one text."""
-    return {"text": inputs.only, "label": answer}
+    return {"text": inputs.only, "label": answer.strip()}
 
 
 TASK = Task(

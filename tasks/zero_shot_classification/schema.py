@@ -68,5 +68,5 @@ def feedback_row(inputs: ZeroShotInputs, answer: str) -> dict[str, Any]:
     return {
         "text": inputs.text,
         "candidate_labels": list(inputs.candidate_labels),
-        "label": answer,
+        "label": answer.strip(),
     }

@@ -23,7 +23,8 @@ from registry.feedback.rows import right_answer
 from registry.feedback.services import COMMENT_MAX, TEXT_MAX, feedback_create
 
 PATH = "/v1/feedback"
-# Input, answer, correction and comment at their bounds, with every character escaped, fit.
+# Input, answer, correction and comment at their bounds fit as UTF-8; if every character is escaped,
+# the largest do not.
 BODY_MAX_BYTES = 512 * 1024
 THREADS = 2
 WAITING_MAX = 64

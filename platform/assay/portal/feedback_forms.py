@@ -10,12 +10,20 @@ from assay.portal.forms import TablerForm
 from registry.feedback.services import REASON_MAX, TEXT_MAX
 
 
+class VerbatimField(forms.CharField):
+    """A text as it was typed, with its spaces; browsers send each line break as CR and LF."""
+
+    def to_python(self, value: Any) -> str:
+        return str(super().to_python(value)).replace("\r\n", "\n")
+
+
 class FeedbackReviewForm(TablerForm):
     """The right answer, which acceptance freezes."""
 
-    correction = forms.CharField(
+    correction = VerbatimField(
         required=False,
         max_length=TEXT_MAX,
+        strip=False,
         label="Right answer",
         help_text="A text, or a label. What you accept becomes a row of training data.",
         widget=forms.Textarea(attrs={"rows": 3}),
@@ -23,7 +31,7 @@ class FeedbackReviewForm(TablerForm):
 
 
 class FeedbackReasonForm(TablerForm):
-    """Why content is erased."""
+    """The reason of an erasure."""
 
     reason = forms.CharField(
         max_length=REASON_MAX,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from governance.audit.models import AuditEvent
 from registry.feedback.models import Feedback, FeedbackState
 from registry.releases.models import Release
 from registry.versions.selectors import lineage
@@ -111,12 +112,30 @@ def test_one_piece_is_corrected_accepted_rejected_and_erased(office: FeedbackOff
     refused = post(client, path, verdict="accept")
     assert refused.status_code == 400
     assert "the right answer is not known" in refused.content.decode().replace("\n", " ")
+    assert post(client, path, verdict="neither").status_code == 400
+    assert post(client, "/feedback/review", id=[given.pk]).status_code == 400
     post(client, path, verdict="accept", correction="mixed")
     assert "Accepted row" in page(client, path)
     post(client, path, verdict="reject")
     lead = signed_in(office.lead)
     post(lead, f"{path}/erase", reason="Requested.")
     assert "The content was erased" in page(lead, path)
+
+
+def test_the_right_answer_keeps_its_spaces_and_line_breaks(office: FeedbackOffice):
+    body, right = {"prompt": "def f(x):"}, "\n    return x\n"
+    office.tuned.model.task = "text-completion"
+    office.tuned.model.save(update_fields=["task"])
+    given = office.feedback(5, input=body, correction=right)
+    client, path = signed_in(office.trainer), f"/feedback/{given.pk}"
+    area = client.get(path).content.decode().split("<textarea", 1)[1]
+    # A browser leaves out the first line break of a text area.
+    assert area.split(">", 1)[1].split("</textarea>")[0] == f"\n{right}"
+    post(client, path, verdict="accept", correction=right.replace("\n", "\r\n"))
+    given.refresh_from_db()
+    assert given.row == {"text": "def f(x):\n    return x\n"}
+    event = AuditEvent.objects.get(action="feedback:review")
+    assert b'"corrected":false' in bytes(event.canonical)
 
 
 def test_people_see_neither_others_feedback_nor_a_review_of_their_own(office: FeedbackOffice):

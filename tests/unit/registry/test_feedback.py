@@ -106,7 +106,7 @@ def test_feedback_sent_twice_is_one_and_other_feedback_is_refused(office: Feedba
 def test_a_request_of_another_department_or_of_none_is_not_found(office: FeedbackOffice):
     theirs = office.answered(4, department="legal")
     unanswered = office.answered(5, release=None)
-    failed = office.answered(20, outcome="failed")
+    failed = office.answered(21, outcome="failed")
     for request_id in (theirs, unanswered, failed, "req_" + "0" * 32, "req_1", ""):
         with pytest.raises(NotFound, match="no such answered request"):
             send(office, request_id)
@@ -116,6 +116,7 @@ def test_a_request_of_another_department_or_of_none_is_not_found(office: Feedbac
     ("said", "error", "why"),
     [
         ({"rating": ""}, InvalidInput, "says nothing"),
+        ({"rating": "", "correction": " \n"}, InvalidInput, "says nothing"),
         ({"rating": "fine"}, InvalidInput, "not a rating"),
         ({"input": {"input": ["a", "b"]}, "answer": "x"}, InvalidInput, "has 2 texts"),
         ({"input": {"messages": []}}, InvalidInput, "does not fit /v1/classify"),
@@ -124,6 +125,8 @@ def test_a_request_of_another_department_or_of_none_is_not_found(office: Feedbac
         ({"input": {"input": float("nan")}}, InvalidInput, "cannot be stored"),
         ({"input": {"input": "a"}, "correction": "b" * 200}, InvalidInput, "label"),
         ({"correction": "b" * 40_000}, InvalidInput, "at most 32000"),
+        ({"correction": "b" + " " * 32_000}, InvalidInput, "at most 32000"),
+        ({"answer": " \0 "}, InvalidInput, "NUL"),
         ({"comment": "b" * 2_001}, InvalidInput, "at most 2000"),
     ],
 )
@@ -141,10 +144,14 @@ def test_a_reviewer_freezes_the_row_and_may_correct_it(office: FeedbackOffice):
     accept(office, corrected, rated)
     with pytest.raises(InvalidInput, match="the right answer is not known"):
         accept(office, unknown)
-    accept(office, unknown, correction="mixed")
+    accept(office, unknown, correction=" mixed\n")
+    accept(office, office.feedback(20), correction="bad")
     rows = list(Feedback.objects.order_by("pk").values_list("row", flat=True))
-    assert [row["label"] for row in rows] == ["bad", "good", "mixed"]
-    assert feedback_unused(proven(office.lead)).count() == 3
+    assert [row["label"] for row in rows] == ["bad", "good", "mixed", "bad"]
+    events = AuditEvent.objects.filter(action="feedback:review").order_by("pk")
+    said = [b'"corrected":true' in bytes(event.canonical) for event in events]
+    assert said == [False, False, True, False]
+    assert feedback_unused(proven(office.lead)).count() == 4
 
 
 def test_nobody_reviews_their_own_feedback(office: FeedbackOffice):
@@ -276,7 +283,7 @@ INPUTS: dict[str, tuple[dict[str, Any], str]] = {
     "summarization": ({"inputs": "A long text."}, "A text."),
     "tabular-classification": ({"table": {"age": [52]}}, "benign"),
     "text-classification": ({"input": "Fine."}, "positive"),
-    "text-completion": ({"prompt": "def "}, "half(x):"),
+    "text-completion": ({"prompt": "def half(x):"}, "\n    return x / 2\n"),
     "text-generation": ({"messages": [{"role": "user", "content": "Hi"}]}, "Hello."),
     "translation": ({"inputs": "Yes"}, "Oui"),
     "zero-shot-classification": (
@@ -297,6 +304,7 @@ def test_each_task_makes_a_row_of_a_request_and_its_right_answer(office: Feedbac
     accept(office, given)
     task = TASKS[name]
     row = Feedback.objects.get().row
+    assert name != "text-completion" or row == {"text": "def half(x):\n    return x / 2\n"}
     assert task.row.model_validate(row)
     assert task.evaluation is not None
     assert task.evaluation.request(row)

@@ -63,7 +63,9 @@ class FeedbackReviewBody(StrictSerializer):
     """Accept it, or reject it; with the reviewer's own right answer, where the sender has none."""
 
     accept = Truth()
-    correction = Paragraphs(max_length=TEXT_MAX, required=False, allow_blank=True)
+    correction = Paragraphs(
+        max_length=TEXT_MAX, required=False, allow_blank=True, trim_whitespace=False
+    )
 
 
 class FeedbackReviewView(Endpoint):
@@ -85,7 +87,7 @@ class FeedbackReviewView(Endpoint):
 
 
 class FeedbackEraseBody(StrictSerializer):
-    """Why its content is erased; the audit log keeps the reason."""
+    """The reason of an erasure, which the audit log keeps."""
 
     reason = Line(max_length=REASON_MAX)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
@@ -61,6 +61,14 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
     elif value is not None and not isinstance(value, bool):
         yield json.dumps(value)
+
+
+def accepts(request: HttpRequest) -> bool:
+    """Return whether the review accepts. Raises InvalidInput if it says neither."""
+    verdict = request.POST.get("verdict")
+    if verdict not in ("accept", "reject"):
+        raise InvalidInput("Choose to accept or to reject.")
+    return verdict == "accept"
 
 
 class FeedbackList(Screen):
@@ -121,7 +129,7 @@ class FeedbackReviews(FeedbackList, ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         ids = [int(each[:18]) for each in self.request.POST.getlist("id") if each.isdecimal()]
-        accept = self.request.POST.get("verdict") == "accept"
+        accept = accepts(self.request)
         done = feedback_review(actor=self.actor, feedback_ids=ids, accept=accept)
         verb = "Accepted" if accept else "Rejected"
         messages.success(self.request, f"{verb} {len(done)}.")
@@ -157,7 +165,7 @@ class FeedbackPage(ActionScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         feedback = feedback_get(actor=self.actor, id=id)
-        accept = self.request.POST.get("verdict") == "accept"
+        accept = accepts(self.request)
         correction = cleaned(self.form(feedback))["correction"] if accept else ""
         feedback_review(actor=self.actor, feedback_ids=[id], accept=accept, correction=correction)
         messages.success(self.request, "Accepted." if accept else "Rejected.")
@@ -225,10 +233,13 @@ class FeedbackData(ActionScreen):
         deployment = self.request.GET.get("deployment", "")[:80].replace("\0", "")
         values = cleaned(self.form(deployment))
         dataset: Dataset = values["dataset"]
-        rows = self.accepted(deployment).filter(department=dataset.department_id)
+        rows = self.accepted(deployment).filter(department=dataset.department_id, task=dataset.task)
         ids = list(rows.order_by("pk").values_list("pk", flat=True)[:FEEDBACK_MAX])
         if not ids:
-            sentence = f"{dataset.name} is of a department without feedback on {deployment}."
+            sentence = (
+                f"{dataset.name} takes no accepted feedback on {deployment}: it is of another "
+                "department or task."
+            )
             raise InvalidInput(sentence, fields={"dataset": [sentence]})
         made = feedback_dataset_version(
             actor=self.actor, dataset=dataset, feedback_ids=ids, base=values["base"]
