@@ -43,7 +43,7 @@ _TELLING = 3
 _TYPED = ("query", "subject", "who")
 _WORD = re.compile(r"\w+")
 
-# What other contexts keep of a person's own words, and how they erase it. Each returns counts.
+# Functions of other contexts that erase a person's own words. Each returns counts.
 _FOLLOWERS: list[Callable[[Person], dict[str, int]]] = []
 
 

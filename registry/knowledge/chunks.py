@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Where a chunk may end, the best first: a paragraph, a sentence, a line, a word.
+# Ends of a chunk, the best first: a paragraph, a sentence, a line, a word.
 _ENDS = (
     re.compile(r"\n\s*\n"),
     re.compile(r"(?<=[.!?])\s+"),

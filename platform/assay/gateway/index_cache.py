@@ -96,7 +96,7 @@ class IndexCache:
 
 
 class Kept(Generic[T]):
-    """What was loaded, within a share of ASSAY_KNOWLEDGE_CACHE_BYTES; the newest always stays."""
+    """Loaded things, within a share of ASSAY_KNOWLEDGE_CACHE_BYTES; the newest always stays."""
 
     def __init__(self, share: float) -> None:
         self._share = share

@@ -61,7 +61,7 @@ class NotEmbedded(WrongState):
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks, with what, from where."""
+    """The credential of a request, and its circumstances."""
 
     token: ParsedToken
     session: bytes
@@ -70,7 +70,7 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What may be searched: classifications, and the decision about the most sensitive of them."""
+    """Classifications that may be searched, and the decision about the most sensitive of them."""
 
     classifications: frozenset[str]
     decision: Authorization | None
@@ -113,7 +113,7 @@ def find_knowledge(snapshot: Snapshot, key: KeyEntry, name: str, address: str) -
 
 
 def search_rights(snapshot: Snapshot, key: KeyEntry, base: KnowledgeEntry, address: str) -> Rights:
-    """What `key` may search in `base`.
+    """Return the rights of `key` to search `base`.
 
     Raises:
         NotPermitted: there are documents, and the policy lets it search none of them.

@@ -94,7 +94,7 @@ async def answer(
     call.recorded = True
     entry = call.entry("ok", ran=False)
     if call.endpoint.endswith("/search"):
-        # What was given to whom is recorded whatever the rate; the embedding has paid for it.
+        # Every search that gave passages is recorded, whatever the rate; the embedding paid for it.
         await runtime.ledger.settle(Settlement(entry))
     else:
         runtime.ledger.record_bounded(entry)
