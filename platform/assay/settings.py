@@ -261,7 +261,7 @@ if PROCESS == "controller" and PRODUCTION and len(AUDIT_SIGNING_KEY) != 64:
 AUDIT_RETIRED_KEYS = env_list("ASSAY_AUDIT_RETIRED_KEYS")
 AUDIT_LOG_NAME = env("ASSAY_AUDIT_LOG_NAME", "assay.example/audit")
 
-# Where audit events are streamed to: a JSON list, as docs/how-to/stream-to-a-siem.md says.
+# Destinations of audit events: a JSON list, as docs/how-to/stream-to-a-siem.md says.
 try:
     SIEM_STREAMS = destinations_from(env("ASSAY_SIEM_STREAMS", ""), production=PRODUCTION)
 except ValueError as _error:
@@ -653,6 +653,8 @@ CELERY_TASK_DEFAULT_QUEUE = "compute"
 
 JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
 JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
+# Threads that torch may use for a job: divide the cores by the jobs that a worker runs at a time.
+JOB_THREADS = env_int("ASSAY_JOB_THREADS", os.cpu_count() or 1, least=1)
 # Threads that torch may use in an engine worker: one core less than there are, so that the process
 # beside it does not starve the matrix product (measured: 108 against 24 tokens/s).
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))

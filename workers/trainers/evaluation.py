@@ -7,7 +7,6 @@ turns rows and results into metrics. So what is measured is what is served.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -198,7 +197,7 @@ def ask(
             model.folder,
             architectures=model.architectures,
             runner=model.runner,
-            threads=os.cpu_count() or 1,
+            threads=_threads(),
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"{model.name} cannot be used. {error}") from error
@@ -228,6 +227,13 @@ def _with_media(row: dict[str, Any], columns: Sequence[str], folder: Path | None
     return {**row, **{name: folder / row[name] for name in columns}}
 
 
+def _threads() -> int:
+    """Return the threads that this process gives torch."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def _load(request: EvaluationRequest) -> Engine:
     plan = request.plan
     try:
@@ -235,7 +241,7 @@ def _load(request: EvaluationRequest) -> Engine:
             request.version if request.base is None else request.base,
             architectures=plan.architectures,
             runner=plan.runner,
-            threads=os.cpu_count() or 1,
+            threads=_threads(),
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"The version cannot be evaluated. {error}") from error

@@ -37,8 +37,8 @@ Step = tuple[str, Callable[[Stage], None]]
 STEPS: tuple[Step, ...] = (
     ("intake", intake.run),
     ("prepare", adapt.prepare),
-    ("train and evaluate", adapt.train_and_evaluate),
     ("queue", modalities.queue),
+    ("train and evaluate", adapt.train_and_evaluate),
     ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="also train, measure, release and call one model of every family (at most 40 min)",
+        help="also train, measure, release and call one model of every family",
     )
     parser.add_argument(
         "--family",

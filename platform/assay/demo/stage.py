@@ -26,7 +26,7 @@ class StepFailed(Exception):
     """An expected result did not happen."""
 
 
-# What a step fails with: clients' errors are OSError, too.
+# Errors that a step fails with; those of clients are OSError, too.
 FAULTS = (StepFailed, Refused, OSError, httpx.HTTPError, OpenAIError)
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from assay.demo import families
 from assay.demo.client import Api
 from assay.demo.stage import Stage
-from assay.demo.story.adapt import evaluate
+from assay.demo.story.adapt import evaluate, queue_evaluation
 from assay.demo.story.intake import sign_off, version_of
 from assay.demo.story.release import approve, attest, ensure_deployed, submit, wait_serving
 
@@ -143,16 +143,22 @@ def show(stage: Stage, showcases: Iterable[Showcase]) -> list[Outcome]:
 
 
 def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
-    """Put base, data and gate of each showcase in place, and queue the trainings."""
+    """Put base, data and gate of each showcase in place, and queue its training; that of one whose
+    base is released as it is, its evaluation."""
     prepared = [_prepare(stage, each) for each in showcases]
     for each in prepared:
         each.job = _queue_training(stage, each)
+        if each.showcase.training is None:
+            queue_evaluation(stage, stage["enzo"], each.base, each.showcase.test.name)
     return prepared
 
 
 def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:
     """Wait for the trainings, then measure, release and call each version."""
-    versions = [_version(stage, each) for each in prepared]
+    versions = []
+    for each in prepared:
+        versions.append(_version(stage, each))
+        queue_evaluation(stage, stage["enzo"], versions[-1], each.showcase.test.name)
     measured = [
         _measure(stage, each, version) for each, version in zip(prepared, versions, strict=True)
     ]
