@@ -110,6 +110,17 @@ INSIDERS: Mapping[str, tuple[str, ...]] = {
 EVERYBODY = {**OUTSIDERS, **INSIDERS}
 
 
+def in_turn(number: int) -> tuple[str, ...]:
+    """Return who sends the operation of this number: those who may do most, and three others.
+
+    The others take turns, so that everybody is asked about many operations, and each operation
+    gets somebody of every kind without being sent fourteen times.
+    """
+    most = ("an admin", "a lead of engineering")
+    others = [name for name in EVERYBODY if name not in most]
+    return (*most, *(others[(number + 4 * each) % len(others)] for each in range(3)))
+
+
 def attacked_company() -> Company:
     """The story that the portal tells, with `SECRET` in what engineering wrote."""
     company = portal_data.tell_story()

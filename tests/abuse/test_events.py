@@ -12,7 +12,7 @@ from django.test import Client
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened, opened_body
 from governance.audit.refusals import BURST, STRANGERS_BURST
-from tests.abuse.company import EVERYBODY, INQUIRIES, address_book, browser, caller, values
+from tests.abuse.company import EVERYBODY, INQUIRIES, address_book, browser, caller, in_turn, values
 from tests.abuse.database import said_digests, undone
 from tests.abuse.surface import Operation, addresses, body_of, filled, operations, send
 from tests.unit.assay.portal_data import Company
@@ -104,9 +104,10 @@ def test_every_change_and_every_refusal_is_an_event_with_all_that_it_must_say(
     book, known = address_book(company), values(company)
     callers = {name: caller(company, name) for name in EVERYBODY}
     done, refused, faults = set(), set(), []
-    for operation in changing():
+    for number, operation in enumerate(changing()):
         path, body = filled(operation, book), body_of(operation, known)
-        for name, client in callers.items():
+        for name in in_turn(number):
+            client = callers[name]
             with undone():
                 response = send(client, operation, path, body)
                 events = events_of(response)
