@@ -231,7 +231,8 @@ def _threads() -> int:
     """Return the threads that this process gives torch."""
     import torch
 
-    return torch.get_num_threads()
+    threads: int = torch.get_num_threads()
+    return threads
 
 
 def _load(request: EvaluationRequest) -> Engine:
