@@ -44,7 +44,7 @@ WORK = {
         "governance.audit.sealer:seal_once",
         "governance.audit.streaming.streamer:Streamer.step",
         "governance.people.sessions:sessions_purge",
-        "governance.quotas.keeping:Keeper.step",
+        "governance.quotas.maintenance:QuotaMaintenance.step",
         "governance.reviews.reminders.schedule:reminders_record_due",
         "governance.reviews.reminders.sending:notices_send_due",
         "governance.reviews.waivers.services:waivers_expire_due",

@@ -23,7 +23,7 @@ from governance.audit.outside import publishing
 from governance.audit.signing import audit_signer
 from governance.audit.streaming import streamer
 from governance.people import role_requests, sessions
-from governance.quotas import keeping
+from governance.quotas import maintenance
 from governance.reviews.reminders import run as reminders_run
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import collect_once
@@ -85,7 +85,7 @@ class Controller:
             "publisher": publishing.run,
             "alarms": alarms.run,
             "usage": _collect_usage,
-            "budgets": keeping.run,
+            "budgets": maintenance.run,
             "jobs": self._sweep_jobs,
             # One loop for each, so that one which fails or hangs holds up no other.
             **{name: partial(_every, name, every, duty) for name, every, duty in DUTIES},

@@ -9,12 +9,12 @@ from datetime import datetime
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from governance.audit.beside import KeyCheck, fault_beside, stray_event
 from governance.audit.exports.log import export_header, export_line, sealed_events
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.outside.places import Place
 from governance.audit.outside.second_place import second_place
 from governance.audit.personal import opened, sealed_body
+from governance.audit.record_checks import KeyCheck, fault_in_records, stray_event
 from governance.audit.search.filters import EventFilter, holds
 from governance.audit.services import event_columns
 from governance.audit.signing import audit_public_keys
@@ -162,7 +162,7 @@ def _verify(place: Place | None, outside: str | None) -> VerificationReport:
     if found and (report.first_bad is None or found[0][0] <= report.first_bad):
         sequence, message = found[0]
         return replace(report, ok=False, first_bad=sequence, message=message)
-    if report.ok and (message := fault_beside(report.events)):
+    if report.ok and (message := fault_in_records(report.events)):
         return replace(report, ok=False, message=message)
     return report
 

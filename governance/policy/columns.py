@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import ForeignKey, Model, Q, QuerySet
 from django.db.models.expressions import Combinable
 
-from governance.policy.conditions import BoundCondition
+from governance.policy.rule_conditions import BoundCondition
 from governance.policy.values import Kind, common_kind, order_kind
 
 ALWAYS, NEVER = Q(), Q(pk__in=[])

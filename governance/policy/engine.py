@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from governance.permissions import CREATING_VERBS, VIEW_ACTIONS, Action
-from governance.policy.conditions import (
+from governance.policy.index import RuleIndex, bits
+from governance.policy.rule_conditions import (
     BoundCondition,
     Clause,
     EvaluationError,
@@ -24,7 +25,6 @@ from governance.policy.conditions import (
     evaluate,
     failing,
 )
-from governance.policy.index import RuleIndex, bits
 from governance.policy.rules import Effect, Rule, parse_rules
 from governance.policy.sentences import denial, describe_failure, scope_denial
 from governance.principals import Principal

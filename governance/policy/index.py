@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from governance.policy.conditions import (
+from governance.policy.rule_conditions import (
     BoundCondition,
     EvaluationError,
     Resource,

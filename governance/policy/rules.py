@@ -2,7 +2,7 @@
 
 A rule applies when its matcher names the actor, its actions name the action, and its resource types
 (all, when empty) name the resource; it then permits or forbids if every condition holds. What the
-operators mean is in `governance.policy.conditions`.
+operators mean is in `governance.policy.rule_conditions`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from governance.principals import Principal, PrincipalKind
 
 if TYPE_CHECKING:
-    from governance.policy.conditions import BoundCondition, Resource
+    from governance.policy.rule_conditions import BoundCondition, Resource
     from governance.policy.rules import Condition, Matcher, Rule
 
 _VERBS = {"deployment:invoke": "use"}

@@ -12,7 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from governance.policy.conditions import (
+from governance.policy.engine import PolicySnapshot
+from governance.policy.rule_conditions import (
     BoundCondition,
     EvaluationError,
     Resource,
@@ -21,7 +22,6 @@ from governance.policy.conditions import (
     holds,
     value_of,
 )
-from governance.policy.engine import PolicySnapshot
 from governance.policy.rules import Rule
 from governance.policy.sentences import condition_words, matcher_words, value_words
 from governance.principals import Principal

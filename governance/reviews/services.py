@@ -21,7 +21,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.reviews.absences.selectors import stands_in_for
 from governance.reviews.checklist import ChecklistEntry, checklist_write
-from governance.reviews.conditions import conditions_logged
+from governance.reviews.logged_conditions import conditions_logged
 from governance.reviews.models import (
     ChecklistState,
     Decision,

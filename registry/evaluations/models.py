@@ -45,7 +45,7 @@ class Evaluation(models.Model):
     `metrics` and `baseline` map a metric's name to its value, for the version and for what it must
     beat (a simple trained model, the majority class, or the untuned base); `details` holds what is
     drawn: confusion matrix, per-class scores, sample outputs, all baselines. `intervals` and
-    `slices`, in the shape of `sureness.py`, say how sure the numbers are and where they are worse.
+    `slices`, in the shape of `confidence.py`, say how sure they are and where they are worse.
     `started_at` decides which gates were set beforehand.
     """
 

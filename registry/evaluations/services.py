@@ -20,8 +20,8 @@ from governance.principals import Principal, background, service_principal
 from registry.canonical import json_digest
 from registry.catalog import get_row_kind, get_task
 from registry.datasets.models import Dataset, DatasetVersion
+from registry.evaluations.confidence import baselines_of, intervals_of, slices_of
 from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
-from registry.evaluations.sureness import baselines_of, intervals_of, slices_of
 from registry.releases.voiding import releases_void_stale
 from registry.resources import (
     acting_person,
@@ -144,7 +144,7 @@ def evaluation_record(
     task = version.model.task
     if "baselines" in shown:
         shown["baselines"] = baselines_of(task, shown["baselines"], sample_size=sample_size)
-    sureness = {
+    confidence = {
         "intervals": intervals_of(
             task, intervals or {}, metrics=measured, baseline=compared, sample_size=sample_size
         ),
@@ -160,7 +160,7 @@ def evaluation_record(
                 "baseline": compared,
                 "baseline_name": baseline_name[:60],
                 "details": shown,
-                **sureness,
+                **confidence,
                 "sample_size": sample_size,
                 "digest": json_digest(
                     {
@@ -169,7 +169,7 @@ def evaluation_record(
                         "metrics": measured,
                         "baseline": compared,
                         "details": shown,
-                        **{name: found for name, found in sureness.items() if found},
+                        **{name: found for name, found in confidence.items() if found},
                         "sample_size": sample_size,
                     }
                 ),

@@ -14,7 +14,7 @@ from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.rowsecurity import lifted
-from registry.incidents.keeping import incident_held, note_write
+from registry.incidents.changes import incident_for_change, note_write
 from registry.incidents.models import Incident, IncidentState, NoteKind
 from registry.incidents.states import STANDING, incident_subject
 from registry.incidents.suspending import suspension_lift
@@ -44,7 +44,7 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        incident, person, decision = incident_held(actor, incident_id, Action.INCIDENT_LIFT)
+        incident, person, decision = incident_for_change(actor, incident_id, Action.INCIDENT_LIFT)
         with lifted():
             suspension = incident.suspensions.filter(lifted_at__isnull=True).first()
             if suspension is None:

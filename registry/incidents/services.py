@@ -15,7 +15,7 @@ from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.rowsecurity import lifted
-from registry.incidents.keeping import check_not_closed, incident_held, note_write
+from registry.incidents.changes import check_not_closed, incident_for_change, note_write
 from registry.incidents.models import (
     Incident,
     IncidentNote,
@@ -114,7 +114,7 @@ def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentN
     """
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, decision = incident_held(actor, incident_id)
+        incident, person, decision = incident_for_change(actor, incident_id)
         with lifted():
             check_not_closed(incident)
             audit_record(
@@ -140,7 +140,7 @@ def incident_move(*, actor: Principal, incident_id: int, state: str, text: str) 
     checked_choice(state, list(IncidentState.values), field="state")
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, decision = incident_held(actor, incident_id)
+        incident, person, decision = incident_for_change(actor, incident_id)
         with lifted():
             before = incident.get_state_display()
             standing = incident.suspensions.filter(lifted_at__isnull=True)
@@ -177,7 +177,7 @@ def incident_rate(
     checked_choice(serious, list(Serious.values), field="serious")
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, decision = incident_held(actor, incident_id)
+        incident, person, decision = incident_for_change(actor, incident_id)
         with lifted():
             check_not_closed(incident)
             before = {"severity": incident.severity, "serious": incident.serious}
@@ -217,7 +217,7 @@ def incident_add_version(
     """
     text = checked_text(text, field="text", limit=TEXT_MAX)
     with transaction.atomic():
-        incident, person, decision = incident_held(actor, incident_id)
+        incident, person, decision = incident_for_change(actor, incident_id)
         version, _ = _reportable(actor, version_id)
         with lifted():
             check_not_closed(incident)

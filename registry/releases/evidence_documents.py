@@ -9,7 +9,7 @@ from governance.audit.models import AuditEvent
 from governance.errors import WrongState
 from governance.people.models import Person
 from governance.permissions import Action
-from governance.reviews.conditions import conditions_logged
+from governance.reviews.logged_conditions import conditions_logged
 from governance.reviews.models import Decision, Review
 from governance.reviews.waivers.models import Waiver
 from registry.evaluations.models import Evaluation

@@ -12,7 +12,7 @@ from governance.errors import NotFound, WrongState
 from governance.notify import notify
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
-from governance.reviews.conditions import conditions_logged
+from governance.reviews.logged_conditions import conditions_logged
 from registry.releases.breakglass.force import UNDER_REVIEW
 from registry.releases.breakglass.states import break_glasses_over
 from registry.releases.models import Release, ReleaseState

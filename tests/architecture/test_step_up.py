@@ -57,7 +57,7 @@ EXEMPT = {
     "feedback_create": SAYS,
     "feedback_erase": PROTECTS,
     "gate_set": BUILDS,
-    "incident_held": HELPER,
+    "incident_for_change": HELPER,
     "intake_submit": ASKS,
     "job_cancel": RUNS,
     "index_request": BUILDS,

@@ -18,8 +18,16 @@ from django.db.models import Q, QuerySet
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened
 from governance.audit.search.filters import EventFilter, Part, Way, parts_of
+from governance.audit.search.index_scan import (
+    LAST,
+    TABLE,
+    Stretch,
+    end_of,
+    ids_along,
+    keys_of,
+    reaches,
+)
 from governance.audit.search.spans import stretches_of
-from governance.audit.search.ways import LAST, TABLE, Stretch, end_of, ids_along, keys_of, reaches
 from governance.permissions import Action
 from governance.policy.context import with_base
 from governance.policy.engine import visibility

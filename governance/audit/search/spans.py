@@ -6,8 +6,8 @@ from django.db import connection
 
 from governance.audit.models import AuditEvent
 from governance.audit.search.filters import EventFilter
+from governance.audit.search.index_scan import LAST, Stretch
 from governance.audit.search.models import SPAN_WIDTH
-from governance.audit.search.ways import LAST, Stretch
 
 _SPANS = """
 SELECT min(index), max(index) FROM (

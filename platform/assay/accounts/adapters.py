@@ -25,7 +25,7 @@ from django.shortcuts import redirect
 from django.utils import timezone
 
 from assay.accounts import crypto, single_sign_on
-from assay.accounts.duty import remember_duty
+from assay.accounts.factor_requirement import require_second_factor
 from assay.accounts.pages import refusal
 from assay.middleware import client_address
 from governance.errors import DomainError, NotAuthenticated
@@ -77,7 +77,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
             logout(request)
             raise ImmediateHttpResponse(refusal(request, error)) from error
         super().login(request, person)
-        remember_duty(request, person)
+        require_second_factor(request, person)
         begin_session(request)
 
     def post_login(self, request: HttpRequest, user: Any, **more: Any) -> HttpResponse:

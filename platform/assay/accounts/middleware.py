@@ -11,13 +11,13 @@ from django.shortcuts import redirect
 from django.utils import timezone
 
 from assay.accounts.adapters import SEEN, UNKNOWN_ADDRESS
-from assay.accounts.duty import OWES
+from assay.accounts.factor_requirement import OWES
 from assay.middleware import client_address
 from governance.principals import ANONYMOUS
 
 # Written at most once in this time, so that a page costs no write.
 GRAIN_S = 5 * 60
-# Not the rest of the account: an access token made there would outlive the duty.
+# Not the rest of the account: an access token made there would outlive the requirement.
 SETTING_UP = (
     "/account/authenticator",
     "/account/passkeys",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from assay.accounts.duty import owes_second_factor
+from assay.accounts.factor_requirement import lacks_second_factor
 from assay.accounts.factors import code_check, factors_of
 from governance.errors import NotAuthenticated, NotPermitted
 from governance.keys.proofs import token_prove
@@ -40,7 +40,7 @@ def token_sign_in(*, email: str, password: str, code: str = "") -> tuple[Person,
             )
         proof = Proof(str(code_check(person=person, code=code).type), timezone.now())
         methods.append(proof.method)
-    elif owes_second_factor(person):
+    elif lacks_second_factor(person):
         raise NotPermitted(
             f"{person.name} holds a role that asks for a second factor, and has none.",
             code="second_factor_missing",

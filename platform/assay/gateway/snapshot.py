@@ -20,13 +20,13 @@ from django.db import close_old_connections, connection
 from django.db.models import OuterRef, Prefetch, Q, Subquery
 from django.utils import timezone
 
-from assay.gateway.conditions import break_glass_notice, end_notice, held_conditions
 from assay.gateway.knowledge_entries import (
     KnowledgeEntry,
     read_knowledge,
     read_recalled_documents,
 )
 from assay.gateway.prompts import NO_PROMPT, OwnPrompt, own_prompt
+from assay.gateway.release_conditions import break_glass_notice, end_notice, held_conditions
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.keys.playground import COUNTED_AS, playground_tokens_alive, session_digest
 from governance.permissions import Action

@@ -31,7 +31,7 @@ from governance.quotas.holds import (
     hold_run,
     holds_settle,
 )
-from governance.quotas.keeping import Keeper
+from governance.quotas.maintenance import QuotaMaintenance
 from governance.quotas.models import BudgetHold, HoldState, Price, QuotaAlert, QuotaLimit
 from governance.quotas.reconcile import counters_ready, quotas_reconcile
 from governance.quotas.selectors import alerts_now, limits_applying
@@ -168,7 +168,7 @@ def test_the_keeper_rebuilds_by_itself_what_a_flush_took(counters: Any) -> None:
     settle(use("1"))
     collect(counters)
     counters.flushall()
-    Keeper().step()
+    QuotaMaintenance().step()
     assert counts(*LONG) == [(15, 0), (300, 0), (70, 0)]
 
 
@@ -478,7 +478,7 @@ def test_a_flush_in_the_midst_of_a_comparison_leaves_budgets_closed(
     quotas_reconcile(repair=True)
     assert not counters_ready()
     monkeypatch.undo()
-    Keeper().step()
+    QuotaMaintenance().step()
     assert counts(*LONG) == [(15, 0), (300, 0), (70, 0)]
 
 
@@ -486,17 +486,17 @@ def test_a_store_that_comes_back_with_older_data_is_put_right_at_once(
     redis: Any, settings: Any, tmp_path: Path
 ) -> None:
     folder, older = tmp_path / "data", tmp_path / "older"
-    keeper = Keeper()
+    maintenance = QuotaMaintenance()
     first = Valkey(folder)
     settings.REDIS_URL = first.url
     try:
-        keeper.step()
+        maintenance.step()
         settle(use("1"))
         store.client().config_set("appendfsync", "always")
         shutil.copytree(folder, older)
         settle(use("2"))
         collect(store.client())
-        keeper.step()
+        maintenance.step()
     finally:
         first.stop()
     second = Valkey(older)
@@ -504,7 +504,7 @@ def test_a_store_that_comes_back_with_older_data_is_put_right_at_once(
     try:
         assert counters_ready()
         assert counts("tokens_per_day") == [(15, 0)]
-        keeper.step()
+        maintenance.step()
         assert counts(*LONG) == [(30, 0), (600, 0), (140, 0)]
     finally:
         second.stop()

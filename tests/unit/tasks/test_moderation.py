@@ -15,7 +15,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import Plan
 from registry.catalog.requests import Body, RequestInvalid
-from registry.evaluations.sureness import slices_of
+from registry.evaluations.confidence import slices_of
 from tests.unit.tasks.fuzz import JSON
 from tests.unit.tasks.serving import served
 from tests.unit.tasks.tiny_encoders import save_encoder

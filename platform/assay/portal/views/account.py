@@ -22,7 +22,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 
 from assay.accounts import crypto, passkeys
-from assay.accounts.duty import relieve
+from assay.accounts.factor_requirement import factor_added
 from assay.accounts.factors import (
     STRONG,
     factor_remove,
@@ -200,7 +200,7 @@ def added(request: HttpRequest, codes: list[str], said: str) -> HttpResponse:
     record_authentication(
         request, person, "mfa", id=newest.pk, type=newest.type, reauthenticated=True
     )
-    relieve(request)
+    factor_added(request)
     link_forget(request)
     messages.success(request, said)
     return codes_page(request, codes) if codes else redirect("portal:account")

@@ -34,7 +34,7 @@ def stray_event() -> int | None:
     return found
 
 
-def fault_beside(size: int) -> str:
+def fault_in_records(size: int) -> str:
     """Return the fault in the heads and subtrees over the first `size` events, whose leaf hashes
     are taken as valid; empty when there is none.
     """

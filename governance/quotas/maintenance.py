@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 STEP_S = 1.0
 
 
-class Keeper:
+class QuotaMaintenance:
     """Rebuilds counters that a flush took, settles requests and jobs that a crash left behind,
     gives back what nobody settled, raises alerts, and compares counters with the ledger every now
     and then, and when the store has started anew, for it may have older data.
@@ -52,11 +52,11 @@ class Keeper:
 
 def run(stop: threading.Event) -> None:
     """Keep budgets until `stop`."""
-    keeper = Keeper()
+    maintenance = QuotaMaintenance()
     while not stop.is_set():
         close_old_connections()
         try:
-            keeper.step()
+            maintenance.step()
         except Unavailable as error:
             logger.warning("Budgets are not kept: %s", error.message)
         stop.wait(STEP_S)

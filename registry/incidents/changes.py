@@ -17,7 +17,7 @@ from registry.resources import acting_person
 NOTES_MAX = 500
 
 
-def incident_held(
+def incident_for_change(
     actor: Principal, incident_id: int, action: Action = Action.INCIDENT_UPDATE
 ) -> tuple[Incident, Person, Authorization]:
     """The incident with its row locked, for somebody who may change it."""

@@ -1,4 +1,4 @@
-"""The duty to have a second factor: whom it binds, and what a session may do until it is met.
+"""The requirement of a second factor: whom it binds, and what a session may do until it is met.
 
 `ASSAY_SECOND_FACTOR_ROLES` names the roles. Who holds one and signs in by password alone may set a
 second factor up, and nothing else. Single sign-on is the identity provider's to secure.
@@ -16,7 +16,7 @@ from governance.people.models import Person
 OWES = "assay_owes_second_factor"
 
 
-def owes_second_factor(person: Person) -> bool:
+def lacks_second_factor(person: Person) -> bool:
     """True when one of their roles requires a second factor that the account lacks."""
     wanted = settings.SECOND_FACTOR_ROLES
     if not wanted or not person.role_assignments.filter(role__in=wanted).exists():
@@ -24,13 +24,13 @@ def owes_second_factor(person: Person) -> bool:
     return not has_factor(person.pk)
 
 
-def remember_duty(request: HttpRequest, person: Person) -> None:
+def require_second_factor(request: HttpRequest, person: Person) -> None:
     """At the end of a sign-in: bind the session when it was by password alone."""
     methods = {record["method"] for record in get_authentication_records(request, person)}
-    if methods == {"password"} and owes_second_factor(person):
+    if methods == {"password"} and lacks_second_factor(person):
         request.session[OWES] = True
 
 
-def relieve(request: HttpRequest) -> None:
+def factor_added(request: HttpRequest) -> None:
     """A second factor was added."""
     request.session.pop(OWES, None)
