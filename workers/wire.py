@@ -112,11 +112,18 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Refused or broken: `status` is the HTTP status that fits, `message` is for the caller."""
+    """Refused or broken: `status` is the HTTP status that fits, `message` is for the caller.
+
+    The counts are those of `Done`, where the caller is charged for the work until then.
+    """
 
     code: str
     message: str
     status: int = 500
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    device_ms: int = 0
+    units: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +179,11 @@ def _check_delta(body: dict[str, Any]) -> None:
     if type(index) is not int or not 0 <= index < MAX_CHOICES:
         raise ValueError(f"index is not a whole number from 0 to {MAX_CHOICES - 1}")
     if not all(isinstance(body.get(name, ""), str) for name in ("text", "finish")):
-        raise ValueError("a text is none")
+        raise ValueError("a text is not a string")
     if (call := body.get("call")) is not None:
         number, name, arguments = call
         if type(number) is not int or not (isinstance(name, str) and isinstance(arguments, str)):
-            raise ValueError("a tool call is none")
+            raise ValueError("a tool call is not a number, a name and arguments")
         body["call"] = (number, name, arguments)
     if (scores := body.get("scores")) is not None:
         body["scores"] = [

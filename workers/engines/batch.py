@@ -14,7 +14,7 @@ from registry.catalog.endpoints import TokenScore
 from workers.engines.adapters import AdaptedModel
 from workers.engines.choices import Choices
 from workers.engines.kv import SlabCache
-from workers.engines.protocol import raise_exits
+from workers.engines.protocol import RequestRefused, raise_exits
 from workers.engines.sampling import Sampling, choose
 from workers.engines.scores import BytesOf, token_scores
 from workers.engines.shaping import Shaper
@@ -50,7 +50,7 @@ class Row:
     produced: int = 0
     unsent: int = 0
     finish: str | None = None
-    broken: str = ""
+    broken: RequestRefused | None = None
     images: list[Tensor] = field(default_factory=list)
     reference: list[int] = field(default_factory=list)
     reference_cut: bool = False
@@ -82,8 +82,8 @@ class Row:
             return
         try:
             self.shaper.apply(logits)
-        except ValueError as error:
-            self._break(error, "The grammar of the answer became too complex; simplify its schema.")
+        except RequestRefused as error:
+            self._break(error)
 
     def take(self, token: int, eos: frozenset[int], score: TokenScore | None = None) -> None:
         """Account for a new token, send what can be sent, and notice the end."""
@@ -93,6 +93,7 @@ class Row:
             self.finish = "length" if self.limit == 0 else "cancelled"
             return
         self.produced += 1
+        self.choices.completion_tokens += 1
         self.unsent += 1
         if score is not None:
             self.total += score[1] or 0.0
@@ -100,9 +101,14 @@ class Row:
                 self.scores.append(score)
         try:
             pieces = self._pieces_of(token, eos)
+        except RequestRefused as error:
+            self._break(error)
+            return
         except BaseException as error:
             # The decoder came with the model. The row leaves at this step, the others go on.
-            self._break(error, "The model's tokenizer failed on the answer.")
+            logger.exception("decoding a token of request %s failed", self.request_id)
+            message = "The model's tokenizer failed on the answer."
+            self._break(RequestRefused(message, code="engine_error", status=500))
             raise_exits(error)
             return
         for piece in pieces:
@@ -148,7 +154,7 @@ class Row:
     def end(self, finish: str | None = None) -> None:
         """Note the row's end."""
         if self.broken:
-            self.fail("engine_error", self.broken, 500)
+            self.fail(self.broken.code, str(self.broken), self.broken.status)
             return
         reason = finish or self.finish or "stop"
         if self._called and reason == "stop":
@@ -156,15 +162,14 @@ class Row:
         if self.likelihood is not None:
             self.choices.likelihood = self.likelihood
         mean = self.total / max(1, self.produced)
-        self._guarded(lambda: self.choices.end(self.index, reason, self.produced, mean))
+        self._guarded(lambda: self.choices.end(self.index, reason, mean))
 
     def fail(self, code: str, message: str, status: int) -> None:
         """Send the last event of a request that broke."""
         self._guarded(lambda: self.choices.fail(code, message, status))
 
-    def _break(self, error: BaseException, message: str) -> None:
-        logger.error("a token of request %s cannot be used", self.request_id, exc_info=error)
-        self.finish, self.broken = "error", message
+    def _break(self, refused: RequestRefused) -> None:
+        self.finish, self.broken = "error", refused
 
     def _send(self, delta: Delta) -> None:
         self._guarded(lambda: self.choices.send(delta))

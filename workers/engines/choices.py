@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from workers.engines.protocol import Sink
 from workers.wire import Delta, Done, Failed
@@ -49,23 +47,34 @@ class Choices:
         elif not self.over:
             self.sink(delta)
 
-    def end(self, index: int, finish: str, tokens: int, mean: float = 0.0) -> None:
+    def end(self, index: int, finish: str, mean: float = 0.0) -> None:
         """Note the end of a choice. `mean` is the mean log probability of its tokens."""
         if self.over or index in self._ended:
             return
         self._ended[index] = finish
         self._means[index] = mean
-        self.completion_tokens += tokens
         if self.count > 1 and finish != "cancelled":
             self.send(Delta("", 0, index, finish=finish))
         if len(self._ended) == self.count:
             self._close()
 
     def fail(self, code: str, message: str, status: int) -> None:
-        """Send the last event of a request that broke; the rows that are left leave by `over`."""
-        if not self.over:
-            self.over = True
-            self.sink(Failed(code, message, status))
+        """Send the last event of a request that broke; the rows that are left leave by `over`.
+
+        A failure by the request's fault, whose status is below 500, is charged.
+        """
+        if self.over:
+            return
+        self.over = True
+        failed = Failed(code, message, status)
+        if status < 500:
+            failed = replace(
+                failed,
+                prompt_tokens=self.prompt_tokens,
+                completion_tokens=self.completion_tokens,
+                units=self.prompt_tokens + self.completion_tokens,
+            )
+        self.sink(failed)
 
     def _close(self) -> None:
         if self.ranked and "cancelled" not in self._ended.values():
@@ -73,14 +82,13 @@ class Choices:
         self.over = True
         cancelled = "cancelled" in self._ended.values()
         started = self.submitted if self.started is None else self.started
-        results: Sequence[Any] | None = None if self.likelihood is None else [self.likelihood]
         self.sink(
             Done(
                 finish_reason="cancelled" if cancelled else self._ended[min(self._ended)],
                 prompt_tokens=self.prompt_tokens,
                 completion_tokens=self.completion_tokens,
                 queue_ms=round((started - self.submitted) * 1000),
-                results=None if results is None else list(results),
+                results=None if self.likelihood is None else [self.likelihood],
                 units=self.prompt_tokens + self.completion_tokens,
             )
         )

@@ -7,6 +7,7 @@ A schema comes from the caller. It is tried in one of the bounded processes firs
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from torch import Tensor
 from registry.catalog.generation import Tool
 from workers.engines.protocol import RequestRefused
 from workers.engines.tool_calls import CallForm
+
+logger = logging.getLogger(__name__)
 
 # Separators as Python and most training data write them. Free whitespace would let a weak model
 # write nothing else.
@@ -134,21 +137,36 @@ class Constraint:
         self._words: Tensor | None = None
 
     def apply(self, logits: Tensor) -> None:
-        """Set what is not allowed to minus infinity in `logits` [vocabulary]. Raises ValueError."""
+        """Set what is not allowed to minus infinity in `logits` [vocabulary].
+
+        Raises:
+            RequestRefused: the grammar has become too complex.
+        """
         size = logits.shape[-1]
         if self._words is None:
             self._words = torch.zeros((size + 31) // 32, dtype=torch.int32)
         self._matcher.unsafe_compute_mask_ptr(self._words.data_ptr(), self._words.numel() * 4)
         if self._matcher.is_error():
-            raise ValueError(self._matcher.get_error())
+            raise self._too_complex()
         allowed = ((self._words.unsqueeze(1) >> _BITS) & 1).bool().flatten()[:size]
         logits.masked_fill_(~allowed.to(logits.device), float("-inf"))
 
     def take(self, token: int) -> bool:
-        """Account for a chosen token; returns whether the answer is complete. Raises ValueError."""
+        """Account for a chosen token; returns whether the answer is complete.
+
+        Raises:
+            RequestRefused: the grammar has become too complex.
+        """
         if not self._matcher.consume_token(token):
-            raise ValueError(self._matcher.get_error())
+            raise self._too_complex()
         return bool(self._matcher.is_stopped())
+
+    def _too_complex(self) -> RequestRefused:
+        logger.info("a grammar gave up: %s", self._matcher.get_error())
+        return RequestRefused(
+            "The grammar of the answer became too complex; simplify its schema.",
+            code="schema_too_complex",
+        )
 
 
 _LISTING = re.compile(r"\n\s+\d+ \| ")

@@ -31,7 +31,7 @@ class Shaper:
         return cls(options, constraint)
 
     def apply(self, logits: Tensor) -> None:
-        """Change `logits` [vocabulary] in place. Raises ValueError: the grammar gave up."""
+        """Change `logits` [vocabulary] in place. Raises as `Constraint.apply`."""
         device = logits.device
         if len(self._tokens):
             logits[self._tokens.to(device)] += self._biases.to(device)
@@ -43,7 +43,10 @@ class Shaper:
             self._constraint.apply(logits)
 
     def take(self, token: int) -> bool:
-        """Account for a chosen token; returns whether the answer is complete. Raises ValueError."""
+        """Account for a chosen token; returns whether the answer is complete.
+
+        Raises as `Constraint.take`.
+        """
         if self._presence or self._frequency:
             self._counts[token] += 1
         return self._constraint is not None and self._constraint.take(token)

@@ -79,6 +79,8 @@ class Answer:
                 queue_ms=event.queue_ms + self._queue_ms,
                 device_ms=self._clock.leave(self._request.request_id),
             )
+        elif isinstance(event, Failed) and event.units:
+            event = replace(event, device_ms=self._clock.leave(self._request.request_id))
         self._send(event)
         if not isinstance(event, Delta):
             self.finished.set()

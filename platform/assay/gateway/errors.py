@@ -6,6 +6,7 @@ import json
 import math
 
 from governance.errors import DomainError
+from workers.wire import Done
 
 _TYPES = {
     400: "invalid_request_error",
@@ -48,14 +49,18 @@ class WrongContentType(DomainError):
 
 
 class EngineFailed(DomainError):
-    """The worker refused or broke; the status and the sentence are the worker's."""
+    """The worker refused or broke; the status and the sentence are the worker's.
+
+    `used` has the counts to charge, where it states them.
+    """
 
     code = "engine_failed"
     status = 500
     title = "Engine failed"
 
-    def __init__(self, message: str, *, code: str, status: int) -> None:
+    def __init__(self, message: str, *, code: str, status: int, used: Done | None = None) -> None:
         super().__init__(message, code=code)
+        self.used = used
         self.status = status if 400 <= status <= 599 else 500
 
 

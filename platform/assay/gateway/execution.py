@@ -277,7 +277,9 @@ class Execution:
                 )
             return event
         if isinstance(event, Failed):
-            raise EngineFailed(event.message, code=event.code, status=event.status)
+            raise EngineFailed(
+                event.message, code=event.code, status=event.status, used=_used(event)
+            )
         if isinstance(event, Cut):
             raise event.error
         if isinstance(event, Tampered):
@@ -312,6 +314,9 @@ class Execution:
         if isinstance(error, ReplyForged):
             self._call.outcome = error.code
             await self._runtime.dispatcher.cancel(self._call.request_id)
+        if isinstance(error, EngineFailed) and error.used is not None:
+            await self._charge("failed", error.used, error.message)
+            return
         refused = error.status < 500
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
         entry = self._call.entry(
@@ -362,7 +367,9 @@ class Execution:
                         self._completion_tokens += event.tokens
                     elif isinstance(event, Done):
                         last = event
-                    elif isinstance(event, Failed | Tampered):
+                    elif isinstance(event, Failed):
+                        last = _used(event) or Done("cancelled", 0, self._completion_tokens)
+                    elif isinstance(event, Tampered):
                         last = Done("cancelled", 0, self._completion_tokens)
         self._runtime.replies.close(self._call.request_id)
         if last is None:
@@ -377,6 +384,19 @@ class Execution:
 
 def _piece(delta: Delta) -> Piece:
     return Piece(delta.text, delta.index, delta.call, delta.scores, delta.finish)
+
+
+def _used(failed: Failed) -> Done | None:
+    """Return the counts to charge for a failure; None where it states none."""
+    if not failed.units:
+        return None
+    return Done(
+        "failed",
+        failed.prompt_tokens,
+        failed.completion_tokens,
+        device_ms=failed.device_ms,
+        units=failed.units,
+    )
 
 
 def _answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:

@@ -251,6 +251,19 @@ def test_what_the_engine_refuses_reaches_the_client_with_its_status(stage: Stage
     assert {entry.ran for entry in stage.entries(2)} == {False}
 
 
+def test_an_answer_that_fails_by_the_requests_fault_is_charged(stage: Stage) -> None:
+    stage.deployment(
+        behaviour=lambda request, reply: reply(
+            Failed("schema_too_complex", "Simplify its schema.", 400, 9, 40, 7, 49)
+        )
+    )
+    refused = stage.post(CHAT, stage.key(), json=GOOD)
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "schema_too_complex")
+    (entry,) = stage.entries()
+    assert (entry.outcome, entry.ran, entry.units, entry.device_ms) == ("failed", True, 49, 7)
+    assert (entry.prompt_tokens, entry.completion_tokens) == (9, 40)
+
+
 def test_strangers_cannot_flood_the_log(stage: Stage) -> None:
     for _ in range(40):
         httpx.get(f"{stage.url}/v1/models")

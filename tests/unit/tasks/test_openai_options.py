@@ -13,6 +13,8 @@ import pytest
 
 from registry.catalog import get_task
 from tests.unit.tasks.openai_engine import client_of
+from tests.unit.workers.recording import Answer, prompted
+from workers.wire import Done, Failed
 
 pytestmark = pytest.mark.torch
 TASK = get_task("text-generation")
@@ -188,6 +190,21 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_its_reason(
         client_of(plain, TASK).chat.completions.create(
             model="m", messages=HI, response_format=form, max_tokens=9
         )
+
+
+def test_a_grammar_that_becomes_too_complex_ends_its_request_and_is_charged(plain: Any) -> None:
+    schema = {"type": "string", "pattern": "^.*[a-m].{14}[a-m].{14}$"}
+    options = {"max_tokens": 100, "json_schema": schema, "choices": 2, "seed": 1}
+    broken, beside = Answer(), Answer()
+    plain.submit(prompted("broken", {"prompt": "Hi"}, options), broken)
+    plain.submit(prompted("beside", {"prompt": "Hi"}, {"max_tokens": 100}), beside)
+    failed = broken.wait()
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.status) == ("schema_too_complex", 400)
+    assert failed.completion_tokens >= sum(delta.tokens for delta in broken.deltas)
+    assert failed.completion_tokens > 2
+    assert failed.units == failed.prompt_tokens + failed.completion_tokens
+    assert isinstance(beside.wait(), Done)
 
 
 def test_a_constrained_row_changes_nothing_for_those_beside_it(plain: Any) -> None:
