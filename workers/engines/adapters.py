@@ -25,7 +25,7 @@ _REFUSED_SETTINGS = ("auto_mapping", "modules_to_save", "use_dora", "alora_invoc
 
 
 class AdaptedModel:
-    """The model of an engine. Only the engine's thread may call it.
+    """The model of an engine. Only the engine's thread may call it, but for `virtual_tokens`.
 
     PEFT's per-row hooks cost time in every layer, so they are used only when rows really differ.
     """
@@ -44,7 +44,7 @@ class AdaptedModel:
         return device
 
     def add(self, name: str, folder: Path) -> None:
-        """Load an adapter. Raises ValueError: the name is taken, or it is no LoRA for this base."""
+        """Load LoRA or a soft prompt. Raises ValueError: the name is taken, or it does not fit."""
         if name in self._inner or name in self._soft:
             raise ValueError(f"An adapter named {name!r} is loaded already.")
         if is_soft_prompt(folder):

@@ -20,9 +20,7 @@ import torch
 
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
-from workers.engines.grammars import (
-    Vocabulary,
-)
+from workers.engines.grammars import Vocabulary
 from workers.engines.likelihood import measure_references, score_prompts
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCancelled, PromptProcesses
@@ -51,8 +49,8 @@ class GenerationEngine:
         threads: CPU threads that torch may use; give it the cores less one.
         device: A torch device name; CUDA where there is one by default.
         dtype: "bfloat16", "float16" or "float32"; the checkpoint's own by default.
-        max_batch: Rows that are answered together.
-        max_waiting: Requests that may wait for a place; more are refused with 429.
+        max_batch: Answers that are generated together; half of them at most are one request's.
+        max_waiting: Answers that may wait for a place; requests for more are refused with 429.
         max_context: Prompt and answer together, in tokens; at most the model's own.
         max_batch_positions: Bounds the memory of the cache; a request that fits only alone runs
             alone.
@@ -157,8 +155,10 @@ class GenerationEngine:
                     f"No adapter named {request.adapter!r} is loaded.", code="adapter_not_found"
                 )
             if len(self._waiting) + len(rows) > self._max_waiting:
+                requests = len({row.request_id for row in self._waiting})
                 raise RequestRefused(
-                    f"{len(self._waiting)} requests are waiting already; try again shortly.",
+                    f"{requests} requests wait for {len(self._waiting)} answers already; "
+                    "try again shortly.",
                     code="engine_overloaded",
                     status=429,
                 )
@@ -253,18 +253,34 @@ class GenerationEngine:
         self._let_go()
 
     def _admitted(self) -> list[Row]:
-        """The rows at the head of the queue that fit now, in order, so that nobody is overtaken."""
+        """Take the rows out of the queue that fit now, in order.
+
+        Only the rows of a request that fills its part of the batch are overtaken.
+        """
         running = self._batch.rows if self._batch else []
+        counts = Counter(row.request_id for row in running)
         admitted: list[Row] = []
+        gone: list[Row] = []
         with self._changed:
-            while self._waiting and len(running) + len(admitted) < self._max_batch:
-                row = self._waiting[0]
+            for row in self._waiting:
+                if len(running) + len(admitted) == self._max_batch:
+                    break
+                if row.choices.over:
+                    gone.append(row)
+                    continue
+                if counts[row.request_id] == max(1, self._max_batch // 2):
+                    continue
                 if (running or admitted) and not fits(running, [*admitted, row], self._budget):
                     break
                 longest = max(len(each.prompt) for each in [*admitted, row])
                 if admitted and longest * (len(admitted) + 1) > MAX_PREFILL_POSITIONS:
                     break
-                admitted.append(self._waiting.popleft())
+                admitted.append(row)
+                counts[row.request_id] += 1
+            if admitted or gone:
+                taken = {*admitted, *gone}
+                self._waiting = deque(row for row in self._waiting if row not in taken)
+        self._forget(gone)
         return admitted
 
     def _let_in(self, rows: list[Row]) -> None:

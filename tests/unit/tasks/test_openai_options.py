@@ -14,7 +14,7 @@ import pytest
 from registry.catalog import get_task
 from tests.unit.tasks.openai_engine import client_of
 from tests.unit.workers.recording import Answer, prompted
-from workers.wire import Done, Failed
+from workers.wire import Delta, Done, Failed
 
 pytestmark = pytest.mark.torch
 TASK = get_task("text-generation")
@@ -205,6 +205,23 @@ def test_a_grammar_that_becomes_too_complex_ends_its_request_and_is_charged(plai
     assert failed.completion_tokens > 2
     assert failed.units == failed.prompt_tokens + failed.completion_tokens
     assert isinstance(beside.wait(), Done)
+
+
+def test_a_request_for_more_answers_than_its_half_of_the_batch_is_overtaken(plain: Any) -> None:
+    ends: list[Any] = []
+
+    def late(event: Any) -> None:
+        if not isinstance(event, Delta):
+            ends.append(many.end)
+
+    def join() -> None:
+        many._on_delta = None
+        plain.submit(prompted("late", {"prompt": "Hi"}, {"max_tokens": 2}), late)
+
+    many = Answer(on_delta=join)
+    plain.submit(prompted("many", {"prompts": ["one two"] * 32}, {"max_tokens": 8}), many)
+    many.done()
+    assert ends == [None]
 
 
 def test_a_constrained_row_changes_nothing_for_those_beside_it(plain: Any) -> None:
