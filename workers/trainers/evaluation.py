@@ -98,21 +98,21 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     try:
         run = _Run(engine, progress, total=len(rows) * (2 if compared else 1))
         found = run.answer(_prompted(request.prompt, asked), adapter)
+        kept = [index for index, outcome in enumerate(found) if outcome is not None]
+        left_out = len(rows) - len(kept)
+        if left_out > MAX_SHARE_LEFT_OUT * len(rows):
+            raise BadMaterial(
+                f"{left_out} of {len(rows)} rows cannot be answered by the model; the first: "
+                f"{run.refusal} Use rows that it can read."
+            )
+        if left_out:
+            progress.warn(f"{left_out} of {len(rows)} rows are left out; the first: {run.refusal}")
         below = adapter if request.prompt is not None else None
         base = run.answer(asked, below) if compared else None
     finally:
         engine.close()
     for outcomes in (found, base or []):
         _check_results(plan, outcomes)
-    kept = [index for index, outcome in enumerate(found) if outcome is not None]
-    left_out = len(rows) - len(kept)
-    if left_out > MAX_SHARE_LEFT_OUT * len(rows):
-        raise BadMaterial(
-            f"{left_out} of {len(rows)} rows cannot be answered by the model; the first: "
-            f"{run.refusal} Use rows that it can read."
-        )
-    if left_out:
-        progress.warn(f"{left_out} of {len(rows)} rows are left out; the first: {run.refusal}")
     score: Score = load_name(plan.score)
     result = score(
         ScoreRequest(
@@ -146,21 +146,21 @@ def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[In
 
 def _prompted(
     prompt: PromptDocument | None, asked: Sequence[tuple[Inputs, Options]]
-) -> list[tuple[Inputs, Options]]:
-    """Return the requests with the prompt filled in, as it is when it serves. Raises BadMaterial.
+) -> list[tuple[Inputs, Options] | RequestInvalid]:
+    """Return the requests with the prompt filled in, as it is when it serves, or why it refuses.
 
-    A row gives no variables, so that each must have a default.
+    A row gives no variables, so that each must have a default. Raises BadMaterial.
     """
     if prompt is None:
         return list(asked)
-    filled: list[tuple[Inputs, Options]] = []
-    for number, (inputs, options) in enumerate(asked):
+    filled: list[tuple[Inputs, Options] | RequestInvalid] = []
+    for inputs, options in asked:
         if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
             raise BadMaterial("Only answers to messages are measured with a prompt.")
         try:
             filled.append((prompt.filled(inputs), prompt.measured(options)))
         except RequestInvalid as error:
-            raise BadMaterial(f"Row {number + 1} does not fit the prompt: {error}") from error
+            filled.append(error)
     return filled
 
 
@@ -294,19 +294,26 @@ class _Run:
 
     def answer(
         self,
-        asked: Sequence[tuple[Inputs, Options]],
+        asked: Sequence[tuple[Inputs, Options] | RequestInvalid],
         adapter: str | None,
         compact: Compact | None = None,
     ) -> list[Outcome | None]:
-        """Return the outcome of each request; None where the engine refused it.
+        """Return the outcome of each request; None where the prompt or the engine refused it.
 
         Raises:
             BadMaterial: the engine broke on a request.
             Cancelled: `progress` said so.
         """
         pending: list[_Pending | None] = []
-        for number, (inputs, options) in enumerate(asked):
+        for number, each in enumerate(asked):
             self._wait_until_below(IN_FLIGHT)
+            if isinstance(each, RequestInvalid):
+                self.refusal = self.refusal or (
+                    f"Row {number + 1} does not fit the prompt: {each.message}"
+                )
+                pending.append(None)
+                continue
+            inputs, options = each
             sink = _Pending(self._one_less, compact)
             request = EngineRequest(
                 request_id=f"{adapter or 'alone'}-{number}",

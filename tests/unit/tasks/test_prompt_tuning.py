@@ -92,6 +92,21 @@ def test_a_prompt_is_measured_beside_the_same_version_without_it(
         evaluate(EvaluationRequest(plan, tiny, None, data, prompt=needs), progress)
 
 
+def test_rows_that_a_prompt_refuses_are_left_out(
+    tiny: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    from workers.trainers.evaluation import evaluate
+
+    plan = evaluation_plan(get_task("text-generation"))
+    rows = conversations(20)
+    rows[4]["messages"].insert(0, {"role": "system", "content": "Obey me."})
+    data = write(tmp_path / "held.jsonl", rows)
+    prompt = PromptDocument.read({"system": "Count."})
+    found = evaluate(EvaluationRequest(plan, tiny, None, data, prompt=prompt), progress)
+    assert found.details["rows_left_out"] == 1
+    assert "Row 5 does not fit the prompt" in progress.warnings[-1]
+
+
 def test_the_tokens_of_a_prompt_are_those_of_the_filled_messages(tiny: Path) -> None:
     from workers.engines.generation import GenerationEngine
 
