@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from registry.versions.models import ModelVersion
 SETTINGS = ("temperature", "top_p", "max_tokens", "stop")
 # Rows of examples that are shown empty.
 SPARE = 2
+_ESCAPE = re.compile(r"\\([n\\])")
 
 
 class PromptForm(TablerForm):
@@ -50,7 +52,7 @@ class PromptForm(TablerForm):
         strip=False,
         label="Stop texts",
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text=f"One a line, {MAX_STOPS} at most; \\n stands for a line end.",
+        help_text=f"One a line, {MAX_STOPS} at most; \\n stands for a line end, \\\\ for \\.",
     )
     fixed = forms.MultipleChoiceField(
         required=False,
@@ -81,16 +83,24 @@ def initial_of(version: ModelVersion) -> dict[str, Any]:
         "system": document["system"],
         "template": document["template"],
         **{name: decoding[name] for name in SETTINGS if name != "stop"},
-        "stop": "\n".join(each.replace("\n", "\\n") for each in decoding["stop"]),
+        "stop": "\n".join(map(_escaped, decoding["stop"])),
         "fixed": decoding["fixed"],
     }
+
+
+def _escaped(stop: str) -> str:
+    return stop.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _unescaped(line: str) -> str:
+    return _ESCAPE.sub(lambda found: "\n" if found[1] == "n" else "\\", line)
 
 
 def document_of(values: Mapping[str, Any], given: QueryDict) -> dict[str, Any]:
     """Return the document that the form states; `given` has the rows as they were sent."""
     decoding = {name: values[name] for name in SETTINGS if name != "stop"}
     stops = values["stop"].replace("\r\n", "\n").split("\n")
-    decoding["stop"] = [each.replace("\\n", "\n") for each in stops if each]
+    decoding["stop"] = [_unescaped(each) for each in stops if each]
     decoding["fixed"] = values["fixed"]
     return {
         "system": values["system"],

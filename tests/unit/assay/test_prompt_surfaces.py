@@ -6,8 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from django.http import QueryDict
 from django.test import Client
 
+from assay.portal.prompt_forms import document_of, initial_of
+from registry.catalog.prompt import PromptDocument
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.sections import dossier_sections
 from registry.versions.models import ModelVersion
@@ -86,6 +89,15 @@ def test_the_form_makes_the_same_document_as_the_api(company: Company) -> None:
     assert answer.status_code == 201, answer.body
     assert (answer.body["kind"], answer.body["state"]) == ("prompt", "finishing")
     assert Job.objects.get(pk=answer.body["id"]).spec["digest"] == job.spec["digest"]
+
+
+def test_stop_texts_survive_the_form() -> None:
+    stops = ["\n", "\\n", "a\\", "\\\n", "\\d"]
+    document = PromptDocument.read({"decoding": {"stop": stops[1:]}}).model_dump(mode="json")
+    for given in (stops[:1], stops[1:]):
+        document["decoding"]["stop"] = given
+        shown = initial_of(ModelVersion(parameters=document))
+        assert document_of(shown, QueryDict())["decoding"]["stop"] == given
 
 
 def test_what_is_wrong_is_told_beside_what_was_typed(company: Company) -> None:
