@@ -97,7 +97,7 @@ class FunctionCall(Strict):
 
 
 class FunctionCallOutput(Strict):
-    """What a called function returned."""
+    """The result of a called function."""
 
     type: Literal["function_call_output"]
     call_id: Name
