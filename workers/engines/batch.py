@@ -32,8 +32,7 @@ class Row:
     `images` are the pixels of the images that the prompt has places for. `reference` holds the
     tokens of an answer whose likelihood is measured beside the generation, `likelihood` the result,
     {"nats", "tokens", "complete"}; `reference_cut` if it had no room. Rows of one prompt share the
-    list `prompt`. `echo` is the prompt's text, where the answer begins with it, and
-    `prompt_scores` the scores of its tokens.
+    list `prompt`. `echo` is the prompt's text, where the answer begins with it.
     """
 
     request_id: str
@@ -56,10 +55,14 @@ class Row:
     reference_cut: bool = False
     likelihood: dict[str, float] | None = None
     echo: str | None = None
-    prompt_scores: list[TokenScore] | None = None
     scores: list[TokenScore] = field(default_factory=list)
     total: float = 0.0
     _called: int = 0
+
+    @property
+    def place(self) -> int:
+        """Return the place of the row's prompt among those of the request."""
+        return self.index // self.choices.made
 
     @property
     def length(self) -> int:
@@ -74,7 +77,8 @@ class Row:
     def begin(self) -> None:
         """Send the prompt, where the answer begins with it."""
         if self.echo is not None:
-            self._send(Delta(self.echo, 0, self.index, scores=self.prompt_scores))
+            scores = self.choices.prompt_scores.get(self.place)
+            self._send(Delta(self.echo, 0, self.index, scores=scores))
 
     def shape(self, logits: Tensor) -> None:
         """Change the row's logits [vocabulary] as its request states."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
+from registry.catalog.endpoints import TokenScore
 from workers.engines.protocol import Sink
 from workers.wire import Delta, Done, Failed
 
@@ -13,7 +14,8 @@ from workers.wire import Delta, Done, Failed
 class Choices:
     """Events of one request on their way to its sink. Only the engine's thread may call it.
 
-    Of the `made` choices of each prompt the likeliest `kept` are sent.
+    Of the `made` choices of each prompt the likeliest `kept` are sent. `prompt_scores` holds the
+    scores of echoed prompts, by their place in the request.
     """
 
     sink: Sink
@@ -26,6 +28,7 @@ class Choices:
     completion_tokens: int = 0
     likelihood: dict[str, float] | None = None
     over: bool = False
+    prompt_scores: dict[int, list[TokenScore]] = field(default_factory=dict)
     _ended: dict[int, str] = field(default_factory=dict)
     _held: dict[int, list[Delta]] = field(default_factory=dict)
     _means: dict[int, float] = field(default_factory=dict)

@@ -21,7 +21,7 @@ import torch
 from workers.engines.adapters import AdaptedModel
 from workers.engines.batch import Batch, Row, fits
 from workers.engines.grammars import Vocabulary
-from workers.engines.likelihood import measure_references, score_prompts
+from workers.engines.likelihood import measure_references, score_prompt
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
 from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
@@ -37,6 +37,7 @@ MAX_WAITING = 256
 # Positions of all rows together, padding included: 1.5 GB of cache for SmolLM2 in bfloat16.
 MAX_BATCH_POSITIONS = 65_536
 MAX_PREFILL_POSITIONS = 8_192
+_FAILED = "The model failed on this request; it can be sent again."
 
 
 class GenerationEngine:
@@ -284,11 +285,11 @@ class GenerationEngine:
         return admitted
 
     def _let_in(self, rows: list[Row]) -> None:
+        rows = self._scored(rows)
         if not rows:
             return
         try:
             measure_references(self._model, rows, self._tokenizer.pad_token_id)
-            score_prompts(self._model, rows, self._vocabulary.bytes_of)
             for row in rows:
                 row.begin()
             fresh = Batch(
@@ -316,6 +317,19 @@ class GenerationEngine:
                 self._fail(running.rows + joining.rows)
                 self._batch = None
                 raise_exits(error)
+
+    def _scored(self, rows: list[Row]) -> list[Row]:
+        """Score the prompts that are echoed; a request on which that fails leaves alone."""
+        for row in rows:
+            try:
+                if not row.choices.over:
+                    score_prompt(self._model, row, self._vocabulary.bytes_of)
+            except BaseException as error:
+                logger.exception("scoring the prompt of request %s failed", row.request_id)
+                row.fail("engine_error", _FAILED, 500)
+                raise_exits(error)
+        self._forget(row for row in rows if row.choices.over)
+        return [row for row in rows if not row.choices.over]
 
     def _let_go(self) -> None:
         """End the rows that are finished."""
@@ -350,7 +364,7 @@ class GenerationEngine:
 
     def _fail(self, rows: list[Row]) -> None:
         for row in rows:
-            row.fail("engine_error", "The model failed on this request; it can be sent again.", 500)
+            row.fail("engine_error", _FAILED, 500)
         self._forget(rows)
 
     def _fail_all(self, code: str, message: str, status: int = 500) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from workers.engines.adapters import IGNORED, AdaptedModel
-from workers.engines.batch import Row, prompts_of
+from workers.engines.batch import Row
 from workers.engines.scores import BytesOf, token_scores, unscored
 
 # Logits of so many positions: 0.4 GB for a vocabulary of 50,000.
@@ -19,7 +19,11 @@ def measure_references(model: AdaptedModel, rows: Sequence[Row], padding: int) -
     measured = sorted((row for row in rows if row.reference), key=_length)
     while measured:
         longest = _length(measured[-1])
-        count = max(1, MAX_POSITIONS // longest)
+        if longest > MAX_POSITIONS:
+            row = measured.pop()
+            _note(row, _measure_long(model, row))
+            continue
+        count = MAX_POSITIONS // longest
         batch, measured = measured[-count:], measured[:-count]
         _measure(model, batch, padding)
 
@@ -45,25 +49,38 @@ def _measure(model: AdaptedModel, rows: Sequence[Row], padding: int) -> None:
         [row.adapter for row in rows],
     )
     for row, nats in zip(rows, losses.tolist(), strict=True):
-        row.likelihood = {
-            "nats": nats,
-            "tokens": len(row.reference),
-            "complete": not row.reference_cut,
-        }
+        _note(row, nats)
 
 
-def score_prompts(model: AdaptedModel, rows: Sequence[Row], bytes_of: BytesOf) -> None:
-    """Set `prompt_scores` of each row that echoes its prompt with probabilities."""
-    wanted = [row for row in rows if row.echo is not None and row.sampling.logprobs is not None]
-    first, places = prompts_of(wanted)
-    for row in first:
-        # One at a time: a padded batch would hold the logits of every position of all prompts.
-        tokens = torch.tensor([row.prompt], device=model.device)
-        logs = model.log_probabilities(tokens, torch.ones_like(tokens), [row.adapter])[0, :-1]
-        tops = [row.sampling.logprobs or 0] * len(logs)
-        row.prompt_scores = [
-            unscored(row.prompt[0], bytes_of),
-            *token_scores(logs, row.prompt[1:], tops, bytes_of),
-        ]
-    for row, place in zip(wanted, places, strict=True):
-        row.prompt_scores = first[place].prompt_scores
+def _note(row: Row, nats: float) -> None:
+    row.likelihood = {
+        "nats": nats,
+        "tokens": len(row.reference),
+        "complete": not row.reference_cut,
+    }
+
+
+def _measure_long(model: AdaptedModel, row: Row) -> float:
+    """Return the summed nats of a reference whose row is too long to be run at once."""
+    whole = row.prompt + row.reference
+    total, place = 0.0, 0
+    for logs in model.log_probabilities(whole[:-1], row.adapter):
+        first = max(len(row.prompt) - 1 - place, 0)
+        next_tokens = whole[place + first + 1 : place + len(logs) + 1]
+        index = torch.tensor(next_tokens, dtype=torch.long, device=logs.device).unsqueeze(1)
+        total -= float(logs[first:].gather(1, index).double().sum())
+        place += len(logs)
+    return total
+
+
+def score_prompt(model: AdaptedModel, row: Row, bytes_of: BytesOf) -> None:
+    """Score a row's prompt, if it is echoed with probabilities, once for all of its choices."""
+    scores = row.choices.prompt_scores
+    if row.echo is None or row.sampling.logprobs is None or row.place in scores:
+        return
+    found = [unscored(row.prompt[0], bytes_of)]
+    for logs in model.log_probabilities(row.prompt[:-1], row.adapter):
+        following = row.prompt[len(found) : len(found) + len(logs)]
+        tops = [row.sampling.logprobs] * len(logs)
+        found += token_scores(logs, following, tops, bytes_of)
+    scores[row.place] = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,53 @@ def test_the_request_of_lm_evaluation_harness_gets_each_prompts_likelihood(
         model="m", prompt="a b c", max_tokens=0, echo=True
     )
     assert (nothing.choices[0].text, nothing.choices[0].finish_reason) == ("a b c", "length")
+
+
+def test_a_long_prompt_is_scored_in_slices_and_a_fault_there_fails_its_request_alone(
+    plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.engines import adapters, likelihood
+
+    def measured() -> float:
+        answer = Answer()
+        options = {"max_tokens": 1, "reference": " three four five"}
+        plain.submit(prompted("measured", {"prompt": "one two"}, options), answer)
+        (result,) = answer.done().results or []
+        return float(result["nats"])
+
+    wish: Any = {
+        "model": "m", "prompt": ["one two three four five six", "a b c"],
+        "max_tokens": 1, "logprobs": 2, "echo": True, "n": 2, "seed": 1,
+    }  # fmt: skip
+    client = client_of(plain, TASK, strict=False)
+    whole = client.completions.create(**wish)
+    at_once = measured()
+    monkeypatch.setattr(adapters, "SLICE", 2)
+    monkeypatch.setattr(likelihood, "MAX_POSITIONS", 2)
+    assert measured() == pytest.approx(at_once, abs=1e-3)
+    sliced = client.completions.create(**wish)
+    for choice, other in zip(whole.choices, sliced.choices, strict=True):
+        stated, again = choice.logprobs, other.logprobs
+        assert stated.token_logprobs[1:] == pytest.approx(again.token_logprobs[1:], abs=1e-4)
+        assert (stated.tokens, stated.text_offset) == (again.tokens, again.text_offset)
+    monkeypatch.setattr(adapters, "SLICE", 0)  # range refuses it
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go.wait(60)
+
+    first, scored, beside = Answer(on_delta=hold), Answer(), Answer()
+    plain.submit(prompted("first", {"prompt": "a"}, {"max_tokens": 2}), first)
+    assert held.wait(60)
+    echoing = {"max_tokens": 1, "echo": True, "logprobs": 0, "choices": 2}
+    plain.submit(prompted("scored", {"prompt": "a b"}, echoing), scored)
+    plain.submit(prompted("beside", {"prompt": "a b"}, {"max_tokens": 2}), beside)
+    go.set()
+    failed = scored.wait()
+    assert isinstance(failed, Failed)
+    assert failed.code == "engine_error"
+    assert beside.done().completion_tokens == 2
 
 
 def test_the_best_of_several_is_the_likeliest(plain: Any) -> None:
