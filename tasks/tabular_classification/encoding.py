@@ -22,6 +22,8 @@ from registry.catalog.features import (
 from workers.trainers.protocol import BadMaterial
 
 MAX_COLUMNS = 2_000
+# float32; boosting works on bytes, logistic regression on float64.
+MAX_NUMBERS = 40_000_000
 
 
 class Misfit(ValueError):
@@ -81,7 +83,17 @@ def width(features: Sequence[Feature]) -> int:
 
 
 def encoded_rows(features: Sequence[Feature], rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Return the columns of dataset rows, float32 [rows, columns]."""
+    """Return the columns of dataset rows, float32 [rows, columns].
+
+    Raises:
+        BadMaterial: there are more than `MAX_NUMBERS` numbers; none are allocated.
+        Misfit: as `encoded` says.
+    """
+    size = len(rows) * width(features)
+    if size > MAX_NUMBERS:
+        raise BadMaterial(
+            f"The rows have {size:,} numbers and categories; at most {MAX_NUMBERS:,} are taken."
+        )
     names = rows[0]["features"]
     return encoded(features, {name: [row["features"].get(name) for row in rows] for name in names})
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from tasks.tabular_classification.encoding import Misfit, describe, encoded_rows
-from tasks.tabular_classification.train import MAX_NUMBERS, fit_linear, linear_probabilities
+from tasks.tabular_classification.train import fit_linear, linear_probabilities
 from workers.trainers.classification import SAMPLES, Baseline, score_classifier
 from workers.trainers.evaluation import ScoreRequest
 from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult, Progress
@@ -78,8 +78,6 @@ def _linear(
         features = describe(train)
         columns = encoded_rows(features, train)
         tested = encoded_rows(features, rows)
-        if columns.size > MAX_NUMBERS:
-            raise BadMaterial("The training data is too large.")
     except (Misfit, BadMaterial) as error:
         progress.log(f"{LINEAR} was not trained: {error}")
         return None
@@ -102,10 +100,10 @@ def _with_auc(
 ) -> EvaluationResult:
     compared = np.full_like(found, 1 / found.shape[1]) if linear is None else linear
     areas = {"metrics": _auc(is_label, found), "baseline": _auc(is_label, compared)}
+    area = areas["baseline"]
     baselines = [
         {**each, "metrics": {**each["metrics"], "auc": 0.5 if each["trained_on"] == 0 else area}}
         for each in result.details["baselines"]
-        for area in (areas["baseline"],)
     ]
     intervals = {name: dict(each) for name, each in result.intervals.items()}
     if len(found) <= MAX_RESAMPLED:

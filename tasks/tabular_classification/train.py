@@ -38,8 +38,6 @@ from workers.trainers.protocol import (
 )
 
 MIN_ROWS_PER_LABEL = 4
-# float32; boosting works on bytes, logistic regression on float64.
-MAX_NUMBERS = 40_000_000
 # Rounds between two looks at the validation rows.
 ROUNDS = 10
 MAX_ITERATIONS = 1_000
@@ -184,11 +182,6 @@ def _read(request: TrainingRequest, settings: Hyperparameters, progress: Progres
         )
     features = describe(rows)
     columns = encoded_rows(features, rows)
-    if columns.size > MAX_NUMBERS:
-        raise BadMaterial(
-            f"The rows have {columns.size:,} numbers and categories; at most {MAX_NUMBERS:,} are "
-            "trained on."
-        )
     numbers = np.searchsorted(labels, [row["label"] for row in rows])
     size = max(round(len(rows) * settings.validation_fraction), len(labels))
     _, held_out = train_test_split(

@@ -280,6 +280,22 @@ def test_rows_that_teach_nothing_are_bad_material(
 
 
 @pytest.mark.torch
+def test_rows_that_need_too_much_memory_are_neither_trained_on_nor_a_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.tabular_classification import encoding
+    from tasks.tabular_classification.score import _linear
+
+    monkeypatch.setattr(encoding, "MAX_NUMBERS", 60 * 4 - 1)
+    rows, said = made_rows(60), "The rows have 240 numbers and categories; at most 239 are taken."
+    with pytest.raises(BadMaterial, match=said):
+        trained(rows, tmp_path, "linear")
+    recorder = Recorder()
+    assert _linear(rows, rows[:5], ["a", "b", "c"], recorder) is None
+    assert recorder.lines == [f"Logistic regression was not trained: {said}"]
+
+
+@pytest.mark.torch
 def test_training_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     recorder = Recorder(stop_at=2)
     with pytest.raises(Cancelled):
