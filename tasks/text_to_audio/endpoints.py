@@ -23,7 +23,12 @@ from tasks.text_to_audio.schema import (
 
 _KEY = re.compile(r"\b([A-G])([#b]?) (major|minor)\b")
 _TEMPO = re.compile(r"\b(\d{2,3}) ?(?:bpm|BPM|beats)\b")
-_NOTES = re.compile(r"\bnotes?:? ((?:[A-G][#b]?-?\d[ ,]*)+)")
+# Any letter: a note that does not exist is refused by its name, not passed over as a word.
+_NOTES = re.compile(
+    r"\b[Nn]otes?:? "
+    r"((?:(?:[A-Za-z][#b]*-?\d[\w#]*|[A-H][#b]?(?![\w#]| major| minor))[ ,]*)+)"
+)
+_STRAY = re.compile(r"\b[A-Ha-h][#b]?-?\d(?!\w)")
 
 
 class GenerationParameters(Strict):
@@ -56,6 +61,12 @@ def read_text_to_audio(body: Body, request_id: str, name: str) -> Plan:
     request = parse(TextToAudioRequest, body.data)
     given = request.parameters or Parameters()
     chosen = given.generation_parameters or given
+    if chosen is not given and (given.temperature, given.top_p) != (None, None):
+        raise RequestInvalid(
+            "temperature and top_p are sent twice. Send them in parameters or in "
+            "generation_parameters.",
+            param="parameters.generation_parameters",
+        )
     usual = MusicOptions()
     seconds = given.seconds or DEFAULT_SECONDS
     return Plan(
@@ -75,6 +86,12 @@ def read_text_to_audio(body: Body, request_id: str, name: str) -> Plan:
 
 def _inputs(text: str, seed: int | None) -> MusicInputs:
     key, tempo, notes = _KEY.search(text), _TEMPO.search(text), _NOTES.search(text)
+    if stray := _STRAY.search(_NOTES.sub(" ", text, count=1)):
+        raise RequestInvalid(
+            f"inputs has {stray[0]!r} outside of its notes. Write all notes in one row, such as "
+            "'notes A4 B4 C5'.",
+            param="inputs",
+        )
     if not (key or tempo or notes):
         raise RequestInvalid(
             "inputs names no key, tempo or notes. Write a text such as 'A minor, 96 bpm, notes A4 "

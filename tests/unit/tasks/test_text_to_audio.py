@@ -95,7 +95,7 @@ def test_a_row_that_is_no_music_is_refused_in_words(music: str, said: str) -> No
 def test_a_text_names_key_tempo_and_first_notes() -> None:
     plan = read(
         {
-            "inputs": "In F# minor, 72 bpm, notes: A4, B4 C#5",
+            "inputs": "72 bpm, notes: A4, B4 C#5, F# minor.",
             "parameters": {"seconds": 8, "seed": 1, "generation_parameters": {"top_p": 0.5}},
         }
     )
@@ -115,9 +115,16 @@ def test_a_text_names_key_tempo_and_first_notes() -> None:
         ({"inputs": "something sad"}, "names no key, tempo or notes"),
         ({"inputs": "A minor, 999 bpm"}, "999 beats"),
         ({"inputs": "notes C9"}, "no note from C1 to C7"),
+        ({"inputs": "notes A4 H4 B4"}, "'H4' is no note"),
+        ({"inputs": "Notes a4 b4, A minor"}, "'a4' is no note"),
+        ({"inputs": "notes A44"}, "'A44' is no note"),
+        ({"inputs": "A minor, notes A4 B, C5"}, "'B' is no note"),
+        ({"inputs": "notes A4 and B4"}, "'B4' outside of its notes"),
+        ({"inputs": "A minor from c#4"}, "'c#4' outside of its notes"),
         ({"inputs": "notes " + "C5 " * 17}, "17 notes"),
         ({"parameters": {"seconds": 100}}, "seconds"),
         ({"parameters": {"generation_parameters": {"num_beams": 2}}}, "Unrecognized"),
+        ({"parameters": {"top_p": 1, "generation_parameters": {}}}, "sent twice"),
     ],
 )
 def test_a_text_that_names_no_music_is_refused_in_words(change: Any, said: str) -> None:
