@@ -16,7 +16,7 @@ from tasks.text_to_audio.notation import STEPS_PER_BEAT, Key, Piece, key_from, p
 from tasks.text_to_audio.schema import MAX_SEED, MusicInputs, MusicOptions
 from tasks.text_to_audio.synthesizer import wav
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, MediaOutput, Prepared
+from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ class ComposerRunner:
                 generator=torch.Generator().manual_seed(task.seed),
                 stop=lambda: self._closing or task.request_id in self._cancelled,
             )
+            if len(steps) < task.steps:
+                raise Cancelled
         finally:
             self._running = ""
             self._cancelled.discard(task.request_id)

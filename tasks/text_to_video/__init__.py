@@ -8,7 +8,7 @@ from operator import itemgetter
 from registry.catalog.declaration import BATCH, Family, Modality, Playground, Task, Unit
 from registry.catalog.endpoints import Endpoint
 from tasks.text_to_video.endpoints import TextToVideoRequest, read_text_to_video
-from tasks.text_to_video.schema import CaptionedVideo, FilmingInputs, FilmingOptions
+from tasks.text_to_video.schema import CaptionedVideo, VideoInputs, VideoOptions
 
 PROMPT = "a shirt that moves to the right"
 _SMALL = {"width": 64, "height": 64, "num_frames": 9, "num_inference_steps": 4}
@@ -34,8 +34,8 @@ TASK = Task(
     engine=BATCH,
     runner="tasks.text_to_video.runner:TextToVideoRunner",
     unit=Unit.MEGAPIXELS,
-    input_schema=FilmingInputs,
-    option_schema=FilmingOptions,
+    input_schema=VideoInputs,
+    option_schema=VideoOptions,
     endpoints=(
         Endpoint(
             "/v1/tasks/text-to-video",

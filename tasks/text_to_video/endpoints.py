@@ -16,13 +16,14 @@ from tasks.text_to_video.schema import (
     DEFAULT_SIDE,
     DEFAULT_STEPS,
     MAX_PIXELS,
+    MAX_PROMPT,
     MAX_STEPS,
-    FilmingInputs,
-    FilmingOptions,
     Frames,
     Prompt,
     Seed,
     Side,
+    VideoInputs,
+    VideoOptions,
 )
 
 
@@ -50,9 +51,15 @@ def read_text_to_video(body: Body, request_id: str, name: str) -> Plan:
     request = parse(TextToVideoRequest, body.data)
     given = request.parameters or Parameters()
     negative = ", ".join(given.negative_prompt or [])
-    inputs = FilmingInputs(
+    if len(negative) > MAX_PROMPT:
+        raise RequestInvalid(
+            f"negative_prompt has {len(negative):,} characters in all; at most {MAX_PROMPT:,} are "
+            "read. Send fewer or shorter texts.",
+            param="parameters.negative_prompt",
+        )
+    inputs = VideoInputs(
         prompt=request.inputs,
-        negative_prompt=negative[:4_000] or None,
+        negative_prompt=negative or None,
         width=given.width or DEFAULT_SIDE,
         height=given.height or DEFAULT_SIDE,
         frames=given.num_frames or DEFAULT_FRAMES,
@@ -73,7 +80,7 @@ def read_text_to_video(body: Body, request_id: str, name: str) -> Plan:
         tokens=tokens,
         prompt_tokens=tokens,
         units=math.ceil(pixels / 1_000_000),
-        options=FilmingOptions(
+        options=VideoOptions(
             steps=given.num_inference_steps or DEFAULT_STEPS,
             guidance=given.guidance_scale or DEFAULT_GUIDANCE,
         ),

@@ -19,7 +19,7 @@ from tasks.text_to_video.pipeline import (
     load_prompt_tokenizer,
     text_states,
 )
-from tasks.text_to_video.schema import MAX_SEED, FilmingInputs, FilmingOptions
+from tasks.text_to_video.schema import MAX_SEED, VideoInputs, VideoOptions
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import RequestRefused
@@ -29,19 +29,19 @@ FRAMES_PER_SECOND = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Filming:
+class _Request:
     request_id: str
     prompt: list[int]
     negative: list[int]
     seed: int
-    inputs: FilmingInputs
-    options: FilmingOptions
+    inputs: VideoInputs
+    options: VideoOptions
 
 
 class TextToVideoRunner:
     """Makes one video a request; each seed makes the same one again.
 
-    A cancelled request ends after the step that is running.
+    A cancelled request ends after the step that is running; its frames are not decoded.
     """
 
     limits = BatchLimits(items=1, size=1)
@@ -70,7 +70,7 @@ class TextToVideoRunner:
         self._closing = False
         self._prompts = PromptProcesses(tokenizer, max_length=self._length)
 
-    def prepare(self, request_id: str, inputs: FilmingInputs, options: FilmingOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: VideoInputs, options: VideoOptions) -> Prepared:
         step = self._pipe.vae_scale_factor_temporal
         if inputs.width % self._side or inputs.height % self._side:
             raise RequestRefused(f"Width and height must be multiples of {self._side}.")
@@ -87,16 +87,16 @@ class TextToVideoRunner:
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         pixels = inputs.width * inputs.height * inputs.frames
         return Prepared(
-            items=[Item(_Filming(request_id, prompt, negative, seed, inputs, options))],
+            items=[Item(_Request(request_id, prompt, negative, seed, inputs, options))],
             prompt_tokens=len(prompt),
             units=math.ceil(pixels / 1_000_000),
         )
 
-    def collate(self, items: Sequence[Item]) -> list[_Filming]:
+    def collate(self, items: Sequence[Item]) -> list[_Request]:
         return [item.payload for item in items]
 
-    def run(self, batch: list[_Filming]) -> list[Any]:
-        return [self._filmed(filming) for filming in batch]
+    def run(self, batch: list[_Request]) -> list[Any]:
+        return [self._frames(request) for request in batch]
 
     def split(self, output: list[Any], items: Sequence[Item]) -> list[Any]:
         return [
@@ -113,30 +113,32 @@ class TextToVideoRunner:
         self._closing = True
         self._prompts.close()
 
-    def _filmed(self, filming: _Filming) -> Any:
-        """Return frames [frames, height, width, 3] of numbers from 0 to 1."""
-        self._running = filming.request_id
+    def _frames(self, request: _Request) -> Any:
+        """Return frames [frames, height, width, 3] of numbers from 0 to 1. Raises Cancelled."""
+        self._running = request.request_id
         try:
             made = self._pipe(
-                prompt_embeds=text_states(self._pipe, filming.prompt, self._length),
-                negative_prompt_embeds=text_states(self._pipe, filming.negative, self._length),
-                width=filming.inputs.width,
-                height=filming.inputs.height,
-                num_frames=filming.inputs.frames,
-                num_inference_steps=filming.options.steps,
-                guidance_scale=filming.options.guidance,
+                prompt_embeds=text_states(self._pipe, request.prompt, self._length),
+                negative_prompt_embeds=text_states(self._pipe, request.negative, self._length),
+                width=request.inputs.width,
+                height=request.inputs.height,
+                num_frames=request.inputs.frames,
+                num_inference_steps=request.options.steps,
+                guidance_scale=request.options.guidance,
                 # On the CPU, so that a seed makes the same noise on every device.
-                generator=torch.Generator().manual_seed(filming.seed),
+                generator=torch.Generator().manual_seed(request.seed),
                 output_type="np",
                 callback_on_step_end=self._after_step,
             )
         finally:
             self._running = ""
-            self._cancelled.discard(filming.request_id)
+            self._cancelled.discard(request.request_id)
         return made.frames[0]
 
     def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        pipe._interrupt = self._closing or self._running in self._cancelled
+        # The pipeline's own interruption still decodes, which costs more than a step.
+        if self._closing or self._running in self._cancelled:
+            raise Cancelled
         return {}
 
 

@@ -14,13 +14,15 @@ MAX_FRAMES = 121
 # Of all frames of a request.
 MAX_PIXELS = 50_000_000
 MAX_STEPS = 100
+# Characters; of a negative prompt, all of its texts together.
+MAX_PROMPT = 4_000
 MAX_SEED = 2**32 - 1
 DEFAULT_SIDE = 256
 DEFAULT_FRAMES = 17
 DEFAULT_STEPS = 20
 DEFAULT_GUIDANCE = 5.0
 
-Prompt = Annotated[str, Field(min_length=1, max_length=4_000)]
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
 Frames = Annotated[int, Field(ge=1, le=MAX_FRAMES)]
@@ -35,7 +37,7 @@ class CaptionedVideo(BaseModel):
     text: str = Field(min_length=1, max_length=2_000)
 
 
-class FilmingInputs(Inputs):
+class VideoInputs(Inputs):
     """A prompt, and the size in pixels and number of frames of the video.
 
     Without a seed, one is drawn.
@@ -49,7 +51,7 @@ class FilmingInputs(Inputs):
     seed: Seed | None = None
 
 
-class FilmingOptions(Options):
+class VideoOptions(Options):
     """Settings of the denoising: number of steps, and weight of classifier-free guidance."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = DEFAULT_STEPS

@@ -216,6 +216,10 @@ class BatchEngine:
             batch, places = places[:count], places[count:]
             try:
                 self._answer_batch(batch)
+            except Cancelled:
+                # The runner may learn of it before `cancel` marks the request.
+                for work, _ in batch:
+                    work.cancelled = True
             except BaseException as error:
                 logger.exception("a batch of %s inputs failed", len(batch))
                 for work, _ in batch:

@@ -54,7 +54,7 @@ class MediaOutput:
 
 
 class Cancelled(Exception):
-    """The request was cancelled while it was prepared."""
+    """All requests that wanted the work were cancelled, or the runner closes."""
 
 
 class Runner(Protocol):
@@ -82,13 +82,17 @@ class Runner(Protocol):
         """Return one batch of the items' payloads, on the device."""
 
     def run(self, batch: Any) -> Any:
-        """Return the model's output for a batch."""
+        """Return the model's output for a batch.
+
+        Raises:
+            Cancelled: `cancel` was called for every request of the batch, or `close`.
+        """
 
     def split(self, output: Any, items: Sequence[Item]) -> list[Any]:
         """Return one JSON-able result for each item, in order; media as `MediaOutput`."""
 
     def cancel(self, request_id: str) -> None:
-        """End `prepare` of a request early; unknown ones are ignored."""
+        """End `prepare` or `run` of a request early; unknown ones are ignored."""
 
     def close(self) -> None:
         """Free what the runner holds beside the model."""

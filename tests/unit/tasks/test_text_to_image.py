@@ -24,6 +24,7 @@ from tasks.text_to_image.schema import DrawingInputs, DrawingOptions
 from tests.unit.tasks.tiny_diffusion import save_pipeline
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
+from workers.engines.runner import Cancelled as RequestCancelled
 from workers.tasks.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
@@ -269,7 +270,8 @@ def test_a_cancelled_request_stops_between_steps(pipeline: Path) -> None:
         runner._after_step = cancel_at_the_third  # type: ignore[method-assign]
         one = runner.prepare("a", DrawingInputs(prompt="a bag"), settings).items
         other = runner.prepare("b", DrawingInputs(prompt="a bag"), settings).items
-        runner.run(runner.collate(one))
+        with pytest.raises(RequestCancelled):
+            runner.run(runner.collate(one))
         assert steps == [0, 1, 2]
         steps.clear()
         # Another request wants the rest of the batch.

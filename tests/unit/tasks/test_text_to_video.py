@@ -64,6 +64,7 @@ def test_a_request_names_prompt_size_and_frames() -> None:
         ({"parameters": {"width": 8}}, "width"),
         ({"parameters": {"width": 1_280, "height": 1_280, "num_frames": 121}}, "fewer frames"),
         ({"parameters": {"scheduler": "x"}}, "Unrecognized"),
+        ({"parameters": {"negative_prompt": ["x" * 2_000] * 2}}, "4,002 characters in all"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_words(change: Any, said: str) -> None:
@@ -109,7 +110,7 @@ def engine(folder: Path) -> Iterator[Any]:
     engine.close()
 
 
-def filmed(engine: Any, **inputs: Any) -> Any:
+def video(engine: Any, **inputs: Any) -> Any:
     answer = Answer()
     given = {"prompt": "a shirt", **SMALL, **inputs}
     engine.submit(asked(TASK.name, "r", given, {"steps": 2}), answer)
@@ -131,12 +132,41 @@ def test_a_delivered_pipeline_passes_intake_and_conversion(folder: Path, tmp_pat
 
 @pytest.mark.torch
 def test_a_prompt_becomes_an_animated_webp_and_a_seed_makes_it_again(engine: Any) -> None:
-    first, again, other = (filmed(engine, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (video(engine, seed=seed) for seed in (3, 3, 4))
     assert (first.content_type, first.details) == ("image/webp", {"seed": 3})
     picture = Image.open(io.BytesIO(first.data))
     assert (picture.format, picture.size, picture.n_frames) == ("WEBP", (32, 32), 5)
     assert first.data == again.data
     assert first.data != other.data
+
+
+@pytest.mark.torch
+def test_a_cancelled_video_ends_after_its_step_and_is_not_decoded(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = engine._runner
+    after_step, decode = runner._after_step, runner._pipe.vae.decode
+    done: list[Any] = []
+
+    def cancel_at_the_second(pipe: Any, step: int, at: Any, tensors: Any) -> Any:
+        done.append(step)
+        if step == 1:
+            # As `cancel` of the engine begins, before it marks the request.
+            runner.cancel("r")
+        return after_step(pipe, step, at, tensors)
+
+    def record(*given: Any, **settings: Any) -> Any:
+        done.append("decoded")
+        return decode(*given, **settings)
+
+    monkeypatch.setattr(runner, "_after_step", cancel_at_the_second)
+    monkeypatch.setattr(runner._pipe.vae, "decode", record)
+    answer = Answer()
+    engine.submit(asked(TASK.name, "r", {"prompt": "a shirt", **SMALL}, {"steps": 5}), answer)
+    assert (answer.done().finish_reason, done) == ("cancelled", [0, 1])
+    monkeypatch.undo()
+    # The engine goes on with the next request.
+    assert video(engine).content_type == "image/webp"
 
 
 @pytest.mark.torch
@@ -147,7 +177,7 @@ def test_sizes_that_the_model_does_not_have_are_refused(
     engine: Any, change: dict[str, int], said: str
 ) -> None:
     with pytest.raises(RequestRefused, match=said):
-        filmed(engine, **change)
+        video(engine, **change)
 
 
 @pytest.mark.torch
