@@ -1,4 +1,4 @@
-"""The checks of a delivery, in a process of its own with bounds on time and memory.
+"""The checks of a delivery, in a process of its own with bounds on time, memory and output.
 
 The web process and the worker read nothing of a delivery themselves: what a file makes a parser do
 ends with that process. It has no environment of ours, so no address and no password of a store.
@@ -7,19 +7,24 @@ ends with that process. It has no environment of ours, so no address and no pass
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from registry.bounded_process import Broken, output_of
 from registry.intake.checks import Finding, Limits, check_delivery
 
 SECONDS = 120
 # The largest JSON file that may come in takes about 1 GiB while it is read.
 MEMORY_BYTES = 2 * 1024**3
+# A finding of each file names it, and says something about it.
+MAX_FINDINGS_BYTES = 8 * 1024**2
+# Runs `main` below.
+MODULE = "registry.intake.bounded"
 # Of one process of ours; further deliveries wait.
 AT_ONCE = 2
 _slots = threading.BoundedSemaphore(AT_ONCE)
@@ -27,25 +32,33 @@ _slots = threading.BoundedSemaphore(AT_ONCE)
 
 def check_bounded(folder: Path, limits: Limits) -> list[Finding]:
     """As `check_delivery`, within the limits of this module; exceeding one is a failed finding."""
-    bounds = json.dumps({"folder": str(folder), **asdict(limits), "memory": MEMORY_BYTES})
+    bounds = {"folder": str(folder), **asdict(limits), "memory": MEMORY_BYTES}
     with _slots:
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-m", "registry.intake.bounded"],
-                input=bounds.encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={"LANG": "C.UTF-8", "PATH": os.defpath},
-                timeout=SECONDS,
-                check=True,
+            return _findings(
+                output_of(
+                    MODULE, bounds, seconds=SECONDS, max_bytes=MAX_FINDINGS_BYTES, environment={}
+                )
             )
-            findings = json.loads(done.stdout)
         except subprocess.TimeoutExpired:
             return [_exceeded(f"The checks took longer than {SECONDS} seconds")]
-        except (subprocess.CalledProcessError, ValueError):
+        except Broken:
             gibibytes = MEMORY_BYTES / 1024**3
             return [_exceeded(f"The checks broke, or needed more than {gibibytes:g} GiB of memory")]
-    return [Finding(**finding) for finding in findings]
+
+
+def _findings(written: Any) -> list[Finding]:
+    """Return what `main` wrote. Raises Broken."""
+    if not written or not isinstance(written, list):
+        raise Broken("it wrote no findings")
+    found = []
+    for each in written:
+        match each:
+            case {"check": str(check), "passed": bool(passed), "detail": str(detail)}:
+                found.append(Finding(check, passed, detail))
+            case _:
+                raise Broken("it wrote another value than findings")
+    return found
 
 
 def _exceeded(what: str) -> Finding:

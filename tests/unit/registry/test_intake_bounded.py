@@ -1,13 +1,18 @@
-"""The checks of a delivery cost the process that asks for them no memory, and end within limits."""
+"""The checks of a delivery, and the reading of an upload, cost the process that asks for them no
+memory, and end within limits.
+"""
 
 from __future__ import annotations
 
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from governance.errors import InvalidInput
+from registry.bounded_process import MAX_REFUSAL_BYTES, run_bounded
 from registry.intake import bounded
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits, check_delivery
@@ -63,6 +68,43 @@ def test_a_delivery_that_takes_too_long_fails(
     (finding,) = check_bounded(tmp_path, LIMITS)
     assert not finding.passed
     assert "longer than 0.001 seconds" in finding.detail
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"MAX_FINDINGS_BYTES": 10},
+        # Writes what it reads, which is no finding.
+        {"MODULE": "json.tool"},
+        # Writes no JSON.
+        {"MODULE": "this"},
+        {"MODULE": "no.such.module"},
+    ],
+)
+def test_checks_that_write_anything_but_findings_fail(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in change.items():
+        monkeypatch.setattr(bounded, name, value)
+    (finding,) = check_bounded(tmp_path, LIMITS)
+    assert not finding.passed
+    assert "The checks broke" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("module", "given"),
+    [
+        ("json.tool", {}),
+        ("json.tool", {"flood": "x" * MAX_REFUSAL_BYTES}),
+        ("this", {}),
+        ("no.such.module", {}),
+    ],
+)
+def test_a_process_that_writes_anything_but_a_refusal_broke(
+    module: str, given: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput, match="The file broke the process"):
+        run_bounded(module, given, seconds=20, memory_bytes=1024**3)
 
 
 def test_a_gguf_header_is_bounded_as_a_whole_and_not_kept(tmp_path: Path) -> None:
