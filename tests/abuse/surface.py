@@ -181,13 +181,14 @@ def send(
 ) -> Any:
     """The operation on `path`, with `body` in the shape that it takes."""
     content: bytes | str = b""
-    media = JSON
-    if operation.media == MULTIPART and body is not None:
+    media = operation.media or JSON
+    if operation.media == MULTIPART:
+        body = dict(body or {})
         for value in body.values():
             for file in value if isinstance(value, list) else [value]:
                 if hasattr(file, "seek"):
                     file.seek(0)
-        content, media = encode_multipart(BOUNDARY, dict(body)), MULTIPART_CONTENT
+        content, media = encode_multipart(BOUNDARY, body), MULTIPART_CONTENT
     elif operation.method != "GET" and operation.method != "DELETE":
         content = json.dumps(dict(body or {}))
     return client.generic(

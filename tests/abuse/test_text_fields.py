@@ -155,10 +155,9 @@ def test_every_part_of_every_address(company: Company, odd: str) -> None:
     for operation in operations():
         for _, parameter in operation.places:
             path = filled(operation, address_book(company) | _odd(operation.places, parameter, odd))
-            response = api.generic(operation.method, path, "{}", content_type=JSON)
-            # 301: Django adds no slash here, and 400 is for what is no address at all. 415: the
-            # type of the body is refused before anything is looked up.
-            if response.status_code not in {400, 404, 405, 415}:
+            response = send(api, operation, path, {})
+            # 301: Django adds no slash here, and 400 is for what is no address at all.
+            if response.status_code not in {400, 404, 405}:
                 faults.append((operation.method, path, response.status_code))
     for address in addresses():
         if not address.places or address.pattern.startswith(("/api/", "/scim/")):
