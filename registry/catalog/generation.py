@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from registry.catalog.grounding import MAX_PASSAGES
 from registry.catalog.inputs import ImageInput, Inputs, Options
 from registry.catalog.json_bounds import bounded_json
 
@@ -115,7 +116,8 @@ class GenerationInputs(Inputs):
     each has choices of its own. `tools` are shown to the model by its chat template. `variables`
     are for a prompt version (`registry.catalog.prompt`), which takes them away and sets
     `own_texts`: its texts, as often as they stand in the messages. Then nothing else in the
-    messages may hold a control token of the model.
+    messages may hold a control token of the model. `passages` are texts in the messages that come
+    from documents, and may hold none in any case.
     """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)] | None = None
@@ -131,6 +133,7 @@ class GenerationInputs(Inputs):
     suffix: Annotated[str, Field(min_length=1, max_length=1_000_000)] | None = None
     variables: Variables | None = None
     own_texts: list[str] | None = None
+    passages: list[str] = Field(default_factory=list, max_length=MAX_PASSAGES)
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:

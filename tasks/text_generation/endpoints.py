@@ -329,10 +329,10 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
 
     def plan_with(passages: Sequence[Passage], own_system: bool) -> Plan:
         # Imported late: it builds on this module.
-        from tasks.text_generation.grounded import GroundedRenderer, grounded_messages
+        from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_text
 
         found = grounded_messages(messages, passages, own_system=own_system)
-        plan = _chat_plan(request, request_id, found)
+        plan = _chat_plan(request, request_id, found, [shown_text(each) for each in passages])
         renderer = GroundedRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
@@ -366,13 +366,23 @@ def _check_grounded(request: ChatRequest) -> None:
             raise RequestInvalid(f"{name} and knowledge_base exclude each other.", param=name)
 
 
-def _chat_plan(request: ChatRequest, request_id: str, messages: list[ChatMessage]) -> Plan:
+def _chat_plan(
+    request: ChatRequest,
+    request_id: str,
+    messages: list[ChatMessage],
+    passages: Sequence[str] = (),
+) -> Plan:
     tools, use = request.shown_tools()
     options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
     prompt_tokens = prompt_estimate(messages, tools)
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=messages, tools=tools, variables=request.prompt_variables),
+        inputs=GenerationInputs(
+            messages=messages,
+            tools=tools,
+            variables=request.prompt_variables,
+            passages=list(passages),
+        ),
         options=options,
         stream=bool(request.stream),
         renderer=ChatRenderer(

@@ -1,4 +1,4 @@
-"""Control tokens, which callers of a prompt version may not write themselves."""
+"""Control tokens, which callers of a prompt version and documents may not write themselves."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ class ControlTokenCheck:
     def check(self, request_id: str, inputs: GenerationInputs) -> None:
         """Refuse messages that hold more control tokens than the deployment's own prompt does.
 
+        Without a prompt of its own, passages are refused that hold any.
+
         Raises:
             RequestRefused: they do, or as `PromptProcesses.encode`.
             PromptCancelled: the request was cancelled.
         """
         if inputs.own_texts is None:
-            return
-        found = self._counted(request_id, _texts(inputs))
-        found.subtract(self._counted(request_id, inputs.own_texts))
+            found = self._counted(request_id, inputs.passages)
+        else:
+            found = self._counted(request_id, _texts(inputs))
+            found.subtract(self._counted(request_id, inputs.own_texts))
         for token, count in found.items():
             if count > 0:
                 raise RequestRefused(
