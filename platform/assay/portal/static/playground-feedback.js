@@ -78,7 +78,7 @@ const playgroundFeedback = (() => {
       text.maxLength = 32000;
       text.id = `right-${id}`;
       label.htmlFor = text.id;
-      bar.replaceChildren(label, text, button("Send feedback", () => give("down", text.value.trim())));
+      bar.replaceChildren(label, text, button("Send feedback", () => give("down", text.value)));
       text.focus();
     };
     bar.append(
