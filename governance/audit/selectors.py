@@ -81,7 +81,7 @@ def audit_event_get(*, actor: Principal, id: int) -> AuditEvent:  # noqa: A002 (
     """
     event = audit_events_visible_to(actor).filter(pk=id).first()
     if event is None:
-        raise NotFound(f"There is no audit event {id} that you may see.")
+        raise NotFound(f"Audit event {id} does not exist, or you may not see it.")
     return opened([event])[0]
 
 

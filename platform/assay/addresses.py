@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 
 
 def networks(texts: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Addresses and CIDRs as networks; what is neither is left out, and so trusted by nobody."""
+    """Addresses and CIDRs as networks; other texts are left out, and so never trusted."""
     found = []
     for text in texts:
         try:

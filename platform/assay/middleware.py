@@ -59,7 +59,7 @@ def session_principal(request: HttpRequest) -> Principal:
 
 
 def principal_of(request: HttpRequest) -> Principal:
-    """The acting principal, resolved; `ANONYMOUS` when nobody is signed in."""
+    """Return the acting principal, resolved; `ANONYMOUS` when the caller is not signed in."""
     given: Any = getattr(request, "principal", ANONYMOUS)
     if isinstance(given, LazyObject):
         # The policy copies principals with dataclasses.replace, which asks for the real thing.

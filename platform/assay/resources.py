@@ -34,7 +34,7 @@ def _deployment(actor: Principal, name: str) -> Resource:
     """The newest of that name: names are used again once a deployment has stopped."""
     found = deployments_visible_to(actor).filter(name=name).order_by("-pk").first()
     if found is None:
-        raise NotFound(f"There is no deployment {name[:80]} that you may see.")
+        raise NotFound(f"Deployment {name[:80]} does not exist, or you may not see it.")
     return deployment_resource(found)
 
 

@@ -348,8 +348,8 @@ PORTAL_URL = env(
 ).rstrip("/")
 if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", PORTAL_URL):
     raise ImproperlyConfigured("ASSAY_PORTAL_URL is no address; set it as https://assay.example.")
-# Addresses or CIDRs of proxies whose X-Forwarded-For is believed; nobody else can forge a client
-# address.
+# Addresses or CIDRs of the only proxies whose X-Forwarded-For is believed, so that other clients
+# cannot forge an address.
 TRUSTED_PROXIES = env_networks("ASSAY_TRUSTED_PROXIES")
 CSRF_TRUSTED_ORIGINS = env_list("ASSAY_CSRF_TRUSTED_ORIGINS")
 
@@ -427,8 +427,8 @@ AUTH_PASSWORD_VALIDATORS = [
 if ENVIRONMENT == "test":
     PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
-# Second factors and passkeys, single sign-on, sessions: assay.accounts. Nobody signs up; there are
-# no e-mails; a sign-in's steps and refusals are ours.
+# Second factors and passkeys, single sign-on, sessions: assay.accounts. There is no self-service
+# sign-up and no e-mail; assay.accounts defines the sign-in's steps and refusals.
 ACCOUNT_ADAPTER = "assay.accounts.adapters.AccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*"]
@@ -452,7 +452,7 @@ OIDC_SCOPES = env_list("ASSAY_OIDC_SCOPES", "openid,profile,email")
 OIDC_GROUPS_CLAIM = env("ASSAY_OIDC_GROUPS_CLAIM", "groups")
 # Domains in which the provider alone gives out e-mail addresses, and does not say so.
 OIDC_EMAIL_DOMAINS = [domain.lower() for domain in env_list("ASSAY_OIDC_EMAIL_DOMAINS")]
-# Whether somebody unknown whom the provider vouches for gets an account; roles come from groups.
+# Whether an unknown person whom the provider vouches for gets an account; roles come from groups.
 OIDC_CREATE_PEOPLE = env_bool("ASSAY_OIDC_CREATE_PEOPLE", True)
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
     raise ImproperlyConfigured(
@@ -655,8 +655,8 @@ JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
 JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
 # Threads that torch may use for a job: divide the cores by the jobs that a worker runs at a time.
 JOB_THREADS = env_int("ASSAY_JOB_THREADS", os.cpu_count() or 1, least=1)
-# Threads that torch may use in an engine worker: one core less than there are, so that the process
-# beside it does not starve the matrix product (measured: 108 against 24 tokens/s).
+# Threads that torch may use in an engine worker: one fewer than the cores, so that the other
+# process does not starve the matrix product (measured: 108 against 24 tokens/s).
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))
 
 LOG_LEVEL = env("ASSAY_LOG_LEVEL", "INFO")

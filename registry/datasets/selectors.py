@@ -22,7 +22,7 @@ def dataset_get(*, actor: Principal, name: str) -> Dataset:
     """Raises NotFound when there is none, or `actor` may not see it."""
     dataset = datasets_visible_to(actor).filter(name=name).first()
     if dataset is None:
-        raise NotFound(f"There is no dataset {name[:80]!r} that you may see.")
+        raise NotFound(f"Dataset {name[:80]!r} does not exist, or you may not see it.")
     return dataset
 
 
@@ -40,5 +40,5 @@ def dataset_version_get(*, actor: Principal, id: int) -> DatasetVersion:  # noqa
     """Raises NotFound when there is none, or `actor` may not see it."""
     version = dataset_versions_visible_to(actor).filter(pk=id).first()
     if version is None:
-        raise NotFound(f"There is no dataset version {id} that you may see.")
+        raise NotFound(f"Dataset version {id} does not exist, or you may not see it.")
     return version

@@ -27,7 +27,7 @@ def evaluation_get(*, actor: Principal, id: int) -> Evaluation:  # noqa: A002
     """Raises NotFound when there is none, or `actor` may not see it."""
     evaluation = evaluations_visible_to(actor).filter(pk=id).first()
     if evaluation is None:
-        raise NotFound(f"There is no evaluation {id} that you may see.")
+        raise NotFound(f"Evaluation {id} does not exist, or you may not see it.")
     return evaluation
 
 

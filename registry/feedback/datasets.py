@@ -139,7 +139,7 @@ def feedback_dataset_version(
 
 def _check_base(actor: Principal, dataset: Dataset, base: DatasetVersion) -> None:
     if not dataset_versions_visible_to(actor).filter(pk=base.pk).exists():
-        raise NotFound(f"There is no dataset version {base.pk} that you may see.")
+        raise NotFound(f"Dataset version {base.pk} does not exist, or you may not see it.")
     if (base.dataset.task, base.dataset.row_kind) != (dataset.task, dataset.row_kind):
         raise _invalid("base", f"{base} holds other rows than {dataset.name}.")
     if base.profile.get("media"):

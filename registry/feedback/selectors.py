@@ -24,7 +24,7 @@ def feedback_get(*, actor: Principal, id: int) -> Feedback:  # noqa: A002
     """Raises NotFound when there is none, or `actor` may not see it."""
     feedback = feedback_visible_to(actor).filter(pk=id).first()
     if feedback is None:
-        raise NotFound(f"There is no feedback {id} that you may see.")
+        raise NotFound(f"Feedback {id} does not exist, or you may not see it.")
     return feedback
 
 

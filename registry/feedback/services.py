@@ -267,7 +267,7 @@ def _locked(actor: Principal, ids: Sequence[int]) -> list[Feedback]:
     found = list(rows.filter(pk__in=visible).order_by("pk"))
     if len(found) < len(ids):
         missing = sorted(set(ids) - {each.pk for each in found})
-        raise NotFound(f"There is no feedback {missing[0]} that you may see.")
+        raise NotFound(f"Feedback {missing[0]} does not exist, or you may not see it.")
     return found
 
 

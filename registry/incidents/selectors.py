@@ -61,7 +61,7 @@ def incident_get(*, actor: Principal, id: int) -> Incident:  # noqa: A002
     """Raises NotFound when there is none, or `actor` may not see it."""
     incident = incidents_visible_to(actor).filter(pk=id).first()
     if incident is None:
-        raise NotFound(f"There is no incident {id} that you may see.")
+        raise NotFound(f"Incident {id} does not exist, or you may not see it.")
     return incident
 
 

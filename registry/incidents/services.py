@@ -243,7 +243,7 @@ def incident_add_version(
 
 def _reportable(actor: Principal, version_id: int) -> tuple[ModelVersion, Authorization]:
     """A version of which the actor may report something, whether or not they may look at it."""
-    unknown = f"There is no version {version_id} that you may see."
+    unknown = f"Version {version_id} does not exist, or you may not see it."
     with lifted():
         rows = ModelVersion.objects.select_related("model__department")
         version = rows.filter(pk=version_id).first()

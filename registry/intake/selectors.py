@@ -23,5 +23,5 @@ def intake_get(*, actor: Principal, id: int) -> Intake:  # noqa: A002
     """Raises NotFound when there is none, or `actor` may not see it."""
     intake = intakes_visible_to(actor).filter(pk=id).first()
     if intake is None:
-        raise NotFound(f"There is no intake {id} that you may see.")
+        raise NotFound(f"Intake {id} does not exist, or you may not see it.")
     return intake

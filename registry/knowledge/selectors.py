@@ -37,7 +37,7 @@ def knowledge_base_get(*, actor: Principal, name: str) -> KnowledgeBase:
     rows = knowledge_bases_visible_to(actor)
     base = None if "\x00" in name else rows.filter(name=name).first()
     if base is None:
-        raise NotFound(f"There is no knowledge base {name[:80]!r} that you may see.")
+        raise NotFound(f"Knowledge base {name[:80]!r} does not exist, or you may not see it.")
     return base
 
 
@@ -71,7 +71,7 @@ def document_version_get(*, actor: Principal, id: int) -> DocumentVersion:  # no
 
 
 def _no_version(id: int) -> NotFound:  # noqa: A002
-    return NotFound(f"There is no document version {id} that you may see.")
+    return NotFound(f"Document version {id} does not exist, or you may not see it.")
 
 
 def may_read(actor: Principal, version: DocumentVersion) -> bool:

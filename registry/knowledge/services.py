@@ -105,7 +105,7 @@ def _check_sizes(chunk: int, overlap: int) -> None:
 
 def _check_embedding(actor: Principal, version: ModelVersion) -> None:
     if not versions_visible_to(actor).filter(pk=version.pk).exists():
-        raise NotFound(f"There is no version {version.pk} that you may see.")
+        raise NotFound(f"Version {version.pk} does not exist, or you may not see it.")
     if version.model.task != EMBEDDINGS:
         reason = f"{version} is of the task {version.model.task}; choose one of {EMBEDDINGS}."
         raise InvalidInput(reason, fields={"embedding_version": [reason]})

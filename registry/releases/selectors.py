@@ -39,7 +39,7 @@ def release_get(*, actor: Principal, id: int) -> Release:  # noqa: A002
     """Raises NotFound when there is none, or `actor` may not see it."""
     release = releases_visible_to(actor).filter(pk=id).first()
     if release is None:
-        raise NotFound(f"There is no release {id} that you may see.")
+        raise NotFound(f"Release {id} does not exist, or you may not see it.")
     return release
 
 

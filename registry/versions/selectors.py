@@ -46,7 +46,7 @@ def model_get(*, actor: Principal, name: str) -> Model:
     # PostgreSQL holds no NUL, and refuses to compare with one.
     model = None if "\x00" in name else models_visible_to(actor).filter(name=name).first()
     if model is None:
-        raise NotFound(f"There is no model {name[:80]!r} that you may see.")
+        raise NotFound(f"Model {name[:80]!r} does not exist, or you may not see it.")
     return model
 
 
@@ -65,7 +65,7 @@ def version_get(*, actor: Principal, id: int) -> ModelVersion:  # noqa: A002
     """Raises NotFound when there is none, or `actor` may not see it."""
     version = versions_visible_to(actor).filter(pk=id).first()
     if version is None:
-        raise NotFound(f"There is no version {id} that you may see.")
+        raise NotFound(f"Version {id} does not exist, or you may not see it.")
     return version
 
 

@@ -90,5 +90,5 @@ def reviewer_get(*, actor: Principal, person_id: int) -> Person:
     """Raises NotFound when there is no such reviewer, or the actor may not know of any."""
     found = reviewers_known_to(actor).filter(pk=person_id).first()
     if found is None:
-        raise NotFound(f"There is no reviewer {person_id} that you may see.")
+        raise NotFound(f"Reviewer {person_id} does not exist, or you may not see it.")
     return found

@@ -94,5 +94,5 @@ def review_policy_get(*, actor: Principal, id: int) -> ReviewPolicy:  # noqa: A0
     """Raises NotFound when there is none, or the actor may not see it."""
     policy = review_policies_visible_to(actor).filter(pk=id).first()
     if policy is None:
-        raise NotFound(f"There is no review policy {id} that you may see.")
+        raise NotFound(f"Review policy {id} does not exist, or you may not see it.")
     return policy

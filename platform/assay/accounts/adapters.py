@@ -32,9 +32,9 @@ from governance.errors import DomainError, NotAuthenticated
 from governance.people.models import Person
 from governance.people.signing_in import sign_in_attempt, sign_in_record
 
-# In a session: when it was last noted that somebody used it, in seconds since the epoch.
+# In a session: when its last use was recorded, in seconds since the epoch.
 SEEN = "assay_seen_at"
-UNKNOWN_ADDRESS = "0.0.0.0"  # noqa: S104 (a column that takes no nothing; nobody binds to it)
+UNKNOWN_ADDRESS = "0.0.0.0"  # noqa: S104 (the column is not nullable; no socket binds to it)
 
 
 def methods_of(request: HttpRequest, person: Person) -> list[str]:

@@ -1,7 +1,7 @@
 """Secrets of second factors, encrypted at rest.
 
 The keys are derived from `ASSAY_KEY_PEPPER` and its later versions, under a name of their own: the
-newest encrypts, all of them decrypt, so a new pepper locks nobody out.
+newest encrypts, all of them decrypt, so existing second factors work after a new pepper.
 """
 
 from __future__ import annotations

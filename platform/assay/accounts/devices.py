@@ -1,4 +1,4 @@
-"""A browser's User-Agent in a few words that a person recognises."""
+"""A browser's User-Agent in a few words that a person recognizes."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def new_secret() -> str:
 
 
 def _counter_of(secret: str, code: str) -> int | None:
-    """The time step whose code this is, the present one or one beside it."""
+    """Return the time step of this code: the present one or an adjacent one."""
     typed = "".join(code.split())
     for counter in yield_hotp_counters_from_time():
         right = format_hotp_value(hotp_value(secret, counter))
@@ -228,7 +228,7 @@ def recovery_codes_renew(*, actor: Principal) -> list[str]:
     """New recovery codes for one's own account, shown now and never again; the old ones die.
 
     Raises:
-        WrongState: there is no second factor that they could stand in for.
+        WrongState: the person has no second factor, so recovery codes have no use.
         NotPermitted: no second factor was given lately.
     """
     with transaction.atomic():
@@ -266,7 +266,7 @@ def factor_remove(*, actor: Principal, factor_id: int) -> None:
 
 
 def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
-    """Take every second factor off somebody's account, who lost theirs; their sessions end.
+    """Remove every second factor of a person who lost theirs; their sessions end.
 
     Raises:
         NotFound, NotPermitted: the actor may not see or change that person, has no fresh second
@@ -306,7 +306,7 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
 
 
 def checked_reason(reason: str) -> str:
-    """Why something is done to somebody's account, as it is recorded.
+    """Return the reason for a change to another person's account, in the form that is recorded.
 
     Raises:
         InvalidInput: it is empty, too long or not printable.

@@ -1,4 +1,4 @@
-"""How long ago somebody proved who they are in this session, and by what."""
+"""Time and method of the last identity check in this session."""
 
 from __future__ import annotations
 

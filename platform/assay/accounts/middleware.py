@@ -31,7 +31,8 @@ SETTING_UP = (
 class SessionActivityMiddleware:
     """Keeps `last_seen_at`, address and device of a session that our sign-in began.
 
-    One that owes a second factor reaches the screens that set it up; to the API it is nobody.
+    A session that still needs a second factor reaches only the screens that set it up; the API
+    treats it as anonymous.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -53,7 +53,7 @@ def sign_in_page(
 def refusal(request: HttpRequest, error: DomainError) -> HttpResponse:
     """The sign-in page with the refusal, which is audited; called outside any transaction."""
     if error.attempt is None:
-        # What a service refused once somebody was known: a try to sign in all the same.
+        # A service refused a person who was already known: still a sign-in attempt.
         error.attempt = sign_in_attempt(person=None)
     refusal_record(error)
     return sign_in_page(request, status=error.status, error=error)

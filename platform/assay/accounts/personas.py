@@ -20,7 +20,7 @@ def is_loopback(host: str) -> bool:
 
 
 def personas_allowed(request: HttpRequest) -> bool:
-    """Only in the demonstration, only from this machine, only asked for by its loopback name.
+    """True only in the demonstration, from this machine, and under its loopback name.
 
     A reverse proxy would make every client look local, so a forwarded request is refused.
     """

@@ -42,7 +42,7 @@ def admit(login: SocialLogin) -> None:
 
     Raises:
         NotAuthenticated: the provider's answer is not for this sign-in, says no verified address,
-            or the account is inactive or somebody else's there.
+            or the account is inactive or linked to another person there.
         InvalidInput: more groups than any directory's.
     """
     claims = _claims(login)
@@ -110,7 +110,7 @@ def failure(error: Any, exception: Exception | None) -> DomainError:
 
 
 def unkeepable() -> DomainError:
-    """The provider's name for somebody is longer than the column that keeps it."""
+    """The provider's identifier of a person is longer than the column that stores it."""
     return _refused(
         f"{settings.OIDC_NAME} calls you by more characters than can be kept.",
         hint="Let the identity provider send a `sub` of at most 191 characters.",
@@ -134,7 +134,7 @@ def _is_network(exception: Exception) -> bool:
 
 def _refused(why: str, person: Person | None = None, hint: str = "") -> NotAuthenticated:
     return NotAuthenticated(
-        f"{why} Nobody is signed in.",
+        f"{why} You are not signed in.",
         code="single_sign_on_refused",
         hint=hint or "Start again from the sign-in page.",
         attempt=sign_in_attempt(person=person),
@@ -162,7 +162,7 @@ def _groups(claims: dict[str, Any]) -> list[str]:
 
     Raises:
         NotAuthenticated: the provider sends a link instead of a list (Entra, over 200 groups);
-            roles would be taken away from somebody who should keep them.
+            roles would be removed from a person who should keep them.
     """
     name = settings.OIDC_GROUPS_CLAIM
     linked = claims.get("_claim_names")
@@ -192,9 +192,9 @@ def _person(login: SocialLogin, claims: dict[str, Any]) -> Person:
     if found is None:
         found = _made(email, claims)
     elif SocialAccount.objects.filter(provider=login.account.provider, user=found).exists():
-        # They go by another name there: the address was theirs, and was given to somebody else.
+        # The provider has another identifier for them: the address now belongs to another person.
         raise _refused(
-            f"The account of your address belongs to somebody else at {settings.OIDC_NAME}.",
+            f"The account of your address belongs to another person at {settings.OIDC_NAME}.",
             found,
             hint="If it is yours, an administrator ends its link under People → the person → "
             "Sign-in; else they correct the account's address.",
@@ -211,11 +211,12 @@ def _person(login: SocialLogin, claims: dict[str, Any]) -> Person:
 def _verified_email(claims: dict[str, Any]) -> str:
     """The address by which a person of the provider is first matched to an account.
 
-    An unverified one is whatever its owner typed; it must not open somebody else's account. Entra
-    ID verifies none in words: name the domains in which your directory alone gives out addresses.
+    An unverified address is whatever its owner typed; it must not open another person's account.
+    Entra ID does not state that it verified one: name the domains in which only your directory
+    gives out addresses.
     """
     email = str(claims.get("email") or "").strip()
-    # In small letters a Kelvin sign is a k: an address of somebody else.
+    # In lowercase a Kelvin sign is a k: another person's address.
     email = email.lower() if email.isascii() else ""
     believed = claims.get("email_verified") is True
     if email.partition("@")[2] in settings.OIDC_EMAIL_DOMAINS:

@@ -33,7 +33,7 @@ def token_sign_in(*, email: str, password: str, code: str = "") -> tuple[Person,
     if factors.any:
         if not code:
             raise NotAuthenticated(
-                "This account has a second factor; the password alone signs nobody in.",
+                "This account has a second factor; the password alone does not sign you in.",
                 code="second_factor_required",
                 hint="Send `code` too: of the authenticator app, or a recovery code.",
                 attempt=sign_in_attempt(person=person),

@@ -56,7 +56,7 @@ def place_of(request: Request) -> dict[str, int]:
 def answer(
     request: Request, page: EventPage, rendered: Callable[[list[AuditEvent]], Any]
 ) -> Response:
-    """The page as it is sent."""
+    """Return the response for one page of events."""
     return Response(
         {
             "next": _link(request, "b", page.older),

@@ -97,10 +97,10 @@ class SessionAuthentication(BaseAuthentication):
 
 
 class HasPrincipal(BasePermission):
-    """Somebody is calling; what they may do is the services' to decide."""
+    """Requires an authenticated caller; the services decide what the caller may do."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Raises NotAuthenticated when nobody is."""
+        """Raises NotAuthenticated for an anonymous caller."""
         if not isinstance(request.user, Caller):
             raise NotAuthenticated(
                 "This needs a credential.",

@@ -16,13 +16,13 @@ from governance.errors import DomainError, TooLarge
 
 MAX_DEPTH = 24
 MAX_WHOLE_NUMBER = 2**63 - 1
-# Fields and boundaries of a multipart body, beside the bytes of its files.
+# Fields and boundaries of a multipart body, in addition to the bytes of its files.
 MULTIPART_OVERHEAD = 1024 * 1024
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class LengthRequired(DomainError):
-    """A body whose length nobody stated, which Django would read as an empty one (411)."""
+    """A body without a stated length, which Django would read as an empty one (411)."""
 
     code = "length_required"
     status = 411

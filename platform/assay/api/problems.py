@@ -1,7 +1,8 @@
 """Every error of the management API as an RFC 9457 problem, and nothing but problems.
 
-https://www.rfc-editor.org/rfc/rfc9457. The members beside the standard's: `code` (stable, for
-programs), `hint` (what mends it), `request_id`, and `errors`, one {field, detail} per wrong field.
+https://www.rfc-editor.org/rfc/rfc9457. Members that the standard does not define: `code` (stable,
+for programs), `hint` (how to fix it), `request_id`, and `errors`, one {field, detail} per wrong
+field.
 """
 
 from __future__ import annotations
@@ -216,8 +217,8 @@ def framework_refusal(error: drf.APIException) -> DomainError:
 
 
 def refuse_change(error: DomainError, request: Request) -> None:
-    """Audit what was refused. Whoever would change something has tried, also where no service saw
-    it: what they may not know of, what is malformed, or as nobody.
+    """Audit a refused change, also one that reached no service: a hidden object, a malformed
+    request, or an anonymous caller.
     """
     if error.attempt is None and request.method not in SAFE_METHODS:
         # Not `request.user`, which would ask for the credential once more that was just refused.

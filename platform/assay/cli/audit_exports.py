@@ -46,7 +46,7 @@ def export(
     ] = None,
     format: Annotated[  # noqa: A002 (the option's name)
         str | None,
-        typer.Option(help="jsonl: events with proofs. csv: a zip with a table beside the proofs."),
+        typer.Option(help="jsonl: events with proofs. csv: a zip with a table and the proofs."),
     ] = None,
 ) -> None:
     """Download the sealed log; or, with a filter or a format, selected events with their proofs."""
@@ -87,7 +87,7 @@ def check_file(
 
     Raises:
         OSError: it cannot be read.
-        CliError: witnesses are asked for of what is not the whole log.
+        CliError: witnesses are required, and the file is not the whole log.
     """
     kind = _kind(file)
     if quorum is not None and kind != "log":

@@ -194,8 +194,8 @@ class Client:
             raise
 
     def _change(self, method: str, path: str, **options: Any) -> Any:
-        """Send what changes something. Where the server requires a fresh second factor, the user is
-        asked for a code, and it is sent again.
+        """Send a request that changes something. When the server requires a fresh second factor,
+        ask the user for a code and send the request again.
         """
         try:
             return self._send(method, path, **options)

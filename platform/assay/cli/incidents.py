@@ -108,5 +108,5 @@ def _show(found: dict[str, Any]) -> None:
             (e["created_at"], e["person"]["name"], e["detail"] or e["kind"], e["text"])
             for e in found["notes"]
         ),
-        empty="Nobody has written anything down yet.",
+        empty="No notes yet.",
     )

@@ -143,7 +143,7 @@ def report_leak(
         str | None, typer.Argument(help="The key that was found; read from stdin if left out.")
     ] = None,
 ) -> None:
-    """Have a key revoked that somebody found where it should not be. Needs no sign-in."""
+    """Report a leaked key, which revokes it. Needs no sign-in."""
     text = (sys.stdin.readline(4096) if found is None else found).strip()
     answer = Client(checked_server(stored_server())).post("keys/leaked", token=text)
     console.print(answer["detail"], markup=False)

@@ -49,7 +49,7 @@ def list_people(
             )
             for person in people
         ),
-        empty="There is nobody that fits and that you may see.",
+        empty="No matching people that you may see.",
     )
 
 
@@ -120,8 +120,9 @@ def erase(
         str | None, typer.Option(help="The person's e-mail address, instead of being asked.")
     ] = None,
 ) -> None:
-    """Erase somebody who is deactivated: name, addresses and credentials go for good, also from
-    the audit log, whose proofs stay valid. What they made and decided stays, without their name.
+    """Erase a deactivated person. Their name, addresses and credentials are deleted for good, also
+    from the audit log, whose proofs stay valid. What they made and decided stays, without their
+    name.
     """
     client = Client.signed_in()
     person_id = _id(client, who)
@@ -130,7 +131,7 @@ def erase(
         f"This cannot be undone. Type {person['email']} to erase {person['name']}"
     )
     if typed.strip().lower() != person["email"]:
-        raise CliError("That is another address; nobody was erased.")
+        raise CliError("The address does not match; the person was not erased.")
     erased = client.post(f"people/{person_id}/erase", reason=reason)
     console.print(f"They are {erased['name'].lower()} from now on.", markup=False)
 
@@ -210,7 +211,7 @@ def _id(client: Client, who: str) -> int:
     """The id of that person.
 
     Raises:
-        CliError: nobody has that address.
+        CliError: no person has that address.
     """
     if who.isascii() and who.isdigit():
         return int(who)
@@ -220,7 +221,5 @@ def _id(client: Client, who: str) -> int:
         if person["email"] == who.strip().lower()
     ]
     if not found:
-        raise CliError(
-            f"There is nobody with the address {who}.", "`assay people list` shows who there is."
-        )
+        raise CliError(f"No person has the address {who}.", "`assay people list` shows all people.")
     return int(found[0]["id"])

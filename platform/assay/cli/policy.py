@@ -65,7 +65,7 @@ def list_policies(limit: Limit = 25) -> None:
             )
             for row in Client.signed_in().all("policy/versions", limit=limit)
         ),
-        empty="There is no policy that you may see.",
+        empty="You may not see any policy.",
     )
 
 
@@ -235,21 +235,21 @@ def explain(
     context: Context = None,
     policy: Policy = None,
 ) -> None:
-    """Why somebody may or may not do something, rule by rule."""
+    """Explain, rule by rule, why a person or key may or may not do something."""
     found = Client.signed_in().post(
         "policy/explain",
         principal=asked_principal(who),
         **asked_question(action, thing, department, attribute, context, policy),
     )
     console.print(found["reason"], style="green" if found["allowed"] else "red", markup=False)
-    about = [rule for rule in found["rules"] if rule["verdict"] not in _BESIDE]
+    about = [rule for rule in found["rules"] if rule["verdict"] not in _OTHERS]
     table(
         ("rule", "", "came out", "why"),
         ((row["rule"], row["effect"], row["verdict"], row["why"]) for row in about),
         empty="No rule is about them and this.",
     )
-    if beside := len(found["rules"]) - len(about):
-        console.print(f"{beside} rules about the action are about others.", style="dim")
+    if others := len(found["rules"]) - len(about):
+        console.print(f"{others} rules about the action apply to others.", style="dim")
 
 
 @app.command("who-can")
@@ -271,7 +271,7 @@ def who_can(
             (row["kind"], row["id"], row["name"], row["department"], row["rules"])
             for row in [*found["people"], *found["keys"]]
         ),
-        empty="Nobody.",
+        empty="No person or key may.",
     )
     people, keys = (
         f"{found[f'{n}_total']} of {found[f'{n}_asked']} {n}" for n in ("people", "keys")
@@ -307,7 +307,7 @@ def replay(
     )
 
 
-_BESIDE = ("other_actors", "other_resources")
+_OTHERS = ("other_actors", "other_resources")
 
 
 def _policy(client: Client, number: int | None) -> dict[str, Any]:

@@ -12,13 +12,16 @@ def asked_principal(text: str) -> dict[str, Any]:
     """Return the principal of a question, in the API's format.
 
     Raises:
-        CliError: it is nobody.
+        CliError: the text names neither a person, a key nor roles.
     """
     kind, slash, number = text.partition("/")
     if slash and kind in {"person", "key"} and number.isdigit():
         return {kind: int(number)}
     if slash:
-        raise CliError(f"{text!r} is nobody.", "Write person/3, key/5, or roles: lead@clinical.")
+        raise CliError(
+            f"{text!r} does not name a person, a key or roles.",
+            "Write person/3, key/5, or roles: lead@clinical.",
+        )
     return {"roles": [role.strip() for role in text.split(",") if role.strip()]}
 
 

@@ -215,7 +215,7 @@ def _show_review(review: dict[str, Any]) -> None:
             )
             for decision in review["decisions"]
         ),
-        empty="Nobody has decided yet.",
+        empty="No decisions yet.",
     )
     missing = [f"{count} × {name}" for name, count in review["standing"]["missing"].items()]
     facts([("approvals missing", missing)])

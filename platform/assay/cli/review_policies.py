@@ -36,7 +36,7 @@ def list_policies(limit: Limit = 25) -> None:
             )
             for row in Client.signed_in().all("review-policies", limit=limit)
         ),
-        empty="There is no review policy that you may see.",
+        empty="You may not see any review policy.",
     )
 
 
@@ -97,7 +97,7 @@ def check(file: File) -> None:
 
 @app.command()
 def draft(file: File) -> None:
-    """Draft a version from a file; its name says of which policy."""
+    """Draft a version from a file; the name in the file selects the policy."""
     made = Client.signed_in().post("review-policies", text=_text(file))
     console.print(f"Draft {made['name']} v{made['version']} has the id {made['id']}.")
 
@@ -106,7 +106,7 @@ def draft(file: File) -> None:
 def propose(id: Id) -> None:  # noqa: A002
     """Ask for a decision on a draft, which freezes it."""
     made = Client.signed_in().post(f"review-policies/{id}/propose")
-    console.print(f"{made['name']} v{made['version']} is proposed; somebody else decides.")
+    console.print(f"{made['name']} v{made['version']} is proposed; another person decides.")
 
 
 @app.command()
@@ -142,7 +142,7 @@ def _found(client: Client, name: str, version: int | None) -> dict[str, Any]:
             policy: dict[str, Any] = client.get(f"review-policies/{row['id']}")
             return policy
     asked = f"version {version}" if version else "version in force"
-    raise CliError(f"There is no {asked} of a review policy {name} that you may see.")
+    raise CliError(f"No {asked} of review policy {name} found, or you may not see it.")
 
 
 def _mapped(maps: dict[str, list[str]]) -> list[str]:

@@ -90,7 +90,7 @@ def _show(row: dict[str, Any]) -> None:
     pairs.extend(
         (
             "BREAK-GLASS",
-            f"{each['serving_from']} to {each['serving_until']}, asked for by "
+            f"{each['serving_from']} to {each['serving_until']}, requested by "
             f"{each['asked_by']['name']}, confirmed by {each['confirmed_by']['name']}",
         )
         for each in row["break_glass"]

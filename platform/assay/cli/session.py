@@ -21,7 +21,7 @@ LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
 
 def login(
     server: Annotated[str, typer.Option(help="The server's address.")] = "",
-    email: Annotated[str, typer.Option(help="Your e-mail address; asked for if left out.")] = "",
+    email: Annotated[str, typer.Option(help="Your e-mail address; prompts if omitted.")] = "",
 ) -> None:
     """Sign in with e-mail, password and second factor; keeps a token, never the password."""
     address = checked_server(server or stored_server())
@@ -37,7 +37,7 @@ def login(
 
 
 def _token(client: Client, email: str, password: str) -> Any:
-    """The server's answer; a second factor is asked for when it wants one."""
+    """Return the server's answer; prompt for a second factor when the server requires one."""
     try:
         return client.post("auth/token", email=email, password=password)
     except CliError as error:

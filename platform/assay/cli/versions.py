@@ -30,7 +30,7 @@ def recall(
         str, typer.Option(help="Why. Without it, only the list is shown; name no people.")
     ] = "",
     confirm: Annotated[
-        str, typer.Option(help="The digest of a list that was shown: nobody is asked then.")
+        str, typer.Option(help="Digest of the list that was shown; skips the question.")
     ] = "",
 ) -> None:
     """Recall a version and everything below it, for good; shows first what that is."""
@@ -94,10 +94,10 @@ def prompt(
 
 
 def _confirmed(name: str, digest: str) -> str:
-    """The digest, once somebody at the terminal has typed the name of the version."""
+    """Return the digest after the user at the terminal has typed the version's name."""
     if not sys.stdin.isatty():
         raise CliError(
-            "Nobody is there to confirm the recall; nothing was recalled.",
+            "The recall needs a confirmation at a terminal; nothing was recalled.",
             f"Read the list, then give --confirm {digest}.",
         )
     errors.print("There is no way back. Type the name of the version to recall it.")
@@ -152,7 +152,7 @@ def _show(found: dict[str, Any]) -> None:
             (each["department"], each["requests"], each["tokens"], each["last_at"])
             for each in found["traffic"]
         ),
-        empty="Nobody used them in the last 30 days.",
+        empty="No requests in the last 30 days.",
     )
     console.print()
     facts(

@@ -88,7 +88,7 @@ _PEOPLE = {
     "governance_playgroundtoken": Grant(web=ALL, controller="SELECT, DELETE"),
     "governance_policyversion": Grant(web=KEEP, controller=READ),
     "governance_roleassignment": Grant(web=ALL, controller=READ),
-    # The controller closes what nobody decided in time.
+    # The controller closes requests that were not decided in time.
     "governance_rolerequest": Grant(
         web=KEEP, controller="SELECT, UPDATE (state, reason, decided_by_id, decided_at)"
     ),

@@ -366,8 +366,8 @@ async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) 
 
 
 def _as_decided(call: Call, error: DomainError) -> Call:
-    """The request as it is recorded: with what was decided, also where the caller hears that there
-    is no such model."""
+    """The request to record: with the decision, also where the caller is told that the model does
+    not exist."""
     if not isinstance(error, ModelUnknown) or error.hidden is None:
         return call
     refused = error.hidden

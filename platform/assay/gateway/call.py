@@ -25,7 +25,7 @@ def new_request_id() -> str:
 
 @dataclass(slots=True)
 class Call:
-    """One request. Filled in as it is understood; `recorded` once the ledger has its entry,
+    """One request. Filled in while it is parsed; `recorded` once the ledger has its entry,
     `responding` once the answer has begun. `limit` stopped it, `shadowed` would have.
     `context` is what the decision knew of the moment and the place. `policy` is the number of the
     policy in force; of one that decided, `decision` says it. `sources` are the document versions of

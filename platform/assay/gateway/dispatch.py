@@ -47,7 +47,7 @@ class Dispatcher:
             ) from error
 
     async def cancel(self, request_id: str) -> None:
-        """Tell the workers that nobody waits any more. Losing it costs compute, not truth."""
+        """Tell the workers that the caller stopped waiting. A lost message costs only compute."""
         try:
             await self._client.publish(CANCEL_CHANNEL, self._wire.cancel_message(request_id))
         except (redis.RedisError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Incidents and break-glass, for Prometheus; read from the database when somebody scrapes."""
+"""Incidents and break-glass for Prometheus; read from the database at each scrape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry.incidents.states import STANDING
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 
 INCIDENTS = Gauge(
-    "assay_incidents_open", "Incidents that nobody has resolved yet, by severity.", ("severity",)
+    "assay_incidents_open", "Incidents that are not resolved yet, by severity.", ("severity",)
 )
 SUSPENDING = Gauge("assay_incidents_suspending", "Incidents that keep releases from serving.")
 BREAK_GLASS = Gauge("assay_break_glass_active", "Releases that serve by break-glass now.")

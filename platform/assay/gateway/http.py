@@ -23,7 +23,7 @@ BODY_TIMEOUT_S = 30.0
 
 
 class ClientGone(Exception):
-    """The client has hung up; nobody is there to answer."""
+    """The client has closed the connection."""
 
 
 class BodySlow(DomainError):

@@ -1,4 +1,4 @@
-"""How the audit log does, for Prometheus; read from the database when somebody scrapes."""
+"""Health of the audit log for Prometheus; read from the database at each scrape."""
 
 from __future__ import annotations
 

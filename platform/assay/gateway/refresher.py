@@ -104,8 +104,8 @@ class Refresher:
         Looks up at most `LOOKUPS_PER_S` unknown keys a second, and waits two seconds at most.
 
         Raises:
-            Unavailable: there is no snapshot that is young enough, or the key has changed and could
-                not be read again.
+            Unavailable: every snapshot is too old, or the key has changed and could not be read
+                again.
         """
         snapshot = await self.current()
         if public_id not in self.pending:

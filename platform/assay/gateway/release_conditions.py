@@ -43,7 +43,7 @@ def held_conditions(release: Release) -> Held:
             {slug: (_limit(release, slug, rate),) for slug, rate in each.items()},
         )
     except (AttributeError, TypeError, ValueError):
-        # One that nobody approved like this: every other deployment goes on.
+        # These conditions were never approved like this; other deployments are not affected.
         return Held(obstacle=f"The conditions of release {release.pk} cannot be read.")
 
 

@@ -41,7 +41,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Tampered:
-    """Somebody else than the worker wrote a reply; nothing more is believed of this request."""
+    """A reply was not written by the worker; later replies to this request are not trusted."""
 
     reason: str
 
@@ -139,7 +139,7 @@ class Replies:
             return
         try:
             event = expected.reader.open(fields)
-            # The reader knows now which worker answers; the request hears of nothing.
+            # The reader knows now which worker answers; the request need not be told.
             if not isinstance(event, Taken):
                 expected.inbox.put_nowait(event)
         except Forged as error:

@@ -371,7 +371,7 @@ def _deployment_entry(
         departments=departments,
         classification=row.classification,  # type: ignore[attr-defined]  # annotated above
     )
-    named = ", ".join(departments) or "nobody"
+    named = ", ".join(departments) or "no department"
     attributes["denial_hint"] = f"its release {release.pk} names {named}"
     held = held_conditions(release)
     end, emergency = verdict.until, verdict.emergency

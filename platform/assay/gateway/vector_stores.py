@@ -86,7 +86,7 @@ async def answer(
         entries = visible_knowledge(snapshot, key, address)
         shown = _listed([_store(entry) for entry in entries])
     elif call.endpoint.endswith("/search"):
-        # Before the body is read: nobody uploads for nothing.
+        # Checked before the body is read, so that a refused caller does not upload it.
         find_knowledge(snapshot, key, name, address)
         shown = await _search(runtime, call, asker, name, scope, receive)
     else:

@@ -2,7 +2,7 @@
 
 A worker process renews a key in the broker. A request waits for one such process once it is taken,
 and before that for any of those that it was sealed for. When the keys of all of them have been
-missing for a while, nobody will answer.
+missing for a while, no worker will answer.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from governance.policy.engine import PolicySnapshot, Resource, decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
 
-# A condition on an attribute that is not stated denies; these say "nobody in particular".
+# A condition on a missing attribute denies; these values mean "no particular owner".
 _STATED: dict[str, Any] = {
     "owner": None,
     "responsible": None,

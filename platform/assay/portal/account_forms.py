@@ -1,4 +1,4 @@
-"""The forms of one's own account, and of somebody else's sign-in."""
+"""Forms for a person's own account and for managing another person's sign-in."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TokenForm(TablerForm):
 
 
 class ReasonForm(TablerForm):
-    """Why something is done to somebody's account."""
+    """Reason for a change to another person's account."""
 
     reason = forms.CharField(max_length=300)
 

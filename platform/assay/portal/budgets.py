@@ -25,7 +25,7 @@ from governance.usage.units import PRICED_BY_UNIT
 GROUPS_DRAWN = 3
 MEASURES = (("cost", "Money"), ("tokens", "Tokens"), ("device", "Device time"))
 _PRICES = ("prompt", "completion", "device_second")
-_NO_NAME = {"deployment": "jobs", "department": "nobody's", "key": "jobs"}
+_NO_NAME = {"deployment": "jobs", "department": "unknown", "key": "jobs"}
 
 
 @dataclass(frozen=True, slots=True)

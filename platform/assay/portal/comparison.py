@@ -1,4 +1,4 @@
-"""A release beside what serves under its name now, or two versions, prepared for drawing."""
+"""A release compared with what serves under its name now, or two versions, ready to draw."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def trend(evaluations: list[Evaluation], task: str) -> dict[str, Any] | None:
 
 def subject_of(actor: Principal, release: Release) -> Subject:
     """The release's version with its evidence, against the live version or its baselines."""
-    beside = release_beside_live(actor=actor, release=release)
-    comparison = beside.comparison
+    compared = release_beside_live(actor=actor, release=release)
+    comparison = compared.comparison
     return Subject(
         version=release.version,
-        live=beside.live,
+        live=compared.live,
         replaced=comparison.live.version if comparison.live is not None else None,
         comparison=comparison,
-        reach=beside.reach,
+        reach=compared.reach,
         evidence=[drawn(each) for each in comparison.measured],
         trend=trend(comparison.evaluations, release.version.model.task),
     )

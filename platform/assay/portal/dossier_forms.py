@@ -121,7 +121,7 @@ class DossierForms:
 
     @property
     def parts(self) -> list[tuple[str, str, list[Any]]]:
-        """Code, title and fields of each part beside the risks."""
+        """Code, title and fields of each part other than the risks."""
         return [(c, title, [self.said[n] for n in names]) for c, title, names in SaidForm.PARTS]
 
     @property

@@ -36,7 +36,7 @@ class FeedbackReasonForm(TablerForm):
     reason = forms.CharField(
         max_length=REASON_MAX,
         label="Reason",
-        help_text="Stays in the audit log; name nobody in it.",
+        help_text="Stays in the audit log; do not name people.",
     )
 
 

@@ -268,7 +268,7 @@ class DepartmentForm(TablerForm):
 class RoleForm(TablerForm):
     """One role to grant."""
 
-    # The least of them first chosen: a slip of the hand makes nobody an administrator.
+    # The weakest role is preselected, so that a slip grants no administrator role.
     role = forms.ChoiceField(choices=titled(Role.choices), initial=Role.VIEWER)
     department = SlugChoice(queryset=None, required=False, empty_label="Platform-wide")
     speciality = forms.ChoiceField(
@@ -296,7 +296,7 @@ class MappingForm(RoleForm):
 
 
 class EraseForm(TablerForm):
-    """Why somebody is erased, and their address typed by whoever means it."""
+    """Reason for erasing a person; the actor types the person's address to confirm."""
 
     why = forms.CharField(
         label="Reason",
@@ -317,7 +317,7 @@ class EraseForm(TablerForm):
     def clean_confirm(self) -> str:
         typed = str(self.cleaned_data["confirm"]).strip().lower()
         if typed != self._email:
-            raise forms.ValidationError("This is not their address; nobody was erased.")
+            raise forms.ValidationError("The address does not match; the person was not erased.")
         return typed
 
 

@@ -58,7 +58,7 @@ class Screen(View):
         if not request.user.is_authenticated:
             self.actor = ANONYMOUS
             if request.method == "POST":
-                self.recorded(NotAuthenticated("Nobody is signed in."))
+                self.recorded(NotAuthenticated("You are not signed in."))
             return redirect_to_login(request.get_full_path())
         self.actor = principal_of(request)
         proving = brings_second_factor(request)

@@ -35,7 +35,7 @@ RESULTS_MAX = 20
 # Of one kind of thing.
 EACH_MAX = 5
 WORDS_MAX = 6
-# A number that is no row's is not asked for.
+# A number above every possible ID is not looked up.
 _NUMBER_MAX = 2**31
 
 

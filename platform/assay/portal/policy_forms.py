@@ -176,7 +176,7 @@ class AskForm(TablerForm):
         required=False,
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="One a line, such as time: 18:30; what is not said is as it is now.",
+        help_text="One per line, such as time: 18:30. Omitted ones have their current values.",
     )
     policy = forms.IntegerField(
         label="Under policy",
@@ -192,7 +192,7 @@ class WhyForm(AskForm):
 
     person = forms.IntegerField(label="Person", required=False, widget=forms.Select())
     roles = forms.CharField(
-        label="Or somebody who is",
+        label="Role",
         required=False,
         max_length=400,
         help_text="Such as lead@clinical, reviewer:security.",
@@ -211,7 +211,7 @@ class WhyForm(AskForm):
 def errors_placed(
     form: RuleForm, conditions: Any, error: InvalidInput, index: int
 ) -> dict[str, list[str]]:
-    """Show what the policy's schema says of rule `index` on the fields of its form.
+    """Show the schema errors of rule `index` on the fields of its form.
 
     Returns what belongs to no field of this form, such as a fault of another rule.
     """

@@ -125,7 +125,7 @@ def may_see_readiness(actor: Principal, version: ModelVersion) -> bool:
 
 
 def gate_line(standing: GateStanding, task: str) -> GateLine:
-    """A gate's latest result in words, with a tone and an icon beside them."""
+    """A gate's latest result in words, with a tone and an icon."""
     words, tone, icon = _GATES[standing.state]
     entry = TASKS.get(task)
     titles = {each.name: each.title for each in entry.metrics} if entry else {}

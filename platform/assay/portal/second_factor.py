@@ -33,7 +33,7 @@ _OWN = frozenset({MARK, "code", "credential", "local", "csrfmiddlewaretoken"})
 def give_second_factor(request: HttpRequest, actor: Principal) -> None:
     """Check the passkey or code that was posted, and note in session and log that it was right.
 
-    In the local demonstration a click stands in for the factor of somebody who has none.
+    In the local demonstration, a click replaces the factor of a person who has none.
 
     Raises:
         NotAuthenticated, InvalidInput, QuotaExceeded, Unavailable: as the check of either.

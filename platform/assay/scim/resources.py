@@ -26,7 +26,7 @@ from governance.people.models import DirectoryGroup, Person
 from governance.people.provisioning import PersonRecord
 
 # Where Entra departs from the standard: a `remove` that names what in its value, a filter that
-# describes an entry that is not there, attributes that nobody declared.
+# describes an entry that is not there, attributes that no schema declares.
 TOLERANT = ScimPolicy(
     unknown=ScimPolicy.Unknown.ignore,
     remove_value_as_filter=ScimPolicy.RemoveValue.apply,
@@ -159,7 +159,7 @@ def _address(emails: list[Email]) -> str:
 
 
 def group_of(group: DirectoryGroup, *, base: str, members: list[tuple[int, str]] | None) -> Group:
-    """A group as SCIM shows it; `members` are (id, name), None when they were not asked for."""
+    """A group as SCIM shows it; `members` are (id, name), None when they were not requested."""
     return Group(
         id=str(group.pk),
         external_id=group.external_id or None,
@@ -189,11 +189,11 @@ def member_id(text: object) -> int:
     """The id of a person that a member's `value` names.
 
     Raises:
-        InvalidInput: it names nobody.
+        InvalidInput: no person has that ID.
     """
     if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX:
         return int(text)
     raise InvalidInput(
         f"There is no person {str(text)[:40]!r}; the group's members were not changed.",
-        fields={"members": ["names somebody that nobody is"]},
+        fields={"members": ["names a person who does not exist"]},
     )

@@ -96,7 +96,7 @@ class ResourceView(ScimView):
     def shown(
         self, resource: Resource[Any], context: Context, *, status: int = 200
     ) -> HttpResponse:
-        """One resource, with the attributes that were asked for."""
+        """One resource, with the requested attributes."""
         search = self.search()
         body = resource.model_dump(scim_ctx=context, response_parameters=search)
         location = {"Location": str(resource.meta.location)} if resource.meta else {}
@@ -186,7 +186,7 @@ class GroupsView(ResourceView):
         return self.listed(directory_groups_visible_to(PROVIDER), self.groups)
 
     def groups(self, page: list[DirectoryGroup], search: Any) -> list[Group]:
-        """The page's groups, with members when those are asked for: in one query for all."""
+        """The page's groups, with their members if requested: in one query for all."""
         members: dict[int, list[tuple[int, str]]] | None = None
         if _asked(search, "members"):
             members = {group.pk: [] for group in page}

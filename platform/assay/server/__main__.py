@@ -16,8 +16,8 @@ from assay.server.protocol import BoundedProtocol
 
 # An idle connection is kept this long; a proxy before this must let go of its own sooner.
 KEEP_ALIVE_S = 15
-# Files beside connections: database, broker, uploads, code.
-FILES_BESIDE = 1024
+# Files other than connections: database, broker, uploads, code.
+OTHER_FILES = 1024
 LEFT_AFTER_S = 24 * 3600
 
 
@@ -64,7 +64,7 @@ def prepare() -> None:
         if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
             left.unlink(missing_ok=True)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.WEB_CONNECTIONS + FILES_BESIDE
+    wanted = settings.WEB_CONNECTIONS + OTHER_FILES
     if most != resource.RLIM_INFINITY:
         wanted = min(wanted, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

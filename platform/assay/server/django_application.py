@@ -105,7 +105,7 @@ class DjangoApplication:
             await self.uploads.enter()
             exchange.limit, exchange.uploads = allowance.limit, True
             return scope
-        # Django refuses by itself what nobody is at, and whoever is nobody.
+        # Django itself refuses unknown addresses and anonymous callers.
         exchange.skip_body()
         return bodies.without_body(scope)
 
@@ -203,7 +203,7 @@ class Exchange:
         return message
 
     async def _enter(self) -> bool:
-        """Wait for our turn; False when the client hangs up first, and then nobody is waiting."""
+        """Wait for our turn; return False when the client hangs up first."""
         turn = asyncio.ensure_future(self._application.gate.enter())
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())

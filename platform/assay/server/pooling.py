@@ -11,7 +11,8 @@ from typing import Any
 from django.db import connections
 from psycopg import Connection
 
-# The gateway's snapshot, its metrics, and `/readyz` hold or borrow one each, beside requests.
+# The gateway's snapshot, its metrics, and `/readyz` hold or borrow one each, in addition to
+# requests.
 RESERVED = 4
 
 

@@ -30,7 +30,7 @@ def break_glass_get(*, actor: Principal, id: int) -> BreakGlass:  # noqa: A002
     """Raises NotFound when there is none, or `actor` may not see its release."""
     glass = break_glasses_visible_to(actor).filter(pk=id).first()
     if glass is None:
-        raise NotFound(f"There is no break-glass {id} that you may see.")
+        raise NotFound(f"Break-glass {id} does not exist, or you may not see it.")
     return glass
 
 

@@ -163,7 +163,7 @@ def test_models_are_listed_and_text_is_never_markup(signed_in: Run, ada: Person)
     assert "[red]not red[/]" in out
     assert "It has no versions yet." in out
     _, _, err = signed_in("models", "nothing", code=1)
-    assert "There is no model" in err
+    assert "does not exist, or you may not see it" in err
 
 
 def test_a_finished_job_is_watched_to_its_end(signed_in: Run, ada: Person) -> None:
@@ -216,7 +216,7 @@ def test_releases_are_listed(signed_in: Run) -> None:
     _, out, _ = signed_in("releases", "list", code=0)
     assert "no such releases" in out
     _, _, err = signed_in("releases", "show", "7", code=1)
-    assert "There is no release 7" in err
+    assert "Release 7 does not exist" in err
 
 
 def test_an_export_verifies_and_one_flipped_bit_is_named(

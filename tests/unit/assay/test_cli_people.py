@@ -38,7 +38,7 @@ def test_people_are_listed_with_roles_and_where_those_are_from(
     _, out, _ = signed_in("people", "list", "dor", "--department", "clinical", code=0)
     assert "Ada" not in out
     _, out, _ = signed_in("people", "list", "--state", "inactive", code=0)
-    assert "nobody" in out
+    assert "No matching people" in out
     _, out, _ = signed_in("people", "groups", code=0)
     assert "privacy reviewer" in out
 
@@ -57,7 +57,7 @@ def test_a_person_is_deactivated_by_address_and_reactivated_by_id(
     _, out, _ = signed_in("people", "reactivate", str(dora.pk), code=0)
     assert "may sign in again" in out
     _, _, err = signed_in("people", "deactivate", "nobody@example.org", "--reason", "x", code=1)
-    assert "nobody with the address" in err
+    assert "No person has the address" in err
 
 
 def test_the_command_line_erases_whom_one_names_twice(
@@ -67,9 +67,9 @@ def test_the_command_line_erases_whom_one_names_twice(
     who, why = other.email, ("--reason", "Asked for it.")
     signed_in("people", "deactivate", who, "--reason", "Left.", code=0)
     _, _, err = signed_in("people", "erase", who, *why, "--confirm", "a@example.org", code=1)
-    assert "nobody was erased" in err
+    assert "the person was not erased" in err
     _, out, _ = signed_in("people", "erase", who, *why, "--confirm", who, code=0)
     assert f"erased person {other.pk}" in out
     assert found(("Zebedee", "Quillfrost")) == []
     _, _, err = signed_in("people", "erase", who, *why, "--confirm", who, code=1)
-    assert "nobody with the address" in err
+    assert "No person has the address" in err

@@ -102,7 +102,7 @@ def test_the_portal_asks_for_the_address_and_for_a_second_factor(
     assert "cannot be undone" in page
     wrong = fresh.post(path, **{**form, "confirm": "other@example.org"})
     assert wrong.status_code == 400
-    assert "This is not their address" in wrong.content.decode()
+    assert "The address does not match" in wrong.content.decode()
     named = fresh.post(path, **{**form, "why": "Zebedee asked"})
     assert named.status_code == 400
     assert "names the person" in named.content.decode()

@@ -141,7 +141,7 @@ def test_the_right_answer_keeps_its_spaces_and_line_breaks(office: FeedbackOffic
 def test_people_see_neither_others_feedback_nor_a_review_of_their_own(office: FeedbackOffice):
     own = office.feedback(4, office.trainer)
     client = signed_in(office.trainer)
-    assert "somebody else reviews it" in page(client, f"/feedback/{own.pk}")
+    assert "another person must review it" in page(client, f"/feedback/{own.pk}")
     assert "Accept chosen" not in page(client, "/feedback")
     for outsider in (make_person("Lex", "lead@legal"), make_person("Vi", "viewer@clinical")):
         other = signed_in(outsider)

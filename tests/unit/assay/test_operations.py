@@ -118,7 +118,7 @@ def test_single_sign_on_shows_its_state_and_no_secret(company: Company, settings
     RoleAssignment.objects.create(person=vera, role="auditor", source="sso", group="staff")
     refusal_record(
         NotAuthenticated(
-            "The identity provider names two different people. Nobody is signed in.",
+            "The identity provider names two different people. You are not signed in.",
             code="single_sign_on_refused",
             attempt=sign_in_attempt(person=None),
         )

@@ -106,7 +106,7 @@ def test_a_change_goes_from_a_draft_to_force_by_two_admins(
     assert "viewers-use-by-day" in mine.get("/policy/2?tab=changes").content.decode()
     assert mine.post("/policy/2/propose").status_code == 302
 
-    assert "You wrote on this policy" in mine.get("/policy/2").content.decode()
+    assert "You edited this policy" in mine.get("/policy/2").content.decode()
     badge = '1<span class="visually-hidden"> waiting for you</span>'
     assert badge in other.get("/policy").content.decode()
     assert badge not in mine.get("/policy").content.decode()

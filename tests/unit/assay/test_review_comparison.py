@@ -66,13 +66,13 @@ def test_without_the_lives_evaluation_on_that_data_it_says_what_mends_it(company
     said = words(page(company))
     assert "docstring-writer v1, which serves now, was not evaluated on docstrings-test v1." in said
     assert "Untuned base" in said
-    assert "Until then its baseline stands beside it." in words(page(company, tab="evidence"))
+    assert "Until then it is compared with its baseline." in words(page(company, tab="evidence"))
 
 
 def test_with_nothing_live_all_is_new(company: Company) -> None:
     Deployment.objects.update(state="stopped")
     said = words(page(company))
-    assert "Nothing that you may see serves as docstring-writer now" in said
+    assert "Nothing live as docstring-writer that you may see" in said
     assert "all new" in said
     assert "Model card " not in said.split("Whom it reaches")[0].split("What is asked")[1]
 

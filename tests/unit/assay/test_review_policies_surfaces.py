@@ -58,7 +58,7 @@ def test_a_version_goes_from_a_draft_to_force_in_the_portal(
     assert "-valid_days: 180" in changes
     assert "+valid_days: 200" in changes
     author.post(f"/review-policies/{draft.pk}/propose")
-    assert "You wrote on this policy" in body(author.get(f"/review-policies/{draft.pk}"))
+    assert "You edited this policy" in body(author.get(f"/review-policies/{draft.pk}"))
     refused = author.post(
         f"/review-policies/{draft.pk}/decide", {"verdict": "approve", "reason": "Mine."}
     )
@@ -303,4 +303,4 @@ def test_the_command_line_reads_drafts_and_checks(
     code, _, said = signed_in("review-policies", "check", str(file))
     assert (code, "line 5: rank" in said) == (1, True)
     code, _, said = signed_in("review-policies", "show", "limited", "--version", "9")
-    assert (code, "There is no version 9" in said) == (1, True)
+    assert (code, "No version 9" in said) == (1, True)

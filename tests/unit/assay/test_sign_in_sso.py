@@ -181,7 +181,7 @@ def test_an_address_that_was_given_to_somebody_else_opens_nobodys_account(
     answer = go(visitor, provider, "lisa-2")
 
     assert answer.status_code == 401
-    assert "belongs to somebody else" in answer.content.decode()
+    assert "belongs to another person" in answer.content.decode()
     assert not visitor.is_in()
     assert SocialAccount.objects.get().uid == "lisa-1"
 

@@ -152,7 +152,7 @@ def test_whoever_acts_is_called_by_what_they_are() -> None:
             )
         ).who  # fmt: skip
 
-    assert said("anonymous", "anonymous", "anonymous") == "somebody unknown"
+    assert said("anonymous", "anonymous", "anonymous") == "an unknown visitor"
     assert said("service", "scim", "scim") == "the identity provider"
     assert said("person", "4", "erased person 4") == "erased person 4"
     assert said("person", "4", "") == "person 4"

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 
 class AuditFilterAnswer(serializers.Serializer[Any]):
-    """A filter that somebody keeps: the caller's own, or shared. `parameters` are those of
+    """A saved filter: the caller's own, or shared. `parameters` are those of
     `GET /api/v1/audit/events`, as text."""
 
     id = serializers.IntegerField()

@@ -1,4 +1,4 @@
-"""Break-glass: who asked, who confirmed, from when to when, and what a third person says of it."""
+"""Break-glass: who requested and confirmed it, its times, and the review by a third person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A release beside what serves under its name now."""
+"""A release compared with what serves under its name now."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class SliceChangeAnswer(serializers.Serializer[Any]):
 
 
 class BaselineAnswer(serializers.Serializer[Any]):
-    """The accuracy of a simple model on the same rows; `change` is the version's beside it."""
+    """The accuracy of a simple model on the same rows; `change` is the version's difference."""
 
     name = serializers.CharField()
     value = serializers.FloatField()
@@ -98,8 +98,8 @@ class SamplePairAnswer(serializers.Serializer[Any]):
 
 
 class ComparedEvaluationAnswer(serializers.Serializer[Any]):
-    """One evaluation beside the live version's on the same data (`against` is `live`), else beside
-    its own baseline (`baseline`), else alone (`nothing`). `missing` says what mends it."""
+    """One evaluation compared with the live version's on the same data (`against` is `live`), else
+    with its own baseline (`baseline`), else alone (`nothing`). `missing` says how to fix that."""
 
     evaluation = serializers.IntegerField(source="evaluation.pk")
     digest = serializers.CharField(source="evaluation.digest")
@@ -237,7 +237,8 @@ class LiveAnswer(serializers.Serializer[Any]):
 
 
 class VersionComparisonAnswer(serializers.Serializer[Any]):
-    """A version beside another. `against` of an evaluation is `version`, else as in a release's."""
+    """A version compared with another. `against` of an evaluation is `version`, else as in a
+    release's."""
 
     version = VersionReference()
     against = VersionReference(source="replaced")
@@ -251,7 +252,7 @@ class VersionComparisonAnswer(serializers.Serializer[Any]):
 
 
 class ComparisonAnswer(serializers.Serializer[Any]):
-    """A release beside the live one; everything is new where `live` is null."""
+    """A release compared with the live one; everything is new where `live` is null."""
 
     release = serializers.IntegerField(source="comparison.release.pk")
     version = VersionReference(source="comparison.release.version")

@@ -61,7 +61,7 @@ class KeyDetailAnswer(KeyAnswer):
 
 
 class NewKeyAnswer(KeyAnswer):
-    """A key as it is made: `key` is shown this once."""
+    """A new key: `key` is shown only once."""
 
     key = serializers.CharField()
 

@@ -86,7 +86,7 @@ class PolicyDifferenceAnswer(serializers.Serializer[Any]):
 
 
 class FlipAnswer(serializers.Serializer[Any]):
-    """One recorded decision that comes out otherwise; `event` is its audit event."""
+    """One recorded decision that would differ; `event` is its audit event."""
 
     event = serializers.IntegerField()
     occurred_at = serializers.DateTimeField()
@@ -127,7 +127,7 @@ class ReplayAnswer(serializers.Serializer[Any]):
 
 
 class HolderAnswer(serializers.Serializer[Any]):
-    """Somebody who can, and by which rules."""
+    """A person or key that may, and by which rules."""
 
     kind = serializers.CharField(source="principal.kind")
     id = serializers.CharField(source="principal.id")

@@ -102,9 +102,9 @@ class ReconciliationAnswer(serializers.Serializer[Any]):
 
 
 class UsageDayAnswer(serializers.Serializer[Any]):
-    """Sums of one day in UTC, of one group when asked for; the group `null` is all the smaller ones
-    together. `units` are sums of use by unit, which are never added; units without use are left
-    out.
+    """Sums of one day in UTC, per group if grouping was requested; the group `null` sums all the
+    smaller ones. `units` are sums of use by unit; different units are never added. Units without
+    use are omitted.
     """
 
     day = serializers.DateField()

@@ -68,8 +68,8 @@ class DecisionAnswer(serializers.Serializer[Any]):
 
 
 class WaiverAnswer(serializers.Serializer[Any]):
-    """One checklist item excused for a time. `excused` is what its check had found when it was
-    asked for; only while `state` is `granted` and `expires_at` lies ahead does it count."""
+    """One checklist item excused for a time. `excused` is what its check had found when the waiver
+    was requested. It counts only while `state` is `granted` and before `expires_at`."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()

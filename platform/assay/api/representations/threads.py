@@ -36,9 +36,9 @@ class ThreadEntryAnswer(serializers.Serializer[Any]):
 
 
 class ThreadAnswer(serializers.Serializer[Any]):
-    """A conversation at one place of the release. While it is open and `blocking`, nobody approves.
-    `digest` and `round` are of the dossier that it was begun on; `why_not` is what keeps the caller
-    from resolving or reopening it, empty when nothing does."""
+    """A conversation at one place of the release. While it is open and `blocking`, the release
+    cannot be approved. `digest` and `round` are of the dossier that it was begun on; `why_not` is
+    what keeps the caller from resolving or reopening it, empty when nothing does."""
 
     id = serializers.IntegerField()
     anchor = AnchorAnswer()

@@ -108,7 +108,7 @@ class AuditEventsView(Endpoint):
         paged=True,
         description=(
             "A page looks at a bounded number of events. When the conditions hold on few of them "
-            "it may hold fewer than were asked for, even none, while `next` is not null: follow it."
+            "it may hold fewer than requested, even none, while `next` is not null: follow it."
         ),
     )
     def get(self, request: Request) -> Response:

@@ -80,7 +80,7 @@ class AuditFilterView(Endpoint):
         self.query()
         kept = audit_filters_visible_to(self.actor).filter(pk=filter_id).first()
         if kept is None:
-            raise NotFound(f"There is no filter {filter_id} that you may see.")
+            raise NotFound(f"Filter {filter_id} does not exist, or you may not see it.")
         return self.answer(kept, AuditFilterAnswer)
 
     @operation(

@@ -1,4 +1,4 @@
-"""Break-glass: asked for by one person, confirmed by another, reviewed afterwards by a third."""
+"""Break-glass: one person requests it, another confirms it, a third reviews it afterwards."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class BreakGlassRefuseView(Endpoint):
 
     @operation(
         "Break-glass",
-        "Refuse a break-glass that is asked for, or take one's own request back",
+        "Refuse a requested break-glass, or withdraw your own request",
         body=BreakGlassReasonBody,
         answer=BreakGlassAnswer,
     )

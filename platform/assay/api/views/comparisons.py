@@ -17,12 +17,12 @@ from workers.deployments.comparison import release_beside_live
 
 
 class ComparisonView(Endpoint):
-    """A release beside the live one."""
+    """Compare a release with the live one."""
 
     @operation(
         "Releases",
-        "What a release changes: numbers with their intervals, data, settings, card, answers, "
-        "files, and whom it reaches, beside what serves under its name now",
+        "Compare a release with what serves under its name now: numbers with their intervals, "
+        "data, settings, card, answers, files, and affected departments",
         answer=ComparisonAnswer,
     )
     def get(self, request: Request, release_id: int) -> Response:
@@ -38,7 +38,7 @@ class AgainstQuery(StrictSerializer):
 
 
 class VersionComparisonView(Endpoint):
-    """A version beside another."""
+    """Compare a version with another."""
 
     @operation(
         "Models",

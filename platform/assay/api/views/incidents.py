@@ -37,7 +37,7 @@ from registry.incidents.services import (
 
 
 def shown_incident(actor: Principal, incident_id: int) -> Incident:
-    """The incident with what `IncidentDetail` shows to `actor` beside its columns."""
+    """Return the incident with the additional attributes that `IncidentDetail` shows `actor`."""
     incident = incident_get(actor=actor, id=incident_id)
     shown: Any = incident
     shown.timeline = incident_notes(incident)

@@ -220,7 +220,7 @@ def expiry(given: dict[str, Any]) -> datetime | None:
     """When the key ends, as asked; None when nothing was.
 
     Raises:
-        InvalidInput: it is asked for in both ways.
+        InvalidInput: both fields are given.
     """
     if "expires_at" in given and "expires_in_days" in given:
         raise InvalidInput("Give expires_at or expires_in_days: one of the two.")

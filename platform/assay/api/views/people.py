@@ -157,8 +157,8 @@ class PersonEraseView(Endpoint):
 
     @operation(
         "People",
-        "Erase somebody whose access has ended: name, addresses and credentials go for good, also "
-        "from the audit log",
+        "Erase a person whose access has ended: name, addresses and credentials are deleted for "
+        "good, also from the audit log",
         body=ErasureBody,
         answer=PersonAnswer,
     )

@@ -305,7 +305,7 @@ def _document(actor: Principal, given: dict[str, Any]) -> dict[str, Any]:
     if doubled := sorted({"rules", "tests", "note"} & given.keys()):
         raise InvalidInput(
             "Give a policy as `yaml` or by its parts: one of the two.",
-            fields={name: ["Given beside `yaml`."] for name in doubled},
+            fields={name: ["Given together with `yaml`."] for name in doubled},
         )
     document = policy_read(actor=actor, text=text)
     return given | {

@@ -57,7 +57,7 @@ class ResourceBody(StrictSerializer):
 
 
 class PrincipalBody(StrictSerializer):
-    """A `person` or a `key` by id, or somebody as described, as in a policy's tests."""
+    """A `person` or a `key` by id, or a described principal, as in a policy's tests."""
 
     person = Identifier(required=False)
     key = Identifier(required=False)
@@ -91,7 +91,7 @@ class PolicyExplainView(Endpoint):
 
     @operation(
         TAG,
-        "Why somebody may or may not do something, rule by rule",
+        "Explain, rule by rule, why a person or key may or may not do something",
         body=ExplainBody,
         answer=ExplanationAnswer,
     )
@@ -150,7 +150,7 @@ def asked_resource(actor: Principal, given: dict[str, Any]) -> Resource:
     if described.keys() != {"type"}:
         raise InvalidInput(
             "Name a thing by its reference, or describe it: one of the two.",
-            fields={"resource": ["has a reference beside a description"]},
+            fields={"resource": ["has both a reference and a description"]},
         )
     return resource_named(actor, given["type"], given["reference"])
 
@@ -161,7 +161,7 @@ def asked_principal(actor: Principal, given: dict[str, Any]) -> Principal:
         return _described(CasePrincipal, given, "principal").principal()
     if len(given) > 1:
         raise InvalidInput(
-            "Name a person, name a key, or describe somebody: one of the three.",
+            "Name a person, name a key, or describe a principal: one of the three.",
             fields={"principal": ["names more than one"]},
         )
     return principal_asked_about(

@@ -59,7 +59,7 @@ from workers.deployments.selectors import deployment_ids_under
 
 MAX_DEPARTMENTS = 100
 DOSSIER_FIELDS = (
-    "What is said beside the risk answers; each section may be left out. "
+    "The dossier's sections other than the risk answers; each may be omitted. "
     "`risks`: up to 20 of {hazard, likelihood: rare|possible|likely, severity: "
     "minor|serious|critical, mitigation, residual: low|medium|high, accepter_role, "
     "accepter_person}. `oversight`: {overseers, stop_procedure, stop_tested_on, measures}. "
@@ -69,7 +69,7 @@ DOSSIER_FIELDS = (
 
 
 def shown_review(actor: Principal, review: Review) -> Review:
-    """The review with what `ReviewDetail` shows to `actor` beside its columns."""
+    """Return the review with the additional attributes that `ReviewDetail` shows `actor`."""
     standing = review_standing(review)
     shown: Any = review
     shown.standing = {

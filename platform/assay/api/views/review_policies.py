@@ -62,7 +62,7 @@ class ReviewPolicyChange(ReviewPolicyBody):
 
 
 class ReviewPolicyDecision(StrictSerializer):
-    """The word of somebody who wrote no part of it."""
+    """The decision of a person who did not edit the policy."""
 
     verdict = Choice(choices=(("approve", "approve"), ("reject", "reject")))
     reason = Paragraphs(max_length=REASON_MAX)

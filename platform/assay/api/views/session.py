@@ -28,7 +28,7 @@ class SignInBody(StrictSerializer):
     code = Line(
         max_length=32,
         required=False,
-        help_text="Of the authenticator app, or a recovery code; asked for by 401 "
+        help_text="Of the authenticator app, or a recovery code; required after 401 "
         "`second_factor_required`.",
     )
 
@@ -75,8 +75,8 @@ class StepUpView(Endpoint):
         "Prove by a second factor who you are: decisions ask for that within ten minutes",
         body=StepUpBody,
         answer=StepUpAnswer,
-        description="Asked for by 403 `step_up_required`. The proof goes with the access token "
-        "that it is made with. A code works once; several decisions may use one proof. Wrong codes "
+        description="Required after 403 `step_up_required`. The proof is valid with the access "
+        "token that made it. A code works once; several decisions may use one proof. Wrong codes "
         "are counted as at sign-in.",
     )
     def post(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Waivers of checklist items: asked for, decided, ended."""
+"""Waivers of checklist items: request, decide, end."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class WaiverDecisionView(Endpoint):
 
     @operation(
         "Releases",
-        "Grant or refuse a waiver that somebody else asked for",
+        "Grant or refuse a waiver that another person requested",
         body=WaiverDecisionBody,
         answer=ReleaseDetail,
     )

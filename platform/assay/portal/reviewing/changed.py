@@ -13,7 +13,7 @@ RECORDED = ("metrics", "intervals", "baseline", "baseline_name", "slices", "samp
 
 
 def changed(page: Page) -> dict[str, Any]:
-    """The version with its evidence, beside what serves now."""
+    """The version with its evidence, compared with what serves now."""
     subject = subject_of(page.actor, page.release)
     given = page.screen.request.GET
     blind = given.get("blind") == "1"

@@ -1,4 +1,4 @@
-"""The checklist beside the tabs: each item with what it rests on, and what may be done about it."""
+"""The checklist next to the tabs: each item with its evidence and the possible actions."""
 
 from __future__ import annotations
 

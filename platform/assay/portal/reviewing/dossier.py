@@ -10,7 +10,7 @@ from governance.reviews.models import ReviewState
 
 
 def dossier(page: Page) -> dict[str, Any]:
-    """The dossier's part as it was said, to be said anew; nothing while no answer is asked for."""
+    """The dossier's answers, to be edited; empty unless changes were requested."""
     if page.review.state != ReviewState.CHANGES_REQUESTED:
         return {}
     before = page.release.dossier_fields

@@ -2,7 +2,7 @@
 
 Blind, they stand in an order that is drawn for each reviewer and each pair, and is the same
 whenever that reviewer looks; only afterwards are they told which was which. The draw is made with
-the platform's secret, so that nobody can foresee it from what stands on the page.
+the platform's secret, so that the page does not reveal it.
 """
 
 from __future__ import annotations

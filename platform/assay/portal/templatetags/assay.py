@@ -78,7 +78,7 @@ def tone(state: object) -> str:
 
 @register.simple_tag
 def icon(name: str, css: str = "") -> SafeString:
-    """One Tabler icon, hidden from assistive technology: the words beside it say it."""
+    """One Tabler icon, hidden from assistive technology because the label says the same."""
     return format_html(
         '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
         css,

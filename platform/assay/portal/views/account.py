@@ -86,7 +86,7 @@ class Account(ActionScreen):
 
 
 class FreshScreen(Account):
-    """Needs somebody who has proved lately who they are; sends everybody else to do so."""
+    """Requires a recent identity check; redirects to that check otherwise."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.user.is_authenticated and not is_fresh(request):
@@ -97,7 +97,7 @@ class FreshScreen(Account):
 
 @method_decorator(sensitive_post_parameters("current", "new"), name="dispatch")
 class PasswordChange(FreshScreen):
-    """A new password; the old one is asked for."""
+    """Set a new password; requires the old one."""
 
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(PasswordForm(self.request.POST))

@@ -60,7 +60,7 @@ class AuditEventPage(Screen):
 
 
 def _recorded(event: AuditEvent) -> dict[str, Any]:
-    """The event's data; nothing when somebody changed its bytes into something else."""
+    """The event's data; empty when its bytes were tampered with."""
     try:
         data = opened_body(event)["data"]
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Exports of selected audit events: asked for, followed while they are made, taken along."""
+"""Exports of selected audit events: request one, follow its progress, download it."""
 
 from __future__ import annotations
 

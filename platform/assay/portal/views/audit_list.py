@@ -128,7 +128,7 @@ class AuditLog(ActionScreen):
         return {**kept, "since": "" if since is None else since.isoformat(timespec="seconds")}
 
     def departments(self, part: Resource) -> list[str]:
-        """Those that can be asked for."""
+        """Departments that the filter may name."""
         if part.department is not None:
             return sorted(self.actor.departments)
         return list(Department.objects.order_by("slug").values_list("slug", flat=True))

@@ -61,7 +61,7 @@ class BreakGlassNew(ActionScreen):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         made = break_glass_request(actor=self.actor, release_id=id, **cleaned(self.form()))
         messages.success(
-            self.request, "Asked for. Nothing serves until a second person confirms it."
+            self.request, "Requested. Nothing serves until a second person confirms it."
         )
         return redirect("portal:break_glass", id=made.pk)
 
@@ -103,7 +103,7 @@ class BreakGlassPage(ActionScreen):
         if glass.state != state or not allowed:
             return None
         why = separation(glass, self.actor.person_id, doing)
-        return {"blocked": f"You {why}; somebody else does." if why else ""}
+        return {"blocked": f"You {why}; another person must do this." if why else ""}
 
 
 class BreakGlassConfirm(BreakGlassPage):

@@ -222,7 +222,7 @@ class LimitPage(ActionScreen):
     def row(self, id: int) -> QuotaLimit:  # noqa: A002
         found = quotas_visible_to(self.actor).filter(pk=id).first()
         if found is None:
-            raise NotFound(f"There is no limit {id} that you may see.")
+            raise NotFound(f"Quota {id} does not exist, or you may not see it.")
         return found
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
@@ -305,7 +305,7 @@ class Which(Screen):
         if asked is not None:
             if not form.is_valid():
                 raise InvalidInput(
-                    "There is no such key or deployment that you may see.",
+                    "The key or deployment does not exist, or you may not see it.",
                     hint="Choose from the lists.",
                 )
             key = key_get(actor=self.actor, key_id=int(form.cleaned_data["key"]))

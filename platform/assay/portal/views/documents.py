@@ -35,7 +35,7 @@ _OFFSET_DIGITS = 9
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A window of a text, cut at a marked passage; `before` and `after` it. `earlier` and `later`
-    are the offsets of the windows beside it, None at an end."""
+    are the offsets of the neighboring windows, None at an end."""
 
     before: str
     marked: str

@@ -82,8 +82,8 @@ class Reviews(Screen):
         )
 
     def tab(self, asked: Asked, counts: Counts) -> str:
-        """The one asked for; else the person's own where something waits there, else all that
-        waits."""
+        """Return the requested tab; else the person's own tab if it has tasks, else the tab with
+        all tasks."""
         given = self.request.GET.get("tab", "")
         if given in dict(TABS):
             return given

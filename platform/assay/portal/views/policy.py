@@ -165,7 +165,7 @@ class PolicyPage(ActionScreen):
         if not may(self.actor, Action.POLICY_DECIDE, kind="policy"):
             return None
         if self.actor.person_id in version.authors:
-            return "You wrote on this policy; another administrator decides."
+            return "You edited this policy; another administrator must decide."
         return ""
 
     def part(self, tab: str, version: PolicyVersion) -> dict[str, Any]:

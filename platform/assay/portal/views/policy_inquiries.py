@@ -26,14 +26,14 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 
 PEOPLE_OFFERED = 500
-BESIDE = ("other_actors", "other_resources")
+OTHERS = ("other_actors", "other_resources")
 
 
 def parted(explanation: Any) -> dict[str, Any]:
-    """An explanation with the rules that are about it before those that are about others."""
-    about = [trace for trace in explanation.rules if trace.verdict not in BESIDE]
-    beside = [trace for trace in explanation.rules if trace.verdict in BESIDE]
-    return {"said": explanation, "about": about, "beside": beside}
+    """Split an explanation's rules into those that apply and those that apply to others."""
+    about = [trace for trace in explanation.rules if trace.verdict not in OTHERS]
+    others = [trace for trace in explanation.rules if trace.verdict in OTHERS]
+    return {"said": explanation, "about": about, "others": others}
 
 
 def described_resource(actor: Principal, given: dict[str, Any]) -> Resource:
@@ -105,7 +105,7 @@ class WhoCan(Ask):
 
 
 class Why(Ask):
-    """Why somebody may or may not do something, rule by rule."""
+    """Explain, rule by rule, why a person or key may or may not do something."""
 
     template_name = "portal/policy/why.html"
 
@@ -127,7 +127,7 @@ class Why(Ask):
         """Return the principal of the question.
 
         Raises:
-            InvalidInput: nobody, or more than one.
+            InvalidInput: none of the three is given, or more than one.
         """
         named = [name for name in ("person", "key", "roles") if given[name]]
         if len(named) != 1:

@@ -1,4 +1,4 @@
-"""Prompt versions: the form, with a preview of the filled prompt beside it."""
+"""Prompt versions: the form, with a preview of the filled prompt."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class PromptNew(ActionScreen):
         if not given:
             return None
         if not given.isdecimal() or len(given) > 18:
-            raise NotFound("There is no such version that you may see.")
+            raise NotFound("The version does not exist, or you may not see it.")
         version = version_get(actor=self.actor, id=int(given))
         if version.kind != VersionKind.PROMPT:
             raise NotFound(f"{version} is no prompt version.")

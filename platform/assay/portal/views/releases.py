@@ -109,7 +109,7 @@ class ReleaseNew(ActionScreen):
 
 
 class ReleaseTier(Screen):
-    """The least tier that some answers ask for, and why: beside the form while it is filled in."""
+    """Minimum tier for these answers, and why; shown while the form is filled in."""
 
     template_name = "portal/models/release_tier.html"
 

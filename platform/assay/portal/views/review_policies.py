@@ -103,7 +103,7 @@ class ReviewPolicyPage(ActionScreen):
         if not may(self.actor, Action.POLICY_DECIDE, kind="review_policy"):
             return None
         if self.actor.person_id in policy.authors:
-            return "You wrote on this policy; somebody who wrote no part of it decides."
+            return "You edited this policy, so you cannot decide on it. Another person must decide."
         return ""
 
     def part(self, tab: str, policy: ReviewPolicy, active: ReviewPolicy | None) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class ReviewPolicyPropose(ReviewPolicyPage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review_policy_propose(actor=self.actor, policy_id=id)
-        messages.success(self.request, "Proposed. Somebody who wrote no part of it decides.")
+        messages.success(self.request, "Proposed. A person who did not edit it must decide.")
         return redirect("portal:review_policy", id=id)
 
 

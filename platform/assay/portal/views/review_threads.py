@@ -20,7 +20,7 @@ from governance.reviews.threads.mentions import mentions_offered
 from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
 from registry.releases.threads import release_draft_add, release_thread_open
 
-DRAFTED = "Added to your review. Nobody else sees it until you submit it with “Finish review”."
+DRAFTED = "Added to your review. Only you see it until you submit it with “Finish review”."
 
 
 class ThreadScreen(ReviewPage):

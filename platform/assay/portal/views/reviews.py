@@ -55,7 +55,7 @@ def review_find(screen: Screen, pk: int) -> Review:
         .first()
     )
     if review is None:
-        raise NotFound(f"There is no review {pk} that you may see.")
+        raise NotFound(f"Review {pk} does not exist, or you may not see it.")
     return review
 
 

@@ -44,7 +44,7 @@ class Served(Screen):
         try:
             question = served_question(actor=self.actor, department=slug, at=_moment(given))
         except InvalidInput as error:
-            # The weeks up to now are shown beside what was wrong with the question.
+            # Show the weeks up to now, together with what was wrong with the question.
             question = served_question(actor=self.actor, department=slug)
             problem = InvalidInput(error.message, hint=error.hint)
             return {**found, "problem": problem, **self._around(question)}

@@ -1,4 +1,4 @@
-"""How somebody else signs in: their sessions and second factors, for those who may end them."""
+"""Another person's sessions and second factors, for those who may end them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PersonSignIn(ActionScreen):
 
 
 class PersonSessionEnd(PersonSignIn):
-    """Signs somebody out: of one session, or of all."""
+    """Signs a person out of one session or of all."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         person = person_get(actor=self.actor, person_id=id)
@@ -95,7 +95,7 @@ class PersonSessionEnd(PersonSignIn):
 
 
 class PersonFactorsReset(PersonSignIn):
-    """Takes every second factor off the account of somebody who lost theirs."""
+    """Removes every second factor of a person who lost theirs."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(ReasonForm(self.request.POST))["reason"]

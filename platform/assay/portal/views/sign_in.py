@@ -81,7 +81,7 @@ class SignIn(View):
 
 
 def leave(request: HttpRequest) -> None:
-    """Whoever signs in while somebody is signed in here signs that one out first."""
+    """Sign out the person who is signed in here, before another person signs in."""
     if request.user.is_authenticated:
         sign_out(actor=principal_of(request), key=request.session.session_key)
         logout(request)
@@ -160,8 +160,8 @@ class PasskeySignIn(View):
 class SingleSignOn(View):
     """Off to the identity provider.
 
-    By GET: a form would be blocked by `form-action` on the way to another site. Somebody tricked
-    into following this signs in as themselves. Nothing of the query but `next` goes along.
+    By GET: `form-action` would block a form that leads to another site. A person tricked into
+    following this link signs in as themselves. Only `next` of the query is passed on.
     """
 
     def get(self, request: HttpRequest) -> HttpResponse:
@@ -233,7 +233,7 @@ class DemoSignIn(View):
             raise Http404
         person = get_object_or_404(Person, pk=int(wanted[:12]), is_active=True)
         leave(request)
-        # The door is open; a second factor that a visitor tries out is asked for all the same.
+        # The demonstration needs no password, but still asks for a second factor that was set up.
         record_authentication(request, person, DEMONSTRATION)
         response: HttpResponse = perform_login(
             request, Login(user=person, redirect_url=destination(request))

@@ -1,4 +1,4 @@
-"""Step-up: a second factor, given again by somebody who is signed in."""
+"""Step-up: a signed-in person gives a second factor again."""
 
 from __future__ import annotations
 

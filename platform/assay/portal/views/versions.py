@@ -126,7 +126,7 @@ class Evaluate(ActionScreen):
         return {
             "form": self.form(version),
             "title": f"Evaluate {version}",
-            "lead": "Measured beside its baseline. The gates that stand now decide pass or fail.",
+            "lead": "Compared with its baseline. The current gates decide pass or fail.",
             "submit": "Start the evaluation",
             "back_to_version": version,
         }

@@ -45,7 +45,7 @@ class WaiverAsk(ReviewPage):
             reason=self.request.POST.get("reason", "").strip(),
             expires_at=end_of(self.request.POST.get("until", "")),
         )
-        messages.success(self.request, "Asked for. A second person decides on it.")
+        messages.success(self.request, "Requested. A second person decides.")
         return back(id)
 
 
