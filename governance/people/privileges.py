@@ -15,7 +15,7 @@ from django.utils import timezone
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_bodies
 from governance.audit.services import Subject, audit_record
-from governance.errors import NotFound, WrongState
+from governance.errors import WrongState
 from governance.people.models import (
     PRIVILEGED_ROLES,
     Person,
@@ -27,6 +27,7 @@ from governance.people.models import (
 from governance.people.proof import proof_facts
 from governance.policy.decisions import Authorization
 from governance.principals import Principal
+from governance.state_machine import StateMachine
 
 LIFETIME = timedelta(days=7)
 ALLOWED_TRANSITIONS: dict[RoleRequestState, frozenset[RoleRequestState]] = {
@@ -43,6 +44,14 @@ ALLOWED_TRANSITIONS: dict[RoleRequestState, frozenset[RoleRequestState]] = {
     RoleRequestState.WITHDRAWN: frozenset(),
     RoleRequestState.EXPIRED: frozenset(),
 }
+ROLE_REQUEST_STATES = StateMachine(
+    model=RoleRequest,
+    noun="role request",
+    table=ALLOWED_TRANSITIONS,
+    hint="request the role again",
+    related=("person", "requested_by"),
+)
+role_request_locked = ROLE_REQUEST_STATES.locked
 _ACTIONS = {
     RoleRequestState.APPROVED: "role:approve",
     RoleRequestState.REJECTED: "role:reject",
@@ -127,21 +136,6 @@ def role_request_open(
     return request
 
 
-def role_request_locked(request_id: int) -> RoleRequest:
-    """The request, locked until the transaction ends.
-
-    Raises:
-        NotFound: it does not exist.
-    """
-    rows = RoleRequest.objects.select_for_update(of=("self",)).select_related(
-        "person", "requested_by"
-    )
-    request = rows.filter(pk=request_id).first()
-    if request is None:
-        raise NotFound(f"There is no role request {request_id}.")
-    return request
-
-
 def role_request_set_state(
     *,
     actor: Principal,
@@ -155,15 +149,9 @@ def role_request_set_state(
     Raises:
         WrongState: it is no longer pending.
     """
-    before = RoleRequestState(request.state)
-    if state not in ALLOWED_TRANSITIONS[before]:
-        raise WrongState(
-            f"Role request {request.pk} is {before.value}; it cannot become {state.value}.",
-            hint="Request the role again.",
-        )
-    request.state, request.reason = state, reason
+    request.reason = reason
     request.decided_by_id, request.decided_at = actor.person_id, timezone.now()
-    request.save(update_fields=["state", "reason", "decided_by", "decided_at"])
+    ROLE_REQUEST_STATES.save_state(request, state, ["reason", "decided_by", "decided_at"])
     _record(actor, _ACTIONS[state], request, reason=reason, decision=decision)
 
 

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from governance.audit.services import Attempt, Subject, audit_record
-from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.errors import InvalidInput, NotPermitted, WrongState
 from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.access import require_two_deciders
@@ -28,6 +28,7 @@ from governance.policy.services import (
     policy_digest,
 )
 from governance.policy.states import (
+    POLICY_STATES,
     policy_lock,
     policy_locked,
     policy_resource,
@@ -276,7 +277,7 @@ def _locked(
     except NotPermitted as error:
         if policy_versions_visible_to(actor).filter(number=number).exists():
             raise
-        raise NotFound(f"There is no policy {number}.", attempt=error.attempt) from error
+        raise POLICY_STATES.missing(error) from error
     return version, decision
 
 

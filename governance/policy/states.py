@@ -7,14 +7,14 @@ from dataclasses import asdict
 from django.db import connection, transaction
 from django.utils import timezone
 
-from governance.audit.services import Subject, audit_record
-from governance.errors import NotFound, WrongState
+from governance.audit.services import Subject
 from governance.people.proof import proof_facts
 from governance.policy.decisions import Authorization
 from governance.policy.differences import Removals
 from governance.policy.engine import Resource
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
+from governance.state_machine import StateMachine
 
 ALLOWED_TRANSITIONS: dict[PolicyState, frozenset[PolicyState]] = {
     PolicyState.DRAFT: frozenset({PolicyState.PROPOSED, PolicyState.WITHDRAWN}),
@@ -26,6 +26,13 @@ ALLOWED_TRANSITIONS: dict[PolicyState, frozenset[PolicyState]] = {
     PolicyState.REJECTED: frozenset(),
     PolicyState.WITHDRAWN: frozenset(),
 }
+POLICY_STATES = StateMachine(
+    model=PolicyVersion,
+    noun="policy",
+    table=ALLOWED_TRANSITIONS,
+    hint="draft a new policy from what it says",
+    key="number",
+)
 _ACTIONS = {
     PolicyState.PROPOSED: "policy:propose",
     PolicyState.ACTIVE: "policy:activate",
@@ -63,10 +70,7 @@ def policy_locked(number: int) -> PolicyVersion:
         NotFound: there is none.
     """
     policy_lock()
-    version = PolicyVersion.objects.select_for_update(of=("self",)).filter(number=number).first()
-    if version is None:
-        raise NotFound(f"There is no policy {number}.")
-    return version
+    return POLICY_STATES.locked(number)
 
 
 def policy_set_state(
@@ -86,24 +90,21 @@ def policy_set_state(
         WrongState: the table allows no such move.
     """
     with transaction.atomic():
-        before = PolicyState(version.state)
-        require_transition(version, state)
+        POLICY_STATES.require(version, state)
         now = timezone.now()
-        version.state = state
         if state is PolicyState.PROPOSED:
             version.proposed_by_id, version.proposed_at = actor.person_id, now
         elif state in (PolicyState.ACTIVE, PolicyState.REJECTED):
             version.decided_by_id, version.decided_at = actor.person_id, now
             version.decision_note = reason
-        version.save()
-        audit_record(
+        POLICY_STATES.move(
+            version,
+            state,
             actor=actor,
             action=_ACTIONS[state],
             subject=policy_subject(version),
             reason=reason,
             data={
-                "before": before.value,
-                "after": state.value,
                 "digest": version.digest,
                 "based_on": version.based_on,
                 **({} if removals is None else {"removed": asdict(removals)}),
@@ -112,21 +113,3 @@ def policy_set_state(
             decision=decision,
         )
     return version
-
-
-def require_transition(version: PolicyVersion, state: PolicyState) -> None:
-    """Raises WrongState when the table does not allow it."""
-    before = PolicyState(version.state)
-    if state not in ALLOWED_TRANSITIONS[before]:
-        raise WrongState(
-            f"Policy {version.number} is {before.label.lower()}; "
-            f"it cannot become {state.label.lower()}.",
-            hint=_hint(before),
-        )
-
-
-def _hint(before: PolicyState) -> str:
-    moves = sorted(state.label.lower() for state in ALLOWED_TRANSITIONS[before])
-    if moves:
-        return f"From there it can become {', '.join(moves)}."
-    return "That state is final; draft a new policy from what it says."

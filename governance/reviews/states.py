@@ -8,11 +8,11 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit.services import AuditEntry, Subject, audit_record, audit_record_many
-from governance.errors import NotFound, WrongState
+from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.reviews.models import Review, ReviewState
+from governance.state_machine import StateMachine, transition
 
 ALLOWED_TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
     ReviewState.OPEN: frozenset(
@@ -32,24 +32,19 @@ ALLOWED_TRANSITIONS: dict[ReviewState, frozenset[ReviewState]] = {
     ReviewState.WITHDRAWN: frozenset(),
     ReviewState.VOIDED: frozenset(),
 }
+REVIEW_STATES = StateMachine(
+    model=Review,
+    noun="review",
+    table=ALLOWED_TRANSITIONS,
+    related=("department",),
+    label=lambda review: f"{review.pk} of {review.subject_name}",
+)
+review_locked = REVIEW_STATES.locked
 
 
 def review_subject(review: Review) -> Subject:
     """The review as the audit log names it."""
     return Subject("review", str(review.pk), review.subject_name)
-
-
-def review_locked(review_id: int) -> Review:
-    """The review, its row locked until the transaction ends.
-
-    Raises:
-        NotFound: there is none.
-    """
-    rows = Review.objects.select_for_update(of=("self",)).select_related("department")
-    review = rows.filter(pk=review_id).first()
-    if review is None:
-        raise NotFound("There is no such review.")
-    return review
 
 
 def review_set_state(
@@ -68,24 +63,18 @@ def review_set_state(
     """
     with transaction.atomic():
         review = review_locked(review_id)
-        before = ReviewState(review.state)
-        if state not in ALLOWED_TRANSITIONS[before]:
-            raise WrongState(
-                f"Review {review.pk} of {review.subject_name} is {before.label.lower()}; "
-                f"it cannot become {state.label.lower()}.",
-                hint=_hint(before),
-            )
-        review.state = state
         if not ALLOWED_TRANSITIONS[state]:
             review.closed_at = timezone.now()
-        review.save(update_fields=["state", "closed_at"])
-        audit_record(
+        REVIEW_STATES.move(
+            review,
+            state,
+            fields=["closed_at"],
             actor=actor,
             action=f"review:{state.value}",
             subject=review_subject(review),
             reason=reason,
             department=review.department.slug,
-            data=_moved(review, before, state),
+            data=_facts(review),
             decision=decision,
         )
     return review
@@ -121,24 +110,17 @@ def reviews_void(
             subject=review_subject(review),
             reason=reason,
             department=review.department.slug,
-            data=_moved(review, ReviewState(review.state), ReviewState.VOIDED),
+            data=transition(ReviewState(review.state), ReviewState.VOIDED) | _facts(review),
             decision=decision,
         )
         for review in reviews
     )
 
 
-def _moved(review: Review, before: ReviewState, after: ReviewState) -> dict[str, Any]:
-    """Return the data of the event of a transition."""
+def _facts(review: Review) -> dict[str, Any]:
+    """Return the data of an event about the review."""
     return {
-        "before": before.value,
-        "after": after.value,
         "digest": review.digest,
         "round": review.round,
         "subject": f"{review.subject_type} {review.subject_id}",
     }
-
-
-def _hint(before: ReviewState) -> str:
-    moves = sorted(state.label.lower() for state in ALLOWED_TRANSITIONS[before])
-    return f"From there it can become {', '.join(moves)}." if moves else "That state is final."

@@ -23,7 +23,7 @@ from registry.catalog import TASKS
 from registry.feedback.models import Feedback, FeedbackState, Rating
 from registry.feedback.rows import read_input, right_answer, row_of
 from registry.feedback.selectors import feedback_visible_to
-from registry.feedback.states import set_state
+from registry.feedback.states import FEEDBACK_STATES
 from registry.releases.models import Release
 from registry.resources import acting_person, department_resource
 from registry.validation import checked_choice, checked_content, checked_text, storable_json
@@ -281,19 +281,20 @@ def _reviewed(
         raise NotPermitted(
             f"{person.name} sent {feedback}; somebody else reviews it.", code="own_feedback"
         )
-    before, sent = feedback.state, right_answer(feedback)
-    set_state(feedback, FeedbackState.ACCEPTED if accept else FeedbackState.REJECTED)
+    sent = right_answer(feedback)
+    state = FeedbackState.ACCEPTED if accept else FeedbackState.REJECTED
+    FEEDBACK_STATES.require(feedback, state)
     feedback.row = row_of(feedback, correction or sent) if accept else None
     feedback.reviewed_by, feedback.reviewed_at = person, timezone.now()
-    feedback.save(update_fields=["state", "row", "reviewed_by", "reviewed_at"])
-    audit_record(
+    FEEDBACK_STATES.move(
+        feedback,
+        state,
+        fields=["row", "reviewed_by", "reviewed_at"],
         actor=actor,
         action=Action.FEEDBACK_REVIEW,
         subject=feedback_subject(feedback),
         department=feedback.department.slug,
         data={
-            "before": before,
-            "after": feedback.state,
             "corrected": bool(correction) and correction != sent,
             **({} if feedback.row is None else {"row_digest": json_digest(feedback.row)}),
         },
@@ -317,7 +318,7 @@ def feedback_erase(*, actor: Principal, feedback_id: int, reason: str) -> Feedba
     decision = authorize(
         actor=actor, action=Action.FEEDBACK_ERASE, resource=feedback_resource(feedback)
     )
-    set_state(feedback, FeedbackState.ERASED)
+    FEEDBACK_STATES.set_state(feedback, FeedbackState.ERASED)
     _forget(feedback)
     audit_record(
         actor=actor,
@@ -343,6 +344,6 @@ def feedback_forget_person(person: Person) -> dict[str, int]:
     rows = Feedback.objects.select_for_update().filter(person=person)
     sent = list(rows.exclude(state=FeedbackState.ERASED))
     for feedback in sent:
-        set_state(feedback, FeedbackState.ERASED)
+        FEEDBACK_STATES.set_state(feedback, FeedbackState.ERASED)
         _forget(feedback)
     return {"feedback": len(sent)}

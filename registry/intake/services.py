@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
-from governance.errors import NotFound, NotPermitted, WrongState
+from governance.errors import NotPermitted, WrongState
 from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
@@ -20,7 +20,7 @@ from registry import store
 from registry.intake import quarantine
 from registry.intake.checks import Limits
 from registry.intake.models import Intake, IntakeState
-from registry.intake.states import set_state
+from registry.intake.states import INTAKE_STATES
 from registry.manifests import Manifest
 from registry.resources import (
     acting_person,
@@ -109,10 +109,10 @@ def intake_checked(
         WrongState: it is no delivery that waits for checks, or the store lacks the converted files.
     """
     with transaction.atomic():
-        intake = _locked(intake_id)
+        intake = INTAKE_STATES.locked(intake_id)
         if intake.state == IntakeState.AWAITING_SIGN_OFF and intake.job_id == job_id:
             return intake
-        set_state(intake, IntakeState.AWAITING_SIGN_OFF)
+        INTAKE_STATES.set_state(intake, IntakeState.AWAITING_SIGN_OFF)
         if not store.version_folder(manifest.digest).is_dir():
             raise WrongState(
                 f"The artifact store does not hold the converted files of intake {intake_id}."
@@ -143,7 +143,7 @@ def intake_reject(
 ) -> Intake:
     """Note that the checking job refused a delivery. For the control plane alone; idempotent."""
     with transaction.atomic():
-        intake = _locked(intake_id)
+        intake = INTAKE_STATES.locked(intake_id)
         if intake.state == IntakeState.REJECTED:
             return intake
         intake.job_id = job_id
@@ -172,7 +172,7 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
     """
     reason = checked_text(reason, field="reason", limit=1000, required=not accept)
     with transaction.atomic():
-        intake = _locked(intake_id)
+        intake = INTAKE_STATES.locked(intake_id)
         decision = authorize_binding(
             actor=actor,
             action=Action.INTAKE_SIGN_OFF,
@@ -220,20 +220,8 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
     return intake
 
 
-def _locked(intake_id: int) -> Intake:
-    intake = (
-        Intake.objects.select_for_update(of=("self",))
-        .select_related("model__department", "submitted_by")
-        .filter(pk=intake_id)
-        .first()
-    )
-    if intake is None:
-        raise NotFound("There is no such intake.")
-    return intake
-
-
 def _reject(intake: Intake, reason: str) -> None:
-    set_state(intake, IntakeState.REJECTED)
+    INTAKE_STATES.set_state(intake, IntakeState.REJECTED)
     intake.reason = reason[:1000]
     intake.decided_at = timezone.now()
     intake.save()
@@ -241,7 +229,7 @@ def _reject(intake: Intake, reason: str) -> None:
 
 
 def _trust(intake: Intake, actor: Principal) -> None:
-    set_state(intake, IntakeState.TRUSTED)
+    INTAKE_STATES.set_state(intake, IntakeState.TRUSTED)
     if intake.job_id is None:
         raise WrongState(f"Intake {intake.pk} was never checked; it cannot be signed off.")
     intake.version = version_register(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from governance.errors import WrongState
+from governance.state_machine import StateMachine
 from registry.intake.models import Intake, IntakeState
 
 ALLOWED_TRANSITIONS: dict[IntakeState, frozenset[IntakeState]] = {
@@ -14,18 +14,9 @@ ALLOWED_TRANSITIONS: dict[IntakeState, frozenset[IntakeState]] = {
     IntakeState.TRUSTED: frozenset(),
     IntakeState.REJECTED: frozenset(),
 }
-
-
-def set_state(intake: Intake, state: IntakeState) -> None:
-    """Move a locked row; the caller saves it.
-
-    Raises:
-        WrongState: there is no way from where it stands.
-    """
-    current = IntakeState(intake.state)
-    if state not in ALLOWED_TRANSITIONS[current]:
-        raise WrongState(
-            f"Intake {intake.pk} is {current.label.lower()}; "
-            f"it cannot become {state.label.lower()}."
-        )
-    intake.state = state
+INTAKE_STATES = StateMachine(
+    model=Intake,
+    noun="intake",
+    table=ALLOWED_TRANSITIONS,
+    related=("model__department", "submitted_by"),
+)

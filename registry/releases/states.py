@@ -7,12 +7,12 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from governance.audit.services import AuditEntry, audit_record, audit_record_many
-from governance.errors import NotFound, WrongState
+from governance.audit.services import AuditEntry, audit_record_many
 from governance.notify import notify
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
 from governance.reviews.logged_conditions import conditions_logged
+from governance.state_machine import StateMachine, transition
 from registry.releases.breakglass.force import UNDER_REVIEW
 from registry.releases.breakglass.states import break_glasses_over
 from registry.releases.models import Release, ReleaseState
@@ -60,6 +60,14 @@ ALLOWED_TRANSITIONS: dict[ReleaseState, frozenset[ReleaseState]] = {
     ReleaseState.RECALLED: frozenset(),
     ReleaseState.VOIDED: frozenset(),
 }
+RELEASE_STATES = StateMachine(
+    model=Release,
+    noun="release",
+    table=ALLOWED_TRANSITIONS,
+    hint="submit a new release",
+    related=("version__model__department", "version__base", "department"),
+)
+release_locked = RELEASE_STATES.locked
 _PLACE_LOCK = """
 SELECT pg_advisory_xact_lock(hashtext('assay:place:' || environment || ':' || deployment_name))
 FROM registry_release WHERE id = %s
@@ -73,23 +81,6 @@ def place_locked(release_id: int) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute(_PLACE_LOCK, [release_id])
-
-
-def release_locked(release_id: int) -> Release:
-    """The release with its row locked until the transaction ends.
-
-    Raises:
-        NotFound: there is none.
-    """
-    release = (
-        Release.objects.select_for_update(of=("self",))
-        .select_related("version__model__department", "version__base", "department")
-        .filter(pk=release_id)
-        .first()
-    )
-    if release is None:
-        raise NotFound("There is no such release.")
-    return release
 
 
 def release_set_state(
@@ -106,22 +97,16 @@ def release_set_state(
         WrongState: there is no way from where it stands.
     """
     before = ReleaseState(release.state)
-    if state not in ALLOWED_TRANSITIONS[before]:
-        raise WrongState(
-            f"Release {release.pk} is {before.label.lower()}; it cannot become "
-            f"{state.label.lower()}.",
-            hint="" if ALLOWED_TRANSITIONS[before] else "That state is final; submit a new one.",
-        )
-    release.state = state
-    release.save()
     with background(f"release-{release.pk}", actor):
-        audit_record(
+        RELEASE_STATES.move(
+            release,
+            state,
             actor=actor,
             action=f"release:{state.value}",
             subject=release_subject(release),
             reason=reason,
             department=release.department.slug,
-            data=_moved(release, before, state),
+            data=_facts(release, state),
             decision=decision,
         )
     break_glasses_over(
@@ -158,7 +143,7 @@ def releases_move(
             subject=release_subject(release),
             reason=reason,
             department=release.department.slug,
-            data=_moved(release, ReleaseState(release.state), to),
+            data=transition(ReleaseState(release.state), to) | _facts(release, to),
             decision=decision,
         )
         for release in moved
@@ -200,19 +185,14 @@ def places_changed(
         )
 
 
-def _moved(release: Release, before: ReleaseState, after: ReleaseState) -> dict[str, Any]:
-    """Return the data of the event of a transition."""
-    moved: dict[str, Any] = {
-        "before": before.value,
-        "after": after.value,
-        "dossier": release.dossier_digest,
-        "version": release.version.digest,
-    }
+def _facts(release: Release, after: ReleaseState) -> dict[str, Any]:
+    """Return the data of the event of a transition to `after`."""
+    facts: dict[str, Any] = {"dossier": release.dossier_digest, "version": release.version.digest}
     if after is ReleaseState.APPROVED:
-        moved["expires_at"] = release.expires_at and release.expires_at.isoformat()
-        moved["grace_days"] = release.grace_days
-        moved["conditions"] = conditions_logged(release.conditions)
-    return moved
+        facts["expires_at"] = release.expires_at and release.expires_at.isoformat()
+        facts["grace_days"] = release.grace_days
+        facts["conditions"] = conditions_logged(release.conditions)
+    return facts
 
 
 def releases_changed() -> None:

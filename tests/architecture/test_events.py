@@ -20,6 +20,7 @@ WRITES = frozenset(
         "delete",
         "get_or_create",
         "save",
+        "save_state",
         "set_password",
         "update",
         "update_or_create",
@@ -72,6 +73,14 @@ def _named(node: ast.AST) -> Iterator[str]:
     for inner in ast.walk(node):
         if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name):
             yield inner.func.id
+        elif isinstance(inner, ast.Call) and _moves(inner):
+            yield "move"
+
+
+def _moves(call: ast.Call) -> bool:
+    """Return whether it is `StateMachine.move`, which records the event of a transition."""
+    acts = any(keyword.arg == "actor" for keyword in call.keywords)
+    return acts and isinstance(call.func, ast.Attribute) and call.func.attr == "move"
 
 
 def _writes(node: ast.AST) -> bool:

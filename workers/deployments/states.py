@@ -6,9 +6,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import NotFound, WrongState
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
+from governance.state_machine import StateMachine
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.periods import period_keep
 from workers.dispatch import wake_engines
@@ -24,6 +24,15 @@ ALLOWED_TRANSITIONS: dict[DeploymentState, frozenset[DeploymentState]] = {
     DeploymentState.REFUSED: frozenset({DeploymentState.STOPPED}),
     DeploymentState.STOPPED: frozenset(),
 }
+DEPLOYMENT_STATES = StateMachine(
+    model=Deployment,
+    noun="deployment",
+    table=ALLOWED_TRANSITIONS,
+    hint="deploy the release again",
+    related=("department", "release__version"),
+    label=str,
+)
+deployment_lock = DEPLOYMENT_STATES.locked
 LIVE = frozenset({DeploymentState.PENDING, DeploymentState.SERVING})
 _VERBS: dict[DeploymentState, str] = {
     DeploymentState.PENDING: "await",
@@ -36,23 +45,6 @@ _VERBS: dict[DeploymentState, str] = {
 def deployment_subject(deployment: Deployment) -> Subject:
     """The deployment as the audit log names it."""
     return Subject(type="deployment", id=str(deployment.pk), name=deployment.name)
-
-
-def deployment_lock(deployment_id: int) -> Deployment:
-    """The deployment, locked until the transaction ends.
-
-    Raises:
-        NotFound: no such deployment.
-    """
-    found = (
-        Deployment.objects.select_for_update(of=("self",))
-        .select_related("department", "release__version")
-        .filter(pk=deployment_id)
-        .first()
-    )
-    if found is None:
-        raise NotFound("There is no such deployment.")
-    return found
 
 
 @transaction.atomic
@@ -73,16 +65,10 @@ def deployment_move(
         WrongState: its state does not lead to `to`.
     """
     deployment = deployment_lock(deployment_id)
-    state = DeploymentState(deployment.state)
-    if to not in ALLOWED_TRANSITIONS[state]:
-        raise WrongState(
-            f"Deployment {deployment.name} is {state.value}; it cannot become {to.value}."
-        )
-    deployment.state = to
     deployment.message = message[:1000]
     if to is DeploymentState.STOPPED:
         deployment.stopped_at = timezone.now()
-    deployment.save(update_fields=["state", "message", "stopped_at"])
+    DEPLOYMENT_STATES.save_state(deployment, to, ["message", "stopped_at"])
     version = deployment.release.version
     with background(f"deployment-{deployment.pk}", actor):
         event = audit_record(

@@ -21,7 +21,7 @@ from registry.datasets.selectors import datasets_visible_to
 from registry.evaluations.models import Gate
 from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_submit
-from registry.intake.states import set_state
+from registry.intake.states import INTAKE_STATES
 from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
 from registry.versions.models import Model, ModelVersion, VersionState
@@ -67,7 +67,7 @@ def intake_request(
         spec={"intake": intake.pk, "model": model.pk, "task": model.task},
     )
     intake.job_id = job.pk
-    set_state(intake, IntakeState.CHECKING)
+    INTAKE_STATES.set_state(intake, IntakeState.CHECKING)
     intake.save(update_fields=["job_id", "state"])
     return intake, job
 

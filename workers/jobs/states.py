@@ -9,9 +9,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import NotFound, WrongState
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
+from governance.state_machine import StateMachine
 from workers.jobs import workspace
 from workers.jobs.budgets import budget_follow
 from workers.jobs.models import Job, JobState
@@ -35,6 +35,15 @@ ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
     JobState.DEAD: frozenset(),
 }
+JOB_STATES = StateMachine(
+    model=Job,
+    noun="job",
+    table=ALLOWED_TRANSITIONS,
+    hint="create a new job",
+    related=("department",),
+    label=lambda job: repr(job.title),
+)
+job_lock = JOB_STATES.locked
 TERMINAL = frozenset(state for state, following in ALLOWED_TRANSITIONS.items() if not following)
 _VERBS: dict[JobState, str] = {
     JobState.QUEUED: "requeue",
@@ -51,23 +60,6 @@ _BAD = frozenset({JobState.FAILED, JobState.DEAD})
 def job_subject(job: Job) -> Subject:
     """The job as the audit log names it."""
     return Subject(type="job", id=str(job.pk), name=job.title)
-
-
-def job_lock(job_id: UUID | str) -> Job:
-    """The job, locked until the transaction ends.
-
-    Raises:
-        NotFound: no such job.
-    """
-    found = (
-        Job.objects.select_for_update(of=("self",))
-        .select_related("department")
-        .filter(pk=job_id)
-        .first()
-    )
-    if found is None:
-        raise NotFound("There is no such job.")
-    return found
 
 
 def job_audit(
@@ -111,10 +103,6 @@ def job_move(
         WrongState: the job's state does not lead to `to`.
     """
     job = job_lock(job_id)
-    state = JobState(job.state)
-    if to not in ALLOWED_TRANSITIONS[state]:
-        raise WrongState(f"Job {job.title!r} is {state.value}; it cannot become {to.value}.")
-    job.state = to
     if to is not JobState.RUNNING:
         job.lease_until = None
     if to in TERMINAL:
@@ -122,8 +110,8 @@ def job_move(
     for name, value in changes.items():
         setattr(job, name, value)
     # Only these columns: a worker's database role may not write what was requested, nor for whom.
-    job.save(update_fields=["state", "lease_until", "finished_at", *changes])
-    budget_follow(job, before=state)
+    before = JOB_STATES.save_state(job, to, ["lease_until", "finished_at", *changes])
+    budget_follow(job, before=before)
     job_audit(job, actor=actor, to=to, reason=reason, decision=decision)
     if to in TERMINAL:
         transaction.on_commit(lambda: workspace.discard(job.pk))

@@ -25,7 +25,7 @@ class ExportState(models.TextChoices):
     EXPIRED = "expired", "expired"
 
 
-ALLOWED_TRANSITIONS: dict[str, frozenset[str]] = {
+ALLOWED_TRANSITIONS: dict[ExportState, frozenset[ExportState]] = {
     ExportState.QUEUED: frozenset({ExportState.RUNNING, ExportState.CANCELLED}),
     ExportState.RUNNING: frozenset(
         {ExportState.QUEUED, ExportState.DONE, ExportState.FAILED, ExportState.CANCELLED}

@@ -33,7 +33,12 @@ from governance.policy.engine import Resource, scope_allows
 from governance.policy.selectors import visible_to
 from governance.policy.services import authorize
 from governance.principals import Principal, request_context
+from governance.state_machine import StateMachine
 
+EXPORT_STATES = StateMachine(
+    model=AuditExport, noun="export", table=ALLOWED_TRANSITIONS, hint="request a new export"
+)
+export_lock = EXPORT_STATES.locked
 KEPT_FOR = timedelta(hours=24)
 UNDER_WAY_MAX = 3
 KEPT_BYTES_MAX = 8 * 1024**3
@@ -219,25 +224,15 @@ def audit_export_open(*, actor: Principal, export_id: int) -> tuple[AuditExport,
     return export, file
 
 
-def export_lock(export_id: int) -> AuditExport:
-    """The row, locked until the transaction ends."""
-    return AuditExport.objects.select_for_update().get(pk=export_id)
-
-
 def export_move(export: AuditExport, to: ExportState, **changes: Any) -> None:
     """Take a locked export to another state.
 
     Raises:
         WrongState: it cannot go there from where it is.
     """
-    if to not in ALLOWED_TRANSITIONS[export.state]:
-        raise WrongState(
-            f"Export {export.pk} is {export.get_state_display()}; it cannot become {to.label}."
-        )
-    export.state = to
     for name, value in changes.items():
         setattr(export, name, value)
-    export.save(update_fields=["state", *changes])
+    EXPORT_STATES.save_state(export, to, changes)
 
 
 def export_subject(export: AuditExport) -> Subject:

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from governance.audit.services import Attempt, Subject, audit_record
-from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.errors import InvalidInput, NotPermitted, WrongState
 from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
@@ -25,7 +25,7 @@ from governance.reviews.policies.selectors import (
     review_policy_in_force,
 )
 from governance.reviews.policies.states import (
-    require_transition,
+    REVIEW_POLICY_STATES,
     review_policies_lock,
     review_policy_locked,
     review_policy_resource,
@@ -122,7 +122,7 @@ def review_policy_propose(*, actor: Principal, policy_id: int) -> ReviewPolicy:
     with transaction.atomic():
         policy, decision = _locked(actor, policy_id, Action.POLICY_DRAFT)
         author = _person(actor, decision, Action.POLICY_DRAFT, policy)
-        require_transition(policy, ReviewPolicyState.PROPOSED)
+        REVIEW_POLICY_STATES.require(policy, ReviewPolicyState.PROPOSED)
         _require_ready(policy, "proposed")
         if author not in policy.authors:
             policy.authors = [*policy.authors, author]
@@ -166,7 +166,7 @@ def review_policy_decide(
         proof = require_proof(actor, f"deciding on review policy {policy}", attempt=attempt)
         if verdict == "reject":
             return _move(actor, policy, ReviewPolicyState.REJECTED, decision, reason, proof)
-        require_transition(policy, ReviewPolicyState.ACTIVE)
+        REVIEW_POLICY_STATES.require(policy, ReviewPolicyState.ACTIVE)
         _require_ready(policy, "put in force")
         before = review_policy_in_force(policy.name)
         if before is not None:
@@ -195,7 +195,7 @@ def _locked(actor: Principal, policy_id: int, action: Action) -> tuple[ReviewPol
     except NotPermitted as error:
         if review_policies_visible_to(actor).filter(pk=policy_id).exists():
             raise
-        raise NotFound("There is no such review policy.", attempt=error.attempt) from error
+        raise REVIEW_POLICY_STATES.missing(error) from error
     return policy, decision
 
 

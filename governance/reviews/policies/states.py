@@ -7,13 +7,13 @@ from collections.abc import Callable
 from django.db import connection, transaction
 from django.utils import timezone
 
-from governance.audit.services import Subject, audit_record
-from governance.errors import NotFound, WrongState
+from governance.audit.services import Subject
 from governance.people.proof import proof_facts
 from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.principals import Principal, Proof
 from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+from governance.state_machine import StateMachine
 
 ALLOWED_TRANSITIONS: dict[ReviewPolicyState, frozenset[ReviewPolicyState]] = {
     ReviewPolicyState.DRAFT: frozenset({ReviewPolicyState.PROPOSED, ReviewPolicyState.WITHDRAWN}),
@@ -25,6 +25,13 @@ ALLOWED_TRANSITIONS: dict[ReviewPolicyState, frozenset[ReviewPolicyState]] = {
     ReviewPolicyState.REJECTED: frozenset(),
     ReviewPolicyState.WITHDRAWN: frozenset(),
 }
+REVIEW_POLICY_STATES = StateMachine(
+    model=ReviewPolicy,
+    noun="review policy",
+    table=ALLOWED_TRANSITIONS,
+    hint="draft a new version from what it says",
+    label=str,
+)
 _ACTIONS = {
     ReviewPolicyState.PROPOSED: "review_policy:propose",
     ReviewPolicyState.ACTIVE: "review_policy:activate",
@@ -62,10 +69,7 @@ def review_policy_locked(policy_id: int) -> ReviewPolicy:
         NotFound: there is none.
     """
     review_policies_lock()
-    policy = ReviewPolicy.objects.select_for_update(of=("self",)).filter(pk=policy_id).first()
-    if policy is None:
-        raise NotFound("There is no such review policy.")
-    return policy
+    return REVIEW_POLICY_STATES.locked(policy_id)
 
 
 def review_policy_set_state(
@@ -84,24 +88,21 @@ def review_policy_set_state(
         WrongState: the table allows no such move.
     """
     with transaction.atomic():
-        before = ReviewPolicyState(policy.state)
-        require_transition(policy, state)
+        REVIEW_POLICY_STATES.require(policy, state)
         now = timezone.now()
-        policy.state = state
         if state is ReviewPolicyState.PROPOSED:
             policy.proposed_by_id, policy.proposed_at = actor.person_id, now
         elif state in (ReviewPolicyState.ACTIVE, ReviewPolicyState.REJECTED):
             policy.decided_by_id, policy.decided_at = actor.person_id, now
             policy.decision_note = reason
-        policy.save()
-        audit_record(
+        REVIEW_POLICY_STATES.move(
+            policy,
+            state,
             actor=actor,
             action=_ACTIONS[state],
             subject=review_policy_subject(policy),
             reason=reason,
             data={
-                "before": before.value,
-                "after": state.value,
                 "digest": policy.digest,
                 "based_on": policy.based_on,
                 **proof_facts(proof),
@@ -120,17 +121,3 @@ def follow_activation(follow: ActivationFollower) -> None:
     """
     if follow not in _followers:
         _followers.append(follow)
-
-
-def require_transition(policy: ReviewPolicy, state: ReviewPolicyState) -> None:
-    """Raises WrongState when the table does not allow it."""
-    before = ReviewPolicyState(policy.state)
-    if state not in ALLOWED_TRANSITIONS[before]:
-        moves = sorted(other.label.lower() for other in ALLOWED_TRANSITIONS[before])
-        raise WrongState(
-            f"Review policy {policy} is {before.label.lower()}; it cannot become "
-            f"{state.label.lower()}.",
-            hint=f"From there it can become {', '.join(moves)}."
-            if moves
-            else "That state is final; draft a new version from what it says.",
-        )

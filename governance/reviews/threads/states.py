@@ -7,7 +7,6 @@ from typing import Any
 from django.utils import timezone
 
 from governance.audit.services import audit_record
-from governance.errors import WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
@@ -16,11 +15,13 @@ from governance.reviews.selectors import review_resource, speaker_id
 from governance.reviews.states import review_subject
 from governance.reviews.threads.mentions import mentions_record, mentions_resolved
 from governance.reviews.threads.models import ReviewThread, Said, ThreadComment, ThreadState
+from governance.state_machine import StateMachine
 
 ALLOWED_TRANSITIONS: dict[ThreadState, frozenset[ThreadState]] = {
     ThreadState.OPEN: frozenset({ThreadState.RESOLVED}),
     ThreadState.RESOLVED: frozenset({ThreadState.OPEN}),
 }
+THREAD_STATES = StateMachine(model=ReviewThread, noun="thread", table=ALLOWED_TRANSITIONS)
 _SAID = {ThreadState.RESOLVED: Said.RESOLVE, ThreadState.OPEN: Said.REOPEN}
 _ACTIONS = {
     ThreadState.RESOLVED: "review:resolve_thread",
@@ -49,16 +50,10 @@ def thread_set_state(
     Raises:
         WrongState: it is there already.
     """
-    if state not in ALLOWED_TRANSITIONS[ThreadState(thread.state)]:
-        raise WrongState(
-            f"Thread {thread.pk} of review {review.pk} of {review.subject_name} is "
-            f"{ThreadState(thread.state).label.lower()} already; nothing was changed."
-        )
     resolved = state is ThreadState.RESOLVED
-    thread.state = state
     thread.resolved_by_id = actor.person_id if resolved else None
     thread.resolved_at = timezone.now() if resolved else None
-    thread.save(update_fields=["state", "resolved_by", "resolved_at"])
+    THREAD_STATES.save_state(thread, state, ["resolved_by", "resolved_at"])
     thread.review = review
     text, people = mentions_resolved(actor, review, text)
     entry = ThreadComment.objects.create(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from governance.audit.services import audit_record
-from governance.errors import NotFound, WrongState
 from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.reviews.models import MET_STATES, ChecklistItem, ChecklistState, Review, ReviewState
 from governance.reviews.states import ALLOWED_TRANSITIONS as REVIEW_TRANSITIONS
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.waivers.models import Waiver, WaiverState
+from governance.state_machine import StateMachine
 
 ALLOWED_TRANSITIONS: dict[WaiverState, frozenset[WaiverState]] = {
     WaiverState.REQUESTED: frozenset(
@@ -23,6 +22,13 @@ ALLOWED_TRANSITIONS: dict[WaiverState, frozenset[WaiverState]] = {
     WaiverState.REVOKED: frozenset(),
     WaiverState.EXPIRED: frozenset(),
 }
+WAIVER_STATES = StateMachine(
+    model=Waiver,
+    noun="waiver",
+    table=ALLOWED_TRANSITIONS,
+    hint="request a new one",
+    label=lambda waiver: f"of “{waiver.item.title}”",
+)
 _DECIDED = (WaiverState.GRANTED, WaiverState.REFUSED)
 
 
@@ -34,7 +40,7 @@ def waiver_locked(waiver_id: int) -> Waiver:
     """
     review_id = Waiver.objects.filter(pk=waiver_id).values_list("review_id", flat=True).first()
     if review_id is None:
-        raise NotFound("There is no such waiver.")
+        raise WAIVER_STATES.missing()
     review = review_locked(review_id)
     waiver = Waiver.objects.select_related("item").get(pk=waiver_id)
     waiver.review = review
@@ -55,31 +61,23 @@ def waiver_set_state(
     Raises:
         WrongState: the table allows no such move.
     """
-    before = WaiverState(waiver.state)
-    if state not in ALLOWED_TRANSITIONS[before]:
-        raise WrongState(
-            f"The waiver of “{waiver.item.title}” is {before.label.lower()}; it cannot become "
-            f"{state.label.lower()}.",
-            hint="" if ALLOWED_TRANSITIONS[before] else "That state is final; ask for a new one.",
-        )
-    waiver.state = state
     who, now = actor.person_id, timezone.now()
     if state in _DECIDED:
         waiver.decided_by_id, waiver.decided_at, waiver.decision_reason = who, now, reason
     else:
         waiver.ended_by_id, waiver.ended_at, waiver.end_reason = who, now, reason
-    waiver.save()
-    _item_follows(waiver)
-    audit_record(
+    WAIVER_STATES.move(
+        waiver,
+        state,
         actor=actor,
         action=f"waiver:{state.value}",
         subject=review_subject(waiver.review),
         reason=reason,
         department=waiver.review.department.slug,
-        data={**told(waiver), "before": before.value, "after": state.value}
-        | ({"proof": proof} if proof else {}),
+        data=told(waiver) | ({"proof": proof} if proof else {}),
         decision=decision,
     )
+    _item_follows(waiver)
 
 
 def told(waiver: Waiver) -> dict[str, object]:

@@ -10,11 +10,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from governance.audit.services import Subject, audit_record
-from governance.errors import NotFound, WrongState
+from governance.audit.services import Subject
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
 from governance.rowsecurity import lifted
+from governance.state_machine import StateMachine
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 
 ALLOWED_TRANSITIONS: dict[BreakGlassState, frozenset[BreakGlassState]] = {
@@ -27,6 +27,11 @@ ALLOWED_TRANSITIONS: dict[BreakGlassState, frozenset[BreakGlassState]] = {
     BreakGlassState.REFUSED: frozenset(),
     BreakGlassState.LAPSED: frozenset(),
 }
+BREAK_GLASS_STATES = StateMachine(
+    model=BreakGlass, noun="break-glass", table=ALLOWED_TRANSITIONS, related=("department",)
+)
+# Its release is locked before it.
+break_glass_locked = BREAK_GLASS_STATES.locked
 # What was in force once, and so must be reviewed.
 USED = frozenset({BreakGlassState.ACTIVE, BreakGlassState.ENDED, BreakGlassState.REVIEWED})
 REVIEW_WITHIN = timedelta(hours=24)
@@ -35,19 +40,6 @@ REVIEW_WITHIN = timedelta(hours=24)
 def break_glass_subject(glass: BreakGlass) -> Subject:
     """The break-glass as the audit log names it."""
     return Subject(type="break_glass", id=str(glass.pk), name=str(glass))
-
-
-def break_glass_locked(break_glass_id: int) -> BreakGlass:
-    """The break-glass, its row locked until the transaction ends. Its release is locked before it.
-
-    Raises:
-        NotFound: there is none.
-    """
-    rows = BreakGlass.objects.select_for_update(of=("self",)).select_related("department")
-    glass = rows.filter(pk=break_glass_id).first()
-    if glass is None:
-        raise NotFound("There is no such break-glass.")
-    return glass
 
 
 def break_glass_set_state(
@@ -64,25 +56,16 @@ def break_glass_set_state(
     Raises:
         WrongState: there is no way from where it stands.
     """
-    before = BreakGlassState(glass.state)
-    if state not in ALLOWED_TRANSITIONS[before]:
-        raise WrongState(
-            f"Break-glass {glass.pk} is {before.label.lower()}; it cannot become "
-            f"{state.label.lower()}.",
-            hint="" if ALLOWED_TRANSITIONS[before] else "That state is final.",
-        )
-    glass.state = state
-    glass.save()
     with background(f"release-{glass.release_id}", actor):
-        audit_record(
+        BREAK_GLASS_STATES.move(
+            glass,
+            state,
             actor=actor,
             action=f"break_glass:{state.value}",
             subject=break_glass_subject(glass),
             reason=reason,
             department=glass.department.slug,
             data={
-                "before": before.value,
-                "after": state.value,
                 "release": glass.release_id,
                 "dossier": glass.dossier_digest,
                 **(data or {}),

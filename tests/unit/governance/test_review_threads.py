@@ -77,7 +77,7 @@ def test_every_pair_of_states_moves_or_is_refused(
     if after in ALLOWED_TRANSITIONS[before]:
         move(compliance, thread, after)
     else:
-        with pytest.raises(WrongState, match=f"is {before.value} already"):
+        with pytest.raises(WrongState, match=f"is {before.value}; it cannot become {after.value}"):
             move(compliance, thread, after)
     assert ReviewThread.objects.get(pk=thread.pk).state == after
 

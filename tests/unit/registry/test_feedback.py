@@ -27,7 +27,7 @@ from registry.feedback.datasets import feedback_dataset_version
 from registry.feedback.models import Feedback, FeedbackState
 from registry.feedback.selectors import feedback_unused, feedback_visible_to
 from registry.feedback.services import feedback_create, feedback_erase, feedback_review
-from registry.feedback.states import ALLOWED_TRANSITIONS, set_state
+from registry.feedback.states import ALLOWED_TRANSITIONS, FEEDBACK_STATES
 from tests.people import make_person
 from tests.proofs import proven
 from tests.unit.registry.feedback_world import FeedbackOffice, open_feedback_office
@@ -185,11 +185,11 @@ def test_the_database_keeps_what_was_sent(office: FeedbackOffice):
 def test_every_move_of_the_state_machine(start: FeedbackState, end: FeedbackState):
     feedback = Feedback(pk=1, state=start)
     if end in ALLOWED_TRANSITIONS[start]:
-        set_state(feedback, end)
+        FEEDBACK_STATES.set_state(feedback, end)
         assert feedback.state == end
     else:
         with pytest.raises(WrongState, match="cannot become"):
-            set_state(feedback, end)
+            FEEDBACK_STATES.set_state(feedback, end)
 
 
 def test_a_lead_erases_content_and_the_record_stays(office: FeedbackOffice):

@@ -31,7 +31,7 @@ from registry.intake.services import (
     intake_sign_off,
     intake_submit,
 )
-from registry.intake.states import ALLOWED_TRANSITIONS, set_state
+from registry.intake.states import ALLOWED_TRANSITIONS, INTAKE_STATES
 from registry.versions.models import Model, ModelVersion
 from tests.unit.audit_support import recorded
 from tests.unit.registry.objects import Upload, delivery, model, sha256, stored
@@ -239,9 +239,9 @@ def test_every_pair_of_states_moves_or_is_refused_by_the_table(
 ) -> None:
     intake = Intake(pk=7, state=before)
     if after in ALLOWED_TRANSITIONS[before]:
-        set_state(intake, after)
+        INTAKE_STATES.set_state(intake, after)
         assert intake.state == after
     else:
         with pytest.raises(WrongState, match=r"Intake 7 is .*; it cannot become"):
-            set_state(intake, after)
+            INTAKE_STATES.set_state(intake, after)
         assert intake.state == before
