@@ -1,8 +1,8 @@
 """Audit events per second, sealed while they are written, how long an event waits for its seal, and
 what it adds to the transaction of a change.
 
-The subject is `audit_record` in a transaction of its own, by processes that write at once, with a
-sealer beside them in a process of its own; the reference is a plain INSERT of an equal row into an
+The subject is `audit_record` in a transaction of its own, by processes that write at once, while a
+sealer runs in another process; the reference is a plain INSERT of an equal row into an
 equal table without guards, sealer or hashing, by the same processes. Rounds are interleaved.
 """
 

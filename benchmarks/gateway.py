@@ -163,7 +163,7 @@ def _deployment(department: Any) -> str:
     deployment = Deployment.objects.create(
         name="bench", release=release, state="serving", servable_until=later, **owned
     )
-    # Nobody renews this heartbeat, so it lies ahead.
+    # No process renews this heartbeat, so it lies in the future.
     Replica.objects.create(
         deployment=deployment, worker="responder", state="ready", loaded_digest="0" * 64,
         heartbeat_at=later,

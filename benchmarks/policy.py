@@ -224,7 +224,7 @@ class _World:
         self._policies = cedarpy.PolicySet.from_str(cedar.policies(self.snapshot.rules))
 
     def question(self) -> tuple[Principal, Resource, dict[str, Any]]:
-        """Somebody, something, and the circumstances."""
+        """Draw a principal, a resource and a context."""
         draw = self.draw
         return draw.choice(self.actors), draw.choice(self.resources), _context(draw)
 

@@ -37,7 +37,7 @@ LINK = re.compile(r'(?:href|hx-get)="(/[^"#]*)"')
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 # In place of a status: the body ended early.
 CUT = 0
-# Nobody hashes a password more often than that at once; it is the processor's time alone.
+# Limit of concurrent password hashes; hashing costs only processor time.
 SIGN_IN_AT_ONCE = 4
 ROLES = (
     ("auditor", None, ""),
@@ -96,7 +96,7 @@ class Visitor:
         return answer.status, text, answer.headers.get("Location", "")
 
     def sign_in(self) -> None:
-        """Raises RuntimeError when it is not let in."""
+        """Raises RuntimeError when the sign-in is refused."""
         _, page, _ = self.request("GET", "/sign-in")
         found = TOKEN.search(page)
         form = {"email": self.email, "password": PASSWORD}

@@ -1,6 +1,6 @@
 """Cost of row-level security for a request of the management API.
 
-The subject is the request as it is; the reference the same one with nothing around its handler.
+The subject is the normal request; the reference is the same one with nothing around its handler.
 10,000 jobs, 2,000 models and 10,000 versions of 20 departments; requests go through Django's test
 client, every middleware and no network, with and without in turn; the fast tenth of them counts.
 """

@@ -91,8 +91,8 @@ def scope(actor: Principal, *, reads: bool = False) -> Iterator[Reach]:
     """One transaction in which every query sees, and may write, only what `actor` can reach.
 
     With `reads`, for a request that changes nothing, one reading of the policy serves the whole
-    block (`policy_read_once`). Costs one statement beside the transaction's own, and the look-up of
-    the policy's number. Audit refusals outside of it: they need a transaction of their own.
+    block (`policy_read_once`). Costs one more statement in the transaction, and the look-up of the
+    policy's number. Audit refusals outside of it: they need a transaction of their own.
     """
     with transaction.atomic(), policy_read_once() if reads else nullcontext():
         reach = reach_of(actor)

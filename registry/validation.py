@@ -50,7 +50,7 @@ def checked_text(value: object, *, field: str, limit: int, required: bool = True
 
 
 def checked_content(value: object, *, field: str, limit: int) -> str:
-    """`value` as it is, of at most `limit` characters and without a NUL; empty if it is blank.
+    """Return `value` unchanged, or an empty text if it is blank.
 
     Raises:
         InvalidInput: too long, or with a NUL.

@@ -36,7 +36,7 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 _TAG_BYTES = 16
 _FIRST_NONCE = bytes(NONCE_BYTES)
-# A request is remembered until nobody waits for it any more, so that it runs once.
+# A request is remembered until its caller has stopped waiting, so that it runs once.
 LONGEST_S = 3600.0
 # Public keys of gateways whose pair key is kept.
 PAIRS_MAX = 1000

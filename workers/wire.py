@@ -49,8 +49,8 @@ class InferenceRequest:
     `inputs` and `options` are those of the plan that its endpoint made, as JSON, such as
     {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the manifest digest that the
     approved release names; a worker whose loaded digest differs refuses.
-    `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment after
-    which nobody waits for the answer.
+    `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment at
+    which the caller stops waiting.
     """
 
     request_id: str

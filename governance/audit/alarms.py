@@ -71,7 +71,7 @@ def publishing_contradicted() -> str:
     if keeper is None:
         return ""
     fault = keeper.fault.removeprefix(f"{keeper.key}: ")
-    return f"What stands in {keeper.key} is left as it is: {fault}"
+    return f"The value of {keeper.key} was not changed: {fault}"
 
 
 def witness_behind() -> str:

@@ -98,7 +98,7 @@ def _request(wanted: Attestation) -> str | None:
     ) as client:
         with client.pipeline(transaction=True) as pipeline:
             pipeline.rpush(REQUESTS, json.dumps({**asdict(wanted), "reply": reply}))
-            # Nobody waits any longer for what no controller took.
+            # The caller stops waiting then, whether or not a controller took the request.
             pipeline.expire(REQUESTS, ANSWER_S)
             pipeline.execute()
         answer = client.blpop([reply], timeout=ANSWER_S)

@@ -21,7 +21,7 @@ MAX_NOTE_BYTES = 64 * 1024
 
 
 class BadCheckpoint(ValueError):
-    """The text is not a checkpoint, or nobody trusted signed it."""
+    """The text is not a checkpoint, or has no trusted signature."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,5 +143,5 @@ class Quorum:
             most = max(most, len(found))
         raise BadCheckpoint(
             f"No checkpoint here is cosigned by {self.needed} of the {len(self.witnesses)} "
-            f"witnesses that are asked for, but by {most} at most."
+            f"required witnesses; the most that any has is {most}."
         )

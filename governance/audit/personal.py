@@ -64,7 +64,7 @@ def put_in_boxes(
     """The event's body with what is personal moved into boxes.
 
     Args:
-        body: A canonical body, with its nonce; it is left as it is.
+        body: A canonical body, with its nonce; it is not modified.
         actor, subject: Ids of the person who acts, and of the one it is about, if they are people.
         keys: Their keys. Of who has none, being erased, name and address are left out for good, and
             so is a reason that may name them: what was refused is recorded after it happened.
@@ -76,7 +76,7 @@ def put_in_boxes(
     if subject is not None:
         about = boxes.setdefault(subject, {})
         name = body["subject_name"]
-        # Who was erased before is called by number, which names nobody.
+        # A person who was erased before is called by number, which is not personal data.
         known = name and name.casefold() != f"erased person {subject}"
         named = known and name in body["reason"]
         _move(body, about, "subject_name")
@@ -110,7 +110,7 @@ def sealed_body(event: AuditEvent) -> Body:
     """Return the hashed body: the decoded canonical bytes.
 
     Raises:
-        ValueError: they are no JSON object, as they never are unless somebody changed them.
+        ValueError: they are not a JSON object, which only tampering can cause.
     """
     body = json.loads(bytes(event.canonical))
     if not isinstance(body, dict):
@@ -137,8 +137,8 @@ def opened_bodies(events: Iterable[AuditEvent]) -> list[Body]:
 def opened(events: Iterable[AuditEvent]) -> list[AuditEvent]:
     """The events, with the names and reasons that stand in boxes filled in, in memory alone.
 
-    Who was erased is "erased person 17". An event whose bytes somebody changed is shown as its
-    columns are.
+    An erased person is "erased person 17". An event whose bytes were tampered with is shown with
+    its columns.
     """
     found = list(events)
     bodies: list[Body] = []

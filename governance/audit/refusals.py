@@ -122,8 +122,8 @@ def attempted(actor: Principal, *, surface: str, method: str, path: str) -> Atte
 def _as_recorded(error: DomainError, others: int) -> DomainError:
     """The refusal with the number of those that were left out.
 
-    A sentence about somebody else is kept under their key: it calls who was refused by number, lest
-    it names them when they are erased.
+    A sentence about another person is kept under that person's key. It refers to the refused person
+    by number, because it would still name them after their own erasure.
     """
     message, attempt = error.message, error.attempt
     if attempt is not None and attempt.actor.person_id is not None and attempt.actor.name:

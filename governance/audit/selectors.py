@@ -168,8 +168,8 @@ def _verify(place: Place | None, outside: str | None) -> VerificationReport:
 
 
 def _checked_lines(found: list[tuple[int, str]]) -> Iterator[str]:
-    """The export, noting in `found` the first row of which something beside its bytes was changed:
-    a column that repeats them, or the key that opens what is personal in them."""
+    """The export, noting in `found` the first row of which something other than its bytes changed:
+    a column that repeats them, or the key that decrypts their personal data."""
     size, header = export_header()
     keys = KeyCheck()
     yield header

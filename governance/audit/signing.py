@@ -110,7 +110,7 @@ def _local_seed(path: Path) -> str:
     if not path.exists():
         draft = _draft(path, secrets.token_hex(SEED_BYTES), OWNERS_FILE)
         try:
-            # Linked to its name, so that the first of several wins and nobody reads half a key.
+            # Linked to its name, so that the first of several wins and no reader sees half a key.
             os.link(draft, path)
         except FileExistsError:
             pass
@@ -127,7 +127,7 @@ def _show(path: Path, public_key: str) -> None:
 
 
 def _draft(path: Path, text: str, mode: int) -> Path:
-    """A whole file beside `path`, written through to the disk."""
+    """Write a whole file in the folder of `path`, flushed to disk."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:

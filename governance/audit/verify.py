@@ -236,7 +236,7 @@ class _Run:
 
 
 def _header(line: str, keys: set[str]) -> str:
-    """The checkpoint in the header, which must be written exactly as it is exported."""
+    """The checkpoint in the header, which must have exactly the form that an export writes."""
     line = line.removesuffix("\n")
     body = _parse(line)
     if not isinstance(body, dict) or body.get("format") != FORMAT:

@@ -76,7 +76,7 @@ def check(
     if fault := _expiry_fault(asked.expires_at, longest):
         fields["expires_at"] = [fault]
     if fields:
-        raise InvalidInput(f"{refused}: what was asked for is not valid.", fields=fields)
+        raise InvalidInput(f"{refused}: the request is not valid.", fields=fields)
 
 
 def _deployment_faults(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Keys that somebody found where they should not be. Whoever holds the text may have it revoked.
+"""Reports of leaked keys. Whoever has the text of a key may have it revoked.
 
 The report needs no credential: it carries one. A wrong checksum costs no look at the database; a
 key is revoked only by its whole secret, never by its public id. The answer is the same whatever

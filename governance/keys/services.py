@@ -68,7 +68,7 @@ def key_create(
 ) -> tuple[ApiKey, str]:
     """A department's key for its applications, and the token that is shown this once.
 
-    `owner` answers for it: the actor when nobody is named. `allowed_deployments` (names) and
+    `owner` answers for it: the actor by default. `allowed_deployments` (names) and
     `networks` (CIDRs) narrow it; empty means any.
 
     Raises:
@@ -111,7 +111,7 @@ def access_token_create(
     """A person's own token for the command line and notebooks; 30 days unless stated.
 
     It can do no more than the person, and only `scopes` of that when they are given. `proof` is
-    the second factor with which it was just asked for.
+    the second factor of this request.
 
     Raises:
         InvalidInput: an empty name, unknown scopes, or a lifetime over 366 days.
@@ -275,7 +275,7 @@ def authorize_for_scopes(
     scopes: Sequence[str],
     expires_at: datetime,
 ) -> Authorization:
-    """Let somebody make or change a key of these scopes. One that may do more than use and view
+    """Authorize making or changing a key of these scopes. A key that may do more than use and view
     deployments binds others, so it needs a fresh second factor.
 
     Raises:
@@ -310,7 +310,7 @@ def refuse_stranger(
     belongs = owner.role_assignments.filter(department=department).exists()
     if not owner.is_active or not belongs:
         raise InvalidInput(
-            f"{refused}: what was asked for is not valid.",
+            f"{refused}: the request is not valid.",
             fields={"owner": [f"{owner.name} is not an active member of {department.slug}."]},
         )
 

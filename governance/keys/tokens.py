@@ -1,7 +1,7 @@
 """The text of a credential: `assay_<id>_<secret>_<checksum>`. Pure; knows no Django.
 
 The id finds the row and may be shown; the secret is 256 random bits; the checksum (CRC-32 of what
-precedes it) tells a typo from a dead key and lets leak scanners recognise one for certain. All
+precedes it) tells a typo from a dead key and lets leak scanners recognize one for certain. All
 three are base 62, so that a double click selects the whole token. After GitHub's token format:
 https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
 """
@@ -56,7 +56,7 @@ def _checksum(body: str) -> str:
 
 
 def format_token(public_id: str, secret: str) -> str:
-    """The token as it is shown, once."""
+    """Return the full token, which is shown once."""
     body = f"{PREFIX}_{public_id}_{secret}"
     return f"{body}_{_checksum(body)}"
 

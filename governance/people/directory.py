@@ -53,7 +53,7 @@ def directory_group_create(*, actor: Principal, record: GroupRecord) -> Director
 
     Raises:
         InvalidInput: a name or external id that is empty, too long or not printable, or a member
-            that nobody is.
+            that does not exist.
         NotPermitted: the policy refuses.
         WrongState: another group has this name or external id (code `uniqueness`).
     """
@@ -173,7 +173,7 @@ def _set_members(
     if unknown := sorted(joined - known):
         raise InvalidInput(
             f"There is no person {unknown[0]}; the group's members were not changed.",
-            fields={"members": [f"{len(unknown)} of them nobody is"]},
+            fields={"members": [f"{len(unknown)} of them do not exist"]},
         )
     if joined or left:
         group.members.add(*joined)

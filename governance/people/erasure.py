@@ -2,7 +2,7 @@
 
 The key under which the audit log keeps what is personal of theirs is destroyed, so that it can be
 read no more while every hash stands; their record stays as "Erased person 17", for what they made
-and decided names it. Nothing brings them back: whoever has their address next is somebody new.
+and decided names it. Erasure cannot be undone: the next owner of their address is a new person.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from governance.rowsecurity import lifted
 REASON_MAX = 300
 # Parts of a name that are shorter are parts of other words too.
 _TELLING = 3
-# Of a search in the log, what may be somebody's name.
+# Parameters of a search in the log that may contain a person's name.
 _TYPED = ("query", "subject", "who")
 _WORD = re.compile(r"\w+")
 
@@ -59,7 +59,7 @@ def erased_name(person_id: int) -> str:
 
 
 def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
-    """Erase somebody whose access has ended. It cannot be undone.
+    """Erase a person whose access has ended. It cannot be undone.
 
     `reason` stands in the audit log for good and in clear, so it must not name them.
 
@@ -127,7 +127,7 @@ def _checked_reason(reason: str, person: Person) -> str:
     if _names(reason, _identifiers(person)) or words & _name_words(person):
         raise InvalidInput(
             "The reason names the person; it would stand in the audit log for good.",
-            hint="Say why without their name or address: “Asked for it on 3 May.”",
+            hint="Say why without their name or address: “Requested on 3 May.”",
             fields={"reason": ["must not name the person"]},
         )
     return reason
@@ -141,7 +141,7 @@ def _name_words(person: Person) -> set[str]:
 def _credentials_end(person: Person) -> dict[str, Any]:
     """Everything that they signed in with; how much there was."""
     for session in Session.objects.iterator():
-        # One without a row of its own, which somebody has begun to sign in with.
+        # A session of an unfinished sign-in has no row of its own.
         if _is_of(session.get_decoded(), person):
             session.delete()
     return {
@@ -215,7 +215,7 @@ def _record_forget(person: Person) -> None:
     person.set_unusable_password()
     person.last_login = None
     person.session_epoch += 1
-    # The identity provider sees them no more, and makes somebody new of the same address.
+    # The identity provider no longer sees them, and creates a new person for the same address.
     person.deprovisioned_at = person.deprovisioned_at or timezone.now()
     person.erased_at = timezone.now()
     person.save()

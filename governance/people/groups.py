@@ -1,8 +1,8 @@
 """Roles that follow from the groups of an identity provider, through mappings kept here.
 
-A mapping says what membership of a group means. What is granted by hand is never touched, nor what
-another identity provider's groups gave; nobody gets a role through a mapping of their own making;
-and the last administrator stays one.
+A mapping gives the members of a group a role. Roles granted by hand or through another identity
+provider's groups are never touched; a person gets no role through their own mapping; and the last
+administrator stays one.
 """
 
 from __future__ import annotations

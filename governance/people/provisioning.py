@@ -2,7 +2,7 @@
 
 A record is never removed: whoever the provider deletes has no access and no role, and it does not
 see them any more; when it makes an account of the same address again, that is the same record, and
-nothing that opened it before opens it now: the address may be somebody else's by then.
+nothing that opened it before opens it now: the address may belong to another person by then.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ USER_NAME_MAX = 254
 EXTERNAL_ID_MAX = 255
 REASON_INACTIVE = "The identity provider set the account inactive."
 REASON_DELETED = "The identity provider deleted the account."
-# Whom an administrator shut out, an administrator lets in again: every push says "active".
+# Only an administrator reactivates whom an administrator deactivated: every push says "active".
 _ITS_OWN = frozenset({REASON_INACTIVE, REASON_DELETED})
 
 
@@ -82,7 +82,7 @@ def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
     Raises:
         InvalidInput: a value that is empty, too long or not printable, or no e-mail address.
         NotPermitted: the policy refuses.
-        WrongState: somebody has this user name, address or external id (code `uniqueness`).
+        WrongState: another person has this user name, address or external id (code `uniqueness`).
     """
     with transaction.atomic():
         record = _checked(record)
@@ -162,7 +162,7 @@ def person_deprovision(*, actor: Principal, person_id: int) -> None:
 
 
 def _checked(record: PersonRecord) -> PersonRecord:
-    """The record as it is kept.
+    """Return the record in the form that is stored.
 
     Raises:
         InvalidInput: naming the field that is wrong.
@@ -192,7 +192,7 @@ def _checked(record: PersonRecord) -> PersonRecord:
 
 
 def _refuse_taken(record: PersonRecord, person: Person | None) -> None:
-    """Raises WrongState when somebody else has what names one person alone."""
+    """Raises WrongState when another person has one of the unique identifiers."""
     others = Person.objects.exclude(pk=person.pk) if person else Person.objects.all()
     taken = {
         "user name": Q(user_name__iexact=record.user_name)

@@ -58,7 +58,7 @@ def role_request_approve(*, actor: Principal, request_id: int) -> RoleRequest:
 
     Raises:
         NotFound, NotPermitted: it does not exist; the policy refuses; the actor has no fresh second
-            factor, asked for it, or would get the role.
+            factor, requested it, or would get the role.
         WrongState: it is not pending or has expired; whoever asked may no longer grant roles; or
             the person holds the role or is inactive.
     """
@@ -104,7 +104,7 @@ def role_request_reject(*, actor: Principal, request_id: int, reason: str) -> Ro
 
 
 def role_request_withdraw(*, actor: Principal, request_id: int) -> RoleRequest:
-    """Take a request back, as whoever may grant roles. It gives nobody anything.
+    """Withdraw a request, as a person who may grant roles. It grants nothing.
 
     Raises:
         NotFound, NotPermitted: it does not exist, or the policy refuses.
@@ -131,7 +131,7 @@ def run(stop: threading.Event) -> None:
 
 
 def role_requests_expire_due() -> int:
-    """Close what nobody decided in time; returns how many."""
+    """Close requests that were not decided in time; returns how many."""
     controller = service_principal("controller")
     with transaction.atomic():
         rows = RoleRequest.objects.select_for_update(of=("self",), skip_locked=True)
@@ -183,7 +183,7 @@ def _require_second_administrator(
 
 
 def _require_current(request: RoleRequest) -> None:
-    """Raises WrongState when it has expired, or nobody with the right to stands behind it."""
+    """Raises WrongState when it has expired, or its requester may no longer grant roles."""
     if request.state != RoleRequestState.PENDING:
         return  # Its state says more.
     if request.expires_at <= timezone.now():

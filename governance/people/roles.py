@@ -73,7 +73,7 @@ def role_grant(
                 hint="Another administrator can.",
                 attempt=_attempt(actor, person, department, decision),
             )
-        # The row as it is now, held: groups may be giving it roles at the same time.
+        # Read again under a lock: groups may be giving it roles at the same time.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         if not person.is_active:
             raise WrongState(f"The account of {person.name} is inactive; it gets no role.")

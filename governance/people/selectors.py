@@ -103,7 +103,7 @@ def people_visible_to(actor: Principal) -> QuerySet[Person]:
     return visible_to(actor, Action.PERSON_VIEW, Person.objects.all(), resource_type="person")
 
 
-# Nobody in particular: what may be done about people who share no department with the actor.
+# No particular person: permissions for people who share no department with the actor.
 PEOPLE_AT_LARGE = Resource("person", attributes={"departments": frozenset(), "owner": None})
 
 

@@ -50,7 +50,7 @@ _STANDING = (
 
 
 def check_name(name: str) -> str:
-    """The name as it is kept.
+    """Return the name in the form that is stored.
 
     Raises:
         InvalidInput: it is empty, too long or not printable.
@@ -65,7 +65,7 @@ def check_name(name: str) -> str:
 
 
 def check_email(email: str) -> str:
-    """The address as it is kept, in small letters.
+    """Return the address in the form that is stored, in lowercase.
 
     Raises:
         InvalidInput: it is none, or too long.

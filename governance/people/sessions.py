@@ -125,7 +125,7 @@ def session_renamed(*, old: str | None, new: str | None) -> None:
 
 
 def sessions_purge() -> int:
-    """Delete what expired, which nobody can use any more; says how many rows of sessions."""
+    """Delete expired rows; returns how many sessions were among them."""
     gone, _ = Session.objects.filter(expire_date__lte=timezone.now()).delete()
     kept = Session.objects.values("session_key")
     sessions_forget(UserSession.objects.exclude(session_key__in=kept))

@@ -28,10 +28,10 @@ SIGN_IN = "person:sign_in"
 
 
 def sign_in_attempt(*, person: Person | None, email: str = "") -> Attempt:
-    """A try to sign in, for the error that refuses it; nobody is known to be acting yet.
+    """A sign-in attempt, for the error that refuses it; the actor is not known yet.
 
-    An address that is nobody's has no key to be kept under; the log tells such addresses apart
-    without keeping them.
+    An address that belongs to no person has no key to be kept under; the log tells such addresses
+    apart without keeping them.
     """
     if person is not None:
         subject = Subject("person", str(person.pk), email or person.email)
@@ -51,7 +51,7 @@ def password_check(*, email: str, password: str) -> Person:
         QuotaExceeded: too many failures for this account, or from this client address.
         Unavailable: failures cannot be counted just now.
     """
-    # PostgreSQL holds no NUL; an address with one is nobody's.
+    # PostgreSQL stores no NUL; an address with one cannot belong to a person.
     email = email.replace("\x00", "").strip().lower()[:254]
     address = request_context.get().client_address
     person = Person.objects.filter(email=email).first()

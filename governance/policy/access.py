@@ -18,8 +18,8 @@ from governance.policy.context import base_context, probing_context
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
 from governance.principals import HeldRole, Principal, PrincipalKind
 
-# A rule may keep policies from being decided at night or at the weekend; it locks nobody out when
-# at one of these moments they can be. Beside them, the present one.
+# A rule may forbid deciding on policies at night or on weekends. That locks no one out if a
+# decision is possible at one of these moments or now.
 _MOMENTS: tuple[dict[str, Any], ...] = (
     {},
     {"weekday": 3, "time": "10:30"},
@@ -31,7 +31,7 @@ DECIDERS_NEEDED = 2
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Somebody who can, and the decision that lets them."""
+    """A person or key that may, and the decision that permits it."""
 
     principal: Principal
     decision: PolicyDecision
@@ -149,8 +149,8 @@ def require_two_deciders(snapshot: PolicySnapshot, verb: str) -> None:
             return
     raise WrongState(
         f"Policy {snapshot.version} cannot be {verb}: under it {deciders} of the people with a "
-        f"role could decide on policies and {drafters} could draft one, so that nobody could mend "
-        "it.",
+        f"role could decide on policies and {drafters} could draft one, so that it could not be "
+        "corrected.",
         code="policy_locks_out",
         hint="Two active people must be able to view and decide on policies, and one to draft.",
     )

@@ -94,7 +94,7 @@ class CasePrincipal(_Strict):
     @model_validator(mode="after")
     def _hangs_together(self) -> CasePrincipal:
         if (self.kind is PrincipalKind.KEY) is not (self.department is not None):
-            raise ValueError("a key, and nobody else, has a department")
+            raise ValueError("a key must have a department, and only a key may have one")
         if self.roles and self.kind is not PrincipalKind.PERSON:
             raise ValueError("roles are held by people")
         if self.kind is PrincipalKind.SERVICE and not self.id:

@@ -1,7 +1,7 @@
 """Time and place of a decision. Knows no Django.
 
-Rules name it as `context.<name>`. What nobody stated is not there, and a condition on it is an
-error, which denies.
+Rules name it as `context.<name>`. A condition on an attribute that was not stated is an error,
+which denies.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def with_base(context: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**base_context(), **(context or {})}
 
 
-# What is stated of the request itself, and at the least, where these are asked for.
+# Minimum attributes of the request that each of these actions states.
 _REQUESTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "deployment:invoke": {"classification": CLASSIFICATIONS[0], "tokens": 1},

@@ -33,7 +33,7 @@ MAX_TEXT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything that `decide` takes beside the policy."""
+    """All inputs of `decide` other than the policy."""
 
     actor: Principal
     action: str

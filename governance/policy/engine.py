@@ -83,7 +83,7 @@ class PolicySnapshot:
     version: int
     rules: tuple[Rule, ...] = ()
     by_action: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
-    # What follows from the rules, worked out when it is first asked for.
+    # Derived from the rules at first use.
     _indexes: dict[tuple[str, str], RuleIndex] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -56,7 +56,7 @@ class EventExplanation:
 def decision_explain(*, actor: Principal, asked: Inputs, number: int | None = None) -> Explanation:
     """Why `asked` is permitted or denied under policy `number`, or the one in force.
 
-    What `asked.context` does not state is as it is just now.
+    Attributes that `asked.context` omits have their present values.
 
     Raises:
         NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.

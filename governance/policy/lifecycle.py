@@ -89,7 +89,7 @@ def draft_create(
         if PolicyVersion.objects.filter(state__in=states).count() >= OPEN_MAX:
             raise WrongState(
                 f"{OPEN_MAX} drafts and proposals are open; no further one is made.",
-                hint="Withdraw those that nobody works on.",
+                hint="Withdraw abandoned ones.",
             )
         newest = PolicyVersion.objects.aggregate(number=Max("number"))["number"] or 1
         version = PolicyVersion(
@@ -118,7 +118,7 @@ def draft_update(
     Raises:
         NotFound, NotPermitted: there is none, or the policy refuses.
         InvalidInput, TooLarge: the rules or tests are not valid; `fields` says where.
-        WrongState: it is no draft any more, or somebody changed it meanwhile.
+        WrongState: it is no longer a draft, or another person changed it meanwhile.
     """
     with transaction.atomic():
         version, decision = _locked(actor, number, Action.POLICY_DRAFT)

@@ -11,7 +11,7 @@ from django.db.models import Q
 class PolicyState(models.TextChoices):
     """State of a policy.
 
-    Draft: its authors may change it. Proposed: frozen, waiting for somebody who is none of them.
+    Draft: its authors may change it. Proposed: frozen, waiting for a person who is not an author.
     Active: in force, and only one is. Superseded: was in force once. Rejected and withdrawn: never
     was and never will be; what it says can be drafted anew.
     """
@@ -24,8 +24,7 @@ class PolicyState(models.TextChoices):
     WITHDRAWN = "withdrawn"
 
 
-# Were decided by somebody who is none of the authors; the policy that the platform starts with
-# (number 1) was decided by whoever installed it.
+# Decided by a person who is not an author; the installer decided the first policy (number 1).
 DECIDED_STATES = (PolicyState.ACTIVE, PolicyState.SUPERSEDED, PolicyState.REJECTED)
 
 
@@ -35,8 +34,8 @@ class PolicyVersion(models.Model):
     `rules` and `tests` are plain data as `governance.policy.document` checks them. `digest` is the
     SHA-256 of the rules alone, in canonical JSON. `based_on` is the number of the policy that was
     active when it was drafted. `authors` are the ids of everyone who wrote on it: none of them
-    decides. Beside the constraints below, triggers keep the content of all but drafts as it is,
-    allow no transition that `ALLOWED_TRANSITIONS` does not, and no deletion.
+    decides. In addition to the constraints below, triggers freeze the content of all but drafts,
+    and refuse deletion and transitions outside `ALLOWED_TRANSITIONS`.
     """
 
     number = models.PositiveIntegerField(unique=True)

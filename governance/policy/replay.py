@@ -33,7 +33,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One recorded decision that would come out otherwise. `recorded` is what was decided then."""
+    """One recorded decision that would differ. `recorded` is what was decided then."""
 
     event: int
     occurred_at: datetime
@@ -62,7 +62,7 @@ class Replay:
     """Result of a dry run. `before` and `after` are the numbers of the two policies.
 
     `replayed` decisions were made again; `unreadable` ones carry no inputs that could be; `drifted`
-    ones come out otherwise under the policy in force too, which is no flip of this draft.
+    ones already differ under the policy in force, so the draft does not cause the change.
     """
 
     before: int

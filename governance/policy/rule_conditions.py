@@ -150,7 +150,7 @@ def value_of(attribute: str, resource: Resource, context: Mapping[str, Any]) -> 
     """Return the value that the condition compares.
 
     Raises:
-        EvaluationError: nobody stated it.
+        EvaluationError: it was not stated.
     """
     if attribute == "department":
         return resource.department

@@ -93,8 +93,8 @@ _PLAIN = re.compile(r"(?!-?[0-9]+$|(?:yes|no|empty)$)[\w.:/@+-]+")
 
 
 def text_words(text: str) -> str:
-    """A text: in quotes unless it is one plain word, which nobody takes for another value, for two
-    values or for more of the sentence.
+    """Return the text, in quotes unless it is one plain word. A plain word cannot be mistaken for
+    another value, two values or more of the sentence.
     """
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
@@ -144,7 +144,7 @@ def matcher_words(matcher: Matcher) -> str:
     """Describe a rule's principals: `admins and auditors`, `leads of the department clinical`."""
     places = f" of {_listed(matcher.departments)}" if matcher.departments else ""
     if matcher.roles:
-        # A speciality is asked for in every role, not in that of reviewers alone.
+        # A speciality is required in every role, not only in the reviewer role.
         what = f" for {_listed(matcher.specialities)}" if matcher.specialities else ""
         who = _listed([f"{role}s{what}" for role in matcher.roles])
     elif named := matcher.department_roles or matcher.member_roles:

@@ -40,7 +40,7 @@ _ACTIONS = {
     PolicyState.REJECTED: "policy:reject",
     PolicyState.WITHDRAWN: "policy:withdraw",
 }
-# What somebody decides binds others, and the event says how they proved who they are.
+# These decisions bind others, so the event records how the person proved their identity.
 _DECIDED = (PolicyState.ACTIVE, PolicyState.SUPERSEDED, PolicyState.REJECTED)
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:policy'))"
 
@@ -56,15 +56,15 @@ def policy_resource(version: PolicyVersion) -> Resource:
 
 
 def policy_lock() -> None:
-    """Whoever changes policies goes alone until the transaction ends: of two at once one waits, and
-    then sees what the other did.
+    """Lock all policies until the transaction ends. The second of two concurrent changes waits, and
+    then sees the first one's result.
     """
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
 
 
 def policy_locked(number: int) -> PolicyVersion:
-    """The policy of that number, nobody else changing any, until the transaction ends.
+    """Lock all policies until the transaction ends, and return the one of that number.
 
     Raises:
         NotFound: there is none.

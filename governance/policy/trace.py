@@ -1,7 +1,7 @@
 """How a decision came about, rule by rule. Knows no Django.
 
-The rules of a decision say what settled it; a trace says of every rule about the action why it
-applied or did not.
+A decision names the rules that settled it; a trace explains for every rule about the action why
+it applied or did not.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def _window(use: LimitUse) -> str:
 
 @transaction.atomic
 def _raise(use: LimitUse, thresholds: list[int]) -> int:
-    """One row for each threshold, one event for the highest: nobody is told three times at once."""
+    """Add one row per threshold, but one event for the highest, to avoid three alerts at once."""
     row, window = use.row, _window(use)
     # The limit may be gone, or another, since it was read; another controller may be at it.
     same = QuotaLimit.objects.filter(pk=row.pk, limit=row.limit)

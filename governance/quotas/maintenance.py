@@ -22,8 +22,8 @@ STEP_S = 1.0
 
 class QuotaMaintenance:
     """Rebuilds counters that a flush took, settles requests and jobs that a crash left behind,
-    gives back what nobody settled, raises alerts, and compares counters with the ledger every now
-    and then, and when the store has started anew, for it may have older data.
+    returns unsettled reservations, raises alerts, and compares counters with the ledger regularly
+    and after a restart of the store, which may then have older data.
     """
 
     def __init__(self) -> None:

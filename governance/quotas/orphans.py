@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def orphans_settle() -> int:
-    """Settle them, each once; returns how many. One that is settled meanwhile is left as it is.
+    """Settle them, each once; returns how many. Skips one that was settled meanwhile.
 
     Raises:
         Unavailable: Redis does not answer.

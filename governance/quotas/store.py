@@ -97,8 +97,8 @@ def settle(entry: UsageEntry, *, held: Amount) -> bool:
 
 
 def unsettled(most: int = 100) -> list[tuple[str, bytes]]:
-    """Requests that were admitted and that nobody has settled in their time, by id, each with the
-    usage entry of its admission.
+    """Requests that were admitted and not settled in time, by id, each with the usage entry of its
+    admission.
 
     Raises:
         Unavailable: Redis does not answer.

@@ -116,8 +116,8 @@ class Verdict:
 def reserve_arguments(
     request_id: str, lifetime_ms: int, amount: Amount, limits: Iterable[Limit], entry: str = ""
 ) -> list[Argument]:
-    """For one request: all limits must have room. `entry` is what the ledger gets of it, should
-    nobody settle it within its lifetime."""
+    """For one request: all limits must have room. `entry` goes to the ledger if the request is not
+    settled within its lifetime."""
     head: list[Argument] = ["reserve", request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
     return head + [argument for limit in limits for argument in limit.arguments()]

@@ -30,8 +30,8 @@ def checklist_carry(
     the codes. For the subject's own context, which has found that nothing changed that `items` rest
     on, in the transaction that opened the review.
 
-    Nobody's word counts for what they have had a part in, and what is asked in other words, or is
-    checked by machine by now, is asked anew.
+    A person's attestation does not count if they had a part in the subject. An item is asked again
+    if its wording changed or if it is now checked automatically.
     """
     excluded = {*review.excluded_people, review.opened_by_id}
     asked = {item.code: item for item in review.checklist.filter(automatic=False)}

@@ -120,7 +120,9 @@ def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) 
         if item is None:
             raise NotFound(f"The checklist {what} has no item {code[:60]}.")
         if item.automatic:
-            raise WrongState(f"“{item.title}” {what} is checked by machine; nobody can attest it.")
+            raise WrongState(
+                f"“{item.title}” {what} is checked automatically; it cannot be attested."
+            )
         # What was carried over may be looked at anew.
         done = item.state in _DONE and item.carried_from_id is None
         if review.state != ReviewState.OPEN or done:

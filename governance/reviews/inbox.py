@@ -63,7 +63,7 @@ def missing_for(speciality: str) -> Q:
 
 def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
     """Open reviews that still lack an approval which the actor may give, for a speciality of their
-    own or in the place of somebody who is away; soonest due first.
+    own or as the deputy of an absent reviewer; soonest due first.
     """
     if actor.person_id is None or not actor.specialities:
         return Review.objects.none()
@@ -96,8 +96,8 @@ def reviews_assigned(actor: Principal) -> QuerySet[Review]:
 
 
 def _stood_in_for(actor: Principal, speciality: str) -> Exists:
-    """Reviews in which the actor may vote in the place of somebody who is away, has had no part in
-    it and has not voted, as `stands_in_for` says of one.
+    """Reviews in which the actor may vote as the deputy of an absent reviewer who had no part in
+    it and has not voted; `stands_in_for` checks the same for one review.
     """
     review, absent = OuterRef(OuterRef("pk")), OuterRef("person_id")
     part = Review.objects.filter(pk=review, excluded_people__contains=[absent])
@@ -163,7 +163,7 @@ class Counts:
 
 
 def inbox_counts(actor: Principal, asked: Asked) -> Counts:
-    """The numbers beside the tabs, in two queries."""
+    """The numbers on the tabs, in two queries."""
     waiting = Q(state__in=WAITING)
     counted = (
         asked.applied(reviews_visible_to(actor))

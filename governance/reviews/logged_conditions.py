@@ -11,7 +11,7 @@ FREE_TEXT = "obligations"
 
 
 def conditions_logged(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """The conditions with the SHA-256 of each sentence that somebody wrote in its place."""
+    """The conditions, with each free text replaced by its SHA-256."""
     logged = dict(conditions)
     if FREE_TEXT in logged:
         logged[FREE_TEXT] = [

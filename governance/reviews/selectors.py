@@ -31,7 +31,7 @@ from governance.reviews.threads.models import ReviewThread, ThreadState
 from governance.reviews.waiting import votes_from
 from governance.reviews.waivers.models import Waiver, WaiverState
 
-# What somebody who had a part in it may not do; anybody may comment.
+# Actions forbidden to people who had a part in it; they may still comment.
 _ASKED = {
     Verdict.COMMENT: "",
     Verdict.REQUEST_CHANGES: "request changes to",
@@ -154,7 +154,7 @@ def decision_obstacle(
 ) -> DomainError | None:
     """Return the obstacle to the verdict for `actor`: the error that `review_decide` raises.
 
-    Permission first, then the state: who may not decide at all hears that, whatever the state.
+    Checks permission before state: a person who may not decide is told so in any state.
     """
     action = Action.REVIEW_COMMENT if verdict is Verdict.COMMENT else Action.RELEASE_DECIDE
     separation = separation_obstacle(actor, review, _ASKED[verdict], action)
@@ -306,7 +306,7 @@ def _speciality_obstacle(
     elif verdict is Verdict.APPROVE and not held & ({speciality} if speciality else set(required)):
         sentence = f"{actor.name} reviews for {', '.join(sorted(held))}"
     elif verdict is Verdict.APPROVE and speciality and speciality not in required:
-        sentence = f"An approval for {speciality} is not asked for"
+        sentence = f"An approval for {speciality} is not required"
     else:
         return None
     return _refusal(

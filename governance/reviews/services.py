@@ -261,8 +261,8 @@ def review_answer(
 ) -> Review:
     """The department's answer to requested changes: a new round, on `digest`.
 
-    Votes of earlier rounds no longer count. Another digest also takes back what was attested; the
-    same one, what was attested by somebody who has had a part in it since.
+    Votes of earlier rounds no longer count. A new digest also withdraws all attestations; the same
+    digest, only those by people who have had a part in it since.
     `checklist` replaces the items of the same code; `excluded_people` come to those who were.
 
     Raises:
@@ -287,7 +287,7 @@ def review_answer(
         excluded = sorted({*review.excluded_people, *excluded_people, answering_id})
         attested = review.checklist.filter(automatic=False)
         if digest == review.digest:
-            # What they vouched for before, nobody else has looked at.
+            # No other person has checked what they attested before.
             attested = attested.filter(attested_by__in=excluded)
         attested.update(
             state=ChecklistState.OPEN,

@@ -35,8 +35,8 @@ DEAD_STREAM = "assay:usage:dead"
 DEAD_MAXLEN = 10_000
 # A consumer that has held an entry for this long is taken for dead.
 CLAIM_IDLE_MS = 30_000
-# There is no such deployment, or the key may not know that there is. Both are filed under no
-# department: a lead who reads the key's part of the log is told no more than the key was.
+# The deployment does not exist, or the key may not know of it. Both are filed under no department:
+# a lead who reads the key's part of the log learns no more than the key did.
 HIDDEN = "model_not_found"
 # What one entry alone can cause; anything else (a database that is away) is no fault of an entry.
 POISON = (DataError, IntegrityError, DomainError, TypeError, ValueError, OverflowError, OSError)
@@ -112,7 +112,7 @@ def _read(
     )
     if not answer:
         return []
-    # One stream was asked for: RESP2 answers [[name, entries]], RESP3 {name: [entries]}.
+    # One stream was requested: RESP2 answers [[name, entries]], RESP3 {name: [entries]}.
     pages = [answer[0][1]] if isinstance(answer, list) else next(iter(answer.values()))
     return _delivered([pair for page in pages for pair in page])
 
@@ -284,7 +284,7 @@ def _audit_entry(entry: UsageEntry, actor: Principal) -> AuditEntry:
 
 
 def _subject(entry: UsageEntry) -> Subject:
-    """The deployment that was asked for; before it is known, the endpoint."""
+    """The requested deployment; before it is known, the endpoint."""
     if entry.action.startswith("knowledge:") and entry.knowledge_base:
         return Subject("knowledge", entry.knowledge_base, entry.knowledge_base)
     if entry.deployment:

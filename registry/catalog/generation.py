@@ -164,8 +164,8 @@ class SamplingOptions(Options):
         json_schema: The answer is JSON that fits this schema.
         tool_choice: "required" makes the answer a call of one of the tools, or of `tool_name`.
         parallel_tool_calls: The answer may hold several calls.
-        reference: A given answer whose likelihood is measured beside the generation, with that of
-            the end of the answer if `reference_ends`; only evaluations set it.
+        reference: A given answer whose likelihood is measured in addition to the generation, with
+            that of the end of the answer if `reference_ends`; only evaluations set it.
         stated: Names of the settings that the caller chose; a prompt version decides the others.
     """
 

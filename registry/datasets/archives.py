@@ -149,7 +149,7 @@ def _common_folder(names: list[str]) -> str:
     if given:
         return given[0].removesuffix(PurePosixPath(given[0]).name)
     first = names[0].split("/")
-    # <label>/<file> stays as it is; <folder>/<label>/<file> loses the folder that all share.
+    # <label>/<file> stays unchanged; <folder>/<label>/<file> loses the folder that all share.
     if len(first) > 2 and all(name.startswith(f"{first[0]}/") for name in names):
         return f"{first[0]}/"
     return ""

@@ -67,7 +67,7 @@ class MediaFolder:
         self.root = root
         self.limits = limits
         self._masks = masks
-        # A task that takes one kind of media rejects a file of another kind as it is read.
+        # A task that takes one kind of media rejects a file of another kind when it reads it.
         self._kind: Kind | None = None
         for kind in get_args(Kind):
             if kinds == {kind}:

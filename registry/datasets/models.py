@@ -39,7 +39,7 @@ class Dataset(models.Model):
 
 
 class DatasetVersion(models.Model):
-    """One immutable version: canonical JSON lines in the artefact store, one row a record.
+    """One immutable version: canonical JSON lines in the artifact store, one row per record.
 
     `profile` holds what the checks found: label counts, duplicates, lengths in characters. One
     made of feedback has the rows of `feedback`, and those of `base`, if any.

@@ -11,7 +11,7 @@ from registry.catalog.regions import HUES, MASK_LABELS, RegionColumn
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.regions import levels_of
 
-# Drawn of one image, and named beside it.
+# Maximum number of boxes to draw on one image and to list next to it.
 BOXES = 200
 LABELS = 12
 

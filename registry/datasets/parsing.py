@@ -67,8 +67,8 @@ def parse_dataset(
 
     `columns` maps a field of the row to the column, or key, that it is taken from; columns
     that it does not name are left out, or are the features of rows that have any. Without it fields
-    are taken from the columns of the same names. Archives and Parquet files are unpacked beside
-    `target`, at most `max_unpacked_bytes`.
+    are taken from the columns of the same names. Archives and Parquet files are unpacked in the
+    folder of `target`, at most `max_unpacked_bytes`.
 
     Raises:
         InvalidInput: an unknown suffix, a missing column, a malformed row (with its line).

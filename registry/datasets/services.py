@@ -64,7 +64,7 @@ class Origin(Protocol):
         """
 
     def facts(self) -> dict[str, Any]:
-        """Return what the audit log says of it."""
+        """Return what the audit log records about it."""
 
 
 def dataset_create(

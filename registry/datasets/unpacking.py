@@ -61,8 +61,8 @@ def unpack(
 
 
 def make_previews(images: list[Path], masks: list[Path]) -> None:
-    """Write a small picture of each checked file beside it: an image's as `<name>.jpg`, a mask's in
-    colors as `<name>.mask.png`."""
+    """Write a small picture of each checked file to the same folder: an image's as `<name>.jpg`, a
+    mask's in colors as `<name>.mask.png`."""
     _run({"images": list(map(str, images)), "masks": list(map(str, masks))})
 
 

@@ -85,7 +85,7 @@ class FeedbackRows:
         version.feedback.add(*found)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the audit log says of the version's origin."""
+        """Return what the audit log records about the version's origin."""
         return {
             "base": None if self.base is None else str(self.base),
             "feedback": len(self.feedback),
@@ -116,7 +116,7 @@ def feedback_dataset_version(
     rows = feedback_visible_to(actor).defer("input", "answer", "correction", "comment")
     feedback = list(rows.filter(pk__in=wanted).order_by("pk"))
     if len(feedback) < len(wanted):
-        raise NotFound("There is no such feedback that you may see.")
+        raise NotFound("The feedback does not exist, or you may not see it.")
     for each in feedback:
         if each.state != FeedbackState.ACCEPTED:
             raise WrongState(

@@ -279,7 +279,7 @@ def _reviewed(
     )
     if feedback.person_id == person.pk:
         raise NotPermitted(
-            f"{person.name} sent {feedback}; somebody else reviews it.", code="own_feedback"
+            f"{person.name} sent {feedback}; another person must review it.", code="own_feedback"
         )
     sent = right_answer(feedback)
     state = FeedbackState.ACCEPTED if accept else FeedbackState.REJECTED

@@ -20,7 +20,7 @@ NOTES_MAX = 500
 def incident_for_change(
     actor: Principal, incident_id: int, action: Action = Action.INCIDENT_UPDATE
 ) -> tuple[Incident, Person, Authorization]:
-    """The incident with its row locked, for somebody who may change it."""
+    """Lock the incident's row for a person who may change it."""
     seen = incident_get(actor=actor, id=incident_id)
     with lifted():
         resource = incident_resource(seen)

@@ -1,4 +1,4 @@
-"""Lifting what a resolved incident had suspended, by somebody who had no part in it."""
+"""Lifting a suspension after its incident is resolved, by a person who had no part in it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def incident_get(*, actor: Principal, id: int) -> Incident:  # noqa: A002
 
 
 def incidents_pressing(actor: Principal) -> QuerySet[Incident]:
-    """High and critical ones that nobody has resolved yet."""
+    """High and critical ones that are not resolved yet."""
     return incidents_visible_to(actor).filter(state__in=STANDING, severity__in=SUSPENDING)
 
 

@@ -105,7 +105,7 @@ def incident_open(
 
 
 def incident_note(*, actor: Principal, incident_id: int, text: str) -> IncidentNote:
-    """Write a line of the timeline, which stays as it is.
+    """Add a line to the timeline; it cannot be changed later.
 
     Raises:
         InvalidInput: no text, or one over 2,000 characters.

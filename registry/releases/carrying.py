@@ -21,10 +21,10 @@ from registry.versions.models import ModelVersion
 AGAIN = frozenset(
     {ReleaseState.EXPIRED, ReleaseState.REJECTED, ReleaseState.VOIDED, ReleaseState.WITHDRAWN}
 )
-# What a dossier says of the moment at which it was frozen: no attestation rests on it.
+# Members of a dossier that describe the moment of freezing; attestations do not depend on them.
 _OF_THE_MOMENT = frozenset({"format", "policy_version", "review_policy", "replaces"})
 _ALWAYS = ("identity", "purpose", "release", "risk")
-# The sections that an item rests on beside those; an item that is not named rests on all.
+# The additional sections that an item depends on; an item that is not named depends on all.
 _RESTS_ON: Mapping[str, tuple[str, ...]] = {
     "classification": ("data",),
     "conformity": ("conformity",),

@@ -63,7 +63,7 @@ def checklist_build(
 
 
 def _entry(item: Item, case: Case) -> ChecklistEntry:
-    # A policy from before a check went keeps asking for what nobody can answer any more.
+    # An older policy may name a check that no longer exists.
     check = CHECKS.get(item.check, _gone) if item.check else None
     outcome, note = check(case) if check else (None, "")
     return ChecklistEntry(
@@ -125,7 +125,7 @@ def _evaluated(case: Case) -> Result:
         return CheckOutcome.NOT_APPLICABLE, (
             f"It was not evaluated, and the tier {case.policy.name} does not require it."
         )
-    return CheckOutcome.FAILED, "There is no evaluation on data that it was not trained on."
+    return CheckOutcome.FAILED, "It has no evaluation on data that it was not trained on."
 
 
 def version_gates(version: ModelVersion) -> list[GateStanding]:

@@ -32,7 +32,7 @@ MEMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Nothing asked for is empty: no `departments` leaves all that the release names.
+    """Conditions of an approval. Empty `departments` leave all that the release names.
 
     `requests_per_minute` is for all callers of the deployment together, `requests_per_minute_of`
     for each department by its slug. `obligations` are for people to keep.
@@ -56,7 +56,7 @@ class Conditions:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As a column keeps it: only what is asked for, in one order."""
+        """Return the form of the column: only requested conditions, in a fixed order."""
         whole = {
             "departments": sorted(self.departments),
             "until": self.until and self.until.astimezone(UTC).isoformat(),
@@ -203,7 +203,7 @@ def conditions_agreed(review: Review) -> Conditions:
     """Combine the conditions of all approvals: of each the strictest.
 
     Raises:
-        WrongState: no department is left, or the end that was asked for has passed.
+        WrongState: no department is left, or the requested end has passed.
     """
     whole = Conditions.from_json(conditions_recorded(review))
     if whole.until is not None and whole.until <= timezone.now():
@@ -233,7 +233,7 @@ def _stricter(one: Conditions, other: Conditions) -> Conditions:
         if not departments:
             raise WrongState(
                 f"One approval asks for {_listed(one.departments)} alone, another for "
-                f"{_listed(other.departments)}; together they leave nobody.",
+                f"{_listed(other.departments)}; together they leave no department.",
                 hint="Agree first, or request changes.",
             )
     rates = dict(one.requests_per_minute_of)

@@ -22,7 +22,7 @@ from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain
 
 # 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model.
-# What was frozen before stays as it is.
+# Dossiers that were frozen before stay unchanged.
 FORMAT = 3
 
 

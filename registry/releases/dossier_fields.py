@@ -142,8 +142,8 @@ def checked_dossier_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def missing_sections(tier: str, said: Mapping[str, Any]) -> list[str]:
-    """The sections that `tier` asks for and that nobody filled in, in the dossier's order. `said`
-    holds the sections: the fields of a release, or its dossier.
+    """The sections that `tier` requires and that are empty, in the dossier's order. `said` holds
+    the sections: the fields of a release, or its dossier.
     """
     filled = {name for name in SECTIONS if said.get(name)}
     # The system fills in a part of this one by itself.

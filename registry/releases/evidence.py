@@ -91,7 +91,7 @@ def release_evidence(
 
 
 def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> EvidencePack:
-    # Nobody decides while it is packed: rows and log then say the same.
+    # The lock prevents decisions while it is packed, so that rows and log agree.
     release_locked(release.pk)
     reviews = list(
         Review.objects.select_for_update(of=("self",))

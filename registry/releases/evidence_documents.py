@@ -32,11 +32,11 @@ class Names:
                 self._known[person] = body["actor_name"] or f"erased person {person}"
 
     def known(self) -> list[tuple[int, str]]:
-        """Everybody asked for so far, and who acted, by number."""
+        """Everybody requested so far, and who acted, by number."""
         return sorted(self._known.items())
 
     def of(self, person_id: int | None) -> dict[str, Any] | None:
-        """Id and name; None for nobody."""
+        """Return ID and name; None if `person_id` is None."""
         if person_id is None:
             return None
         if person_id not in self._known:
@@ -277,7 +277,7 @@ this dossier, and on nothing that they had made; and that the dossier names the 
 What it does not show
 
   That nothing was left out of the pack: an export of the whole log shows that. That the log was
-  not rewritten: a checkpoint that somebody else kept, or cosigned, shows that. dossier.html and
+  not rewritten: a checkpoint that another party kept, or cosigned, shows that. dossier.html and
   dossier.pdf are for reading; what was approved is dossier.json. Requests that the model answered
   are not in here.
   {left_out}

@@ -107,7 +107,7 @@ def _review(review: Mapping[str, Any]) -> SafeString:
             item["state"],
             "by machine"
             if item["automatic"]
-            else (item["attested_by"] or {"name": "nobody yet"})["name"],
+            else (item["attested_by"] or {"name": "not attested yet"})["name"],
             item["note"],
         )
         for item in review["checklist"]
@@ -129,7 +129,7 @@ def _review(review: Mapping[str, Any]) -> SafeString:
 
 
 def _waivers(waivers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
-    """Nothing where nobody asked for one."""
+    """Return the waivers' section; empty if none was requested."""
     steps = [
         (
             waiver["title"],
@@ -151,7 +151,7 @@ def _waivers(waivers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
 
 
 def _threads(threads: Sequence[Mapping[str, Any]]) -> list[SafeString]:
-    """Nothing where nobody began one."""
+    """Return the threads' section; empty if there are none."""
     said = [
         (
             f"{thread['anchor']['kind']} {thread['anchor']['key']}".strip(),

@@ -236,7 +236,7 @@ def merged(under: Any, over: Any) -> Any:
 
 
 def conditions_logged(conditions: dict[str, Any]) -> dict[str, Any]:
-    """Conditions as the log holds them: of what somebody wrote, the SHA-256."""
+    """Return the conditions in the form that the log holds: free texts as their SHA-256."""
     logged = dict(conditions)
     if "obligations" in logged:
         texts = [str(text).encode() for text in logged["obligations"]]
@@ -458,7 +458,7 @@ class Pack:
             for _, waiver in told.values()
             if waiver["state"] == "granted"
         ]
-        return f"{len(told)} asked for; in force: {', '.join(granted) or 'none'}"
+        return f"{len(told)} requested; in force: {', '.join(granted) or 'none'}"
 
     def threads(self) -> str:
         left = [body for body in self.allowed("review") if "thread" in body["data"]]
@@ -516,7 +516,7 @@ class Pack:
                 str(body["data"]["asked_by"]),
             }:
                 raise Fault(f"person {body['actor_id']} granted a waiver of their own")
-        return "nobody decided on what they submitted or made"
+        return "no person decided on what they submitted or made"
 
     def approval(self) -> str:
         if not self.allowed("release", "release:approved"):
@@ -545,7 +545,7 @@ class Pack:
         ]
         last = max((body["data"]["round"] for body in votes), default=0)
         given = {
-            body["actor_id"]: (body["data"]["speciality"], body["actor_name"] or "somebody erased")
+            body["actor_id"]: (body["data"]["speciality"], body["actor_name"] or "an erased person")
             for body in votes
             if body["data"]["round"] == last
         }

@@ -46,7 +46,7 @@ class Release(models.Model):
     `dossier_digest` is the SHA-256 of `dossier` in canonical JSON, and is what approvals name.
 
     The approval ends at `expires_at`; what serves under it goes on for `grace_days` more.
-    `conditions` are what its approvers asked for together (`registry.releases.conditions`), frozen
+    `conditions` are the merged conditions of its approvers (`registry.releases.conditions`), frozen
     with the approval. `warns_at` is when the next warning of its end is due. `renews` is the
     release that it was submitted again from.
 
@@ -133,7 +133,7 @@ class Release(models.Model):
         try:
             return min(end, datetime.fromisoformat(self.conditions["until"]))
         except (TypeError, ValueError):
-            # What nobody approved like this: it does not serve.
+            # These conditions were never approved like this: the release does not serve.
             return self.approved_at
 
     @property

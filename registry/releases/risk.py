@@ -18,7 +18,7 @@ QUESTIONS: dict[str, dict[Answer, str]] = {
     "eu_ai_act_role": {
         "deployer": "Deployer: we use it under our authority",
         "provider": "Provider: we made it, or put our name on it",
-        "modifier": "Modifier: we changed somebody else's substantially",
+        "modifier": "Modifier: we substantially changed another provider's",
     },
     "annex_iii": {
         "none": "None of them",

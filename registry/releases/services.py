@@ -305,7 +305,7 @@ def release_decide(
     `submit_drafts`: say with it what the actor has drafted in the review's threads.
 
     Raises:
-        InvalidInput: conditions that cannot be asked for, or on no approval.
+        InvalidInput: conditions that are not allowed, or a verdict other than approval.
         NotFound, NotPermitted: policy or separation of duties refuses.
         WrongState: another digest, closed, voted already, unmet checklist items or threads that
             block; or the version was recalled or evaluated again since the dossier was frozen.
@@ -324,7 +324,7 @@ def release_decide(
             conditions=conditions_checked(conditions or {}, release).to_json(),
             submit_drafts=submit_drafts,
         )
-        # After the review, so that who may not decide at all hears that first.
+        # After the review's checks, so that a person who may not decide is told that first.
         agreed = Conditions()
         if verdict == "approve":
             _check_current(release)

@@ -109,7 +109,7 @@ def _verdict(release: Release, facts: ServingFacts) -> ServingVerdict:
     except WrongState as error:
         return ServingVerdict(error, until, emergency, readable=error.code != _UNREADABLE)
     except Exception as error:
-        # One row that nobody can read must not keep the others from being judged.
+        # An unreadable row must not keep the others from being judged.
         logger.exception("Release %s cannot be judged; it does not serve", release.pk)
         return ServingVerdict(
             _unreadable(release, f"{type(error).__name__}: {error}"), readable=False

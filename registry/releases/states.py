@@ -168,7 +168,8 @@ def places_changed(
     """Handle a change of the live releases: void the releases that were to replace the earlier
     ones.
 
-    The caller holds rows of releases; what somebody else holds is left to the controller's sweep.
+    The caller holds locks on releases; rows that another process holds are left to the
+    controller's sweep.
     """
     # Voiding moves releases, by the functions above.
     from registry.releases.voiding import releases_void_stale

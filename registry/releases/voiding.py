@@ -54,7 +54,7 @@ def releases_void_stale(
 def releases_void_due() -> int:
     """Void releases that were locked before; a sweep of the controller. Returns how many.
 
-    It looks without a lock, so that nobody who decides waits for it, and locks what it finds.
+    It searches without a lock, so that decisions do not wait for it, and locks what it finds.
     """
     with lifted():
         rows = Release.objects.filter(state__in=UNDER_REVIEW).select_related("version__model")

@@ -72,7 +72,7 @@ def discard(upload_id: UUID) -> None:
 
 
 def orphans(known: Collection[str]) -> list[Path]:
-    """Files of no upload in `known` that nobody has written to for an hour."""
+    """Files of no upload in `known` that were not written to for an hour."""
     if not folder().is_dir():
         return []
     oldest = time.time() - ORPHAN_AGE_S

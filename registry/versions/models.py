@@ -48,7 +48,7 @@ class VersionState(models.TextChoices):
 class ModelVersion(models.Model):
     """One immutable version: exactly the files of `manifest`, whose digest is `digest`.
 
-    The files lie in the artefact store under the digest. `job_id` is unique: a job that is reported
+    The files are in the artifact store under the digest. `job_id` is unique: a job that is reported
     twice registers once.
     """
 

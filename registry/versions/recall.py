@@ -133,8 +133,8 @@ def _as_they_stand(ids: Collection[int]) -> tuple[list[int], str]:
 def version_recall(*, actor: Principal, version_id: int, reason: str, confirm: str) -> Recalled:
     """Recall a version and everything below it, for good. `confirm` is the digest of the list.
 
-    Releases under review or approved are recalled with it and their reviews voided; gateways cut
-    what runs as soon as they hear of it, and deployments stop.
+    Releases under review or approved are recalled with it and their reviews voided. Gateways cut
+    running requests as soon as they are notified, and deployments stop.
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.
@@ -184,7 +184,7 @@ def _check_confirmed(version: ModelVersion, ids: Collection[int], confirm: str) 
             f"What a recall of {version} would reach is no longer the list that was confirmed; "
             "nothing was recalled.",
             code="lineage_changed",
-            hint="Read the list as it is now, and confirm that one.",
+            hint="Read the present list, and confirm that one.",
         )
 
 

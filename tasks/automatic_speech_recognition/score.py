@@ -1,4 +1,4 @@
-"""Score transcripts by word and character error rate (jiwer), beside an empty transcript.
+"""Score transcripts by word and character error rate (jiwer), against an empty transcript.
 
 Both texts are normalized as in the Whisper paper for languages in general: lower case, without
 punctuation, and without what is in brackets. Spellings of one word, such as "Mr" and "mister",

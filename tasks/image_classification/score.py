@@ -1,4 +1,4 @@
-"""Score an image classifier on labeled images, beside pixels and the best constant answer."""
+"""Score an image classifier on labeled images, against pixels and the best constant answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score a segmenter by intersection over union, beside two simple ways to part an image."""
+"""Score a segmenter by intersection over union, against two simple baselines."""
 
 from __future__ import annotations
 

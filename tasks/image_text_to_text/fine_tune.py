@@ -1,4 +1,4 @@
-"""Train a vision-language model on questions about images; its vision tower stays as it is."""
+"""Train a vision-language model on questions about images; its vision tower stays frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score answers to questions about images, beside the best answers without looking."""
+"""Score answers to questions about images, against the best answers without the image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     punctuation, as in VQA (Antol et al. 2015, arXiv:1505.00468).
 
     The baseline does not look: it gives the most frequent answer that the training rows have to the
-    same question, or to any. A model has learned to see as far as it is better.
+    same question, or to any. A model that is better than this uses the image.
     """
     answers = [row["answer"] for row in request.rows]
     questions = [row["question"] for row in request.rows]

@@ -1,4 +1,4 @@
-"""Score a moderator: what it flags of what it should, and false alarms, beside simpler means."""
+"""Score a moderator by recall and false alarms, against simple baselines."""
 
 from __future__ import annotations
 

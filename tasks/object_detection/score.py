@@ -1,4 +1,4 @@
-"""Score an object detector by COCO's average precision, beside two simple ways to find objects."""
+"""Score an object detector by COCO's average precision, against two simple baselines."""
 
 from __future__ import annotations
 

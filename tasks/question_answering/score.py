@@ -1,4 +1,4 @@
-"""Score answers as SQuAD does, beside the sentence that shares most words with the question."""
+"""Score answers as SQuAD does, against the sentence that shares most words with the question."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, parse
 from tasks.rerank.schema import MAX_DOCUMENTS, RerankInputs
 
-# Query and documents together, with the query counted once for each document, as it is read.
+# Query and documents together; the query counts once per document, because each pair is read.
 MAX_CHARACTERS = 10_000_000
 _BYTES_PER_TOKEN = 3
 

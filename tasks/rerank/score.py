@@ -1,4 +1,4 @@
-"""Score a reranker on queries with known answers, beside BM25 and the given order."""
+"""Score a reranker on queries with known answers, against BM25 and the given order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score summaries, beside the beginning of the text and the most similar training text."""
+"""Score summaries, against the beginning of the text and the most similar training text."""
 
 from __future__ import annotations
 

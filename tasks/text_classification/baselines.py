@@ -77,7 +77,7 @@ def linear(
         chunk = [text[:MAX_CHARACTERS] for text in texts[start : start + _CHUNK]]
         guesses += model.predict(chunk).tolist()
     progress.log(
-        f"{LINEAR}: trained on {len(used):,} rows and asked for {len(texts):,} labels "
+        f"{LINEAR}: trained on {len(used):,} rows and predicted {len(texts):,} labels "
         f"in {time.monotonic() - started:.1f} s."
     )
     return Baseline(LINEAR, guesses, len(used))

@@ -1,4 +1,4 @@
-"""Score a text classifier on labeled rows, beside TF-IDF and the best constant answer."""
+"""Score a text classifier on labeled rows, against TF-IDF and the best constant answer."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def fit_adapter(
         settings: How to train.
         adapter: The adapter to train.
         noun: What the examples are, in the plural.
-        parameters: Recorded with the version beside the settings.
+        parameters: Recorded with the version in addition to the settings.
         options: Arguments of this kind of trainer.
 
     Raises:

@@ -20,7 +20,7 @@ from workers.trainers.training import parse_settings
 
 
 def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
-    """Learn embeddings that stand before each prompt; the base stays as it is.
+    """Learn embeddings that stand before each prompt; the base stays unchanged.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.

@@ -1,4 +1,4 @@
-"""Score a language model on held-out conversations, beside its untuned base on the same rows."""
+"""Score a language model on held-out conversations, against its base on the same rows."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Phonemizer:
 
     def _spoken(self, clauses: list[str]) -> list[str]:
         """Return the phonemes of each clause. A blank line ends a paragraph, which begins a line of
-        the output; where the lines do not add up, each clause is asked for by itself."""
+        the output; if the number of lines differs, each clause is requested separately."""
         if len(clauses) > 1:
             lines = self._run("\n\n".join(clauses))
             if len(lines) == len(clauses):

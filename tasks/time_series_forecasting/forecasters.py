@@ -56,7 +56,7 @@ class Forecaster(Protocol):
     horizon: int
 
     def forward(self, histories: Sequence[np.ndarray], frequencies: Sequence[str | None]) -> Tensor:
-        """Return what the model says of each scaled history: [histories, horizon, numbers]."""
+        """Return the model's output for each scaled history: [histories, horizon, numbers]."""
 
     def loss(self, output: Tensor, future: Tensor, known: Tensor) -> Tensor:
         """Return the loss of an output where `known` is 1; both are [histories, horizon]."""

@@ -1,4 +1,4 @@
-"""Score forecasts from rolling origins, beside the seasonal naive, exponential smoothing and the
+"""Score forecasts from rolling origins, against the seasonal naive, exponential smoothing and the
 last value.
 
 MASE is the absolute error in units of the seasonal naive's error within the history (Hyndman and

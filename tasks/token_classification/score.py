@@ -1,4 +1,4 @@
-"""Score labeled passages, beside regular expressions and phrases of the training data.
+"""Score labeled passages, against regular expressions and phrases of the training data.
 
 The counting is nervaluate's (SemEval 2013, task 9). `f1`, `precision` and `recall` want the label
 and both ends to be exact; `overlap_recall` wants the label and some overlap.

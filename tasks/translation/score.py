@@ -1,4 +1,4 @@
-"""Score translations, beside the text itself and the most similar training text."""
+"""Score translations, against the text itself and the most similar training text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score a video classifier on labeled videos, beside simple ones and the best constant answer.
+"""Score a video classifier on labeled videos, against simple ones and the best constant answer.
 
 The simple classifiers are logistic regressions (scikit-learn) on small gray frames: of the whole
 video, and of its middle frame alone, which sees no motion.

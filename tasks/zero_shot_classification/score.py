@@ -1,4 +1,4 @@
-"""Score zero-shot classification, beside the label that shares most words with the text."""
+"""Score zero-shot classification, against the label that shares most words with the text."""
 
 from __future__ import annotations
 

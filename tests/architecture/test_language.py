@@ -18,11 +18,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("governance", "registry", "workers", "tasks", "platform/assay", "tools", "benchmarks")
 QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where)\b")
-LARGEST_SHARE = 0.02
+LARGEST_SHARE = 0.001
 TEMPLATES = ROOT / "platform" / "assay"
 LONGEST_LINE = 120
 # As `ceiling` below: only goes down.
-LONG_LINES = 72
+LONG_LINES = 59
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Avoided:
 
 
 AVOIDED = (
-    Avoided(r"\bnobody\b", "no one; better: state who may", 210),
-    Avoided(r"\bsomebody\b", "a person, or name the role", 155),
-    Avoided(r"\basked for\b", "requested", 125),
-    Avoided(r"\bcomes? out otherwise\b", "differ", 7),
-    Avoided(r"\bsays? of\b", "says about, states", 20),
-    Avoided(r"\bbeside\b", "next to, in addition to", 165),
-    Avoided(r"\bhears? (?:that|of|from)\b", "learns, is notified", 10),
-    Avoided(r"\blets? (?:in|out)\b", "admit, release", 6),
-    Avoided(r"\bas it is\b", "unchanged", 55),
-    Avoided(r"\bthere is no\b[^.\n]* that\b", "no … does", 40),
-    Avoided(r"\bartefacts?\b", "artifact (US spelling)", 4),
-    Avoided(r"\blicences?\b", "license (US spelling)", 140),
-    Avoided(r"\brecogni[s]e", "recognize (US spelling)", 4),
+    Avoided(r"\bnobody\b", "no one; better: state who may", 40),
+    Avoided(r"\bsomebody\b", "a person, or name the role", 26),
+    Avoided(r"\basked for\b", "requested", 12),
+    Avoided(r"\bcomes? out otherwise\b", "differ", 1),
+    Avoided(r"\bsays? of\b", "says about, states", 1),
+    Avoided(r"\bbeside\b", "next to, in addition to", 22),
+    Avoided(r"\bhears? (?:that|of|from)\b", "learns, is notified", 3),
+    Avoided(r"\blets? (?:in|out)\b", "admit, release", 0),
+    Avoided(r"\bas it is\b", "unchanged", 2),
+    Avoided(r"\bthere is no\b[^.\n]* that\b", "no … does", 2),
+    Avoided(r"\bartefacts?\b", "artifact (US spelling)", 0),
+    Avoided(r"\blicences?\b", "license (US spelling)", 134),
+    Avoided(r"\brecogni[s]e", "recognize (US spelling)", 0),
 )
 
 

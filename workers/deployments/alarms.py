@@ -1,4 +1,4 @@
-"""Alarms about engine workers, beside those of the audit log."""
+"""Alarms about engine workers, in addition to those of the audit log."""
 
 from __future__ import annotations
 

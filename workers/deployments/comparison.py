@@ -1,4 +1,4 @@
-"""A release beside what serves under its name now, and whom it reaches."""
+"""Comparison of a release with what serves under its name now, and the affected departments."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """A release beside the live deployment of its name, if the reader may see one."""
+class LiveComparison:
+    """A release compared with the live deployment of its name, if the reader may see one."""
 
     live: Deployment | None
     comparison: Comparison
@@ -75,11 +75,11 @@ def live_deployment(actor: Principal, release: Release) -> Deployment | None:
     )
 
 
-def release_beside_live(*, actor: Principal, release: Release) -> Beside:
-    """Everything that changes with a release that the actor may see."""
+def release_compare_live(*, actor: Principal, release: Release) -> LiveComparison:
+    """Compare with the live release, as far as the actor may see it."""
     live = live_deployment(actor, release)
     compared = live.release if live is not None else None
-    return Beside(
+    return LiveComparison(
         live=live,
         comparison=release_compare(actor=actor, release=release, live=compared),
         reach=release_reach(actor=actor, release=release, live=compared),

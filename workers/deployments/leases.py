@@ -1,7 +1,7 @@
 """The lease of a deployment: how long the controller vouches that it may serve.
 
-Gateways and engine workers require it beside the verdict that they reach themselves, so that a
-controller which is dead, stuck or cut off ends all serving within `ASSAY_SERVING_LEASE_S`.
+Gateways and engine workers require it in addition to their own verdict, so that all serving ends
+within `ASSAY_SERVING_LEASE_S` if the controller is dead, stuck or cut off.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def leases_renew() -> int:
 
 
 def _set_end(ids: list[int], end: Combinable) -> int:
-    """A row that somebody holds locked is left to the next round, so that it holds up no other."""
+    """Set the end of these rows. Locked rows wait for the next round, so that they delay none."""
     if not ids:
         return 0
     with transaction.atomic():

@@ -20,8 +20,8 @@ def period_keep(*, deployment: Deployment, event: AuditEvent) -> None:
     last = ServingPeriod.objects.filter(deployment=deployment).order_by("-id").first()
     is_open = last is not None and last.serving_until is None
     if deployment.state == DeploymentState.SERVING:
-        # One that is open already goes on: somebody set the state past its machine, and left no
-        # record of an end.
+        # An open period continues: the state was set without its transition, so no end was
+        # recorded.
         if not is_open:
             _begin(deployment, event, None if last is None else last.serving_until)
     elif last is not None and is_open:

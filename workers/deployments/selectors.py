@@ -50,7 +50,7 @@ def deployment_ids_under(release_id: int) -> list[int]:
     return list(rows.values_list("pk", flat=True))
 
 
-# Large columns that nobody needs who asks every few seconds.
+# Large columns that pages which poll every few seconds do not need.
 HEAVY = (
     "release__dossier",
     "release__version__manifest",

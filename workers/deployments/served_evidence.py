@@ -56,7 +56,7 @@ class HourUse:
 @dataclass(frozen=True, slots=True)
 class Served:
     """One period with what it rested on. `approval` is None for who may not see the release;
-    `usage` for who may not see the department's, or when a span was asked for. `emergencies` are
+    `usage` for who may not see the department's, or when a span was requested. `emergencies` are
     the break-glasses by which it served before its review had decided."""
 
     period: ServingPeriod
@@ -78,7 +78,7 @@ class Served:
 @dataclass(frozen=True, slots=True)
 class Approval:
     """The decision that let a release serve: its review, the votes on exactly this dossier, the
-    evaluations that the dossier holds, and what the log says of it."""
+    evaluations that the dossier holds, and its audit events."""
 
     review: Review | None
     votes: Sequence[Decision]

@@ -30,7 +30,7 @@ class Row:
     """One choice of a request on its way. `limit` is how many tokens it may still have made in all.
 
     `images` are the pixels of the images that the prompt has places for. `reference` holds the
-    tokens of an answer whose likelihood is measured beside the generation, `likelihood` the result,
+    tokens of an answer whose likelihood is measured with the generation, `likelihood` the result,
     {"nats", "tokens", "complete"}; `reference_cut` if it had no room. Rows of one prompt share the
     list `prompt`. `echo` is the prompt's text, where the answer begins with it.
     """
@@ -182,7 +182,7 @@ class Row:
         try:
             action()
         except Exception:
-            # Nobody listens any more: the row leaves at this step, the others go on.
+            # The listener is gone: remove the row at this step, and go on with the others.
             logger.exception("the sink of request %s failed", self.request_id)
             self.finish = self.finish or "cancelled"
 
@@ -283,7 +283,7 @@ class Batch:
         self._newest += other._newest
 
     def take_out(self, leaves: Callable[[Row], bool]) -> list[Row]:
-        """Remove the rows for which `leaves` is true and the padding that nobody needs then."""
+        """Remove the rows for which `leaves` is true and the padding that only they needed."""
         kept = [index for index, row in enumerate(self.rows) if not leaves(row)]
         if len(kept) == len(self.rows):
             return []

@@ -74,7 +74,8 @@ def model_code(folder: Path, *, passes: Callable[[str], bool] | None = None) -> 
 
     Args:
         folder: The files of a version.
-        passes: Says of a SHA-256 that its code is known and need not be tried; None tries nothing.
+        passes: Returns whether the code with this SHA-256 is known and need not be tried; None
+            tries nothing.
 
     Raises:
         Refused: A piece is too large, there are too many, or a trial did not end within its limits.

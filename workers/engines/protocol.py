@@ -20,7 +20,7 @@ Sink = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """One request. `adapter` names a loaded adapter; None means the base as it is.
+    """One request. `adapter` names a loaded adapter; None means the base without an adapter.
 
     `inputs` and `options` are instances of the task's schemas.
     """

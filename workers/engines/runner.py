@@ -95,4 +95,4 @@ class Runner(Protocol):
         """End `prepare` or `run` of a request early; unknown ones are ignored."""
 
     def close(self) -> None:
-        """Free what the runner holds beside the model."""
+        """Free what the runner holds in addition to the model."""

@@ -18,7 +18,7 @@ def token_scores(
     """Return the score of each token.
 
     Args:
-        logs: Log probabilities [tokens, vocabulary], of the model as it is: before temperature,
+        logs: Log probabilities [tokens, vocabulary] of the unmodified model: before temperature,
             penalties, biases and grammars.
         tokens: The tokens.
         tops: How many of the likeliest to state with each.

@@ -10,7 +10,7 @@ from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run
 from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
 
-# Checking a delivery is the platform's own care, and costs nobody anything.
+# Checking a delivery protects the platform itself, so no department pays for it.
 CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
 OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD})
 
@@ -21,7 +21,7 @@ def reference_of(job: Job) -> str:
 
 
 def budget_reserve(job: Job) -> None:
-    """As it is queued.
+    """Reserve budget for a job while it is queued.
 
     Raises:
         QuotaExceeded: a limit of the department or the organisation has no room.

@@ -27,7 +27,7 @@ from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.states import job_move
 
 logger = logging.getLogger(__name__)
-# An error that nobody foresaw is tried this often (about three minutes) before the job fails.
+# Attempts after an unexpected error (about three minutes) before the job fails.
 UNFORESEEN_TRIES = 6
 _BATCH = 20
 _CONTROLLER = service_principal("controller")

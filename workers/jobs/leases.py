@@ -67,7 +67,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """`alive`: the lease was renewed. `cancel_requested`: somebody wants the job to stop."""
+    """`alive`: the lease was renewed. `cancel_requested`: a person wants the job to stop."""
 
     alive: bool
     cancel_requested: bool

@@ -209,8 +209,8 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
 
 
 def _made_with(task: Task, trainer: str) -> dict[str, str]:
-    """Return what made a version beside data and settings: the trainer with the package that
-    provides it, and the code it ran on."""
+    """Return the provenance of a version other than data and settings: the trainer, the package
+    that provides it, and the code it ran on."""
     versions = {
         f"library_{name}": importlib.metadata.version(name)
         for name in ("assay", *LIBRARIES)

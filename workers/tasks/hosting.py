@@ -44,8 +44,8 @@ class Hosted:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One deployment as it is served. `expires_at` in seconds since the epoch. `prompt` is filled
-    in for each request."""
+    """One loaded deployment. `expires_at` in seconds since the epoch. `prompt` is filled in for
+    each request."""
 
     plan: LoadPlan
     digest: str
@@ -155,8 +155,8 @@ class EngineHost:
 
     def _copy(self, weights: Weights) -> Path:
         if self._root is None or not self._root.is_dir():
-            # 0700, and nobody else's: what is loaded from it is what was hashed into it. Not made
-            # before the first load, so that a full volume is that load's failure.
+            # 0700, so that no other user can change bytes between hashing and loading. Created at
+            # the first load, so that a full volume fails only that load.
             self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         folder = Path(tempfile.mkdtemp(dir=self._root)) / "files"
         try:

@@ -73,6 +73,6 @@ def run_claim(claim: Claim) -> None:
     elif result is None and progress.cancelled:
         job_cancelled(claim)
     elif result is None:
-        job_fail(claim, "The run stopped although nobody asked it to.", retry=True)
+        job_fail(claim, "The run stopped without a request to stop.", retry=True)
     else:
         job_deliver(claim, result)

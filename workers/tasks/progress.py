@@ -33,7 +33,7 @@ class LeasedProgress:
 
     A thread renews the lease every third of its length, at most 5 s. When the lease is lost, or
     cannot be renewed until shortly before it ends, `should_stop` is true and `lost` is set: the run
-    delivers nothing. `cancelled` says that somebody asked the job to stop.
+    delivers nothing. `cancelled` is true after a request to cancel the job.
     """
 
     def __init__(self, claim: Claim) -> None:

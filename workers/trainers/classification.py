@@ -48,10 +48,10 @@ def score_classifier(
     Args:
         truth: The right label of each row.
         outcomes: For each row one result [{label, score}, …] of every label, best first.
-        shown: What to show of each row beside its sample, such as {"input": text}.
+        shown: What to show of each row with its sample, such as {"input": text}.
         baselines: Compared on the same rows; the first one is the one that numbers are held
             against. The best constant answer always comes last.
-        parts: Slices to measure accuracy on, beside those by label.
+        parts: Slices to measure accuracy on, in addition to those by label.
 
     Raises:
         BadMaterial: a row's label is none that the version knows.

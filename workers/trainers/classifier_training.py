@@ -105,7 +105,7 @@ def fit_classifier(
         settings: How to train.
         examples: Makes a dataset of {…, "labels": number} from rows.
         collator: Makes a batch from examples.
-        parameters: Recorded with the version beside the settings.
+        parameters: Recorded with the version in addition to the settings.
         sampling: Order of the training rows: "random" or "group_by_length".
 
     Raises:

@@ -147,7 +147,7 @@ def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[In
 def _prompted(
     prompt: PromptDocument | None, asked: Sequence[tuple[Inputs, Options]]
 ) -> list[tuple[Inputs, Options] | RequestInvalid]:
-    """Return the requests with the prompt filled in, as it is when it serves, or why it refuses.
+    """Return the requests with the prompt filled in, as in serving, or the reason for a refusal.
 
     A row gives no variables, so that each must have a default. Raises BadMaterial.
     """

@@ -1,4 +1,4 @@
-"""Scores of written texts against references, beside simple means on the same rows."""
+"""Scores of written texts against references, and of simple baselines on the same rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports of selected events: asked for by a person, made in the background, kept for a day."""
+"""Exports of selected events: requested by a person, made in the background, kept for a day."""
 
 from __future__ import annotations
 

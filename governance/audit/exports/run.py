@@ -62,11 +62,11 @@ PACKED_AT_ONCE = 500
 
 
 class Stopped(Exception):
-    """Nobody wants this export any more: cancelled, taken by another process, or we end."""
+    """The export is cancelled, another process has taken it, or this process ends."""
 
 
 def run(stop: threading.Event) -> None:
-    """Make what is asked for, and delete what is past, until `stop`."""
+    """Make requested exports and delete expired ones until `stop`."""
     tidy_at = 0.0
     while not stop.is_set():
         close_old_connections()
@@ -135,7 +135,7 @@ def export_claim() -> AuditExport | None:
 
 
 def exports_tidy() -> None:
-    """Delete the files of what has expired and of what nobody makes any more, and old rows."""
+    """Delete the files of expired and abandoned exports, and old rows."""
     past = AuditExport.objects.filter(state=ExportState.DONE, expires_at__lte=Now())
     for pk in past.values_list("pk", flat=True)[:1000]:
         with transaction.atomic():
@@ -253,7 +253,7 @@ def _fail(export: AuditExport, error: str) -> None:
 
 
 def _give_back(export: AuditExport) -> None:
-    """Let the next controller begin it at once; it is nobody's fault, so it costs no attempt."""
+    """Let the next controller begin it at once, without counting an attempt."""
     AuditExport.objects.filter(pk=export.pk, fence=export.fence, state=ExportState.RUNNING).update(
         state=ExportState.QUEUED, fence=F("fence") - 1
     )

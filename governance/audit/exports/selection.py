@@ -59,7 +59,7 @@ class Row:
 def header_line(
     *, public_keys: str, checkpoint: str, filters: Mapping[str, Any], export: int, exported_at: str
 ) -> str:
-    """The first line. `export` is the number under which it was asked for."""
+    """The first line. `export` is the number of the request."""
     return _compact(
         {
             "format": FORMAT,

@@ -138,7 +138,7 @@ What it does not show: that no other event fits the filter. Verify an export of 
 that (assay audit export).
 
 A cell that a spreadsheet would take for a formula begins with an apostrophe. "erased person 17"
-stands for somebody whose personal data was erased; the event stands.
+stands for a person whose personal data was erased; the event itself remains.
 """.encode()
 
 

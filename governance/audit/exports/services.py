@@ -163,15 +163,15 @@ def exportable_events(actor: Principal, filters: Mapping[str, Any]) -> QuerySet[
 
 
 def audit_exports_of(actor: Principal) -> QuerySet[AuditExport]:
-    """The actor's own exports, newest first. Nobody sees another's, whatever their role;
-    nor does a token that may not export."""
+    """The actor's own exports, newest first; no role shows another person's exports. Empty for a
+    token that may not export."""
     if actor.person_id is None or not scope_allows(actor.scopes, Action.AUDIT_EXPORT):
         return AuditExport.objects.none()
     return AuditExport.objects.filter(person_id=actor.person_id).order_by("-id")
 
 
 def audit_export_get(*, actor: Principal, export_id: int) -> AuditExport:
-    """Raises NotFound when there is none, or it is somebody else's."""
+    """Raises NotFound when there is none, or it is another person's."""
     export = audit_exports_of(actor).filter(pk=export_id).first()
     if export is None:
         raise NotFound(f"There is no export {export_id} of yours.")

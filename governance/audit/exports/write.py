@@ -1,6 +1,6 @@
 """Writing a selection with its proofs: read from the log in pages, at the same cost wherever it is.
 
-Bounded in memory by a page of events and the tiles they lie in, beside a root for every 256 events.
+Memory is bounded by a page of events, the tiles they lie in, and a root for every 256 events.
 """
 
 from __future__ import annotations

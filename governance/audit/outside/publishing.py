@@ -1,4 +1,4 @@
-"""Publishing: brings the second place up to the latest checkpoint, beside the sealer.
+"""Publishing: brings the second place up to the latest checkpoint, in parallel to the sealer.
 
 The second place may hang, or be away for a day: nothing here holds up sealing, and no transaction
 is open while a byte is written outside. One publisher of many works, by an advisory lock of its

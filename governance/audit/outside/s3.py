@@ -1,8 +1,8 @@
 """A place in a bucket of S3, or of what speaks like it, whose objects are locked.
 
 Full tiles and every version of the checkpoint are written under Object Lock in compliance mode:
-until the day that they are retained to, nobody, the account's root user included, can delete or
-change them. Whoever deletes the checkpoint only hides it; the version behind is read then.
+until the end of their retention, not even the account's root user can delete or change them.
+Deleting the checkpoint only hides it; the version behind it is read then.
 """
 
 from __future__ import annotations

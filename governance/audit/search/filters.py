@@ -200,8 +200,8 @@ def _pairs(columns: tuple[str, str], pairs: Pairs) -> Part:
 
 
 def _called(columns: tuple[str, str], pairs: Pairs, text: str) -> Part:
-    """Events with one of these pairs; also those that wait for their seal and say the name
-    themselves, for nobody has noted it yet."""
+    """Events with one of these pairs; also unsealed events that contain the name, because the
+    sealer has not indexed them yet."""
     part = _pairs(columns, pairs)
     name = f"{columns[0].partition('_')[0]}_name__icontains"
     waiting = Q(sequence__isnull=True, **{name: text})

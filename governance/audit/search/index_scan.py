@@ -1,4 +1,4 @@
-"""Indexes of the audit log, gone along: each key's ids in order, and no further than is asked for.
+"""Scans of the audit log's indexes: each key's ids in order, read only as far as requested.
 
 The planner may look at indexes alone meanwhile. Left to itself it goes down the primary key past
 events that do not match, which takes as long as the log is when there are few that do.

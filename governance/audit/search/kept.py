@@ -88,7 +88,7 @@ def audit_filter_change(
     """Rename, redefine or share a filter of the actor's own; what is None stays.
 
     Raises:
-        NotFound: there is none, or it is somebody else's; or as `audit_filter_save`.
+        NotFound: there is none, or it is another person's; or as `audit_filter_save`.
         NotPermitted, InvalidInput, WrongState: as `audit_filter_save`.
     """
     with transaction.atomic():
@@ -111,7 +111,7 @@ def audit_filter_delete(*, actor: Principal, filter_id: int) -> None:
     """Delete a filter of the actor's own.
 
     Raises:
-        NotFound: there is none, or it is somebody else's.
+        NotFound: there is none, or it is another person's.
     """
     with transaction.atomic():
         kept = _own(actor, filter_id)
@@ -120,7 +120,7 @@ def audit_filter_delete(*, actor: Principal, filter_id: int) -> None:
 
 
 def _keeper(actor: Principal) -> int | None:
-    """The person whose filters they are; nobody for a token that may not look at the log."""
+    """The person whose filters they are; None for a token that may not view the log."""
     return actor.person_id if scope_allows(actor.scopes, Action.AUDIT_VIEW) else None
 
 

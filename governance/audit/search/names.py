@@ -98,6 +98,6 @@ def _noted(actor: Principal, text: str) -> list[tuple[str, str, str]]:
 
 
 def _visible(actor: Principal, role: NameRole) -> QuerySet[AuditName]:
-    """By the department of the events that name it: nobody finds out what others call theirs."""
+    """Filter by the department of the events that name it, to hide other departments' names."""
     names = visible_to(actor, Action.AUDIT_VIEW, AuditName.objects.all(), resource_type="audit")
     return names.filter(role=role)

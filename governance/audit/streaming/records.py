@@ -69,7 +69,7 @@ class Record:
 def records_of(events: Sequence[AuditEvent], *, start: int, personal_data: bool) -> list[Record]:
     """The events, which are in order and begin at `start`, as records.
 
-    An event that somebody took out or made unreadable is told of in its place.
+    An event that was removed or made unreadable is reported in its place.
     """
     bodies = _bodies(events, personal_data)
     records: list[Record] = []

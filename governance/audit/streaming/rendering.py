@@ -22,7 +22,7 @@ HTTPS_LINE_MAX = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A record as it is sent."""
+    """A record in the form that is sent."""
 
     record: Record
     data: bytes

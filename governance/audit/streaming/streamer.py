@@ -37,7 +37,7 @@ ERROR_MAX = 500
 
 
 class Superseded(Exception):
-    """Somebody else has moved the cursor."""
+    """Another process has moved the cursor."""
 
 
 class Streamer:

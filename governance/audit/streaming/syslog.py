@@ -3,7 +3,7 @@
 Syslog has no acknowledgement. So each batch has a connection of its own that ends in good order:
 everything is sent, the receiver's system has acknowledged every byte while the connection stands,
 we say that no more comes, and the receiver, which learns that only after it has read all of it,
-closes as well. Over TLS its closure alert is asked for, which nobody on the way can forge. A
+closes as well. Over TLS we require its closure alert, which a third party cannot forge. A
 receiver that dies with unread messages resets the connection instead.
 """
 

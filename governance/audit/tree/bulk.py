@@ -33,9 +33,9 @@ def path_in(levels: Levels, index: int) -> list[bytes]:
     """The audit path of entry `index` of the lowest level."""
     path = []
     for level in levels[:-1]:
-        beside = index ^ 1
-        if beside < len(level):
-            path.append(level[beside])
+        sibling = index ^ 1
+        if sibling < len(level):
+            path.append(level[sibling])
         index >>= 1
     return path
 

@@ -77,7 +77,7 @@ def check_proof(document: Any, *, public_keys: str, kept: str = "") -> str:
         return _check_inclusion(document, verifier)
     if document.get("kind") == "consistency":
         return _check_consistency(document, verifier, kept)
-    raise BadProof("This proof is not of the kind that is asked for.")
+    raise BadProof("This proof is not of the requested kind.")
 
 
 def _check_inclusion(document: Mapping[str, Any], verifier: Verifier) -> str:
@@ -105,7 +105,7 @@ def _check_consistency(document: Mapping[str, Any], verifier: Verifier, kept: st
     if kept and (mine := verifier.open(kept)) != old:
         raise BadProof(
             f"The proof starts from another checkpoint over {old.size} events than the one kept, "
-            f"over {mine.size}: the log was rewritten, or another proof was asked for."
+            f"over {mine.size}: the log was rewritten, or the proof is for another checkpoint."
         )
     if not verify_consistency(old.size, new.size, old.root, new.root, _path(document)):
         raise BadProof(

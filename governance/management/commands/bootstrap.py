@@ -15,7 +15,7 @@ from governance.reviews.policies.shipping import review_policies_bootstrap
 
 
 class Command(BaseCommand):
-    """Idempotent: what is there already stays as it is."""
+    """Create what is missing; existing rows stay unchanged."""
 
     help = (
         "Install the default policy and the review policies as version 1. With --admin and --name, "

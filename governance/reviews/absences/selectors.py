@@ -1,4 +1,4 @@
-"""Which absences there are, and for whom somebody may review now."""
+"""Selectors for absences, and for the reviewers whose deputy a person is now."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def deputyships(actor: Principal) -> QuerySet[Absence]:
     """Return the absences for which `actor` is the deputy now, the oldest first.
 
     Only a reviewer is a deputy, and only for a speciality that the absent person still holds: a
-    deputy lends a vote, not a role that nobody has.
+    deputy casts that person's vote and gains no role of their own.
     """
     if actor.person_id is None or not actor.specialities:
         return Absence.objects.none()
@@ -52,8 +52,9 @@ def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
     """Specialities beyond the actor's own that they may vote for in this round, each with the
     person in whose place.
 
-    Nobody stands in for who had a part in what is under review (an author would have chosen who
-    decides), nor for who has voted in this round, or was voted for: one role, one vote.
+    A person who had a part in what is under review has no deputy, because an author would then
+    choose who decides. Neither has a person who voted in this round, or whose deputy did: one role,
+    one vote.
     """
     absences = [
         each

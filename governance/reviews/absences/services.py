@@ -41,8 +41,8 @@ def absence_set(
 
     Raises:
         InvalidInput: an unknown speciality, or times in the wrong order, over, or too far away.
-        NotFound, NotPermitted: it is of somebody whose account the actor may not change; or
-            the actor is no person, or has no fresh second factor.
+        NotFound, NotPermitted: it is of a person whose account the actor may not change; or
+            the actor is not a person, or has no fresh second factor.
         WrongState: the person does not review for it, the deputy is no reviewer, or it overlaps
             another absence.
     """
@@ -126,7 +126,7 @@ def _attempt(actor: Principal, absent: Person, decision: Authorization | None) -
 def _check_people(absent: Person, deputy: Person, speciality: str) -> None:
     if absent.pk == deputy.pk:
         raise InvalidInput(
-            "Nobody is their own deputy.", fields={"deputy": ["is somebody other than who is away"]}
+            "A reviewer cannot be their own deputy.", fields={"deputy": ["must be another person"]}
         )
     reviewing = RoleAssignment.objects.filter(role=Role.REVIEWER)
     if not reviewing.filter(person=absent, speciality=speciality).exists():
@@ -145,7 +145,7 @@ def absence_end(*, actor: Principal, absence_id: int) -> Absence:
 
     Raises:
         NotFound: there is none, or it is not the actor's to see.
-        NotPermitted: it is neither theirs nor of somebody whose account they may change.
+        NotPermitted: it is neither theirs nor of a person whose account they may change.
         WrongState: it is over.
     """
     with transaction.atomic():

@@ -79,7 +79,7 @@ def review_policy_revise(
     Raises:
         NotFound, NotPermitted: there is none, or the rules of access refuse.
         InvalidInput, TooLarge: the text is no valid policy, or of another name.
-        WrongState: it is no draft any more, or somebody changed it meanwhile.
+        WrongState: it is no longer a draft, or another person changed it meanwhile.
     """
     with transaction.atomic():
         policy, decision = _locked(actor, policy_id, Action.POLICY_DRAFT)
@@ -160,7 +160,7 @@ def review_policy_decide(
                 policy,
                 f"Separation of duties: {actor.name} wrote on review policy {policy} and may not "
                 f"{verdict} it.",
-                "Somebody who wrote no part of it decides; its authors can withdraw it.",
+                "A person who did not edit it must decide; its authors can withdraw it.",
             )
         attempt = _attempt(actor, decision, Action.POLICY_DECIDE, policy)
         proof = require_proof(actor, f"deciding on review policy {policy}", attempt=attempt)
@@ -234,7 +234,7 @@ def _require_room(name: str) -> None:
     if rows.count() >= OPEN_MAX:
         raise WrongState(
             f"{OPEN_MAX} drafts and proposals of review policies are open; no further one is made.",
-            hint="Withdraw those that nobody works on.",
+            hint="Withdraw abandoned ones.",
         )
     names = set(ReviewPolicy.objects.values_list("name", flat=True).distinct())
     if name not in names and len(names) >= NAMES_MAX:

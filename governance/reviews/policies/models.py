@@ -14,7 +14,7 @@ SHIPPED = ("minimal", "limited", "general-purpose", "high")
 class ReviewPolicyState(models.TextChoices):
     """State of a version.
 
-    Draft: its authors may change it. Proposed: frozen, waiting for somebody who is none of them.
+    Draft: its authors may change it. Proposed: frozen, waiting for a person who is not an author.
     Active: reviews that open now are held under it. Superseded: they were once. Rejected and
     withdrawn: they never were and never will be.
     """
@@ -38,9 +38,9 @@ class ReviewPolicy(models.Model):
     """One version of the review policy called `name`; of each name at most one is active.
 
     `digest` is the SHA-256 of `text`. `based_on` is the version that was active when it was
-    drafted. `authors` are the ids of everyone who wrote on it: none of them decides. Beside the
-    constraints below, triggers keep the content of all but drafts as it is, allow no transition
-    that `ALLOWED_TRANSITIONS` does not, and no deletion.
+    drafted. `authors` are the ids of everyone who edited it: none of them decides. In addition to
+    the constraints below, triggers freeze the content of all but drafts, and refuse deletion and
+    transitions outside `ALLOWED_TRANSITIONS`.
     """
 
     name = models.SlugField(max_length=20)

@@ -27,8 +27,8 @@ def shipped_text(name: str) -> str:
 
 
 def installed_text(name: str) -> str:
-    """The YAML that is installed: the shipped one. In the demonstration everyone's account is new,
-    so that nobody would be able to vote; its policies state no waiting time, and say why."""
+    """Return the YAML to install: the shipped one. In the demonstration every account is new and
+    could not vote yet, so its policies have no waiting time, and say why."""
     text = shipped_text(name)
     return text.replace(*_AT_ONCE) if settings.DEMO else text
 

@@ -63,7 +63,7 @@ def review_policies_lock() -> None:
 
 
 def review_policy_locked(policy_id: int) -> ReviewPolicy:
-    """The policy, nobody else changing any, until the transaction ends.
+    """Lock all policies until the transaction ends, and return this one.
 
     Raises:
         NotFound: there is none.

@@ -97,12 +97,12 @@ def _why(notice: ReviewNotice, review: Review) -> str:
     if notice.reminder.kind in _PERSONAL:
         return f"You get this because {_PERSONAL[ReminderKind(notice.reminder.kind)][1]}."
     if review.state == ReviewState.CHANGES_REQUESTED:
-        return "You get this because you asked for this release and changes were requested."
+        return "You get this because you requested this release and changes were requested."
     return "You get this because you can still decide on it."
 
 
 def webhook_body(notice: ReviewNotice) -> bytes:
-    """One JSON object on one line. It names nobody: who was told is in the audit log."""
+    """One JSON object on one line. It names no people; the audit log records the recipients."""
     reminder = notice.reminder
     review = reminder.review
     said: dict[str, Any] = {

@@ -56,7 +56,7 @@ class Channel(models.TextChoices):
 
 class ReviewNotice(models.Model):
     """One message on its way. It is sent at `next_at` and again until it is accepted or given up;
-    whoever sends it moves `next_at` ahead first, so that nobody else does meanwhile.
+    a process moves `next_at` ahead before it sends, so that no other process sends it meanwhile.
     """
 
     reminder = models.ForeignKey(ReviewReminder, on_delete=models.CASCADE, related_name="notices")

@@ -67,7 +67,7 @@ def _claimed(now: datetime) -> ReviewNotice | None:
 
 
 def _tried(notice: ReviewNotice) -> bool:
-    """Send it and write down what became of it, unless somebody else has it by now."""
+    """Send it and record the result, unless another process has taken it."""
     mine = ReviewNotice.objects.filter(pk=notice.pk, attempts=notice.attempts)
     needless = _needless(notice)
     if needless:

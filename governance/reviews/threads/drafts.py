@@ -1,7 +1,7 @@
 """Drafts of comments: their author's alone, until they are submitted with a decision.
 
-Nothing of a draft stands in the audit log: what is not said is nobody else's business. What is
-submitted stands there as any comment does.
+Drafts are private, so the audit log does not record them. It records a draft once it is submitted,
+like any comment.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def drafts_submit(*, actor: Principal, review: Review, decision: Decision) -> in
         if draft.thread_id is not None:
             comment_write(thread=thread_locked(review, draft.thread_id), **said)
         else:
-            # Somebody who drafted as a reviewer and had a part in it since blocks nothing.
+            # A draft does not block if its author has had a part in the subject since.
             blocks = draft.blocking and voice.decides and decision.verdict != Verdict.APPROVE
             thread_write(anchor=draft.anchor, blocking=blocks, **said)
     review.comment_drafts.filter(pk__in=[draft.pk for draft in drafts]).delete()

@@ -10,7 +10,7 @@ from governance.reviews.models import Review, Verdict
 from governance.reviews.selectors import speaker_id
 from governance.reviews.threads.models import TEXT_MAX, Said, ThreadComment
 
-# Comments, in threads and beside decisions, and drafts of them.
+# Comments in threads, comments with decisions, and drafts of them.
 COMMENTS_MAX = 100
 # Threads resolved and reopened.
 MOVES_MAX = 100
@@ -18,10 +18,10 @@ MOVES_MAX = 100
 
 def check_room(actor: Principal, review: Review) -> None:
     """Raises WrongState when `actor` has said as much in `review` as anybody may."""
-    beside = review.decisions.filter(person_id=speaker_id(actor), verdict=Verdict.COMMENT).count()
+    decided = review.decisions.filter(person_id=speaker_id(actor), verdict=Verdict.COMMENT).count()
     drafts = review.comment_drafts.filter(person_id=speaker_id(actor)).count()
     within = _entries(actor, review).filter(said=Said.COMMENT).count()
-    if beside + within + drafts >= COMMENTS_MAX:
+    if decided + within + drafts >= COMMENTS_MAX:
         raise WrongState(
             f"You have written {COMMENTS_MAX} comments on review {review.pk}; it takes no more.",
             hint="Decide, ask for changes, or say it elsewhere and point to it here.",

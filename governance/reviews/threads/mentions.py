@@ -50,7 +50,7 @@ class Offer:
 
 
 def mentions_resolved(actor: Principal, review: Review, text: str) -> tuple[str, list[Person]]:
-    """The text as it is kept, and whom it mentions; what names no single person stays as typed.
+    """Return the text to store and whom it mentions; ambiguous handles stay as typed.
 
     Raises:
         InvalidInput: it is too long with the numbers of the people.
@@ -72,7 +72,7 @@ def mentions_resolved(actor: Principal, review: Review, text: str) -> tuple[str,
 def mentions_record(
     review: Review, entry: ThreadComment, people: list[Person]
 ) -> dict[str, object]:
-    """Keep whom the entry mentions; returns what its event says of it.
+    """Store whom the entry mentions; returns the data for its event.
 
     Only people who have seen all earlier mentions in the review are told.
     """
@@ -175,7 +175,7 @@ def _seeing(review: Review, people: Iterable[Person]) -> list[Person]:
 
 
 def _named(actor: Principal, review: Review, handles: list[str]) -> dict[str, Person]:
-    """The one person behind each handle; a handle of nobody, or of several, is left out."""
+    """The one person behind each handle; handles of no person or of several are left out."""
     wanted = {handle: _wanted(handle) for handle in handles}
     if not wanted:
         return {}

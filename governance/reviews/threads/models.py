@@ -58,7 +58,7 @@ class Anchored(models.Model):
 
 
 class ReviewThread(Anchored):
-    """A conversation at one place. While it is open and `blocking`, nobody approves.
+    """A conversation at one place. While it is open and `blocking`, approval is impossible.
 
     Where it is, who began it and whether it blocks stand for ever; only its state moves.
     """
@@ -105,7 +105,7 @@ class Said(models.TextChoices):
 
 
 class ThreadComment(models.Model):
-    """One entry of a thread: somebody's words, or that they resolved or reopened it.
+    """One entry of a thread: a comment, or that a person resolved or reopened it.
 
     Append-only (trigger). `decision` is the one that it was submitted with, if any.
     """

@@ -42,12 +42,12 @@ class Voice:
             return self._refused(
                 f"{self.actor.name} had a part in what review {self.review.pk} of "
                 f"{self.review.subject_name} is about since thread {thread.pk} was begun, which "
-                "blocks it; it was left as it is.",
+                "blocks it; it was not changed.",
                 hint="Answer in it; another reviewer resolves it.",
             )
         return self._refused(
             f"{self.actor.name} did not begin thread {thread.pk} of review {self.review.pk} of "
-            f"{self.review.subject_name} and does not decide on it; it was left as it is.",
+            f"{self.review.subject_name} and does not decide on it; it was not changed.",
             hint="Answer in it; whoever began it, or another reviewer, resolves it.",
         )
 

@@ -38,7 +38,7 @@ def thread_open(
 
     Args:
         anchor: Of a place that the caller knows to exist.
-        blocking: Whether nobody approves before it is resolved; left out, reviewers' threads block.
+        blocking: Whether it must be resolved before approval; by default, reviewers' threads block.
 
     Raises:
         InvalidInput: no words, too many, or no such kind of place.

@@ -19,11 +19,11 @@ class WaiverState(models.TextChoices):
 
 
 class Waiver(models.Model):
-    """Asked for by one person and granted by another, on the digest that was under review then.
+    """Requested by one person and granted by another, on the digest that was under review then.
 
-    `excused` repeats what the item said when it was asked for: the waiver is of that result.
-    A trigger (migration) keeps the terms as they were asked for, and who granted it apart from
-    whoever had a part in what is under review.
+    `excused` repeats the item's result at the time of the request; the waiver is for that result.
+    A trigger (migration) freezes the requested terms, and refuses a granter who had a part in what
+    is under review.
     """
 
     review = models.ForeignKey(

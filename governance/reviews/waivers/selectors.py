@@ -34,7 +34,7 @@ def waiver_find(review: Review | None, waiver_id: int) -> Waiver:
     """A waiver of this review. Raises NotFound when it has none of that number."""
     waiver = Waiver.objects.filter(pk=waiver_id, review=review).first() if review else None
     if waiver is None:
-        raise NotFound(f"There is no waiver {waiver_id} in a review that you may see here.")
+        raise NotFound(f"Waiver {waiver_id} does not exist in a review that you may see.")
     return waiver
 
 
@@ -75,8 +75,8 @@ def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
     waivers = [waiver.state for waiver in item.waivers.all()]
     if {WaiverState.REQUESTED, WaiverState.GRANTED} & set(waivers):
         return WrongState(
-            f"A waiver of {what} is asked for or granted already; a second one is not taken.",
-            hint="It is decided, withdrawn or revoked first.",
+            f"A waiver of {what} is already requested or granted; it cannot have a second one.",
+            hint="Decide, withdraw or revoke that one first.",
         )
     if len(waivers) >= WAIVERS_MAX:
         return WrongState(f"{what} was to be waived {WAIVERS_MAX} times; it takes no more.")
@@ -93,7 +93,7 @@ def decision_obstacle(actor: Principal, waiver: Waiver) -> DomainError | None:
         separation = _refused(
             actor,
             review,
-            f"Separation of duties: {actor.name} asked for the waiver of “{waiver.item.title}” and "
+            f"Separation of duties: {actor.name} requested the waiver of “{waiver.item.title}” and "
             "may not decide on it.",
             "A second person decides.",
             "separation_of_duties",

@@ -38,7 +38,7 @@ def waiver_request(
         InvalidInput: no reason, or an end that is past or more than a year away.
         NotFound, NotPermitted: no such item, or the policy refuses; or the actor is no person.
         WrongState: the review is not open, or the item is met, is never waived, or has a waiver
-            that is asked for or granted already.
+            that is requested or granted already.
     """
     reason = text_checked(reason, "reason", REASON_MAX)
     if not timezone.now() < expires_at <= timezone.now() + LONGEST:
@@ -83,14 +83,14 @@ def waiver_request(
 
 
 def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str) -> Waiver:
-    """Grant or refuse what somebody else asked for.
+    """Grant or refuse a waiver that another person requested.
 
     Raises:
         InvalidInput: an unknown verdict, or no reason.
         NotFound, NotPermitted: the policy, separation of duties or the missing speciality refuses;
             or there is no fresh second factor.
         WrongState: it was decided or withdrawn, the review is not open, the item is met by now,
-            somebody has approved in this round, or the end that was asked for is past.
+            a reviewer has approved in this round, or the requested end is past.
     """
     if verdict not in (WaiverState.GRANTED, WaiverState.REFUSED):
         raise InvalidInput(
@@ -126,23 +126,23 @@ def _check_grantable(waiver: Waiver) -> None:
     review = waiver.review
     if review.decisions.filter(verdict=Verdict.APPROVE, round=review.round).exists():
         raise WrongState(
-            f"{what}: somebody has approved in round {review.round} of review {review.pk} without "
+            f"{what}: a reviewer approved in round {review.round} of review {review.pk} without "
             "it.",
             hint="Request changes; after the answer everybody decides with it in view.",
         )
     if waiver.expires_at <= timezone.now():
         raise WrongState(
             f"{what}: it would have ended on {waiver.expires_at:%Y-%m-%d %H:%M} UTC.",
-            hint="Refuse it; a new one can be asked for.",
+            hint="Refuse it, and request a new one.",
         )
 
 
 def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
-    """Take back what one has asked for, before it is decided.
+    """Withdraw one's own request before it is decided.
 
     Raises:
         InvalidInput: no reason.
-        NotFound, NotPermitted: the policy refuses, or somebody else asked for it.
+        NotFound, NotPermitted: the policy refuses, or another person requested it.
         WrongState: it is decided or withdrawn already.
     """
     reason = text_checked(reason, "reason", REASON_MAX)
@@ -155,7 +155,7 @@ def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
             raise NotPermitted(
                 f"{actor.name} did not ask for the waiver of “{waiver.item.title}” and may not "
                 "withdraw it.",
-                hint="Who asked for it withdraws it; a second person refuses it.",
+                hint="Only its requester can withdraw it; a second person can refuse it.",
             )
         waiver_set_state(
             actor=actor,

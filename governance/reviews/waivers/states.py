@@ -112,9 +112,9 @@ def excused_of(item: ChecklistItem) -> str:
 
 
 def waivers_follow(*, actor: Principal, review: Review, decision: Authorization | None) -> None:
-    """For a locked review that began a new round, its checklist written: what was granted for the
-    same digest and the same result, by somebody who still has no part in it, goes on; everything
-    else is taken back, as attestations are.
+    """Carry waivers into a new round of a locked review whose checklist is written. A waiver stays
+    if digest and result are the same and its granter still has no part in it; all others are
+    withdrawn, as attestations are.
     """
     going = Waiver.objects.select_related("item").filter(
         review=review, state__in=(WaiverState.REQUESTED, WaiverState.GRANTED)

@@ -163,7 +163,7 @@ def _fetch(console: Console) -> dict[str, Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a demo's folder, read-only artefacts included."""
+    """Delete a demo's folder, including read-only artifacts."""
     if not folder.exists():
         return
     for path in [folder, *folder.rglob("*")]:

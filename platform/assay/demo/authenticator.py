@@ -2,7 +2,7 @@
 
 Decisions need a second factor. Everybody sets a password by a one-time link, and whoever decides
 for others adds an app with it. The story computes its codes as the app on a phone does (RFC 6238),
-and removes the apps at the end: who is to become anybody with one click must not be asked for a
+and removes the apps at the end: signing in as a persona takes one click and must not require a
 code.
 """
 
@@ -38,8 +38,8 @@ def totp(secret: str, counter: int) -> str:
 
 
 class Authenticators:
-    """The apps by handle, in one file that only this user may read, so that a run that was broken
-    off locks nobody out."""
+    """The apps by handle, in one file that only this user may read, so that people can still sign
+    in after an interrupted run."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Bach's chorales as MusicXML from the package `music21`, which is read and never imported.
 
-The music is in the public domain. music21 (BSD) says of the encodings in its corpus that some may
+The music is in the public domain. music21 (BSD) states that some encodings in its corpus may
 restrict commercial use; those of the chorales state no rights. Four-part pieces alone, on a grid of
 half beats: shorter notes between its points are left out.
 """

@@ -1,7 +1,7 @@
 """Texts with made-up personal data, and where in them it stands.
 
-Names, addresses and numbers are drawn by Faker; nobody's data is in them. The sentences to test on
-are others than those to train on, so a model cannot pass by learning sentences by heart.
+Faker draws names, addresses and numbers; they are not personal data. The test sentences differ from
+the training sentences, so a model cannot pass by memorizing sentences.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions on short letters with made-up facts, and the passages that answer them.
 
-Names and numbers are drawn by Faker; nobody's data is in them. The sentences to test on are others
-than those to train on, and so are most questions.
+Faker draws names and numbers; they are not personal data. The test sentences differ from the
+training sentences, and so do most questions.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _csv(header: list[str], rows: list[list[object]]) -> bytes:
 
 
 def empty_classifier(folder: Path) -> Path:
-    """Write a classifier of records that knows no feature yet, as it is delivered."""
+    """Write the files to deliver of a classifier of records that knows no feature yet."""
     import onnx
     from onnx import TensorProto, helper
 

@@ -177,7 +177,7 @@ class MLflow:
 
     Args:
         database_url: `postgresql://…` of an existing database.
-        artifacts: The artefact store's root; model versions' sources point into it.
+        artifacts: The artifact store's root; model versions' sources point into it.
         log: Where its output goes.
     """
 

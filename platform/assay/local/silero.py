@@ -22,7 +22,7 @@ RECORDINGS = 40
 
 
 def silero_vad(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
-    """Write the detector as it is delivered into `target`, and return it."""
+    """Write the detector's files for delivery into `target`, and return it."""
     source = fetch(folder, ["silero_vad"], progress)["silero_vad"]
     target.mkdir(parents=True, exist_ok=True)
     for name in ("model.onnx", "LICENSE"):

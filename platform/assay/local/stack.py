@@ -99,7 +99,7 @@ class Stack:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
-            # Waiting threads of torch yield the cores to the processes beside them.
+            # Waiting threads of torch yield the cores to other processes.
             "OMP_WAIT_POLICY": "PASSIVE",
         }
         say("PostgreSQL and Valkey run; MLflow is starting.")

@@ -34,7 +34,7 @@ TEXTS = (
 
 
 def piper_joe(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
-    """Write the voice as it is delivered into `target`, and return it.
+    """Write the voice's files for delivery into `target`, and return it.
 
     Raises:
         MaterialsUnavailable: the voice, or espeak-ng which it needs, cannot be had.

@@ -42,7 +42,7 @@ def whisper_base(folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> 
 
 
 def convert(weights: bytes, source: Path, target: Path) -> None:
-    """Write `target` from a CTranslate2 file, and the tokenizer and config beside it."""
+    """Write `target` from a CTranslate2 file, and the tokenizer and config next to it."""
     from safetensors.numpy import save_file
 
     tensors = rename(read_tensors(weights))

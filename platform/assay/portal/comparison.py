@@ -13,7 +13,7 @@ from registry.evaluations.models import Evaluation
 from registry.releases.comparison.build import Comparison, VersionComparison, version_compare
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
-from workers.deployments.comparison import Reach, release_beside_live
+from workers.deployments.comparison import Reach, release_compare_live
 from workers.deployments.models import Deployment
 
 
@@ -68,7 +68,7 @@ def trend(evaluations: list[Evaluation], task: str) -> dict[str, Any] | None:
 
 def subject_of(actor: Principal, release: Release) -> Subject:
     """The release's version with its evidence, against the live version or its baselines."""
-    compared = release_beside_live(actor=actor, release=release)
+    compared = release_compare_live(actor=actor, release=release)
     comparison = compared.comparison
     return Subject(
         version=release.version,

@@ -28,7 +28,7 @@ def check_possible(release: Release) -> Review:
     """The review of a release that an emergency could let serve.
 
     Raises:
-        WrongState: it is not under review, or something forbids it that nobody may excuse.
+        WrongState: it is not under review, or something forbids it that cannot be excused.
     """
     if release.state not in UNDER_REVIEW:
         raise WrongState(
@@ -55,13 +55,13 @@ def check_possible(release: Release) -> Review:
             f"Department {release.department.slug} has not had its break-glass {late.pk} reviewed, "
             "which is overdue; it may not break the glass again.",
             code="after_review_overdue",
-            hint="A reviewer who neither asked for it nor confirmed it reviews it first.",
+            hint="A reviewer who neither requested nor confirmed it must review it first.",
         )
     return review
 
 
 def check_none_open(release: Release) -> None:
-    """Raises WrongState when one is asked for or in force; what is over is moved on first."""
+    """Raises WrongState when one is requested or in force; first updates those that are over."""
     rows = BreakGlass.objects.select_for_update(of=("self",)).select_related("department")
     states = (BreakGlassState.REQUESTED, BreakGlassState.ACTIVE)
     glass = rows.filter(release=release, state__in=states).first()
@@ -80,12 +80,12 @@ def check_none_open(release: Release) -> None:
     else:
         raise WrongState(
             f"Break-glass {glass.pk} of release {release.pk} is {glass.state} already; "
-            "another was not asked for."
+            "another was not requested."
         )
 
 
 def check_requested(glass: BreakGlass) -> None:
-    """Raises WrongState when it is not asked for any more."""
+    """Raises WrongState when it is no longer requested."""
     if glass.state != BreakGlassState.REQUESTED:
         raise WrongState(
             f"Break-glass {glass.pk} is {BreakGlassState(glass.state).label.lower()}; it cannot be "
@@ -93,8 +93,8 @@ def check_requested(glass: BreakGlass) -> None:
         )
     if glass.asked_at + CONFIRM_WITHIN <= timezone.now():
         raise WrongState(
-            f"Break-glass {glass.pk} was asked for more than an hour ago; it cannot be confirmed.",
-            hint="It is asked for again.",
+            f"Break-glass {glass.pk} was requested over an hour ago; it cannot be confirmed.",
+            hint="Request it again.",
         )
 
 
@@ -105,14 +105,14 @@ def check_same_dossier(release: Release, glass: BreakGlass) -> None:
             f"Break-glass {glass.pk} is about {glass.dossier_digest[:12]}…, and release "
             f"{release.pk} has {release.dossier_digest[:12]}… now; it was not confirmed.",
             code="digest_mismatch",
-            hint="It is asked for again, for the dossier as it is.",
+            hint="Request it again, for the present dossier.",
         )
 
 
 def separation(glass: BreakGlass, person_id: int | None, doing: str) -> str:
     """Why this person may not `confirm` or `review` it; empty when they may."""
     if person_id == glass.asked_by_id:
-        return f"asked for break-glass {glass.pk} and may not {doing} it"
+        return f"requested break-glass {glass.pk} and may not {doing} it"
     if doing == "review" and person_id == glass.confirmed_by_id:
         return f"confirmed break-glass {glass.pk} and may not {doing} it"
     if person_id in glass.excluded_people:

@@ -2,7 +2,7 @@
 hours, and a third one says afterwards whether that was right.
 
 An emergency excuses the wait for the review, never what is served: bytes, origin, recall and
-incidents are checked as ever, when it is asked for, confirmed, deployed and loaded.
+incidents are checked as always, when it is requested, confirmed, deployed and loaded.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def break_glass_request(
     Raises:
         InvalidInput: no reason, or more hours than the setting allows.
         NotFound, NotPermitted: the policy refuses.
-        WrongState: it is not under review, is asked for or in force already, its bytes, origin,
+        WrongState: it is not under review, is requested or in force already, its bytes, origin,
             recall or an incident forbid it, or the department has an overdue review afterwards.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     most = settings.BREAK_GLASS_MAX_HOURS
     if not 1 <= hours <= most:
-        sentence = f"A break-glass lasts 1 to {most} hours; {hours} were asked for."
+        sentence = f"A break-glass lasts 1 to {most} hours; not {hours}."
         raise InvalidInput(sentence, fields={"hours": [sentence]})
     with transaction.atomic():
         release_get(actor=actor, id=release_id)
@@ -108,8 +108,8 @@ def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
     Raises:
         NotFound, NotPermitted: the policy refuses, whoever asked or had a part in what is released
             would confirm, or there is no fresh second factor.
-        WrongState: it was asked for more than an hour ago, is no longer asked for, or what forbids
-            asking forbids it now.
+        WrongState: it was requested more than an hour ago, is no longer requested, or may not be
+            requested any more.
     """
     with transaction.atomic():
         release, glass, person, decision = _held(
@@ -146,12 +146,12 @@ def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
 
 
 def break_glass_refuse(*, actor: Principal, break_glass_id: int, reason: str) -> BreakGlass:
-    """Refuse what is asked for; whoever asked takes it back so.
+    """Refuse a request; its requester withdraws it the same way.
 
     Raises:
         InvalidInput: no reason, or one over 1,000 characters.
         NotFound, NotPermitted: the policy refuses.
-        WrongState: it is not asked for any more.
+        WrongState: it is no longer requested.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
@@ -223,7 +223,7 @@ def break_glass_review(
 
 
 def break_glasses_end_due() -> int:
-    """Move what is over to `ended`, and what nobody confirmed within an hour to `lapsed`; returns
+    """Move what is over to `ended`, and what was not confirmed within an hour to `lapsed`; returns
     how many. `release_servable` refuses from the moment itself; this makes it visible."""
     now = timezone.now()
     controller = service_principal("controller")
@@ -247,7 +247,7 @@ def break_glasses_end_due() -> int:
 def _held(
     actor: Principal, break_glass_id: int, action: Action
 ) -> tuple[Release, BreakGlass, Person, Authorization]:
-    """The release and then the break-glass, locked, for somebody whom the policy lets."""
+    """Lock the release and then the break-glass, for a person whom the policy permits."""
     seen = break_glass_get(actor=actor, id=break_glass_id)
     release = release_locked(seen.release_id)
     decision = authorize(actor=actor, action=action, resource=release_resource(release))
@@ -265,7 +265,7 @@ def _separated(
     return NotPermitted(
         f"Separation of duties: {actor.name} {why}.",
         code="separation_of_duties",
-        hint="Somebody does who had no part in it.",
+        hint="A person who had no part in it must do this.",
         attempt=attempt,
     )
 

@@ -107,8 +107,8 @@ def break_glasses_over(
     decision: Authorization | None,
     unless_of: str = "",
 ) -> None:
-    """End what is in force, and refuse what is asked for, of locked releases that may not serve by
-    it any more; `unless_of` is the digest of a dossier that is still under review."""
+    """End what is in force and refuse what is requested, for locked releases that may no longer
+    serve by it; `unless_of` is the digest of a dossier that is still under review."""
     rows = BreakGlass.objects.select_for_update(of=("self",)).select_related("department")
     open_states = (BreakGlassState.REQUESTED, BreakGlassState.ACTIVE)
     rows = rows.filter(release_id__in=release_ids, state__in=open_states)
@@ -126,10 +126,10 @@ def break_glasses_over(
 
 
 def break_glass_lapse(actor: Principal, glass: BreakGlass) -> None:
-    """Let a locked request go that nobody has confirmed."""
+    """Let a locked, unconfirmed request lapse."""
     break_glass_set_state(
         actor=actor,
         glass=glass,
         state=BreakGlassState.LAPSED,
-        reason="Nobody confirmed it within an hour.",
+        reason="It was not confirmed within an hour.",
     )

@@ -1,4 +1,4 @@
-"""A release beside the one that serves under its name: numbers, data, settings, words, files.
+"""Comparison of a release with the live one of its name: numbers, data, settings, card, files.
 
 `build.py` puts it together; each other module compares one thing and knows no database.
 """

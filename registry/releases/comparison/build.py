@@ -1,4 +1,4 @@
-"""A release beside the live one, or a version beside another, as far as the reader may see."""
+"""Compare a release with the live one, or two versions, as far as the reader may see."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ MEASURED_SHOWN = 10
 class Measured:
     """One evaluation; `live` is the other version's on the same dataset version, if there is one.
 
-    `against` says what the numbers stand beside: live, version (one that need not serve), baseline,
-    or nothing. `missing` says why the other version's are not there, and what mends it.
+    `against` states what the numbers are compared with: live, version (one that need not serve),
+    baseline, or nothing. `missing` states why the other version's are not there, and how to fix it.
     `baselines` are the simple models on the same rows.
     """
 
@@ -90,7 +90,7 @@ class Comparison(VersionComparison):
 
 
 def release_compare(*, actor: Principal, release: Release, live: Release | None) -> Comparison:
-    """`release` beside `live`, which serves under its name; both are the actor's to see.
+    """Compare `release` with `live`, which serves under its name; the actor may see both.
 
     It takes as many queries, however much there is to compare.
     """
@@ -119,7 +119,7 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
 def version_compare(
     *, actor: Principal, version: ModelVersion, other: ModelVersion
 ) -> VersionComparison:
-    """`version` beside `other`; both are the actor's to see. Takes a fixed number of queries.
+    """Compare `version` with `other`; the actor may see both. Takes a fixed number of queries.
 
     Raises:
         InvalidInput: they are the same version, or for different tasks.
@@ -188,22 +188,22 @@ def measured(
     *,
     serves: bool = True,
 ) -> list[Measured]:
-    """The newest evaluation of `version` on each dataset version, beside the newest of `replaced`
-    on the same one; `every` come newest first. `serves`: `replaced` is live now."""
+    """Compare the newest evaluation of `version` on each dataset version with the newest of
+    `replaced` on the same one; `every` come newest first. `serves`: `replaced` is live now."""
     every = list(every)
     theirs = {
         each.dataset_version_id: each
         for each in newest_per_dataset(e for e in every if replaced and e.version_id == replaced.pk)
     }
     return [
-        beside(
+        evaluation_compare(
             each, version.model.task, replaced, theirs.get(each.dataset_version_id), serves=serves
         )
         for each in newest_per_dataset(e for e in every if e.version_id == version.pk)
     ]
 
 
-def beside(
+def evaluation_compare(
     evaluation: Evaluation,
     task: str,
     replaced: ModelVersion | None = None,
@@ -211,7 +211,7 @@ def beside(
     *,
     serves: bool = True,
 ) -> Measured:
-    """One evaluation beside the other version's, else beside its own baseline."""
+    """Compare one evaluation with the other version's, else with its own baseline."""
     missing = ""
     if live is not None:
         old, intervals = live.metrics, live.intervals.get("metrics", {})

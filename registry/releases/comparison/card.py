@@ -1,4 +1,4 @@
-"""Two model cards beside each other, by section."""
+"""Comparison of two model cards, by section."""
 
 from __future__ import annotations
 

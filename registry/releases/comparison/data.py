@@ -1,4 +1,4 @@
-"""The training data of two versions beside each other."""
+"""Comparison of two versions' training data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two sets of named values beside each other, field by field."""
+"""Comparison of two sets of named values, field by field."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fields:
 
 
 def field_changes(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> Fields:
-    """`new` beside `old` (None: there is nothing to compare with), in the order of `new`."""
+    """Compare `new` with `old` (None: nothing to compare with), in the order of `new`."""
     before = old or {}
     rows = []
     for name in (*new, *(each for each in before if each not in new)):

@@ -1,4 +1,4 @@
-"""The files of two versions beside each other, by path and digest."""
+"""Comparison of two versions' files, by path and digest."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class GateCheck:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One number beside another. `size` is new minus old, within `low` to `high` with 95 %
+    """One number compared with another. `size` is new minus old, within `low` to `high` with 95 %
     confidence; `paired` is whether that is from both answers to each row, and not from two numbers
     as if of different rows. `verdict` is one of this module's words; `better` is the direction
     alone."""
@@ -81,7 +81,7 @@ class SliceRow:
 
 @dataclass(frozen=True, slots=True)
 class BaselineRow:
-    """The accuracy of a simple model on the same rows; `change` is the version's beside it.
+    """The accuracy of a simple model on the same rows; `change` is the version's difference.
 
     `trained_on` counts the rows that it was trained on: 0 for a constant answer.
     """
@@ -127,7 +127,7 @@ def metric_rows(
     old_intervals: Mapping[str, Any],
     live: Evaluation | None = None,
 ) -> list[MetricRow]:
-    """The evaluation's metrics beside those of `old`, those with a gate first; `live` is the
+    """Compare the evaluation's metrics with `old`, those with a gate first; `live` is the
     evaluation that `old` is of, on the same rows, and None where `old` is the baseline's."""
     gates: dict[str, list[GateResult]] = {}
     for result in evaluation.gate_results.all():
@@ -178,7 +178,7 @@ def baseline_rows(evaluation: Evaluation, task: str) -> list[BaselineRow]:
 
 
 def _beside_baseline(evaluation: Evaluation) -> Paired | None:
-    """The version and the baseline that its numbers stand beside, row by row."""
+    """The version and the baseline that its numbers are compared with, row by row."""
     for each in evaluation.details.get("baselines") or ():
         if each["name"] == evaluation.baseline_name:
             return _paired(evaluation.details.get("right"), each.get("right"))
@@ -217,7 +217,7 @@ def gates_not_measured(evaluation: Evaluation) -> list[GateCheck]:
 
 
 def slice_rows(evaluation: Evaluation, task: str, live: Evaluation | None) -> list[SliceRow]:
-    """The evaluation's parts, the worst first, beside the live version's, else the baseline's."""
+    """Compare the evaluation's slices with the live version's, else the baseline's; worst first."""
     theirs = (
         {(each["by"], each["name"], each["metric"]): each for each in live.slices} if live else {}
     )

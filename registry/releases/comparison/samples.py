@@ -57,8 +57,8 @@ def shown(sample: Mapping[str, Any], part: str, evaluation: int | None = None) -
 
 
 def sample_pairs(evaluation: Evaluation, other: Evaluation | None) -> list[SamplePair]:
-    """The evaluation's samples beside those of `other` with the same prompt and expected answer;
-    without another beside what its baseline answered, where that was kept."""
+    """Pair the evaluation's samples with those of `other` for the same prompt and expected answer;
+    without `other`, with the baseline's answers if they were stored."""
     theirs: dict[tuple[Shown | None, Shown | None], list[Shown]] = defaultdict(list)
     if other is not None:
         for each in other.details.get("samples", []):

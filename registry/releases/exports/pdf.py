@@ -42,7 +42,7 @@ class _Budget:
         self.left = MAX_CHARACTERS
 
     def taken(self, text: str, *, line: bool = False) -> str:
-        """`text` as it is printed, as far as there is room; on one line, if so asked."""
+        """Return the part of `text` that fits, in printable form; on one line if `line`."""
         text = _LINES.sub("\n", text[: self.left]).replace("\t", "    ")
         if line:
             text = " ".join(text.split())

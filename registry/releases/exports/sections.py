@@ -16,7 +16,7 @@ from registry.releases.risk import RiskAnswers
 MAX_FILES = 500
 _IDENTITY = ("model", "version", "kind", "task", "licence", "digest", "size_bytes")
 _NOT_STATED = "Not stated."
-# What the sections show; whatever else is under the digest comes last, as it is.
+# Members that the sections show; the digest's other members come last, unformatted.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
 _SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code"}
 

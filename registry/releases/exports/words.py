@@ -41,7 +41,7 @@ def worded(value: Any) -> str:
 
 
 def moment(at: Any) -> str:
-    """An ISO time to the second, in UTC; what is none as it is."""
+    """Format an ISO time to the second, in UTC; other texts stay unchanged."""
     try:
         time = datetime.fromisoformat(at)
     except (TypeError, ValueError):

@@ -33,7 +33,7 @@ def test_a_pack_is_downloaded_and_checked(
     assert not pack.exists()
     seal_once()
     _, out, err = signed_in("releases", "evidence", str(release.pk), str(pack), code=0)
-    assert "Separation of duties: nobody decided on what they submitted or made" in out
+    assert "Separation of duties: no person decided on what they submitted or made" in out
     assert "the key that the pack itself names" in err
 
     check = ("releases", "check-evidence")

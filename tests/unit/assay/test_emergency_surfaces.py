@@ -256,7 +256,7 @@ def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
     assert "serves before its review has decided" not in page(viewer, "/models")
     assert "Break-glass to review" in page(office.compliance, "/reviews")
     assert "Break-glass to review" not in page(operator, "/reviews")
-    assert "You asked for break-glass" not in page(office.compliance, path)
+    assert "You requested break-glass" not in page(office.compliance, path)
     review = {"verdict": "not_justified", "lessons": "It could have waited."}
     assert signed_in(office.compliance).post(f"{path}/review", review).status_code == 302
     assert "It could have waited." in page(viewer, path)
@@ -271,7 +271,7 @@ def test_who_may_not_confirm_or_review_is_told_why(
         actor=proven(both), release_id=office.submit().pk, reason="Night.", hours=1
     )
     path = f"/break-glass/{glass.pk}"
-    assert "You asked for break-glass" in page(both, path)
+    assert "You requested break-glass" in page(both, path)
     assert "You had a part in" in page(office.trainer, path)
     break_glass_confirm(actor=proven(office.compliance), break_glass_id=glass.pk)
     break_glass_end(actor=proven(ada), break_glass_id=glass.pk, reason="Over.")

@@ -176,7 +176,7 @@ def test_what_a_machine_found_wrong_no_reviewer_can_attest(
     )
     with pytest.raises(WrongState, match=r"Gates passed \(failed\)"):
         decide(compliance, review, "approve")
-    with pytest.raises(WrongState, match="checked by machine"):
+    with pytest.raises(WrongState, match="checked automatically"):
         checklist_attest(actor=compliance, review_id=review.pk, code="gates", note="trust me")
     for missing in ("cheese", "a\x00b"):
         with pytest.raises(NotFound, match="has no item"):

@@ -14,7 +14,7 @@ from registry.datasets.changes import RowChanges, is_too_large, row_changes
 from registry.evaluations.intervals import Interval, Paired, wilson
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison import card, files
-from registry.releases.comparison.build import beside
+from registry.releases.comparison.build import evaluation_compare
 from registry.releases.comparison.card import card_changes, sections
 from registry.releases.comparison.data import data_change
 from registry.releases.comparison.fields import FIELDS_SHOWN, field_changes, flat
@@ -90,7 +90,7 @@ def test_a_version_stands_beside_each_baseline_row_by_row(
         details={"right": {"n": 40, "bits": "ffffffffc0"}, "baselines": baselines},
         sample_size=40,
     )
-    found = beside(done, "text-classification")
+    found = evaluation_compare(done, "text-classification")
     linear, constant = found.baselines
     assert (linear.name, linear.value, linear.trained_on) == ("TF-IDF", 0.6, 900)
     assert linear.change.size == pytest.approx(0.25)
@@ -98,7 +98,7 @@ def test_a_version_stands_beside_each_baseline_row_by_row(
     assert (constant.change.verdict, constant.change.paired) == ("better", False)
     assert linear.interval.low < 0.6 < linear.interval.high
     assert found.metrics[0].change == linear.change
-    assert beside(done, "text-generation").baselines == []
+    assert evaluation_compare(done, "text-generation").baselines == []
 
 
 CARD = """Made by hand.

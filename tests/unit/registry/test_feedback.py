@@ -156,7 +156,7 @@ def test_a_reviewer_freezes_the_row_and_may_correct_it(office: FeedbackOffice):
 
 def test_nobody_reviews_their_own_feedback(office: FeedbackOffice):
     given = office.feedback(10, office.trainer)
-    with pytest.raises(NotPermitted, match="somebody else reviews it"):
+    with pytest.raises(NotPermitted, match="another person must review it"):
         accept(office, given)
     feedback_review(actor=proven(office.submitter), feedback_ids=[given.pk], accept=True)
     with pytest.raises(DatabaseError, match="feedback_reviewed_by_another"), transaction.atomic():

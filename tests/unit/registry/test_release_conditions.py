@@ -174,7 +174,7 @@ def test_approvals_that_leave_nobody_are_not_both_taken(
 ) -> None:
     release = under_review(office, department)
     office.decide(release, office.compliance, conditions={"departments": ["clinical"]})
-    with pytest.raises(WrongState, match="together they leave nobody"):
+    with pytest.raises(WrongState, match="together they leave no department"):
         office.decide(release, office.risk, conditions={"departments": ["finance"]})
     assert Decision.objects.count() == 1
     assert Release.objects.get().state == ReleaseState.IN_REVIEW

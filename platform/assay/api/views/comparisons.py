@@ -13,7 +13,7 @@ from assay.api.representations.comparisons import ComparisonAnswer, VersionCompa
 from registry.releases.comparison.build import version_compare
 from registry.releases.selectors import release_get
 from registry.versions.selectors import version_get
-from workers.deployments.comparison import release_beside_live
+from workers.deployments.comparison import release_compare_live
 
 
 class ComparisonView(Endpoint):
@@ -28,7 +28,9 @@ class ComparisonView(Endpoint):
     def get(self, request: Request, release_id: int) -> Response:
         self.query()
         release = release_get(actor=self.actor, id=release_id)
-        return self.answer(release_beside_live(actor=self.actor, release=release), ComparisonAnswer)
+        return self.answer(
+            release_compare_live(actor=self.actor, release=release), ComparisonAnswer
+        )
 
 
 class AgainstQuery(StrictSerializer):

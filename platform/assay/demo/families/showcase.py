@@ -143,8 +143,8 @@ def show(stage: Stage, showcases: Iterable[Showcase]) -> list[Outcome]:
 
 
 def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
-    """Put base, data and gate of each showcase in place, and queue its training; that of one whose
-    base is released as it is, its evaluation."""
+    """Put base, data and gate of each showcase in place, and queue its training; if its base is
+    released without training, its evaluation."""
     prepared = [_prepare(stage, each) for each in showcases]
     for each in prepared:
         each.job = _queue_training(stage, each)

@@ -234,7 +234,7 @@ def _evaluation(api: Api, version: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _report(stage: Stage, evaluation: dict[str, Any]) -> None:
-    """Print metrics beside baselines, the confusion matrix and the gates; every gate must pass."""
+    """Print metrics with baselines, the confusion matrix and the gates; every gate must pass."""
     details = evaluation["details"]
     compared = {evaluation["baseline_name"]: evaluation["baseline"]}
     for each in details.get("baselines", ()):

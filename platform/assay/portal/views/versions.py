@@ -22,7 +22,7 @@ from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.recordings import sample_recording_open
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_of, reporting_resource
-from registry.releases.comparison.build import beside
+from registry.releases.comparison.build import evaluation_compare
 from registry.releases.comparison.files import manifest_files
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.selectors import release_to_repeat, releases_visible_to
@@ -84,7 +84,7 @@ class VersionPage(Screen):
             "job": job,
             "curves": curves(job_events(job)[:5000]) if job else None,
             "evidence": [
-                drawn(beside(evaluation, version.model.task))
+                drawn(evaluation_compare(evaluation, version.model.task))
                 for evaluation in evaluations[:EVALUATIONS_SHOWN]
             ],
             "releases": releases_visible_to(self.actor).filter(version=version)[:20],
