@@ -9,7 +9,7 @@ against each other and against Cedar.
 | `ne`, `not_in` | is not | yes | another kind than the value's |
 | `contains` | is a collection that has the value | error | what is no collection |
 | `contains_any` | is a collection that has one of them | error | what is no collection |
-| `lte`, `gte` | is at most, at least the value | error | neither number nor "HH:MM" as it is |
+| `lte`, `gte` | is at most, at least the value | error | not the value's kind: number or "HH:MM" |
 | `in_network` | is an address in one of the networks | error | what is no address |
 | `not_in_network` | is an address in none of them | error | what is no address |
 | `is_true` | is true | no | neither yes nor no |

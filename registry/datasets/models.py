@@ -1,4 +1,4 @@
-"""Data with an owner, a classification and a licence; its versions carry a digest."""
+"""Data with an owner, a classification and a license; its versions carry a digest."""
 
 from __future__ import annotations
 

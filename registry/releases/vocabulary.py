@@ -18,6 +18,6 @@ CHECKS = {
     "gates": "every gate that was set beforehand is passed, and enough are set",
     "intake": "what it stands on came in through a signed intake",
     "leak": "training and test data are apart",
-    "licence": "a licence is recorded, of the version and of what it stands on",
+    "licence": "the license of the version and of each of its bases is recorded",
 }
 VOCABULARY = Vocabulary(questions=QUESTIONS, checks=CHECKS)

@@ -40,7 +40,7 @@ def deployment_get(*, actor: Principal, deployment_id: int) -> Deployment:
     """
     found = deployments_visible_to(actor).filter(pk=deployment_id).first()
     if found is None:
-        raise NotFound(f"There is no deployment {deployment_id} that you may see.")
+        raise NotFound(f"Deployment {deployment_id} does not exist, or you may not see it.")
     return found
 
 

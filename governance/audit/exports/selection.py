@@ -235,17 +235,17 @@ def verify_selection(
     public_keys: str,
     checkpoints: Sequence[str] = (),
     tiles: Path | None = None,
-    beside: Callable[[Reader], Callable[[Row | None], None]] | None = None,
+    observer: Callable[[Reader], Callable[[Row | None], None]] | None = None,
 ) -> VerificationReport:
     """Check every row of a selection, and its end; reads it once, whatever its size.
 
-    `beside` is told of the reader, then of every row and, with None, of the end, to compare what
-    else was exported with it.
+    `observer` gets the reader, and its result gets every row and, at the end, None. It compares
+    what else was exported.
     """
     reader: Reader | None = None
     try:
         reader = Reader(source, public_keys=public_keys, checkpoints=checkpoints, tiles=tiles)
-        see = beside(reader) if beside is not None else None
+        see = observer(reader) if observer is not None else None
         for row in reader.rows():
             if see is not None:
                 see(row)

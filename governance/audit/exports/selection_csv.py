@@ -178,7 +178,7 @@ def verify_zip(
                     public_keys=public_keys,
                     checkpoints=checkpoints,
                     tiles=tiles,
-                    beside=lambda reader: _comparing(archive, table, reader),
+                    observer=lambda reader: _comparing(archive, table, reader),
                 )
     except BadSelection as bad:
         return _damaged(bad.message)

@@ -56,7 +56,7 @@ def consistency_proof(
 
     Raises:
         NotFound, NotPermitted: the actor may not see the whole log.
-        InvalidInput: there is no checkpoint of that size, or the old one is the larger.
+        InvalidInput: no checkpoint has that size, or the old one is larger than the new one.
         WrongState: nothing is sealed yet, or the log was tampered with and proves nothing.
     """
     heads = audit_checkpoints_visible_to(actor)

@@ -195,7 +195,9 @@ class IntakeForm(TablerForm):
     source = forms.CharField(
         max_length=300, help_text="Where the files came from: an address, a person."
     )
-    licence = forms.CharField(max_length=60, help_text="An SPDX identifier, such as Apache-2.0.")
+    licence = forms.CharField(
+        max_length=60, label="License", help_text="An SPDX identifier, such as Apache-2.0."
+    )
     files = ManyFiles(  # type: ignore[assignment]
         help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files."
     )
@@ -222,7 +224,7 @@ class DatasetForm(DepartmentScoped):
     name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
     task = forms.ChoiceField(choices=_kinds_of_rows)
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
-    licence = forms.CharField(max_length=120)
+    licence = forms.CharField(max_length=120, label="License")
     description = forms.CharField(
         max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )

@@ -60,7 +60,7 @@ def _identity(dossier: Mapping[str, Any]) -> Sequence[Block]:
         blocks.append(
             Block(
                 title="Stands on",
-                heads=("Model", "Kind", "Licence", "Digest"),
+                heads=("Model", "Kind", "License", "Digest"),
                 rows=tuple(
                     (f"{b['model']} v{b['version']}", b["kind"], worded(b["licence"]), b["digest"])
                     for b in bases

@@ -25,7 +25,7 @@ from registry.datasets.services import dataset_create, dataset_version_add
 
 
 class DatasetBody(StrictSerializer):
-    """A new dataset: who owns it, how sensitive it is, under which licence. `row_kind` names one of
+    """A new dataset: who owns it, how sensitive it is, and its license. `row_kind` names one of
     the task's kinds of rows; its own when it is left out."""
 
     name = Slug(max_length=80)

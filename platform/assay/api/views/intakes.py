@@ -31,7 +31,7 @@ class IntakeQuery(StrictSerializer):
 
 
 class IntakeBody(StrictSerializer):
-    """A delivery: where the files came from, under which licence, and the files; or, in JSON, the
+    """A delivery: where the files came from, their license, and the files; or, in JSON, the
     ids of complete `uploads` of the caller's in place of files."""
 
     model = Slug(max_length=80)

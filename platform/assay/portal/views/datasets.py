@@ -89,7 +89,7 @@ class DatasetNew(ActionScreen):
         return {
             "form": self.form(),
             "title": "New dataset",
-            "lead": "All data has an owner, a classification and a licence.",
+            "lead": "All data has an owner, a classification and a license.",
             "submit": "Register the dataset",
             "back": ("portal:datasets", "Datasets"),
         }
