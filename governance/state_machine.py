@@ -40,6 +40,16 @@ class StateMachine(Generic[Row, State]):
     key: str = "pk"
     label: Callable[[Row], str] | None = None
 
+    def name(self, row: Row) -> str:
+        """Return the noun and what identifies the row, such as "release 7"."""
+        label = getattr(row, self.key) if self.label is None else self.label(row)
+        return f"{self.noun} {label}"
+
+    def title(self, row: Row) -> str:
+        """Return the name as a sentence begins with it, such as "Release 7"."""
+        name = self.name(row)
+        return name[:1].upper() + name[1:]
+
     def missing(self, error: DomainError | None = None) -> NotFound:
         """Return the error for a row that does not exist, or that `error` must not reveal."""
         # The sentence of `authorize` for a hidden object, so that neither tells the two apart.
@@ -71,13 +81,12 @@ class StateMachine(Generic[Row, State]):
         following = self.table[before]
         if to in following:
             return before
-        label = str(getattr(row, self.key)) if self.label is None else self.label(row)
         if following:
             hint = f"From there it can become {', '.join(sorted(map(_word, following)))}."
         else:
             hint = f"That state is final; {self.hint}." if self.hint else "That state is final."
         raise WrongState(
-            f"{self.noun.capitalize()} {label} is {_word(before)}; it cannot become {_word(to)}.",
+            f"{self.title(row)} is {_word(before)}; it cannot become {_word(to)}.",
             hint=hint,
         )
 

@@ -9,7 +9,7 @@ class RegistryConfig(AppConfig):
 
     def ready(self) -> None:
         from governance.people.erasure import follow_erasure
-        from governance.reviews.policies.states import follow_activation
+        from governance.reviews.policies.lifecycle import follow_activation
         from governance.reviews.policies.vocabulary import vocabulary_register
         from registry.feedback.services import feedback_forget_person
         from registry.releases.vocabulary import VOCABULARY

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Max
 
-from governance.audit.services import Attempt, Subject, audit_record
-from governance.errors import InvalidInput, NotPermitted, WrongState
+from governance.errors import InvalidInput, WrongState
 from governance.notify import notify
 from governance.permissions import Action
 from governance.policy.access import require_two_deciders
@@ -18,27 +18,32 @@ from governance.policy.cases import CaseResult, failing, parse_cases, run_cases
 from governance.policy.decisions import Authorization
 from governance.policy.differences import Removals
 from governance.policy.document import Document, document_checked, document_from_yaml
-from governance.policy.engine import PolicySnapshot, Resource
+from governance.policy.engine import PolicySnapshot
 from governance.policy.models import PolicyState, PolicyVersion
+from governance.policy.proposals import (
+    ALLOWED_TRANSITIONS,
+    PolicyLifecycle,
+    author_add,
+    checked_reason,
+)
 from governance.policy.selectors import policy_removals, policy_versions_visible_to
-from governance.policy.services import (
-    SNAPSHOT_CHANNEL,
-    authorize,
-    authorize_binding,
-    policy_digest,
-)
-from governance.policy.states import (
-    POLICY_STATES,
-    policy_lock,
-    policy_locked,
-    policy_resource,
-    policy_set_state,
-    policy_subject,
-)
+from governance.policy.services import SNAPSHOT_CHANNEL, authorize, policy_digest
 from governance.principals import Principal
+from governance.state_machine import StateMachine
 
-OPEN_MAX = 50
-REASON_MAX = 2000
+POLICIES = PolicyLifecycle(
+    kind="policy",
+    states=StateMachine(
+        model=PolicyVersion,
+        noun="policy",
+        table=ALLOWED_TRANSITIONS,
+        hint="draft a new policy from its content",
+        key="number",
+    ),
+    number="number",
+    name=lambda version: str(version.number),
+    visible_to=policy_versions_visible_to,
+)
 REMOVALS_SHOWN = 50
 
 
@@ -56,7 +61,7 @@ def policy_read(*, actor: Principal, text: str) -> Document:
         NotFound, NotPermitted: the actor drafts no policies; reading one may take a second.
         InvalidInput, TooLarge: it is no policy; `fields` says where.
     """
-    authorize(actor=actor, action=Action.POLICY_DRAFT, resource=Resource("policy"))
+    authorize(actor=actor, action=Action.POLICY_DRAFT, resource=POLICIES.resource())
     return document_from_yaml(text)
 
 
@@ -78,26 +83,21 @@ def draft_create(
         WrongState: too many drafts and proposals are open.
     """
     with transaction.atomic():
-        decision = authorize(actor=actor, action=Action.POLICY_DRAFT, resource=Resource("policy"))
-        author = _author(actor, decision, Resource("policy"))
-        policy_lock()
+        decision = authorize(actor=actor, action=Action.POLICY_DRAFT, resource=POLICIES.resource())
+        author = POLICIES.person(None, actor=actor, decision=decision)
+        POLICIES.lock()
         base = _base(based_on)
         if tests is None:
             tests = list(PolicyVersion.objects.get(number=base).tests) if base else []
         document = document_checked(rules=rules, tests=tests, note=note)
-        states = (PolicyState.DRAFT, PolicyState.PROPOSED)
-        if PolicyVersion.objects.filter(state__in=states).count() >= OPEN_MAX:
-            raise WrongState(
-                f"{OPEN_MAX} drafts and proposals are open; no further one is made.",
-                hint="Withdraw abandoned ones.",
-            )
+        POLICIES.require_room()
         newest = PolicyVersion.objects.aggregate(number=Max("number"))["number"] or 1
         version = PolicyVersion(
             number=newest + 1, created_by_id=author, authors=[author], based_on=base
         )
         _fill(version, document)
         version.save(force_insert=True)
-        _record(actor, "policy:draft", version, decision)
+        _record(actor, "draft", version, decision)
     return version
 
 
@@ -121,18 +121,9 @@ def draft_update(
         WrongState: it is no longer a draft, or another person changed it meanwhile.
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DRAFT)
-        author = _author(actor, decision, policy_resource(version))
-        if version.state != PolicyState.DRAFT:
-            raise WrongState(
-                f"Policy {number} is {version.state}; only a draft can be changed.",
-                hint="Draft a new policy from what it says.",
-            )
-        if expected is not None and expected != content_digest(version):
-            raise WrongState(
-                f"Draft {number} was changed meanwhile; your change is not saved.",
-                hint="Look at what it says now, and change that.",
-            )
+        version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
+        author = POLICIES.person(version, actor=actor, decision=decision)
+        POLICIES.require_draft(version, digest=content_digest(version), expected=expected)
         document = document_checked(
             rules=version.rules if rules is None else rules,
             tests=version.tests if tests is None else tests,
@@ -140,11 +131,10 @@ def draft_update(
         )
         if based_on is not None:
             version.based_on = _base(based_on)
-        if author not in version.authors:
-            version.authors = [*version.authors, author]
+        author_add(version, author)
         _fill(version, document)
         version.save()
-        _record(actor, "policy:revise", version, decision)
+        _record(actor, "revise", version, decision)
     return version
 
 
@@ -156,13 +146,13 @@ def draft_delete(*, actor: Principal, number: int) -> None:
         WrongState: it is no draft.
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DRAFT)
+        version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
         if version.state != PolicyState.DRAFT:
             raise WrongState(
                 f"Policy {number} is {version.state}; only a draft can be thrown away.",
                 hint="A proposal is withdrawn.",
             )
-        _move(actor, version, PolicyState.WITHDRAWN, decision)
+        POLICIES.move(version, PolicyState.WITHDRAWN, actor=actor, decision=decision)
 
 
 def policy_propose(
@@ -177,15 +167,16 @@ def policy_propose(
             `acknowledge_removals` is false.
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DRAFT)
-        author = _author(actor, decision, policy_resource(version))
-        if author not in version.authors:
+        version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
+        author = POLICIES.person(version, actor=actor, decision=decision)
+        if author_add(version, author):
             # While it is a draft still: what is proposed keeps its authors.
-            version.authors = [*version.authors, author]
             version.save(update_fields=["authors"])
         _require_ready(version, "proposed")
         removals = _acknowledged(version, acknowledge_removals, "proposed")
-        _move(actor, version, PolicyState.PROPOSED, decision, removals=removals)
+        POLICIES.move(
+            version, PolicyState.PROPOSED, actor=actor, decision=decision, data=_removed(removals)
+        )
     return version
 
 
@@ -200,17 +191,30 @@ def policy_approve(
         WrongState: as `policy_propose`, or it is not proposed (any more).
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DECIDE, doing="approving")
-        _require_second_person(actor, version, decision, "approve")
-        _check_reason(note)
+        version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DECIDE)
+        POLICIES.require_second_person(version, actor=actor, decision=decision, verb="approve")
+        note = checked_reason(note)
         removals = None
         if version.state == PolicyState.PROPOSED:
             _require_ready(version, "approved")
             removals = _acknowledged(version, acknowledge_removals, "approved")
             before = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
             if before is not None:
-                _move(actor, before, PolicyState.SUPERSEDED, decision, f"By policy {number}.")
-        _move(actor, version, PolicyState.ACTIVE, decision, note, removals)
+                POLICIES.move(
+                    before,
+                    PolicyState.SUPERSEDED,
+                    actor=actor,
+                    reason=f"By policy {number}.",
+                    decision=decision,
+                )
+        POLICIES.move(
+            version,
+            PolicyState.ACTIVE,
+            actor=actor,
+            reason=note,
+            decision=decision,
+            data=_removed(removals),
+        )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return version
 
@@ -224,11 +228,12 @@ def policy_reject(*, actor: Principal, number: int, reason: str) -> PolicyVersio
         WrongState: it is not proposed (any more).
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DECIDE, doing="rejecting")
-        _require_second_person(actor, version, decision, "reject")
-        _check_reason(reason, needed=True)
-        _move(actor, version, PolicyState.REJECTED, decision, reason)
-    return version
+        version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DECIDE)
+        POLICIES.require_second_person(version, actor=actor, decision=decision, verb="reject")
+        reason = checked_reason(reason, required=True)
+        return POLICIES.move(
+            version, PolicyState.REJECTED, actor=actor, reason=reason, decision=decision
+        )
 
 
 def policy_withdraw(*, actor: Principal, number: int, reason: str = "") -> PolicyVersion:
@@ -239,15 +244,16 @@ def policy_withdraw(*, actor: Principal, number: int, reason: str = "") -> Polic
         WrongState: it is not proposed (any more).
     """
     with transaction.atomic():
-        version, decision = _locked(actor, number, Action.POLICY_DRAFT)
-        _check_reason(reason)
+        version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
+        reason = checked_reason(reason)
         if version.state == PolicyState.DRAFT:
             raise WrongState(
                 f"Policy {number} is a draft; only a proposal is withdrawn.",
                 hint="A draft can be changed, or thrown away.",
             )
-        _move(actor, version, PolicyState.WITHDRAWN, decision, reason)
-    return version
+        return POLICIES.move(
+            version, PolicyState.WITHDRAWN, actor=actor, reason=reason, decision=decision
+        )
 
 
 def version_test(version: PolicyVersion) -> list[CaseResult]:
@@ -258,45 +264,6 @@ def version_test(version: PolicyVersion) -> list[CaseResult]:
 def version_snapshot(version: PolicyVersion) -> PolicySnapshot:
     """Its rules as the engine takes them, whatever its state."""
     return PolicySnapshot.from_rules(version.number, version.rules)
-
-
-def _locked(
-    actor: Principal, number: int, action: Action, *, doing: str = ""
-) -> tuple[PolicyVersion, Authorization]:
-    """The version, locked, and the decision that lets the actor at it. `doing` is what binds
-    others, such as "approving", and needs a fresh second factor."""
-    version = policy_locked(number)
-    resource = policy_resource(version)
-    try:
-        if doing:
-            decision = authorize_binding(
-                actor=actor, action=action, resource=resource, doing=f"{doing} policy {number}"
-            )
-        else:
-            decision = authorize(actor=actor, action=action, resource=resource)
-    except NotPermitted as error:
-        if policy_versions_visible_to(actor).filter(number=number).exists():
-            raise
-        raise POLICY_STATES.missing(error) from error
-    return version, decision
-
-
-def _move(
-    actor: Principal,
-    version: PolicyVersion,
-    state: PolicyState,
-    decision: Authorization,
-    reason: str = "",
-    removals: Removals | None = None,
-) -> None:
-    policy_set_state(
-        actor=actor,
-        version=version,
-        state=state,
-        reason=reason,
-        decision=decision,
-        removals=removals,
-    )
 
 
 def _acknowledged(version: PolicyVersion, acknowledged: bool, verb: str) -> Removals | None:
@@ -322,20 +289,15 @@ def _acknowledged(version: PolicyVersion, acknowledged: bool, verb: str) -> Remo
     return removals
 
 
-def _record(actor: Principal, action: str, version: PolicyVersion, decision: Authorization) -> None:
-    audit_record(
-        actor=actor,
-        action=action,
-        subject=policy_subject(version),
-        data={
-            "digest": version.digest,
-            "content_digest": content_digest(version),
-            "based_on": version.based_on,
-            "rules": len(version.rules),
-            "tests": len(version.tests),
-        },
-        decision=decision,
-    )
+def _removed(removals: Removals | None) -> dict[str, Any]:
+    """Return the data about acknowledged removals for the event of a decision."""
+    return {} if removals is None else {"removed": asdict(removals)}
+
+
+def _record(actor: Principal, verb: str, version: PolicyVersion, decision: Authorization) -> None:
+    sizes = {"rules": len(version.rules), "tests": len(version.tests)}
+    data = {"content_digest": content_digest(version), **sizes}
+    POLICIES.record(version, verb, actor=actor, decision=decision, data=data)
 
 
 def _fill(version: PolicyVersion, document: Document) -> None:
@@ -360,13 +322,7 @@ def _base(number: int | None) -> int | None:
 def _require_ready(version: PolicyVersion, verb: str) -> None:
     """Raises WrongState when it may not go on towards being in force."""
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
-    if (active.number if active else None) != version.based_on:
-        now = f"policy {active.number} is in force" if active else "no policy is in force"
-        raise WrongState(
-            f"Policy {version.number} was drafted from policy {version.based_on}, but {now}; "
-            f"it cannot be {verb}.",
-            hint="Compare it with the policy in force, and base the draft, or a new one, on that.",
-        )
+    POLICIES.require_base(version, active, verb)
     bad = failing(version_test(version))
     if bad:
         named = "; ".join(result.name for result in bad[:5])
@@ -379,61 +335,3 @@ def _require_ready(version: PolicyVersion, verb: str) -> None:
             fields={f"tests.{result.name}": [result.reason] for result in bad[:50]},
         )
     require_two_deciders(version_snapshot(version), verb)
-
-
-def _author(
-    actor: Principal,
-    decision: Authorization,
-    resource: Resource,
-    action: Action = Action.POLICY_DRAFT,
-) -> int:
-    """Raises NotPermitted when the actor is no person, who alone can answer for a policy."""
-    if actor.person_id is None:
-        message = f"{actor.name} is no person; policies are written and decided by people."
-        raise _refused(actor, decision, resource, action, message)
-    return actor.person_id
-
-
-def _require_second_person(
-    actor: Principal, version: PolicyVersion, decision: Authorization, verb: str
-) -> None:
-    _author(actor, decision, policy_resource(version), Action.POLICY_DECIDE)
-    if actor.person_id in version.authors:
-        raise _refused(
-            actor,
-            decision,
-            policy_resource(version),
-            Action.POLICY_DECIDE,
-            f"Separation of duties: {actor.name} wrote on policy {version.number} and may not "
-            f"{verb} it.",
-            "Another administrator decides; its authors can withdraw it.",
-        )
-
-
-def _refused(
-    actor: Principal,
-    decision: Authorization,
-    resource: Resource,
-    action: Action,
-    message: str,
-    hint: str = "",
-) -> NotPermitted:
-    return NotPermitted(
-        message,
-        code="separation_of_duties",
-        hint=hint,
-        attempt=Attempt(
-            actor=actor,
-            action=action.value,
-            subject=Subject("policy", resource.id, f"policy {resource.id}".strip()),
-            decision=decision,
-        ),
-    )
-
-
-def _check_reason(text: str, *, needed: bool = False) -> None:
-    if len(text) > REASON_MAX or "\x00" in text or (needed and not text.strip()):
-        raise InvalidInput(
-            f"Say why, in at most {REASON_MAX:,} characters.",
-            fields={"reason": [f"is needed, and has at most {REASON_MAX:,} characters"]},
-        )

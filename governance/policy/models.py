@@ -9,11 +9,11 @@ from django.db.models import Q
 
 
 class PolicyState(models.TextChoices):
-    """State of a policy.
+    """State of an access policy or of a review policy.
 
     Draft: its authors may change it. Proposed: frozen, waiting for a person who is not an author.
-    Active: in force, and only one is. Superseded: was in force once. Rejected and withdrawn: never
-    was and never will be; what it says can be drafted anew.
+    Active: in force. Superseded: was in force once. Rejected and withdrawn: never was and never
+    will be; its content can be drafted anew.
     """
 
     DRAFT = "draft"
@@ -28,24 +28,15 @@ class PolicyState(models.TextChoices):
 DECIDED_STATES = (PolicyState.ACTIVE, PolicyState.SUPERSEDED, PolicyState.REJECTED)
 
 
-class PolicyVersion(models.Model):
-    """One numbered set of rules, with the cases it must satisfy; at most one is active.
+class PolicyBase(models.Model):
+    """Columns that access policies and review policies share.
 
-    `rules` and `tests` are plain data as `governance.policy.document` checks them. `digest` is the
-    SHA-256 of the rules alone, in canonical JSON. `based_on` is the number of the policy that was
-    active when it was drafted. `authors` are the ids of everyone who wrote on it: none of them
-    decides. In addition to the constraints below, triggers freeze the content of all but drafts,
-    and refuse deletion and transitions outside `ALLOWED_TRANSITIONS`.
+    `based_on` is the number of the policy that was active when this one was drafted. `authors` are
+    the ids of everyone who edited it: none of them decides.
     """
 
-    number = models.PositiveIntegerField(unique=True)
-    state = models.CharField(
-        max_length=12, choices=PolicyState.choices, default=PolicyState.DRAFT, db_index=True
-    )
-    rules = models.JSONField()
-    tests = models.JSONField(default=list, blank=True)
+    state = models.CharField(max_length=12, choices=PolicyState.choices, default=PolicyState.DRAFT)
     digest = models.CharField(max_length=64)
-    note = models.CharField(max_length=500, blank=True)
     based_on = models.PositiveIntegerField(null=True, blank=True)
     authors = ArrayField(models.BigIntegerField(), default=list, blank=True)
     created_by = models.ForeignKey(
@@ -62,6 +53,27 @@ class PolicyVersion(models.Model):
     )
     decided_at = models.DateTimeField(null=True, blank=True)
     decision_note = models.CharField(max_length=2000, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class PolicyVersion(PolicyBase):
+    """One numbered set of rules, with the cases it must satisfy; at most one is active.
+
+    `rules` and `tests` are plain data as `governance.policy.document` checks them. `digest` is the
+    SHA-256 of the rules alone, in canonical JSON. In addition to the constraints below, triggers
+    freeze the content of all but drafts, and refuse deletion and transitions outside
+    `ALLOWED_TRANSITIONS`.
+    """
+
+    number = models.PositiveIntegerField(unique=True)
+    state = models.CharField(
+        max_length=12, choices=PolicyState.choices, default=PolicyState.DRAFT, db_index=True
+    )
+    rules = models.JSONField()
+    tests = models.JSONField(default=list, blank=True)
+    note = models.CharField(max_length=500, blank=True)
 
     class Meta:
         ordering = ("-number",)

@@ -16,11 +16,10 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.policy.decisions import Inputs
 from governance.policy.engine import PolicySnapshot, decide
-from governance.policy.lifecycle import version_snapshot
+from governance.policy.lifecycle import POLICIES, version_snapshot
 from governance.policy.selectors import policy_version_get
 from governance.policy.sentences import action_words, actor_words
 from governance.policy.services import active_policy, authorize
-from governance.policy.states import policy_resource
 from governance.principals import Principal
 
 LAST_MAX = 10_000
@@ -103,7 +102,7 @@ def policy_replay(*, actor: Principal, number: int, last: int = 1000) -> Replay:
             fields={"last": [f"is not 1 to {LAST_MAX:,}"]},
         )
     version = policy_version_get(actor=actor, number=number)
-    authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=policy_resource(version))
+    authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=POLICIES.resource(version))
     return replayed(_recorded(actor, last), active_policy(), version_snapshot(version), last)
 
 

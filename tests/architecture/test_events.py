@@ -73,14 +73,14 @@ def _named(node: ast.AST) -> Iterator[str]:
     for inner in ast.walk(node):
         if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name):
             yield inner.func.id
-        elif isinstance(inner, ast.Call) and _moves(inner):
-            yield "move"
+        elif isinstance(inner, ast.Call) and _records(inner):
+            yield "audit_record"
 
 
-def _moves(call: ast.Call) -> bool:
-    """Return whether it is `StateMachine.move`, which records the event of a transition."""
+def _records(call: ast.Call) -> bool:
+    """Return whether it is `move` or `record` of a state machine or lifecycle, for an actor."""
     acts = any(keyword.arg == "actor" for keyword in call.keywords)
-    return acts and isinstance(call.func, ast.Attribute) and call.func.attr == "move"
+    return acts and isinstance(call.func, ast.Attribute) and call.func.attr in {"move", "record"}
 
 
 def _writes(node: ast.AST) -> bool:

@@ -12,11 +12,12 @@ from governance.errors import NotFound, WrongState
 from governance.permissions import Action
 from governance.policy.context import probing_context
 from governance.policy.engine import Resource, decide
+from governance.policy.models import PolicyState
 from governance.policy.selectors import visible_to
 from governance.policy.services import active_policy
 from governance.principals import Principal
 from governance.reviews.policies.document import ReviewPolicyDocument, document_parsed
-from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+from governance.reviews.policies.models import ReviewPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,12 @@ def policy_document(policy: ReviewPolicy) -> ReviewPolicyDocument:
 
 def review_policy_in_force(name: str) -> ReviewPolicy | None:
     """The version of that policy under which reviews open now; None when there is none."""
-    return ReviewPolicy.objects.filter(name=name, state=ReviewPolicyState.ACTIVE).first()
+    return ReviewPolicy.objects.filter(name=name, state=PolicyState.ACTIVE).first()
 
 
 def review_policies_in_force() -> list[InForce]:
     """Every policy in force, the lowest rank first."""
-    active = ReviewPolicy.objects.filter(state=ReviewPolicyState.ACTIVE).select_related(
+    active = ReviewPolicy.objects.filter(state=PolicyState.ACTIVE).select_related(
         "created_by", "proposed_by", "decided_by"
     )
     found = [InForce(policy, policy_document(policy)) for policy in active]
@@ -87,7 +88,7 @@ def review_policies_visible_to(actor: Principal) -> QuerySet[ReviewPolicy]:
         for action in inside
     ):
         return rows
-    return rows.filter(state__in=(ReviewPolicyState.ACTIVE, ReviewPolicyState.SUPERSEDED))
+    return rows.filter(state__in=(PolicyState.ACTIVE, PolicyState.SUPERSEDED))
 
 
 def review_policy_get(*, actor: Principal, id: int) -> ReviewPolicy:  # noqa: A002

@@ -8,10 +8,11 @@ from django.conf import settings
 from django.db import transaction
 
 from governance.audit.services import audit_record
+from governance.policy.models import PolicyState
 from governance.principals import background, service_principal
 from governance.reviews.policies.document import document_parsed, text_digest
-from governance.reviews.policies.models import SHIPPED, ReviewPolicy, ReviewPolicyState
-from governance.reviews.policies.states import review_policies_lock, review_policy_subject
+from governance.reviews.policies.lifecycle import REVIEW_POLICIES
+from governance.reviews.policies.models import SHIPPED, ReviewPolicy
 
 FOLDER = Path(__file__).parent / "shipped"
 _AT_ONCE = (
@@ -36,7 +37,7 @@ def installed_text(name: str) -> str:
 def review_policies_bootstrap() -> list[ReviewPolicy]:
     """Install each shipped policy that has no version yet, as version 1 and in force."""
     with transaction.atomic():
-        review_policies_lock()
+        REVIEW_POLICIES.lock()
         there = set(ReviewPolicy.objects.values_list("name", flat=True))
         return [_install(name) for name in SHIPPED if name not in there]
 
@@ -49,14 +50,14 @@ def _install(name: str) -> ReviewPolicy:
         version=1,
         text=text,
         digest=text_digest(text),
-        state=ReviewPolicyState.ACTIVE,
+        state=PolicyState.ACTIVE,
     )
     bootstrap = service_principal("bootstrap")
     with background("bootstrap", bootstrap):
         audit_record(
             actor=bootstrap,
             action="review_policy:activate",
-            subject=review_policy_subject(policy),
+            subject=REVIEW_POLICIES.subject(policy),
             data={"digest": policy.digest},
         )
     return policy

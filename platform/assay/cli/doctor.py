@@ -95,14 +95,14 @@ def check_mlflow() -> str:
 def check_policy() -> str:
     """Policies are in force; without them everything is denied, and nothing reviewed."""
     from governance.policy.models import PolicyState, PolicyVersion
-    from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+    from governance.reviews.policies.models import ReviewPolicy
 
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     if active is None:
         raise NotWell(
             "no policy is active, so everything is denied", "Run `assay manage bootstrap`."
         )
-    reviews = ReviewPolicy.objects.filter(state=ReviewPolicyState.ACTIVE).count()
+    reviews = ReviewPolicy.objects.filter(state=PolicyState.ACTIVE).count()
     if not reviews:
         raise NotWell(
             "no review policy is in force, so nothing can be released",

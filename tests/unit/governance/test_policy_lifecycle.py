@@ -22,6 +22,7 @@ from governance.permissions import Action
 from governance.policy.cases import failing, parse_cases, run_cases
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.lifecycle import (
+    POLICIES,
     content_digest,
     draft_create,
     draft_delete,
@@ -32,9 +33,9 @@ from governance.policy.lifecycle import (
     policy_withdraw,
 )
 from governance.policy.models import PolicyState, PolicyVersion
+from governance.policy.proposals import ALLOWED_TRANSITIONS
 from governance.policy.selectors import policy_version_get, policy_versions_visible_to
 from governance.policy.services import active_policy, authorize, policy_bootstrap
-from governance.policy.states import ALLOWED_TRANSITIONS, policy_set_state
 from governance.principals import Principal, service_principal
 from tests.proofs import proven
 
@@ -184,11 +185,11 @@ def test_a_policy_moves_as_the_table_and_the_database_say(
     mover = ada if after is PolicyState.PROPOSED else ben
 
     if after in ALLOWED_TRANSITIONS[before]:
-        policy_set_state(actor=mover, version=version, state=after)
+        POLICIES.move(version, after, actor=mover)
         assert refreshed(version).state == after
         return
     with pytest.raises(WrongState, match=f"Policy 9 is {before}; it cannot become {after}"):
-        policy_set_state(actor=mover, version=version, state=after)
+        POLICIES.move(version, after, actor=mover)
     if after is not before:
         with pytest.raises(IntegrityError), transaction.atomic():
             PolicyVersion.objects.filter(pk=version.pk).update(state=after)
@@ -213,7 +214,7 @@ def test_a_proposal_whose_base_was_replaced_is_not_approved(
         policy_propose(actor=ada, number=version.number)
     policy_approve(actor=ben, number=draft.number)
 
-    with pytest.raises(WrongState, match="drafted from policy 1, but policy 2 is in force"):
+    with pytest.raises(WrongState, match="drafted from version 1, but policy 2 is in force"):
         policy_approve(actor=ben, number=other.number)
     assert active_policy().version == draft.number
 

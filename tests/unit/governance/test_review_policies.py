@@ -21,19 +21,21 @@ from governance.errors import (
 )
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
+from governance.policy.models import PolicyState
+from governance.policy.proposals import ALLOWED_TRANSITIONS, OPEN_MAX
 from governance.policy.services import policy_bootstrap
 from governance.principals import Principal, service_principal
 from governance.reviews.policies import frameworks
 from governance.reviews.policies.document import document_read
 from governance.reviews.policies.lifecycle import (
-    OPEN_MAX,
+    REVIEW_POLICIES,
     review_policy_decide,
     review_policy_draft,
     review_policy_propose,
     review_policy_revise,
     review_policy_withdraw,
 )
-from governance.reviews.policies.models import SHIPPED, ReviewPolicy, ReviewPolicyState
+from governance.reviews.policies.models import SHIPPED, ReviewPolicy
 from governance.reviews.policies.selectors import (
     review_policies_in_force,
     review_policies_visible_to,
@@ -41,7 +43,6 @@ from governance.reviews.policies.selectors import (
     review_policy_in_force,
 )
 from governance.reviews.policies.shipping import review_policies_bootstrap, shipped_text
-from governance.reviews.policies.states import ALLOWED_TRANSITIONS, review_policy_set_state
 from governance.reviews.policies.vocabulary import Vocabulary, vocabulary_known
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
@@ -192,7 +193,7 @@ def test_a_version_is_drafted_proposed_and_put_in_force_by_another(
     assert (draft.name, draft.version, draft.based_on, draft.state) == ("limited", 2, 1, "draft")
     review_policy_propose(actor=ada, policy_id=draft.pk)
     active = decided(carla, draft)
-    assert active.state == ReviewPolicyState.ACTIVE
+    assert active.state == PolicyState.ACTIVE
     assert review_policy_in_force("limited") == active
     assert ReviewPolicy.objects.get(name="limited", version=1).state == "superseded"
     actions = AuditEvent.objects.filter(action__startswith="review_policy:", actor_kind="person")
@@ -222,7 +223,7 @@ def test_nobody_decides_on_what_they_wrote(ada: Principal, carla: Principal) -> 
         with pytest.raises(NotPermitted, match="Separation of duties") as caught:
             decided(ada, policy, verdict)
         assert caught.value.attempt is not None
-    assert decided(carla, policy, "reject").state == ReviewPolicyState.REJECTED
+    assert decided(carla, policy, "reject").state == PolicyState.REJECTED
 
 
 def test_who_changed_or_proposed_a_draft_is_one_of_its_authors(
@@ -289,7 +290,7 @@ def test_a_decision_says_why(ada: Principal, carla: Principal) -> None:
         with pytest.raises(InvalidInput):
             review_policy_decide(actor=carla, policy_id=policy.pk, verdict=verdict, reason=reason)
     policy.refresh_from_db()
-    assert policy.state == ReviewPolicyState.PROPOSED
+    assert policy.state == PolicyState.PROPOSED
 
 
 @pytest.mark.parametrize("roles", [("reviewer:security",), ("lead@clinical",), ("auditor",)])
@@ -325,47 +326,47 @@ def test_drafts_are_bounded(ada: Principal) -> None:
 # The state machine, and what the database holds
 
 
-def reached(state: ReviewPolicyState, ada: Principal, carla: Principal) -> ReviewPolicy:
+def reached(state: PolicyState, ada: Principal, carla: Principal) -> ReviewPolicy:
     policy = review_policy_draft(actor=ada, text=LONGER)
-    if state is ReviewPolicyState.WITHDRAWN:
+    if state is PolicyState.WITHDRAWN:
         return review_policy_withdraw(actor=ada, policy_id=policy.pk)
-    if state is not ReviewPolicyState.DRAFT:
+    if state is not PolicyState.DRAFT:
         policy = review_policy_propose(actor=ada, policy_id=policy.pk)
-    if state is ReviewPolicyState.REJECTED:
+    if state is PolicyState.REJECTED:
         return decided(carla, policy, "reject")
-    if state in (ReviewPolicyState.ACTIVE, ReviewPolicyState.SUPERSEDED):
+    if state in (PolicyState.ACTIVE, PolicyState.SUPERSEDED):
         policy = decided(carla, policy)
-    if state is ReviewPolicyState.SUPERSEDED:
+    if state is PolicyState.SUPERSEDED:
         decided(carla, proposed(ada, LIMITED))
         policy.refresh_from_db()
     assert policy.state == state
     return policy
 
 
-PAIRS = [(before, after) for before in ReviewPolicyState for after in ReviewPolicyState]
+PAIRS = [(before, after) for before in PolicyState for after in PolicyState]
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
 def test_only_the_moves_of_the_table_are_made(
-    before: ReviewPolicyState, after: ReviewPolicyState, ada: Principal, carla: Principal
+    before: PolicyState, after: PolicyState, ada: Principal, carla: Principal
 ) -> None:
     policy = reached(before, ada, carla)
     if after in ALLOWED_TRANSITIONS[before]:
-        if after is ReviewPolicyState.ACTIVE:
+        if after is PolicyState.ACTIVE:
             ReviewPolicy.objects.filter(name="limited", state="active").update(state="superseded")
-        moved = review_policy_set_state(
-            actor=carla if before is ReviewPolicyState.PROPOSED else ada, policy=policy, state=after
+        moved = REVIEW_POLICIES.move(
+            policy, after, actor=carla if before is PolicyState.PROPOSED else ada
         )
         assert moved.state == after
         return
     with pytest.raises(WrongState, match="it cannot become"):
-        review_policy_set_state(actor=ada, policy=policy, state=after)
+        REVIEW_POLICIES.move(policy, after, actor=ada)
     if before is not after:
         with pytest.raises(IntegrityError), transaction.atomic():
             ReviewPolicy.objects.filter(pk=policy.pk).update(state=after)
 
 
-@pytest.mark.parametrize("state", [s for s in ReviewPolicyState if s != "draft"])
+@pytest.mark.parametrize("state", [s for s in PolicyState if s != "draft"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -379,7 +380,7 @@ def test_only_the_moves_of_the_table_are_made(
     ],
 )
 def test_what_is_no_draft_stands(
-    state: ReviewPolicyState, change: dict[str, Any], ada: Principal, carla: Principal
+    state: PolicyState, change: dict[str, Any], ada: Principal, carla: Principal
 ) -> None:
     policy = reached(state, ada, carla)
     if change == {"proposed_by": None} and policy.proposed_by_id is None:

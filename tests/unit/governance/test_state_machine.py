@@ -11,9 +11,9 @@ from governance.audit.exports.services import EXPORT_STATES
 from governance.errors import NotPermitted, WrongState
 from governance.people.models import RoleRequest, RoleRequestState
 from governance.people.privileges import ROLE_REQUEST_STATES
+from governance.policy.lifecycle import POLICIES
 from governance.policy.models import PolicyState, PolicyVersion
-from governance.policy.states import POLICY_STATES
-from governance.reviews.policies.states import REVIEW_POLICY_STATES
+from governance.reviews.policies.lifecycle import REVIEW_POLICIES
 from governance.reviews.states import REVIEW_STATES
 from governance.reviews.threads.states import THREAD_STATES
 from governance.reviews.waivers.states import WAIVER_STATES
@@ -21,8 +21,8 @@ from governance.state_machine import StateMachine
 
 MACHINES = (
     EXPORT_STATES,
-    POLICY_STATES,
-    REVIEW_POLICY_STATES,
+    POLICIES.states,
+    REVIEW_POLICIES.states,
     REVIEW_STATES,
     ROLE_REQUEST_STATES,
     THREAD_STATES,
@@ -45,7 +45,7 @@ def refused(machine: StateMachine[Any, Any], row: object, to: TextChoices) -> Wr
 
 def test_a_refused_transition_lists_the_allowed_ones() -> None:
     row = PolicyVersion(number=9, state=PolicyState.PROPOSED)
-    error = refused(POLICY_STATES, row, PolicyState.DRAFT)
+    error = refused(POLICIES.states, row, PolicyState.DRAFT)
     assert error.message == "Policy 9 is proposed; it cannot become draft."
     assert error.hint == "From there it can become active, rejected, withdrawn."
     assert row.state == PolicyState.PROPOSED
@@ -60,4 +60,4 @@ def test_a_final_state_says_what_to_do_instead() -> None:
 
 def test_a_hidden_row_is_missing_and_the_attempt_is_kept() -> None:
     error = NotPermitted("Denied.", attempt=None)
-    assert POLICY_STATES.missing(error).message == POLICY_STATES.missing().message
+    assert POLICIES.states.missing(error).message == POLICIES.states.missing().message

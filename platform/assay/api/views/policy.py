@@ -31,7 +31,6 @@ from governance.policy.document import (
     document_to_yaml,
 )
 from governance.policy.lifecycle import (
-    REASON_MAX,
     draft_create,
     draft_delete,
     draft_update,
@@ -43,6 +42,7 @@ from governance.policy.lifecycle import (
     version_test,
 )
 from governance.policy.models import PolicyState, PolicyVersion
+from governance.policy.proposals import REASON_MAX
 from governance.policy.replay import LAST_MAX, policy_replay
 from governance.policy.selectors import (
     policy_get,

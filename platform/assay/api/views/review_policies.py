@@ -12,16 +12,17 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import NOT_IN_TEXT, Choice, Paragraphs, Slug, StrictSerializer
 from assay.api.representations.review_policies import ReviewPolicyAnswer, ReviewPolicyDetail
+from governance.policy.models import PolicyState
+from governance.policy.proposals import REASON_MAX
 from governance.reviews.policies.document import MAX_BYTES
 from governance.reviews.policies.lifecycle import (
-    REASON_MAX,
     review_policy_decide,
     review_policy_draft,
     review_policy_propose,
     review_policy_revise,
     review_policy_withdraw,
 )
-from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.selectors import review_policies_visible_to, review_policy_get
 
 TAG = "Review policies"
@@ -46,7 +47,7 @@ class ReviewPolicyQuery(StrictSerializer):
     """Filters of the list."""
 
     name = Slug(max_length=20, required=False)
-    state = Choice(choices=ReviewPolicyState.choices, required=False)
+    state = Choice(choices=PolicyState.choices, required=False)
 
 
 class ReviewPolicyBody(StrictSerializer):

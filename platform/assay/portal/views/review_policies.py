@@ -21,6 +21,7 @@ from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.permissions import Action
 from governance.policy.engine import Resource
+from governance.policy.models import PolicyState
 from governance.policy.services import authorize
 from governance.reviews.policies.lifecycle import (
     review_policy_decide,
@@ -29,7 +30,7 @@ from governance.reviews.policies.lifecycle import (
     review_policy_revise,
     review_policy_withdraw,
 )
-from governance.reviews.policies.models import ReviewPolicy, ReviewPolicyState
+from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.selectors import (
     policy_document,
     review_policies_in_force,
@@ -44,7 +45,7 @@ TABS = (
     ("yaml", "YAML"),
     ("audit", "Audit trail"),
 )
-WAITING = (ReviewPolicyState.DRAFT, ReviewPolicyState.PROPOSED)
+WAITING = (PolicyState.DRAFT, PolicyState.PROPOSED)
 
 
 class ReviewPolicies(Screen):
@@ -90,7 +91,7 @@ class ReviewPolicyPage(ActionScreen):
             "stale": policy.state in WAITING
             and policy.based_on != (active.version if active else None),
             "may_draft": drafts,
-            "editable": drafts and policy.state == ReviewPolicyState.DRAFT,
+            "editable": drafts and policy.state == PolicyState.DRAFT,
             "blocked": self.blocked(policy),
             "typed": self.request.POST,
             **self.part(tab, policy, active),
@@ -98,7 +99,7 @@ class ReviewPolicyPage(ActionScreen):
 
     def blocked(self, policy: ReviewPolicy) -> str | None:
         """Why the person may not decide; empty when they may, None when it is not their office."""
-        if policy.state != ReviewPolicyState.PROPOSED:
+        if policy.state != PolicyState.PROPOSED:
             return None
         if not may(self.actor, Action.POLICY_DECIDE, kind="review_policy"):
             return None
@@ -190,7 +191,7 @@ class ReviewPolicyDecide(ReviewPolicyPage):
             verdict=self.request.POST.get("verdict", ""),
             reason=self.request.POST.get("reason", ""),
         )
-        now = "in force" if policy.state == ReviewPolicyState.ACTIVE else "rejected"
+        now = "in force" if policy.state == PolicyState.ACTIVE else "rejected"
         messages.success(self.request, f"Review policy {policy} is {now}.")
         return redirect("portal:review_policy", id=id)
 
