@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import InferenceClient
 from redis import Redis
 
 from tests.live.celery_worker import controller, until, worker
@@ -57,7 +58,9 @@ def gateway(
         yield url, key()
 
 
-def test_cohere_and_langchain_are_answered(gateway: tuple[str, str]) -> None:
+def test_clients_of_other_people_are_answered(
+    gateway: tuple[str, str],
+) -> None:
     url, token = gateway
     found = asked("cohere", url, token)
     assert found["older"] == found["newer"]
@@ -74,3 +77,20 @@ def test_cohere_and_langchain_are_answered(gateway: tuple[str, str]) -> None:
     assert len([each for each in chain["chunks"] if each]) > 1
     assert sum(chain["streamed_tokens"]) == 6
     assert chain["dimensions"] == [32, 32]
+
+    index = asked("llamaindex", url, token)
+    assert index["whole"] == chain["whole"]
+    assert index["tokens"] == 6
+    assert "".join(index["chunks"]) == index["whole"]
+
+    hub = InferenceClient(base_url=f"{url}/v1", api_key=token)
+    question = [
+        {"role": "system", "content": "Answer briefly."},
+        {"role": "user", "content": "Say hello."},
+    ]
+    settings = {"model": "writer", "temperature": 0, "max_tokens": 6}
+    answer = hub.chat_completion(question, **settings)
+    assert answer.choices[0].message.content == chain["whole"]
+    assert (answer.choices[0].finish_reason, answer.usage.completion_tokens) == ("length", 6)
+    pieces = list(hub.chat_completion(question, stream=True, **settings))
+    assert "".join(each.choices[0].delta.content or "" for each in pieces) == chain["whole"]
