@@ -35,6 +35,17 @@ def prompt_of(version: ModelVersion) -> PromptDocument | None:
     return document
 
 
+def prompt_served(version: ModelVersion) -> PromptDocument | None:
+    """Return the document that callers of a serving prompt version fill in, for a page; None for
+    other kinds and for a row that cannot be read. Only the worker's copy is verified."""
+    if version.kind != VersionKind.PROMPT:
+        return None
+    try:
+        return PromptDocument.read(version.parameters)
+    except InvalidInput:
+        return None
+
+
 def prompt_settings(document: PromptDocument) -> dict[str, Any]:
     """Return the document as `ModelVersion.parameters` keeps it."""
     return document.model_dump(mode="json")

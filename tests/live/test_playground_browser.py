@@ -13,6 +13,7 @@ from registry.catalog import get_task
 from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
+from tests.unit.assay.test_gateway_prompts import prompt_behind
 from workers.wire import Done, Event, InferenceRequest
 
 __all__ = ["stage"]
@@ -54,6 +55,43 @@ def test_a_person_asks_a_deployment_and_sees_the_answer_without_a_key(
     browser.wait("document.querySelectorAll('.turn-assistant')[1].textContent === 'Hello there'")
     assert person.playground_tokens.count() == 1
     assert browser.run("Object.keys(localStorage).concat(Object.keys(sessionStorage)).length") <= 1
+    assert browser.faults == []
+
+
+def test_the_variables_of_a_prompt_are_typed_and_its_fixed_settings_stay(
+    browser: Browser, stage: Stage
+) -> None:
+    prompt_behind(
+        stage.deployment(),
+        {
+            "system": "You answer for {{team}} in {{language}}.",
+            "variables": [
+                {"name": "team", "description": "Who reads the answer"},
+                {"name": "language", "default": "English", "max_length": 40},
+            ],
+            "decoding": {"temperature": 0.25, "max_tokens": 4_000, "fixed": ["temperature"]},
+        },
+    )
+    person = with_password(stage.person)
+    RoleAssignment.objects.create(
+        person=person, role="developer", department=stage.department("engineering")
+    )
+    stage.notify()
+    browser.go(f"{stage.url}/sign-in")
+    browser.fill(email=person.email, password=PASSWORD)
+    browser.press("form[action='/sign-in'] button")
+    browser.go(f"{stage.url}/playground")
+    send = "document.querySelector('#playground button[type=submit]').click()"
+    # A variable without a default is required.
+    browser.run(send)
+    assert browser.run("document.querySelector('textarea:invalid').labels[0].textContent") == "team"
+    assert browser.run("document.querySelector('.turn') === null")
+    browser.run("document.getElementById('variable-0').value = 'Care'")
+    browser.run(send)
+    browser.wait("document.querySelector('.turn-assistant')?.textContent === 'Hello there'")
+    (request,) = stage.responders[0].requests
+    assert request.inputs["variables"] == {"team": "Care"}
+    assert browser.run("document.getElementById('temperature').disabled")
     assert browser.faults == []
 
 

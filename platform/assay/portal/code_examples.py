@@ -9,6 +9,7 @@ from typing import Any
 
 from registry.catalog.declaration import Modality, Task
 from registry.catalog.features import Feature, example_table
+from registry.catalog.prompt import PromptDocument
 
 _FILES = {
     Modality.IMAGE: "picture.png",
@@ -36,10 +37,13 @@ def request_path(task: Task, deployment: str) -> str:
 
 
 def request_body(
-    task: Task, deployment: str, features: Sequence[Feature] = ()
+    task: Task,
+    deployment: str,
+    features: Sequence[Feature] = (),
+    prompt: PromptDocument | None = None,
 ) -> dict[str, Any] | None:
-    """Return the example body, with the `features` of the model where it takes tables; None when a
-    file is the body."""
+    """Return the example body, with the `features` of the model where it takes tables and the
+    variables that its `prompt` requires; None when a file is the body."""
     asks = task.playground
     # A file inside the body, or a table of no known model: the sample has one, and works.
     needs_sample = asks is not None and (
@@ -59,7 +63,14 @@ def request_body(
         "$table": example_table(features),
         "$numbers": _numbers(asks.text) if _holds(asks.body, "$numbers") else [],
     }
-    return {name: _filled(value, values) for name, value in asks.body.items()}
+    body = {name: _filled(value, values) for name, value in asks.body.items()}
+    required = [] if prompt is None else [each for each in prompt.variables if each.required]
+    if required:
+        stated = {
+            each.name: (each.description or each.name)[: each.max_length] for each in required
+        }
+        body["prompt_variables"] = stated
+    return body
 
 
 def _numbers(text: str) -> list[int | float]:
@@ -85,12 +96,16 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
 
 
 def code_examples(
-    task: Task, deployment: str, root: str, features: Sequence[Feature] = ()
+    task: Task,
+    deployment: str,
+    root: str,
+    features: Sequence[Feature] = (),
+    prompt: PromptDocument | None = None,
 ) -> list[CodeExample]:
     """Return the same request for curl, Python and JavaScript; `root` is the address of Assay, and
-    `features` are those of the model where it takes tables."""
+    the rest is as for `request_body`."""
     url = f"{root}{request_path(task, deployment)}"
-    body = request_body(task, deployment, features)
+    body = request_body(task, deployment, features, prompt)
     if body is None:
         file = next((_FILES[each] for each in task.inputs if each in _FILES), "input.bin")
         return [

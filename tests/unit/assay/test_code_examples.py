@@ -11,6 +11,7 @@ import pytest
 from assay.portal.code_examples import code_examples, request_body, request_path
 from registry.catalog import TASKS, get_task
 from registry.catalog.declaration import Playground, Task
+from registry.catalog.prompt import PromptDocument
 from registry.catalog.requests import Body
 
 ROOT = "https://assay.example"
@@ -50,6 +51,17 @@ def test_quotes_in_the_sample_do_not_end_the_shells_argument() -> None:
     assert isinstance(call.value, ast.Call)
     (sent,) = [each.value for each in call.value.keywords if each.arg == "json"]
     assert ast.literal_eval(sent) == {"model": "mine", "input": 'it\'s "quoted"\nand long'}
+
+
+def test_the_variables_that_a_prompt_requires_are_given() -> None:
+    variables = [{"name": "team", "max_length": 3}, {"name": "tone", "default": "kind"}]
+    prompt = PromptDocument.read({"system": "{{team}}, be {{tone}}.", "variables": variables})
+    task = get_task("text-generation")
+    body = request_body(task, "mine", prompt=prompt)
+    assert body is not None
+    assert body["prompt_variables"] == {"team": "tea"}
+    given = Body("application/json", json.dumps(body).encode())
+    prompt.check(task.endpoints[0].read(given, "req_1", "mine").inputs)
 
 
 def test_a_file_is_sent_as_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ DOCUMENT = {
 ASKED = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
 
 
-def prompt_behind(made: Deployment) -> None:
+def prompt_behind(made: Deployment, document: Mapping[str, Any] = DOCUMENT) -> None:
     """Make the deployment's version a prompt, as its row and its snapshot have one."""
     version = made.release.version
     base = ModelVersion.objects.create(
@@ -43,7 +44,7 @@ def prompt_behind(made: Deployment) -> None:
     ModelVersion.objects.filter(pk=version.pk).update(
         kind="prompt",
         base=base,
-        parameters=PromptDocument.read(DOCUMENT).model_dump(mode="json"),
+        parameters=PromptDocument.read(document).model_dump(mode="json"),
     )
 
 

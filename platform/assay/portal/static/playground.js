@@ -108,8 +108,9 @@
     if (!ask.streams) return JSON.stringify(body);
     const base = ask.grounds && form.elements.knowledge_base?.value;
     if (base) body.knowledge_base = base;
-    const settings = { stream: true, stream_options: { include_usage: true } };
-    return JSON.stringify({ ...body, ...settings, max_tokens: Number(form.max_tokens.value), temperature: Number(form.temperature.value) });
+    const variables = playgroundPrompt.values();
+    if (Object.keys(variables).length) body.prompt_variables = variables;
+    return JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true }, ...playgroundPrompt.settings() });
   };
 
   /* The passages that the model was given, each a link to its place; those it cited in bold. */
@@ -212,12 +213,13 @@
     form.text.value = ask.text;
     form.lines.value = ask.lines;
     playgroundTable.show(ask.features);
+    playgroundPrompt.show(ask);
     playgroundMedia.clear();
     form.file.accept = ask.accept;
     document.getElementById("file-kinds").textContent = ask.file_kinds;
     document.getElementById("record").hidden = ask.accept !== "audio/*";
     document.querySelector("label[for=lines]").textContent = ask.lines_label || "Lines";
-    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), table: uses(ask, "$table"), messages: ask.streams, knowledge: ask.grounds };
+    const fields = { file: mayTakeFile(ask), text: takesText(ask), lines: Boolean(ask.lines_label), numbers: uses(ask, "$numbers"), table: uses(ask, "$table"), messages: ask.streams, knowledge: ask.grounds, variables: ask.variables.length > 0 };
     document.querySelectorAll("[data-input]").forEach((field) => { field.hidden = !fields[field.dataset.input]; });
     document.querySelectorAll("[data-code-of]").forEach((code) => { code.hidden = code.dataset.codeOf !== option.value; });
     const paying = option.dataset.departments.split(" ");

@@ -22,6 +22,7 @@ from registry.catalog import TASKS, unavailable_reason
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
 from registry.versions.features import version_features
+from registry.versions.prompts import prompt_served
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.playground import may_try
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
@@ -52,7 +53,8 @@ def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
     root = f"{request.scheme}://{request.get_host()}"
     if task is None:
         return []
-    return code_examples(task, deployment.name, root, version_features(version))
+    features, prompt = version_features(version), prompt_served(version)
+    return code_examples(task, deployment.name, root, features, prompt)
 
 
 class DeploymentPage(ActionScreen):

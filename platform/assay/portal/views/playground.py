@@ -15,9 +15,11 @@ from governance.policy.context import CLASSIFICATIONS, UNDECLARED_CLASSIFICATION
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality, Task
 from registry.catalog.features import Feature
+from registry.catalog.prompt import PromptDocument
 from registry.knowledge.selectors import knowledge_bases_visible_to
 from registry.media.checks import NAMES
 from registry.versions.features import version_features
+from registry.versions.prompts import prompt_served
 from workers.deployments.playground import playground_open, playground_trials
 
 _FILES = {
@@ -27,9 +29,14 @@ _FILES = {
 }
 
 
-def asks_of(task: Task, deployment: str, features: Sequence[Feature] = ()) -> dict[str, Any]:
+def asks_of(
+    task: Task,
+    deployment: str,
+    features: Sequence[Feature] = (),
+    prompt: PromptDocument | None = None,
+) -> dict[str, Any]:
     """Return what the page's script needs in order to ask a deployment; `features` are those of its
-    model where it takes tables."""
+    model where it takes tables, and `prompt` is that of a prompt version."""
     asks = task.playground
     if asks is None:
         return {}
@@ -42,6 +49,9 @@ def asks_of(task: Task, deployment: str, features: Sequence[Feature] = ()) -> di
         "accept": next((_FILES[each] for each in task.inputs if each in _FILES), ""),
         "file_kinds": next((NAMES[each] for each in task.inputs if each in NAMES), ""),
         "features": [each.model_dump() for each in features],
+        "variables": [] if prompt is None else [each.model_dump() for each in prompt.variables],
+        "settings": {} if prompt is None else prompt.decoding.stated,
+        "fixed": [] if prompt is None else prompt.decoding.fixed,
         "streams": Modality.MESSAGES in task.inputs,
         "grounds": any(
             endpoint.request is not None and "knowledge_base" in endpoint.request.model_fields
@@ -64,14 +74,15 @@ class Playground(Screen):
             name = trial.deployment.name
             task = TASKS.get(trial.deployment.release.version.model.task)
             if task is not None and task.playground is not None:
-                features = version_features(trial.deployment.release.version)
+                version = trial.deployment.release.version
+                features, prompt = version_features(version), prompt_served(version)
                 choices.append(
                     {
                         "trial": trial,
                         "task": task,
-                        "examples": code_examples(task, name, root, features),
+                        "examples": code_examples(task, name, root, features, prompt),
                         "prefix": f"{len(choices)}-",
-                        "asks": asks_of(task, name, features),
+                        "asks": asks_of(task, name, features, prompt),
                     }
                 )
         paying = sorted({slug for each in choices for slug in each["trial"].departments})
