@@ -12,12 +12,11 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 
-import bm25s
 import numpy as np
 
 from assay.local.debian import fetch_debian
+from assay.local.faq_retrieval import bm25, pages, recall_at_5, relevant
 from assay.local.materials import fetch
-from assay.local.python_faq import answers
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
 from registry.catalog import get_task
@@ -32,9 +31,9 @@ Ranking = Callable[[int], Sequence[int]]
 
 def main() -> None:
     """Print one row per metric, with the difference and its 95 % interval."""
-    passages, asked, relevant = material()
+    passages, asked, wanted = material()
     if "--quick" in sys.argv:
-        asked, relevant = asked[:40], relevant[:40]
+        asked, wanted = asked[:40], wanted[:40]
     task = get_task("embeddings")
     model = Judge(
         name="all-MiniLM-L6-v2",
@@ -47,8 +46,9 @@ def main() -> None:
     vectors = embed(model, passages, Quiet())
     queries = embed(model, asked, Quiet())
     scores = queries @ vectors.T
-    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), relevant)
-    lexical = measured(bm25(passages, asked), relevant)
+    dense = measured(lambda number: np.argsort(-scores[number], kind="stable"), wanted)
+    ranked = bm25(passages, asked)
+    lexical = measured(lambda number: ranked[number], wanted)
     rows = []
     for name in ("recall@5", "nDCG@10"):
         low, high = interval(np.array(dense[name]) - np.array(lexical[name]))
@@ -63,42 +63,23 @@ def material() -> tuple[list[str], list[str], list[set[int]]]:
     """Return passages, questions, and the relevant passages of each question."""
     passages: list[str] = []
     asked: list[str] = []
-    relevant: list[set[int]] = []
-    for pairs in answers(fetch_debian("python_faq")).values():
-        text, places = "", []
-        for answer in pairs.values():
-            places.append((len(text), len(text) + len(answer)))
-            text += f"{answer}\n\n"
-        spans = chunk_spans(text, CHUNK_DEFAULT, OVERLAP_DEFAULT)
-        for question, (begin, end) in zip(pairs, places, strict=True):
+    wanted: list[set[int]] = []
+    for page in pages(fetch_debian("python_faq")):
+        spans = chunk_spans(page.text, CHUNK_DEFAULT, OVERLAP_DEFAULT)
+        for question, place in page.places.items():
             asked.append(question)
-            relevant.append(
-                {
-                    len(passages) + number
-                    for number, (start, stop) in enumerate(spans)
-                    if 2 * (min(stop, end) - max(start, begin)) > stop - start
-                }
-            )
-        passages += [text[start:stop] for start, stop in spans]
-    kept = [number for number, found in enumerate(relevant) if found]
-    return passages, [asked[each] for each in kept], [relevant[each] for each in kept]
+            wanted.append({len(passages) + number for number in relevant(spans, place)})
+        passages += [page.text[start:stop] for start, stop in spans]
+    kept = [number for number, found in enumerate(wanted) if found]
+    return passages, [asked[each] for each in kept], [wanted[each] for each in kept]
 
 
-def bm25(passages: Sequence[str], asked: Sequence[str]) -> Ranking:
-    """Return BM25's ranking, with English stop words left out."""
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(passages), stopwords="en", show_progress=False), False, False)
-    tokens = bm25s.tokenize(list(asked), stopwords="en", show_progress=False)
-    found, _ = index.retrieve(tokens, k=10, show_progress=False)
-    return lambda number: [int(each) for each in found[number]]
-
-
-def measured(ranking: Ranking, relevant: Sequence[set[int]]) -> dict[str, list[float]]:
+def measured(ranking: Ranking, relevant_to: Sequence[set[int]]) -> dict[str, list[float]]:
     """Return recall@5 and nDCG@10 of each question."""
     recall, gain = [], []
-    for number, wanted in enumerate(relevant):
+    for number, wanted in enumerate(relevant_to):
         order = list(ranking(number))[:10]
-        recall.append(len(wanted & set(order[:5])) / min(5, len(wanted)))
+        recall.append(recall_at_5(order, wanted))
         dcg = sum(1 / math.log2(place + 2) for place, each in enumerate(order) if each in wanted)
         best = sum(1 / math.log2(place + 2) for place in range(min(10, len(wanted))))
         gain.append(dcg / best)

@@ -17,7 +17,6 @@ from rich.panel import Panel
 from rich.progress import Progress
 
 from assay.demo.company import DEPARTMENTS, EVERYONE, open_for_business
-from assay.demo.families.showcase import every_showcase
 from assay.demo.stage import FAULTS, Stage
 from assay.demo.story import (
     adapt,
@@ -52,7 +51,7 @@ STEPS: tuple[Step, ...] = (
 def chosen(*, every: bool, families: Sequence[str]) -> Sequence[Step]:
     """Return the steps of a run: of `families` alone, or all of them, with `every` family."""
     if families:
-        return (("families", partial(every_family.run_some, tasks=families)),)
+        return (("families", partial(every_family.run_some, names=families)),)
     return (*STEPS, ("every family", every_family.run)) if every else STEPS
 
 
@@ -65,14 +64,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="also train, measure, release and call one model of every family",
+        help="also show one model of every family, a prompt and a knowledge base",
     )
     parser.add_argument(
         "--family",
         action="append",
-        metavar="TASK",
-        choices=[each.task for each in every_showcase()],
-        help="instead of all steps, train, measure, release and call the model of this task alone",
+        metavar="NAME",
+        choices=[each.name for each in every_family.everything()],
+        help="instead of all steps, show this family or feature alone: a task, prompt or "
+        "knowledge-base",
     )
     parser.add_argument(
         "--reset", action="store_true", help="delete the demo's data and start over"

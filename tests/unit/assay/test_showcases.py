@@ -5,16 +5,24 @@ from __future__ import annotations
 import pytest
 
 from assay.demo.families.showcase import Showcase, every_showcase
+from assay.demo.features.prompt import SHOWCASE as PROMPT
 from registry.catalog import TASKS
+from registry.catalog.prompt import PromptDocument
 
-SHOWCASES = every_showcase()
+SHOWCASES = [*every_showcase(), PROMPT]
 
 
-@pytest.mark.parametrize("showcase", SHOWCASES, ids=lambda each: str(each.task))
+@pytest.mark.parametrize("showcase", SHOWCASES, ids=lambda each: str(each.name))
 def test_a_showcase_fits_its_task(showcase: Showcase) -> None:
     task = TASKS[showcase.task]
     metric = task.metric(showcase.gate.metric)
     assert showcase.gate.comparator == (">=" if metric.higher_is_better else "<=")
+    if showcase.prompt is not None:
+        # Rows of test data give no variables.
+        document = PromptDocument.read(showcase.prompt)
+        assert not any(variable.required for variable in document.variables)
+        assert showcase.base.task == showcase.task
+        return
     if showcase.training is None:
         # The base itself is measured and released.
         assert (showcase.model, showcase.task) == (showcase.base.name, showcase.base.task)

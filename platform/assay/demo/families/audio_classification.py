@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
+from assay.demo.families.showcase import Gate, Showcase, Training
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local import spoken_words
 

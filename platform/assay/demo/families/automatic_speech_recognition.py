@@ -7,7 +7,8 @@ from typing import Any
 
 from assay.demo.clients import openai_client
 from assay.demo.families.archives import media_archive
-from assay.demo.families.showcase import Base, Data, Gate, Showcase
+from assay.demo.families.showcase import Gate, Showcase
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local import librivox, whisper
 

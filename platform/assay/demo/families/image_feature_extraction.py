@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from assay.demo.families.showcase import Base, Data, Gate, Showcase
+from assay.demo.families.showcase import Gate, Showcase
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local.efficientnet import efficientnet_lite0
 from assay.local.garments import Garment, image_folder

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from assay.demo.clients import openai_client
-from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
+from assay.demo.families.showcase import Gate, Showcase, Training
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local.garment_questions import (
     garment_questions,

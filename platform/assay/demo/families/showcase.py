@@ -8,45 +8,30 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from assay.demo import families
-from assay.demo.client import Api
+from assay.demo.families.steps import (
+    Base,
+    Data,
+    dataset_made,
+    delivered,
+    model_made,
+    newest_version,
+    queue_prompt,
+    release_and_deploy,
+)
 from assay.demo.stage import Stage
 from assay.demo.story.adapt import evaluate, queue_evaluation
-from assay.demo.story.intake import sign_off, version_of
-from assay.demo.story.release import approve, attest, ensure_deployed, submit, wait_serving
+from assay.demo.story.release import wait_serving
 
 DEMONSTRATION = " Trained by Assay on this machine, as a demonstration."
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A base model that is delivered: its files, and what is said about them."""
-
-    name: str
-    task: str
-    description: str
-    source: str
-    licence: str
-    files: Callable[[Stage], Path]
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A dataset: the content of the file that is uploaded, a zip archive or JSON lines."""
-
-    name: str
-    licence: str
-    content: Callable[[Stage], bytes]
-    suffix: str = ".zip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +57,12 @@ class Gate:
 class Showcase:
     """One task with a model that is released and called.
 
-    Without `training` the base itself is measured and released. `call` asks the deployed model as
-    its users do and returns one sentence with the answer. A `demonstration` was trained here.
-    `generates` answers the risk question whether the model generates content. `after` names tasks
-    whose showcases come first, because this one is measured with their models.
+    The model is the base after its `training`, or the base with the document `prompt`; without
+    either, the base itself is measured and released. `call` asks the deployed model as its users do
+    and returns one sentence with the answer. A `demonstration` was trained here. `generates`
+    answers the risk question whether the model generates content. `after` names showcases that come
+    first, because this one is measured with their models. `feature` is its name where that is not
+    the task's.
     """
 
     task: str
@@ -86,9 +73,25 @@ class Showcase:
     gate: Gate
     call: Callable[[Stage, str], str]
     training: Training | None = None
+    prompt: Mapping[str, Any] | None = None
     demonstration: bool = False
     generates: bool = False
     after: tuple[str, ...] = ()
+    feature: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its row and of its command."""
+        return self.feature or self.task
+
+    @property
+    def adapts(self) -> bool:
+        """True if the model is another version than its base."""
+        return self.training is not None or self.prompt is not None
+
+    def show(self, stage: Stage) -> Outcome:
+        """Take it through the product, from where an earlier run stopped."""
+        return finish(stage, begin(stage, [self]))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Prepared:
-    """A showcase whose base, data and gate are in place, and whose training is queued as `job`.
+    """A showcase whose base, data and gate are in place, and whose version is made by `job`.
 
     `seconds` adds up what the showcase took, without the time that its jobs waited for others.
     """
@@ -134,21 +137,13 @@ def every_showcase() -> list[Showcase]:
     return found
 
 
-def show(stage: Stage, showcases: Iterable[Showcase]) -> list[Outcome]:
-    """Take each showcase through the product; return what was measured.
-
-    What is already there is used again, so a run that was interrupted goes on where it stopped.
-    """
-    return finish(stage, begin(stage, showcases))
-
-
 def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
-    """Put base, data and gate of each showcase in place, and queue its training; if its base is
-    released without training, its evaluation."""
+    """Put base, data and gate of each showcase in place, and queue its training or prompt; if its
+    base is released without either, its evaluation. What is already there is used again."""
     prepared = [_prepare(stage, each) for each in showcases]
     for each in prepared:
-        each.job = _queue_training(stage, each)
-        if each.showcase.training is None:
+        each.job = _queue_version(stage, each)
+        if not each.showcase.adapts:
             queue_evaluation(stage, stage["enzo"], each.base, each.showcase.test.name)
     return prepared
 
@@ -180,8 +175,9 @@ def _counted(prepared: Prepared) -> Iterator[None]:
 
 
 def _job_seconds(job: dict[str, Any]) -> float:
-    started, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
-    return (ended - started).total_seconds()
+    """Return how long a job ran; one that no worker ran, since it was created."""
+    started = datetime.fromisoformat(job["started_at"] or job["created_at"])
+    return (datetime.fromisoformat(job["finished_at"]) - started).total_seconds()
 
 
 def print_table(stage: Stage, outcomes: Iterable[Outcome]) -> None:
@@ -212,10 +208,10 @@ def to_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
 def _prepare(stage: Stage, showcase: Showcase) -> Prepared:
     training, gate = showcase.training, showcase.gate
     started = time.monotonic()
-    base = _delivered(stage, showcase.base)
-    _model(stage["enzo"], showcase.model, showcase.task, showcase.description)
-    train = None if training is None else _dataset(stage, training.data, showcase.task)
-    test = _dataset(stage, showcase.test, showcase.task)
+    base = delivered(stage, showcase.base)
+    model_made(stage["enzo"], showcase.model, showcase.task, showcase.description)
+    train = None if training is None else dataset_made(stage, training.data, showcase.task)
+    test = dataset_made(stage, showcase.test, showcase.task)
     if not list(stage["enzo"].all("gates", model=showcase.model)):
         stage["enzo"].post(
             "gates",
@@ -232,94 +228,34 @@ def _prepare(stage: Stage, showcase: Showcase) -> Prepared:
     return Prepared(showcase, base, test, train, seconds=time.monotonic() - started)
 
 
-def _delivered(stage: Stage, base: Base) -> dict[str, Any]:
-    """Return the trusted version of the base; deliver and sign it off first if there is none."""
-    enzo = stage["enzo"]
-    _model(enzo, base.name, base.task, base.description, shared=True)
-    if version_of(stage, base.name) is None:
-        folder = base.files(stage)
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        uploads = [
-            enzo.send("intake", base.name, file.relative_to(folder).as_posix(), file)
-            for file in files
-        ]
-        intake = enzo.post(
-            "intakes", model=base.name, source=base.source, licence=base.licence, uploads=uploads
-        )
-        stage.watch(enzo, {"id": intake["job"]}, f"checking {base.name}")
-        sign_off(stage, base.name, intake)
-        stage.say(
-            f"{base.name} ({base.task}, {len(files)} files) passes intake; Omar signs it off."
-        )
-    return stage.found(version_of(stage, base.name), f"{base.name} has a base version")
-
-
-def _model(api: Api, name: str, task: str, description: str, *, shared: bool = False) -> None:
-    if api.find("models", name=name) is None:
-        api.post(
-            "models",
-            name=name,
-            department="engineering",
-            task=task,
-            description=description,
-            shared=shared,
-        )
-
-
-def _dataset(stage: Stage, data: Data, task: str) -> dict[str, Any]:
-    """Return the version of the dataset; upload it first if there is none."""
-    enzo = stage["enzo"]
-    if enzo.find("datasets", name=data.name) is None:
-        enzo.post(
-            "datasets",
-            name=data.name,
-            department="engineering",
-            task=task,
-            classification="public",
-            licence=data.licence,
-        )
-    path = f"datasets/{data.name}/versions"
-    if not list(enzo.all(path)):
-        folder = stage.folder / "uploads"
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{data.name}{data.suffix}"
-        file.write_bytes(data.content(stage))
-        enzo.upload(path, fields={}, files=[("file", file)])
-    version: dict[str, Any] = next(iter(enzo.all(path)))
-    stage.facts[data.name] = version
-    stage.say(f"Dataset {data.name}: {version['rows']:,} rows.")
-    return version
-
-
-def _queue_training(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
-    """Return the queued training; None where nothing is trained, or a version is there."""
-    training, train = prepared.showcase.training, prepared.train
-    model, enzo = prepared.showcase.model, stage["enzo"]
-    if training is None or train is None or list(enzo.all(f"models/{model}/versions")):
+def _queue_version(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
+    """Return the job that makes the version; None if the base is released, or it is there."""
+    showcase, train = prepared.showcase, prepared.train
+    model, enzo = showcase.model, stage["enzo"]
+    if not showcase.adapts or list(enzo.all(f"models/{model}/versions")):
         return None
+    if showcase.training is None or train is None:
+        return queue_prompt(stage, model, prepared.base, showcase.prompt, showcase.description)
     job: dict[str, Any] = enzo.queue(
         "fine-tunes",
         key=f"demo-{model}-{train['digest'][:16]}",
         model=model,
         base_version=prepared.base["id"],
-        method=training.method,
+        method=showcase.training.method,
         dataset_version=train["id"],
-        hyperparameters=training.settings,
+        hyperparameters=showcase.training.settings,
     )
     return job
 
 
 def _version(stage: Stage, prepared: Prepared) -> dict[str, Any]:
-    """Return the version that will be released, once its training has ended."""
-    if prepared.showcase.training is None:
+    """Return the version that will be released, once its job has ended."""
+    if not prepared.showcase.adapts:
         return prepared.base
     enzo, model = stage["enzo"], prepared.showcase.model
     if prepared.job is not None:
-        prepared.seconds += _job_seconds(stage.watch(enzo, prepared.job, f"training {model}"))
-    newest = next(iter(enzo.all(f"models/{model}/versions")), None)
-    newest = stage.found(newest, f"{model} has a trained version")
-    version: dict[str, Any] = enzo.get(f"versions/{newest['id']}")
-    return version
+        prepared.seconds += _job_seconds(stage.watch(enzo, prepared.job, f"making {model}"))
+    return newest_version(stage, model)
 
 
 def _measure(stage: Stage, prepared: Prepared, version: dict[str, Any]) -> dict[str, Any]:
@@ -343,7 +279,7 @@ def _outcome(prepared: Prepared, evaluation: dict[str, Any]) -> Outcome:
     showcase = prepared.showcase
     (gate,) = evaluation["gates"]
     return Outcome(
-        task=showcase.task,
+        task=showcase.name,
         model=showcase.model,
         data=showcase.test.name,
         rows=evaluation["sample_size"],
@@ -358,21 +294,11 @@ def _outcome(prepared: Prepared, evaluation: dict[str, Any]) -> Outcome:
 
 
 def _release(stage: Stage, showcase: Showcase, version: dict[str, Any]) -> None:
-    release = submit(
+    release_and_deploy(
         stage,
-        "devi",
         version,
         showcase.model,
-        departments=["engineering"],
-        visibility="organisation",
         tier="limited",
         generates=showcase.generates,
         purpose=f"{showcase.description}{DEMONSTRATION if showcase.demonstration else ''}",
     )
-    if release["state"] != "approved":
-        attest(stage, "carla", release)
-        for reviewer, speciality in (("carla", "compliance"), ("milo", "model-risk")):
-            if release["state"] != "approved":
-                release = approve(stage, reviewer, speciality, release)
-    stage.expect(release["state"] == "approved", f"{showcase.model} is approved")
-    ensure_deployed(stage, "enzo", release)

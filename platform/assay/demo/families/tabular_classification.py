@@ -7,7 +7,8 @@ import io
 from pathlib import Path
 
 from assay.demo.clients import hugging_face_client
-from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
+from assay.demo.families.showcase import Gate, Showcase, Training
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local import records
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from assay.demo.clients import openai_client
-from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
+from assay.demo.families.showcase import Gate, Showcase, Training
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local.python_functions import python_functions, write_configuration
 

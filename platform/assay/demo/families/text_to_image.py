@@ -8,7 +8,8 @@ from pathlib import Path
 from assay.demo.clients import openai_client
 from assay.demo.families.archives import media_archive
 from assay.demo.families.image_classification import TEST_IMAGES, TRAIN_IMAGES
-from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
+from assay.demo.families.showcase import Gate, Showcase, Training
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local import drawing, garments
 from assay.local.garments import Garment

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from assay.demo.clients import openai_client
-from assay.demo.families.showcase import Base, Data, Gate, Showcase
+from assay.demo.families.showcase import Gate, Showcase
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local import voice
 

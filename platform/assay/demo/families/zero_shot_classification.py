@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from assay.demo.clients import hugging_face_client
-from assay.demo.families.showcase import Base, Data, Gate, Showcase
+from assay.demo.families.showcase import Gate, Showcase
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local.materials import fetch
 from assay.local.sources import kinds_of_text

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 
 from assay.demo.clients import hugging_face_client
-from assay.demo.families.showcase import Base, Data, Gate, Showcase, Training
+from assay.demo.families.showcase import Gate, Showcase, Training
+from assay.demo.families.steps import Base, Data
 from assay.demo.stage import Stage
 from assay.local.tinted import (
     COLORS,

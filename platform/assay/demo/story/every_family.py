@@ -1,27 +1,44 @@
-"""`./demo --all` and `--family`: a model of each family, through the whole product."""
+"""`./demo --all` and `--family`: a model of each family, then a knowledge base and a prompt."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.markup import escape
 
-from assay.demo.families.showcase import (
-    Outcome,
-    Showcase,
-    every_showcase,
-    print_table,
-    show,
-    to_json,
-)
+from assay.demo.families.showcase import Outcome, every_showcase, print_table, to_json
+from assay.demo.features import knowledge_base, prompt
 from assay.demo.stage import FAULTS, Stage
 from assay.demo.story.use import give_key
 from assay.local.materials import MaterialsUnavailable
 
-Show = Callable[[Stage, Showcase], Outcome]
+
+class Shown(Protocol):
+    """A family or a feature: the name of its row, and the model or base that it shows.
+
+    `after` names those that come first.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def after(self) -> tuple[str, ...]: ...
+
+    def show(self, stage: Stage) -> Outcome:
+        """Take it through the product, from where an earlier run stopped."""
+        ...
+
+
+def everything() -> list[Shown]:
+    """Return every family, then the features."""
+    return [*every_showcase(), prompt.SHOWCASE, knowledge_base.SHOWCASE]
 
 
 def run(stage: Stage) -> None:
@@ -32,24 +49,24 @@ def run(stage: Stage) -> None:
     """
     first: list[Outcome] = list(stage.facts.get("outcomes", ()))
     shown = {each.model for each in first}
-    _show(stage, [each for each in every_showcase() if each.model not in shown], first)
+    _show(stage, [each for each in everything() if each.model not in shown], first)
 
 
-def run_some(stage: Stage, tasks: Sequence[str]) -> None:
-    """Show the families of `tasks` alone, each after those that it needs.
+def run_some(stage: Stage, names: Sequence[str]) -> None:
+    """Show the families and features of these names alone, each after those that it needs.
 
     Raises:
         StepFailed: some family failed; the others were shown nevertheless.
     """
     give_key(stage)
-    _show(stage, in_order(tasks), [])
+    _show(stage, in_order(names), [])
 
 
-def in_order(tasks: Sequence[str]) -> list[Showcase]:
-    """Return the showcases of `tasks`, each after those that it needs."""
-    by_task = {each.task: each for each in every_showcase()}
-    order = [name for task in tasks for name in (*by_task[task].after, task)]
-    return [by_task[task] for task in dict.fromkeys(order)]
+def in_order(names: Sequence[str]) -> list[Shown]:
+    """Return what is shown under these names, each after those that it needs."""
+    by_name = {each.name: each for each in everything()}
+    order = [name for chosen in names for name in (*by_name[chosen].after, chosen)]
+    return [by_name[name] for name in dict.fromkeys(order)]
 
 
 def _raise_budgets(stage: Stage) -> None:
@@ -60,37 +77,35 @@ def _raise_budgets(stage: Stage) -> None:
     stage.say("Ada raises engineering's budgets: it trains a model of every family.")
 
 
-def _show(stage: Stage, waiting: Sequence[Showcase], first: Sequence[Outcome]) -> None:
+def _show(stage: Stage, waiting: Sequence[Shown], first: Sequence[Outcome]) -> None:
     _raise_budgets(stage)
-    outcomes, failed = show_each(stage, waiting, lambda stage, one: show(stage, [one])[0])
+    outcomes, failed = show_each(stage, waiting)
     print_table(stage, sorted([*first, *outcomes], key=lambda each: each.task))
     stage.expect(not failed, f"every family is shown; these failed: {', '.join(failed)}")
 
 
-def show_each(
-    stage: Stage, showcases: Sequence[Showcase], take: Show
-) -> tuple[list[Outcome], list[str]]:
-    """Show the families that no earlier run has shown; return what was measured, and the tasks
-    that failed. One that fails holds up no other."""
+def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], list[str]]:
+    """Show what no earlier run has shown; return what was measured, and the names of those that
+    failed. One that fails holds up no other."""
     file = stage.folder / "families.json"
     known = {row["model"]: Outcome(**row) for row in _read(file)}
     outcomes: list[Outcome] = []
     failed: list[str] = []
-    for number, showcase in enumerate(showcases, start=1):
-        heading = f"Family {number} of {len(showcases)}: {showcase.task}"
-        if showcase.model in known:
-            outcomes.append(known[showcase.model])
+    for number, each in enumerate(waiting, start=1):
+        heading = f"Family {number} of {len(waiting)}: {each.name}"
+        if each.model in known:
+            outcomes.append(known[each.model])
             stage.say(f"{heading} was shown by an earlier run.")
             continue
         try:
             with stage.chapter(heading):
-                outcome = take(stage, showcase)
+                outcome = each.show(stage)
         except (*FAULTS, MaterialsUnavailable) as error:
             stage.console.print(f"  [bold red]✗[/] {escape(str(error))}", soft_wrap=True)
-            failed.append(showcase.task)
+            failed.append(each.name)
             continue
         outcomes.append(outcome)
-        known[showcase.model] = outcome
+        known[each.model] = outcome
         file.write_text(json.dumps(to_json(known.values()), indent=2) + "\n")
     return outcomes, failed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from assay.demo.stage import Stage
 from assay.demo.story.adapt import DOCSTRINGS, SENTIMENT
 from assay.demo.story.release import EMBEDDINGS
 
+INVOKE = ("deployment:invoke", "deployment:view")
 FUNCTION = "def add(a, b):\n    return a + b"
 REVIEWS = {
     "positive": "A warm and funny film with wonderful performances.",
@@ -22,13 +24,21 @@ REVIEWS = {
 PROMPT = "Write the one-line docstring of this Python function.\n\n```python\n" + FUNCTION + "\n```"
 
 
-def new_key(stage: Stage, owner: str, department: str, name: str, **fields: Any) -> dict[str, Any]:
+def new_key(
+    stage: Stage,
+    owner: str,
+    department: str,
+    name: str,
+    *,
+    scopes: Sequence[str] = INVOKE,
+    **fields: Any,
+) -> dict[str, Any]:
     """Create a key; only this answer contains the secret."""
     key: dict[str, Any] = stage[owner].post(
         "keys",
         department=department,
         name=name,
-        scopes=["deployment:invoke", "deployment:view"],
+        scopes=scopes,
         expires_in_days=30,
         **fields,
     )

@@ -1,0 +1,1 @@
+"""What `./demo --all` shows after the families: features that no single task stands for."""
