@@ -14,6 +14,7 @@ from assay.portal.facts import facts
 from assay.portal.words import ATTEMPTS, PHRASES, described
 from governance.audit.models import AuditEvent
 from governance.permissions import Action
+from governance.policy import proposals
 from governance.reviews.models import ReviewState
 from governance.reviews.waivers.models import WaiverState
 from registry.incidents.models import IncidentState
@@ -37,6 +38,11 @@ MADE_UP = {
     *(f"incident:{state.value}" for state in IncidentState),
     *(f"deployment:{verb}" for verb in deployment_states._VERBS.values()),
     *(f"job:{verb}" for verb in job_states._VERBS.values()),
+    *(
+        f"{kind}:{verb}"
+        for kind in ("policy", "review_policy")
+        for verb in ("draft", "revise", *proposals._VERBS.values())
+    ),
     *(f"release:{state.value}" for state in ReleaseState),
     *(f"review:{state.value}" for state in ReviewState),
     *(f"waiver:{state.value}" for state in WaiverState if state != WaiverState.REQUESTED),
