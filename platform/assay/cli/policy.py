@@ -287,7 +287,7 @@ def replay(
     """Dry run: the last recorded decisions under a draft, and every verdict that flips."""
     found = Client.signed_in().get(f"policy/versions/{number}/replay", last=last)
     console.print(
-        f"{found['replayed']:,} decisions made again in {found['took_ms'] / 1000:.1f} s: "
+        f"{found['replayed']:,} decisions repeated in {found['took_ms'] / 1000:.1f} s: "
         f"{found['now_denied']:,} would be denied that are allowed, "
         f"{found['now_allowed']:,} allowed that are denied (policy {found['before']} → {number})."
     )
@@ -303,7 +303,7 @@ def replay(
             )
             for group in found["groups"]
         ),
-        empty="No verdict flips.",
+        empty="No decision changes.",
     )
 
 

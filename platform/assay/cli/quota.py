@@ -116,7 +116,7 @@ def price(
             f"One of {', '.join(PRICED_BY_UNIT)}."
         ),
     ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the price away.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the price.")] = False,
 ) -> None:
     """Set what a deployment charges from now on."""
     body: dict[str, Any] = {"deployment": None if deployment == "-" else deployment}

@@ -147,7 +147,7 @@ def test_an_authenticator_app_is_added_once_its_code_came_back(vera: Person) -> 
     assert not Authenticator.objects.exists()
     shown = visitor.post("/account/authenticator", code=code_of(secret))
 
-    assert "only time that they are shown" in shown.content.decode()
+    assert "are shown only now" in shown.content.decode()
     assert shown["Cache-Control"].startswith("max-age=0")
     assert events("person:add_factor")[0]["data"] == {"type": "totp"}
     assert visitor.post("/account/authenticator", code=code_of(secret)).status_code == 400

@@ -71,7 +71,7 @@ def test_auditors_see_where_each_stream_is_and_no_secrets(
         assert inline_in(texts[-1]) == []
         for said in (
             "Up to date", "syslog+tcp://log.example:601", "not encrypted", "5 events behind",
-            "people by their ids", "with names and addresses", "It &lt;b&gt;fails&lt;/b&gt;.",
+            "people by ID", "with names and addresses", "It &lt;b&gt;fails&lt;/b&gt;.",
             "2 events could only be sent as number and hash", "Accepted before event 9",
             'hx-trigger="every 5s"',
         ):  # fmt: skip

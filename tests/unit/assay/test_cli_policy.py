@@ -75,7 +75,7 @@ def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_adm
     assert "1 of its 1 tests pass." in out
     assert "Policy 2 is proposed" in out
     _, out, _ = signed_in("policy", "replay", "2", code=0)
-    assert "No verdict flips." in out
+    assert "No decision changes." in out
     _, _, err = signed_in("policy", "approve", "2", code=1)
     assert "Separation of duties" in err
 

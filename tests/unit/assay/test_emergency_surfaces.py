@@ -163,7 +163,11 @@ def test_the_portal_reports_keeps_and_lifts(office: Office, ada: Person) -> None
     assert Release.objects.get(pk=release.pk).state == "suspended"
 
     html = page(ada, f"/incidents/{incident.pk}")
-    for words in ("nothing serves that this incident reaches", "which is past", "Wrong doses"):
+    for words in (
+        "that this incident affects",
+        "which is past",
+        "Wrong doses",
+    ):
         assert words in html
     assert "Wrong doses" in page(ada, "/")
     assert "Wrong doses" in page(ada, "/incidents")
@@ -232,7 +236,7 @@ def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
     glass = BreakGlass.objects.get()
     path = f"/break-glass/{glass.pk}"
     assert made.headers["Location"] == path
-    assert "Take it back" in page(operator, path)
+    assert "Withdraw request" in page(operator, path)
     assert "You are the second person" in page(ada, path)
     assert "You are the second person" not in page(operator, path)
 

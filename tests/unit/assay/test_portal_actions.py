@@ -93,7 +93,7 @@ def test_nothing_is_preselected_and_what_blocks_is_a_link(company: Company) -> N
     assert '<a href="#item-gates">1 failed check</a>' in blocks
     assert '<a href="#item-oversight">1 item to judge</a>' in blocks
     assert 'id="item-gates"' in html
-    assert "2 machine checks passed" in html
+    assert "2 automatic checks passed" in html
     form = signed_in(company.devi).get(f"/versions/{company.second.pk}/release").context["form"]
     for name in ("data_classification", "annex_iii", "personal_data", "tier"):
         assert form.fields[name].choices[0] == ("", "Choose…")

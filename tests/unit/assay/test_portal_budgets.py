@@ -250,7 +250,7 @@ def test_a_limit_is_changed_and_taken_away_on_its_page(
     client = signed_in(company.ada)
     for row in limits:
         html = page(client, f"/budgets/limits/{row.pk}")
-        assert "Take the limit away" in html
+        assert "Remove limit" in html
     money, tokens = (f"/budgets/limits/{row.pk}" for row in limits[:2])
     assert 'value="25"' in page(client, money)
     assert client.post(money, {"amount": "30.25"}).status_code == 302
@@ -264,7 +264,7 @@ def test_a_limit_is_changed_and_taken_away_on_its_page(
 def test_a_lead_sees_a_limit_and_changes_none(company: Company, limits: list[QuotaLimit]) -> None:
     client = signed_in(company.enzo)
     address = f"/budgets/limits/{limits[1].pk}"
-    assert "Take the limit away" not in page(client, address)
+    assert "Remove limit" not in page(client, address)
     assert client.post(address, {"amount": "5"}).status_code == 403
     assert client.post("/budgets/limits", {}).status_code == 404
     page(client, "/budgets/limits", 404)

@@ -71,7 +71,7 @@ def test_a_member_sees_the_department_and_not_what_groups_mean(company: Company,
     map_group(company)
     text = text_of(client.get("/departments/engineering"))
     assert "Devi Developer" in text
-    assert "Groups that lead here" not in text
+    assert "Groups with roles here" not in text
     assert ("Live keys" in text) is (who == "enzo")
     assert "finance" not in text_of(client.get("/departments"))
     assert client.get("/departments/finance").status_code == 404
@@ -136,7 +136,7 @@ def test_a_group_is_mapped_and_its_members_show_where_their_role_is_from(
     assert "through the group Engineering leads (provisioning)" in page
     assert "Take away lead" not in page
     assert "through the group" in text_of(ada.get("/departments/engineering"))
-    assert "Groups that lead here" in text_of(ada.get("/departments/engineering"))
+    assert "Groups with roles here" in text_of(ada.get("/departments/engineering"))
     assert "lead" in text_of(ada.get(f"/people/groups/{company.things['group'].pk}"))
 
     mapping = GroupMapping.objects.get()
@@ -151,7 +151,7 @@ def test_a_department_is_founded_and_shown(company: Company) -> None:
     done = ada.post("/departments", {"slug": "legal", "name": "Legal"})
     assert done.status_code == 302
     assert done.headers["Location"] == "/departments/legal"
-    assert "becomes a member" in text_of(ada.get("/departments/legal"))
+    assert "become members" in text_of(ada.get("/departments/legal"))
     assert ada.post("/departments", {"slug": "legal", "name": "Legal"}).status_code == 409
     enzo = signed_in(company.people["enzo"])
     assert enzo.post("/departments", {"slug": "mine", "name": "Mine"}).status_code == 403

@@ -166,7 +166,7 @@ def test_a_release_is_submitted_again_by_a_button(
     assert f"{address}/renewal" in page(called("Devi"), address)
     html = page(called("Devi"), f"{address}/renewal")
     assert "Attested by Carla on" in html
-    assert "Nothing but the time." in html
+    assert "Only the time." in html
     assert called("Fay").get(f"{address}/renewal").status_code == 404
     assert called("Fay").post(f"{address}/renewal").status_code == 404
     assert called("Carla").post(f"{address}/renewal").status_code == 403
@@ -184,7 +184,7 @@ def test_a_release_is_submitted_again_by_a_button(
 def test_what_cannot_be_submitted_again_says_why(company: Company) -> None:
     html = page(signed_in(company.enzo), f"/releases/{company.waiting.pk}/renewal")
     assert "it cannot be submitted again" in html
-    assert "Freeze a fresh dossier" not in html
+    assert "Submit for review" not in html
 
 
 def test_what_is_carried_over_says_from_where_by_whom_and_when(company: Company) -> None:

@@ -164,7 +164,7 @@ def test_the_evidence_opens_with_its_digest(company: Company) -> None:
     html = page(company, tab="evidence")
     for digest in (measured.digest, company.second.digest, company.waiting.dossier_digest):
         assert html.count(f'data-copy="{digest}"') >= 1
-    assert "Everything measured, as it was recorded" in html
+    assert "All recorded measurements" in html
 
 
 def test_a_comment_can_be_put_where_it_belongs(company: Company) -> None:

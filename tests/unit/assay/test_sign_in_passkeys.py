@@ -63,7 +63,7 @@ def test_adding_one_is_audited_and_gives_recovery_codes_once(ada: Person) -> Non
 
     page = visitor.post("/account/passkeys", name="phone", credential=first.create(options))
 
-    assert "only time that they are shown" in page.content.decode()
+    assert "are shown only now" in page.content.decode()
     options = visitor.get("/account/passkeys/options").json()
     answer = visitor.post("/account/passkeys", name="key", credential=second.create(options))
     assert (answer.status_code, answer["Location"]) == (302, "/account")
