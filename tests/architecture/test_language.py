@@ -49,7 +49,12 @@ AVOIDED = (
     Avoided(r"\bas it is\b", "unchanged", 0),
     Avoided(r"\bthere is no\b[^.\n]* that\b", "no … does", 0),
     Avoided(r"\bartefacts?\b", "artifact (US spelling)", 0),
-    Avoided(r"\blicences?\b", "license (US spelling)", 119),
+    # In sentences only: a field of models, forms and the API is named `licence`.
+    Avoided(
+        r"(?<=[\s(>])licences?(?=[ .;)<])(?! [=:])",
+        "license (US spelling)",
+        4,
+    ),
     Avoided(r"\brecogni[s]e", "recognize (US spelling)", 0),
 )
 
