@@ -33,9 +33,8 @@ class Base:
             material = stage.materials[about["material"]]
             return material.parent if material.is_file() else material
 
-        return cls(
-            name, about["task"], about["description"], about["source"], about["licence"], files
-        )
+        described = {each: text for each, text in about.items() if each != "material"}
+        return cls(name=name, files=files, **described)
 
 
 @dataclass(frozen=True, slots=True)
