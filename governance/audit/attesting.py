@@ -87,7 +87,7 @@ def attest(wanted: Attestation) -> str:
     except BadCheckpoint as error:
         raise Unavailable(f"The signature cannot be used: {error}", retry_after=2) from error
     if signed != text:
-        raise Unavailable("The signature is over something else.", retry_after=2)
+        raise Unavailable("The signature is for other content.", retry_after=2)
     return note
 
 

@@ -143,5 +143,5 @@ class Quorum:
             most = max(most, len(found))
         raise BadCheckpoint(
             f"No checkpoint here is cosigned by {self.needed} of the {len(self.witnesses)} "
-            f"required witnesses; the most that any has is {most}."
+            f"witnesses, which is required; the most is {most}."
         )

@@ -78,7 +78,7 @@ def _count() -> None:
     for name, most in limits.items():
         if _counted(f"assay:leak-reports:{name}") > most:
             raise QuotaExceeded(
-                "Too many reports of leaked keys; this one was not looked at.",
+                "Too many reports of leaked keys; this one was not processed.",
                 code="too_many_reports",
                 retry_after=WINDOW_S,
             )
@@ -92,7 +92,7 @@ def _counted(name: str) -> int:
             count: int = pipe.execute()[0]
     except redis.RedisError as error:
         raise Unavailable(
-            "Reports of leaked keys cannot be counted just now; this one was not looked at.",
+            "Reports of leaked keys cannot be counted just now; this one was not processed.",
             hint="Send it again, or have the key's department revoke it.",
             retry_after=5,
         ) from error

@@ -28,7 +28,7 @@ def token_prove(*, actor: Principal, method: str) -> Proof:
                 f"{actor.name} does not act by a personal access token; there is none to keep the "
                 "proof with.",
                 code="person_required",
-                hint="In the portal, prove who you are under your account.",
+                hint="In the portal, verify your identity under Your account.",
             )
         key.proof_method, key.proved_at = method, timezone.now()
         key.save(update_fields=["proof_method", "proved_at"])

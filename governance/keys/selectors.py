@@ -126,7 +126,7 @@ def _refuse_elsewhere(key: ApiKey) -> None:
         raise NotAuthenticated(
             f"Key {key.name} ({key.public_id}) is not accepted from "
             f"{address or 'an unknown address'}.",
-            hint="It is bound to networks; call from one of them.",
+            hint="It is restricted to networks; call from one of them.",
             code="address_not_allowed",
         )
 

@@ -121,7 +121,7 @@ def access_token_create(
     with transaction.atomic():
         person = Person.objects.select_for_update().get(pk=person.pk)
         if not person.is_active:
-            raise WrongState("The account is inactive; it gets no token.")
+            raise WrongState("The account is inactive; it cannot get a token.")
         check(asked, longest=TOKEN_MAX_LIFETIME)
         _require_room(person)
         key, token = _mint(
@@ -143,7 +143,7 @@ def _require_room(person: Person) -> None:
     ).count()
     if live >= TOKENS_MAX:
         raise WrongState(
-            f"{person} has {live} access tokens, which is the most that a person may have.",
+            f"{person} has {live} access tokens, the maximum for a person.",
             code="too_many_tokens",
             hint="Revoke one that you no longer use, then create a new one.",
         )

@@ -147,7 +147,7 @@ def _authorized(
         require_proof(actor, f"making a one-time link for {person.name}", attempt=attempt)
     if not person.is_active:
         raise WrongState(
-            f"The account of {person.name} is inactive; it gets no one-time link.",
+            f"The account of {person.name} is inactive; it cannot get a one-time link.",
             hint="Reactivate the account first.",
         )
     return person, decision

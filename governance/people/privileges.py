@@ -129,7 +129,7 @@ def role_request_open(
                 )
         except IntegrityError as error:
             raise WrongState(
-                "This role is requested already; no second request is made.",
+                "This role is already requested; a second request was not made.",
                 hint="Another administrator approves or rejects the request that is pending.",
             ) from error
         _record(actor, "role:request", request, decision=decision)

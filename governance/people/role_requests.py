@@ -198,7 +198,7 @@ def _require_current(request: RoleRequest) -> None:
         raise WrongState(
             f"{asked.name}, who requested it, may no longer grant roles; role request "
             f"{request.pk} cannot be approved.",
-            hint="Reject it, and request the role anew.",
+            hint="Reject it, and request the role again.",
         )
 
 
@@ -217,7 +217,7 @@ def _give(actor: Principal, request: RoleRequest, decision: Authorization) -> No
         return
     person = type(request.person).objects.select_for_update(no_key=True).get(pk=request.person.pk)
     if not person.is_active:
-        raise WrongState(f"The account of {person.name} is inactive; it gets no role.")
+        raise WrongState(f"The account of {person.name} is inactive; it cannot get a role.")
     try:
         with transaction.atomic():
             assignment = RoleAssignment.objects.create(

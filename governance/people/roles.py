@@ -76,7 +76,7 @@ def role_grant(
         # Read again under a lock: groups may be giving it roles at the same time.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         if not person.is_active:
-            raise WrongState(f"The account of {person.name} is inactive; it gets no role.")
+            raise WrongState(f"The account of {person.name} is inactive; it cannot get a role.")
         held = RoleAssignment.objects.filter(
             person=person, role=role, department=department, speciality=speciality
         )
@@ -127,7 +127,7 @@ def _refuse_beyond(
     if not decide(active_policy(), actor, Action.ROLE_GRANT, there, base_context()).allowed:
         raise NotPermitted(
             f"{actor.name} may not give or take the role {words}.",
-            hint="Whoever keeps the roles of that department, or of the platform, can.",
+            hint="A person who manages the roles of that department or of the platform can.",
             attempt=_attempt(actor, person, department, decision),
         )
 

@@ -154,7 +154,9 @@ def _person_make(*, email: str, name: str) -> Person:
         with transaction.atomic():
             person.save(force_insert=True)
     except IntegrityError as error:
-        raise WrongState("This address has an account already; no second one is made.") from error
+        raise WrongState(
+            "This address already has an account; a second one was not created."
+        ) from error
     return person
 
 
@@ -171,7 +173,7 @@ def first_admin_create(*, email: str, name: str) -> Person:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('assay:first-admin'))")
         if RoleAssignment.objects.filter(role=Role.ADMIN).exists():
             raise WrongState(
-                "There is an administrator already; no first one can be made.",
+                "There is already an administrator; this command creates only the first one.",
                 hint="An administrator makes others in the portal or the management API.",
             )
         person = _person_make(email=email, name=name)
@@ -272,7 +274,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
         if person.erased_at is not None:
             raise WrongState(
                 f"{person.name} cannot be activated again.",
-                hint="Nothing is kept of who they were. Make a new account.",
+                hint="Their personal data is erased. Create a new account.",
             )
         person.is_active = True
         person.empowered_at = timezone.now()

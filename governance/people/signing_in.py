@@ -70,7 +70,7 @@ def password_check(*, email: str, password: str) -> Person:
     else:
         right = person.check_password(password) and person.is_active
     if person is None or not right:
-        raise NotAuthenticated("The e-mail address or the password is not right.", attempt=attempt)
+        raise NotAuthenticated("The e-mail address or the password is wrong.", attempt=attempt)
     forget_failures(email, address)
     return person
 
@@ -92,9 +92,9 @@ def code_attempt(*, person: Person) -> None:
 def code_refused(*, person: Person) -> NotAuthenticated:
     """The refusal of a wrong second factor, to be raised."""
     return NotAuthenticated(
-        "The code is not right.",
+        "The code is wrong.",
         code="wrong_second_factor",
-        hint="Codes of an app hold for half a minute and once; a recovery code holds once.",
+        hint="An app's code is valid once, for half a minute; a recovery code is valid once.",
         attempt=sign_in_attempt(person=person),
     )
 
@@ -110,7 +110,7 @@ def sign_in_record(*, person: Person, methods: Sequence[str]) -> None:
         current = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         if not current.is_active:
             raise NotAuthenticated(
-                f"The account of {person.name} is inactive; it cannot be signed in to.",
+                f"The account of {person.name} is inactive and cannot sign in.",
                 attempt=sign_in_attempt(person=person),
             )
         audit_record(
@@ -177,7 +177,7 @@ def password_change(
     person = own_account(actor)
     if not person.has_usable_password():
         raise InvalidInput(
-            f"{person.name} signs in without a password; there is none to change.",
+            f"{person.name} signs in without a password, so there is none to change.",
             hint="Sign in as before: with a passkey, or with single sign-on.",
         )
     password_checked(new, person, field="new")

@@ -79,7 +79,7 @@ def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document
     try:
         parsed = parse_rules(rules)
         if found := _never_applying(parsed):
-            raise InvalidInput("A rule names what there is not.", fields=found)
+            raise InvalidInput("A rule names something unknown.", fields=found)
     except InvalidInput as error:
         sentences.append(error.message)
         faults |= {_below("rules", where): why for where, why in error.fields.items()}
@@ -125,7 +125,7 @@ def _check_plain(value: dict[str, Any]) -> None:
         if isinstance(inner, str) and hides(inner):
             raise InvalidInput(
                 "The policy holds a character that does not show, such as a line break.",
-                hint="Write every text of rules and tests on one line, in signs that can be seen.",
+                hint="Write each text of rules and tests on one line, in visible characters.",
                 fields={path: ["holds a character that does not show"]},
             )
         most = MAX_FLOAT if isinstance(inner, float) else MAX_WHOLE

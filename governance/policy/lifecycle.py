@@ -149,7 +149,7 @@ def draft_delete(*, actor: Principal, number: int) -> None:
         version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
         if version.state != PolicyState.DRAFT:
             raise WrongState(
-                f"Policy {number} is {version.state}; only a draft can be thrown away.",
+                f"Policy {number} is {version.state}; only a draft can be discarded.",
                 hint="A proposal is withdrawn.",
             )
         POLICIES.move(version, PolicyState.WITHDRAWN, actor=actor, decision=decision)
@@ -249,7 +249,7 @@ def policy_withdraw(*, actor: Principal, number: int, reason: str = "") -> Polic
         if version.state == PolicyState.DRAFT:
             raise WrongState(
                 f"Policy {number} is a draft; only a proposal is withdrawn.",
-                hint="A draft can be changed, or thrown away.",
+                hint="A draft can be changed or discarded.",
             )
         return POLICIES.move(
             version, PolicyState.WITHDRAWN, actor=actor, reason=reason, decision=decision
@@ -331,7 +331,7 @@ def _require_ready(version: PolicyVersion, verb: str) -> None:
             f"Policy {version.number} fails {len(bad)} of its own {len(version.tests)} tests "
             f"({named}{more}); it cannot be {verb}.",
             code="policy_tests_fail",
-            hint="Change the rules, or the tests that ask for what is not wanted.",
+            hint="Change the rules or the tests.",
             fields={f"tests.{result.name}": [result.reason] for result in bad[:50]},
         )
     require_two_deciders(version_snapshot(version), verb)

@@ -255,7 +255,7 @@ def checked_reason(text: str, *, required: bool = False) -> str:
     text = text.strip()
     if len(text) > REASON_MAX or "\x00" in text or (required and not text):
         raise InvalidInput(
-            f"Say why, in at most {REASON_MAX:,} characters.",
+            f"Give a reason of at most {REASON_MAX:,} characters.",
             fields={"reason": [f"is needed, and has at most {REASON_MAX:,} characters"]},
         )
     return text

@@ -237,7 +237,7 @@ def separation_obstacle(
     what = f"review {review.pk} of {review.subject_name}"
     hint = "Someone who had no part in it decides; commenting is possible."
     if actor.kind is not PrincipalKind.PERSON or actor.person_id is None:
-        why = f"{actor.name} is no person; only people speak in {what}"
+        why = f"{actor.name} is not a person; only people can comment or decide in {what}"
         hint = "Sign in, or use a personal access token."
     elif not asked:
         return None
@@ -255,7 +255,7 @@ def speaker_id(actor: Principal) -> int:
     """The person who speaks in a review. Raises NotPermitted for whoever is no person."""
     if actor.person_id is None:
         raise NotPermitted(
-            f"{actor.name} is no person; only people speak in a review.",
+            f"{actor.name} is not a person; only people can comment or decide in a review.",
             code="person_required",
             hint="Sign in, or use a personal access token.",
         )
@@ -282,15 +282,15 @@ def _voted(actor: Principal, review: Review) -> WrongState | None:
     if actor.person_id in {absent for _, absent in spoken}:
         return WrongState(
             f"A deputy has voted in the place of {actor.name} in round {review.round} of review "
-            f"{review.pk} of {review.subject_name}; a second vote is not taken.",
-            hint="One vote for each role in a round. Commenting is possible.",
+            f"{review.pk} of {review.subject_name}; a second vote is refused.",
+            hint="Each role has one vote per round. You can still comment.",
         )
     if actor.person_id not in {person for person, _ in spoken}:
         return None
     return WrongState(
         f"{actor.name} has voted in round {review.round} of review {review.pk} of "
-        f"{review.subject_name}; a second vote is not taken.",
-        hint="One vote for each person and round. Commenting is possible.",
+        f"{review.subject_name}; a second vote is refused.",
+        hint="Each person has one vote per round. You can still comment.",
     )
 
 

@@ -34,7 +34,7 @@ def check_not_closed(incident: Incident) -> None:
     """Raises WrongState: nothing is added to a closed one."""
     if incident.state == IncidentState.CLOSED:
         raise WrongState(
-            f"Incident {incident.pk} is closed; nothing is added to it.", hint="Open a new one."
+            f"Incident {incident.pk} is closed; nothing can be added to it.", hint="Open a new one."
         )
 
 

@@ -55,7 +55,7 @@ def incident_lift(*, actor: Principal, incident_id: int, reason: str) -> Lifted:
                 raise WrongState(
                     f"Incident {incident.pk} is {incident.get_state_display().lower()}; its "
                     "suspension cannot be lifted.",
-                    hint="It is resolved first.",
+                    hint="Resolve it first.",
                 )
             proof = require_proof(
                 actor,

@@ -183,7 +183,7 @@ def incident_rate(
             before = {"severity": incident.severity, "serious": incident.serious}
             after = {"severity": severity, "serious": serious}
             if before == after:
-                raise WrongState(f"Incident {incident.pk} is rated {severity} already.")
+                raise WrongState(f"Incident {incident.pk} already has severity {severity}.")
             incident.severity, incident.serious = severity, serious
             incident.save(update_fields=["severity", "serious"])
             audit_record(

@@ -135,7 +135,7 @@ def checked_dossier_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     if len(canonical_json(checked)) > MAX_BYTES:
         raise InvalidInput(
             f"The dossier's fields take more than {MAX_BYTES:,} bytes.",
-            hint="Say less, and refer to the documents.",
+            hint="Write less, and refer to documents.",
             fields={"dossier_fields": [f"At most {MAX_BYTES:,} bytes."]},
         )
     return checked

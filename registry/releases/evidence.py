@@ -103,7 +103,7 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
         raise WrongState(
             f"The dossier of release {release.pk} does not have the digest that it was decided "
             "under; there is no evidence to pack.",
-            hint="`assay audit verify` tells whether the log is whole.",
+            hint="`assay audit verify` shows whether the log is intact.",
         )
     evaluations = version_evaluations(release.version)
     emergencies = list(release.break_glasses.order_by("pk"))

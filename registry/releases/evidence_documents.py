@@ -213,7 +213,7 @@ def contradicted(review: Review) -> WrongState:
     return WrongState(
         f"The decisions, waivers or threads of review {review.pk} are not those that the audit log "
         "holds; there is no evidence to pack.",
-        hint="`assay audit verify` tells whether the log is whole.",
+        hint="`assay audit verify` shows whether the log is intact.",
     )
 
 

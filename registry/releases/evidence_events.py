@@ -85,7 +85,7 @@ def release_record(
     packs, packs_left = _newest(own & taken & Q(outcome="allowed"), MAX_TAKEN)
     if any(event.sequence is None for event in decided):
         raise WrongState(
-            f"The last that happened to release {release_id} is not sealed in the log yet.",
+            f"The last event of release {release_id} is not sealed in the log yet.",
             hint="Events are sealed within a second; try again. If not, the controller is down.",
             retry_after=1,
         )
@@ -94,7 +94,7 @@ def release_record(
     if checkpoint is None or not decided:
         raise WrongState(
             f"The audit log says nothing of release {release_id}; there is no evidence to pack.",
-            hint="`assay audit verify` tells whether the log is whole.",
+            hint="`assay audit verify` shows whether the log is intact.",
         )
     left_out = others_left + packs_left
     return Record(tuple(events), tuple(opened_bodies(events)), checkpoint, left_out)

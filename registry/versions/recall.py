@@ -178,7 +178,7 @@ def lineage_locked(*version_ids: int) -> list[int]:
 def _check_confirmed(version: ModelVersion, ids: Collection[int], confirm: str) -> None:
     state = ModelVersion.objects.values_list("state", flat=True).get(pk=version.pk)
     if state == VersionState.RECALLED:
-        raise WrongState(f"{version} is recalled already.", hint="A recall is for good.")
+        raise WrongState(f"{version} is already recalled.", hint="A recall is permanent.")
     if _as_they_stand(ids)[1] != confirm:
         raise WrongState(
             f"What a recall of {version} would reach is no longer the list that was confirmed; "

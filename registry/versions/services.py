@@ -207,7 +207,7 @@ def _check_not_recalled(model: Model, digest: str, base: ModelVersion | None) ->
         raise WrongState(
             f"These are the bytes of {recalled}, which is recalled; they were not registered as a "
             f"version of {model.name}.",
-            hint="A recall is for good. Other bytes may be registered.",
+            hint="A recall is permanent. Other bytes may be registered.",
         )
     raise WrongState(f"{recalled} is recalled; nothing may be registered on it.")
 
@@ -215,10 +215,10 @@ def _check_not_recalled(model: Model, digest: str, base: ModelVersion | None) ->
 def _check_base(model: Model, kind: str, manifest: Manifest, base: ModelVersion | None) -> None:
     if kind == VersionKind.BASE:
         if base is not None or manifest.base_digest is not None:
-            raise InvalidInput(f"A base version of {model.name} stands on no other version.")
+            raise InvalidInput(f"A base version of {model.name} cannot have a base.")
         return
     if base is None:
-        raise InvalidInput(f"A version of kind {kind} names the version that it stands on.")
+        raise InvalidInput(f"A version of kind {kind} needs a base version.")
     # Only fully tuned weights stand alone; everything else is meaningless without its base.
     if manifest.base_digest != base.digest and not (
         kind == VersionKind.FULL and manifest.base_digest is None

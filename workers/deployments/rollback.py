@@ -127,7 +127,7 @@ def _check_latest(deployment: Deployment) -> None:
         raise WrongState(
             f"{deployment.name} was deployed again since, as deployment {newest.pk}; nothing was "
             "rolled back.",
-            hint=f"Roll back deployment {newest.pk}, if it is the one that must go.",
+            hint=f"Roll back deployment {newest.pk}, if it is the one to replace.",
         )
 
 

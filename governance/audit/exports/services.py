@@ -127,7 +127,7 @@ def _check_room(person_id: int) -> None:
     under_way = own.filter(state__in=(ExportState.QUEUED, ExportState.RUNNING))
     if under_way.count() >= UNDER_WAY_MAX:
         raise WrongState(
-            f"{UNDER_WAY_MAX} of your exports are under way; no other one was begun.",
+            f"{UNDER_WAY_MAX} of your exports are in progress; a new one was not started.",
             hint="Wait until one is done, or cancel one.",
             retry_after=30,
         )
@@ -246,7 +246,7 @@ def _opened(export: AuditExport) -> BinaryIO:
     except FileNotFoundError:
         raise WrongState(
             f"The file of export {export.pk} is gone; it cannot be downloaded.",
-            hint="Ask for it again. Web and controller must share ASSAY_DATA_DIR.",
+            hint="Request it again. Web and controller must share ASSAY_DATA_DIR.",
         ) from None
     except OSError as error:
         raise Unavailable(

@@ -129,7 +129,7 @@ def _own(actor: Principal, filter_id: int) -> AuditFilter:
     person_id = _keeper(actor)
     kept = None if person_id is None else rows.filter(pk=filter_id, person_id=person_id).first()
     if kept is None:
-        raise NotFound(f"You keep no filter {filter_id}.")
+        raise NotFound(f"You have no filter {filter_id}.")
     return kept
 
 
@@ -138,7 +138,7 @@ def _may_keep(actor: Principal, *, shared: bool) -> tuple[Authorization, int]:
     decision = authorize(actor=actor, action=Action.AUDIT_VIEW, resource=part or WHOLE_LOG)
     if actor.person_id is None:
         raise NotPermitted(
-            f"{actor.name} is not a person; filters are kept for people.",
+            f"{actor.name} is not a person; only people can save filters.",
             hint="Sign in, or use a personal access token.",
             attempt=Attempt(
                 actor=actor,

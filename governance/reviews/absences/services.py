@@ -93,14 +93,16 @@ def _check_times(starts_at: datetime, ends_at: datetime) -> None:
     if starts_at > now + AHEAD:
         fields["starts_at"] = [f"is more than {AHEAD.days} days away"]
     if fields:
-        raise InvalidInput("An absence cannot be from and until then.", fields=fields)
+        raise InvalidInput(
+            "The absence ends before it starts, or is too long or too far away.", fields=fields
+        )
 
 
 def _whose(actor: Principal, person: Person | None) -> tuple[Person, int, Authorization | None]:
     """The absent person, locked; the acting person's ID; and the decision, if it is another's."""
     if actor.person_id is None:
         raise NotPermitted(
-            f"{actor.name} is no person; only people are absent.",
+            f"{actor.name} is not a person; only people can have an absence.",
             code="person_required",
             hint="Sign in, or use a personal access token.",
         )
@@ -131,12 +133,12 @@ def _check_people(absent: Person, deputy: Person, speciality: str) -> None:
     reviewing = RoleAssignment.objects.filter(role=Role.REVIEWER)
     if not reviewing.filter(person=absent, speciality=speciality).exists():
         raise WrongState(
-            f"{absent.name} does not review for {speciality}; there is nothing to stand in for."
+            f"{absent.name} does not review for {speciality}; there is nothing to deputize for."
         )
     if not deputy.is_active or not reviewing.filter(person=deputy).exists():
         raise WrongState(
-            f"{deputy.name} is no reviewer and cannot stand in for one.",
-            hint="A deputy is a reviewer, of whatever speciality.",
+            f"{deputy.name} is not a reviewer and cannot be a deputy.",
+            hint="A deputy must be a reviewer, of any speciality.",
         )
 
 

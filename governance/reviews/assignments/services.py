@@ -50,7 +50,7 @@ def review_assign(*, actor: Principal, review_id: int, person_id: int) -> Review
         if assignments_in_force().filter(review=review).count() >= ASSIGNEES_MAX:
             raise WrongState(
                 f"Review {review.pk} of {review.subject_name} is assigned to {ASSIGNEES_MAX} "
-                "people; it takes no more.",
+                "people; no more are possible.",
                 hint="Unassign someone first.",
             )
         assignment = ReviewAssignment.objects.create(

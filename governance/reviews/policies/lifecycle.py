@@ -111,7 +111,7 @@ def review_policy_revise(
         if document.name != policy.name:
             raise InvalidInput(
                 f"This is a draft of the policy {policy.name}; its text names {document.name}.",
-                hint="A policy of another name is drafted for itself.",
+                hint="Create a separate draft for a policy with another name.",
                 fields={"name": [f"is {policy.name}"]},
             )
         author_add(policy, author)
@@ -225,6 +225,6 @@ def _require_ready(policy: ReviewPolicy, verb: str) -> None:
         if other.policy.name != policy.name and other.document.rank == document.rank:
             raise WrongState(
                 f"Review policy {policy} cannot be {verb}: {other.policy} has the rank "
-                f"{document.rank} too, so that neither would come first.",
+                f"{document.rank} too, so the order would be unclear.",
                 hint="Give it another rank.",
             )

@@ -23,8 +23,8 @@ def check_room(actor: Principal, review: Review) -> None:
     within = _entries(actor, review).filter(said=Said.COMMENT).count()
     if decided + within + drafts >= COMMENTS_MAX:
         raise WrongState(
-            f"You have written {COMMENTS_MAX} comments on review {review.pk}; it takes no more.",
-            hint="Decide, ask for changes, or say it elsewhere and point to it here.",
+            f"You have written {COMMENTS_MAX} comments on review {review.pk}; that is the limit.",
+            hint="Decide, request changes, or comment elsewhere and link to it here.",
         )
 
 

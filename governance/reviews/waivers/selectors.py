@@ -65,7 +65,7 @@ def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
         return WrongState(
             f"{what} is never waived.",
             code="never_waived",
-            hint="Nothing serves whose bytes or origin are not what was approved.",
+            hint="Bytes and origin must always be those that were approved.",
         )
     if review.state != ReviewState.OPEN:
         state = ReviewState(review.state).label.lower()
@@ -79,7 +79,7 @@ def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
             hint="Decide, withdraw or revoke that one first.",
         )
     if len(waivers) >= WAIVERS_MAX:
-        return WrongState(f"{what} was to be waived {WAIVERS_MAX} times; it takes no more.")
+        return WrongState(f"{what} had {WAIVERS_MAX} waivers; no more are possible.")
     return None
 
 

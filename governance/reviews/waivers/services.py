@@ -128,7 +128,7 @@ def _check_grantable(waiver: Waiver) -> None:
         raise WrongState(
             f"{what}: a reviewer approved in round {review.round} of review {review.pk} without "
             "it.",
-            hint="Request changes; after the answer everybody decides with it in view.",
+            hint="Request changes; after the answer, all reviewers see it when they decide.",
         )
     if waiver.expires_at <= timezone.now():
         raise WrongState(

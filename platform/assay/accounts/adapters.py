@@ -61,7 +61,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
     def respond_user_inactive(self, request: HttpRequest, user: Any) -> HttpResponse:
         error = NotAuthenticated(
-            f"The account of {user.name} is inactive; it cannot be signed in to.",
+            f"The account of {user.name} is inactive and cannot sign in.",
             attempt=sign_in_attempt(person=user),
         )
         return refusal(request, error)

@@ -165,7 +165,7 @@ def totp_activate(
         person = locked_own(actor)
         if Authenticator.objects.filter(user=person, type=Type.TOTP).exists():
             raise WrongState(
-                f"{person.name} has an authenticator app already; no second one is added.",
+                f"{person.name} has an authenticator app already; a second one cannot be added.",
                 hint="Remove the old one first.",
             )
         addition_permitted(actor, person, link_id)
@@ -314,7 +314,7 @@ def checked_reason(reason: str) -> str:
     reason = reason.strip()
     if not reason or len(reason) > REASON_MAX or not reason.isprintable():
         raise InvalidInput(
-            f"Say why, in 1 to {REASON_MAX} printable characters.",
+            f"Give a reason of 1 to {REASON_MAX} printable characters.",
             fields={"reason": ["is empty, too long or not printable"]},
         )
     return reason

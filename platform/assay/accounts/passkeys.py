@@ -94,7 +94,7 @@ def passkey_add(
         person = locked_own(actor)
         if Authenticator.objects.filter(user=person, type=Type.WEBAUTHN).count() >= MOST:
             raise WrongState(
-                f"{person.name} has {MOST} passkeys already; no more are added.",
+                f"{person.name} has {MOST} passkeys already; no more can be added.",
                 hint="Remove one that is not used.",
             )
         addition_permitted(actor, person, link_id)

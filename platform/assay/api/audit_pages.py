@@ -47,7 +47,7 @@ def place_of(request: Request) -> dict[str, int]:
     if place is None or len(cursor) > 64:
         raise InvalidInput(
             "The cursor is not valid.",
-            hint="Follow `next` and `previous` as they are; start again without a cursor.",
+            hint="Use `next` and `previous` unchanged; start again without a cursor.",
             fields={"cursor": ["Not a cursor of this list."]},
         )
     return {_WAYS[place[1]]: int(place[2])}

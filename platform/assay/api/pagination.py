@@ -40,7 +40,7 @@ class CursorPagination(pagination.CursorPagination):
         """Raises InvalidInput when it is not one of our cursors."""
         refusal = InvalidInput(
             "The cursor is not valid.",
-            hint="Follow `next` and `previous` as they are; start again without a cursor.",
+            hint="Use `next` and `previous` unchanged; start again without a cursor.",
             fields={"cursor": ["Not a cursor of this list."]},
         )
         try:

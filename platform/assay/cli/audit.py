@@ -122,7 +122,7 @@ def _say(document: Any, key: str, kept: str = "") -> None:
     try:
         said = check_proof(document, public_keys=key, kept=kept)
     except (BadProof, BadCheckpoint) as error:
-        raise CliError(f"The proof does not hold. {error}") from error
+        raise CliError(f"The proof is not valid. {error}") from error
     console.print(f"[green]✓[/] {escape(said)}")
 
 

@@ -214,7 +214,7 @@ class Client:
             return response.json() if response.content else None
         except ValueError:
             raise CliError(
-                f"{self.server} does not answer as an Assay server does.",
+                f"{self.server} did not answer like an Assay server.",
                 "Check the address: `assay login --server URL`.",
             ) from None
 
@@ -225,7 +225,7 @@ class Client:
         except httpx.HTTPError as error:
             raise CliError(
                 f"{self.server} cannot be reached: {error or type(error).__name__}.",
-                "Is the server running? `assay doctor` on its machine tells what is missing.",
+                "Is the server running? Run `assay doctor` on its machine.",
             ) from error
 
 

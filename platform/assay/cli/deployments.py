@@ -29,7 +29,7 @@ def rollback(
     client = Client.signed_in()
     if to is not None:
         if not reason:
-            raise CliError("A rollback has a reason; nothing was rolled back.", "Give --reason.")
+            raise CliError("A rollback needs a reason; nothing was rolled back.", "Give --reason.")
         made = client.post(f"deployments/{deployment_id}/rollback", release=to, reason=reason)
         console.print(
             f"{made['name']} goes back to {made['version']['name']}, as deployment {made['id']}.",

@@ -180,7 +180,7 @@ def reconcile(
     if not found["repaired"]:
         raise CliError(
             f"{found['differences']:,} counters differ from the ledger.",
-            "`assay quota reconcile --repair` puts them right.",
+            "`assay quota reconcile --repair` corrects them.",
         )
     console.print(f"{found['differences']:,} counters are put right.")
 

@@ -179,7 +179,7 @@ def _show_checks(pack: Path, key: str, witnesses: tuple[str, ...] = ()) -> None:
             style="dim",
         )
     if not all(holds for holds, _, _ in rows):
-        raise CliError("The evidence pack does not hold.", "Do not rely on it.")
+        raise CliError("The evidence pack is not valid.", "Do not rely on it.")
 
 
 def waived(item: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ def _confirmed(name: str, digest: str) -> str:
         )
     errors.print("There is no way back. Type the name of the version to recall it.")
     if typer.prompt(name, default="", show_default=False).strip() != name:
-        raise CliError("This is not its name; nothing was recalled.")
+        raise CliError("The name does not match; nothing was recalled.")
     return digest
 
 

@@ -126,7 +126,7 @@ class Gateway:
         except Exception:
             # Nothing else may reach a caller; it would be a stack trace.
             logger.exception("Request %s failed.", call.request_id)
-            fault = InternalError(f"Something went wrong on our side ({call.request_id}).")
+            fault = InternalError(f"An internal error occurred ({call.request_id}).")
             await _refuse(runtime, call, fault, send)
 
 
@@ -269,7 +269,7 @@ async def _run(
         call.deployment = admitted.deployment
         call.decision, call.context = admitted.decision, admitted.context
     if runtime.ledger.blocked:
-        raise Unavailable("Usage cannot be recorded, so no request is let through.", retry_after=2)
+        raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
     await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
 
 

@@ -82,7 +82,7 @@ def authenticate(
     if not address_allowed(address, key.networks):
         raise KeyRefused(
             f"{key.title} is not accepted from {address or 'an unknown address'}.",
-            hint="It is bound to networks; call from one of them.",
+            hint="It is restricted to networks; call from one of them.",
             key=key,
             code="address_not_allowed",
         )

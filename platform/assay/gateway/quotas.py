@@ -89,12 +89,12 @@ class Quotas:
             text: bytes = await self._script(keys=(), args=arguments)
         except (redis.RedisError, OSError) as error:
             raise Unavailable(
-                "The quota store does not answer, so no request is let through.", retry_after=2
+                "The quota store does not answer, so requests are refused.", retry_after=2
             ) from error
         verdict = Verdict.read(text, limits)
         if not verdict.ready:
             raise Unavailable(
-                "Budgets are being rebuilt from the ledger, so no request is let through.",
+                "Budgets are being rebuilt from the ledger, so requests are refused.",
                 retry_after=2,
             )
         headers = _headers(limits, verdict.states)

@@ -93,7 +93,7 @@ class Refresher:
         snapshot = self.snapshot
         if snapshot is None or not snapshot.usable:
             raise Unavailable(
-                "Keys and policy could not be read for a while, so no request is let through.",
+                "Keys and policy could not be read for a while, so requests are refused.",
                 retry_after=settings.GATEWAY_SNAPSHOT_TTL_S,
             )
         return snapshot
@@ -118,7 +118,7 @@ class Refresher:
                 await asyncio.shield(self._look_up(public_id))
         if public_id in self.pending:
             raise Unavailable(
-                "The key has changed and could not be read again, so it is not let through.",
+                "The key has changed and could not be read again, so it is refused.",
                 retry_after=1,
             )
         return await self.current()

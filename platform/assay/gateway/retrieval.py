@@ -300,7 +300,7 @@ async def _embed(
         part_of=call.request_id,
     )
     if runtime.ledger.blocked:
-        raise Unavailable("Usage cannot be recorded, so no request is let through.", retry_after=2)
+        raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
     media = runtime.media.answering()
     await Execution(runtime, part, plan, application, admitted, media).run(_hear_nothing, _send)
     vector = np.array(renderer.results[0] if renderer.results else [], dtype=np.float32)

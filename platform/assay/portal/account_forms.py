@@ -32,9 +32,7 @@ class ConfirmForm(TablerForm):
 class PasskeyForm(TablerForm):
     """A new passkey's name; the browser adds the rest."""
 
-    name = forms.CharField(
-        max_length=60, help_text="To tell it from others, such as “work laptop”."
-    )
+    name = forms.CharField(max_length=60, help_text="A name for it, such as “work laptop”.")
 
 
 class TokenForm(TablerForm):
@@ -74,7 +72,7 @@ class LinkForm(TablerForm):
         max_length=300,
         label="One-time link",
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
-        help_text="Paste the whole link that you got.",
+        help_text="Paste the whole link.",
     )
 
 
@@ -119,5 +117,5 @@ class PasswordForm(TablerForm):
         max_length=256,
         label="New password",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text="Twelve characters at least; your other sessions end.",
+        help_text="At least 12 characters. Your other sessions will end.",
     )

@@ -130,7 +130,7 @@ class AmountForm(TablerForm):
         help_text="Money in the currency, device time in seconds; 0 allows nothing.",
         widget=forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"}),
     )
-    shadow = forms.BooleanField(required=False, label="Shadow: count and report, stop nothing")
+    shadow = forms.BooleanField(required=False, label="Shadow: count and report, refuse nothing")
 
     def __init__(self, *args: Any, of_kind: str = "", **kwargs: Any) -> None:
         self.of_kind = of_kind

@@ -56,7 +56,7 @@ class RiskRow(TablerForm):
         ("privacy", "Privacy"),
     )
     accepter_person = forms.IntegerField(
-        label="Their number, where one person is meant", min_value=1, required=False
+        label="Number of the person, if it is one person", min_value=1, required=False
     )
 
     @property
@@ -75,7 +75,7 @@ class SaidForm(TablerForm):
     stop_tested_on = _day("When stopping it was last tried")
     measures = _text("Training, and what keeps people from trusting it too much", 2000, 2)
     monitors = _text("What is watched, one a line", 6000, 3)
-    incident_contact = _text("Whom to tell of an incident", 300, help_text="A role or a mailbox.")
+    incident_contact = _text("Contact for incidents", 300, help_text="A role or a mailbox.")
     review_date = _day("When it is looked at again")
     route = _choice(
         "How conformity is assessed",

@@ -32,10 +32,10 @@ def _serious() -> list[tuple[str, str]]:
 class IncidentForm(TablerForm):
     """Description and severity of an incident."""
 
-    title = forms.CharField(max_length=TITLE_MAX, label="What is it, in a few words?")
+    title = forms.CharField(max_length=TITLE_MAX, label="Title")
     happened = forms.CharField(
         max_length=HAPPENED_MAX, label="What happened?", widget=_rows(5),
-        help_text="What was seen, when, and whom it concerns; name no people.",
+        help_text="What was observed, when, and who is affected. Do not name people.",
     )  # fmt: skip
     severity = forms.ChoiceField(
         choices=unchosen(_SEVERITIES),
@@ -49,7 +49,7 @@ class IncidentForm(TablerForm):
         required=False, label="Known since (UTC)", widget=forms.DateTimeInput(
             attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"
         ),
-        help_text="Now, if left out. The time to report a serious one runs from then.",
+        help_text="Default: now. The time to report a serious incident starts then.",
     )  # fmt: skip
 
     def clean_aware_at(self) -> Any:
@@ -75,10 +75,10 @@ class BreakGlassForm(TablerForm):
     """Why it cannot wait, and for how long."""
 
     reason = forms.CharField(
-        max_length=REASON_MAX, label="Why it cannot wait for the review", widget=_rows(4),
-        help_text="Shown on every page while it serves, and kept in the audit log: name no people.",
+        max_length=REASON_MAX, label="Reason for urgency", widget=_rows(4),
+        help_text="Shown on every page and kept in the audit log. Do not name people.",
     )  # fmt: skip
-    hours = forms.IntegerField(min_value=1, max_value=24, label="For how many hours")
+    hours = forms.IntegerField(min_value=1, max_value=24, label="Hours")
 
     def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -93,4 +93,4 @@ class AfterReviewForm(TablerForm):
         choices=unchosen(((AfterVerdict.JUSTIFIED, "It was justified"),
                           (AfterVerdict.NOT_JUSTIFIED, "It was not justified"))),
     )  # fmt: skip
-    lessons = forms.CharField(max_length=LESSONS_MAX, label="What follows from it", widget=_rows(4))
+    lessons = forms.CharField(max_length=LESSONS_MAX, label="Follow-up", widget=_rows(4))

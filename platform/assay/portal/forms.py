@@ -75,7 +75,7 @@ class DepartmentScoped(TablerForm):
 class ModelForm(DepartmentScoped):
     """A new line of versions."""
 
-    name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
+    name = forms.SlugField(max_length=80, help_text="Lowercase letters, digits and hyphens.")
     task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
     description = forms.CharField(
         max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
@@ -94,7 +94,7 @@ class GateForm(TablerForm):
         choices=[(c, "At least" if c == ">=" else "At most") for c in Comparator.values]
     )
     threshold = forms.FloatField(widget=forms.NumberInput(attrs={"step": "any"}))
-    why = forms.CharField(max_length=300, required=False, label="Why this threshold")
+    why = forms.CharField(max_length=300, required=False, label="Reason for the threshold")
 
     def __init__(self, *args: Any, datasets: Any, task: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -162,8 +162,8 @@ class EvaluateForm(TablerForm):
         min_value=1,
         max_value=2_000_000,
         required=False,
-        label="Rows at most",
-        help_text="Leave empty to measure every row. Only that decides gates.",
+        label="Maximum rows",
+        help_text="Leave empty to measure all rows. Gates need all rows.",
     )
 
     def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:
@@ -193,7 +193,7 @@ class IntakeForm(TablerForm):
 
     model = SlugChoice(queryset=None, empty_label=None)
     source = forms.CharField(
-        max_length=300, help_text="Where the files came from: an address, a person."
+        max_length=300, help_text="Origin of the files: an address or a person."
     )
     licence = forms.CharField(
         max_length=60, label="License", help_text="An SPDX identifier, such as Apache-2.0."
@@ -221,7 +221,7 @@ def _kinds_of_rows() -> list[tuple[str, str]]:
 class DatasetForm(DepartmentScoped):
     """A new line of dataset versions. A task is sent as `name`, or as `name:kind of rows`."""
 
-    name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
+    name = forms.SlugField(max_length=80, help_text="Lowercase letters, digits and hyphens.")
     task = forms.ChoiceField(choices=_kinds_of_rows)
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
     licence = forms.CharField(max_length=120, label="License")
@@ -243,7 +243,7 @@ class DatasetVersionForm(TablerForm):
     )
     columns = forms.CharField(
         required=False,
-        help_text="Where columns have other names, which is which: text=review, label=rating.",
+        help_text="If columns have other names, map them: text=review, label=rating.",
     )
 
     def mapping(self) -> dict[str, str] | None:
@@ -303,7 +303,7 @@ class EraseForm(TablerForm):
     why = forms.CharField(
         label="Reason",
         max_length=300,
-        help_text="Stays in the audit log for good: do not name them.",
+        help_text="Stays in the audit log permanently. Do not name them.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
     confirm = forms.CharField(
@@ -339,7 +339,7 @@ class RecallForm(TablerForm):
     reason = forms.CharField(
         label="Reason",
         max_length=1000,
-        help_text="Shown wherever it stops something, and kept in the audit log: name no people.",
+        help_text="Shown with the recall and kept in the audit log. Do not name people.",
         widget=forms.Textarea(attrs={"rows": 3}),
     )
     confirm = forms.CharField(
@@ -356,5 +356,5 @@ class RecallForm(TablerForm):
     def clean_confirm(self) -> str:
         typed = str(self.cleaned_data["confirm"]).strip()
         if typed != self._version:
-            raise forms.ValidationError("This is not its name; nothing was recalled.")
+            raise forms.ValidationError("The name does not match; nothing was recalled.")
         return typed

@@ -44,7 +44,7 @@ def deployments_field(names: Iterable[str]) -> forms.MultipleChoiceField:
 class KeyForm(DepartmentScoped):
     """A credential for an application."""
 
-    name = forms.CharField(max_length=NAME_MAX, help_text="Which application will hold it.")
+    name = forms.CharField(max_length=NAME_MAX, help_text="The application that will use it.")
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
     scopes = forms.MultipleChoiceField(
         choices=(
@@ -74,7 +74,7 @@ class KeyChangeForm(TablerForm):
 
     name = forms.CharField(max_length=NAME_MAX)
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
-    owner = SlugChoice(queryset=None, required=False, label="Who answers for it")
+    owner = SlugChoice(queryset=None, required=False, label="Owner")
     networks = NetworksField(label="Networks")
 
     def __init__(
@@ -98,7 +98,7 @@ class KeyRotateForm(TablerForm):
     """How long both secrets work."""
 
     overlap = forms.TypedChoiceField(
-        label="The old secret works on for",
+        label="The old secret keeps working for",
         coerce=int,
         initial=24,
         choices=(

@@ -17,7 +17,7 @@ from registry.knowledge.models import TITLE_MAX
 class KnowledgeBaseForm(DepartmentScoped):
     """A new knowledge base."""
 
-    name = forms.SlugField(max_length=80, help_text="Small letters, digits and hyphens.")
+    name = forms.SlugField(max_length=80, help_text="Lowercase letters, digits and hyphens.")
     title = forms.CharField(max_length=TITLE_MAX)
     description = forms.CharField(
         max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
@@ -45,7 +45,7 @@ class DocumentForm(TablerForm):
 
     file = forms.FileField(help_text=f"{', '.join(SUFFIXES)}; text in UTF-8.")
     title = forms.CharField(
-        max_length=TITLE_MAX, required=False, help_text="By default as the file is called."
+        max_length=TITLE_MAX, required=False, help_text="Default: the file's name."
     )
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
     replaces = forms.IntegerField(
@@ -71,6 +71,6 @@ class DocumentRecallForm(TablerForm):
 
     reason = forms.CharField(
         max_length=REASON_MAX,
-        help_text="Shown with the document and kept in the audit log: name no people.",
+        help_text="Shown with the document and kept in the audit log. Do not name people.",
         widget=forms.Textarea(attrs={"rows": 3}),
     )

@@ -54,7 +54,9 @@ class RuleForm(TablerForm):
     """One rule, save its conditions."""
 
     id = forms.CharField(
-        label="Id", max_length=60, help_text="Small letters, digits, hyphens: leads-run-jobs."
+        label="Id",
+        max_length=60,
+        help_text="Lowercase letters, digits and hyphens, such as leads-run-jobs.",
     )
     effect = forms.ChoiceField(choices=(("permit", "Permit"), ("forbid", "Forbid")))
     description = forms.CharField(
@@ -156,23 +158,25 @@ class AskForm(TablerForm):
     action = forms.ChoiceField(
         choices=_pairs([action.value for action in Action]), initial=Action.DEPLOYMENT_INVOKE.value
     )
-    type = forms.ChoiceField(label="On a", choices=_pairs(RESOURCE_TYPES), initial="deployment")
+    type = forms.ChoiceField(
+        label="Resource type", choices=_pairs(RESOURCE_TYPES), initial="deployment"
+    )
     reference = forms.CharField(
-        label="Called",
+        label="Resource",
         required=False,
         max_length=120,
         help_text="Its name or number. Leave it empty to describe one.",
     )
-    department = forms.CharField(label="Of department", required=False, max_length=40)
+    department = forms.CharField(label="Department", required=False, max_length=40)
     attributes = forms.CharField(
-        label="With",
+        label="Attributes",
         required=False,
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="One a line: visibility: organisation",
+        help_text="One per line: visibility: organisation",
     )
     context = forms.CharField(
-        label="In circumstances",
+        label="Context",
         required=False,
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 2}),
@@ -183,7 +187,7 @@ class AskForm(TablerForm):
         required=False,
         min_value=1,
         max_value=2**31 - 1,
-        help_text="That in force when left empty.",
+        help_text="Default: the policy in force.",
     )
 
 

@@ -31,7 +31,7 @@ class PromptForm(TablerForm):
         strip=False,
         label="System message",
         widget=forms.Textarea(attrs={"rows": 6, "spellcheck": "true"}),
-        help_text="Write {{name}} where a value of the caller belongs.",
+        help_text="Write {{name}} where the caller's value goes.",
     )
     template = forms.CharField(
         max_length=8_000,
@@ -52,7 +52,7 @@ class PromptForm(TablerForm):
         strip=False,
         label="Stop texts",
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text=f"One a line, {MAX_STOPS} at most; \\n stands for a line end, \\\\ for \\.",
+        help_text=f"One per line, {MAX_STOPS} at most; \\n stands for a line end, \\\\ for \\.",
     )
     fixed = forms.MultipleChoiceField(
         required=False,

@@ -47,7 +47,7 @@ class RiskForm(TablerForm):
     data_classification = forms.ChoiceField(
         label="Classification of its data",
         choices=_named("data_classification"),
-        help_text="The higher of what it is given and what it was trained on.",
+        help_text="The higher of its input data and its training data.",
     )
     personal_data = _yes_no("personal_data")
     special_categories = _yes_no("special_categories")
@@ -66,7 +66,7 @@ class ReleaseForm(RiskForm):
 
     environment = forms.ChoiceField(choices=titled(Environment.choices))
     deployment_name = forms.SlugField(
-        max_length=80, help_text="The name that applications call it by."
+        max_length=80, help_text="The name that applications use to call it."
     )
     departments: forms.ModelMultipleChoiceField[Any] = forms.ModelMultipleChoiceField(
         queryset=None, widget=forms.CheckboxSelectMultiple, label="Departments that may use it"

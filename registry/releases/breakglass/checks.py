@@ -38,7 +38,7 @@ def check_possible(release: Release) -> Review:
         )
     review = release_review(release)
     if review is None:
-        raise WrongState(f"Release {release.pk} has no review; the glass cannot be broken for it.")
+        raise WrongState(f"Release {release.pk} has no review; it cannot use break-glass.")
     check_trusted(release.version, "served")
     check_not_suspended(release.version, "served")
     check_dossier(release)
@@ -46,14 +46,14 @@ def check_possible(release: Release) -> Review:
     for outcome, note in (files_match(chain), origin_signed(chain)):
         if outcome is not CheckOutcome.PASSED:
             raise WrongState(
-                f"The glass cannot be broken for release {release.pk}: {note}",
+                f"Break-glass is not possible for release {release.pk}: {note}",
                 code="never_excused",
-                hint="Bytes and origin are never excused.",
+                hint="Bytes and origin must always be correct.",
             )
     if (late := overdue_review(release)) is not None:
         raise WrongState(
             f"Department {release.department.slug} has not had its break-glass {late.pk} reviewed, "
-            "which is overdue; it may not break the glass again.",
+            "which is overdue; it cannot use break-glass again.",
             code="after_review_overdue",
             hint="A reviewer who neither requested nor confirmed it must review it first.",
         )

@@ -98,7 +98,7 @@ def release_export(*, actor: Principal, release_id: int, format: str) -> Export:
         raise WrongState(
             f"The dossier of release {release.pk} does not have the digest that was decided on; "
             "it is not exported.",
-            hint="`assay audit verify` tells whether the log is whole.",
+            hint="`assay audit verify` shows whether the log is intact.",
         )
     # What the dossier names may stand in another department, such as the base.
     with lifted():

@@ -102,7 +102,7 @@ def test_a_wrong_password_is_one_sentence(ada: Person, live_server: Any, run: Ru
         "login", "--server", live_server.url, "--email", ada.email, answers="wrong", code=1
     )
 
-    assert err.startswith("Error: The e-mail address or the password is not right.")
+    assert err.startswith("Error: The e-mail address or the password is wrong.")
     assert "assay_" not in out
     assert not credentials_file().exists()
 
@@ -288,7 +288,7 @@ def test_one_event_and_the_logs_growth_are_proved_kept_and_checked_offline(
         assert err == ""
     one.write_text(one.read_text().replace("assay", "essay"))
     _, _, err = signed_in("audit", "check", str(one), code=1)
-    assert "The proof does not hold." in err
+    assert "The proof is not valid." in err
     for text in ("", "[", "7", "[]", "[" * 100_000):
         one.write_text(text)
         _, _, err = signed_in("audit", "check", str(one), code=1)

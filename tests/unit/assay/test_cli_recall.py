@@ -63,7 +63,7 @@ def test_a_recall_shows_the_list_and_asks_before_it_acts(signed_in: As) -> None:
     _, out, _ = assay(*recall, digest, code=0)
     assert "is recalled: 2 versions, 1 releases and 0 open reviews are at an end." in out
     _, _, err = assay(*recall, digest, code=1)
-    assert "is recalled already" in err
+    assert "is already recalled" in err
 
 
 def test_a_rollback_lists_and_goes_back(signed_in: As) -> None:
@@ -77,7 +77,7 @@ def test_a_rollback_lists_and_goes_back(signed_in: As) -> None:
     assert str(old.version) in out
     assert "yes" in out
     _, _, err = assay("deployments", "rollback", str(last.pk), "--to", str(old.pk), code=1)
-    assert "A rollback has a reason" in err
+    assert "A rollback needs a reason" in err
     go = ("deployments", "rollback", str(last.pk), "--reason", "Nonsense.", "--to")
     _, _, err = assay(*go, str(new.pk), code=1)
     assert "nothing was rolled back" in " ".join(err.split())

@@ -207,13 +207,13 @@ def test_who_may_not_lift_is_told_why(office: Office, person: Callable[..., Pers
     )  # fmt: skip
     path = f"/incidents/{Incident.objects.get().pk}"
     assert "You reported it or had a part" in page(reporter, path)
-    assert "It is resolved first." in page(office.risk, path)
+    assert "Resolve it first." in page(office.risk, path)
 
 
 def test_what_is_not_said_or_not_ones_own_is_refused_by_the_portal(
     office: Office, ada: Person, person: Callable[..., Person]
 ) -> None:
-    assert "Of which version was not said" in page(ada, "/incidents/new", 400)
+    assert "Name the version" in page(ada, "/incidents/new", 400)
     page(ada, "/incidents/new?version=x", 400)
     outsider = person("Fay", "lead@finance")
     page(outsider, f"/incidents/new?version={office.tuned.pk}", 404)

@@ -65,7 +65,7 @@ def test_a_wrong_password_is_told_in_the_page_and_audited(ada: Person) -> None:
     answer = visitor.password(ada, "wrong")
 
     assert answer.status_code == 401
-    assert "is not right" in answer.content.decode()
+    assert "is wrong" in answer.content.decode()
     assert not visitor.is_in()
     assert [event["subject_name"] for event in sign_ins("denied")] == [ada.email]
 
@@ -126,7 +126,7 @@ def test_a_wrong_code_is_refused(ada: Person, code: str) -> None:
     answer = visitor.post("/sign-in/second-factor", code=code)
 
     assert answer.status_code == 401
-    assert "code is not right" in answer.content.decode()
+    assert "code is wrong" in answer.content.decode()
     assert sign_ins("denied")[-1]["data"]["code"] == "wrong_second_factor"
 
 

@@ -184,7 +184,7 @@ def test_who_lost_the_right_since_neither_gets_it_made_nor_downloads_it(
 def test_no_more_than_three_are_under_way(auditor: Principal) -> None:
     for _ in range(3):
         audit_export_ask(actor=auditor, filters={})
-    with pytest.raises(WrongState, match="under way"):
+    with pytest.raises(WrongState, match="in progress"):
         audit_export_ask(actor=auditor, filters={})
 
 

@@ -184,7 +184,7 @@ def test_a_closed_review_and_a_second_or_eleventh_assignee_are_refused(
     assign(compliance, review, compliance)
     assert "assigned to Cora already" in refused(lambda: assign(risk, review, compliance)).message
     monkeypatch.setattr(services, "ASSIGNEES_MAX", 1)
-    assert "takes no more" in refused(lambda: assign(risk, review, risk)).message
+    assert "no more are possible" in refused(lambda: assign(risk, review, risk)).message
     review_close(actor=submitter, review_id=review.pk, state="withdrawn", reason="Later.")
     error = refused(lambda: assign(risk, review, risk))
     assert isinstance(error, WrongState)

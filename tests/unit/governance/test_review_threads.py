@@ -184,7 +184,7 @@ def test_a_thread_is_nobodys_who_may_not_see_the_review(
     for call in calls:
         with pytest.raises(NotFound):
             call()
-    with pytest.raises(NotPermitted, match="is no person"):
+    with pytest.raises(NotPermitted, match="is not a person"):
         begin(service_principal("controller"), review)
 
 

@@ -157,7 +157,7 @@ def test_it_expires(ada: Principal, adil: Principal, person: MakePerson) -> None
 def test_it_is_requested_once(ada: Principal, adil: Principal, person: MakePerson) -> None:
     eve = person("Eve")
     requested(ada, eve)
-    with pytest.raises(WrongState, match="requested already"):
+    with pytest.raises(WrongState, match="already requested"):
         role_grant(actor=adil, person=eve, role="admin")
 
 

@@ -83,7 +83,7 @@ def test_the_same_person_at_once_votes_once(office: Office) -> None:
         lambda: office.decide(release, office.compliance, "reject"),
     )
     assert isinstance(second, DomainError)
-    assert "a second vote is not taken" in second.message
+    assert "a second vote is refused" in second.message
     assert votes(release) == [("Carla", "approve")]
 
 

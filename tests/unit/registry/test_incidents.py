@@ -341,7 +341,7 @@ def test_what_was_written_down_stands(office: Office, ada: Principal, rita: Prin
         refused_by_the_database(change)
     assert [note.kind for note in incident_notes(incident)] == ["note", "state", "state", "lifted"]
     incident_move(actor=ada, incident_id=incident.pk, state="closed", text="Done.")
-    with pytest.raises(WrongState, match="is closed; nothing is added"):
+    with pytest.raises(WrongState, match="is closed; nothing can be added"):
         incident_note(actor=ada, incident_id=incident.pk, text="One more thing.")
 
 

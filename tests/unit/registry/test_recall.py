@@ -166,7 +166,7 @@ def test_a_recall_is_done_once_and_what_it_found_recalled_keeps_its_reason(
 ) -> None:
     recall(ada, office.tuned, reason="The tuning went wrong.")
     recall(ada, office.base, reason="The base too.")
-    with pytest.raises(WrongState, match="is recalled already"):
+    with pytest.raises(WrongState, match="is already recalled"):
         recall(ada, office.base)
     office.tuned.refresh_from_db()
     assert office.tuned.recall_reason == "The tuning went wrong."

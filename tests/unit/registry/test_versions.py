@@ -115,9 +115,9 @@ def test_a_version_needs_its_files_and_the_base_that_its_manifest_names(
     absent = Manifest(files=(ManifestFile("a", 1, "0" * 64),))
     with pytest.raises(WrongState, match="holds no files"):
         register(encoder, maker, absent)
-    with pytest.raises(InvalidInput, match="stands on no other"):
+    with pytest.raises(InvalidInput, match="cannot have a base"):
         register(encoder, maker, stored({"a": b"a"}), base=base)
-    with pytest.raises(InvalidInput, match="names the version that it stands on"):
+    with pytest.raises(InvalidInput, match="needs a base version"):
         register(encoder, maker, stored({"a": b"a"}), kind="adapter")
     with pytest.raises(InvalidInput, match="The manifest names the base digest"):
         register(encoder, maker, stored({"a": b"a"}), kind="adapter", base=base)

@@ -77,5 +77,5 @@ class AbsenceEnd(Absences):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         absence_end(actor=self.actor, absence_id=kwargs["id"])
-        messages.success(self.request, "The absence has ended. What was decided stands.")
+        messages.success(self.request, "The absence has ended. Earlier decisions stay valid.")
         return redirect("portal:absences")

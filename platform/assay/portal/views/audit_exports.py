@@ -89,7 +89,7 @@ class AuditExports(ActionScreen):
             filters=typed_in(self.request.POST),
             format=self.request.POST.get("format", ExportFormat.JSONL),
         )
-        messages.success(self.request, f"Export {export.pk} is being made; it shows below.")
+        messages.success(self.request, f"Export {export.pk} is in progress; see below.")
         return redirect("portal:audit_exports")
 
 
@@ -105,7 +105,7 @@ class AuditExportCancel(AuditExports):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         export = audit_export_cancel(actor=self.actor, export_id=kwargs["id"])
-        messages.success(self.request, f"Export {export.pk} is cancelled.")
+        messages.success(self.request, f"Export {export.pk} is canceled.")
         return redirect("portal:audit_exports")
 
 

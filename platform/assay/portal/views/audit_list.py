@@ -202,7 +202,7 @@ class AuditFilterSave(AuditLog):
             parameters={k: v for k, v in typed_in(self.request.POST).items() if v},
             shared="shared" in self.request.POST,
         )
-        messages.success(self.request, f"The filter {kept.name} is kept.")
+        messages.success(self.request, f"The filter {kept.name} is saved.")
         return shown(kept)
 
 

@@ -136,7 +136,7 @@ class BreakGlassEnd(BreakGlassPage):
         break_glass_end(
             actor=self.actor, break_glass_id=id, reason=self.request.POST.get("reason", "")
         )
-        messages.success(self.request, "Ended. What served by it stops.")
+        messages.success(self.request, "Ended. The release stops serving.")
         return redirect("portal:break_glass", id=id)
 
 

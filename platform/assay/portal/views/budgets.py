@@ -210,7 +210,7 @@ class LimitNew(ActionScreen):
             shadow=values["shadow"],
             **subject,
         )
-        messages.success(self.request, "The limit is set; it holds within a second.")
+        messages.success(self.request, "The limit is set. It takes effect within a second.")
         return redirect("portal:budgets")
 
 
@@ -259,7 +259,7 @@ class LimitPage(ActionScreen):
             deployment=row.deployment,
             **subject,
         )
-        messages.success(self.request, f"The limit is {'gone' if takes_away else 'changed'}.")
+        messages.success(self.request, f"The limit is {'removed' if takes_away else 'changed'}.")
         return redirect("portal:budgets")
 
 
@@ -288,7 +288,7 @@ class PriceSet(ActionScreen):
         takes_away = "take-away" in self.request.POST
         tariff = None if takes_away else form.tariff()
         price_set(actor=self.actor, deployment=values["deployment"], tariff=tariff)
-        messages.success(self.request, f"The price is {'gone' if takes_away else 'set'}.")
+        messages.success(self.request, f"The price is {'removed' if takes_away else 'set'}.")
         return redirect("portal:budgets")
 
 

@@ -202,7 +202,7 @@ class DatasetPage(ActionScreen):
             upload_id=uploads[0] if uploads else None,
             columns=form.mapping(),
         )
-        messages.success(self.request, f"{version} holds {version.rows:,} rows.")
+        messages.success(self.request, f"{version} has {version.rows:,} rows.")
         return redirect("portal:dataset", name=name)
 
 

@@ -52,7 +52,7 @@ class Departments(ActionScreen):
         department = department_create(
             actor=self.actor, **cleaned(DepartmentForm(self.request.POST))
         )
-        messages.success(self.request, f"{department.name} is founded.")
+        messages.success(self.request, f"{department.name} is created.")
         return redirect("portal:department", slug=department.slug)
 
 

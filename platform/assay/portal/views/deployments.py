@@ -109,7 +109,7 @@ class DeploymentRollback(DeploymentPage):
         chosen = self.request.POST.get("release", "")
         if not (chosen.isascii() and chosen.isdecimal() and len(chosen) <= 18):
             raise InvalidInput(
-                "Which release to go back to was not said.",
+                "Name the release to roll back to.",
                 fields={"release": ["Choose one of the list."]},
             )
         again = deployment_rollback(
@@ -118,7 +118,7 @@ class DeploymentRollback(DeploymentPage):
             release_id=int(chosen),
             reason=self.request.POST.get("reason", ""),
         )
-        messages.success(self.request, f"{again.name} goes back to {again.release.version}.")
+        messages.success(self.request, f"{again.name} is rolled back to {again.release.version}.")
         return redirect("portal:deployment", id=again.pk)
 
 

@@ -149,5 +149,5 @@ class DocumentRecall(ActionScreen):
         version_of(self.actor, name, id)
         given = cleaned(self.form())
         version = document_version_recall(actor=self.actor, version_id=id, reason=given["reason"])
-        messages.success(self.request, f"{version} is recalled; no search finds it any more.")
+        messages.success(self.request, f"{version} is recalled; searches no longer find it.")
         return redirect("portal:knowledge_document", name=name, id=id)

@@ -83,7 +83,7 @@ class IncidentNew(ActionScreen):
                 found = deployment_get(actor=self.actor, deployment_id=number)
                 return name, number, found.release.version
         raise InvalidInput(
-            "Of which version was not said.",
+            "Name the version.",
             hint="Report an incident from the page of a version or of a deployment.",
         )
 
@@ -145,7 +145,7 @@ class IncidentPage(ActionScreen):
                 "You reported it or had a part in what it suspends; another reviewer lifts it."
             )
         elif incident.state in STANDING:
-            blocked = "It is resolved first."
+            blocked = "Resolve it first."
         here = reverse("portal:incident", args=[incident.pk])
         return {
             "blocked": blocked,
@@ -181,7 +181,7 @@ class IncidentRate(IncidentPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         given = cleaned(IncidentRateForm(self.request.POST))
         incident_rate(actor=self.actor, incident_id=id, **given)
-        messages.success(self.request, "Rated anew.")
+        messages.success(self.request, "Severity changed.")
         return redirect("portal:incident", id=id)
 
 
@@ -192,7 +192,7 @@ class IncidentVersionAdd(IncidentPage):
         given = self.request.POST.get("version", "").strip()
         if not (given.isascii() and given.isdecimal() and len(given) <= 18):
             raise InvalidInput(
-                "Which version was not said.", fields={"version": ["The number in its address."]}
+                "Name the version.", fields={"version": ["The number in its address."]}
             )
         incident_add_version(
             actor=self.actor, incident_id=id, version_id=int(given),

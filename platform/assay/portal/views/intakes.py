@@ -98,7 +98,7 @@ class IntakeNew(ActionScreen):
         return {
             "form": self.form(),
             "title": "Upload for checks",
-            "lead": "They wait in quarantine for every check and a second signature.",
+            "lead": "Files stay in quarantine until all checks pass and a second person signs.",
             "submit": "Deliver into quarantine",
             "back": ("portal:intakes", "Intakes"),
             "upload": True,

@@ -143,7 +143,9 @@ class KeyChange(KeyPage):
         key = self.key()
         values = cleaned(self.change_form(key, self.request.POST))
         key_update(actor=self.actor, key_id=key.pk, **values)
-        messages.success(self.request, "The key is changed; it holds from the next request on.")
+        messages.success(
+            self.request, "The key is changed. This takes effect with the next request."
+        )
         return redirect("portal:key", id=key.pk)
 
 

@@ -108,7 +108,7 @@ class ModelNew(ActionScreen):
         return {
             "form": self.form(),
             "title": "New model",
-            "lead": "A named line of versions. Base versions enter by intake; adaptations by jobs.",
+            "lead": "A model and its versions. Intake adds base versions, jobs add adaptations.",
             "submit": "Register the model",
             "back": ("portal:models", "Models"),
         }
@@ -252,7 +252,7 @@ class GateSet(ActionScreen):
         return {
             "form": self.form(model),
             "title": f"Set a gate on {model.name}",
-            "lead": "It judges evaluations that start after this moment.",
+            "lead": "A gate applies to evaluations that start after it is set.",
             "submit": "Set the gate",
             "back_to": model,
         }

@@ -136,7 +136,7 @@ class RoleGrant(PersonPage):
             held = {str(pk) for pk in person.role_assignments.values_list("pk", flat=True)}
             if wanted in held:
                 role_revoke(actor=self.actor, assignment_id=int(wanted))
-                messages.success(self.request, "The role is taken away.")
+                messages.success(self.request, "The role is removed.")
         else:
             made = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
             if isinstance(made, RoleRequest):

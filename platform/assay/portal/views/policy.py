@@ -219,7 +219,7 @@ class PolicyDraftNew(PolicyPage):
         source = policy_version_get(actor=self.actor, number=number)
         note = source.note if source.state != PolicyState.ACTIVE else ""
         made = draft_create(actor=self.actor, rules=source.rules, tests=source.tests, note=note)
-        messages.success(self.request, f"Draft {made.number} is yours to change.")
+        messages.success(self.request, f"You can now edit draft {made.number}.")
         return self.back(made.number)
 
 
@@ -275,7 +275,7 @@ class PolicyDiscard(PolicyPage):
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         draft_delete(actor=self.actor, number=number)
-        messages.success(self.request, f"Draft {number} is thrown away.")
+        messages.success(self.request, f"Draft {number} is discarded.")
         return redirect("portal:policy")
 
 

@@ -34,7 +34,7 @@ class ReleaseRenewal(ActionScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         made = release_renew(actor=self.actor, release_id=id)
-        messages.success(self.request, "Submitted again: a fresh dossier is frozen.")
+        messages.success(self.request, "Submitted again with a fresh dossier.")
         review = release_review(made)
         if review is None:
             return redirect("portal:release", id=made.pk)

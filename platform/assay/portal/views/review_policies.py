@@ -168,7 +168,7 @@ class ReviewPolicyEditor(ActionScreen):
             policy = review_policy_revise(
                 actor=self.actor, policy_id=id, text=text, expected=self.request.POST.get("seen")
             )
-        messages.success(self.request, f"Draft {policy} is saved. See what it changes.")
+        messages.success(self.request, f"Draft {policy} is saved. Review its changes.")
         return redirect(f"{reverse('portal:review_policy', args=[policy.pk])}?tab=changes")
 
 

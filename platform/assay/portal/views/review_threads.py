@@ -75,7 +75,9 @@ class Comment(ThreadScreen):
                 return self.back(review, Place(anchor, "").id)
             case "comment":
                 entry = release_thread_open(**asked)
-                messages.success(self.request, "Said. It stands in the audit log under your name.")
+                messages.success(
+                    self.request, "Comment added. The audit log records it under your name."
+                )
                 return self.back(review, f"thread-{entry.thread_id}")
         raise self.unknown()
 
@@ -118,7 +120,7 @@ class Draft(ThreadScreen):
                 messages.success(self.request, "The draft is changed.")
             case "discard":
                 draft_discard(**on)
-                messages.success(self.request, "The draft is gone.")
+                messages.success(self.request, "The draft is discarded.")
             case _:
                 raise self.unknown()
         return self.back(review, "decision")

@@ -115,7 +115,7 @@ class Decide(ReviewPage):
             conditions=conditions_given(post),
             submit_drafts="keep_drafts" not in post,
         )
-        messages.success(self.request, "Recorded. It stands in the audit log under your name.")
+        messages.success(self.request, "Recorded. The audit log records it under your name.")
         return back(id)
 
 
@@ -137,7 +137,7 @@ class Answer(ReviewPage):
             risk_answers=answers if answers != release.risk_answers else None,
             dossier_fields=DossierForms(self.request.POST, release.dossier_fields).fields(),
         )
-        messages.success(self.request, "Answered. The reviewers were asked to look again.")
+        messages.success(self.request, "Answered. The reviewers will look again.")
         return back(id)
 
 

@@ -75,7 +75,7 @@ class PersonSignIn(ActionScreen):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(ReasonForm(self.request.POST))["reason"]
         person = link_end(actor=self.actor, person_id=id, reason=reason)
-        messages.success(self.request, f"The link of {person.name} is ended, and their sessions.")
+        messages.success(self.request, f"The link and the sessions of {person.name} have ended.")
         return redirect("portal:person_sign_in", id=person.pk)
 
 

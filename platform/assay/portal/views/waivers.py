@@ -82,7 +82,7 @@ def end_of(text: str) -> datetime:
         day = date.fromisoformat(text[:10])
     except ValueError:
         raise InvalidInput(
-            "Until when is the item to be waived? That is no date.",
+            "The end of the waiver is not a date.",
             hint="Write it as 2026-12-31.",
             fields={"until": ["is a date"]},
         ) from None
