@@ -61,11 +61,11 @@ def test_a_reviewer_names_a_deputy_who_then_votes_in_their_place(company: Compan
 @pytest.mark.parametrize(
     ("changes", "status", "says"),
     [
-        ({"deputy": 999_999}, 404, "no reviewer 999999"),
+        ({"deputy": 999_999}, 404, "Reviewer 999999 does not exist"),
         ({"speciality": "security"}, 409, "does not review for security"),
         ({"speciality": "cheese"}, 400, "speciality"),
         ({"ends_at": "yesterday"}, 400, "ends_at"),
-        ({"ends_at": "2020-01-01T00:00:00Z"}, 400, "cannot be"),
+        ({"ends_at": "2020-01-01T00:00:00Z"}, 400, "ends before it starts"),
         ({"deputy": "milo"}, 400, "deputy"),
     ],
 )

@@ -150,7 +150,7 @@ def test_rules_are_found_by_their_words(ada: Person) -> None:
     page = browser(ada).get("/policy?q=export audit").content.decode()
     assert "audit-export" in page
     assert "leads-run-their-department" not in page
-    assert "No rule says that" in browser(ada).get("/policy?q=unicorns").content.decode()
+    assert "No such rule" in browser(ada).get("/policy?q=unicorns").content.decode()
 
 
 def test_a_rule_is_shown_as_a_form_and_saved_as_it_was(draft: PolicyVersion, ada: Person) -> None:
