@@ -142,6 +142,6 @@ class Quorum:
                 return parse(note).size, found
             most = max(most, len(found))
         raise BadCheckpoint(
-            f"No checkpoint here is cosigned by {self.needed} of the {len(self.witnesses)} "
-            f"witnesses, which is required; the most is {most}."
+            f"A checkpoint needs cosignatures of {self.needed} of the {len(self.witnesses)} "
+            f"witnesses; the best one here has {most}."
         )

@@ -149,8 +149,8 @@ def require_two_deciders(snapshot: PolicySnapshot, verb: str) -> None:
             return
     raise WrongState(
         f"Policy {snapshot.version} cannot be {verb}: under it {deciders} of the people with a "
-        f"role could decide on policies and {drafters} could draft one, so that it could not be "
-        "corrected.",
+        f"role could decide on policies and {drafters} could draft one. A mistake in it could not "
+        "be corrected.",
         code="policy_locks_out",
         hint="Two active people must be able to view and decide on policies, and one to draft.",
     )

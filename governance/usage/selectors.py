@@ -107,6 +107,6 @@ def beginning_of(days: int) -> datetime:
         InvalidInput: `days` is not between 1 and 366.
     """
     if not 1 <= days <= MAX_DAYS:
-        raise InvalidInput(f"Usage is shown for 1 to {MAX_DAYS} days; not {days}.")
+        raise InvalidInput(f"Usage is shown for 1 to {MAX_DAYS} days, not {days}.")
     first = datetime.now(UTC).date() - timedelta(days=days - 1)
     return datetime.combine(first, time.min, UTC)

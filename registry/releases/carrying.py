@@ -86,7 +86,7 @@ def check_renewal(
     if same != (version.pk, environment, deployment_name):
         raise InvalidInput(
             f"Release {renews.pk} is of {renews.version} as {renews.deployment_name} in "
-            f"{renews.environment}; a renewal must be the same.",
+            f"{renews.environment}; a renewal must have the same version, name and environment.",
             fields={"renews": ["Is of something else."]},
         )
 

@@ -125,7 +125,7 @@ def _evaluated(case: Case) -> Result:
         return CheckOutcome.NOT_APPLICABLE, (
             f"It was not evaluated, and the tier {case.policy.name} does not require it."
         )
-    return CheckOutcome.FAILED, "It has no evaluation on data that it was not trained on."
+    return CheckOutcome.FAILED, "The version has no evaluation on data that it was not trained on."
 
 
 def version_gates(version: ModelVersion) -> list[GateStanding]:

@@ -32,7 +32,7 @@ class Names:
                 self._known[person] = body["actor_name"] or f"erased person {person}"
 
     def known(self) -> list[tuple[int, str]]:
-        """Everybody requested so far, and who acted, by number."""
+        """Return the people looked up so far and those who acted, as (ID, name)."""
         return sorted(self._known.items())
 
     def of(self, person_id: int | None) -> dict[str, Any] | None:

@@ -75,7 +75,7 @@ def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
     waivers = [waiver.state for waiver in item.waivers.all()]
     if {WaiverState.REQUESTED, WaiverState.GRANTED} & set(waivers):
         return WrongState(
-            f"A waiver of {what} is already requested or granted; it cannot have a second one.",
+            f"{what} already has a requested or granted waiver; it cannot have a second one.",
             hint="Decide, withdraw or revoke that one first.",
         )
     if len(waivers) >= WAIVERS_MAX:

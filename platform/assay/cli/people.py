@@ -221,5 +221,8 @@ def _id(client: Client, who: str) -> int:
         if person["email"] == who.strip().lower()
     ]
     if not found:
-        raise CliError(f"No person has the address {who}.", "`assay people list` shows all people.")
+        raise CliError(
+            f"No person that you may see has the address {who}.",
+            "`assay people list` shows the people that you may see.",
+        )
     return int(found[0]["id"])

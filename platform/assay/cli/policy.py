@@ -65,7 +65,7 @@ def list_policies(limit: Limit = 25) -> None:
             )
             for row in Client.signed_in().all("policy/versions", limit=limit)
         ),
-        empty="You may not see any policy.",
+        empty="No policies that you may see.",
     )
 
 

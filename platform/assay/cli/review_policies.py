@@ -36,7 +36,7 @@ def list_policies(limit: Limit = 25) -> None:
             )
             for row in Client.signed_in().all("review-policies", limit=limit)
         ),
-        empty="You may not see any review policy.",
+        empty="No review policies that you may see.",
     )
 
 

@@ -49,7 +49,7 @@ PHRASES = {
     "intake:create": "delivered {}",
     "intake:check": "checked {}",
     "intake:sign_off": "signed off {}",
-    "job:cancel": "cancelled the job {}",
+    "job:cancel": "canceled the job {}",
     "job:create": "started the job {}",
     "job:bury": "gave up on the job {}",
     "job:claim": "took the job {}",

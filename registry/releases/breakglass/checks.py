@@ -79,8 +79,8 @@ def check_none_open(release: Release) -> None:
         )
     else:
         raise WrongState(
-            f"Break-glass {glass.pk} of release {release.pk} is {glass.state} already; "
-            "another was not requested."
+            f"Break-glass {glass.pk} of release {release.pk} is already {glass.state}; "
+            "a second one was not requested."
         )
 
 

@@ -67,7 +67,7 @@ def break_glass_request(
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     most = settings.BREAK_GLASS_MAX_HOURS
     if not 1 <= hours <= most:
-        sentence = f"A break-glass lasts 1 to {most} hours; not {hours}."
+        sentence = f"A break-glass lasts 1 to {most} hours, not {hours}."
         raise InvalidInput(sentence, fields={"hours": [sentence]})
     with transaction.atomic():
         release_get(actor=actor, id=release_id)

@@ -63,7 +63,7 @@ const playgroundFeedback = (() => {
       bar.replaceChildren("Sending…");
       try {
         await send(token, said);
-        bar.replaceChildren("Thank you. Somebody reviews it before anything learns from it.");
+        bar.replaceChildren("Thank you. A reviewer checks it before it is used for training.");
       } catch (error) {
         bar.replaceChildren(error.message);
       }

@@ -222,7 +222,7 @@ class LimitPage(ActionScreen):
     def row(self, id: int) -> QuotaLimit:  # noqa: A002
         found = quotas_visible_to(self.actor).filter(pk=id).first()
         if found is None:
-            raise NotFound(f"Quota {id} does not exist, or you may not see it.")
+            raise NotFound(f"Limit {id} does not exist, or you may not see it.")
         return found
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002

@@ -118,7 +118,10 @@ class DeploymentRollback(DeploymentPage):
             release_id=int(chosen),
             reason=self.request.POST.get("reason", ""),
         )
-        messages.success(self.request, f"{again.name} is rolled back to {again.release.version}.")
+        messages.success(
+            self.request,
+            f"{again.name} rolls back to {again.release.version}: workers are loading it.",
+        )
         return redirect("portal:deployment", id=again.pk)
 
 

@@ -237,8 +237,8 @@ class FeedbackData(ActionScreen):
         ids = list(rows.order_by("pk").values_list("pk", flat=True)[:FEEDBACK_MAX])
         if not ids:
             sentence = (
-                f"{dataset.name} takes no accepted feedback on {deployment}: it is of another "
-                "department or task."
+                f"{dataset.name} belongs to another department or task than the accepted "
+                f"feedback on {deployment}."
             )
             raise InvalidInput(sentence, fields={"dataset": [sentence]})
         made = feedback_dataset_version(

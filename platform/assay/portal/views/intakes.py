@@ -99,7 +99,7 @@ class IntakeNew(ActionScreen):
             "form": self.form(),
             "title": "Upload for checks",
             "lead": "Files stay in quarantine until all checks pass and a second person signs.",
-            "submit": "Deliver into quarantine",
+            "submit": "Upload for checks",
             "back": ("portal:intakes", "Intakes"),
             "upload": True,
             **upload_context(self.actor, self.request, UploadKind.INTAKE),
