@@ -57,7 +57,7 @@ def test_a_person_is_deactivated_by_address_and_reactivated_by_id(
     _, out, _ = signed_in("people", "reactivate", str(dora.pk), code=0)
     assert "may sign in again" in out
     _, _, err = signed_in("people", "deactivate", "nobody@example.org", "--reason", "x", code=1)
-    assert "No person has the address" in err
+    assert "No person that you may see has the address" in err
 
 
 def test_the_command_line_erases_whom_one_names_twice(
@@ -72,4 +72,4 @@ def test_the_command_line_erases_whom_one_names_twice(
     assert f"erased person {other.pk}" in out
     assert found(("Zebedee", "Quillfrost")) == []
     _, _, err = signed_in("people", "erase", who, *why, "--confirm", who, code=1)
-    assert "No person has the address" in err
+    assert "No person that you may see has the address" in err

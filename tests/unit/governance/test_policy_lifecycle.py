@@ -250,7 +250,7 @@ def test_nobody_locks_everybody_out(
         },
     ]
     draft = draft_create(actor=ada, rules=rules, tests=[])
-    with pytest.raises(WrongState, match="it could not be corrected") as caught:
+    with pytest.raises(WrongState, match="mistake in it could not be corrected") as caught:
         policy_propose(actor=ada, number=draft.number)
     assert caught.value.code == "policy_locks_out"
 
@@ -283,7 +283,7 @@ def test_a_rule_about_what_nobody_states_of_a_policy_locks_everybody_out(
         },
     ]
     draft = draft_create(actor=ada, rules=rules, tests=[])
-    with pytest.raises(WrongState, match="it could not be corrected"):
+    with pytest.raises(WrongState, match="mistake in it could not be corrected"):
         policy_propose(actor=ada, number=draft.number)
 
 

@@ -266,7 +266,7 @@ def test_a_second_renewal_waits_for_the_first(office: Office) -> None:
 
 @pytest.mark.django_db
 def test_a_renewal_is_of_the_same_version_in_the_same_place(office: Office) -> None:
-    with pytest.raises(InvalidInput, match="a renewal must be the same"):
+    with pytest.raises(InvalidInput, match="a renewal must have the same version"):
         office.submit(renews=ended(office), deployment_name="other")
 
 
