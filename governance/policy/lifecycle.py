@@ -169,6 +169,7 @@ def policy_propose(
     with transaction.atomic():
         version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
         author = POLICIES.person(version, actor=actor, decision=decision)
+        POLICIES.states.require(version, PolicyState.PROPOSED)
         if author_add(version, author):
             # While it is a draft still: what is proposed keeps its authors.
             version.save(update_fields=["authors"])

@@ -109,7 +109,8 @@ def authorize(
     if hidden or (snapshot.version and not may_know_of(snapshot, actor, action, resource, context)):
         # Not by its name: whoever guesses numbers would be told what it is.
         raise NotFound(
-            f"There is no such {resource.type if named else 'department'}.", attempt=attempt
+            f"There is no such {resource.type.replace('_', ' ') if named else 'department'}.",
+            attempt=attempt,
         )
     raise NotPermitted(decision.reason, hint=_hint(snapshot), attempt=attempt)
 

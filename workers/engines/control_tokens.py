@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from registry.catalog.generation import GenerationInputs
+from registry.catalog.generation import ChatMessage, GenerationInputs
 from registry.catalog.requests import printable
 from workers.engines.prompts import PromptProcesses
 from workers.engines.protocol import RequestRefused
 
+# For private use: no tokenizer has learned it.
+_UNUSUAL = "\ue0f0"
+
 
 class ControlTokenCheck:
-    """Refuses conversations in which a caller's text would be read as turns of its own.
+    """Keeps callers and documents from writing turns of their own into a conversation.
 
     Args:
         tokenizer: A fast tokenizer of transformers.
@@ -24,23 +27,54 @@ class ControlTokenCheck:
     def __init__(self, tokenizer: Any, prompts: PromptProcesses) -> None:
         self._prompts = prompts
         self._names = control_tokens(tokenizer, prompts.template or "")
+        self._unknown: int | None = tokenizer.unk_token_id
+        self._is_probed = False
+        # No control token can be read where none begins.
+        self._starts = {name.strip()[:1] for name in self._names.values()} - {""}
 
-    def check(self, request_id: str, inputs: GenerationInputs) -> None:
-        """Refuse messages that hold more control tokens than the deployment's own prompt does.
+    def checked(self, request_id: str, inputs: GenerationInputs) -> GenerationInputs:
+        """Return the request with the control tokens in its passages made harmless.
 
-        Without a prompt of its own, passages are refused that hold any.
+        Messages may hold no more control tokens than the deployment's own prompt does. They are
+        counted in the texts and in what the chat template makes of them: a template that removes
+        words could join the rest to a token.
 
         Raises:
-            RequestRefused: they do, or as `PromptProcesses.encode`.
+            RequestRefused: they hold more, or as `PromptProcesses.encode`.
             PromptCancelled: the request was cancelled.
         """
+        self._probe(request_id)
+        inputs = self._without_tokens_in_passages(inputs)
         if inputs.own_texts is None:
-            found = self._counted(request_id, inputs.passages)
-        else:
-            found = self._counted(request_id, _texts(inputs))
-            found.subtract(self._counted(request_id, inputs.own_texts))
-        for token, count in found.items():
-            if count > 0:
+            self._refuse(self._counted(request_id, inputs.passages))
+            return inputs
+        own = self._counted(request_id, inputs.own_texts)
+        self._refuse(self._counted(request_id, _texts(inputs)) - own)
+        harmless = self._harmless(inputs)
+        if harmless != inputs:
+            rendered, plain = (
+                Counter(token for token in self._prompts.encode(request_id, each))
+                for each in (inputs, harmless)
+            )
+            self._refuse(rendered - plain - own)
+        return inputs
+
+    def _probe(self, request_id: str) -> None:
+        """Learn once whether the tokenizer has a token for characters that it does not know.
+
+        That token stands for no turn. Byte-level tokenizers know every character, and may name one
+        of their control tokens as unknown.
+        """
+        if self._unknown is not None and not self._is_probed:
+            (row,) = self._prompts.encode_texts(request_id, [_UNUSUAL], special_tokens=False)
+            if self._unknown not in row:
+                self._unknown = None
+        self._is_probed = True
+
+    def _refuse(self, found: Counter[int]) -> None:
+        """Raise RequestRefused if any of the tokens is a control token."""
+        for token in found:
+            if token in self._names and token != self._unknown:
                 raise RequestRefused(
                     f"The messages, variables or passages hold {printable(self._names[token])}, "
                     "which is a control token of this model; leave it out.",
@@ -59,6 +93,44 @@ class ControlTokenCheck:
                 if token in self._names:
                     found[token] += count
         return found
+
+    def _without_tokens_in_passages(self, inputs: GenerationInputs) -> GenerationInputs:
+        """Return the request with a space within each control token that a passage writes out."""
+        if inputs.messages is None:
+            return inputs
+        changed = {each: self._spaced(each) for each in inputs.passages}
+        changed = {text: spaced for text, spaced in changed.items() if text != spaced}
+        if not changed:
+            return inputs
+
+        def shown(text: str) -> str:
+            for passage, spaced in changed.items():
+                text = text.replace(passage, spaced)
+            return text
+
+        return inputs.model_copy(
+            update={
+                "messages": [_with_text(each, shown) for each in inputs.messages],
+                "passages": [changed.get(each, each) for each in inputs.passages],
+            }
+        )
+
+    def _spaced(self, text: str) -> str:
+        for name in self._names.values():
+            name = name.strip()
+            if len(name) > 1:
+                text = text.replace(name, f"{name[:1]} {name[1:]}")
+        return text
+
+    def _harmless(self, inputs: GenerationInputs) -> GenerationInputs:
+        """Return the request without the characters that a control token begins with."""
+
+        def plain(text: str) -> str:
+            return "".join(" " if each in self._starts else each for each in text)
+
+        return inputs.model_copy(
+            update={"messages": [_with_text(each, plain) for each in inputs.messages or ()]}
+        )
 
 
 def control_tokens(tokenizer: Any, template: str) -> dict[int, str]:
@@ -84,6 +156,17 @@ def _paired(text: str, texts: set[str]) -> bool:
         return False
     other = f"<{text[2:]}" if text.startswith("</") else f"</{text[1:]}"
     return other in texts
+
+
+def _with_text(message: ChatMessage, change: Callable[[str], str]) -> ChatMessage:
+    """Return a message whose texts are changed; calls of tools and images stay."""
+    if isinstance(message.content, str):
+        return message.model_copy(update={"content": change(message.content)})
+    parts = [
+        part.model_copy(update={"text": change(part.text)}) if part.type == "text" else part
+        for part in message.content
+    ]
+    return message.model_copy(update={"content": parts})
 
 
 def _texts(inputs: GenerationInputs) -> list[str]:

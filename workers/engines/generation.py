@@ -327,7 +327,9 @@ class GenerationEngine:
             except BaseException as error:
                 logger.exception("scoring the prompt of request %s failed", row.request_id)
                 row.fail("engine_error", _FAILED, 500)
-                raise_exits(error)
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    self._fail(rows)
+                    raise
         self._forget(row for row in rows if row.choices.over)
         return [row for row in rows if not row.choices.over]
 

@@ -93,6 +93,8 @@ def index_register(job: Job) -> str:
     )
     # Of a job that ran before revisions were recorded.
     revision = int(result.get("revision", 0))
+    if not 0 <= revision <= base.revision:
+        return f"The worker states revision {revision} of {base.name}, which it never had."
     if base.embedding_version.state != VersionState.TRUSTED:
         return f"{base.embedding_name} was recalled meanwhile; the index is not used."
     if base.index is not None and revision < base.index.revision:

@@ -173,4 +173,4 @@ def test_what_cannot_be_uploaded_says_so(
     _, _, err = run(*UPLOAD, str(tmp_path / "empty.json"), *ABOUT, code=1)
     assert "is empty" in err
     _, _, err = run("upload", "model", "nothing-such", str(tmp_path), *ABOUT, code=1)
-    assert "no model" in err
+    assert "does not exist, or you may not see it" in err

@@ -378,6 +378,7 @@ def test_the_number_of_queries_does_not_grow_with_rules_or_policies(
     policy: PolicyVersion, ada: Person
 ) -> None:
     client, counts = browser(ada), []
+    client.get("/policy")  # Fills what the process keeps between requests.
     for _ in range(2):
         found = []
         for address in ("/policy", "/policy/versions", "/policy/1"):

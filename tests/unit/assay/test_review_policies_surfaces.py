@@ -68,7 +68,7 @@ def test_a_version_goes_from_a_draft_to_force_in_the_portal(
     unproved = browser(milo).post(path, {"verdict": "approve", "reason": "Longer is enough."})
     assert (unproved.status_code, f"/account/prove?next={path}" in body(unproved)) == (403, True)
     without = decider.post(path, {"verdict": "approve", "reason": " "})
-    assert (without.status_code, "Say why" in body(without)) == (400, True)
+    assert (without.status_code, "Give a reason" in body(without)) == (400, True)
     decider.post(path, {"verdict": "approve", "reason": "Longer is enough."})
     draft.refresh_from_db()
     assert draft.state == "active"
@@ -168,7 +168,7 @@ def risk(**answers: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ({}, "the least is <strong>Minimal risk</strong>"),
+        ({}, "the lowest is <strong>Minimal risk</strong>"),
         ({"personal_data": "yes"}, "At least <strong>Limited risk</strong>: it handles personal"),
         ({"general_purpose_model": "yes"}, "At least <strong>General-purpose model</strong>"),
         ({"annex_iii": "justice"}, "At least <strong>High risk</strong>: its purpose lies in"),
@@ -271,7 +271,14 @@ def test_a_draft_is_withdrawn_by_the_api(policy: object, person: Callable[..., P
     path = f"review-policies/{made['id']}"
     assert api.post(f"{path}/withdraw", {"reason": "Not needed."}).body["state"] == "withdrawn"
     assert api.post(f"{path}/propose").status_code == 409
-    assert Api(person("Vera", "viewer@clinical")).get(path).status_code == 404
+    vera = Api(person("Vera", "viewer@clinical"))
+    assert vera.get(path).status_code == 404
+    # What is hidden is refused in the words of what does not exist.
+    hidden, absent = (
+        vera.post(f"{each}/withdraw", {"reason": "Not needed."})
+        for each in (path, "review-policies/999999")
+    )
+    assert (hidden.status_code, hidden.body["detail"]) == (404, absent.body["detail"])
 
 
 # The command line

@@ -197,12 +197,12 @@ def test_who_may_be_a_deputy(
     risk: Principal,
     priya: Principal,
 ) -> None:
-    with pytest.raises(WrongState, match="Dora is no reviewer"):
+    with pytest.raises(WrongState, match="Dora is not a reviewer"):
         away(deputy=person(submitter))
     with pytest.raises(InvalidInput, match="their own deputy"):
         away(deputy=person(risk))
     Person.objects.filter(pk=priya.person_id).update(is_active=False)
-    with pytest.raises(WrongState, match="Priya is no reviewer"):
+    with pytest.raises(WrongState, match="Priya is not a reviewer"):
         away()
     with pytest.raises(WrongState, match="Rolf does not review for security"):
         away(speciality="security")

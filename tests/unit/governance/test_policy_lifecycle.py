@@ -338,6 +338,14 @@ def test_a_draft_that_was_changed_meanwhile_is_not_overwritten(
     assert refreshed(draft).note == "Ben's."
 
 
+def test_a_proposal_is_not_proposed_again_by_another_author(
+    draft: PolicyVersion, ada: Principal, ben: Principal
+) -> None:
+    policy_propose(actor=ada, number=draft.number)
+    with pytest.raises(WrongState, match="is proposed; it cannot become proposed"):
+        policy_propose(actor=ben, number=draft.number)
+
+
 def test_a_proposal_is_frozen_until_it_is_withdrawn(draft: PolicyVersion, ada: Principal) -> None:
     policy_propose(actor=ada, number=draft.number)
     with pytest.raises(WrongState, match="only a draft can be changed"):
@@ -357,7 +365,7 @@ def test_a_draft_that_is_thrown_away_leaves_its_number_to_nobody(
 
 def test_a_rejection_says_why(draft: PolicyVersion, ada: Principal, ben: Principal) -> None:
     policy_propose(actor=ada, number=draft.number)
-    with pytest.raises(InvalidInput, match="Say why"):
+    with pytest.raises(InvalidInput, match="Give a reason"):
         policy_reject(actor=ben, number=draft.number, reason=" ")
     rejected = policy_reject(actor=ben, number=draft.number, reason="Viewers view.")
     assert (rejected.state, rejected.decision_note) == (PolicyState.REJECTED, "Viewers view.")
