@@ -63,7 +63,7 @@ def test_an_answer_that_the_controller_did_not_sign_is_refused(
     settings.PROCESS, settings.REDIS_URL = "web", broker_url("web")
     forgeries = {
         "cannot be used": other.sign_text(PACK.text(settings.AUDIT_LOG_NAME)),
-        "something else": real.sign_text(
+        "other content": real.sign_text(
             Attestation("evidence", "release 8", DIGEST).text(settings.AUDIT_LOG_NAME)
         ),
     }
