@@ -35,6 +35,7 @@ from assay.local.stack import ROOT, Stack
 Step = tuple[str, Callable[[Stage], None]]
 STEPS: tuple[Step, ...] = (
     ("intake", intake.run),
+    ("prepare images and speech", modalities.prepare),
     ("prepare", adapt.prepare),
     ("queue", modalities.queue),
     ("train and evaluate", adapt.train_and_evaluate),
