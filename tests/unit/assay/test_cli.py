@@ -257,7 +257,7 @@ def test_verifying_can_require_that_witnesses_cosigned_what_was_published(
         _, out, _ = signed_in(*asked, *kept, code=0)
         assert "witness.example/one" in out
         _, _, err = signed_in(*asked, code=1)
-        assert "No checkpoint here is cosigned" in err
+        assert "A checkpoint needs cosignatures" in err
         _, _, err = signed_in(*asked, "--witness", stranger, *kept, code=1)
         assert "by 2 of the 2 witnesses" in err
         signed_in(*asked, "--witness", stranger, "--quorum", "1", *kept, code=0)

@@ -314,5 +314,5 @@ def test_verifying_can_require_witnesses(named):
     ):
         report = verify(notes, *required, needed=needed)
         assert not report.ok
-        assert "No checkpoint here is cosigned by" in report.message
+        assert "A checkpoint needs cosignatures of" in report.message
     assert verify([plain + one.cosign(plain) + two.cosign(plain)], one, two).ok

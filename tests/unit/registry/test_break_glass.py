@@ -265,7 +265,7 @@ def test_one_at_a_time_and_who_asked_takes_it_back(
     release: Release, otto: Principal, ada: Principal
 ) -> None:
     glass = ask(otto, release)
-    with pytest.raises(WrongState, match="is requested already"):
+    with pytest.raises(WrongState, match="is already requested"):
         ask(ada, release)
     break_glass_refuse(actor=otto, break_glass_id=glass.pk, reason="Not needed.")
     second = ask(otto, release)
