@@ -259,7 +259,7 @@ def test_verifying_can_require_that_witnesses_cosigned_what_was_published(
         _, _, err = signed_in(*asked, code=1)
         assert "A checkpoint needs cosignatures" in err
         _, _, err = signed_in(*asked, "--witness", stranger, *kept, code=1)
-        assert "by 2 of the 2 witnesses" in err
+        assert "of 2 of the 2 witnesses" in err
         signed_in(*asked, "--witness", stranger, "--quorum", "1", *kept, code=0)
         _, _, err = signed_in("audit", "verify", str(export), "--witness", "nonsense", code=1)
         assert "not of the form" in err
