@@ -35,10 +35,10 @@ from assay.local.stack import ROOT, Stack
 Step = tuple[str, Callable[[Stage], None]]
 STEPS: tuple[Step, ...] = (
     ("intake", intake.run),
-    ("prepare images and speech", modalities.prepare),
     ("prepare", adapt.prepare),
-    ("queue", modalities.queue),
     ("train and evaluate", adapt.train_and_evaluate),
+    ("prepare images and speech", modalities.prepare),
+    ("queue images and speech", modalities.queue),
     ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),

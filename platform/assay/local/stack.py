@@ -32,9 +32,6 @@ MADE = {
     "ASSAY_WIRE_KEY": "wire-key",
 }
 ROOT = Path(__file__).resolve().parents[3]
-CORES = os.cpu_count() or 1
-# Trainings of small models share cores better than one of them uses all.
-JOBS_AT_A_TIME = min(2, CORES)
 Say = Callable[[str], None]
 
 
@@ -113,11 +110,7 @@ class Stack:
                 for name, role in ROLES.items()
             },
             # Of the workers, only those that serve have the wire key.
-            "compute-worker": {
-                "REDIS_URL": valkey.url_of("compute"),
-                "ASSAY_WIRE_KEY": "",
-                "ASSAY_JOB_THREADS": str(max(1, CORES // JOBS_AT_A_TIME)),
-            },
+            "compute-worker": {"REDIS_URL": valkey.url_of("compute"), "ASSAY_WIRE_KEY": ""},
             "engine-worker": {"REDIS_URL": valkey.url_of("engine")},
         }
         for process in ("web", "controller"):
@@ -164,7 +157,7 @@ class Stack:
         )
         self._spawn(
             "compute-worker", "worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
-            "-P", "prefork", "-c", str(JOBS_AT_A_TIME), "-n", "compute@%h", *quiet,
+            "-P", "prefork", "-c", "1", "-n", "compute@%h", *quiet,
         )  # fmt: skip
         self._spawn(
             "engine-worker", "worker", *celery, "-I", "workers.tasks.inference",

@@ -20,7 +20,7 @@ SHOWCASES = (
 
 
 def prepare(stage: Stage) -> None:
-    """Check the models and upload the data while no training keeps the workers busy."""
+    """Check the models and upload the data of chapter 8."""
     with stage.chapter("Meanwhile: check models and upload data for chapter 8"):
         stage.facts["images and speech"] = showcase.prepare(stage, SHOWCASES)
 
