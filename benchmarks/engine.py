@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ MESSAGES = [
 ]
 
 
-def engine_rate(engine: GenerationEngine, requests: int) -> float:
-    """New tokens per second over `requests` submitted at once, to the last one's end."""
+def engine_rate(
+    engine: GenerationEngine, adapters: Sequence[str | None], new_tokens: int = NEW_TOKENS
+) -> float:
+    """Return new tokens per second of one request for each of `adapters`, all submitted at once, up
+    to the end of the last. None stands for the base alone.
+    """
     ended = threading.Semaphore(0)
     tokens: list[int] = []
 
@@ -48,11 +53,11 @@ def engine_rate(engine: GenerationEngine, requests: int) -> float:
         ended.release()
 
     inputs = GenerationInputs.model_validate({"messages": MESSAGES})
-    options = SamplingOptions(max_tokens=NEW_TOKENS, temperature=0.0)
+    options = SamplingOptions(max_tokens=new_tokens, temperature=0.0)
     started = time.perf_counter()
-    for number in range(requests):
-        engine.submit(EngineRequest(f"r{number}", inputs, options), sink)
-    for _ in range(requests):
+    for number, adapter in enumerate(adapters):
+        engine.submit(EngineRequest(f"r{number}", inputs, options, adapter), sink)
+    for _ in adapters:
         ended.acquire()
     return sum(tokens) / (time.perf_counter() - started)
 
@@ -90,11 +95,11 @@ def run(*, quick: bool = False) -> list[Row]:
         try:
             for requests in CONCURRENCY:
                 generate_rate(model, tokenizer, requests)
-                engine_rate(engine, requests)
+                engine_rate(engine, [None] * requests)
                 theirs, ours = [], []
                 for _ in range(rounds):
                     theirs.append(generate_rate(model, tokenizer, requests))
-                    ours.append(engine_rate(engine, requests))
+                    ours.append(engine_rate(engine, [None] * requests))
                 rows.append(Row.of(f"{requests} requests at once", "tokens/s", ours, theirs))
         finally:
             engine.close()

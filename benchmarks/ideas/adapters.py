@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -19,15 +18,12 @@ import torch
 import transformers
 
 from assay.local import materials
+from benchmarks.engine import LLAMA, engine_rate
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
-from registry.catalog.generation import GenerationInputs, SamplingOptions
 from workers.engines.generation import GenerationEngine
-from workers.engines.protocol import EngineRequest
 from workers.trainers.convert import convert
-from workers.wire import Delta, Done, Event
 
-LLAMA = ("LlamaForCausalLM",)
 NAMES = tuple(f"adapter-{number}" for number in range(16))
 NEW_TOKENS = 32
 MEGABYTE = 1024**2
@@ -46,28 +42,6 @@ def save_adapters(base: Path, folder: Path) -> None:
     adapted.save_pretrained(folder)
 
 
-def rate(engine: GenerationEngine, adapters: list[str | None]) -> float:
-    """Return new tokens per second over one request for each of `adapters`, sent at once."""
-    ended = threading.Semaphore(0)
-    tokens: list[int] = []
-
-    def sink(event: Event) -> None:
-        if isinstance(event, Delta):
-            return
-        tokens.append(event.completion_tokens if isinstance(event, Done) else 0)
-        ended.release()
-
-    text = "Tell me a long story about a dragon, a princess and a bank."
-    inputs = GenerationInputs.model_validate({"messages": [{"role": "user", "content": text}]})
-    options = SamplingOptions(max_tokens=NEW_TOKENS, temperature=0.0)
-    began = time.perf_counter()
-    for number, adapter in enumerate(adapters):
-        engine.submit(EngineRequest(f"r{number}", inputs, options, adapter), sink)
-    for _ in adapters:
-        ended.acquire()
-    return sum(tokens) / (time.perf_counter() - began)
-
-
 def main() -> None:
     """Load, measure memory, and let both take turns."""
     threads = max(1, (os.cpu_count() or 2) - 1)
@@ -83,13 +57,13 @@ def main() -> None:
         try:
             alone: list[str | None] = [None] * len(NAMES)
             mixed: list[str | None] = [folder.name for folder in folders]
-            theirs = [rate(engine, alone) for _ in range(rounds + 1)][1:]
+            theirs = [engine_rate(engine, alone, NEW_TOKENS) for _ in range(rounds + 1)][1:]
             took = []
             for folder in folders:
                 began = time.perf_counter()
                 engine.add_adapter(folder.name, folder)
                 took.append((time.perf_counter() - began) * 1000)
-            ours = [rate(engine, mixed) for _ in range(rounds + 1)][1:]
+            ours = [engine_rate(engine, mixed, NEW_TOKENS) for _ in range(rounds + 1)][1:]
         finally:
             engine.close()
     show(

@@ -199,7 +199,7 @@ class PolicyLifecycle(Generic[Policy]):
         decision: Authorization | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> Policy:
-        """Set the state of a locked policy, sign it, save it, and record the event.
+        """Set the state of a locked policy with who proposed or decided it, and record the event.
 
         The event of a decision says how the actor proved who they are.
 

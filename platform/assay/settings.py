@@ -452,7 +452,7 @@ OIDC_SCOPES = env_list("ASSAY_OIDC_SCOPES", "openid,profile,email")
 OIDC_GROUPS_CLAIM = env("ASSAY_OIDC_GROUPS_CLAIM", "groups")
 # Domains in which the provider alone gives out e-mail addresses, and does not say so.
 OIDC_EMAIL_DOMAINS = [domain.lower() for domain in env_list("ASSAY_OIDC_EMAIL_DOMAINS")]
-# Whether an unknown person whom the provider vouches for gets an account; roles come from groups.
+# Gives an account to an unknown person whom the provider vouches for; roles come from groups.
 OIDC_CREATE_PEOPLE = env_bool("ASSAY_OIDC_CREATE_PEOPLE", True)
 if OIDC_ISSUER and not (OIDC_CLIENT_ID and OIDC_CLIENT_SECRET):
     raise ImproperlyConfigured(
@@ -653,8 +653,6 @@ CELERY_TASK_DEFAULT_QUEUE = "compute"
 
 JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
 JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
-# Threads that torch may use for a job: divide the cores by the jobs that a worker runs at a time.
-JOB_THREADS = env_int("ASSAY_JOB_THREADS", os.cpu_count() or 1, least=1)
 # Threads that torch may use in an engine worker: one fewer than the cores, so that the other
 # process does not starve the matrix product (measured: 108 against 24 tokens/s).
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))

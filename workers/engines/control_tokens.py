@@ -52,10 +52,8 @@ class ControlTokenCheck:
         self._refuse(self._counted(request_id, _texts(inputs)) - own)
         harmless = self._harmless(inputs)
         if harmless != inputs:
-            rendered, plain = (
-                Counter(token for token in self._prompts.encode(request_id, each))
-                for each in (inputs, harmless)
-            )
+            rendered = Counter(self._prompts.encode(request_id, inputs))
+            plain = Counter(self._prompts.encode(request_id, harmless))
             self._refuse(rendered - plain - own)
         return inputs
 

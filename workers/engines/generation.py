@@ -327,9 +327,9 @@ class GenerationEngine:
             except BaseException as error:
                 logger.exception("scoring the prompt of request %s failed", row.request_id)
                 row.fail("engine_error", _FAILED, 500)
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                if not isinstance(error, Exception):
                     self._fail(rows)
-                    raise
+                raise_exits(error)
         self._forget(row for row in rows if row.choices.over)
         return [row for row in rows if not row.choices.over]
 

@@ -21,7 +21,7 @@ def reference_of(job: Job) -> str:
 
 
 def budget_reserve(job: Job) -> None:
-    """Reserve budget for a job while it is queued.
+    """Reserve budget for a job that is being queued.
 
     Raises:
         QuotaExceeded: a limit of the department or the organisation has no room.

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import math
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -61,11 +62,11 @@ def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     return {**run(claim, progress), "fence": claim.fence, "attempt": claim.attempt}
 
 
-def set_threads() -> None:
-    """Let torch use as many threads as the settings give a job."""
+def use_all_cores() -> None:
+    """Let torch use every core."""
     import torch
 
-    torch.set_num_threads(settings.JOB_THREADS)
+    torch.set_num_threads(os.cpu_count() or 1)
 
 
 def output_of(claim: Claim) -> Path:
@@ -193,7 +194,7 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     )
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     progress.enter("training")
-    set_threads()
+    use_all_cores()
     train: Callable[..., TrainingResult] = load_name(recipe.train)
     result = train(request, progress)
     progress.enter("hashing")
@@ -269,7 +270,6 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         prompt=prompt,
     )
     progress.enter("evaluating")
-    set_threads()
     evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
     result = evaluate(request, progress)
     return {

@@ -7,6 +7,7 @@ turns rows and results into metrics. So what is measured is what is served.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -197,7 +198,7 @@ def ask(
             model.folder,
             architectures=model.architectures,
             runner=model.runner,
-            threads=_threads(),
+            threads=os.cpu_count() or 1,
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"{model.name} cannot be used. {error}") from error
@@ -227,14 +228,6 @@ def _with_media(row: dict[str, Any], columns: Sequence[str], folder: Path | None
     return {**row, **{name: folder / row[name] for name in columns}}
 
 
-def _threads() -> int:
-    """Return the threads that this process gives torch."""
-    import torch
-
-    threads: int = torch.get_num_threads()
-    return threads
-
-
 def _load(request: EvaluationRequest) -> Engine:
     plan = request.plan
     try:
@@ -242,7 +235,7 @@ def _load(request: EvaluationRequest) -> Engine:
             request.version if request.base is None else request.base,
             architectures=plan.architectures,
             runner=plan.runner,
-            threads=_threads(),
+            threads=os.cpu_count() or 1,
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"The version cannot be evaluated. {error}") from error

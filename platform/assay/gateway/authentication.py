@@ -98,7 +98,7 @@ def authenticate(
 
 def refuse_dead(key: KeyEntry) -> None:
     """Raises KeyRefused when it is revoked, expired or a personal token."""
-    # At any time stated: clocks of hosts differ, and a revocation is never scheduled for later.
+    # Whatever its time: clocks of hosts differ, and no revocation is scheduled for later.
     if key.revoked_at is not None:
         raise KeyRefused(f"{key.title} is revoked; it cannot be used any more.", key=key)
     if key.expires_at <= time.time():

@@ -29,8 +29,8 @@ def test_when_the_controller_is_dead_serving_ends_with_the_lease(stage: Stage) -
     # Nobody publishes anything: the gateway compares the lease with its own clock.
     assert "was not confirmed" in stream.end()
     assert '"code": "release_not_confirmed"' in stream.lines[-1]
-    # A second either way: the gateway counts by its own clock, which is never set.
-    assert abs(timezone.now() - ends - timedelta(seconds=4)) < timedelta(seconds=5)
+    # A second less: the gateway counts by a clock that is never set.
+    assert ends - timedelta(seconds=1) < timezone.now() < ends + timedelta(seconds=10)
     refused = stage.post(CHAT, token, json=GOOD)
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "release_not_confirmed"

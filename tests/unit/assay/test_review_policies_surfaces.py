@@ -273,7 +273,7 @@ def test_a_draft_is_withdrawn_by_the_api(policy: object, person: Callable[..., P
     assert api.post(f"{path}/propose").status_code == 409
     vera = Api(person("Vera", "viewer@clinical"))
     assert vera.get(path).status_code == 404
-    # What is hidden is refused in the words of what does not exist.
+    # A hidden policy is refused in the words of one that does not exist.
     hidden, absent = (
         vera.post(f"{each}/withdraw", {"reason": "Not needed."})
         for each in (path, "review-policies/999999")

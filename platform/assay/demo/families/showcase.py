@@ -91,9 +91,7 @@ class Showcase:
 
     def show(self, stage: Stage) -> Outcome:
         """Take it through the product, from where an earlier run stopped."""
-        prepared = prepare(stage, [self])
-        queue(stage, prepared)
-        return finish(stage, prepared)[0]
+        return finish(stage, begin(stage, [self]))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +137,15 @@ def every_showcase() -> list[Showcase]:
     return found
 
 
-def prepare(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
-    """Put base, data and gate of each showcase in place. What is already there is used again."""
-    return [_prepare(stage, each) for each in showcases]
-
-
-def queue(stage: Stage, prepared: Iterable[Prepared]) -> None:
-    """Queue the training or prompt of each showcase; if its base is released without either, its
-    evaluation."""
+def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
+    """Put base, data and gate of each showcase in place, and queue its training or prompt; if its
+    base is released without either, its evaluation. What is already there is used again."""
+    prepared = [_prepare(stage, each) for each in showcases]
     for each in prepared:
         each.job = _queue_version(stage, each)
         if not each.showcase.adapts:
             queue_evaluation(stage, stage["enzo"], each.base, each.showcase.test.name)
+    return prepared
 
 
 def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:

@@ -1,1 +1,1 @@
-"""What `./demo --all` shows after the families: features that no single task stands for."""
+"""Features that `./demo --all` shows after the families, since no single task stands for them."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from assay.demo.families import (
-    automatic_speech_recognition,
-    image_classification,
-    showcase,
-    text_to_image,
-)
+from assay.demo.families import automatic_speech_recognition, image_classification, text_to_image
+from assay.demo.families.showcase import begin, finish
 from assay.demo.stage import Stage
 from assay.demo.story.adapt import DOCSTRING_TEST, queue_evaluation
 from assay.demo.story.lives import BASE
@@ -19,19 +15,13 @@ SHOWCASES = (
 )
 
 
-def prepare(stage: Stage) -> None:
-    """Check the models and upload the data of chapter 8."""
-    with stage.chapter("Meanwhile: check models and upload data for chapter 8"):
-        stage.facts["images and speech"] = showcase.prepare(stage, SHOWCASES)
-
-
 def queue(stage: Stage) -> None:
     """Queue the jobs of chapters 8 and 10; they run while people review, deploy and call."""
-    with stage.chapter("Meanwhile: queue the trainings of chapter 8"):
-        showcase.queue(stage, stage.facts["images and speech"])
+    with stage.chapter("Meanwhile: prepare chapter 8 and queue its trainings"):
+        stage.facts["images and speech"] = begin(stage, SHOWCASES)
         queue_evaluation(stage, stage["enzo"], stage.facts[BASE], DOCSTRING_TEST)
 
 
 def run(stage: Stage) -> None:
     with stage.chapter("8. Images and speech: sort photos, draw, transcribe"):
-        stage.facts["outcomes"] = showcase.finish(stage, stage.facts["images and speech"])
+        stage.facts["outcomes"] = finish(stage, stage.facts["images and speech"])

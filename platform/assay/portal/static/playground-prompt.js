@@ -1,4 +1,4 @@
-/* What a deployment's own prompt takes: a field for each variable, and settings that it may fix. */
+/* Fields for the variables of a deployment's own prompt, and the settings that it fixes. */
 "use strict";
 
 const playgroundPrompt = (() => {
