@@ -27,15 +27,15 @@ DEVICE = {
 
 
 class Browser:
-    """One page. `faults` are what its console and its content security policy complained of;
-    `loads` counts the pages that it has loaded.
+    """One page of a Chromium with further `switches`. `faults` are what its console and its content
+    security policy complained of; `loads` counts the pages that it has loaded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *switches: str) -> None:
         assert CHROMIUM is not None
         self._profile = tempfile.mkdtemp(prefix="assay-browser-")
         self._process = subprocess.Popen(
-            [CHROMIUM, *SWITCHES, f"--user-data-dir={self._profile}", "about:blank"],
+            [CHROMIUM, *SWITCHES, *switches, f"--user-data-dir={self._profile}", "about:blank"],
             stderr=subprocess.PIPE,
             text=True,
         )
