@@ -95,6 +95,16 @@ request_context: contextvars.ContextVar[RequestContext] = contextvars.ContextVar
 
 
 @contextlib.contextmanager
+def serving(request_id: str, client_address: str = "") -> Iterator[None]:
+    """Set the current request: its ID goes into log records and audit events."""
+    token = request_context.set(RequestContext(request_id, client_address))
+    try:
+        yield
+    finally:
+        request_context.reset(token)
+
+
+@contextlib.contextmanager
 def background(work: str, actor: Principal) -> Iterator[None]:
     """Mark work that the platform does by itself: outside a request, its events name `work`, such
     as `job-…`, in place of a request ID.
@@ -102,8 +112,5 @@ def background(work: str, actor: Principal) -> Iterator[None]:
     if request_context.get().request_id or actor.kind is not PrincipalKind.SERVICE:
         yield
         return
-    token = request_context.set(RequestContext(request_id=work[:64]))
-    try:
+    with serving(work[:64]):
         yield
-    finally:
-        request_context.reset(token)

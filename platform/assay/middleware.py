@@ -15,7 +15,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject
 
 from assay.addresses import forwarded_address
 from governance.people.selectors import principal_for_person
-from governance.principals import ANONYMOUS, Principal, RequestContext, request_context
+from governance.principals import ANONYMOUS, Principal, RequestContext, serving
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
@@ -69,7 +69,7 @@ def principal_of(request: HttpRequest) -> Principal:
 
 
 class RequestContextMiddleware:
-    """Sets `governance.principals.request_context` around the view, and `request.principal`."""
+    """Sets `governance.principals.request_context` during the view, and `request.principal`."""
 
     sync_capable = True
     async_capable = True
@@ -84,22 +84,16 @@ class RequestContextMiddleware:
         if self.is_async:
             return self.call_async(request)
         context = self.prepare(request)
-        token = request_context.set(context)
-        try:
+        with serving(context.request_id, context.client_address):
             response = cast(HttpResponseBase, self.get_response(request))
-        finally:
-            request_context.reset(token)
         response.headers[REQUEST_ID_HEADER] = context.request_id
         return response
 
     async def call_async(self, request: HttpRequest) -> HttpResponseBase:
         """The same under ASGI."""
         context = self.prepare(request)
-        token = request_context.set(context)
-        try:
+        with serving(context.request_id, context.client_address):
             response = cast(HttpResponseBase, await self.get_response(request))
-        finally:
-            request_context.reset(token)
         response.headers[REQUEST_ID_HEADER] = context.request_id
         return response
 

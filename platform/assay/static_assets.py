@@ -1,4 +1,4 @@
-"""Which static files `collectstatic` takes along."""
+"""Selection of the static files that `collectstatic` copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ class StaticAssetsConfig(StaticFilesConfig):
 
     ignore_patterns = [  # noqa: RUF012 (Django's own is an attribute of the instance)
         *StaticFilesConfig.ignore_patterns,
-        "django_htmx",
         "redoc",
         "rest_framework",
     ]

@@ -14,6 +14,7 @@ from celery.signals import worker_ready, worker_shutdown
 from django.conf import settings
 
 from governance.errors import Unavailable
+from governance.principals import serving
 from workers.app import app
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.worker_keys import worker_key_register
@@ -94,7 +95,8 @@ class Runtime:
         except Forged as error:
             logger.error("FORGED REQUEST refused: %s", error)
         else:
-            self._answerer.answer(request, seals)
+            with serving(request.request_id):
+                self._answerer.answer(request, seals)
 
     def _cancel(self, message: str) -> None:
         try:

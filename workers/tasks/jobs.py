@@ -10,6 +10,7 @@ import shutil
 import socket
 
 from governance.errors import DomainError, Unavailable
+from governance.principals import serving
 from workers.app import app
 from workers.jobs import workspace
 from workers.jobs.leases import (
@@ -30,10 +31,15 @@ logger = logging.getLogger(__name__)
 
 @app.task(name=JOB_TASK)  # type: ignore[untyped-decorator]
 def run(job_id: str) -> None:
-    """Claim the job and run it; nothing to claim, nothing to do."""
+    """Claim the job and run it; return at once if it is not claimable."""
+    with serving(f"job-{job_id}"[:64]):
+        _run(job_id)
+
+
+def _run(job_id: str) -> None:
     claim = job_claim(job_id=job_id, worker=f"{socket.gethostname()}:{os.getpid()}")
     if claim is None:
-        logger.info("Job %s is not to be had", job_id)
+        logger.info("Job %s is not claimable", job_id)
         return
     logger.info("Job %s: %s, attempt %d", job_id, claim.title, claim.attempt)
     try:

@@ -62,6 +62,7 @@ from assay.gateway.snapshot import DeploymentEntry, KeyEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action
+from governance.principals import serving
 from registry.catalog import TASKS
 from registry.catalog.endpoints import Endpoint, dumps
 from registry.catalog.requests import Body, RequestInvalid, printable
@@ -101,12 +102,14 @@ class Gateway:
         await self.database.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Before `serving`: the tasks that it starts outlive this request.
         runtime = self.start()
         endpoint = _label(scope["path"])
         call = Call(endpoint=endpoint, client_address=client_address(scope))
         INFLIGHT.inc()
         try:
-            await self._answer(runtime, call, scope, receive, send)
+            with serving(call.request_id, call.client_address):
+                await self._answer(runtime, call, scope, receive, send)
         finally:
             INFLIGHT.dec()
             REQUESTS.labels(endpoint, call.outcome).inc()

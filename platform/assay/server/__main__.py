@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         host=options.host,
         port=options.port,
         workers=options.workers,
+        log_config=settings.LOGGING,
         log_level=options.log_level,
         timeout_graceful_shutdown=options.grace,
         access_log=False,

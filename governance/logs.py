@@ -1,0 +1,49 @@
+"""Log records as JSON lines or text, each with the ID of the request that it belongs to."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from governance.principals import request_context
+
+
+class RequestIdFilter(logging.Filter):
+    """Add the current request's ID to every record as `request_id`; `-` outside a request.
+
+    Background work has the name of that work instead, such as `job-…`.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add `request_id`, and keep the record."""
+        record.request_id = request_context.get().request_id or "-"
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """Write a record as one JSON object on one line.
+
+    Its fields are `time` (UTC), `level`, `logger`, `process`, `request_id` and `message`, and
+    `exception` if the record has one.
+    """
+
+    def __init__(self, process: str) -> None:
+        """`process` is the kind of this process, such as `web`."""
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": self._process,
+            "request_id": getattr(record, "request_id", "-"),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)

@@ -1,0 +1,68 @@
+"""Log records carry the ID of their request or job."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from django.http import HttpRequest, HttpResponse
+
+from assay.middleware import RequestContextMiddleware
+from governance.logs import JsonFormatter, RequestIdFilter
+from governance.principals import background, service_principal, serving
+
+
+def line(record: logging.LogRecord) -> dict[str, str]:
+    """Return the record as the JSON handler writes it."""
+    RequestIdFilter().filter(record)
+    text = JsonFormatter("web").format(record)
+    assert "\n" not in text
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def record(message: str = "Job %s is not claimable", *values: object) -> logging.LogRecord:
+    return logging.LogRecord("workers", logging.INFO, __file__, 1, message, values, None)
+
+
+def test_a_record_is_one_json_object_with_the_id_of_its_request() -> None:
+    with serving("req_1", "203.0.113.9"):
+        found = line(record("Job %s is not\nclaimable", "7"))
+    assert found.pop("time").endswith("+00:00")
+    assert found == {
+        "level": "INFO",
+        "logger": "workers",
+        "process": "web",
+        "request_id": "req_1",
+        "message": "Job 7 is not\nclaimable",
+    }
+
+
+def test_a_record_outside_a_request_has_no_id() -> None:
+    assert line(record("%s", "ready"))["request_id"] == "-"
+
+
+def test_background_work_is_named_in_place_of_a_request() -> None:
+    with background("job-7", service_principal("controller")):
+        assert line(record("%s", "swept"))["request_id"] == "job-7"
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    try:
+        raise ValueError("bytes differ")
+    except ValueError:
+        broken = record("%s", "broke")
+        broken.exc_info = sys.exc_info()
+    assert "ValueError: bytes differ" in line(broken)["exception"]
+
+
+def test_a_record_in_a_view_has_the_id_that_the_response_names() -> None:
+    seen: list[str] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.append(line(record("%s", "viewed"))["request_id"])
+        return HttpResponse()
+
+    response = RequestContextMiddleware(view)(HttpRequest())
+    assert isinstance(response, HttpResponse)
+    assert seen == [response.headers["x-request-id"]]
