@@ -1,12 +1,11 @@
 """A dossier as a PDF to print and to file: the same bytes for the same dossier.
 
-Its font, DejaVu, ships with matplotlib, which MLflow asks for; nothing of that is imported. What
-the font has no glyph for is written as its code point, so that nothing is lost or hidden.
+Its font, DejaVu, is in `fonts/`. A character without a glyph is written as its code point, so that
+nothing is lost or hidden.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -25,6 +24,7 @@ MAX_CHARACTERS = 150_000
 # A cell with more is written out below its heading: a row must fit on one page.
 MAX_CELL = 400
 _CUT = "Cut here. The whole dossier is in its JSON, which has the digest below."
+_FONTS = Path(__file__).with_name("fonts")
 _SANS, _MONO = "DejaVuSans", "DejaVuSansMono"
 _GREY, _LINE, _ROW = (90, 98, 108), 4.6, 4.2
 # No text holds it: it is replaced, like every character that the font lacks.
@@ -99,11 +99,10 @@ def _document(digest: str) -> tuple[FPDF, _Budget]:
             self.cell(150, 5, f"Dossier {digest}")
             self.cell(0, 5, f"Page {self.page_no()} of {_PAGES}", align="R")
 
-    fonts = _fonts()
     pdf = Dossier(format="A4")
-    pdf.add_font(_SANS, "", fonts / f"{_SANS}.ttf")
-    pdf.add_font(_SANS, "B", fonts / f"{_SANS}-Bold.ttf")
-    pdf.add_font(_MONO, "", fonts / f"{_MONO}.ttf")
+    pdf.add_font(_SANS, "", _FONTS / f"{_SANS}.ttf")
+    pdf.add_font(_SANS, "B", _FONTS / f"{_SANS}-Bold.ttf")
+    pdf.add_font(_MONO, "", _FONTS / f"{_MONO}.ttf")
     pdf.alias_nb_pages(_PAGES)
     pdf.set_margins(18, 16)
     pdf.set_auto_page_break(True, 18)
@@ -111,15 +110,6 @@ def _document(digest: str) -> tuple[FPDF, _Budget]:
     pdf.set_fallback_fonts([_SANS], exact_match=False)
     font = pdf.fonts[_SANS.lower()]
     return pdf, _Budget(set(font.cmap) - _MARKS if isinstance(font, TTFFont) else ())
-
-
-def _fonts() -> Path:
-    found = importlib.util.find_spec("matplotlib")
-    if found is None or found.origin is None:
-        raise RuntimeError(
-            "No PDF can be made: matplotlib, whose fonts it is written with, is not installed."
-        )
-    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
 def _block(pdf: FPDF, budget: _Budget, block: Block) -> None:
