@@ -77,7 +77,6 @@ class Runtime:
         await self.replies.stop()
         await self.refresher.stop()
         await self.running.stop()
-        await self.dispatcher.stop()
         await self.media.stop()
         await self.feedback.stop()
         await self.indexes.stop()
