@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 
 from assay.api import docs, problems
-from assay.portal.views import errors
+from assay.portal.views import errors, sign_in
 from assay.server.refusals import refusal_response
 from governance.errors import Unavailable
 
@@ -21,7 +21,9 @@ urlpatterns = [
     path("api/inference/docs/", docs.inference_page, name="inference-docs"),
     re_path(r"^api(/|$)", problems.not_found),
     path("scim/v2/", include("assay.scim.urls")),
-    path("", include("assay.accounts.urls")),
+    # The names that allauth knows.
+    path("sign-in", sign_in.SignIn.as_view(), name="account_login"),
+    path("sign-in/second-factor", sign_in.SecondFactor.as_view(), name="mfa_authenticate"),
     path("", include("assay.portal.urls", namespace="portal")),
 ]
 

@@ -63,6 +63,24 @@ def export_name(export: AuditExport) -> str:
     return f"assay-audit-export-{export.pk}{export_file(export).suffix}"
 
 
+def audit_log_export(*, actor: Principal) -> None:
+    """Permit an export of the whole log, and record it.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+    """
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor, action=Action.AUDIT_EXPORT, resource=Resource(type="audit")
+        )
+        audit_record(
+            actor=actor,
+            action=Action.AUDIT_EXPORT,
+            subject=Subject(type="audit", id="log", name="audit log"),
+            decision=decision,
+        )
+
+
 def audit_export_ask(
     *,
     actor: Principal,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -12,11 +13,25 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from assay.accounts.personas import personas_allowed
-from assay.portal.forms import SignInForm
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError
 from governance.people.models import Person
 from governance.people.signing_in import sign_in_attempt
+
+
+class SignInForm(forms.Form):
+    """Email address and password."""
+
+    email = forms.EmailField(
+        label="E-mail",
+        widget=forms.EmailInput(attrs={"autocomplete": "username", "class": "form-control"}),
+    )
+    password = forms.CharField(
+        max_length=256,
+        widget=forms.PasswordInput(
+            attrs={"autocomplete": "current-password", "class": "form-control"}
+        ),
+    )
 
 
 def destination(request: HttpRequest) -> str:

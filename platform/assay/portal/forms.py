@@ -51,17 +51,6 @@ class SlugChoice(ObjectChoice):
         return getattr(obj, "name", None) or str(obj)
 
 
-class SignInForm(TablerForm):
-    """Email address and password."""
-
-    email = forms.EmailField(
-        label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"})
-    )
-    password = forms.CharField(
-        max_length=256, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
-    )
-
-
 class DepartmentScoped(TablerForm):
     """A form for something that is made in one of the departments that the actor may choose."""
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
-from itertools import chain, islice
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
-from django.db import transaction
 from django.http import HttpResponse, StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse
@@ -29,7 +24,7 @@ from assay.api.representations.governance import (
     InclusionProofAnswer,
 )
 from assay.api.written import PlainText
-from governance.audit.exports.log import export_lines
+from assay.downloads import audit_log_file
 from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
 from governance.audit.search.pages import audit_event_page
 from governance.audit.search.parameters import OUTCOMES, WITHIN
@@ -38,15 +33,12 @@ from governance.audit.selectors import (
     audit_event_get,
     latest_checkpoint,
 )
-from governance.audit.services import Subject, audit_record
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
-from governance.principals import Principal
 
-LINES_AT_ONCE = 500
 MAX_POLICY_VERSION = 2**31 - 1
 
 
@@ -124,41 +116,6 @@ class AuditEventsView(Endpoint):
         return page_answer(request, page, lambda rows: self.rendered(rows, AuditEventAnswer))
 
 
-def record_export(actor: Principal) -> None:
-    """Let the export through and say in the log that it was taken.
-
-    Raises:
-        NotFound, NotPermitted: the policy refuses.
-    """
-    with transaction.atomic():
-        decision = authorize(
-            actor=actor, action=Action.AUDIT_EXPORT, resource=Resource(type="audit")
-        )
-        audit_record(
-            actor=actor,
-            action=Action.AUDIT_EXPORT,
-            subject=Subject(type="audit", id="log", name="audit log"),
-            decision=decision,
-        )
-
-
-def in_chunks(lines: Iterable[str]) -> Iterator[bytes]:
-    """Lines with their ends, many at a time."""
-    source = iter(lines)
-    while batch := list(islice(source, LINES_AT_ONCE)):
-        yield "".join(f"{line}\n" for line in batch).encode()
-
-
-async def from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The same chunks for ASGI, which would collect a synchronous iterator whole in memory."""
-
-    def following() -> bytes | None:
-        return next(chunks, None)
-
-    while (chunk := await sync_to_async(following)()) is not None:
-        yield chunk
-
-
 class AuditEventView(Endpoint):
     """One event."""
 
@@ -228,21 +185,8 @@ class AuditExportView(Endpoint):
     )
     def get(self, request: Request) -> StreamingHttpResponse:
         self.query()
-        record_export(self.actor)
-        lines = iter(export_lines())
-        # What fails before the first line is still a problem, not half a file.
-        chunks = in_chunks(chain(list(islice(lines, 1)), lines))
-        streamed: Any = chunks
-        if isinstance(request._request, ASGIRequest):
-            streamed = from_thread(chunks)
-        return StreamingHttpResponse(
-            streamed,
-            content_type="text/plain; charset=utf-8",
-            headers={
-                "Content-Disposition": 'attachment; filename="assay-audit.jsonl"',
-                "Cache-Control": "no-store",
-                "X-Accel-Buffering": "no",
-            },
+        return audit_log_file(
+            request._request, self.actor, content_type="text/plain; charset=utf-8"
         )
 
 

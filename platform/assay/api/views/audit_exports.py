@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
-from typing import Any, BinaryIO
-
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
@@ -18,19 +13,16 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, StrictSerializer
 from assay.api.idempotency import idempotent
 from assay.api.representations.audit_exports import AuditExportAnswer
-from assay.api.views.audit import AuditQuery, from_thread
+from assay.api.views.audit import AuditQuery
 from assay.api.written import File
-from governance.audit.exports.models import AuditExport, ExportFormat
+from assay.downloads import audit_export_file
+from governance.audit.exports.models import ExportFormat
 from governance.audit.exports.services import (
     audit_export_ask,
     audit_export_cancel,
     audit_export_get,
-    audit_export_open,
     audit_exports_of,
-    export_name,
 )
-
-CHUNK_BYTES = 64 * 1024
 
 
 class AuditExportAsk(StrictSerializer):
@@ -99,31 +91,4 @@ class AuditExportFileView(Endpoint):
     )
     def get(self, request: Request, export_id: int) -> StreamingHttpResponse:
         self.query()
-        export, file = audit_export_open(actor=self.actor, export_id=export_id)
-        return file_response(request._request, export, file)
-
-
-def file_response(
-    request: HttpRequest, export: AuditExport, file: BinaryIO
-) -> StreamingHttpResponse:
-    """The file in pieces, with its digest (RFC 9530)."""
-    chunks = _chunks(file)
-    streamed: Any = from_thread(chunks) if isinstance(request, ASGIRequest) else chunks
-    digest = base64.b64encode(bytes.fromhex(export.sha256)).decode()
-    return StreamingHttpResponse(
-        streamed,
-        content_type=File.media_type,
-        headers={
-            "Content-Disposition": f'attachment; filename="{export_name(export)}"',
-            "Content-Length": str(export.size),
-            "Repr-Digest": f"sha-256=:{digest}:",
-            "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",
-        },
-    )
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+        return audit_export_file(request._request, self.actor, export_id)

@@ -35,6 +35,7 @@ from assay.api.representations.releases import (
     ReviewAnswer,
 )
 from assay.api.written import Archive
+from assay.downloads import evidence_file
 from governance.errors import NotFound
 from governance.people.models import Speciality
 from governance.people.selectors import department_get
@@ -45,7 +46,6 @@ from governance.reviews.inbox import DUE, Asked, reviews_awaiting
 from governance.reviews.models import Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
-from registry.releases.evidence import EvidencePack, release_evidence
 from registry.releases.models import Environment, Release, ReleaseState, Visibility
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import (
@@ -55,7 +55,6 @@ from registry.releases.services import (
     release_withdraw,
 )
 from registry.versions.selectors import version_get
-from workers.deployments.selectors import deployment_ids_under
 
 MAX_DEPARTMENTS = 100
 DOSSIER_FIELDS = (
@@ -186,25 +185,6 @@ class DossierView(Endpoint):
         )
 
 
-def evidence_of(actor: Principal, release_id: int) -> EvidencePack:
-    """The pack of a release, with what is known of where it served."""
-    return release_evidence(
-        actor=actor, release_id=release_id, deployments=deployment_ids_under(release_id)
-    )
-
-
-def as_download(pack: EvidencePack) -> HttpResponse:
-    """The pack as a file to keep."""
-    return HttpResponse(
-        pack.content,
-        content_type="application/zip",
-        headers={
-            "Content-Disposition": f'attachment; filename="{pack.name}"',
-            "Cache-Control": "no-store",
-        },
-    )
-
-
 class EvidenceView(Endpoint):
     """The evidence to take along."""
 
@@ -217,7 +197,7 @@ class EvidenceView(Endpoint):
     )
     def get(self, request: Request, release_id: int) -> HttpResponse:
         self.query()
-        return as_download(evidence_of(self.actor, release_id))
+        return evidence_file(self.actor, release_id)
 
 
 class ConditionsBody(StrictSerializer):

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.handlers.asgi import ASGIRequest
 from django.http import (
     HttpRequest,
     HttpResponse,
     HttpResponseBase,
     JsonResponse,
-    StreamingHttpResponse,
 )
 
-from assay.api.views.audit import from_thread, in_chunks, record_export
+from assay.downloads import audit_log_file
 from assay.portal.access import may
 from assay.portal.facts import facts
 from assay.portal.http import Screen
 from assay.portal.words import described
-from governance.audit.exports.log import export_lines
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
 from governance.audit.selectors import (
@@ -92,14 +89,4 @@ class AuditExport(Screen):
     """Downloads the sealed log, one JSON line per event, as `assay audit verify` reads it."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        record_export(self.actor)
-        chunks = in_chunks(export_lines())
-        streamed: Any = from_thread(chunks) if isinstance(request, ASGIRequest) else chunks
-        return StreamingHttpResponse(
-            streamed,
-            content_type="application/x-ndjson",
-            headers={
-                "Content-Disposition": 'attachment; filename="assay-audit.jsonl"',
-                "Cache-Control": "no-store",
-            },
-        )
+        return audit_log_file(request, self.actor, content_type="application/x-ndjson")

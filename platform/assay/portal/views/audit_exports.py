@@ -9,7 +9,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 
-from assay.api.views.audit_exports import file_response
+from assay.downloads import audit_export_file
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.views.audit_list import typed_in
@@ -18,7 +18,6 @@ from governance.audit.exports.services import (
     KEPT_FOR,
     audit_export_ask,
     audit_export_cancel,
-    audit_export_open,
     audit_exports_of,
     filters_of,
     may_export,
@@ -113,5 +112,4 @@ class AuditExportFile(Screen):
     """Downloads one that is done."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        export, file = audit_export_open(actor=self.actor, export_id=kwargs["id"])
-        return file_response(request, export, file)
+        return audit_export_file(request, self.actor, kwargs["id"])

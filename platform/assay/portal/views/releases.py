@@ -8,8 +8,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
-from assay.api.views.release_exports import as_file
-from assay.api.views.releases import as_download, evidence_of
+from assay.downloads import dossier_file, evidence_file
 from assay.portal.access import may
 from assay.portal.dossier_forms import DossierForms
 from assay.portal.http import ActionScreen, Screen, cleaned
@@ -22,7 +21,6 @@ from registry.incidents.selectors import incidents_of
 from registry.releases.breakglass.force import serving_end
 from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
-from registry.releases.exports.services import release_export
 from registry.releases.models import Release, ReleaseState
 from registry.releases.renewal import release_renewal
 from registry.releases.risk import QUESTIONS
@@ -162,16 +160,14 @@ class ReleaseEvidence(Screen):
     """Downloads the evidence pack."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return as_download(evidence_of(self.actor, kwargs["id"]))
+        return evidence_file(self.actor, kwargs["id"])
 
 
 class ReleaseExport(Screen):
     """Downloads the dossier in one format."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return as_file(
-            release_export(actor=self.actor, release_id=kwargs["id"], format=kwargs["file_format"])
-        )
+        return dossier_file(self.actor, release_id=kwargs["id"], file_format=kwargs["file_format"])
 
 
 class ReleaseWithdraw(ReleasePage):

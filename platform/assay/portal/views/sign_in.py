@@ -40,13 +40,12 @@ from django.views.decorators.debug import sensitive_post_parameters
 from assay.accounts import single_sign_on
 from assay.accounts.factors import code_check, factors_of
 from assay.accounts.freshness import DEMONSTRATION
-from assay.accounts.pages import destination, refusal, sign_in_page
+from assay.accounts.pages import SignInForm, destination, refusal, sign_in_page
 from assay.accounts.passkeys import authentication_options, passkey_check
 from assay.accounts.personas import personas_allowed
 from assay.accounts.provider import SignOnAdapter
 from assay.middleware import principal_of
 from assay.portal.account_forms import CodeForm
-from assay.portal.forms import SignInForm
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError, Unavailable
 from governance.people.models import Person
