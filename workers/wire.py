@@ -99,6 +99,7 @@ class Done:
     `queue_ms` is the time between enqueueing and the start of computing, `device_ms` the request's
     share of the device's time: of what runs at once each takes an equal part. `units` is how much
     was used in the unit of the task; where that is tokens, the two counts of tokens say it.
+    `stop` is the stop text that ended the answer, for requests whose options set `name_stop`.
     """
 
     finish_reason: str
@@ -108,6 +109,7 @@ class Done:
     results: list[Any] | None = None
     device_ms: int = 0
     units: int = 0
+    stop: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,9 @@ def encode_event(event: Event) -> str:
     body = {name: getattr(event, name) for name in event.__slots__}
     if isinstance(event, Delta):
         body = {name: value for name, value in body.items() if value or name in ("text", "tokens")}
+    elif isinstance(event, Done) and not event.stop:
+        # Gateways of the version before do not know the field.
+        del body["stop"]
     return json.dumps({"type": _NAMES[type(event)], **body}, ensure_ascii=False)
 
 
@@ -166,6 +171,8 @@ def decode_event(data: str | bytes) -> Event:
     if body.get("type") == "delta":
         _check_delta(body)
     event = _KINDS[body.pop("type")](**body)
+    if isinstance(event, Done) and not isinstance(event.stop, str):
+        raise TypeError("stop is not a string")
     for name, most in CHARGED.items():
         count = getattr(event, name, 0)
         if type(count) is not int or not 0 <= count <= most:

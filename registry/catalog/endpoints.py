@@ -81,7 +81,8 @@ class Choice:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The engine's whole answer. `choices` are what was generated; `results` is what a batch runner
-    returned, one entry for each of its items. `units` counts in the unit of the task."""
+    returned, one entry for each of its items. `units` counts in the unit of the task. `stop` is the
+    stop text that ended the only choice, if the options asked for it."""
 
     finish_reason: str
     prompt_tokens: int
@@ -89,6 +90,7 @@ class Answer:
     choices: list[Choice] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
     units: int = 0
+    stop: str = ""
 
     @property
     def text(self) -> str:
@@ -135,6 +137,7 @@ class Plan:
     `tokens` and `units` are what to reserve: an estimate of the prompt and the limit of the answer,
     and the most that the request can cost in the task's unit. `units` 0 stands for `tokens`.
     With `grounding`, it is the plan of the request without the passages that it asks for.
+    `counts_only`: nothing is generated, so that no tokens are charged.
     """
 
     model: str
@@ -146,6 +149,7 @@ class Plan:
     options: Options = field(default_factory=NoOptions)
     stream: bool = False
     grounding: Grounding | None = None
+    counts_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

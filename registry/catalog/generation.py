@@ -166,6 +166,7 @@ class SamplingOptions(Options):
         parallel_tool_calls: The answer may hold several calls.
         reference: A given answer whose likelihood is measured in addition to the generation, with
             that of the end of the answer if `reference_ends`; only evaluations set it.
+        name_stop: The end of the answer names the stop text that ended it.
         stated: Names of the settings that the caller chose; a prompt version decides the others.
     """
 
@@ -190,6 +191,7 @@ class SamplingOptions(Options):
     parallel_tool_calls: bool = True
     reference: Annotated[str, Field(max_length=1_000_000)] | None = None
     reference_ends: bool = True
+    name_stop: bool = False
     stated: list[Literal["max_tokens", "temperature", "top_p", "stop"]] = Field(
         default_factory=list, max_length=4
     )

@@ -24,6 +24,12 @@ from tasks.text_generation.endpoints import (
     read_completion,
 )
 from tasks.text_generation.hugging_face import TextGenerationRequest, read_text_generation
+from tasks.text_generation.messages import (
+    CountRequest,
+    MessagesRequest,
+    read_count,
+    read_messages,
+)
 from tasks.text_generation.responses import ResponsesRequest, read_responses
 from tasks.text_generation.schema import (
     Conversation,
@@ -85,6 +91,18 @@ TASK = Task(
             read_responses,
             request=ResponsesRequest,
             summary="OpenAI's newer shape, for text and functions; whole or streamed; not stored.",
+        ),
+        Endpoint(
+            "/v1/messages",
+            read_messages,
+            request=MessagesRequest,
+            summary="Anthropic's shape: the next message of a chat, with tools; whole or streamed.",
+        ),
+        Endpoint(
+            "/v1/messages/count_tokens",
+            read_count,
+            request=CountRequest,
+            summary="Anthropic's shape: the number of tokens of a chat; charged no tokens.",
         ),
         Endpoint(
             "/v1/tasks/text-generation",

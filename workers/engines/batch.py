@@ -166,7 +166,8 @@ class Row:
         if self.likelihood is not None:
             self.choices.likelihood = self.likelihood
         mean = self.total / max(1, self.produced)
-        self._guarded(lambda: self.choices.end(self.index, reason, mean))
+        stop = self.text.stop if self.sampling.name_stop and reason == "stop" else ""
+        self._guarded(lambda: self.choices.end(self.index, reason, mean, stop))
 
     def fail(self, code: str, message: str, status: int) -> None:
         """Send the last event of a request that broke."""

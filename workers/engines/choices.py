@@ -32,6 +32,7 @@ class Choices:
     _ended: dict[int, str] = field(default_factory=dict)
     _held: dict[int, list[Delta]] = field(default_factory=dict)
     _means: dict[int, float] = field(default_factory=dict)
+    _stop: str = ""
 
     @property
     def count(self) -> int:
@@ -50,12 +51,15 @@ class Choices:
         elif not self.over:
             self.sink(delta)
 
-    def end(self, index: int, finish: str, mean: float = 0.0) -> None:
-        """Note the end of a choice. `mean` is the mean log probability of its tokens."""
+    def end(self, index: int, finish: str, mean: float = 0.0, stop: str = "") -> None:
+        """Note the end of a choice. `mean` is the mean log probability of its tokens, `stop` the
+        stop text to name in the request's end.
+        """
         if self.over or index in self._ended:
             return
         self._ended[index] = finish
         self._means[index] = mean
+        self._stop = stop
         if self.count > 1 and finish != "cancelled":
             self.send(Delta("", 0, index, finish=finish))
         if len(self._ended) == self.count:
@@ -93,6 +97,7 @@ class Choices:
                 queue_ms=round((started - self.submitted) * 1000),
                 results=None if self.likelihood is None else [self.likelihood],
                 units=self.prompt_tokens + self.completion_tokens,
+                stop=self._stop,
             )
         )
 

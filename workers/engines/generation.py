@@ -163,9 +163,15 @@ class GenerationEngine:
                     code="engine_overloaded",
                     status=429,
                 )
-            self._known[request.request_id] = len(rows)
-            self._waiting += rows
-            self._changed.notify()
+            counted = all(row.limit == 0 and row.echo is None and not row.reference for row in rows)
+            if not counted:
+                self._known[request.request_id] = len(rows)
+                self._waiting += rows
+                self._changed.notify()
+        if counted:
+            # The prompt's tokens are all that was asked for, and the model need not read them.
+            for row in rows:
+                row.end("length")
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step; unknown and ended ones are ignored."""

@@ -20,7 +20,8 @@ class Sampling:
     """Sampling of one request; `max_tokens` None means as many as are sensible.
 
     `logprobs` is how many of the likeliest tokens to state with each one's probability; None states
-    none. `scored` rows know the probability of each of their tokens.
+    none. `scored` rows know the probability of each of their tokens. `name_stop`: the end states
+    which stop text ended the answer.
     """
 
     max_tokens: int | None
@@ -30,6 +31,7 @@ class Sampling:
     seed: int | None
     logprobs: int | None = None
     scored: bool = False
+    name_stop: bool = False
 
     @property
     def greedy(self) -> bool:
@@ -46,6 +48,7 @@ class Sampling:
             seed=options.seed,
             logprobs=options.logprobs,
             scored=options.logprobs is not None or options.made > options.choices,
+            name_stop=options.name_stop,
         )
 
     def generator(self, index: int = 0) -> torch.Generator | None:

@@ -18,7 +18,8 @@ class TextStream:
 
     Args:
         tokenizer: Decodes; special tokens leave no text.
-        stops: Texts at which the answer ends; they are not part of it.
+        stops: Texts at which the answer ends; they are not part of it. `stop` is the one that
+            ended it.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
@@ -31,6 +32,7 @@ class TextStream:
         self._read = 0
         self._held = ""
         self.stopped = False
+        self.stop = ""
 
     def push(self, token: int) -> str:
         """Take one more token; returns the text that may be sent now, often empty."""
@@ -59,10 +61,11 @@ class TextStream:
         text = self._held + new
         if not self._stops:
             return text
-        found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        found = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            place, self.stop = min(found)
+            return text[:place]
         keep = max(overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -166,7 +166,7 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     allowed = "GET" if route is None and path != FEEDBACK else "POST"
     if not stores and method != allowed:
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
-    token = presented_token(header(scope, b"authorization"))
+    token = presented_token(header(scope, b"authorization"), header(scope, b"x-api-key"))
     snapshot = await runtime.refresher.knowing(token.public_id)
     call.policy = snapshot.policy.version
     session = presented_session(header(scope, b"cookie"))
@@ -365,7 +365,7 @@ async def _refuse(runtime: Runtime, call: Call, error: DomainError, send: Send) 
         headers += error.headers
     if error.status in {408, 413}:
         headers.append((b"connection", b"close"))
-    await respond(send, error.status, error_json(error), headers)
+    await respond(send, error.status, error_json(error, call.endpoint), headers)
 
 
 def _as_decided(call: Call, error: DomainError) -> Call:

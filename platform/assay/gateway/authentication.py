@@ -1,5 +1,5 @@
-"""Authentication of callers: `Authorization: Bearer assay_…` against the snapshot. Never a query
-string.
+"""Authentication of callers: `Authorization: Bearer assay_…` or `x-api-key: assay_…` against the
+snapshot. Never a query string.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ class KeyRefused(NotAuthenticated):
         self.key = key
 
 
-def presented_token(authorization: bytes | None) -> ParsedToken:
-    """The token that the header carries; whether it is good, `authenticate` says.
+def presented_token(authorization: bytes | None, api_key: bytes | None = None) -> ParsedToken:
+    """The token that `Authorization` or `x-api-key` carries; whether it is good, `authenticate`
+    says.
 
     Raises:
         KeyRefused: none, or not one.
     """
+    if authorization is None and api_key is not None:
+        # Anthropic's clients send it so. Where both headers come, a proxy may have added this one.
+        authorization = b"Bearer " + api_key
     if authorization is None:
         raise KeyRefused(
             "You didn't provide an API key.",

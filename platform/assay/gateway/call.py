@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from assay.gateway.errors import is_messages
 from assay.gateway.http import Headers
 from assay.gateway.snapshot import DeploymentEntry, KeyEntry
 from governance.permissions import Action
@@ -72,6 +73,8 @@ class Call:
             (b"x-request-id", self.request_id.encode()),
             (b"openai-processing-ms", str(self.elapsed_ms).encode()),
         ]
+        if is_messages(self.endpoint):
+            headers.append((b"request-id", self.request_id.encode()))
         if self.deployment is not None:
             headers.append((b"x-assay-release", str(self.deployment.release).encode()))
             headers.append((b"x-assay-digest", self.deployment.digest.encode()))

@@ -1,9 +1,12 @@
-"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`, and under
+`/v1/messages` in Anthropic's.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 
 from governance.errors import DomainError
 from workers.wire import Done
@@ -19,6 +22,16 @@ _TYPES = {
     415: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
+}
+MESSAGES = "/v1/messages"
+_MESSAGE_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
 }
 # A wait longer than this is not worth a client's automatic retry.
 RETRY_PATIENCE_S = 60.0
@@ -93,9 +106,31 @@ def error_body(error: DomainError) -> dict[str, dict[str, str | None]]:
     }
 
 
-def error_json(error: DomainError) -> bytes:
-    """`error_body` as UTF-8 JSON."""
-    return json.dumps(error_body(error), ensure_ascii=False).encode("utf-8", "replace")
+def error_json(error: DomainError, path: str = "") -> bytes:
+    """The error in the shape of the endpoint at `path`, as UTF-8 JSON."""
+    body: Mapping[str, object] = error_body(error)
+    if is_messages(path):
+        body = message_error(error)
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def error_event(error: DomainError, path: str = "") -> bytes:
+    """The error as the last event of a stream."""
+    name = b"event: error\n" if is_messages(path) else b""
+    return name + b"data: " + error_json(error, path) + b"\n\n"
+
+
+def is_messages(path: str) -> bool:
+    """Return whether Anthropic's client calls the path."""
+    return path == MESSAGES or path.startswith(f"{MESSAGES}/")
+
+
+def message_error(error: DomainError) -> dict[str, object]:
+    """The error as Anthropic's client reads it, with `code` and `param` as OpenAI's have."""
+    fault = error_body(error)["error"]
+    kind = _MESSAGE_TYPES.get(error.status)
+    fault["type"] = kind or ("invalid_request_error" if error.status < 500 else "api_error")
+    return {"type": "error", "error": fault}
 
 
 def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:

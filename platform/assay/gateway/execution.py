@@ -12,7 +12,7 @@ from django.conf import settings
 
 from assay.gateway.admission import Admitted, Application, Ticket
 from assay.gateway.call import Call
-from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_json
+from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_event
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.ledger import Settlement
 from assay.gateway.media import RequestMedia
@@ -208,8 +208,8 @@ class Execution:
                 await self._settle_failure(error, inbox)
             if not self._call.responding:
                 raise
-            event = f"data: {error_json(error).decode()}\n\n"
-            await send({"type": "http.response.body", "body": encode(event)})
+            event = error_event(error, self._call.endpoint)
+            await send({"type": "http.response.body", "body": event})
 
     async def _whole(self, inbox: Inbox, send: Send) -> None:
         choices: dict[int, Choice] = {}
@@ -330,6 +330,8 @@ class Execution:
         await self._runtime.ledger.settle(Settlement(entry, units=entry.units))
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
+        if self._plan.counts_only:
+            done = replace(done, prompt_tokens=0, completion_tokens=0, units=0)
         entry = self._call.entry(
             outcome,
             reason=reason,
@@ -411,6 +413,7 @@ def _answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
         choices=[made[index] for index in sorted(made)],
         results=done.results or [],
         units=done.units,
+        stop=done.stop,
     )
 
 

@@ -87,7 +87,13 @@ def _whole(plan: Plan, first: Event, events: Iterator[Event]) -> Any:
         Choice(finish_reason=event.finish_reason)
     ]
     return plan.renderer.whole(
-        Answer(event.finish_reason, event.prompt_tokens, event.completion_tokens, made)
+        Answer(
+            event.finish_reason,
+            event.prompt_tokens,
+            event.completion_tokens,
+            made,
+            stop=event.stop,
+        )
     )
 
 

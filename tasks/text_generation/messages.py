@@ -1,0 +1,327 @@
+"""POST /v1/messages for text and functions, as Anthropic's client reads it.
+
+https://docs.claude.com/en/api/messages
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from registry.catalog.endpoints import Plan
+from registry.catalog.generation import (
+    MAX_CALLS,
+    MAX_STOPS,
+    MAX_TOKENS,
+    MAX_TOOLS,
+    ChatMessage,
+    FunctionName,
+    GenerationInputs,
+    JsonObject,
+    SamplingOptions,
+    StopText,
+    Tool,
+    ToolCall,
+)
+from registry.catalog.requests import (
+    Body,
+    Name,
+    RequestInvalid,
+    Strict,
+    Text,
+    User,
+    one_or_many,
+    parse,
+)
+from tasks.text_generation.endpoints import Fraction, stated
+from tasks.text_generation.messages_rendering import CountRenderer, MessagesRenderer
+from tasks.text_generation.tools import chosen_tools, make_tool, prompt_estimate
+
+MAX_BLOCKS = 256
+
+
+class CacheControl(Strict):
+    """A hint where a prompt can be cached. It changes neither the answer nor its price."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class TextBlock(Strict):
+    """A text. The answer's own blocks can be sent back as they came."""
+
+    type: Literal["text"]
+    text: Text
+    cache_control: CacheControl | None = None
+    citations: None = None
+
+
+class ToolUseBlock(Strict):
+    """A call that an earlier answer made."""
+
+    type: Literal["tool_use"]
+    id: Name
+    name: FunctionName
+    input: JsonObject
+    cache_control: CacheControl | None = None
+    caller: None = None
+    toolset_name: None = None
+
+
+Texts = Annotated[
+    Annotated[str, Field(max_length=1_000_000), Tag("one")]
+    | Annotated[list[TextBlock], Field(max_length=MAX_BLOCKS), Tag("many")],
+    Discriminator(one_or_many),
+]
+
+
+class ToolResultBlock(Strict):
+    """The result of a call. The model reads `Error:` before one with `is_error`."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Name
+    content: Texts | None = None
+    is_error: bool | None = None
+    cache_control: CacheControl | None = None
+    toolset_name: None = None
+
+    def plain(self) -> ChatMessage:
+        """Return the result as an engine takes it."""
+        text = _text(self.content or "")
+        if self.is_error:
+            text = f"Error: {text}".strip()
+        return ChatMessage(role="tool", content=text, tool_call_id=self.tool_use_id)
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag("text")]
+    | Annotated[ToolUseBlock, Tag("tool_use")]
+    | Annotated[ToolResultBlock, Tag("tool_result")],
+    Field(discriminator="type"),
+]
+Blocks = Annotated[
+    Annotated[str, Field(min_length=1, max_length=1_000_000), Tag("one")]
+    | Annotated[list[Block], Field(min_length=1, max_length=MAX_BLOCKS), Tag("many")],
+    Discriminator(one_or_many),
+]
+
+
+def _text(content: str | list[TextBlock]) -> str:
+    return content if isinstance(content, str) else "\n".join(block.text for block in content)
+
+
+class MessageParam(Strict):
+    """One turn. Tool results come before the text of their turn."""
+
+    role: Literal["user", "assistant"]
+    content: Blocks
+
+    @model_validator(mode="after")
+    def _fits_role(self) -> Self:
+        if isinstance(self.content, str):
+            return self
+        kinds = [block.type for block in self.content]
+        if "tool_use" in kinds and self.role != "assistant":
+            raise ValueError("only messages of the assistant hold tool_use")
+        if "tool_result" in kinds and self.role != "user":
+            raise ValueError("only messages of the user hold tool_result")
+        if "text" in kinds and "tool_result" in kinds[kinds.index("text") :]:
+            raise ValueError("tool_result comes before the text of its message")
+        if kinds.count("tool_use") > MAX_CALLS:
+            raise ValueError(f"a message holds at most {MAX_CALLS} tool_use")
+        return self
+
+    def plain(self) -> list[ChatMessage]:
+        """Return the turn as an engine takes it: tool results are turns of their own."""
+        if isinstance(self.content, str):
+            return [ChatMessage(role=self.role, content=self.content)]
+        turns = [each.plain() for each in self.content if isinstance(each, ToolResultBlock)]
+        texts = [each for each in self.content if isinstance(each, TextBlock)]
+        calls = [
+            ToolCall(id=each.id, name=each.name, arguments=each.input)
+            for each in self.content
+            if isinstance(each, ToolUseBlock)
+        ]
+        if texts or calls:
+            turns.append(ChatMessage(role=self.role, content=_text(texts), tool_calls=calls))
+        return turns
+
+
+class ToolParam(Strict):
+    """A function that the model may call; there are no tools of the server."""
+
+    name: FunctionName
+    input_schema: JsonObject
+    description: Annotated[str, Field(max_length=8_192)] | None = None
+    type: Literal["custom"] | None = None
+    strict: bool | None = None
+    cache_control: CacheControl | None = None
+    allowed_callers: None = None
+    defer_loading: Literal[False] | None = None
+    eager_input_streaming: Literal[False] | None = None
+    input_examples: None = None
+
+    def plain(self) -> Tool:
+        """Return the tool as an engine takes it."""
+        return make_tool(self.name, self.description, self.input_schema, strict=self.strict)
+
+
+class ToolChoice(Strict):
+    """Use of the tools: `any` makes the answer a call of one, `tool` of the one that is named."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: FunctionName | None = None
+    disable_parallel_tool_use: bool | None = None
+
+    @model_validator(mode="after")
+    def _has_name(self) -> Self:
+        if (self.type == "tool") != (self.name is not None):
+            raise ValueError("name belongs to the type tool")
+        return self
+
+
+class JsonFormat(Strict):
+    """A schema that the answer fits."""
+
+    type: Literal["json_schema"]
+    schema_: Annotated[JsonObject, Field(alias="schema")]
+
+
+class OutputConfig(Strict):
+    """The form of the answer."""
+
+    format: JsonFormat | None = None
+    effort: None = None
+
+
+class Thinking(Strict):
+    """Models here do not think apart from their answer."""
+
+    type: Literal["disabled"]
+
+
+class Metadata(Strict):
+    """`user_id` is a name that the application gives its user. It is not stored."""
+
+    user_id: User | None = None
+
+
+class CountRequest(Strict):
+    """POST /v1/messages/count_tokens: what the model would read."""
+
+    model: Name
+    messages: Annotated[list[MessageParam], Field(min_length=1, max_length=512)]
+    system: Texts | None = None
+    tools: Annotated[list[ToolParam], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    output_config: OutputConfig | None = None
+    thinking: Thinking | None = None
+    cache_control: CacheControl | None = None
+    context_management: None = None
+    mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    def turns(self) -> list[ChatMessage]:
+        """Return the conversation as an engine takes it. Raises RequestInvalid.
+
+        Turns of the user that follow each other are one turn.
+        """
+        if self.messages[-1].role != "user":
+            raise RequestInvalid(
+                "The last message must be the user's; the beginning of an answer cannot be given.",
+                param="messages",
+            )
+        turns: list[ChatMessage] = []
+        if system := _text(self.system or ""):
+            turns.append(ChatMessage(role="system", content=system))
+        for message in self.messages:
+            for turn in message.plain():
+                if turn.role == "user" and turns and turns[-1].role == "user":
+                    turn = ChatMessage(role="user", content=f"{turns.pop().text}\n{turn.text}")
+                turns.append(turn)
+        return turns
+
+    def use(self) -> tuple[list[Tool], dict[str, Any]]:
+        """Return the tools that the model is shown, and the options of the answer's form.
+
+        Raises:
+            RequestInvalid: two parameters exclude each other.
+        """
+        choice = self.tool_choice or ToolChoice(type="auto")
+        words = {"any": "required", "none": "none"}
+        given = [tool.plain() for tool in self.tools or ()]
+        tools, use = chosen_tools(given, words.get(choice.type), choice.name)
+        form = None if self.output_config is None else self.output_config.format
+        if tools and form is not None:
+            raise RequestInvalid(
+                "output_config.format and tools exclude each other here.", param="output_config"
+            )
+        return tools, {
+            "tool_choice": use,
+            "tool_name": choice.name,
+            "parallel_tool_calls": not choice.disable_parallel_tool_use,
+            "json_schema": None if form is None else form.schema_,
+        }
+
+
+class MessagesRequest(CountRequest):
+    """POST /v1/messages. `service_tier` may be stated; there is one tier, `standard`."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    stream: bool | None = None
+    temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    top_p: Fraction | None = None
+    top_k: None = None
+    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    metadata: Metadata | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+    container: None = None
+    inference_geo: None = None
+    speed: Literal["standard"] | None = None
+
+
+def read_messages(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/messages. Raises RequestInvalid."""
+    request = parse(MessagesRequest, body.data)
+    turns = request.turns()
+    tools, use = request.use()
+    prompt_tokens = prompt_estimate(turns, tools)
+    return Plan(
+        model=request.model,
+        inputs=GenerationInputs(messages=turns, tools=tools),
+        options=SamplingOptions(
+            max_tokens=request.max_tokens,
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            stop=request.stop_sequences or [],
+            name_stop=bool(request.stop_sequences),
+            stated=stated(
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                stop=request.stop_sequences,
+            ),
+            **use,
+        ),
+        stream=bool(request.stream),
+        renderer=MessagesRenderer(id=f"msg_{request_id[4:]}", model=request.model),
+        tokens=prompt_tokens + request.max_tokens,
+        prompt_tokens=prompt_tokens,
+    )
+
+
+def read_count(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/messages/count_tokens. Raises RequestInvalid."""
+    request = parse(CountRequest, body.data)
+    turns = request.turns()
+    tools, use = request.use()
+    prompt_tokens = prompt_estimate(turns, tools)
+    return Plan(
+        model=request.model,
+        inputs=GenerationInputs(messages=turns, tools=tools),
+        options=SamplingOptions(max_tokens=0, stated=["max_tokens"], **use),
+        renderer=CountRenderer(),
+        tokens=prompt_tokens,
+        prompt_tokens=prompt_tokens,
+        counts_only=True,
+    )
