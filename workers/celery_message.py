@@ -1,9 +1,9 @@
 """The Celery message of an inference request, as bytes that an event loop can push by itself.
 
-`Celery.send_task` blocks, so a gateway would need threads for it; with them a request costs twice as
-much of the gateway's time. A test compares every field with what Celery produces for the same task
-(`tests/unit/workers/test_celery_message.py`), so that an upgrade cannot change the format unnoticed.
-Knows neither Celery nor Django.
+`Celery.send_task` blocks, so a gateway would need threads for it, and each request half as much
+processor time again. A test compares every field with what Celery produces for the same task
+(`tests/unit/workers/test_celery_message.py`), so that an upgrade cannot change the format
+unnoticed. Knows neither Celery nor Django.
 """
 
 from __future__ import annotations

@@ -250,23 +250,40 @@ local function answer(limits, stopped, wait, now)
   return table.concat(numbers, ' ')
 end
 
+-- Put a request's message on its queue. Answers nil, or why it is not: -2 when as many as may
+-- wait already do, -3 when the key is no queue.
+local function enqueue(queue, message, most)
+  local waiting = redis.pcall('LLEN', queue)
+  if type(waiting) ~= 'number' then return -3 end
+  if waiting >= most then return -2 end
+  if type(redis.pcall('LPUSH', queue, message)) ~= 'number' then return -3 end
+  return nil
+end
+
 -- reserve: ARGV = "reserve", request id, lifetime in ms, unit, how many of it, money, device ms, usage
---   entry or "", then the limits. All must have room, or be shadows; then all are charged, and the entry is kept
+--   entry or "", queue or "", message, most that may wait in the queue, then the limits. All limits must
+--   have room, or be shadows; then the message goes to its queue, all are charged, and the entry is kept
 --   until the request is settled. Answers, as one text that is quick to
---   read: the index of the limit that stopped it, 0 for none or -1 for "not ready"; the wait in ms or
---   -1 for never; the time; then for each limit what is left, ms until more is, and 1 if it had no room.
+--   read: the index of the limit that stopped it, 0 for none, -1 for "not ready" or one of `enqueue`'s;
+--   the wait in ms or -1 for never; the time; then for each limit what is left, ms until more is, and 1
+--   if it had no room.
 local function reserve()
   local request, now = ARGV[2], now_ms()
   local deadline, dates = now + tonumber(ARGV[3]), calendar(now)
   local costs = {requests = 1, money = tonumber(ARGV[6]), device = tonumber(ARGV[7])}
   costs[ARGV[4]] = tonumber(ARGV[5])
   give_back_expired(now, RECLAIMED_AT_ONCE)
-  local limits, missing = read_limits(9, costs, now, dates)
+  local limits, missing = read_limits(12, costs, now, dates)
   if missing then return '-1 0 ' .. number(now) end
   local stopped, wait = stopping(limits, now)
   if stopped > 0 then
     count_stop(dates, limits[stopped])
     return answer(limits, stopped, wait, now)
+  end
+  if ARGV[9] ~= '' then
+    -- Before anything is charged, so that what cannot run costs nothing.
+    local refused = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]))
+    if refused then return number(refused) .. ' 0 ' .. number(now) end
   end
   if ARGV[8] ~= '' then
     redis.call('HSET', ADMITTED, request, ARGV[8])

@@ -23,11 +23,11 @@ from governance.usage.units import Unit
 SCRIPT = (Path(__file__).parent / "quotas.lua").read_text(encoding="utf-8")
 PREFIX = "assay:quota:"
 READY_KEY = f"{PREFIX}ready"
-NOT_READY = -1
+NOT_READY, QUEUE_FULL, NOT_QUEUED = -1, -2, -3
 # A wait longer than this is told in minutes, or hours, or days.
 _MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
 
-Argument = str | int
+Argument = str | int | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,15 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """A message for the queue that workers read, unless `most` wait there already."""
+
+    queue: str
+    message: bytes
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class LimitState:
     """Remainder of one limit, in its unit; `over`: not enough for this request."""
 
@@ -92,7 +101,8 @@ class LimitState:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The script's answer to `reserve` and `hold`. `stopped` is the limit without room, if any;
-    `wait_ms` is negative when it never fits. `at_ms` is the moment it is charged to.
+    `wait_ms` is negative when it never fits. `at_ms` is the moment it is charged to. Nothing was
+    charged if the queue was `full`, or not `taken` as a queue.
     """
 
     ready: bool
@@ -100,6 +110,8 @@ class Verdict:
     wait_ms: int
     at_ms: int
     states: list[LimitState]
+    full: bool = False
+    taken: bool = True
 
     @classmethod
     def read(cls, text: bytes | str, limits: Sequence[Limit]) -> Verdict:
@@ -110,16 +122,23 @@ class Verdict:
             for i in range(3, len(numbers), 3)
         ]
         found = limits[stopped - 1] if stopped > 0 else None
-        return cls(stopped != NOT_READY, found, wait_ms, at_ms, states)
+        full, taken = stopped == QUEUE_FULL, stopped != NOT_QUEUED
+        return cls(stopped != NOT_READY, found, wait_ms, at_ms, states, full, taken)
 
 
 def reserve_arguments(
-    request_id: str, lifetime_ms: int, amount: Amount, limits: Iterable[Limit], entry: str = ""
+    request_id: str,
+    lifetime_ms: int,
+    amount: Amount,
+    limits: Iterable[Limit],
+    entry: str = "",
+    queued: Queued | None = None,
 ) -> list[Argument]:
     """For one request: all limits must have room. `entry` goes to the ledger if the request is not
-    settled within its lifetime."""
+    settled within its lifetime; `queued` to the workers."""
     head: list[Argument] = ["reserve", request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
+    head += ["", "", 0] if queued is None else [queued.queue, queued.message, queued.most]
     return head + [argument for limit in limits for argument in limit.arguments()]
 
 

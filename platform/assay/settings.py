@@ -575,6 +575,8 @@ UPLOAD_CHUNK_BYTES = 16 * 1024**2
 UPLOAD_HOURS = env_int("ASSAY_UPLOAD_HOURS", 24, least=1)
 UPLOAD_TOTAL_BYTES = env_int("ASSAY_UPLOAD_TOTAL_BYTES", 80 * 1024**3)
 GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
+# Requests that may wait in the queue of one deployment.
+GATEWAY_QUEUE_MAX = env_int("ASSAY_GATEWAY_QUEUE_MAX", 1000)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
 METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")
 # What an identity provider presents at /scim/v2/; without one there is nothing there.

@@ -17,9 +17,10 @@ from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respo
 from assay.gateway.ledger import Settlement
 from assay.gateway.media import RequestMedia
 from assay.gateway.metrics import TOKENS, UNITS
+from assay.gateway.quotas import QueueFull
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
-from governance.quotas.wire import Amount
+from governance.quotas.wire import Amount, Queued
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
 from registry.catalog.endpoints import (
@@ -31,7 +32,8 @@ from registry.catalog.endpoints import (
     StreamRenderer,
     dumps,
 )
-from workers.wire import Delta, Done, Failed, InferenceRequest
+from workers.celery_message import inference_message
+from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
@@ -119,9 +121,16 @@ class Execution:
                 limits=self._key.limits + self._deployment.limits_for(self._key.department),
                 amount=self._most(),
                 lifetime_s=timeout_s,
+                queued=self._queued(timeout_s),
             )
+        except QueueFull:
+            raise
         except Unavailable:
-            self._runtime.ledger.spawn(self._runtime.quotas.withdraw(self._call.request_id))
+            # It may have arrived although no answer came.
+            self._runtime.ledger.spawn(self._withdraw())
+            raise
+        except asyncio.CancelledError:
+            self._runtime.ledger.spawn(self._runtime.dispatcher.cancel(self._call.request_id))
             raise
         self._quota_headers = reservation.headers
         self._call.shadowed = reservation.shadowed
@@ -132,7 +141,6 @@ class Execution:
         watcher = asyncio.create_task(_watch(receive, inbox))
         end = ("failed", "The gateway broke down or was stopped.")
         try:
-            await self._publish(timeout_s)
             async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
                 await self._answer(inbox, send)
         except (ClientGone, TimeoutError):
@@ -171,7 +179,12 @@ class Execution:
         )
         return Amount(self._units, micro, device_ms, deployment.unit)
 
-    async def _publish(self, timeout_s: float) -> None:
+    async def _withdraw(self) -> None:
+        await self._runtime.dispatcher.cancel(self._call.request_id)
+        await self._runtime.quotas.withdraw(self._call.request_id)
+
+    def _queued(self, timeout_s: float) -> Queued:
+        """Return the sealed request for the deployment's queue, and expect its replies."""
         call, now = self._call, time.time()
         request = InferenceRequest(
             request_id=call.request_id,
@@ -188,14 +201,11 @@ class Execution:
         )
         sealed, reader = self._runtime.seals.seal(request, self._deployment.workers)
         self._runtime.replies.expect(call.request_id, reader)
-        try:
-            await self._runtime.dispatcher.publish(request, sealed)
-        except Unavailable as error:
-            call.recorded = True
-            await self._runtime.dispatcher.cancel(call.request_id)
-            entry = call.entry(error.code, reason=error.message, ran=False)
-            await self._runtime.ledger.settle(Settlement(entry, refund=True))
-            raise
+        return Queued(
+            deployment_queue(request.deployment_id),
+            inference_message(request, sealed),
+            settings.GATEWAY_QUEUE_MAX,
+        )
 
     async def _answer(self, inbox: Inbox, send: Send) -> None:
         try:

@@ -24,6 +24,7 @@ from governance.quotas.wire import (
     Amount,
     Limit,
     LimitState,
+    Queued,
     Verdict,
     reserve_arguments,
     settle_arguments,
@@ -33,6 +34,8 @@ from governance.usage.records import UsageEntry
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 3
+# What a client is told to wait while a deployment's queue is full, in seconds.
+_QUEUE_WAIT_S = 5
 # A reservation outlives its request by this much before it is given back, in seconds.
 GRACE_S = 60
 Headers = list[tuple[bytes, bytes]]
@@ -65,6 +68,12 @@ class QuotaStopped(QuotaExceeded):
         self.headers = [*headers, (b"x-assay-limit", limit.name.encode())]
 
 
+class QueueFull(Unavailable):
+    """As many requests as may wait for the deployment already do; nothing is charged."""
+
+    code = "queue_full"
+
+
 class Quotas:
     """The script on one Redis."""
 
@@ -72,19 +81,29 @@ class Quotas:
         self._script = client.register_script(SCRIPT)
 
     async def reserve(
-        self, *, entry: UsageEntry, limits: Sequence[Limit], amount: Amount, lifetime_s: float
+        self,
+        *,
+        entry: UsageEntry,
+        limits: Sequence[Limit],
+        amount: Amount,
+        lifetime_s: float,
+        queued: Queued | None = None,
     ) -> Reservation:
-        """Reserve one request and `amount` under every limit, or under none, and leave `entry` for
-        the ledger, should this process end before it settles the request. Limits on other units
-        than that of `amount` do not bind it.
+        """Reserve one request and `amount` under every limit and send `queued` to the workers, or
+        do neither. Leaves `entry` for the ledger, should this process end before it settles the
+        request. Limits on other units than that of `amount` do not bind it.
 
         Raises:
             QuotaStopped: a limit has no room.
-            Unavailable: Redis does not answer, or its counters are being rebuilt.
+            QueueFull: too many requests wait for the deployment.
+            Unavailable: Redis does not answer, does not take the message, or its counters are being
+                rebuilt.
         """
         limits = [limit for limit in limits if KINDS[limit.kind].counts(amount.unit)]
         lifetime_ms = int((lifetime_s + GRACE_S) * 1000)
-        arguments = reserve_arguments(entry.request_id, lifetime_ms, amount, limits, entry.encode())
+        arguments = reserve_arguments(
+            entry.request_id, lifetime_ms, amount, limits, entry.encode(), queued
+        )
         try:
             text: bytes = await self._script(keys=(), args=arguments)
         except (redis.RedisError, OSError) as error:
@@ -96,6 +115,15 @@ class Quotas:
             raise Unavailable(
                 "Budgets are being rebuilt from the ledger, so requests are refused.",
                 retry_after=2,
+            )
+        if verdict.full:
+            raise QueueFull(
+                f"{entry.deployment} has too many waiting requests; nothing was charged.",
+                retry_after=_QUEUE_WAIT_S,
+            )
+        if not verdict.taken:
+            raise Unavailable(
+                "The broker does not take requests; nothing was charged.", retry_after=2
             )
         headers = _headers(limits, verdict.states)
         if verdict.stopped is not None:

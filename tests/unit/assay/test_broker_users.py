@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
 from assay.local.services import Valkey
-from governance.quotas.wire import SCRIPT
+from governance.quotas.wire import SCRIPT, Amount, Queued, reserve_arguments
 
 FORBIDDEN: tuple[tuple[Any, ...], ...] = (
     ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "*"), ("CONFIG", "SET", "dir", "/tmp"),
@@ -85,6 +85,15 @@ def test_web_and_controller_run_the_script_of_quotas(broker: Valkey) -> None:
     for process in ("web", "controller"):
         with client(broker, process) as own:
             own.register_script(SCRIPT)(args=["reclaim", 10])
+
+
+def test_web_reserves_a_request_and_sends_it_in_one_call(broker: Valkey) -> None:
+    queued = Queued("deployment.1", b"message", 1)
+    arguments = reserve_arguments("req_1", 1000, Amount(1), [], "", queued)
+    with client(broker, "web") as own, client(broker, "engine") as worker:
+        for answer in (b"0", b"-2"):
+            assert own.register_script(SCRIPT)(args=arguments).split()[0] == answer
+        assert worker.rpop("deployment.1") == b"message"
 
 
 def test_without_a_password_only_ping_is_answered(broker: Valkey) -> None:

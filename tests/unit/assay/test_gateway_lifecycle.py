@@ -272,6 +272,33 @@ def test_a_request_that_the_broker_does_not_take_costs_nothing(stage: Stage) -> 
     assert stage.post(CHAT, token, json=GOOD).status_code == 200
 
 
+def test_a_request_beyond_the_queues_bound_is_refused_and_costs_nothing(
+    stage: Stage, settings: Any
+) -> None:
+    deployment = stage.deployment(behaviour=None)
+    stage.limit("requests_per_minute", 2)
+    token, queue = stage.key(), deployment_queue(deployment.pk)
+    settings.GATEWAY_QUEUE_MAX = 1
+    # Of an expired request, which nobody answers any more.
+    stage.redis.lpush(queue, "waiting")
+    for _ in range(3):
+        refused = stage.post(CHAT, token, json=GOOD)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
+        assert refused.headers["retry-after"] == "5"
+    assert stage.redis.lrange(queue, 0, -1) == [b"waiting"]
+    assert {(entry.ran, entry.outcome) for entry in stage.entries(3)} == {(False, "queue_full")}
+    stage.redis.delete(queue)
+    stage.respond(deployment, say_hello)
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
+
+
+def test_a_request_that_a_limit_stops_reaches_no_queue(stage: Stage) -> None:
+    deployment = stage.deployment(behaviour=None)
+    stage.limit("tokens_per_minute", 1)
+    assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 429
+    assert stage.redis.exists(deployment_queue(deployment.pk)) == 0
+
+
 def test_a_key_works_the_moment_it_is_made(stage: Stage) -> None:
     stage.deployment()
     for _ in range(5):

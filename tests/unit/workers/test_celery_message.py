@@ -13,7 +13,7 @@ from workers.app import app
 from workers.celery_message import inference_message
 from workers.wire import INFERENCE_TASK, InferenceRequest, deployment_queue
 
-SEALED = {"request_id": "req_1", "seals": {"a" * 64: "b"}, "mac": "c", "body": "é<\"\u2028"}
+SEALED = {"request_id": "req_1", "seals": {"a" * 64: "b"}, "mac": "c", "body": 'é<"\u2028'}
 # Differ from message to message, or concern no worker: `reply_to` and `expiration` are of brokers
 # that answer and expire by themselves; `argsrepr` stands in the headers too.
 OWN = {"delivery_tag", "reply_to", "expiration", "argsrepr"}
@@ -43,7 +43,10 @@ def sent_by_celery(redis: redis_module.Redis, deployment: int) -> dict[str, Any]
 
 
 def test_the_message_equals_celerys_in_every_field(redis: redis_module.Redis) -> None:
-    theirs, ours = sent_by_celery(redis, 8001), json.loads(inference_message(a_request(8001), SEALED))
+    theirs, ours = (
+        sent_by_celery(redis, 8001),
+        json.loads(inference_message(a_request(8001), SEALED)),
+    )
     bodies = [json.loads(base64.b64decode(one.pop("body"))) for one in (ours, theirs)]
     expiries = [datetime.fromisoformat(one["headers"].pop("expires")) for one in (ours, theirs)]
     origins = [one["headers"].pop("origin") for one in (ours, theirs)]
