@@ -66,6 +66,10 @@ class Action(StrEnum):
     RELEASE_SUBMIT = "release:submit"
     RELEASE_VIEW = "release:view"
     RELEASE_WITHDRAW = "release:withdraw"
+    RESPONSE_CREATE = "response:create"
+    RESPONSE_DELETE = "response:delete"
+    RESPONSE_RETAIN = "response:retain"
+    RESPONSE_VIEW = "response:view"
     REVIEW_ASSIGN = "review:assign"
     REVIEW_COMMENT = "review:comment"
     ROLE_GRANT = "role:grant"
@@ -98,6 +102,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "policy": Action.POLICY_VIEW,
         "quota": Action.QUOTA_VIEW,
         "release": Action.RELEASE_VIEW,
+        "response": Action.RESPONSE_VIEW,
         "review": Action.RELEASE_VIEW,
         "review_policy": Action.POLICY_VIEW,
         "session": Action.SESSION_VIEW,

@@ -45,6 +45,7 @@ TABLES: dict[str, frozenset[str]] = {
     "model": frozenset({"model", "dataset"}),
     "quota": frozenset({"quota", "key"}),
     "release": frozenset({"release", "model", "dataset"}),
+    "response": frozenset({"response"}),
     "review": frozenset({"review", "release", "model", "dataset"}),
     "usage": frozenset({"usage"}),
     "version": frozenset({"model", "dataset"}),

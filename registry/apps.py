@@ -14,7 +14,9 @@ class RegistryConfig(AppConfig):
         from registry.feedback.services import feedback_forget_person
         from registry.releases.vocabulary import VOCABULARY
         from registry.releases.voiding import review_policy_activated
+        from registry.responses.services import responses_forget_person
 
         vocabulary_register(VOCABULARY)
         follow_activation(review_policy_activated)
         follow_erasure(feedback_forget_person)
+        follow_erasure(responses_forget_person)

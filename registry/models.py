@@ -18,6 +18,7 @@ from registry.knowledge.models import (
 )
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
+from registry.responses.models import ResponseRetention, StoredResponse
 from registry.uploads.models import Upload
 from registry.versions.models import Model, ModelVersion
 
@@ -41,5 +42,7 @@ __all__ = [
     "Model",
     "ModelVersion",
     "Release",
+    "ResponseRetention",
+    "StoredResponse",
     "Upload",
 ]

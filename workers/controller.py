@@ -32,6 +32,7 @@ from registry.media.store import media_expire_due
 from registry.releases.breakglass.services import break_glasses_end_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
+from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
@@ -50,6 +51,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("warnings", WATCH_S, releases_warn_due),
     ("waivers", WATCH_S, waivers_expire_due),
     ("break-glasses", WATCH_S, break_glasses_end_due),
+    ("responses", 60.0, responses_expire_due),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     # It looks at everything that is under review, for what nearly always was voided by its cause.

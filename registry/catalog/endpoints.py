@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
+from registry.catalog.conversations import Conversation
 from registry.catalog.grounding import Grounding
 from registry.catalog.inputs import Inputs, NoOptions, Options
 from registry.catalog.requests import Body, invalid
@@ -82,7 +83,7 @@ class Choice:
 class Answer:
     """The engine's whole answer. `choices` are what was generated; `results` is what a batch runner
     returned, one entry for each of its items. `units` counts in the unit of the task. `stop` is the
-    stop text that ended the only choice, if the options asked for it."""
+    stop text that ended the only choice, if the options request it."""
 
     finish_reason: str
     prompt_tokens: int
@@ -137,7 +138,8 @@ class Plan:
     `tokens` and `units` are what to reserve: an estimate of the prompt and the limit of the answer,
     and the most that the request can cost in the task's unit. `units` 0 stands for `tokens`.
     With `grounding`, it is the plan of the request without the passages that it asks for.
-    `counts_only`: nothing is generated, so that no tokens are charged.
+    `counts_only`: nothing is generated, so that no tokens are charged. With `conversation`, it is
+    the plan of the request alone, not stored and without what it continues.
     """
 
     model: str
@@ -150,6 +152,7 @@ class Plan:
     stream: bool = False
     grounding: Grounding | None = None
     counts_only: bool = False
+    conversation: Conversation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ TASK = Task(
             "/v1/responses",
             read_responses,
             request=ResponsesRequest,
-            summary="OpenAI's newer shape, for text and functions; whole or streamed; not stored.",
+            summary="OpenAI's newer shape, for text and functions; whole or streamed.",
         ),
         Endpoint(
             "/v1/messages",

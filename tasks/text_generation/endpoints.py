@@ -152,6 +152,10 @@ def stated(**settings: Any) -> list[Any]:
     return [name for name, value in settings.items() if value is not None]
 
 
+# There is one tier: every request is served as its quotas allow.
+ServiceTier = Literal["auto", "default"]
+
+
 class StreamOptions(Strict):
     """Content of a stream besides the text."""
 
@@ -206,7 +210,11 @@ class _Generation(Strict):
 
 
 class ChatRequest(_Generation):
-    """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version."""
+    """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version.
+
+    `user`, `safety_identifier` and `prompt_cache_key` are the caller's own words. They are not
+    stored, and change nothing.
+    """
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=512)]
     prompt_variables: Variables | None = None
@@ -225,7 +233,9 @@ class ChatRequest(_Generation):
     prediction: None = None
     metadata: None = None
     reasoning_effort: None = None
-    service_tier: None = None
+    service_tier: ServiceTier | None = None
+    safety_identifier: User | None = None
+    prompt_cache_key: User | None = None
     verbosity: None = None
     web_search_options: None = None
     # Assay's own: answer from the passages of a knowledge base, with citations.
@@ -391,6 +401,7 @@ def _chat_plan(
             created=int(time.time()),
             include_usage=request.include_usage,
             choices=options.choices,
+            tier="default" if request.service_tier else "",
         ),
         tokens=prompt_tokens + request.token_limit * options.made,
         prompt_tokens=prompt_tokens,

@@ -24,6 +24,7 @@ class _GenerationRenderer:
     model: str
     created: int
     include_usage: bool = False
+    tier: str = ""
 
     def _whole(self, kind: str, choices: list[dict[str, Any]], answer: Answer) -> dict[str, Any]:
         return {
@@ -34,10 +35,13 @@ class _GenerationRenderer:
             "choices": choices,
             "usage": usage(answer),
             "system_fingerprint": None,
+            **({"service_tier": self.tier} if self.tier else {}),
         }
 
     def _event(self, kind: str, choices: str, usage: str = "null") -> str:
         tail = f',"usage":{usage}' if self.include_usage else ""
+        if self.tier:
+            tail += f',"service_tier":"{self.tier}"'
         return (
             f'data: {{"id":"{self.id}","object":"{kind}","created":{self.created},'
             f'"model":{dumps(self.model)},"system_fingerprint":null,"choices":{choices}{tail}}}\n\n'

@@ -1,4 +1,4 @@
-"""POST /v1/responses for text and functions, as OpenAI's client reads it. Nothing is stored.
+"""POST /v1/responses for text and functions, as OpenAI's client reads it.
 
 https://platform.openai.com/docs/api-reference/responses
 """
@@ -6,10 +6,13 @@ https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
+from registry.catalog.conversations import Conversation
 from registry.catalog.endpoints import Plan
 from registry.catalog.generation import (
     MAX_TOKENS,
@@ -33,7 +36,7 @@ from registry.catalog.requests import (
     one_or_many,
     parse,
 )
-from tasks.text_generation.endpoints import stated
+from tasks.text_generation.endpoints import ServiceTier, stated
 from tasks.text_generation.responses_rendering import ResponsesRenderer
 from tasks.text_generation.tools import (
     ToolWord,
@@ -44,13 +47,14 @@ from tasks.text_generation.tools import (
 )
 
 DEFAULT_TOKENS = 512
+MAX_ITEMS = 512
 
 
 class InputText(Strict):
     """A part of a message: text of the caller, or an earlier answer's."""
 
     type: Literal["input_text", "output_text"]
-    text: Text
+    text: Annotated[str, Field(max_length=1_000_000)]
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     logprobs: Annotated[list[Any], Field(max_length=0)] | None = None
 
@@ -116,6 +120,7 @@ def _kind_of_item(value: Any) -> str:
     return f"~{kind}" if kind in ("function_call", "function_call_output") else "~message"
 
 
+InputItem = InputMessage | FunctionCall | FunctionCallOutput
 Item = Annotated[
     Annotated[InputMessage, Tag("~message")]
     | Annotated[FunctionCall, Tag("~function_call")]
@@ -124,9 +129,10 @@ Item = Annotated[
 ]
 Input = Annotated[
     Annotated[Text, Tag("one")]
-    | Annotated[list[Item], Field(min_length=1, max_length=512), Tag("many")],
+    | Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS), Tag("many")],
     Discriminator(one_or_many),
 ]
+_ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[Item])
 
 
 class TextFormat(Strict):
@@ -192,8 +198,19 @@ class PromptReference(Strict):
     version: None = None
 
 
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
+
+
 class ResponsesRequest(Strict):
-    """POST /v1/responses. `instructions` come first, as a system message."""
+    """POST /v1/responses. `instructions` come first, as a system message; those of an earlier
+    response do not apply to the next.
+
+    `user`, `safety_identifier` and `prompt_cache_key` are the caller's own words: they are repeated
+    in the response, and change nothing.
+    """
 
     model: Name
     input: Input
@@ -204,8 +221,8 @@ class ResponsesRequest(Strict):
     stream: bool | None = None
     text: TextSettings | None = None
     user: User | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
-    store: Literal[False] | None = None
+    metadata: Metadata | None = None
+    store: bool | None = None
     background: Literal[False] | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
@@ -215,22 +232,26 @@ class ResponsesRequest(Strict):
     include: Annotated[list[Any], Field(max_length=0)] | None = None
     conversation: None = None
     max_tool_calls: None = None
-    previous_response_id: None = None
+    previous_response_id: Name | None = None
     prompt: PromptReference | None = None
-    prompt_cache_key: None = None
+    prompt_cache_key: User | None = None
     reasoning: None = None
-    safety_identifier: None = None
-    service_tier: None = None
+    safety_identifier: User | None = None
+    service_tier: ServiceTier | None = None
     stream_options: None = None
+
+    def items(self) -> Sequence[InputItem]:
+        """Return the input as items."""
+        if isinstance(self.input, str):
+            return [InputMessage(role="user", content=self.input, type="message")]
+        return self.input
 
     def messages(self) -> list[ChatMessage]:
         """Return the conversation as an engine takes it. Raises RequestInvalid."""
         messages: list[ChatMessage] = []
         if self.instructions is not None:
             messages.append(ChatMessage(role="system", content=self.instructions))
-        if isinstance(self.input, str):
-            return [*messages, ChatMessage(role="user", content=self.input)]
-        for item in self.input:
+        for item in self.items():
             if not isinstance(item, FunctionCall):
                 messages.append(item.plain())
                 continue
@@ -267,9 +288,33 @@ class ResponsesRequest(Strict):
         }
 
 
+_REPEATED = ("prompt_cache_key", "safety_identifier", "user")
+
+
 def read_responses(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/responses. Raises RequestInvalid."""
     request = parse(ResponsesRequest, body.data)
+    items = [
+        item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in request.items()
+    ]
+
+    def plan_with(earlier: Sequence[Mapping[str, Any]], stored: bool) -> Plan:
+        whole = _ITEMS.validate_python([*earlier, *items])
+        if len(whole) > MAX_ITEMS:
+            raise RequestInvalid(
+                f"The conversation has {len(whole)} items; at most {MAX_ITEMS} are read.",
+                param="input",
+            )
+        return _plan(request.model_copy(update={"input": whole}), request_id, stored=stored)
+
+    plan = _plan(request, request_id, stored=False)
+    if request.previous_response_id is None and request.store is False:
+        return plan
+    conversation = Conversation(request.previous_response_id, request.store, items, plan_with)
+    return replace(plan, conversation=conversation)
+
+
+def _plan(request: ResponsesRequest, request_id: str, *, stored: bool) -> Plan:
     messages = request.messages()
     tools, use = request.use()
     prompt_tokens = prompt_estimate(messages, tools)
@@ -291,7 +336,8 @@ def read_responses(body: Body, request_id: str, name: str) -> Plan:
         ),
         **use,
     )
-    given = request.model_dump(mode="json", by_alias=True, exclude_none=True)
+    repeated = {"text", "tool_choice", "tools", *_REPEATED}
+    given = request.model_dump(mode="json", by_alias=True, exclude_none=True, include=repeated)
     return Plan(
         model=request.model,
         inputs=GenerationInputs(messages=messages, tools=tools, variables=prompt.variables),
@@ -313,6 +359,10 @@ def read_responses(body: Body, request_id: str, name: str) -> Plan:
                     {"parameters": None, "strict": None, **tool} for tool in given.get("tools", [])
                 ],
                 "top_p": options.top_p,
+                "previous_response_id": request.previous_response_id,
+                "store": stored,
+                "service_tier": "default",
+                **{name: given[name] for name in _REPEATED if name in given},
             },
         ),
         tokens=prompt_tokens + limit,

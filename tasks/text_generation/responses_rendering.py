@@ -12,7 +12,8 @@ from registry.catalog.endpoints import Answer, Piece, dumps
 class ResponsesRenderer:
     """Output items, whole and as server-sent events: a message, and calls of functions.
 
-    `stated` are the fields of the response that repeat the request's.
+    `stated` are the fields of the response that repeat the request's. `ended` is the response once
+    it is complete.
     """
 
     id: str
@@ -22,6 +23,7 @@ class ResponsesRenderer:
     _number: int = 0
     _items: list[dict[str, Any]] = field(default_factory=list)
     _text: list[str] | None = None
+    ended: dict[str, Any] | None = None
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         choice = answer.choices[0]
@@ -33,7 +35,7 @@ class ResponsesRenderer:
 
     def opening(self) -> str:
         """Announce the response."""
-        begun = self._response(None)
+        begun = self.begun()
         return self._event("response.created", response=begun) + self._event(
             "response.in_progress", response=begun
         )
@@ -102,10 +104,14 @@ class ResponsesRenderer:
             + self._event("response.output_item.done", output_index=index, item=item)
         )
 
+    def begun(self) -> dict[str, Any]:
+        """Return the response before there is any of its answer."""
+        return self._response(None)
+
     def _response(self, answer: Answer | None) -> dict[str, Any]:
         status = "in_progress" if answer is None else _status(answer)
         cut = status == "incomplete"
-        return {
+        response = {
             "id": self.id,
             "object": "response",
             "created_at": self.created,
@@ -115,12 +121,13 @@ class ResponsesRenderer:
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "model": self.model,
             "output": [] if answer is None else self._items,
-            "previous_response_id": None,
-            "store": False,
             "truncation": "disabled",
             "usage": None if answer is None else _usage(answer),
             **self.stated,
         }
+        if answer is not None:
+            self.ended = response
+        return response
 
     def _message(self, status: str, text: str | None) -> dict[str, Any]:
         return {

@@ -72,6 +72,8 @@ EXEMPT = {
     "policy_read": ASKS,
     "quota_reconcile": "makes counters the sums of the ledger, and sets no limit",
     "recall_radius": HELPER,
+    "response_create": "the content of the key's own request; a lead decided on its retention",
+    "response_delete": PROTECTS,
     "release_answer": ASKS,
     "release_submit": ASKS,
     "release_withdraw": PROTECTS,

@@ -169,7 +169,7 @@ class GenerationEngine:
                 self._waiting += rows
                 self._changed.notify()
         if counted:
-            # The prompt's tokens are all that was asked for, and the model need not read them.
+            # The prompt's tokens are all that was requested, and the model need not read them.
             for row in rows:
                 row.end("length")
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from assay.gateway.feedback import PATH as FEEDBACK
 from assay.gateway.feedback import FeedbackRequest
+from assay.gateway.responses import PATH as RESPONSES
 from assay.gateway.vector_stores import PATH as STORES
 from assay.gateway.vector_stores import SearchRequest
 from registry.catalog import TASKS
@@ -70,6 +71,7 @@ def inference_description() -> dict[str, Any]:
         "/v1/models/{model}": {"get": _models("Show one model", many=False)},
         FEEDBACK: {"post": _feedback(schemas)},
         **_knowledge(schemas),
+        **_stored_responses(),
     }
     for task in TASKS.values():
         for endpoint in task.endpoints:
@@ -168,6 +170,31 @@ def _knowledge(schemas: dict[str, Any]) -> dict[str, Any]:
                 "summary": "Find passages in a knowledge base",
                 "requestBody": {"required": True, "content": {"application/json": body}},
             }
+        },
+    }
+
+
+def _stored_responses() -> dict[str, Any]:
+    """Return the paths of responses that the key's department stores."""
+    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    answer: dict[str, Any] = {
+        "tags": ["responses"],
+        "parameters": [named],
+        "responses": {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            **_refusals(),
+        },
+    }
+    return {
+        f"{RESPONSES}/{{id}}": {
+            "get": {**answer, "summary": "Show a stored response"},
+            "delete": {**answer, "summary": "Delete a stored response"},
+        },
+        f"{RESPONSES}/{{id}}/input_items": {
+            "get": {**answer, "summary": "List the input items of a stored response"}
         },
     }
 

@@ -169,6 +169,8 @@ _REGISTRY = {
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_modelversion": Grant(web=KEEP, controller=KEEP, worker=READ),
     "registry_release": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "registry_responseretention": Grant(web=KEEP, controller=READ),
+    "registry_storedresponse": Grant(web=ALL, controller="SELECT, DELETE"),
     "registry_release_departments": Grant(web=ALL, controller=READ, worker=READ),
 }
 

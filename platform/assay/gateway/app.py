@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from django.conf import settings
 
-from assay.gateway import vector_stores
+from assay.gateway import responses, vector_stores
 from assay.gateway.access import (
     Circumstances,
     ModelUnknown,
@@ -136,8 +136,8 @@ class Gateway:
 def _label(path: str) -> str:
     if path in (_MODELS, FEEDBACK):
         return path
-    if stores := vector_stores.label(path):
-        return stores
+    if kept := vector_stores.label(path) or responses.label(path):
+        return kept
     route, name = find_route(path)
     if route is not None:
         return f"{route.path}/{{model}}" if name else path
@@ -156,6 +156,9 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     if stores:
         search = stores.endswith("/search")
         call.action = (Action.KNOWLEDGE_SEARCH if search else Action.KNOWLEDGE_VIEW).value
+    stored = responses.label(path)
+    if stored:
+        call.action = responses.action_of(method).value
     if route is None and call.endpoint == "other":
         raise NoSuchPath(
             f"Unknown request URL: {method} {printable(path)}.",
@@ -163,8 +166,10 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
         )
     if stores:
         vector_stores.check_method(stores, method)
+    if stored:
+        responses.check_method(stored, method)
     allowed = "GET" if route is None and path != FEEDBACK else "POST"
-    if not stores and method != allowed:
+    if not stores and not stored and method != allowed:
         raise WrongMethod(f"{printable(path)} takes {allowed}, not {printable(method, 10)}.")
     token = presented_token(header(scope, b"authorization"), header(scope, b"x-api-key"))
     snapshot = await runtime.refresher.knowing(token.public_id)
@@ -182,6 +187,9 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     if stores:
         asker = Asker(token, session, circumstances)
         await vector_stores.answer(runtime, call, snapshot, call.key, asker, scope, receive, send)
+        return
+    if stored:
+        await responses.answer(runtime, call, call.key, path, method, send)
         return
     visible = visible_deployments(snapshot, call.key, circumstances)
     if path == _MODELS:
@@ -247,6 +255,10 @@ async def _run(
     else:
         plan = endpoint.plan(body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream
+    opened = None
+    if plan.conversation is not None and call.key is not None:
+        opened = await responses.open_conversation(runtime, call, call.key, plan)
+        plan = opened.plan
     # The body took its time to come: what held at its first byte need not hold any more.
     snapshot = await runtime.refresher.knowing(token.public_id)
     if (named := snapshot.deployments.get(plan.model)) is not None:
@@ -273,7 +285,15 @@ async def _run(
         call.decision, call.context = admitted.decision, admitted.context
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
-    await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
+    if opened is None or not opened.stores:
+        await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
+        return
+    kept, admitted = await responses.begin_storing(runtime, call, application, admitted, opened)
+    keeping = responses.KeepingSend(runtime.responses, kept, send)
+    try:
+        await Execution(runtime, call, plan, application, admitted, media).run(receive, keeping)
+    finally:
+        runtime.ledger.spawn(keeping.finish())
 
 
 async def _endpoint(

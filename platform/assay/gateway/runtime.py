@@ -19,6 +19,7 @@ from assay.gateway.media import MediaDesk
 from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
+from assay.gateway.responses import ResponseDesk
 from assay.gateway.worker_watch import WorkerWatch
 from governance.usage.sealing import require_usage_key
 from workers.sealing import GatewaySeals, WireKey
@@ -61,6 +62,7 @@ class Runtime:
         self.dispatcher = Dispatcher(self.client, wire)
         self.media = MediaDesk()
         self.feedback = FeedbackDesk()
+        self.responses = ResponseDesk()
         self.indexes = IndexCache()
 
     def start(self) -> None:
@@ -79,6 +81,7 @@ class Runtime:
         await self.running.stop()
         await self.media.stop()
         await self.feedback.stop()
+        await self.responses.stop()
         await self.indexes.stop()
         await asyncio.gather(self.client.aclose(), self._reader.aclose())
         for owner in (self.client, self._reader):

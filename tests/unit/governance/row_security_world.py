@@ -33,6 +33,7 @@ from registry.intake.models import Intake
 from registry.knowledge.models import Document, DocumentVersion, KnowledgeBase
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.models import Release
+from registry.responses.models import ResponseRetention, StoredResponse
 from registry.versions.models import Model, ModelVersion
 from workers.deployments.models import Deployment, Replica, ServingPeriod
 from workers.jobs.models import Job, JobEvent
@@ -68,6 +69,8 @@ OWNED: tuple[type[DjangoModel], ...] = (
     Replica,
     ServingPeriod,
     Feedback,
+    ResponseRetention,
+    StoredResponse,
     KnowledgeBase,
     Document,
     DocumentVersion,
@@ -304,6 +307,19 @@ def _learn(estate: Estate, slug: str) -> None:
             rating="up",
             sender="k",
             answered_at=timezone.now(),
+        )
+    )
+    estate.add(ResponseRetention.objects.create(department=estate.department, days=1))
+    estate.add(
+        StoredResponse.objects.create(
+            id=f"resp_{slug}",
+            department=estate.department,
+            deployment=slug,
+            sender="k",
+            items=[],
+            response={},
+            size=1,
+            expires_at=timezone.now() + timedelta(days=1),
         )
     )
     base = estate.add(

@@ -30,6 +30,7 @@ from registry.incidents.models import Incident
 from registry.intake.models import Intake
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
 from registry.releases.models import Release
+from registry.responses.models import StoredResponse
 from registry.versions.classification import version_classifications
 from registry.versions.models import Model, ModelVersion
 from tests.unit.governance.row_security_world import SLUGS, Estate, estates, names_of
@@ -53,6 +54,7 @@ LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "model": (Model, ("department",)),
     "quota": (QuotaLimit, ("department", "api_key__department")),
     "release": (Release, ("version__model", "department")),
+    "response": (StoredResponse, ("department",)),
     "review": (Review, ("department",)),
     "usage": (UsageRecord, ()),
     "version": (ModelVersion, ("model", "base__model", "dataset_version__dataset")),

@@ -1,0 +1,39 @@
+"""Requests that continue a stored response, or are stored. Loads neither Django nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from registry.catalog.endpoints import Plan
+
+Item = Mapping[str, Any]
+
+
+class StoredRenderer(Protocol):
+    """Renderer of a response that is stored under `id`. `ended` is the response once it is
+    complete."""
+
+    id: str
+    ended: dict[str, Any] | None
+
+    def begun(self) -> dict[str, Any]:
+        """Return the response before there is any of its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Part of a plan whose request may be stored, or continues a stored response.
+
+    `previous` is the ID of the response that it continues; `store` is the caller's wish, None where
+    the department's retention decides. `items` are the input items that the request adds.
+    `plan_with(earlier, stored)` returns the plan after the earlier items of the conversation; it
+    raises RequestInvalid. The renderers of these plans are `StoredRenderer`.
+    """
+
+    previous: str | None
+    store: bool | None
+    items: Sequence[Item]
+    plan_with: Callable[[Sequence[Item], bool], Plan]

@@ -1,0 +1,116 @@
+"""Reading stored responses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from governance.errors import NotFound, WrongState
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from registry.responses.models import ResponseRetention, ResponseState, StoredResponse
+
+# A response that is still in progress after so long lost its gateway.
+LOST_AFTER = timedelta(minutes=15)
+CHAIN_MAX = 64
+
+
+class ResponseUnknown(NotFound):
+    """No such response, or not one that the key may know of."""
+
+    code = "response_not_found"
+
+
+def responses_visible_to(actor: Principal) -> QuerySet[StoredResponse]:
+    """Return the unexpired responses that `actor` may see, the newest first."""
+    rows = StoredResponse.objects.select_related("department").filter(expires_at__gt=timezone.now())
+    return visible_to(actor, Action.RESPONSE_VIEW, rows, resource_type="response")
+
+
+def response_get(
+    *,
+    actor: Principal,
+    id: str,  # noqa: A002
+    deployments: Collection[str] = (),
+) -> StoredResponse:
+    """Return a stored response. `deployments` narrows it to those of a narrowed key.
+
+    Raises:
+        ResponseUnknown: There is none, or `actor` may not see it.
+    """
+    rows = responses_visible_to(actor)
+    if deployments:
+        rows = rows.filter(deployment__in=deployments)
+    found = rows.filter(pk=id[:64]).first()
+    if found is None:
+        raise unknown(id)
+    return found
+
+
+def unknown(id: str) -> ResponseUnknown:  # noqa: A002
+    """The error for a response that does not exist, is deleted or expired, or is another's."""
+    return ResponseUnknown(
+        f"Response {id[:64]!r} does not exist, has expired, or belongs to another department.",
+        hint="Responses are stored if your department keeps them.",
+    )
+
+
+def response_chain(
+    *,
+    actor: Principal,
+    id: str,  # noqa: A002
+    deployments: Collection[str] = (),
+) -> list[StoredResponse]:
+    """Return a finished response after those that it continues, the oldest first.
+
+    Raises:
+        ResponseUnknown: One of them does not exist any more, or `actor` may not see it.
+        WrongState: It has no answer, or the conversation is too long to go on.
+    """
+    last = response_get(actor=actor, id=id, deployments=deployments)
+    if last.state != ResponseState.FINISHED:
+        raise WrongState(
+            f"Response {last.pk} has no answer, so it cannot be continued.",
+            code="response_not_finished",
+        )
+    if len(last.ancestors) + 1 >= CHAIN_MAX:
+        raise WrongState(
+            f"The conversation has {CHAIN_MAX} responses, which is the most.",
+            code="conversation_too_long",
+            hint="Send its messages as the input of a new response.",
+        )
+    rows = responses_visible_to(actor).filter(pk__in=last.ancestors)
+    if deployments:
+        rows = rows.filter(deployment__in=deployments)
+    known = {row.pk: row for row in rows}
+    for ancestor in last.ancestors:
+        if ancestor not in known:
+            raise ResponseUnknown(
+                f"Response {ancestor}, which {last.pk} continues, was deleted or has expired.",
+                hint="Send the messages as the input of a new response.",
+            )
+    return [*(known[ancestor] for ancestor in last.ancestors), last]
+
+
+def response_shown(found: StoredResponse) -> dict[str, Any]:
+    """Return the response as its caller got it; one without an end is `failed`."""
+    lost = (
+        found.state == ResponseState.IN_PROGRESS and found.created_at < timezone.now() - LOST_AFTER
+    )
+    shown: dict[str, Any] = dict(found.response)
+    if lost or found.state == ResponseState.FAILED:
+        shown["status"] = "failed"
+        shown["error"] = {"code": "server_error", "message": "The request did not complete."}
+    return shown
+
+
+def retention_days(department: Department) -> int:
+    """Return for how many days a department keeps responses; 0: it stores none."""
+    kept = ResponseRetention.objects.filter(department=department).first()
+    return 0 if kept is None else kept.days

@@ -1,0 +1,235 @@
+"""Store responses, delete them, and set how long a department keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, DateTimeField, ExpressionWrapper, F, Sum
+from django.db.models.functions import Least
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput, WrongState
+from governance.people.models import Department, Person
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize, authorize_binding
+from governance.principals import Principal, background, service_principal
+from registry.canonical import canonical_json
+from registry.resources import department_resource
+from registry.responses.models import (
+    RETENTION_MAX_DAYS,
+    ResponseRetention,
+    ResponseState,
+    StoredResponse,
+)
+from registry.responses.selectors import response_get
+from registry.validation import storable_json
+
+# Of one department.
+RESPONSES_MAX = 50_000
+BYTES_MAX = 1024**3
+_EXPIRED_AT_ONCE = 1_000
+
+
+def response_resource(response: StoredResponse) -> Resource:
+    """Return what policy decisions see of a stored response."""
+    return Resource(
+        type="response",
+        id=response.pk,
+        department=response.department.slug,
+        attributes={"deployment": response.deployment},
+    )
+
+
+def response_subject(response: StoredResponse) -> Subject:
+    """Return the response as the audit log names it: without content."""
+    return Subject("response", response.pk, f"{response} of {response.deployment}")
+
+
+@transaction.atomic
+def response_create(
+    *,
+    actor: Principal,
+    department: Department,
+    sender: str,
+    id: str,  # noqa: A002
+    deployment: str,
+    ancestors: Sequence[str],
+    items: Sequence[dict[str, Any]],
+    response: dict[str, Any],
+) -> StoredResponse | None:
+    """Store the beginning of a response; None where the department keeps none.
+
+    Args:
+        department: The department that the credential pays for.
+        sender: Public ID of the credential.
+        ancestors: IDs of the responses that it continues, the oldest first.
+        items: Input items of the request, without those of its ancestors.
+        response: The response as it stands, `in_progress`.
+
+    Raises:
+        InvalidInput: An item contains a NUL character.
+        NotPermitted: The policy forbids it.
+        WrongState: The department stores as many responses, or bytes, as it may.
+    """
+    resource = department_resource("response", department)
+    decision = authorize(actor=actor, action=Action.RESPONSE_CREATE, resource=resource)
+    kept = ResponseRetention.objects.filter(department=department).first()
+    if kept is None or not kept.days:
+        return None
+    if storable_json(items) != list(items) or storable_json(response) != response:
+        raise InvalidInput(
+            "The request contains a NUL character, which cannot be stored.",
+            hint="Remove it, or send store: false.",
+        )
+    _check_room(department)
+    made = StoredResponse.objects.create(
+        id=id,
+        department=department,
+        deployment=deployment,
+        sender=sender,
+        person_id=actor.person_id,
+        ancestors=list(ancestors),
+        items=list(items),
+        response=response,
+        size=len(canonical_json([*items, response])),
+        expires_at=timezone.now() + timedelta(days=kept.days),
+    )
+    audit_record(
+        actor=actor,
+        action=Action.RESPONSE_CREATE,
+        subject=response_subject(made),
+        department=department.slug,
+        data={"deployment": deployment, "continues": len(ancestors), "days": kept.days},
+        decision=decision,
+    )
+    return made
+
+
+def _check_room(department: Department) -> None:
+    held = StoredResponse.objects.filter(department=department).aggregate(
+        count=Count("pk"), size=Sum("size")
+    )
+    if held["count"] >= RESPONSES_MAX or (held["size"] or 0) >= BYTES_MAX:
+        raise WrongState(
+            f"Department {department.slug} stores {held['count']:,} responses with "
+            f"{held['size'] or 0:,} bytes; there is no room for more.",
+            code="too_many_responses",
+            hint="Send store: false, delete responses, or shorten the retention.",
+        )
+
+
+def response_finish(*, id: str, response: dict[str, Any] | None) -> bool:  # noqa: A002
+    """Complete a stored response with the answer, or as failed; false if it is gone.
+
+    Its creation is the event; the ledger records how the request ended.
+    """
+    rows = StoredResponse.objects.filter(pk=id, state=ResponseState.IN_PROGRESS)
+    if response is None:
+        return rows.update(state=ResponseState.FAILED) > 0
+    kept = storable_json(response)
+    size = F("size") + len(canonical_json(kept))
+    return rows.update(state=ResponseState.FINISHED, response=kept, size=size) > 0
+
+
+@transaction.atomic
+def response_delete(*, actor: Principal, id: str) -> None:  # noqa: A002
+    """Delete a stored response. Responses that continue it cannot be continued any more.
+
+    Raises:
+        NotFound: There is none that the actor may know of.
+        NotPermitted: The policy forbids it.
+    """
+    found = response_get(actor=actor, id=id)
+    decision = authorize(
+        actor=actor, action=Action.RESPONSE_DELETE, resource=response_resource(found)
+    )
+    audit_record(
+        actor=actor,
+        action=Action.RESPONSE_DELETE,
+        subject=response_subject(found),
+        department=found.department.slug,
+        data={"deployment": found.deployment, "state": found.state},
+        decision=decision,
+    )
+    found.delete()
+
+
+@transaction.atomic
+def retention_set(*, actor: Principal, department: Department, days: int) -> ResponseRetention:
+    """Set for how many days a department keeps responses; 0 deletes all and stores no more.
+
+    A shorter time applies to responses that are stored already, a longer one to new ones.
+
+    Raises:
+        InvalidInput: The number is not from 0 to 365.
+        NotPermitted, ProofRequired: The policy forbids it, or wants a fresh second factor.
+    """
+    resource = department_resource("response", department)
+    decision = authorize_binding(
+        actor=actor,
+        action=Action.RESPONSE_RETAIN,
+        resource=resource,
+        doing=f"setting how long {department.slug} keeps responses",
+    )
+    if not 0 <= days <= RETENTION_MAX_DAYS:
+        raise InvalidInput(
+            f"Responses are kept for 0 to {RETENTION_MAX_DAYS} days.",
+            fields={"days": [f"From 0 to {RETENTION_MAX_DAYS}."]},
+        )
+    before = ResponseRetention.objects.select_for_update().filter(department=department).first()
+    kept, _ = ResponseRetention.objects.update_or_create(
+        department=department, defaults={"days": days}
+    )
+    rows = StoredResponse.objects.filter(department=department)
+    if days == 0:
+        deleted, _ = rows.delete()
+    else:
+        deleted = 0
+        latest = ExpressionWrapper(
+            F("created_at") + timedelta(days=days), output_field=DateTimeField()
+        )
+        rows.update(expires_at=Least(F("expires_at"), latest))
+    audit_record(
+        actor=actor,
+        action=Action.RESPONSE_RETAIN,
+        subject=Subject("department", department.slug, department.name),
+        department=department.slug,
+        data={"days": days, "before": before.days if before else 0, "deleted": deleted},
+        decision=decision,
+    )
+    return kept
+
+
+def responses_forget_person(person: Person) -> dict[str, int]:
+    """Delete what a person asked in the playground; returns the count."""
+    deleted, _ = StoredResponse.objects.filter(person=person).delete()
+    return {"responses": deleted}
+
+
+def responses_expire_due() -> int:
+    """Delete expired responses; returns how many. For the controller."""
+    controller = service_principal("controller")
+    due = StoredResponse.objects.filter(expires_at__lte=timezone.now())
+    numbers = list(due.values_list("pk", flat=True)[:_EXPIRED_AT_ONCE])
+    if not numbers:
+        return 0
+    with transaction.atomic(), background("responses", controller):
+        rows = StoredResponse.objects.filter(pk__in=numbers).select_related("department")
+        counts: dict[Department, int] = {}
+        for row in rows.only("department"):
+            counts[row.department] = counts.get(row.department, 0) + 1
+        rows.order_by().delete()
+        for department, count in counts.items():
+            audit_record(
+                actor=controller,
+                action="response:expire",
+                subject=Subject("department", department.slug, department.name),
+                department=department.slug,
+                data={"count": count},
+            )
+    return len(numbers)

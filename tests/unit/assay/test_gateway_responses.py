@@ -1,0 +1,214 @@
+"""Stored responses through the official client: kept, continued, deleted, and nobody else's."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import openai
+import pytest
+from django.utils import timezone
+
+from governance.audit.models import AuditEvent
+from governance.people.models import Department
+from registry.responses.models import ResponseRetention, StoredResponse
+from registry.responses.services import responses_expire_due
+from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from workers.wire import Delta, Done, Failed, InferenceRequest
+
+__all__ = ["stage"]
+
+pytestmark = pytest.mark.sweep
+
+
+def keep(slug: str = "engineering", days: int = 30) -> None:
+    department, _ = Department.objects.get_or_create(slug=slug, defaults={"name": slug})
+    ResponseRetention.objects.create(department=department, days=days)
+
+
+def test_a_conversation_goes_on_from_its_stored_response(stage: Stage) -> None:
+    stage.deployment()
+    keep()
+    responses = stage.client(stage.key()).responses
+    first = responses.create(
+        model="writer", input="Hi", instructions="Be brief.", metadata={"topic": "greeting"}
+    )
+    second = responses.create(
+        model="writer",
+        input=[{"role": "user", "content": "Again"}],
+        previous_response_id=first.id,
+        store=True,
+    )
+    with responses.stream(
+        model="writer", input="And again", previous_response_id=second.id, store=True
+    ) as stream:
+        list(stream)
+        third = stream.get_final_response()
+    hello = {"role": "assistant", "content": "Hello there"}
+    asked = stage.responders[0].requests
+    assert asked[1].inputs["messages"] == [
+        {"role": "user", "content": "Hi"},
+        hello,
+        {"role": "user", "content": "Again"},
+    ]
+    assert asked[2].inputs["messages"] == [
+        *asked[1].inputs["messages"],
+        hello,
+        {"role": "user", "content": "And again"},
+    ]
+    assert second.previous_response_id == first.id
+    found = responses.retrieve(third.id)
+    assert (found.status, found.output_text) == ("completed", "Hello there")
+    assert found.usage == third.usage
+    assert responses.retrieve(first.id).metadata == {"topic": "greeting"}
+    items = responses.input_items.list(second.id).data
+    assert [item.content[0].text for item in items] == ["Again"]  # type: ignore[union-attr]
+    row = StoredResponse.objects.get(pk=third.id)
+    assert row.ancestors == [first.id, second.id]
+    event = AuditEvent.objects.get(action="response:create", subject_id=first.id)
+    assert (event.actor_kind, event.department) == ("key", "engineering")
+    assert b"greeting" not in bytes(event.canonical)
+
+
+def test_a_call_and_its_result_go_on_from_a_stored_response(stage: Stage) -> None:
+    def call(request: InferenceRequest, reply: Any) -> None:
+        if len(request.inputs["messages"]) == 1:
+            reply(Delta("", 2, call=(0, "weather", '{"city": "Oslo"}')))
+            reply(Done("tool_calls", 9, 2))
+        else:
+            reply(Delta("Rain.", 1))
+            reply(Done("stop", 9, 1))
+
+    stage.deployment(behaviour=call)
+    keep()
+    responses = stage.client(stage.key()).responses
+    tools: Any = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
+    first = responses.create(model="writer", input="Rain?", tools=tools)
+    use: Any = first.output[0]
+    last = responses.create(
+        model="writer",
+        previous_response_id=first.id,
+        input=[{"type": "function_call_output", "call_id": use.call_id, "output": "rain"}],
+    )
+    assert last.output_text == "Rain."
+    assert stage.responders[0].requests[1].inputs["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": use.call_id, "name": "weather", "arguments": {"city": "Oslo"}}],
+        },
+        {"role": "tool", "content": "rain", "tool_call_id": use.call_id},
+    ]
+
+
+def test_nothing_is_stored_unless_the_department_keeps_responses(stage: Stage) -> None:
+    stage.deployment(departments=("engineering", "finance"))
+    keep("finance")
+    responses = stage.client(stage.key()).responses
+    answer: Any = responses.create(model="writer", input="Hi")
+    assert answer.store is False
+    with pytest.raises(openai.ConflictError) as refused:
+        responses.create(model="writer", input="Hi", store=True)
+    assert refused.value.code == "responses_not_kept"
+    with pytest.raises(openai.NotFoundError):
+        responses.retrieve(answer.id)
+    finance = stage.client(stage.key("finance")).responses
+    assert finance.create(model="writer", input="Hi", store=False).id
+    assert not StoredResponse.objects.exists()
+    assert finance.create(model="writer", input="Hi").id
+    assert StoredResponse.objects.get().department.slug == "finance"
+
+
+def test_another_departments_response_does_not_exist(stage: Stage) -> None:
+    stage.deployment(departments=("engineering", "finance"))
+    stage.deployment("other", departments=("engineering",))
+    keep()
+    keep("finance")
+    first = stage.client(stage.key()).responses.create(model="writer", input="Hi")
+    narrowed = stage.key(allowed_deployments=["other"])
+    for token in (stage.key("finance"), narrowed):
+        theirs = stage.client(token).responses
+        for ask in (
+            lambda theirs=theirs: theirs.retrieve(first.id),
+            lambda theirs=theirs: theirs.delete(first.id),
+            lambda theirs=theirs: theirs.input_items.list(first.id),
+            lambda theirs=theirs: theirs.create(
+                model="writer", input="Hi", previous_response_id=first.id
+            ),
+            lambda theirs=theirs: theirs.retrieve("resp_" + "0" * 32),
+        ):
+            with pytest.raises(openai.NotFoundError) as unknown:
+                ask()
+            assert unknown.value.code == "response_not_found"
+    assert StoredResponse.objects.filter(pk=first.id).exists()
+
+
+def test_a_deleted_or_expired_response_ends_its_conversation(stage: Stage) -> None:
+    stage.deployment()
+    keep()
+    token = stage.key()
+    responses = stage.client(token).responses
+    first = responses.create(model="writer", input="Hi")
+    second = responses.create(model="writer", input="Hi", previous_response_id=first.id)
+    deleted = stage.client(token).delete(f"/responses/{first.id}", cast_to=object)
+    assert deleted == {"id": first.id, "object": "response", "deleted": True}
+    assert AuditEvent.objects.filter(action="response:delete", subject_id=first.id).exists()
+    with pytest.raises(openai.NotFoundError, match="was deleted or has expired"):
+        responses.create(model="writer", input="Hi", previous_response_id=second.id)
+    StoredResponse.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    with pytest.raises(openai.NotFoundError):
+        responses.retrieve(second.id)
+    assert responses_expire_due() == 1
+    assert not StoredResponse.objects.exists()
+    event = AuditEvent.objects.get(action="response:expire")
+    assert event.department == "engineering"
+    assert json.loads(bytes(event.canonical))["data"]["count"] == 1
+
+
+def test_a_response_without_an_answer_is_failed_and_cannot_be_continued(stage: Stage) -> None:
+    def fail(request: InferenceRequest, reply: Any) -> None:
+        reply(Failed("engine_error", "The model failed.", 500))
+
+    stage.deployment(behaviour=fail)
+    keep()
+    token = stage.key()
+    body = {"model": "writer", "input": "Hi"}
+    assert stage.post("/v1/responses", token, json=body).status_code == 500
+    wait_until(lambda: StoredResponse.objects.get().state == "failed")
+    row = StoredResponse.objects.get()
+    assert stage.client(token).responses.retrieve(row.pk).status == "failed"
+    again = stage.post("/v1/responses", token, json={**body, "previous_response_id": row.pk})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "response_not_finished")
+
+
+def test_a_refused_request_stores_nothing(stage: Stage) -> None:
+    stage.deployment("secret", departments=("finance",))
+    stage.deployment()
+    keep()
+    stage.limit("requests_per_minute", 1)
+    token = stage.key()
+    body = {"model": "secret", "input": "Hi"}
+    assert stage.post("/v1/responses", token, json=body).status_code == 404
+    bad = stage.post("/v1/responses", token, json={"model": "writer", "input": "a\0b"})
+    assert (bad.status_code, "NUL" in bad.json()["error"]["message"]) == (400, True)
+    assert not StoredResponse.objects.exists()
+
+
+def test_the_callers_own_words_are_repeated_and_tiers_are_refused(stage: Stage) -> None:
+    stage.deployment()
+    client = stage.client(stage.key())
+    words = {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k"}
+    answer = client.responses.create(model="writer", input="Hi", service_tier="auto", **words)  # type: ignore[call-overload]
+    assert {name: getattr(answer, name) for name in words} == words
+    assert answer.service_tier == "default"
+    chat = client.chat.completions.create(  # type: ignore[call-overload]
+        model="writer",
+        messages=[{"role": "user", "content": "Hi"}],
+        service_tier="auto",
+        **words,
+    )
+    assert chat.service_tier == "default"
+    for tier in ("flex", "priority"):
+        with pytest.raises(openai.BadRequestError, match="service_tier is invalid"):
+            client.responses.create(model="writer", input="Hi", service_tier=tier)  # type: ignore[call-overload]

@@ -1,0 +1,76 @@
+"""The retention of responses by the management API, and the erasure of a person's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from governance.audit.models import AuditEvent
+from governance.people.models import Department, Person
+from registry.responses.models import StoredResponse
+from registry.responses.services import responses_forget_person
+from tests.unit.assay.api_support import Api, problem_of
+
+pytestmark = pytest.mark.usefixtures("policy")
+PATH = "departments/clinical/response-retention"
+
+
+def stored(department: Department, name: str, person: Person | None = None) -> StoredResponse:
+    return StoredResponse.objects.create(
+        id=f"resp_{name}",
+        department=department,
+        deployment="writer",
+        sender="app",
+        person=person,
+        items=[],
+        response={},
+        size=2,
+        expires_at=timezone.now() + timedelta(days=30),
+    )
+
+
+def test_a_lead_sets_how_long_their_department_keeps_responses(
+    person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    lead = Api(person("Lena", "lead@clinical"))
+    kept = stored(department("clinical"), "a")
+    theirs = stored(department("finance"), "b")
+    assert lead.get(PATH).body == {"department": "clinical", "days": 0}
+    assert lead.post(PATH, {"days": 7}).body == {"department": "clinical", "days": 7}
+    kept.refresh_from_db()
+    assert kept.expires_at == kept.created_at + timedelta(days=7)
+    lead.post(PATH, {"days": 20})
+    kept.refresh_from_db()
+    assert kept.expires_at == kept.created_at + timedelta(days=7)
+    problem_of(lead.post(PATH, {"days": 366}), 400)
+    lead.post(PATH, {"days": 0})
+    assert list(StoredResponse.objects.all()) == [theirs]
+    events = AuditEvent.objects.filter(action="response:retain", outcome="allowed")
+    assert [event.department for event in events] == ["clinical"] * 3
+
+
+def test_others_do_not_set_the_retention_of_a_department(
+    person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    department("clinical")
+    developer = Api(person("Dana", "developer@clinical"))
+    assert developer.get(PATH).status_code == 200
+    assert developer.post(PATH, {"days": 7}).status_code in (403, 404)
+    stranger = Api(person("Sam", "lead@finance"))
+    problem_of(stranger.get(PATH), 404)
+    problem_of(stranger.post(PATH, {"days": 7}), 404)
+    lead = Api(person("Lena", "lead@clinical"))
+    assert lead.get(PATH).body["days"] == 0
+
+
+def test_the_erasure_of_a_person_deletes_what_they_asked(
+    person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    ada = person("Ada")
+    stored(department("clinical"), "a", ada)
+    left = stored(department("clinical"), "b")
+    assert responses_forget_person(ada) == {"responses": 1}
+    assert list(StoredResponse.objects.all()) == [left]
