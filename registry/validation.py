@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from governance.bounds import NAME_MAX
 from governance.errors import InvalidInput
 
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,78}[a-z0-9])?")
+NAME = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{NAME_MAX - 2}}}[a-z0-9])?")
 
 
 def checked_name(value: object, *, field: str = "name") -> str:
-    """`value` as a name of 1 to 80 lower-case letters, digits and hyphens.
+    """`value` as a name of 1 to `NAME_MAX` lower-case letters, digits and hyphens.
 
     Raises:
         InvalidInput: anything else.
@@ -21,8 +22,8 @@ def checked_name(value: object, *, field: str = "name") -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise InvalidInput(
             f"{str(value)[:80]!r} is not a usable {field.replace('_', ' ')}.",
-            hint="Use 1 to 80 lower-case letters, digits and hyphens, such as docstring-writer.",
-            fields={field: ["1 to 80 lower-case letters, digits and hyphens."]},
+            hint=f"Use 1 to {NAME_MAX} lower-case letters, digits and hyphens, such as docstring-writer.",
+            fields={field: [f"1 to {NAME_MAX} lower-case letters, digits and hyphens."]},
         )
     return value
 

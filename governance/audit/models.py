@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
+
 
 class AuditEvent(models.Model):
     """One append-only record, inserted in the transaction of the change that it records.
@@ -21,14 +23,14 @@ class AuditEvent(models.Model):
     actor_kind = models.CharField(max_length=12)
     actor_id = models.CharField(max_length=64)
     actor_name = models.CharField(max_length=200)
-    department = models.CharField(max_length=40, blank=True)
+    department = models.CharField(max_length=DEPARTMENT_MAX, blank=True)
     action = models.CharField(max_length=60)
     outcome = models.CharField(max_length=12)
     subject_type = models.CharField(max_length=40)
     subject_id = models.CharField(max_length=80)
     subject_name = models.CharField(max_length=200)
     reason = models.CharField(max_length=2000, blank=True)
-    request_id = models.CharField(max_length=64, blank=True)
+    request_id = models.CharField(max_length=REQUEST_ID_MAX, blank=True)
     policy_version = models.PositiveIntegerField(null=True, blank=True)
     delivery = models.CharField(max_length=64, blank=True, default="")
     canonical = models.BinaryField()

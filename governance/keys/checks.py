@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
+from governance.bounds import TITLE_MAX
 from governance.errors import InvalidInput
+from governance.keys.models import PURPOSE_MAX
 from governance.keys.networks import network_fault
 from governance.permissions import Action
 
@@ -18,8 +20,6 @@ from governance.permissions import Action
 MAX_LIFETIME = timedelta(days=3653)
 TOKEN_MAX_LIFETIME = timedelta(days=366)
 MAX_OVERLAP = timedelta(days=30)
-NAME_MAX = 120
-PURPOSE_MAX = 300
 NETWORKS_MAX = 32
 DEPLOYMENTS_MAX = 100
 _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,78}[a-z0-9])?", re.IGNORECASE)
@@ -62,8 +62,8 @@ def check(
 ) -> None:
     """Raises InvalidInput, with a sentence for each field that is wrong."""
     fields: dict[str, list[str]] = {}
-    if not asked.name or len(asked.name) > NAME_MAX or not asked.name.isprintable():
-        fields["name"] = [f"A name has 1 to {NAME_MAX} printable characters."]
+    if not asked.name or len(asked.name) > TITLE_MAX or not asked.name.isprintable():
+        fields["name"] = [f"A name has 1 to {TITLE_MAX} printable characters."]
     if len(asked.purpose) > PURPOSE_MAX or not asked.purpose.isprintable():
         fields["purpose"] = [f"A purpose has at most {PURPOSE_MAX} printable characters."]
     known = {action.value for action in Action}

@@ -9,6 +9,10 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
+from governance.bounds import NAME_MAX, TITLE_MAX
+
+PURPOSE_MAX = 300
+
 
 class ApiKey(models.Model):
     """A secret that is shown once and kept as an HMAC under a versioned pepper.
@@ -26,7 +30,7 @@ class ApiKey(models.Model):
     public_id = models.CharField(max_length=16, unique=True)
     secret_hmac = models.BinaryField(max_length=32)
     pepper_version = models.PositiveSmallIntegerField()
-    name = models.CharField(max_length=120)
+    name = models.CharField(max_length=TITLE_MAX)
     department = models.ForeignKey(
         "governance.Department",
         on_delete=models.PROTECT,
@@ -48,9 +52,11 @@ class ApiKey(models.Model):
         blank=True,
         related_name="owned_keys",
     )
-    purpose = models.CharField(max_length=300, blank=True)
+    purpose = models.CharField(max_length=PURPOSE_MAX, blank=True)
     scopes = ArrayField(models.CharField(max_length=60), default=list)
-    allowed_deployments = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+    allowed_deployments = ArrayField(
+        models.CharField(max_length=NAME_MAX), default=list, blank=True
+    )
     networks = ArrayField(models.CharField(max_length=43), default=list, blank=True)
     rotated_from = models.OneToOneField(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="successor"
@@ -123,7 +129,7 @@ class PlaygroundToken(models.Model):
     department = models.ForeignKey(
         "governance.Department", on_delete=models.PROTECT, related_name="+"
     )
-    deployment = models.CharField(max_length=80)
+    deployment = models.CharField(max_length=NAME_MAX)
     address = models.CharField(max_length=43, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()

@@ -25,7 +25,7 @@ from governance.audit.services import audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.keys.models import ApiKey
 from governance.notify import notify
-from governance.people.models import AccessRequest, OneTimeLink, Person
+from governance.people.models import REASON_MAX, AccessRequest, OneTimeLink, Person
 from governance.people.proof import proof_facts
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import person_resource
@@ -36,7 +36,6 @@ from governance.principals import Principal
 from governance.reviews.threads.models import CommentDraft
 from governance.rowsecurity import lifted
 
-REASON_MAX = 300
 # Parts of a name that are shorter are parts of other words too.
 _TELLING = 3
 # Parameters of a search in the log that may contain a person's name.

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from django.db import IntegrityError, transaction
 
 from governance.audit.services import Attempt, Subject, audit_record
+from governance.bounds import GROUP_MAX
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import (
     Department,
@@ -35,7 +36,7 @@ from governance.people.selectors import (
     group_mappings_visible_to,
     person_resource,
 )
-from governance.people.syncing import GROUP_MAX, RoleChanges, RoleSync
+from governance.people.syncing import RoleChanges, RoleSync
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import authorize, authorize_binding

@@ -10,12 +10,16 @@ from django.db.models import Q
 from django.db.models.functions import Upper
 from django.utils.crypto import salted_hmac
 
+from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
+
+REASON_MAX = 300
+
 
 class Department(models.Model):
     """The tenant. Owns keys, datasets, adaptations and budgets."""
 
-    slug = models.SlugField(max_length=40, unique=True)
-    name = models.CharField(max_length=120)
+    slug = models.SlugField(max_length=DEPARTMENT_MAX, unique=True)
+    name = models.CharField(max_length=TITLE_MAX)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -36,15 +40,15 @@ class Person(AbstractBaseUser):
     """A human being with an account. An inactive person's record stays; their access does not."""
 
     email = models.EmailField(unique=True)
-    name = models.CharField(max_length=120)
-    given_name = models.CharField(max_length=120, blank=True, default="")
-    family_name = models.CharField(max_length=120, blank=True, default="")
+    name = models.CharField(max_length=TITLE_MAX)
+    given_name = models.CharField(max_length=TITLE_MAX, blank=True, default="")
+    family_name = models.CharField(max_length=TITLE_MAX, blank=True, default="")
     # What an identity provider calls them; both empty for who was added by hand.
-    user_name = models.CharField(max_length=254, blank=True, default="")
+    user_name = models.CharField(max_length=EMAIL_MAX, blank=True, default="")
     external_id = models.CharField(max_length=255, blank=True, default="")
     is_active = models.BooleanField(default=True)
     deactivated_at = models.DateTimeField(null=True, blank=True)
-    deactivation_reason = models.CharField(max_length=300, blank=True, default="")
+    deactivation_reason = models.CharField(max_length=REASON_MAX, blank=True, default="")
     # When the identity provider deleted them: it sees them no more, and may make them anew.
     deprovisioned_at = models.DateTimeField(null=True, blank=True)
     # When what is personal of them was erased; nothing brings it back.
@@ -156,7 +160,7 @@ class RoleAssignment(models.Model):
     )
     source = models.CharField(max_length=10, choices=RoleSource.choices, default=RoleSource.MANUAL)
     # The group that gave it; empty for one that was granted by hand.
-    group = models.CharField(max_length=255, blank=True, default="")
+    group = models.CharField(max_length=GROUP_MAX, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -203,7 +207,7 @@ class RoleRequest(models.Model):
     person = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, blank=True, related_name="role_requests"
     )
-    group = models.CharField(max_length=255, blank=True, default="")
+    group = models.CharField(max_length=GROUP_MAX, blank=True, default="")
     role = models.CharField(max_length=20, choices=Role.choices)
     speciality = models.CharField(max_length=20, choices=Speciality.choices, blank=True)
     state = models.CharField(
@@ -216,7 +220,7 @@ class RoleRequest(models.Model):
         Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     decided_at = models.DateTimeField(null=True, blank=True)
-    reason = models.CharField(max_length=300, blank=True, default="")
+    reason = models.CharField(max_length=REASON_MAX, blank=True, default="")
 
     class Meta:
         ordering = ("-id",)
@@ -257,7 +261,7 @@ class RoleRequest(models.Model):
 class DirectoryGroup(models.Model):
     """A group of people that an identity provider keeps here; it means what mappings make of it."""
 
-    name = models.CharField(max_length=255)
+    name = models.CharField(max_length=GROUP_MAX)
     external_id = models.CharField(max_length=255, blank=True, default="")
     members = models.ManyToManyField(Person, related_name="directory_groups", blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -281,7 +285,7 @@ class DirectoryGroup(models.Model):
 class GroupMapping(models.Model):
     """Rule that gives a role to members of the group of that name, at any identity provider."""
 
-    group = models.CharField(max_length=255)
+    group = models.CharField(max_length=GROUP_MAX)
     role = models.CharField(max_length=20, choices=Role.choices)
     department = models.ForeignKey(
         Department, on_delete=models.PROTECT, null=True, blank=True, related_name="group_mappings"
@@ -371,7 +375,7 @@ class AccessRequest(models.Model):
     """A person without a role asks administrators for one, in their own words."""
 
     person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="access_requests")
-    text = models.CharField(max_length=300)
+    text = models.CharField(max_length=REASON_MAX)
     created_at = models.DateTimeField(auto_now_add=True)
     # Set when an administrator declines it, or when the person asks again later.
     closed_at = models.DateTimeField(null=True, blank=True)

@@ -12,6 +12,7 @@ from governance.audit.services import Attempt
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.groups import group_mapping_give
 from governance.people.models import (
+    REASON_MAX,
     DirectoryGroup,
     RoleAssignment,
     RoleRequest,
@@ -35,7 +36,6 @@ from governance.policy.engine import decide
 from governance.policy.services import active_policy, authorize, authorize_binding
 from governance.principals import Principal, service_principal
 
-REASON_MAX = 300
 EXPIRE_S = 60.0
 
 

@@ -10,6 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
+from governance.bounds import EMAIL_MAX, TITLE_MAX
 from governance.errors import (
     InvalidInput,
     NotFound,
@@ -20,7 +21,7 @@ from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.groups import members_sync
 from governance.people.links import BOOTSTRAP, links_revoke
-from governance.people.models import Department, Person, Role, RoleAssignment
+from governance.people.models import REASON_MAX, Department, Person, Role, RoleAssignment
 from governance.people.proof import proof_facts
 from governance.people.roles import another_admin_remains, person_subject
 from governance.people.roles import role_grant as role_grant
@@ -35,9 +36,6 @@ from governance.principals import Principal, background
 from governance.rowsecurity import lifted
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
-NAME_MAX = 120
-EMAIL_MAX = 254
-REASON_MAX = 300
 _STANDING = (
     "is_active",
     "deactivated_at",
@@ -56,9 +54,9 @@ def check_name(name: str) -> str:
         InvalidInput: it is empty, too long or not printable.
     """
     name = name.strip()
-    if not name or len(name) > NAME_MAX or not name.isprintable():
+    if not name or len(name) > TITLE_MAX or not name.isprintable():
         raise InvalidInput(
-            f"A name has 1 to {NAME_MAX} printable characters.",
+            f"A name has 1 to {TITLE_MAX} printable characters.",
             fields={"name": ["is empty, too long or not printable"]},
         )
     return name

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from django.db import transaction
 
 from governance.audit.services import AuditEntry, audit_record_many
+from governance.bounds import GROUP_MAX
 from governance.notify import notify
 from governance.people.models import GroupMapping, Person, Role, RoleAssignment
 from governance.people.roles import another_admin_remains, role_entry, role_words
@@ -18,8 +19,6 @@ from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import SNAPSHOT_CHANNEL
 from governance.principals import Principal
-
-GROUP_MAX = 255
 
 _Key = tuple[str, int | None, str]
 

@@ -15,6 +15,7 @@ import yaml
 
 from governance.errors import InvalidInput, TooLarge
 from governance.policy.cases import RESOURCE_TYPES, SPECIALITIES, PolicyCase, parse_cases
+from governance.policy.models import NOTE_MAX
 from governance.policy.rules import LIST_MAX, Rule, parse_rules
 from governance.yaml_text import (
     MAX_DEPTH,
@@ -28,7 +29,6 @@ from governance.yaml_text import (
 MAX_RULES = 2000
 MAX_CASES = 1000
 MAX_BYTES = 1024 * 1024
-NOTE_MAX = 500
 # Beyond these PostgreSQL's JSON gives back another number than it was given.
 MAX_WHOLE = 2**63 - 1
 MAX_FLOAT = 9e15

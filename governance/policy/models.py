@@ -7,6 +7,9 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
+DECISION_NOTE_MAX = 2000
+NOTE_MAX = 500
+
 
 class PolicyState(models.TextChoices):
     """State of an access policy or of a review policy.
@@ -52,7 +55,7 @@ class PolicyBase(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     decided_at = models.DateTimeField(null=True, blank=True)
-    decision_note = models.CharField(max_length=2000, blank=True)
+    decision_note = models.CharField(max_length=DECISION_NOTE_MAX, blank=True)
 
     class Meta:
         abstract = True
@@ -73,7 +76,7 @@ class PolicyVersion(PolicyBase):
     )
     rules = models.JSONField()
     tests = models.JSONField(default=list, blank=True)
-    note = models.CharField(max_length=500, blank=True)
+    note = models.CharField(max_length=NOTE_MAX, blank=True)
 
     class Meta:
         ordering = ("-number",)

@@ -16,7 +16,7 @@ from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
-from governance.policy.models import DECIDED_STATES, PolicyBase, PolicyState
+from governance.policy.models import DECIDED_STATES, DECISION_NOTE_MAX, PolicyBase, PolicyState
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.state_machine import StateMachine
@@ -32,7 +32,6 @@ ALLOWED_TRANSITIONS: dict[PolicyState, frozenset[PolicyState]] = {
     PolicyState.WITHDRAWN: frozenset(),
 }
 OPEN_MAX = 50
-REASON_MAX = 2000
 _VERBS = {
     PolicyState.PROPOSED: "propose",
     PolicyState.ACTIVE: "activate",
@@ -253,9 +252,9 @@ def checked_reason(text: str, *, required: bool = False) -> str:
         InvalidInput: it is required and empty, too long, or contains an invalid character.
     """
     text = text.strip()
-    if len(text) > REASON_MAX or "\x00" in text or (required and not text):
+    if len(text) > DECISION_NOTE_MAX or "\x00" in text or (required and not text):
         raise InvalidInput(
-            f"Give a reason of at most {REASON_MAX:,} characters.",
-            fields={"reason": [f"is needed, and has at most {REASON_MAX:,} characters"]},
+            f"Give a reason of at most {DECISION_NOTE_MAX:,} characters.",
+            fields={"reason": [f"is needed, and has at most {DECISION_NOTE_MAX:,} characters"]},
         )
     return text

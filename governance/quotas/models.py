@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from governance.quotas.kinds import KIND_CHOICES, ORGANISATION
 
 
@@ -28,7 +29,7 @@ class QuotaLimit(models.Model):
         blank=True,
         related_name="quota_limits",
     )
-    deployment = models.CharField(max_length=80, blank=True, default="")
+    deployment = models.CharField(max_length=NAME_MAX, blank=True, default="")
     kind = models.CharField(max_length=30, choices=KIND_CHOICES)
     limit = models.PositiveBigIntegerField()
     shadow = models.BooleanField(default=False)
@@ -68,7 +69,7 @@ class Price(models.Model):
     of use other than tokens, by its name.
     """
 
-    deployment = models.CharField(max_length=80, blank=True, default="", unique=True)
+    deployment = models.CharField(max_length=NAME_MAX, blank=True, default="", unique=True)
     prompt = models.PositiveBigIntegerField(default=0)
     completion = models.PositiveBigIntegerField(default=0)
     device_second = models.PositiveBigIntegerField(default=0)
@@ -100,7 +101,7 @@ class BudgetHold(models.Model):
     """
 
     reference = models.CharField(max_length=64, unique=True)
-    department = models.CharField(max_length=40)
+    department = models.CharField(max_length=DEPARTMENT_MAX)
     kind = models.CharField(max_length=30)
     state = models.CharField(max_length=8, choices=HoldState.choices, default=HoldState.OPEN)
     reserved_device_ms = models.PositiveBigIntegerField(default=0)

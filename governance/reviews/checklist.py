@@ -14,12 +14,11 @@ from governance.errors import NotFound, WrongState
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.reviews.models import ChecklistItem, ChecklistState, Review, ReviewState
+from governance.reviews.models import NOTE_MAX, ChecklistItem, ChecklistState, Review, ReviewState
 from governance.reviews.selectors import review_resource, separation_obstacle
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.texts import text_checked
 
-NOTE_MAX = 500
 # Why an item is not attested (once more).
 _DONE: dict[str, str] = {
     ChecklistState.SATISFIED: "attested already",

@@ -8,7 +8,13 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from governance.bounds import TIER_MAX
 from governance.people.proof import FRESH, METHODS
+
+NOTE_MAX = 500
+
+
+REASON_MAX = 4000
 
 
 class ReviewState(models.TextChoices):
@@ -34,7 +40,7 @@ class Review(models.Model):
     subject_id = models.CharField(max_length=80)
     subject_name = models.CharField(max_length=200)
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
-    tier = models.CharField(max_length=20, default="limited")
+    tier = models.CharField(max_length=TIER_MAX, default="limited")
     digest = models.CharField(max_length=64)
     round = models.PositiveIntegerField(default=1)
     required_approvals = models.JSONField()
@@ -109,7 +115,7 @@ class Decision(models.Model):
     in_place_of = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    reason = models.TextField(max_length=4000)
+    reason = models.TextField(max_length=REASON_MAX)
     # What an approval asks for; what may stand in it, the subject's own context knows.
     conditions = models.JSONField(default=dict, blank=True)
     digest = models.CharField(max_length=64)
@@ -188,7 +194,7 @@ class ChecklistItem(models.Model):
     state = models.CharField(
         max_length=20, choices=ChecklistState.choices, default=ChecklistState.OPEN
     )
-    note = models.CharField(max_length=500, blank=True)
+    note = models.CharField(max_length=NOTE_MAX, blank=True)
     digest = models.CharField(max_length=64, blank=True)
     checked_at = models.DateTimeField(null=True, blank=True)
     attested_by = models.ForeignKey(

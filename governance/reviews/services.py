@@ -23,6 +23,7 @@ from governance.reviews.absences.selectors import stands_in_for
 from governance.reviews.checklist import ChecklistEntry, checklist_write
 from governance.reviews.logged_conditions import conditions_logged
 from governance.reviews.models import (
+    REASON_MAX,
     ChecklistState,
     Decision,
     Review,
@@ -44,8 +45,6 @@ from governance.reviews.texts import text_checked
 from governance.reviews.threads.drafts import drafts_submit
 from governance.reviews.threads.limits import check_room
 from governance.reviews.waivers.states import waivers_follow
-
-REASON_MAX = 4000
 
 
 def review_open(

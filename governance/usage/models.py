@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Case, F, Q, When
 from django.db.models.functions import Cast
 
+from governance.bounds import DEPARTMENT_MAX, NAME_MAX, REQUEST_ID_MAX
 from governance.usage.units import Unit
 
 _TOKENS = Unit.TOKENS.value
@@ -21,11 +22,11 @@ class UsageRecord(models.Model):
     `units` is how much was used of `unit`: the tokens, or of any other unit what was `metered`.
     """
 
-    request_id = models.CharField(max_length=64, unique=True)
+    request_id = models.CharField(max_length=REQUEST_ID_MAX, unique=True)
     occurred_at = models.DateTimeField()
-    department = models.CharField(max_length=40, db_index=True)
+    department = models.CharField(max_length=DEPARTMENT_MAX, db_index=True)
     key_public_id = models.CharField(max_length=16)
-    deployment = models.CharField(max_length=80)
+    deployment = models.CharField(max_length=NAME_MAX)
     release = models.PositiveIntegerField(null=True)
     version_digest = models.CharField(max_length=64)
     endpoint = models.CharField(max_length=60)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
+from governance.bounds import DESCRIPTION_MAX, NAME_MAX, TASK_MAX
+
+LICENSE_MAX = 120
+
 
 class Classification(models.TextChoices):
     """How sensitive the data is, from least to most."""
@@ -18,14 +22,14 @@ class Classification(models.TextChoices):
 class Dataset(models.Model):
     """A named line of dataset versions, owned by a department."""
 
-    name = models.SlugField(max_length=80, unique=True)
+    name = models.SlugField(max_length=NAME_MAX, unique=True)
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
-    task = models.CharField(max_length=40)
+    task = models.CharField(max_length=TASK_MAX)
     # Names one of the task's kinds of rows; the task's own kind when empty.
-    row_kind = models.CharField(max_length=40, blank=True, default="")
+    row_kind = models.CharField(max_length=TASK_MAX, blank=True, default="")
     classification = models.CharField(max_length=15, choices=Classification.choices)
-    licence = models.CharField(max_length=120)
-    description = models.CharField(max_length=500, blank=True)
+    licence = models.CharField(max_length=LICENSE_MAX)
+    description = models.CharField(max_length=DESCRIPTION_MAX, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )

@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from governance.audit.services import audit_record
+from governance.bounds import DESCRIPTION_MAX
 from governance.errors import InvalidInput, TooLarge, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
@@ -22,7 +23,7 @@ from governance.principals import Principal
 from registry import store
 from registry.catalog import get_row_kind
 from registry.datasets import stored
-from registry.datasets.models import Classification, Dataset, DatasetVersion
+from registry.datasets.models import LICENSE_MAX, Classification, Dataset, DatasetVersion
 from registry.datasets.parsing import parse_dataset
 from registry.naming import create_named
 from registry.resources import (
@@ -89,8 +90,10 @@ def dataset_create(
     checked_name(name)
     get_row_kind(task, row_kind)
     checked_choice(classification, list(Classification.values), field="classification")
-    licence = checked_text(licence, field="licence", limit=120)
-    description = checked_text(description, field="description", limit=500, required=False)
+    licence = checked_text(licence, field="licence", limit=LICENSE_MAX)
+    description = checked_text(
+        description, field="description", limit=DESCRIPTION_MAX, required=False
+    )
     with transaction.atomic():
         decision = authorize(
             actor=actor,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
+WHY_MAX = 300
+
 
 class Comparator(models.TextChoices):
     """Which side of the threshold passes."""
@@ -21,7 +23,7 @@ class Gate(models.Model):
     metric = models.CharField(max_length=60)
     comparator = models.CharField(max_length=2, choices=Comparator.choices)
     threshold = models.FloatField()
-    why = models.CharField(max_length=300, blank=True)
+    why = models.CharField(max_length=WHY_MAX, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )

@@ -6,6 +6,10 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from governance.bounds import NAME_MAX, REQUEST_ID_MAX, TASK_MAX
+
+COMMENT_MAX = 2000
+
 
 class Rating(models.TextChoices):
     """Verdict of the sender on the whole answer."""
@@ -34,13 +38,13 @@ class Feedback(models.Model):
     the public id of its key.
     """
 
-    request_id = models.CharField(max_length=64, unique=True)
+    request_id = models.CharField(max_length=REQUEST_ID_MAX, unique=True)
     department = models.ForeignKey(
         "governance.Department", on_delete=models.PROTECT, related_name="+"
     )
-    deployment = models.CharField(max_length=80)
+    deployment = models.CharField(max_length=NAME_MAX)
     endpoint = models.CharField(max_length=60)
-    task = models.CharField(max_length=40)
+    task = models.CharField(max_length=TASK_MAX)
     release = models.ForeignKey("registry.Release", on_delete=models.PROTECT, related_name="+")
     version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
     version_name = models.CharField(max_length=100)
@@ -48,7 +52,7 @@ class Feedback(models.Model):
     input = models.JSONField(null=True, blank=True)
     answer = models.TextField(blank=True)
     correction = models.TextField(blank=True)
-    comment = models.CharField(max_length=2000, blank=True)
+    comment = models.CharField(max_length=COMMENT_MAX, blank=True)
     content_digest = models.CharField(max_length=64, blank=True)
     row = models.JSONField(null=True, blank=True)
     state = models.CharField(

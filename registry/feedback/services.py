@@ -20,7 +20,7 @@ from governance.rowsecurity import lifted
 from governance.usage.models import UsageRecord
 from registry.canonical import canonical_json, json_digest
 from registry.catalog import TASKS
-from registry.feedback.models import Feedback, FeedbackState, Rating
+from registry.feedback.models import COMMENT_MAX, Feedback, FeedbackState, Rating
 from registry.feedback.rows import read_input, right_answer, row_of
 from registry.feedback.selectors import feedback_visible_to
 from registry.feedback.states import FEEDBACK_STATES
@@ -30,7 +30,6 @@ from registry.validation import checked_choice, checked_content, checked_text, s
 
 INPUT_MAX_BYTES = 64 * 1024
 TEXT_MAX = 32_000
-COMMENT_MAX = 2_000
 REASON_MAX = 300
 REVIEWED_AT_ONCE = 200
 # Ids of answers, such as `chatcmpl-…` and `classify-…`, end with the digits of their request's.

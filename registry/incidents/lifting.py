@@ -15,13 +15,11 @@ from governance.policy.decisions import Authorization
 from governance.principals import Principal
 from governance.rowsecurity import lifted
 from registry.incidents.changes import incident_for_change, note_write
-from registry.incidents.models import Incident, IncidentState, NoteKind
+from registry.incidents.models import REASON_MAX, Incident, IncidentState, NoteKind
 from registry.incidents.states import STANDING, incident_subject
 from registry.incidents.suspending import suspension_lift
 from registry.releases.models import Release
 from registry.validation import checked_text
-
-REASON_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)

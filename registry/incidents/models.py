@@ -9,6 +9,17 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
+REASON_MAX = 1000
+
+
+TEXT_MAX = 2000
+
+
+HAPPENED_MAX = 4000
+
+
+TITLE_MAX = 120
+
 
 class IncidentState(models.TextChoices):
     """State of an incident. A resolved one can be reopened; a closed one is final."""
@@ -51,8 +62,8 @@ class Incident(models.Model):
     it reaches, and those that may use one. `department` owns the first version named.
     """
 
-    title = models.CharField(max_length=120)
-    happened = models.TextField(max_length=4000)
+    title = models.CharField(max_length=TITLE_MAX)
+    happened = models.TextField(max_length=HAPPENED_MAX)
     severity = models.CharField(max_length=10, choices=Severity.choices)
     serious = models.CharField(max_length=12, choices=Serious.choices, blank=True)
     aware_at = models.DateTimeField(help_text="When the organisation became aware of it.")
@@ -129,7 +140,7 @@ class IncidentNote(models.Model):
     incident = models.ForeignKey(Incident, on_delete=models.PROTECT, related_name="notes")
     kind = models.CharField(max_length=10, choices=NoteKind.choices)
     detail = models.CharField(max_length=200, blank=True)
-    text = models.TextField(max_length=2000)
+    text = models.TextField(max_length=TEXT_MAX)
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -155,7 +166,7 @@ class IncidentSuspension(models.Model):
     lifted_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    lift_reason = models.CharField(max_length=1000, blank=True)
+    lift_reason = models.CharField(max_length=REASON_MAX, blank=True)
 
     class Meta:
         ordering = ("id",)

@@ -17,6 +17,10 @@ from governance.principals import Principal
 from governance.rowsecurity import lifted
 from registry.incidents.changes import check_not_closed, incident_for_change, note_write
 from registry.incidents.models import (
+    HAPPENED_MAX,
+    REASON_MAX,
+    TEXT_MAX,
+    TITLE_MAX,
     Incident,
     IncidentNote,
     IncidentState,
@@ -36,10 +40,6 @@ from registry.resources import acting_person
 from registry.validation import checked_choice, checked_text
 from registry.versions.models import ModelVersion
 
-TITLE_MAX = 120
-HAPPENED_MAX = 4000
-TEXT_MAX = 2000
-REASON_MAX = 1000
 VERSIONS_MAX = 20
 
 

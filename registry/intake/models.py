@@ -5,6 +5,13 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
+from registry.versions.models import LICENSE_MAX
+
+REASON_MAX = 1000
+
+
+SOURCE_MAX = 300
+
 
 class IntakeState(models.TextChoices):
     """`awaiting_sign_off`: every check passed; a second person must sign before it is trusted."""
@@ -26,12 +33,12 @@ class Intake(models.Model):
     state = models.CharField(
         max_length=20, choices=IntakeState.choices, default=IntakeState.QUARANTINED
     )
-    source = models.CharField(max_length=300, help_text="Where the files came from.")
-    licence = models.CharField(max_length=60)
+    source = models.CharField(max_length=SOURCE_MAX, help_text="Where the files came from.")
+    licence = models.CharField(max_length=LICENSE_MAX)
     files = models.JSONField(default=list, help_text="Name, size and SHA-256 as delivered.")
     findings = models.JSONField(default=list)
     code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")
-    reason = models.CharField(max_length=1000, blank=True)
+    reason = models.CharField(max_length=REASON_MAX, blank=True)
     manifest = models.JSONField(null=True, blank=True)
     digest = models.CharField(max_length=64, blank=True)
     job_id = models.UUIDField(null=True, blank=True, unique=True)

@@ -13,6 +13,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from governance.audit.services import audit_record
+from governance.bounds import FILENAME_MAX
 from governance.errors import NotFound, TooLarge, WrongState
 from governance.people.proof import proof_facts
 from governance.permissions import Action
@@ -23,6 +24,7 @@ from registry.datasets.models import Classification
 from registry.datasets.services import UploadedFile
 from registry.knowledge.extraction import extract_text
 from registry.knowledge.models import (
+    REASON_MAX,
     TITLE_MAX,
     Document,
     DocumentState,
@@ -40,7 +42,6 @@ from registry.resources import (
 from registry.validation import checked_choice, checked_text
 
 MAX_DOCUMENTS = 5_000
-REASON_MAX = 1_000
 
 
 def document_version_add(
@@ -62,7 +63,7 @@ def document_version_add(
         Unavailable: too many uploads are being read.
     """
     checked_choice(classification, list(Classification.values), field="classification")
-    filename = checked_text(Path(file.name or "").name, field="file", limit=255)
+    filename = checked_text(Path(file.name or "").name, field="file", limit=FILENAME_MAX)
     title = checked_text(title or Path(filename).stem, field="title", limit=TITLE_MAX)
     resource = knowledge_resource(base)
     authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)

@@ -6,7 +6,11 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from governance.bounds import DESCRIPTION_MAX, FILENAME_MAX, NAME_MAX
 from registry.datasets.models import Classification
+
+REASON_MAX = 1000
+
 
 TITLE_MAX = 200
 
@@ -20,10 +24,10 @@ class KnowledgeBase(models.Model):
     gateway reads the documents again only then. `index` is the newest one that was built.
     """
 
-    name = models.SlugField(max_length=80, unique=True)
+    name = models.SlugField(max_length=NAME_MAX, unique=True)
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
     title = models.CharField(max_length=TITLE_MAX)
-    description = models.CharField(max_length=500, blank=True)
+    description = models.CharField(max_length=DESCRIPTION_MAX, blank=True)
     departments = models.ManyToManyField("governance.Department", related_name="+", blank=True)
     embedding_version = models.ForeignKey(
         "registry.ModelVersion", on_delete=models.PROTECT, related_name="+"
@@ -92,7 +96,7 @@ class DocumentVersion(models.Model):
 
     document = models.ForeignKey(Document, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
-    filename = models.CharField(max_length=255)
+    filename = models.CharField(max_length=FILENAME_MAX)
     sha256 = models.CharField(max_length=64, db_index=True)
     size_bytes = models.BigIntegerField()
     text_sha256 = models.CharField(max_length=64)
@@ -110,7 +114,7 @@ class DocumentVersion(models.Model):
     recalled_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    recall_reason = models.CharField(max_length=1000, blank=True)
+    recall_reason = models.CharField(max_length=REASON_MAX, blank=True)
 
     class Meta:
         ordering = ("-id",)

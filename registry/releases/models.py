@@ -9,6 +9,10 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from governance.bounds import NAME_MAX, TIER_MAX
+
+PURPOSE_MAX = 1000
+
 
 class ReleaseState(models.TextChoices):
     """`approved` is the only state that may serve, and only until its `serves_until`; one under
@@ -61,19 +65,19 @@ class Release(models.Model):
         "governance.Department", on_delete=models.PROTECT, related_name="releases"
     )
     environment = models.CharField(max_length=12, choices=Environment.choices)
-    deployment_name = models.SlugField(max_length=80)
+    deployment_name = models.SlugField(max_length=NAME_MAX)
     departments = models.ManyToManyField(
         "governance.Department", related_name="usable_releases", help_text="Who may use it."
     )
     visibility = models.CharField(
         max_length=12, choices=Visibility.choices, default=Visibility.DEPARTMENT
     )
-    purpose = models.CharField(max_length=1000)
+    purpose = models.CharField(max_length=PURPOSE_MAX)
     risk_answers = models.JSONField(default=dict)
     dossier_fields = models.JSONField(
         default=dict, help_text="Risks, oversight, operation, conformity, as people said them."
     )
-    tier = models.CharField(max_length=20, default="limited")
+    tier = models.CharField(max_length=TIER_MAX, default="limited")
     state = models.CharField(
         max_length=20, choices=ReleaseState.choices, default=ReleaseState.IN_REVIEW, db_index=True
     )

@@ -35,7 +35,7 @@ from registry.releases.checklist import checklist_build
 from registry.releases.conditions import Conditions, conditions_agreed, conditions_checked
 from registry.releases.dossier import dossier_build
 from registry.releases.dossier_fields import checked_dossier_fields
-from registry.releases.models import Environment, Release, ReleaseState, Visibility
+from registry.releases.models import PURPOSE_MAX, Environment, Release, ReleaseState, Visibility
 from registry.releases.risk import checked_risk_answers
 from registry.releases.selectors import release_get, release_review
 from registry.releases.separation import people_behind
@@ -99,7 +99,7 @@ def release_submit(
     checked_choice(environment, list(Environment.values), field="environment")
     checked_choice(visibility, list(Visibility.values), field="visibility")
     checked_name(deployment_name, field="deployment_name")
-    purpose = checked_text(purpose, field="purpose", limit=1000)
+    purpose = checked_text(purpose, field="purpose", limit=PURPOSE_MAX)
     answers = checked_risk_answers(risk_answers)
     said = checked_dossier_fields(dossier_fields or {})
     if not departments:

@@ -8,6 +8,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from governance.bounds import FILENAME_MAX
+
 
 class UploadKind(models.TextChoices):
     """Purpose of the file. It decides the largest size, and who may upload it."""
@@ -29,7 +31,9 @@ class Upload(models.Model):
         "governance.Department", on_delete=models.PROTECT, related_name="+"
     )
     kind = models.CharField(max_length=10, choices=UploadKind.choices)
-    filename = models.CharField(max_length=255, help_text="May hold slashes; never a path here.")
+    filename = models.CharField(
+        max_length=FILENAME_MAX, help_text="May hold slashes; never a path here."
+    )
     size = models.BigIntegerField()
     received = models.BigIntegerField(default=0)
     sha256 = models.CharField(max_length=64, blank=True)

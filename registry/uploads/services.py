@@ -15,6 +15,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
+from governance.bounds import FILENAME_MAX
 from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable, WrongState
 from governance.people.models import Department
 from governance.policy.services import authorize
@@ -70,7 +71,7 @@ def upload_create(
         WrongState: the person has too many unfinished uploads, or too many bytes in them.
     """
     checked_choice(kind, list(UploadKind.values), field="kind")
-    filename = checked_text(filename, field="filename", limit=255)
+    filename = checked_text(filename, field="filename", limit=FILENAME_MAX)
     if sha256 and not _SHA256.fullmatch(sha256):
         raise InvalidInput(
             "The SHA-256 is not 64 lower-case hexadecimal digits.",

@@ -6,14 +6,21 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from governance.bounds import DESCRIPTION_MAX, NAME_MAX, TASK_MAX
+
+LICENSE_MAX = 60
+
+
+REASON_MAX = 1000
+
 
 class Model(models.Model):
     """A named line of versions, owned by a department, for one task of the catalog."""
 
-    name = models.SlugField(max_length=80, unique=True)
+    name = models.SlugField(max_length=NAME_MAX, unique=True)
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
-    task = models.CharField(max_length=40)
-    description = models.CharField(max_length=500, blank=True)
+    task = models.CharField(max_length=TASK_MAX)
+    description = models.CharField(max_length=DESCRIPTION_MAX, blank=True)
     shared = models.BooleanField(
         default=False, help_text="Other departments may see it and adapt it, as a base."
     )
@@ -73,7 +80,7 @@ class ModelVersion(models.Model):
     size_bytes = models.BigIntegerField()
     parameters = models.JSONField(default=dict, help_text="Hyper-parameters and settings.")
     metrics = models.JSONField(default=dict, help_text="Measured while training.")
-    licence = models.CharField(max_length=60, blank=True)
+    licence = models.CharField(max_length=LICENSE_MAX, blank=True)
     code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")
     card = models.TextField(blank=True, help_text="The model card, in Markdown.")
     mlflow_run_id = models.CharField(max_length=64, blank=True)
@@ -95,7 +102,7 @@ class ModelVersion(models.Model):
         related_name="+",
         help_text="The version whose recall reached this one; itself, where it was recalled.",
     )
-    recall_reason = models.CharField(max_length=1000, blank=True)
+    recall_reason = models.CharField(max_length=REASON_MAX, blank=True)
 
     class Meta:
         ordering = ("-id",)

@@ -29,10 +29,9 @@ from registry.releases.selectors import releases_visible_to
 from registry.releases.states import releases_move
 from registry.resources import acting_person, version_resource, version_subject
 from registry.validation import checked_text
-from registry.versions.models import ModelVersion, VersionState
+from registry.versions.models import REASON_MAX, ModelVersion, VersionState
 from registry.versions.selectors import version_get, versions_visible_to
 
-REASON_MAX = 1000
 # How many of each kind a list names; the rest of them are counted.
 LISTED = 200
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:recall'))"

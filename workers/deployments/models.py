@@ -6,6 +6,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from governance.bounds import NAME_MAX
+
 
 class DeploymentState(models.TextChoices):
     """`refused`: the stored bytes differ from the manifest; `message` names the file."""
@@ -23,7 +25,7 @@ class Deployment(models.Model):
     may serve: a controller that is dead or stuck ends all serving.
     """
 
-    name = models.SlugField(max_length=80)
+    name = models.SlugField(max_length=NAME_MAX)
     release = models.ForeignKey(
         "registry.Release", on_delete=models.PROTECT, related_name="deployments"
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from governance.bounds import DEPARTMENT_MAX
+
 SPAN_WIDTH = 1024
 
 
@@ -47,7 +49,7 @@ class AuditName(models.Model):
     type = models.CharField(max_length=60)
     ref = models.CharField(max_length=80, blank=True)
     name = models.CharField(max_length=200, blank=True)
-    department = models.CharField(max_length=40, blank=True)
+    department = models.CharField(max_length=DEPARTMENT_MAX, blank=True)
 
     class Meta:
         ordering = ("-id",)

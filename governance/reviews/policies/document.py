@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from governance.bounds import TIER_MAX
 from governance.errors import InvalidInput, TooLarge
 from governance.policy.cases import SPECIALITIES
 from governance.reviews.policies import frameworks
@@ -134,7 +135,7 @@ class ReviewPolicyDocument(_Strict):
     new, or newly empowered, votes after `vote_after_hours`.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=20)]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=TIER_MAX)]
     title: Title
     summary: Why
     rank: Annotated[int, Field(ge=0, le=1000)]

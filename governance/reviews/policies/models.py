@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from governance.bounds import TIER_MAX
 from governance.policy.models import DECIDED_STATES, PolicyBase, PolicyState
 
 # Installed with the platform, as version 1 of each, by whoever installs it.
@@ -19,7 +20,7 @@ class ReviewPolicy(PolicyBase):
     `ALLOWED_TRANSITIONS`.
     """
 
-    name = models.SlugField(max_length=20)
+    name = models.SlugField(max_length=TIER_MAX)
     version = models.PositiveIntegerField()
     text = models.TextField()
 

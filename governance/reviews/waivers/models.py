@@ -6,6 +6,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+REASON_MAX = 1000
+
 
 class WaiverState(models.TextChoices):
     """State of a waiver. Only `granted` excuses anything, and only until `expires_at`."""
@@ -35,7 +37,7 @@ class Waiver(models.Model):
     digest = models.CharField(max_length=64)
     round = models.PositiveIntegerField()
     excused = models.CharField(max_length=500, blank=True)
-    reason = models.TextField(max_length=1000)
+    reason = models.TextField(max_length=REASON_MAX)
     expires_at = models.DateTimeField()
     asked_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
@@ -48,12 +50,12 @@ class Waiver(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     decided_at = models.DateTimeField(null=True, blank=True)
-    decision_reason = models.TextField(max_length=1000, blank=True)
+    decision_reason = models.TextField(max_length=REASON_MAX, blank=True)
     ended_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     ended_at = models.DateTimeField(null=True, blank=True)
-    end_reason = models.TextField(max_length=1000, blank=True)
+    end_reason = models.TextField(max_length=REASON_MAX, blank=True)
 
     class Meta:
         ordering = ("id",)

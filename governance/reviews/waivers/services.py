@@ -16,7 +16,7 @@ from governance.reviews.models import MET_STATES, Verdict
 from governance.reviews.selectors import review_resource, separation_obstacle, speaker_id
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.texts import text_checked
-from governance.reviews.waivers.models import Waiver, WaiverState
+from governance.reviews.waivers.models import REASON_MAX, Waiver, WaiverState
 from governance.reviews.waivers.selectors import (
     decision_obstacle,
     proof_for,
@@ -24,7 +24,6 @@ from governance.reviews.waivers.selectors import (
 )
 from governance.reviews.waivers.states import excused_of, told, waiver_locked, waiver_set_state
 
-REASON_MAX = 1000
 LONGEST = timedelta(days=366)
 EXPIRE_BATCH = 100
 

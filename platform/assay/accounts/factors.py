@@ -28,7 +28,7 @@ from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
 from governance.people.attempts import forget_codes
 from governance.people.links import has_factor, is_privileged, link_claim
-from governance.people.models import LinkPurpose, Person
+from governance.people.models import REASON_MAX, LinkPurpose, Person
 from governance.people.proof import proof_facts, require_proof
 from governance.people.selectors import person_get, person_resource, principal_for_person
 from governance.people.sessions import sessions_end
@@ -40,7 +40,6 @@ from governance.principals import Principal
 Type = Authenticator.Type
 STRONG = (Type.TOTP, Type.WEBAUTHN)
 CODE_MAX = 32
-REASON_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from assay.accounts.personas import personas_allowed
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError
 from governance.people.models import Person
-from governance.people.signing_in import sign_in_attempt
+from governance.people.signing_in import PASSWORD_MAX, sign_in_attempt
 
 
 class SignInForm(forms.Form):
@@ -27,7 +27,7 @@ class SignInForm(forms.Form):
         widget=forms.EmailInput(attrs={"autocomplete": "username", "class": "form-control"}),
     )
     password = forms.CharField(
-        max_length=256,
+        max_length=PASSWORD_MAX,
         widget=forms.PasswordInput(
             attrs={"autocomplete": "current-password", "class": "form-control"}
         ),

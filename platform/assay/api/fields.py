@@ -13,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ParseError, ValidationError
 
 from assay.api.parsers import parse_json
+from governance.people.signing_in import PASSWORD_MAX
 
 # Control characters, line separators, and marks that turn the reading direction around.
 NOT_ON_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -63,7 +64,7 @@ class Password(serializers.CharField):
     """A secret as typed: nothing is trimmed."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=256, trim_whitespace=False, write_only=True, **kwargs)
+        super().__init__(max_length=PASSWORD_MAX, trim_whitespace=False, write_only=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):

@@ -18,9 +18,9 @@ from governance.permissions import Action
 from governance.principals import Principal, RequestContext, request_context
 from registry.catalog.endpoints import dumps
 from registry.catalog.requests import Body, Strict, parse
-from registry.feedback.models import Feedback
+from registry.feedback.models import COMMENT_MAX, Feedback
 from registry.feedback.rows import right_answer
-from registry.feedback.services import COMMENT_MAX, TEXT_MAX, feedback_create
+from registry.feedback.services import TEXT_MAX, feedback_create
 
 PATH = "/v1/feedback"
 # Input, answer, correction and comment at their bounds fit as UTF-8; if every character is escaped,

@@ -6,15 +6,19 @@ from typing import Any
 
 from django import forms
 
+from assay.accounts.factors import CODE_MAX
 from assay.portal.forms import TablerForm
+from governance.bounds import TITLE_MAX
 from governance.people.access_requests import TEXT_MAX
+from governance.people.models import REASON_MAX
+from governance.people.signing_in import PASSWORD_MAX
 
 
 class CodeForm(TablerForm):
     """A code of an authenticator app, or a recovery code."""
 
     code = forms.CharField(
-        max_length=32,
+        max_length=CODE_MAX,
         widget=forms.TextInput(
             attrs={"autocomplete": "one-time-code", "inputmode": "numeric", "autofocus": True}
         ),
@@ -25,7 +29,8 @@ class ConfirmForm(TablerForm):
     """The password again."""
 
     password = forms.CharField(
-        max_length=256, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
+        max_length=PASSWORD_MAX,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
     )
 
 
@@ -39,7 +44,7 @@ class TokenForm(TablerForm):
     """A new access token of one's own."""
 
     name = forms.CharField(
-        max_length=120, help_text="Where it is used, such as “notebook on the lab server”."
+        max_length=TITLE_MAX, help_text="Where it is used, such as “notebook on the lab server”."
     )
     days = forms.TypedChoiceField(
         label="Expires",
@@ -52,7 +57,7 @@ class TokenForm(TablerForm):
 class ReasonForm(TablerForm):
     """Reason for a change to another person's account."""
 
-    reason = forms.CharField(max_length=300)
+    reason = forms.CharField(max_length=REASON_MAX)
 
 
 class AccessRequestForm(TablerForm):
@@ -80,19 +85,19 @@ class NewPasswordForm(TablerForm):
     """A password, and the code of a new authenticator app where roles require one."""
 
     password = forms.CharField(
-        max_length=256,
+        max_length=PASSWORD_MAX,
         label="New password",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
         help_text="At least 12 characters.",
     )
     again = forms.CharField(
-        max_length=256,
+        max_length=PASSWORD_MAX,
         label="The same password again",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     code = forms.CharField(
         required=False,
-        max_length=32,
+        max_length=CODE_MAX,
         label="Code that the app shows",
         widget=forms.TextInput(attrs={"autocomplete": "one-time-code", "inputmode": "numeric"}),
     )
@@ -109,12 +114,12 @@ class PasswordForm(TablerForm):
     """A new password for oneself."""
 
     current = forms.CharField(
-        max_length=256,
+        max_length=PASSWORD_MAX,
         label="Current password",
         widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
     )
     new = forms.CharField(
-        max_length=256,
+        max_length=PASSWORD_MAX,
         label="New password",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
         help_text="At least 12 characters. Your other sessions will end.",

@@ -8,10 +8,15 @@ from typing import Any
 from django import forms
 
 from assay.portal.forms import TablerForm, unchosen
-from registry.incidents.models import Serious, Severity
-from registry.incidents.services import HAPPENED_MAX, REASON_MAX, TEXT_MAX, TITLE_MAX
-from registry.releases.breakglass.models import AfterVerdict
-from registry.releases.breakglass.services import LESSONS_MAX
+from registry.incidents.models import (
+    HAPPENED_MAX,
+    REASON_MAX,
+    TEXT_MAX,
+    TITLE_MAX,
+    Serious,
+    Severity,
+)
+from registry.releases.breakglass.models import LESSONS_MAX, AfterVerdict
 
 _SEVERITIES = (
     (Severity.LOW, "Low: noted"),

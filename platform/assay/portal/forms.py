@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 
-from governance.people.models import DEPARTMENT_ROLES, Role, Speciality
+from governance.bounds import (
+    DEPARTMENT_MAX,
+    DESCRIPTION_MAX,
+    EMAIL_MAX,
+    GROUP_MAX,
+    NAME_MAX,
+    TITLE_MAX,
+)
+from governance.people.models import DEPARTMENT_ROLES, REASON_MAX, Role, Speciality
 from registry.catalog import TASKS, get_task
-from registry.datasets.models import Classification
-from registry.evaluations.models import Comparator
+from registry.datasets.models import LICENSE_MAX, Classification
+from registry.evaluations.models import WHY_MAX, Comparator
+from registry.intake.models import SOURCE_MAX
+from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
+from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
 
 
 def titled(choices: Any) -> list[tuple[str, str]]:
@@ -64,10 +75,10 @@ class DepartmentScoped(TablerForm):
 class ModelForm(DepartmentScoped):
     """A new line of versions."""
 
-    name = forms.SlugField(max_length=80, help_text="Lowercase letters, digits and hyphens.")
+    name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
     task = forms.ChoiceField(choices=[(task.name, task.title) for task in TASKS.values()])
     description = forms.CharField(
-        max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
+        max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )
     shared = forms.BooleanField(
         required=False, label="Shared: other departments may see it and adapt it"
@@ -83,7 +94,7 @@ class GateForm(TablerForm):
         choices=[(c, "At least" if c == ">=" else "At most") for c in Comparator.values]
     )
     threshold = forms.FloatField(widget=forms.NumberInput(attrs={"step": "any"}))
-    why = forms.CharField(max_length=300, required=False, label="Reason for the threshold")
+    why = forms.CharField(max_length=WHY_MAX, required=False, label="Reason for the threshold")
 
     def __init__(self, *args: Any, datasets: Any, task: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -182,10 +193,12 @@ class IntakeForm(TablerForm):
 
     model = SlugChoice(queryset=None, empty_label=None)
     source = forms.CharField(
-        max_length=300, help_text="Origin of the files: an address or a person."
+        max_length=SOURCE_MAX, help_text="Origin of the files: an address or a person."
     )
     licence = forms.CharField(
-        max_length=60, label="License", help_text="An SPDX identifier, such as Apache-2.0."
+        max_length=VERSION_LICENSE_MAX,
+        label="License",
+        help_text="An SPDX identifier, such as Apache-2.0.",
     )
     files = ManyFiles(  # type: ignore[assignment]
         help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files."
@@ -210,12 +223,12 @@ def _kinds_of_rows() -> list[tuple[str, str]]:
 class DatasetForm(DepartmentScoped):
     """A new line of dataset versions. A task is sent as `name`, or as `name:kind of rows`."""
 
-    name = forms.SlugField(max_length=80, help_text="Lowercase letters, digits and hyphens.")
+    name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
     task = forms.ChoiceField(choices=_kinds_of_rows)
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
-    licence = forms.CharField(max_length=120, label="License")
+    licence = forms.CharField(max_length=LICENSE_MAX, label="License")
     description = forms.CharField(
-        max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
+        max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )
 
     def clean(self) -> dict[str, Any]:
@@ -246,14 +259,14 @@ class PersonForm(TablerForm):
     """A person to invite."""
 
     email = forms.EmailField(label="E-mail")
-    name = forms.CharField(max_length=120)
+    name = forms.CharField(max_length=TITLE_MAX)
 
 
 class DepartmentForm(TablerForm):
     """A new tenant."""
 
-    slug = forms.SlugField(max_length=40, label="Short name")
-    name = forms.CharField(max_length=120)
+    slug = forms.SlugField(max_length=DEPARTMENT_MAX, label="Short name")
+    name = forms.CharField(max_length=TITLE_MAX)
 
 
 class RoleForm(TablerForm):
@@ -278,7 +291,7 @@ class MappingForm(RoleForm):
     """Role that members of a group get."""
 
     group = forms.CharField(
-        max_length=255,
+        max_length=GROUP_MAX,
         help_text="Its name, exactly as the identity provider sends it.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
@@ -291,13 +304,13 @@ class EraseForm(TablerForm):
 
     why = forms.CharField(
         label="Reason",
-        max_length=300,
+        max_length=REASON_MAX,
         help_text="Stays in the audit log permanently. Do not name them.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
     confirm = forms.CharField(
         label="Their e-mail address, to confirm",
-        max_length=254,
+        max_length=EMAIL_MAX,
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
 
@@ -316,7 +329,7 @@ class StandingForm(TablerForm):
     """Why a person's access ends, or begins again."""
 
     reason = forms.CharField(
-        max_length=300,
+        max_length=REASON_MAX,
         help_text="Kept in the audit log.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
@@ -327,7 +340,7 @@ class RecallForm(TablerForm):
 
     reason = forms.CharField(
         label="Reason",
-        max_length=1000,
+        max_length=RECALL_REASON_MAX,
         help_text="Shown with the recall and kept in the audit log. Do not name people.",
         widget=forms.Textarea(attrs={"rows": 3}),
     )

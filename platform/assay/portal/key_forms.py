@@ -8,8 +8,9 @@ from typing import Any
 from django import forms
 
 from assay.portal.forms import DepartmentScoped, SlugChoice, TablerForm
-from governance.keys.checks import NAME_MAX, NETWORKS_MAX, PURPOSE_MAX
-from governance.keys.models import ApiKey
+from governance.bounds import TITLE_MAX
+from governance.keys.checks import NETWORKS_MAX
+from governance.keys.models import PURPOSE_MAX, ApiKey
 
 NETWORKS_HELP = "One a line, such as 10.20.0.0/16. Leave it empty for any address."
 
@@ -44,7 +45,7 @@ def deployments_field(names: Iterable[str]) -> forms.MultipleChoiceField:
 class KeyForm(DepartmentScoped):
     """A credential for an application."""
 
-    name = forms.CharField(max_length=NAME_MAX, help_text="The application that will use it.")
+    name = forms.CharField(max_length=TITLE_MAX, help_text="The application that will use it.")
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
     scopes = forms.MultipleChoiceField(
         choices=(
@@ -72,7 +73,7 @@ class KeyForm(DepartmentScoped):
 class KeyChangeForm(TablerForm):
     """Fields of a key that may change while it lives."""
 
-    name = forms.CharField(max_length=NAME_MAX)
+    name = forms.CharField(max_length=TITLE_MAX)
     purpose = forms.CharField(max_length=PURPOSE_MAX, required=False)
     owner = SlugChoice(queryset=None, required=False, label="Owner")
     networks = NetworksField(label="Networks")

@@ -7,20 +7,20 @@ from typing import Any
 from django import forms
 
 from assay.portal.forms import DepartmentScoped, SlugChoice, TablerForm, titled, unchosen
+from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.datasets.models import Classification
 from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
-from registry.knowledge.documents import REASON_MAX
 from registry.knowledge.extraction import SUFFIXES
-from registry.knowledge.models import TITLE_MAX
+from registry.knowledge.models import REASON_MAX, TITLE_MAX
 
 
 class KnowledgeBaseForm(DepartmentScoped):
     """A new knowledge base."""
 
-    name = forms.SlugField(max_length=80, help_text="Lowercase letters, digits and hyphens.")
+    name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
     title = forms.CharField(max_length=TITLE_MAX)
     description = forms.CharField(
-        max_length=500, required=False, widget=forms.Textarea(attrs={"rows": 2})
+        max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )
     embedding_version = SlugChoice(
         queryset=None,

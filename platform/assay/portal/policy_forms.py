@@ -8,6 +8,7 @@ from typing import Any, get_args
 from django import forms
 
 from assay.portal.forms import TablerForm
+from governance.bounds import DEPARTMENT_MAX
 from governance.errors import InvalidInput
 from governance.people.models import Speciality
 from governance.permissions import Action
@@ -167,7 +168,7 @@ class AskForm(TablerForm):
         max_length=120,
         help_text="Its name or number. Leave it empty to describe one.",
     )
-    department = forms.CharField(label="Department", required=False, max_length=40)
+    department = forms.CharField(label="Department", required=False, max_length=DEPARTMENT_MAX)
     attributes = forms.CharField(
         label="Attributes",
         required=False,

@@ -8,8 +8,9 @@ from typing import Any
 from django import forms
 
 from assay.portal.forms import TablerForm, titled, unchosen
+from governance.bounds import NAME_MAX
 from governance.reviews.policies.selectors import InForce
-from registry.releases.models import Environment, Release, Visibility
+from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibility
 from registry.releases.risk import QUESTIONS
 
 YES_NO = {
@@ -66,7 +67,7 @@ class ReleaseForm(RiskForm):
 
     environment = forms.ChoiceField(choices=titled(Environment.choices))
     deployment_name = forms.SlugField(
-        max_length=80, help_text="The name that applications use to call it."
+        max_length=NAME_MAX, help_text="The name that applications use to call it."
     )
     departments: forms.ModelMultipleChoiceField[Any] = forms.ModelMultipleChoiceField(
         queryset=None, widget=forms.CheckboxSelectMultiple, label="Departments that may use it"
@@ -78,7 +79,7 @@ class ReleaseForm(RiskForm):
         )
     )
     tier = forms.ChoiceField(label="Risk tier")
-    purpose = forms.CharField(max_length=1000, widget=forms.Textarea(attrs={"rows": 3}))
+    purpose = forms.CharField(max_length=PURPOSE_MAX, widget=forms.Textarea(attrs={"rows": 3}))
     affected_people = forms.CharField(
         max_length=2000,
         label="Who is affected by its answers",

@@ -9,6 +9,11 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
+LESSONS_MAX = 4000
+
+
+REASON_MAX = 1000
+
 
 class BreakGlassState(models.TextChoices):
     """`active` is the only one that lets a release serve, and only until `ends_at`. What has been
@@ -50,7 +55,7 @@ class BreakGlass(models.Model):
         default=BreakGlassState.REQUESTED,
         db_index=True,
     )
-    reason = models.CharField(max_length=1000)
+    reason = models.CharField(max_length=REASON_MAX)
     hours = models.PositiveSmallIntegerField()
     excluded_people = ArrayField(models.BigIntegerField())
     asked_by = models.ForeignKey(
@@ -67,14 +72,14 @@ class BreakGlass(models.Model):
     ended_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    ended_reason = models.CharField(max_length=1000, blank=True)
+    ended_reason = models.CharField(max_length=REASON_MAX, blank=True)
     due_at = models.DateTimeField(null=True, blank=True)
     reviewed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     reviewed_at = models.DateTimeField(null=True, blank=True)
     verdict = models.CharField(max_length=14, choices=AfterVerdict.choices, blank=True)
-    lessons = models.TextField(max_length=4000, blank=True)
+    lessons = models.TextField(max_length=LESSONS_MAX, blank=True)
 
     class Meta:
         ordering = ("-id",)

@@ -31,7 +31,13 @@ from registry.releases.breakglass.checks import (
     check_same_dossier,
     separation,
 )
-from registry.releases.breakglass.models import AfterVerdict, BreakGlass, BreakGlassState
+from registry.releases.breakglass.models import (
+    LESSONS_MAX,
+    REASON_MAX,
+    AfterVerdict,
+    BreakGlass,
+    BreakGlassState,
+)
 from registry.releases.breakglass.selectors import break_glass_get
 from registry.releases.breakglass.states import (
     REVIEW_WITHIN,
@@ -47,8 +53,6 @@ from registry.releases.states import release_locked, releases_changed
 from registry.resources import acting_person, release_resource
 from registry.validation import checked_choice, checked_text
 
-REASON_MAX = 1000
-LESSONS_MAX = 4000
 _LEAST = timedelta(hours=1)
 
 

@@ -34,6 +34,7 @@ from governance.audit.selectors import (
     latest_checkpoint,
 )
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
+from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -61,8 +62,8 @@ class AuditQuery(StrictSerializer):
         max_length=TEXT_MAX, required=False, help_text="Words of a thing's name, or `release:7`."
     )
     outcome = Choice(choices=OUTCOMES, required=False)
-    department = Line(max_length=40, required=False)
-    request_id = Line(max_length=64, required=False)
+    department = Line(max_length=DEPARTMENT_MAX, required=False)
+    request_id = Line(max_length=REQUEST_ID_MAX, required=False)
     policy_version = serializers.IntegerField(
         min_value=0, max_value=MAX_POLICY_VERSION, required=False
     )

@@ -10,11 +10,14 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Paragraphs, StrictSerializer, Whole
 from assay.api.idempotency import idempotent
 from assay.api.representations.break_glass import BreakGlassAnswer
-from registry.releases.breakglass.models import AfterVerdict, BreakGlassState
-from registry.releases.breakglass.selectors import break_glass_get, break_glasses_visible_to
-from registry.releases.breakglass.services import (
+from registry.releases.breakglass.models import (
     LESSONS_MAX,
     REASON_MAX,
+    AfterVerdict,
+    BreakGlassState,
+)
+from registry.releases.breakglass.selectors import break_glass_get, break_glasses_visible_to
+from registry.releases.breakglass.services import (
     break_glass_confirm,
     break_glass_end,
     break_glass_refuse,

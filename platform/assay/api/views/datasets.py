@@ -14,8 +14,9 @@ from assay.api.fields import Choice, Line, ObjectText, Paragraphs, Slug, StrictS
 from assay.api.idempotency import idempotent
 from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
 from assay.api.representations.registry import DatasetAnswer, DatasetVersionAnswer
+from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, FILENAME_MAX, NAME_MAX, TASK_MAX
 from governance.people.selectors import department_get
-from registry.datasets.models import Classification
+from registry.datasets.models import LICENSE_MAX, Classification
 from registry.datasets.selectors import (
     dataset_get,
     dataset_versions_visible_to,
@@ -28,13 +29,13 @@ class DatasetBody(StrictSerializer):
     """A new dataset: who owns it, how sensitive it is, and its license. `row_kind` names one of
     the task's kinds of rows; its own when it is left out."""
 
-    name = Slug(max_length=80)
-    department = Slug(max_length=40)
-    task = Line(max_length=40)
+    name = Slug(max_length=NAME_MAX)
+    department = Slug(max_length=DEPARTMENT_MAX)
+    task = Line(max_length=TASK_MAX)
     classification = Choice(choices=Classification.choices)
-    licence = Line(max_length=120)
-    description = Paragraphs(max_length=500, required=False, allow_blank=True)
-    row_kind = Line(max_length=40, required=False, allow_blank=True)
+    licence = Line(max_length=LICENSE_MAX)
+    description = Paragraphs(max_length=DESCRIPTION_MAX, required=False, allow_blank=True)
+    row_kind = Line(max_length=TASK_MAX, required=False, allow_blank=True)
 
 
 class DatasetsView(Endpoint):
@@ -67,7 +68,7 @@ class DatasetVersionBody(StrictSerializer):
     In JSON, the id of a complete `upload` of the caller's takes the place of the file. `columns`
     maps the task's row fields to the file's columns."""
 
-    file = serializers.FileField(max_length=255, required=False)
+    file = serializers.FileField(max_length=FILENAME_MAX, required=False)
     upload = serializers.UUIDField(required=False)
     columns = ObjectText(max_length=4000, required=False)
 

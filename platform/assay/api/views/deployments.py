@@ -10,6 +10,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Identifier, Line, StrictSerializer
 from assay.api.idempotency import idempotent
 from assay.api.representations.workers import DeploymentAnswer, RollbackChoiceAnswer
+from governance.bounds import NAME_MAX
 from workers.deployments.models import DeploymentState
 from workers.deployments.rollback import REASON_MAX, deployment_rollback, rollback_choices
 from workers.deployments.selectors import deployment_get, deployments_visible_to
@@ -19,7 +20,7 @@ from workers.deployments.services import deployment_create, deployment_stop
 class DeploymentQuery(StrictSerializer):
     """Filters of the list."""
 
-    name = Line(max_length=80, required=False)
+    name = Line(max_length=NAME_MAX, required=False)
     state = Choice(choices=DeploymentState.choices, required=False)
 
 

@@ -25,8 +25,9 @@ from assay.api.representations.registry import (
     GateAnswer,
 )
 from assay.api.representations.workers import JobAnswer
+from governance.bounds import NAME_MAX
 from registry.datasets.selectors import dataset_get, dataset_version_get
-from registry.evaluations.models import Comparator
+from registry.evaluations.models import WHY_MAX, Comparator
 from registry.evaluations.selectors import (
     evaluation_get,
     evaluations_visible_to,
@@ -40,18 +41,18 @@ from workers.jobs.requests import evaluate_request, fine_tune_request
 class GateQuery(StrictSerializer):
     """Filters of the list."""
 
-    model = Line(max_length=80, required=False)
+    model = Line(max_length=NAME_MAX, required=False)
 
 
 class GateBody(StrictSerializer):
     """A threshold; setting it again changes it for evaluations that start afterwards."""
 
-    model = Slug(max_length=80)
+    model = Slug(max_length=NAME_MAX)
     dataset = Slug(max_length=80)
     metric = Line(max_length=60)
     comparator = Choice(choices=Comparator.choices)
     threshold = Number()
-    why = Line(max_length=300, required=False, allow_blank=True)
+    why = Line(max_length=WHY_MAX, required=False, allow_blank=True)
 
 
 class GatesView(Endpoint):
@@ -80,7 +81,7 @@ class GatesView(Endpoint):
 class FineTuneBody(StrictSerializer):
     """Base, recipe and data of a fine-tune; `hyperparameters` follow the task's schema."""
 
-    model = Slug(max_length=80)
+    model = Slug(max_length=NAME_MAX)
     base_version = Identifier()
     method = Line(max_length=40)
     dataset_version = Identifier()
@@ -109,7 +110,7 @@ class EvaluationQuery(StrictSerializer):
     """Filters of the list."""
 
     version = serializers.IntegerField(min_value=1, max_value=2**63 - 1, required=False)
-    model = Line(max_length=80, required=False)
+    model = Line(max_length=NAME_MAX, required=False)
 
 
 class EvaluationBody(StrictSerializer):

@@ -20,6 +20,7 @@ from assay.api.fields import (
 from assay.api.idempotency import idempotent
 from assay.api.representations.feedback import FeedbackAnswer
 from assay.api.representations.registry import DatasetVersionAnswer
+from governance.bounds import NAME_MAX
 from registry.datasets.selectors import dataset_get, dataset_version_get
 from registry.feedback.datasets import feedback_dataset_version
 from registry.feedback.models import FeedbackState
@@ -38,7 +39,7 @@ class FeedbackQuery(StrictSerializer):
     """Filters of the list."""
 
     state = Choice(choices=FeedbackState.choices, required=False)
-    deployment = Line(max_length=80, required=False)
+    deployment = Line(max_length=NAME_MAX, required=False)
 
 
 class FeedbackListView(Endpoint):

@@ -14,7 +14,16 @@ from assay.api.idempotency import idempotent
 from assay.api.representations.incidents import IncidentAnswer, IncidentDetail, LiftedAnswer
 from governance.principals import Principal
 from registry.incidents.lifting import incident_lift
-from registry.incidents.models import Incident, IncidentState, Serious, Severity
+from registry.incidents.models import (
+    HAPPENED_MAX,
+    REASON_MAX,
+    TEXT_MAX,
+    TITLE_MAX,
+    Incident,
+    IncidentState,
+    Serious,
+    Severity,
+)
 from registry.incidents.selectors import (
     incident_get,
     incident_notes,
@@ -23,10 +32,6 @@ from registry.incidents.selectors import (
     incidents_visible_to,
 )
 from registry.incidents.services import (
-    HAPPENED_MAX,
-    REASON_MAX,
-    TEXT_MAX,
-    TITLE_MAX,
     VERSIONS_MAX,
     incident_add_version,
     incident_move,

@@ -14,9 +14,11 @@ from assay.api.fields import Choice, Line, Paragraphs, Several, Slug, StrictSeri
 from assay.api.idempotency import idempotent
 from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
 from assay.api.representations.registry import IntakeAnswer
-from registry.intake.models import IntakeState
+from governance.bounds import FILENAME_MAX, NAME_MAX
+from registry.intake.models import REASON_MAX, SOURCE_MAX, IntakeState
 from registry.intake.selectors import intake_get, intakes_visible_to
 from registry.intake.services import intake_sign_off
+from registry.versions.models import LICENSE_MAX
 from registry.versions.selectors import model_get
 from workers.jobs.requests import intake_request
 
@@ -27,18 +29,18 @@ class IntakeQuery(StrictSerializer):
     """Filters of the list."""
 
     state = Choice(choices=IntakeState.choices, required=False)
-    model = Line(max_length=80, required=False)
+    model = Line(max_length=NAME_MAX, required=False)
 
 
 class IntakeBody(StrictSerializer):
     """A delivery: where the files came from, their license, and the files; or, in JSON, the
     ids of complete `uploads` of the caller's in place of files."""
 
-    model = Slug(max_length=80)
-    source = Line(max_length=300)  # type: ignore[assignment]  # DRF takes it out of the class
-    licence = Line(max_length=60)
+    model = Slug(max_length=NAME_MAX)
+    source = Line(max_length=SOURCE_MAX)  # type: ignore[assignment]  # DRF takes it out of the class
+    licence = Line(max_length=LICENSE_MAX)
     files = Several(
-        child=serializers.FileField(max_length=255, allow_empty_file=True),
+        child=serializers.FileField(max_length=FILENAME_MAX, allow_empty_file=True),
         min_length=1,
         max_length=MAX_FILES,
         required=False,
@@ -103,7 +105,7 @@ class SignOffBody(StrictSerializer):
     """The second person's word."""
 
     accept = Truth()
-    reason = Paragraphs(max_length=1000)
+    reason = Paragraphs(max_length=REASON_MAX)
 
 
 class IntakeSignOffView(Endpoint):

@@ -12,6 +12,7 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import MAX_IDENTIFIER, Choice, Line, StrictSerializer
 from assay.api.representations.workers import JobAnswer, JobEventAnswer, JobEventsAnswer
+from governance.bounds import DEPARTMENT_MAX
 from workers.jobs.models import JobKind, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel
@@ -22,7 +23,7 @@ class JobQuery(StrictSerializer):
 
     state = Choice(choices=JobState.choices, required=False)
     kind = Choice(choices=JobKind.choices, required=False)
-    department = Line(max_length=40, required=False)
+    department = Line(max_length=DEPARTMENT_MAX, required=False)
 
 
 class JobsView(Endpoint):

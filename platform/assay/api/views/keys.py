@@ -30,18 +30,13 @@ from assay.api.representations.keys import (
     LeakAnswer,
     NewKeyAnswer,
 )
+from governance import bounds
+from governance.bounds import DEPARTMENT_MAX, TITLE_MAX
 from governance.errors import InvalidInput
 from governance.keys.changes import key_update
-from governance.keys.checks import (
-    DEPLOYMENTS_MAX,
-    MAX_LIFETIME,
-    MAX_OVERLAP,
-    NAME_MAX,
-    NETWORKS_MAX,
-    PURPOSE_MAX,
-)
+from governance.keys.checks import DEPLOYMENTS_MAX, MAX_LIFETIME, MAX_OVERLAP, NETWORKS_MAX
 from governance.keys.leaks import TEXT_MAX, key_report_leaked
-from governance.keys.models import ApiKey
+from governance.keys.models import PURPOSE_MAX, ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
 from governance.keys.services import OVERLAP, key_create, key_revoke, key_rotate
 from governance.people.selectors import department_get, person_get
@@ -62,7 +57,7 @@ class _Details(StrictSerializer):
     owner = Identifier(required=False)
     purpose = Line(max_length=PURPOSE_MAX, required=False, allow_blank=True)
     allowed_deployments = Several(
-        child=Line(max_length=80), required=False, max_length=DEPLOYMENTS_MAX
+        child=Line(max_length=bounds.NAME_MAX), required=False, max_length=DEPLOYMENTS_MAX
     )
     networks = Several(child=Line(max_length=43), required=False, max_length=NETWORKS_MAX)
 
@@ -72,8 +67,8 @@ class KeyBody(_Details):
     Empty `allowed_deployments` and `networks` mean any.
     """
 
-    department = Slug(max_length=40)
-    name = Line(max_length=NAME_MAX)
+    department = Slug(max_length=DEPARTMENT_MAX)
+    name = Line(max_length=TITLE_MAX)
     scopes = Several(
         child=Choice(choices=[(str(action), str(action)) for action in Action]),
         required=False,
@@ -88,7 +83,7 @@ class KeyBody(_Details):
 class KeyChangeBody(_Details):
     """Fields to change; the others stay."""
 
-    name = Line(max_length=NAME_MAX, required=False)
+    name = Line(max_length=TITLE_MAX, required=False)
 
 
 class RotationBody(StrictSerializer):

@@ -19,17 +19,17 @@ from assay.api.representations.knowledge import (
     UseAnswer,
 )
 from assay.api.representations.workers import JobAnswer
+from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, FILENAME_MAX, NAME_MAX
 from governance.people.selectors import department_get
 from governance.usage.selectors import answers_from_source
 from registry.datasets.models import Classification
 from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
 from registry.knowledge.documents import (
-    REASON_MAX,
     document_draft_delete,
     document_version_add,
     document_version_recall,
 )
-from registry.knowledge.models import TITLE_MAX
+from registry.knowledge.models import REASON_MAX, TITLE_MAX
 from registry.knowledge.selectors import (
     document_version_get,
     document_versions_visible_to,
@@ -44,10 +44,10 @@ from workers.jobs.knowledge import document_publish_request, index_request
 class KnowledgeBaseBody(StrictSerializer):
     """A new knowledge base; `embedding_version` is the id of a trusted version."""
 
-    name = Slug(max_length=80)
-    department = Slug(max_length=40)
+    name = Slug(max_length=NAME_MAX)
+    department = Slug(max_length=DEPARTMENT_MAX)
     title = Line(max_length=TITLE_MAX)
-    description = Paragraphs(max_length=500, required=False, allow_blank=True)
+    description = Paragraphs(max_length=DESCRIPTION_MAX, required=False, allow_blank=True)
     embedding_version = serializers.IntegerField(min_value=1, max_value=2**63 - 1)
     chunk_characters = serializers.IntegerField(
         min_value=CHUNK_MIN, max_value=CHUNK_MAX, default=CHUNK_DEFAULT
@@ -95,7 +95,7 @@ class KnowledgeBaseView(Endpoint):
 class ShareBody(StrictSerializer):
     """Every other department that may search the knowledge base."""
 
-    departments = serializers.ListField(child=Slug(max_length=40), max_length=200)
+    departments = serializers.ListField(child=Slug(max_length=DEPARTMENT_MAX), max_length=200)
 
 
 class KnowledgeShareView(Endpoint):
@@ -129,7 +129,7 @@ class DocumentBody(StrictSerializer):
     """A text, Markdown, HTML or PDF file; with `replaces`, the id of a version, the next version of
     the same document."""
 
-    file = serializers.FileField(max_length=255)
+    file = serializers.FileField(max_length=FILENAME_MAX)
     classification = Choice(choices=Classification.choices)
     title = Line(max_length=TITLE_MAX, required=False, allow_blank=True)
     replaces = serializers.IntegerField(min_value=1, max_value=2**63 - 1, required=False)

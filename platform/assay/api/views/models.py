@@ -15,6 +15,7 @@ from assay.api.representations.registry import (
     VersionAnswer,
     VersionDetail,
 )
+from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, NAME_MAX, TASK_MAX
 from governance.people.selectors import department_get
 from registry.catalog import listed_tasks
 from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
@@ -40,17 +41,17 @@ class TasksView(Endpoint):
 class ModelQuery(StrictSerializer):
     """Filters of the list."""
 
-    department = serializers.CharField(max_length=40, required=False)
-    task = serializers.CharField(max_length=40, required=False)
+    department = serializers.CharField(max_length=DEPARTMENT_MAX, required=False)
+    task = serializers.CharField(max_length=TASK_MAX, required=False)
 
 
 class ModelBody(StrictSerializer):
     """A new model; `shared` lets other departments see and adapt it."""
 
-    name = Slug(max_length=80)
-    department = Slug(max_length=40)
-    task = Line(max_length=40)
-    description = Paragraphs(max_length=500, required=False, allow_blank=True)
+    name = Slug(max_length=NAME_MAX)
+    department = Slug(max_length=DEPARTMENT_MAX)
+    task = Line(max_length=TASK_MAX)
+    description = Paragraphs(max_length=DESCRIPTION_MAX, required=False, allow_blank=True)
     shared = Truth(required=False)
 
 

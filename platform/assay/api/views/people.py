@@ -14,8 +14,9 @@ from assay.api.representations.governance import (
     OneTimeLinkAnswer,
     PersonAnswer,
 )
+from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, TITLE_MAX
 from governance.people.links import factor_permit_create, is_mailed, password_link_create
-from governance.people.models import OneTimeLink
+from governance.people.models import REASON_MAX, OneTimeLink
 from governance.people.selectors import (
     department_get,
     departments_visible_to,
@@ -23,7 +24,6 @@ from governance.people.selectors import (
     person_get,
 )
 from governance.people.services import (
-    REASON_MAX,
     department_create,
     person_create,
     person_deactivate,
@@ -34,8 +34,8 @@ from governance.people.services import (
 class DepartmentBody(StrictSerializer):
     """A new department."""
 
-    slug = Slug(max_length=40)
-    name = Line(max_length=120)
+    slug = Slug(max_length=DEPARTMENT_MAX)
+    name = Line(max_length=TITLE_MAX)
 
 
 class DepartmentsView(Endpoint):
@@ -70,8 +70,8 @@ class DepartmentView(Endpoint):
 class PersonBody(StrictSerializer):
     """A new person. They set their own password, by a one-time link."""
 
-    email = Line(max_length=254)
-    name = Line(max_length=120)
+    email = Line(max_length=EMAIL_MAX)
+    name = Line(max_length=TITLE_MAX)
 
 
 class PeopleQuery(StrictSerializer):
@@ -79,7 +79,7 @@ class PeopleQuery(StrictSerializer):
 
     q = Line(max_length=100, required=False)
     state = Choice(choices=("active", "inactive"), required=False)
-    department = Slug(max_length=40, required=False)
+    department = Slug(max_length=DEPARTMENT_MAX, required=False)
 
 
 class PeopleView(Endpoint):

@@ -23,13 +23,7 @@ from assay.api.representations.policy import (
 )
 from governance.errors import InvalidInput
 from governance.policy.differences import difference
-from governance.policy.document import (
-    MAX_BYTES,
-    MAX_CASES,
-    MAX_RULES,
-    NOTE_MAX,
-    document_to_yaml,
-)
+from governance.policy.document import MAX_BYTES, MAX_CASES, MAX_RULES, document_to_yaml
 from governance.policy.lifecycle import (
     draft_create,
     draft_delete,
@@ -41,8 +35,7 @@ from governance.policy.lifecycle import (
     policy_withdraw,
     version_test,
 )
-from governance.policy.models import PolicyState, PolicyVersion
-from governance.policy.proposals import REASON_MAX
+from governance.policy.models import DECISION_NOTE_MAX, NOTE_MAX, PolicyState, PolicyVersion
 from governance.policy.replay import LAST_MAX, policy_replay
 from governance.policy.selectors import (
     policy_get,
@@ -227,7 +220,7 @@ class PolicyProposeView(Endpoint):
 class ApproveBody(ProposeBody):
     """Note of the approval, and the acknowledgement of removals."""
 
-    note = Paragraphs(max_length=REASON_MAX, required=False, allow_blank=True)
+    note = Paragraphs(max_length=DECISION_NOTE_MAX, required=False, allow_blank=True)
 
 
 class PolicyApproveView(Endpoint):
@@ -247,7 +240,7 @@ class PolicyApproveView(Endpoint):
 class ReasonBody(StrictSerializer):
     """Why."""
 
-    reason = Paragraphs(max_length=REASON_MAX)
+    reason = Paragraphs(max_length=DECISION_NOTE_MAX)
 
 
 class PolicyRejectView(Endpoint):

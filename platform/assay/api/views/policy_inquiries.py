@@ -26,6 +26,7 @@ from assay.api.representations.policy import (
 )
 from assay.api.views.policy import NUMBER_MAX, TAG
 from assay.resources import resource_named
+from governance.bounds import DEPARTMENT_MAX
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.policy.cases import RESOURCE_TYPES, CasePrincipal, CaseResource, parse_attributes
@@ -52,7 +53,7 @@ class ResourceBody(StrictSerializer):
     type = Choice(choices=[(name, name) for name in RESOURCE_TYPES])
     reference = Line(max_length=120, required=False)
     name = Line(max_length=120, required=False)
-    department = Line(max_length=40, required=False)
+    department = Line(max_length=DEPARTMENT_MAX, required=False)
     attributes = Object(required=False, max_members=40)
 
 
@@ -67,7 +68,7 @@ class PrincipalBody(StrictSerializer):
     )
     id = Line(max_length=120, required=False)
     roles = Several(child=Line(max_length=120), required=False, max_length=50)
-    department = Line(max_length=40, required=False)
+    department = Line(max_length=DEPARTMENT_MAX, required=False)
     scopes = Several(child=Choice(choices=ACTIONS), required=False, max_length=len(ACTIONS))
 
 

@@ -10,6 +10,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Identifier, Object, Paragraphs, Slug, StrictSerializer
 from assay.api.idempotency import idempotent
 from assay.api.representations.workers import JobAnswer
+from governance.bounds import NAME_MAX
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.prompts import prompt_version_create
 
@@ -18,7 +19,7 @@ class PromptVersionBody(StrictSerializer):
     """A prompt on a base version: `system`, `template`, `variables`, `examples` and `decoding` in
     `document`."""
 
-    model = Slug(max_length=80)
+    model = Slug(max_length=NAME_MAX)
     base_version = Identifier()
     document = Object()
     note = Paragraphs(max_length=2000, required=False, allow_blank=True)

@@ -28,6 +28,7 @@ from assay.api.representations.quotas import (
     QuotaAnswer,
     ReconciliationAnswer,
 )
+from governance.bounds import DEPARTMENT_MAX
 from governance.errors import InvalidInput
 from governance.keys.selectors import key_get
 from governance.people.selectors import department_get
@@ -64,7 +65,7 @@ class QuotaBody(StrictSerializer):
 
     kind = Choice(choices=KIND_CHOICES)
     limit = Whole(max_value=LIMIT_MAX, allow_null=True)
-    department = Slug(max_length=40, required=False)
+    department = Slug(max_length=DEPARTMENT_MAX, required=False)
     key = Identifier(required=False)
     deployment = Slug(max_length=NAME_MAX, required=False)
     organisation = Truth(required=False)

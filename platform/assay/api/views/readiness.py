@@ -9,6 +9,7 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, StrictSerializer
 from assay.api.representations.readiness import ReadinessAnswer
+from governance.bounds import TIER_MAX
 from registry.releases.readiness import version_readiness
 from registry.versions.selectors import version_get
 
@@ -16,7 +17,7 @@ from registry.versions.selectors import version_get
 class ReadinessQuery(StrictSerializer):
     """Without a tier, the lowest one that the training data allows."""
 
-    tier = Line(max_length=40, required=False)
+    tier = Line(max_length=TIER_MAX, required=False)
 
 
 class ReadinessView(Endpoint):

@@ -10,7 +10,8 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, Paragraphs, StrictSerializer
 from assay.api.idempotency import idempotent
 from assay.api.representations.recalls import RecalledAnswer, RecallRadiusAnswer
-from registry.versions.recall import REASON_MAX, version_recall
+from registry.versions.models import REASON_MAX
+from registry.versions.recall import version_recall
 from workers.deployments.radius import blast_radius
 
 

@@ -36,6 +36,7 @@ from assay.api.representations.releases import (
 )
 from assay.api.written import Archive
 from assay.downloads import evidence_file
+from governance.bounds import DEPARTMENT_MAX, NAME_MAX, TIER_MAX
 from governance.errors import NotFound
 from governance.people.models import Speciality
 from governance.people.selectors import department_get
@@ -43,10 +44,10 @@ from governance.principals import Principal
 from governance.reviews.assignments.selectors import assignees_by_review
 from governance.reviews.checklist import checklist_attest
 from governance.reviews.inbox import DUE, Asked, reviews_awaiting
-from governance.reviews.models import Review, ReviewState, Verdict
+from governance.reviews.models import NOTE_MAX, REASON_MAX, Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
-from registry.releases.models import Environment, Release, ReleaseState, Visibility
+from registry.releases.models import PURPOSE_MAX, Environment, Release, ReleaseState, Visibility
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import (
     release_answer,
@@ -110,7 +111,7 @@ class ReleaseQuery(StrictSerializer):
 
     state = Choice(choices=ReleaseState.choices, required=False)
     environment = Choice(choices=Environment.choices, required=False)
-    deployment_name = Line(max_length=80, required=False)
+    deployment_name = Line(max_length=NAME_MAX, required=False)
 
 
 class ReleaseBody(StrictSerializer):
@@ -118,13 +119,15 @@ class ReleaseBody(StrictSerializer):
 
     version = Identifier()
     environment = Choice(choices=Environment.choices)
-    deployment_name = Slug(max_length=80)
-    departments = Several(child=Slug(max_length=40), min_length=1, max_length=MAX_DEPARTMENTS)
+    deployment_name = Slug(max_length=NAME_MAX)
+    departments = Several(
+        child=Slug(max_length=DEPARTMENT_MAX), min_length=1, max_length=MAX_DEPARTMENTS
+    )
     visibility = Choice(choices=Visibility.choices, required=False)
-    purpose = Paragraphs(max_length=1000)
+    purpose = Paragraphs(max_length=PURPOSE_MAX)
     risk_answers = Object(required=False)
     dossier_fields = Object(required=False, help_text=DOSSIER_FIELDS)
-    tier = Slug(max_length=20, required=False)
+    tier = Slug(max_length=TIER_MAX, required=False)
 
 
 class ReleasesView(Endpoint):
@@ -204,7 +207,10 @@ class ConditionsBody(StrictSerializer):
     """Conditions of an approval: departments, end, request rate, and obligations."""
 
     departments = Several(
-        child=Slug(max_length=40), max_length=MAX_DEPARTMENTS, required=False, min_length=1
+        child=Slug(max_length=DEPARTMENT_MAX),
+        max_length=MAX_DEPARTMENTS,
+        required=False,
+        min_length=1,
     )
     until = Moment(required=False)
     requests_per_minute = Whole(min_value=1, max_value=RATE_MAX, required=False)
@@ -221,7 +227,7 @@ class DecisionBody(StrictSerializer):
     drafted in the review's threads is said with it, unless `submit_drafts` is false."""
 
     verdict = Choice(choices=Verdict.choices)
-    reason = Paragraphs(max_length=4000)
+    reason = Paragraphs(max_length=REASON_MAX)
     digest = Line(min_length=64, max_length=64)
     speciality = Choice(choices=Speciality.choices, required=False)
     conditions = ConditionsBody(required=False)
@@ -257,7 +263,7 @@ class AnswerBody(StrictSerializer):
     """The department's answer. Risk answers and dossier fields, where given, stand in the place of
     all that were there, and make a new dossier."""
 
-    message = Paragraphs(max_length=4000)
+    message = Paragraphs(max_length=REASON_MAX)
     risk_answers = Object(required=False)
     dossier_fields = Object(required=False, help_text=DOSSIER_FIELDS)
 
@@ -281,7 +287,7 @@ class AnswersView(Endpoint):
 class AttestBody(StrictSerializer):
     """Description of what was checked, in the reviewer's words."""
 
-    note = Paragraphs(max_length=500)
+    note = Paragraphs(max_length=NOTE_MAX)
 
 
 class ChecklistItemView(Endpoint):
@@ -328,8 +334,8 @@ class ReviewQuery(StrictSerializer):
     """
 
     state = Choice(choices=ReviewState.choices, required=False)
-    tier = Slug(max_length=20, required=False)
-    department = Slug(max_length=40, required=False)
+    tier = Slug(max_length=TIER_MAX, required=False)
+    department = Slug(max_length=DEPARTMENT_MAX, required=False)
     missing = Choice(choices=Speciality.choices, required=False)
     due = Choice(choices=[(each, each) for each in DUE], required=False)
     awaiting = Choice(choices=[("me", "me")], required=False)

@@ -12,8 +12,9 @@ from assay.api.idempotency import idempotent
 from assay.api.representations.releases import ReleaseDetail
 from assay.api.representations.renewals import RenewalAnswer
 from assay.api.views.releases import MAX_DEPARTMENTS, shown_release
+from governance.bounds import DEPARTMENT_MAX, TIER_MAX
 from governance.people.selectors import department_get
-from registry.releases.models import Visibility
+from registry.releases.models import PURPOSE_MAX, Visibility
 from registry.releases.renewal import release_renew, renewal_preview
 
 
@@ -21,13 +22,16 @@ class RenewalBody(StrictSerializer):
     """Fields that differ from the release that is submitted again."""
 
     departments = Several(
-        child=Slug(max_length=40), min_length=1, max_length=MAX_DEPARTMENTS, required=False
+        child=Slug(max_length=DEPARTMENT_MAX),
+        min_length=1,
+        max_length=MAX_DEPARTMENTS,
+        required=False,
     )
     visibility = Choice(choices=Visibility.choices, required=False)
-    purpose = Paragraphs(max_length=1000, required=False)
+    purpose = Paragraphs(max_length=PURPOSE_MAX, required=False)
     risk_answers = Object(required=False)
     dossier_fields = Object(required=False)
-    tier = Line(max_length=20, required=False)
+    tier = Line(max_length=TIER_MAX, required=False)
 
 
 class RenewalView(Endpoint):

@@ -12,8 +12,8 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import NOT_IN_TEXT, Choice, Paragraphs, Slug, StrictSerializer
 from assay.api.representations.review_policies import ReviewPolicyAnswer, ReviewPolicyDetail
-from governance.policy.models import PolicyState
-from governance.policy.proposals import REASON_MAX
+from governance.bounds import TIER_MAX
+from governance.policy.models import DECISION_NOTE_MAX, PolicyState
 from governance.reviews.policies.document import MAX_BYTES
 from governance.reviews.policies.lifecycle import (
     review_policy_decide,
@@ -46,7 +46,7 @@ class ReviewPolicyText(serializers.CharField):
 class ReviewPolicyQuery(StrictSerializer):
     """Filters of the list."""
 
-    name = Slug(max_length=20, required=False)
+    name = Slug(max_length=TIER_MAX, required=False)
     state = Choice(choices=PolicyState.choices, required=False)
 
 
@@ -66,13 +66,13 @@ class ReviewPolicyDecision(StrictSerializer):
     """The decision of a person who did not edit the policy."""
 
     verdict = Choice(choices=(("approve", "approve"), ("reject", "reject")))
-    reason = Paragraphs(max_length=REASON_MAX)
+    reason = Paragraphs(max_length=DECISION_NOTE_MAX)
 
 
 class ReviewPolicyReason(StrictSerializer):
     """Why."""
 
-    reason = Paragraphs(max_length=REASON_MAX, required=False, allow_blank=True)
+    reason = Paragraphs(max_length=DECISION_NOTE_MAX, required=False, allow_blank=True)
 
 
 class ReviewPoliciesView(Endpoint):

@@ -14,11 +14,11 @@ from assay.api.representations.governance import (
     RoleAnswer,
     RoleRequestAnswer,
 )
+from governance.bounds import DEPARTMENT_MAX, GROUP_MAX
 from governance.errors import NotFound
 from governance.people.groups import group_mapping_create, group_mapping_delete
-from governance.people.models import Role, RoleRequest, RoleRequestState, Speciality
+from governance.people.models import REASON_MAX, Role, RoleRequest, RoleRequestState, Speciality
 from governance.people.role_requests import (
-    REASON_MAX,
     role_request_approve,
     role_request_get,
     role_request_reject,
@@ -32,14 +32,13 @@ from governance.people.selectors import (
     group_mappings_visible_to,
     person_get,
 )
-from governance.people.syncing import GROUP_MAX
 
 
 class RoleBody(StrictSerializer):
     """A role: platform-wide without a department; reviewers name their speciality."""
 
     role = Choice(choices=Role.choices)
-    department = Slug(max_length=40, required=False)
+    department = Slug(max_length=DEPARTMENT_MAX, required=False)
     speciality = Choice(choices=Speciality.choices, required=False)
 
 

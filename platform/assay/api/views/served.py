@@ -11,6 +11,7 @@ from assay.api.documentation import PAGE, operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Moment, Slug, StrictSerializer
 from assay.api.representations.served import ServedAnswer, ServedPage
+from governance.bounds import DEPARTMENT_MAX
 from workers.deployments.models import ServingPeriod
 from workers.deployments.served import Question, nothing_said, served_question
 from workers.deployments.served_evidence import Served, served_answers
@@ -19,7 +20,7 @@ from workers.deployments.served_evidence import Served, served_answers
 class ServedQuery(StrictSerializer):
     """Department, and time: a moment (default now) or a span."""
 
-    department = Slug(max_length=40)
+    department = Slug(max_length=DEPARTMENT_MAX)
     at = Moment(required=False)
     since = Moment(required=False)
     until = Moment(required=False, help_text="Not included; now unless told.")

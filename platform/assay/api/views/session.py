@@ -9,12 +9,14 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from assay.accounts.factors import CODE_MAX
 from assay.accounts.tokens import token_sign_in, token_step_up
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, Password, StrictSerializer
 from assay.api.representations.governance import MeAnswer, TokenAnswer
 from assay.api.representations.session import SessionAnswer, StepUpAnswer
+from governance.bounds import EMAIL_MAX
 from governance.keys.services import access_token_create
 from governance.people.proof import FRESH
 from governance.people.sessions import session_revoke, sessions_visible_to
@@ -23,10 +25,10 @@ from governance.people.sessions import session_revoke, sessions_visible_to
 class SignInBody(StrictSerializer):
     """Credentials."""
 
-    email = Line(max_length=254)
+    email = Line(max_length=EMAIL_MAX)
     password = Password()
     code = Line(
-        max_length=32,
+        max_length=CODE_MAX,
         required=False,
         help_text="Of the authenticator app, or a recovery code; required after 401 "
         "`second_factor_required`.",
@@ -64,7 +66,7 @@ class TokenView(Endpoint):
 class StepUpBody(StrictSerializer):
     """A code."""
 
-    code = Line(max_length=32, help_text="Of the authenticator app, or a recovery code.")
+    code = Line(max_length=CODE_MAX, help_text="Of the authenticator app, or a recovery code.")
 
 
 class StepUpView(Endpoint):

@@ -23,6 +23,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Slug, StrictSerializer, Whole
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
 from assay.api.representations.uploads import UploadAnswer
+from governance.bounds import FILENAME_MAX, NAME_MAX
 from governance.errors import DomainError, InvalidInput, WrongState
 from registry.datasets.selectors import dataset_get
 from registry.uploads.models import Upload, UploadKind
@@ -48,8 +49,8 @@ class UploadBody(StrictSerializer):
     `sha256` of the whole is verified with the last byte."""
 
     kind = Choice(choices=UploadKind.choices)
-    target = Slug(max_length=80)
-    filename = Line(max_length=255)
+    target = Slug(max_length=NAME_MAX)
+    filename = Line(max_length=FILENAME_MAX)
     size = Whole(min_value=1)
     sha256 = Line(max_length=64, required=False)
 

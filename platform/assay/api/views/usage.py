@@ -11,6 +11,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Moment, StrictSerializer
 from assay.api.representations.governance import UsageAnswer
 from assay.api.representations.quotas import UsageDaysAnswer
+from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from governance.errors import InvalidInput
 from governance.usage.selectors import GROUPS, usage_grouped, usage_visible_to
 
@@ -18,8 +19,8 @@ from governance.usage.selectors import GROUPS, usage_grouped, usage_visible_to
 class UsageQuery(StrictSerializer):
     """Filters of the list; `since` is inclusive, `until` exclusive."""
 
-    department = Line(max_length=40, required=False)
-    deployment = Line(max_length=80, required=False)
+    department = Line(max_length=DEPARTMENT_MAX, required=False)
+    deployment = Line(max_length=NAME_MAX, required=False)
     key = Line(max_length=16, required=False)
     since = Moment(required=False)
     until = Moment(required=False)

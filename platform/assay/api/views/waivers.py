@@ -15,7 +15,7 @@ from assay.api.representations.releases import ReleaseDetail
 from assay.api.views.releases import shown_release
 from governance.errors import NotFound
 from governance.principals import Principal
-from governance.reviews.waivers.models import Waiver, WaiverState
+from governance.reviews.waivers.models import REASON_MAX, Waiver, WaiverState
 from governance.reviews.waivers.selectors import waiver_find
 from governance.reviews.waivers.services import (
     waiver_decide,
@@ -34,7 +34,7 @@ def _waiver(actor: Principal, release_id: int, waiver_id: int) -> Waiver:
 class WaiverBody(StrictSerializer):
     """Why the item may be excused, and until when; within a year."""
 
-    reason = Paragraphs(max_length=1000)
+    reason = Paragraphs(max_length=REASON_MAX)
     expires_at = Moment()
 
 
@@ -65,7 +65,7 @@ class WaiverDecisionBody(StrictSerializer):
     verdict = Choice(
         choices=[(v, v) for v in (WaiverState.GRANTED.value, WaiverState.REFUSED.value)]
     )
-    reason = Paragraphs(max_length=1000)
+    reason = Paragraphs(max_length=REASON_MAX)
 
 
 class WaiverDecisionView(Endpoint):
@@ -88,7 +88,7 @@ class WaiverDecisionView(Endpoint):
 class WaiverEndBody(StrictSerializer):
     """Why."""
 
-    reason = Paragraphs(max_length=1000)
+    reason = Paragraphs(max_length=REASON_MAX)
 
 
 class WaiverWithdrawView(Endpoint):

@@ -1,0 +1,17 @@
+"""Bounds that several contexts share, in characters. Others stand next to their model."""
+
+from __future__ import annotations
+
+# The slug of a department.
+DEPARTMENT_MAX = 40
+# A name in addresses: of a model, a dataset, a knowledge base, a deployment.
+NAME_MAX = 80
+# A name that people read: of a person, a department, a key.
+TITLE_MAX = 120
+DESCRIPTION_MAX = 500
+EMAIL_MAX = 254
+FILENAME_MAX = 255
+GROUP_MAX = 255
+TASK_MAX = 40
+TIER_MAX = 20
+REQUEST_ID_MAX = 64
