@@ -22,7 +22,7 @@ def checked_name(value: object, *, field: str = "name") -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise InvalidInput(
             f"{str(value)[:80]!r} is not a usable {field.replace('_', ' ')}.",
-            hint=f"Use 1 to {NAME_MAX} lower-case letters, digits and hyphens, such as docstring-writer.",
+            hint=f"Use 1 to {NAME_MAX} lower-case letters, digits and hyphens: docstring-writer.",
             fields={field: [f"1 to {NAME_MAX} lower-case letters, digits and hyphens."]},
         )
     return value

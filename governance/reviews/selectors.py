@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from governance.audit.services import Attempt
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Role, RoleAssignment
 from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -26,9 +28,9 @@ from governance.reviews.models import (
     ReviewState,
     Verdict,
 )
+from governance.reviews.policies.document import document_parsed
 from governance.reviews.states import ALLOWED_TRANSITIONS, review_subject
 from governance.reviews.threads.models import ReviewThread, ThreadState
-from governance.reviews.waiting import votes_from
 from governance.reviews.waivers.models import Waiver, WaiverState
 
 # Actions forbidden to people who had a part in it; they may still comment.
@@ -48,6 +50,30 @@ _UNMET: dict[str, str] = {
     ChecklistState.FAILED: "failed",
     ChecklistState.WAIVED: "its waiver has ended",
 }
+
+
+def votes_from(actor: Principal, review: Review, speciality: str = "") -> datetime | None:
+    """When the actor's waiting time in this review ends; None when it is over, or there is none.
+
+    With `speciality`, of a vote for it: a deputy, who does not hold it, votes by the reviewer role
+    that they have held longest. The wait leaves others time to notice an attacker who made a
+    reviewer or took one's account over.
+    """
+    policy = review.review_policy
+    hours = document_parsed(policy.text).vote_after_hours if policy is not None else 0
+    if not hours or actor.person_id is None:
+        return None
+    held = RoleAssignment.objects.filter(person_id=actor.person_id, role=Role.REVIEWER)
+    rows = list(
+        held.values_list("speciality", "created_at", "person__created_at", "person__empowered_at")
+    )
+    named = [row for row in rows if row[0] == speciality] or rows
+    if not named:
+        return None
+    _, granted, created, empowered = min(named, key=lambda row: row[1])
+    since = max(granted, created, empowered or created)
+    ends = since + timedelta(hours=hours)
+    return ends if ends > timezone.now() else None
 
 
 @dataclass(frozen=True, slots=True)

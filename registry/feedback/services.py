@@ -17,13 +17,13 @@ from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
 from governance.rowsecurity import lifted
+from governance.state_machine import StateMachine
 from governance.usage.models import UsageRecord
 from registry.canonical import canonical_json, json_digest
 from registry.catalog import TASKS
 from registry.feedback.models import COMMENT_MAX, Feedback, FeedbackState, Rating
 from registry.feedback.rows import read_input, right_answer, row_of
 from registry.feedback.selectors import feedback_visible_to
-from registry.feedback.states import FEEDBACK_STATES
 from registry.releases.models import Release
 from registry.resources import acting_person, department_resource
 from registry.validation import checked_choice, checked_content, checked_text, storable_json
@@ -34,6 +34,17 @@ REASON_MAX = 300
 REVIEWED_AT_ONCE = 200
 # Ids of answers, such as `chatcmpl-…` and `classify-…`, end with the digits of their request's.
 _ANSWER_ID = re.compile(r"[a-z]{1,20}[-_]([0-9a-f]{32})")
+
+
+ALLOWED_TRANSITIONS: dict[FeedbackState, frozenset[FeedbackState]] = {
+    FeedbackState.PENDING: frozenset(
+        {FeedbackState.ACCEPTED, FeedbackState.REJECTED, FeedbackState.ERASED}
+    ),
+    FeedbackState.ACCEPTED: frozenset({FeedbackState.REJECTED, FeedbackState.ERASED}),
+    FeedbackState.REJECTED: frozenset({FeedbackState.ACCEPTED, FeedbackState.ERASED}),
+    FeedbackState.ERASED: frozenset(),
+}
+FEEDBACK_STATES = StateMachine(model=Feedback, noun="feedback", table=ALLOWED_TRANSITIONS)
 
 
 def feedback_resource(feedback: Feedback) -> Resource:

@@ -26,8 +26,13 @@ from registry.datasets.services import dataset_create
 from registry.feedback.datasets import feedback_dataset_version
 from registry.feedback.models import Feedback, FeedbackState
 from registry.feedback.selectors import feedback_unused, feedback_visible_to
-from registry.feedback.services import feedback_create, feedback_erase, feedback_review
-from registry.feedback.states import ALLOWED_TRANSITIONS, FEEDBACK_STATES
+from registry.feedback.services import (
+    ALLOWED_TRANSITIONS,
+    FEEDBACK_STATES,
+    feedback_create,
+    feedback_erase,
+    feedback_review,
+)
 from tests.people import make_person
 from tests.proofs import proven
 from tests.unit.registry.feedback_world import FeedbackOffice, open_feedback_office

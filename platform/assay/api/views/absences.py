@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -9,10 +12,26 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Identifier, Moment, StrictSerializer
 from assay.api.idempotency import idempotent
-from assay.api.representations.absences import AbsenceAnswer
 from governance.people.models import Speciality
 from governance.reviews.absences.selectors import absences_visible_to, reviewer_get
 from governance.reviews.absences.services import absence_end, absence_set
+
+
+class AbsenceAnswer(serializers.Serializer[Any]):
+    """`deputy` may review for `speciality` in the place of `person` from `starts_at` to `ends_at`,
+    or to `ended_at` when it was ended early."""
+
+    id = serializers.IntegerField()
+    person = serializers.IntegerField(source="person_id")
+    person_name = serializers.CharField(source="person.name")
+    deputy = serializers.IntegerField(source="deputy_id")
+    deputy_name = serializers.CharField(source="deputy.name")
+    speciality = serializers.CharField()
+    starts_at = serializers.DateTimeField()
+    ends_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
+    set_by = serializers.IntegerField(source="set_by_id")
+    created_at = serializers.DateTimeField()
 
 
 class AbsenceBody(StrictSerializer):

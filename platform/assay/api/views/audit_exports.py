@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -12,7 +15,6 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, StrictSerializer
 from assay.api.idempotency import idempotent
-from assay.api.representations.audit_exports import AuditExportAnswer
 from assay.api.views.audit import AuditQuery
 from assay.api.written import File
 from assay.downloads import audit_export_file
@@ -23,6 +25,26 @@ from governance.audit.exports.services import (
     audit_export_get,
     audit_exports_of,
 )
+
+
+class AuditExportAnswer(serializers.Serializer[Any]):
+    """An export of selected events. `percent` and `rows` grow while it runs; `sha256` and `size`
+    are of the file, which is there while it is done and until `expires_at`."""
+
+    id = serializers.IntegerField()
+    format = serializers.CharField()
+    filter = serializers.JSONField(source="filters")
+    state = serializers.CharField()
+    percent = serializers.IntegerField()
+    rows = serializers.IntegerField()
+    searched = serializers.IntegerField()
+    tree_size = serializers.IntegerField(allow_null=True)
+    size = serializers.IntegerField()
+    sha256 = serializers.CharField()
+    error = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    expires_at = serializers.DateTimeField(allow_null=True)
 
 
 class AuditExportAsk(StrictSerializer):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -9,7 +12,6 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, Object, StrictSerializer, Truth
 from assay.api.idempotency import idempotent
-from assay.api.representations.audit_filters import AuditFilterAnswer
 from governance.audit.search.filters import TEXT_MAX
 from governance.audit.search.kept import (
     NAME_MAX,
@@ -19,6 +21,24 @@ from governance.audit.search.kept import (
     audit_filters_visible_to,
 )
 from governance.errors import NotFound
+
+
+class AuditFilterAnswer(serializers.Serializer[Any]):
+    """A saved filter: the caller's own, or shared. `parameters` are those of
+    `GET /api/v1/audit/events`, as text."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    parameters = serializers.DictField(child=serializers.CharField())
+    shared = serializers.BooleanField()
+    owner = serializers.CharField(source="person.name")
+    mine = serializers.SerializerMethodField()
+    created_at = serializers.DateTimeField()
+    changed_at = serializers.DateTimeField()
+
+    def get_mine(self, kept: Any) -> bool:
+        principal = self.context["request"].user.principal
+        return bool(kept.person_id == principal.person_id)
 
 
 class Parameters(Object):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,7 +20,7 @@ from assay.api.fields import (
     Truth,
 )
 from assay.api.idempotency import idempotent
-from assay.api.representations.feedback import FeedbackAnswer
+from assay.api.representations.common import PersonReference, slug
 from assay.api.representations.registry import DatasetVersionAnswer
 from governance.bounds import NAME_MAX
 from registry.datasets.selectors import dataset_get, dataset_version_get
@@ -33,6 +35,34 @@ from registry.feedback.services import (
 )
 
 NAMED_MAX = 1_000
+
+
+class FeedbackAnswer(serializers.Serializer[Any]):
+    """Feedback on one answered request. `input` is the request's body as its sender repeated it;
+    `row` is the dataset row that acceptance froze. Erased feedback has none of its content."""
+
+    id = serializers.IntegerField()
+    request_id = serializers.CharField()
+    department = slug()
+    deployment = serializers.CharField()
+    release = serializers.IntegerField(source="release_id")
+    version = serializers.IntegerField(source="version_id")
+    version_name = serializers.CharField()
+    task = serializers.CharField()
+    rating = serializers.CharField()
+    input = serializers.JSONField(allow_null=True)
+    answer = serializers.CharField()
+    correction = serializers.CharField()
+    comment = serializers.CharField()
+    row = serializers.JSONField(allow_null=True)
+    state = serializers.CharField()
+    sender = serializers.CharField()
+    person = PersonReference(allow_null=True)
+    reviewed_by = PersonReference(allow_null=True)
+    reviewed_at = serializers.DateTimeField(allow_null=True)
+    erased_at = serializers.DateTimeField(allow_null=True)
+    answered_at = serializers.DateTimeField()
+    created_at = serializers.DateTimeField()
 
 
 class FeedbackQuery(StrictSerializer):

@@ -4,22 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework import status
+from rest_framework import serializers, status
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from assay.accounts.adapters import UNKNOWN_ADDRESS
+from assay.accounts.devices import device_words
 from assay.accounts.factors import CODE_MAX
 from assay.accounts.tokens import token_sign_in, token_step_up
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Line, Password, StrictSerializer
+from assay.api.representations.common import PersonReference
 from assay.api.representations.governance import MeAnswer, TokenAnswer
-from assay.api.representations.session import SessionAnswer, StepUpAnswer
 from governance.bounds import EMAIL_MAX
 from governance.keys.services import access_token_create
 from governance.people.proof import FRESH
 from governance.people.sessions import session_revoke, sessions_visible_to
+
+
+class SessionAnswer(serializers.Serializer[Any]):
+    """A session of the portal; `address` is null when it is not known."""
+
+    id = serializers.IntegerField()
+    person = PersonReference(source="user")
+    device = serializers.SerializerMethodField()
+    user_agent = serializers.CharField()
+    address = serializers.SerializerMethodField()
+    created_at = serializers.DateTimeField()
+    last_seen_at = serializers.DateTimeField()
+
+    def get_device(self, row: Any) -> str:
+        return device_words(row.user_agent)
+
+    def get_address(self, row: Any) -> str | None:
+        return None if row.ip == UNKNOWN_ADDRESS else str(row.ip)
+
+
+class StepUpAnswer(serializers.Serializer[Any]):
+    """The proof that the access token carries now."""
+
+    method = serializers.CharField(help_text="`totp` or `recovery_codes`.")
+    proved_at = serializers.DateTimeField()
+    fresh_until = serializers.DateTimeField()
 
 
 class SignInBody(StrictSerializer):

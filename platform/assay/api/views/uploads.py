@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils.http import http_date
 from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -22,7 +23,6 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Slug, StrictSerializer, Whole
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
-from assay.api.representations.uploads import UploadAnswer
 from governance.bounds import FILENAME_MAX, NAME_MAX
 from governance.errors import DomainError, InvalidInput, WrongState
 from registry.datasets.selectors import dataset_get
@@ -34,6 +34,22 @@ from registry.versions.selectors import model_get
 VERSION = "1.0.0"
 EXTENSIONS = "creation,checksum,expiration,termination"
 _WHOLE = re.compile("[0-9]{1,18}")
+
+
+class UploadAnswer(serializers.Serializer[Any]):
+    """One upload. It is complete, and can be used, once `completed_at` is set; `sha256` is then
+    that of the whole."""
+
+    id = serializers.UUIDField()
+    kind = serializers.CharField()
+    department = serializers.CharField(source="department.slug")
+    filename = serializers.CharField()
+    size = serializers.IntegerField()
+    received = serializers.IntegerField()
+    sha256 = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    completed_at = serializers.DateTimeField(allow_null=True)
 
 
 class UnknownVersion(DomainError):

@@ -9,20 +9,20 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 
+from assay.portal.comparison import subject_of
 from assay.portal.dossier_forms import DossierForms
 from assay.portal.http import ActionScreen, Screen
-from assay.portal.reviewing.assignees import assignees
-from assay.portal.reviewing.changed import changed
 from assay.portal.reviewing.checklist import checklist
 from assay.portal.reviewing.conditions import conditions, conditions_given
 from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
 from assay.portal.reviewing.decision import decision
-from assay.portal.reviewing.dossier import dossier
 from assay.portal.reviewing.parts import Page
+from assay.portal.reviewing.sides import sides_of
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
+from governance.reviews.assignments.selectors import assignable_people, assignees_by_review
 from governance.reviews.checklist import checklist_attest
-from governance.reviews.models import Review
+from governance.reviews.models import Review, ReviewState
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.threads.mentions import mentions_seen
 from governance.reviews.waivers.selectors import checklist_prefetch
@@ -39,6 +39,57 @@ TABS = (
     ("dossier", "Dossier"),
     ("audit", "Audit trail"),
 )
+# Without what is drawn already, which may be long.
+RECORDED = ("metrics", "intervals", "baseline", "baseline_name", "slices", "sample_size")
+
+
+def dossier(page: Page) -> dict[str, Any]:
+    """The dossier's answers, to be edited; empty unless changes were requested."""
+    if page.review.state != ReviewState.CHANGES_REQUESTED:
+        return {}
+    before = page.release.dossier_fields
+    return {"dossier": DossierForms(page.screen.request.POST or None, before)}
+
+
+def changed(page: Page) -> dict[str, Any]:
+    """The version with its evidence, compared with what serves now."""
+    subject = subject_of(page.actor, page.release)
+    given = page.screen.request.GET
+    blind = given.get("blind") == "1"
+    reveal = blind and given.get("reveal") == "1"
+    shown: list[dict[str, Any]] = []
+    if page.tab == "evidence":
+        shown = [
+            {
+                "drawn": drawn,
+                "recorded": {name: getattr(drawn.evaluation, name) for name in RECORDED},
+                "sides": sides_of(
+                    drawn.measured, person_id=page.actor.person_id, blind=blind, reveal=reveal
+                ),
+            }
+            for drawn in subject.evidence
+        ]
+    return {
+        "subject": subject,
+        "evidence_count": len(subject.evidence),
+        "blind": blind,
+        "reveal": reveal,
+        "side_by_side": shown,
+    }
+
+
+def assignees(page: Page) -> dict[str, Any]:
+    """Assignees of an open review; the rest only for who may assign it."""
+    assigned = assignees_by_review([page.review])[page.review.pk]
+    may_assign = page.is_open and page.may(Action.REVIEW_ASSIGN, "review")
+    people = assignable_people(page.actor, page.review) if may_assign else []
+    free = [person for person in people if person not in assigned]
+    return {
+        "assignees": assigned,
+        "may_assign": may_assign,
+        "may_take": any(person.pk == page.actor.person_id for person in free),
+        "assignable": [person for person in free if person.pk != page.actor.person_id],
+    }
 
 
 def review_find(screen: Screen, pk: int) -> Review:

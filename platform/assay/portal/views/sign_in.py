@@ -43,7 +43,7 @@ from assay.accounts.freshness import DEMONSTRATION
 from assay.accounts.pages import SignInForm, destination, refusal, sign_in_page
 from assay.accounts.passkeys import authentication_options, passkey_check
 from assay.accounts.personas import personas_allowed
-from assay.accounts.provider import SignOnAdapter
+from assay.accounts.single_sign_on import SignOnAdapter
 from assay.middleware import principal_of
 from assay.portal.account_forms import CodeForm
 from governance.audit.refusals import refusal_record
