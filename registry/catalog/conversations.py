@@ -22,6 +22,9 @@ class StoredRenderer(Protocol):
     def begun(self) -> dict[str, Any]:
         """Return the response before there is any of its answer."""
 
+    def forgo(self) -> None:
+        """State in the response that it is not stored."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:

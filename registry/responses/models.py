@@ -41,9 +41,9 @@ class ResponseRetention(models.Model):
 class StoredResponse(models.Model):
     """One stored response: the items that its request added, and what was answered.
 
-    `ancestors` are the IDs of the responses that it continues, the oldest first. `sender` is the
-    public ID of the key; `person` asked in the playground. `size` is the length of the content in
-    bytes of JSON.
+    `classification` is the highest that was declared for the conversation. `ancestors` are the IDs
+    of the responses that it continues, the oldest first. `sender` is the public ID of the key;
+    `person` asked in the playground. `size` is the length of the content in bytes of JSON.
     """
 
     id = models.CharField(primary_key=True, max_length=40)
@@ -55,6 +55,7 @@ class StoredResponse(models.Model):
     person = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
+    classification = models.CharField(max_length=20, blank=True, default="")
     ancestors = models.JSONField(default=list, blank=True)
     items = models.JSONField()
     response = models.JSONField()

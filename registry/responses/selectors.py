@@ -66,8 +66,10 @@ def response_chain(
     actor: Principal,
     id: str,  # noqa: A002
     deployments: Collection[str] = (),
+    size_max: int,
 ) -> list[StoredResponse]:
-    """Return a finished response after those that it continues, the oldest first.
+    """Return a finished response after those that it continues, the oldest first; together at most
+    `size_max` bytes.
 
     Raises:
         ResponseUnknown: One of them does not exist any more, or `actor` may not see it.
@@ -80,14 +82,14 @@ def response_chain(
             code="response_not_finished",
         )
     if len(last.ancestors) + 1 >= CHAIN_MAX:
-        raise WrongState(
-            f"The conversation has {CHAIN_MAX} responses, which is the most.",
-            code="conversation_too_long",
-            hint="Send its messages as the input of a new response.",
-        )
+        raise _too_long(f"{CHAIN_MAX} responses, which is the most")
     rows = responses_visible_to(actor).filter(pk__in=last.ancestors)
     if deployments:
         rows = rows.filter(deployment__in=deployments)
+    # Before their content is read: a request never takes more memory than a body may.
+    size = last.size + sum(rows.values_list("size", flat=True))
+    if size > size_max:
+        raise _too_long(f"{size:,} bytes; {size_max:,} are the most")
     known = {row.pk: row for row in rows}
     for ancestor in last.ancestors:
         if ancestor not in known:
@@ -96,6 +98,14 @@ def response_chain(
                 hint="Send the messages as the input of a new response.",
             )
     return [*(known[ancestor] for ancestor in last.ancestors), last]
+
+
+def _too_long(what: str) -> WrongState:
+    return WrongState(
+        f"The conversation has {what}.",
+        code="conversation_too_long",
+        hint="Send what matters of it as the input of a new response.",
+    )
 
 
 def response_shown(found: StoredResponse) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def response_create(
     ancestors: Sequence[str],
     items: Sequence[dict[str, Any]],
     response: dict[str, Any],
+    classification: str = "",
 ) -> StoredResponse | None:
     """Store the beginning of a response; None where the department keeps none.
 
@@ -70,6 +71,7 @@ def response_create(
         ancestors: IDs of the responses that it continues, the oldest first.
         items: Input items of the request, without those of its ancestors.
         response: The response as it stands, `in_progress`.
+        classification: The highest that was declared for the conversation.
 
     Raises:
         InvalidInput: An item contains a NUL character.
@@ -93,6 +95,7 @@ def response_create(
         deployment=deployment,
         sender=sender,
         person_id=actor.person_id,
+        classification=classification,
         ancestors=list(ancestors),
         items=list(items),
         response=response,

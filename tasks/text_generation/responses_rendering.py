@@ -108,6 +108,10 @@ class ResponsesRenderer:
         """Return the response before there is any of its answer."""
         return self._response(None)
 
+    def forgo(self) -> None:
+        """State in the response that it is not stored."""
+        self.stated["store"] = False
+
     def _response(self, answer: Answer | None) -> dict[str, Any]:
         status = "in_progress" if answer is None else _status(answer)
         cut = status == "incomplete"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from django.conf import settings
 
-from assay.gateway import responses, vector_stores
+from assay.gateway import response_desk, responses, vector_stores
 from assay.gateway.access import (
     Circumstances,
     ModelUnknown,
@@ -189,7 +189,7 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
         await vector_stores.answer(runtime, call, snapshot, call.key, asker, scope, receive, send)
         return
     if stored:
-        await responses.answer(runtime, call, call.key, path, method, send)
+        await responses.answer(runtime, call, call.key, scope, send)
         return
     visible = visible_deployments(snapshot, call.key, circumstances)
     if path == _MODELS:
@@ -257,13 +257,17 @@ async def _run(
     call.asked_for, call.streamed = plan.model, plan.stream
     opened = None
     if plan.conversation is not None and call.key is not None:
-        opened = await responses.open_conversation(runtime, call, call.key, plan)
+        opened = await response_desk.open_conversation(
+            runtime, call, call.key, plan, plan.conversation
+        )
         plan = opened.plan
     # The body took its time to come: what held at its first byte need not hold any more.
     snapshot = await runtime.refresher.knowing(token.public_id)
     if (named := snapshot.deployments.get(plan.model)) is not None:
         plan = with_prompt(plan, named.own_prompt)
     circumstances = replace(opening.circumstances, tokens=plan.tokens)
+    if opened is not None:
+        circumstances = opened.declared(circumstances)
     application = Application(token, circumstances, plan.model, opening.session)
     call.policy = snapshot.policy.version
     admitted = application.admit(snapshot)
@@ -285,11 +289,17 @@ async def _run(
         call.decision, call.context = admitted.decision, admitted.context
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
-    if opened is None or not opened.stores:
+    kept = None
+    if opened is not None and opened.stores:
+        kept, admitted = await response_desk.begin_storing(
+            runtime, call, application, admitted.key, opened
+        )
+        call.key, call.deployment = admitted.key, admitted.deployment
+        call.decision, call.context = admitted.decision, admitted.context
+    if kept is None:
         await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
         return
-    kept, admitted = await responses.begin_storing(runtime, call, application, admitted, opened)
-    keeping = responses.KeepingSend(runtime.responses, kept, send)
+    keeping = response_desk.KeepingSend(runtime.responses, kept, send)
     try:
         await Execution(runtime, call, plan, application, admitted, media).run(receive, keeping)
     finally:

@@ -19,7 +19,7 @@ from assay.gateway.media import MediaDesk
 from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
-from assay.gateway.responses import ResponseDesk
+from assay.gateway.response_desk import ResponseDesk
 from assay.gateway.worker_watch import WorkerWatch
 from governance.usage.sealing import require_usage_key
 from workers.sealing import GatewaySeals, WireKey

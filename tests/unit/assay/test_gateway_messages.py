@@ -12,6 +12,7 @@ import pytest
 from django.utils import timezone
 
 from governance.keys.models import ApiKey
+from governance.quotas.models import Price
 from tests.unit.assay.gateway_support import Stage, stage
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
@@ -207,7 +208,7 @@ def test_messages_count_against_the_caps_of_chat(stage: Stage) -> None:
 
 def test_the_same_answer_costs_the_same_under_every_endpoint(stage: Stage) -> None:
     stage.deployment()
-    stage.limit("tokens_per_day", 1_000_000)
+    Price.objects.create(deployment="writer", prompt=10**6, completion=2 * 10**6)
     token = stage.key()
     openai = stage.client(token)
     openai.chat.completions.create(model="writer", messages=HI)
@@ -225,9 +226,7 @@ def test_the_same_answer_costs_the_same_under_every_endpoint(stage: Stage) -> No
         "/v1/responses",
         "/v1/messages",
     }
-    assert {(e.prompt_tokens, e.completion_tokens, e.cost_micro) for e in entries} == {
-        (5, 3, entries[0].cost_micro)
-    }
+    assert {(e.prompt_tokens, e.completion_tokens, e.cost_micro) for e in entries} == {(5, 3, 11)}
 
 
 def test_errors_have_the_shape_that_the_client_reads(stage: Stage) -> None:

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from django.utils import timezone
@@ -15,6 +16,7 @@ from governance.people.models import Department
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.responses.services import responses_expire_due
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.policy_support import install_rules
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
@@ -212,3 +214,64 @@ def test_the_callers_own_words_are_repeated_and_tiers_are_refused(stage: Stage) 
     for tier in ("flex", "priority"):
         with pytest.raises(openai.BadRequestError, match="service_tier is invalid"):
             client.responses.create(model="writer", input="Hi", service_tier=tier)  # type: ignore[call-overload]
+
+
+def test_a_conversation_keeps_the_highest_classification_of_its_turns(stage: Stage) -> None:
+    stage.deployment()
+    keep()
+    responses = stage.client(stage.key()).responses
+    secret = {"Assay-Data-Classification": "confidential"}
+    first = responses.create(model="writer", input="Hi", extra_headers=secret)
+    later = responses.create(model="writer", input="Hi", previous_response_id=first.id)
+    found = StoredResponse.objects.values_list("classification", flat=True)
+    assert list(found) == ["confidential", "confidential"]
+    contexts = [entry.decision["context"]["classification"] for entry in stage.entries(2)]
+    assert contexts == ["confidential", "confidential"]
+    assert later.previous_response_id == first.id
+
+
+def test_a_conversation_is_as_long_as_a_body_may_be(stage: Stage, settings: Any) -> None:
+    stage.deployment()
+    keep()
+    responses = stage.client(stage.key()).responses
+    first = responses.create(model="writer", input="a" * 3_000)
+    settings.GATEWAY_MAX_BODY_BYTES = 3_000
+    with pytest.raises(openai.ConflictError) as refused:
+        responses.create(model="writer", input="Hi", previous_response_id=first.id)
+    assert refused.value.code == "conversation_too_long"
+
+
+def test_parameters_of_reading_act_or_are_refused(stage: Stage) -> None:
+    stage.deployment()
+    keep()
+    token = stage.key()
+    turns: Any = [{"role": "user", "content": str(number)} for number in range(3)]
+    client = stage.client(token)
+    made = client.responses.create(model="writer", input=turns)
+    page = client.responses.input_items.list(made.id, limit=2)
+    assert [item.content[0].text for item in page.data] == ["2", "1"]  # type: ignore[union-attr]
+    every = client.responses.input_items.list(made.id, limit=2, order="asc")
+    assert [item.content[0].text for item in every] == ["0", "1", "2"]  # type: ignore[union-attr]
+    path = f"{stage.url}/v1/responses/{made.id}"
+    for asked in ("?stream=true", "/input_items?include=x", "/input_items?limit=0"):
+        answer = httpx.get(path + asked, headers={"authorization": f"Bearer {token}"})
+        assert answer.status_code == 400
+    assert stage.post(f"/v1/responses/{made.id}", token, json={}).status_code == 405
+
+
+def test_a_policy_that_forbids_storing_leaves_answers_unstored(stage: Stage) -> None:
+    stage.deployment()
+    keep()
+    token = stage.key()
+    install_rules(
+        [{"id": "keys-use", "effect": "permit", "description": "keys use deployments",
+          "principal": {"kinds": ["key"]}, "actions": ["deployment:invoke"]}]
+    )  # fmt: skip
+    stage.notify()
+    answer: Any = stage.client(token).responses.create(model="writer", input="Hi")
+    assert answer.store is False
+    refused = stage.post(
+        "/v1/responses", token, json={"model": "writer", "input": "Hi", "store": True}
+    )
+    assert refused.status_code in (403, 404)
+    assert not StoredResponse.objects.exists()

@@ -1,0 +1,336 @@
+"""Storing responses, and continuing those that are stored, in threads beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from django.conf import settings
+from django.db import Error, connection
+from pydantic import ValidationError
+
+from assay.gateway.access import Circumstances
+from assay.gateway.admission import Admitted, Application
+from assay.gateway.call import Call
+from assay.gateway.http import Message, Send
+from assay.gateway.snapshot import KeyEntry
+from governance import rowsecurity
+from governance.errors import DomainError, NotFound, Unavailable, WrongState
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.context import CLASSIFICATIONS, base_context
+from governance.policy.engine import decide
+from governance.policy.services import active_policy
+from governance.principals import Principal, RequestContext, request_context
+from registry.catalog.conversations import Conversation, Item, StoredRenderer
+from registry.catalog.endpoints import Plan
+from registry.catalog.requests import invalid
+from registry.resources import department_resource
+from registry.responses.selectors import response_chain, retention_days
+from registry.responses.services import response_create, response_finish
+
+if TYPE_CHECKING:
+    from assay.gateway.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+THREADS = 4
+WAITING_MAX = 256
+KEYS_MAX = 4096
+# How long a process goes on by what it read of a key's department, in seconds.
+_KNOWN_S = 5.0
+# How long the end of an answer waits for the database, in seconds.
+_FINISH_S = 5.0
+_ACTIONS = (Action.RESPONSE_CREATE, Action.RESPONSE_DELETE, Action.RESPONSE_VIEW)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a request continues: the IDs of the responses and their items, the oldest first, and the
+    highest classification that was declared for them; empty without one."""
+
+    ancestors: tuple[str, ...] = ()
+    items: tuple[Item, ...] = ()
+    classification: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A plan after what its request continues. `stores`: its own response is to be stored."""
+
+    plan: Plan
+    conversation: Conversation
+    earlier: Earlier
+    stores: bool
+
+    def declared(self, circumstances: Circumstances) -> Circumstances:
+        """Return the circumstances with a classification no lower than the earlier turns'."""
+        if not self.earlier.classification:
+            return circumstances
+        both = (circumstances.classification, self.earlier.classification)
+        return replace(circumstances, classification=max(both, key=CLASSIFICATIONS.index))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A response that is being stored under `id`."""
+
+    id: str
+    renderer: StoredRenderer
+
+
+async def open_conversation(
+    runtime: Runtime, call: Call, key: KeyEntry, plan: Plan, conversation: Conversation
+) -> Opened:
+    """Return the plan after the earlier turns of its conversation.
+
+    Raises:
+        DomainError: It cannot be continued or stored, or the key may not.
+    """
+    desk = runtime.responses
+    stores = await desk.stores(call, key, conversation)
+    earlier = await desk.earlier(call, key, conversation)
+    if stores or earlier.items:
+        plan = _plan_with(conversation, earlier, stores=stores)
+    return Opened(plan, conversation, earlier, stores)
+
+
+def _plan_with(conversation: Conversation, earlier: Earlier, *, stores: bool) -> Plan:
+    try:
+        return conversation.plan_with(earlier.items, stores)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+async def begin_storing(
+    runtime: Runtime, call: Call, application: Application, key: KeyEntry, opened: Opened
+) -> tuple[Kept | None, Admitted]:
+    """Store the beginning of the response; the request is admitted again after it.
+
+    Returns no response where the department stopped keeping them just now, and the caller did not
+    ask for it.
+
+    Raises:
+        DomainError: It cannot be stored, or is not admitted any more.
+    """
+    desk = runtime.responses
+    kept = await desk.begin(call, key, opened, application.circumstances.classification)
+    try:
+        snapshot = await runtime.refresher.knowing(application.token.public_id)
+        return kept, application.admit(snapshot)
+    except DomainError:
+        if kept is not None:
+            await desk.finish(kept)
+        raise
+
+
+class ResponseDesk:
+    """Runs the services in a few threads, so that no inference waits for the database."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="assay-responses")
+        self._waiting = 0
+        self._known: dict[str, tuple[float, bool]] = {}
+
+    async def run(self, call: Call, key: KeyEntry, work: Callable[[Principal], T]) -> T:
+        """Return what `work` returns for the key's principal, narrowed to what it can reach.
+
+        Raises:
+            DomainError: As `work`.
+            Unavailable: Too much waits, or the database does not answer.
+        """
+        context = RequestContext(call.request_id, call.client_address)
+        actor = _with_scopes(key.principal)
+        return await self._in_thread(lambda: _narrowed(actor, context, work))
+
+    async def earlier(self, call: Call, key: KeyEntry, conversation: Conversation) -> Earlier:
+        """Return what a request continues.
+
+        Raises:
+            DomainError: It cannot be continued, or the key may not.
+        """
+        previous = conversation.previous
+        if previous is None:
+            return Earlier()
+
+        def read(actor: Principal) -> Earlier:
+            chain = response_chain(
+                actor=actor,
+                id=previous,
+                deployments=key.allowed_deployments,
+                size_max=settings.GATEWAY_MAX_BODY_BYTES,
+            )
+            items = [item for each in chain for item in (*each.items, *each.response["output"])]
+            declared = [each.classification for each in chain if each.classification]
+            return Earlier(
+                ancestors=tuple(each.pk for each in chain),
+                items=tuple(items),
+                classification=max(declared, key=CLASSIFICATIONS.index, default=""),
+            )
+
+        return await self.run(call, key, read)
+
+    async def stores(self, call: Call, key: KeyEntry, conversation: Conversation) -> bool:
+        """Return whether the response is to be stored.
+
+        Where the caller leaves it to the department, the answer may be some seconds old.
+
+        Raises:
+            WrongState: The caller wants it stored, and the department keeps none.
+        """
+        if conversation.store:
+            if not await self.run(call, key, lambda actor: retention_days(_department(key)) > 0):
+                raise _keeps_none(key)
+            return True
+        if conversation.store is False or key.person is not None:
+            return False
+        read_at, keeps = self._known.get(key.public_id, (-_KNOWN_S, False))
+        if time.monotonic() - read_at > _KNOWN_S:
+            try:
+                keeps = await self.run(call, key, lambda actor: _keeps(actor, call, key))
+            except Unavailable:
+                # A department that keeps none needs no database for its answers.
+                if keeps:
+                    raise
+            self._know(key, keeps=keeps)
+        return keeps
+
+    def _know(self, key: KeyEntry, *, keeps: bool) -> None:
+        if len(self._known) >= KEYS_MAX:
+            self._known.clear()
+        self._known[key.public_id] = (time.monotonic(), keeps)
+
+    async def begin(
+        self, call: Call, key: KeyEntry, opened: Opened, classification: str
+    ) -> Kept | None:
+        """Store the beginning of a response; None where the department keeps none any more.
+
+        Raises:
+            DomainError: As `response_create`; WrongState if the caller wants it stored.
+        """
+        plan = opened.plan
+        renderer = cast(StoredRenderer, plan.renderer)
+
+        def store(actor: Principal) -> bool:
+            made = response_create(
+                actor=actor,
+                department=_department(key),
+                sender=key.recorded_as,
+                id=renderer.id,
+                deployment=plan.model,
+                ancestors=opened.earlier.ancestors,
+                items=[dict(item) for item in opened.conversation.items],
+                response=renderer.begun(),
+                classification=classification,
+            )
+            return made is not None
+
+        if await self.run(call, key, store):
+            return Kept(renderer.id, renderer)
+        self._know(key, keeps=False)
+        if opened.conversation.store:
+            raise _keeps_none(key)
+        # The answer states that it is not stored.
+        renderer.forgo()
+        return None
+
+    async def finish(self, kept: Kept) -> None:
+        """Store the end of a response. A failure leaves it without one, as `failed`."""
+        try:
+            async with asyncio.timeout(_FINISH_S):
+                await self._in_thread(lambda: _finish(kept))
+        except (DomainError, TimeoutError) as error:
+            logger.warning("Response %s could not be stored: %s", kept.id, error)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._waiting >= WAITING_MAX:
+            raise Unavailable("Too many stored responses are being used.", retry_after=2)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except Error as error:
+            raise Unavailable("The database does not answer.", retry_after=5) from error
+        finally:
+            self._waiting -= 1
+
+    async def stop(self) -> None:
+        """Let what is under way end."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+
+class KeepingSend:
+    """Sends an answer, and stores the response before its last byte leaves."""
+
+    def __init__(self, desk: ResponseDesk, kept: Kept, send: Send) -> None:
+        self._desk, self._kept, self._send = desk, kept, send
+        self._finished = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            await self.finish()
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """Store the end, whatever it is; once."""
+        if not self._finished:
+            self._finished = True
+            await self._desk.finish(self._kept)
+
+
+def _keeps_none(key: KeyEntry) -> WrongState:
+    return WrongState(
+        f"Department {key.department} keeps no responses, so this one cannot be stored.",
+        code="responses_not_kept",
+        hint="Send store: false, or have a lead set the retention of responses.",
+    )
+
+
+def _keeps(actor: Principal, call: Call, key: KeyEntry) -> bool:
+    """Return whether the department keeps responses, and the policy lets this key store them."""
+    department = _department(key)
+    if not retention_days(department):
+        return False
+    resource = department_resource("response", department)
+    context = base_context(call.client_address)
+    policy = active_policy()
+    return decide(policy, actor, Action.RESPONSE_CREATE, resource, context).allowed
+
+
+def _department(key: KeyEntry) -> Department:
+    department = Department.objects.filter(slug=key.department).first()
+    if department is None:
+        raise NotFound("The department does not exist.")
+    return department
+
+
+def _finish(kept: Kept) -> bool:
+    try:
+        return response_finish(id=kept.id, response=kept.renderer.ended)
+    finally:
+        connection.close()
+
+
+def _narrowed(actor: Principal, context: RequestContext, work: Callable[[Principal], T]) -> T:
+    token = request_context.set(context)
+    try:
+        with rowsecurity.scope(actor):
+            return work(actor)
+    finally:
+        request_context.reset(token)
+        connection.close()
+
+
+def _with_scopes(principal: Principal) -> Principal:
+    """Return the caller, whose stored responses are theirs if they may ask: no key needs more
+    scopes."""
+    scopes = principal.scopes
+    if scopes is None or Action.DEPLOYMENT_INVOKE.value not in scopes:
+        return principal
+    return replace(principal, scopes=scopes | {action.value for action in _ACTIONS})
