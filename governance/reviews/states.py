@@ -100,9 +100,7 @@ def reviews_void(
         .filter(subject_type=subject_type, subject_id__in=subject_ids, state__in=open_states)
         .order_by("pk")
     )
-    Review.objects.filter(pk__in=[review.pk for review in reviews]).update(
-        state=ReviewState.VOIDED, closed_at=timezone.now()
-    )
+    REVIEW_STATES.save_states(reviews, ReviewState.VOIDED, closed_at=timezone.now())
     return audit_record_many(
         AuditEntry(
             actor=actor,

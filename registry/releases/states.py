@@ -133,9 +133,7 @@ def releases_move(
     """Move every locked release that can get there, in one statement, with an event each; returns
     those. The others stay as they are.
     """
-    moved = [
-        release for release in releases if to in ALLOWED_TRANSITIONS[ReleaseState(release.state)]
-    ]
+    moved = RELEASE_STATES.save_states(releases, to)
     entries = [
         AuditEntry(
             actor=actor,
@@ -148,7 +146,6 @@ def releases_move(
         )
         for release in moved
     ]
-    Release.objects.filter(pk__in=[release.pk for release in moved]).update(state=to)
     audit_record_many(entries)
     break_glasses_over(
         actor=actor,

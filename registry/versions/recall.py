@@ -195,8 +195,11 @@ def _mark(
     person_id: int,
     decision: Authorization,
 ) -> int:
-    """Mark them recalled, in one statement; returns how many. What was recalled before keeps its
-    own reason."""
+    """Mark them recalled, in one statement; return how many. A version that was recalled before
+    keeps its own reason.
+
+    Two states need no table: trusted versions become recalled, and nothing else.
+    """
     rows = ModelVersion.objects.filter(pk__in=ids, state=VersionState.TRUSTED)
     reached = list(
         rows.select_related("model__department")

@@ -31,6 +31,8 @@ WARNING = "warning"
 BACKOFF_FIRST_S = 5
 BACKOFF_LONGEST_S = 60
 
+# Claims by many workers at once: one statement checks the state and the lease, and takes both.
+# `JOB_STATES` would need a lock that they all wait for.
 _CLAIM = """
 UPDATE workers_job
    SET state = 'running', fence = fence + 1, attempt = attempt + 1, worker = %(worker)s,

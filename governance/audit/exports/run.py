@@ -123,6 +123,7 @@ def export_claim() -> AuditExport | None:
                 finished_at=timezone.now(),
             )
             return None
+        # From queued, or again from running under a lease that ran out, which is no transition.
         AuditExport.objects.filter(pk=export.pk).update(
             state=ExportState.RUNNING,
             fence=F("fence") + 1,
