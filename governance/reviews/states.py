@@ -70,7 +70,7 @@ def review_set_state(
             state,
             fields=["closed_at"],
             actor=actor,
-            action=f"review:{state.value}",
+            action="review:reopened" if state is ReviewState.OPEN else f"review:{state.value}",
             subject=review_subject(review),
             reason=reason,
             department=review.department.slug,

@@ -503,7 +503,7 @@ class Pack:
         for body in self.allowed("review"):
             if body["action"] == "review:opened":
                 made |= {body["actor_id"], *map(str, body["data"]["excluded_people"])}
-            elif body["action"] == "review:open":
+            elif body["action"] in ("review:reopened", "review:open"):  # earlier name
                 # Whoever answered the reviewers has had a part in it from then on.
                 made.add(body["actor_id"])
             elif body["action"] == "release:decide":

@@ -44,7 +44,9 @@ MADE_UP = {
         for verb in ("draft", "revise", *proposals._VERBS.values())
     ),
     *(f"release:{state.value}" for state in ReleaseState),
+    # `review:open` is the earlier name of `review:reopened`, which old logs hold.
     *(f"review:{state.value}" for state in ReviewState),
+    "review:reopened",
     *(f"waiver:{state.value}" for state in WaiverState if state != WaiverState.REQUESTED),
 }
 CALLED = {
