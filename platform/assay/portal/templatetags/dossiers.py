@@ -16,6 +16,8 @@ register = template.Library()
 
 # Long, and shown elsewhere too.
 CLOSED = frozenset({"files", "card", "rules"})
+# Classes of tags in a comparison; an unchanged entry has none.
+CHANGE_TAGS = {"added": "tag-info", "changed": "tag-warn", "removed": "tag-bad"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -28,6 +30,12 @@ def sections_shown(dossier: Mapping[str, Any]) -> list[tuple[Section, bool]]:
 @register.filter
 def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
+
+
+@register.filter
+def change_tag(change: str) -> str:
+    """Return the class of a tag that names a change, such as `tag-bad` for `removed`."""
+    return CHANGE_TAGS.get(change, "")
 
 
 @register.filter
