@@ -8,12 +8,13 @@ primary (with replicas if wanted), not a sharded cluster.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-import redis.asyncio
+import redis
 from django.conf import settings
 
 from assay.gateway.metrics import BUDGET_ALERT, BUDGET_USED, SHADOWED, STOPPED
@@ -22,6 +23,7 @@ from governance.quotas.kinds import KINDS, THRESHOLDS
 from governance.quotas.wire import (
     SCRIPT,
     Amount,
+    Argument,
     Limit,
     LimitState,
     Queued,
@@ -74,11 +76,28 @@ class QueueFull(Unavailable):
     code = "queue_full"
 
 
+_DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+class Commands(Protocol):
+    """The part of a client that runs one command."""
+
+    async def execute_command(self, *command: str | bytes | int | float) -> Any: ...
+
+
 class Quotas:
     """The script on one Redis."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._script = client.register_script(SCRIPT)
+    def __init__(self, client: Commands) -> None:
+        self._client = client
+
+    async def _script(self, arguments: Sequence[Argument]) -> Any:
+        try:
+            return await self._client.execute_command("EVALSHA", _DIGEST, 0, *arguments)
+        except redis.exceptions.NoScriptError:
+            # It did not run, so that it may be sent again.
+            await self._client.execute_command("SCRIPT LOAD", SCRIPT)
+            return await self._client.execute_command("EVALSHA", _DIGEST, 0, *arguments)
 
     async def reserve(
         self,
@@ -105,7 +124,7 @@ class Quotas:
             entry.request_id, lifetime_ms, amount, limits, entry.encode(), queued
         )
         try:
-            text: bytes = await self._script(keys=(), args=arguments)
+            text: bytes = await self._script(arguments)
         except (redis.RedisError, OSError) as error:
             raise Unavailable(
                 "The quota store does not answer, so requests are refused.", retry_after=2
@@ -140,7 +159,7 @@ class Quotas:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                await self._script(keys=(), args=["withdraw", request_id])
+                await self._script(["withdraw", request_id])
                 return
             except (redis.RedisError, OSError) as error:
                 logger.warning("Request %s could not be withdrawn: %s", request_id, error)
@@ -158,7 +177,7 @@ class Quotas:
             if KINDS[limit.kind].is_budget and not limit.subject.startswith("key:") and limit.limit
         ]
         arguments = [part for limit in budgets for part in (limit.subject, limit.kind)]
-        text: bytes = await self._script(keys=(), args=["read", *arguments])
+        text: bytes = await self._script(["read", *arguments])
         used = [int(number) for number in text.split()][2::4]
         BUDGET_USED.clear()
         BUDGET_ALERT.clear()
@@ -175,7 +194,7 @@ class Quotas:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
         """
         arguments = settle_arguments(entry, refund=refund, units=units)
-        return bool(await self._script(keys=(), args=arguments))
+        return bool(await self._script(arguments))
 
 
 class DeviceTimes:

@@ -8,11 +8,11 @@ import time
 import uuid
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
-import redis.asyncio
+import redis
 
 from assay.gateway.metrics import FORGED
+from assay.gateway.pipeline import Pipeline
 from governance.errors import DomainError
 from workers.sealing import Forged, ReplyReader
 from workers.wire import REPLY_TTL_S, Event, Failed, Taken
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 _BLOCK_MS = 1000
 _COUNT = 500
 _TRIM_EVERY_S = 15.0
-_Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 class Signal(Enum):
@@ -63,7 +62,7 @@ class Replies:
     `client` is its own: a blocking read would hold up everything else on a shared connection.
     """
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: Pipeline) -> None:
         self.stream = f"assay:reply:{uuid.uuid4().hex}"
         self._client = client
         self._expected: dict[str, _Expected] = {}
@@ -79,7 +78,7 @@ class Replies:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         try:
-            await self._client.delete(self.stream)
+            await self._client.execute_command("DEL", self.stream)
         except (redis.RedisError, OSError):
             logger.warning("Reply stream %s is left to expire.", self.stream)
 
@@ -123,14 +122,17 @@ class Replies:
                 await asyncio.sleep(0.5)
 
     async def _read_once(self) -> None:
-        answer = await self._client.xread({self.stream: self._last}, count=_COUNT, block=_BLOCK_MS)
-        for identifier, fields in _entries(answer):
+        answer = await self._client.execute_command(
+            "XREAD", "COUNT", _COUNT, "BLOCK", _BLOCK_MS, "STREAMS", self.stream, self._last
+        )
+        # [[stream, [[identifier, [name, value, …]], …]]], or None.
+        for identifier, flat in answer[0][1] if answer else ():
             self._last = identifier
-            self._deliver(fields)
+            self._deliver(dict(zip(flat[::2], flat[1::2], strict=True)))
         if time.monotonic() - self._trimmed_at > _TRIM_EVERY_S:
             self._trimmed_at = time.monotonic()
-            await self._client.xtrim(self.stream, minid=self._last, approximate=False)
-            await self._client.expire(self.stream, REPLY_TTL_S)
+            await self._client.execute_command("XTRIM", self.stream, "MINID", self._last)
+            await self._client.execute_command("EXPIRE", self.stream, REPLY_TTL_S)
 
     def _deliver(self, fields: dict[bytes, bytes]) -> None:
         request_id = fields.get(b"id", b"").decode("utf-8", "replace")
@@ -147,12 +149,3 @@ class Replies:
             logger.critical("FORGED REPLY to request %s refused: %s", request_id, error)
             expected.reader = None
             expected.inbox.put_nowait(Tampered(str(error)))
-
-
-def _entries(answer: Any) -> list[_Entry]:
-    """The entries of an XREAD of one stream: [[name, entries]], or with `?protocol=3` in the URL
-    {name: [entries]}."""
-    if not answer:
-        return []
-    pages = [answer[0][1]] if isinstance(answer, list) else next(iter(answer.values()))
-    return [entry for page in pages for entry in page]

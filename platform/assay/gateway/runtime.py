@@ -16,6 +16,7 @@ from assay.gateway.feedback import FeedbackDesk
 from assay.gateway.index_cache import IndexCache
 from assay.gateway.ledger import Ledger
 from assay.gateway.media import MediaDesk
+from assay.gateway.pipeline import Pipeline
 from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
@@ -26,17 +27,18 @@ from workers.sealing import GatewaySeals, WireKey
 
 logger = logging.getLogger(__name__)
 
-_CONNECTIONS = 64
+_CONNECTIONS = 8
+_TIMEOUT_S = 2
 
 
-def _client(connections: int, timeout_s: float) -> redis.asyncio.Redis:
-    """Never repeats a command by itself: a reservation sent twice would be charged twice."""
+def _client() -> redis.asyncio.Redis:
+    """For notices, signs of life and cancellations."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.REDIS_URL,
-        max_connections=connections,
-        timeout=2,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=2,
+        max_connections=_CONNECTIONS,
+        timeout=_TIMEOUT_S,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
     return redis.asyncio.Redis(connection_pool=pool)
@@ -49,10 +51,12 @@ class Runtime:
         require_usage_key()
         wire = WireKey(settings.WIRE_KEY)
         self.seals = GatewaySeals(wire)
-        self.client = _client(_CONNECTIONS, 2)
-        # Blocking reads of one second each, so a longer patience than the other's.
-        self._reader = _client(2, 10)
-        self.quotas = Quotas(self.client)
+        self.client = _client()
+        # What every request needs: reservations and settlements on one, replies on the other, whose
+        # blocking reads of one second each need a longer patience.
+        self._commands = Pipeline(settings.REDIS_URL, timeout_s=_TIMEOUT_S)
+        self._reader = Pipeline(settings.REDIS_URL, timeout_s=10)
+        self.quotas = Quotas(self._commands)
         self.device_times = DeviceTimes()
         self.ledger = Ledger(self.quotas)
         self.replies = Replies(self._reader)
@@ -83,6 +87,5 @@ class Runtime:
         await self.feedback.stop()
         await self.responses.stop()
         await self.indexes.stop()
-        await asyncio.gather(self.client.aclose(), self._reader.aclose())
-        for owner in (self.client, self._reader):
-            await owner.connection_pool.disconnect()
+        await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self.client.aclose())
+        await self.client.connection_pool.disconnect()
