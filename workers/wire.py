@@ -10,7 +10,7 @@ and checks what is sent.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry.catalog.endpoints import TokenScore
@@ -66,7 +66,8 @@ class InferenceRequest:
     expires_at: float = 0.0
 
     def to_message(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the fields by name; inputs and options are the request's own, not copies."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> InferenceRequest:

@@ -85,20 +85,48 @@ def inputs(
 
     What is larger than `MAX_BYTES` is `{"omitted": …}`, which cannot be replayed.
     """
-    found = {
-        "principal": _principal(actor),
-        "action": str(action),
-        "resource": {
+    return joined(principal_part(actor), action, resource_part(resource), context or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A principal or resource as JSON, for all decisions about it. Do not change `value`."""
+
+    value: dict[str, Any]
+    size: int
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Part:
+        """Return the part with its length as JSON in ASCII."""
+        return cls(value, len(json.dumps(value, ensure_ascii=True)))
+
+
+def principal_part(actor: Principal) -> Part:
+    return Part.of(_principal(actor))
+
+
+def resource_part(resource: Resource) -> Part:
+    return Part.of(
+        {
             "type": resource.type,
             "id": resource.id,
             "name": resource.name,
             "department": resource.department,
             "attributes": {str(k): _plain(v) for k, v in resource.attributes.items()},
-        },
-        "context": {str(k): _plain(v) for k, v in (context or {}).items()},
-    }
-    size = len(json.dumps(found, ensure_ascii=True))
-    return found if size <= MAX_BYTES else {"omitted": f"{size} bytes"}
+        }
+    )
+
+
+def joined(
+    principal: Part, action: str, resource: Part, context: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what `inputs` does, from parts that were made before."""
+    known = {str(k): _plain(v) for k, v in context.items()}
+    rest = {"principal": 0, "action": str(action), "resource": 0, "context": known}
+    size = len(json.dumps(rest, ensure_ascii=True)) - 2 + principal.size + resource.size
+    if size > MAX_BYTES:
+        return {"omitted": f"{size} bytes"}
+    return {**rest, "principal": principal.value, "resource": resource.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +144,13 @@ class Authorization:
     def to_json(self) -> dict[str, Any]:
         """The decision and its inputs, as an audit event keeps them."""
         asked = self.asked
-        return {
-            **inputs(asked.actor, asked.action, asked.resource, asked.context),
-            "rules": list(self.decision.rules[:50]),
-            "allowed": self.decision.allowed,
-        }
+        found = inputs(asked.actor, asked.action, asked.resource, asked.context)
+        return with_outcome(found, self.decision)
+
+
+def with_outcome(found: dict[str, Any], decision: PolicyDecision) -> dict[str, Any]:
+    """Return the inputs of a decision together with it, as an audit event keeps them."""
+    return {**found, "rules": list(decision.rules[:50]), "allowed": decision.allowed}
 
 
 def _principal(actor: Principal) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import orjson
 from pydantic import TypeAdapter
 
 from governance.usage.sealing import seal, unseal
@@ -92,7 +93,12 @@ class UsageEntry:
         return self.endpoint.startswith(JOBS)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        try:
+            return orjson.dumps(self).decode()
+        except TypeError:
+            # Half of a surrogate pair, which a key's name or a deployment's may hold.
+            text = json.dumps(asdict(self), ensure_ascii=False)
+            return text.encode("utf-8", "replace").decode()
 
     def encode(self) -> str:
         """Return the entry as it travels: JSON behind its MAC.

@@ -10,7 +10,8 @@ from typing import Any
 from django.conf import settings
 
 from assay.gateway.http import Scope
-from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
+from assay.gateway.key_entries import KeyEntry
+from assay.gateway.snapshot import DeploymentEntry, Snapshot
 from governance.errors import NotFound, NotPermitted, Unavailable
 from governance.permissions import Action
 from governance.policy.context import (

@@ -15,8 +15,9 @@ from typing import Any
 
 from assay.gateway.access import Circumstances, Refused, find_deployment
 from assay.gateway.authentication import authenticate
+from assay.gateway.key_entries import KeyEntry
 from assay.gateway.refresher import Refresher
-from assay.gateway.snapshot import DeploymentEntry, KeyEntry, Snapshot
+from assay.gateway.snapshot import DeploymentEntry, Snapshot
 from governance.errors import DomainError, NotPermitted, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.policy.engine import PolicyDecision

@@ -52,13 +52,14 @@ from assay.gateway.http import (
     respond,
     too_large,
 )
+from assay.gateway.key_entries import KeyEntry
 from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
 from assay.gateway.prompts import check_prompt, with_prompt
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.retrieval import Asker, ground
 from assay.gateway.runtime import Runtime
-from assay.gateway.snapshot import DeploymentEntry, KeyEntry
+from assay.gateway.snapshot import DeploymentEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action

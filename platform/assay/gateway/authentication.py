@@ -11,7 +11,8 @@ import time
 from django.conf import settings
 from django.http import parse_cookie
 
-from assay.gateway.snapshot import KeyEntry, Snapshot
+from assay.gateway.key_entries import KeyEntry
+from assay.gateway.snapshot import Snapshot
 from governance.errors import NotAuthenticated
 from governance.keys.networks import address_allowed
 from governance.keys.playground import session_digest

@@ -10,9 +10,10 @@ from typing import Any
 
 from assay.gateway.errors import is_messages
 from assay.gateway.http import Headers
-from assay.gateway.snapshot import DeploymentEntry, KeyEntry
+from assay.gateway.key_entries import KeyEntry
+from assay.gateway.snapshot import DeploymentEntry
 from governance.permissions import Action
-from governance.policy.decisions import Authorization, Inputs
+from governance.policy.decisions import Authorization, joined, with_outcome
 from governance.policy.engine import PolicyDecision
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
@@ -55,6 +56,8 @@ class Call:
     sources: tuple[int, ...] = ()
     searched: Authorization | None = None
     part_of: str = ""
+    _decision_of: PolicyDecision | None = None
+    _decision_as_json: dict[str, Any] = field(default_factory=dict)
 
     @property
     def unit(self) -> Unit:
@@ -155,6 +158,9 @@ class Call:
             return self.searched.to_json()
         if key is None or deployment is None or decision is None:
             return {}
-        action = Action.DEPLOYMENT_INVOKE.value
-        asked = Inputs(key.principal, action, deployment.resource, self.context)
-        return Authorization(decision, asked).to_json()
+        if self._decision_of is not decision or not self._decision_as_json:
+            action = Action.DEPLOYMENT_INVOKE.value
+            found = joined(key.recorded, action, deployment.recorded, self.context)
+            self._decision_of = decision
+            self._decision_as_json = with_outcome(found, decision)
+        return self._decision_as_json

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from django.db import Error, connection
 from pydantic import Field
 
-from assay.gateway.snapshot import KeyEntry
+from assay.gateway.key_entries import KeyEntry
 from governance import rowsecurity
 from governance.errors import NotFound, Unavailable
 from governance.people.models import Department

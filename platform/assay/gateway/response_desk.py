@@ -18,7 +18,7 @@ from assay.gateway.access import Circumstances
 from assay.gateway.admission import Admitted, Application
 from assay.gateway.call import Call
 from assay.gateway.http import Message, Send
-from assay.gateway.snapshot import KeyEntry
+from assay.gateway.key_entries import KeyEntry
 from governance import rowsecurity
 from governance.errors import DomainError, NotFound, Unavailable, WrongState
 from governance.people.models import Department

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from assay.gateway.call import Call
 from assay.gateway.errors import WrongMethod
 from assay.gateway.http import Scope, Send, encode, respond
-from assay.gateway.snapshot import KeyEntry
+from assay.gateway.key_entries import KeyEntry
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog.endpoints import dumps

@@ -19,9 +19,10 @@ from assay.gateway.admission import Admitted, Application
 from assay.gateway.authentication import authenticate
 from assay.gateway.call import Call
 from assay.gateway.execution import Execution
+from assay.gateway.key_entries import KeyEntry
 from assay.gateway.knowledge_entries import KnowledgeEntry
 from assay.gateway.prompts import NO_PROMPT, with_prompt
-from assay.gateway.snapshot import KeyEntry, Snapshot
+from assay.gateway.snapshot import Snapshot
 from governance.errors import DomainError, NotFound, NotPermitted, Unavailable, WrongState
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action

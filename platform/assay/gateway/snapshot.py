@@ -17,9 +17,10 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import close_old_connections, connection
-from django.db.models import OuterRef, Prefetch, Q, Subquery
+from django.db.models import OuterRef, Prefetch, Subquery
 from django.utils import timezone
 
+from assay.gateway.key_entries import KeyEntry, key_entries
 from assay.gateway.knowledge_entries import (
     KnowledgeEntry,
     read_knowledge,
@@ -27,13 +28,10 @@ from assay.gateway.knowledge_entries import (
 )
 from assay.gateway.prompts import NO_PROMPT, OwnPrompt, own_prompt
 from assay.gateway.release_conditions import break_glass_notice, end_notice, held_conditions
-from governance.keys.models import ApiKey, PlaygroundToken
-from governance.keys.playground import COUNTED_AS, playground_tokens_alive, session_digest
 from governance.permissions import Action
+from governance.policy.decisions import Part, resource_part
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.policy.services import active_policy
-from governance.principals import HeldRole, Principal, PrincipalKind
-from governance.quotas.kinds import subjects_of
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
@@ -50,8 +48,6 @@ from workers.deployments.states import LIVE
 
 logger = logging.getLogger(__name__)
 
-# How long a revoked or expired key is still told why, instead of being unknown.
-_REMEMBERED = timedelta(days=7)
 # How long requests may still run on a deployment that a recall has stopped, and are cut.
 _RECALL_REMEMBERED = timedelta(hours=1)
 # A replica whose heartbeat is older than this, in seconds, is not counted on.
@@ -65,44 +61,6 @@ _REPLICAS = Prefetch(
         )
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """One credential as presented to the gateway. `department` is None for a personal token.
-
-    A playground token has the `person` who tries a deployment, the department that pays, and the
-    digest of the `session` whose cookie must come with it.
-
-    `allowed_deployments` (names) and `networks` (CIDRs) narrow it; empty means any. `limits` are
-    those of the organisation, the department and the key, the widest first. `counted_as` is the
-    public id on which its use counts.
-    """
-
-    public_id: str
-    secret_hmac: bytes
-    pepper_version: int
-    name: str
-    department: str | None
-    expires_at: float
-    revoked_at: float | None
-    principal: Principal
-    limits: tuple[Limit, ...]
-    allowed_deployments: frozenset[str] = frozenset()
-    networks: tuple[str, ...] = ()
-    counted_as: str = ""
-    person: int | None = None
-    session: bytes = b""
-
-    @property
-    def title(self) -> str:
-        """As a sentence begins with it."""
-        return f"API key {self.name}" if self.person is None else "A token of the playground"
-
-    @property
-    def recorded_as(self) -> str:
-        """The ledger's name for the key; all playground tokens share one."""
-        return self.public_id if self.person is None else self.counted_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +100,14 @@ class DeploymentEntry:
     workers: tuple[str, ...] = ()
     unit: Unit = Unit.TOKENS
     own_prompt: OwnPrompt = NO_PROMPT
+    _recorded: list[Part] = field(default_factory=list, init=False, compare=False, repr=False)
+
+    @property
+    def recorded(self) -> Part:
+        """Return the resource as records of decisions have it, made once."""
+        if not self._recorded:
+            self._recorded.append(resource_part(self.resource))
+        return self._recorded[0]
 
     def limits_for(self, department: str | None) -> tuple[Limit, ...]:
         """Return the limits of a request of that department here."""
@@ -184,7 +150,7 @@ def read_snapshot() -> Snapshot:
     close_old_connections()
     try:
         limits = _read_limits()
-        policy, keys = _read_policy(), _read_keys(limits)
+        policy, keys = _read_policy(), key_entries(limits)
         deployments, recalled = _read_deployments(limits)
         return Snapshot(
             policy=policy,
@@ -217,7 +183,7 @@ def read_keys(public_ids: Collection[str]) -> dict[str, KeyEntry]:
     """
     close_old_connections()
     try:
-        return _read_keys(_read_limits(), public_ids)
+        return key_entries(_read_limits(), public_ids)
     except BaseException:
         connection.close()
         raise
@@ -234,94 +200,6 @@ def _read_limits() -> dict[str, list[Limit]]:
     for limit in quota_limits():
         found.setdefault(limit.subject, []).append(limit)
     return found
-
-
-def _read_keys(
-    limits: dict[str, list[Limit]], public_ids: Collection[str] | None = None
-) -> dict[str, KeyEntry]:
-    """Every department's key and playground token; or these credentials, personal access tokens
-    among them.
-
-    People have far more tokens than departments have keys, and none is good for `/v1`: one is
-    looked up when it is presented, so that its holder is told why it is refused.
-    """
-    since = timezone.now() - _REMEMBERED
-    rows = ApiKey.objects.filter(
-        Q(revoked_at__isnull=True) | Q(revoked_at__gt=since), expires_at__gt=since
-    ).select_related("department", "root")
-    if public_ids is None:
-        rows = rows.filter(department__isnull=False)
-    else:
-        rows = rows.filter(public_id__in=public_ids)
-    keys = {row.public_id: _key_entry(row, limits) for row in rows}
-    for token in playground_tokens_alive(public_ids):
-        entry = _playground_entry(token, limits)
-        # Whoever has left the department that pays has no use of it any more.
-        if entry.department in entry.principal.departments:
-            keys[token.public_id] = entry
-    return keys
-
-
-def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
-    slug = None if row.department is None else row.department.slug
-    # Two secrets of one application share the limits of the first.
-    first = row.public_id if row.root is None else row.root.public_id
-    subjects = subjects_of(department=slug or "", key=first)
-    applying = tuple(limit for subject in subjects for limit in limits.get(subject, ()))
-    return KeyEntry(
-        public_id=row.public_id,
-        secret_hmac=bytes(row.secret_hmac),
-        pepper_version=row.pepper_version,
-        name=row.name,
-        department=slug,
-        expires_at=row.expires_at.timestamp(),
-        revoked_at=None if row.revoked_at is None else row.revoked_at.timestamp(),
-        principal=Principal(
-            kind=PrincipalKind.KEY,
-            id=str(row.pk),
-            name=row.name,
-            department=slug,
-            scopes=frozenset(row.scopes),
-            key_id=row.pk,
-        ),
-        limits=applying,
-        allowed_deployments=frozenset(row.allowed_deployments),
-        networks=tuple(row.networks),
-        counted_as=first,
-    )
-
-
-def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) -> KeyEntry:
-    """A token of the playground; its principal is the person, as they are at this reading."""
-    slug = token.department.slug
-    subjects = subjects_of(department=slug, key=COUNTED_AS)
-    roles = frozenset(
-        HeldRole(held.role, held.department.slug if held.department else None, held.speciality)
-        for held in token.person.role_assignments.all()
-    )
-    return KeyEntry(
-        public_id=token.public_id,
-        secret_hmac=bytes(token.secret_hmac),
-        pepper_version=token.pepper_version,
-        name="playground",
-        department=slug,
-        expires_at=token.expires_at.timestamp(),
-        revoked_at=None,
-        principal=Principal(
-            kind=PrincipalKind.PERSON,
-            id=str(token.person_id),
-            name=token.person.name,
-            roles=roles,
-            scopes=frozenset({Action.DEPLOYMENT_INVOKE.value, Action.KNOWLEDGE_SEARCH.value}),
-            person_id=token.person_id,
-        ),
-        limits=tuple(limit for subject in subjects for limit in limits.get(subject, ())),
-        allowed_deployments=frozenset({token.deployment}),
-        networks=(token.address,) if token.address else (),
-        counted_as=COUNTED_AS,
-        person=token.person_id,
-        session=session_digest(token.session.session_key),
-    )
 
 
 def _read_deployments(

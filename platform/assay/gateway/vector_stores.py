@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag
 from assay.gateway.call import Call
 from assay.gateway.errors import WrongMethod
 from assay.gateway.http import Receive, Scope, Send, encode, read_body, respond
+from assay.gateway.key_entries import KeyEntry
 from assay.gateway.knowledge_entries import KnowledgeEntry
 from assay.gateway.ledger import Settlement
 from assay.gateway.retrieval import (
@@ -20,7 +21,7 @@ from assay.gateway.retrieval import (
     still_allowed,
     visible_knowledge,
 )
-from assay.gateway.snapshot import KeyEntry, Snapshot
+from assay.gateway.snapshot import Snapshot
 from registry.catalog.endpoints import dumps
 from registry.catalog.grounding import Passage
 from registry.catalog.requests import Strict, Text, one_or_many, parse, printable

@@ -131,6 +131,16 @@ def test_a_refused_request_is_an_audit_event_only(redis):
     assert (event.outcome, event.reason) == ("denied", "Finance may not.")
 
 
+def test_a_name_with_half_a_surrogate_pair_is_recorded_with_a_question_mark(redis):
+    odd = replace(ENTRY, key_name="odd \ud800 name")
+    assert UsageEntry.decode(odd.encode()).key_name == "odd ? name"
+
+
+def test_an_entry_is_the_same_after_its_way_through_the_broker(redis):
+    full = replace(ENTRY, rules=["a"], shadowed=["b"], decision={"allowed": True}, reason="é 🙂")
+    assert UsageEntry.decode(full.encode()) == full
+
+
 def test_what_is_delivered_twice_counts_once(redis):
     for _ in range(2):
         send(redis, ENTRY, REFUSED, ENTRY)

@@ -116,7 +116,7 @@ def test_unit_and_amount_are_under_the_mac():
     drawn = replace(ENTRY, prompt_tokens=0, completion_tokens=0, unit=Unit.IMAGES, units=12)
     text = drawn.encode()
     assert UsageEntry.decode(text) == drawn
-    for true, false in (('"unit": "images"', '"unit": "points"'), ('"units": 12', '"units": 1')):
+    for true, false in (('"unit":"images"', '"unit":"points"'), ('"units":12', '"units":1')):
         assert true in text
         with pytest.raises(ForgedEntry):
             UsageEntry.decode(text.replace(true, false))
