@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from registry.catalog.endpoints import Plan
 from registry.catalog.generation import (
@@ -209,6 +209,12 @@ class _Generation(Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
+def _unstored(store: bool) -> bool:
+    if store:
+        raise ValueError("chats are not stored; /v1/responses stores its answers")
+    return store
+
+
 class ChatRequest(_Generation):
     """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version.
 
@@ -225,7 +231,7 @@ class ChatRequest(_Generation):
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    store: Literal[False] | None = None
+    store: Annotated[bool, AfterValidator(_unstored)] | None = None
     functions: None = None
     function_call: None = None
     audio: None = None

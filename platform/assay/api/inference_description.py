@@ -48,6 +48,11 @@ _SCHEMAS: dict[str, Any] = {
             "digest": {"type": "string"},
             "usable": {"type": "boolean"},
             "ready": {"type": "boolean"},
+            "type": {"const": "model"},
+            "display_name": {"type": "string"},
+            "created_at": {"type": "string", "format": "date-time"},
+            "lifecycle": {"const": "active"},
+            "retires_at": {"type": ["string", "null"], "format": "date-time"},
         },
     },
 }

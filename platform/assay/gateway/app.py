@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from django.conf import settings
 
@@ -337,7 +339,10 @@ async def _take_feedback(
 
 async def _list_models(call: Call, visible: list[tuple[DeploymentEntry, bool]], send: Send) -> None:
     models = [_model(entry, usable) for entry, usable in visible]
-    body = encode(dumps({"object": "list", "data": models}))
+    ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
+    # The last three fields are Anthropic's.
+    listed = {"first_id": None, "last_id": None, **ends, "has_more": False}
+    body = encode(dumps({"object": "list", "data": models, **listed}))
     await respond(send, 200, body, call.headers())
 
 
@@ -364,7 +369,18 @@ def _model(entry: DeploymentEntry, usable: bool) -> dict[str, object]:
         "digest": entry.digest,
         "usable": usable,
         "ready": entry.ready_until > time.time(),
+        # Anthropic's.
+        "type": "model",
+        "display_name": entry.name,
+        "created_at": _moment(entry.created_at),
+        "lifecycle": "active",
+        "retires_at": _moment(entry.expires_at) if math.isfinite(entry.expires_at) else None,
     }
+
+
+def _moment(seconds: float) -> str:
+    """Return seconds since the epoch as RFC 3339."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()
 
 
 def endpoint_of(entry: DeploymentEntry) -> str:

@@ -1,4 +1,4 @@
-"""Storing responses, and continuing those that are stored, in threads beside the event loop."""
+"""Storing responses, and continuing those that are stored, in threads next to the event loop."""
 
 from __future__ import annotations
 

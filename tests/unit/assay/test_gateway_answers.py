@@ -216,8 +216,8 @@ def test_a_response_streams_its_events_in_order(stage: Stage) -> None:
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": [IMAGE]}]}, "input[0].content[0].type"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"store": True}, "store"),
+        ({"background": True}, "background"),
+        ({"conversation": "conv_1"}, "conversation"),
         ({"temperature": 3}, "temperature"),
     ],
 )  # fmt: skip

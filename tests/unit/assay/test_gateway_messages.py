@@ -229,6 +229,20 @@ def test_the_same_answer_costs_the_same_under_every_endpoint(stage: Stage) -> No
     assert {(e.prompt_tokens, e.completion_tokens, e.cost_micro) for e in entries} == {(5, 3, 11)}
 
 
+def test_models_are_listed_and_shown(stage: Stage) -> None:
+    stage.deployment()
+    stage.deployment("secret", departments=("finance",))
+    token = stage.key()
+    models = client(stage, token).models
+    (listed,) = models.list().data
+    assert (listed.id, listed.type, listed.lifecycle) == ("writer", "model", "active")
+    assert listed.retires_at is not None
+    assert models.retrieve("writer") == listed
+    with pytest.raises(anthropic.NotFoundError):
+        models.retrieve("secret")
+    assert [each.id for each in stage.client(token).models.list()] == ["writer"]
+
+
 def test_errors_have_the_shape_that_the_client_reads(stage: Stage) -> None:
     stage.deployment()
     stage.deployment("secret", departments=("finance",))
