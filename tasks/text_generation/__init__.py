@@ -24,6 +24,7 @@ from tasks.text_generation.endpoints import (
     read_completion,
 )
 from tasks.text_generation.hugging_face import TextGenerationRequest, read_text_generation
+from tasks.text_generation.input_tokens import InputTokensRequest, read_input_tokens
 from tasks.text_generation.messages import (
     CountRequest,
     MessagesRequest,
@@ -91,6 +92,12 @@ TASK = Task(
             read_responses,
             request=ResponsesRequest,
             summary="OpenAI's newer shape, for text and functions; whole or streamed.",
+        ),
+        Endpoint(
+            "/v1/responses/input_tokens",
+            read_input_tokens,
+            request=InputTokensRequest,
+            summary="OpenAI's shape: the number of tokens of an input; charged no tokens.",
         ),
         Endpoint(
             "/v1/messages",

@@ -90,10 +90,13 @@ class MessagesRenderer:
 
 @dataclass(slots=True)
 class CountRenderer:
-    """The number of tokens that the model would read."""
+    """The number of tokens that the model would read. `kind` is the name of OpenAI's object."""
+
+    kind: str = ""
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        return {"input_tokens": answer.prompt_tokens}
+        named = {"object": self.kind} if self.kind else {}
+        return {**named, "input_tokens": answer.prompt_tokens}
 
 
 def _content(message_id: str, choice: Choice) -> list[dict[str, Any]]:

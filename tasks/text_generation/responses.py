@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
@@ -294,6 +294,25 @@ _REPEATED = ("prompt_cache_key", "safety_identifier", "user")
 def read_responses(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/responses. Raises RequestInvalid."""
     request = parse(ResponsesRequest, body.data)
+
+    def plan_of(request: ResponsesRequest, stored: bool) -> Plan:
+        return responses_plan(request, request_id, stored=stored)
+
+    return continued(request, request.store, plan_of)
+
+
+def continued(
+    request: ResponsesRequest,
+    store: bool | None,
+    plan_of: Callable[[ResponsesRequest, bool], Plan],
+) -> Plan:
+    """Return the plan of a request that may continue a response or be stored.
+
+    `plan_of(request, stored)` returns the plan of a request whose input is the conversation.
+
+    Raises:
+        RequestInvalid: The conversation is too long, or the request does not fit.
+    """
     items = [
         item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in request.items()
     ]
@@ -305,16 +324,17 @@ def read_responses(body: Body, request_id: str, name: str) -> Plan:
                 f"The conversation has {len(whole)} items; at most {MAX_ITEMS} are read.",
                 param="input",
             )
-        return _plan(request.model_copy(update={"input": whole}), request_id, stored=stored)
+        return plan_of(request.model_copy(update={"input": whole}), stored)
 
-    plan = _plan(request, request_id, stored=False)
-    if request.previous_response_id is None and request.store is False:
+    plan = plan_of(request, False)
+    if request.previous_response_id is None and store is False:
         return plan
-    conversation = Conversation(request.previous_response_id, request.store, items, plan_with)
+    conversation = Conversation(request.previous_response_id, store, items, plan_with)
     return replace(plan, conversation=conversation)
 
 
-def _plan(request: ResponsesRequest, request_id: str, *, stored: bool) -> Plan:
+def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) -> Plan:
+    """Return the plan of a request by itself. Raises RequestInvalid."""
     messages = request.messages()
     tools, use = request.use()
     prompt_tokens = prompt_estimate(messages, tools)

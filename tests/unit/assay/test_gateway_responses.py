@@ -73,6 +73,27 @@ def test_a_conversation_goes_on_from_its_stored_response(stage: Stage) -> None:
     assert b"greeting" not in bytes(event.canonical)
 
 
+def test_the_tokens_of_a_conversation_are_counted_without_being_charged(stage: Stage) -> None:
+    stage.deployment()
+    keep()
+    responses = stage.client(stage.key()).responses
+    first = responses.create(model="writer", input="Hi")
+    counted = responses.input_tokens.count(
+        model="writer", input="Again", previous_response_id=first.id
+    )
+    assert (counted.object, counted.input_tokens) == ("response.input_tokens", 5)
+    request = stage.responders[0].requests[1]
+    assert [turn["content"] for turn in request.inputs["messages"]] == [
+        "Hi",
+        "Hello there",
+        "Again",
+    ]
+    assert request.options["max_tokens"] == 0
+    entry = stage.entries(2)[1]
+    assert (entry.prompt_tokens, entry.completion_tokens, entry.units) == (0, 0, 0)
+    assert StoredResponse.objects.count() == 1
+
+
 def test_a_call_and_its_result_go_on_from_a_stored_response(stage: Stage) -> None:
     def call(request: InferenceRequest, reply: Any) -> None:
         if len(request.inputs["messages"]) == 1:
