@@ -18,7 +18,13 @@ from registry.catalog.declaration import (
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from tasks.image_text_to_text.endpoints import VisionChatRequest, read_vision_chat
-from tasks.image_text_to_text.schema import ImageQuestion, VisionHyperparameters, asked
+from tasks.image_text_to_text.hugging_face import VisualQuestionRequest, read_visual_question
+from tasks.image_text_to_text.schema import (
+    ANSWER_TOKENS,
+    ImageQuestion,
+    VisionHyperparameters,
+    asked,
+)
 
 # A red shirt on black, 32 × 32 pixels, as PNG in base64.
 SAMPLE_IMAGE = (
@@ -27,8 +33,6 @@ SAMPLE_IMAGE = (
     "060PFOZlfusAAAAASUVORK5CYII="
 )
 SAMPLE_QUESTION = "What color is it?"
-# Answers of visual question answering are a few words.
-ANSWER_TOKENS = 32
 
 
 def row_input(row: dict[str, Any]) -> str:
@@ -64,6 +68,14 @@ TASK = Task(
             takes_media=True,
             request=VisionChatRequest,
             summary="OpenAI's shape with `image_url` parts: an answer about images.",
+        ),
+        Endpoint(
+            "/v1/tasks/visual-question-answering",
+            read_visual_question,
+            named=True,
+            takes_media=True,
+            request=VisualQuestionRequest,
+            summary="Hugging Face's shape: one image and a question; `[{answer, score}]`.",
         ),
     ),
     sample={

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry.catalog.columns import ImageFile
 from registry.catalog.generation import ChatMessage, GenerationInputs, ImagePart, Part, TextPart
 
+# Answers of visual question answering are a few words.
+ANSWER_TOKENS = 32
+
 
 class ImageQuestion(BaseModel):
     """One question about an image, and its answer."""

@@ -5,20 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import InferenceClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from registry.catalog import get_task
-from registry.catalog.endpoints import Plan
+from registry.catalog.endpoints import Answer as EngineAnswer
+from registry.catalog.endpoints import Choice, Plan
 from registry.catalog.requests import Body, RequestInvalid
 from tasks.image_text_to_text import SAMPLE_IMAGE, SAMPLE_QUESTION
+from tests.unit.tasks.serving import served
 from tests.unit.tasks.tiny_llava import save_tiny_llava
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
@@ -32,7 +36,7 @@ from workers.trainers.protocol import (
 )
 
 TASK = get_task("image-text-to-text")
-(CHAT,) = TASK.endpoints
+CHAT, QUESTION = TASK.endpoints
 IMAGE = base64.b64decode(SAMPLE_IMAGE)
 URL = f"data:image/png;base64,{SAMPLE_IMAGE}"
 
@@ -111,6 +115,43 @@ def test_a_refusal_names_the_image() -> None:
     with pytest.raises(RequestInvalid) as refused:
         read(messages=user(text_part(), picture_part("http://example.com")))
     assert refused.value.param == "messages[0].content[1].image_url.url"
+
+
+def test_the_hugging_face_client_asks_a_question_about_an_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Trainers switch it on in their process.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    scores = [("r", math.log(0.5), []), ("ed", math.log(0.5), [])]
+    answer = EngineAnswer("stop", 9, 2, choices=[Choice(text=" red", scores=scores)])
+    with served(QUESTION, answer) as (url, plans):
+        client = InferenceClient(model=f"{url}{QUESTION.path}/eyes", token="key")
+        (found,) = client.visual_question_answering(IMAGE, SAMPLE_QUESTION, top_k=1)
+        client.visual_question_answering(IMAGE, SAMPLE_QUESTION)
+    assert (found.answer, found.score) == ("red", pytest.approx(0.25))
+    plan, _ = plans
+    assert (plan.model, plan.inputs.images[0].data) == ("eyes", IMAGE)
+    parts = [{"type": "image"}, text_part(SAMPLE_QUESTION)]
+    assert [each.model_dump(exclude_defaults=True) for each in plan.inputs.messages] == user(*parts)
+    assert (plan.options.temperature, plan.options.max_tokens) == (0.0, 32)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"inputs": SAMPLE_IMAGE}, "question"),
+        ({"inputs": "?", "question": "a"}, "inputs"),
+        ({"inputs": "http://a/b.png", "question": "a"}, "inputs"),
+        ({"inputs": SAMPLE_IMAGE, "image": "aGk=", "question": "a"}, "image"),
+        ({"inputs": SAMPLE_IMAGE, "question": "a", "parameters": {"top_k": 2}}, "parameters.top_k"),
+    ],
+)
+def test_a_question_that_cannot_be_read_is_refused_and_the_field_is_named(
+    body: Any, param: str
+) -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        QUESTION.plan(Body("application/json", json.dumps(body).encode()), "req_1", "eyes")
+    assert caught.value.param == param
 
 
 def words(call: Callable[[], Any]) -> str:
@@ -219,6 +260,15 @@ def test_it_answers_as_transformers_generates(engine: Any, folder: Path, images:
     made = model.generate(**inputs, max_new_tokens=8, do_sample=False)
     wanted = tokenizer.decode(made[0, done.prompt_tokens :], skip_special_tokens=True)
     assert answer.text == wanted
+
+
+@pytest.mark.torch
+def test_an_answer_about_an_image_has_its_probabilities(engine: Any) -> None:
+    answer = submit(engine, "scored", [picture("red")], logprobs=0)
+    done = answer.done()
+    scores = [score for delta in answer.deltas for score in delta.scores or []]
+    assert len(scores) == done.completion_tokens > 0
+    assert all(log <= 0 for _, log, _ in scores)
 
 
 @pytest.mark.torch
