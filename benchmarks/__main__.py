@@ -19,6 +19,7 @@ BENCHMARKS = {
     "ideas.transfer": "accuracy of a pretrained encoder, against one from random weights",
     "ideas.adapters": "tokens/s of 16 adapters on one base, against the base alone",
     "ideas.cost": "time, memory and bytes of an adapter, against tuning all weights",
+    "ideas.preferences": "pairs whose preferred answer is likelier after DPO, against the base",
     "ideas.learning": "accuracy after a round of feedback, against the version before",
     "rowsecurity": "ms that row-level security adds to a request",
     "policy": "a decision with 1,000 rules, against Cedar",
