@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +31,16 @@ class StepFailed(Exception):
 FAULTS = (StepFailed, Refused, OSError, httpx.HTTPError, OpenAIError)
 
 
+def job_seconds(job: dict[str, Any]) -> float:
+    """Return how long a job ran; one that no worker ran, since it was created."""
+    started = datetime.fromisoformat(job["started_at"] or job["created_at"])
+    return (datetime.fromisoformat(job["finished_at"]) - started).total_seconds()
+
+
 @dataclass
 class Stage:
-    """The running demo. `facts` carries results from one step to the next."""
+    """The running demo. `facts` carries results from one step to the next; `waited` adds up the
+    seconds that watched jobs waited for workers."""
 
     console: Console
     stack: Stack
@@ -40,6 +48,7 @@ class Stage:
     materials: dict[str, Path]
     people: dict[str, Api] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    waited: float = 0
     authenticators: Authenticators = field(init=False)
 
     def __getitem__(self, handle: str) -> Api:
@@ -102,6 +111,7 @@ class Stage:
             disable=not self.console.is_terminal,
         ) as progress:
             bar = progress.add_task(label, total=None, note="queued")
+            started = time.monotonic()
 
             def show(state: dict[str, Any]) -> None:
                 at = state.get("progress") or {}
@@ -113,6 +123,7 @@ class Stage:
                 )
 
             ended = api.watch_job(job["id"], show)
+            self.waited += max(0.0, time.monotonic() - started - job_seconds(ended))
         self.expect(
             ended["state"] == "succeeded", f"{label} ended {ended['state']}: {ended.get('error')}"
         )

@@ -19,12 +19,13 @@ from registry.catalog import TASKS
 
 @dataclass
 class Family:
-    """A family that fails with `fault`, or is measured; `shown` counts."""
+    """A family that fails with `fault`, or is measured; `shown` counts its beginnings."""
 
     name: str
     fault: Exception | None = None
     shown: int = 0
     after: tuple[str, ...] = ()
+    at: str = "begin"
 
     @property
     def model(self) -> str:
@@ -46,8 +47,16 @@ class Family:
             kind="demonstration",
         )
 
-    def show(self, stage: Stage) -> Outcome:
+    def begin(self, stage: Stage) -> str:
         self.shown += 1
+        stage.facts.setdefault("order", []).append(f"begin {self.name}")
+        if self.fault is not None and self.at == "begin":
+            raise self.fault
+        return f"begun {self.name}"
+
+    def finish(self, stage: Stage, begun: str) -> Outcome:
+        assert begun == f"begun {self.name}"
+        stage.facts["order"].append(f"finish {self.name}")
         if self.fault is not None:
             raise self.fault
         return self.outcome
@@ -58,12 +67,17 @@ def test_a_family_that_fails_holds_up_no_other_and_the_next_run_shows_it_alone(
 ) -> None:
     stage = Stage(Console(), Stack(tmp_path / "stack"), tmp_path, {})
     first = Family("first", MaterialsUnavailable("There is no apt-get [here]."))
-    second, third = Family("second", StepFailed("the gate passes")), Family("third")
+    second = Family("second", StepFailed("the gate passes"), at="finish")
+    third = Family("third")
     three = [first, second, third]
 
     outcomes, failed = show_each(stage, three)
     assert (outcomes, failed) == ([third.outcome], ["first", "second"])
     assert "There is no apt-get [here]." in capsys.readouterr().out
+
+    assert stage.facts["order"] == [
+        *("begin first", "begin second", "begin third", "finish second", "finish third"),
+    ]
 
     first.fault = second.fault = None
     outcomes, failed = show_each(stage, three)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 from rich.table import Table
@@ -27,7 +26,7 @@ from assay.demo.families.steps import (
     queue_prompt,
     release_and_deploy,
 )
-from assay.demo.stage import Stage
+from assay.demo.stage import Stage, job_seconds
 from assay.demo.story.adapt import evaluate, queue_evaluation
 from assay.demo.story.release import wait_serving
 
@@ -89,9 +88,13 @@ class Showcase:
         """True if the model is another version than its base."""
         return self.training is not None or self.prompt is not None
 
-    def show(self, stage: Stage) -> Outcome:
-        """Take it through the product, from where an earlier run stopped."""
-        return finish(stage, begin(stage, [self]))[0]
+    def begin(self, stage: Stage) -> Prepared:
+        """Put base, data and gate in place, and queue what makes or measures its version."""
+        return begin(stage, [self])[0]
+
+    def finish(self, stage: Stage, begun: Prepared) -> Outcome:
+        """Measure, release and call the version."""
+        return finish(stage, [begun])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,26 +161,21 @@ def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:
         _measure(stage, each, version) for each, version in zip(prepared, versions, strict=True)
     ]
     for each, version in zip(prepared, versions, strict=True):
-        with _counted(each):
+        with _counted(stage, each):
             _release(stage, each.showcase, version)
     for each in prepared:
-        with _counted(each):
+        with _counted(stage, each):
             wait_serving(stage, "enzo", each.showcase.model)
             stage.say(each.showcase.call(stage, each.showcase.model))
     return [_outcome(each, evaluation) for each, evaluation in zip(prepared, measured, strict=True)]
 
 
 @contextmanager
-def _counted(prepared: Prepared) -> Iterator[None]:
-    started = time.monotonic()
+def _counted(stage: Stage, prepared: Prepared) -> Iterator[None]:
+    """Add the time of the block to the showcase's, without what its jobs waited for others."""
+    started = time.monotonic() - stage.waited
     yield
-    prepared.seconds += time.monotonic() - started
-
-
-def _job_seconds(job: dict[str, Any]) -> float:
-    """Return how long a job ran; one that no worker ran, since it was created."""
-    started = datetime.fromisoformat(job["started_at"] or job["created_at"])
-    return (datetime.fromisoformat(job["finished_at"]) - started).total_seconds()
+    prepared.seconds += time.monotonic() - stage.waited - started
 
 
 def print_table(stage: Stage, outcomes: Iterable[Outcome]) -> None:
@@ -207,7 +205,7 @@ def to_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
 
 def _prepare(stage: Stage, showcase: Showcase) -> Prepared:
     training, gate = showcase.training, showcase.gate
-    started = time.monotonic()
+    started = time.monotonic() - stage.waited
     base = delivered(stage, showcase.base)
     model_made(stage["enzo"], showcase.model, showcase.task, showcase.description)
     train = None if training is None else dataset_made(stage, training.data, showcase.task)
@@ -225,7 +223,8 @@ def _prepare(stage: Stage, showcase: Showcase) -> Prepared:
     stage.detail(
         f"{showcase.model}: {gate.metric} {gate.comparator} {gate.threshold:g}. {gate.why}"
     )
-    return Prepared(showcase, base, test, train, seconds=time.monotonic() - started)
+    seconds = time.monotonic() - stage.waited - started
+    return Prepared(showcase, base, test, train, seconds=seconds)
 
 
 def _queue_version(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
@@ -254,14 +253,14 @@ def _version(stage: Stage, prepared: Prepared) -> dict[str, Any]:
         return prepared.base
     enzo, model = stage["enzo"], prepared.showcase.model
     if prepared.job is not None:
-        prepared.seconds += _job_seconds(stage.watch(enzo, prepared.job, f"making {model}"))
+        prepared.seconds += job_seconds(stage.watch(enzo, prepared.job, f"making {model}"))
     return newest_version(stage, model)
 
 
 def _measure(stage: Stage, prepared: Prepared, version: dict[str, Any]) -> dict[str, Any]:
     """Return the evaluation of the version; its gate must pass."""
     data = prepared.showcase.test.name
-    with _counted(prepared):
+    with _counted(stage, prepared):
         evaluation = evaluate(stage, stage["enzo"], version, data)
     (gate,) = evaluation["gates"]
     name = evaluation["baseline_name"]

@@ -57,7 +57,10 @@ class KnowledgeShowcase:
     model: str = NAME
     after: tuple[str, ...] = ()
 
-    def show(self, stage: Stage) -> Outcome:
+    def begin(self, stage: Stage) -> None:
+        """Do nothing: its jobs follow from one another."""
+
+    def finish(self, stage: Stage, begun: None) -> Outcome:
         """Index, search, answer, recall and measure, from where an earlier run stopped."""
         started = time.monotonic()
         faq = pages(fetch_debian("python_faq"))

@@ -15,6 +15,8 @@ from assay.demo.stage import FAULTS, Stage
 from assay.demo.story.use import give_key
 from assay.local.materials import MaterialsUnavailable
 
+_FAULTS = (*FAULTS, MaterialsUnavailable)
+
 
 class Shown(Protocol):
     """A family or a feature: the name of its row, and the model or base that it shows.
@@ -31,8 +33,12 @@ class Shown(Protocol):
     @property
     def after(self) -> tuple[str, ...]: ...
 
-    def show(self, stage: Stage) -> Outcome:
-        """Take it through the product, from where an earlier run stopped."""
+    def begin(self, stage: Stage) -> Any:
+        """Prepare it and queue its first jobs, from where an earlier run stopped."""
+        ...
+
+    def finish(self, stage: Stage, begun: Any) -> Outcome:
+        """Take it through the rest; `begun` is what `begin` returned."""
         ...
 
 
@@ -86,9 +92,13 @@ def _show(stage: Stage, waiting: Sequence[Shown], first: Sequence[Outcome]) -> N
 
 def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], list[str]]:
     """Show what no earlier run has shown; return what was measured, and the names of those that
-    failed. One that fails holds up no other."""
+    failed. One that fails holds up no other.
+
+    The next one begins before one is finished, so that its training runs meanwhile.
+    """
     file = stage.folder / "families.json"
     known = {row["model"]: Outcome(**row) for row in _read(file)}
+    ahead = _Ahead(stage, [each for each in waiting if each.model not in known])
     outcomes: list[Outcome] = []
     failed: list[str] = []
     for number, each in enumerate(waiting, start=1):
@@ -99,8 +109,8 @@ def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], li
             continue
         try:
             with stage.chapter(heading):
-                outcome = each.show(stage)
-        except (*FAULTS, MaterialsUnavailable) as error:
+                outcome = each.finish(stage, ahead.take())
+        except _FAULTS as error:
             stage.console.print(f"  [bold red]✗[/] {escape(str(error))}", soft_wrap=True)
             failed.append(each.name)
             continue
@@ -108,6 +118,32 @@ def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], li
         known[each.model] = outcome
         file.write_text(json.dumps(to_json(known.values()), indent=2) + "\n")
     return outcomes, failed
+
+
+class _Ahead:
+    """Begins families in their order, one more than are taken."""
+
+    def __init__(self, stage: Stage, waiting: Sequence[Shown]) -> None:
+        self._begun = (_begun(stage, each) for each in waiting)
+        self._next: Any = None
+
+    def take(self) -> Any:
+        """Begin the next but one; return what beginning the next one returned, or raise its
+        fault."""
+        mine = self._next or next(self._begun)
+        self._next = next(self._begun, None)
+        value, fault = mine
+        if fault is not None:
+            raise fault
+        return value
+
+
+def _begun(stage: Stage, shown: Shown) -> tuple[Any, Exception | None]:
+    stage.detail(f"Preparing {shown.name}.")
+    try:
+        return shown.begin(stage), None
+    except _FAULTS as error:
+        return None, error
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
