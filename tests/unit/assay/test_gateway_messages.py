@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from governance.keys.models import ApiKey
 from governance.quotas.models import Price
-from tests.unit.assay.gateway_support import Stage, stage
+from tests.unit.assay.gateway_support import Behaviour, Stage, stage
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
@@ -302,8 +302,10 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(stage: St
     assert entry.completion_tokens == 1
 
 
-def test_closing_a_stream_cancels_and_charges_what_was_made(stage: Stage) -> None:
-    def endless(request: InferenceRequest, reply: Any) -> None:
+def endless(stage: Stage) -> Behaviour:
+    """Words until the request is cancelled."""
+
+    def answer(request: InferenceRequest, reply: Any) -> None:
         responder = stage.responders[0]
         made = 0
         while request.request_id not in responder.cancelled and made < 2_000:
@@ -312,7 +314,32 @@ def test_closing_a_stream_cancels_and_charges_what_was_made(stage: Stage) -> Non
             time.sleep(0.01)
         reply(Done("cancelled", 4, made))
 
-    stage.deployment(behaviour=endless)
+    return answer
+
+
+def revoke_after_some(stage: Stage, stream: Any) -> None:
+    """Revoke every key once some events have come, and read on."""
+    for number, _ in enumerate(stream):
+        if number == 3:
+            ApiKey.objects.update(revoked_at=timezone.now())
+            stage.notify()
+
+
+def test_a_revoked_key_cuts_a_running_stream(stage: Stage) -> None:
+    stage.deployment(behaviour=endless(stage))
+    messages = client(stage, stage.key()).messages
+    with (
+        messages.stream(model="writer", max_tokens=5_000, messages=HI) as stream,
+        pytest.raises(anthropic.APIStatusError, match="is revoked"),
+    ):
+        revoke_after_some(stage, stream)
+    (entry,) = stage.entries()
+    assert entry.request_id in stage.responders[0].cancelled
+    assert 1 <= entry.completion_tokens < 2_000
+
+
+def test_closing_a_stream_cancels_and_charges_what_was_made(stage: Stage) -> None:
+    stage.deployment(behaviour=endless(stage))
     messages = client(stage, stage.key()).messages
     with messages.stream(model="writer", max_tokens=5_000, messages=HI) as stream:
         for event in stream:
