@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from assay.portal.templatetags.assay import RISK_TITLES, sentence
+from assay.portal.templatetags.assay import sentence
+from assay.portal.templatetags.dossiers import RISK_TITLES
 from governance.reviews.policies.document import Condition, Item, Maps, ReviewPolicyDocument
 from governance.reviews.policies.frameworks import ISO_42001
 from governance.reviews.policies.vocabulary import vocabulary_known

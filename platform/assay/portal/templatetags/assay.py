@@ -19,7 +19,6 @@ from assay.portal.markdown import render_markdown
 from governance.quotas.kinds import KINDS, MICRO, amount_words
 from governance.quotas.kinds import subject_words as quotas_subject_words
 from registry.datasets.preview import Piece
-from registry.releases.conditions import conditions_words as conditions_said
 
 register = template.Library()
 
@@ -50,21 +49,6 @@ ICONS = {
     "warn": "alert-triangle",
     "info": "clock",
     "": "circle",
-}
-RISK_TITLES = {
-    "intended_purpose": "Intended purpose",
-    "affected_people": "Affected people",
-    "vulnerable_groups": "Vulnerable people among them",
-    "eu_ai_act_role": "EU AI Act role",
-    "annex_iii": "Area of annex III",
-    "data_classification": "Data classification",
-    "personal_data": "Personal data",
-    "special_categories": "Special categories",
-    "autonomy": "Autonomy",
-    "interacts_with_people": "People talk to it",
-    "generates_content": "Generates content",
-    "general_purpose_model": "General-purpose model",
-    "notes": "Notes",
 }
 DAY = timedelta(days=1)
 STATE_ICONS = {"running": "activity", "in_review": "eye", "open": "eye", "stopped": "player-stop"}
@@ -252,56 +236,6 @@ def tier_words(tier: str) -> str:
     """A tier as its readers call it: `high` as `High risk`; `general-purpose` needs no more."""
     name = tier[:1].upper() + tier[1:]
     return name if "-" in tier else f"{name} risk"
-
-
-@register.filter
-def answer_words(value: object) -> str:
-    """A risk answer as a person would say it."""
-    if isinstance(value, bool):
-        return "Yes" if value else "No"
-    text = str(value)
-    return sentence(text) if text.replace("_", "").isalpha() else text or "–"
-
-
-@register.filter
-def field_title(name: str) -> str:
-    """Return the title of a field of a comparison; `library_torch` is the library's own name."""
-    library = name.removeprefix("library_")
-    return library if library != name else RISK_TITLES.get(name) or sentence(name)
-
-
-@register.filter
-def field_value(value: object) -> str:
-    """The value of a field, a list by its items."""
-    if isinstance(value, list):
-        return ", ".join(answer_words(each) for each in value) or "none"
-    return "–" if value is None else answer_words(value)
-
-
-@register.filter
-def risk_rows(release: Any) -> list[tuple[str, object]]:
-    """The risk answers in the order and words of the form; what else is there comes last."""
-    answers = dict(release.risk_answers)
-    if answers.get("intended_purpose") == release.purpose:
-        del answers["intended_purpose"]  # It stands above them already.
-    known = [(title, answers[name]) for name, title in RISK_TITLES.items() if name in answers]
-    return known + [(sentence(n), a) for n, a in answers.items() if n not in RISK_TITLES]
-
-
-@register.filter
-def conditions_words(stored: dict[str, Any]) -> list[str]:
-    """The conditions of a decision or a release, as a person says them."""
-    return conditions_said(stored)
-
-
-@register.filter
-def ends_soon(release: Any) -> bool:
-    """True when its approval ends within a month."""
-    return (
-        release.state == "approved"
-        and release.expires_at is not None
-        and release.expires_at - timezone.now() < 30 * DAY
-    )
 
 
 @register.filter

@@ -1,13 +1,17 @@
-"""A dossier in the portal: its sections, and the formats that it leaves in."""
+"""Releases and dossiers in the portal: answers, comparisons, sections and export formats."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django import template
+from django.utils import timezone
 
+from assay.portal.templatetags.assay import sentence
+from registry.releases.conditions import conditions_words as conditions_said
 from registry.releases.exports.blocks import Section
 from registry.releases.exports.sections import dossier_sections
 from registry.releases.exports.services import FORMATS, Format
@@ -16,6 +20,22 @@ register = template.Library()
 
 # Long, and shown elsewhere too.
 CLOSED = frozenset({"files", "card", "rules"})
+RISK_TITLES = {
+    "intended_purpose": "Intended purpose",
+    "affected_people": "Affected people",
+    "vulnerable_groups": "Vulnerable people among them",
+    "eu_ai_act_role": "EU AI Act role",
+    "annex_iii": "Area of annex III",
+    "data_classification": "Data classification",
+    "personal_data": "Personal data",
+    "special_categories": "Special categories",
+    "autonomy": "Autonomy",
+    "interacts_with_people": "People talk to it",
+    "generates_content": "Generates content",
+    "general_purpose_model": "General-purpose model",
+    "notes": "Notes",
+}
+SOON = timedelta(days=30)
 # Classes of tags in a comparison; an unchanged entry has none.
 CHANGE_TAGS = {"added": "tag-info", "changed": "tag-warn", "removed": "tag-bad"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -49,6 +69,56 @@ def code_unknown(code: Sequence[Mapping[str, Any]] | None) -> list[str]:
 def code_left(code: Mapping[str, Any]) -> int:
     """How many characters of the code are not shown."""
     return max(0, int(code["characters"]) - len(code["shown"]))
+
+
+@register.filter
+def answer_words(value: object) -> str:
+    """A risk answer as a person would say it."""
+    if isinstance(value, bool):
+        return "Yes" if value else "No"
+    text = str(value)
+    return sentence(text) if text.replace("_", "").isalpha() else text or "–"
+
+
+@register.filter
+def field_title(name: str) -> str:
+    """Return the title of a field of a comparison; `library_torch` is the library's own name."""
+    library = name.removeprefix("library_")
+    return library if library != name else RISK_TITLES.get(name) or sentence(name)
+
+
+@register.filter
+def field_value(value: object) -> str:
+    """The value of a field, a list by its items."""
+    if isinstance(value, list):
+        return ", ".join(answer_words(each) for each in value) or "none"
+    return "–" if value is None else answer_words(value)
+
+
+@register.filter
+def risk_rows(release: Any) -> list[tuple[str, object]]:
+    """The risk answers in the order and words of the form; what else is there comes last."""
+    answers = dict(release.risk_answers)
+    if answers.get("intended_purpose") == release.purpose:
+        del answers["intended_purpose"]  # It stands above them already.
+    known = [(title, answers[name]) for name, title in RISK_TITLES.items() if name in answers]
+    return known + [(sentence(n), a) for n, a in answers.items() if n not in RISK_TITLES]
+
+
+@register.filter
+def conditions_words(stored: dict[str, Any]) -> list[str]:
+    """The conditions of a decision or a release, as a person says them."""
+    return conditions_said(stored)
+
+
+@register.filter
+def ends_soon(release: Any) -> bool:
+    """True when its approval ends within a month."""
+    return (
+        release.state == "approved"
+        and release.expires_at is not None
+        and release.expires_at - timezone.now() < SOON
+    )
 
 
 @register.simple_tag
