@@ -54,7 +54,7 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def respond(queue: str) -> None:
-    """Answer every message of a Celery queue with the same two events, until killed."""
+    """Answer every message of a Celery queue with the three events of a worker, until killed."""
     import django
     import redis
     from django.conf import settings
@@ -62,7 +62,7 @@ def respond(queue: str) -> None:
     django.setup()
     from workers.deployments.worker_keys import worker_key_register
     from workers.sealing import WireKey, WorkerSeals
-    from workers.wire import Delta, Done, alive_key
+    from workers.wire import Delta, Done, Taken, alive_key
 
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
     worker = WorkerSeals(WireKey(settings.WIRE_KEY))
@@ -76,7 +76,8 @@ def respond(queue: str) -> None:
             continue
         ((message, *_), _, _) = json.loads(base64.b64decode(json.loads(item[1])["body"]))
         request, seals = worker.open(message)
-        pipe = client.pipeline(transaction=False)
+        client.xadd(request.reply_stream, seals.seal(Taken()), maxlen=10_000, approximate=True)
+        pipe = client.pipeline(transaction=True)
         for event in (delta, done):
             pipe.xadd(request.reply_stream, seals.seal(event), maxlen=10_000, approximate=True)
         pipe.execute()

@@ -8,7 +8,6 @@ https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -82,4 +81,4 @@ def secret_hmac(secret: str, pepper: bytes) -> bytes:
 
     The secret has 256 bits of its own, so a slow hash would only invite denial of service.
     """
-    return hmac.new(pepper, secret.encode(), hashlib.sha256).digest()
+    return hmac.digest(pepper, secret.encode(), "sha256")

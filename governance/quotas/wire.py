@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from governance.quotas.kinds import (
     KINDS,
@@ -89,8 +90,7 @@ class Queued:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(NamedTuple):
     """Remainder of one limit, in its unit; `over`: not enough for this request."""
 
     remaining: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 
@@ -17,6 +18,7 @@ def networks(texts: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(found)
 
 
+@lru_cache(4096)
 def plain_address(text: str) -> str:
     """An address in its usual form, IPv4 out of IPv6's clothes.
 

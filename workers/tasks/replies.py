@@ -148,7 +148,9 @@ class Replies:
         logger.error("%d replies are lost; their gateways will time out", len(replies))
 
     def _send(self, replies: list[Reply]) -> None:
-        pipe = self._client.pipeline(transaction=False)
+        # At once, so that the gateway reads what belongs together in one reading: the text of an
+        # answer that is not streamed, and its end.
+        pipe = self._client.pipeline(transaction=True)
         now = time.monotonic()
         for reply in replies:
             pipe.xadd(

@@ -56,7 +56,7 @@ from assay.gateway.http import (
 )
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.media import RequestMedia, media_body_limit
-from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS
+from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS, bound
 from assay.gateway.prompts import check_prompt, with_prompt
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.retrieval import Asker, ground
@@ -115,8 +115,8 @@ class Gateway:
                 await self._answer(runtime, call, scope, receive, send)
         finally:
             INFLIGHT.dec()
-            REQUESTS.labels(endpoint, call.outcome).inc()
-            DURATION.labels(endpoint).observe(time.perf_counter() - call.started)
+            bound(REQUESTS, endpoint, call.outcome).inc()
+            bound(DURATION, endpoint).observe(time.perf_counter() - call.started)
 
     async def _answer(
         self, runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send
@@ -321,6 +321,9 @@ async def _endpoint(
         return route.first
     snapshot = await runtime.refresher.knowing(opening.token.public_id)
     model = await media.in_thread(named_model, body) if media.received else named_model(body)
+    named = snapshot.deployments.get(model)
+    if named is None or route.endpoints.get(named.task, route.first) is route.first:
+        return route.first  # Whether or not the key may know of it.
     task = known_task(snapshot, call.key, model, opening.circumstances)
     return route.endpoints.get(task, route.first)
 

@@ -16,7 +16,7 @@ from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, erro
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.ledger import Settlement
 from assay.gateway.media import RequestMedia
-from assay.gateway.metrics import TOKENS, UNITS
+from assay.gateway.metrics import TOKENS, UNITS, bound
 from assay.gateway.quotas import QueueFull
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
@@ -351,10 +351,10 @@ class Execution:
             device_ms=done.device_ms,
             units=done.units,
         )
-        TOKENS.labels("prompt").inc(entry.prompt_tokens)
-        TOKENS.labels("completion").inc(entry.completion_tokens)
+        bound(TOKENS, "prompt").inc(entry.prompt_tokens)
+        bound(TOKENS, "completion").inc(entry.completion_tokens)
         if entry.unit != Unit.TOKENS:
-            UNITS.labels(entry.unit).inc(entry.units)
+            bound(UNITS, entry.unit).inc(entry.units)
         self._runtime.device_times.learn(self._deployment.name, entry.units, done.device_ms)
         await self._runtime.ledger.settle(Settlement(entry))
         return entry.units

@@ -6,10 +6,13 @@ import hmac
 import ipaddress
 import re
 from collections.abc import MutableMapping
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
+
+Metric = TypeVar("Metric", Counter, Histogram)
 
 REQUESTS = Counter(
     "assay_gateway_requests", "Requests by endpoint and outcome.", ("endpoint", "outcome")
@@ -59,6 +62,13 @@ FORGED = Counter(
     "Replies that no worker made that holds the deployment, or that were changed on their way.",
 )
 HELD = Gauge("assay_gateway_held_settlements", "Settlements that Redis has not taken yet.")
+
+
+@cache
+def bound(metric: Metric, *labels: str) -> Metric:
+    """Return the child of a metric for these labels, looked up once."""
+    return metric.labels(*labels)
+
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 _BEARER = re.compile(rb"bearer +(\S+)\Z", re.IGNORECASE)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from tests.unit.workers.sealed import Wire
 from workers.sealing import (
@@ -21,6 +23,7 @@ from workers.sealing import (
     ReplySeals,
     WireKey,
     WorkerSeals,
+    _expanded,
 )
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest
 
@@ -241,3 +244,9 @@ def test_only_a_gateway_cancels() -> None:
 def test_no_seals_without_a_wire_key() -> None:
     with pytest.raises(ValueError, match="ASSAY_WIRE_KEY"):
         WireKey("")
+
+
+def test_keys_expand_as_rfc_5869_says() -> None:
+    key, info = bytes(range(32)), b"reply" + bytes(48)
+    standard = HKDFExpand(hashes.SHA256(), 32, b"assay wire 1 " + info).derive(key)
+    assert _expanded(key, info) == standard
