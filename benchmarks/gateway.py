@@ -3,8 +3,11 @@
 The subject has everything on: key, policy, six quotas on the department, Celery message, reply
 stream, settlement, usage entry. The reference reads the same body and writes an answer of the same
 size, under uvicorn as it comes. Rounds are interleaved. Behind the gateway stands a *responder*, a
-process that reads the deployment's Celery queue and answers every request with one fixed event: a
+process that reads the deployment's Celery queue and answers every request with one fixed text: a
 harness that makes load, not an engine, so that what is measured is the route alone.
+
+With `--portkey FOLDER`, where `npm install @portkey-ai/gateway` was run, Portkey's gateway is
+measured too, in the same rounds: without key, quota or log, in front of the echo.
 """
 
 from __future__ import annotations
@@ -83,16 +86,26 @@ def respond(queue: str) -> None:
         pipe.execute()
 
 
-def run(*, quick: bool = False) -> list[Row]:
-    """Start stores and servers of its own, measure, stop them. Django must not be set up yet."""
+def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]]:
+    """Start stores and servers of its own, measure, stop them. Django must not be set up yet.
+
+    Returns the rows against the echo, and those against Portkey.
+    """
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     with own_stores(PYTHONPATH=paths), ExitStack() as stack:
         token, queue = _furnish()
-        stack.enter_context(process(sys.executable, "-m", "benchmarks.gateway", "respond", queue))
+        responder = stack.enter_context(
+            process(sys.executable, "-m", "benchmarks.gateway", "respond", queue)
+        )
         subject = stack.enter_context(_served(token, "assay.server"))
         echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
         reference = stack.enter_context(_served(token, *echoed))
-        return _measure(subject, reference, rounds=2 if quick else 7)
+        subject.behind = {"broker": _valkey_cpu_s, "responder": lambda: cpu_s(responder.pid)}
+        others = [reference]
+        if portkey:
+            others.append(stack.enter_context(_portkey(portkey, reference)))
+        against_echo, *against_portkey = _measure(subject, others, rounds=2 if quick else 7)
+        return against_echo, against_portkey[0] if against_portkey else []
 
 
 def _furnish() -> tuple[str, str]:
@@ -190,12 +203,17 @@ def cpu_s(pid: int) -> float:
 
 
 class Served:
-    """One application behind a port, and a count of the CPU that its process has used."""
+    """One application behind a port, and a count of the CPU that its process has used.
 
-    def __init__(self, port: int, pid: int, token: str) -> None:
+    `behind` counts the CPU, in seconds, of other processes that work for it.
+    """
+
+    def __init__(self, port: int, pid: int, token: str, **headers: str) -> None:
         self.port = port
+        self.behind: dict[str, Callable[[], float]] = {}
         self._pid = pid
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        self._headers |= headers
 
     def cpu_s(self) -> float:
         """User and system time of the server process, in seconds."""
@@ -229,6 +247,31 @@ def _served(token: str, *module: str) -> Iterator[Served]:
         yield served
 
 
+@contextmanager
+def _portkey(folder: str, upstream: Served) -> Iterator[Served]:
+    """Portkey's gateway in front of `upstream`, as it comes."""
+    from assay.local.services import free_port
+
+    port = free_port()
+    script = Path(folder) / "node_modules/@portkey-ai/gateway/build/start-server.js"
+    with process("node", str(script), "--headless", f"--port={port}") as started:
+        headers = {
+            "x-portkey-provider": "openai",
+            "x-portkey-custom-host": f"http://127.0.0.1:{upstream.port}/v1",
+        }
+        served = Served(port, started.pid, "none", **headers)
+        until_works(lambda: bool(served.send(1)))
+        yield served
+
+
+def _valkey_cpu_s() -> float:
+    import redis
+
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        used: Any = client.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
+
+
 def until_works(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Return once `works` is true; what it raises counts as not yet, for a while."""
     deadline = time.monotonic() + timeout_s
@@ -242,16 +285,21 @@ def until_works(works: Callable[[], bool], timeout_s: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def _measure(subject: Served, reference: Served, *, rounds: int) -> list[Row]:
-    samples: dict[str, tuple[list[float], list[float]]] = {}
+def _measure(subject: Served, others: list[Served], *, rounds: int) -> list[list[Row]]:
+    """Measure all in turn; the rows of the subject against each of the others."""
+    samples: list[dict[str, list[float]]] = [{} for _ in (subject, *others)]
     for _ in range(rounds):
-        for side, served in enumerate((subject, reference)):
+        for found, served in zip(samples, (subject, *others), strict=True):
             for name, value in _round(served).items():
-                samples.setdefault(name, ([], []))[side].append(value)
+                found.setdefault(name, []).append(value)
     units = {"requests/s": "1/s"}
+    ours, *theirs = samples
     return [
-        Row.of(name, units.get(name.rpartition(", ")[2], "ms"), *pair)
-        for name, pair in samples.items()
+        [
+            Row.of(name, units.get(name.rpartition(", ")[2], "ms"), values, other.get(name, ()))
+            for name, values in ours.items()
+        ]
+        for other in theirs
     ]
 
 
@@ -259,6 +307,7 @@ def _round(served: Served) -> dict[str, float]:
     before = served.cpu_s()
     times = served.send(REQUESTS)
     alone = (served.cpu_s() - before) / REQUESTS
+    behind = {name: used() for name, used in served.behind.items()}
     before, started = served.cpu_s(), time.perf_counter()
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         list(pool.map(served.send, [REQUESTS // CONCURRENCY] * CONCURRENCY))
@@ -268,16 +317,23 @@ def _round(served: Served) -> dict[str, float]:
         "one at a time, CPU per request": alone * 1000,
         f"{CONCURRENCY} at a time, CPU per request": (served.cpu_s() - before) / REQUESTS * 1000,
         f"{CONCURRENCY} at a time, requests/s": REQUESTS / (time.perf_counter() - started),
+        **{
+            f"{CONCURRENCY} at a time, CPU of the {name}": (used() - behind[name]) / REQUESTS * 1000
+            for name, used in served.behind.items()
+        },
     }
 
 
 def main() -> None:
-    """`python -m benchmarks.gateway [--quick]`."""
+    """`python -m benchmarks.gateway [--quick] [--portkey FOLDER]`."""
     if sys.argv[1:2] == ["respond"]:
         respond(sys.argv[2])
         return
-    rows = run(quick="--quick" in sys.argv)
+    portkey = sys.argv[sys.argv.index("--portkey") + 1] if "--portkey" in sys.argv else ""
+    rows, against_portkey = run(quick="--quick" in sys.argv, portkey=portkey)
     show("The gateway's route, everything on", "bare echo", rows)
+    if against_portkey:
+        show("The same, against Portkey with nothing on", "Portkey", against_portkey)
 
 
 if __name__ == "__main__":
