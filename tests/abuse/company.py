@@ -121,6 +121,15 @@ def in_turn(number: int) -> tuple[str, ...]:
     return (*most, *(others[(number + 4 * each) % len(others)] for each in range(3)))
 
 
+def outsiders_in_turn(number: int) -> tuple[str, ...]:
+    """Return the outsiders who send the operation of this number: the two who may do most in their
+    own department, and one of the others.
+    """
+    most = ("a lead of finance", "a key of finance with every scope")
+    others = [name for name in OUTSIDERS if name not in most]
+    return (*most, others[number % len(others)])
+
+
 def attacked_company() -> Company:
     """The story that the portal tells, with `SECRET` in what engineering wrote."""
     company = portal_data.tell_story()
