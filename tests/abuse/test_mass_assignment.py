@@ -72,8 +72,8 @@ def batched(names: list[str], size: int) -> Iterator[list[str]]:
 
 @pytest.mark.sweep
 def test_no_body_takes_a_member_that_it_does_not_list(company: Company) -> None:
-    """The coveted members in every body that does not list them, by those who may do the most: 400,
-    by each member's name, and nothing changes."""
+    """The coveted members in every body that does not list them, by those who may do the most, in
+    turn: 400, by each member's name, and nothing changes."""
     book, known = address_book(company), values(company)
     names = ("an admin", "a lead of engineering", "a security reviewer")
     clients = {name: caller(company, name) for name in names}
@@ -82,10 +82,12 @@ def test_no_body_takes_a_member_that_it_does_not_list(company: Company) -> None:
         if not operation.media:
             continue
         path, plain = filled(operation, book), body_of(operation, known)
-        for members in batched(sorted(COVETED.keys() - operation.fields.keys()), 10):
+        coveted = sorted(COVETED.keys() - operation.fields.keys())
+        for number, members in enumerate(batched(coveted, 10)):
             is_form = operation.media == MULTIPART
             more = {each: str(COVETED[each]) if is_form else COVETED[each] for each in members}
-            for name, client in clients.items():
+            for name in (names[0], names[1 + number % 2]):
+                client = clients[name]
                 before = digests()
                 with undone():
                     response = send(client, operation, path, {**plain, **more})

@@ -290,13 +290,13 @@ def test_two_thousand_decisions_are_cedars() -> None:
 
 
 @pytest.mark.sweep
-def test_forty_thousand_decisions_are_cedars() -> None:
+def test_twenty_thousand_decisions_are_cedars() -> None:
     tally = Tally()
-    for seed in range(1000, 1160):
+    for seed in range(1000, 1080):
         _compare(seed, 250, tally)
-    assert tally.cases == 40_000
+    assert tally.cases == 20_000
     # Drawn so that every way to an answer is taken many times.
-    assert min(tally.allowed, tally.forbidden, tally.erring, tally.erring_forbids) > 1200, tally
+    assert min(tally.allowed, tally.forbidden, tally.erring, tally.erring_forbids) > 600, tally
 
 
 def test_a_forbid_that_errs_denies_where_cedar_leaves_it_out() -> None:

@@ -177,7 +177,7 @@ def test_everybodys_lists_are_the_same_under_the_default_policy(actors: list[Pri
 
 @pytest.mark.sweep
 @settings(
-    max_examples=20,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
