@@ -36,8 +36,9 @@ Step = tuple[str, Callable[[Stage], None]]
 STEPS: tuple[Step, ...] = (
     ("intake", intake.run),
     ("prepare", adapt.prepare),
+    ("prepare images and speech", modalities.prepare_early),
     ("train and evaluate", adapt.train_and_evaluate),
-    ("queue", modalities.queue),
+    ("queue", modalities.queue_jobs),
     ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),
