@@ -288,7 +288,11 @@ class ReplyReader:
             delivery, number = fields[b"by"], int(fields[b"n"])
             cipher = self._cipher_of(delivery)
             event = decode_event(cipher.decrypt(_nonce(number), fields[b"event"], self._context))
-        except (KeyError, TypeError, ValueError, OverflowError, InvalidTag) as error:
+        except Forged:
+            raise
+        except Exception as error:
+            # One process reads the replies to all of its requests: whatever a worker that turned
+            # against it seals, such as no object or JSON that is too deep, ends this request alone.
             raise Forged(f"It cannot be opened: {type(error).__name__}.") from error
         # A worker that lost some replies on their way says so with a failure, later in the order.
         if number != self._next and not (isinstance(event, Failed) and number > self._next):

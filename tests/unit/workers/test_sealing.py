@@ -223,6 +223,26 @@ def test_two_workers_do_not_answer_one_request() -> None:
         reader.open(entry(second, DONE))
 
 
+@pytest.mark.parametrize(
+    "sealed",
+    [
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"type": {}}',
+        '{"type": "delta", "text": "", "tokens": 1, "scores": [[1, 0, []]]}',
+    ],
+)
+def test_a_worker_that_seals_what_is_no_event_is_refused(
+    monkeypatch: pytest.MonkeyPatch, sealed: str
+) -> None:
+    """One task reads all replies of a gateway; another exception would end it."""
+    seals, reader = exchange(Wire(), request())
+    monkeypatch.setattr("workers.sealing.encode_event", lambda event: sealed)
+    with pytest.raises(Forged):
+        reader.open(entry(seals, DONE))
+
+
 def test_a_worker_that_lost_replies_may_say_that_it_failed() -> None:
     wire = Wire()
     seals, reader = exchange(wire, request())
