@@ -250,12 +250,13 @@ local function answer(limits, stopped, wait, now)
   return table.concat(numbers, ' ')
 end
 
--- Put a request's message on its queue. Answers nil, or why it is not: -2 when as many as may
--- wait already do, -3 when the key is no queue.
-local function enqueue(queue, message, most)
+-- Put a request's message on its queue, unless it only asks. Answers nil, or why it is not: -2 when as
+-- many as may wait already do, -3 when the key is no queue.
+local function enqueue(queue, message, most, asks)
   local waiting = redis.pcall('LLEN', queue)
   if type(waiting) ~= 'number' then return -3 end
   if waiting >= most then return -2 end
+  if asks then return nil end
   if type(redis.pcall('LPUSH', queue, message)) ~= 'number' then return -3 end
   return nil
 end
@@ -267,7 +268,7 @@ end
 --   read: the index of the limit that stopped it, 0 for none, -1 for "not ready" or one of `enqueue`'s;
 --   the wait in ms or -1 for never; the time; then for each limit what is left, ms until more is, and 1
 --   if it had no room.
-local function reserve()
+local function reserve(asks)
   local request, now = ARGV[2], now_ms()
   local deadline, dates = now + tonumber(ARGV[3]), calendar(now)
   local costs = {requests = 1, money = tonumber(ARGV[6]), device = tonumber(ARGV[7])}
@@ -282,9 +283,10 @@ local function reserve()
   end
   if ARGV[9] ~= '' then
     -- Before anything is charged, so that what cannot run costs nothing.
-    local refused = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]))
+    local refused = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]), asks)
     if refused then return number(refused) .. ' 0 ' .. number(now) end
   end
+  if asks then return answer(limits, 0, 0, now) end
   if ARGV[8] ~= '' then
     redis.call('HSET', ADMITTED, request, ARGV[8])
     redis.call('ZADD', ADMITTED_UNTIL, number(deadline), request)
@@ -303,6 +305,9 @@ local function reserve()
   redis.call('ZADD', DEADLINES, number(deadline), request)
   return answer(limits, 0, 0, now)
 end
+
+-- ask: ARGV as of reserve. Answers the same, and sends and charges nothing.
+local function ask() return reserve(true) end
 
 -- hold: ARGV = "hold", money, device ms, number of subjects, the subjects, then the limits.
 --   As reserve, for work that lasts: kept in the database, given back by settle alone, and counted on
@@ -406,7 +411,7 @@ end
 local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) end
 
 local OPERATIONS = {
-  reserve = reserve, hold = hold, settle = settle, read = read, reclaim = reclaim,
+  reserve = reserve, ask = ask, hold = hold, settle = settle, read = read, reclaim = reclaim,
   unsettled = unsettled, withdraw = withdraw,
 }
 return OPERATIONS[ARGV[1]]()

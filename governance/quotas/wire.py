@@ -133,10 +133,12 @@ def reserve_arguments(
     limits: Iterable[Limit],
     entry: str = "",
     queued: Queued | None = None,
+    *,
+    asks: bool = False,
 ) -> list[Argument]:
     """For one request: all limits must have room. `entry` goes to the ledger if the request is not
-    settled within its lifetime; `queued` to the workers."""
-    head: list[Argument] = ["reserve", request_id, lifetime_ms]
+    settled within its lifetime; `queued` to the workers. One that `asks` does neither."""
+    head: list[Argument] = ["ask" if asks else "reserve", request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
     head += ["", "", 0] if queued is None else [queued.queue, queued.message, queued.most]
     return head + [argument for limit in limits for argument in limit.arguments()]

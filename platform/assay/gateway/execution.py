@@ -20,7 +20,7 @@ from assay.gateway.metrics import TOKENS, UNITS, bound
 from assay.gateway.quotas import QueueFull
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered
 from governance.errors import DomainError, Unavailable
-from governance.quotas.wire import Amount, Queued
+from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
 from registry.catalog.endpoints import (
@@ -102,6 +102,23 @@ class Execution:
             if not self._called_off:
                 self._runtime.replies.close(self._call.request_id)
 
+    async def ask(self) -> None:
+        """Raise if a limit or the queue has no room for the request now; charge nothing.
+
+        Raises:
+            QuotaStopped, QueueFull, Unavailable: as the reservation.
+        """
+        await self._runtime.quotas.ask(
+            deployment=self._deployment.name,
+            limits=self._limits(),
+            amount=self._most(),
+            queue=deployment_queue(self._deployment.id),
+            most=settings.GATEWAY_QUEUE_MAX,
+        )
+
+    def _limits(self) -> tuple[Limit, ...]:
+        return self._key.limits + self._deployment.limits_for(self._key.department)
+
     def _cut(self, inbox: Inbox, error: DomainError) -> None:
         self._cut_by = error
         inbox.put_nowait(Cut(error))
@@ -118,7 +135,7 @@ class Execution:
         try:
             reservation = await self._runtime.quotas.reserve(
                 entry=self._admission(),
-                limits=self._key.limits + self._deployment.limits_for(self._key.department),
+                limits=self._limits(),
                 amount=self._most(),
                 lifetime_s=timeout_s,
                 queued=self._queued(timeout_s),

@@ -118,11 +118,35 @@ class Quotas:
             Unavailable: Redis does not answer, does not take the message, or its counters are being
                 rebuilt.
         """
-        limits = [limit for limit in limits if KINDS[limit.kind].counts(amount.unit)]
+        limits = _counting(limits, amount)
         lifetime_ms = int((lifetime_s + GRACE_S) * 1000)
         arguments = reserve_arguments(
             entry.request_id, lifetime_ms, amount, limits, entry.encode(), queued
         )
+        verdict, headers = await self._room(arguments, limits, amount, entry.deployment)
+        over = [one for one, state in zip(limits, verdict.states, strict=True) if state.over]
+        for one in over:
+            SHADOWED.labels(one.kind).inc()
+        at = verdict.at_ms / 1000 if limits else None
+        return Reservation(at, headers, [one.name for one in over])
+
+    async def ask(
+        self, *, deployment: str, limits: Sequence[Limit], amount: Amount, queue: str, most: int
+    ) -> None:
+        """Raise as `reserve` would now; reserve and send nothing."""
+        limits = _counting(limits, amount)
+        queued = Queued(queue, b"", most)
+        arguments = reserve_arguments("", 0, amount, limits, queued=queued, asks=True)
+        await self._room(arguments, limits, amount, deployment)
+
+    async def _room(
+        self,
+        arguments: Sequence[Argument],
+        limits: Sequence[Limit],
+        amount: Amount,
+        deployment: str,
+    ) -> tuple[Verdict, Headers]:
+        """Return the script's answer, and the headers that tell of it. Raises as `reserve`."""
         try:
             text: bytes = await self._script(arguments)
         except (redis.RedisError, OSError) as error:
@@ -137,7 +161,7 @@ class Quotas:
             )
         if verdict.full:
             raise QueueFull(
-                f"{entry.deployment} has too many waiting requests; nothing was charged.",
+                f"{deployment} has too many waiting requests; nothing was charged.",
                 retry_after=_QUEUE_WAIT_S,
             )
         if not verdict.taken:
@@ -147,11 +171,7 @@ class Quotas:
         headers = _headers(limits, verdict.states)
         if verdict.stopped is not None:
             raise _stopped(verdict.stopped, verdict.wait_ms, amount, headers)
-        over = [one for one, state in zip(limits, verdict.states, strict=True) if state.over]
-        for one in over:
-            SHADOWED.labels(one.kind).inc()
-        at = verdict.at_ms / 1000 if limits else None
-        return Reservation(at, headers, [one.name for one in over])
+        return verdict, headers
 
     async def withdraw(self, request_id: str) -> None:
         """Forget an admission whose reservation may have arrived although no answer came: it never
@@ -215,6 +235,10 @@ class DeviceTimes:
         seen = device_ms / units
         known = self._ms_per_unit.get(deployment, seen)
         self._ms_per_unit[deployment] = known + 0.1 * (seen - known)
+
+
+def _counting(limits: Sequence[Limit], amount: Amount) -> list[Limit]:
+    return [limit for limit in limits if KINDS[limit.kind].counts(amount.unit)]
 
 
 def _stopped(limit: Limit, wait_ms: int, amount: Amount, headers: Headers) -> QuotaStopped:

@@ -17,7 +17,7 @@ from registry.responses.models import ResponseRetention, StoredResponse
 from registry.responses.services import responses_expire_due
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from tests.unit.policy_support import install_rules
-from workers.wire import Delta, Done, Failed, InferenceRequest
+from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 __all__ = ["stage"]
 
@@ -209,13 +209,35 @@ def test_a_refused_request_stores_nothing(stage: Stage) -> None:
     stage.deployment("secret", departments=("finance",))
     stage.deployment()
     keep()
-    stage.limit("requests_per_minute", 1)
     token = stage.key()
     body = {"model": "secret", "input": "Hi"}
     assert stage.post("/v1/responses", token, json=body).status_code == 404
     bad = stage.post("/v1/responses", token, json={"model": "writer", "input": "a\0b"})
     assert (bad.status_code, "NUL" in bad.json()["error"]["message"]) == (400, True)
     assert not StoredResponse.objects.exists()
+
+
+def test_a_request_without_room_in_its_quota_or_queue_stores_nothing(
+    stage: Stage, settings: Any
+) -> None:
+    deployment = stage.deployment()
+    keep()
+    token = stage.key()
+    settings.GATEWAY_QUEUE_MAX = 0
+    body = {"model": "writer", "input": "Hi"}
+    full = stage.post("/v1/responses", token, json=body)
+    assert (full.status_code, full.json()["error"]["code"]) == (503, "queue_full")
+    settings.GATEWAY_QUEUE_MAX = 1000
+    stage.limit("requests_per_minute", 1)
+    stage.notify()
+    answers = [stage.post("/v1/responses", token, json=body) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 429, 429]
+    assert int(answers[1].headers["retry-after"]) > 0
+    assert answers[1].headers["x-assay-limit"] == "department:engineering requests_per_minute"
+    assert StoredResponse.objects.count() == 1
+    assert AuditEvent.objects.filter(action="response:create").count() == 1
+    assert len(stage.responders[0].requests) == 1
+    assert stage.redis.llen(deployment_queue(deployment.pk)) == 0
 
 
 def test_the_callers_own_words_are_repeated_and_tiers_are_refused(stage: Stage) -> None:
