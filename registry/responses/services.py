@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, DateTimeField, ExpressionWrapper, F, Sum
 from django.db.models.functions import Least
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import InvalidInput, WrongState
+from governance.errors import InvalidInput, Unavailable, WrongState
 from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -76,10 +76,12 @@ def response_create(
     Raises:
         InvalidInput: An item contains a NUL character.
         NotPermitted: The policy forbids it.
+        Unavailable: The retention is being changed.
         WrongState: The department stores as many responses, or bytes, as it may.
     """
     resource = department_resource("response", department)
     decision = authorize(actor=actor, action=Action.RESPONSE_CREATE, resource=resource)
+    _retention_lock(department, shared=True)
     kept = ResponseRetention.objects.filter(department=department).first()
     if kept is None or not kept.days:
         return None
@@ -111,6 +113,23 @@ def response_create(
         decision=decision,
     )
     return made
+
+
+def _retention_lock(department: Department, *, shared: bool) -> None:
+    """Hold the retention still until the transaction ends: shared by those who store, alone by who
+    changes it, who would miss a row of a transaction that is under way.
+
+    Raises:
+        Unavailable: With `shared`, it is being changed. Deleting may take a while, and a wait would
+            hold a thread that other departments need.
+    """
+    function = "pg_try_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(hashtext(%s))", [f"assay:responses:{department.pk}"])
+        if shared and not cursor.fetchone()[0]:
+            raise Unavailable(
+                f"The retention of {department.slug}'s responses is being changed.", retry_after=2
+            )
 
 
 def _check_room(department: Department) -> None:
@@ -184,7 +203,8 @@ def retention_set(*, actor: Principal, department: Department, days: int) -> Res
             f"Responses are kept for 0 to {RETENTION_MAX_DAYS} days.",
             fields={"days": [f"From 0 to {RETENTION_MAX_DAYS}."]},
         )
-    before = ResponseRetention.objects.select_for_update().filter(department=department).first()
+    _retention_lock(department, shared=False)
+    before = ResponseRetention.objects.filter(department=department).first()
     kept, _ = ResponseRetention.objects.update_or_create(
         department=department, defaults={"days": days}
     )

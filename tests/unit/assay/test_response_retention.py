@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
-from registry.responses.models import StoredResponse
-from registry.responses.services import responses_forget_person
+from governance.principals import Principal, PrincipalKind
+from registry.responses.models import ResponseRetention, StoredResponse
+from registry.responses.services import response_create, responses_forget_person
 from tests.unit.assay.api_support import Api, problem_of
 
 pytestmark = pytest.mark.usefixtures("policy")
@@ -50,6 +54,35 @@ def test_a_lead_sets_how_long_their_department_keeps_responses(
     assert list(StoredResponse.objects.all()) == [theirs]
     events = AuditEvent.objects.filter(action="response:retain", outcome="allowed")
     assert [event.department for event in events] == ["clinical"] * 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_response_that_is_being_stored_obeys_a_retention_that_is_set_meanwhile(
+    person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    lead = Api(person("Lena", "lead@clinical"))
+    clinical = department("clinical")
+    key = Principal(kind=PrincipalKind.KEY, id="1", name="app", department="clinical")
+    ResponseRetention.objects.create(department=clinical, days=30)
+    stored_one, may_end = Event(), Event()
+
+    def store() -> None:
+        with transaction.atomic():
+            response_create(
+                actor=key, department=clinical, sender="app", id="resp_a", deployment="writer",
+                ancestors=[], items=[], response={},
+            )  # fmt: skip
+            stored_one.set()
+            may_end.wait(0.5)
+        connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        storing = threads.submit(store)
+        stored_one.wait(10)
+        assert lead.post(PATH, {"days": 0}).status_code == 200
+        may_end.set()
+        storing.result(10)
+    assert not StoredResponse.objects.exists()
 
 
 def test_others_do_not_set_the_retention_of_a_department(
