@@ -47,7 +47,8 @@ def response_get(
     rows = responses_visible_to(actor)
     if deployments:
         rows = rows.filter(deployment__in=deployments)
-    found = rows.filter(pk=id[:64]).first()
+    # PostgreSQL takes no NUL, not even to compare.
+    found = None if "\0" in id else rows.filter(pk=id[:64]).first()
     if found is None:
         raise unknown(id)
     return found

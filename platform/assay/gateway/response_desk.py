@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 THREADS = 4
-WAITING_MAX = 256
+# Waiting readings and beginnings, of all departments and of one: none keeps the others out. Ends of
+# answers are as many as requests that run.
+WAITING_MAX = 1024
+DEPARTMENT_WAITING_MAX = 128
 KEYS_MAX = 4096
 # How long a process goes on by what it read of a key's department, in seconds.
 _KNOWN_S = 5.0
@@ -136,7 +140,7 @@ class ResponseDesk:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="assay-responses")
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._known: dict[str, tuple[float, bool]] = {}
 
     async def run(self, call: Call, key: KeyEntry, work: Callable[[Principal], T]) -> T:
@@ -148,7 +152,16 @@ class ResponseDesk:
         """
         context = RequestContext(call.request_id, call.client_address)
         actor = _with_scopes(key.principal)
-        return await self._in_thread(lambda: _narrowed(actor, context, work))
+        department = key.department or ""
+        full = self._waiting.total() >= WAITING_MAX
+        if full or self._waiting[department] >= DEPARTMENT_WAITING_MAX:
+            raise Unavailable("Too many stored responses are being used.", retry_after=2)
+        self._waiting[department] += 1
+        try:
+            return await self._in_thread(lambda: _narrowed(actor, context, work))
+        finally:
+            self._waiting[department] -= 1
+            self._waiting += Counter()  # Forgets departments that wait for nothing.
 
     async def earlier(self, call: Call, key: KeyEntry, conversation: Conversation) -> Earlier:
         """Return what a request continues.
@@ -250,15 +263,10 @@ class ResponseDesk:
             logger.warning("Response %s could not be stored: %s", kept.id, error)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        if self._waiting >= WAITING_MAX:
-            raise Unavailable("Too many stored responses are being used.", retry_after=2)
-        self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except Error as error:
             raise Unavailable("The database does not answer.", retry_after=5) from error
-        finally:
-            self._waiting -= 1
 
     async def stop(self) -> None:
         """Let what is under way end."""

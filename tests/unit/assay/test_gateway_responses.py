@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -11,8 +14,13 @@ import openai
 import pytest
 from django.utils import timezone
 
+from assay.gateway.call import Call
+from assay.gateway.key_entries import KeyEntry
+from assay.gateway.response_desk import DEPARTMENT_WAITING_MAX, ResponseDesk
 from governance.audit.models import AuditEvent
+from governance.errors import Unavailable
 from governance.people.models import Department
+from governance.principals import Principal, PrincipalKind
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.responses.services import responses_expire_due
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
@@ -160,6 +168,10 @@ def test_another_departments_response_does_not_exist(stage: Stage) -> None:
                 model="writer", input="Hi", previous_response_id=first.id
             ),
             lambda theirs=theirs: theirs.retrieve("resp_" + "0" * 32),
+            lambda theirs=theirs: theirs.retrieve("resp_%00"),
+            lambda theirs=theirs: theirs.create(
+                model="writer", input="Hi", previous_response_id="resp_\0"
+            ),
         ):
             with pytest.raises(openai.NotFoundError) as unknown:
                 ask()
@@ -238,6 +250,30 @@ def test_a_request_without_room_in_its_quota_or_queue_stores_nothing(
     assert AuditEvent.objects.filter(action="response:create").count() == 1
     assert len(stage.responders[0].requests) == 1
     assert stage.redis.llen(deployment_queue(deployment.pk)) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_department_does_not_keep_another_from_its_responses(policy: object) -> None:
+    async def walk() -> None:
+        desk, may_end = ResponseDesk(), threading.Event()
+
+        def ask(department: str) -> Any:
+            actor = Principal(kind=PrincipalKind.KEY, id="1", name="app", department=department)
+            key = KeyEntry("k", b"", 1, "app", department, math.inf, None, actor, ())
+            return desk.run(Call("/v1/responses", ""), key, lambda actor: may_end.wait(10))
+
+        waiting = [asyncio.create_task(ask("a")) for _ in range(DEPARTMENT_WAITING_MAX)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await ask("a")
+        waiting.append(asyncio.create_task(ask("b")))
+        await asyncio.sleep(0)
+        may_end.set()
+        assert await asyncio.gather(*waiting) == [True] * (DEPARTMENT_WAITING_MAX + 1)
+        assert await ask("a")
+        await desk.stop()
+
+    asyncio.run(walk())
 
 
 def test_the_callers_own_words_are_repeated_and_tiers_are_refused(stage: Stage) -> None:
