@@ -5,6 +5,7 @@ https://docs.claude.com/en/api/messages
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -234,11 +235,14 @@ class CountRequest(Strict):
         turns: list[ChatMessage] = []
         if system := _text(self.system or ""):
             turns.append(ChatMessage(role="system", content=system))
-        for message in self.messages:
-            for turn in message.plain():
-                if turn.role == "user" and turns and turns[-1].role == "user":
-                    turn = ChatMessage(role="user", content=f"{turns.pop().text}\n{turn.text}")
-                turns.append(turn)
+        given = (turn for message in self.messages for turn in message.plain())
+        for role, group in groupby(given, lambda turn: turn.role):
+            following = list(group)
+            if role == "user":
+                # Joined at once: one by one, each turn would copy all before it.
+                text = "\n".join(turn.text for turn in following)
+                following = [ChatMessage(role="user", content=text)]
+            turns += following
         return turns
 
     def use(self) -> tuple[list[Tool], dict[str, Any]]:
