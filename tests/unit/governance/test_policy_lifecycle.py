@@ -162,6 +162,13 @@ def test_the_database_keeps_what_is_no_draft_as_it_is(
         rows.delete()
 
 
+def test_the_installed_policy_does_not_come_back_without_a_decision(policy: PolicyVersion) -> None:
+    rows = PolicyVersion.objects.filter(number=1)
+    rows.update(state=PolicyState.SUPERSEDED)
+    with pytest.raises(IntegrityError, match="stays so"), transaction.atomic():
+        rows.update(state=PolicyState.ACTIVE)
+
+
 @pytest.mark.parametrize("before", PolicyState)
 @pytest.mark.parametrize("after", PolicyState)
 def test_a_policy_moves_as_the_table_says_and_the_database_keeps_decisions(

@@ -371,6 +371,13 @@ def test_only_the_moves_of_the_table_are_made(
             ReviewPolicy.objects.filter(pk=policy.pk).update(state=after)
 
 
+def test_an_installed_version_does_not_come_back_without_a_decision(policy: object) -> None:
+    rows = ReviewPolicy.objects.filter(name="limited", version=1)
+    rows.update(state=PolicyState.SUPERSEDED)
+    with pytest.raises(IntegrityError, match="stays so"), transaction.atomic():
+        rows.update(state=PolicyState.ACTIVE)
+
+
 @pytest.mark.parametrize("state", [s for s in PolicyState if s != "draft"])
 @pytest.mark.parametrize(
     "change",
