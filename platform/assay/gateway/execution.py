@@ -176,11 +176,13 @@ class Execution:
 
     def _admission(self) -> UsageEntry:
         """The ledger's entry for the request if this process ends before it settles it."""
+        charged = not self._plan.counts_only
         return self._call.entry(
             "failed",
-            reason="The gateway ended while it answered; the input is charged by estimate.",
-            prompt_tokens=self._plan.prompt_tokens,
-            units=self._units,
+            reason="The gateway ended while it answered"
+            + ("; the input is charged by estimate." if charged else "."),
+            prompt_tokens=self._plan.prompt_tokens if charged else 0,
+            units=self._units if charged else 0,
         )
 
     def _most(self) -> Amount:

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from governance.keys.models import ApiKey
 from governance.quotas.models import Price
+from governance.usage.records import UsageEntry
 from tests.unit.assay.gateway_support import Behaviour, Stage, stage
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
@@ -176,7 +177,14 @@ def test_the_reason_of_the_end_names_the_stop_sequence_or_the_limit(stage: Stage
 
 
 def test_tokens_are_counted_without_being_charged(stage: Stage) -> None:
-    stage.deployment(behaviour=lambda request, reply: reply(Done("length", 7, 0, units=7)))
+    admitted: list[UsageEntry] = []
+
+    def count(request: InferenceRequest, reply: Any) -> None:
+        (text,) = stage.redis.hvals("assay:quota:admitted")
+        admitted.append(UsageEntry.decode(text))
+        reply(Done("length", 7, 0, units=7))
+
+    stage.deployment(behaviour=count)
     counted = client(stage, stage.key()).messages.count_tokens(
         model="writer", messages=HI, system="Be brief.", tools=[WEATHER]
     )
@@ -188,6 +196,8 @@ def test_tokens_are_counted_without_being_charged(stage: Stage) -> None:
         0,
         0,
     )
+    # Nor if its gateway had ended meanwhile.
+    assert [(each.prompt_tokens, each.units) for each in admitted] == [(0, 0)]
 
 
 def test_messages_count_against_the_caps_of_chat(stage: Stage) -> None:
