@@ -32,7 +32,9 @@ from registry.validation import storable_json
 # Of one department.
 RESPONSES_MAX = 50_000
 BYTES_MAX = 1024**3
+# In one transaction, and so many transactions a minute.
 _EXPIRED_AT_ONCE = 1_000
+_EXPIRIES = 50
 
 
 def response_resource(response: StoredResponse) -> Resource:
@@ -236,6 +238,16 @@ def responses_forget_person(person: Person) -> dict[str, int]:
 
 def responses_expire_due() -> int:
     """Delete expired responses; returns how many. For the controller."""
+    deleted = 0
+    for _ in range(_EXPIRIES):
+        found = _expire_some()
+        deleted += found
+        if found < _EXPIRED_AT_ONCE:
+            break
+    return deleted
+
+
+def _expire_some() -> int:
     controller = service_principal("controller")
     due = StoredResponse.objects.filter(expires_at__lte=timezone.now())
     numbers = list(due.values_list("pk", flat=True)[:_EXPIRED_AT_ONCE])

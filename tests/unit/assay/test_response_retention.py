@@ -15,7 +15,11 @@ from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
 from governance.principals import Principal, PrincipalKind
 from registry.responses.models import ResponseRetention, StoredResponse
-from registry.responses.services import response_create, responses_forget_person
+from registry.responses.services import (
+    response_create,
+    responses_expire_due,
+    responses_forget_person,
+)
 from tests.unit.assay.api_support import Api, problem_of
 
 pytestmark = pytest.mark.usefixtures("policy")
@@ -97,6 +101,18 @@ def test_others_do_not_set_the_retention_of_a_department(
     problem_of(stranger.post(PATH, {"days": 7}), 404)
     lead = Api(person("Lena", "lead@clinical"))
     assert lead.get(PATH).body["days"] == 0
+
+
+def test_all_that_is_expired_is_deleted_at_once(
+    department: Callable[[str], Department], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.responses.services._EXPIRED_AT_ONCE", 2)
+    for name in "abcde":
+        stored(department("clinical"), name)
+    StoredResponse.objects.exclude(pk="resp_e").update(expires_at=timezone.now())
+    assert responses_expire_due() == 4
+    assert [each.pk for each in StoredResponse.objects.all()] == ["resp_e"]
+    assert responses_expire_due() == 0
 
 
 def test_the_erasure_of_a_person_deletes_what_they_asked(
