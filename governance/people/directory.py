@@ -11,8 +11,8 @@ from governance.audit.services import Subject, audit_record
 from governance.bounds import GROUP_MAX
 from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.groups import members_sync
-from governance.people.models import DirectoryGroup, GroupMapping, Person
-from governance.people.provisioning import EXTERNAL_ID_MAX, UNIQUENESS
+from governance.people.models import EXTERNAL_ID_MAX, DirectoryGroup, GroupMapping, Person
+from governance.people.provisioning import UNIQUENESS
 from governance.people.selectors import PEOPLE_AT_LARGE, directory_groups_visible_to
 from governance.permissions import Action
 from governance.policy.decisions import Authorization

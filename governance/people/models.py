@@ -13,6 +13,8 @@ from django.utils.crypto import salted_hmac
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
 
 REASON_MAX = 300
+# What an identity provider names a person or a group by.
+EXTERNAL_ID_MAX = 255
 
 
 class Department(models.Model):
@@ -45,7 +47,7 @@ class Person(AbstractBaseUser):
     family_name = models.CharField(max_length=TITLE_MAX, blank=True, default="")
     # What an identity provider calls them; both empty for who was added by hand.
     user_name = models.CharField(max_length=EMAIL_MAX, blank=True, default="")
-    external_id = models.CharField(max_length=255, blank=True, default="")
+    external_id = models.CharField(max_length=EXTERNAL_ID_MAX, blank=True, default="")
     is_active = models.BooleanField(default=True)
     deactivated_at = models.DateTimeField(null=True, blank=True)
     deactivation_reason = models.CharField(max_length=REASON_MAX, blank=True, default="")
@@ -262,7 +264,7 @@ class DirectoryGroup(models.Model):
     """A group of people that an identity provider keeps here; it means what mappings make of it."""
 
     name = models.CharField(max_length=GROUP_MAX)
-    external_id = models.CharField(max_length=255, blank=True, default="")
+    external_id = models.CharField(max_length=EXTERNAL_ID_MAX, blank=True, default="")
     members = models.ManyToManyField(Person, related_name="directory_groups", blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)

@@ -16,8 +16,9 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from governance.audit.services import audit_record
+from governance.bounds import EMAIL_MAX
 from governance.errors import InvalidInput, NotFound, WrongState
-from governance.people.models import Person
+from governance.people.models import EXTERNAL_ID_MAX, Person
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import people_visible_to, person_resource
 from governance.people.services import (
@@ -33,8 +34,6 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 
 UNIQUENESS = "uniqueness"
-USER_NAME_MAX = 254
-EXTERNAL_ID_MAX = 255
 REASON_INACTIVE = "The identity provider set the account inactive."
 REASON_DELETED = "The identity provider deleted the account."
 # Only an administrator reactivates whom an administrator deactivated: every push says "active".
@@ -168,7 +167,7 @@ def _checked(record: PersonRecord) -> PersonRecord:
         InvalidInput: naming the field that is wrong.
     """
     texts = {
-        "user_name": (record.user_name.strip(), USER_NAME_MAX, True),
+        "user_name": (record.user_name.strip(), EMAIL_MAX, True),
         "given_name": (record.given_name.strip(), 120, False),
         "family_name": (record.family_name.strip(), 120, False),
         "external_id": (record.external_id, EXTERNAL_ID_MAX, False),

@@ -12,6 +12,7 @@ from django.utils import timezone
 from governance.bounds import NAME_MAX, TIER_MAX
 
 PURPOSE_MAX = 1000
+WITHDRAW_REASON_MAX = 1000
 
 
 class ReleaseState(models.TextChoices):

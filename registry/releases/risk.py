@@ -49,6 +49,9 @@ QUESTIONS: dict[str, dict[Answer, str]] = {
     "general_purpose_model": YES_NO,
 }
 
+ANSWER_MAX = 2000
+NOTES_MAX = 4000
+
 
 class RiskAnswers(BaseModel):
     """Every question is answered; only `notes` may be left out.
@@ -59,8 +62,8 @@ class RiskAnswers(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    intended_purpose: str = Field(min_length=1, max_length=2000)
-    affected_people: str = Field(min_length=1, max_length=2000)
+    intended_purpose: str = Field(min_length=1, max_length=ANSWER_MAX)
+    affected_people: str = Field(min_length=1, max_length=ANSWER_MAX)
     vulnerable_groups: bool
     eu_ai_act_role: Literal["provider", "deployer", "modifier"]
     annex_iii: Literal[
@@ -81,7 +84,7 @@ class RiskAnswers(BaseModel):
     interacts_with_people: bool
     generates_content: bool
     general_purpose_model: bool
-    notes: str = Field(default="", max_length=4000)
+    notes: str = Field(default="", max_length=NOTES_MAX)
 
     @model_validator(mode="after")
     def _agrees(self) -> RiskAnswers:

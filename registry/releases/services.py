@@ -35,7 +35,14 @@ from registry.releases.checklist import checklist_build
 from registry.releases.conditions import Conditions, conditions_agreed, conditions_checked
 from registry.releases.dossier import dossier_build
 from registry.releases.dossier_fields import checked_dossier_fields
-from registry.releases.models import PURPOSE_MAX, Environment, Release, ReleaseState, Visibility
+from registry.releases.models import (
+    PURPOSE_MAX,
+    WITHDRAW_REASON_MAX,
+    Environment,
+    Release,
+    ReleaseState,
+    Visibility,
+)
 from registry.releases.risk import checked_risk_answers
 from registry.releases.selectors import release_get, release_review
 from registry.releases.separation import people_behind
@@ -370,7 +377,7 @@ def release_withdraw(*, actor: Principal, release_id: int, reason: str) -> Relea
         NotFound, NotPermitted: the policy refuses.
         WrongState: it is rejected, expired, recalled or withdrawn already.
     """
-    reason = checked_text(reason, field="reason", limit=1000)
+    reason = checked_text(reason, field="reason", limit=WITHDRAW_REASON_MAX)
     with transaction.atomic():
         release = release_locked(release_id)
         decision = authorize(

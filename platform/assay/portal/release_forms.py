@@ -11,7 +11,7 @@ from assay.portal.forms import TablerForm, titled, unchosen
 from governance.bounds import NAME_MAX
 from governance.reviews.policies.selectors import InForce
 from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibility
-from registry.releases.risk import QUESTIONS
+from registry.releases.risk import ANSWER_MAX, NOTES_MAX, QUESTIONS
 
 YES_NO = {
     "vulnerable_groups": "Children or other vulnerable people are among them",
@@ -81,12 +81,12 @@ class ReleaseForm(RiskForm):
     tier = forms.ChoiceField(label="Risk tier")
     purpose = forms.CharField(max_length=PURPOSE_MAX, widget=forms.Textarea(attrs={"rows": 3}))
     affected_people = forms.CharField(
-        max_length=2000,
+        max_length=ANSWER_MAX,
         label="Who is affected by its answers",
         widget=forms.Textarea(attrs={"rows": 2}),
     )
     notes = forms.CharField(
-        max_length=4000,
+        max_length=NOTES_MAX,
         required=False,
         label="Oversight, limits, foreseeable misuse",
         widget=forms.Textarea(attrs={"rows": 3}),

@@ -47,7 +47,14 @@ from governance.reviews.inbox import DUE, Asked, reviews_awaiting
 from governance.reviews.models import NOTE_MAX, REASON_MAX, Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
-from registry.releases.models import PURPOSE_MAX, Environment, Release, ReleaseState, Visibility
+from registry.releases.models import (
+    PURPOSE_MAX,
+    WITHDRAW_REASON_MAX,
+    Environment,
+    Release,
+    ReleaseState,
+    Visibility,
+)
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import (
     release_answer,
@@ -314,7 +321,7 @@ class ChecklistItemView(Endpoint):
 class WithdrawBody(StrictSerializer):
     """Why."""
 
-    reason = Paragraphs(max_length=1000)
+    reason = Paragraphs(max_length=WITHDRAW_REASON_MAX)
 
 
 class WithdrawView(Endpoint):
