@@ -36,9 +36,8 @@ Step = tuple[str, Callable[[Stage], None]]
 STEPS: tuple[Step, ...] = (
     ("intake", intake.run),
     ("prepare", adapt.prepare),
-    ("prepare images and speech", modalities.prepare_early),
     ("train and evaluate", adapt.train_and_evaluate),
-    ("queue", modalities.queue_jobs),
+    ("queue", modalities.queue),
     ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),

@@ -90,9 +90,7 @@ class Showcase:
 
     def begin(self, stage: Stage) -> Prepared:
         """Put base, data and gate in place, and queue what makes or measures its version."""
-        prepared = prepare(stage, [self])
-        queue(stage, prepared)
-        return prepared[0]
+        return begin(stage, [self])[0]
 
     def finish(self, stage: Stage, begun: Prepared) -> Outcome:
         """Measure, release and call the version."""
@@ -142,17 +140,15 @@ def every_showcase() -> list[Showcase]:
     return found
 
 
-def prepare(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
-    """Put base, data and gate of each showcase in place. What is already there is used again."""
-    return [_prepare(stage, each) for each in showcases]
-
-
-def queue(stage: Stage, prepared: Iterable[Prepared]) -> None:
-    """Queue what makes each version; if a base is released as it is, its evaluation."""
+def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
+    """Put base, data and gate of each showcase in place, and queue its training or prompt; if its
+    base is released without either, its evaluation. What is already there is used again."""
+    prepared = [_prepare(stage, each) for each in showcases]
     for each in prepared:
         each.job = _queue_version(stage, each)
         if not each.showcase.adapts:
             queue_evaluation(stage, stage["enzo"], each.base, each.showcase.test.name)
+    return prepared
 
 
 def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:

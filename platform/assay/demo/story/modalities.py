@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from assay.demo.families import automatic_speech_recognition, image_classification, text_to_image
-from assay.demo.families.showcase import finish, prepare, queue
+from assay.demo.families.showcase import begin, finish
 from assay.demo.stage import Stage
 from assay.demo.story.adapt import DOCSTRING_TEST, queue_evaluation
 from assay.demo.story.lives import BASE
@@ -15,17 +15,11 @@ SHOWCASES = (
 )
 
 
-def prepare_early(stage: Stage) -> None:
-    """Deliver the models and data of chapter 8 while the worker trains for chapter 3."""
-    with stage.chapter("Meanwhile: check models and upload data for chapter 8"):
-        stage.facts["images and speech"] = prepare(stage, SHOWCASES)
-
-
-def queue_jobs(stage: Stage) -> None:
+def queue(stage: Stage) -> None:
     """Queue the jobs of chapters 8 and 10; they run while people review, deploy and call."""
-    queue(stage, stage.facts["images and speech"])
-    queue_evaluation(stage, stage["enzo"], stage.facts[BASE], DOCSTRING_TEST)
-    stage.say("Queued: the trainings of chapter 8, and an evaluation for chapter 10.")
+    with stage.chapter("Meanwhile: prepare chapter 8 and queue its trainings"):
+        stage.facts["images and speech"] = begin(stage, SHOWCASES)
+        queue_evaluation(stage, stage["enzo"], stage.facts[BASE], DOCSTRING_TEST)
 
 
 def run(stage: Stage) -> None:
