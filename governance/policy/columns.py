@@ -209,7 +209,11 @@ COLUMNS: dict[str, dict[str, Column]] = {
     },
     "evaluation": {"department": one("version__model__department__slug")},
     "feedback": {"department": one("department__slug"), "task": one("task")},
-    "response": {"department": one("department__slug"), "deployment": one("deployment")},
+    "response": {
+        "classification": one("classification"),
+        "department": one("department__slug"),
+        "deployment": one("deployment"),
+    },
     "gate": {"department": one("model__department__slug")},
     "incident": {
         "department": one("department__slug"),

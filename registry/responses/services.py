@@ -43,7 +43,10 @@ def response_resource(response: StoredResponse) -> Resource:
         type="response",
         id=response.pk,
         department=response.department.slug,
-        attributes={"deployment": response.deployment},
+        attributes={
+            "classification": response.classification,
+            "deployment": response.deployment,
+        },
     )
 
 

@@ -11,6 +11,7 @@ from django.db import Error, connection
 from pydantic import Field
 
 from assay.gateway.key_entries import KeyEntry
+from assay.gateway.waiting import WaitingBound
 from governance import rowsecurity
 from governance.errors import NotFound, Unavailable
 from governance.people.models import Department
@@ -27,7 +28,8 @@ PATH = "/v1/feedback"
 # the largest do not.
 BODY_MAX_BYTES = 512 * 1024
 THREADS = 2
-WAITING_MAX = 64
+WAITING_MAX = 256
+DEPARTMENT_WAITING_MAX = 32
 
 _Text = Annotated[str, Field(max_length=TEXT_MAX)]
 
@@ -53,7 +55,11 @@ class FeedbackDesk:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="assay-feedback")
-        self._waiting = 0
+        self._waiting = WaitingBound(
+            total=WAITING_MAX,
+            of_department=DEPARTMENT_WAITING_MAX,
+            refusal="Too much feedback is being recorded.",
+        )
 
     async def take(
         self, key: KeyEntry, body: Body, request_id: str, address: str
@@ -66,17 +72,13 @@ class FeedbackDesk:
             Unavailable: too much waits, or the database does not answer.
         """
         given = parse(FeedbackRequest, body.data)
-        if self._waiting >= WAITING_MAX:
-            raise Unavailable("Too much feedback is being recorded.", retry_after=2)
-        self._waiting += 1
         context = RequestContext(request_id, address)
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, _record, key, given, context)
-        except Error as error:
-            raise Unavailable("The database does not answer.", retry_after=5) from error
-        finally:
-            self._waiting -= 1
+        loop = asyncio.get_running_loop()
+        with self._waiting.place(key.department or ""):
+            try:
+                return await loop.run_in_executor(self._threads, _record, key, given, context)
+            except Error as error:
+                raise Unavailable("The database does not answer.", retry_after=5) from error
 
     async def stop(self) -> None:
         """Let what is under way end."""

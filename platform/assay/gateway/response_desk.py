@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from django.conf import settings
 from django.db import Error, connection
@@ -20,6 +20,7 @@ from assay.gateway.admission import Admitted, Application
 from assay.gateway.call import Call
 from assay.gateway.http import Message, Send
 from assay.gateway.key_entries import KeyEntry
+from assay.gateway.waiting import WaitingBound
 from governance import rowsecurity
 from governance.errors import DomainError, NotFound, Unavailable, WrongState
 from governance.people.models import Department
@@ -140,7 +141,11 @@ class ResponseDesk:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="assay-responses")
-        self._waiting: Counter[str] = Counter()
+        self._waiting = WaitingBound(
+            total=WAITING_MAX,
+            of_department=DEPARTMENT_WAITING_MAX,
+            refusal="Too many stored responses are being used.",
+        )
         self._known: dict[str, tuple[float, bool]] = {}
 
     async def run(self, call: Call, key: KeyEntry, work: Callable[[Principal], T]) -> T:
@@ -152,16 +157,8 @@ class ResponseDesk:
         """
         context = RequestContext(call.request_id, call.client_address)
         actor = _with_scopes(key.principal)
-        department = key.department or ""
-        full = self._waiting.total() >= WAITING_MAX
-        if full or self._waiting[department] >= DEPARTMENT_WAITING_MAX:
-            raise Unavailable("Too many stored responses are being used.", retry_after=2)
-        self._waiting[department] += 1
-        try:
+        with self._waiting.place(key.department or ""):
             return await self._in_thread(lambda: _narrowed(actor, context, work))
-        finally:
-            self._waiting[department] -= 1
-            self._waiting += Counter()  # Forgets departments that wait for nothing.
 
     async def earlier(self, call: Call, key: KeyEntry, conversation: Conversation) -> Earlier:
         """Return what a request continues.
@@ -180,7 +177,11 @@ class ResponseDesk:
                 deployments=key.allowed_deployments,
                 size_max=settings.GATEWAY_MAX_BODY_BYTES,
             )
-            items = [item for each in chain for item in (*each.items, *each.response["output"])]
+            items = [
+                item
+                for each in chain
+                for item in (*each.items, *filter(_continues, each.response["output"]))
+            ]
             declared = [each.classification for each in chain if each.classification]
             return Earlier(
                 ancestors=tuple(each.pk for each in chain),
@@ -271,6 +272,16 @@ class ResponseDesk:
     async def stop(self) -> None:
         """Let what is under way end."""
         await asyncio.to_thread(self._threads.shutdown)
+
+
+def _continues(item: dict[str, Any]) -> bool:
+    """Return whether an item of an answer can be continued: no call that its length cut off."""
+    if item["type"] != "function_call":
+        return True
+    try:
+        return isinstance(json.loads(item["arguments"]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 class KeepingSend:

@@ -20,6 +20,7 @@ from assay.gateway.response_desk import DEPARTMENT_WAITING_MAX, ResponseDesk
 from governance.audit.models import AuditEvent
 from governance.errors import Unavailable
 from governance.people.models import Department
+from governance.policy.models import PolicyVersion
 from governance.principals import Principal, PrincipalKind
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.responses.services import responses_expire_due
@@ -131,6 +132,50 @@ def test_a_call_and_its_result_go_on_from_a_stored_response(stage: Stage) -> Non
         },
         {"role": "tool", "content": "rain", "tool_call_id": use.call_id},
     ]
+
+
+def test_a_call_that_the_length_cut_off_is_left_out_of_what_goes_on(stage: Stage) -> None:
+    def cut(request: InferenceRequest, reply: Any) -> None:
+        if len(request.inputs["messages"]) == 1:
+            reply(Delta("", 2, call=(0, "weather", '{"city": "Os')))
+            reply(Done("length", 9, 2))
+        else:
+            reply(Delta("Again?", 2))
+            reply(Done("stop", 9, 2))
+
+    stage.deployment(behaviour=cut)
+    keep()
+    responses = stage.client(stage.key()).responses
+    tools: Any = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
+    first = responses.create(model="writer", input="Weather?", tools=tools)
+    second = responses.create(model="writer", input="Try again.", previous_response_id=first.id)
+    assert second.output_text == "Again?"
+    assert stage.responders[0].requests[1].inputs["messages"] == [
+        {"role": "user", "content": "Weather?"},
+        {"role": "user", "content": "Try again."},
+    ]
+
+
+def test_a_policy_may_keep_stored_responses_of_a_classification_from_a_reader(stage: Stage) -> None:
+    stage.deployment()
+    keep()
+    client = stage.client(stage.key())
+    headers = {"Assay-Data-Classification": "confidential"}
+    secret = client.responses.create(model="writer", input="Hi", extra_headers=headers)
+    plain = client.responses.create(model="writer", input="Hi")
+    forbid: Any = {
+        "id": "confidential-answers",
+        "effect": "forbid",
+        "description": "Keys read no stored answer about confidential data.",
+        "principal": {"kinds": ["key"]},
+        "actions": ["response:view"],
+        "conditions": [{"attribute": "classification", "operator": "eq", "value": "confidential"}],
+    }
+    install_rules([*PolicyVersion.objects.get(state="active").rules, forbid])
+    stage.notify()
+    assert client.responses.retrieve(plain.id).output_text == "Hello there"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(secret.id)
 
 
 def test_nothing_is_stored_unless_the_department_keeps_responses(stage: Stage) -> None:
