@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, help="port of the portal (default: a free port)")
     options = parser.parse_args(argv)
-    console = Console()
+    # A file or a pipe has no width; the tables need more than the usual 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     folder = ROOT / ".assay" / ("check" if options.check else "demo")
     if options.reset:
         _remove(folder)
