@@ -46,4 +46,5 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        # ASCII: a lone surrogate of a caller would be no UTF-8, and the record would be lost.
+        return json.dumps(fields)

@@ -13,7 +13,7 @@ from django.utils.crypto import salted_hmac
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
 
 REASON_MAX = 300
-# What an identity provider names a person or a group by.
+# The name of a person or a group at the identity provider.
 EXTERNAL_ID_MAX = 255
 
 

@@ -250,13 +250,13 @@ local function answer(limits, stopped, wait, now)
   return table.concat(numbers, ' ')
 end
 
--- Put a request's message on its queue, unless it only asks. Answers nil, or why it is not: -2 when as
--- many as may wait already do, -3 when the key is no queue.
-local function enqueue(queue, message, most, asks)
+-- Put a request's message on its queue, unless it is a dry run. Answers nil, or why it is not: -2 when
+-- as many as may wait already do, -3 when the key is no queue.
+local function enqueue(queue, message, most, dry_run)
   local waiting = redis.pcall('LLEN', queue)
   if type(waiting) ~= 'number' then return -3 end
   if waiting >= most then return -2 end
-  if asks then return nil end
+  if dry_run then return nil end
   if type(redis.pcall('LPUSH', queue, message)) ~= 'number' then return -3 end
   return nil
 end
@@ -268,7 +268,7 @@ end
 --   read: the index of the limit that stopped it, 0 for none, -1 for "not ready" or one of `enqueue`'s;
 --   the wait in ms or -1 for never; the time; then for each limit what is left, ms until more is, and 1
 --   if it had no room.
-local function reserve(asks)
+local function reserve(dry_run)
   local request, now = ARGV[2], now_ms()
   local deadline, dates = now + tonumber(ARGV[3]), calendar(now)
   local costs = {requests = 1, money = tonumber(ARGV[6]), device = tonumber(ARGV[7])}
@@ -283,10 +283,10 @@ local function reserve(asks)
   end
   if ARGV[9] ~= '' then
     -- Before anything is charged, so that what cannot run costs nothing.
-    local refused = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]), asks)
+    local refused = enqueue(ARGV[9], ARGV[10], tonumber(ARGV[11]), dry_run)
     if refused then return number(refused) .. ' 0 ' .. number(now) end
   end
-  if asks then return answer(limits, 0, 0, now) end
+  if dry_run then return answer(limits, 0, 0, now) end
   if ARGV[8] ~= '' then
     redis.call('HSET', ADMITTED, request, ARGV[8])
     redis.call('ZADD', ADMITTED_UNTIL, number(deadline), request)
@@ -306,8 +306,8 @@ local function reserve(asks)
   return answer(limits, 0, 0, now)
 end
 
--- ask: ARGV as of reserve. Answers the same, and sends and charges nothing.
-local function ask() return reserve(true) end
+-- check_room: ARGV as of reserve. Answers the same, and sends and charges nothing.
+local function check_room() return reserve(true) end
 
 -- hold: ARGV = "hold", money, device ms, number of subjects, the subjects, then the limits.
 --   As reserve, for work that lasts: kept in the database, given back by settle alone, and counted on
@@ -338,26 +338,26 @@ local function forget(request)
   if redis.call('HDEL', ADMITTED, request) == 1 then redis.call('ZREM', ADMITTED_UNTIL, request) end
 end
 
--- settle: ARGV = "settle", request id, ran (1: it is a use), refund (1: not even the request counts),
---   unit, how many of it, money, device ms, the moment it is charged to in ms, usage stream, usage
---   entry or "", held money, held device ms, then the subjects of the use.
+-- settle: ARGV = "settle", request id, ran (1: it is a use), unit, how many of it, money, device ms,
+--   the moment it is charged to in ms, usage stream, usage entry or "", held money, held device ms, then
+--   the subjects of the use.
 --   Gives the reservation back, counts the use, and adds the entry. Answers 1 the first time.
 local function settle()
   local request, ran = ARGV[2], ARGV[3] == '1'
   forget(request)
-  local unit, units = ARGV[5], tonumber(ARGV[6])
-  local money, device = tonumber(ARGV[7]), tonumber(ARGV[8])
-  local held_money, held_device = tonumber(ARGV[12]), tonumber(ARGV[13])
+  local unit, units = ARGV[4], tonumber(ARGV[5])
+  local money, device = tonumber(ARGV[6]), tonumber(ARGV[7])
+  local held_money, held_device = tonumber(ARGV[11]), tonumber(ARGV[12])
   if ran or held_money > 0 or held_device > 0 then
     local settled = PREFIX .. 'settled:' .. request
     -- The end of what was held is sent again until the ledger has it, which may take a while.
     local keep = (held_money > 0 or held_device > 0) and KEEP_MONTH or SETTLED_FOR
     if not redis.call('SET', settled, '1', 'NX', 'PX', keep) then return 0 end
   end
-  if ARGV[11] ~= '' then redis.call('XADD', ARGV[10], '*', 'entry', ARGV[11]) end
-  local reserved = release(request, units, ARGV[4] == '1')
-  local dates = calendar(tonumber(ARGV[9]))
-  for i = 14, #ARGV do
+  if ARGV[10] ~= '' then redis.call('XADD', ARGV[9], '*', 'entry', ARGV[10]) end
+  local reserved = release(request, units, false)
+  local dates = calendar(tonumber(ARGV[8]))
+  for i = 13, #ARGV do
     local month = budget_key('month', dates, ARGV[i])
     if ran then
       add(budget_key('day', dates, ARGV[i]), unit, units, KEEP_DAY)
@@ -411,7 +411,7 @@ end
 local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) end
 
 local OPERATIONS = {
-  reserve = reserve, ask = ask, hold = hold, settle = settle, read = read, reclaim = reclaim,
+  reserve = reserve, check_room = check_room, hold = hold, settle = settle, read = read, reclaim = reclaim,
   unsettled = unsettled, withdraw = withdraw,
 }
 return OPERATIONS[ARGV[1]]()

@@ -134,11 +134,11 @@ def reserve_arguments(
     entry: str = "",
     queued: Queued | None = None,
     *,
-    asks: bool = False,
+    dry_run: bool = False,
 ) -> list[Argument]:
     """For one request: all limits must have room. `entry` goes to the ledger if the request is not
-    settled within its lifetime; `queued` to the workers. One that `asks` does neither."""
-    head: list[Argument] = ["ask" if asks else "reserve", request_id, lifetime_ms]
+    settled within its lifetime; `queued` to the workers. A `dry_run` does neither."""
+    head: list[Argument] = ["check_room" if dry_run else "reserve", request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
     head += ["", "", 0] if queued is None else [queued.queue, queued.message, queued.most]
     return head + [argument for limit in limits for argument in limit.arguments()]
@@ -153,7 +153,7 @@ def hold_arguments(
 
 
 def settle_arguments(
-    entry: UsageEntry, *, refund: bool = False, units: int = 0, held: Amount | None = None
+    entry: UsageEntry, *, units: int = 0, held: Amount | None = None
 ) -> list[Argument]:
     """For the end of what `entry` tells of. `units` are what is charged to a window of a minute
     when the entry is no use itself."""
@@ -163,7 +163,6 @@ def settle_arguments(
         "settle",
         entry.request_id,
         int(entry.ran),
-        int(refund),
         entry.unit,
         entry.units if entry.ran else units,
         entry.cost_micro,

@@ -53,7 +53,7 @@ _UNMET: dict[str, str] = {
 
 
 def votes_from(actor: Principal, review: Review, speciality: str = "") -> datetime | None:
-    """When the actor's waiting time in this review ends; None when it is over, or there is none.
+    """Return the end of the actor's waiting time in this review; None if none is left.
 
     With `speciality`, of a vote for it: a deputy, who does not hold it, votes by the reviewer role
     that they have held longest. The wait leaves others time to notice an attacker who made a

@@ -37,7 +37,7 @@ def audit_log_file(
     """
     audit_log_export(actor=actor)
     lines = iter(export_lines())
-    # What fails before the first line is still a refusal, not half a file.
+    # A failure before the first line is still a refusal, not half a file.
     source = chain(list(islice(lines, 1)), lines)
     return _streamed(
         request,

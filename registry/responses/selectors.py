@@ -50,12 +50,12 @@ def response_get(
     # PostgreSQL takes no NUL, not even to compare.
     found = None if "\0" in id else rows.filter(pk=id[:64]).first()
     if found is None:
-        raise unknown(id)
+        raise _unknown(id)
     return found
 
 
-def unknown(id: str) -> ResponseUnknown:  # noqa: A002
-    """The error for a response that does not exist, is deleted or expired, or is another's."""
+def _unknown(id: str) -> ResponseUnknown:  # noqa: A002
+    """Return the error for a response that is absent, deleted, expired, or another's."""
     return ResponseUnknown(
         f"Response {id[:64]!r} does not exist, has expired, or belongs to another department.",
         hint="Responses are stored if your department keeps them.",

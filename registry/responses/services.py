@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -164,14 +164,20 @@ def response_finish(*, id: str, response: dict[str, Any] | None) -> bool:  # noq
 
 
 @transaction.atomic
-def response_delete(*, actor: Principal, id: str) -> None:  # noqa: A002
-    """Delete a stored response. Responses that continue it cannot be continued any more.
+def response_delete(
+    *,
+    actor: Principal,
+    id: str,  # noqa: A002
+    deployments: Collection[str] = (),
+) -> None:
+    """Delete a stored response; `deployments` as for `response_get`. Responses that continue it
+    cannot be continued any more.
 
     Raises:
         NotFound: There is none that the actor may know of.
         NotPermitted: The policy forbids it.
     """
-    found = response_get(actor=actor, id=id)
+    found = response_get(actor=actor, id=id, deployments=deployments)
     decision = authorize(
         actor=actor, action=Action.RESPONSE_DELETE, resource=response_resource(found)
     )

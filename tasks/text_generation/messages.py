@@ -222,7 +222,22 @@ class CountRequest(Strict):
     context_management: None = None
     mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = None
 
-    def turns(self) -> list[ChatMessage]:
+    def prompt(self) -> tuple[GenerationInputs, dict[str, Any], int]:
+        """Return what the model reads, the options of the answer's form, and the estimated tokens
+        of the first.
+
+        Raises:
+            RequestInvalid: Parameters exclude each other, or the last message is not the user's.
+        """
+        turns = self._turns()
+        tools, options = self._use()
+        return (
+            GenerationInputs(messages=turns, tools=tools),
+            options,
+            prompt_estimate(turns, tools),
+        )
+
+    def _turns(self) -> list[ChatMessage]:
         """Return the conversation as an engine takes it. Raises RequestInvalid.
 
         Turns of the user that follow each other are one turn.
@@ -245,7 +260,7 @@ class CountRequest(Strict):
             turns += following
         return turns
 
-    def use(self) -> tuple[list[Tool], dict[str, Any]]:
+    def _use(self) -> tuple[list[Tool], dict[str, Any]]:
         """Return the tools that the model is shown, and the options of the answer's form.
 
         Raises:
@@ -287,12 +302,10 @@ class MessagesRequest(CountRequest):
 def read_messages(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/messages. Raises RequestInvalid."""
     request = parse(MessagesRequest, body.data)
-    turns = request.turns()
-    tools, use = request.use()
-    prompt_tokens = prompt_estimate(turns, tools)
+    inputs, options, prompt_tokens = request.prompt()
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=turns, tools=tools),
+        inputs=inputs,
         options=SamplingOptions(
             max_tokens=request.max_tokens,
             temperature=1.0 if request.temperature is None else request.temperature,
@@ -305,7 +318,7 @@ def read_messages(body: Body, request_id: str, name: str) -> Plan:
                 top_p=request.top_p,
                 stop=request.stop_sequences,
             ),
-            **use,
+            **options,
         ),
         stream=bool(request.stream),
         renderer=MessagesRenderer(id=f"msg_{request_id[4:]}", model=request.model),
@@ -317,13 +330,11 @@ def read_messages(body: Body, request_id: str, name: str) -> Plan:
 def read_count(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/messages/count_tokens. Raises RequestInvalid."""
     request = parse(CountRequest, body.data)
-    turns = request.turns()
-    tools, use = request.use()
-    prompt_tokens = prompt_estimate(turns, tools)
+    inputs, options, prompt_tokens = request.prompt()
     return Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=turns, tools=tools),
-        options=SamplingOptions(max_tokens=0, stated=["max_tokens"], **use),
+        inputs=inputs,
+        options=SamplingOptions(max_tokens=0, stated=["max_tokens"], **options),
         renderer=CountRenderer(),
         tokens=prompt_tokens,
         prompt_tokens=prompt_tokens,

@@ -28,7 +28,7 @@ def test_no_endpoint_changes_anything_without_its_record(company: Company) -> No
     """Every request that changes something while the log works changes nothing while it does not,
     and is answered by an error that tells no details."""
     book, known = address_book(company), values(company)
-    # Who may do most is tried first, and the key never: the same services serve it.
+    # Those who may do most come first. Keys are left out: the same services serve them.
     most = ("an admin", "a lead of engineering", "a developer of engineering")
     names = dict.fromkeys((*most, *(name for name in INSIDERS if "key" not in name)))
     clients = {name: caller(company, name) for name in names}

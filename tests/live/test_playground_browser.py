@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from governance.people.models import RoleAssignment
 from registry import store
 from registry.catalog import get_task
 from tests.live.browser import CHROMIUM, Browser
+from tests.live.playground_page import open_playground
 from tests.unit.assay.gateway_support import Stage, stage
-from tests.unit.assay.sign_in_support import PASSWORD, with_password
 from tests.unit.assay.test_gateway_prompts import prompt_behind
 from workers.wire import Done, Event, InferenceRequest
 
@@ -35,15 +34,7 @@ def test_a_person_asks_a_deployment_and_sees_the_answer_without_a_key(
     browser: Browser, stage: Stage
 ) -> None:
     stage.deployment()
-    person = with_password(stage.person)
-    RoleAssignment.objects.create(
-        person=person, role="developer", department=stage.department("engineering")
-    )
-    stage.notify()
-    browser.go(f"{stage.url}/sign-in")
-    browser.fill(email=person.email, password=PASSWORD)
-    browser.press("form[action='/sign-in'] button")
-    browser.go(f"{stage.url}/playground")
+    person = open_playground(browser, stage)
     assert "API key" not in browser.run("document.getElementById('main').textContent")
     browser.run("document.querySelector('#playground button[type=submit]').click()")
     browser.wait("document.querySelector('.turn-assistant')?.textContent === 'Hello there'")
@@ -72,15 +63,7 @@ def test_the_variables_of_a_prompt_are_typed_and_its_fixed_settings_stay(
             "decoding": {"temperature": 0.25, "max_tokens": 4_000, "fixed": ["temperature"]},
         },
     )
-    person = with_password(stage.person)
-    RoleAssignment.objects.create(
-        person=person, role="developer", department=stage.department("engineering")
-    )
-    stage.notify()
-    browser.go(f"{stage.url}/sign-in")
-    browser.fill(email=person.email, password=PASSWORD)
-    browser.press("form[action='/sign-in'] button")
-    browser.go(f"{stage.url}/playground")
+    open_playground(browser, stage)
     send = "document.querySelector('#playground button[type=submit]').click()"
     # A variable without a default is required.
     browser.run(send)
@@ -109,15 +92,7 @@ CHOOSE = """
 
 def test_an_image_goes_with_a_message_of_a_chat(browser: Browser, stage: Stage) -> None:
     stage.deployment("eyes", task="image-text-to-text")
-    person = with_password(stage.person)
-    RoleAssignment.objects.create(
-        person=person, role="developer", department=stage.department("engineering")
-    )
-    stage.notify()
-    browser.go(f"{stage.url}/sign-in")
-    browser.fill(email=person.email, password=PASSWORD)
-    browser.press("form[action='/sign-in'] button")
-    browser.go(f"{stage.url}/playground")
+    open_playground(browser, stage)
     sample = get_task("image-text-to-text").sample["messages"][0]["content"][0]
     browser.run(CHOOSE % sample["image_url"]["url"].partition(",")[2])
     browser.run("document.querySelector('#playground button[type=submit]').click()")
@@ -151,15 +126,7 @@ def test_a_record_is_filled_in_by_feature(browser: Browser, stage: Stage) -> Non
         {"name": "smoker", "kind": "category", "categories": ["no", "yes"], "example": "no"},
     ]
     (folder / "config.json").write_text(json.dumps({"features": features}))
-    person = with_password(stage.person)
-    RoleAssignment.objects.create(
-        person=person, role="developer", department=stage.department("engineering")
-    )
-    stage.notify()
-    browser.go(f"{stage.url}/sign-in")
-    browser.fill(email=person.email, password=PASSWORD)
-    browser.press("form[action='/sign-in'] button")
-    browser.go(f"{stage.url}/playground")
+    open_playground(browser, stage)
     browser.run("document.getElementById('feature-0').value = ''")
     browser.run("document.getElementById('feature-1').value = 'yes'")
     browser.run("document.querySelector('#playground button[type=submit]').click()")

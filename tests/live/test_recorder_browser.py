@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from governance.people.models import RoleAssignment
 from registry.media.store import MediaReference, media_open
 from tests.live.browser import CHROMIUM, Browser
+from tests.live.playground_page import open_playground
 from tests.unit.assay.gateway_support import Stage, stage
-from tests.unit.assay.sign_in_support import PASSWORD, with_password
 from workers.wire import Done, Event, InferenceRequest
 
 __all__ = ["stage"]
@@ -75,15 +74,7 @@ def test_a_person_records_hears_and_sends_what_the_microphone_took(
         reply(Done("stop", 0, 0, results=[said], units=1))
 
     stage.deployment("scribe", task="automatic-speech-recognition", behaviour=write_down)
-    person = with_password(stage.person)
-    RoleAssignment.objects.create(
-        person=person, role="developer", department=stage.department("engineering")
-    )
-    stage.notify()
-    browser.go(f"{stage.url}/sign-in")
-    browser.fill(email=person.email, password=PASSWORD)
-    browser.press("form[action='/sign-in'] button")
-    browser.go(f"{stage.url}/playground")
+    open_playground(browser, stage)
 
     browser.click("#record")
     browser.wait("document.getElementById('record').textContent.trim() === 'Stop recording'")

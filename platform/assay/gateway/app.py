@@ -294,8 +294,8 @@ async def _run(
         raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
     kept = None
     if opened is not None and opened.stores:
-        # What no limit has room for is neither written nor audited as stored.
-        await Execution(runtime, call, plan, application, admitted, media).ask()
+        # A request that no limit has room for is neither written nor audited as stored.
+        await Execution(runtime, call, plan, application, admitted, media).check_room()
         kept, admitted = await response_desk.begin_storing(
             runtime, call, application, admitted.key, opened
         )

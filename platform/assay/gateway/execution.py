@@ -102,13 +102,13 @@ class Execution:
             if not self._called_off:
                 self._runtime.replies.close(self._call.request_id)
 
-    async def ask(self) -> None:
+    async def check_room(self) -> None:
         """Raise if a limit or the queue has no room for the request now; charge nothing.
 
         Raises:
             QuotaStopped, QueueFull, Unavailable: as the reservation.
         """
-        await self._runtime.quotas.ask(
+        await self._runtime.quotas.check_room(
             deployment=self._deployment.name,
             limits=self._limits(),
             amount=self._most(),
@@ -147,7 +147,7 @@ class Execution:
             self._runtime.ledger.spawn(self._withdraw())
             raise
         except asyncio.CancelledError:
-            self._runtime.ledger.spawn(self._runtime.dispatcher.cancel(self._call.request_id))
+            self._runtime.ledger.spawn(self._runtime.cancellations.publish(self._call.request_id))
             raise
         self._quota_headers = reservation.headers
         self._call.shadowed = reservation.shadowed
@@ -199,7 +199,7 @@ class Execution:
         return Amount(self._units, micro, device_ms, deployment.unit)
 
     async def _withdraw(self) -> None:
-        await self._runtime.dispatcher.cancel(self._call.request_id)
+        await self._runtime.cancellations.publish(self._call.request_id)
         await self._runtime.quotas.withdraw(self._call.request_id)
 
     def _queued(self, timeout_s: float) -> Queued:
@@ -342,7 +342,7 @@ class Execution:
         self._call.recorded = True
         if isinstance(error, ReplyForged):
             self._call.outcome = error.code
-            await self._runtime.dispatcher.cancel(self._call.request_id)
+            await self._runtime.cancellations.publish(self._call.request_id)
         if isinstance(error, EngineFailed) and error.used is not None:
             await self._charge("failed", error.used, error.message)
             return
@@ -388,7 +388,7 @@ class Execution:
         A worker that keeps silent leaves the prompt's estimate and the tokens that have arrived; in
         another unit, the most that the request can cost.
         """
-        await self._runtime.dispatcher.cancel(self._call.request_id)
+        await self._runtime.cancellations.publish(self._call.request_id)
         last: Done | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORD_S):

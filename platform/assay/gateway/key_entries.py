@@ -17,7 +17,7 @@ from governance.principals import HeldRole, Principal, PrincipalKind
 from governance.quotas.kinds import subjects_of
 from governance.quotas.wire import Limit
 
-# How long a revoked or expired key is still told why, instead of being unknown.
+# Time for which a revoked or expired key is told why, instead of being unknown.
 _REMEMBERED = timedelta(days=7)
 
 

@@ -32,13 +32,12 @@ PER_KEY_PER_S = 20
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of one request. `refund` gives the request itself back too: it never ran. `units`
-    count on limits per minute although the request was no use.
+    """The end of one request. `units` count on limits per minute although the request was no
+    use.
     """
 
     entry: UsageEntry
     units: int = 0
-    refund: bool = False
 
 
 class Ledger:
@@ -112,9 +111,7 @@ class Ledger:
         task.add_done_callback(self._background.discard)
 
     async def _apply(self, settlement: Settlement) -> None:
-        await self._quotas.settle(
-            settlement.entry, units=settlement.units, refund=settlement.refund
-        )
+        await self._quotas.settle(settlement.entry, units=settlement.units)
 
     async def _retry(self) -> None:
         while True:

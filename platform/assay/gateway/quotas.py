@@ -36,7 +36,7 @@ from governance.usage.records import UsageEntry
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 3
-# What a client is told to wait while a deployment's queue is full, in seconds.
+# Seconds to wait that a client is told while a deployment's queue is full.
 _QUEUE_WAIT_S = 5
 # A reservation outlives its request by this much before it is given back, in seconds.
 GRACE_S = 60
@@ -130,13 +130,13 @@ class Quotas:
         at = verdict.at_ms / 1000 if limits else None
         return Reservation(at, headers, [one.name for one in over])
 
-    async def ask(
+    async def check_room(
         self, *, deployment: str, limits: Sequence[Limit], amount: Amount, queue: str, most: int
     ) -> None:
         """Raise as `reserve` would now; reserve and send nothing."""
         limits = _counting(limits, amount)
         queued = Queued(queue, b"", most)
-        arguments = reserve_arguments("", 0, amount, limits, queued=queued, asks=True)
+        arguments = reserve_arguments("", 0, amount, limits, queued=queued, dry_run=True)
         await self._room(arguments, limits, amount, deployment)
 
     async def _room(
@@ -207,13 +207,13 @@ class Quotas:
             BUDGET_USED.labels(limit.subject, limit.kind).set(ratio)
             BUDGET_ALERT.labels(limit.subject, limit.kind).set(reached)
 
-    async def settle(self, entry: UsageEntry, *, units: int = 0, refund: bool = False) -> bool:
+    async def settle(self, entry: UsageEntry, *, units: int = 0) -> bool:
         """Replace the reservation by what was used and record `entry`. True the first time.
 
         Raises:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
         """
-        arguments = settle_arguments(entry, refund=refund, units=units)
+        arguments = settle_arguments(entry, units=units)
         return bool(await self._script(arguments))
 
 

@@ -47,9 +47,9 @@ THREADS = 4
 WAITING_MAX = 1024
 DEPARTMENT_WAITING_MAX = 128
 KEYS_MAX = 4096
-# How long a process goes on by what it read of a key's department, in seconds.
+# Seconds for which a process believes what it read about a key's department.
 _KNOWN_S = 5.0
-# How long the end of an answer waits for the database, in seconds.
+# Seconds that the end of an answer waits for the database.
 _FINISH_S = 5.0
 _ACTIONS = (Action.RESPONSE_CREATE, Action.RESPONSE_DELETE, Action.RESPONSE_VIEW)
 
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What a request continues: the IDs of the responses and their items, the oldest first, and the
+    """The responses that a request continues: their IDs and items, the oldest first, and the
     highest classification that was declared for them; empty without one."""
 
     ancestors: tuple[str, ...] = ()

@@ -97,8 +97,7 @@ def _get(actor: Principal, key: KeyEntry, name: str) -> StoredResponse:
 
 
 def _delete(actor: Principal, key: KeyEntry, name: str) -> None:
-    _get(actor, key, name)
-    response_delete(actor=actor, id=name)
+    response_delete(actor=actor, id=name, deployments=key.allowed_deployments)
 
 
 def _listed(items: list[dict[str, Any]], part: ItemsQuery) -> dict[str, Any]:

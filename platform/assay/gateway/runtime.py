@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from assay.gateway.admission import Running
-from assay.gateway.dispatch import Dispatcher
+from assay.gateway.cancellations import Cancellations
 from assay.gateway.feedback import FeedbackDesk
 from assay.gateway.index_cache import IndexCache
 from assay.gateway.ledger import Ledger
@@ -52,8 +52,8 @@ class Runtime:
         wire = WireKey(settings.WIRE_KEY)
         self.seals = GatewaySeals(wire)
         self.client = _client()
-        # What every request needs: reservations and settlements on one, replies on the other, whose
-        # blocking reads of one second each need a longer patience.
+        # Two connections: reservations and settlements on one, replies on the other, whose blocking
+        # reads of one second each need a longer timeout.
         self._commands = Pipeline(settings.REDIS_URL, timeout_s=_TIMEOUT_S)
         self._reader = Pipeline(settings.REDIS_URL, timeout_s=10)
         self.quotas = Quotas(self._commands)
@@ -63,7 +63,7 @@ class Runtime:
         self.worker_watch = WorkerWatch(self.client, self.replies)
         self.refresher = Refresher(self.client)
         self.running = Running(self.refresher)
-        self.dispatcher = Dispatcher(self.client, wire)
+        self.cancellations = Cancellations(self.client, wire)
         self.media = MediaDesk()
         self.feedback = FeedbackDesk()
         self.responses = ResponseDesk()

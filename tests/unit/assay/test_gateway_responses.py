@@ -31,6 +31,7 @@ from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 __all__ = ["stage"]
 
 pytestmark = pytest.mark.sweep
+TOOLS: Any = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
 
 
 def keep(slug: str = "engineering", days: int = 30) -> None:
@@ -115,8 +116,7 @@ def test_a_call_and_its_result_go_on_from_a_stored_response(stage: Stage) -> Non
     stage.deployment(behaviour=call)
     keep()
     responses = stage.client(stage.key()).responses
-    tools: Any = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
-    first = responses.create(model="writer", input="Rain?", tools=tools)
+    first = responses.create(model="writer", input="Rain?", tools=TOOLS)
     use: Any = first.output[0]
     last = responses.create(
         model="writer",
@@ -146,8 +146,7 @@ def test_a_call_that_the_length_cut_off_is_left_out_of_what_goes_on(stage: Stage
     stage.deployment(behaviour=cut)
     keep()
     responses = stage.client(stage.key()).responses
-    tools: Any = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
-    first = responses.create(model="writer", input="Weather?", tools=tools)
+    first = responses.create(model="writer", input="Weather?", tools=TOOLS)
     second = responses.create(model="writer", input="Try again.", previous_response_id=first.id)
     assert second.output_text == "Again?"
     assert stage.responders[0].requests[1].inputs["messages"] == [

@@ -38,6 +38,11 @@ def test_a_record_is_one_json_object_with_the_id_of_its_request() -> None:
     }
 
 
+def test_a_lone_surrogate_loses_no_record() -> None:
+    text = JsonFormatter("web").format(record("%s", "a\ud800"))
+    assert json.loads(text.encode())["message"] == "a\ud800"
+
+
 def test_a_record_outside_a_request_has_no_id() -> None:
     assert line(record("%s", "ready"))["request_id"] == "-"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,24 +10,13 @@ import pytest
 
 from registry.catalog import get_task
 from tests.unit.tasks.openai_engine import client_of
-from tests.unit.tasks.test_openai_options import TEMPLATE, WEATHER, loaded
+from tests.unit.tasks.test_openai_options import WEATHER, calling
+
+__all__ = ["calling"]
 
 pytestmark = pytest.mark.torch
 TASK = get_task("text-generation")
 HI = [{"role": "user", "content": "Hi"}]
-
-
-@pytest.fixture(scope="module")
-def engine(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A tiny random model with a template that knows tools."""
-    import shutil
-
-    folder = tmp_path_factory.mktemp("calling") / "model"
-    shutil.copytree(tiny, folder)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    made = loaded(folder)
-    yield made
-    made.close()
 
 
 def ask(engine: Any, path: str, **body: Any) -> Any:
@@ -38,9 +25,9 @@ def ask(engine: Any, path: str, **body: Any) -> Any:
     return json.loads(answer)
 
 
-def test_a_tool_is_called_with_an_input_that_fits_its_schema(engine: Any) -> None:
+def test_a_tool_is_called_with_an_input_that_fits_its_schema(calling: Any) -> None:
     answer = ask(
-        engine,
+        calling,
         "/messages",
         max_tokens=80,
         tools=[{"name": "weather", "input_schema": WEATHER}],
@@ -52,22 +39,22 @@ def test_a_tool_is_called_with_an_input_that_fits_its_schema(engine: Any) -> Non
     assert answer["stop_reason"] == "tool_use"
 
 
-def test_the_stop_sequence_that_ended_the_answer_is_named(engine: Any) -> None:
+def test_the_stop_sequence_that_ended_the_answer_is_named(calling: Any) -> None:
     greedy = {"max_tokens": 12, "temperature": 0}
-    whole = ask(engine, "/messages", **greedy)
+    whole = ask(calling, "/messages", **greedy)
     text = whole["content"][0]["text"]
     assert whole["stop_reason"] == "max_tokens"
     stop = text[4:7]
-    ended = ask(engine, "/messages", stop_sequences=["never seen", stop], **greedy)
+    ended = ask(calling, "/messages", stop_sequences=["never seen", stop], **greedy)
     assert (ended["stop_reason"], ended["stop_sequence"]) == ("stop_sequence", stop)
     assert ended["content"][0]["text"] == text[: text.index(stop)]
-    plain = ask(engine, "/chat/completions", stop=[stop], **greedy)
+    plain = ask(calling, "/chat/completions", stop=[stop], **greedy)
     assert plain["choices"][0]["finish_reason"] == "stop"
 
 
-def test_counted_tokens_are_those_that_an_answer_reads(engine: Any) -> None:
+def test_counted_tokens_are_those_that_an_answer_reads(calling: Any) -> None:
     system = "Be brief."
-    counted = ask(engine, "/messages/count_tokens", system=system)
-    answered = ask(engine, "/messages", system=system, max_tokens=1)
+    counted = ask(calling, "/messages/count_tokens", system=system)
+    answered = ask(calling, "/messages", system=system, max_tokens=1)
     assert counted == {"input_tokens": answered["usage"]["input_tokens"]}
     assert counted["input_tokens"] > 5

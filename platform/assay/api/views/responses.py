@@ -1,4 +1,4 @@
-"""How long a department keeps the responses of its applications."""
+"""The retention of the responses of a department's applications."""
 
 from __future__ import annotations
 

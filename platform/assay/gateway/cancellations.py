@@ -12,14 +12,14 @@ from workers.wire import CANCEL_CHANNEL
 logger = logging.getLogger(__name__)
 
 
-class Dispatcher:
-    """Publishes cancellations; requests reach their queue with their reservation (`Quotas`)."""
+class Cancellations:
+    """Publishes cancellations to the engine workers."""
 
     def __init__(self, client: redis.asyncio.Redis, wire: WireKey) -> None:
         self._client = client
         self._wire = wire
 
-    async def cancel(self, request_id: str) -> None:
+    async def publish(self, request_id: str) -> None:
         """Tell the workers that the caller stopped waiting. A lost message costs only compute."""
         try:
             await self._client.publish(CANCEL_CHANNEL, self._wire.cancel_message(request_id))
