@@ -1,4 +1,4 @@
-"""One's own account: password, second factors, passkeys, and where one is signed in."""
+"""One's own account: password, second factors, passkeys, step-up, and sessions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from assay.accounts.factors import (
     totp_activate,
 )
 from assay.accounts.freshness import is_fresh
-from assay.accounts.opened_links import link_forget, link_opened
+from assay.accounts.links import link_forget, link_opened
 from assay.accounts.pages import destination
 from assay.portal.account_forms import (
     CodeForm,
@@ -42,7 +42,7 @@ from assay.portal.account_forms import (
     TokenForm,
 )
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
-from assay.portal.second_factor import give_second_factor
+from assay.portal.second_factor import give_second_factor, second_factor_context
 from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
 from assay.portal.views.sessions import session_id_of, shown
 from governance.errors import InvalidInput, NotFound
@@ -50,6 +50,7 @@ from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
 from governance.keys.services import access_token_create, key_revoke
 from governance.people.models import LinkPurpose, Person
+from governance.people.proof import FRESH, proof_fresh
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
 from governance.people.signing_in import own_account, password_change, password_check
 from governance.principals import Principal
@@ -309,3 +310,25 @@ class SessionEnd(Account):
             session_revoke(actor=self.actor, session_id=session_id_of(wanted))
             messages.success(self.request, "The session ended.")
         return redirect("portal:account")
+
+
+@method_decorator([never_cache, sensitive_post_parameters("code", "credential")], name="dispatch")
+class Prove(ActionScreen):
+    """Verifies by a second factor who decides; a password alone is not enough."""
+
+    template_name = "portal/account/prove.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        target = destination(self.request)
+        return {
+            **second_factor_context(self.request, self.actor),
+            "action": reverse("portal:account_prove"),
+            "hidden": [("next", target)],
+            "next": target,
+            "proven": proof_fresh(self.actor),
+            "minutes": FRESH.seconds // 60,
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        give_second_factor(self.request, self.actor)
+        return redirect(destination(self.request))

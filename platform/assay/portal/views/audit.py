@@ -1,4 +1,4 @@
-"""The audit log: in words, one event with its proof, verifying, exporting."""
+"""The audit log: one event with its proof, checkpoints, streams, and the export."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ from django.http import (
     HttpResponseBase,
     JsonResponse,
 )
+from django.shortcuts import render
 
 from assay.downloads import audit_log_file
 from assay.portal.access import may
 from assay.portal.facts import facts
-from assay.portal.http import Screen
+from assay.portal.http import Screen, page_of
 from assay.portal.words import described
-from governance.audit.models import AuditEvent
+from governance.audit.checkpoint import split_keys
+from governance.audit.models import AuditCheckpoint, AuditEvent
+from governance.audit.outside.selectors import kept_outside
 from governance.audit.personal import opened_body
 from governance.audit.selectors import (
+    audit_checkpoints_visible_to,
     audit_event_get,
     event_text,
+    publish_lag_s,
+    sealing_lag_s,
 )
-from governance.audit.tree.proofs import inclusion_proof
+from governance.audit.signing import audit_public_keys
+from governance.audit.streaming.selectors import audit_streams_visible_to
+from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.errors import WrongState
 from governance.permissions import Action
+
+LIST_SIZE = 50
 
 
 class AuditEventPage(Screen):
@@ -90,3 +100,66 @@ class AuditExport(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return audit_log_file(request, self.actor, content_type="application/x-ndjson")
+
+
+def _shown(head: AuditCheckpoint) -> dict[str, Any]:
+    published = head.published_at
+    return {
+        "head": head,
+        "root": bytes(head.root_hash).hex(),
+        "took": None if published is None else (published - head.created_at).total_seconds(),
+        "cosigned": [
+            (one.witness.rpartition("+")[0], one.cosigned_at) for one in head.cosignatures.all()
+        ],
+    }
+
+
+class AuditCheckpoints(Screen):
+    """Every signed head: when it was published, who cosigned it, that the log only grew since."""
+
+    template_name = "portal/audit/checkpoints.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        heads = audit_checkpoints_visible_to(self.actor).prefetch_related("cosignatures")
+        page = page_of(self.request, heads, LIST_SIZE)
+        keepers = kept_outside(self.actor)
+        return {
+            "page": page,
+            "heads": [_shown(head) for head in page.object_list],
+            "keepers": keepers,
+            "witnessed": len(keepers) > 1,
+            "keys": split_keys(audit_public_keys()),
+            "lag": sealing_lag_s(),
+            "publish_lag": publish_lag_s(),
+            "may_export": may(self.actor, Action.AUDIT_EXPORT, kind="audit"),
+        }
+
+
+class AuditConsistency(Screen):
+    """Downloads the proof that the log only grew since a checkpoint."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        size = kwargs["size"]
+        proof = consistency_proof(actor=self.actor, old_size=size)
+        return attached(proof, f"assay-audit-consistency-from-{size}")
+
+
+class AuditStreams(Screen):
+    """Every destination that is configured."""
+
+    template_name = "portal/audit/streams.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        return {
+            "streams": audit_streams_visible_to(self.actor),
+            "may_see_all": True,
+            "may_export": may(self.actor, Action.AUDIT_EXPORT, kind="audit"),
+        }
+
+
+class AuditStreamRows(Screen):
+    """The list alone, fetched every few seconds."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        streams = audit_streams_visible_to(self.actor)
+        return render(request, "portal/audit/streams_rows.html", {"streams": streams})

@@ -15,8 +15,13 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from assay.accounts import crypto
 from assay.accounts.factors import new_secret
-from assay.accounts.links import needs_first_factor, password_set
-from assay.accounts.opened_links import link_forget, link_opened, link_remember
+from assay.accounts.links import (
+    link_forget,
+    link_opened,
+    link_remember,
+    needs_first_factor,
+    password_set,
+)
 from assay.portal.account_forms import LinkForm, NewPasswordForm
 from assay.portal.http import cleaned
 from assay.portal.views.sessions import PersonSignIn

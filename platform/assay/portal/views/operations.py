@@ -18,7 +18,7 @@ from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from registry.catalog import TASKS, package_of, unavailable_tasks
 from workers.deployments.fleet import workers_visible_to
-from workers.jobs.backlog import backlog
+from workers.jobs.selectors import backlog
 
 # An address may hold a user name and a password.
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")

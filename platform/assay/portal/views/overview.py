@@ -1,17 +1,17 @@
-"""The first page: the person's tasks, what runs, how things stand."""
+"""The first page: tasks, running models, and the first steps of a new installation."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count, Q
+from django.db.models import Count, Exists, OuterRef, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from assay.portal.access import may_somewhere
 from assay.portal.account_forms import AccessRequestForm
-from assay.portal.first_steps import first_steps
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.reads import usage_days
 from assay.portal.series import unit_bars
@@ -22,6 +22,7 @@ from governance.people.access_requests import (
     access_request_create,
     own_access_request,
 )
+from governance.people.models import Department, Person, Role, RoleAssignment
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.quotas.selectors import alerts_now
@@ -34,7 +35,7 @@ from registry.intake.selectors import intakes_visible_to
 from registry.releases.models import ReleaseState
 from registry.releases.selectors import releases_visible_to
 from registry.releases.validity import releases_expiring
-from registry.versions.models import VersionKind
+from registry.versions.models import Model, VersionKind
 from registry.versions.selectors import versions_visible_to
 from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
@@ -185,3 +186,55 @@ class TaskBadge(Screen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {"tasks": tasks_of(self.actor)}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what it is for, its page, and whether it is done."""
+
+    title: str
+    why: str
+    url: str
+    done: bool
+
+
+def first_steps(actor: Principal) -> list[Step]:
+    """Return the steps while one of them is not done; nothing for others than administrators."""
+    if not any(held.role == Role.ADMIN for held in actor.roles):
+        return []
+    admins = RoleAssignment.objects.filter(role=Role.ADMIN, person=OuterRef("pk"))
+    several = Person.objects.filter(Exists(admins), is_active=True)[:2].count() > 1
+    held = set(RoleAssignment.objects.order_by().values_list("role", flat=True).distinct())
+    steps = [
+        Step(
+            "Invite a second administrator",
+            "Two people can then approve each other's changes, and let each other back in.",
+            "portal:people",
+            several,
+        ),
+        Step(
+            "Create a department",
+            "Departments own models, datasets, keys and budgets.",
+            "portal:departments",
+            Department.objects.exists(),
+        ),
+        Step(
+            "Give the department a lead",
+            "Invite a person, then grant the role on their page.",
+            "portal:people",
+            Role.LEAD in held,
+        ),
+        Step(
+            "Appoint a reviewer",
+            "Nothing serves before reviewers have approved its release.",
+            "portal:people",
+            Role.REVIEWER in held,
+        ),
+        Step(
+            "Register a base model",
+            "Upload its files: they are checked before anybody can use them.",
+            "portal:models",
+            Model.objects.exists(),
+        ),
+    ]
+    return [] if all(step.done for step in steps) else steps

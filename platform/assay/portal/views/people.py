@@ -1,4 +1,4 @@
-"""People: the list, one person's roles and standing, adding people."""
+"""People: the list, one person's roles, adding people, and requests for roles."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
+from django.utils import timezone
 
 from assay.accounts.erasure import account_erase
 from assay.portal.access import may
 from assay.portal.forms import EraseForm, PersonForm, RoleForm, StandingForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from assay.portal.views.one_time_links import link_page
+from governance.errors import InvalidInput
 from governance.people.access_requests import access_request_decline, access_requests_open
 from governance.people.links import password_link_create
-from governance.people.models import Person, RoleRequest
+from governance.people.models import Person, RoleRequest, RoleRequestState
+from governance.people.role_requests import (
+    role_request_approve,
+    role_request_get,
+    role_request_reject,
+    role_request_withdraw,
+    role_requests_visible_to,
+)
 from governance.people.roles import role_grant, role_revoke
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
@@ -179,3 +188,43 @@ class PersonErase(PersonPage):
         erased = account_erase(actor=self.actor, person_id=id, reason=given["why"])
         messages.success(self.request, f"They are {erased.name.lower()} from now on.")
         return redirect("portal:person", id=id)
+
+
+class RoleRequests(ActionScreen):
+    """All requests, pending first."""
+
+    template_name = "portal/people/role_requests.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
+        rows = role_requests_visible_to(self.actor)
+        pending = rows.filter(state=RoleRequestState.PENDING, expires_at__gt=timezone.now())
+        return {
+            "pending": pending,
+            "page": page_of(self.request, rows.exclude(pk__in=pending.values("pk"))),
+            "grants": may(self.actor, Action.ROLE_GRANT, kind="person"),
+            "me": self.actor.person_id,
+        }
+
+
+class RoleRequestAct(RoleRequests):
+    """Approves, rejects or withdraws one."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        role_request_get(actor=self.actor, request_id=id)
+        what = self.request.POST.get("do", "")
+        if what == "approve":
+            role_request_approve(actor=self.actor, request_id=id)
+            messages.success(self.request, "Approved. The role is granted.")
+        elif what == "reject":
+            reason = self.request.POST.get("reason", "")
+            role_request_reject(actor=self.actor, request_id=id, reason=reason)
+            messages.success(self.request, "Rejected.")
+        elif what == "withdraw":
+            role_request_withdraw(actor=self.actor, request_id=id)
+            messages.success(self.request, "Withdrawn.")
+        else:
+            raise InvalidInput(
+                "Choose to approve, reject or withdraw.", fields={"do": ["is needed"]}
+            )
+        return redirect("portal:role_requests")

@@ -1,4 +1,4 @@
-"""Releases: asking for one, seeing one, withdrawing and deploying it."""
+"""Releases: request one, see it, withdraw, deploy or renew it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from registry.releases.breakglass.force import serving_end
 from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
 from registry.releases.models import Release, ReleaseState
-from registry.releases.renewal import release_renewal
+from registry.releases.renewal import (
+    HISTORY_SHOWN,
+    release_history,
+    release_renew,
+    release_renewal,
+    renewal_preview,
+)
 from registry.releases.risk import QUESTIONS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import release_submit, release_withdraw
@@ -187,3 +193,26 @@ class ReleaseDeploy(ReleasePage):
         release = release_get(actor=self.actor, id=id)
         deployment = deployment_create(actor=self.actor, release_id=release.pk)
         return redirect("portal:deployment", id=deployment.pk)
+
+
+class ReleaseRenewal(ActionScreen):
+    """One release, about to be submitted again."""
+
+    template_name = "portal/models/renewal.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        preview = renewal_preview(actor=self.actor, release_id=id)
+        history = release_history(actor=self.actor, release=preview.release)
+        return {
+            "preview": preview,
+            "release": preview.release,
+            "history": history[:HISTORY_SHOWN],
+        }
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        made = release_renew(actor=self.actor, release_id=id)
+        messages.success(self.request, "Submitted again with a fresh dossier.")
+        review = release_review(made)
+        if review is None:
+            return redirect("portal:release", id=made.pk)
+        return redirect("portal:review", id=review.pk)

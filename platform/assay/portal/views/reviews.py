@@ -1,4 +1,4 @@
-"""Reviews: the page on which a release is decided."""
+"""Reviews: the page on which a release is decided, and its assignees."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from assay.portal.reviewing.sides import sides_of
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from governance.reviews.assignments.selectors import assignable_people, assignees_by_review
+from governance.reviews.assignments.services import review_assign, review_unassign
 from governance.reviews.checklist import checklist_attest
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.selectors import reviews_visible_to
@@ -210,3 +211,28 @@ class Attest(ReviewPage):
         count = f"{len(codes)} items" if len(codes) > 1 else "1 item"
         messages.success(self.request, f"Attested {count}.")
         return redirect(f"{reverse('portal:review', args=[id])}#checklist")
+
+
+class Assign(ReviewPage):
+    """Assigns the review to one person, or unassigns them."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        review = review_find(self, id)
+        post = self.request.POST
+        given = post.get("person", "")
+        if not (given.isascii() and given.isdigit() and len(given) < 18):
+            raise InvalidInput(
+                "No person is selected; the assignment was not changed.",
+                fields={"person": ["Select a person."]},
+            )
+        on: dict[str, Any] = {"review_id": review.pk, "person_id": int(given)}
+        match post.get("do"):
+            case "assign":
+                review_assign(actor=self.actor, **on)
+                messages.success(self.request, "Assigned.")
+            case "unassign":
+                review_unassign(actor=self.actor, **on)
+                messages.success(self.request, "Unassigned.")
+            case _:
+                raise InvalidInput("The form does not say what to do; nothing was done.")
+        return redirect("portal:review", id)

@@ -1,19 +1,20 @@
-"""One version: what it is, where it comes from, how it measures, where it may go."""
+"""One version: origin, measurements, readiness for release, and recall."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.dataset_media import media_answer
 from assay.portal.evidence import drawn
-from assay.portal.forms import EvaluateForm
+from assay.portal.forms import EvaluateForm, RecallForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.lineage import drawing
-from assay.portal.readiness import may_see_readiness
+from assay.portal.readiness import may_see_readiness, readiness_panel
 from assay.portal.series import curves
 from governance.permissions import Action
 from governance.principals import Principal
@@ -28,7 +29,9 @@ from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.features import version_features
 from registry.versions.models import ModelVersion, VersionKind, VersionState
+from registry.versions.recall import version_recall
 from registry.versions.selectors import version_get, versions_visible_to
+from workers.deployments.radius import blast_radius
 from workers.jobs.requests import evaluate_request
 from workers.jobs.selectors import job_events, jobs_visible_to
 
@@ -149,3 +152,60 @@ class EvaluationRecording(Screen):
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         opened = sample_recording_open(actor=self.actor, id=kwargs["id"], sha256=kwargs["sha256"])
         return media_answer(request, opened)
+
+
+class VersionReadiness(Screen):
+    """Readiness of one version for release, under the tier of `?tier=`."""
+
+    template_name = "portal/models/readiness.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        version = version_get(actor=self.actor, id=id)
+        department = version.model.department.slug
+        return {
+            "version": version,
+            "panel": readiness_panel(self.actor, version, self.request.GET.get("tier", "")[:40]),
+            "beside_form": "form" in self.request.GET,
+            "may_release": version.state == VersionState.TRUSTED
+            and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
+        }
+
+
+class VersionRecall(ActionScreen):
+    """Recalls a version for good."""
+
+    template_name = "portal/models/recall.html"
+
+    def form(self, version: ModelVersion) -> RecallForm:
+        return RecallForm(self.request.POST or None, version=str(version))
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        radius = blast_radius(actor=self.actor, version_id=id)
+        below = radius.below
+        return {
+            "version": below.version,
+            "radius": radius,
+            "below": below,
+            "recalled": below.version.state == VersionState.RECALLED,
+            "more_versions": below.versions_total - len(below.versions),
+            "more_releases": below.releases_total - len(below.releases),
+            "more_deployments": radius.deployments_total - len(radius.deployments),
+            "form": self.form(below.version),
+        }
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        version = version_get(actor=self.actor, id=id)
+        given = cleaned(self.form(version))
+        recalled = version_recall(
+            actor=self.actor,
+            version_id=id,
+            reason=given["reason"],
+            # Of the list that was on the page, whatever it is by now.
+            confirm=self.request.POST.get("list", ""),
+        )
+        messages.success(
+            self.request,
+            f"{version} is recalled: {recalled.versions} versions, {recalled.releases} releases "
+            f"and {recalled.reviews} open reviews are at an end.",
+        )
+        return redirect("portal:version", id=id)
