@@ -635,7 +635,7 @@ SPECTACULAR_SETTINGS = {
         "ActionEnum": "assay.api.views.policy_inquiries.ACTIONS",
         "ActorKindEnum": "governance.audit.search.filters.KINDS",
         "IncidentStateEnum": "registry.incidents.models.IncidentState",
-        "KeyStateEnum": "assay.api.representations.keys.STATES",
+        "KeyStateEnum": "assay.api.views.keys.STATES",
     },
 }
 

@@ -1,1 +1,1 @@
-"""Answers of the API: IDs, names, states, times and links. Nothing here writes."""
+"""Answers of the API that several views share: IDs, names, states, times and links."""

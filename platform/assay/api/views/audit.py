@@ -1,7 +1,11 @@
-"""The audit log: events, the whole of it as an export, and its signed head."""
+"""The audit log: events, exports, the signed head, and streams to a SIEM."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpResponse, StreamingHttpResponse
@@ -10,12 +14,12 @@ from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
 
-from assay.api.audit_pages import answer as page_answer
-from assay.api.audit_pages import place_of, size_of
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import MAX_IDENTIFIER, Choice, Line, Moment, StrictSerializer
+from assay.api.pagination import CursorPagination
 from assay.api.representations.governance import (
     AuditEventAnswer,
     AuditEventDetail,
@@ -25,22 +29,26 @@ from assay.api.representations.governance import (
 )
 from assay.api.written import PlainText
 from assay.downloads import audit_log_file
+from governance.audit.models import AuditEvent
 from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
-from governance.audit.search.pages import audit_event_page
+from governance.audit.search.pages import EventPage, audit_event_page
 from governance.audit.search.parameters import OUTCOMES, WITHIN
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
     audit_event_get,
     latest_checkpoint,
 )
+from governance.audit.streaming.selectors import audit_streams_visible_to
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
 from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
-from governance.errors import NotFound
+from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 
 MAX_POLICY_VERSION = 2**31 - 1
+_PLACE = re.compile(r"([ba])=([0-9]{1,18})")
+_WAYS = {"b": "before", "a": "after"}
 
 
 class AuditQuery(StrictSerializer):
@@ -211,3 +219,88 @@ class AuditCheckpointView(Endpoint):
                 hint="The controller seals about ten times a second; is it running?",
             )
         return HttpResponse(checkpoint.note, content_type="text/plain; charset=utf-8")
+
+
+class AuditStreamAnswer(serializers.Serializer[Any]):
+    """One stream. `state` is waiting (it has not begun), streaming, behind or failing;
+    `next_sequence` is null until it has begun. Every event before that one was accepted, `reduced`
+    of them as number and hash alone. `lag_s` is the age of the oldest one that was not."""
+
+    name = serializers.CharField()
+    address = serializers.CharField()
+    format = serializers.CharField()
+    personal_data = serializers.BooleanField()
+    encrypted = serializers.BooleanField()
+    state = serializers.CharField()
+    next_sequence = serializers.IntegerField(allow_null=True)
+    sent_at = serializers.DateTimeField(allow_null=True)
+    failing_since = serializers.DateTimeField(allow_null=True)
+    last_error = serializers.CharField()
+    reduced = serializers.IntegerField()
+    lag_events = serializers.IntegerField()
+    lag_s = serializers.FloatField()
+
+
+class AuditStreamsView(Endpoint):
+    """Destinations that are configured."""
+
+    @operation(
+        "Audit",
+        "Streams of the log to a SIEM, and how far each is",
+        answer=AuditStreamAnswer(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        self.query()
+        return Response(self.rendered(audit_streams_visible_to(self.actor), AuditStreamAnswer))
+
+
+def size_of(request: Request) -> int:
+    """How many events the caller wants on a page.
+
+    Raises:
+        InvalidInput: not a whole number from 1 to 100.
+    """
+    return CursorPagination().get_page_size(request)
+
+
+def place_of(request: Request) -> dict[str, int]:
+    """Return the start of the page, as arguments of `audit_event_page`; empty for the newest.
+
+    Raises:
+        InvalidInput: the cursor is not one of this list.
+    """
+    cursor = request.query_params.get("cursor")
+    if cursor is None:
+        return {}
+    try:
+        text = base64.b64decode(cursor[:64].encode("ascii"), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        text = ""
+    place = _PLACE.fullmatch(text)
+    if place is None or len(cursor) > 64:
+        raise InvalidInput(
+            "The cursor is not valid.",
+            hint="Use `next` and `previous` unchanged; start again without a cursor.",
+            fields={"cursor": ["Not a cursor of this list."]},
+        )
+    return {_WAYS[place[1]]: int(place[2])}
+
+
+def page_answer(
+    request: Request, page: EventPage, rendered: Callable[[list[AuditEvent]], Any]
+) -> Response:
+    """Return the response for one page of events."""
+    return Response(
+        {
+            "next": _link(request, "b", page.older),
+            "previous": _link(request, "a", page.newer),
+            "results": rendered(page.events),
+        }
+    )
+
+
+def _link(request: Request, way: str, place: int | None) -> str | None:
+    if place is None:
+        return None
+    cursor = base64.urlsafe_b64encode(f"{way}={place}".encode()).decode()
+    return str(replace_query_param(request.build_absolute_uri(), "cursor", cursor))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -9,11 +11,272 @@ from rest_framework.response import Response
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import StrictSerializer
-from assay.api.representations.comparisons import ComparisonAnswer, VersionComparisonAnswer
+from assay.api.representations.recalls import TrafficAnswer
+from assay.api.representations.registry import DatasetVersionReference, VersionReference
 from registry.releases.comparison.build import version_compare
 from registry.releases.selectors import release_get
 from registry.versions.selectors import version_get
 from workers.deployments.comparison import release_compare_live
+
+
+class IntervalAnswer(serializers.Serializer[Any]):
+    """95 % confidence interval of the true value, from `n` rows."""
+
+    low = serializers.FloatField()
+    high = serializers.FloatField()
+    n = serializers.IntegerField()
+    method = serializers.CharField()
+
+
+class ChangeAnswer(serializers.Serializer[Any]):
+    """`size` is new minus old, within `low` to `high` with 95 % confidence. `verdict` is `better`,
+    `worse`, `within_noise` (the interval holds 0), `unsure` (one of the two has no interval, or it
+    is not known which way is better) or `alone` (there is nothing to compare with). `paired`: the
+    interval is from both answers to each row."""
+
+    old = serializers.FloatField(allow_null=True)
+    old_interval = IntervalAnswer(allow_null=True)
+    size = serializers.FloatField(allow_null=True)
+    low = serializers.FloatField(allow_null=True)
+    high = serializers.FloatField(allow_null=True)
+    verdict = serializers.CharField()
+    paired = serializers.BooleanField()
+
+
+class GateCheckAnswer(serializers.Serializer[Any]):
+    """A gate as it stood. `clear` is whether the whole interval lies on the value's side of it."""
+
+    comparator = serializers.CharField()
+    threshold = serializers.FloatField()
+    value = serializers.FloatField(allow_null=True)
+    passed = serializers.BooleanField()
+    clear = serializers.BooleanField(allow_null=True)
+    why = serializers.CharField()
+
+
+class MetricChangeAnswer(serializers.Serializer[Any]):
+    """One metric."""
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    value = serializers.FloatField()
+    n = serializers.IntegerField()
+    interval = IntervalAnswer(allow_null=True)
+    change = ChangeAnswer()
+    gates = GateCheckAnswer(many=True)
+
+
+class SliceChangeAnswer(serializers.Serializer[Any]):
+    """One metric on one part of the data."""
+
+    by = serializers.CharField()
+    name = serializers.CharField()
+    metric = serializers.CharField(source="title")
+    value = serializers.FloatField()
+    n = serializers.IntegerField()
+    interval = IntervalAnswer(allow_null=True)
+    change = ChangeAnswer()
+
+
+class BaselineAnswer(serializers.Serializer[Any]):
+    """The accuracy of a simple model on the same rows; `change` is the version's difference."""
+
+    name = serializers.CharField()
+    value = serializers.FloatField()
+    interval = IntervalAnswer()
+    trained_on = serializers.IntegerField()
+    change = ChangeAnswer()
+
+
+class SamplePartAnswer(serializers.Serializer[Any]):
+    """Text, a thumbnail as a PNG in a data URL where there is a picture, and the SHA-256 of a
+    recording, which the review page plays. Each is empty where there is none."""
+
+    text = serializers.CharField()
+    image = serializers.CharField()
+    audio = serializers.CharField()
+
+
+class SamplePairAnswer(serializers.Serializer[Any]):
+    """One prompt and both answers; `old` is null where the other was not asked it."""
+
+    asked = SamplePartAnswer()
+    expected = SamplePartAnswer(allow_null=True)
+    new = SamplePartAnswer()
+    old = SamplePartAnswer(allow_null=True)
+
+
+class ComparedEvaluationAnswer(serializers.Serializer[Any]):
+    """One evaluation compared with the live version's on the same data (`against` is `live`), else
+    with its own baseline (`baseline`), else alone (`nothing`). `missing` says how to fix that."""
+
+    evaluation = serializers.IntegerField(source="evaluation.pk")
+    digest = serializers.CharField(source="evaluation.digest")
+    dataset_version = DatasetVersionReference(source="evaluation.dataset_version")
+    against = serializers.CharField()
+    against_name = serializers.CharField()
+    live_evaluation = serializers.IntegerField(source="live.pk", default=None, allow_null=True)
+    missing = serializers.CharField()
+    metrics = MetricChangeAnswer(many=True)
+    gates_not_measured = GateCheckAnswer(many=True)
+    slices = SliceChangeAnswer(many=True)
+    baselines = BaselineAnswer(many=True)
+    samples = SamplePairAnswer(many=True)
+
+
+class RowChangesAnswer(serializers.Serializer[Any]):
+    """Whole rows, by their digests."""
+
+    added = serializers.IntegerField()
+    removed = serializers.IntegerField()
+    kept = serializers.IntegerField()
+
+
+class DataFactsAnswer(serializers.Serializer[Any]):
+    """One dataset version. `personal` is null where signs of personal data were not looked for."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    digest = serializers.CharField()
+    rows = serializers.IntegerField()
+    licence = serializers.CharField()
+    classification = serializers.CharField()
+    columns = serializers.ListField(child=serializers.CharField())
+    duplicates = serializers.IntegerField(allow_null=True)
+    near_duplicates = serializers.IntegerField(allow_null=True)
+    labels = serializers.DictField(child=serializers.IntegerField())
+    personal = serializers.JSONField(allow_null=True)
+
+
+class DataChangeAnswer(serializers.Serializer[Any]):
+    """The training data. `hidden`: some of it is not the caller's to see."""
+
+    new = DataFactsAnswer(allow_null=True)
+    old = DataFactsAnswer(allow_null=True)
+    hidden = serializers.BooleanField()
+    same = serializers.BooleanField()
+    delta = RowChangesAnswer(allow_null=True)
+    why_not = serializers.CharField()
+    columns_added = serializers.ListField(child=serializers.CharField())
+    columns_removed = serializers.ListField(child=serializers.CharField())
+
+
+class FieldChangeAnswer(serializers.Serializer[Any]):
+    """One field: `same`, `changed`, `added`, `removed`, or `new` with nothing to compare with."""
+
+    name = serializers.CharField()
+    change = serializers.CharField()
+    old = serializers.JSONField(allow_null=True)
+    new = serializers.JSONField(allow_null=True)
+
+
+class FieldsAnswer(serializers.Serializer[Any]):
+    """Changed fields come first; `left_out` more did not fit."""
+
+    rows = FieldChangeAnswer(many=True)
+    left_out = serializers.IntegerField()
+
+
+class SectionChangeAnswer(serializers.Serializer[Any]):
+    """One section of the model card: a diff with a line around each change."""
+
+    title = serializers.CharField()
+    slug = serializers.CharField()
+    change = serializers.CharField()
+    lines = serializers.SerializerMethodField()
+    left_out = serializers.IntegerField()
+
+    def get_lines(self, section: Any) -> list[str]:
+        return [line for _, line in section.lines]
+
+
+class CardChangeAnswer(serializers.Serializer[Any]):
+    """Sections that changed; `same` counts the others."""
+
+    sections = SectionChangeAnswer(many=True)
+    same = serializers.IntegerField()
+    left_out = serializers.IntegerField()
+
+
+class FileChangeAnswer(serializers.Serializer[Any]):
+    """One file; `before` is its digest in the live version."""
+
+    path = serializers.CharField()
+    size = serializers.IntegerField()
+    sha256 = serializers.CharField()
+    before = serializers.CharField()
+    change = serializers.CharField()
+
+
+class FilesAnswer(serializers.Serializer[Any]):
+    """Files, changed ones first; `changed` counts all of those."""
+
+    rows = FileChangeAnswer(many=True)
+    changed = serializers.IntegerField()
+    left_out = serializers.IntegerField()
+
+
+class ReachedDepartmentAnswer(serializers.Serializer[Any]):
+    """A department's right to use the release and the live one, and its recent requests."""
+
+    department = serializers.CharField()
+    may_use = serializers.BooleanField()
+    may_now = serializers.BooleanField()
+    traffic = TrafficAnswer(allow_null=True)
+
+
+class ReachAnswer(serializers.Serializer[Any]):
+    """Departments that it reaches. `whole`: every department's requests of the last 30 days are
+    counted.
+    """
+
+    departments = ReachedDepartmentAnswer(many=True)
+    whole = serializers.BooleanField()
+    requests = serializers.IntegerField()
+    tokens = serializers.IntegerField()
+    left_out = serializers.IntegerField()
+
+
+class LiveAnswer(serializers.Serializer[Any]):
+    """The deployment that serves under the release's name now."""
+
+    deployment = serializers.IntegerField(source="pk")
+    release = serializers.IntegerField(source="release_id")
+    version = VersionReference(source="release.version")
+
+
+class VersionComparisonAnswer(serializers.Serializer[Any]):
+    """A version compared with another. `against` of an evaluation is `version`, else as in a
+    release's."""
+
+    version = VersionReference()
+    against = VersionReference(source="replaced")
+    measured = ComparedEvaluationAnswer(many=True, source="comparison.measured")
+    data = DataChangeAnswer(source="comparison.data")  # type: ignore[assignment]  # DRF takes it out
+    settings = FieldsAnswer(source="comparison.settings")
+    code = FieldsAnswer(source="comparison.code")
+    card = CardChangeAnswer(source="comparison.card")
+    prompt = CardChangeAnswer(source="comparison.prompt")
+    files = FilesAnswer(source="comparison.files")
+
+
+class ComparisonAnswer(serializers.Serializer[Any]):
+    """A release compared with the live one; everything is new where `live` is null."""
+
+    release = serializers.IntegerField(source="comparison.release.pk")
+    version = VersionReference(source="comparison.release.version")
+    live = LiveAnswer(allow_null=True)
+    measured = ComparedEvaluationAnswer(many=True, source="comparison.measured")
+    data = DataChangeAnswer(source="comparison.data")  # type: ignore[assignment]  # DRF takes it out
+    settings = FieldsAnswer(source="comparison.settings")
+    code = FieldsAnswer(source="comparison.code")
+    asked = FieldsAnswer(source="comparison.asked")
+    answers = FieldsAnswer(source="comparison.answers")
+    dossier = FieldsAnswer(source="comparison.dossier")
+    card = CardChangeAnswer(source="comparison.card")
+    prompt = CardChangeAnswer(source="comparison.prompt")
+    files = FilesAnswer(source="comparison.files")
+    reach = ReachAnswer()
 
 
 class ComparisonView(Endpoint):

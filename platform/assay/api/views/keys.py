@@ -1,4 +1,4 @@
-"""API keys."""
+"""API keys and access tokens; an answer has a secret only when the key is new."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
+from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -24,12 +25,8 @@ from assay.api.fields import (
     StrictSerializer,
     Whole,
 )
-from assay.api.representations.keys import (
-    KeyAnswer,
-    KeyDetailAnswer,
-    LeakAnswer,
-    NewKeyAnswer,
-)
+from assay.api.representations.common import PersonReference, slug
+from assay.api.representations.quotas import QuotaAnswer
 from governance import bounds
 from governance.bounds import DEPARTMENT_MAX, TITLE_MAX
 from governance.errors import InvalidInput
@@ -37,7 +34,7 @@ from governance.keys.changes import key_update
 from governance.keys.checks import DEPLOYMENTS_MAX, MAX_LIFETIME, MAX_OVERLAP, NETWORKS_MAX
 from governance.keys.leaks import TEXT_MAX, key_report_leaked
 from governance.keys.models import PURPOSE_MAX, ApiKey
-from governance.keys.selectors import key_get, keys_visible_to
+from governance.keys.selectors import KeyState, key_get, key_state, keys_visible_to
 from governance.keys.services import OVERLAP, key_create, key_revoke, key_rotate
 from governance.people.selectors import department_get, person_get
 from governance.permissions import Action
@@ -45,6 +42,66 @@ from governance.principals import Principal
 from governance.quotas.kinds import KINDS
 from governance.quotas.selectors import limits_applying, uses_or_unknown
 from governance.quotas.services import LIMIT_MAX, quota_set
+
+# As the description of this API names them.
+STATES = [(state.value, state.value) for state in KeyState]
+
+
+class KeyAnswer(serializers.Serializer[Any]):
+    """A department's API key, or a person's access token; never the secret.
+
+    `owner` answers for it. Empty `allowed_deployments` and `networks` mean any. A key that was
+    rotated has a `successor`; both are ids.
+    """
+
+    id = serializers.IntegerField()
+    public_id = serializers.CharField()
+    name = serializers.CharField()
+    state = serializers.SerializerMethodField()
+    department = slug(allow_null=True, default=None)
+    person = PersonReference(allow_null=True)
+    owner = PersonReference(allow_null=True)
+    purpose = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.CharField())
+    allowed_deployments = serializers.ListField(child=serializers.CharField())
+    networks = serializers.ListField(child=serializers.CharField())
+    rotated_from = serializers.IntegerField(source="rotated_from_id", allow_null=True)
+    successor = serializers.SerializerMethodField()
+    created_by = PersonReference(allow_null=True)
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    revoked_at = serializers.DateTimeField(allow_null=True)
+    revoked_reason = serializers.CharField()
+    last_used_at = serializers.DateTimeField(allow_null=True)
+
+    def get_state(self, key: ApiKey) -> KeyState:
+        return key_state(key, timezone.now())
+
+    def get_successor(self, key: ApiKey) -> int | None:
+        successor = getattr(key, "successor", None)
+        return None if successor is None else successor.pk
+
+
+class KeyDetailAnswer(KeyAnswer):
+    """A key and every limit that binds requests with it, the widest first."""
+
+    limits = serializers.SerializerMethodField()
+
+    def get_limits(self, key: ApiKey) -> list[dict[str, Any]]:
+        return [dict(QuotaAnswer(use).data) for use in self.context["limits"]]
+
+
+class NewKeyAnswer(KeyAnswer):
+    """A new key: `key` is shown only once."""
+
+    key = serializers.CharField()
+
+
+class LeakAnswer(serializers.Serializer[Any]):
+    """The same whatever was found."""
+
+    detail = serializers.CharField()
+
 
 DEFAULT_LIFE = timedelta(days=90)
 THANKS = "Thank you. If this is a key of ours and alive, it is revoked by now."

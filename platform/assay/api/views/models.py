@@ -1,4 +1,4 @@
-"""The catalog, models and their versions."""
+"""The catalog, models and their versions: prompt versions and recalls too."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Line, Paragraphs, Slug, StrictSerializer, Truth
+from assay.api.fields import Identifier, Line, Object, Paragraphs, Slug, StrictSerializer, Truth
+from assay.api.idempotency import idempotent
+from assay.api.representations.recalls import RecalledAnswer, RecallRadiusAnswer
 from assay.api.representations.registry import (
     ModelAnswer,
     TaskAnswer,
     VersionAnswer,
     VersionDetail,
 )
+from assay.api.representations.workers import JobAnswer
 from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, NAME_MAX, TASK_MAX
 from governance.people.selectors import department_get
 from registry.catalog import listed_tasks
 from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
+from registry.versions.models import REASON_MAX
+from registry.versions.recall import version_recall
 from registry.versions.selectors import (
     lineage,
     model_get,
@@ -27,6 +32,8 @@ from registry.versions.selectors import (
     versions_visible_to,
 )
 from registry.versions.services import model_create
+from workers.deployments.radius import blast_radius
+from workers.jobs.prompts import prompt_version_create
 
 
 class TasksView(Endpoint):
@@ -115,3 +122,65 @@ class VersionView(Endpoint):
             },
             VersionDetail,
         )
+
+
+class RecallBody(StrictSerializer):
+    """Why, and the digest of the list that is confirmed."""
+
+    reason = Paragraphs(max_length=REASON_MAX)
+    confirm = Line(max_length=64)
+
+
+class VersionRecallView(Endpoint):
+    """A recall. It is for good."""
+
+    @operation("Models", "What a recall of a version would reach", answer=RecallRadiusAnswer)
+    def get(self, request: Request, version_id: int) -> Response:
+        self.query()
+        radius = blast_radius(actor=self.actor, version_id=version_id)
+        return self.answer(radius, RecallRadiusAnswer)
+
+    @operation(
+        "Models",
+        "Recall a version and everything below it, for good",
+        body=RecallBody,
+        answer=RecalledAnswer,
+    )
+    @idempotent
+    def post(self, request: Request, version_id: int) -> Response:
+        given = self.body(RecallBody)
+        recalled = version_recall(actor=self.actor, version_id=version_id, **given)
+        return self.answer(recalled, RecalledAnswer)
+
+
+class PromptVersionBody(StrictSerializer):
+    """A prompt on a base version: `system`, `template`, `variables`, `examples` and `decoding` in
+    `document`."""
+
+    model = Slug(max_length=NAME_MAX)
+    base_version = Identifier()
+    document = Object()
+    note = Paragraphs(max_length=2000, required=False, allow_blank=True)
+
+
+class PromptVersionsView(Endpoint):
+    """Prompts on base versions."""
+
+    @operation(
+        "Models",
+        "Create a prompt version; the job registers it",
+        body=PromptVersionBody,
+        answer=JobAnswer,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given = self.body(PromptVersionBody)
+        job = prompt_version_create(
+            actor=self.actor,
+            model=model_get(actor=self.actor, name=given["model"]),
+            base_version=version_get(actor=self.actor, id=given["base_version"]),
+            document=given["document"],
+            note=given.get("note", ""),
+        )
+        return self.answer(job, JobAnswer, status=201)

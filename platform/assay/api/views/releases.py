@@ -1,4 +1,4 @@
-"""Releases, the dossier they freeze, and the decisions on it."""
+"""Releases, the dossier they freeze, its exports, and the decisions on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -34,8 +34,8 @@ from assay.api.representations.releases import (
     ReleaseDetail,
     ReviewAnswer,
 )
-from assay.api.written import Archive
-from assay.downloads import evidence_file
+from assay.api.written import Archive, CycloneDX, Page, Pdf, Spdx
+from assay.downloads import dossier_file, evidence_file
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX, TIER_MAX
 from governance.errors import NotFound
 from governance.people.models import Speciality
@@ -47,6 +47,7 @@ from governance.reviews.inbox import DUE, Asked, reviews_awaiting
 from governance.reviews.models import NOTE_MAX, REASON_MAX, Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
+from registry.releases.exports.services import FORMATS
 from registry.releases.models import (
     PURPOSE_MAX,
     WITHDRAW_REASON_MAX,
@@ -364,3 +365,25 @@ class ReviewsView(Endpoint):
             given["assignee"] = self.actor.person_id or 0
         rows = Asked(**given).applied(rows)
         return self.page(rows, ReviewAnswer, prepared=with_assignees)
+
+
+_FORMATS = " ".join(f"`{name}`: {each.title}. {each.about}" for name, each in FORMATS.items())
+EXPORT_FORMAT = OpenApiParameter(
+    "file_format", str, OpenApiParameter.PATH, enum=list(FORMATS), description=_FORMATS
+)
+
+
+class ReleaseExportView(Endpoint):
+    """The frozen dossier in one format."""
+
+    renderer_classes = (Pdf, Page, *Endpoint.renderer_classes, CycloneDX, Spdx)
+
+    @operation(
+        "Releases",
+        "The frozen dossier of a release as PDF, HTML, JSON, CycloneDX or SPDX",
+        parameters=[EXPORT_FORMAT],
+        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The same for the same dossier."),
+    )
+    def get(self, request: Request, release_id: int, file_format: str) -> HttpResponse:
+        self.query()
+        return dossier_file(self.actor, release_id=release_id, file_format=file_format)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -9,13 +12,50 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, Object, Paragraphs, Several, Slug, StrictSerializer
 from assay.api.idempotency import idempotent
+from assay.api.representations.common import PersonReference
+from assay.api.representations.conditions import CarriedAnswer
 from assay.api.representations.releases import ReleaseDetail
-from assay.api.representations.renewals import RenewalAnswer
 from assay.api.views.releases import MAX_DEPARTMENTS, shown_release
 from governance.bounds import DEPARTMENT_MAX, TIER_MAX
 from governance.people.selectors import department_get
 from registry.releases.models import PURPOSE_MAX, Visibility
 from registry.releases.renewal import release_renew, renewal_preview
+
+
+class CarriedItemAnswer(serializers.Serializer[Any]):
+    """An attestation that would be carried over: nothing changed that it rests on."""
+
+    code = serializers.CharField()
+    title = serializers.CharField()
+    note = serializers.CharField()
+    attested_by = PersonReference()
+    attested_at = serializers.DateTimeField()
+    carried_from = CarriedAnswer(
+        allow_null=True, help_text="Where it was carried over once before: its first review."
+    )
+
+
+class DossierChangeAnswer(serializers.Serializer[Any]):
+    """A section of the dossier that is not what it was; in short, empty where that is long."""
+
+    section = serializers.CharField()
+    before = serializers.CharField(allow_blank=True)
+    after = serializers.CharField(allow_blank=True)
+
+
+class RenewalAnswer(serializers.Serializer[Any]):
+    """Items carried over if it were submitted again, unchanged. `obstacle` is the reason why that
+    is impossible now; an empty sentence means that it is possible.
+    """
+
+    release = serializers.IntegerField(source="release.pk")
+    obstacle = serializers.CharField(allow_blank=True)
+    hint = serializers.CharField(allow_blank=True)
+    carried = CarriedItemAnswer(many=True)
+    anew = serializers.ListField(
+        child=serializers.CharField(), help_text="What a reviewer must attest again."
+    )
+    changes = DossierChangeAnswer(many=True)
 
 
 class RenewalBody(StrictSerializer):

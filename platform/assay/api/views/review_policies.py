@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import NOT_IN_TEXT, Choice, Paragraphs, Slug, StrictSerializer
-from assay.api.representations.review_policies import ReviewPolicyAnswer, ReviewPolicyDetail
+from assay.api.representations.common import PersonReference
 from governance.bounds import TIER_MAX
 from governance.policy.models import DECISION_NOTE_MAX, PolicyState
 from governance.reviews.policies.document import MAX_BYTES
@@ -23,7 +23,48 @@ from governance.reviews.policies.lifecycle import (
     review_policy_withdraw,
 )
 from governance.reviews.policies.models import ReviewPolicy
-from governance.reviews.policies.selectors import review_policies_visible_to, review_policy_get
+from governance.reviews.policies.selectors import (
+    policy_document,
+    review_policies_visible_to,
+    review_policy_get,
+)
+
+
+class ReviewPolicyAnswer(serializers.Serializer[Any]):
+    """One version of a review policy. `based_on` is the version in force when it was drafted."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    version = serializers.IntegerField()
+    state = serializers.CharField()
+    title = serializers.SerializerMethodField()
+    digest = serializers.CharField()
+    based_on = serializers.IntegerField(allow_null=True)
+    created_by = PersonReference(allow_null=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    proposed_by = PersonReference(allow_null=True)
+    proposed_at = serializers.DateTimeField(allow_null=True)
+    decided_by = PersonReference(allow_null=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    decision_note = serializers.CharField()
+
+    def get_title(self, policy: Any) -> str:
+        return policy_document(policy).title
+
+
+class ReviewPolicyDetail(ReviewPolicyAnswer):
+    """With what it says: `text` is the YAML that was decided on, whose SHA-256 is `digest`, and
+    `document` the same as data. `authors` are the ids of the people who wrote on it.
+    """
+
+    text = serializers.CharField()
+    document = serializers.SerializerMethodField()
+    authors = serializers.ListField(child=serializers.IntegerField())
+
+    def get_document(self, policy: Any) -> dict[str, Any]:
+        return policy_document(policy).model_dump(mode="json", by_alias=True)
+
 
 TAG = "Review policies"
 

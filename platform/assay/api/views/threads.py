@@ -1,10 +1,11 @@
-"""Threads of a release's review, and one's own drafts of comments."""
+"""Review of a release: threads, one's own drafts of comments, and assignees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -12,7 +13,10 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Identifier, Line, Paragraphs, StrictSerializer, Truth
 from assay.api.idempotency import idempotent
-from assay.api.representations.threads import CommentDraftAnswer, ThreadAnswer
+from assay.api.representations.common import PersonReference
+from assay.api.representations.releases import ReleaseDetail
+from assay.api.views.releases import shown_release
+from governance.reviews.assignments.services import review_assign, review_unassign
 from governance.reviews.models import Review
 from governance.reviews.threads.drafts import draft_discard, draft_edit
 from governance.reviews.threads.models import (
@@ -29,6 +33,67 @@ from governance.reviews.threads.services import thread_reopen, thread_reply, thr
 from registry.releases.anchors import places_of
 from registry.releases.selectors import release_get
 from registry.releases.threads import release_draft_add, release_review_get, release_thread_open
+
+
+class AnchorAnswer(serializers.Serializer[Any]):
+    """A place: `general` has no key; `item` a checklist code, `metric` an evaluation's id and a
+    name (`12/accuracy`), `card` the slug of a heading, `file` a path, `answer` the name of a risk
+    answer, `dossier` the name of a section."""
+
+    kind = serializers.CharField()
+    key = serializers.CharField(allow_blank=True)
+
+
+class ThreadEntryAnswer(serializers.Serializer[Any]):
+    """A comment in a thread, or its resolving or reopening, with the dossier it was made on. `text`
+    has `@person-12` where it mentions one of `mentions`; `decision` is the one that it was
+    submitted with.
+    """
+
+    id = serializers.IntegerField()
+    said = serializers.CharField()
+    text = serializers.CharField(allow_blank=True)
+    person = PersonReference()
+    mentions = PersonReference(many=True, source="people")
+    digest = serializers.CharField()
+    round = serializers.IntegerField()
+    decision = serializers.IntegerField(source="decision_id", allow_null=True)
+    created_at = serializers.DateTimeField()
+
+
+class ThreadAnswer(serializers.Serializer[Any]):
+    """A conversation at one place of the release. While it is open and `blocking`, the release
+    cannot be approved. `digest` and `round` are of the dossier that it was begun on; `why_not` is
+    what keeps the caller from resolving or reopening it, empty when nothing does."""
+
+    id = serializers.IntegerField()
+    anchor = AnchorAnswer()
+    state = serializers.CharField()
+    blocking = serializers.BooleanField()
+    digest = serializers.CharField()
+    round = serializers.IntegerField()
+    opened_by = PersonReference()
+    opened_at = serializers.DateTimeField()
+    resolved_by = PersonReference(allow_null=True)
+    resolved_at = serializers.DateTimeField(allow_null=True)
+    why_not = serializers.CharField(allow_blank=True)
+    entries = ThreadEntryAnswer(many=True, source="comments")
+
+
+class CommentDraftAnswer(serializers.Serializer[Any]):
+    """A comment that only the caller sees until they submit it with a decision. It begins a thread
+    at `anchor`, or answers in `thread`; `outdated` when the dossier has no such place any more."""
+
+    id = serializers.IntegerField()
+    anchor = AnchorAnswer()
+    thread = serializers.IntegerField(source="thread_id", allow_null=True)
+    text = serializers.CharField()
+    blocking = serializers.BooleanField()
+    digest = serializers.CharField()
+    round = serializers.IntegerField()
+    outdated = serializers.BooleanField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
 
 
 class AnchorBody(StrictSerializer):
@@ -253,4 +318,38 @@ class DraftView(ThreadEndpoint):
     def delete(self, request: Request, release_id: int, draft_id: int) -> Response:
         review = self.review(release_id)
         draft_discard(actor=self.actor, review_id=review.pk, draft_id=draft_id)
+        return Response(status=204)
+
+
+class AssigneeBody(StrictSerializer):
+    """The person to assign the review to; they must be able to decide on it."""
+
+    person = Identifier()
+
+
+class AssigneesView(Endpoint):
+    """Assignees of a release's review."""
+
+    @operation(
+        "Reviews",
+        "Assign a release's review to a person who could decide on it",
+        body=AssigneeBody,
+        answer=ReleaseDetail,
+        status=201,
+    )
+    @idempotent
+    def post(self, request: Request, release_id: int) -> Response:
+        given = self.body(AssigneeBody)
+        review = release_review_get(actor=self.actor, release_id=release_id)
+        review_assign(actor=self.actor, review_id=review.pk, person_id=given["person"])
+        return self.answer(shown_release(self.actor, release_id), ReleaseDetail, status=201)
+
+
+class AssigneeView(Endpoint):
+    """One assignee."""
+
+    @operation("Reviews", "Unassign a person from a release's review", answer=None, status=204)
+    def delete(self, request: Request, release_id: int, person_id: int) -> Response:
+        review = release_review_get(actor=self.actor, release_id=release_id)
+        review_unassign(actor=self.actor, review_id=review.pk, person_id=person_id)
         return Response(status=204)
