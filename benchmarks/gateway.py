@@ -63,7 +63,7 @@ def respond(queue: str) -> None:
     from django.conf import settings
 
     django.setup()
-    from workers.deployments.worker_keys import worker_key_register
+    from workers.deployments.services import worker_key_register
     from workers.sealing import WireKey, WorkerSeals
     from workers.wire import Delta, Done, Taken, alive_key
 

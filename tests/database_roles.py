@@ -34,7 +34,7 @@ WORK = {
         "workers.deployments.services:replica_report",
         "workers.deployments.services:replicas_heartbeat",
         "workers.deployments.services:replicas_stop",
-        "workers.deployments.worker_keys:worker_key_register",
+        "workers.deployments.services:worker_key_register",
     ),
     "controller": (
         "governance.audit.alarms:alarms_check",

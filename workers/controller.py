@@ -24,7 +24,7 @@ from governance.audit.signing import audit_signer
 from governance.audit.streaming import streamer
 from governance.people import role_requests, sessions
 from governance.quotas import maintenance
-from governance.reviews.reminders import run as reminders_run
+from governance.reviews.reminders import sending as reminders
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import collect_once
 from governance.usage.sealing import require_usage_key
@@ -95,7 +95,7 @@ class Controller:
             "role-requests": role_requests.run,
             "exports": exports_run.run,
             "attestations": attesting.run,
-            "reminders": reminders_run.run,
+            "reminders": reminders.run,
             **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},
         }
         for name, loop in loops.items():

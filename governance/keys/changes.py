@@ -1,4 +1,4 @@
-"""Changes to a live key: its owner, and the places it may be used from."""
+"""Changes to a live key: its owner, the places it may be used from, and its person's proof."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.db import transaction
 from django.utils import timezone
 
-from governance.errors import WrongState
+from governance.errors import NotPermitted, WrongState
 from governance.keys.checks import Asked, check
 from governance.keys.models import ApiKey
 from governance.keys.services import (
@@ -18,8 +18,9 @@ from governance.keys.services import (
     refuse_stranger,
 )
 from governance.people.models import Person
+from governance.people.signing_in import step_up_record
 from governance.permissions import Action
-from governance.principals import Principal
+from governance.principals import Principal, Proof
 
 
 def key_update(
@@ -83,3 +84,28 @@ def key_update(
             owner=str(key.owner_id or ""),
         )
     return key
+
+
+def token_prove(*, actor: Principal, method: str) -> Proof:
+    """Keep with the actor's access token that its person has just given `method`. It goes with the
+    token: what is revoked or expired proves nothing.
+
+    Raises:
+        NotPermitted: the actor is not a person with an access token that is alive.
+    """
+    with transaction.atomic():
+        key = None
+        if actor.person_id is not None and actor.key_id is not None:
+            rows = ApiKey.objects.select_for_update(of=("self",)).filter(revoked_at=None)
+            key = rows.filter(pk=actor.key_id, person_id=actor.person_id).first()
+        if key is None:
+            raise NotPermitted(
+                f"{actor.name} does not act by a personal access token; there is none to keep the "
+                "proof with.",
+                code="person_required",
+                hint="In the portal, verify your identity under Your account.",
+            )
+        key.proof_method, key.proved_at = method, timezone.now()
+        key.save(update_fields=["proof_method", "proved_at"])
+        step_up_record(actor=actor, method=method, token=key.public_id)
+    return Proof(key.proof_method, key.proved_at)

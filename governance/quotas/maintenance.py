@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from django.conf import settings
 from django.db import close_old_connections
@@ -13,8 +14,11 @@ from governance.errors import Unavailable
 from governance.quotas import store
 from governance.quotas.alerts import alerts_raise
 from governance.quotas.holds import holds_settle
-from governance.quotas.orphans import orphans_settle
 from governance.quotas.reconcile import counters_ready, quotas_reconcile, store_run
+from governance.quotas.wire import Amount
+from governance.usage.forgeries import forgeries_record
+from governance.usage.records import UsageEntry
+from governance.usage.sealing import ForgedEntry
 
 logger = logging.getLogger(__name__)
 STEP_S = 1.0
@@ -60,3 +64,31 @@ def run(stop: threading.Event) -> None:
         except Unavailable as error:
             logger.warning("Budgets are not kept: %s", error.message)
         stop.wait(STEP_S)
+
+
+def orphans_settle() -> int:
+    """Settle requests whose gateway died before it did, each once; return how many.
+
+    A gateway keeps the usage entry of each request with its reservation until it settles it. An
+    entry that is left after the time of its request belongs to a process that has ended.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    settled = 0
+    for request_id, text in store.unsettled():
+        try:
+            entry = UsageEntry.decode(text)
+            if entry.request_id != request_id:
+                raise ValueError("it is of another request")
+        except ValueError as error:
+            if isinstance(error, ForgedEntry):
+                forgeries_record(1)
+            logger.error("The admission of request %s is not one: %s", request_id, error)
+            store.withdraw(request_id)
+            continue
+        lasted_ms = int((time.time() - entry.occurred_at) * 1000)
+        settled += store.settle(replace(entry, total_ms=max(0, lasted_ms)), held=Amount())
+    if settled:
+        logger.warning("%d requests were settled whose gateway had ended.", settled)
+    return settled

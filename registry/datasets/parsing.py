@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from governance.errors import InvalidInput, TooLarge
 from registry.canonical import canonical_json
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import RowKind
-from registry.catalog.features import features_column
+from registry.catalog.features import Kind, features_column, kind_of
 from registry.catalog.regions import region_columns
 from registry.datasets.attached import Attached, default_columns, read_attached
-from registry.datasets.features import FeatureChecks
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.profiling import Profile
 from registry.datasets.regions import check_regions
@@ -35,6 +34,7 @@ MAX_UNPACKED_BYTES = 1024**3
 TEXT_SUFFIXES = (".jsonl", *DELIMITERS)
 PACKED_SUFFIXES = (".parquet", ".zip")
 SUFFIXES = tuple(sorted((*TEXT_SUFFIXES, *PACKED_SUFFIXES)))
+_WORDS = {"number": "a number", "category": "a text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,3 +213,47 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     with file.open("rb") as lines:
         for line in lines:
             yield json.loads(line)
+
+
+class FeatureChecks:
+    """Checks that all records of one file have the same features, each of one kind.
+
+    Rows without a column of features always pass.
+    """
+
+    def __init__(self, row: type[BaseModel]) -> None:
+        self._column = features_column(row)
+        self._kinds: dict[str, Kind | None] = {}
+
+    def check(self, place: str, row: Mapping[str, Any]) -> None:
+        """Take one validated row.
+
+        Raises:
+            InvalidInput: it lacks a feature of the rows before, has another one, or has a text
+                where those have a number.
+        """
+        if not self._column:
+            return
+        features = row[self._column]
+        if not self._kinds:
+            self._kinds = dict.fromkeys(features)
+        if features.keys() != self._kinds.keys():
+            name = min(features.keys() ^ self._kinds.keys())
+            raise refuse(
+                place,
+                f"it has the feature {name!r}, which the first row lacks."
+                if name in features
+                else f"it lacks the feature {name!r} of the first row; a missing value is null.",
+            )
+        for name, value in features.items():
+            kind = kind_of(value)
+            known = self._kinds[name]
+            if kind is None or kind == known:
+                continue
+            if known is not None:
+                raise refuse(
+                    place,
+                    f"{name} is {_WORDS[kind]} here, and {_WORDS[known]} in the rows before; "
+                    "leave missing values empty.",
+                )
+            self._kinds[name] = kind

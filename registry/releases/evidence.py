@@ -23,7 +23,6 @@ from governance.reviews.models import Review
 from governance.rowsecurity import lifted
 from registry.canonical import canonical_json, json_digest
 from registry.releases import evidence_verifier
-from registry.releases.breakglass.evidence import emergencies_document
 from registry.releases.dossier import version_evaluations
 from registry.releases.evidence_archive import (
     MANIFEST,
@@ -36,12 +35,13 @@ from registry.releases.evidence_archive import (
 from registry.releases.evidence_documents import (
     Names,
     decisions_document,
+    emergencies_document,
     evaluations_document,
     readme,
+    threads_document,
 )
 from registry.releases.evidence_events import Record, events_document, release_record
 from registry.releases.evidence_html import dossier_page
-from registry.releases.evidence_threads import threads_document
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
 from registry.releases.selectors import release_get

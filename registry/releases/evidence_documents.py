@@ -1,8 +1,9 @@
-"""Decisions and measurements as an evidence pack states them, and its README."""
+"""Decisions, threads, emergency accesses and measurements of an evidence pack, and its README."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from governance.audit.models import AuditEvent
@@ -11,8 +12,11 @@ from governance.people.models import Person
 from governance.permissions import Action
 from governance.reviews.logged_conditions import conditions_logged
 from governance.reviews.models import Decision, Review
+from governance.reviews.threads.models import ReviewThread, ThreadComment
+from governance.reviews.threads.selectors import threads_of
 from governance.reviews.waivers.models import Waiver
 from registry.evaluations.models import Evaluation
+from registry.releases.breakglass.models import BreakGlass
 from registry.releases.evidence_events import Record
 from registry.releases.models import Release
 
@@ -239,6 +243,94 @@ def evaluations_document(evaluations: Sequence[Evaluation], names: Names) -> dic
             }
             for each in evaluations
         ]
+    }
+
+
+def emergencies_document(glasses: Iterable[BreakGlass], names: Names) -> list[dict[str, Any]]:
+    """Return each emergency access: who requested and confirmed it, of which dossier, from when to
+    when, and the verdict of a third person; times in ISO 8601, null for events that have not
+    happened.
+    """
+    return [
+        {
+            "id": glass.pk,
+            "state": glass.state,
+            "dossier": glass.dossier_digest,
+            "reason": glass.reason,
+            "hours": glass.hours,
+            "asked_by": names.of(glass.asked_by_id),
+            "asked_at": _said(glass.asked_at),
+            "confirmed_by": names.of(glass.confirmed_by_id),
+            "confirmed_at": _said(glass.confirmed_at),
+            "proof": glass.proof,
+            "ended_by": names.of(glass.ended_by_id),
+            "ended_at": _said(glass.over_at),
+            "ended_reason": glass.ended_reason,
+            "reviewed_by": names.of(glass.reviewed_by_id),
+            "reviewed_at": _said(glass.reviewed_at),
+            "verdict": glass.verdict,
+            "lessons": glass.lessons,
+        }
+        for glass in glasses
+    ]
+
+
+def _said(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def threads_document(review: Review, record: Record, names: Names) -> list[dict[str, Any]]:
+    """Threads with every entry, each with the position of its event in the log.
+
+    Raises:
+        WrongState: the rows say something else than the log.
+    """
+    said = {
+        body["data"]["entry"]: (event, body)
+        for event, body in record.about("review", review.pk)
+        if "thread" in body["data"]
+    }
+    threads = threads_of(review)
+    if said.keys() != {entry.pk for thread in threads for entry in thread.comments.all()}:
+        raise contradicted(review)
+    return [
+        {
+            "id": thread.pk,
+            "anchor": {"kind": thread.anchor_kind, "key": thread.anchor_key},
+            "blocking": thread.blocking,
+            "state": thread.state,
+            "digest": thread.digest,
+            "round": thread.round,
+            "entries": [
+                _entry(thread, entry, said[entry.pk], names) for entry in thread.comments.all()
+            ],
+        }
+        for thread in threads
+    ]
+
+
+def _entry(
+    thread: ReviewThread,
+    entry: ThreadComment,
+    said: tuple[AuditEvent, dict[str, Any]],
+    names: Names,
+) -> dict[str, Any]:
+    event, body = said
+    facts = ("thread", "blocking", "digest", "round")
+    kept = (str(entry.person_id), thread.pk, thread.blocking, entry.digest, entry.round)
+    if kept != (body["actor_id"], *(body["data"].get(name) for name in facts)):
+        raise contradicted(thread.review)
+    # As of decisions: the log holds the beginning of long words, and none whose box is closed now.
+    logged: str = body["reason"]
+    cut = len(logged) == REASON_LOGGED and entry.text.startswith(logged[:-1])
+    return {
+        "event": event.sequence or 0,
+        "said": entry.said,
+        "person": names.of(entry.person_id),
+        "text": entry.text if cut else logged,
+        "digest": entry.digest,
+        "round": entry.round,
+        "at": body["occurred_at"],
     }
 
 

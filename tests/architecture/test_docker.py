@@ -418,9 +418,9 @@ def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]
 
 
 def test_alert_rules_of_emergencies_ask_for_metrics_that_exist() -> None:
-    from assay.gateway import emergencies
+    from assay.gateway import probes
 
-    found = [thing for thing in vars(emergencies).values() if isinstance(thing, Gauge)]
+    found = [thing for thing in vars(probes).values() if isinstance(thing, Gauge)]
     gauges = {gauge.describe()[0].name for gauge in found}
     text = (DOCKER / "prometheus/assay-emergencies.rules.yaml").read_text()
     (group,) = yaml.safe_load(text)["groups"]
@@ -448,10 +448,10 @@ def test_alert_rules_of_releases_ask_for_metrics_that_exist() -> None:
 
 
 def test_alert_rules_ask_for_metrics_and_alarms_that_exist() -> None:
-    from assay.gateway import log_health
+    from assay.gateway import probes
     from governance.audit.alarms import ALARMS
 
-    found = [thing for thing in vars(log_health).values() if isinstance(thing, Gauge)]
+    found = [thing for thing in vars(probes).values() if isinstance(thing, Gauge)]
     gauges = {gauge.describe()[0].name for gauge in found}
     names = {alarm.name for alarm in ALARMS}
     (group,) = yaml.safe_load((DOCKER / "prometheus/assay-audit.rules.yaml").read_text())["groups"]

@@ -9,7 +9,7 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from governance.audit.services import Attempt, audit_record
+from governance.audit.services import Attempt, Subject, audit_record
 from governance.errors import DomainError, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
@@ -22,7 +22,7 @@ from registry.releases.selectors import release_get
 from registry.releases.serving import release_startable, serving_verdicts
 from registry.resources import release_subject
 from workers.deployments.leases import lease_end
-from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
 from workers.deployments.resources import (
     deployment_context,
     deployment_resource,
@@ -175,6 +175,21 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
         message=(reason or "Stopped; no reason was given.")[:1000],
         decision=decision,
     )
+
+
+@transaction.atomic
+def worker_key_register(*, worker: str, public_key: str) -> None:
+    """Make `public_key` the one that gateways seal this worker's requests for."""
+    WorkerKey.objects.update_or_create(
+        worker=worker[:120], defaults={"public_key": public_key, "registered_at": timezone.now()}
+    )
+    audit_record(
+        actor=ENGINE_WORKER,
+        action="worker:register",
+        subject=Subject("worker", worker[:120], worker[:120]),
+        data={"public_key": public_key},
+    )
+    transaction.on_commit(wake_engines)
 
 
 @transaction.atomic

@@ -21,7 +21,7 @@ from registry.manifests import Manifest
 from registry.store import adopt
 from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
-from workers.jobs import cards, workspace
+from workers.jobs import workspace
 from workers.jobs.leases import ERROR_CHARACTERS, backoff_s
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.states import job_move
@@ -159,7 +159,7 @@ def _register_version(job: Job) -> str:
         history=_history(job),
         licence=base.licence,
         code=result.get("code", ()),
-        card=cards.adaptation_card(job=job, model=model, base=base, data=data, kind=kind),
+        card=adaptation_card(job=job, model=model, base=base, data=data, kind=kind),
         job_id=job.pk,
         created_by=job.created_by,
     )
@@ -182,7 +182,7 @@ def _register_prompt(job: Job) -> str:
         metrics={},
         history=[],
         licence=base.licence,
-        card=cards.prompt_card(job=job, model=model, base=base),
+        card=prompt_card(job=job, model=model, base=base),
         job_id=job.pk,
         created_by=job.created_by,
     )
@@ -249,3 +249,63 @@ def intakes_settle() -> None:
         job = Job.objects.get(pk=str(intake.job_id))
         reason = job.error or f"The job that checks it is {job.state}."
         intake_reject(intake_id=intake.pk, findings=[], reason=reason, job_id=job.pk)
+
+
+def adaptation_card(
+    *, job: Job, model: Model, base: ModelVersion, data: DatasetVersion, kind: str
+) -> str:
+    """Markdown. Numbers are those that training measured on its own validation split."""
+    result = job.result or {}
+    lines = [
+        f"# {model.name}",
+        "",
+        model.description or "No description was given.",
+        "",
+        f"- Task: {model.task}",
+        f"- Kind: {kind}, by method `{job.spec['method']}`",
+        f"- Base: {base.model.name} v{base.number} (`{base.digest[:12]}`)",
+        f"- License of the base: {base.licence or 'not recorded'}",
+        f"- Trained on: {data.dataset.name} v{data.number}, {data.rows} rows, "
+        f"{data.dataset.classification}, license {data.dataset.licence}",
+        f"- Started by: person {job.created_by_id}",
+        "",
+        "## Measured on the validation split",
+        "",
+        *(f"- {name}: {value:.4g}" for name, value in sorted(result["metrics"].items())),
+        "",
+        "## Settings",
+        "",
+        *(f"- {name}: {value}" for name, value in sorted(result["parameters"].items())),
+    ]
+    if notes := result.get("notes"):
+        lines += ["", "## Notes", "", notes]
+    return "\n".join(lines) + "\n"
+
+
+def prompt_card(*, job: Job, model: Model, base: ModelVersion) -> str:
+    """Markdown: what the prompt stands on, what it sets, and what its author says is new."""
+    result = job.result or {}
+    document = result["parameters"]
+    variables = [
+        f"- `{each['name']}`: {each['description'] or 'no description'}"
+        for each in document["variables"]
+    ]
+    lines = [
+        f"# {model.name}",
+        "",
+        model.description or "No description was given.",
+        "",
+        f"- Task: {model.task}",
+        "- Kind: prompt",
+        f"- Base: {base.model.name} v{base.number} (`{base.digest[:12]}`)",
+        f"- License of the base: {base.licence or 'not recorded'}",
+        f"- Examples: {len(document['examples'])}",
+        f"- Written by: person {job.created_by_id}",
+        "",
+        "## Variables",
+        "",
+        *(variables or ["The prompt has no variables."]),
+    ]
+    if note := result.get("note"):
+        lines += ["", "## Notes", "", note]
+    return "\n".join(lines) + "\n"

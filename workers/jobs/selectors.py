@@ -1,16 +1,24 @@
-"""Reads of jobs, as far as the actor may see them."""
+"""Reads of jobs, as far as the actor may see them, and of the work that waits."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from django.db.models import QuerySet
+import redis
+from django.conf import settings
+from django.db.models import Count, Min, QuerySet
 
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
-from workers.jobs.models import Job, JobEvent
+from governance.usage.records import USAGE_STREAM
+from workers.jobs.models import Job, JobEvent, JobState
+
+WAITING = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
 
 def jobs_visible_to(actor: Principal) -> QuerySet[Job]:
@@ -38,3 +46,37 @@ def job_get(*, actor: Principal, job_id: UUID | str) -> Job:
 def job_events(job: Job, after: int = 0) -> QuerySet[JobEvent]:
     """The job's log lines and curve points with an id over `after`, oldest first."""
     return job.events.filter(pk__gt=after).order_by("pk")
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """`jobs` are (state, how many, the oldest's creation); `usage` is None without a broker."""
+
+    jobs: list[tuple[str, int, datetime]]
+    usage: int | None
+
+
+@functools.cache
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+
+
+def backlog() -> Backlog:
+    """Return what waits on the whole platform; for pages of those who see all of it."""
+    rows = (
+        Job.objects.filter(state__in=WAITING)
+        .order_by()
+        .values("state")
+        .annotate(many=Count("pk"), oldest=Min("created_at"))
+    )
+    by_state = {row["state"]: row for row in rows}
+    jobs = [
+        (state.label, by_state[state]["many"], by_state[state]["oldest"])
+        for state in WAITING
+        if state in by_state
+    ]
+    try:
+        usage: int | None = int(_client(settings.REDIS_URL).xlen(USAGE_STREAM))
+    except redis.RedisError:
+        usage = None
+    return Backlog(jobs, usage)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -23,7 +24,6 @@ from workers.engines.protocol import Engine, EngineRequest, RequestRefused, rais
 from workers.engines.runner import MediaOutput
 from workers.references import contains, is_reference, swapped
 from workers.sealing import LONGEST_S, ReplySeals
-from workers.tasks.device import DeviceClock
 from workers.tasks.hosting import EngineHost, Loaded
 from workers.tasks.replies import Replies, Reply, joined
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
@@ -268,3 +268,38 @@ def _with_references(done: Done) -> Done | Failed:
 
 def _gone(request: InferenceRequest) -> Failed:
     return Failed("not_loaded", f"{request.deployment} is not loaded by this worker.", 503)
+
+
+class DeviceClock:
+    """One device shared in equal parts: while n requests run, each takes 1/n of every second, so
+    that the shares of all add up to the time in which the device was busy.
+
+    It adds up what one request that never ends would take; a request's share is how far that has
+    come between its beginning and its end.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._share_s = 0.0
+        self._read_at = now()
+        self._began_at: dict[str, float] = {}
+
+    def enter(self, request_id: str) -> None:
+        """It runs from now on."""
+        with self._lock:
+            self._advance()
+            self._began_at[request_id] = self._share_s
+
+    def leave(self, request_id: str) -> int:
+        """It has ended; its share in ms, 0 when it was not running."""
+        with self._lock:
+            self._advance()
+            began = self._began_at.pop(request_id, None)
+            return 0 if began is None else round(1000 * (self._share_s - began))
+
+    def _advance(self) -> None:
+        now = self._now()
+        if self._began_at:
+            self._share_s += (now - self._read_at) / len(self._began_at)
+        self._read_at = now

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -17,18 +18,25 @@ from governance.errors import Unavailable
 from governance.principals import serving
 from workers.app import app
 from workers.deployments.reconciler import Reconciler
-from workers.deployments.worker_keys import worker_key_register
+from workers.deployments.services import worker_key_register
 from workers.listening import listener
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
-from workers.tasks.liveness import show_life
 from workers.tasks.replies import Replies
-from workers.wire import CANCEL_CHANNEL, DEPLOYMENTS_CHANNEL, INFERENCE_TASK
+from workers.wire import (
+    ALIVE_EVERY_S,
+    ALIVE_FOR_MS,
+    CANCEL_CHANNEL,
+    DEPLOYMENTS_CHANNEL,
+    INFERENCE_TASK,
+    alive_key,
+)
 
 logger = logging.getLogger(__name__)
 CONTROL_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 20.0
+LIFE_TIMEOUT_S = 2.0
 
 
 class Runtime:
@@ -155,3 +163,24 @@ def run(message: dict[str, Any]) -> None:
         logger.error("A request came before the engines were ready")
         return
     _runtime.answer(message)
+
+
+def show_life(url: str, public_key: str, stop: threading.Event) -> None:
+    """Renew this process's sign of life in the broker until `stop`, then remove it.
+
+    Gateways tell by it that a worker died. Forging or deleting it can only keep a request waiting
+    until its deadline, or make it fail.
+    """
+    client = redis.Redis.from_url(
+        url, socket_timeout=LIFE_TIMEOUT_S, socket_connect_timeout=LIFE_TIMEOUT_S
+    )
+    while True:
+        try:
+            client.set(alive_key(public_key), "1", px=ALIVE_FOR_MS)
+        except redis.RedisError as error:
+            logger.warning("The sign of life could not be renewed: %s", error)
+        if stop.wait(ALIVE_EVERY_S):
+            break
+    with contextlib.suppress(redis.RedisError):
+        client.delete(alive_key(public_key))
+    client.close()

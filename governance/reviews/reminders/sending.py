@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import threading
 import time
 from datetime import datetime, timedelta
 
 import httpx
 from django.conf import settings
-from django.db import transaction
+from django.db import close_old_connections, transaction
 from django.utils import timezone
 
 from governance.audit.streaming.https import HttpsSender
@@ -25,6 +26,7 @@ from governance.reviews.reminders.messages import (
     webhook_body,
 )
 from governance.reviews.reminders.models import Channel, ReminderKind, ReviewNotice
+from governance.reviews.reminders.schedule import reminders_record_due
 
 logger = logging.getLogger(__name__)
 ATTEMPTS_MAX = 8
@@ -33,6 +35,18 @@ LEASE = timedelta(minutes=3)
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=3)
 PER_ROUND = 50
+EVERY_S = 20.0
+
+
+def run(stop: threading.Event) -> None:
+    """Record and send what is due every 20 s until `stop`, in a loop of its own: a mail server that
+    hangs delays nothing else.
+    """
+    while not stop.is_set():
+        close_old_connections()
+        reminders_record_due()
+        notices_send_due()
+        stop.wait(EVERY_S)
 
 
 def notices_send_due() -> int:

@@ -1,8 +1,15 @@
-"""Using a one-time link: a password, with a first second factor where roles require one."""
+"""One-time links: the one that a browser has opened, and the password that it sets.
+
+An opened link stays in the session until it is used. A password comes with a first second factor
+where roles require one.
+"""
 
 from __future__ import annotations
 
+import time
+
 from django.db import transaction
+from django.http import HttpRequest
 
 from assay.accounts.factors import app_add, code_counter
 from governance.audit.services import Subject, audit_record
@@ -12,6 +19,37 @@ from governance.people.selectors import principal_for_person
 from governance.people.services import access_tokens_revoke
 from governance.people.sessions import sessions_end
 from governance.people.signing_in import password_checked
+
+OPENED = "assay_opened_link"
+KEPT_S = 30 * 60
+
+
+def link_remember(request: HttpRequest, link: OneTimeLink) -> None:
+    """Keep the link in this session, under a new session key."""
+    request.session.cycle_key()
+    request.session[OPENED] = {
+        "id": link.pk,
+        "purpose": str(link.purpose),
+        "person": link.person_id,
+        "at": int(time.time()),
+    }
+
+
+def link_opened(
+    request: HttpRequest, purpose: LinkPurpose, *, person_id: int | None = None
+) -> int | None:
+    """Return the opened link's ID; None when there is none of this purpose for this person."""
+    kept = request.session.get(OPENED) or {}
+    if kept.get("purpose") != purpose or time.time() - kept["at"] > KEPT_S:
+        return None
+    if person_id is not None and kept["person"] != person_id:
+        return None
+    return int(kept["id"])
+
+
+def link_forget(request: HttpRequest) -> None:
+    """Forget the link: it was used."""
+    request.session.pop(OPENED, None)
 
 
 def needs_first_factor(person: Person) -> bool:

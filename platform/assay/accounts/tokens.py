@@ -7,7 +7,7 @@ from django.utils import timezone
 from assay.accounts.factor_requirement import lacks_second_factor
 from assay.accounts.factors import code_check, factors_of
 from governance.errors import NotAuthenticated, NotPermitted
-from governance.keys.proofs import token_prove
+from governance.keys.changes import token_prove
 from governance.people.models import Person
 from governance.people.signing_in import (
     own_account,

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
 import redis
 from django.db import Error as DatabaseError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from django.db.models import Count
+from django.utils import timezone
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
 from assay.gateway.app import Gateway
-from assay.gateway.emergencies import measure_emergencies
 from assay.gateway.http import Scope, Send, encode, respond
-from assay.gateway.log_health import measure_log
 from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
-from assay.gateway.snapshot import Snapshot
+from assay.gateway.snapshot import Snapshot, close_connection
+from governance.audit import alarms
+from governance.audit.models import AuditAlarm
+from governance.audit.selectors import publish_lag_s, sealing_lag_s, unsealed_events
+from governance.audit.streaming.selectors import stream_states
 from governance.errors import Unavailable
 from registry.catalog.endpoints import dumps
+from registry.incidents.models import Incident, IncidentSuspension, Severity
+from registry.incidents.states import STANDING
+from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 
 Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
+# Read from the database at each scrape.
+INCIDENTS = Gauge(
+    "assay_incidents_open", "Incidents that are not resolved yet, by severity.", ("severity",)
+)
+SUSPENDING = Gauge("assay_incidents_suspending", "Incidents that keep releases from serving.")
+BREAK_GLASS = Gauge("assay_break_glass_active", "Releases that serve by break-glass now.")
+REVIEWS_OVERDUE = Gauge(
+    "assay_break_glass_reviews_overdue", "Break-glasses whose review afterwards is overdue."
+)
+SEALING_LAG = Gauge(
+    "assay_audit_sealing_lag_seconds", "Seconds that the oldest unsealed audit event has waited."
+)
+PUBLISH_LAG = Gauge(
+    "assay_audit_publish_lag_seconds",
+    "Seconds that the oldest checkpoint which is not in the second place has waited.",
+)
+UNSEALED = Gauge("assay_audit_unsealed_events", "Audit events that wait for their seal.")
+STREAM_EVENTS = Gauge(
+    "assay_audit_stream_lag_events",
+    "Sealed audit events that a SIEM has not accepted.",
+    ("stream",),
+)
+STREAM_SECONDS = Gauge(
+    "assay_audit_stream_lag_seconds", "Age of the oldest of them in seconds.", ("stream",)
+)
+ALARM = Gauge("assay_audit_alarm", "1 while an alarm of the audit log is raised.", ("alarm",))
 
 
 async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
@@ -75,6 +109,59 @@ def _measure_releases(snapshot: Snapshot) -> None:
     for name, entry in snapshot.deployments.items():
         RELEASE_EXPIRES.labels(name).set(entry.approved_until - now)
         RELEASE_STOPS.labels(name).set(entry.expires_at - now)
+
+
+async def measure_emergencies() -> None:
+    """Bring the gauges up to date.
+
+    Raises:
+        django.db.Error: the database does not answer; the gauges stand as they were.
+    """
+    await asyncio.to_thread(_measure_emergencies)
+
+
+def _measure_emergencies() -> None:
+    now = timezone.now()
+    try:
+        rows = Incident.objects.filter(state__in=STANDING).order_by().values_list("severity")
+        counts = dict(rows.annotate(count=Count("pk")))
+        suspending = IncidentSuspension.objects.filter(lifted_at__isnull=True).count()
+        glasses = BreakGlass.objects.order_by()
+        active = glasses.filter(state=BreakGlassState.ACTIVE, ends_at__gt=now).count()
+        overdue = glasses.filter(state=BreakGlassState.ENDED, due_at__lte=now).count()
+    finally:
+        close_connection()
+    for severity in Severity.values:
+        INCIDENTS.labels(severity).set(counts.get(severity, 0))
+    SUSPENDING.set(suspending)
+    BREAK_GLASS.set(active)
+    REVIEWS_OVERDUE.set(overdue)
+
+
+async def measure_log() -> None:
+    """Bring the gauges up to date.
+
+    Raises:
+        django.db.Error: the database does not answer; the gauges stand as they were.
+    """
+    await asyncio.to_thread(_measure_log)
+
+
+def _measure_log() -> None:
+    try:
+        sealing, publishing, unsealed = sealing_lag_s(), publish_lag_s(), unsealed_events()
+        streams = stream_states()
+        raised = set(AuditAlarm.objects.values_list("name", flat=True))
+    finally:
+        close_connection()
+    SEALING_LAG.set(sealing)
+    PUBLISH_LAG.set(publishing)
+    UNSEALED.set(unsealed)
+    for stream in streams:
+        STREAM_EVENTS.labels(stream.name).set(stream.lag_events)
+        STREAM_SECONDS.labels(stream.name).set(stream.lag_s)
+    for alarm in alarms.ALARMS:
+        ALARM.labels(alarm.name).set(alarm.name in raised)
 
 
 PROBES: dict[str, Probe] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

@@ -11,7 +11,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from assay.gateway.admission import Running
-from assay.gateway.cancellations import Cancellations
 from assay.gateway.feedback import FeedbackDesk
 from assay.gateway.index_cache import IndexCache
 from assay.gateway.ledger import Ledger
@@ -24,6 +23,7 @@ from assay.gateway.response_desk import ResponseDesk
 from assay.gateway.worker_watch import WorkerWatch
 from governance.usage.sealing import require_usage_key
 from workers.sealing import GatewaySeals, WireKey
+from workers.wire import CANCEL_CHANNEL
 
 logger = logging.getLogger(__name__)
 
@@ -89,3 +89,18 @@ class Runtime:
         await self.indexes.stop()
         await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self.client.aclose())
         await self.client.connection_pool.disconnect()
+
+
+class Cancellations:
+    """Publishes cancellations to the engine workers."""
+
+    def __init__(self, client: redis.asyncio.Redis, wire: WireKey) -> None:
+        self._client = client
+        self._wire = wire
+
+    async def publish(self, request_id: str) -> None:
+        """Tell the workers that the caller stopped waiting. A lost message costs only compute."""
+        try:
+            await self._client.publish(CANCEL_CHANNEL, self._wire.cancel_message(request_id))
+        except (redis.RedisError, OSError) as error:
+            logger.warning("Request %s could not be cancelled: %s", request_id, error)

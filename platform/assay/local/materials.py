@@ -246,9 +246,9 @@ def fetch(
         Paths by name: `smollm2` (a GGUF file), `minilm` (a folder), `efficientnet` (a `.pth`),
         `film_reviews` (a file of tab-separated values, read by `assay.local.film_reviews`),
         `reranker` (a folder, converted by `assay.local.reranker`),
-        `rampart` (a folder, converted by `assay.local.rampart`),
+        `rampart` (a folder, converted by `assay.demo.families.token_classification`),
         `attacks` and `small_talk` (files, read by `assay.local.attacks`),
-        `sentences` (a folder, read by `assay.local.sources`),
+        `sentences` (a folder, read by `assay.demo.families.zero_shot_classification`),
         `music21` (the terms of its corpus, read by `assay.local.chorales`),
         `whisper_base_1` (a file) and `whisper_base_2` (a folder), read by `assay.local.whisper`.
 

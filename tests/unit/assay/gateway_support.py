@@ -37,7 +37,7 @@ from registry.versions.models import Model, ModelVersion, VersionKind
 from tests.approvals import approve, give_dossier
 from workers.app import app
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
-from workers.deployments.worker_keys import worker_key_register
+from workers.deployments.services import worker_key_register
 from workers.sealing import NotAddressed, ReplySeals, WireKey, WorkerSeals
 from workers.wire import (
     CANCEL_CHANNEL,

@@ -28,8 +28,7 @@ from tests.live.celery_worker import database_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, DeploymentState, ReplicaState, ServingPeriod
-from workers.deployments.services import deployment_create, replica_report
-from workers.deployments.worker_keys import worker_key_register
+from workers.deployments.services import deployment_create, replica_report, worker_key_register
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import (
     Report,

@@ -16,7 +16,7 @@ from governance.audit.models import AuditEvent
 from governance.usage.collector import collect_once
 from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage, wait_until
 from tests.unit.workers.sealed import Wire
-from workers.deployments.worker_keys import worker_key_register
+from workers.deployments.services import worker_key_register
 from workers.wire import Delta, Done, InferenceRequest, encode_event
 
 __all__ = ["stage"]

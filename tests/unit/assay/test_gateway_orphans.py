@@ -13,8 +13,8 @@ import redis.asyncio
 
 from assay.gateway.quotas import Quotas
 from governance.audit.models import AuditEvent
+from governance.quotas.maintenance import orphans_settle
 from governance.quotas.models import Price
-from governance.quotas.orphans import orphans_settle
 from governance.quotas.store import read_counts
 from governance.quotas.wire import Amount, Limit
 from governance.usage.collector import collect_once

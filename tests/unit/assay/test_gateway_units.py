@@ -14,8 +14,8 @@ from redis.asyncio import Redis as AsyncRedis
 
 from assay.gateway.quotas import Quotas, QuotaStopped
 from governance.quotas import store
+from governance.quotas.maintenance import orphans_settle
 from governance.quotas.models import Price
-from governance.quotas.orphans import orphans_settle
 from governance.quotas.store import read_counts
 from governance.quotas.wire import READY_KEY, Amount, Limit, Verdict, reserve_arguments
 from governance.usage.records import USAGE_STREAM

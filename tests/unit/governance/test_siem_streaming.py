@@ -16,7 +16,7 @@ from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from prometheus_client import REGISTRY
 
-from assay.gateway.log_health import measure_log
+from assay.gateway.probes import measure_log
 from governance.audit.alarms import ALARMS, siem_behind
 from governance.audit.streaming import https, streamer, syslog
 from governance.audit.streaming.destinations import destinations_from

@@ -9,14 +9,13 @@ import pytest
 
 from governance.people.models import Department, Person
 from registry import store
-from registry.datasets import changes
-from registry.datasets.changes import RowChanges, is_too_large, row_changes
 from registry.evaluations.intervals import Interval, Paired, wilson
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison import card, files
+from registry.releases.comparison import data as changes
 from registry.releases.comparison.build import evaluation_compare
 from registry.releases.comparison.card import card_changes, sections
-from registry.releases.comparison.data import data_change
+from registry.releases.comparison.data import RowChanges, data_change, is_too_large, row_changes
 from registry.releases.comparison.fields import FIELDS_SHOWN, field_changes, flat
 from registry.releases.comparison.files import file_changes
 from registry.releases.comparison.measures import change_of, paired_rows

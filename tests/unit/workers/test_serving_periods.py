@@ -24,13 +24,13 @@ from workers.deployments.models import (
     ReplicaState,
     ServingPeriod,
 )
-from workers.deployments.periods import period_keep
 from workers.deployments.services import (
     deployment_create,
     deployment_stop,
     replica_report,
     replicas_expire,
 )
+from workers.deployments.states import period_keep
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 

@@ -18,7 +18,7 @@ from tests.unit.workers.sealed import Wire
 from workers.deployments.plans import LoadPlan, Weights
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
-from workers.tasks.liveness import show_life
+from workers.tasks.inference import show_life
 from workers.tasks.replies import Replies, Reply, broken, merged
 from workers.wire import (
     ALIVE_FOR_MS,
