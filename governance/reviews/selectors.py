@@ -45,6 +45,8 @@ _DOING = {
     Verdict.APPROVE: "approving",
     Verdict.REJECT: "rejecting",
 }
+# Of what a failed check found, in a sentence.
+MAX_NOTE_SHOWN = 300
 _UNMET: dict[str, str] = {
     ChecklistState.OPEN: "needs judgment",
     ChecklistState.FAILED: "failed",
@@ -373,7 +375,7 @@ def speciality_for(actor: Principal, review: Review, verdict: Verdict, stated: s
 
 def _blocked(review: Review) -> WrongState | None:
     standing = review_standing(review)
-    unmet = [f"{item.title} ({_UNMET[item.state]})" for item in standing.blocking]
+    unmet = [f"{item.title} ({_reason(item)})" for item in standing.blocking]
     hint = "Attest what is open; what failed needs a changed release, or a waiver." if unmet else ""
     if standing.unresolved:
         unmet.append(_counted(standing.unresolved))
@@ -385,6 +387,13 @@ def _blocked(review: Review) -> WrongState | None:
         code="checklist_unmet" if standing.blocking else "threads_unresolved",
         hint=hint,
     )
+
+
+def _reason(item: ChecklistItem) -> str:
+    """Return why an item blocks, with what a failed check found."""
+    reason = _UNMET[item.state]
+    found = item.note.rstrip(".")[:MAX_NOTE_SHOWN]
+    return f"{reason}: {found}" if item.state == ChecklistState.FAILED and found else reason
 
 
 def _counted(threads: tuple[ReviewThread, ...]) -> str:

@@ -173,9 +173,13 @@ def test_what_a_machine_found_wrong_no_reviewer_can_attest(
     opened: Callable[..., Review], compliance: Principal
 ) -> None:
     review = opened(
-        checklist=[ChecklistEntry("gates", "Gates passed", outcome=CheckOutcome.FAILED)]
+        checklist=[
+            ChecklistEntry(
+                "gates", "Gates passed", outcome=CheckOutcome.FAILED, note="accuracy is 0.4."
+            )
+        ]
     )
-    with pytest.raises(WrongState, match=r"Gates passed \(failed\)"):
+    with pytest.raises(WrongState, match=r"Gates passed \(failed: accuracy is 0\.4\)"):
         decide(compliance, review, "approve")
     with pytest.raises(WrongState, match="checked automatically"):
         checklist_attest(actor=compliance, review_id=review.pk, code="gates", note="trust me")

@@ -61,6 +61,12 @@ const playgroundResults = (() => {
 
   const text = (words) => document.createTextNode(words);
 
+  /* The one value whose name ends so, such as `translation_text`. */
+  const onlyNamed = (answer, ending) => {
+    const names = Object.keys(answer).filter((name) => name.endsWith(ending));
+    return names.length === 1 ? answer[names[0]] : undefined;
+  };
+
   const draw = (output, answer, documents, numbers, asked) => {
     if (output === "series" && answer.predictions) return answer.predictions.map((each) => playgroundSeries.figure(numbers, each));
     if (output === "label" && Array.isArray(scoresOf(answer))) return scoresOf(answer).map((each) => bar(each.label, each.score));
@@ -73,7 +79,7 @@ const playgroundResults = (() => {
     }
     if (output === "text") {
       const first = [answer].flat()[0] ?? {};
-      const written = first.text ?? first.answer ?? first.translation_text ?? first.summary_text;
+      const written = first.text ?? first.answer ?? onlyNamed(first, "_text");
       if (typeof written === "string") return [text(written)];
     }
     return [text(JSON.stringify(answer, null, 2))];
