@@ -19,6 +19,7 @@ from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
+from governance.state_machine import StateMachine
 from registry import store
 from registry.datasets.models import Classification
 from registry.datasets.services import UploadedFile
@@ -42,6 +43,19 @@ from registry.resources import (
 from registry.validation import checked_choice, checked_text
 
 MAX_DOCUMENTS = 5_000
+ALLOWED_TRANSITIONS: dict[DocumentState, frozenset[DocumentState]] = {
+    DocumentState.DRAFT: frozenset({DocumentState.CURRENT}),
+    DocumentState.CURRENT: frozenset({DocumentState.SUPERSEDED, DocumentState.RECALLED}),
+    DocumentState.SUPERSEDED: frozenset({DocumentState.RECALLED}),
+    DocumentState.RECALLED: frozenset(),
+}
+DOCUMENT_STATES = StateMachine(
+    model=DocumentVersion,
+    noun="document",
+    table=ALLOWED_TRANSITIONS,
+    hint="add a corrected version",
+    label=str,
+)
 
 
 def document_version_add(
@@ -195,15 +209,15 @@ def document_version_publish(*, actor: Principal, version_id: int) -> DocumentVe
             action=Action.KNOWLEDGE_CREATE,
             resource=knowledge_resource(version.document.base),
         )
-        _require(version, DocumentState.DRAFT, "published")
+        DOCUMENT_STATES.require(version, DocumentState.CURRENT)
         before = version.document.versions.filter(state=DocumentState.CURRENT).first()
         if before is not None:
-            before.state = DocumentState.SUPERSEDED
-            before.save(update_fields=["state"])
-        version.state = DocumentState.CURRENT
+            DOCUMENT_STATES.save_state(before, DocumentState.SUPERSEDED, [])
         version.published_at = timezone.now()
-        version.save(update_fields=["state", "published_at"])
-        audit_record(
+        DOCUMENT_STATES.move(
+            version,
+            DocumentState.CURRENT,
+            fields=["published_at"],
             actor=actor,
             action="document:publish",
             subject=document_subject(version),
@@ -236,14 +250,13 @@ def document_version_recall(*, actor: Principal, version_id: int, reason: str) -
             doing=f"recalling {version}",
         )
         reason = checked_text(reason, field="reason", limit=REASON_MAX)
-        if version.state not in (DocumentState.CURRENT, DocumentState.SUPERSEDED):
-            raise WrongState(f"{version} is {version.state}; it cannot be recalled.")
-        version.state = DocumentState.RECALLED
         version.recalled_at = timezone.now()
         version.recalled_by = acting_person(actor)
         version.recall_reason = reason
-        version.save(update_fields=["state", "recalled_at", "recalled_by", "recall_reason"])
-        audit_record(
+        DOCUMENT_STATES.move(
+            version,
+            DocumentState.RECALLED,
+            fields=["recalled_at", "recalled_by", "recall_reason"],
             actor=actor,
             action="document:recall",
             subject=document_subject(version),
@@ -273,7 +286,8 @@ def document_draft_delete(*, actor: Principal, version_id: int) -> None:
         decision = authorize(
             actor=actor, action=Action.KNOWLEDGE_CREATE, resource=knowledge_resource(base)
         )
-        _require(version, DocumentState.DRAFT, "deleted")
+        if version.state != DocumentState.DRAFT:
+            raise WrongState(f"{version} is {version.state}; only a draft can be deleted.")
         audit_record(
             actor=actor,
             action="document:delete",
@@ -295,8 +309,3 @@ def _locked(version_id: int) -> DocumentVersion:
         raise NotFound("There is no such document.")
     KnowledgeBase.objects.select_for_update().get(pk=found.document.base_id)
     return rows.select_for_update(of=("self",)).get(pk=version_id)
-
-
-def _require(version: DocumentVersion, state: DocumentState, verb: str) -> None:
-    if version.state != state:
-        raise WrongState(f"{version} is {version.state}; only a {state} can be {verb}.")

@@ -20,12 +20,14 @@ from governance.rowsecurity import scope
 from registry import store
 from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.documents import (
+    ALLOWED_TRANSITIONS,
+    DOCUMENT_STATES,
     document_draft_delete,
     document_version_add,
     document_version_publish,
     document_version_recall,
 )
-from registry.knowledge.models import DocumentVersion, KnowledgeBase
+from registry.knowledge.models import Document, DocumentState, DocumentVersion, KnowledgeBase
 from registry.knowledge.selectors import (
     document_read,
     document_versions_visible_to,
@@ -154,6 +156,19 @@ def test_a_recall_needs_a_reason_and_a_second_factor_and_is_final(
     assert again.value.code == "recalled_document"
     with pytest.raises(DatabaseError), transaction.atomic():
         DocumentVersion.objects.update(state="current", recall_reason="")
+
+
+def test_a_document_moves_only_as_its_table_allows() -> None:
+    assert set(ALLOWED_TRANSITIONS) == set(DocumentState)
+    for start in DocumentState:
+        for end in DocumentState:
+            row = DocumentVersion(document=Document(title="Leave"), number=1, state=start)
+            if end in ALLOWED_TRANSITIONS[start]:
+                DOCUMENT_STATES.set_state(row, end)
+                assert row.state == end
+            else:
+                with pytest.raises(WrongState, match=f"Document Leave v1 is {start}; it cannot"):
+                    DOCUMENT_STATES.set_state(row, end)
 
 
 def test_a_published_version_keeps_its_content_and_is_not_deleted(
