@@ -38,12 +38,12 @@ worker)
     case "${ASSAY_WORKER_KIND:-compute}" in
     compute)
         exec celery -A workers.app worker -I workers.tasks.jobs -Q compute \
-            -P prefork -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" --loglevel INFO \
+            -P prefork -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"
         ;;
     engine)
         exec celery -A workers.app worker -I workers.tasks.inference -Q engine.none \
-            -P threads -c "${ASSAY_WORKER_CONCURRENCY:-64}" -n "engine@%h" --loglevel INFO \
+            -P threads -c "${ASSAY_WORKER_CONCURRENCY:-64}" -n "engine@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"
         ;;
     *)

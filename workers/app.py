@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_ready
+from celery.signals import after_setup_logger, worker_ready
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 # A worker serves no URL: Django's system checks would import the whole portal into it.
@@ -22,6 +24,12 @@ app.conf.broker_transport_options = {
     "interval_max": 0.1,
     **app.conf.broker_transport_options,
 }
+
+
+@after_setup_logger.connect  # type: ignore[untyped-decorator]
+def _keep_log_level(logger: logging.Logger, **_: Any) -> None:
+    # Celery has set the root logger to its own `--loglevel`, in place of `ASSAY_LOG_LEVEL`.
+    logger.setLevel(settings.LOG_LEVEL)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

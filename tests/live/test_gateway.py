@@ -63,8 +63,7 @@ def engine(folder: Path, deployment_id: int) -> Iterator[None]:
     before = WorkerKey.objects.get().public_key
     queue = deployment_queue(deployment_id)
     options = ("-I", "fixed_engine", "-Q", queue, "-P", "threads", "-c", "8")
-    quiet = (*QUIET, "--loglevel", "WARNING")
-    command = ("celery", "-A", "workers.app", "worker", *options, *quiet)
+    command = ("celery", "-A", "workers.app", "worker", *options, *QUIET)
     with process(folder, "worker", *command, REDIS_URL=broker_url("engine")):
         wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
         # Nobody renews it, however long the other processes take to start.

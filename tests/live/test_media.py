@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,15 +52,15 @@ def serve(redis: Redis, tmp_path: Path, settings: Any) -> Iterator[Callable[...,
     settings.SERVING_LEASE_S = 3600
     with ExitStack() as stack:
 
-        def start(task: str, name: str, folder: Path) -> httpx.Client:
+        def start(task: str, name: str, folder: Path, **logs: str) -> httpx.Client:
             version = company.version(company.model(name, task), files=files(folder))
             made = deployment_create(
                 actor=company.developer(), release_id=release(version, name=name).pk
             )
-            lease = {"ASSAY_SERVING_LEASE_S": "3600"}
-            stack.enter_context(controller(tmp_path / "controller.log", **lease))
-            stack.enter_context(worker(tmp_path / "engine.log", *ENGINE, **lease))
-            url, _ = stack.enter_context(web(tmp_path, **lease))
+            given = {"ASSAY_SERVING_LEASE_S": "3600", **logs}
+            stack.enter_context(controller(tmp_path / "controller.log", **given))
+            stack.enter_context(worker(tmp_path / "engine.log", *ENGINE, **given))
+            url, _ = stack.enter_context(web(tmp_path, **given))
 
             def serving() -> bool:
                 return Deployment.objects.get(pk=made.pk).state == DeploymentState.SERVING
@@ -71,18 +72,32 @@ def serve(redis: Redis, tmp_path: Path, settings: Any) -> Iterator[Callable[...,
         yield start
 
 
+def logged(log: Path) -> dict[str, set[str]]:
+    """Return the kinds of processes that wrote JSON lines with a request's ID, by that ID."""
+    found: dict[str, set[str]] = {}
+    for line in log.read_text().splitlines():
+        if line.startswith("{"):
+            record = json.loads(line)
+            found.setdefault(record["request_id"], set()).add(record["process"])
+    return found
+
+
 def stored() -> list[Path]:
     folder = Path(django_settings.DATA_DIR) / "media"
     return [file for file in folder.rglob("*") if file.is_file()]
 
 
-def test_an_image_is_classified_metered_and_forgotten_and_bad_ones_are_refused(
+def test_an_image_is_classified_metered_traced_and_forgotten_and_bad_ones_are_refused(
     serve: Callable[..., httpx.Client], tmp_path: Path
 ) -> None:
     from tests.unit.tasks.tiny_images import save_tiny
 
     client = serve(
-        "image-classification", "sorter", save_tiny("ResNetForImageClassification", tmp_path / "m")
+        "image-classification",
+        "sorter",
+        save_tiny("ResNetForImageClassification", tmp_path / "m"),
+        ASSAY_LOG_FORMAT="json",
+        ASSAY_LOG_LEVEL="DEBUG",
     )
     raw = client.post(SORTER, content=picture(), headers={"content-type": "image/png"})
     assert raw.status_code == 200, raw.text
@@ -115,6 +130,11 @@ def test_an_image_is_classified_metered_and_forgotten_and_bad_ones_are_refused(
     assert hidden.status_code == 404
 
     until(lambda: UsageRecord.objects.filter(outcome="ok").count() == 2)
+    request_id = raw.headers["x-request-id"]
+    assert UsageRecord.objects.get(request_id=request_id).outcome == "ok"
+    for log, process in (("log", "web"), ("engine.log", "worker")):
+        until(lambda log=log: request_id in logged(tmp_path / log))  # type: ignore[misc]
+        assert logged(tmp_path / log)[request_id] == {process}
     used = UsageRecord.objects.filter(outcome="ok").values_list("unit", "units")
     assert list(used) == [("images", 1), ("images", 1)]
     until(lambda: stored() == [])

@@ -116,6 +116,7 @@ class Answerer:
             raise_exits(error)
         finally:
             answer.over()
+            logger.debug("Deployment %s has answered", request.deployment)
             with self._lock:
                 self._running.pop(request.request_id, None)
                 self._cancelled.pop(request.request_id, None)

@@ -113,6 +113,7 @@ class Gateway:
         try:
             with serving(call.request_id, call.client_address):
                 await self._answer(runtime, call, scope, receive, send)
+                logger.debug("%s ended: %s", endpoint, call.outcome)
         finally:
             INFLIGHT.dec()
             bound(REQUESTS, endpoint, call.outcome).inc()

@@ -148,13 +148,7 @@ class Stack:
 
     def _workers(self) -> None:
         celery = (sys.executable, "-m", "celery", "-A", "workers.app", "worker")
-        quiet = (
-            "--loglevel",
-            "INFO",
-            "--without-mingle",
-            "--without-gossip",
-            "--without-heartbeat",
-        )
+        quiet = ("--without-mingle", "--without-gossip", "--without-heartbeat")
         self._spawn(
             "compute-worker", "worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
             "-P", "prefork", "-c", "1", "-n", "compute@%h", *quiet,
