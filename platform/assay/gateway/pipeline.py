@@ -2,8 +2,8 @@
 
 A pool lends a connection to one command after another, which costs a gateway more processor time
 than the commands themselves. Here every command goes out at once, together with the others of the
-same step of the event loop, and answers come back in the order of the commands. redis-py connects,
-signs in (TLS, Unix sockets, users) and reads answers; only their order is kept here.
+same step of the event loop, and answers come back in the order of the commands. redis-py connects
+and signs in (TLS, Unix sockets, users); hiredis reads answers; only their order is kept here.
 
 No command is ever repeated: a reservation that was sent twice would be charged twice.
 """
@@ -11,7 +11,6 @@ No command is ever repeated: a reservation that was sent twice would be charged 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from typing import Any
 
@@ -25,6 +24,7 @@ from redis.retry import Retry
 WAITING_MAX = 4096
 CONNECT_TIMEOUT_S = 2.0
 _CHECK_S = 0.25
+_INCOMPLETE = object()
 
 
 class Pipeline:
@@ -89,8 +89,12 @@ class Pipeline:
         return self._link
 
 
-class _Link:
-    """One connection, until it breaks."""
+class _Link(asyncio.Protocol):
+    """One connection, until it breaks.
+
+    redis-py has connected it and signed in; then its transport delivers here, because asyncio's
+    stream classes cost more than the reading.
+    """
 
     def __init__(self, connection: Any, timeout_s: float) -> None:
         self.broken = ""
@@ -98,9 +102,13 @@ class _Link:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._outgoing: list[bytes] = []
-        self._wake = asyncio.Event()
-        self._tasks = [asyncio.create_task(task) for task in (self._write(), self._read())]
+        self._reader = hiredis.Reader(
+            protocolError=redis.InvalidResponse,
+            replyError=connection._parser.parse_error,
+            notEnoughData=_INCOMPLETE,
+        )
+        self._transport: asyncio.WriteTransport = connection._writer.transport
+        self._transport.set_protocol(self)
         self._timer = self._loop.call_later(_CHECK_S, self._check)
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
@@ -110,43 +118,31 @@ class _Link:
             raise redis.ConnectionError("Too many commands wait for the store.")
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((answer, self._loop.time()))
-        self._outgoing.append(packed)
-        self._wake.set()
+        # uvloop sends everything that one step of the loop writes in one call.
+        self._transport.write(packed)
         return answer
 
     async def close(self) -> None:
         self._break(redis.ConnectionError("The connection was closed."))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._connection.disconnect(nowait=True)
+        await self._closing
 
-    async def _write(self) -> None:
+    def data_received(self, data: bytes) -> None:
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                outgoing, self._outgoing = self._outgoing, []
-                await self._connection.send_packed_command(outgoing, check_health=False)
-        except (redis.RedisError, OSError) as error:
-            self._break(error)
-
-    async def _read(self) -> None:
-        read = self._connection.read_response
-        try:
-            while True:
-                try:
-                    answer, failure = await read(timeout=math.inf), None
-                except redis.ResponseError as error:
-                    answer, failure = None, error
+            self._reader.feed(data)
+            while (answer := self._reader.gets()) is not _INCOMPLETE:
                 waiting, _ = self._waiting.popleft()
                 # Whoever waited may have been cancelled; the answer had to be read all the same.
                 if waiting.done():
                     continue
-                if failure is None:
-                    waiting.set_result(answer)
+                if isinstance(answer, redis.RedisError):
+                    waiting.set_exception(answer)
                 else:
-                    waiting.set_exception(failure)
-        except (redis.RedisError, OSError, IndexError) as error:
+                    waiting.set_result(answer)
+        except (redis.RedisError, IndexError) as error:
             self._break(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break(exc or redis.ConnectionError("The store closed it."))
 
     def _check(self) -> None:
         if self._waiting and self._loop.time() - self._waiting[0][1] > self._timeout_s:
@@ -163,7 +159,4 @@ class _Link:
             if not waiting.done():
                 waiting.set_exception(redis.ConnectionError(self.broken))
         self._waiting.clear()
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
         self._closing = self._loop.create_task(self._connection.disconnect(nowait=True))
