@@ -334,6 +334,11 @@ class RuleIndex:
         for attribute in attributes.values():
             attribute.close()
         self._attributes = tuple(attributes.values())
+        read = {*attributes, *(name for held in self._grouped.values() for name in held)}
+        # Attributes of the context that a decision depends on.
+        self.context_names = tuple(
+            sorted(name for source, name in map(_source, read) if source is _Source.CONTEXT)
+        )
 
     def _bind(self, actor: Principal) -> _Binding:
         """Select the part about the actor. Cached for all actors with the same roles: an actor's

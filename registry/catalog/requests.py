@@ -76,6 +76,8 @@ def estimate_tokens(texts: list[str]) -> int:
 
 def printable(text: str, limit: int = 80) -> str:
     """Text from outside, fit for a sentence, a log line and a database column."""
+    if len(text) <= limit and text.isprintable():
+        return text
     clean = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
     return clean if len(clean) <= limit else f"{clean[:limit]}…"
 

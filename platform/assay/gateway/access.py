@@ -19,7 +19,7 @@ from governance.policy.context import (
     UNDECLARED_CLASSIFICATION,
     base_context,
 )
-from governance.policy.engine import PolicyDecision, decide, may_know_of
+from governance.policy.engine import PolicyDecision, may_know_of
 from registry.catalog.requests import RequestInvalid, printable
 
 # What a client is told to wait for a replica to come up, in seconds.
@@ -132,7 +132,7 @@ def find_deployment(
         raise model_unknown(name)
     actor, resource, action = key.principal, entry.resource, Action.DEPLOYMENT_INVOKE
     context = circumstances.context(entry)
-    decision = decide(snapshot.policy, actor, action, resource, context)
+    decision = snapshot.decide(key, entry, context)
     if not decision.allowed:
         refused = Refused(
             decision.reason,
@@ -189,7 +189,7 @@ def visible_deployments(
     for name in sorted(snapshot.deployments):
         entry = snapshot.deployments[name]
         context = circumstances.context(entry)
-        usable = decide(policy, actor, action, entry.resource, context).allowed
+        usable = snapshot.decide(key, entry, context).allowed
         if usable or may_know_of(policy, actor, action, entry.resource, context):
             named = not key.allowed_deployments or name in key.allowed_deployments
             lapsed = entry.leased_until <= time.monotonic()
@@ -205,7 +205,7 @@ def known_task(snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circ
         return ""
     actor, action = key.principal, Action.DEPLOYMENT_INVOKE
     context = circumstances.context(entry)
-    known = decide(snapshot.policy, actor, action, entry.resource, context).allowed or may_know_of(
+    known = snapshot.decide(key, entry, context).allowed or may_know_of(
         snapshot.policy, actor, action, entry.resource, context
     )
     return entry.task if known else ""

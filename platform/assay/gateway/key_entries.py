@@ -47,6 +47,8 @@ class KeyEntry:
     counted_as: str = ""
     person: int | None = None
     session: bytes = b""
+    # Digest of the secret that has proved it, made by `authenticate`; gone with this reading.
+    proved: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
     _recorded: list[Part] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property

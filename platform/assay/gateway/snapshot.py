@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection
@@ -30,7 +31,7 @@ from assay.gateway.prompts import NO_PROMPT, OwnPrompt, own_prompt
 from assay.gateway.release_conditions import break_glass_notice, end_notice, held_conditions
 from governance.permissions import Action
 from governance.policy.decisions import Part, resource_part
-from governance.policy.engine import PolicySnapshot, Resource
+from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
 from governance.policy.services import active_policy
 from governance.quotas.prices import FREE, Tariff
 from governance.quotas.selectors import quota_limits, tariff_for, tariffs
@@ -50,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 # How long requests may still run on a deployment that a recall has stopped, and are cut.
 _RECALL_REMEMBERED = timedelta(hours=1)
+# Decisions that one snapshot remembers; with more, it forgets them all.
+DECISIONS_MAX = 4096
 # A replica whose heartbeat is older than this, in seconds, is not counted on.
 REPLICA_PATIENCE_S = 30.0
 # Each with the public key of its worker; a worker without one cannot be sent anything.
@@ -129,6 +132,28 @@ class Snapshot:
     recalled: Mapping[int, str] = field(default_factory=dict)
     knowledge: Mapping[str, KnowledgeEntry] = field(default_factory=dict)
     recalled_documents: Mapping[int, str] = field(default_factory=dict)
+    _decisions: dict[tuple[Any, ...], PolicyDecision] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    def decide(
+        self, key: KeyEntry, entry: DeploymentEntry, context: Mapping[str, Any]
+    ) -> PolicyDecision:
+        """Decide whether `key` may invoke `entry`, both of this snapshot.
+
+        Made once for the parts of the context that rules read. A new snapshot, which every change
+        of a key, policy or release makes, has none of the decisions of the one before.
+        """
+        action = Action.DEPLOYMENT_INVOKE
+        names = self.policy.index(action, entry.resource.type).context_names
+        asked = (key.public_id, entry.name, *[context.get(name) for name in names])
+        found = self._decisions.get(asked)
+        if found is None:
+            if len(self._decisions) >= DECISIONS_MAX:
+                self._decisions.clear()
+            found = decide(self.policy, key.principal, action, entry.resource, context)
+            self._decisions[asked] = found
+        return found
 
     @property
     def age_s(self) -> float:
