@@ -33,14 +33,23 @@ class Broken(Exception):
     """The process failed, or what it wrote is not what it should write."""
 
 
-def run_bounded(module: str, request: dict[str, Any], *, seconds: int, memory_bytes: int) -> None:
+def run_bounded(
+    module: str,
+    request: dict[str, Any],
+    *,
+    seconds: int,
+    memory_bytes: int,
+    slots: threading.BoundedSemaphore = _slots,
+) -> None:
     """Run `module`, whose main part calls `bound_process`, with `request` on its standard input.
+
+    `slots` bounds how many run at the same time.
 
     Raises:
         InvalidInput, TooLarge: the file cannot be read or exceeds a bound; the sentence says where.
         Unavailable: too many uploads are being read.
     """
-    if not _slots.acquire(timeout=WAIT_S):
+    if not slots.acquire(timeout=WAIT_S):
         raise Unavailable("Too many uploads are being read at this moment.", retry_after=30)
     try:
         refusal = _refusal(
@@ -69,7 +78,7 @@ def run_bounded(module: str, request: dict[str, Any], *, seconds: int, memory_by
             hint="Check the file for damage, or send less at a time.",
         ) from broken
     finally:
-        _slots.release()
+        slots.release()
     if refusal is not None:
         raise refusal
 

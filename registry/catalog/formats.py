@@ -13,11 +13,11 @@ from registry.catalog.features import features_column
 
 # Set by the column types of `columns.py`.
 _MEDIA = "x-assay-media"
-_ENDINGS = {"image": "png", "audio": "wav", "video": "webp"}
+_ENDINGS = {"image": "png", "audio": "wav", "video": "mp4"}
 _FILES = {
     "image": "an image: PNG, JPEG, WebP or GIF",
     "audio": "a recording: WAV, FLAC, OGG or MP3",
-    "video": "a video: animated WebP, GIF or PNG",
+    "video": "a video: MP4, WebM, or animated WebP, GIF or PNG",
 }
 
 

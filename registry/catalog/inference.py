@@ -27,9 +27,9 @@ Request = TypeVar("Request", bound=MediaRequest)
 
 def content_types(kind: MediaKind) -> tuple[str, ...]:
     """Return the content types of a body of `kind`."""
-    # A video is an animated image.
-    types = "image/*" if kind == "video" else f"{kind}/*"
-    return (types, "application/octet-stream", "application/json")
+    # An animated image is a video, too.
+    animated = ("image/*",) if kind == "video" else ()
+    return (f"{kind}/*", *animated, "application/octet-stream", "application/json")
 
 
 def read_file(

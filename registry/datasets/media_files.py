@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from registry.datasets.similar import difference_hash
 from registry.media.checks import Kind, Media, inspect_media
+from registry.media.containers import container_frames, container_type_of
 from registry.media.limits import MediaLimits
 
 PREVIEW_SIDE = 320
@@ -77,7 +78,7 @@ class MediaFolder:
 
     def take(self, file: Path, *, what: str) -> Media:
         """Check `file` and move it to its place. Raises MediaRejected."""
-        media, image = inspect_media(file, self.limits, kind=self._kind, what=what)
+        media, image = inspect_media(file, self.limits, kind=self._kind, what=what, bounded=True)
         if media.sha256 in self._records:
             if image is not None:
                 image.close()
@@ -119,7 +120,7 @@ def _levels(image: Image.Image) -> str:
 def write_preview(source: Path, target: Path) -> None:
     """Write a small JPEG of a checked image, or of a video's first frame: pixels alone, without
     what cameras add to a file."""
-    with Image.open(source) as image:
+    with _picture(source) as image:
         image.draft("RGB", (PREVIEW_SIDE * 2, PREVIEW_SIDE * 2))
         small: Image.Image = ImageOps.exif_transpose(image)
         if small.mode.startswith(("I", "F")):
@@ -130,6 +131,16 @@ def write_preview(source: Path, target: Path) -> None:
         small = small.convert("RGB")
         small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         small.save(target, "JPEG", quality=80)
+
+
+def _picture(source: Path) -> Image.Image:
+    """Open a checked image, or the first frame of a checked video."""
+    with source.open("rb") as file:
+        head = file.read(64)
+    if container_type_of(head) is None:
+        return Image.open(source)
+    (frame,) = container_frames(source, [0], "The video")
+    return frame
 
 
 def write_mask_preview(source: Path, target: Path) -> None:

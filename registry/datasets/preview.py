@@ -85,6 +85,11 @@ class File:
     overlay: Overlay | None = None
     mask_address: str = ""
 
+    @property
+    def plays(self) -> bool:
+        """Return whether it is a video that needs a player; browsers show others as images."""
+        return self.media.content_type.startswith("video/")
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:

@@ -5,7 +5,8 @@ truncated file. Decoders are native code that has had defects, so files from peo
 process of their own where there are many (`registry/datasets/unpacking.py` for dataset uploads).
 For the one small file of an inference request, a thread of the web process is accepted: bytes,
 pixels and seconds are bounded before anything is decoded, only the decoder of the format that the
-first bytes name is used, and `AT_ONCE` files of a process are decoded at the same time.
+first bytes name is used, and `AT_ONCE` files of a process are decoded at the same time. MP4 and
+WebM are decoded in a bounded process alone.
 
 This module knows no Django and no torch.
 """
@@ -23,11 +24,14 @@ from PIL import Image
 
 from governance.errors import InvalidInput, Unavailable
 from registry.media.audio import read_audio
+from registry.media.containers import FORMATS as CONTAINERS
+from registry.media.containers import container_type_of, read_container
 from registry.media.errors import MediaRejected
 from registry.media.images import read_image
 from registry.media.limits import MediaLimits
-from registry.media.videos import FORMATS as VIDEOS
-from registry.media.videos import read_video
+from registry.media.video_process import measure_video
+from registry.media.videos import FORMATS as ANIMATIONS
+from registry.media.videos import Video, read_video
 
 Kind = Literal["image", "audio", "video"]
 # Decoded images of a process take at most this many times `pixels` × 4 bytes.
@@ -42,11 +46,13 @@ CONTENT_TYPES: dict[str, Kind] = {
     "audio/flac": "audio",
     "audio/ogg": "audio",
     "audio/mpeg": "audio",
+    "video/mp4": "video",
+    "video/webm": "video",
 }
 NAMES: dict[str, str] = {
     "image": "PNG, JPEG, WebP or GIF",
     "audio": "WAV, FLAC, OGG or MP3",
-    "video": "animated WebP, GIF or PNG",
+    "video": "MP4, WebM, or animated WebP, GIF or PNG",
 }
 _slots = threading.BoundedSemaphore(AT_ONCE)
 
@@ -111,8 +117,12 @@ def inspect_media(
     *,
     kind: Kind | None = None,
     what: str = "The file",
+    bounded: bool = False,
 ) -> tuple[Media, Image.Image | None]:
-    """Check as `check_media` does; also return the decoded image, which the caller closes."""
+    """Check as `check_media` does; also return the decoded image, which the caller closes.
+
+    A `bounded` process decodes MP4 and WebM itself; `source` is then a path.
+    """
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     expected = NAMES[kind] if kind else f"{NAMES['image']} image, or {NAMES['audio']} recording"
     if size == 0:
@@ -133,7 +143,11 @@ def inspect_media(
     if not _slots.acquire(timeout=WAIT_S):
         raise Unavailable("Too many files are being checked at this moment.", retry_after=5)
     try:
-        return _decode(data, content_type, kind or CONTENT_TYPES[content_type], limits, what)
+        kind = kind or CONTENT_TYPES[content_type]
+        if kind == "video" and bounded and content_type in CONTAINERS and isinstance(source, Path):
+            video = read_container(source, content_type, limits, what)
+            return _described(data, content_type, video), None
+        return _decode(data, content_type, kind, limits, what)
     finally:
         _slots.release()
 
@@ -143,17 +157,8 @@ def _decode(
 ) -> tuple[Media, Image.Image | None]:
     digest = hashlib.sha256(data).hexdigest()
     if kind == "video":
-        video = read_video(data, content_type, limits, what)
-        return Media(
-            sha256=digest,
-            kind=kind,
-            content_type=content_type,
-            size_bytes=len(data),
-            width=video.width,
-            height=video.height,
-            seconds=video.seconds,
-            frames=video.frames,
-        ), None
+        read = measure_video if content_type in CONTAINERS else read_video
+        return _described(data, content_type, read(data, content_type, limits, what)), None
     if kind == "image":
         image = read_image(BytesIO(data), content_type, limits, what)
         width, height = image.size
@@ -173,12 +178,27 @@ def _decode(
     )
 
 
+def _described(data: bytes, content_type: str, video: Video) -> Media:
+    return Media(
+        sha256=hashlib.sha256(data).hexdigest(),
+        kind="video",
+        content_type=content_type,
+        size_bytes=len(data),
+        width=video.width,
+        height=video.height,
+        seconds=video.seconds,
+        frames=video.frames,
+    )
+
+
 def _may_be(content_type: str, kind: str) -> bool:
-    return content_type in VIDEOS if kind == "video" else CONTENT_TYPES.get(content_type) == kind
+    animated = kind == "video" and content_type in ANIMATIONS
+    return animated or CONTENT_TYPES.get(content_type) == kind
 
 
 def _an(words: str) -> str:
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+    # "MP4" begins with the sound of a vowel.
+    return f"an {words}" if words[0] in "aeiou" or words.startswith("MP") else f"a {words}"
 
 
 def content_type_of(head: bytes) -> str | None:
@@ -200,4 +220,4 @@ def content_type_of(head: bytes) -> str | None:
     # MPEG layer III: an ID3 tag, or the 11 bits that begin a frame and the layer after them.
     if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
         return "audio/mpeg"
-    return None
+    return container_type_of(head)

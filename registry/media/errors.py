@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from governance.errors import InvalidInput
+from governance.errors import InvalidInput, Unavailable
 
 
 class MediaRejected(InvalidInput):
@@ -10,3 +10,7 @@ class MediaRejected(InvalidInput):
 
     code = "media_rejected"
     title = "Media rejected"
+
+
+class MediaBusy(Unavailable):
+    """As many files are being decoded as may be at the same time."""

@@ -1,7 +1,6 @@
 """Read a short video within bounds: an animated GIF, WebP or PNG, frame by frame.
 
-These three are decoded by Pillow, as single images are, so that no other decoder meets files of
-strangers. Containers such as MP4 are not taken.
+These three are decoded by Pillow, as single images are; MP4 and WebM by `containers.py`.
 """
 
 from __future__ import annotations
@@ -38,21 +37,16 @@ def read_video(data: bytes, content_type: str, limits: MediaLimits, what: str) -
         raise MediaRejected(f"{what} is not a readable {name} file.", hint=_RESAVE) from error
     with image:
         width, height = image.size
-        if width * height > limits.pixels or max(width, height) > limits.side or not width * height:
-            raise MediaRejected(
-                f"{what} has frames of {width:,} × {height:,} pixels; at most {limits.pixels:,} "
-                f"pixels and {limits.side:,} on a side are accepted, and it was not decoded.",
-                hint="Scale the video down. ASSAY_MEDIA_MAX_PIXELS sets the limit.",
-            )
+        check_frame_size(width, height, limits, what)
         frames, milliseconds = 0, 0.0
         for duration in _frames(image, name, what):
             frames += 1
             milliseconds += duration
-            _check(frames, width * height, milliseconds / 1000, limits, what)
+            check_length(frames, width * height, milliseconds / 1000, limits, what)
     if frames < 2:
         raise MediaRejected(
             f"{what} is a single picture; a video is expected.",
-            hint="Send an animated WebP, GIF or PNG.",
+            hint="Send MP4 or WebM, or an animated WebP, GIF or PNG.",
         )
     return Video(width, height, frames, round(milliseconds / 1000, 3))
 
@@ -81,7 +75,18 @@ def _frames(image: Image.Image, name: str, what: str) -> Iterator[float]:
         raise MediaRejected(f"{what} is a truncated {name} file.", hint=_RESAVE)
 
 
-def _check(frames: int, pixels: int, seconds: float, limits: MediaLimits, what: str) -> None:
+def check_frame_size(width: int, height: int, limits: MediaLimits, what: str) -> None:
+    """Raise MediaRejected where frames of this size are not to be decoded."""
+    if width * height > limits.pixels or max(width, height) > limits.side or not width * height:
+        raise MediaRejected(
+            f"{what} has frames of {width:,} × {height:,} pixels; at most {limits.pixels:,} "
+            f"pixels and {limits.side:,} on a side are accepted, and it was not decoded.",
+            hint="Scale the video down. ASSAY_MEDIA_MAX_PIXELS sets the limit.",
+        )
+
+
+def check_length(frames: int, pixels: int, seconds: float, limits: MediaLimits, what: str) -> None:
+    """Raise MediaRejected where so many frames of so many pixels each are too many."""
     if frames > limits.frames:
         raise MediaRejected(
             f"{what} has more than {limits.frames:,} frames.",

@@ -17,6 +17,7 @@ from workers.engines.runner import BatchLimits, Item, Prepared
 from workers.engines.text_runner import label_names, ranked_labels
 from workers.engines.videos import (
     UnreadableVideo,
+    VideosBusy,
     frame_values,
     load_video_processor,
     read_clip,
@@ -48,6 +49,8 @@ class VideoClassifierRunner:
     def prepare(self, request_id: str, inputs: OneVideo, options: LabelOptions) -> Prepared:
         try:
             clip = read_clip(inputs.video, self._frames)
+        except VideosBusy as error:
+            raise RequestRefused(str(error), code="engine_overloaded", status=429) from error
         except UnreadableVideo as error:
             raise RequestRefused(str(error)) from error
         values = frame_values(self._processor, clip.frames)

@@ -13,7 +13,7 @@ from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.portal_data import tell_story
 from tests.unit.assay.test_portal_dataset_media import add
 from tests.unit.assay.test_portal_sample_recordings import measured, sha256
-from tests.unit.registry.media_files import picture, sound
+from tests.unit.registry.media_files import container, picture, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
 
 pytestmark = [
@@ -35,6 +35,14 @@ LOAD_AUDIO = """
 """
 
 
+LOAD_VIDEO = """
+  const video = document.querySelector('video');
+  video.onloadeddata = () => { window.loaded = video.videoWidth };
+  video.preload = 'auto';
+  video.load();
+"""
+
+
 def test_images_and_players_show_what_the_rows_hold(
     live_server: Any, policy: object, redis: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,16 +52,21 @@ def test_images_and_players_show_what_the_rows_hold(
     add(company, "photos", PICTURES.name, {"cat/a.png": picture(1, (200, 100))})
     metadata = b"file_name,text\na.wav,Good morning\n"
     add(company, "calls", SPEECH.name, {"metadata.csv": metadata, "a.wav": sound(2)})
+    add(company, "films", "video-classification", {"left/a.webm": container()})
     session = proofs.signed_in(Client(), company.enzo).cookies["sessionid"]
     browser = Browser()
     try:
         browser.call(
             "Network.setCookie", name="sessionid", value=session.value, url=live_server.url
         )
-        for name, load, measure in (("photos", LOAD_IMAGE, 200), ("calls", LOAD_AUDIO, 2)):
+        for name, load, measure in (
+            ("photos", LOAD_IMAGE, 200),
+            ("calls", LOAD_AUDIO, 2),
+            ("films", LOAD_VIDEO, 64),
+        ):
             browser.go(f"{live_server.url}/datasets/{name}")
             browser.run(SUBMIT)
-            browser.wait("document.querySelector('.cell-image, audio') !== null")
+            browser.wait("document.querySelector('.cell-image, audio, video') !== null")
             browser.run(f"{{{load}}} null")
             browser.wait(f"window.loaded === {measure}")
         assert browser.faults == []

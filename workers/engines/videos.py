@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from PIL import Image
 from torch import Tensor
 
 from registry.catalog.inputs import Media
+from registry.media.containers import container_type_of
+from registry.media.errors import MediaBusy, MediaRejected
+from registry.media.limits import MediaLimits
+from registry.media.video_process import spread_numbers, take_frames
 from workers.engines.architectures import UnsupportedModel, read_json
 from workers.engines.images import CONFIG, MAX_SIDE, check_sides
 
@@ -25,11 +28,17 @@ FORMATS = ("GIF", "WEBP", "PNG")
 MAX_FRAMES = 10_000
 # Of the frames that are kept, all of which are in memory at once.
 MAX_PIXELS = 100_000_000
+# Length was checked by the gateway's settings; time and memory bound the rest.
+_LIMITS = MediaLimits(frames=MAX_FRAMES, seconds=MAX_FRAMES * 60, video_pixels=10**12)
 PROCESSOR = "VideoMAEImageProcessor"
 
 
 class UnreadableVideo(ValueError):
     """The file is no video within bounds; the message is a sentence."""
+
+
+class VideosBusy(UnreadableVideo):
+    """Too many videos are being decoded; the same file can be read later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,9 @@ class Clip:
 
 def read_clip(file: Media, count: int) -> Clip:
     """Return `count` frames, evenly spread from the first to the last; a shorter video has some of
-    them twice. Raises UnreadableVideo."""
+    them twice. MP4 and WebM are decoded in a bounded process. Raises UnreadableVideo."""
+    if container := container_type_of(_head(file)):
+        return _container_clip(file, container, count)
     try:
         with Image.open(file, formats=list(FORMATS)) as image:
             total = int(getattr(image, "n_frames", 1))
@@ -55,7 +66,7 @@ def read_clip(file: Media, count: int) -> Clip:
                     f"The video has {image.width:,} × {image.height:,} pixels, which is too large. "
                     "Scale it down."
                 )
-            wanted = frame_numbers(total, count)
+            wanted = spread_numbers(total, count)
             found = {}
             for number in range(wanted[-1] + 1):
                 image.seek(number)
@@ -68,13 +79,30 @@ def read_clip(file: Media, count: int) -> Clip:
     # Decoders raise nearly everything for a damaged file, struct.error and SyntaxError included.
     except Exception as error:
         raise UnreadableVideo(
-            "The video cannot be read; save it again as an animated WebP, GIF or PNG."
+            "The video cannot be read; save it again as MP4, WebM or an animated WebP."
         ) from error
 
 
-def frame_numbers(total: int, count: int) -> list[int]:
-    """Return the places of `count` frames among `total`."""
-    return [int(number) for number in np.linspace(0, total - 1, count).round()]
+def _head(file: Media) -> bytes:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return opened.read(64)
+    head = file.read(64)
+    file.seek(0)
+    return head
+
+
+def _container_clip(file: Media, content_type: str, count: int) -> Clip:
+    limits = replace(_LIMITS, pixels=MAX_PIXELS // count)
+    try:
+        found = take_frames(file, content_type, count, limits, "The video")
+    except MediaRejected as error:
+        raise UnreadableVideo(error.message) from error
+    except MediaBusy as error:
+        raise VideosBusy(error.message) from error
+    video = found.video
+    pixels = video.frames * video.width * video.height
+    return Clip(found.frames, math.ceil(pixels / 1_000_000))
 
 
 def load_video_processor(folder: Path) -> Any:

@@ -14,7 +14,7 @@ from registry.catalog.prompt import PromptDocument
 _FILES = {
     Modality.IMAGE: "picture.png",
     Modality.AUDIO: "recording.wav",
-    Modality.VIDEO: "video.webp",
+    Modality.VIDEO: "video.mp4",
 }
 _JSON = "application/json"
 _FILE_TYPE = "application/octet-stream"

@@ -22,6 +22,7 @@ from registry.catalog.endpoints import MediaResult, Plan
 from registry.catalog.inputs import Inputs, MediaInput
 from registry.media.store import MediaReference, media_open, media_put
 from tests.unit.assay.gateway_support import Stage, stage
+from tests.unit.registry.media_files import container
 from workers.references import contains, is_reference, swapped
 from workers.wire import Done, InferenceRequest
 
@@ -88,6 +89,7 @@ async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk:
         (Unit.AUDIO_SECONDS, {"audio": MediaInput("audio", sound(2.25), "file")}, 3),
         (Unit.MEGAPIXELS, {"image": MediaInput("image", picture((1200, 1000)), "image")}, 2),
         (Unit.MEGAPIXELS, {"video": MediaInput("video", video((1000, 700)), "video")}, 3),
+        (Unit.MEGAPIXELS, {"video": MediaInput("video", container(size=(600, 500)), "v")}, 2),
         (Unit.IMAGES, {"prompt": "a cat"}, 4),
     ],
 )

@@ -20,7 +20,7 @@ from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.services import dataset_version_add
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
-from tests.unit.registry.media_files import animated, archive, picture, sound
+from tests.unit.registry.media_files import animated, archive, container, picture, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
 from tests.unit.registry.objects import Upload
 
@@ -198,6 +198,21 @@ def test_a_video_is_shown_by_its_first_frame_and_opens_whole(company: Company) -
     assert lead.get(small).headers["content-type"] == "image/jpeg"
     whole = lead.get(small.removesuffix("&size=small"))
     assert (whole.headers["content-type"], whole.content) == ("image/webp", clip)
+
+
+def test_a_container_has_a_player_with_its_first_frame(company: Company) -> None:
+    clip = container()
+    files = {"left/a.mp4": container("mp4", "vp09"), "left/b.png": clip}
+    version = add(company, "films", "video-classification", files)
+    lead = signed_in(company.enzo)
+    first, second = shown(lead, version)
+    page = main(lead.post("/datasets/films/rows/1"))
+    assert page.count("<video") == 2
+    assert "6 frames, 0.750 s" in page
+    assert lead.get(f"{first}&size=small").headers["content-type"] == "image/jpeg"
+    found = [lead.get(each, headers={"range": "bytes=0-9"}) for each in (first, second)]
+    assert {each.headers["content-type"] for each in found} == {"video/mp4", "video/webm"}
+    assert [each.status_code for each in found] == [206, 206]
 
 
 def test_columns_and_labels_are_drawn(company: Company) -> None:

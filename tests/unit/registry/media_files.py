@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 import zipfile
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,3 +97,22 @@ def parquet(columns: dict[str, list[Any]], metadata: dict[str, str] | None = Non
     output = BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), output)
     return output.getvalue()
+
+
+def container(
+    form: str = "webm", codec: str = "VP80", *, frames: int = 6, size: tuple[int, int] = (64, 48)
+) -> bytes:
+    """A video in which a bright bar moves to the right, at 8 frames per second."""
+    import cv2
+
+    width, height = size
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / f"video.{form}"
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), 8.0, size)
+        for number in range(frames):
+            field = np.full((height, width, 3), 40, np.uint8)
+            at = number * width // max(frames, 1)
+            field[:, at : at + width // 8] = 220
+            writer.write(field)
+        writer.release()
+        return file.read_bytes()

@@ -22,7 +22,9 @@ from registry.catalog.inputs import MediaInput
 from registry.catalog.requests import Body, RequestInvalid
 from registry.media.checks import check_media
 from registry.media.limits import MediaLimits
+from registry.media.video_process import spread_numbers
 from tasks.video_classification.schema import LabelOptions, OneVideo
+from tests.unit.registry.media_files import container
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.tasks.execution import evaluation_plan
@@ -175,15 +177,24 @@ def test_units_are_the_megapixels_of_all_frames(engine: Any) -> None:
 
 @pytest.mark.torch
 def test_frames_are_spread_from_the_first_to_the_last() -> None:
-    from workers.engines.videos import frame_numbers, read_clip
+    from workers.engines.videos import read_clip
 
-    assert frame_numbers(9, 3) == [0, 4, 8]
-    assert frame_numbers(2, 4) == [0, 0, 1, 1]
+    assert spread_numbers(9, 3) == [0, 4, 8]
+    assert spread_numbers(2, 4) == [0, 0, 1, 1]
     frames = read_clip(io.BytesIO(video(1, frames=10, form="PNG")), 2).frames
     assert [frame.getpixel((number, 0)) for frame, number in zip(frames, (0, 9), strict=True)] == [
         (90, 90, 90),
         (90, 90, 90),
     ]
+
+
+@pytest.mark.torch
+def test_containers_are_watched_like_animated_images(engine: Any) -> None:
+    data = container(frames=8, size=(1_000, 500))
+    assert classify(engine, data).units == 4
+    with pytest.raises(RequestRefused, match="truncated or damaged WebM"):
+        classify(engine, data[: len(data) // 2])
+    assert len(classify(engine, container("mp4", "vp09")).results[0]) == 3
 
 
 @pytest.mark.torch

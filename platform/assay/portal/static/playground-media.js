@@ -46,7 +46,7 @@ const playgroundMedia = (() => {
     }
   };
 
-  /* An image, or a player with its waveform. */
+  /* An image, a player, or a player with its waveform. */
   const element = (blob, label) => {
     const box = document.createElement("figure");
     box.className = "media";
@@ -63,6 +63,12 @@ const playgroundMedia = (() => {
       player.controls = true;
       player.src = url;
       box.append(canvas, player);
+    } else if (blob.type.startsWith("video/")) {
+      const player = document.createElement("video");
+      player.controls = true;
+      player.src = url;
+      player.setAttribute("aria-label", label);
+      box.append(player);
     } else {
       const image = document.createElement("img");
       image.src = url;

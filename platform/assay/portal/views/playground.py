@@ -25,7 +25,7 @@ from workers.deployments.playground import playground_open, playground_trials
 _FILES = {
     Modality.IMAGE: "image/*",
     Modality.AUDIO: "audio/*",
-    Modality.VIDEO: "image/gif,image/webp,image/png,image/apng",
+    Modality.VIDEO: "video/mp4,video/webm,image/gif,image/webp,image/png,image/apng",
 }
 
 

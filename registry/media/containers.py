@@ -1,0 +1,170 @@
+"""Decode MP4 and WebM with OpenCV, whose wheels hold FFmpeg (LGPL, without GPL parts).
+
+For a bounded process alone (`registry.bounded_process`): no other process loads FFmpeg. It decodes
+H.264, VP8 and VP9, which browsers play; other codecs are refused before their decoder gets a byte.
+Knows no Django.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from registry.media.errors import MediaRejected
+from registry.media.limits import MediaLimits
+from registry.media.videos import Video, check_frame_size, check_length
+
+FORMATS = {"video/mp4": "MP4", "video/webm": "WebM"}
+CODECS = frozenset({"h264", "avc1", "VP80", "VP90"})
+RESAVE = "Save the video again, as MP4 (H.264) or WebM (VP8 or VP9)."
+# First brands of files with video; those of recordings and pictures are others.
+_BRANDS = frozenset(
+    {b"isom", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"dash"}
+    | {b"iso%d" % number for number in range(2, 10)}
+)
+_SEGMENT = b"\x18\x53\x80\x67"
+# FFmpeg opens no other file and no address, whatever a file says, and probes with these alone.
+_OPTIONS = (
+    "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
+    "|codec_whitelist;h264,vp8,vp9"
+)
+
+
+def container_type_of(head: bytes) -> str | None:
+    """Return the content type that the first 64 bytes of a file tell; None for other formats."""
+    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
+        return "video/mp4"
+    if head.startswith(b"\x1a\x45\xdf\xa3") and b"webm" in head:
+        return "video/webm"
+    return None
+
+
+def read_container(path: Path, content_type: str, limits: MediaLimits, what: str) -> Video:
+    """Return the measures of a video that was decoded to its end. Raises MediaRejected."""
+    name = FORMATS[content_type]
+    if not _is_whole(path, content_type):
+        raise MediaRejected(f"{what} is a truncated or damaged {name} file.", hint=RESAVE)
+    with _opened(path, what) as capture:
+        width, height = _size(capture)
+        check_frame_size(width, height, limits, what)
+        frames, seconds, rate = 0, 0.0, _rate(capture)
+        for picture in _pictures(capture):
+            if picture.shape != (height, width, 3):
+                raise MediaRejected(f"{what} has frames of several sizes.", hint=RESAVE)
+            frames += 1
+            seconds = max(seconds, _milliseconds(capture) / 1000 + 1 / rate)
+            check_length(frames, width * height, seconds, limits, what)
+    if frames < 2:
+        raise MediaRejected(
+            f"{what} has {frames} frames that can be decoded; a video has at least 2.", hint=RESAVE
+        )
+    return Video(width, height, frames, round(seconds, 3))
+
+
+def container_frames(path: Path, numbers: Sequence[int], what: str) -> list[Image.Image]:
+    """Return the frames with these numbers of a checked file. Raises MediaRejected."""
+    wanted, found = set(numbers), {}
+    with _opened(path, what) as capture:
+        for number, picture in enumerate(_pictures(capture)):
+            if number in wanted:
+                found[number] = Image.fromarray(picture[:, :, ::-1])
+            if number >= max(wanted):
+                break
+    if len(found) < len(wanted):
+        raise MediaRejected(f"{what} has fewer frames than were asked for.", hint=RESAVE)
+    return [found[number] for number in numbers]
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Any]:
+    """Yield a capture of a file with a known codec, of which nothing is decoded yet."""
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = _OPTIONS
+    import cv2
+
+    cv2.setNumThreads(1)
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    try:
+        if not capture.isOpened():
+            raise MediaRejected(f"{what} holds no video that can be read.", hint=RESAVE)
+        fourcc = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+        codec = fourcc.to_bytes(4, "little").decode("latin-1")
+        if codec not in CODECS:
+            raise MediaRejected(
+                f"{what} has the codec {codec!r}; H.264, VP8 and VP9 are read.",
+                hint=RESAVE,
+            )
+        yield capture
+    finally:
+        capture.release()
+
+
+def _pictures(capture: Any) -> Iterator[Any]:
+    """Decode each frame: an array [height, width, 3] in the order blue, green, red."""
+    while True:
+        read, picture = capture.read()
+        if not read:
+            return
+        yield picture
+
+
+def _size(capture: Any) -> tuple[int, int]:
+    """Return width and height of the upright frames, in pixels, as the header states them."""
+    import cv2
+
+    return (
+        int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+        int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+    )
+
+
+def _rate(capture: Any) -> float:
+    import cv2
+
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if 0.01 < rate < 1_000 else 25.0
+
+
+def _milliseconds(capture: Any) -> float:
+    import cv2
+
+    return max(0.0, float(capture.get(cv2.CAP_PROP_POS_MSEC)))
+
+
+def _is_whole(path: Path, content_type: str) -> bool:
+    """Return whether the file ends where its outermost parts say. Decoders go on without the rest
+    of a truncated file, and say nothing."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if content_type == "video/webm":
+            return _segment_is_whole(file.read(4096), size)
+        at, found = 0, set()
+        while at < size:
+            file.seek(at)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            length = length or size - at
+            if length < 8 or at + length > size:
+                return False
+            found.add(kind)
+            at += length
+    return {b"moov", b"mdat"} <= found
+
+
+def _segment_is_whole(head: bytes, size: int) -> bool:
+    at = head.find(_SEGMENT)
+    if at < 0 or at + 12 > len(head):
+        return False
+    first = head[at + 4]
+    width = 9 - first.bit_length()
+    if not first:
+        return False
+    length = int.from_bytes(head[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
+    # A recording that was never finished does not state its length.
+    return length == (1 << 7 * width) - 1 or at + 4 + width + length <= size

@@ -1,0 +1,135 @@
+"""Measure an MP4 or WebM file and take frames of it, in a process of its own with bounds on time
+and memory (`registry.bounded_process`).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from governance.errors import InvalidInput, TooLarge, Unavailable
+from registry.bounded_process import bound_process, run_bounded
+from registry.media.containers import container_frames, read_container
+from registry.media.errors import MediaBusy, MediaRejected
+from registry.media.limits import MediaLimits
+from registry.media.videos import Video
+
+SECONDS = 30
+MEMORY_BYTES = 3 * 1024**3 // 2
+# Apart from those of uploads, which may take minutes each.
+_slots = threading.BoundedSemaphore(2)
+_SOURCE, _MEASURES, _FRAMES = "source", "measures.json", "frames.rgb"
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Some frames of a video in RGB, and the measures of all of it."""
+
+    frames: list[Image.Image]
+    video: Video
+
+
+def measure_video(data: bytes, content_type: str, limits: MediaLimits, what: str) -> Video:
+    """Return the measures of a video that was decoded to its end.
+
+    Raises:
+        MediaRejected: it cannot be decoded within the bounds.
+        MediaBusy: too many videos are being decoded for this process.
+    """
+    with tempfile.TemporaryDirectory(prefix="assay-video-") as scratch:
+        folder = Path(scratch)
+        (folder / _SOURCE).write_bytes(data)
+        return _run(folder, folder / _SOURCE, content_type, limits, what, count=0)
+
+
+def take_frames(
+    file: Path | IO[bytes], content_type: str, count: int, limits: MediaLimits, what: str
+) -> Frames:
+    """Return `count` frames, evenly spread from the first to the last. Raises as `measure_video`.
+
+    `limits.pixels` times `count` bounds the memory that they take.
+    """
+    with tempfile.TemporaryDirectory(prefix="assay-video-") as scratch:
+        folder = Path(scratch)
+        source = file if isinstance(file, Path) else folder / _SOURCE
+        if not isinstance(file, Path):
+            source.write_bytes(file.read())
+        video = _run(folder, source.resolve(), content_type, limits, what, count=count)
+        size = video.width * video.height * 3
+        data = (folder / _FRAMES).read_bytes()
+    if len(data) != size * count:
+        raise MediaRejected(f"{what} cannot be decoded.", hint="Save the video again.")
+    shape = (video.width, video.height)
+    return Frames(
+        [Image.frombytes("RGB", shape, data[at : at + size]) for at in range(0, len(data), size)],
+        video,
+    )
+
+
+def spread_numbers(total: int, count: int) -> list[int]:
+    """Return the places of `count` frames among `total`, from the first to the last."""
+    return [int(number) for number in np.linspace(0, total - 1, count).round()]
+
+
+def _run(
+    folder: Path, source: Path, content_type: str, limits: MediaLimits, what: str, *, count: int
+) -> Video:
+    request = {
+        "source": str(source),
+        "target": str(folder),
+        "content_type": content_type,
+        "limits": asdict(limits),
+        "what": what,
+        "count": count,
+    }
+    with _rejections():
+        run_bounded(
+            "registry.media.video_process",
+            request,
+            seconds=SECONDS,
+            memory_bytes=MEMORY_BYTES,
+            slots=_slots,
+        )
+        return Video(**json.loads((folder / _MEASURES).read_text()))
+
+
+@contextmanager
+def _rejections() -> Iterator[None]:
+    """Turn what ended the process into a rejection of the file."""
+    try:
+        yield
+    except (InvalidInput, TooLarge) as error:
+        raise MediaRejected(error.message, hint=error.hint) from error
+    except Unavailable as error:
+        raise MediaBusy(
+            "Too many videos are being decoded at this moment.", retry_after=5
+        ) from error
+
+
+def _do(given: dict[str, Any]) -> None:
+    source, target = Path(given["source"]), Path(given["target"])
+    limits, count = MediaLimits(**given["limits"]), given["count"]
+    most = limits.pixels * 3 * max(count, 1) + 1024**2
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    video = read_container(source, given["content_type"], limits, given["what"])
+    (target / _MEASURES).write_text(json.dumps(asdict(video)))
+    if count:
+        numbers = spread_numbers(video.frames, count)
+        with (target / _FRAMES).open("wb") as output:
+            for frame in container_frames(source, numbers, given["what"]):
+                output.write(frame.tobytes())
+
+
+if __name__ == "__main__":
+    json.dump(bound_process(_do, json.load(sys.stdin)), sys.stdout)
