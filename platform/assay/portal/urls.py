@@ -13,7 +13,6 @@ from assay.portal.views import (
     break_glass,
     budgets,
     datasets,
-    departments,
     deployments,
     documents,
     feedback,
@@ -413,6 +412,6 @@ urlpatterns = [
     path("people/<int:id>/deactivate", people.PersonDeactivate.as_view(), name="person_deactivate"),
     path("people/<int:id>/reactivate", people.PersonReactivate.as_view(), name="person_reactivate"),
     path("people/<int:id>/erase", people.PersonErase.as_view(), name="person_erase"),
-    path("departments", departments.Departments.as_view(), name="departments"),
-    path("departments/<slug:slug>", departments.DepartmentPage.as_view(), name="department"),
+    path("departments", people.Departments.as_view(), name="departments"),
+    path("departments/<slug:slug>", people.DepartmentPage.as_view(), name="department"),
 ]

@@ -1,23 +1,25 @@
-"""People: the list, one person's roles, adding people, and requests for roles."""
+"""People, requests for roles, and departments."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib import messages
+from django.db.models import Count, Prefetch, Q
 from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 
 from assay.accounts.erasure import account_erase
 from assay.portal.access import may
-from assay.portal.forms import EraseForm, PersonForm, RoleForm, StandingForm
-from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.forms import DepartmentForm, EraseForm, PersonForm, RoleForm, StandingForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.views.one_time_links import link_page
 from governance.errors import InvalidInput
+from governance.keys.selectors import keys_visible_to
 from governance.people.access_requests import access_request_decline, access_requests_open
 from governance.people.links import password_link_create
-from governance.people.models import Person, RoleRequest, RoleRequestState
+from governance.people.models import Person, RoleAssignment, RoleRequest, RoleRequestState
 from governance.people.role_requests import (
     role_request_approve,
     role_request_get,
@@ -28,18 +30,26 @@ from governance.people.role_requests import (
 from governance.people.roles import role_grant, role_revoke
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
+    department_get,
     departments_visible_to,
+    group_mappings_visible_to,
     people_found,
     person_get,
     sees_everyone,
 )
-from governance.people.services import person_create, person_deactivate, person_reactivate
+from governance.people.services import (
+    department_create,
+    person_create,
+    person_deactivate,
+    person_reactivate,
+)
 from governance.permissions import Action
 from governance.policy.services import authorize
 
 SEARCH_MAX = 100
 REQUESTS_SHOWN = 50
 STATES = {"active": True, "inactive": False}
+KEYS_SHOWN = 10
 
 
 class People(ActionScreen):
@@ -228,3 +238,55 @@ class RoleRequestAct(RoleRequests):
                 "Choose to approve, reject or withdraw.", fields={"do": ["is needed"]}
             )
         return redirect("portal:role_requests")
+
+
+class Departments(ActionScreen):
+    """The departments that the person may see, and the form that founds one."""
+
+    template_name = "portal/people/departments.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        alive = Q(api_keys__revoked_at=None, api_keys__expires_at__gt=timezone.now())
+        departments = departments_visible_to(self.actor).annotate(
+            members=Count(
+                "role_assignments__person",
+                filter=Q(role_assignments__person__is_active=True),
+                distinct=True,
+            ),
+            keys_n=Count("api_keys", filter=alive, distinct=True),
+        )
+        founds = may(self.actor, Action.DEPARTMENT_CREATE, kind="department")
+        return {
+            "page": page_of(self.request, departments.order_by("slug")),
+            "form": DepartmentForm(self.request.POST or None) if founds else None,
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        department = department_create(
+            actor=self.actor, **cleaned(DepartmentForm(self.request.POST))
+        )
+        messages.success(self.request, f"{department.name} is created.")
+        return redirect("portal:department", slug=department.slug)
+
+
+class DepartmentPage(Screen):
+    """One department: who is in it and as what, its keys, the groups that lead into it."""
+
+    template_name = "portal/people/department.html"
+
+    def context(self, *, slug: str, **kwargs: Any) -> dict[str, Any]:
+        department = department_get(actor=self.actor, slug=slug)
+        here = RoleAssignment.objects.filter(department=department)
+        members = people_found(self.actor, department=slug).prefetch_related(
+            Prefetch("role_assignments", queryset=here, to_attr="held_here")
+        )
+        keys = keys_visible_to(self.actor).filter(department=department, revoked_at=None)
+        return {
+            "department": department,
+            "page": page_of(self.request, members),
+            "keys": keys.filter(expires_at__gt=timezone.now())[:KEYS_SHOWN],
+            "mappings": group_mappings_visible_to(self.actor).filter(department=department),
+            "may_see_keys": may(self.actor, Action.KEY_VIEW, kind="key", department=slug),
+            "may_see_usage": may(self.actor, Action.USAGE_VIEW, kind="usage", department=slug),
+            "may_see_budgets": may(self.actor, Action.QUOTA_VIEW, kind="quota", department=slug),
+        }
