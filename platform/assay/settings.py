@@ -656,6 +656,8 @@ JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
 # Threads that torch may use in an engine worker: one fewer than the cores, so that the other
 # process does not starve the matrix product (measured: 108 against 24 tokens/s).
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))
+# Threads that torch may use for one job of a compute worker.
+COMPUTE_THREADS = env_int("ASSAY_COMPUTE_THREADS", os.cpu_count() or 1, least=1)
 
 LOG_LEVEL = env("ASSAY_LOG_LEVEL", "INFO")
 LOG_FORMAT = env("ASSAY_LOG_FORMAT", "json" if PRODUCTION else "text")

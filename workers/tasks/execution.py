@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import math
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -62,11 +61,11 @@ def execute(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     return {**run(claim, progress), "fence": claim.fence, "attempt": claim.attempt}
 
 
-def use_all_cores() -> None:
-    """Let torch use every core."""
+def set_threads() -> None:
+    """Let torch use as many threads as the settings allow one job."""
     import torch
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(settings.COMPUTE_THREADS)
 
 
 def output_of(claim: Claim) -> Path:
@@ -194,7 +193,7 @@ def _fine_tune(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     )
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     progress.enter("training")
-    use_all_cores()
+    set_threads()
     train: Callable[..., TrainingResult] = load_name(recipe.train)
     result = train(request, progress)
     progress.enter("hashing")
@@ -270,6 +269,7 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         prompt=prompt,
     )
     progress.enter("evaluating")
+    set_threads()
     evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
     result = evaluate(request, progress)
     return {

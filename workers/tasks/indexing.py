@@ -22,7 +22,7 @@ from registry.knowledge.selectors import current_versions, stored_text
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, build_manifest
 from registry.versions.models import ModelVersion, VersionState
 from workers.jobs.leases import Claim
-from workers.tasks.execution import output_of, use_all_cores, version_copy
+from workers.tasks.execution import output_of, set_threads, version_copy
 from workers.tasks.progress import LeasedProgress
 from workers.trainers.embedding import embed
 from workers.trainers.protocol import BadMaterial, Judge
@@ -55,7 +55,7 @@ def build_index(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
     if missing:
         progress.enter("embedding")
         model = _embedder(claim, base.embedding_version)
-        use_all_cores()
+        set_threads()
         vectors = embed(model, list(missing.values()), progress)
         known |= dict(zip(missing, vectors, strict=True))
     matrix = (

@@ -7,7 +7,6 @@ turns rows and results into metrics. So what is measured is what is served.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -180,6 +179,14 @@ def _check_results(plan: EvaluationPlan, outcomes: Sequence[Outcome | None]) -> 
             ) from error
 
 
+def torch_threads() -> int:
+    """Threads that torch uses in this process: as many as the job may."""
+    import torch
+
+    threads: int = torch.get_num_threads()
+    return threads
+
+
 def ask(
     model: Judge,
     asked: Sequence[tuple[Inputs, Options]],
@@ -198,7 +205,7 @@ def ask(
             model.folder,
             architectures=model.architectures,
             runner=model.runner,
-            threads=os.cpu_count() or 1,
+            threads=torch_threads(),
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"{model.name} cannot be used. {error}") from error
@@ -235,7 +242,7 @@ def _load(request: EvaluationRequest) -> Engine:
             request.version if request.base is None else request.base,
             architectures=plan.architectures,
             runner=plan.runner,
-            threads=os.cpu_count() or 1,
+            threads=torch_threads(),
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"The version cannot be evaluated. {error}") from error

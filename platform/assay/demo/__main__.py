@@ -36,8 +36,8 @@ Step = tuple[str, Callable[[Stage], None]]
 STEPS: tuple[Step, ...] = (
     ("intake", intake.run),
     ("prepare", adapt.prepare),
-    ("train and evaluate", adapt.train_and_evaluate),
     ("queue", modalities.queue),
+    ("train and evaluate", adapt.train_and_evaluate),
     ("review", release.review),
     ("deploy", release.deploy),
     ("use", use.run),

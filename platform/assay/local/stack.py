@@ -32,6 +32,8 @@ MADE = {
     "ASSAY_WIRE_KEY": "wire-key",
 }
 ROOT = Path(__file__).resolve().parents[3]
+# Small trainings gain little from a second thread, so two of them share the cores.
+JOBS_AT_A_TIME = 2
 Say = Callable[[str], None]
 
 
@@ -110,7 +112,11 @@ class Stack:
                 for name, role in ROLES.items()
             },
             # Of the workers, only those that serve have the wire key.
-            "compute-worker": {"REDIS_URL": valkey.url_of("compute"), "ASSAY_WIRE_KEY": ""},
+            "compute-worker": {
+                "REDIS_URL": valkey.url_of("compute"),
+                "ASSAY_WIRE_KEY": "",
+                "ASSAY_COMPUTE_THREADS": str(max(1, (os.cpu_count() or 1) // JOBS_AT_A_TIME)),
+            },
             "engine-worker": {"REDIS_URL": valkey.url_of("engine")},
         }
         for process in ("web", "controller"):
@@ -151,7 +157,7 @@ class Stack:
         quiet = ("--without-mingle", "--without-gossip", "--without-heartbeat")
         self._spawn(
             "compute-worker", "worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
-            "-P", "prefork", "-c", "1", "-n", "compute@%h", *quiet,
+            "-P", "prefork", "-c", str(JOBS_AT_A_TIME), "-n", "compute@%h", *quiet,
         )  # fmt: skip
         self._spawn(
             "engine-worker", "worker", *celery, "-I", "workers.tasks.inference",

@@ -21,8 +21,8 @@ LICENCES = {FILM_TRAIN: "MIT", FILM_TEST: "MIT"}
 
 
 def prepare(stage: Stage) -> None:
-    """Upload the data, set the gates, and queue both fine-tunes."""
-    with stage.chapter("2. Prepare: upload data, set gates, queue two fine-tunes"):
+    """Upload the data, set the gates, and queue the longer of two fine-tunes."""
+    with stage.chapter("2. Prepare: upload data, set gates, queue a fine-tune"):
         mia, enzo = stage["mia"], stage["enzo"]
         folder = stage.folder / "uploads"
         films = film_reviews.split(
@@ -53,11 +53,15 @@ def prepare(stage: Stage) -> None:
         stage.facts["jobs"] = {
             SENTIMENT: _fine_tune(
                 stage, mia, SENTIMENT, "all-minilm-l6-v2", "full", SENTIMENT_SETTINGS
-            ),
-            DOCSTRINGS: _fine_tune(
-                stage, enzo, DOCSTRINGS, "smollm2-135m-instruct", "lora", DOCSTRING_SETTINGS
-            ),
+            )
         }
+
+
+def queue_docstring_writer(stage: Stage) -> None:
+    """Queue the other fine-tune of chapters 3 and 4."""
+    stage.facts["jobs"][DOCSTRINGS] = _fine_tune(
+        stage, stage["enzo"], DOCSTRINGS, "smollm2-135m-instruct", "lora", DOCSTRING_SETTINGS
+    )
 
 
 def _budgets(stage: Stage) -> None:
