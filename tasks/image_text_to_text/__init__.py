@@ -19,6 +19,7 @@ from registry.catalog.endpoints import Endpoint
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from tasks.image_text_to_text.endpoints import VisionChatRequest, read_vision_chat
 from tasks.image_text_to_text.hugging_face import VisualQuestionRequest, read_visual_question
+from tasks.image_text_to_text.messages import VisionMessagesRequest, read_vision_messages
 from tasks.image_text_to_text.schema import (
     ANSWER_TOKENS,
     ImageQuestion,
@@ -68,6 +69,13 @@ TASK = Task(
             takes_media=True,
             request=VisionChatRequest,
             summary="OpenAI's shape with `image_url` parts: an answer about images.",
+        ),
+        Endpoint(
+            "/v1/messages",
+            read_vision_messages,
+            takes_media=True,
+            request=VisionMessagesRequest,
+            summary="Anthropic's shape with `image` blocks: an answer about images.",
         ),
         Endpoint(
             "/v1/tasks/visual-question-answering",

@@ -89,7 +89,7 @@ class ToolResultBlock(Strict):
 
     def plain(self) -> ChatMessage:
         """Return the result as an engine takes it."""
-        text = _text(self.content or "")
+        text = plain_text(self.content or "")
         if self.is_error:
             text = f"Error: {text}".strip()
         return ChatMessage(role="tool", content=text, tool_call_id=self.tool_use_id)
@@ -108,7 +108,8 @@ Blocks = Annotated[
 ]
 
 
-def _text(content: str | list[TextBlock]) -> str:
+def plain_text(content: str | list[TextBlock]) -> str:
+    """Return the texts, a line each."""
     return content if isinstance(content, str) else "\n".join(block.text for block in content)
 
 
@@ -145,7 +146,7 @@ class MessageParam(Strict):
             if isinstance(each, ToolUseBlock)
         ]
         if texts or calls:
-            turns.append(ChatMessage(role=self.role, content=_text(texts), tool_calls=calls))
+            turns.append(ChatMessage(role=self.role, content=plain_text(texts), tool_calls=calls))
         return turns
 
 
@@ -230,25 +231,29 @@ class CountRequest(Strict):
             RequestInvalid: Parameters exclude each other, or the last message is not the user's.
         """
         turns = self._turns()
-        tools, options = self._use()
+        tools, options = self.use()
         return (
             GenerationInputs(messages=turns, tools=tools),
             options,
             prompt_estimate(turns, tools),
         )
 
-    def _turns(self) -> list[ChatMessage]:
-        """Return the conversation as an engine takes it. Raises RequestInvalid.
-
-        Turns of the user that follow each other are one turn.
-        """
+    def check_last(self) -> None:
+        """Raise RequestInvalid unless the last message is the user's."""
         if self.messages[-1].role != "user":
             raise RequestInvalid(
                 "The last message must be the user's; the beginning of an answer cannot be given.",
                 param="messages",
             )
+
+    def _turns(self) -> list[ChatMessage]:
+        """Return the conversation as an engine takes it. Raises RequestInvalid.
+
+        Turns of the user that follow each other are one turn.
+        """
+        self.check_last()
         turns: list[ChatMessage] = []
-        if system := _text(self.system or ""):
+        if system := plain_text(self.system or ""):
             turns.append(ChatMessage(role="system", content=system))
         given = (turn for message in self.messages for turn in message.plain())
         for role, group in groupby(given, lambda turn: turn.role):
@@ -260,7 +265,7 @@ class CountRequest(Strict):
             turns += following
         return turns
 
-    def _use(self) -> tuple[list[Tool], dict[str, Any]]:
+    def use(self) -> tuple[list[Tool], dict[str, Any]]:
         """Return the tools that the model is shown, and the options of the answer's form.
 
         Raises:
@@ -303,6 +308,18 @@ def read_messages(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/messages. Raises RequestInvalid."""
     request = parse(MessagesRequest, body.data)
     inputs, options, prompt_tokens = request.prompt()
+    return planned(request, request_id, inputs, options, prompt_tokens)
+
+
+def planned(
+    request: MessagesRequest,
+    request_id: str,
+    inputs: GenerationInputs,
+    options: dict[str, Any],
+    prompt_tokens: int,
+) -> Plan:
+    """Return the plan of a request. `options` are those of the answer's form; `prompt_tokens` is
+    an estimate."""
     return Plan(
         model=request.model,
         inputs=inputs,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import Anthropic
 from huggingface_hub import InferenceClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ from workers.trainers.protocol import (
 )
 
 TASK = get_task("image-text-to-text")
-CHAT, QUESTION = TASK.endpoints
+CHAT, MESSAGES, QUESTION = TASK.endpoints
 IMAGE = base64.b64decode(SAMPLE_IMAGE)
 URL = f"data:image/png;base64,{SAMPLE_IMAGE}"
 
@@ -115,6 +116,61 @@ def test_a_refusal_names_the_image() -> None:
     with pytest.raises(RequestInvalid) as refused:
         read(messages=user(text_part(), picture_part("http://example.com")))
     assert refused.value.param == "messages[0].content[1].image_url.url"
+
+
+def block(data: str = SAMPLE_IMAGE, media_type: str = "image/png") -> dict[str, Any]:
+    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+
+
+def test_anthropics_client_sends_images_among_the_blocks_of_a_message() -> None:
+    answer = EngineAnswer("stop", 9, 2, choices=[Choice(text="A red shirt.")])
+    with served(MESSAGES, answer) as (url, plans):
+        client = Anthropic(base_url=url, api_key="key", max_retries=0)
+        message = client.messages.create(
+            model="eyes",
+            max_tokens=9,
+            system="Be brief.",
+            messages=[
+                {"role": "user", "content": [block(), text_part("What is it?")]},
+                {"role": "user", "content": "And this?"},
+                {"role": "user", "content": [block()]},
+            ],
+        )
+    assert message.content[0].text == "A red shirt."
+    (plan,) = plans
+    assert [each.data for each in plan.inputs.images] == [IMAGE, IMAGE]
+    assert [each.model_dump(exclude_defaults=True) for each in plan.inputs.messages] == [
+        {"role": "system", "content": "Be brief."},
+        *user(
+            {"type": "image"}, text_part("What is it?"), text_part("And this?"), {"type": "image"}
+        ),
+    ]
+    assert 2 * 576 + 9 < plan.tokens < 2 * 576 + 60
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (
+            user({"type": "image", "source": {"type": "url", "url": "http://example.com/a.png"}}),
+            "source",
+        ),
+        (user(block("?")), "not valid base64"),
+        (user(block("")), "source"),
+        (user(block(media_type="image/svg+xml")), "media_type"),
+        (user(*[block()] * 17), "17 images; at most 16"),
+        (user(*[text_part()] * 129) * 2, "blocks; at most"),
+        (user(block()) + [{"role": "assistant", "content": "Red"}], "last message"),
+        ([{"role": "assistant", "content": [block()]}, *user(text_part())], "messages of the user"),
+        (user({"type": "document", "source": {}}), "content"),
+    ],
+)
+def test_a_message_with_what_is_no_image_is_refused_with_the_reason(
+    messages: list[Any], reason: str
+) -> None:
+    data = json.dumps({"model": "eyes", "max_tokens": 9, "messages": messages}).encode()
+    with pytest.raises(RequestInvalid, match=reason):
+        MESSAGES.plan(Body("application/json", data), "req_1", "")
 
 
 def test_the_hugging_face_client_asks_a_question_about_an_image(
