@@ -72,8 +72,9 @@ def _budgets(stage: Stage) -> None:
         "prices", deployment=None, prompt=2_000_000, completion=6_000_000, device_second=10_000
     )
     ada.post("quotas", organisation=True, kind="gpu_seconds_per_month", limit=36_000)
-    for department, money in (("media", 40_000_000), ("engineering", 25_000_000)):
-        ada.post("quotas", department=department, kind="money_per_month", limit=money)
+    # Each job that waits or runs reserves ten minutes of device time.
+    for department in ("media", "engineering"):
+        ada.post("quotas", department=department, kind="money_per_month", limit=40_000_000)
     ada.post("quotas", department="engineering", kind="tokens_per_day", limit=20_000)
     stage.say("Ada sets prices and monthly budgets for the organization and its departments.")
 
