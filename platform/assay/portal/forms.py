@@ -19,6 +19,7 @@ from registry.catalog import TASKS, get_task
 from registry.datasets.models import LICENSE_MAX, Classification
 from registry.evaluations.models import WHY_MAX, Comparator
 from registry.intake.models import SOURCE_MAX
+from registry.responses.models import RETENTION_MAX_DAYS
 from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
 from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
 
@@ -332,6 +333,17 @@ class StandingForm(TablerForm):
         max_length=REASON_MAX,
         help_text="Kept in the audit log.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
+class RetentionForm(TablerForm):
+    """Days for which a department keeps responses."""
+
+    days = forms.IntegerField(
+        label="Days",
+        min_value=0,
+        max_value=RETENTION_MAX_DAYS,
+        help_text="0 deletes all stored responses at once, and stores no more.",
     )
 
 

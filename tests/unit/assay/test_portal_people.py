@@ -9,7 +9,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from governance.audit.models import AuditEvent
 from governance.people.models import DirectoryGroup, GroupMapping, Person, RoleAssignment
+from registry.responses.models import ResponseRetention
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from tests.unit.audit_support import recorded_all
@@ -32,6 +34,23 @@ def text_of(response: Any) -> str:
     text: str = response.content.decode()
     assert inline_in(text) == []
     return text
+
+
+def test_a_lead_sets_how_long_a_department_keeps_responses(company: Company) -> None:
+    enzo, devi = (signed_in(company.people[who]) for who in ("enzo", "devi"))
+    path = "/departments/engineering"
+    assert "stores no responses" in text_of(enzo.get(path))
+    assert 'name="days"' not in text_of(devi.get(path))
+    assert devi.post(path, {"days": "7"}).status_code == 403
+    assert enzo.post("/departments/finance", {"days": "7"}).status_code == 404
+    for wrong in ("366", "-1", "many", ""):
+        refused = enzo.post(path, {"days": wrong})
+        assert refused.status_code == 400
+        assert "field-error" in refused.content.decode()
+    assert not ResponseRetention.objects.exists()
+    assert enzo.post(path, {"days": "7"}).headers["Location"] == path
+    assert "Kept for 7 days" in text_of(devi.get(path))
+    assert AuditEvent.objects.filter(action="response:retain", outcome="allowed").count() == 1
 
 
 def map_group(company: Company, **given: Any) -> Any:

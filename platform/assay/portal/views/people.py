@@ -12,8 +12,15 @@ from django.utils import timezone
 
 from assay.accounts.erasure import account_erase
 from assay.portal.access import may
-from assay.portal.forms import DepartmentForm, EraseForm, PersonForm, RoleForm, StandingForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.forms import (
+    DepartmentForm,
+    EraseForm,
+    PersonForm,
+    RetentionForm,
+    RoleForm,
+    StandingForm,
+)
+from assay.portal.http import ActionScreen, cleaned, page_of
 from assay.portal.views.one_time_links import link_page
 from governance.errors import InvalidInput
 from governance.keys.selectors import keys_visible_to
@@ -45,6 +52,8 @@ from governance.people.services import (
 )
 from governance.permissions import Action
 from governance.policy.services import authorize
+from registry.responses.selectors import retention_days
+from registry.responses.services import retention_set
 
 SEARCH_MAX = 100
 REQUESTS_SHOWN = 50
@@ -269,8 +278,9 @@ class Departments(ActionScreen):
         return redirect("portal:department", slug=department.slug)
 
 
-class DepartmentPage(Screen):
-    """One department: who is in it and as what, its keys, the groups that lead into it."""
+class DepartmentPage(ActionScreen):
+    """One department: who is in it and as what, its keys, the groups that lead into it, and for
+    how long it keeps responses."""
 
     template_name = "portal/people/department.html"
 
@@ -281,8 +291,14 @@ class DepartmentPage(Screen):
             Prefetch("role_assignments", queryset=here, to_attr="held_here")
         )
         keys = keys_visible_to(self.actor).filter(department=department, revoked_at=None)
+        days = retention_days(department)
+        retains = may(self.actor, Action.RESPONSE_RETAIN, kind="response", department=slug)
         return {
             "department": department,
+            "response_days": days,
+            "form": RetentionForm(self.request.POST or None, initial={"days": days})
+            if retains
+            else None,
             "page": page_of(self.request, members),
             "keys": keys.filter(expires_at__gt=timezone.now())[:KEYS_SHOWN],
             "mappings": group_mappings_visible_to(self.actor).filter(department=department),
@@ -290,3 +306,11 @@ class DepartmentPage(Screen):
             "may_see_usage": may(self.actor, Action.USAGE_VIEW, kind="usage", department=slug),
             "may_see_budgets": may(self.actor, Action.QUOTA_VIEW, kind="quota", department=slug),
         }
+
+    def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
+        department = department_get(actor=self.actor, slug=slug)
+        given = cleaned(RetentionForm(self.request.POST))
+        kept = retention_set(actor=self.actor, department=department, days=given["days"])
+        spoken = f"keeps responses for {kept.days} days" if kept.days else "stores no responses"
+        messages.success(self.request, f"{department.name} {spoken}.")
+        return redirect("portal:department", slug=slug)
